@@ -1,0 +1,208 @@
+"""The exception tree of the whole application, with the exit code of each branch.
+
+    CondenseryError                    1  a rule of ours was broken; the message is one line for the user
+    ├── InvalidSettings               10  a study file with an unknown key or a wrong value
+    │   └── StudyFileVersion          11  a study file written for another version
+    ├── ImpossibleSpace               12  a search space that holds no network (or none of the kind asked for)
+    ├── InvalidConfig (ValueError)    13  one architecture that breaks a rule of CondenseNet
+    ├── UnknownDataset                20  no data set has this name
+    ├── DataNotFound                  21  the data set's files are not there
+    ├── UnreadableImage               22  a file that should be an image is not
+    ├── NotOurDatabase                30  the database holds something else
+    ├── DatabaseVersion               31  the database is of another version
+    ├── DatabaseLocked                32  another process holds the database
+    ├── DatabaseUnavailable           33  the database can't be reached or opened
+    ├── StudyExists                   40  a study of this name is there, and --resume was not given
+    ├── StudyNotFound                 41  no such study
+    ├── FrozenSettings                42  --resume with settings that must not change
+    ├── TrialNotFound                 43  no such trial in the study
+    ├── TrialNotReady                 44  the trial has no trained network (yet)
+    ├── StudyBusy                     45  another controller is running this study
+    ├── NothingFeasible               50  no trained network fits the budget
+    ├── BudgetUnreachable             51  a budget below anything the space can reach
+    ├── SearchFailed                  52  the search ended without the trainings asked for
+    ├── DiskFull                      60  no space left on the device
+    ├── ReadOnlyFolder                61  a folder that can't be written
+    ├── NotFullyCondensed             70  deploying a network that still has columns to condense
+    ├── UncountableOperator           71  fvcore met an operator whose cost is not known
+    ├── ExportMismatch                72  an exported network disagrees with the trained one
+    ├── CheckpointCorrupt             73  a checkpoint whose files don't match their hash
+    ├── MeasurementFailed             74  a latency could not be measured
+    └── TrainingFailed                75  a training ended without a usable network (its reason says why)
+
+Exit codes 0 (done), 2 (wrong use of the command line) and 130 (interrupted, resumable) complete the table.
+"""
+
+
+class CondenseryError(Exception):
+    """A rule of the application was broken; `str()` is one clear line, `exit_code` what the command returns."""
+
+    exit_code = 1
+
+
+class InvalidSettings(CondenseryError):  # noqa: N818
+    """A study file or setting is wrong: an unknown key, a wrong type, a value outside its range."""
+
+    exit_code = 10
+
+
+class StudyFileVersion(InvalidSettings):
+    """The study file's `format` is not the one this version reads."""
+
+    exit_code = 11
+
+
+class ImpossibleSpace(CondenseryError):  # noqa: N818
+    """The search space holds no valid architecture; the message names the rule."""
+
+    exit_code = 12
+
+
+class InvalidConfig(CondenseryError, ValueError):  # noqa: N818
+    """A CondenseNetConfig breaks a rule; the message gives the rule and the value."""
+
+    exit_code = 13
+
+
+class UnknownDataset(CondenseryError):  # noqa: N818
+    """No data set has this name."""
+
+    exit_code = 20
+
+
+class DataNotFound(CondenseryError):  # noqa: N818
+    """The data set's files are missing; the message says how to get them."""
+
+    exit_code = 21
+
+
+class UnreadableImage(CondenseryError):  # noqa: N818
+    """A file of an image folder could not be decoded; the message names it."""
+
+    exit_code = 22
+
+
+class NotOurDatabase(CondenseryError):  # noqa: N818
+    """The database belongs to another application (or is no database)."""
+
+    exit_code = 30
+
+
+class DatabaseVersion(CondenseryError):  # noqa: N818
+    """The database's tables are of another version; the message says whether `db upgrade` helps."""
+
+    exit_code = 31
+
+
+class DatabaseLocked(CondenseryError):  # noqa: N818
+    """Another process held the database for longer than the time-out."""
+
+    exit_code = 32
+
+
+class DatabaseUnavailable(CondenseryError):  # noqa: N818
+    """The database can't be opened: it isn't there, isn't reachable or may not be written."""
+
+    exit_code = 33
+
+
+class StudyExists(CondenseryError):  # noqa: N818
+    """A study of this name exists and `--resume` was not given."""
+
+    exit_code = 40
+
+
+class StudyNotFound(CondenseryError):  # noqa: N818
+    """No study of this name; the message suggests the nearest."""
+
+    exit_code = 41
+
+
+class FrozenSettings(CondenseryError):  # noqa: N818
+    """A resumed study's file differs in settings that define what its results mean."""
+
+    exit_code = 42
+
+
+class TrialNotFound(CondenseryError):  # noqa: N818
+    """The study has no trial of this number."""
+
+    exit_code = 43
+
+
+class TrialNotReady(CondenseryError):  # noqa: N818
+    """The trial has no trained network to hand out."""
+
+    exit_code = 44
+
+
+class StudyBusy(CondenseryError):  # noqa: N818
+    """Another process is running this study."""
+
+    exit_code = 45
+
+
+class NothingFeasible(CondenseryError):  # noqa: N818
+    """No trained network fits the budget; the message gives the smallest that was reached."""
+
+    exit_code = 50
+
+
+class BudgetUnreachable(CondenseryError):  # noqa: N818
+    """The budget is below anything the search space can reach; the message gives the smallest cost seen."""
+
+    exit_code = 51
+
+
+class SearchFailed(CondenseryError):  # noqa: N818
+    """The search ended before the trainings asked for; the message says why."""
+
+    exit_code = 52
+
+
+class DiskFull(CondenseryError):  # noqa: N818
+    """No space is left on the device."""
+
+    exit_code = 60
+
+
+class ReadOnlyFolder(CondenseryError):  # noqa: N818
+    """A folder that must be written can't be."""
+
+    exit_code = 61
+
+
+class NotFullyCondensed(CondenseryError):  # noqa: N818
+    """A layer still has condensing stages to go, so it has no deployed form."""
+
+    exit_code = 70
+
+
+class UncountableOperator(CondenseryError):  # noqa: N818
+    """fvcore met an operator it can't count."""
+
+    exit_code = 71
+
+
+class ExportMismatch(CondenseryError):  # noqa: N818
+    """The exported network's outputs differ from the trained network's."""
+
+    exit_code = 72
+
+
+class CheckpointCorrupt(CondenseryError):  # noqa: N818
+    """A checkpoint's files don't match the hash that was recorded with them."""
+
+    exit_code = 73
+
+
+class MeasurementFailed(CondenseryError):  # noqa: N818
+    """The runtime refused the network or the measuring process died."""
+
+    exit_code = 74
+
+
+class TrainingFailed(CondenseryError):  # noqa: N818
+    """A training ended without a usable network; the message is the reason recorded with the trial."""
+
+    exit_code = 75
