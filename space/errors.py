@@ -40,7 +40,7 @@ class CondenseryError(Exception):
     exit_code = 1
 
 
-class InvalidSettings(CondenseryError):  # noqa: N818
+class InvalidSettings(CondenseryError):
     """A study file or setting is wrong: an unknown key, a wrong type, a value outside its range."""
 
     exit_code = 10
@@ -52,157 +52,157 @@ class StudyFileVersion(InvalidSettings):
     exit_code = 11
 
 
-class ImpossibleSpace(CondenseryError):  # noqa: N818
+class ImpossibleSpace(CondenseryError):
     """The search space holds no valid architecture; the message names the rule."""
 
     exit_code = 12
 
 
-class InvalidConfig(CondenseryError, ValueError):  # noqa: N818
+class InvalidConfig(CondenseryError, ValueError):
     """A CondenseNetConfig breaks a rule; the message gives the rule and the value."""
 
     exit_code = 13
 
 
-class UnknownDataset(CondenseryError):  # noqa: N818
+class UnknownDataset(CondenseryError):
     """No data set has this name."""
 
     exit_code = 20
 
 
-class DataNotFound(CondenseryError):  # noqa: N818
+class DataNotFound(CondenseryError):
     """The data set's files are missing; the message says how to get them."""
 
     exit_code = 21
 
 
-class UnreadableImage(CondenseryError):  # noqa: N818
+class UnreadableImage(CondenseryError):
     """A file of an image folder could not be decoded; the message names it."""
 
     exit_code = 22
 
 
-class NotOurDatabase(CondenseryError):  # noqa: N818
+class NotOurDatabase(CondenseryError):
     """The database belongs to another application (or is no database)."""
 
     exit_code = 30
 
 
-class DatabaseVersion(CondenseryError):  # noqa: N818
+class DatabaseVersion(CondenseryError):
     """The database's tables are of another version; the message says whether `db upgrade` helps."""
 
     exit_code = 31
 
 
-class DatabaseLocked(CondenseryError):  # noqa: N818
+class DatabaseLocked(CondenseryError):
     """Another process held the database for longer than the time-out."""
 
     exit_code = 32
 
 
-class DatabaseUnavailable(CondenseryError):  # noqa: N818
+class DatabaseUnavailable(CondenseryError):
     """The database can't be opened: it isn't there, isn't reachable or may not be written."""
 
     exit_code = 33
 
 
-class StudyExists(CondenseryError):  # noqa: N818
+class StudyExists(CondenseryError):
     """A study of this name exists and `--resume` was not given."""
 
     exit_code = 40
 
 
-class StudyNotFound(CondenseryError):  # noqa: N818
+class StudyNotFound(CondenseryError):
     """No study of this name; the message suggests the nearest."""
 
     exit_code = 41
 
 
-class FrozenSettings(CondenseryError):  # noqa: N818
+class FrozenSettings(CondenseryError):
     """A resumed study's file differs in settings that define what its results mean."""
 
     exit_code = 42
 
 
-class TrialNotFound(CondenseryError):  # noqa: N818
+class TrialNotFound(CondenseryError):
     """The study has no trial of this number."""
 
     exit_code = 43
 
 
-class TrialNotReady(CondenseryError):  # noqa: N818
+class TrialNotReady(CondenseryError):
     """The trial has no trained network to hand out."""
 
     exit_code = 44
 
 
-class StudyBusy(CondenseryError):  # noqa: N818
+class StudyBusy(CondenseryError):
     """Another process is running this study."""
 
     exit_code = 45
 
 
-class NothingFeasible(CondenseryError):  # noqa: N818
+class NothingFeasible(CondenseryError):
     """No trained network fits the budget; the message gives the smallest that was reached."""
 
     exit_code = 50
 
 
-class BudgetUnreachable(CondenseryError):  # noqa: N818
+class BudgetUnreachable(CondenseryError):
     """The budget is below anything the search space can reach; the message gives the smallest cost seen."""
 
     exit_code = 51
 
 
-class SearchFailed(CondenseryError):  # noqa: N818
+class SearchFailed(CondenseryError):
     """The search ended before the trainings asked for; the message says why."""
 
     exit_code = 52
 
 
-class DiskFull(CondenseryError):  # noqa: N818
+class DiskFull(CondenseryError):
     """No space is left on the device."""
 
     exit_code = 60
 
 
-class ReadOnlyFolder(CondenseryError):  # noqa: N818
+class ReadOnlyFolder(CondenseryError):
     """A folder that must be written can't be."""
 
     exit_code = 61
 
 
-class NotFullyCondensed(CondenseryError):  # noqa: N818
+class NotFullyCondensed(CondenseryError):
     """A layer still has condensing stages to go, so it has no deployed form."""
 
     exit_code = 70
 
 
-class UncountableOperator(CondenseryError):  # noqa: N818
+class UncountableOperator(CondenseryError):
     """fvcore met an operator it can't count."""
 
     exit_code = 71
 
 
-class ExportMismatch(CondenseryError):  # noqa: N818
+class ExportMismatch(CondenseryError):
     """The exported network's outputs differ from the trained network's."""
 
     exit_code = 72
 
 
-class CheckpointCorrupt(CondenseryError):  # noqa: N818
+class CheckpointCorrupt(CondenseryError):
     """A checkpoint's files don't match the hash that was recorded with them."""
 
     exit_code = 73
 
 
-class MeasurementFailed(CondenseryError):  # noqa: N818
+class MeasurementFailed(CondenseryError):
     """The runtime refused the network or the measuring process died."""
 
     exit_code = 74
 
 
-class TrainingFailed(CondenseryError):  # noqa: N818
+class TrainingFailed(CondenseryError):
     """A training ended without a usable network; the message is the reason recorded with the trial."""
 
     exit_code = 75

@@ -1,0 +1,374 @@
+"""What can be searched: which CondenseNet configurations a study may try.
+
+Notable choices:
+- Parameters have fixed distributions (Optuna can't change one inside a study), and every combination of parameters is a
+  valid config: a drawn growth that G, C and groups_3x3 don't divide is moved to the nearest listed one that they do
+  (the next larger if there is one). A space in which some (G, C, groups_3x3) has no such growth is refused when it is built.
+- Parameters of stages a config doesn't have are ignored, so several parameter sets may name one config; `size` counts
+  configs, not parameter sets.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import product
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from space.config import CondenseNetConfig
+from space.cost import cost_of
+from space.domains import Choice, Domain, Value, domain_from, domain_to
+from space.errors import ImpossibleSpace, InvalidConfig, InvalidSettings
+from space.presets import SPACE_PRESETS
+
+KEYS = (
+    "num_classes input_shape groups condense_factor bottleneck groups_3x3 num_stages layers growth growth_rule "
+    "dropout classifier_keep"
+).split()
+SAME = "same"  # groups_3x3 = "same": as many groups as the 1x1
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A set of configs; build it with `from_settings` or `preset`.
+
+    `layers` and `growth` hold one domain per stage (the largest number of stages); with `growth_rule="doubling"` the
+    one growth domain is the first stage's, and each later stage doubles it.
+    """
+
+    num_classes: int
+    input_shape: tuple[int, int, int]
+    groups: Domain
+    condense_factor: Domain
+    bottleneck: Domain
+    groups_3x3: Domain
+    num_stages: Domain
+    layers: tuple[Domain, ...]
+    growth: tuple[Domain, ...]
+    growth_rule: Literal["free", "doubling"]
+    dropout: Domain
+    classifier_keep: Domain
+
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        self._check_depth()
+        for combination in self._divisor_combinations():
+            for domain in self.growth:
+                if not valid_growths(domain, combination.divisor):
+                    raise ImpossibleSpace(
+                        "`growth` must hold a multiple of lcm(groups, condense_factor, groups_3x3) for every "
+                        f"combination, but lcm({combination}) = {combination.divisor} divides none of "
+                        f"{list(domain.enumerate() or ())}; add one or take {combination} out."
+                    )
+
+    def _check_numbers(self) -> None:
+        whole = {
+            "groups": self.groups,
+            "condense_factor": self.condense_factor,
+            "bottleneck": self.bottleneck,
+            "num_stages": self.num_stages,
+            **{f"layers_{i + 1}": domain for i, domain in enumerate(self.layers)},
+            **{f"growth_{i + 1}": domain for i, domain in enumerate(self.growth)},
+        }
+        for name, domain in whole.items():
+            for value in domain.enumerate() or domain.extremes():
+                if not isinstance(value, int) or value < 1:
+                    raise ImpossibleSpace(f"`{name}` must be whole numbers of at least 1, but got {value!r}.")
+        for value in self.groups_3x3.enumerate() or self.groups_3x3.extremes():
+            if value != SAME and (not isinstance(value, int) or value < 1):
+                raise ImpossibleSpace(f'`groups_3x3` must be "same" or at least 1, but got {value!r}.')
+        for value in self.dropout.extremes():
+            if not isinstance(value, int | float) or not 0 <= value < 1:
+                raise ImpossibleSpace(f"0 <= dropout < 1 must hold, but got {value!r}.")
+        for value in self.classifier_keep.extremes():
+            if not isinstance(value, int | float) or not 0 < value <= 1:
+                raise ImpossibleSpace(f"0 < classifier_keep <= 1 must hold, but got {value!r}.")
+
+    def _check_depth(self) -> None:
+        deepest = max(cast(tuple[int, ...], self.num_stages.enumerate()))
+        if len(self.layers) < deepest or (self.growth_rule == "free" and len(self.growth) < deepest):
+            raise ImpossibleSpace(
+                f"`layers` and `growth` must cover every stage, but num_stages reaches {deepest} with "
+                f"{len(self.layers)} layers and {len(self.growth)} growth settings."
+            )
+        if self.growth_rule == "doubling" and len(self.growth) != 1:
+            raise ImpossibleSpace(f"growth_rule doubling needs one growth setting, but got {len(self.growth)}.")
+        try:
+            CondenseNetConfig((1,) * deepest, (1,) * deepest, 1, 1, input_shape=self.input_shape)
+        except InvalidConfig as error:
+            raise ImpossibleSpace(f"num_stages reaches {deepest}: {error}") from None
+
+    # -- reading and writing --
+
+    @classmethod
+    def preset(cls, name: str) -> SearchSpace:
+        """Return a ready-made space: digits, cifar or imagenet-mobile."""
+        if name not in SPACE_PRESETS:
+            raise InvalidSettings(f"no space preset is called {name!r}; there are {', '.join(SPACE_PRESETS)}.")
+        return cls.from_settings(SPACE_PRESETS[name])
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> SearchSpace:
+        """Build from a study file's [space] table (see `SPACE_PRESETS` for examples).
+
+        Raises:
+            InvalidSettings: an unknown key; the message suggests the nearest.
+            ImpossibleSpace: a rule is broken; the message names it.
+        """
+        for key in settings:
+            if key not in KEYS:
+                near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.3)
+                hint = f" Did you mean `{near[0]}`?" if near else f" Valid keys: {', '.join(KEYS)}."
+                raise InvalidSettings(f"unknown key `space.{key}`.{hint}")
+        for key in ("layers", "growth"):
+            if key not in settings:
+                raise InvalidSettings(f"`space.{key}` is missing; say which {key} to search.")
+        rule = settings.get("growth_rule", "free")
+        if rule not in ("free", "doubling"):
+            raise InvalidSettings(f'`space.growth_rule` must be "free" or "doubling", but got {rule!r}.')
+        num_stages = domain_from("num_stages", settings.get("num_stages", 3))
+        whole = [value for value in num_stages.enumerate() or () if isinstance(value, int)]
+        deepest = max(whole, default=1)
+        try:
+            input_shape = CondenseNetConfig((1,), (1,), 1, 1, input_shape=settings.get("input_shape", (3, 32, 32)))
+            classes = CondenseNetConfig((1,), (1,), 1, 1, num_classes=settings.get("num_classes", 10)).num_classes
+        except InvalidConfig as error:
+            raise ImpossibleSpace(str(error)) from None
+        return cls(
+            num_classes=classes,
+            input_shape=input_shape.input_shape,
+            groups=domain_from("groups", settings.get("groups", [1, 2, 4, 8])),
+            condense_factor=domain_from("condense_factor", settings.get("condense_factor", [1, 2, 4, 8])),
+            bottleneck=domain_from("bottleneck", settings.get("bottleneck", 4)),
+            groups_3x3=domain_from("groups_3x3", settings.get("groups_3x3", SAME)),
+            num_stages=num_stages,
+            layers=_per_stage("layers", settings["layers"], deepest),
+            growth=_per_stage("growth", settings["growth"], 1 if rule == "doubling" else deepest),
+            growth_rule=rule,
+            dropout=domain_from("dropout", settings.get("dropout", 0.0)),
+            classifier_keep=domain_from("classifier_keep", settings.get("classifier_keep", 1.0)),
+        )
+
+    def to_settings(self) -> dict[str, Any]:
+        """Return every key as plain JSON values; `from_settings` builds an equal space from it."""
+        return {
+            "num_classes": self.num_classes,
+            "input_shape": list(self.input_shape),
+            **{key: domain_to(getattr(self, key)) for key in KEYS if isinstance(getattr(self, key), Domain)},
+            "layers": [domain_to(domain) for domain in self.layers],
+            "growth": [domain_to(domain) for domain in self.growth],
+            "growth_rule": self.growth_rule,
+        }
+
+    def for_data(self, input_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
+        """Return the same space for images of another shape and another number of classes."""
+        return replace(self, input_shape=input_shape, num_classes=num_classes)
+
+    # -- parameters --
+
+    @cached_property
+    def domains(self) -> dict[str, Domain]:
+        """Every parameter by name, fixed ones included; the map Optuna's distributions are made from."""
+        named = {
+            "groups": self.groups,
+            "condense_factor": self.condense_factor,
+            "bottleneck": self.bottleneck,
+        }
+        named |= {"groups_3x3": self.groups_3x3, "num_stages": self.num_stages}
+        named |= {f"layers_{i + 1}": domain for i, domain in enumerate(self.layers)}
+        named |= {f"growth_{i + 1}": domain for i, domain in enumerate(self.growth)}
+        return named | {"dropout": self.dropout, "classifier_keep": self.classifier_keep}
+
+    def from_params(self, params: Mapping[str, Value]) -> CondenseNetConfig:
+        """Return the config that parameters name; one that is left out takes its domain's first value."""
+        values = {name: params.get(name, domain.extremes()[0]) for name, domain in self.domains.items()}
+        whole = cast(dict[str, int], values)
+        stages = whole["num_stages"]
+        groups_3x3 = None if values["groups_3x3"] == SAME else whole["groups_3x3"]
+        divisor = _divisor(whole["groups"], whole["condense_factor"], groups_3x3)
+        growth = [nearest_growth(domain, whole[f"growth_{i + 1}"], divisor) for i, domain in enumerate(self.growth)]
+        if self.growth_rule == "doubling":
+            growth = [growth[0] << stage for stage in range(stages)]
+        return CondenseNetConfig(
+            stages=tuple(whole[f"layers_{i + 1}"] for i in range(stages)),
+            growth=tuple(growth[:stages]),
+            groups=whole["groups"],
+            condense_factor=whole["condense_factor"],
+            bottleneck=whole["bottleneck"],
+            groups_3x3=groups_3x3,
+            dropout=cast(float, values["dropout"]),
+            num_classes=self.num_classes,
+            input_shape=self.input_shape,
+            classifier_keep=cast(float, values["classifier_keep"]),
+        )
+
+    def to_params(self, config: CondenseNetConfig) -> dict[str, Value]:
+        """Return the parameters that name `config` (only those of its stages).
+
+        Raises:
+            InvalidConfig: the config lies outside this space; the message says by which parameter.
+        """
+        if (config.input_shape, config.num_classes) != (self.input_shape, self.num_classes):
+            raise InvalidConfig(
+                f"this space is for input_shape={self.input_shape}, num_classes={self.num_classes}, but the config has "
+                f"input_shape={config.input_shape}, num_classes={config.num_classes}."
+            )
+        params: dict[str, Value] = {
+            "groups": config.groups,
+            "condense_factor": config.condense_factor,
+            "bottleneck": config.bottleneck,
+            "groups_3x3": self._written_groups_3x3(config),
+            "num_stages": len(config.stages),
+            "dropout": config.dropout,
+            "classifier_keep": config.classifier_keep,
+        }
+        params |= {f"layers_{i + 1}": layers for i, layers in enumerate(config.stages)}
+        growth = config.growth[:1] if self.growth_rule == "doubling" else config.growth
+        params |= {f"growth_{i + 1}": value for i, value in enumerate(growth)}
+        for name, value in params.items():
+            if name not in self.domains or not self.domains[name].contains(value):
+                raise InvalidConfig(f"the config lies outside the space: {name}={value}.")
+        if self.from_params(params) != config:
+            raise InvalidConfig(f"the config lies outside the space: growth={config.growth} ({self.growth_rule}).")
+        return params
+
+    def _written_groups_3x3(self, config: CondenseNetConfig) -> Value:
+        same = config.groups_3x3 is None and self.groups_3x3.contains(SAME)
+        return SAME if same else config.conv3x3_groups
+
+    def contains(self, config: CondenseNetConfig) -> bool:
+        """Whether the space can propose `config`."""
+        try:
+            self.to_params(config)
+        except InvalidConfig:
+            return False
+        return True
+
+    def sample(self, rng: np.random.Generator) -> CondenseNetConfig:
+        """Draw one config, every parameter uniformly over its domain."""
+        return self.from_params({name: domain.sample(rng) for name, domain in self.domains.items()})
+
+    def neighbours(self, config: CondenseNetConfig) -> list[CondenseNetConfig]:
+        """Return the distinct configs one parameter step away, without `config` itself.
+
+        A stage that is added repeats the last stage's layers and growth as nearly as its domains allow.
+        """
+        params = self.to_params(config)
+        for stage in range(len(config.stages), len(self.layers)):
+            for name in ("layers", "growth"):
+                domain = self.domains.get(f"{name}_{stage + 1}")
+                wanted = params.get(f"{name}_{stage}")
+                if domain is not None and wanted is not None:
+                    params[f"{name}_{stage + 1}"] = _nearest(domain, cast(int, wanted))
+        moved = (
+            self.from_params({**params, name: value})
+            for name, domain in self.domains.items()
+            if name in params
+            for value in domain.neighbours(params[name])
+        )
+        return [other for other in dict.fromkeys(moved) if other != config]
+
+    # -- description --
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of what `features` returns."""
+        depth = len(self.layers)
+        per_stage = [f"{name}_{stage + 1}" for name in ("layers", "growth") for stage in range(depth)]
+        fixed = ["log2_groups", "log2_condense_factor", "log2_bottleneck", "log2_groups_3x3", "num_stages"]
+        return (*fixed, *per_stage, "dropout", "classifier_keep", "log_macs", "log_params")
+
+    def features(self, config: CondenseNetConfig) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return a float64 vector of len(feature_names) for surrogates; a stage that isn't there counts 0."""
+        depth = len(self.layers)
+        pad = (0,) * (depth - len(config.stages))
+        cost = cost_of(config)
+        logs = (config.groups, config.condense_factor, config.bottleneck, config.conv3x3_groups)
+        return np.array(
+            [
+                *map(math.log2, logs),
+                len(config.stages),
+                *config.stages,
+                *pad,
+                *config.growth,
+                *pad,
+                config.dropout,
+                config.classifier_keep,
+                math.log(cost.macs),
+                math.log(cost.params),
+            ],
+            dtype=np.float64,
+        )
+
+    @cached_property
+    def size(self) -> int | None:
+        """How many distinct configs there are, exactly; None when a parameter is a range of reals."""
+        plain = [domain.enumerate() for domain in (self.bottleneck, self.dropout, self.classifier_keep)]
+        if any(values is None for values in plain):
+            return None
+        factor = math.prod(len(values) for values in plain if values is not None)
+        layer_counts = [len(domain.enumerate() or ()) for domain in self.layers]
+        total = 0
+        for combination in self._divisor_combinations():
+            growths = [len(valid_growths(domain, combination.divisor)) for domain in self.growth]
+            for stages in cast(tuple[int, ...], self.num_stages.enumerate()):
+                per_stage = math.prod(layer_counts[:stages]) * math.prod(growths[:stages])
+                total += per_stage
+        return factor * total
+
+    def _divisor_combinations(self) -> Iterator[_Combination]:
+        """Every distinct (G, C, groups_3x3 resolved)."""
+        triples = product(
+            *(domain.enumerate() or () for domain in (self.groups, self.condense_factor, self.groups_3x3))
+        )
+        resolved = {(g, c, g if three == SAME else three) for g, c, three in cast(Iterator[Any], triples)}
+        return (_Combination(*triple) for triple in sorted(resolved))
+
+
+@dataclass(frozen=True)
+class _Combination:
+    groups: int
+    condense_factor: int
+    groups_3x3: int
+
+    @property
+    def divisor(self) -> int:
+        return _divisor(self.groups, self.condense_factor, self.groups_3x3)
+
+    def __str__(self) -> str:
+        return f"groups={self.groups}, condense_factor={self.condense_factor}, groups_3x3={self.groups_3x3}"
+
+
+def _divisor(groups: int, condense_factor: int, groups_3x3: int | None) -> int:
+    return math.lcm(groups, condense_factor, groups_3x3 or 1)
+
+
+@lru_cache(maxsize=4096)
+def valid_growths(domain: Domain, divisor: int) -> tuple[int, ...]:
+    """Return the domain's growths that `divisor` divides, ascending."""
+    return tuple(sorted(v for v in domain.enumerate() or () if isinstance(v, int) and v % divisor == 0))
+
+
+def nearest_growth(domain: Domain, drawn: int, divisor: int) -> int:
+    """Return the smallest valid growth of at least `drawn`, or the largest there is."""
+    valid = valid_growths(domain, divisor)
+    return next((growth for growth in valid if growth >= drawn), valid[-1])
+
+
+def _nearest(domain: Domain, wanted: int) -> Value:
+    return min(cast(tuple[int, ...], domain.enumerate()), key=lambda value: abs(value - wanted))
+
+
+def _per_stage(name: str, written: Any, stages: int) -> tuple[Domain, ...]:
+    """One domain for all stages, or a list of lists or ranges with one entry a stage."""
+    if isinstance(written, list | tuple) and written and all(isinstance(v, list | tuple | dict) for v in written):
+        return tuple(domain_from(f"{name}_{i + 1}", value) for i, value in enumerate(written))
+    domain = domain_from(name, written)
+    if isinstance(domain, Choice) and any(isinstance(value, str) for value in domain.values):
+        raise ImpossibleSpace(f"`{name}` must be whole numbers, but got {list(domain.values)}.")
+    return (domain,) * stages

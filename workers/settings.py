@@ -1,0 +1,56 @@
+"""What a study file says about data and training, as frozen pydantic models.
+
+Every model refuses keys it doesn't know. A value that a search may vary (learning rate, epochs, ...) is fixed
+here; `TrainingSpace` in `workers.training_space` is the searchable form of `TrainingSettings`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, hashable by content, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical JSON: equal exactly when all values are."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class DataSettings(Settings):
+    """Which images, at which size, split how.
+
+    `dataset` is `digits`, `fashion-mnist`, `cifar10`, `cifar100` or `imagefolder:PATH`. The validation split is
+    held out of the training images, stratified by class, by `split_seed`; the test split is separate.
+    """
+
+    dataset: str = "digits"
+    folder: str = "data"  # where torchvision data sets are looked for and downloaded to
+    download: bool = False  # fetch a missing torchvision data set
+    image_size: int | None = Field(default=None, ge=4, le=1024)  # pixels; None = the data set's own (imagefolder: 32)
+    channels: Literal[1, 3] | None = None  # None = the data set's own
+    validation_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
+    test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)  # only where the data set has no test split
+    split_seed: int = Field(default=0, ge=0)
+    crop_padding: int | None = Field(default=None, ge=0, le=64)  # random crop; None = the data set's usual
+    flip: bool | None = None  # random horizontal flip; None = the data set's usual
+
+
+class TrainingSettings(Settings):
+    """How one network is trained: SGD with Nesterov momentum and a per-iteration cosine (CVPR 2018, section 4.1)."""
+
+    epochs: int = Field(default=300, ge=1, le=10_000)
+    batch_size: int = Field(default=64, ge=2, le=65_536)
+    learning_rate: float = Field(default=0.1, gt=0.0, le=100.0)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=1e-4, ge=0.0, le=1.0)
+    group_lasso: float = Field(default=0.0, ge=0.0, le=1.0)  # lambda; 1e-5 in the paper's ImageNet recipe
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    mixed_precision: bool = True  # on CUDA only; a CPU or MPS run ignores it
