@@ -68,6 +68,7 @@ class DeployedLayer(nn.Module):
 
     def __init__(self, config: CondenseNetConfig, shape: LayerShape) -> None:
         super().__init__()
+        self.in_channels = shape.in_channels
         self.conv_1x1 = DeployedGroupConv(
             shape.in_channels, shape.bottleneck_channels, config.groups, config.condense_factor
         )

@@ -27,7 +27,7 @@ from space.errors import UncountableOperator
 FREE_OPERATORS = (
     "aten::batch_norm aten::index_select aten::cat aten::view aten::reshape aten::transpose aten::permute "
     "aten::flatten aten::contiguous aten::clone aten::size aten::mul aten::add aten::add_ aten::dropout aten::unsqueeze "
-    "aten::expand aten::floor_divide aten::arange aten::to aten::detach aten::slice aten::select aten::chunk"
+    "aten::expand aten::floor_divide aten::arange aten::to aten::detach aten::slice aten::select"
 ).split()
 
 

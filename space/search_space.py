@@ -3,7 +3,7 @@
 Notable choices:
 - Parameters have fixed distributions (Optuna can't change one inside a study), and every combination of parameters is a
   valid config: a drawn growth that G, C and groups_3x3 don't divide is moved to the nearest listed one that they do
-  (the next larger if there is one). A space in which some (G, C, groups_3x3) has no such growth is refused when it is built.
+  (the next larger if there is one). A space in which some (G, C, groups_3x3) has no such growth is refused.
 - Parameters of stages a config doesn't have are ignored, so several parameter sets may name one config; `size` counts
   configs, not parameter sets.
 """

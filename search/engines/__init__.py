@@ -1,0 +1,1 @@
+"""Who runs trials: `LocalEngine` in processes of this machine, `FakeEngine` in none (for tests and benchmarks)."""

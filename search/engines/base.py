@@ -1,0 +1,52 @@
+"""The seam between the controller and whoever runs trials."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from workers.trial import TrialJob
+
+
+@dataclass(frozen=True)
+class EngineEvent:
+    """News of one trial: an epoch's figures, or how its attempt ended.
+
+    payload: curve: the columns of `condensery_curve`. done: `TrialResult.to_dict()`. failed: (reason, exit code).
+    stopped: None; the checkpoint is kept and the trial may be submitted again.
+    """
+
+    kind: Literal["curve", "done", "failed", "stopped"]
+    number: int
+    attempt: int
+    payload: Any
+
+
+class Engine(Protocol):
+    """Runs trials, several at a time.
+
+    Contract: every submitted job ends in exactly one `done`, `failed` or `stopped` event, after all of its `curve`
+    events; a job whose worker dies ends as `failed`. Methods are called from one thread.
+    """
+
+    def free_slots(self) -> int:
+        """How many jobs can be submitted now."""
+
+    def submit(self, job: TrialJob) -> None:
+        """Start a job; only when a slot is free."""
+
+    def poll(self, timeout_s: float) -> list[EngineEvent]:
+        """Return what has happened, waiting at most `timeout_s` for something to."""
+
+    def cancel(self, number: int) -> None:
+        """Ask one running trial to end as failed; nothing when it isn't running."""
+
+    def stop(self) -> None:
+        """Ask every running trial to end as stopped, with a checkpoint."""
+
+    def quiet(self, core: int) -> AbstractContextManager[None]:
+        """Keep every trial off this processor (and its hardware siblings) while the context lasts."""
+
+    def close(self) -> None:
+        """End all workers at once; running jobs are lost (their checkpoints stay)."""

@@ -1,0 +1,88 @@
+"""An engine without processes: outcomes come from a function. For tests of the controller and its benchmark."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+
+from search.engines.base import EngineEvent
+from space.cost import cost_of
+from space.errors import CondenseryError
+from workers.training import CurveRow
+from workers.trial import TrialJob, TrialResult
+
+
+def instant_result(job: TrialJob) -> TrialResult:
+    """Return a made-up but plausible outcome: larger networks are more accurate."""
+    macs = cost_of(job.config).macs
+    return TrialResult(
+        top1=1.0 - 0.5 / (1.0 + macs / 1e5),
+        val_loss=0.1,
+        macs=macs,
+        train_seconds=0.0,
+        onnx_sha256="0" * 64,
+        network_sha256="0" * 64,
+        export_difference=0.0,
+        peak_memory_mb=0.0,
+    )
+
+
+class FakeEngine:
+    """Runs each job in `poll`, at once; `outcome` returns a result or raises what a worker would have met."""
+
+    def __init__(self, slots: int = 2, outcome: Callable[[TrialJob], TrialResult] = instant_result) -> None:
+        self.slots, self.outcome = slots, outcome
+        self.submitted: list[TrialJob] = []
+        self._running: deque[TrialJob] = deque()
+        self._cancelled: set[int] = set()
+        self._stopping = False
+
+    def free_slots(self) -> int:
+        """Slots not taken."""
+        return self.slots - len(self._running)
+
+    def submit(self, job: TrialJob) -> None:
+        """Take a job."""
+        assert self.free_slots() > 0, "no slot is free"
+        self.submitted.append(job)
+        self._running.append(job)
+
+    def poll(self, timeout_s: float) -> list[EngineEvent]:
+        """Run what was submitted."""
+        events: list[EngineEvent] = []
+        while self._running:
+            events += self._events(self._running.popleft())
+        return events
+
+    def _events(self, job: TrialJob) -> list[EngineEvent]:
+        if self._stopping:
+            return [EngineEvent("stopped", job.number, job.attempt, None)]
+        if job.number in self._cancelled:
+            return [EngineEvent("failed", job.number, job.attempt, ("cancelled by the user", 75))]
+        try:
+            result = self.outcome(job)
+        except CondenseryError as error:
+            return [EngineEvent("failed", job.number, job.attempt, (str(error), error.exit_code))]
+        row = CurveRow(1, 1.0, 0.1, result.val_loss, result.top1, 0.0, 0, "deployed", 0.0)
+        return [
+            EngineEvent("curve", job.number, job.attempt, asdict(row)),
+            EngineEvent("done", job.number, job.attempt, result.to_dict()),
+        ]
+
+    def cancel(self, number: int) -> None:
+        """End this trial as failed at the next poll."""
+        self._cancelled.add(number)
+
+    def stop(self) -> None:
+        """End everything as stopped at the next poll."""
+        self._stopping = True
+
+    def quiet(self, core: int) -> AbstractContextManager[None]:
+        """Do nothing: there are no processes."""
+        return nullcontext()
+
+    def close(self) -> None:
+        """Forget what runs."""
+        self._running.clear()

@@ -1,0 +1,194 @@
+"""Trials in persistent processes of this machine, each in a place of its own.
+
+Notable choices:
+- Workers are spawned, not forked (torch and threads don't survive a fork), and live from trial to trial.
+- Each has its own process group, so a terminal's Ctrl-C reaches the controller alone; each dies with the controller.
+- On Linux each is pinned: with more processors than workers the measuring one stays free; otherwise the workers that
+  share it are paused (SIGSTOP) while a latency is measured there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from search.engines.base import EngineEvent
+from workers.latency.probes import siblings
+from workers.process import WorkerPlace, worker_main
+from workers.trial import TrialJob
+
+# glibc gives large freed blocks back to the system and maps them again at every step; keeping them avoids the page
+# faults (docs/experiments.md has the figures). Read when a process starts.
+MALLOC_SETTINGS = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824"}
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    pipe: Connection
+    place: WorkerPlace
+    job: TrialJob | None = None
+
+
+def plan_places(workers: int, threads: int, usable: list[int], measuring: int) -> list[WorkerPlace]:
+    """Give each worker `threads` processors, the measuring one last of all, shared only when there are too few."""
+    order = [core for core in usable if core not in siblings(measuring)]
+    order += [core for core in usable if core in siblings(measuring) and core != measuring] + [measuring]
+    places = []
+    for worker in range(workers):
+        cores = {order[(worker * threads + i) % len(order)] for i in range(threads)}
+        places.append(WorkerPlace(threads, tuple(sorted(cores))))
+    return places
+
+
+class LocalEngine:
+    """See `search.engines.base.Engine`."""
+
+    def __init__(self, workers: int, threads: int, measuring_core: int) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        if sys.platform == "linux":
+            usable = sorted(os.sched_getaffinity(0))
+            places = plan_places(workers, threads, usable, measuring_core)
+        else:
+            places = [WorkerPlace(threads, None)] * workers
+        self._workers = [self._start(place) for place in places]
+
+    def _start(self, place: WorkerPlace) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_own_group, args=(theirs, place), daemon=True)
+        with _environment(MALLOC_SETTINGS if sys.platform == "linux" else {}):
+            process.start()
+        theirs.close()
+        return _Worker(process, ours, place)
+
+    def free_slots(self) -> int:
+        """Workers without a job."""
+        return sum(worker.job is None for worker in self._workers)
+
+    def submit(self, job: TrialJob) -> None:
+        """Hand a job to an idle worker, replacing one that has died idle."""
+        index = next(i for i, worker in enumerate(self._workers) if worker.job is None)
+        if not self._workers[index].process.is_alive():
+            self._workers[index] = self._start(self._workers[index].place)
+        worker = self._workers[index]
+        worker.job = job
+        # A worker that dies right here is found by its sentinel at the next poll.
+        with contextlib.suppress(BrokenPipeError, ConnectionError):
+            worker.pipe.send(job.to_dict())
+
+    def poll(self, timeout_s: float) -> list[EngineEvent]:
+        """Collect messages of all workers; replace the dead."""
+        sources = [w.pipe for w in self._workers] + [w.process.sentinel for w in self._workers if w.job is not None]
+        wait(sources, timeout_s)
+        events: list[EngineEvent] = []
+        for index, worker in enumerate(self._workers):
+            alive = worker.process.is_alive()  # before reading: a worker that dies meanwhile is read to its end next
+            events += self._drain(worker)
+            if not alive:
+                if worker.job is not None:
+                    reason = (_how_it_died(worker.process), 75)
+                    events.append(EngineEvent("failed", worker.job.number, worker.job.attempt, reason))
+                worker.pipe.close()
+                self._workers[index] = self._start(worker.place)
+        return events
+
+    def _drain(self, worker: _Worker) -> list[EngineEvent]:
+        events: list[EngineEvent] = []
+        try:
+            while worker.pipe.poll():
+                kind, number, attempt, payload = worker.pipe.recv()
+                if kind == "ready":
+                    continue
+                events.append(EngineEvent(kind, number, attempt, payload))
+                if kind != "curve":
+                    worker.job = None
+        except (EOFError, ConnectionError):
+            pass
+        return events
+
+    def cancel(self, number: int) -> None:
+        """Tell the worker of this trial."""
+        for worker in self._workers:
+            if worker.job is not None and worker.job.number == number:
+                self._tell(worker, ("cancel", number))
+
+    def stop(self) -> None:
+        """Tell every busy worker."""
+        for worker in self._workers:
+            if worker.job is not None:
+                self._tell(worker, ("stop",))
+
+    def _tell(self, worker: _Worker, word: Any) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionError):
+            worker.pipe.send(word)
+
+    @contextlib.contextmanager
+    def quiet(self, core: int) -> Iterator[None]:
+        """Pause the workers that share this processor (where nothing is pinned: all of them)."""
+        shared = siblings(core)
+        paused = [w for w in self._workers if w.place.cores is None or shared & set(w.place.cores)]
+        for worker in paused:
+            _signal(worker.process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for worker in paused:
+                _signal(worker.process, signal.SIGCONT)
+
+    def close(self) -> None:
+        """Send idle workers home, end the others."""
+        for worker in self._workers:
+            if worker.job is None:
+                self._tell(worker, None)
+            else:
+                worker.process.kill()
+        deadline = time.monotonic() + 5.0
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.pipe.close()
+
+
+def _own_group(pipe: Connection, place: WorkerPlace) -> None:
+    os.setpgid(0, 0)
+    worker_main(pipe, place)
+
+
+def _signal(process: SpawnProcess, number: signal.Signals) -> None:
+    if process.pid is not None and process.is_alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+def _how_it_died(process: SpawnProcess) -> str:
+    code = process.exitcode
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = " (the system may have run out of memory)" if name == "SIGKILL" else ""
+        return f"the worker process was killed by {name}{hint}"
+    return f"the worker process ended with exit code {code}"
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,64 @@
+"""Which finished trials are not beaten: the Pareto front over accuracy, latency and macs.
+
+A trial dominates another when it is at least as good in every objective and better in one. Objectives: top-1 of the
+deployed network (larger is better), median latency in ms and macs (smaller is better). Equal trials don't dominate each
+other, so ties all stand on the front. A NaN never stands on a front. Latencies of different kinds (measured, estimated,
+predicted), devices, runtimes or thread counts are never compared: each such group has its own front.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from search.store.reader import LatencyRow, TrialRow
+
+LatencyKey = tuple[str, str, str, int]
+
+
+def latency_key(latency: LatencyRow) -> LatencyKey:
+    """What two latencies must share to be compared: kind, device, runtime, threads."""
+    return (latency.kind, latency.device, f"{latency.runtime} {latency.runtime_version}", latency.threads)
+
+
+def non_dominated(objectives: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return a mask (n,) of the rows of `objectives` (n, m), all minimised, that no row dominates.
+
+    Rows with a NaN are never in the mask and dominate nothing. O(n * front) after a sort.
+    """
+    mask = np.zeros(len(objectives), dtype=bool)
+    front: list[int] = []
+    finite = ~np.isnan(objectives).any(axis=1)
+    # Sorted so, no later row can dominate an earlier one: each is compared with the front found so far only.
+    for index in np.lexsort(objectives.T[::-1]):
+        if not finite[index]:
+            continue
+        row, kept = objectives[index], objectives[front]
+        if not ((kept <= row).all(axis=1) & (kept < row).any(axis=1)).any():
+            front.append(int(index))
+    mask[front] = True
+    return mask
+
+
+def pareto_front(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """Return the done trials on the front of their latency group, fastest first."""
+    groups: dict[LatencyKey, list[TrialRow]] = {}
+    for row in rows:
+        if row.state == "done" and row.top1 is not None and row.latency is not None:
+            groups.setdefault(latency_key(row.latency), []).append(row)
+    front: list[TrialRow] = []
+    for members in groups.values():
+        objectives = np.array([[-_top1(r), _median(r), float(r.macs)] for r in members])
+        front += [row for row, kept in zip(members, non_dominated(objectives), strict=True) if kept]
+    return sorted(front, key=lambda row: (_median(row), -_top1(row), row.number))
+
+
+def _top1(row: TrialRow) -> float:
+    return math.nan if row.top1 is None else row.top1
+
+
+def _median(row: TrialRow) -> float:
+    return math.nan if row.latency is None else row.latency.median_ms

@@ -1,0 +1,229 @@
+"""The study file: one TOML file into frozen models, every unknown key an error that suggests the nearest valid one.
+
+`StudySettings.frozen_parts` is what defines the meaning of a study's results: a resumed study must agree on it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from space.errors import InvalidSettings, StudyFileVersion
+from space.search_space import SearchSpace
+from workers.latency.policy import MeasurementPolicy, policy_named
+from workers.settings import DataSettings, Settings
+from workers.training_space import TrainingSpace
+
+FORMAT = 1
+DEFAULT_STORAGE = "sqlite:///condensery.db"
+
+
+class StudyPart(Settings):
+    """[study]: its name, how many trainings, where it is kept."""
+
+    name: str = Field(min_length=1, max_length=100)
+    trainings: int = Field(default=50, ge=1, le=1_000_000)  # networks trained to the end
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    storage: str | None = None  # SQLAlchemy URL; the command line's --storage wins
+    files: str = "condensery-files"  # folder for checkpoints, networks, logs and decoded images
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if name != name.strip() or any(c in "/\\" or not c.isprintable() for c in name) or name.startswith("."):
+            raise ValueError("a study's name must be printable, without slashes, outer spaces or a leading dot")
+        return name
+
+
+class BudgetPart(Settings):
+    """[budget]: upper limits; a candidate over one is never trained."""
+
+    max_latency_ms: float | None = Field(default=None, gt=0)
+    max_macs: int | None = Field(default=None, gt=0)
+    max_params: int | None = Field(default=None, gt=0)
+
+
+class LatencyPart(Settings):
+    """[latency]: how a candidate's latency is measured on this host."""
+
+    policy: Literal["standard", "quick"] = "standard"
+    threads: int = Field(default=1, ge=1, le=256)
+    core: int | None = Field(default=None, ge=0)  # kept free while measuring; None = the last one
+
+    def resolved(self) -> MeasurementPolicy:
+        """Return the policy with this study's thread count."""
+        return policy_named(self.policy).model_copy(update={"threads": self.threads})
+
+
+class SearchPart(Settings):
+    """[search]: who proposes."""
+
+    sampler: Literal["tpe", "nsga2", "gp", "random"] = "tpe"
+    startup: int = Field(default=8, ge=1)  # trials drawn at random before the sampler's model is used
+    batch: int | None = Field(default=None, ge=1, le=64)  # candidates priced together; None = the number of workers
+    give_up_after: int = Field(default=300, ge=1)  # refused or repeated proposals in a row
+
+
+class EnginePart(Settings):
+    """[engine]: who trains."""
+
+    kind: Literal["local"] = "local"
+    workers: int = Field(default=1, ge=1, le=256)
+    threads: int = Field(default=1, ge=1, le=256)  # of each worker
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+
+
+class LimitsPart(Settings):
+    """[limits]: what one trial may take."""
+
+    trial_time_s: float | None = Field(default=None, gt=0)  # seconds of training, over all attempts
+    checkpoint_every_s: float = Field(default=30.0, gt=0)
+    failures_in_a_row: int = Field(default=5, ge=1)  # then the search ends: something else is wrong
+
+
+class RetentionPart(Settings):
+    """[retention]: which files stay."""
+
+    checkpoints: Literal["none", "last"] = "none"  # of trials that have finished
+    networks: Literal["all", "front"] = "all"  # front: files of dominated trials are removed
+
+
+class StudySettings(Settings):
+    """A whole study file, resolved: every default filled in."""
+
+    format: int = FORMAT
+    study: StudyPart
+    data: DataSettings = DataSettings()
+    space: dict[str, Any]
+    training: dict[str, Any] = Field(default_factory=dict)
+    budget: BudgetPart = BudgetPart()
+    latency: LatencyPart = LatencyPart()
+    search: SearchPart = SearchPart()
+    engine: EnginePart = EnginePart()
+    limits: LimitsPart = LimitsPart()
+    retention: RetentionPart = RetentionPart()
+
+    def search_space(self) -> SearchSpace:
+        """Return the architectures to search."""
+        return SearchSpace.from_settings(self.space)
+
+    def training_space(self) -> TrainingSpace:
+        """Return the training settings to search."""
+        return TrainingSpace.from_settings(self.training)
+
+    @property
+    def storage(self) -> str:
+        """The database's URL."""
+        return self.study.storage or DEFAULT_STORAGE
+
+    def frozen_parts(self) -> dict[str, Any]:
+        """Return, flattened to dotted keys, what must not change when a study is resumed."""
+        plain = self.model_dump(mode="json")
+        parts = {name: plain[name] for name in ("space", "data", "training", "budget", "latency")}
+        parts["data"] = {k: v for k, v in parts["data"].items() if k not in ("folder", "download")}
+        parts["study"] = {"seed": self.study.seed}
+        return dict(_flat(parts))
+
+    def digest_of_frozen(self) -> str:
+        """SHA-256 of `frozen_parts`."""
+        return hashlib.sha256(json.dumps(self.frozen_parts(), sort_keys=True).encode()).hexdigest()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def load_settings(path: Path, overrides: Iterable[str] = ()) -> StudySettings:
+    """Read a study file; `overrides` are `a.b=value` with the value as TOML writes it (a bare word is a string).
+
+    Raises:
+        InvalidSettings: the file is missing or no TOML, a key is unknown or a value is wrong.
+        StudyFileVersion: the file's `format` is another version's.
+        ImpossibleSpace: the space holds no network.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidSettings(f"no study file at {path}; write one with `condensery init {path}`.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"{path} can't be read: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSettings(f"{path} is not valid TOML: {error}.") from None
+    for override in overrides:
+        _override(document, override)
+    return settings_from(document, str(path))
+
+
+def settings_from(document: dict[str, Any], origin: str) -> StudySettings:
+    """Validate a study file's content and fill in the shapes that follow from the data set."""
+    version = document.get("format")
+    if version != FORMAT:
+        raise StudyFileVersion(
+            f"{origin} must say `format = {FORMAT}` (this version's study file), but says {version!r}; write a new one "
+            "with `condensery init` and copy your settings over."
+        )
+    try:
+        settings = StudySettings.model_validate(document)
+    except ValidationError as error:
+        raise InvalidSettings(f"{origin}: {_first_error(error)}") from None
+    resolved_training = settings.training_space().to_settings()
+    space = settings.search_space()
+    return settings.model_copy(update={"training": resolved_training, "space": space.to_settings()})
+
+
+def fit_to_data(settings: StudySettings, input_shape: tuple[int, int, int], num_classes: int) -> StudySettings:
+    """Return the settings with the space's input shape and classes taken from the images."""
+    space = settings.search_space().for_data(input_shape, num_classes)
+    return settings.model_copy(update={"space": space.to_settings()})
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not sign or not all(parts):
+        raise InvalidSettings(f"an override must be written key.subkey=value, but got {override!r}.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table = document
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InvalidSettings(f"--set {override}: {part} is a value, not a table.")
+    table[parts[-1]] = value
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        valid = _keys_beside(first["loc"])
+        near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.3)
+        hint = f"Did you mean `{near[0]}`?" if near else f"Valid keys: {', '.join(valid)}."
+        return f"unknown key `{where}`. {hint}"
+    if first["type"] == "missing":
+        return f"`{where}` is missing."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"`{where}`: {message}, but got {first['input']!r}."
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    model: type[Settings] = StudySettings
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, Settings)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,235 @@
+"""Opening the study database: SQLite in WAL mode with immediate transactions, or any other SQLAlchemy URL.
+
+Notable choices:
+- A writer takes SQLite's write lock when its transaction begins (`BEGIN IMMEDIATE`), so it never finds out half-way
+  that another process wrote in between. Readers open the file read-only and deferred: they wait for nobody.
+- Optuna's tables live in the same database and use the same settings through `tune_sqlite`.
+- The tables are versioned by Alembic in a version table of our own; Optuna refuses a database with Alembic's default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from search.store.tables import HEAD_REVISION, VERSION_TABLE
+from space.errors import (
+    CondenseryError,
+    DatabaseLocked,
+    DatabaseUnavailable,
+    DatabaseVersion,
+    DiskFull,
+    NotOurDatabase,
+)
+
+LOCK_TIMEOUT_S = 60.0
+READ_TIMEOUT_S = 10.0
+
+
+@contextlib.contextmanager
+def database_errors(url: str) -> Iterator[None]:
+    """Turn a driver's error into ours: locked, full, read-only, no database, out of reach."""
+    try:
+        yield
+    except (exc.DBAPIError, sqlite3.Error) as error:
+        raise _translated(error, url) from error
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
+        if isinstance(error, CondenseryError):
+            raise
+        raise DatabaseUnavailable(
+            f"{_shown(url)} can't be used as a database URL ({_first_line(error)}); for example sqlite:///condensery.db."
+        ) from error
+
+
+def _translated(error: Exception, url: str) -> CondenseryError:
+    text = str(getattr(error, "orig", None) or error)
+    shown = _shown(url)
+    if "locked" in text or "busy" in text:
+        return DatabaseLocked(f"{shown} is locked by another process; wait for it, or stop it, and try again.")
+    if "disk is full" in text or "No space left" in text:
+        return DiskFull(f"no space is left for the database {shown}; free some and run it again with --resume.")
+    if "not a database" in text or "malformed" in text:
+        return NotOurDatabase(f"{shown} is not a database of Condensery's ({text}); choose another with --storage.")
+    if "readonly" in text or "read-only" in text or "unable to open" in text:
+        return DatabaseUnavailable(
+            f"{shown} can't be opened or written ({text}); check the folder and its permissions."
+        )
+    return DatabaseUnavailable(f"{shown} can't be used: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
+
+
+def _shown(url: str) -> str:
+    """The URL with its password hidden."""
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except exc.ArgumentError:
+        return repr(url)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file of a SQLite URL; None for memory and for other databases."""
+    with database_errors(url):
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+            return None
+        return Path(parsed.database)
+
+
+def tune_sqlite(engine: sa.Engine) -> None:
+    """Give every connection of a SQLite engine WAL, foreign keys, a lock time-out and immediate transactions."""
+    if engine.dialect.name != "sqlite":
+        return
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions by itself
+        connection.execute(f"PRAGMA busy_timeout = {int(LOCK_TIMEOUT_S * 1000)}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # with WAL: survives any crash of a process
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def open_for_writing(url: str) -> sa.Engine:
+    """Open a database for a search, creating the file and our tables when they are not there.
+
+    Raises:
+        NotOurDatabase, DatabaseVersion, DatabaseLocked, DatabaseUnavailable.
+    """
+    file = sqlite_file(url)
+    if file is not None and file.exists():
+        _check_sqlite_header(file, url)
+        if not os.access(file, os.W_OK):
+            raise DatabaseUnavailable(f"{_shown(url)} can't be written; check its permissions.")
+    with database_errors(url):
+        engine = sa.create_engine(url)
+        tune_sqlite(engine)
+        tables = _table_names(engine)
+        if VERSION_TABLE in tables:
+            _check_version(engine, url)
+        elif tables - _optuna_tables():
+            raise NotOurDatabase(
+                f"{_shown(url)} holds other tables ({', '.join(sorted(tables)[:3])}, …); choose another with --storage."
+            )
+        else:
+            _migrate(engine)
+    return engine
+
+
+def open_for_reading(url: str) -> sa.Engine:
+    """Open an existing database read-only; nothing is ever written through the engine returned.
+
+    Raises:
+        DatabaseUnavailable: there is no such file. NotOurDatabase, DatabaseVersion: it is something else.
+    """
+    file = sqlite_file(url)
+    with database_errors(url):
+        if file is None:
+            engine = sa.create_engine(url)
+        else:
+            if not file.exists():
+                raise DatabaseUnavailable(f"no database at {file}; launch a study first, or name it with --storage.")
+            _check_sqlite_header(file, url)
+            engine = sa.create_engine("sqlite://", creator=lambda: _connect_read_only(file), poolclass=sa.NullPool)
+        if VERSION_TABLE not in _table_names(engine):
+            raise NotOurDatabase(f"{_shown(url)} holds no study of Condensery's; choose another with --storage.")
+        _check_version(engine, url)
+    return engine
+
+
+def _connect_read_only(file: Path) -> sqlite3.Connection:
+    # Percent signs and question marks in a path would be read as URI syntax.
+    name = file.absolute().as_uri()
+    return sqlite3.connect(f"{name}?mode=ro", uri=True, timeout=READ_TIMEOUT_S, check_same_thread=False)
+
+
+def upgrade(url: str) -> tuple[str, str]:
+    """Bring our tables to this version; return the revision before and after.
+
+    Raises:
+        DatabaseVersion: the database was written by a newer version.
+    """
+    file = sqlite_file(url)
+    if file is not None:
+        if not file.exists():
+            raise DatabaseUnavailable(f"no database at {file}; nothing to upgrade.")
+        _check_sqlite_header(file, url)
+    with database_errors(url):
+        engine = sa.create_engine(url)
+        tune_sqlite(engine)
+        if VERSION_TABLE not in _table_names(engine):
+            raise NotOurDatabase(f"{_shown(url)} holds no study of Condensery's; nothing to upgrade.")
+        before = _revision(engine)
+        _refuse_newer(before, url)
+        _migrate(engine)
+        after = _revision(engine)
+        engine.dispose()
+    return before, after
+
+
+def _check_sqlite_header(file: Path, url: str) -> None:
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(16)
+    except OSError as error:
+        raise DatabaseUnavailable(f"{_shown(url)} can't be read ({error.strerror}).") from None
+    if head and head != b"SQLite format 3\x00":
+        raise NotOurDatabase(f"{file} is not an SQLite database; choose another with --storage.")
+
+
+def _table_names(engine: sa.Engine) -> set[str]:
+    return set(sa.inspect(engine).get_table_names())
+
+
+def _optuna_tables() -> set[str]:
+    from optuna.storages._rdb.models import BaseModel
+
+    return set(BaseModel.metadata.tables) | {"alembic_version"}
+
+
+def _revision(engine: sa.Engine) -> str:
+    with engine.connect() as connection:
+        row = connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).first()
+    return "" if row is None else str(row[0])
+
+
+def _check_version(engine: sa.Engine, url: str) -> None:
+    revision = _revision(engine)
+    _refuse_newer(revision, url)
+    if revision != HEAD_REVISION:
+        raise DatabaseVersion(
+            f"{_shown(url)} has tables of version {revision or 'none'}, this version needs {HEAD_REVISION}; "
+            "run `condensery db upgrade`."
+        )
+
+
+def _refuse_newer(revision: str, url: str) -> None:
+    if revision > HEAD_REVISION:  # revisions are numbered
+        raise DatabaseVersion(
+            f"{_shown(url)} has tables of version {revision}, newer than this version's {HEAD_REVISION}; "
+            "upgrade Condensery."
+        )
+
+
+def _migrate(engine: sa.Engine) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,13 @@
+"""Alembic's entry point: migrates the connection it is handed, in the transaction it is handed."""
+
+from alembic import context
+
+from search.store.tables import VERSION_TABLE, metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table=VERSION_TABLE,
+    render_as_batch=True,
+)
+context.run_migrations()

@@ -1,0 +1,226 @@
+"""Reading studies: columns by SQL into plain frozen rows. Nothing here needs Optuna, torch or a lock."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from search.store.tables import artifact, curve, latency, latency_samples, request, study, trial
+from space.config import CondenseNetConfig
+from space.errors import StudyNotFound, TrialNotFound
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One study as stored."""
+
+    id: int
+    name: str
+    optuna_study_id: int
+    created_at: float
+    settings: dict[str, Any]
+    settings_hash: str
+    frozen_hash: str
+    versions: dict[str, Any]
+    data_info: dict[str, Any] | None
+    stop_requested: bool
+    controller: str | None
+    controller_seen_at: float | None
+
+
+@dataclass(frozen=True)
+class LatencyRow:
+    """The summary of one measurement, in milliseconds; the interval is 95 % of the median."""
+
+    kind: str  # measured, estimated or predicted
+    policy: str  # standard or quick
+    device: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    median_ms: float
+    p90_ms: float
+    interval_low_ms: float
+    interval_high_ms: float
+    steady: bool
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial with its cost, the latency it is judged by (None before pricing) and its outcome."""
+
+    id: int
+    number: int
+    optuna_trial_id: int
+    state: str
+    origin: str
+    config: CondenseNetConfig
+    training: dict[str, Any]
+    seed: int
+    identity: str
+    macs: int
+    params: int
+    paper_flops: int
+    latency: LatencyRow | None
+    reason: str | None
+    duplicate_of: int | None
+    attempt: int
+    cancel_requested: bool
+    asked_at: float
+    started_at: float | None
+    finished_at: float | None
+    top1: float | None
+    val_loss: float | None
+    train_seconds: float | None
+    peak_memory_mb: float | None
+    test_top1: float | None
+    told: bool
+
+
+LATENCY_FIELDS = tuple(LatencyRow.__dataclass_fields__)
+PLAIN_FIELDS = tuple(name for name in TrialRow.__dataclass_fields__ if name not in ("config", "training", "latency"))
+
+
+def list_studies(engine: sa.Engine) -> list[StudyRow]:
+    """Return every study, oldest first."""
+    with engine.connect() as connection:
+        return [_study_row(row) for row in connection.execute(sa.select(study).order_by(study.c.id))]
+
+
+def find_study(engine: sa.Engine, name: str) -> StudyRow:
+    """Return the study of this name.
+
+    Raises:
+        StudyNotFound: there is none; the message suggests the nearest.
+    """
+    with engine.connect() as connection:
+        row = connection.execute(sa.select(study).where(study.c.name == name)).first()
+        if row is not None:
+            return _study_row(row)
+        names = list(connection.scalars(sa.select(study.c.name)))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(map(repr, names[:10])) or 'none yet'}."
+    raise StudyNotFound(f"no study is called {name[:100]!r}. {hint}")
+
+
+def _study_row(row: sa.Row[Any]) -> StudyRow:
+    values = dict(row._mapping)
+    for name in ("settings", "versions", "data_info"):
+        values[name] = None if values[name] is None else json.loads(values[name])
+    return StudyRow(**values)
+
+
+def read_trials(
+    engine: sa.Engine, study_id: int, number: int | None = None, states: tuple[str, ...] | None = None
+) -> list[TrialRow]:
+    """Return the study's trials by number; optionally only one number or some states."""
+    columns: list[sa.ColumnElement[Any]] = [trial.c[name] for name in PLAIN_FIELDS]
+    columns += [trial.c.config, trial.c.training, latency.c.id.label("measured")]
+    columns += [latency.c[name].label(f"latency_{name}") for name in LATENCY_FIELDS]
+    query = (
+        sa.select(*columns)
+        .select_from(trial.outerjoin(latency, trial.c.latency_id == latency.c.id))
+        .where(trial.c.study_id == study_id)
+        .order_by(trial.c.number)
+    )
+    if number is not None:
+        query = query.where(trial.c.number == number)
+    if states is not None:
+        query = query.where(trial.c.state.in_(states))
+    with engine.connect() as connection:
+        return [_trial_row(row._mapping) for row in connection.execute(query)]
+
+
+def _trial_row(row: Any) -> TrialRow:
+    judged = None
+    if row["measured"] is not None:
+        judged = LatencyRow(**{name: row[f"latency_{name}"] for name in LATENCY_FIELDS})
+    return TrialRow(
+        **{name: row[name] for name in PLAIN_FIELDS},
+        config=CondenseNetConfig.from_json(row["config"]),
+        training=json.loads(row["training"]),
+        latency=judged,
+    )
+
+
+def find_trial(engine: sa.Engine, found: StudyRow, number: int) -> TrialRow:
+    """Return one trial.
+
+    Raises:
+        TrialNotFound: the study has none of this number.
+    """
+    rows = read_trials(engine, found.id, number)
+    if rows:
+        return rows[0]
+    with engine.connect() as connection:
+        last = connection.scalar(sa.select(sa.func.max(trial.c.number)).where(trial.c.study_id == found.id))
+    held = "has no trials yet" if last is None else f"has trials 0 to {last}"
+    raise TrialNotFound(f"study {found.name!r} {held}, but you asked for {number}.")
+
+
+def count_states(engine: sa.Engine, study_id: int) -> dict[str, int]:
+    """Return how many trials are in each state."""
+    query = sa.select(trial.c.state, sa.func.count()).where(trial.c.study_id == study_id).group_by(trial.c.state)
+    with engine.connect() as connection:
+        return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def read_curve(engine: sa.Engine, trial_id: int) -> list[dict[str, Any]]:
+    """Return a trial's learning curve by epoch."""
+    query = sa.select(curve).where(curve.c.trial_id == trial_id).order_by(curve.c.epoch)
+    with engine.connect() as connection:
+        rows = [dict(row._mapping) for row in connection.execute(query)]
+    return [{name: value for name, value in row.items() if name != "trial_id"} for row in rows]
+
+
+def read_latencies(engine: sa.Engine, trial_id: int) -> list[dict[str, Any]]:
+    """Return every measurement of a trial, oldest first, with its raw samples per process."""
+    with engine.connect() as connection:
+        measured = connection.execute(
+            sa.select(latency).where(latency.c.trial_id == trial_id).order_by(latency.c.id)
+        ).all()
+        samples = connection.execute(
+            sa.select(latency_samples)
+            .join(latency, latency.c.id == latency_samples.c.latency_id)
+            .where(latency.c.trial_id == trial_id)
+            .order_by(latency_samples.c.latency_id, latency_samples.c.process)
+        ).all()
+    by_measurement: dict[int, list[list[float]]] = {}
+    for row in samples:
+        by_measurement.setdefault(row.latency_id, []).append(json.loads(row.samples_ms))
+    found = []
+    for row in measured:
+        values = dict(row._mapping)
+        values["conditions"] = json.loads(values["conditions"])
+        values["samples_ms"] = by_measurement.get(values.pop("id"), [])
+        del values["trial_id"]
+        found.append(values)
+    return found
+
+
+def read_artifacts(engine: sa.Engine, trial_id: int) -> dict[str, dict[str, Any]]:
+    """Return a trial's files by name: path, sha256, and whether a retention rule removed them."""
+    query = sa.select(artifact).where(artifact.c.trial_id == trial_id)
+    with engine.connect() as connection:
+        return {
+            row.name: {"path": row.path, "sha256": row.sha256, "removed": row.removed}
+            for row in connection.execute(query)
+        }
+
+
+def count_waiting_requests(engine: sa.Engine, study_id: int) -> int:
+    """Return how many enqueued configs no trial has taken yet."""
+    query = sa.select(sa.func.count()).where(request.c.study_id == study_id, request.c.trial_number.is_(None))
+    with engine.connect() as connection:
+        return int(connection.scalar(query) or 0)
+
+
+def count_test_evaluations(engine: sa.Engine, study_id: int) -> int:
+    """Return how many networks of a study have been evaluated on the test split."""
+    query = sa.select(sa.func.count()).where(trial.c.study_id == study_id, trial.c.test_top1.is_not(None))
+    with engine.connect() as connection:
+        return int(connection.scalar(query) or 0)

@@ -1,0 +1,143 @@
+"""The project's own tables, beside Optuna's in the same database. Every name starts with `condensery_`.
+
+Times are UTC seconds since 1970 (float): no time zone can be lost on the way through a database. Documents (config,
+settings, conditions) are JSON text. A trial's state is one of `STATES`.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+HEAD_REVISION = "0001"  # the newest migration; a test holds it to the migrations folder
+VERSION_TABLE = "condensery_alembic_version"
+
+# asked: proposed, not yet priced. queued: priced and let through. running: with a worker. The others are final.
+OPEN_STATES = ("asked", "queued", "running")
+FINAL_STATES = ("done", "infeasible", "duplicate", "failed", "cancelled")
+STATES = OPEN_STATES + FINAL_STATES
+
+metadata = sa.MetaData()
+
+study = sa.Table(
+    "condensery_study",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(100), nullable=False, unique=True),
+    sa.Column("optuna_study_id", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("settings", sa.Text, nullable=False),  # JSON, every default resolved
+    sa.Column("settings_hash", sa.String(64), nullable=False),
+    sa.Column("frozen_hash", sa.String(64), nullable=False),
+    sa.Column("versions", sa.Text, nullable=False),  # JSON: libraries, Python, machine
+    sa.Column("data_info", sa.Text),  # JSON: workers.data.DataInfo
+    sa.Column("stop_requested", sa.Boolean, nullable=False, default=False),
+    sa.Column("controller", sa.String(200)),  # host:pid of the process that asks
+    sa.Column("controller_seen_at", sa.Float),
+)
+
+trial = sa.Table(
+    "condensery_trial",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("study_id", sa.ForeignKey("condensery_study.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),  # as Optuna numbers it
+    sa.Column("optuna_trial_id", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(12), nullable=False),
+    sa.Column("origin", sa.String(12), nullable=False),  # sampled or enqueued
+    sa.Column("config", sa.Text, nullable=False),  # JSON
+    sa.Column("config_hash", sa.String(64), nullable=False),
+    sa.Column("training", sa.Text, nullable=False),  # JSON
+    sa.Column("seed", sa.Integer, nullable=False),
+    sa.Column("identity", sa.String(64), nullable=False),  # config + training + data + seed: equal for duplicates
+    sa.Column("macs", sa.BigInteger, nullable=False),
+    sa.Column("params", sa.BigInteger, nullable=False),
+    sa.Column("paper_flops", sa.BigInteger, nullable=False),
+    sa.Column("latency_id", sa.Integer),  # the measurement it is judged by
+    sa.Column("reason", sa.Text),  # why it is infeasible, a duplicate, failed or cancelled
+    sa.Column("duplicate_of", sa.Integer),  # number of the trial that holds the result
+    sa.Column("attempt", sa.Integer, nullable=False, default=0),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
+    sa.Column("asked_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("top1", sa.Float),  # of the deployed network, on the validation split
+    sa.Column("val_loss", sa.Float),
+    sa.Column("train_seconds", sa.Float),
+    sa.Column("peak_memory_mb", sa.Float),
+    sa.Column("test_top1", sa.Float),  # of the deployed network, on the test split; set once, by pick
+    sa.Column("told", sa.Boolean, nullable=False, default=False),  # whether Optuna has the outcome
+    sa.UniqueConstraint("study_id", "number", name="condensery_trial_number"),
+)
+sa.Index("condensery_trial_identity", trial.c.study_id, trial.c.identity)
+sa.Index("condensery_trial_state", trial.c.study_id, trial.c.state)
+
+curve = sa.Table(
+    "condensery_curve",
+    metadata,
+    sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("epoch", sa.Integer, primary_key=True),
+    sa.Column("progress", sa.Float, nullable=False),
+    sa.Column("train_loss", sa.Float, nullable=False),
+    sa.Column("val_loss", sa.Float, nullable=False),
+    sa.Column("val_top1", sa.Float, nullable=False),
+    sa.Column("learning_rate", sa.Float, nullable=False),
+    sa.Column("condensing_stage", sa.Integer, nullable=False),
+    sa.Column("form", sa.String(12), nullable=False),  # training, condensed or deployed
+    sa.Column("seconds", sa.Float, nullable=False),
+)
+
+latency = sa.Table(  # append-only
+    "condensery_latency",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("purpose", sa.String(12), nullable=False),  # price (random weights, before training) or verify
+    sa.Column("model_hash", sa.String(64), nullable=False),
+    sa.Column("device", sa.String(200), nullable=False),
+    sa.Column("cpu_model", sa.String(200), nullable=False),
+    sa.Column("runtime", sa.String(40), nullable=False),
+    sa.Column("runtime_version", sa.String(40), nullable=False),
+    sa.Column("threads", sa.Integer, nullable=False),
+    sa.Column("precision", sa.String(12), nullable=False),
+    sa.Column("kind", sa.String(12), nullable=False),  # measured, estimated or predicted
+    sa.Column("policy", sa.String(12), nullable=False),  # standard or quick
+    sa.Column("median_ms", sa.Float, nullable=False),
+    sa.Column("p90_ms", sa.Float, nullable=False),
+    sa.Column("interval_low_ms", sa.Float, nullable=False),
+    sa.Column("interval_high_ms", sa.Float, nullable=False),
+    sa.Column("anchor_drift", sa.Float),
+    sa.Column("steady", sa.Boolean, nullable=False),
+    sa.Column("conditions", sa.Text, nullable=False),  # JSON
+    sa.Column("measured_at", sa.Float, nullable=False),
+)
+sa.Index("condensery_latency_key", latency.c.model_hash, latency.c.device, latency.c.threads)
+
+latency_samples = sa.Table(
+    "condensery_latency_samples",
+    metadata,
+    sa.Column("latency_id", sa.ForeignKey("condensery_latency.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("process", sa.Integer, primary_key=True),
+    sa.Column("stride", sa.Integer, nullable=False),  # every stride-th run was kept
+    sa.Column("samples_ms", sa.Text, nullable=False),  # JSON list
+)
+
+artifact = sa.Table(
+    "condensery_artifact",
+    metadata,
+    sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("path", sa.Text, nullable=False),  # absolute
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("removed", sa.Boolean, nullable=False, default=False),  # by a retention rule
+)
+
+request = sa.Table(  # configs that a user wants tried
+    "condensery_request",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("study_id", sa.ForeignKey("condensery_study.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("config", sa.Text, nullable=False),
+    sa.Column("training", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("trial_number", sa.Integer),  # once it was taken
+)

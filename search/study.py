@@ -1,0 +1,117 @@
+"""A study: Optuna's and our rows of the same name in the same database, created, resumed and deleted together."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+
+from search.settings import StudySettings, settings_from
+from search.store import reader
+from search.store.database import database_errors, open_for_writing, tune_sqlite
+from search.store.store import StudyStore, create_study, delete_study
+from space.errors import FrozenSettings, StudyExists, StudyNotFound
+
+DIRECTIONS = ("maximize", "minimize", "minimize")
+OBJECTIVES = ("top1", "latency_ms", "macs")
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study opened for writing."""
+
+    settings: StudySettings
+    url: str
+    engine: sa.Engine
+    store: StudyStore
+    optuna_study: optuna.Study
+
+
+def optuna_storage(url: str) -> RDBStorage:
+    """Return Optuna's storage on the same database, with our SQLite settings."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Alembic would announce itself on the root logger's handlers at every start.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with database_errors(url):
+        storage = RDBStorage(url, skip_compatibility_check=False)
+        tune_sqlite(storage.engine)
+        storage.engine.dispose()  # connections made before the settings were attached
+    return storage
+
+
+def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
+    """Create the study, or with `resume` go on with it.
+
+    Raises:
+        StudyExists: it exists and `resume` is false.
+        FrozenSettings: it exists with other settings of the kind that must not change.
+    """
+    engine = open_for_writing(url)
+    name = settings.study.name
+    try:
+        found = reader.find_study(engine, name)
+    except StudyNotFound:
+        found = None
+    if found is not None and not resume:
+        raise StudyExists(
+            f"a study called {name!r} exists in this database; go on with it by --resume, rename yours, or "
+            f"`condensery delete {name}`."
+        )
+    storage = optuna_storage(url)
+    hashes = (settings.digest(), settings.digest_of_frozen())
+    if found is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # A crash between the two creations leaves an empty Optuna study of this name: it is taken over.
+            study = optuna.create_study(
+                storage=storage, study_name=name, directions=list(DIRECTIONS), load_if_exists=True
+            )
+            study.set_metric_names(list(OBJECTIVES))
+        study_id = create_study(engine, name, study._study_id, settings.model_dump(mode="json"), hashes)
+        store = StudyStore(engine, study_id)
+    else:
+        _check_frozen(settings, found)
+        store = StudyStore(engine, found.id)
+        store.update_settings(settings.model_dump(mode="json"), hashes[0])
+        study = optuna.load_study(study_name=name, storage=storage)
+    return OpenStudy(settings, url, engine, store, study)
+
+
+def _check_frozen(settings: StudySettings, found: reader.StudyRow) -> None:
+    if found.frozen_hash == settings.digest_of_frozen():
+        return
+    before = settings_from(found.settings, "the stored settings").frozen_parts()
+    now = settings.frozen_parts()
+    differing = [
+        f"{key} ({before.get(key)!r} -> {now.get(key)!r})"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    raise FrozenSettings(
+        f"a resumed study must keep its space, data, training, budget, latency and seed, but {len(differing)} differ: "
+        f"{'; '.join(differing[:5])}{' …' if len(differing) > 5 else ''}. Put them back, or launch under another name."
+    )
+
+
+def remove_study(url: str, name: str) -> None:
+    """Delete a study from both sides.
+
+    Raises:
+        StudyNotFound: there is none of this name. StudyBusy: a process is running it.
+    """
+    engine = open_for_writing(url)
+    found = reader.find_study(engine, name)
+    store = StudyStore(engine, found.id)
+    store.claim()
+    storage = optuna_storage(url)
+    with database_errors(url):
+        try:
+            optuna.delete_study(study_name=name, storage=storage)
+        except KeyError:
+            pass  # an earlier delete got this far
+        delete_study(engine, found.id)
+    engine.dispose()

@@ -1,0 +1,60 @@
+"""Measurement policies: what their labels promise."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from space.errors import InvalidSettings
+from workers.latency import QUICK, STANDARD, MeasurementPolicy, policy_named
+
+
+def test_the_named_policies_carry_their_labels():
+    assert policy_named("standard") is STANDARD
+    assert policy_named("quick") is QUICK
+    assert (STANDARD.label, QUICK.label) == ("standard", "quick")
+    assert MeasurementPolicy() == STANDARD
+
+
+def test_an_unknown_policy_is_refused_with_the_names_there_are():
+    with pytest.raises(InvalidSettings, match="'standard' or 'quick', but got 'fast'"):
+        policy_named("fast")
+
+
+def test_the_quick_policy_measures_in_as_many_processes_for_less_time():
+    assert QUICK.processes == STANDARD.processes == 3
+    assert QUICK.warmup_s + QUICK.run_s == pytest.approx(0.15)
+    assert (QUICK.attempts, STANDARD.attempts) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"runs": 39}, {"run_s": 0.9}, {"warmup_runs": 9}, {"warmup_s": 0.4}, {"processes": 2}, {"samples_kept": 10}],
+)
+def test_a_policy_below_the_standard_can_not_be_labelled_standard(change):
+    (name,) = change
+    with pytest.raises(ValidationError, match=f"a standard policy needs {name} >="):
+        MeasurementPolicy(**change)
+    assert MeasurementPolicy(label="quick", **change).label == "quick"
+
+
+def test_a_looser_anchor_can_not_be_labelled_standard():
+    with pytest.raises(ValidationError, match=r"anchor_tolerance <= 0\.05, but got 0\.2"):
+        MeasurementPolicy(anchor_tolerance=0.2)
+
+
+def test_a_more_thorough_policy_stays_standard():
+    assert MeasurementPolicy(runs=1024, run_s=60.0, processes=5, anchor_tolerance=0.01).label == "standard"
+
+
+def test_a_policy_survives_json_and_its_digest_tells_policies_apart():
+    again = MeasurementPolicy.model_validate(json.loads(QUICK.model_dump_json()))
+    assert again == QUICK
+    assert again.digest() == QUICK.digest() != STANDARD.digest()
+
+
+def test_an_unknown_key_is_an_error():
+    with pytest.raises(ValidationError, match="warmups"):
+        MeasurementPolicy.model_validate({"warmups": 3})

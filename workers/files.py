@@ -1,0 +1,55 @@
+"""Writing files so that a reader sees the old or the new one, never half of either, and errors are the user's words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from space.errors import DiskFull, ReadOnlyFolder
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's word for a full disk or a read-only folder into ours.
+
+    Raises:
+        DiskFull: no space (or quota) is left where `path` is.
+        ReadOnlyFolder: `path` can't be written by this user.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFull(f"no space is left to write {path}; free some and run it again with --resume.") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise ReadOnlyFolder(
+                f"{path} can't be written ({error.strerror}); choose a folder you may write."
+            ) from error
+        raise
+
+
+def write_atomically(path: Path, content: bytes) -> str:
+    """Write `content` to `path` by way of a temporary file in the same folder; return its SHA-256."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
