@@ -1,6 +1,6 @@
 """The gate: a candidate over a budget is never trained.
 
-A latency is judged by the upper end of its 95 % interval, as `pick` judges it, so whatever is let through can be picked.
+A latency is judged by the upper end of its 95 % interval, as `pick` judges it: what is let through can be picked.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import optuna
@@ -52,7 +53,7 @@ def _choice(domain: Choice) -> BaseDistribution:
     values = domain.values
     if all(isinstance(value, int) for value in values):
         whole = [int(value) for value in values]
-        steps = {b - a for a, b in zip(whole, whole[1:], strict=False)}
+        steps = {b - a for a, b in pairwise(whole)}
         if len(steps) == 1 and (step := steps.pop()) > 0:
             return IntDistribution(whole[0], whole[-1], step=step)
     return CategoricalDistribution(list(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 
 from search.settings import StudySettings, settings_from
 from search.store import reader
@@ -16,7 +18,8 @@ from search.store.database import database_errors, open_for_writing, tune_sqlite
 from search.store.store import StudyStore, create_study, delete_study
 from space.errors import FrozenSettings, StudyExists, StudyNotFound
 
-DIRECTIONS = ("maximize", "minimize", "minimize")
+MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+DIRECTIONS = (MAXIMIZE, MINIMIZE, MINIMIZE)
 OBJECTIVES = ("top1", "latency_ms", "macs")
 
 
@@ -109,9 +112,7 @@ def remove_study(url: str, name: str) -> None:
     store.claim()
     storage = optuna_storage(url)
     with database_errors(url):
-        try:
+        with contextlib.suppress(KeyError):  # an earlier delete got this far
             optuna.delete_study(study_name=name, storage=storage)
-        except KeyError:
-            pass  # an earlier delete got this far
         delete_study(engine, found.id)
     engine.dispose()

@@ -66,14 +66,14 @@ def fvcore_cost(module: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     Raises:
         UncountableOperator: the module runs an operator that is neither counted nor known to be free.
     """
-    from fvcore.nn import FlopCountAnalysis  # pulls in a tracer; only this function needs it
-
     modes = {name: child.training for name, child in module.named_modules()}
     device = next(module.parameters()).device
     module.eval()
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch deprecates the tracer that fvcore is built on
+            from fvcore.nn import FlopCountAnalysis  # here, because importing it warns as well
+
             analysis = FlopCountAnalysis(module, torch.zeros(1, *input_shape, device=device))
             analysis.set_op_handle(**_handlers())
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

@@ -196,6 +196,13 @@ class StudyStore:
                 connection.execute(taken)
         return key
 
+    def next_number(self) -> int:
+        """Return the number after the largest known one: what the next proposal's seed is derived from."""
+        with self.engine.connect() as connection:
+            query = sa.select(sa.func.max(trial.c.number)).where(trial.c.study_id == self.study_id)
+            last = connection.scalar(query)
+        return 0 if last is None else int(last) + 1
+
     def find_same(self, identity: str, before: int) -> int | None:
         """Return the number of the first trial with this identity asked before number `before`, if there is one.
 

@@ -1,0 +1,179 @@
+"""A launch from a study file to its end: images, database, budget, workers, controller."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+
+from search.controller import Controller, Ending, Surroundings
+from search.engines.local import LocalEngine
+from search.gate import Budget
+from search.pricing import host_probe, price
+from search.settings import StudySettings, fit_to_data
+from search.store import reader
+from search.store.database import open_for_reading, sqlite_file
+from search.study import open_study
+from search.view import LaunchView
+from space.config import CondenseNetConfig
+from space.cost import cost_of
+from space.errors import BudgetUnreachable, DatabaseUnavailable, NotOurDatabase, StudyExists, StudyNotFound
+from space.search_space import SearchSpace
+from workers.data import DataInfo, prepare
+from workers.files import disk_errors
+from workers.latency.probes import FailedMeasurement, LatencyProbe, default_core
+
+
+@dataclass(frozen=True)
+class Launched:
+    """How a launch ended."""
+
+    ending: Ending
+    name: str
+    done: int
+    wanted: int
+
+
+def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) -> Launched:
+    """Run a study to its number of trainings; Ctrl-C once stops it cleanly, twice at once.
+
+    Raises:
+        CondenseryError: see `search.controller.Controller.run`, `search.study.open_study`, `workers.data.prepare`.
+    """
+    exists = study_exists(url, settings.study.name)
+    if exists and not resume:
+        raise StudyExists(
+            f"a study called {settings.study.name!r} exists in this database; go on with it by --resume, rename "
+            f"yours, or `condensery delete {settings.study.name}`."
+        )
+    files, cache = study_files(settings), cache_folder(settings)
+    with disk_errors(files):
+        files.mkdir(parents=True, exist_ok=True)
+    info = prepare(settings.data, cache)
+    settings = fit_to_data(settings, info.input_shape, info.num_classes)
+    core = default_core() if settings.latency.core is None else settings.latency.core
+    probe = host_probe(settings.latency.resolved(), settings.latency.core, files)
+    if not exists:
+        check_reachable(settings, probe, files)
+    study = open_study(settings, url, resume)
+    study.store.claim()
+    try:
+        study.store.set_data_info(info.to_dict())
+        view.note(describe_data(info))
+        with interruptible() as stop:
+            engine = LocalEngine(settings.engine.workers, settings.engine.threads, core)
+            try:
+                ending = Controller(study, Surroundings(engine, probe, view, files, cache, stop)).run()
+            finally:
+                engine.close()
+    finally:
+        study.store.release()
+    done = reader.count_states(study.engine, study.store.study_id).get("done", 0)
+    return Launched(ending, settings.study.name, done, settings.study.trainings)
+
+
+def study_exists(url: str, name: str) -> bool:
+    """Whether the database holds a study of this name; an absent database holds none."""
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
+        return False
+    try:
+        engine = open_for_reading(url)
+    except (DatabaseUnavailable, NotOurDatabase):
+        return False  # opening it for writing says what is wrong, or makes our tables beside Optuna's
+    try:
+        reader.find_study(engine, name)
+    except StudyNotFound:
+        return False
+    finally:
+        engine.dispose()
+    return True
+
+
+def study_files(settings: StudySettings) -> Path:
+    """Where a study keeps its files."""
+    return Path(settings.study.files).expanduser().absolute() / settings.study.name
+
+
+def cache_folder(settings: StudySettings) -> Path:
+    """Where decoded images are, shared by the studies of one files folder."""
+    return Path(settings.study.files).expanduser().absolute() / "images"
+
+
+def describe_data(info: DataInfo) -> str:
+    """One line about the images, with a word on imbalance where there is some."""
+    channels, height, width = info.input_shape
+    text = (
+        f"{info.dataset}: {info.train_images} training, {info.validation_images} validation and {info.test_images} "
+        f"test images, {channels}x{height}x{width}, {info.num_classes} classes"
+    )
+    return text + (f", the largest class {info.imbalance:.1f} times the smallest" if info.imbalance >= 1.5 else "")
+
+
+def cheapest(space: SearchSpace, cost: Callable[[CondenseNetConfig], float], seed: int = 0) -> CondenseNetConfig:
+    """Return a config of (nearly) the smallest cost: the best of 64 samples, improved step by step by neighbours."""
+    rng = np.random.default_rng(seed)
+    best = min((space.sample(rng) for _ in range(64)), key=cost)
+    while True:
+        better = min(space.neighbours(best), key=cost, default=best)
+        if cost(better) >= cost(best):
+            return best
+        best = better
+
+
+def check_reachable(settings: StudySettings, probe: LatencyProbe, files: Path) -> None:
+    """Refuse a budget below anything the space reaches, before anything is recorded.
+
+    Raises:
+        BudgetUnreachable: with the smallest cost found.
+    """
+    space, budget = settings.search_space(), Budget(**settings.budget.model_dump())
+    fewest_macs = cheapest(space, lambda config: cost_of(config).macs)
+    fewest_params = cheapest(space, lambda config: cost_of(config).params)
+    for name, limit, smallest in (
+        ("macs", budget.max_macs, cost_of(fewest_macs).macs),
+        ("params", budget.max_params, cost_of(fewest_params).params),
+    ):
+        if limit is not None and smallest > limit:
+            raise BudgetUnreachable(
+                f"budget.max_{name} = {limit:,g} is below anything in this space: the smallest found has {smallest:,} "
+                f"{name}; raise it or widen the space."
+            )
+    limit_ms = budget.max_latency_ms
+    if limit_ms is None:
+        return
+    shallow = cheapest(space, lambda config: (sum(config.stages) + len(config.stages)) * 1e12 + cost_of(config).macs)
+    prices = price([fewest_macs, shallow], probe, files)
+    lows = [found.summary.interval_low_ms for found in prices if not isinstance(found, FailedMeasurement)]
+    if lows and min(lows) > limit_ms:
+        raise BudgetUnreachable(
+            f"budget.max_latency_ms = {limit_ms:g} is below anything in this space: the smallest networks take "
+            f"{min(lows):.4g} ms on {probe.device}; raise it or widen the space."
+        )
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C (or SIGTERM) sets; the second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # signals are not ours to take
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
