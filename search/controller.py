@@ -6,8 +6,8 @@ Notable choices:
 - Our tables are the truth; Optuna is told afterwards and re-told when a crash came between.
 - Candidates are priced in batches, one batch ahead of the workers, so the anchor is shared and no worker waits for a
   measurement that could have been made before.
-- A duplicate or a failure is a FAIL for Optuna, which its samplers pass over; a refused candidate is PRUNED with its
-  constraints, from which TPE learns.
+- A duplicate, a failure or a trial outside the space is a FAIL for Optuna, which its samplers pass over; a refused
+  candidate is PRUNED with its constraints, from which TPE learns.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ from search.study import OpenStudy
 from search.view import LaunchView
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
+from space.domains import Value
 from space.errors import (
     BudgetUnreachable,
     CondenseryError,
     DataNotFound,
     DiskFull,
     InvalidConfig,
+    InvalidSettings,
     ReadOnlyFolder,
     SearchFailed,
     UnreadableImage,
@@ -155,7 +157,10 @@ class Controller:
                 config, training = self.space.from_params(trial.params), self.training_space.from_params(trial.params)
             else:
                 config, training = wish.config, TrainingSettings.model_validate(wish.training)
-                trial = self._ask_for(config, training)
+                params = self._params(config, training)
+                if params is not None:
+                    self.optuna_study.enqueue_trial(params)
+                trial = self.optuna_study.ask(None if params is None else self.distributions)
         images = self.settings.data
         new = NewTrial(
             number=trial.number,
@@ -173,18 +178,21 @@ class Controller:
         self.view.trial(row)
         return row
 
-    def _ask_for(self, config: CondenseNetConfig, training: TrainingSettings) -> optuna.Trial:
-        """Make an Optuna trial of a given config; one outside the space gets no parameters."""
+    def _params(self, config: CondenseNetConfig, training: TrainingSettings) -> dict[str, Value] | None:
+        """Return Optuna's parameters of a trial; None for one outside the space."""
         try:
             params = {**self.space.to_params(config), **self.training_space.to_params(training)}
-        except InvalidConfig:
-            return self.optuna_study.ask()
-        self.optuna_study.enqueue_trial({name: v for name, v in params.items() if name in self.distributions})
-        return self.optuna_study.ask(self.distributions)
+        except (InvalidConfig, InvalidSettings):
+            return None
+        return {name: value for name, value in params.items() if name in self.distributions}
+
+    def _inside(self, row: TrialRow) -> bool:
+        """Whether the space can propose this trial; what a user enqueued need not lie in it."""
+        return row.origin == "sampled" or self._params(row.config, TrainingSettings(**row.training)) is not None
 
     def _refused_unmeasured(self, row: TrialRow) -> bool:
         """Refuse what needs no measurement: a duplicate, or macs or params over the budget."""
-        self._distinct.add(row.identity)
+        self._count_distinct(row)
         same = self.store.find_same(row.identity, row.number)
         if same is not None:
             self._at_random = True
@@ -231,6 +239,10 @@ class Controller:
             self.optuna_study.sampler = optuna.samplers.RandomSampler(seed=0)  # it has nothing to propose here
             self._asked[row.number] = optuna.Trial(self.optuna_study, row.optuna_trial_id)
         return self._asked[row.number]
+
+    def _count_distinct(self, row: TrialRow) -> None:
+        if self._inside(row):
+            self._distinct.add(row.identity)
 
     def _exhausted(self) -> bool:
         """Whether every distinct trial of the space has been proposed."""
@@ -359,7 +371,9 @@ class Controller:
 
     def _tell(self, row: TrialRow) -> None:
         values, state = None, TrialState.FAIL
-        if row.state == "done" and row.top1 is not None and row.latency is not None:
+        if not self._inside(row):
+            pass  # it has no parameters, and samplers model only those that all trials they see have in common
+        elif row.state == "done" and row.top1 is not None and row.latency is not None:
             values, state = [row.top1, row.latency.median_ms, float(row.macs)], TrialState.COMPLETE
         elif row.state == "infeasible":
             state = TrialState.PRUNED
@@ -398,7 +412,7 @@ class Controller:
             if trial.number not in known:  # it died between asking and recording: nothing was done for it yet
                 self.optuna_study.tell(trial.number, state=TrialState.FAIL)
         for row in rows:
-            self._distinct.add(row.identity)
+            self._count_distinct(row)
             if row.state == "done":
                 self._done += 1
             if row.state == "asked":

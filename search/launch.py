@@ -27,7 +27,8 @@ from space.errors import BudgetUnreachable, DatabaseUnavailable, NotOurDatabase,
 from space.search_space import SearchSpace
 from workers.data import DataInfo, prepare
 from workers.files import disk_errors
-from workers.latency.probes import FailedMeasurement, LatencyProbe, default_core
+from workers.image_sources import KNOWN
+from workers.latency.probes import FailedMeasurement, HostProbe, LatencyProbe, default_core
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,22 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
             f"a study called {settings.study.name!r} exists in this database; go on with it by --resume, rename "
             f"yours, or `condensery delete {settings.study.name}`."
         )
-    files, cache = study_files(settings), cache_folder(settings)
+    if settings.study.files is not None:  # stored as an absolute path: a later command may run in another folder
+        here = settings.study.model_copy(update={"files": str(files_root(settings, url))})
+        settings = settings.model_copy(update={"study": here})
+    files, cache = study_files(settings, url), cache_folder(settings, url)
     with disk_errors(files):
         files.mkdir(parents=True, exist_ok=True)
     info = prepare(settings.data, cache)
     settings = fit_to_data(settings, info.input_shape, info.num_classes)
     core = default_core() if settings.latency.core is None else settings.latency.core
-    probe = host_probe(settings.latency.resolved(), settings.latency.core, files)
+    probe = probe_for(settings, url)
     if not exists:
         check_reachable(settings, probe, files)
     study = open_study(settings, url, resume)
     study.store.claim()
     try:
+        study.store.update_settings(settings.model_dump(mode="json"), settings.digest())
         study.store.set_data_info(info.to_dict())
         view.note(describe_data(info))
         with interruptible() as stop:
@@ -96,14 +101,45 @@ def study_exists(url: str, name: str) -> bool:
     return True
 
 
-def study_files(settings: StudySettings) -> Path:
+def files_root(settings: StudySettings, url: str) -> Path:
+    """Where all studies of a database keep their files: the setting, or condensery-files beside the database."""
+    if settings.study.files is not None:
+        return Path(settings.study.files).expanduser().absolute()
+    database = sqlite_file(url)
+    return (Path.cwd() if database is None else database.absolute().parent) / "condensery-files"
+
+
+def study_files(settings: StudySettings, url: str) -> Path:
     """Where a study keeps its files."""
-    return Path(settings.study.files).expanduser().absolute() / settings.study.name
+    return files_root(settings, url) / settings.study.name
 
 
-def cache_folder(settings: StudySettings) -> Path:
-    """Where decoded images are, shared by the studies of one files folder."""
-    return Path(settings.study.files).expanduser().absolute() / "images"
+def trial_folder(settings: StudySettings, url: str, number: int) -> Path:
+    """Where a trial keeps its files."""
+    return study_files(settings, url) / f"trial-{number:05d}"
+
+
+def cache_folder(settings: StudySettings, url: str) -> Path:
+    """Where decoded images are, shared by the studies of one database."""
+    return files_root(settings, url) / "images"
+
+
+def probe_for(settings: StudySettings, url: str) -> HostProbe:
+    """Return the probe that a study's latency settings ask for."""
+    files = study_files(settings, url)
+    return host_probe(settings.latency.resolved(), settings.latency.core, files)
+
+
+def budget_space(settings: StudySettings) -> SearchSpace:
+    """Return the space as its images shape it, where that is known without reading them."""
+    known = KNOWN.get(settings.data.dataset)
+    space = settings.search_space()
+    if known is None:
+        size = settings.data.image_size or space.input_shape[1]
+        return space.for_data((settings.data.channels or 3, size, size), space.num_classes)
+    channels, height, width = known.shape
+    height, width = (settings.data.image_size or height, settings.data.image_size or width)
+    return space.for_data((settings.data.channels or channels, height, width), space.num_classes)
 
 
 def describe_data(info: DataInfo) -> str:

@@ -32,7 +32,8 @@ class StudyPart(Settings):
     trainings: int = Field(default=50, ge=1, le=1_000_000)  # networks trained to the end
     seed: int = Field(default=0, ge=0, lt=2**31)
     storage: str | None = None  # SQLAlchemy URL; the command line's --storage wins
-    files: str = "condensery-files"  # folder for checkpoints, networks, logs and decoded images
+    # Folder of networks, logs, checkpoints and decoded images; None = condensery-files beside the database file.
+    files: str | None = None
 
     @field_validator("name")
     @classmethod

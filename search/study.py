@@ -79,7 +79,6 @@ def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
     else:
         _check_frozen(settings, found)
         store = StudyStore(engine, found.id)
-        store.update_settings(settings.model_dump(mode="json"), hashes[0])
         study = optuna.load_study(study_name=name, storage=storage)
     return OpenStudy(settings, url, engine, store, study)
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from space.cost import Cost, cost_of
     from space.deployed import DeployedCondenseNet, deploy
     from space.errors import InvalidConfig
-    from space.fvcore_cost import fvcore_cost
     from space.network import CondenseNet
+    from space.operator_count import fvcore_cost
     from space.search_space import SearchSpace
 
 __all__ = [
@@ -38,7 +38,7 @@ _HOME = {
     "SearchSpace": "space.search_space",
     "cost_of": "space.cost",
     "deploy": "space.deployed",
-    "fvcore_cost": "space.fvcore_cost",
+    "fvcore_cost": "space.operator_count",
 }
 
 

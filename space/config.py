@@ -104,8 +104,8 @@ class CondenseNetConfig:
         height, width = self.stem_size
         if min(height, width) >> (len(self.stages) - 1) < 1:
             raise InvalidConfig(
-                f"every pooling between stages halves the image, so {len(self.stages)} stages need at least "
-                f"{1 << (len(self.stages) - 1)} pixels after the stem, but got {height}x{width} "
+                f"every pooling between stages halves the image, so {height}x{width} pixels after the stem allow at "
+                f"most {min(height, width).bit_length()} stages, but got {len(self.stages)} "
                 f"(input_shape={self.input_shape})."
             )
 
@@ -204,7 +204,7 @@ class CondenseNetConfig:
         """Build from JSON text; raises `InvalidConfig` when it is not a valid config."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # not JSON, a number of thousands of digits, endless nesting
             raise InvalidConfig(f"a config must be a JSON object, but got {text[:60]!r} ({error}).") from None
         if not isinstance(values, dict):
             raise InvalidConfig(f"a config must be a JSON object, but got {text[:60]!r}.")
@@ -243,6 +243,6 @@ def _real_number(name: str, value: Any) -> float:
     try:
         if isinstance(value, bool | str):
             raise TypeError
-        return float(value)
-    except (TypeError, ValueError):
+        return float(value) + 0.0  # -0.0 becomes 0.0, or equal configs would have different JSON
+    except (TypeError, ValueError, OverflowError):
         raise InvalidConfig(f"`{name}` must be a number, but got {value!r}.") from None

@@ -7,7 +7,7 @@ Conventions:
 - `params` are the weights of the unfolded deployed network: convolutions, batch norms (weight and bias, counted as
   often as their channel is gathered), linear weight and bias. Indices are not parameters.
 
-`space.fvcore_cost` counts the same figures on the real module; tests hold the two together over the whole space.
+`space.operator_count` counts the same figures on the real module; tests hold the two together over the whole space.
 """
 
 from __future__ import annotations

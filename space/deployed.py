@@ -111,7 +111,7 @@ class DeployedCondenseNet(nn.Module):
         """
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
             network = cls(config)
         for shape, layer in zip(config.layer_shapes, network.layers, strict=True):
             kept = shape.in_channels // config.condense_factor
@@ -160,9 +160,8 @@ def deploy(model: CondenseNet | DeployedCondenseNet) -> DeployedCondenseNet:
                 f"{shape.index + 1} has performed {int(conv.stage)} of {conv.last_stage} condensing stages; train past "
                 "half of the schedule, or call condense(1.0)."
             )
-    device = model.classifier.weight.device
     with torch.random.fork_rng(devices=[]):  # the throw-away initialisation must not move the caller's generator
-        deployed = DeployedCondenseNet(model.config).to(device)
+        deployed = DeployedCondenseNet(model.config).to(model.classifier.weight)  # device and precision
     deployed.stem.weight.copy_(model.stem.weight)
     for target, source in zip(deployed.layers, model.layers, strict=True):
         new, old = cast(DeployedLayer, target), cast(DenseLayer, source)

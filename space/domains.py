@@ -131,6 +131,8 @@ def domain_from(name: str, written: Any) -> Domain:
         raise ImpossibleSpace(f"`{name}` must list at least one value, but got an empty list.")
     if any(isinstance(value, bool) or not isinstance(value, int | float | str) for value in values):
         raise ImpossibleSpace(f"`{name}` must list numbers or names, but got {list(values)}.")
+    if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+        raise ImpossibleSpace(f"`{name}` must list finite numbers, but got {list(values)}.")
     if len(set(values)) != len(values):
         raise ImpossibleSpace(f"`{name}` must not repeat a value, but got {list(values)}.")
     return Choice(values)
@@ -144,6 +146,8 @@ def _range_from(name: str, written: dict[str, Any]) -> Domain:
     numbers = (low, high, written.get("step", 1))
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in numbers):
         raise ImpossibleSpace(f"`{name}` must range over numbers, but got {written}.")
+    if any(isinstance(value, float) and not math.isfinite(value) for value in numbers):
+        raise ImpossibleSpace(f"`{name}` must range over finite numbers, but got {written}.")
     if not isinstance(log, bool):
         raise ImpossibleSpace(f"`log` of `{name}` must be true or false, but got {log!r}.")
     if not low <= high:

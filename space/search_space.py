@@ -22,7 +22,7 @@ import numpy as np
 
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.domains import Choice, Domain, Value, domain_from, domain_to
+from space.domains import Choice, Domain, FloatRange, IntRange, Value, domain_from, domain_to
 from space.errors import ImpossibleSpace, InvalidConfig, InvalidSettings
 from space.presets import SPACE_PRESETS
 
@@ -65,6 +65,7 @@ class SearchSpace:
                         f"combination, but lcm({combination}) = {combination.divisor} divides none of "
                         f"{list(domain.enumerate() or ())}; add one or take {combination} out."
                     )
+        self._check_classifier()
 
     def _check_numbers(self) -> None:
         whole = {
@@ -102,6 +103,24 @@ class SearchSpace:
             CondenseNetConfig((1,) * deepest, (1,) * deepest, 1, 1, input_shape=self.input_shape)
         except InvalidConfig as error:
             raise ImpossibleSpace(f"num_stages reaches {deepest}: {error}") from None
+
+    def _check_classifier(self) -> None:
+        """Refuse a `classifier_keep` that leaves the smallest network no feature: every config must be valid."""
+        stages = min(cast(tuple[int, ...], self.num_stages.enumerate()))
+        layers = [cast(int, min(domain.extremes())) for domain in self.layers[:stages]]
+        smallest = math.inf
+        for combination in self._divisor_combinations():
+            growth = [valid_growths(domain, combination.divisor)[0] for domain in self.growth]
+            if self.growth_rule == "doubling":
+                growth = [growth[0] << stage for stage in range(stages)]
+            features = 2 * growth[0] + sum(n * g for n, g in zip(layers, growth[:stages], strict=True))
+            smallest = min(smallest, features)
+        least = cast(float, min(self.classifier_keep.extremes()))
+        if math.floor(least * smallest + 1e-9) < 1:  # rounds as CondenseNetConfig.classifier_inputs
+            raise ImpossibleSpace(
+                f"`classifier_keep` must leave every network at least one feature, but got {least} and the smallest "
+                f"network has {smallest} features; raise classifier_keep to at least {1 / smallest:.3g}."
+            )
 
     # -- reading and writing --
 
@@ -150,8 +169,8 @@ class SearchSpace:
             layers=_per_stage("layers", settings["layers"], deepest),
             growth=_per_stage("growth", settings["growth"], 1 if rule == "doubling" else deepest),
             growth_rule=rule,
-            dropout=domain_from("dropout", settings.get("dropout", 0.0)),
-            classifier_keep=domain_from("classifier_keep", settings.get("classifier_keep", 1.0)),
+            dropout=_real("dropout", settings.get("dropout", 0.0)),
+            classifier_keep=_real("classifier_keep", settings.get("classifier_keep", 1.0)),
         )
 
     def to_settings(self) -> dict[str, Any]:
@@ -265,11 +284,12 @@ class SearchSpace:
                 wanted = params.get(f"{name}_{stage}")
                 if domain is not None and wanted is not None:
                     params[f"{name}_{stage + 1}"] = _nearest(domain, cast(int, wanted))
+        divisor = _divisor(config.groups, config.condense_factor, config.groups_3x3)
         moved = (
             self.from_params({**params, name: value})
             for name, domain in self.domains.items()
             if name in params
-            for value in domain.neighbours(params[name])
+            for value in _steps(name, domain, params[name], divisor)
         )
         return [other for other in dict.fromkeys(moved) if other != config]
 
@@ -362,6 +382,22 @@ def nearest_growth(domain: Domain, drawn: int, divisor: int) -> int:
 
 def _nearest(domain: Domain, wanted: int) -> Value:
     return min(cast(tuple[int, ...], domain.enumerate()), key=lambda value: abs(value - wanted))
+
+
+def _steps(name: str, domain: Domain, value: Value, divisor: int) -> list[Value]:
+    """Return the values one step from `value`; a range of growths steps over its multiples of `divisor`."""
+    if not (name.startswith("growth_") and isinstance(domain, IntRange)):
+        return domain.neighbours(value)
+    valid = valid_growths(domain, divisor)
+    below = [growth for growth in valid if growth < cast(int, value)]
+    above = [growth for growth in valid if growth > cast(int, value)]
+    return [*below[-1:], *above[:1]]
+
+
+def _real(name: str, written: Any) -> Domain:
+    """A range of reals even where both ends are written as whole numbers: a config holds 0.0, not 0."""
+    domain = domain_from(name, written)
+    return FloatRange(float(domain.low), float(domain.high), domain.log) if isinstance(domain, IntRange) else domain
 
 
 def _per_stage(name: str, written: Any, stages: int) -> tuple[Domain, ...]:

@@ -10,6 +10,7 @@ Notable choices:
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,10 @@ class Progress:
 def save_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, keep: int = 2
 ) -> Path:
-    """Write a checkpoint and remove all but the newest `keep`; return the JSON's path.
+    """Write a checkpoint and remove all but it and the `keep` - 1 before it; return the JSON's path.
+
+    One that claims a later step is another trial's or damaged, or this training would have gone on from it. What a
+    killed process left half-written goes too.
 
     Raises:
         DiskFull, ReadOnlyFolder: it could not be written; earlier checkpoints are untouched.
@@ -53,9 +57,10 @@ def save_checkpoint(
     document = {"format": FORMAT, "sha256": digest, **asdict(progress)}
     committed = stem.with_suffix(".json")
     write_atomically(committed, json.dumps(document, indent=1).encode())
-    for old in sorted(folder.glob("checkpoint-*.json"))[:-keep]:
-        old.unlink()
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    whole = sorted(path.stem for path in folder.glob("checkpoint-*.json") if path.stem <= committed.stem)
+    for path in folder.iterdir():
+        if path.stem not in whole[-keep:]:
+            path.unlink()
     return committed
 
 
@@ -86,9 +91,8 @@ def _intact(path: Path) -> dict[str, Any] | None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Delete every checkpoint of a finished trial."""
-    for path in (*folder.glob("checkpoint-*.json"), *folder.glob("checkpoint-*.safetensors")):
-        path.unlink(missing_ok=True)
+    """Delete every checkpoint of a finished trial, with their folder."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -92,7 +92,8 @@ class PipeReporter:
 
 def _settle(place: WorkerPlace) -> None:
     """Take the place: threads, processors, signals."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the controller decides
+    os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the whole group: the controller's alone, which decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(place.threads)
     if sys.platform == "linux":

@@ -158,7 +158,10 @@ class _Loop:
         self.autocast = settings.mixed_precision and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         restored = load_checkpoint(run.checkpoints, self.model, self.optimizer, run.identity)
         self.step = restored.step if restored else 0
-        self.loss_sum = restored.loss_sum if restored else 0.0
+        # Summed on the device, step by step: reading it every step would wait for it, and a sum of parts would depend
+        # on where a training was interrupted.
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no double
+        self.loss_sum = torch.tensor(restored.loss_sum if restored else 0.0, dtype=dtype, device=self.device)
         self.loss_count = restored.loss_count if restored else 0
         self.seconds_before = restored.seconds if restored else 0.0
         self.started = self.saved_at = time.monotonic()
@@ -170,31 +173,30 @@ class _Loop:
     def epochs(self) -> Iterator[None]:
         """Run steps, yielding after each epoch but the last (which `finish` closes)."""
         self.model.train()
-        running = torch.zeros((), device=self.device)  # summed on the device: reading it every step would wait for it
-        pending = 0
+        unread = 0  # steps since the loss was looked at
         per_epoch = self.batches.steps_per_epoch
         while self.step < self.steps:
-            self._interruptible(running, pending)
-            running += self._one_step()
-            pending += 1
+            self._interruptible()
+            self.loss_sum += self._one_step()
+            self.loss_count += 1
             self.step += 1
+            unread += 1
             ends = self.step % per_epoch == 0
             due = time.monotonic() - self.saved_at >= self.run.checkpoint_every_s
-            if ends or due or pending >= 50:
-                self._take(running, pending)
-                running.zero_()
-                pending = 0
+            if ends or due or unread >= 50:
+                self._check_loss()
+                unread = 0
             if ends and self.step < self.steps:
                 self._end_epoch(self.model, self._form())
                 yield
             if due or self.step == self.steps:
                 self._save()
 
-    def _interruptible(self, running: Tensor, pending: int) -> None:
+    def _interruptible(self) -> None:
         try:
             self.observer.before_step(self.seconds)
         except TrainingStopped:
-            self._take(running, pending)
+            self._check_loss()
             self._save()
             raise
 
@@ -227,29 +229,32 @@ class _Loop:
         factor = self.run.config.condense_factor
         return self.step == 0 or stages_due(progress, factor) > stages_due((self.step - 1) / self.steps, factor)
 
-    def _take(self, running: Tensor, pending: int) -> None:
-        """Move the device's running loss into the epoch's, and stop at a loss that is no number."""
-        value = float(running)
+    def _check_loss(self) -> None:
+        """Stop at a loss that is no number."""
+        value = float(self.loss_sum)
         if not math.isfinite(value):
             rate = learning_rate_at(max(self.step - 1, 0), self.steps, self.run.training.learning_rate)
             raise TrainingFailed(
                 f"the loss became {value} by step {self.step} of {self.steps} (learning rate {rate:.4g}); "
                 "try a smaller learning rate."
             )
-        self.loss_sum += value
-        self.loss_count += pending
 
     def _form(self) -> Form:
         return "condensed" if self.model.fully_condensed else "training"
 
     def _end_epoch(self, model: nn.Module, form: Form) -> Evaluation:
         evaluation = evaluate(model, self.images.validation, self.images.info, self.device)
+        if not math.isfinite(evaluation.loss):
+            raise TrainingFailed(
+                f"the validation loss became {evaluation.loss} at step {self.step} of {self.steps} ({form} network); "
+                "try a smaller learning rate."
+            )
         per_epoch = self.batches.steps_per_epoch
         self.observer.curve(
             CurveRow(
                 epoch=self.step // per_epoch,
                 progress=self.step / self.steps,
-                train_loss=self.loss_sum / max(self.loss_count, 1),
+                train_loss=float(self.loss_sum) / max(self.loss_count, 1),
                 val_loss=evaluation.loss,
                 val_top1=evaluation.top1,
                 learning_rate=learning_rate_at(self.step - 1, self.steps, self.run.training.learning_rate),
@@ -259,11 +264,12 @@ class _Loop:
             )
         )
         if self.step < self.steps:
-            self.loss_sum, self.loss_count = 0.0, 0
+            self.loss_sum.zero_()
+            self.loss_count = 0
         return evaluation
 
     def _save(self) -> None:
-        progress = Progress(self.step, self.loss_sum, self.loss_count, self.seconds, self.run.identity)
+        progress = Progress(self.step, float(self.loss_sum), self.loss_count, self.seconds, self.run.identity)
         save_checkpoint(self.run.checkpoints, self.model, self.optimizer, progress)
         self.saved_at = time.monotonic()
 
@@ -271,7 +277,4 @@ class _Loop:
         """Perform any stage a very short schedule never reached, deploy, and close the curve with its accuracy."""
         self.model.condense(1.0)
         deployed = deploy(self.model.eval())
-        evaluation = self._end_epoch(deployed, "deployed")
-        if not math.isfinite(evaluation.loss):
-            raise TrainingFailed("the deployed network's validation loss is not a number; try a smaller learning rate.")
-        return deployed, evaluation
+        return deployed, self._end_epoch(deployed, "deployed")

@@ -68,8 +68,16 @@ class TrainingSpace:
         return TrainingSettings.model_validate(self.fixed.model_dump() | chosen)
 
     def to_params(self, settings: TrainingSettings) -> dict[str, Value]:
-        """Return the parameters that name `settings`."""
-        return {name: getattr(settings, name) for name, _ in self.varied}
+        """Return the parameters that name `settings`.
+
+        Raises:
+            InvalidSettings: the settings lie outside this space; the message says by which key.
+        """
+        domains, fixed = self.domains, self.fixed.model_dump()
+        for name, value in settings.model_dump().items():
+            if not domains[name].contains(value) if name in domains else value != fixed[name]:
+                raise InvalidSettings(f"the training settings lie outside the study's: {name}={value!r}.")
+        return {name: getattr(settings, name) for name in domains}
 
     def sample(self, rng: np.random.Generator) -> TrainingSettings:
         """Draw one, every varied setting uniformly over its domain."""

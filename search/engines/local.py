@@ -64,7 +64,7 @@ class LocalEngine:
 
     def _start(self, place: WorkerPlace) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_own_group, args=(theirs, place), daemon=True)
+        process = self._context.Process(target=worker_main, args=(theirs, place), daemon=True)
         with _environment(MALLOC_SETTINGS if sys.platform == "linux" else {}):
             process.start()
         theirs.close()
@@ -158,11 +158,6 @@ class LocalEngine:
                 worker.process.kill()
                 worker.process.join()
             worker.pipe.close()
-
-
-def _own_group(pipe: Connection, place: WorkerPlace) -> None:
-    os.setpgid(0, 0)
-    worker_main(pipe, place)
 
 
 def _signal(process: SpawnProcess, number: signal.Signals) -> None:

@@ -1,0 +1,147 @@
+"""How numbers and words look wherever people read them: terminal, tables, figures and the report.
+
+A value that isn't there (None, NaN, infinite) is shown as "-". Text from files or users is made one safe line first.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from search.pareto import latency_key
+from search.store.reader import LatencyRow, TrialRow
+
+NOTHING = "-"
+STATE_STYLES = {
+    "asked": "dim",
+    "queued": "dim",
+    "running": "cyan",
+    "done": "green",
+    "infeasible": "yellow",
+    "duplicate": "dim",
+    "failed": "red",
+    "cancelled": "magenta",
+}
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """Return 0.972 as "97.20 %"."""
+    return NOTHING if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.{digits}f} %"
+
+
+def count(number: float | None) -> str:
+    """Return macs or params with three digits: 917504 as "0.92 M", 12345 as "12.3 k"."""
+    if number is None or not math.isfinite(number):
+        return NOTHING
+    for limit, unit, name in ((1e9, 1e9, "G"), (1e5, 1e6, "M"), (1e3, 1e3, "k")):
+        if abs(number) >= limit:
+            scaled = number / unit
+            return f"{scaled:.{2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0}f} {name}"
+    return f"{number:.0f}"
+
+
+def digits_ms(value_ms: float | None) -> str:
+    """Return milliseconds with three significant digits and no unit: "0.312", "12.3", "1250"."""
+    if value_ms is None or not math.isfinite(value_ms):
+        return NOTHING
+    text = f"{value_ms:#.3g}"
+    return f"{value_ms:.0f}" if "e" in text and abs(value_ms) >= 1 else text.removesuffix(".")
+
+
+def milliseconds(value_ms: float | None) -> str:
+    """Return "0.312 ms"."""
+    text = digits_ms(value_ms)
+    return text if text == NOTHING else f"{text} ms"
+
+
+def latency_text(latency: LatencyRow | None) -> str:
+    """Return "0.312 [0.309, 0.315]": median and 95 % interval in ms; see `latency_label` for what it is."""
+    if latency is None:
+        return NOTHING
+    return (
+        f"{digits_ms(latency.median_ms)} [{digits_ms(latency.interval_low_ms)}, {digits_ms(latency.interval_high_ms)}]"
+    )
+
+
+def latency_label(latency: LatencyRow) -> str:
+    """Return what a latency is worth: "measured", "measured, quick", "measured, quick, not steady"."""
+    quick = ", quick" if latency.policy == "quick" else ""
+    return one_line(f"{latency.kind}{quick}{'' if latency.steady else ', not steady'}", 60)
+
+
+def place_label(latency: LatencyRow) -> str:
+    """Return where a latency holds: "host:some-cpu, onnxruntime 1.23.0, 1 thread"."""
+    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    return one_line(f"{latency.device}, {latency.runtime} {latency.runtime_version}, {threads}", 200)
+
+
+def shared_label(rows: Iterable[TrialRow]) -> str | None:
+    """Return kind, policy and place where all latencies agree on them, else None ("" where there is no latency)."""
+    latencies = [row.latency for row in rows if row.latency is not None]
+    if not latencies:
+        return ""
+    same = {(latency_key(latency), latency_label(latency)) for latency in latencies}
+    return f"{latency_label(latencies[0])}, on {place_label(latencies[0])}" if len(same) == 1 else None
+
+
+def duration(seconds: float | None) -> str:
+    """Return "12.3 s" below a minute, then "2:05" or "1:02:05"."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
+
+
+def clock(seconds: float) -> str:
+    """Return "0:12", "2:05" or "1:02:05"."""
+    whole = max(0, round(seconds))
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def one_line(text: Any, longest: int = 1000) -> str:
+    """Return text as one line without control characters, cut to `longest` characters."""
+    flat = " ".join(str(text).split())
+    safe = "".join(c for c in flat if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    return safe if len(safe) <= longest else safe[: longest - 3].rstrip() + "..."
+
+
+def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study's settings with the password of its database hidden, fit to be shown or sent on."""
+    shown = dict(settings)
+    part = shown.get("study")
+    if isinstance(part, Mapping) and part.get("storage"):
+        shown["study"] = {**part, "storage": _without_password(str(part["storage"]))}
+    return shown
+
+
+def _without_password(url: str) -> str:
+    import sqlalchemy as sa
+
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except (sa.exc.ArgumentError, ValueError):
+        return "(not a database URL)"
+
+
+def budget_of(settings: Mapping[str, Any]) -> dict[str, float]:
+    """Return the limits a study was searched under, those that are set: max_latency_ms, max_macs, max_params."""
+    part = settings.get("budget")
+    return {name: limit for name, limit in part.items() if is_number(limit)} if isinstance(part, Mapping) else {}
+
+
+def budget_text(settings: Mapping[str, Any]) -> str:
+    """Return a study's limits in words."""
+    limits = budget_of(settings)
+    words = []
+    if "max_latency_ms" in limits:
+        words.append(f"latency {milliseconds(limits['max_latency_ms'])}")
+    words += [f"{name} {count(limits[f'max_{name}'])}" for name in ("macs", "params") if f"max_{name}" in limits]
+    return ", ".join(words) or "none"

@@ -1,0 +1,268 @@
+"""From a ranked list to files to deploy: verify on the device, evaluate on the test split once, write the bundle.
+
+A bundle is a folder: `model.onnx`, `network.safetensors`, `deploy.toml` (what a program on the device must know) and
+`MODEL_CARD.md` (what a person wants to know). Every figure in it belongs to the exported network.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.gate import Budget
+from search.pick import best
+from search.settings import StudySettings, settings_from
+from search.store import reader
+from search.store.reader import StudyRow, TrialRow
+from search.store.store import StudyStore
+from space.errors import CheckpointCorrupt, MeasurementFailed, NothingFeasible, ReadOnlyFolder, TrialNotReady
+from workers import data
+from workers.export import INPUT, OUTPUT, check_onnx, save_onnx
+from workers.files import disk_errors, file_hash
+from workers.latency.probes import FailedMeasurement, LatencyProbe, Measurement
+from workers.trial import NETWORK_FILE, ONNX_FILE, load_network
+
+DEPLOY_FILE, CARD_FILE = "deploy.toml", "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The network to deploy, with what was seen of it."""
+
+    trial: TrialRow
+    budget: Budget
+    verified: Measurement
+    test_top1: float
+    test_evaluations: int  # networks of this study ever evaluated on the test split, this one included
+    candidates: int  # trained networks inside the budget
+    passed_over: tuple[str, ...]  # better ones that failed the verification, and why
+    export_difference: float
+
+
+def pick(store: StudyStore, study: StudyRow, budget: Budget, probe: LatencyProbe, cache: Path) -> Picked:
+    """Take the best network inside the budget, measure its exported file again, evaluate it on the test split.
+
+    One whose second measurement lies over the budget is passed over for the next.
+
+    Raises:
+        NothingFeasible: none fits, or none survives the verification.
+        CheckpointCorrupt: the files of the one chosen are gone or damaged.
+    """
+    ranked = best(store.trials(), budget)
+    passed_over: list[str] = []
+    for row in ranked:
+        model, _ = trained_files(store, row)
+        (verified,) = probe.measure([model])
+        if isinstance(verified, FailedMeasurement):
+            raise MeasurementFailed(f"trial {row.number} could not be measured: {verified.reason}")
+        store.add_latency(row.number, verified, "verify")
+        high_ms = verified.summary.interval_high_ms
+        if budget.max_latency_ms is not None and high_ms > budget.max_latency_ms:
+            passed_over.append(f"trial {row.number} took up to {high_ms:.4g} ms when measured again")
+            continue
+        return _accept(store, study, row, (budget, verified, len(ranked), tuple(passed_over)), cache)
+    raise NothingFeasible(
+        f"none of {len(ranked)} networks stayed inside {budget} when measured again ({'; '.join(passed_over[:3])}); "
+        "raise the budget a little."
+    )
+
+
+def _accept(
+    store: StudyStore,
+    study: StudyRow,
+    row: TrialRow,
+    seen: tuple[Budget, Measurement, int, tuple[str, ...]],
+    cache: Path,
+) -> Picked:
+    budget, verified, candidates, passed_over = seen
+    model, weights = trained_files(store, row)
+    difference = check_onnx(model, load_network(weights.parent, row.config))
+    test_top1 = row.test_top1
+    if test_top1 is None:  # once in a trial's life: a second look would not be a test any more
+        test_top1 = _test_accuracy(settings_from(study.settings, "the stored settings"), model, cache)
+        store.set_test_top1(row.number, test_top1)
+    return Picked(
+        trial=store.trial(row.number),
+        budget=budget,
+        verified=verified,
+        test_top1=test_top1,
+        test_evaluations=reader.count_test_evaluations(store.engine, store.study_id),
+        candidates=candidates,
+        passed_over=passed_over,
+        export_difference=difference,
+    )
+
+
+def trained_files(store: StudyStore, row: TrialRow) -> tuple[Path, Path]:
+    """Return a finished trial's (ONNX, safetensors) files, both checked against their recorded hashes.
+
+    Raises:
+        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or is another.
+    """
+    if row.state != "done":
+        why = f" ({row.reason})" if row.reason else ""
+        raise TrialNotReady(f"trial {row.number} is {row.state}{why}; only a done trial has a network.")
+    files = reader.read_artifacts(store.engine, row.id)
+    paths = []
+    for name in (ONNX_FILE, NETWORK_FILE):
+        found = files.get(name)
+        path = Path(found["path"]) if found else Path(name)
+        if found is None or found["removed"] or not path.exists():
+            raise CheckpointCorrupt(f"{path} of trial {row.number} is gone (moved, or removed by a retention rule).")
+        if file_hash(path) != found["sha256"]:
+            raise CheckpointCorrupt(f"{path} is not the file that was recorded (its SHA-256 differs).")
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def _test_accuracy(settings: StudySettings, model: Path, cache: Path) -> float:
+    """Run the exported file over the test split in onnxruntime; return its top-1."""
+    import onnxruntime
+
+    info = data.prepare(settings.data, cache)
+    images = data.load(settings.data, cache)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    right = total = 0
+    for x, y in data.evaluation_batches(images.test(), info, 256):
+        (logits,) = session.run([OUTPUT], {INPUT: x.numpy()})
+        right += int((np.argmax(logits, axis=1) == y.numpy()).sum())
+        total += len(y)
+    return right / total
+
+
+def export_trial(store: StudyStore, row: TrialRow, out: Path) -> Path:
+    """Write a finished trial's ONNX to `out` (a file, or a folder that gets model.onnx); return the path."""
+    _, weights = trained_files(store, row)
+    target = out / ONNX_FILE if out.is_dir() or not out.suffix else out
+    network = load_network(weights.parent, row.config)
+    save_onnx(network, target)
+    check_onnx(target, network)
+    return target
+
+
+def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) -> Path:
+    """Write the bundle folder, whole or not at all; an earlier bundle there is replaced.
+
+    Raises:
+        ReadOnlyFolder: `out` can't be written, or holds something that is no bundle.
+    """
+    out = out.absolute()
+    if out.exists() and not (out / DEPLOY_FILE).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ReadOnlyFolder(f"{out} exists and is no bundle; choose an empty or a new folder.")
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+            new = Path(temporary) / "bundle"
+            new.mkdir()
+            for path in trained_files(store, picked.trial):
+                shutil.copyfile(path, new / path.name)
+            (new / DEPLOY_FILE).write_text(_deploy_toml(study, picked, file_hash(new / ONNX_FILE)), encoding="utf-8")
+            (new / CARD_FILE).write_text(_model_card(study, picked), encoding="utf-8")
+            if out.exists():
+                out.rename(Path(temporary) / "old")
+            new.rename(out)
+    return out
+
+
+def _deploy_toml(study: StudyRow, picked: Picked, sha256: str) -> str:
+    """Return deploy.toml: everything a program needs to run the model, in tables of plain values."""
+    info, row, seen = study.data_info or {}, picked.trial, picked.verified
+    tables: dict[str, dict[str, Any]] = {
+        "model": {"file": ONNX_FILE, "sha256": sha256, "input": INPUT, "output": OUTPUT, "precision": seen.precision},
+        "input": {
+            "shape": ["batch", *row.config.input_shape],
+            "layout": "NCHW",
+            "scale": "x = (pixel / 255 - mean) / std, per channel",
+            "mean": list(info.get("mean", ())),
+            "std": list(info.get("std", ())),
+        },
+        "classes": {"names": list(map(str, info.get("class_names", ())))},
+        "accuracy": {"dataset": info.get("dataset", ""), "validation_top1": row.top1, "test_top1": picked.test_top1},
+        "latency": {
+            "kind": seen.kind,
+            "policy": seen.policy,
+            "device": seen.device,
+            "runtime": f"{seen.runtime} {seen.runtime_version}",
+            "threads": seen.threads,
+            "median_ms": seen.summary.median_ms,
+            "p90_ms": seen.summary.p90_ms,
+            "interval_95_ms": [seen.summary.interval_low_ms, seen.summary.interval_high_ms],
+        },
+        "cost": {"macs": row.macs, "params": row.params, "paper_flops": row.paper_flops},
+        "budget": {k: v for k, v in vars(picked.budget).items() if v is not None},
+        "config": {k: v for k, v in row.config.to_dict().items() if v is not None},
+        "origin": {"study": study.name, "trial": row.number, "settings_sha256": study.settings_hash},
+    }
+    lines = ["# How to run model.onnx, and what to expect of it."]
+    for name, values in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """Write a string, number or list as TOML; JSON's forms are valid TOML for all of them, but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _model_card(study: StudyRow, picked: Picked) -> str:
+    row, seen, info = picked.trial, picked.verified, study.data_info or {}
+    summary = seen.summary
+    quick = " with the quick policy: fewer runs than a standard measurement" if seen.policy == "quick" else ""
+    tested = (
+        "it is the only network of this study that was"
+        if picked.test_evaluations == 1
+        else f"{picked.test_evaluations} networks of this study have been, so treat it as slightly optimistic"
+    )
+    passed = "".join(f"- Passed over: {text}.\n" for text in picked.passed_over)
+    versions = "\n".join(f"| {name} | {version} |" for name, version in sorted(study.versions.items()))
+    return f"""# {row.config}
+
+A CondenseNet for image classification, trial {row.number} of the study `{_one_line(study.name)}`: the most accurate of
+{picked.candidates} trained networks inside the budget ({picked.budget}).
+
+| | |
+|---|---|
+| test top-1 | {picked.test_top1:.2%} ({info.get("test_images", "?")} images of {_one_line(info.get("dataset", "?"))}) |
+| validation top-1 | {row.top1 or 0.0:.2%} |
+| latency, {seen.kind} | {summary.median_ms:.4g} ms (95 % interval {summary.interval_low_ms:.4g} to \
+{summary.interval_high_ms:.4g}, p90 {summary.p90_ms:.4g}) |
+| on | {seen.device}, {seen.runtime} {seen.runtime_version}, {seen.threads} thread(s), {seen.precision} |
+| macs | {row.macs:,} (1 multiply-add = 1, convolutions and linear) |
+| params | {row.params:,} |
+
+- Both accuracies are the exported network's. The choice was made on the validation split; the test split was used once
+  for this network, and {tested}.
+- The latency was measured on the exported file after training{quick}.
+- The exported file equals the trained network to {picked.export_difference:.1e} of its largest output.
+{passed}
+## Run it
+
+`deploy.toml` has the input's name, shape, mean and standard deviation, and the classes in order.
+
+```python
+import onnxruntime, tomllib
+deploy = tomllib.load(open("deploy.toml", "rb"))
+session = onnxruntime.InferenceSession(deploy["model"]["file"])
+logits, = session.run(None, {{deploy["model"]["input"]: images}})
+```
+
+`images` is float32 of shape (batch, {", ".join(map(str, row.config.input_shape))}).
+
+## Made with
+
+| | |
+|---|---|
+{versions}
+"""
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|").replace("`", "'")

@@ -1,0 +1,70 @@
+"""Which trained network to deploy: the most accurate whose latency surely fits the budget.
+
+A latency is judged by the upper end of its 95 % interval. Ties in accuracy go to the lower median latency, then to
+fewer macs. The choice rests on the validation split; `search.bundle` touches the test split, once, for the one picked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from search.gate import Budget
+from search.store.reader import TrialRow
+from space.errors import NothingFeasible
+
+
+def rank(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
+    """Return the done trials inside the budget, best first: top-1, then median latency, then macs."""
+    inside = [row for row in rows if _trained(row) and _fits(row, budget)]
+    return sorted(inside, key=lambda row: (-(row.top1 or 0.0), _median(row), row.macs, row.number))
+
+
+def best(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
+    """Return `rank`, which is then never empty.
+
+    Raises:
+        NothingFeasible: no trained network fits; the message gives the smallest latency that was reached.
+    """
+    ranked = rank(rows, budget)
+    if ranked:
+        return ranked
+    raise NothingFeasible(_why_not(rows, budget))
+
+
+def _why_not(rows: Sequence[TrialRow], budget: Budget) -> str:
+    trained = [row for row in rows if _trained(row)]
+    if not trained:
+        return f"no network of {len(rows)} trials has finished its training yet; launch the study, or resume it."
+    without_latency = Budget(None, budget.max_macs, budget.max_params)
+    measured = [row for row in trained if row.latency is not None and _fits(row, without_latency)]
+    if not measured:
+        fewest = min(trained, key=lambda row: row.macs)
+        return (
+            f"no trained network is inside {budget}; the smallest (trial {fewest.number}) has {fewest.macs:,} macs and "
+            f"{fewest.params:,} params."
+        )
+    fastest = min(measured, key=_high)
+    return (
+        f"no trained network is inside {budget}; the smallest feasible latency is {_high(fastest):.4g} ms "
+        f"(trial {fastest.number}, upper end of the interval)."
+    )
+
+
+def _trained(row: TrialRow) -> bool:
+    return row.state == "done" and row.top1 is not None
+
+
+def _fits(row: TrialRow, budget: Budget) -> bool:
+    if budget.max_macs is not None and row.macs > budget.max_macs:
+        return False
+    if budget.max_params is not None and row.params > budget.max_params:
+        return False
+    return budget.max_latency_ms is None or (row.latency is not None and _high(row) <= budget.max_latency_ms)
+
+
+def _high(row: TrialRow) -> float:
+    return float("inf") if row.latency is None else row.latency.interval_high_ms
+
+
+def _median(row: TrialRow) -> float:
+    return float("inf") if row.latency is None else row.latency.median_ms
