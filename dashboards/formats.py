@@ -47,11 +47,11 @@ def count(number: float | None) -> str:
     return f"{number:.0f}"
 
 
-def digits_ms(value_ms: float | None) -> str:
-    """Return milliseconds with three significant digits and no unit: "0.312", "12.3", "1250"."""
+def digits_ms(value_ms: float | None, digits: int = 3) -> str:
+    """Return milliseconds with so many significant digits and no unit: "0.312", "12.3", "1250"."""
     if value_ms is None or not math.isfinite(value_ms):
         return NOTHING
-    text = f"{value_ms:#.3g}"
+    text = f"{value_ms:#.{digits}g}"
     return f"{value_ms:.0f}" if "e" in text and abs(value_ms) >= 1 else text.removesuffix(".")
 
 
@@ -61,13 +61,14 @@ def milliseconds(value_ms: float | None) -> str:
     return text if text == NOTHING else f"{text} ms"
 
 
+def interval_text(latency: LatencyRow) -> str:
+    """Return "[0.3091, 0.3152]", the 95 % interval in ms."""
+    return f"[{digits_ms(latency.interval_low_ms, 4)}, {digits_ms(latency.interval_high_ms, 4)}]"
+
+
 def latency_text(latency: LatencyRow | None) -> str:
-    """Return "0.312 [0.309, 0.315]": median and 95 % interval in ms; see `latency_label` for what it is."""
-    if latency is None:
-        return NOTHING
-    return (
-        f"{digits_ms(latency.median_ms)} [{digits_ms(latency.interval_low_ms)}, {digits_ms(latency.interval_high_ms)}]"
-    )
+    """Return "0.3120 [0.3091, 0.3152]": median and 95 % interval in ms; see `latency_label` for what it is."""
+    return NOTHING if latency is None else f"{digits_ms(latency.median_ms, 4)} {interval_text(latency)}"
 
 
 def latency_label(latency: LatencyRow) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from dashboards.formats import (
     budget_text,
     count,
-    digits_ms,
+    interval_text,
     latency_label,
     milliseconds,
     one_line,
@@ -67,7 +67,7 @@ def _tiles(view: StudyView, pick: TrialRow) -> str:
     if pick.test_top1 is not None:
         tiles.append(("Top-1, test", percent(pick.test_top1), "on images that no decision has seen"))
     if (latency := pick.latency) is not None:
-        interval = f"95 % interval {digits_ms(latency.interval_low_ms)} to {digits_ms(latency.interval_high_ms)} ms; "
+        interval = f"95 % interval {interval_text(latency)} ms; "
         tiles.append(
             (
                 "Latency, median",

@@ -121,8 +121,8 @@ def _front_caption(info: panels.FrontInfo) -> str:
     words = []
     if any(point.role == "front" for point in info.points):
         words.append(
-            "No network beats one on the front in accuracy, latency and macs at once. The steps follow the most accurate "
-            "network up to each latency; a front marker below them earns its place by fewer macs."
+            "No network beats one on the front in accuracy, latency and macs at once. The steps follow the most "
+            "accurate network up to each latency; a front marker below them earns its place by fewer macs."
         )
     if info.points:
         words.append("Horizontal bars are 95 % intervals of the median latency.")
@@ -168,8 +168,8 @@ def _curves_section(view: StudyView, curves: dict[int, list[dict[str, Any]]]) ->
     words = []
     if info.curves:
         words.append(
-            "A dip where the marker changes is the price of a condensing stage: connections were removed there. The star "
-            "is the deployed network, the one that counts."
+            "A dip where the marker changes is the price of a condensing stage: connections were removed there. The "
+            "star is the deployed network, the one that counts."
         )
     if info.left_out:
         words.append(f"The {len(info.curves)} most accurate are shown, {info.left_out} more are not.")

@@ -21,10 +21,11 @@ from dashboards.formats import (
     STATE_STYLES,
     budget_text,
     count,
+    digits_ms,
     duration,
+    interval_text,
     latency_label,
     latency_text,
-    milliseconds,
     one_line,
     percent,
     place_label,
@@ -37,18 +38,15 @@ CURVE_ROWS = 12  # of a longer learning curve, so many are shown
 
 
 def _table(*headers: str) -> Table:
-    """A table whose first column and every `>`-marked one are right-aligned."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False, header_style="bold")
+    """A table of columns that keep their width; `>` marks right-aligned ones, `~` those that fold where narrow."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for header in headers:
-        right = header.startswith(">")
-        flexible = header.startswith("config")
+        folds = header.startswith("~")
         table.add_column(
-            header.removeprefix(">"),
-            justify="right" if right else "left",
-            no_wrap=not flexible and header != "reason",
-            ratio=1 if flexible else None,
-            min_width=16 if flexible else None,
-            overflow="fold" if flexible else "ellipsis",
+            header.lstrip(">~"),
+            justify="right" if header.startswith(">") else "left",
+            no_wrap=not folds,
+            overflow="fold" if folds else "ellipsis",
         )
     return table
 
@@ -87,7 +85,7 @@ def state_text(state: str) -> Text:
 
 def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
     """Return the trials, one row each; a reason stands under the config it is about."""
-    table = _table(">#", "config", ">macs", ">latency ms", ">top-1", "state")
+    table = _table(">#", "~config", ">macs", ">latency ms", ">top-1", "state")
     mixed = shared_label(rows) is None
     for row in rows:
         table.add_row(
@@ -103,7 +101,7 @@ def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
 
 def pareto_table(rows: Sequence[TrialRow]) -> RenderableType:
     """Return the front, in the order given: each network is beaten by no other in all of top-1, latency and macs."""
-    table = _table(">#", "config", ">top-1", ">latency ms", ">macs", ">params")
+    table = _table(">#", "~config", ">top-1", ">latency ms", ">macs", ">params")
     mixed = shared_label(rows) is None
     for row in rows:
         table.add_row(
@@ -121,8 +119,7 @@ def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
     """Return the studies, one row each."""
     if not rows:
         return Text("No studies.")
-    table = _table("config name", "created (UTC)", ">trainings", "data", "budget", "run by")
-    table.columns[0].header = "study"
+    table = _table("~study", "created (UTC)", ">trainings", "~data", "~budget", "~run by")
     for row in rows:
         part = row.settings.get("study") or {}
         table.add_row(
@@ -192,9 +189,8 @@ def _trial_facts(row: TrialRow) -> list[tuple[str, str | Text]]:
         ("params", f"{count(row.params)} ({row.params:,})"),
     ]
     if row.latency is not None:
-        low, high = milliseconds(row.latency.interval_low_ms), milliseconds(row.latency.interval_high_ms)
         facts += [
-            ("latency", f"{milliseconds(row.latency.median_ms)} (95 % interval {low} to {high})"),
+            ("latency", f"{digits_ms(row.latency.median_ms, 4)} ms, 95 % interval {interval_text(row.latency)}"),
             ("", f"{latency_label(row.latency)}, on {place_label(row.latency)}"),
         ]
     if row.top1 is not None:
@@ -236,16 +232,15 @@ def _dataset(study: StudyRow) -> str:
 
 
 def _latencies_table(latencies: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("purpose", ">median ms", ">interval ms", ">p90 ms", "kind", "config device")
-    table.columns[-1].header = "device"
+    table = _table("purpose", ">median ms", ">95 % interval", ">p90 ms", "~kind", "~device")
     for entry in latencies:
-        interval = f"{entry['interval_low_ms']:#.3g} to {entry['interval_high_ms']:#.3g}"
+        interval = f"[{digits_ms(entry['interval_low_ms'], 4)}, {digits_ms(entry['interval_high_ms'], 4)}]"
         kind = entry["kind"] + (", quick" if entry["policy"] == "quick" else "")
         table.add_row(
             Text(one_line(entry["purpose"])),
-            f"{entry['median_ms']:#.3g}",
+            digits_ms(entry["median_ms"], 4),
             interval,
-            f"{entry['p90_ms']:#.3g}",
+            digits_ms(entry["p90_ms"], 4),
             Text(one_line(kind) + ("" if entry["steady"] else "\nnot steady")),
             Text(one_line(entry["device"])),
         )

@@ -185,7 +185,7 @@ class _LiveView(_Watcher):
 
     def _table(self) -> RenderableType:
         shown = self._shown(max(3, self.console.height - LINES_AROUND))
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False, expand=True)
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, expand=True)
         label = shared_label(shown)
         table.add_column("#", justify="right", no_wrap=True)
         table.add_column("config", ratio=5, min_width=12, no_wrap=True, overflow="ellipsis")

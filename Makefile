@@ -1,0 +1,62 @@
+# Everything a new user needs: `make demo` runs a real search, `make test` the tests. No root needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := demo
+CONDENSERY := $(abspath $(BIN))/condensery
+
+.PHONY: help demo install dev test test-fast check format clean-demo
+
+help:
+	@echo "make demo        install into $(VENV), search on scikit-learn's digits, show front, pick, bundle and report"
+	@echo "make test        install what tests need and run them all"
+	@echo "make test-fast   the tests that take seconds"
+	@echo "make check       ruff, mypy and the import-direction test"
+	@echo "make clean-demo  remove the demo's folder, to start it anew"
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Condensery needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed
+dev: $(VENV)/.dev
+
+demo: install
+	@mkdir -p $(DEMO)
+	@cd $(DEMO) && { test -f study.toml || $(CONDENSERY) init study.toml --preset digits --measure-budget; }
+	@cd $(DEMO) && $(CONDENSERY) launch study.toml --resume
+	@echo; echo "The Pareto front:"
+	@cd $(DEMO) && $(CONDENSERY) pareto study.toml
+	@echo; echo "The network to deploy under the study's budget on this machine:"
+	@cd $(DEMO) && $(CONDENSERY) pick study.toml --out bundle
+	@cd $(DEMO) && $(CONDENSERY) report study.toml --out report.html
+	@echo; echo "Look at $(DEMO)/report.html, $(DEMO)/bundle/MODEL_CARD.md and: cd $(DEMO) && ../$(BIN)/condensery --help"
+
+test: dev
+	$(BIN)/python -m pytest
+
+test-fast: dev
+	$(BIN)/python -m pytest -m "not slow and not browser"
+
+check: dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean-demo:
+	rm -rf $(DEMO)
