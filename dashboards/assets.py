@@ -8,7 +8,7 @@ STYLE = """
     --star: #f2a05c; --good: #74cfa0; --warn: #e0b75c; --bad: #f08d8d; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-header, main, footer { max-width: 1080px; margin: 0 auto; padding: 0 20px; }
+header, main, footer { max-width: 1140px; margin: 0 auto; padding: 0 20px; }
 header { padding-top: 28px; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 0 0 4px; }
@@ -33,7 +33,7 @@ figcaption { margin-top: 8px; }
 .scroll:focus-visible, button:focus-visible, summary:focus-visible { outline: 2px solid var(--accent);
   outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid var(--line); vertical-align: top;
+th, td { text-align: left; padding: 6px 8px; border-bottom: 1px solid var(--line); vertical-align: top;
   white-space: nowrap; }
 thead th { position: sticky; top: 0; background: var(--surface); color: var(--muted); font-weight: 600; z-index: 1; }
 td.n, th.n { text-align: right; }
@@ -51,6 +51,7 @@ footer { padding-bottom: 32px; }
 @media (max-width: 560px) {
   header, main, footer { padding-left: 10px; padding-right: 10px; }
   section, .answer { padding: 14px 12px; }
+  td.config { white-space: normal; min-width: 110px; }
   dl.tiles { grid-template-columns: 1fr 1fr; } dl.tiles dd { font-size: 1.2rem; } }
 @media print { .scroll.tall { max-height: none; } section { break-inside: avoid-page; } }
 """
@@ -62,7 +63,7 @@ SCRIPT = """
   const figures = [...document.querySelectorAll(".chart")].map(
     (box) => [box, JSON.parse(document.getElementById(box.dataset.figure).textContent)]);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  function themed(layout, width) {
+  function themed(layout, width, entries) {
     const out = structuredClone(layout), ink = colour("--ink"), line = colour("--line"), narrow = width < 520;
     out.font = { ...out.font, color: ink, size: narrow ? 11 : 13 };
     out.hoverlabel = { ...out.hoverlabel, bgcolor: colour("--surface"), bordercolor: line, font: { color: ink } };
@@ -70,12 +71,20 @@ SCRIPT = """
     for (const key of Object.keys(out).filter((name) => /^[xy]axis/.test(name))) {
       Object.assign(out[key], { gridcolor: line, linecolor: line, tickfont: { color: colour("--muted") } });
     }
-    if (narrow) { out.margin = { ...out.margin, l: 40, r: 6 }; }
+    if (narrow) {
+      out.margin = { ...out.margin, l: 40, r: 6 };
+      if (entries > 6) {
+        out.legend = { ...out.legend, entrywidth: 0.46, entrywidthmode: "fraction", maxheight: 1 };
+        out.height += 14 * entries;
+      }
+    }
     return out;
   }
   function draw() {
     for (const [box, figure] of figures) {
-      Plotly.react(box, figure.data, themed(figure.layout, box.clientWidth), config);
+      const layout = themed(figure.layout, box.clientWidth, figure.data.length);
+      box.style.height = layout.height + "px";
+      Plotly.react(box, figure.data, layout, config);
     }
   }
   draw();

@@ -15,22 +15,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from dashboards import panels
-from dashboards.figures import PLOT_CONFIG
+from dashboards.drawing import PLOT_CONFIG
 from dashboards.formats import (
     budget_of,
     budget_text,
-    count,
-    duration,
-    latency_label,
-    latency_text,
     one_line,
-    percent,
     public_settings,
     shared_label,
 )
 from dashboards.headline import answer_card, counted
-from dashboards.page import Cell, Column, chart, esc, page, table
+from dashboards.page import chart, esc, page
 from dashboards.queries import StudyView, load_study_view
+from dashboards.report_tables import ALL_COLUMNS, FRONT_COLUMNS, trials_html
 from dashboards.tables import moment
 from search.gate import Budget
 from search.store.reader import TrialRow, read_curve
@@ -76,8 +72,7 @@ def report_html(view: StudyView, curves: dict[int, list[dict[str, Any]]], max_la
             _trials_section(view, pick),
             _basis_section(view),
             "</main>",
-            f"<footer><p>Written by Condensery {esc(view.study.versions.get('condensery', ''))} on "
-            f"{esc(moment(time.time()))} UTC.</p></footer>",
+            f"<footer><p>Written by Condensery on {esc(moment(time.time()))} UTC.</p></footer>",
         )
     )
     return page(f"{name} - Condensery", body, json.dumps(PLOT_CONFIG))
@@ -97,23 +92,7 @@ def _front_section(view: StudyView, budget: Budget, pick: TrialRow | None) -> st
         f"Top-1 against latency of {len(info.points)} trials, {len(rows)} of them on the front",
         _front_caption(info),
     )
-    columns = [
-        Column("trial", True),
-        Column("config"),
-        Column("top-1", True),
-        Column("latency ms [95 %]", True),
-        Column("kind"),
-        Column("macs", True),
-        Column("params", True),
-    ]
-    lines = [
-        (
-            "pick" if pick is not None and row.number == pick.number else "",
-            (_number(row), Cell(str(row.config)), _top1(row), *_latency(row), _macs(row), _params(row)),
-        )
-        for row in rows
-    ]
-    members = table(columns, lines, "Networks on the front") if rows else ""
+    members = trials_html(rows, FRONT_COLUMNS, pick, "Networks on the front") if rows else ""
     return _section("front-section", "Accuracy against latency", figure + members)
 
 
@@ -128,8 +107,10 @@ def _front_caption(info: panels.FrontInfo) -> str:
         words.append("Horizontal bars are 95 % intervals of the median latency.")
     if any(point.role == "infeasible" for point in info.points):
         words.append("The grey ticks at the bottom are candidates over a budget: priced, never trained.")
+    labels = {point.label for point in info.points}
     if len(info.groups) == 1:
-        words.append(f"Latency: {info.groups[0]}.")
+        place = info.groups[0].partition(", ")[2]
+        words.append(f"Latency: {labels.pop() if len(labels) == 1 else 'of several policies'}, on {place}.")
     elif info.groups:
         words.append(
             "Latencies of different kinds, devices or runtimes can't be compared: each has a front of its own."
@@ -145,9 +126,7 @@ def _macs_section(view: StudyView, budget: Budget) -> str:
         for name, rho in known
     ]
     if words:
-        words.append(
-            "At 1 the macs alone would tell which network is faster; what is missing is why latency is measured."
-        )
+        words.append("At 1 macs alone would put the networks in the device's order; below it, measuring pays.")
     figure = chart(
         "macs-latency",
         panels.macs_latency_figure(info),
@@ -171,6 +150,7 @@ def _curves_section(view: StudyView, curves: dict[int, list[dict[str, Any]]]) ->
             "A dip where the marker changes is the price of a condensing stage: connections were removed there. The "
             "star is the deployed network, the one that counts."
         )
+        words.append("The axis leaves out the steep first fifth; a double click shows all.")
     if info.left_out:
         words.append(f"The {len(info.curves)} most accurate are shown, {info.left_out} more are not.")
     label = f"Validation accuracy over training progress of {len(info.curves)} trials"
@@ -182,39 +162,10 @@ def _curves_section(view: StudyView, curves: dict[int, list[dict[str, Any]]]) ->
 def _trials_section(view: StudyView, pick: TrialRow | None) -> str:
     if not view.trials:
         return _section("trials-section", "All trials", "<p class=muted>None yet.</p>")
-    columns = [
-        Column("trial", True),
-        Column("state"),
-        Column("config"),
-        Column("top-1", True),
-        Column("latency ms [95 %]", True),
-        Column("kind"),
-        Column("macs", True),
-        Column("params", True),
-        Column("trained", True),
-        Column("reason"),
-    ]
-    lines = [
-        (
-            "pick" if pick is not None and row.number == pick.number else "",
-            (
-                _number(row),
-                Cell(row.state, kind=f"state-{row.state}"),
-                Cell(str(row.config)),
-                _top1(row),
-                *_latency(row),
-                _macs(row),
-                _params(row),
-                Cell(duration(row.train_seconds), row.train_seconds),
-                Cell(_reason(row), kind="wrap" if _reason(row) else ""),
-            ),
-        )
-        for row in view.trials
-    ]
     states = Counter(row.state for row in view.trials)
     shared = shared_label(view.trials)
     note = f"{counted(states)}." + (f" Latency: {shared}." if shared else "")
-    inner = f"<p class=muted>{esc(note)}</p>" + table(columns, lines, "All trials")
+    inner = f"<p class=muted>{esc(note)}</p>" + trials_html(view.trials, ALL_COLUMNS, pick, "All trials")
     return _section("trials-section", "All trials", inner)
 
 
@@ -241,34 +192,6 @@ def _subtitle(view: StudyView) -> str:
     trials = f"{len(view.trials)} {'trial' if len(view.trials) == 1 else 'trials'}"
     parts = [f"Data: {one_line(data, 80)}" if data else "", f"budget: {budget_text(view.study.settings)}", trials]
     return ", ".join(filter(None, (*parts, f"begun {moment(view.study.created_at)} UTC")))
-
-
-def _number(row: TrialRow) -> Cell:
-    return Cell(str(row.number), row.number)
-
-
-def _top1(row: TrialRow) -> Cell:
-    return Cell(percent(row.top1), row.top1)
-
-
-def _latency(row: TrialRow) -> tuple[Cell, Cell]:
-    if row.latency is None:
-        return Cell("-"), Cell("")
-    return Cell(latency_text(row.latency), row.latency.median_ms), Cell(latency_label(row.latency))
-
-
-def _macs(row: TrialRow) -> Cell:
-    return Cell(count(row.macs), row.macs)
-
-
-def _params(row: TrialRow) -> Cell:
-    return Cell(count(row.params), row.params)
-
-
-def _reason(row: TrialRow) -> str:
-    if row.duplicate_of is not None:
-        return f"same as trial {row.duplicate_of}"
-    return one_line(row.reason or "", 300)
 
 
 # ---- the file -------------------------------------------------------------------------------------------

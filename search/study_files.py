@@ -26,7 +26,7 @@ TEMPLATES: dict[str, Template] = {
         about="a search of a few minutes on scikit-learn's digits: 1,797 real images of 8 x 8, nothing to download",
         dataset='dataset = "digits"',
         space="""groups = [1, 2, 4]             # G, groups of the learned 1x1 convolutions
-condense_factor = [1, 2, 4]    # C, every group keeps 1/C of its inputs
+condense_factor = [2, 4]       # C, every group keeps 1/C of its inputs; 1 would never condense
 bottleneck = [1, 2, 4]         # the 1x1 makes bottleneck * growth channels
 num_stages = [2, 3]
 layers = { low = 1, high = 4 } # dense layers of each stage

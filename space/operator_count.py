@@ -25,8 +25,8 @@ from space.errors import UncountableOperator
 
 # Moves or scales data without a multiply-add of a convolution or linear layer.
 FREE_OPERATORS = (
-    "aten::batch_norm aten::index_select aten::cat aten::view aten::reshape aten::transpose aten::permute "
-    "aten::flatten aten::contiguous aten::clone aten::size aten::mul aten::add aten::add_ aten::dropout "
+    "aten::batch_norm aten::index_select aten::cat aten::view aten::view_as aten::reshape aten::transpose "
+    "aten::permute aten::flatten aten::contiguous aten::clone aten::size aten::mul aten::add aten::add_ aten::dropout "
     "aten::unsqueeze aten::expand aten::floor_divide aten::arange aten::to aten::detach aten::slice aten::select"
 ).split()
 

@@ -66,7 +66,7 @@ SPACE_PRESETS: dict[str, dict[str, Any]] = {
         "num_classes": 10,
         "input_shape": [1, 8, 8],
         "groups": [1, 2, 4],
-        "condense_factor": [1, 2, 4],
+        "condense_factor": [2, 4],
         "bottleneck": [1, 2, 4],
         "num_stages": [2, 3],
         "layers": {"low": 1, "high": 4},

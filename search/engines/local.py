@@ -26,10 +26,6 @@ from workers.latency.probes import siblings
 from workers.process import WorkerPlace, worker_main
 from workers.trial import TrialJob
 
-# glibc gives large freed blocks back to the system and maps them again at every step; keeping them avoids the page
-# faults (docs/experiments.md has the figures). Read when a process starts.
-MALLOC_SETTINGS = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824"}
-
 
 @dataclass
 class _Worker:
@@ -65,8 +61,7 @@ class LocalEngine:
     def _start(self, place: WorkerPlace) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=worker_main, args=(theirs, place), daemon=True)
-        with _environment(MALLOC_SETTINGS if sys.platform == "linux" else {}):
-            process.start()
+        process.start()
         theirs.close()
         return _Worker(process, ours, place)
 
@@ -173,17 +168,3 @@ def _how_it_died(process: SpawnProcess) -> str:
         hint = " (the system may have run out of memory)" if name == "SIGKILL" else ""
         return f"the worker process was killed by {name}{hint}"
     return f"the worker process ended with exit code {code}"
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

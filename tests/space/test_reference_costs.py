@@ -100,7 +100,7 @@ def test_a_preset_is_the_published_row(reference_name):
     assert preset.config == config_of(row, 0.5 if row["config"]["num_classes"] == 1000 else 1.0)
     assert (preset.flops, preset.params) == (row["published"]["flops"], row["published"]["params"])
     errors = [float(error) for error in row["published"]["error_pct"].split("/")]
-    assert [preset.top1_error_pct, preset.top5_error_pct] == (errors + [None])[:2]
+    assert [preset.top1_error_pct, preset.top5_error_pct] == [*errors, None][:2]
     assert printed(cost_of(preset.config).paper_flops, preset.flops) == preset.flops
 
 

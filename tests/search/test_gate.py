@@ -1,0 +1,66 @@
+"""The gate lets through exactly what `pick` may choose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.gate import Budget, excess, refusal
+from search.store.reader import LatencyRow
+from space.cost import Cost
+
+COST = Cost(macs=1000, params=200, paper_flops=0, conv_macs=0, relu_elements=0, avgpool_ops=0)
+LATENCY = LatencyRow("measured", "standard", "host:x", "onnxruntime", "1", 1, 2.0, 2.2, 1.9, 2.5, True)
+
+
+def test_without_a_limit_everything_passes():
+    assert refusal(Budget(), COST, LATENCY) is None
+    assert str(Budget()) == "no limit"
+
+
+@pytest.mark.parametrize(
+    ("budget", "passes"),
+    [
+        (Budget(max_macs=1000), True),
+        (Budget(max_macs=999), False),
+        (Budget(max_params=200), True),
+        (Budget(max_params=199), False),
+        (Budget(max_latency_ms=2.5), True),
+        (Budget(max_latency_ms=2.49), False),  # the median of 2.0 is inside, the interval's upper end is not
+        (Budget(max_latency_ms=1.0), False),
+        (Budget(2.5, 1000, 200), True),
+        (Budget(2.5, 1000, 199), False),
+    ],
+)
+def test_a_candidate_on_a_limit_passes_and_one_above_is_refused(budget: Budget, passes: bool):
+    assert (refusal(budget, COST, LATENCY) is None) == passes
+
+
+def test_the_reason_gives_the_value_the_limit_and_the_kind_of_latency():
+    assert refusal(Budget(max_macs=900), COST, None) == "1,000 macs > 900"
+    assert refusal(Budget(max_params=1), COST, None) == "200 params > 1"
+    estimated = replace(LATENCY, kind="estimated")
+    assert refusal(Budget(max_latency_ms=2.1), COST, estimated) == "latency 2 ms (up to 2.5) > 2.1 ms, estimated"
+
+
+def test_an_unmeasured_candidate_is_judged_by_what_is_known():
+    assert refusal(Budget(max_latency_ms=0.001), COST, None) is None
+
+
+limits = st.none() | st.floats(1e-3, 1e9)
+
+
+@given(ms=limits, macs=limits, params=limits, high=st.none() | st.floats(1e-3, 1e6))
+def test_the_constraints_agree_with_the_gate(ms, macs, params, high):
+    budget = Budget(ms, macs, params)
+    latency = None if high is None else replace(LATENCY, interval_high_ms=high)
+    found = excess(budget, COST.macs, COST.params, high)
+    assert found.keys() == {"latency_ms", "macs", "params"}  # the same set for every trial
+    refused = refusal(budget, COST, latency) is not None
+    if refused:
+        assert max(found.values()) >= 0.0
+    else:
+        assert max(found.values()) <= 0.0

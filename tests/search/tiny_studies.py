@@ -1,0 +1,139 @@
+"""Small studies on a real SQLite file, whose trainings and latencies are made up."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from search.controller import Controller, Surroundings
+from search.engines.fake import FakeEngine
+from search.settings import StudySettings, settings_from
+from search.store.reader import TrialRow
+from search.study import OpenStudy, open_study
+from search.view import SilentView
+from space.config import CondenseNetConfig
+from space.cost import cost_of
+from workers.latency import FakeProbe
+
+# 72 configs between 6,960 and 89,632 macs.
+SPACE: dict[str, Any] = {
+    "num_classes": 10,
+    "input_shape": [1, 8, 8],
+    "groups": [1, 2, 4],
+    "condense_factor": [1, 2],
+    "bottleneck": [1, 2],
+    "num_stages": [1, 2],
+    "layers": [1, 2],
+    "growth": [4],
+}
+DOCUMENT: dict[str, Any] = {
+    "format": 1,
+    "study": {"name": "tiny", "trainings": 4, "seed": 3},
+    "data": {"dataset": "digits"},
+    "space": SPACE,
+    "training": {"epochs": 1},
+    "search": {"startup": 3, "batch": 2, "give_up_after": 60},
+    "engine": {"workers": 2, "device": "cpu"},
+}
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """The tiny study file's content; `budget__max_macs=5` sets one key, `space={...}` replaces a table."""
+    content = copy.deepcopy(DOCUMENT)
+    for name, value in changes.items():
+        table, _, key = name.partition("__")
+        if key:
+            content.setdefault(table, {})[key] = value
+        else:
+            content[table] = value
+    return content
+
+
+def tiny_settings(**changes: Any) -> StudySettings:
+    return settings_from(document(**changes), "tiny.toml")
+
+
+def sqlite_url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'study.db'}"
+
+
+def config_of(path: Path) -> CondenseNetConfig:
+    """The config an exported network says it is."""
+    properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    return CondenseNetConfig.from_json(properties["config"])
+
+
+def by_macs(path: Path) -> float:
+    """A made-up latency: 1 ms for 10,000 macs."""
+    return cost_of(config_of(path)).macs / 1e4
+
+
+class CountingProbe(FakeProbe):
+    """A fake probe that remembers what it was asked to measure."""
+
+    def __init__(self, latency_ms: Callable[[Path], float] = by_macs) -> None:
+        super().__init__(latency_ms)
+        self.measured: list[CondenseNetConfig] = []
+        self.batches: list[int] = []
+
+    def measure(self, models):
+        self.batches.append(len(models))
+        self.measured += [config_of(path) for path in models]
+        return super().measure(models)
+
+
+def close(study: OpenStudy) -> None:
+    """Give every connection back; what a process does by ending."""
+    study.engine.dispose()
+    storage = study.optuna_study._storage
+    getattr(storage, "_backend", storage).engine.dispose()
+
+
+class Bench:
+    """One study with everything a controller needs; `run` is one launch of it."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        self.folder, self.url = folder, sqlite_url(folder)
+        self.settings = tiny_settings(**changes)
+        self.engine, self.probe = FakeEngine(), CountingProbe()
+        self.stop = threading.Event()
+        self.study: OpenStudy | None = None
+
+    def open(self, resume: bool = False) -> OpenStudy:
+        if self.study is not None:
+            close(self.study)
+        self.study = open_study(self.settings, self.url, resume)
+        return self.study
+
+    def controller(self, resume: bool = False) -> Controller:
+        study = self.open(resume)
+        study.store.claim()
+        files = self.folder / "files"
+        return Controller(study, Surroundings(self.engine, self.probe, SilentView(), files, files, self.stop))
+
+    def run(self, resume: bool = False) -> str:
+        controller = self.controller(resume)
+        try:
+            return controller.run()
+        finally:
+            controller.store.release()
+
+    @property
+    def rows(self) -> list[TrialRow]:
+        assert self.study is not None
+        return self.study.store.trials()
+
+    def states(self) -> list[str]:
+        return [row.state for row in self.rows]
+
+    def done(self) -> list[TrialRow]:
+        return [row for row in self.rows if row.state == "done"]
+
+    def close(self) -> None:
+        if self.study is not None:
+            close(self.study)
