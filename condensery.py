@@ -90,7 +90,7 @@ def _as_ours(error: BaseException | None) -> CondenseryError | None:
 
             if isinstance(error, DBAPIError):
                 try:
-                    with database_errors("the study database"):
+                    with database_errors("sqlite://"):
                         raise error
                 except CondenseryError as ours:
                     return ours
@@ -256,7 +256,7 @@ def enqueue(
     store, found, _ = _store(study, storage)
     settings = _stored_settings(found)
     space = settings.search_space()
-    text = Path(config).read_text(encoding="utf-8") if not config.lstrip().startswith("{") else config
+    text = config if config.lstrip().startswith("{") else _read_config(Path(config))
     try:
         values = json.loads(text)
     except json.JSONDecodeError:
@@ -272,6 +272,13 @@ def enqueue(
     store.enqueue(wanted, settings.training_space().from_params({}).model_dump(mode="json"))
     where = "" if space.contains(wanted) else " (outside the space: the sampler won't learn from it)"
     _say(f"{wanted} is tried next{where}; a study that isn't running takes it when resumed")
+
+
+def _read_config(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"a config is JSON text or a file of it, but {path} can't be read: {error}.") from None
 
 
 @app.command()

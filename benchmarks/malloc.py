@@ -1,4 +1,4 @@
-"""glibc's memory settings for training on a CPU: seconds a step, page faults and peak memory, in fresh processes in turn.
+"""glibc's memory settings for training on a CPU: seconds a step, page faults, peak memory; fresh processes in turn.
 
     python -m benchmarks.malloc [--rounds N]
 

@@ -8,7 +8,7 @@ STYLE = """
     --star: #f2a05c; --good: #74cfa0; --warn: #e0b75c; --bad: #f08d8d; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-header, main, footer { max-width: 1140px; margin: 0 auto; padding: 0 20px; }
+header, main, footer { max-width: 1180px; margin: 0 auto; padding: 0 20px; }
 header { padding-top: 28px; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 0 0 4px; }
@@ -37,7 +37,7 @@ th, td { text-align: left; padding: 6px 8px; border-bottom: 1px solid var(--line
   white-space: nowrap; }
 thead th { position: sticky; top: 0; background: var(--surface); color: var(--muted); font-weight: 600; z-index: 1; }
 td.n, th.n { text-align: right; }
-td.wrap { white-space: normal; min-width: 180px; overflow-wrap: anywhere; }
+td.wrap { white-space: normal; min-width: 130px; overflow-wrap: anywhere; }
 tr.pick > * { background: color-mix(in srgb, var(--star) 12%, transparent); }
 th button { all: unset; cursor: pointer; }
 th[aria-sort=ascending] button::after { content: " \\2191"; }

@@ -45,6 +45,7 @@ def empty_figure(height_px: int) -> Any:
         "griddash": "dot",
         "showline": True,
         "zeroline": False,
+        "rangemode": "nonnegative",
         "automargin": True,
         "title": {"standoff": 10},
     }

@@ -109,8 +109,8 @@ def clock(seconds: float) -> str:
 
 def one_line(text: Any, longest: int = 1000) -> str:
     """Return text as one line without control characters, cut to `longest` characters."""
-    flat = " ".join(str(text).split())
-    safe = "".join(c for c in flat if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    visible = (c for c in str(text) if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    safe = " ".join("".join(visible).split())
     return safe if len(safe) <= longest else safe[: longest - 3].rstrip() + "..."
 
 

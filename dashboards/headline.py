@@ -27,12 +27,12 @@ from space.errors import NothingFeasible
 def answer_card(view: StudyView, budget: Budget) -> tuple[TrialRow | None, str]:
     """Return the recommended trial and the HTML card that says so, or says why there is none."""
     try:
-        pick = best(view.trials, budget)[0]
+        ranked = best(view.trials, budget)
     except NothingFeasible as error:
         return None, f'<div class="answer none"><p>{esc(_no_answer(view, str(error)))}</p></div>'
-    trained = sum(row.state == "done" for row in view.trials)
+    pick, inside_it = ranked[0], len(ranked)
     inside = "" if budget == Budget() else f" inside {budget}"
-    among = "the only trained network" if trained == 1 else f"the most accurate of {trained} trained networks"
+    among = "the only trained network" if inside_it == 1 else f"the most accurate of {inside_it} trained networks"
     config = f"<strong>Trial {pick.number}</strong> ({esc(pick.config)})"
     sentence = f"{config} is {esc(among)}{esc(inside)}: {esc(percent(pick.top1))} top-1"
     if pick.latency is not None:

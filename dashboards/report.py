@@ -103,7 +103,7 @@ def _front_caption(info: panels.FrontInfo) -> str:
             "No network beats one on the front in accuracy, latency and macs at once. The steps follow the most "
             "accurate network up to each latency; a front marker below them earns its place by fewer macs."
         )
-    if info.points:
+    if any(point.top1 is not None for point in info.points):
         words.append("Horizontal bars are 95 % intervals of the median latency.")
     if any(point.role == "infeasible" for point in info.points):
         words.append("The grey ticks at the bottom are candidates over a budget: priced, never trained.")

@@ -125,7 +125,10 @@ class _PlainView(_Watcher):
         self._say(text)
 
     def _say(self, text: str) -> None:
-        self.console.print(Text(one_line(text)), soft_wrap=True, highlight=False)
+        # Not through the console: at a closed pipe rich exits the process, and wraps lines at a made-up width.
+        if not self.console.quiet:
+            self.console.file.write(f"{one_line(text)}\n")
+            self.console.file.flush()
 
 
 def plain_line(row: TrialRow) -> str:
@@ -145,6 +148,15 @@ def plain_line(row: TrialRow) -> str:
     if row.state == "duplicate" and row.duplicate_of is not None:
         return f"trial {row.number} repeats trial {row.duplicate_of}"
     return f"{head}: {row.reason or 'no reason was recorded'}"
+
+
+class _Screen(Live):
+    """A live display that survives the loss of its terminal, in the refreshing thread too."""
+
+    def refresh(self) -> None:
+        """Draw, if that is still possible."""
+        with contextlib.suppress(Exception, SystemExit):
+            super().refresh()
 
 
 class _LiveView(_Watcher):
@@ -256,7 +268,7 @@ def live_view(console: Console, wanted: int) -> Iterator[LaunchView]:
     try:
         yield view
     finally:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, SystemExit):
             screen.stop()
 
 
@@ -267,7 +279,7 @@ def _started(console: Console, wanted: int) -> tuple[_LiveView, Live] | None:
         if not console.is_interactive or not console.file.isatty():
             return None
         view = _LiveView(console, wanted)
-        screen = Live(
+        screen = _Screen(
             console=console,
             get_renderable=view.draw,
             refresh_per_second=REFRESHES_PER_S,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -57,15 +58,16 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
         here = settings.study.model_copy(update={"files": str(files_root(settings, url))})
         settings = settings.model_copy(update={"study": here})
     files, cache = study_files(settings, url), cache_folder(settings, url)
-    with disk_errors(files):
-        files.mkdir(parents=True, exist_ok=True)
-    info = prepare(settings.data, cache)
-    settings = fit_to_data(settings, info.input_shape, info.num_classes)
     core = default_core() if settings.latency.core is None else settings.latency.core
-    probe = probe_for(settings, url)
-    if not exists:
-        check_reachable(settings, probe, files)
-    study = open_study(settings, url, resume)
+    with undone_on_error(files_root(settings, url), cache, files):
+        with disk_errors(files):
+            files.mkdir(parents=True, exist_ok=True)
+        info = prepare(settings.data, cache)
+        settings = fit_to_data(settings, info.input_shape, info.num_classes)
+        probe = probe_for(settings, url)
+        if not exists:
+            check_reachable(settings, probe, files)
+        study = open_study(settings, url, resume)
     study.store.claim()
     try:
         study.store.update_settings(settings.model_dump(mode="json"), settings.digest())
@@ -81,6 +83,18 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
         study.store.release()
     done = reader.count_states(study.engine, study.store.study_id).get("done", 0)
     return Launched(ending, settings.study.name, done, settings.study.trainings)
+
+
+@contextmanager
+def undone_on_error(*folders: Path) -> Iterator[None]:
+    """Remove the folders that the block made when it raises: a refused launch leaves nothing behind."""
+    new = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def study_exists(url: str, name: str) -> bool:

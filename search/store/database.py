@@ -29,7 +29,7 @@ from space.errors import (
     NotOurDatabase,
 )
 
-LOCK_TIMEOUT_S = 60.0
+LOCK_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 10.0
 
 
@@ -69,7 +69,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _shown(url: str) -> str:
-    """The URL with its password hidden."""
+    """The URL with its password hidden; of an unnamed one just what it is."""
+    if url == "sqlite://":
+        return "the study database"
     try:
         return sa.make_url(url).render_as_string(hide_password=True)
     except exc.ArgumentError:

@@ -1,0 +1,80 @@
+"""What --json prints: strict JSON, complete, without NaN."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboards import documents
+from dashboards.queries import load_study_view
+from search.store import reader
+from space.config import CondenseNetConfig
+from tests.dashboards.studies import Study, lively
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return lively(tmp_path_factory.mktemp("lively"))
+
+
+def strict(document: Any) -> Any:
+    return json.loads(json.dumps(document, allow_nan=False))
+
+
+def test_every_document_of_a_lively_study_is_strict_json(made: Study) -> None:
+    view = load_study_view(made.engine, made.name)
+    counts = reader.count_states(made.engine, made.id)
+    assert len(strict(documents.trials_document(view.trials))["trials"]) == len(view.trials)
+    assert [t["number"] for t in strict(documents.front_document(view.front_rows))["front"]] == list(view.front)
+    study = strict(documents.study_document(view.study, counts, 0))
+    assert study["trials"] == len(view.trials)
+    assert study["settings"]["budget"]["max_latency_ms"] == 0.4
+    assert strict(documents.studies_document([view.study]))["studies"][0]["name"] == made.name
+
+
+def test_a_trial_in_detail_has_curve_samples_and_files(made: Study) -> None:
+    row = next(row for row in made.rows() if row.state == "done")
+    curve, latencies = reader.read_curve(made.engine, row.id), reader.read_latencies(made.engine, row.id)
+    document = strict(documents.trial_detail_document(row, curve, latencies, {"model.onnx": {"path": "x"}}))
+    assert len(document["curve"]) == 12
+    assert len(document["measurements"][0]["samples_ms"]) == 3
+    assert document["measurements"][0]["measured_at_unix_s"] > 0
+    assert document["artifacts"] == {"model.onnx": {"path": "x"}}
+    assert document["latency"]["interval_low_ms"] <= document["latency"]["median_ms"]
+    assert CondenseNetConfig.from_dict(document["config"]) == row.config
+
+
+def test_a_trial_before_its_price_has_nulls(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.asked()
+    document = strict(documents.trial_document(made.row(0)))
+    assert document["latency"] is None
+    assert document["top1"] is None
+    assert document["finished_at_unix_s"] is None
+
+
+def test_nan_and_infinity_become_null(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.done(0.3, 0.9)
+    row = dataclasses.replace(made.row(0), top1=math.nan, val_loss=math.inf)
+    document = strict(documents.trial_document(row))
+    assert document["top1"] is None
+    assert document["val_loss"] is None
+
+
+NUMPY = st.sampled_from([np.float64("nan"), np.int64(3), np.bool_(True), np.array([1.0, np.inf])])
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | NUMPY | st.tuples(st.floats())
+TREES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner))
+
+
+@given(TREES)
+def test_whatever_goes_in_strict_json_comes_out(value: Any) -> None:
+    strict(documents.plain(value))
