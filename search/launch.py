@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
         settings = settings.model_copy(update={"study": here})
     files, cache = study_files(settings, url), cache_folder(settings, url)
     core = default_core() if settings.latency.core is None else settings.latency.core
-    with undone_on_error(files_root(settings, url), cache, files):
+    with left_clean(files):
         with disk_errors(files):
             files.mkdir(parents=True, exist_ok=True)
         info = prepare(settings.data, cache)
@@ -86,14 +86,13 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
 
 
 @contextmanager
-def undone_on_error(*folders: Path) -> Iterator[None]:
-    """Remove the folders that the block made when it raises: a refused launch leaves nothing behind."""
-    new = [folder for folder in folders if not folder.exists()]
+def left_clean(files: Path) -> Iterator[None]:
+    """Remove the study's folder when the block raises and nothing is in it. Never more: another launch may use it."""
     try:
         yield
     except BaseException:
-        for folder in new:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            files.rmdir()
         raise
 
 
@@ -140,8 +139,7 @@ def cache_folder(settings: StudySettings, url: str) -> Path:
 
 def probe_for(settings: StudySettings, url: str) -> HostProbe:
     """Return the probe that a study's latency settings ask for."""
-    files = study_files(settings, url)
-    return host_probe(settings.latency.resolved(), settings.latency.core, files)
+    return host_probe(settings.latency.resolved(), settings.latency.core, files_root(settings, url))
 
 
 def budget_space(settings: StudySettings) -> SearchSpace:
