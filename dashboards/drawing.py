@@ -113,7 +113,7 @@ def style_axis(axis: Any, values: Sequence[float]) -> bool:
 
 def latency_title(info: FrontInfo | MacsLatencyInfo) -> str:
     """The axis names what its latencies are as far as they agree; a legend entry names the rest."""
-    labels = {point.label for point in info.points}
+    labels = {point.label.removesuffix(", not steady") for point in info.points}
     if len(info.groups) > 1:
         return "latency, ms (see the legend)"
     return f"latency, ms ({escaped(labels.pop())})" if len(labels) == 1 else "latency, ms (policy: see each point)"

@@ -26,6 +26,9 @@ STATE_STYLES = {
 }
 
 
+STAR_NOTE = "* the machine did not keep still during this one"
+
+
 def is_number(value: Any) -> bool:
     """Whether the value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
@@ -67,14 +70,18 @@ def interval_text(latency: LatencyRow) -> str:
 
 
 def latency_text(latency: LatencyRow | None) -> str:
-    """Return "0.3120 [0.3091, 0.3152]": median and 95 % interval in ms; see `latency_label` for what it is."""
-    return NOTHING if latency is None else f"{digits_ms(latency.median_ms, 4)} {interval_text(latency)}"
+    """Return "0.3120 [0.3091, 0.3152]": median and 95 % interval in ms; see `latency_label` for what it is.
+
+    A star follows where the machine didn't keep still (`STAR_NOTE`).
+    """
+    if latency is None:
+        return NOTHING
+    return f"{digits_ms(latency.median_ms, 4)} {interval_text(latency)}{'' if latency.steady else ' *'}"
 
 
 def latency_label(latency: LatencyRow) -> str:
     """Return what a latency is worth: "measured", "measured, quick", "measured, quick, not steady"."""
-    quick = ", quick" if latency.policy == "quick" else ""
-    return one_line(f"{latency.kind}{quick}{'' if latency.steady else ', not steady'}", 60)
+    return common_label(latency) + ("" if latency.steady else ", not steady")
 
 
 def place_label(latency: LatencyRow) -> str:
@@ -83,13 +90,20 @@ def place_label(latency: LatencyRow) -> str:
     return one_line(f"{latency.device}, {latency.runtime} {latency.runtime_version}, {threads}", 200)
 
 
+def common_label(latency: LatencyRow) -> str:
+    """Return kind and policy alone: what rows must share to be described once."""
+    return one_line(f"{latency.kind}{', quick' if latency.policy == 'quick' else ''}", 60)
+
+
 def shared_label(rows: Iterable[TrialRow]) -> str | None:
     """Return kind, policy and place where all latencies agree on them, else None ("" where there is no latency)."""
     latencies = [row.latency for row in rows if row.latency is not None]
     if not latencies:
         return ""
-    same = {(latency_key(latency), latency_label(latency)) for latency in latencies}
-    return f"{latency_label(latencies[0])}, on {place_label(latencies[0])}" if len(same) == 1 else None
+    if len({(latency_key(latency), common_label(latency)) for latency in latencies}) > 1:
+        return None
+    star = "" if all(latency.steady for latency in latencies) else f"; {STAR_NOTE}"
+    return f"{common_label(latencies[0])}, on {place_label(latencies[0])}{star}"
 
 
 def duration(seconds: float | None) -> str:

@@ -107,7 +107,7 @@ def _front_caption(info: panels.FrontInfo) -> str:
         words.append("Horizontal bars are 95 % intervals of the median latency.")
     if any(point.role == "infeasible" for point in info.points):
         words.append("The grey ticks at the bottom are candidates over a budget: priced, never trained.")
-    labels = {point.label for point in info.points}
+    labels = {point.label.removesuffix(", not steady") for point in info.points}
     if len(info.groups) == 1:
         place = info.groups[0].partition(", ")[2]
         words.append(f"Latency: {labels.pop() if len(labels) == 1 else 'of several policies'}, on {place}.")
