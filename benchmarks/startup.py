@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.record import in_turn, ratios, save
 from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
-from space.fvcore_cost import fvcore_cost
+from space.operator_count import fvcore_cost
 from space.presets import PUBLISHED
 from space.search_space import SearchSpace
 

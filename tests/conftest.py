@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: it reads this once
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -13,3 +16,19 @@ torch.set_num_threads(1)
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.load_profile("ci")
+
+NO_SKIP = "CONDENSERY_NO_SKIP"  # set by .ci/run: a tool that a test needs must be there
+# What a machine can't have by installing something; everything else may be skipped only where tools are missing.
+HARDWARE = ("GPU", "CUDA", "MPS")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Turn a skip into a failure where nothing may be skipped."""
+    report = yield
+    if report.skipped and os.environ.get(NO_SKIP) and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(word in reason for word in HARDWARE):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} was skipped, but {NO_SKIP} is set: {reason}"
+    return report

@@ -174,7 +174,6 @@ def test_space_does_not_hand_on_what_it_has_not():
         space.Nothing  # noqa: B018
 
 
-@pytest.mark.xfail(strict=True, reason="workers.trial imports space.fvcore_cost; it should be space.operator_count")
 def test_no_module_of_space_hides_an_export_of_the_same_name():
     for module in pkgutil.iter_modules(space.__path__):
         importlib.import_module(f"space.{module.name}")

@@ -24,7 +24,7 @@ from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
 from space.errors import CheckpointCorrupt, TrainingFailed
-from space.fvcore_cost import fvcore_cost
+from space.operator_count import fvcore_cost
 from workers import data, training
 from workers.checkpoint import model_tensors, remove_checkpoints
 from workers.export import check_onnx, save_onnx

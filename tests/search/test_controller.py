@@ -25,6 +25,7 @@ from workers.trial import TrialJob
 
 INSIDE = CondenseNetConfig(stages=(1,), growth=(4,), groups=2, condense_factor=2, bottleneck=1, input_shape=(1, 8, 8))
 OUTSIDE = CondenseNetConfig(stages=(1,), growth=(16,), groups=2, condense_factor=2, bottleneck=1, input_shape=(1, 8, 8))
+SMALLEST = CondenseNetConfig(**{**INSIDE.to_dict(), "groups": 4})  # of its space
 CONSTRAINTS = {"latency_ms", "macs", "params"}
 
 
@@ -132,11 +133,11 @@ def test_a_space_that_is_used_up_ends_the_search(make_bench):
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
 def test_every_sampler_fills_a_tight_budget(make_bench, sampler: str):
-    """Of the 72 configs 12 have at most 10,000 macs; no sampler may get stuck proposing the others."""
-    bench = make_bench(study__trainings=6, search__sampler=sampler, budget__max_macs=10_000, search__give_up_after=300)
+    """Of the 72 configs 10 have at most 12,000 macs; no sampler may get stuck proposing the others."""
+    bench = make_bench(study__trainings=6, search__sampler=sampler, budget__max_macs=12_000, search__give_up_after=300)
     assert bench.run() == "finished"
     assert len({row.identity for row in bench.done()}) == 6
-    assert all(row.macs <= 10_000 for row in bench.done())
+    assert all(row.macs <= 12_000 for row in bench.done())
     assert_consistent(bench)
 
 
@@ -202,15 +203,13 @@ def test_a_latency_nothing_reaches_is_named_with_the_smallest_latency_seen(make_
 
 
 def test_running_dry_after_some_trainings_is_a_failed_search(make_bench):
-    """A range of reals can't be used up, so only the row of refusals ends this search."""
-    bench = make_bench(
-        space__dropout={"low": 0.0, "high": 0.5}, study__trainings=50, budget__max_macs=10_000, search__give_up_after=1
-    )
-    with pytest.raises(SearchFailed, match="proposals in a row were refused or repeated"):
-        bench.study = bench.open()
-        bench.study.store.enqueue(INSIDE, bench.settings.training)
+    bench = make_bench(study__trainings=50, budget__max_macs=cost_of(SMALLEST).macs, search__give_up_after=10)
+    bench.open()
+    bench.study.store.enqueue(SMALLEST, bench.settings.training)
+    with pytest.raises(SearchFailed, match=r"\d\d proposals in a row were refused or repeated"):
         bench.run(resume=True)
-    assert len(bench.done()) >= 1
+    assert [row.config for row in bench.done()] == [SMALLEST]
+    assert_consistent(bench)
 
 
 # -- duplicates and wishes --
@@ -267,9 +266,7 @@ def test_a_trial_from_outside_the_space_leaves_the_samplers_their_search_space(m
     assert {"groups", "condense_factor", "bottleneck"} <= space.keys()
 
 
-@pytest.mark.parametrize(
-    "training", [{"epochs": 7}, {"epochs": 1, "learning_rate": 0.9}, {"epochs": 1, "momentum": 0.5}]
-)
+@pytest.mark.parametrize("training", [{"epochs": 7}, {"learning_rate": 0.9}, {"momentum": 0.5}])
 def test_enqueued_training_settings_from_outside_are_used_as_they_are(make_bench, training: dict):
     bench = make_bench(training__learning_rate=[0.1, 0.2, 0.4], study__trainings=2)
     bench.open()
@@ -328,7 +325,7 @@ def test_a_failed_training_is_recorded_with_its_reason_and_the_search_goes_on(ma
 def test_failures_in_a_row_end_the_search_with_the_last_reason(make_bench):
     bench = make_bench(limits__failures_in_a_row=3, study__trainings=9)
     bench.engine = FakeEngine(outcome=failing(*range(2, 99)))
-    with pytest.raises(SearchFailed, match="3 trials in a row failed, the last because: the loss became nan"):
+    with pytest.raises(SearchFailed, match="[34] trials in a row failed, the last because: the loss became nan"):
         bench.run()
     assert bench.states()[:2] == ["done", "done"]
     assert Counter(bench.states())["failed"] in (3, 4)  # the other slot's trial fails meanwhile
@@ -350,7 +347,7 @@ def test_a_network_that_cannot_be_measured_is_recorded_and_the_search_goes_on(ma
     bench = make_bench(limits__failures_in_a_row=99)
     bench.probe = CountingProbe(refusing)
     bench.open()
-    bench.study.store.enqueue(CondenseNetConfig(**{**INSIDE.to_dict(), "groups": 4}), bench.settings.training)
+    bench.study.store.enqueue(SMALLEST, bench.settings.training)
     assert bench.run(resume=True) == "finished"
     assert bench.rows[0].state == "failed"
     assert bench.rows[0].reason == "latency could not be measured: the runtime refused it"
@@ -400,8 +397,8 @@ def test_a_wish_to_stop_leaves_running_trials_queued_and_resuming_finishes_them(
 
     bench.engine = PatientEngine(ask_to_stop)
     assert bench.run() == "stopped"
-    assert bench.states() == ["queued", "queued"]
-    assert [trial.state for trial in optuna_trials(bench)] == [TrialState.RUNNING] * 2
+    assert bench.states() == ["queued"] * 4  # two were running, two were priced in advance
+    assert [trial.state for trial in optuna_trials(bench)] == [TrialState.RUNNING] * 4
     bench.engine = FakeEngine()
     assert bench.run(resume=True) == "finished"
     assert [job.attempt for job in bench.engine.submitted] == [2, 2, 1, 1]
@@ -420,7 +417,8 @@ def test_an_interrupt_while_training_stops_with_checkpoints(make_bench):
     bench = make_bench()
     bench.engine = PatientEngine(lambda engine: bench.stop.set() if engine.polls == 3 else None)
     assert bench.run() == "stopped"
-    assert bench.states() == ["queued", "queued"]
+    assert bench.states() == ["queued"] * 4
+    assert [row.attempt for row in bench.rows] == [1, 1, 0, 0]
 
 
 def test_a_running_trial_is_cancelled_on_request(make_bench):
@@ -476,7 +474,7 @@ def test_retention_front_removes_the_files_of_dominated_trials_only(make_bench):
     bench = make_bench(retention__networks="front", study__trainings=4)
     bench.engine = FakeEngine(outcome=write_files)
     bench.open()
-    bench.study.store.enqueue(INSIDE, bench.settings.training)  # the smallest: it dominates every other
+    bench.study.store.enqueue(SMALLEST, bench.settings.training)  # and most accurate: it beats every other
     bench.run(resume=True)
     for row in bench.done():
         removed = {entry["removed"] for entry in reader.read_artifacts(bench.study.engine, row.id).values()}

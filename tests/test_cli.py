@@ -1,0 +1,250 @@
+"""The command line as a user meets it: a real search in real processes, then every verb on its study."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from space import errors
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-W", "ignore", "-m", "condensery"]
+
+
+def run(*arguments: str | Path, cwd: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout_s
+    )
+
+
+def error_line(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """Check that a command failed as ours do: its own exit code, nothing on stdout, one line, no traceback."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line != "starting …"]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished study of three trainings, made by the commands of the README."""
+    folder = tmp_path_factory.mktemp("searched")
+    assert run("init", "study.toml", "--preset", "digits", cwd=folder).returncode == 0
+    done = run(
+        *("launch", "study.toml", "--set", "study.trainings=3", "--set", "training.epochs=6"),
+        *("--set", "budget.max_macs=300_000"),
+        cwd=folder,
+        timeout_s=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 trainings done" in done.stderr
+    return folder
+
+
+@pytest.fixture
+def study(searched: Path, tmp_path: Path) -> Path:
+    """A copy of the study to change; its files stay where they were recorded."""
+    shutil.copytree(searched, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    text = run("--help", cwd=tmp_path).stdout
+    for command in (
+        "init check launch enqueue stop cancel status trials show pareto logs pick export report delete db"
+    ).split():
+        assert f" {command} " in text
+        assert run(command, "--help", cwd=tmp_path).returncode == 0
+
+
+def test_it_is_a_module_and_wrong_use_exits_with_2(tmp_path: Path) -> None:
+    assert run("nonsense", cwd=tmp_path).returncode == 2
+    assert run("show", "--", "-1", cwd=tmp_path).returncode == 2
+
+
+def test_init_measures_a_budget_and_check_explains_the_file_and_writes_nothing(tmp_path: Path) -> None:
+    assert run("init", "study.toml", "--measure-budget", cwd=tmp_path).returncode == 0
+    written = tomllib.loads((tmp_path / "study.toml").read_text())
+    assert written["budget"]["max_latency_ms"] > 0
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    done = run("check", "study.toml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["space_size"] == 78_336
+    assert found["estimated_seconds_in_all"] > 0
+    assert all(sample["macs"] > 0 and sample["params"] > 0 for sample in found["samples"])
+    assert "78,336 architectures" in run("check", "study.toml", cwd=tmp_path).stdout
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_status_trials_and_show_agree_in_text_and_json(searched: Path) -> None:
+    status = json.loads(run("status", "--json", cwd=searched).stdout)
+    assert status["trials_by_state"]["done"] == 3
+    assert "3 of 3 done" in run("status", "digits", cwd=searched).stdout
+    assert "digits" in run("status", "study.toml", cwd=searched).stdout
+    trials = json.loads(run("trials", "--json", cwd=searched).stdout)["trials"]
+    done = [trial for trial in trials if trial["state"] == "done"]
+    assert len(done) == 3
+    assert all(trial["latency"]["kind"] == "measured" and trial["latency"]["policy"] == "quick" for trial in done)
+    number = str(done[0]["number"])
+    shown = json.loads(run("show", number, "--json", cwd=searched).stdout)
+    assert [row["epoch"] for row in shown["curve"]] == [1, 2, 3, 4, 5, 6]
+    assert shown["curve"][-1]["form"] == "deployed"
+    assert shown["curve"][-1]["val_top1"] == shown["top1"]
+    assert f"{done[0]['config_text']}" in run("show", number, cwd=searched).stdout
+    assert "epoch 6" in run("logs", number, cwd=searched).stdout
+
+
+def test_the_front_is_made_of_trained_networks(searched: Path) -> None:
+    front = json.loads(run("pareto", "--json", cwd=searched).stdout)["front"]
+    assert front
+    assert {trial["state"] for trial in front} == {"done"}
+    assert "latency" in run("pareto", cwd=searched).stdout
+
+
+def test_pick_writes_a_bundle_that_runs_and_keeps_its_one_test_figure(study: Path) -> None:
+    done = run("pick", "--max-latency-ms", "1000", "--out", "bundle", "--json", cwd=study)
+    assert done.returncode == 0, done.stderr
+    picked = json.loads(done.stdout)
+    best = max(json.loads(run("trials", "--json", cwd=study).stdout)["trials"], key=lambda t: t["top1"] or 0)
+    assert picked["trial"]["top1"] == best["top1"]
+    assert picked["test_evaluations_of_study"] == 1
+    deploy = tomllib.loads((study / "bundle" / "deploy.toml").read_text())
+    assert deploy["accuracy"]["test_top1"] == picked["test_top1"]
+    assert f"{picked['test_top1']:.2%}" in (study / "bundle" / "MODEL_CARD.md").read_text()
+    session = onnxruntime.InferenceSession(study / "bundle" / deploy["model"]["file"])
+    images = np.zeros((5, *deploy["input"]["shape"][1:]), dtype=np.float32)
+    (logits,) = session.run([deploy["model"]["output"]], {deploy["model"]["input"]: images})
+    assert logits.shape == (5, len(deploy["classes"]["names"]))
+    again = run("pick", "--max-latency-ms", "1000", "--out", "bundle", cwd=study)
+    assert again.returncode == 0, again.stderr
+    assert f"{picked['test_top1']:.2%}" in again.stdout
+    with sqlite3.connect(study / "condensery.db") as connection:
+        assert connection.execute("select count(*) from condensery_trial where test_top1 is not null").fetchone() == (
+            1,
+        )
+    connection.close()
+
+
+def test_pick_previews_without_touching_the_database(study: Path) -> None:
+    before = json.loads(run("trials", "--json", cwd=study).stdout)
+    done = run("pick", "--preview", "--max-latency-ms", "1000", cwd=study)
+    assert done.returncode == 0
+    assert json.loads(run("trials", "--json", cwd=study).stdout) == before
+
+
+def test_pick_refuses_what_no_network_can_do_and_a_folder_that_is_no_bundle(study: Path) -> None:
+    line = error_line(run("pick", "--max-latency-ms", "0.000001", cwd=study), errors.NothingFeasible.exit_code)
+    assert "smallest feasible latency" in line
+    (study / "mine").mkdir()
+    (study / "mine" / "letter.txt").write_text("keep me")
+    error_line(run("pick", "--max-latency-ms", "1000", "--out", "mine", cwd=study), errors.ReadOnlyFolder.exit_code)
+    assert (study / "mine" / "letter.txt").read_text() == "keep me"
+
+
+def test_export_and_report_write_their_files(study: Path) -> None:
+    number = json.loads(run("pareto", "--json", cwd=study).stdout)["front"][0]["number"]
+    assert run("export", str(number), "--out", "out/net.onnx", cwd=study).returncode == 0
+    onnxruntime.InferenceSession(study / "out" / "net.onnx")
+    assert run("report", "--out", "page.html", cwd=study).returncode == 0
+    assert "<html" in (study / "page.html").read_text(encoding="utf-8")[:200]
+
+
+def test_a_damaged_network_is_never_handed_out(study: Path) -> None:
+    number = json.loads(run("pareto", "--json", cwd=study).stdout)["front"][0]["number"]
+    forged = "0" * 64
+    with sqlite3.connect(study / "condensery.db") as connection:
+        connection.execute("update condensery_artifact set sha256 = ?", (forged,))
+    connection.close()
+    line = error_line(run("export", str(number), "--out", "x.onnx", cwd=study), errors.CheckpointCorrupt.exit_code)
+    assert "SHA-256" in line
+    assert not (study / "x.onnx").exists()
+
+
+def test_an_enqueued_config_is_trained_next_and_the_study_goes_on_by_resume(study: Path) -> None:
+    wanted = {"stages": [1, 1], "growth": [4, 4], "groups": 1, "condense_factor": 2, "bottleneck": 1}
+    assert run("enqueue", json.dumps(wanted), cwd=study).returncode == 0
+    launch = ("launch", "study.toml", "--set", "training.epochs=6", "--set", "budget.max_macs=300_000")
+    files = ("--set", f"study.files={study / 'files'}")
+    error_line(run(*launch, cwd=study), errors.StudyExists.exit_code)
+    done = run(*launch, *files, "--set", "study.trainings=4", "--resume", cwd=study, timeout_s=300)
+    assert done.returncode == 0, done.stderr
+    trials = json.loads(run("trials", "--json", cwd=study).stdout)["trials"]
+    (enqueued,) = [trial for trial in trials if trial["origin"] == "enqueued"]
+    assert enqueued["state"] == "done"
+    assert enqueued["config"]["stages"] == [1, 1]
+    assert json.loads(run("status", "--json", cwd=study).stdout)["trials_by_state"]["done"] == 4
+
+
+def test_delete_removes_rows_and_asks_first(study: Path) -> None:
+    assert run("delete", "digits", cwd=study).returncode != 0  # no answer is no
+    assert run("delete", "digits", "--yes", "--keep-files", cwd=study).returncode == 0
+    error_line(run("trials", "digits", cwd=study), errors.StudyNotFound.exit_code)
+    with sqlite3.connect(study / "condensery.db") as connection:
+        for table in ("condensery_trial", "condensery_curve", "condensery_latency", "trials", "studies"):
+            assert connection.execute(f"select count(*) from {table}").fetchone() == (0,)
+    connection.close()
+
+
+def test_the_database_reports_its_version(study: Path) -> None:
+    done = run("db", "upgrade", cwd=study)
+    assert done.returncode == 0
+    assert "nothing to do" in done.stderr
+
+
+def test_wrong_names_and_numbers_are_one_line_each(searched: Path, tmp_path: Path) -> None:
+    assert "Did you mean 'digits'" in error_line(run("trials", "digitz", cwd=searched), errors.StudyNotFound.exit_code)
+    assert "trials 0 to" in error_line(run("show", "999", cwd=searched), errors.TrialNotFound.exit_code)
+    error_line(run("cancel", "0", cwd=searched), errors.TrialNotReady.exit_code)
+    error_line(run("enqueue", '{"stages": [1]}', cwd=searched), errors.InvalidConfig.exit_code)
+    error_line(run("enqueue", "no-such-file", cwd=searched), errors.InvalidSettings.exit_code)
+    error_line(run("status", cwd=tmp_path), errors.DatabaseUnavailable.exit_code)
+    assert "is not running" in run("stop", cwd=searched).stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "says"),
+    [
+        ("training.epoch=3", 10, "Did you mean `epochs`?"),
+        ("studdy.seed=3", 10, "Did you mean `study`?"),
+        ("study.trainings=0", 10, "greater than or equal to 1"),
+        ("format=9", 11, "format = 1"),
+        ("space.growth=[3, 5]", 12, "lcm"),
+        ("data.dataset=digitz", 20, "digits"),
+        ("data.dataset=imagefolder:/no/such/folder", 21, "/no/such/folder"),
+        ("budget.max_macs=10", 51, "smallest found has"),
+    ],
+)
+def test_a_mistake_in_the_study_file_is_one_line_with_its_own_code_and_records_nothing(
+    tmp_path: Path, override: str, code: int, says: str
+) -> None:
+    assert run("init", "study.toml", cwd=tmp_path).returncode == 0
+    assert says in error_line(run("launch", "study.toml", "--set", override, cwd=tmp_path), code)
+    assert not (tmp_path / "condensery.db").exists()
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    assert run("init", "study.toml", cwd=tmp_path).returncode == 0
+    (tmp_path / "notes.db").write_text("not a database")
+    launch = ("launch", "study.toml", "--storage")
+    error_line(run(*launch, "sqlite:///notes.db", cwd=tmp_path), errors.NotOurDatabase.exit_code)
+    assert (tmp_path / "notes.db").read_text() == "not a database"
+    with sqlite3.connect(tmp_path / "other.db") as connection:
+        connection.execute("create table cats (name text)")
+    connection.close()
+    error_line(run(*launch, "sqlite:///other.db", cwd=tmp_path), errors.NotOurDatabase.exit_code)
+    line = error_line(run(*launch, "nonsense://", cwd=tmp_path), errors.DatabaseUnavailable.exit_code)
+    assert "sqlite:///condensery.db" in line
