@@ -16,7 +16,7 @@ import numpy as np
 from dashboards.formats import count, digits_ms, milliseconds, percent
 
 if TYPE_CHECKING:
-    from dashboards.panels import FrontInfo, MacsLatencyInfo, PointInfo
+    from dashboards.infos import FrontInfo, MacsLatencyInfo, PointInfo
 
 PLOT_CONFIG = {
     "showSendToCloud": False,

@@ -29,7 +29,7 @@ from dashboards.drawing import (
 from dashboards.formats import milliseconds, percent
 
 if TYPE_CHECKING:
-    from dashboards.panels import CurveInfo, CurvesInfo, FrontInfo, MacsLatencyInfo
+    from dashboards.infos import CurveInfo, CurvesInfo, FrontInfo, MacsLatencyInfo
 
 CURVE_COLOURS = ("#2F7FD1", "#D9660A", "#1E9E77", "#D6498F", "#9467BD", "#A87B00", "#4C8F9E", "#C0504D")
 STAGE_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "cross")
