@@ -37,7 +37,7 @@ class FakeEngine:
         self.submitted: list[TrialJob] = []
         self._running: deque[TrialJob] = deque()
         self._cancelled: set[int] = set()
-        self._stopping = False
+        self._stopped: set[int] = set()
 
     def free_slots(self) -> int:
         """Slots not taken."""
@@ -57,9 +57,11 @@ class FakeEngine:
         return events
 
     def _events(self, job: TrialJob) -> list[EngineEvent]:
-        if self._stopping:
+        if job.number in self._stopped:
+            self._stopped.remove(job.number)
             return [EngineEvent("stopped", job.number, job.attempt, None)]
         if job.number in self._cancelled:
+            self._cancelled.remove(job.number)
             return [EngineEvent("failed", job.number, job.attempt, ("cancelled by the user", 75))]
         try:
             result = self.outcome(job)
@@ -73,11 +75,11 @@ class FakeEngine:
 
     def cancel(self, number: int) -> None:
         """End this trial as failed at the next poll."""
-        self._cancelled.add(number)
+        self._cancelled |= {job.number for job in self._running if job.number == number}
 
     def stop(self) -> None:
-        """End everything as stopped at the next poll."""
-        self._stopping = True
+        """End what runs as stopped at the next poll."""
+        self._stopped = {job.number for job in self._running}
 
     def quiet(self, core: int) -> AbstractContextManager[None]:
         """Do nothing: there are no processes."""

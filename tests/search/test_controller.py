@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,14 @@ from optuna.trial import TrialState
 from search.engines.base import EngineEvent
 from search.engines.fake import FakeEngine, instant_result
 from search.store import reader
+from search.store.database import open_for_writing
 from search.store.store import StudyStore
 from search.store.tables import FINAL_STATES
+from search.study import optuna_storage
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import BudgetUnreachable, DiskFull, MeasurementFailed, SearchFailed, TrainingFailed
-from tests.search.tiny_studies import SPACE, Bench, CountingProbe, by_macs, config_of
+from tests.search.tiny_studies import SPACE, Bench, CountingProbe, by_macs, config_of, sqlite_url
 from workers.trial import TrialJob
 
 INSIDE = CondenseNetConfig(stages=(1,), growth=(4,), groups=2, condense_factor=2, bottleneck=1, input_shape=(1, 8, 8))
@@ -29,13 +32,23 @@ SMALLEST = CondenseNetConfig(**{**INSIDE.to_dict(), "groups": 4})  # of its spac
 CONSTRAINTS = {"latency_ms", "macs", "params"}
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with all tables and no study: making the tables takes longer than a whole search."""
+    folder = tmp_path_factory.mktemp("database")
+    open_for_writing(sqlite_url(folder)).dispose()
+    optuna_storage(sqlite_url(folder)).engine.dispose()
+    return folder / "study.db"
+
+
 @pytest.fixture
-def make_bench(tmp_path: Path):
+def make_bench(tmp_path: Path, empty_database: Path):
     benches = []
 
     def make(**changes: Any) -> Bench:
         folder = tmp_path / str(len(benches))
         folder.mkdir()
+        shutil.copy(empty_database, folder)
         benches.append(Bench(folder, **changes))
         return benches[-1]
 
@@ -325,11 +338,14 @@ def test_a_failed_training_is_recorded_with_its_reason_and_the_search_goes_on(ma
 def test_failures_in_a_row_end_the_search_with_the_last_reason(make_bench):
     bench = make_bench(limits__failures_in_a_row=3, study__trainings=9)
     bench.engine = FakeEngine(outcome=failing(*range(2, 99)))
-    with pytest.raises(SearchFailed, match="[34] trials in a row failed, the last because: the loss became nan"):
+    with pytest.raises(SearchFailed, match=r"[34] trials in a row failed, the last because: the loss became nan"):
         bench.run()
     assert bench.states()[:2] == ["done", "done"]
     assert Counter(bench.states())["failed"] in (3, 4)  # the other slot's trial fails meanwhile
-    assert all(trial.state.is_finished() for trial in optuna_trials(bench))
+    assert not {"asked", "running"} & set(bench.states())
+    bench.engine = FakeEngine()
+    assert bench.run(resume=True) == "finished"  # once whatever was wrong is mended
+    assert_consistent(bench)
 
 
 def test_failures_between_successes_never_end_a_search(make_bench):
@@ -380,7 +396,7 @@ class PatientEngine(FakeEngine):
     def poll(self, timeout_s: float) -> list[EngineEvent]:
         self.polls += 1
         self.at_poll(self)
-        if self.finish_all or self._stopping:
+        if self.finish_all or self._stopped:
             return super().poll(timeout_s)
         gone = [job for job in self._running if job.number in self._cancelled]
         for job in gone:
@@ -529,7 +545,7 @@ def survives(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("call", [0, 1, 3])
+@pytest.mark.parametrize("call", [0, 3])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_at_any_step_of_the_store_loses_nothing(make_bench, monkeypatch, step: str, call: int, before: bool):
     """The budget refuses some, so that `finish` and `mark_told` meet every kind of ending."""
@@ -573,14 +589,11 @@ def test_a_crash_while_reconciling_is_survived_as_well(make_bench, monkeypatch, 
     assert_consistent(bench)
 
 
-@pytest.mark.parametrize("name", ["enqueue_trial", "ask"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("config", [INSIDE, OUTSIDE], ids=["inside", "outside"])
+@pytest.mark.parametrize(("name", "config"), [("enqueue_trial", INSIDE), ("ask", INSIDE), ("ask", OUTSIDE)])
 def test_a_wish_is_fulfilled_once_whenever_the_controller_dies(
     make_bench, monkeypatch, name: str, before: bool, config: CondenseNetConfig
 ):
-    if config is OUTSIDE and name == "enqueue_trial":
-        pytest.skip("what lies outside the space is not enqueued in Optuna")
     bench = make_bench()
     bench.open()
     bench.study.store.enqueue(config, bench.settings.training)

@@ -1,0 +1,387 @@
+"""From a study file to its end, with real processes, real trainings and real latencies."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from search import launch as launching
+from search.launch import Launched, cheapest, check_reachable, interruptible, launch, study_exists
+from search.pricing import ANCHOR, price
+from search.settings import StudySettings, load_settings
+from search.store import reader
+from search.store.database import open_for_reading
+from search.view import SilentView
+from space.config import CondenseNetConfig
+from space.cost import cost_of
+from space.errors import BudgetUnreachable, FrozenSettings, InvalidSettings, MeasurementFailed, StudyExists
+from tests.search.tiny_studies import CountingProbe, sqlite_url, tiny_settings
+from workers.files import file_hash
+from workers.latency import FailedMeasurement, Measurement
+from workers.trial import load_network
+
+ROOT = Path(__file__).parents[2]
+STUDY = """
+format = 1
+[study]
+name = "digits"
+trainings = 3
+files = "{files}"
+[data]
+dataset = "digits"
+[space]
+groups = [1, 2]
+condense_factor = [1, 2]
+bottleneck = [1, 2]
+num_stages = [1, 2]
+layers = [1, 2]
+growth = [4]
+[training]
+epochs = 2
+batch_size = 128
+[latency]
+policy = "quick"
+[engine]
+workers = 2
+device = "cpu"
+[search]
+startup = 2
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a study file, and the database beside it."""
+
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "study.toml"
+
+    @property
+    def url(self) -> str:
+        return sqlite_url(self.folder)
+
+    def settings(self, *overrides: str) -> StudySettings:
+        return load_settings(self.file, overrides)
+
+    def launch(self, *overrides: str, resume: bool = False) -> Launched:
+        return launch(self.settings(*overrides), self.url, resume, SilentView())
+
+    def read(self, study: str = "digits") -> list[reader.TrialRow]:
+        engine = open_for_reading(self.url)
+        try:
+            return reader.read_trials(engine, reader.find_study(engine, study).id)
+        finally:
+            engine.dispose()
+
+    def curve(self, row: reader.TrialRow) -> list[dict[str, Any]]:
+        engine = open_for_reading(self.url)
+        try:
+            return reader.read_curve(engine, row.id)
+        finally:
+            engine.dispose()
+
+    def states(self) -> Counter[str]:
+        return Counter(row.state for row in self.read())
+
+
+def new_place(folder: Path) -> Place:
+    (folder / "study.toml").write_text(STUDY.format(files=folder / "files"))
+    return Place(folder)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return new_place(tmp_path)
+
+
+def optuna_trials(place: Place) -> list[optuna.trial.FrozenTrial]:
+    storage = optuna.storages.RDBStorage(place.url)
+    try:
+        return optuna.load_study(study_name="digits", storage=storage).get_trials()
+    finally:
+        storage.engine.dispose()
+
+
+# -- a whole study --
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = new_place(tmp_path_factory.mktemp("finished"))
+    assert place.launch() == Launched("finished", "digits", done=3, wanted=3)
+    return place
+
+
+@pytest.mark.slow
+def test_every_training_has_its_files_curve_and_measured_latency(finished: Place):
+    done = [row for row in finished.read() if row.state == "done"]
+    assert len(done) >= 3
+    for row in done:
+        folder = finished.folder / "files" / "digits" / f"trial-{row.number:05d}"
+        engine = open_for_reading(finished.url)
+        files = reader.read_artifacts(engine, row.id)
+        (measured,) = reader.read_latencies(engine, row.id)
+        engine.dispose()
+        assert {name: entry["path"] for name, entry in files.items()} == {
+            name: str(folder / name) for name in ("model.onnx", "network.safetensors")
+        }
+        assert all(file_hash(Path(entry["path"])) == entry["sha256"] for entry in files.values())
+        load_network(folder, row.config, files["network.safetensors"]["sha256"])
+        curve = finished.curve(row)
+        assert [point["epoch"] for point in curve] == [1, 2]
+        assert curve[-1]["form"] == "deployed"
+        assert curve[-1]["val_top1"] == row.top1
+        assert (measured["kind"], measured["purpose"], measured["policy"]) == ("measured", "price", "quick")
+        assert 0 < row.latency.interval_low_ms <= row.latency.median_ms <= row.latency.interval_high_ms
+        assert row.macs == cost_of(row.config).macs
+
+
+@pytest.mark.slow
+def test_optuna_reads_the_study_with_three_values_a_training(finished: Place):
+    done = {row.number: row for row in finished.read() if row.state == "done"}
+    complete = [trial for trial in optuna_trials(finished) if trial.state == TrialState.COMPLETE]
+    assert {trial.number for trial in complete} == done.keys()
+    for trial in complete:
+        row = done[trial.number]
+        assert trial.values == [row.top1, row.latency.median_ms, float(row.macs)]
+
+
+@pytest.mark.slow
+def test_nothing_is_left_open_or_held(finished: Place):
+    engine = open_for_reading(finished.url)
+    found = reader.find_study(engine, "digits")
+    engine.dispose()
+    assert (found.controller, found.stop_requested) == (None, False)
+    assert sum(found.data_info[f"{split}_images"] for split in ("train", "validation", "test")) == 1797
+    assert not list((finished.folder / "files" / "digits").glob("pricing-*"))
+    with sqlite3.connect(finished.folder / "study.db") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+@pytest.mark.slow
+def test_the_same_name_without_resume_is_refused_before_anything_happens(finished: Place, monkeypatch):
+    before = finished.read()
+    monkeypatch.setattr(launching, "prepare", lambda *_: pytest.fail("images were prepared"))
+    monkeypatch.setattr(launching, "host_probe", lambda *_: pytest.fail("a latency was measured"))
+    with pytest.raises(StudyExists, match=r"'digits' exists in this database; go on with it by --resume"):
+        finished.launch("study.trainings=9")
+    assert finished.read() == before
+
+
+@pytest.mark.slow
+def test_resuming_with_another_space_is_refused_and_names_the_keys(finished: Place):
+    before = finished.read()
+    with pytest.raises(FrozenSettings, match=r"space\.bottleneck \(\[1, 2\] -> \[1\]\); training\.epochs \(2 -> 3\)"):
+        finished.launch("space.bottleneck=[1]", "training.epochs=3", resume=True)
+    assert finished.read() == before
+
+
+@pytest.mark.slow
+def test_resuming_trains_what_is_missing_and_stores_the_new_number(finished: Place):
+    before = {row.number: row for row in finished.read()}
+    wanted = sum(row.state == "done" for row in before.values()) + 1
+    overrides = (f"study.trainings={wanted}", "engine.workers=1")
+    assert finished.launch(*overrides, resume=True) == Launched("finished", "digits", wanted, wanted)
+    after = {row.number: row for row in finished.read()}
+    assert {number: after[number] for number in before} == before
+    engine = open_for_reading(finished.url)
+    assert reader.find_study(engine, "digits").settings["study"]["trainings"] == wanted
+    engine.dispose()
+
+
+# -- interrupted and killed --
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from tests.search.test_launch import Place
+
+if __name__ == "__main__":
+    launched = Place(Path(sys.argv[1])).launch(*sys.argv[2:], resume=False)
+    print(launched.ending)
+"""
+LONG = ("study.trainings=2", "training.epochs=60")
+
+
+@pytest.fixture
+def running(place: Place):
+    """A launch in a process of its own (and its own group, as a terminal starts it), after its first epochs."""
+    command = [sys.executable, "-c", LAUNCH, str(place.folder), *LONG]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (study_exists(place.url, "digits") and any(place.curve(row) for row in place.read())):
+        assert process.poll() is None, "the launch ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def resumes_to_the_end(place: Place) -> None:
+    rows = {row.number for row in place.read() if row.state in ("queued", "running")}
+    assert rows
+    assert place.launch(*LONG, resume=True) == Launched("finished", "digits", 2, 2)
+    done = [row for row in place.read() if row.state == "done"]
+    assert rows <= {row.number for row in done}
+    for row in done:
+        assert [point["epoch"] for point in place.curve(row)] == list(range(1, 61))
+    assert all(trial.state.is_finished() for trial in optuna_trials(place))
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_cleanly_and_resuming_completes_the_study(place: Place, running: subprocess.Popen):
+    os.killpg(running.pid, signal.SIGINT)
+    output, _ = running.communicate(timeout=60)
+    assert (running.returncode, output) == (0, "stopped\n")
+    states = place.states()
+    assert states["queued"] >= 1
+    assert states["running"] == 0
+    stopped = [row for row in place.read() if row.state == "queued" and row.attempt == 1]
+    folders = [place.folder / "files" / "digits" / f"trial-{row.number:05d}" for row in stopped]
+    assert all(list((folder / "checkpoints").glob("*.safetensors")) for folder in folders)
+    resumes_to_the_end(place)
+
+
+@pytest.mark.slow
+def test_a_killed_launch_is_taken_over_by_the_next(place: Place, running: subprocess.Popen):
+    running.kill()
+    running.communicate()
+    assert place.states()["running"] >= 1
+    resumes_to_the_end(place)
+
+
+def test_the_first_interrupt_asks_and_the_second_insists():
+    before = signal.getsignal(signal.SIGINT)
+    with interruptible() as stop:
+        assert not stop.is_set()
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_polite_request_to_terminate_asks_too():
+    with interruptible() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    handlers = []
+
+    def run() -> None:
+        with interruptible():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGINT)]
+
+
+# -- what can be reached --
+
+
+@pytest.mark.parametrize("override", ["budget.max_macs=10", "budget.max_params=10"])
+def test_a_budget_below_the_space_is_refused_before_a_study_exists(place: Place, override: str):
+    with pytest.raises(BudgetUnreachable, match=r"= 10 is below anything in this space: the smallest found has [\d,]+"):
+        place.launch(override)
+    assert not (place.folder / "study.db").exists()
+
+
+@pytest.mark.slow
+def test_a_latency_below_the_space_is_refused_before_a_study_exists(place: Place):
+    with pytest.raises(BudgetUnreachable, match=r"the smallest networks take [\d.e-]+ ms on host:"):
+        place.launch("budget.max_latency_ms=0.000001")
+    assert not (place.folder / "study.db").exists()
+
+
+def every_config(settings: StudySettings) -> list[CondenseNetConfig]:
+    space = settings.search_space()
+    values = itertools.product(*(domain.enumerate() for domain in space.domains.values()))
+    return [space.from_params(dict(zip(space.domains, choice, strict=True))) for choice in values]
+
+
+@pytest.mark.parametrize("what", ["macs", "params"])
+def test_the_cheapest_config_is_found(what: str):
+    settings = tiny_settings()
+    least = min(getattr(cost_of(config), what) for config in every_config(settings))
+    found = cheapest(settings.search_space(), lambda config: getattr(cost_of(config), what))
+    assert getattr(cost_of(found), what) == least
+
+
+def test_a_budget_of_exactly_the_smallest_cost_is_reachable(tmp_path: Path):
+    least = min(cost_of(config).macs for config in every_config(tiny_settings()))
+    probe = CountingProbe()
+    check_reachable(tiny_settings(budget__max_macs=least), probe, tmp_path)
+    with pytest.raises(BudgetUnreachable, match=f"the smallest found has {least:,} macs"):
+        check_reachable(tiny_settings(budget__max_macs=least - 1), probe, tmp_path)
+    assert probe.measured == []  # nothing is measured where no latency is asked for
+
+
+def test_a_latency_budget_is_checked_against_the_smallest_networks(tmp_path: Path):
+    probe = CountingProbe()
+    check_reachable(tiny_settings(budget__max_latency_ms=1.0), probe, tmp_path)
+    assert 1 <= len(probe.measured) <= 2
+    with pytest.raises(BudgetUnreachable, match=r"take 0\.[78]\d* ms on fake"):
+        check_reachable(tiny_settings(budget__max_latency_ms=0.5), probe, tmp_path)
+
+
+def test_an_absent_database_holds_no_study_and_is_not_created(place: Place):
+    assert not study_exists(place.url, "digits")
+    assert not (place.folder / "study.db").exists()
+
+
+def test_a_core_this_machine_does_not_have_is_refused(place: Place):
+    with pytest.raises(InvalidSettings, match="the core must be one of"):
+        place.launch("latency.core=9999")
+    assert not (place.folder / "study.db").exists()
+
+
+# -- pricing --
+
+
+def test_equal_configs_are_priced_once_and_all_in_the_order_given(tmp_path: Path):
+    one, *_, other = every_config(tiny_settings())
+    probe = CountingProbe()
+    first, second, third = price([one, other, one], probe, tmp_path)
+    assert probe.measured == [one, other]
+    assert first == third != second
+    assert isinstance(first, Measurement)
+    assert list(tmp_path.iterdir()) == []  # the exported networks are gone again
+
+
+def test_a_config_that_cannot_be_measured_does_not_spoil_the_others(tmp_path: Path):
+    def refuse(path: Path) -> float:
+        raise MeasurementFailed("no")
+
+    config = every_config(tiny_settings())[0]
+    assert isinstance(price([config], CountingProbe(refuse), tmp_path)[0], FailedMeasurement)
+
+
+def test_the_anchor_never_changes():
+    """Its latencies are compared over years."""
+    expected = CondenseNetConfig((2, 2, 2), (8, 16, 32), 4, 4, 4, None, 0.0, 10, (3, 32, 32), 1.0)
+    assert expected == ANCHOR
+    assert cost_of(ANCHOR).macs == 4_965_632
