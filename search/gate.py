@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from search.store.reader import LatencyRow
-from space.cost import Cost
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,12 @@ def excess(budget: Budget, macs: int, params: int, latency_high_ms: float | None
     }
 
 
-def refusal(budget: Budget, cost: Cost, latency: LatencyRow | None) -> str | None:
+def refusal(budget: Budget, macs: int, params: int, latency: LatencyRow | None) -> str | None:
     """Return why a candidate is over the budget, or None when it is inside (as far as is known yet)."""
-    if budget.max_macs is not None and cost.macs > budget.max_macs:
-        return f"{cost.macs:,} macs > {budget.max_macs:,g}"
-    if budget.max_params is not None and cost.params > budget.max_params:
-        return f"{cost.params:,} params > {budget.max_params:,g}"
+    if budget.max_macs is not None and macs > budget.max_macs:
+        return f"{macs:,} macs > {budget.max_macs:,g}"
+    if budget.max_params is not None and params > budget.max_params:
+        return f"{params:,} params > {budget.max_params:,g}"
     limit = budget.max_latency_ms
     if limit is not None and latency is not None and latency.interval_high_ms > limit:
         return (

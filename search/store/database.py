@@ -130,19 +130,26 @@ def open_for_writing(url: str) -> sa.Engine:
         _check_sqlite_header(file, url)
         if not os.access(file, os.W_OK):
             raise DatabaseUnavailable(f"{_shown(url)} can't be written; check its permissions.")
+        with database_errors(url):  # before our settings are made in it: it may be somebody else's
+            _refuse_foreign(_read_only_engine(file), url)
     with database_errors(url):
         engine = sa.create_engine(url)
+        if file is None:
+            _refuse_foreign(engine, url)
         tune_sqlite(engine)
-        tables = _table_names(engine)
-        if VERSION_TABLE in tables:
+        if VERSION_TABLE in _table_names(engine):
             _check_version(engine, url)
-        elif tables - _optuna_tables():
-            raise NotOurDatabase(
-                f"{_shown(url)} holds other tables ({', '.join(sorted(tables)[:3])}, …); choose another with --storage."
-            )
         else:
             _migrate(engine)
     return engine
+
+
+def _refuse_foreign(engine: sa.Engine, url: str) -> None:
+    tables = _table_names(engine)
+    if VERSION_TABLE not in tables and tables - _optuna_tables():
+        raise NotOurDatabase(
+            f"{_shown(url)} holds other tables ({', '.join(sorted(tables)[:3])}, …); choose another with --storage."
+        )
 
 
 def open_for_reading(url: str) -> sa.Engine:
@@ -159,11 +166,15 @@ def open_for_reading(url: str) -> sa.Engine:
             if not file.exists():
                 raise DatabaseUnavailable(f"no database at {file}; launch a study first, or name it with --storage.")
             _check_sqlite_header(file, url)
-            engine = sa.create_engine("sqlite://", creator=lambda: _connect_read_only(file), poolclass=sa.NullPool)
+            engine = _read_only_engine(file)
         if VERSION_TABLE not in _table_names(engine):
             raise NotOurDatabase(f"{_shown(url)} holds no study of Condensery's; choose another with --storage.")
         _check_version(engine, url)
     return engine
+
+
+def _read_only_engine(file: Path) -> sa.Engine:
+    return sa.create_engine("sqlite://", creator=lambda: _connect_read_only(file), poolclass=sa.NullPool)
 
 
 def _connect_read_only(file: Path) -> sqlite3.Connection:

@@ -1,83 +1,28 @@
-"""The controller on a real database, with trainings and latencies made up."""
+"""The controller on a real database, with trainings and latencies made up: from proposals to the last training."""
 
 from __future__ import annotations
 
-import itertools
-import shutil
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
 
-from search.engines.base import EngineEvent
-from search.engines.fake import FakeEngine, instant_result
+from search.engines.fake import instant_result
+from search.sampler import make_sampler
 from search.store import reader
-from search.store.database import open_for_writing
-from search.store.store import StudyStore
-from search.store.tables import FINAL_STATES
-from search.study import optuna_storage
-from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.errors import BudgetUnreachable, DiskFull, MeasurementFailed, SearchFailed, TrainingFailed
-from tests.search.tiny_studies import SPACE, Bench, CountingProbe, by_macs, config_of, sqlite_url
-from workers.trial import TrialJob
+from space.errors import BudgetUnreachable, SearchFailed
+from tests.search.tiny_studies import (
+    INSIDE,
+    OUTSIDE,
+    SMALLEST,
+    SPACE,
+    assert_consistent,
+    optuna_trials,
+)
 
-INSIDE = CondenseNetConfig(stages=(1,), growth=(4,), groups=2, condense_factor=2, bottleneck=1, input_shape=(1, 8, 8))
-OUTSIDE = CondenseNetConfig(stages=(1,), growth=(16,), groups=2, condense_factor=2, bottleneck=1, input_shape=(1, 8, 8))
-SMALLEST = CondenseNetConfig(**{**INSIDE.to_dict(), "groups": 4})  # of its space
 CONSTRAINTS = {"latency_ms", "macs", "params"}
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with all tables and no study: making the tables takes longer than a whole search."""
-    folder = tmp_path_factory.mktemp("database")
-    open_for_writing(sqlite_url(folder)).dispose()
-    optuna_storage(sqlite_url(folder)).engine.dispose()
-    return folder / "study.db"
-
-
-@pytest.fixture
-def make_bench(tmp_path: Path, empty_database: Path):
-    benches = []
-
-    def make(**changes: Any) -> Bench:
-        folder = tmp_path / str(len(benches))
-        folder.mkdir()
-        shutil.copy(empty_database, folder)
-        benches.append(Bench(folder, **changes))
-        return benches[-1]
-
-    yield make
-    for bench in benches:
-        bench.close()
-
-
-def optuna_trials(bench: Bench) -> list[optuna.trial.FrozenTrial]:
-    assert bench.study is not None
-    return bench.study.optuna_study.get_trials(deepcopy=False)
-
-
-def assert_consistent(bench: Bench) -> None:
-    """What must hold of every study whose controller has ended by itself."""
-    rows, trials = bench.rows, {trial.number: trial for trial in optuna_trials(bench)}
-    assert all(trial.state.is_finished() for trial in trials.values())
-    assert all(row.state in FINAL_STATES and row.told for row in rows)
-    results = Counter(row.identity for row in rows if row.state == "done")
-    assert all(count == 1 for count in results.values()), "an identity was trained twice"
-    for row in rows:
-        trial = trials[row.number]
-        assert trial._trial_id == row.optuna_trial_id
-        if row.state == "done":
-            assert trial.values == [row.top1, row.latency.median_ms, float(row.macs)]
-        expected = {"done": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}.get(row.state, TrialState.FAIL)
-        assert trial.state == expected
-    for number in trials.keys() - {row.number for row in rows}:
-        assert trials[number].state == TrialState.FAIL
 
 
 # -- reaching the end --
@@ -313,294 +258,19 @@ def test_enqueueing_the_same_config_again_gives_a_duplicate(make_bench):
     assert_consistent(bench)
 
 
-# -- failures --
+def test_the_proposal_after_a_repeat_is_drawn_at_random(make_bench, monkeypatch):
+    drawn_at_random = []
 
+    def watched(settings, study_seed: int, number: int, at_random: bool):
+        drawn_at_random.append(at_random)
+        return make_sampler(settings, study_seed, number, at_random)
 
-def failing(*numbers: int, error: Exception | None = None):
-    def outcome(job: TrialJob):
-        if job.number in numbers:
-            raise error or TrainingFailed("the loss became nan")
-        return instant_result(job)
-
-    return outcome
-
-
-def test_a_failed_training_is_recorded_with_its_reason_and_the_search_goes_on(make_bench):
+    monkeypatch.setattr(proposer, "make_sampler", watched)
     bench = make_bench()
-    bench.engine = FakeEngine(outcome=failing(0, 2))
-    assert bench.run() == "finished"
-    failed = [row for row in bench.rows if row.state == "failed"]
-    assert [(row.number, row.reason) for row in failed] == [(0, "the loss became nan"), (2, "the loss became nan")]
-    assert len(bench.done()) == 4
-    assert_consistent(bench)
-
-
-def test_failures_in_a_row_end_the_search_with_the_last_reason(make_bench):
-    bench = make_bench(limits__failures_in_a_row=3, study__trainings=9)
-    bench.engine = FakeEngine(outcome=failing(*range(2, 99)))
-    with pytest.raises(SearchFailed, match=r"[34] trials in a row failed, the last because: the loss became nan"):
-        bench.run()
-    assert bench.states()[:2] == ["done", "done"]
-    assert Counter(bench.states())["failed"] in (3, 4)  # the other slot's trial fails meanwhile
-    assert not {"asked", "running"} & set(bench.states())
-    bench.engine = FakeEngine()
-    assert bench.run(resume=True) == "finished"  # once whatever was wrong is mended
-    assert_consistent(bench)
-
-
-def test_failures_between_successes_never_end_a_search(make_bench):
-    bench = make_bench(limits__failures_in_a_row=2, study__trainings=6)
-    bench.engine = FakeEngine(slots=1, outcome=failing(1, 3, 5, 7))
-    assert bench.run() == "finished"
-
-
-def test_a_network_that_cannot_be_measured_is_recorded_and_the_search_goes_on(make_bench):
-    def refusing(path: Path) -> float:
-        if config_of(path).groups == 4:
-            raise MeasurementFailed("the runtime refused it")
-        return by_macs(path)
-
-    bench = make_bench(limits__failures_in_a_row=99)
-    bench.probe = CountingProbe(refusing)
     bench.open()
-    bench.study.store.enqueue(SMALLEST, bench.settings.training)
-    assert bench.run(resume=True) == "finished"
-    assert bench.rows[0].state == "failed"
-    assert bench.rows[0].reason == "latency could not be measured: the runtime refused it"
-    assert_consistent(bench)
-
-
-def test_what_every_trial_would_meet_stops_the_search_and_keeps_the_trial(make_bench):
-    bench = make_bench()
-    bench.engine = FakeEngine(slots=1, outcome=failing(1, error=DiskFull("no space is left")))
-    with pytest.raises(DiskFull, match="no space is left"):
-        bench.run()
-    assert bench.rows[1].state == "queued"
-    bench.engine = FakeEngine()
-    assert bench.run(resume=True) == "finished"
-    assert bench.rows[1].state == "done"
-    assert len(bench.done()) == 4
-    assert_consistent(bench)
-
-
-# -- stopping and cancelling --
-
-
-class PatientEngine(FakeEngine):
-    """A fake engine whose trainings last until `finish_all`; `at_poll` is called before each poll."""
-
-    def __init__(self, at_poll) -> None:
-        super().__init__()
-        self.at_poll, self.polls, self.finish_all = at_poll, 0, False
-
-    def poll(self, timeout_s: float) -> list[EngineEvent]:
-        self.polls += 1
-        self.at_poll(self)
-        if self.finish_all or self._stopped:
-            return super().poll(timeout_s)
-        gone = [job for job in self._running if job.number in self._cancelled]
-        for job in gone:
-            self._running.remove(job)
-        return [event for job in gone for event in self._events(job)]
-
-
-def test_a_wish_to_stop_leaves_running_trials_queued_and_resuming_finishes_them(make_bench):
-    bench = make_bench()
-
-    def ask_to_stop(engine: PatientEngine) -> None:
-        if engine.polls == 3:
-            StudyStore(bench.study.engine, bench.study.store.study_id).request_stop()
-
-    bench.engine = PatientEngine(ask_to_stop)
-    assert bench.run() == "stopped"
-    assert bench.states() == ["queued"] * 4  # two were running, two were priced in advance
-    assert [trial.state for trial in optuna_trials(bench)] == [TrialState.RUNNING] * 4
-    bench.engine = FakeEngine()
-    assert bench.run(resume=True) == "finished"
-    assert [job.attempt for job in bench.engine.submitted] == [2, 2, 1, 1]
-    assert sorted(row.number for row in bench.done()) == [0, 1, 2, 3]
-    assert_consistent(bench)
-
-
-def test_an_interrupt_before_anything_ran_stops_at_once(make_bench):
-    bench = make_bench()
-    bench.stop.set()
-    assert bench.run() == "stopped"
-    assert bench.rows == []
-
-
-def test_an_interrupt_while_training_stops_with_checkpoints(make_bench):
-    bench = make_bench()
-    bench.engine = PatientEngine(lambda engine: bench.stop.set() if engine.polls == 3 else None)
-    assert bench.run() == "stopped"
-    assert bench.states() == ["queued"] * 4
-    assert [row.attempt for row in bench.rows] == [1, 1, 0, 0]
-
-
-def test_a_running_trial_is_cancelled_on_request(make_bench):
-    bench = make_bench()
-
-    def cancel_the_first(engine: PatientEngine) -> None:
-        if engine.polls == 3:
-            bench.study.store.request_cancel(0)
-        engine.finish_all = engine.polls > 6
-
-    bench.engine = PatientEngine(cancel_the_first)
-    assert bench.run() == "finished"
-    assert (bench.rows[0].state, bench.rows[0].reason) == ("cancelled", "cancelled by the user")
-    assert len(bench.done()) == 4
-    assert_consistent(bench)
-
-
-def test_a_waiting_trial_is_cancelled_without_being_run(make_bench):
-    bench = make_bench()
-    bench.engine = PatientEngine(lambda engine: bench.stop.set() if engine.polls == 3 else None)
-    bench.run()
-    bench.stop.clear()
-    bench.study.store.request_cancel(1)
-    bench.engine = FakeEngine()
-    assert bench.run(resume=True) == "finished"
-    assert bench.rows[1].state == "cancelled"
-    assert 1 not in [job.number for job in bench.engine.submitted]
-    assert_consistent(bench)
-
-
-def test_cancelling_does_not_count_as_a_failure(make_bench):
-    bench = make_bench(limits__failures_in_a_row=1)
-
-    def cancel_all_of_the_first(engine: PatientEngine) -> None:
-        if engine.polls == 3:
-            for number in (0, 1):
-                bench.study.store.request_cancel(number)
-        engine.finish_all = engine.polls > 6
-
-    bench.engine = PatientEngine(cancel_all_of_the_first)
-    assert bench.run() == "finished"
-
-
-# -- retention --
-
-
-def test_retention_front_removes_the_files_of_dominated_trials_only(make_bench):
-    def write_files(job: TrialJob):
-        Path(job.folder).mkdir(parents=True, exist_ok=True)
-        (Path(job.folder) / "model.onnx").write_bytes(b"x")
-        return replace(instant_result(job), top1=0.9 if job.number == 0 else 0.1)
-
-    bench = make_bench(retention__networks="front", study__trainings=4)
-    bench.engine = FakeEngine(outcome=write_files)
-    bench.open()
-    bench.study.store.enqueue(SMALLEST, bench.settings.training)  # and most accurate: it beats every other
+    for _ in range(2):
+        bench.study.store.enqueue(INSIDE, bench.settings.training)
     bench.run(resume=True)
-    for row in bench.done():
-        removed = {entry["removed"] for entry in reader.read_artifacts(bench.study.engine, row.id).values()}
-        assert removed == {row.number != 0}
-        assert (bench.folder / "files" / f"trial-{row.number:05d}").exists() == (row.number == 0)
-    assert len(bench.done()) == 4  # their figures stay
-
-
-# -- crashes --
-
-
-class Crash(BaseException):
-    """The process dies here."""
-
-
-STEPS = ["add_trial", "add_latency", "set_queued", "set_running", "add_curve_row", "add_artifacts", "finish"]
-STEPS += ["mark_told", "heartbeat"]
-
-
-def crash_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, before: bool) -> None:
-    """Make the `call`-th call of a method die before or after its effect."""
-    original, calls = getattr(owner, name), itertools.count()
-
-    def dying(self, *args, **kwargs):
-        dies = next(calls) == call
-        if dies and before:
-            raise Crash
-        result = original(self, *args, **kwargs)
-        if dies:
-            raise Crash
-        return result
-
-    monkeypatch.setattr(owner, name, dying)
-
-
-def survives(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run into the crash that was set up, then launch again as a user would."""
-    with pytest.raises(Crash):
-        bench.run()
-    monkeypatch.undo()
-    submitted = list(bench.engine.submitted)
-    bench.engine = FakeEngine()
-    assert bench.run(resume=True) == "finished"
-    assert len(bench.done()) == bench.settings.study.trainings
-    assert_consistent(bench)
-    # What had a result before the crash is not trained again.
-    told_before = {job.identity for job in submitted} & {job.identity for job in bench.engine.submitted}
-    assert all(bench.study.store.trial(job.number).attempt >= 2 for job in submitted if job.identity in told_before)
-    assert bench.run(resume=True) == "finished"
-    assert len(bench.done()) == bench.settings.study.trainings
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("call", [0, 3])
-@pytest.mark.parametrize("step", STEPS)
-def test_a_crash_at_any_step_of_the_store_loses_nothing(make_bench, monkeypatch, step: str, call: int, before: bool):
-    """The budget refuses some, so that `finish` and `mark_told` meet every kind of ending."""
-    bench = make_bench(budget__max_macs=40_000)
-    crash_at(monkeypatch, StudyStore, step, call, before)
-    survives(bench, monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("call", [0, 2])
-@pytest.mark.parametrize("step", ["ask", "tell"])
-def test_a_crash_at_optunas_steps_loses_nothing(make_bench, monkeypatch, step: str, call: int, before: bool):
-    bench = make_bench(budget__max_macs=40_000)
-    crash_at(monkeypatch, optuna.Study, step, call, before)
-    survives(bench, monkeypatch)
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("name", ["quiet", "submit", "poll"])
-def test_a_crash_around_the_engine_loses_nothing(make_bench, monkeypatch, name: str, before: bool):
-    bench = make_bench()
-    crash_at(monkeypatch, FakeEngine, name, 1, before)
-    survives(bench, monkeypatch)
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_a_crash_while_reconciling_is_survived_as_well(make_bench, monkeypatch, before: bool):
-    bench = make_bench()
-    with monkeypatch.context() as first:
-        crash_at(first, StudyStore, "add_artifacts", 1, before)
-        with pytest.raises(Crash):
-            bench.run()
-    with monkeypatch.context() as second:
-        crash_at(second, StudyStore, "set_queued", 0, before)
-        with pytest.raises(Crash):
-            bench.run(resume=True)
-    bench.engine = FakeEngine()
-    assert bench.run(resume=True) == "finished"
-    assert len(bench.done()) == 4
-    assert_consistent(bench)
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize(("name", "config"), [("enqueue_trial", INSIDE), ("ask", INSIDE), ("ask", OUTSIDE)])
-def test_a_wish_is_fulfilled_once_whenever_the_controller_dies(
-    make_bench, monkeypatch, name: str, before: bool, config: CondenseNetConfig
-):
-    bench = make_bench()
-    bench.open()
-    bench.study.store.enqueue(config, bench.settings.training)
-    with monkeypatch.context() as patched:
-        crash_at(patched, optuna.Study, name, 0, before)
-        with pytest.raises(Crash):
-            bench.run(resume=True)
-    assert bench.run(resume=True) == "finished"
-    assert [row.state for row in bench.rows if row.config == config].count("done") == 1
-    assert bench.study.store.waiting_wishes() == []
+    assert bench.rows[1].state == "duplicate"
+    repeated = [row.state == "duplicate" for row in bench.rows]
+    assert drawn_at_random == [False, *repeated[:-1]]

@@ -206,11 +206,23 @@ def test_a_password_is_never_shown():
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everything")
-def test_a_file_that_may_not_be_written_is_named(url: str):
+def test_a_file_that_may_not_be_written_is_named(url: str, monkeypatch: pytest.MonkeyPatch):
     sqlite_file(url).chmod(0o400)
+    if os.getuid() == 0:  # root may write everything: ask the system as if for another user
+        monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     with pytest.raises(DatabaseUnavailable, match="can't be written; check its permissions"):
         open_for_writing(url)
+
+
+def test_a_foreign_database_keeps_its_journal_mode(tmp_path: Path):
+    holder = sqlite3.connect(tmp_path / "study.db")
+    holder.execute("create table cats (name text)")
+    holder.commit()
+    holder.close()
+    before = (tmp_path / "study.db").read_bytes()
+    with pytest.raises(NotOurDatabase, match="holds other tables"):
+        open_for_writing(sqlite_url(tmp_path))
+    assert (tmp_path / "study.db").read_bytes() == before
 
 
 def test_a_folder_is_refused(tmp_path: Path):

@@ -17,7 +17,7 @@ LATENCY = LatencyRow("measured", "standard", "host:x", "onnxruntime", "1", 1, 2.
 
 
 def test_without_a_limit_everything_passes():
-    assert refusal(Budget(), COST, LATENCY) is None
+    assert refusal(Budget(), COST.macs, COST.params, LATENCY) is None
     assert str(Budget()) == "no limit"
 
 
@@ -36,18 +36,21 @@ def test_without_a_limit_everything_passes():
     ],
 )
 def test_a_candidate_on_a_limit_passes_and_one_above_is_refused(budget: Budget, passes: bool):
-    assert (refusal(budget, COST, LATENCY) is None) == passes
+    assert (refusal(budget, COST.macs, COST.params, LATENCY) is None) == passes
 
 
 def test_the_reason_gives_the_value_the_limit_and_the_kind_of_latency():
-    assert refusal(Budget(max_macs=900), COST, None) == "1,000 macs > 900"
-    assert refusal(Budget(max_params=1), COST, None) == "200 params > 1"
+    assert refusal(Budget(max_macs=900), COST.macs, COST.params, None) == "1,000 macs > 900"
+    assert refusal(Budget(max_params=1), COST.macs, COST.params, None) == "200 params > 1"
     estimated = replace(LATENCY, kind="estimated")
-    assert refusal(Budget(max_latency_ms=2.1), COST, estimated) == "latency 2 ms (up to 2.5) > 2.1 ms, estimated"
+    assert (
+        refusal(Budget(max_latency_ms=2.1), COST.macs, COST.params, estimated)
+        == "latency 2 ms (up to 2.5) > 2.1 ms, estimated"
+    )
 
 
 def test_an_unmeasured_candidate_is_judged_by_what_is_known():
-    assert refusal(Budget(max_latency_ms=0.001), COST, None) is None
+    assert refusal(Budget(max_latency_ms=0.001), COST.macs, COST.params, None) is None
 
 
 limits = st.none() | st.floats(1e-3, 1e9)
@@ -59,7 +62,7 @@ def test_the_constraints_agree_with_the_gate(ms, macs, params, high):
     latency = None if high is None else replace(LATENCY, interval_high_ms=high)
     found = excess(budget, COST.macs, COST.params, high)
     assert found.keys() == {"latency_ms", "macs", "params"}  # the same set for every trial
-    refused = refusal(budget, COST, latency) is not None
+    refused = refusal(budget, COST.macs, COST.params, latency) is not None
     if refused:
         assert max(found.values()) >= 0.0
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -24,11 +25,12 @@ from search.launch import Launched, cheapest, check_reachable, interruptible, la
 from search.pricing import ANCHOR, price
 from search.settings import StudySettings, load_settings
 from search.store import reader
-from search.store.database import open_for_reading
+from search.store.database import open_for_reading, open_for_writing
+from search.store.store import StudyStore
 from search.view import SilentView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.errors import BudgetUnreachable, FrozenSettings, InvalidSettings, MeasurementFailed, StudyExists
+from space.errors import BudgetUnreachable, FrozenSettings, InvalidSettings, MeasurementFailed, StudyBusy, StudyExists
 from tests.search.tiny_studies import CountingProbe, sqlite_url, tiny_settings
 from workers.files import file_hash
 from workers.latency import FailedMeasurement, Measurement
@@ -94,6 +96,13 @@ class Place:
         engine = open_for_reading(self.url)
         try:
             return reader.read_curve(engine, row.id)
+        finally:
+            engine.dispose()
+
+    def stored(self) -> reader.StudyRow:
+        engine = open_for_reading(self.url)
+        try:
+            return reader.find_study(engine, "digits")
         finally:
             engine.dispose()
 
@@ -165,9 +174,7 @@ def test_optuna_reads_the_study_with_three_values_a_training(finished: Place):
 
 @pytest.mark.slow
 def test_nothing_is_left_open_or_held(finished: Place):
-    engine = open_for_reading(finished.url)
-    found = reader.find_study(engine, "digits")
-    engine.dispose()
+    found = finished.stored()
     assert (found.controller, found.stop_requested) == (None, False)
     assert sum(found.data_info[f"{split}_images"] for split in ("train", "validation", "test")) == 1797
     assert not list((finished.folder / "files" / "digits").glob("pricing-*"))
@@ -202,9 +209,23 @@ def test_resuming_trains_what_is_missing_and_stores_the_new_number(finished: Pla
     assert finished.launch(*overrides, resume=True) == Launched("finished", "digits", wanted, wanted)
     after = {row.number: row for row in finished.read()}
     assert {number: after[number] for number in before} == before
-    engine = open_for_reading(finished.url)
-    assert reader.find_study(engine, "digits").settings["study"]["trainings"] == wanted
-    engine.dispose()
+    assert finished.stored().settings["study"]["trainings"] == wanted
+
+
+@pytest.mark.slow
+def test_a_study_that_another_process_runs_is_busy_and_keeps_its_settings(finished: Place):
+    before = finished.stored()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        engine = open_for_writing(finished.url)
+        store = StudyStore(engine, before.id)
+        store.me = f"{socket.gethostname()}:{other.pid}"
+        store.claim()
+        with pytest.raises(StudyBusy, match=f":{other.pid} "):
+            finished.launch("study.trainings=99", resume=True)
+        assert finished.stored().settings == before.settings
+        store.release()
+        engine.dispose()
+        other.communicate()
 
 
 # -- interrupted and killed --

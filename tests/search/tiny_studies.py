@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx
+import optuna
+from optuna.trial import TrialState
 
 from search.controller import Controller, Surroundings
 from search.engines.fake import FakeEngine
 from search.settings import StudySettings, settings_from
 from search.store.reader import TrialRow
+from search.store.tables import FINAL_STATES
 from search.study import OpenStudy, open_study
 from search.view import SilentView
 from space.config import CondenseNetConfig
@@ -40,6 +44,10 @@ DOCUMENT: dict[str, Any] = {
     "search": {"startup": 3, "batch": 2, "give_up_after": 60},
     "engine": {"workers": 2, "device": "cpu"},
 }
+
+INSIDE = CondenseNetConfig(stages=(1,), growth=(4,), groups=2, condense_factor=2, bottleneck=1, input_shape=(1, 8, 8))
+OUTSIDE = CondenseNetConfig(stages=(1,), growth=(16,), groups=2, condense_factor=2, bottleneck=1, input_shape=(1, 8, 8))
+SMALLEST = CondenseNetConfig(**{**INSIDE.to_dict(), "groups": 4})  # of its space
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -137,3 +145,26 @@ class Bench:
     def close(self) -> None:
         if self.study is not None:
             close(self.study)
+
+
+def optuna_trials(bench: Bench) -> list[optuna.trial.FrozenTrial]:
+    assert bench.study is not None
+    return bench.study.optuna_study.get_trials(deepcopy=False)
+
+
+def assert_consistent(bench: Bench) -> None:
+    """What must hold of every study whose controller has ended by itself."""
+    rows, trials = bench.rows, {trial.number: trial for trial in optuna_trials(bench)}
+    assert all(trial.state.is_finished() for trial in trials.values())
+    assert all(row.state in FINAL_STATES and row.told for row in rows)
+    results = Counter(row.identity for row in rows if row.state == "done")
+    assert all(count == 1 for count in results.values()), "an identity was trained twice"
+    for row in rows:
+        trial = trials[row.number]
+        assert trial._trial_id == row.optuna_trial_id
+        if row.state == "done":
+            assert trial.values == [row.top1, row.latency.median_ms, float(row.macs)]
+        expected = {"done": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}.get(row.state, TrialState.FAIL)
+        assert trial.state == expected
+    for number in trials.keys() - {row.number for row in rows}:
+        assert trials[number].state == TrialState.FAIL

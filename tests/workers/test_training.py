@@ -156,6 +156,14 @@ def test_dropout_and_augmentation_resume_with_the_same_bits_too(
     assert equal_tensors(resumed, whole)
 
 
+def test_every_step_has_dropout_masks_of_its_own(images: ImageData, tmp_path: Path):
+    seeds = []
+    config = CondenseNetConfig(**{**NET.to_dict(), "dropout": 0.3})
+    watcher = Recorder(lambda step: seeds.append(torch.initial_seed()))
+    train(training_run(tmp_path, config=config), images, watcher)
+    assert len(set(seeds)) == STEPS
+
+
 def test_the_curve_goes_from_the_training_form_over_the_condensed_to_the_deployed_network(
     images: ImageData, tmp_path: Path
 ):
