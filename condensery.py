@@ -271,7 +271,8 @@ def enqueue(
         )
     store.enqueue(wanted, settings.training_space().from_params({}).model_dump(mode="json"))
     where = "" if space.contains(wanted) else " (outside the space: the sampler won't learn from it)"
-    _say(f"{wanted} is tried next{where}; a study that isn't running takes it when resumed")
+    when = "next" if store.is_run() else "when the study is launched again with --resume"
+    _say(f"{wanted} is tried {when}{where}, beside the trainings that the study wants")
 
 
 def _read_config(path: Path) -> str:
@@ -285,11 +286,12 @@ def _read_config(path: Path) -> str:
 def stop(study: StudyName = None, storage: Storage = None) -> None:
     """Ask a running study to stop cleanly, as Ctrl-C does."""
     store, found, _ = _store(study, storage)
-    if found.controller is None:
-        _say(f"study {found.name!r} is not running")
-        return
-    store.request_stop()
-    _say(f"asked {found.controller} to stop study {found.name!r}")
+    asked = store.request_stop()
+    _say(
+        f"study {found.name!r} is not running"
+        if asked is None
+        else f"asked {asked.partition('@')[0]} to stop study {found.name!r}"
+    )
 
 
 @app.command()
@@ -302,8 +304,12 @@ def cancel(trial: TrialNumber, study: StudyName = None, storage: Storage = None)
     row = find_trial(store.engine, found, trial)
     if row.state in FINAL_STATES:
         raise TrialNotReady(f"trial {trial} is {row.state} already; only an open trial can be cancelled.")
-    store.request_cancel(trial)
-    _say(f"trial {trial} is cancelled as soon as the running study sees it, or when it is resumed")
+    if store.is_run():
+        store.request_cancel(trial)
+        _say(f"asked the running study to cancel trial {trial}")
+    else:
+        store.finish(trial, "cancelled", reason="cancelled by the user")
+        _say(f"trial {trial} is cancelled")
 
 
 # -- reading --
@@ -421,8 +427,8 @@ def pick(
 
     given = {"max_latency_ms": max_latency_ms, "max_macs": max_macs, "max_params": max_params}
     engine, found, url = _open(study, storage)
-    own = {name: found.settings["budget"].get(name) for name in given}
-    budget = Budget(**(given if any(value is not None for value in given.values()) else own))
+    own = found.settings["budget"]
+    budget = Budget(**{name: own.get(name) if limit is None else limit for name, limit in given.items()})
     ranked = best(reader.read_trials(engine, found.id), budget)
     if preview:
         if as_json:

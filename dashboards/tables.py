@@ -128,7 +128,7 @@ def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
             str(part.get("trainings", NOTHING)),
             Text(_dataset(row)),
             budget_text(row.settings),
-            Text(one_line(row.controller or "nobody", 40)),
+            Text(one_line((row.controller or "nobody").partition("@")[0], 40)),
         )
     return table
 
@@ -149,7 +149,7 @@ def status_panel(study: StudyRow, counts: Mapping[str, int], waiting: int, now: 
     if study.controller:
         seen_s = None if study.controller_seen_at is None else (now or time.time()) - study.controller_seen_at
         ago = "" if seen_s is None else f", last seen {duration(max(0.0, seen_s))} ago"
-        facts.append(("run by", f"{study.controller}{ago}"))
+        facts.append(("run by", f"{study.controller.partition('@')[0]}{ago}"))
     else:
         facts.append(("run by", "nobody at the moment"))
     if study.stop_requested:

@@ -17,11 +17,18 @@ import numpy as np
 
 from search.gate import Budget
 from search.pick import best
-from search.settings import StudySettings, settings_from
+from search.settings import settings_from
 from search.store import reader
 from search.store.reader import StudyRow, TrialRow
 from search.store.store import StudyStore
-from space.errors import CheckpointCorrupt, MeasurementFailed, NothingFeasible, ReadOnlyFolder, TrialNotReady
+from space.errors import (
+    CheckpointCorrupt,
+    DataNotFound,
+    MeasurementFailed,
+    NothingFeasible,
+    ReadOnlyFolder,
+    TrialNotReady,
+)
 from workers import data
 from workers.export import INPUT, OUTPUT, check_onnx, save_onnx
 from workers.files import disk_errors, file_hash
@@ -29,6 +36,7 @@ from workers.latency.probes import FailedMeasurement, LatencyProbe, Measurement
 from workers.trial import NETWORK_FILE, ONNX_FILE, load_network
 
 DEPLOY_FILE, CARD_FILE = "deploy.toml", "MODEL_CARD.md"
+BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE}
 
 
 @dataclass(frozen=True)
@@ -66,37 +74,32 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, probe: LatencyProbe
         if budget.max_latency_ms is not None and high_ms > budget.max_latency_ms:
             passed_over.append(f"trial {row.number} took up to {high_ms:.4g} ms when measured again")
             continue
-        return _accept(store, study, row, (budget, verified, len(ranked), tuple(passed_over)), cache)
+        difference, test_top1 = _examine(store, study, row, cache)
+        return Picked(
+            trial=store.trial(row.number),
+            budget=budget,
+            verified=verified,
+            test_top1=test_top1,
+            test_evaluations=reader.count_test_evaluations(store.engine, store.study_id),
+            candidates=len(ranked),
+            passed_over=tuple(passed_over),
+            export_difference=difference,
+        )
     raise NothingFeasible(
         f"none of {len(ranked)} networks stayed inside {budget} when measured again ({'; '.join(passed_over[:3])}); "
         "raise the budget a little."
     )
 
 
-def _accept(
-    store: StudyStore,
-    study: StudyRow,
-    row: TrialRow,
-    seen: tuple[Budget, Measurement, int, tuple[str, ...]],
-    cache: Path,
-) -> Picked:
-    budget, verified, candidates, passed_over = seen
+def _examine(store: StudyStore, study: StudyRow, row: TrialRow, cache: Path) -> tuple[float, float]:
+    """Return (difference of the exported file from the network, top-1 on the test split, recorded on first sight)."""
     model, weights = trained_files(store, row)
     difference = check_onnx(model, load_network(weights.parent, row.config))
-    test_top1 = row.test_top1
-    if test_top1 is None:  # once in a trial's life: a second look would not be a test any more
-        test_top1 = _test_accuracy(settings_from(study.settings, "the stored settings"), model, cache)
-        store.set_test_top1(row.number, test_top1)
-    return Picked(
-        trial=store.trial(row.number),
-        budget=budget,
-        verified=verified,
-        test_top1=test_top1,
-        test_evaluations=reader.count_test_evaluations(store.engine, store.study_id),
-        candidates=candidates,
-        passed_over=passed_over,
-        export_difference=difference,
-    )
+    if row.test_top1 is not None:  # a second look would not be a test any more
+        return difference, row.test_top1
+    test_top1 = _test_accuracy(study, model, cache)
+    store.set_test_top1(row.number, test_top1)
+    return difference, test_top1
 
 
 def trained_files(store: StudyStore, row: TrialRow) -> tuple[Path, Path]:
@@ -121,11 +124,17 @@ def trained_files(store: StudyStore, row: TrialRow) -> tuple[Path, Path]:
     return paths[0], paths[1]
 
 
-def _test_accuracy(settings: StudySettings, model: Path, cache: Path) -> float:
+def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
     """Run the exported file over the test split in onnxruntime; return its top-1."""
     import onnxruntime
 
+    settings = settings_from(study.settings, "the stored settings")
     info = data.prepare(settings.data, cache)
+    if info.fingerprint != (study.data_info or {}).get("fingerprint", info.fingerprint):
+        raise DataNotFound(
+            f"the images of {info.dataset} have changed since study {study.name!r} began, so its test split is not "
+            "what it was; put them back."
+        )
     images = data.load(settings.data, cache)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -155,8 +164,8 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
         ReadOnlyFolder: `out` can't be written, or holds something that is no bundle.
     """
     out = out.absolute()
-    if out.exists() and not (out / DEPLOY_FILE).exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ReadOnlyFolder(f"{out} exists and is no bundle; choose an empty or a new folder.")
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - BUNDLE_FILES):
+        raise ReadOnlyFolder(f"{out} exists and holds other things than a bundle; choose an empty or a new folder.")
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
@@ -166,9 +175,15 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
                 shutil.copyfile(path, new / path.name)
             (new / DEPLOY_FILE).write_text(_deploy_toml(study, picked, file_hash(new / ONNX_FILE)), encoding="utf-8")
             (new / CARD_FILE).write_text(_model_card(study, picked), encoding="utf-8")
+            old = Path(temporary) / "old"
             if out.exists():
-                out.rename(Path(temporary) / "old")
-            new.rename(out)
+                out.rename(old)
+            try:
+                new.rename(out)
+            except OSError:
+                if old.exists():
+                    old.rename(out)
+                raise
     return out
 
 

@@ -9,7 +9,6 @@ Notable choices:
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -17,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from search.engines.base import Engine, EngineEvent
 from search.gate import Budget, excess, refusal
-from search.pareto import pareto_front
+from search.pareto import non_dominated
 from search.pricing import price
 from search.proposer import Proposer
 from search.store.reader import TrialRow
+from search.store.store import Wish
 from search.study import OpenStudy
 from search.view import LaunchView
 from space.errors import (
@@ -34,9 +36,10 @@ from space.errors import (
     SearchFailed,
     UnreadableImage,
 )
-from workers.latency.probes import FailedMeasurement, LatencyProbe, default_core
+from workers.checkpoint import remove_checkpoints
+from workers.latency.probes import FailedMeasurement, LatencyProbe, measuring_cores
 from workers.settings import TrainingSettings
-from workers.trial import NETWORK_FILE, ONNX_FILE, TrialJob
+from workers.trial import CHECKPOINTS, NETWORK_FILE, ONNX_FILE, TrialJob
 
 POLL_S = 0.25
 WIND_DOWN_POLLS = 480  # two minutes for every worker to write its checkpoint
@@ -56,6 +59,7 @@ class Surroundings:
     files: Path  # of this study
     cache: Path  # where the images are
     stop: threading.Event  # set by Ctrl-C
+    data_fingerprint: str = ""  # of the images; see `workers.image_cache.DataInfo`
 
 
 class Controller:
@@ -68,9 +72,10 @@ class Controller:
         self.budget = Budget(**settings.budget.model_dump())
         self.wanted = settings.study.trainings
         self.batch = settings.search.batch or settings.engine.workers
-        self.core = default_core() if settings.latency.core is None else settings.latency.core
+        self.cores = measuring_cores(settings.latency.core, settings.latency.threads)
         self._unpriced: list[TrialRow] = []
         self._queue: deque[TrialRow] = deque()
+        self._kept: list[TrialRow] = []  # done trials whose networks are there, with retention `front`
         self._running: dict[int, TrialRow] = {}
         self._progress: dict[int, float] = {}
         self._cancelled: set[int] = set()
@@ -96,8 +101,8 @@ class Controller:
                 return "stopped"
             self._obey_cancels()
             self._dispatch()
-            missing = self.wanted - self._done - len(self._running) - len(self._queue)
-            if missing <= 0 and not self._running and not self._queue:
+            missing = max(self.wanted - self._done - len(self._running) - len(self._queue), len(self.wishes()))
+            if missing <= 0 and not self._running and not any(map(self._needed, self._queue)):
                 self._drop_unpriced()
                 return "finished"
             more = missing > 0 and self._more_to_try()
@@ -114,7 +119,7 @@ class Controller:
     def _propose(self, count: int) -> None:
         """Ask for candidates until `count` need measuring (or a good many were refused), then price and gate them."""
         candidates, self._unpriced = self._unpriced, []
-        wishes = deque(self.store.waiting_wishes())
+        wishes = deque(self.wishes())
         for _ in range(50):
             if len(candidates) >= count or self.around.stop.is_set() or (self.proposer.exhausted and not wishes):
                 break
@@ -143,7 +148,7 @@ class Controller:
 
     def _price(self, candidates: Sequence[TrialRow]) -> None:
         """Measure the candidates together on the quiet processor, then let them through or refuse them."""
-        with self.engine.quiet(self.core):
+        with self.engine.quiet(self.cores):
             prices = price([row.config for row in candidates], self.around.probe, self.around.files)
         for row, measured in zip(candidates, prices, strict=True):
             if isinstance(measured, FailedMeasurement):
@@ -164,7 +169,11 @@ class Controller:
 
     def _more_to_try(self) -> bool:
         """Whether anything can still be proposed: the space isn't used up, or an earlier proposal or a wish waits."""
-        return not self.proposer.exhausted or bool(self._unpriced) or bool(self.store.waiting_wishes())
+        return not self.proposer.exhausted or bool(self._unpriced) or bool(self.wishes())
+
+    def wishes(self) -> list[Wish]:
+        """Return the enqueued configs that wait; they are tried beside the trainings that the study wants."""
+        return self.store.waiting_wishes()
 
     def _drop_unpriced(self) -> None:
         """Close what an earlier controller asked for and this study doesn't need any more."""
@@ -189,8 +198,10 @@ class Controller:
     # -- running --
 
     def _dispatch(self) -> None:
-        while self._queue and self.engine.free_slots() > 0:
-            row = self._queue.popleft()
+        for row in [row for row in self._queue if self._needed(row)]:
+            if self.engine.free_slots() == 0 or not self._needed(row):
+                break
+            self._queue.remove(row)
             if row.number in self._cancelled:
                 continue
             attempt = self.store.set_running(row.number)
@@ -210,10 +221,14 @@ class Controller:
                     device=engine.device,
                     time_limit_s=limits.trial_time_s,
                     checkpoint_every_s=limits.checkpoint_every_s,
-                    keep_checkpoints=self.settings.retention.checkpoints == "last",
+                    data_fingerprint=self.around.data_fingerprint,
                 )
             )
             self.view.trial(self._running[row.number])
+
+    def _needed(self, row: TrialRow) -> bool:
+        """Whether a queued trial is to run: a study resumed with fewer trainings may have more open than it wants."""
+        return row.origin == "enqueued" or self._done + len(self._running) < self.wanted
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial's files are."""
@@ -246,7 +261,7 @@ class Controller:
         names = ("top1", "val_loss", "train_seconds", "peak_memory_mb")
         self._close(row, "done", **{name: result[name] for name in names})
         if self.settings.retention.networks == "front":
-            self._remove_dominated()
+            self._remove_dominated(self.store.trial(row.number))
 
     def _lose(self, row: TrialRow, reason: str, exit_code: int) -> None:
         """A training failed: record why, or, when every trial would meet the same, leave it open and stop."""
@@ -264,21 +279,24 @@ class Controller:
         if self._failures_in_a_row >= self.settings.limits.failures_in_a_row:
             self._fatal = SearchFailed(f"{self._failures_in_a_row} trials in a row failed, the last because: {reason}")
 
-    def _remove_dominated(self) -> None:
-        """Retention `front`: the files of finished trials that are not on the front go; their figures stay."""
-        done = self.store.trials(("done",))
-        front = {row.number for row in pareto_front(done)}
-        for row in done:
-            folder = self.trial_folder(row.number)
-            if row.number not in front and folder.exists():
-                shutil.rmtree(folder, ignore_errors=True)
+    def _remove_dominated(self, new: TrialRow) -> None:
+        """Retention `front`: networks that no budget could pick any more go; their figures and logs stay."""
+        self._kept.append(new)
+        pickable = non_dominated(np.array([_pick_objectives(row) for row in self._kept]))
+        for row, stays in zip(self._kept, pickable, strict=True):
+            if not stays:
+                for name in (NETWORK_FILE, ONNX_FILE):
+                    (self.trial_folder(row.number) / name).unlink(missing_ok=True)
                 self.store.mark_removed(row.number)
+        self._kept = [row for row, stays in zip(self._kept, pickable, strict=True) if stays]
 
     # -- endings --
 
     def _close(self, row: TrialRow, state: str, **values: object) -> None:
         """Record a final state, then tell Optuna."""
         self.store.finish(row.number, state, **values)
+        if self.settings.retention.checkpoints == "none":
+            remove_checkpoints(self.trial_folder(row.number) / CHECKPOINTS)
         closed = self.store.trial(row.number)
         self.proposer.tell(closed)
         self.view.trial(closed)
@@ -312,6 +330,7 @@ class Controller:
             self.proposer.count(row)
             if row.state == "done":
                 self._done += 1
+                self._kept.append(row)
             if row.state == "asked":
                 if not self._refused_unmeasured(row):
                     self._unpriced.append(row)
@@ -325,3 +344,9 @@ class Controller:
             self.view.note(f"resuming: {self._done} trainings done, {left_open} trials to go on with")
         for row in rows[-20:]:
             self.view.trial(row)
+
+
+def _pick_objectives(row: TrialRow) -> tuple[float, ...]:
+    """What `search.pick` may limit or compare, all minimised: one that another beats in all of them is never picked."""
+    high, median = (row.latency.interval_high_ms, row.latency.median_ms) if row.latency else (np.inf, np.inf)
+    return (-(row.top1 or 0.0), high, median, float(row.macs), float(row.params))

@@ -24,7 +24,7 @@ from space.cost import Cost, cost_of
 from space.errors import MeasurementFailed
 from space.network import CondenseNet
 from space.search_space import SearchSpace
-from workers.data import DataInfo, prepare
+from workers.data import DataInfo, outline
 from workers.latency.policy import QUICK
 from workers.latency.probes import Measurement
 from workers.training import pick_device
@@ -48,13 +48,14 @@ class Estimate:
 
 
 def estimate(settings: StudySettings, show: int = 5) -> Estimate:
-    """Validate a study against its images, sample its space and time a few training steps. Writes nothing that stays.
+    """Validate a study against its images, sample its space and time a few training steps.
+
+    Writes nothing and downloads nothing.
 
     Raises:
         CondenseryError: whatever a launch would raise for these settings and images.
     """
-    with tempfile.TemporaryDirectory() as cache:
-        info = prepare(settings.data, Path(cache))
+    info = outline(settings.data)
     settings = fit_to_data(settings, info.input_shape, info.num_classes)
     space, training = settings.search_space(), settings.training_space()
     sampled = sample_costs(space, SAMPLES)

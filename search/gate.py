@@ -19,8 +19,10 @@ class Budget:
     max_params: float | None = None
 
     def __str__(self) -> str:
-        named = (("ms", self.max_latency_ms), ("macs", self.max_macs), ("params", self.max_params))
-        return ", ".join(f"{value:,g} {unit}" for unit, value in named if value is not None) or "no limit"
+        limits = [] if self.max_latency_ms is None else [f"{self.max_latency_ms:g} ms"]
+        counts = (("macs", self.max_macs), ("params", self.max_params))
+        limits += [f"{value:,.0f} {unit}" for unit, value in counts if value is not None]
+        return ", ".join(limits) or "no limit"
 
 
 def excess(budget: Budget, macs: int, params: int, latency_high_ms: float | None) -> dict[str, float]:
@@ -42,9 +44,9 @@ def excess(budget: Budget, macs: int, params: int, latency_high_ms: float | None
 def refusal(budget: Budget, macs: int, params: int, latency: LatencyRow | None) -> str | None:
     """Return why a candidate is over the budget, or None when it is inside (as far as is known yet)."""
     if budget.max_macs is not None and macs > budget.max_macs:
-        return f"{macs:,} macs > {budget.max_macs:,g}"
+        return f"{macs:,} macs > {budget.max_macs:,.0f}"
     if budget.max_params is not None and params > budget.max_params:
-        return f"{params:,} params > {budget.max_params:,g}"
+        return f"{params:,} params > {budget.max_params:,.0f}"
     limit = budget.max_latency_ms
     if limit is not None and latency is not None and latency.interval_high_ms > limit:
         return (

@@ -19,17 +19,24 @@ from search.gate import Budget
 from search.pricing import host_probe, price
 from search.settings import StudySettings, fit_to_data
 from search.store import reader
-from search.store.database import open_for_reading, sqlite_file
-from search.study import open_study
+from search.store.database import open_for_reading, open_for_writing, sqlite_file, url_shown
+from search.study import already_there, open_study
 from search.view import LaunchView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.errors import BudgetUnreachable, DatabaseUnavailable, NotOurDatabase, StudyExists, StudyNotFound
+from space.errors import (
+    BudgetUnreachable,
+    DatabaseUnavailable,
+    FrozenSettings,
+    NotOurDatabase,
+    ReadOnlyFolder,
+    StudyNotFound,
+)
 from space.search_space import SearchSpace
 from workers.data import DataInfo, prepare
 from workers.files import disk_errors
 from workers.image_sources import KNOWN
-from workers.latency.probes import FailedMeasurement, HostProbe, LatencyProbe, default_core
+from workers.latency.probes import FailedMeasurement, HostProbe, LatencyProbe, measuring_cores
 
 
 @dataclass(frozen=True)
@@ -50,22 +57,27 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
     """
     exists = study_exists(url, settings.study.name)
     if exists and not resume:
-        raise StudyExists(
-            f"a study called {settings.study.name!r} exists in this database; go on with it by --resume, rename "
-            f"yours, or `condensery delete {settings.study.name}`."
-        )
+        raise already_there(settings.study.name)
+    if resume and not exists:
+        view.note(f"no study called {settings.study.name!r} in {url_shown(url)} yet: starting it")
     if settings.study.files is not None:  # stored as an absolute path: a later command may run in another folder
         here = settings.study.model_copy(update={"files": str(files_root(settings, url))})
         settings = settings.model_copy(update={"study": here})
     files, cache = study_files(settings, url), cache_folder(settings, url)
-    core = default_core() if settings.latency.core is None else settings.latency.core
+    cores = measuring_cores(settings.latency.core, settings.latency.threads)
+    if not exists and files.exists() and any(files.iterdir()):
+        raise ReadOnlyFolder(
+            f"{files} holds the files of another study of this name; move it away, or set study.files or study.name."
+        )
     with left_clean(files):
         with disk_errors(files):
             files.mkdir(parents=True, exist_ok=True)
         info = prepare(settings.data, cache)
         settings = fit_to_data(settings, info.input_shape, info.num_classes)
         probe = probe_for(settings, url)
-        if not exists:
+        if exists:
+            check_same(settings.study.name, url, info, probe)
+        else:
             check_reachable(settings, probe, files)
         study = open_study(settings, url, resume)
     study.store.claim()
@@ -74,9 +86,10 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
         study.store.set_data_info(info.to_dict())
         view.note(describe_data(info))
         with interruptible() as stop:
-            engine = LocalEngine(settings.engine.workers, settings.engine.threads, core)
+            engine = LocalEngine(settings.engine.workers, settings.engine.threads, cores)
             try:
-                ending = Controller(study, Surroundings(engine, probe, view, files, cache, stop)).run()
+                around = Surroundings(engine, probe, view, files, cache, stop, info.fingerprint)
+                ending = Controller(study, around).run()
             finally:
                 engine.close()
     finally:
@@ -93,12 +106,15 @@ def left_clean(files: Path) -> Iterator[None]:
     except BaseException:
         with contextlib.suppress(OSError):
             files.rmdir()
+            files.parent.rmdir()
         raise
 
 
 def study_exists(url: str, name: str) -> bool:
     """Whether the database holds a study of this name; an absent database holds none."""
     file = sqlite_file(url)
+    if file is not None and not file.absolute().parent.is_dir():
+        open_for_writing(url)  # says what is wrong, before any folder is made
     if file is not None and not file.exists():
         return False
     try:
@@ -115,11 +131,13 @@ def study_exists(url: str, name: str) -> bool:
 
 
 def files_root(settings: StudySettings, url: str) -> Path:
-    """Where all studies of a database keep their files: the setting, or condensery-files beside the database."""
+    """Where all studies of a database keep their files: the setting, or `NAME-files` beside the database NAME.db."""
     if settings.study.files is not None:
         return Path(settings.study.files).expanduser().absolute()
     database = sqlite_file(url)
-    return (Path.cwd() if database is None else database.absolute().parent) / "condensery-files"
+    if database is None:
+        return Path.cwd() / "condensery-files"
+    return database.absolute().parent / f"{database.stem}-files"
 
 
 def study_files(settings: StudySettings, url: str) -> Path:
@@ -134,7 +152,7 @@ def trial_folder(settings: StudySettings, url: str, number: int) -> Path:
 
 def cache_folder(settings: StudySettings, url: str) -> Path:
     """Where decoded images are, shared by the studies of one database."""
-    return files_root(settings, url) / "images"
+    return files_root(settings, url) / ".images"  # a study's name can't start with a dot
 
 
 def probe_for(settings: StudySettings, url: str) -> HostProbe:
@@ -164,6 +182,31 @@ def describe_data(info: DataInfo) -> str:
     return text + (f", the largest class {info.imbalance:.1f} times the smallest" if info.imbalance >= 1.5 else "")
 
 
+def check_same(name: str, url: str, info: DataInfo, probe: LatencyProbe) -> None:
+    """Refuse to resume with other images or on another device: the results would not belong together.
+
+    Raises:
+        FrozenSettings: the images have changed, or the study's latencies were measured on another device.
+    """
+    engine = open_for_reading(url)
+    try:
+        found = reader.find_study(engine, name)
+        devices = reader.devices_measured(engine, found.id)
+    finally:
+        engine.dispose()
+    before = (found.data_info or {}).get("fingerprint", info.fingerprint)
+    if before != info.fingerprint:
+        raise FrozenSettings(
+            f"the images of {info.dataset} have changed since study {name!r} began (files were added, removed or "
+            "rewritten); put them back, or launch under another name."
+        )
+    if devices - {probe.device}:
+        raise FrozenSettings(
+            f"the latencies of study {name!r} were measured on {', '.join(sorted(devices))}, but this is "
+            f"{probe.device}; resume it there, or launch under another name."
+        )
+
+
 def cheapest(space: SearchSpace, cost: Callable[[CondenseNetConfig], float], seed: int = 0) -> CondenseNetConfig:
     """Return a config of (nearly) the smallest cost: the best of 64 samples, improved step by step by neighbours."""
     rng = np.random.default_rng(seed)
@@ -190,8 +233,8 @@ def check_reachable(settings: StudySettings, probe: LatencyProbe, files: Path) -
     ):
         if limit is not None and smallest > limit:
             raise BudgetUnreachable(
-                f"budget.max_{name} = {limit:,g} is below anything in this space: the smallest found has {smallest:,} "
-                f"{name}; raise it or widen the space."
+                f"budget.max_{name} = {limit:,.0f} is below anything in this space: the smallest found has "
+                f"{smallest:,} {name}; raise it or widen the space."
             )
     limit_ms = budget.max_latency_ms
     if limit_ms is None:

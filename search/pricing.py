@@ -25,7 +25,7 @@ Price = Measurement | FailedMeasurement
 
 def host_probe(policy: MeasurementPolicy, core: int | None, files: Path) -> HostProbe:
     """Return a probe of this host, its anchor network written under `files`."""
-    anchor = files / "anchor.onnx"
+    anchor = files / ".anchor.onnx"
     save_onnx(DeployedCondenseNet.random(ANCHOR), anchor)
     return HostProbe(policy, anchor, core)
 

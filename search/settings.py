@@ -28,7 +28,7 @@ DEFAULT_STORAGE = "sqlite:///condensery.db"
 class StudyPart(Settings):
     """[study]: its name, how many trainings, where it is kept."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: str = Field(min_length=1, max_length=100)  # also the name of a folder
     trainings: int = Field(default=50, ge=1, le=1_000_000)  # networks trained to the end
     seed: int = Field(default=0, ge=0, lt=2**31)
     storage: str | None = None  # SQLAlchemy URL; the command line's --storage wins
@@ -40,6 +40,8 @@ class StudyPart(Settings):
     def _plain_name(cls, name: str) -> str:
         if name != name.strip() or any(c in "/\\" or not c.isprintable() for c in name) or name.startswith("."):
             raise ValueError("a study's name must be printable, without slashes, outer spaces or a leading dot")
+        if len(name.encode()) > 200 or name.endswith(".toml"):
+            raise ValueError("a study's name must be at most 200 bytes and not end in .toml")
         return name
 
 
@@ -128,7 +130,7 @@ class StudySettings(Settings):
         """Return, flattened to dotted keys, what must not change when a study is resumed."""
         plain = self.model_dump(mode="json")
         parts = {name: plain[name] for name in ("space", "data", "training", "budget", "latency")}
-        parts["data"] = {k: v for k, v in parts["data"].items() if k not in ("folder", "download")}
+        parts["data"] = self.data.of_content().model_dump(mode="json")
         parts["study"] = {"seed": self.study.seed}
         return dict(_flat(parts))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import warnings
 from dataclasses import dataclass
 
@@ -60,10 +61,7 @@ def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
     except StudyNotFound:
         found = None
     if found is not None and not resume:
-        raise StudyExists(
-            f"a study called {name!r} exists in this database; go on with it by --resume, rename yours, or "
-            f"`condensery delete {name}`."
-        )
+        raise already_there(name)
     storage = optuna_storage(url)
     hashes = (settings.digest(), settings.digest_of_frozen())
     if found is None:
@@ -81,6 +79,14 @@ def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
         store = StudyStore(engine, found.id)
         study = optuna.load_study(study_name=name, storage=storage)
     return OpenStudy(settings, url, engine, store, study)
+
+
+def already_there(name: str) -> StudyExists:
+    """Return the error for a study that exists and was not to be resumed."""
+    return StudyExists(
+        f"a study called {name!r} exists in this database; go on with it by --resume, rename yours, or "
+        f"`condensery delete {shlex.quote(name)}`."
+    )
 
 
 def _check_frozen(settings: StudySettings, found: reader.StudyRow) -> None:

@@ -80,9 +80,13 @@ class LearnedGroupConv(nn.Module):
         return int(self.stage) > before
 
     def group_lasso(self) -> Tensor:
-        """Return the sum over groups and living columns of sqrt(sum over rows of w^2) (section 3.1, equation 1)."""
+        """Return the sum over groups and living columns of sqrt(sum over rows of w^2) (section 3.1, equation 1).
+
+        Nothing here waits for the device.
+        """
         squares = self.grouped_weight().square().sum(0)  # (G, in)
-        return squares[self.mask > 0].clamp_min(1e-24).sqrt().sum()  # sqrt has no gradient at 0
+        norms = squares.clamp_min(1e-24).sqrt()  # sqrt has no gradient at 0
+        return torch.where(self.mask > 0, norms, 0.0).sum()
 
     def kept_columns(self) -> Tensor:
         """Return (G, in/C) int64: the columns each group keeps, ascending. Only once fully condensed."""

@@ -99,8 +99,8 @@ class CondenseNet(nn.Module):
 
     def group_lasso(self) -> Tensor:
         """Return the summed group lasso of all layers; zero once nothing is left to condense, for any G and C."""
-        terms = [conv.group_lasso() for conv in self.learned_convs() if not conv.fully_condensed]
-        return torch.stack(terms).sum() if terms else self.classifier.weight.new_zeros(())
+        on = ((conv, conv.stage < conv.last_stage) for conv in self.learned_convs())  # on the device: no waiting
+        return torch.stack([conv.group_lasso() * unfinished for conv, unfinished in on]).sum()
 
 
 def features(network: nn.Module, x: Tensor) -> Tensor:

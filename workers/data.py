@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
-from workers.image_cache import DataInfo, Positions, Stream, open_prepared, place, prepare, random_words
+from workers.image_cache import DataInfo, Positions, Stream, open_prepared, outline, place, prepare, random_words
 from workers.image_sources import KNOWN
 from workers.images import Images, Labels
 from workers.settings import DataSettings
@@ -34,6 +34,7 @@ __all__ = [
     "augment",
     "evaluation_batches",
     "load",
+    "outline",
     "prepare",
 ]
 

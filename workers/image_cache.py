@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +72,7 @@ class DataInfo:
     class_counts: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fingerprint: str = ""  # of the source as it was decoded; another one means other images
 
     @property
     def imbalance(self) -> float:
@@ -127,10 +128,23 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
         with _only_one(cache / f"{key}.lock"):
             if not (cache / key).is_dir():
                 _write_data_set(source, cache / key)
-            info = _describe(settings, cache / key)
+            info = replace(_describe(settings, cache / key), fingerprint=key)
             pointer = {"key": key, "info": info.to_dict()}
             write_atomically(_pointer_file(settings, cache), json.dumps(pointer).encode())
     return info
+
+
+def outline(settings: DataSettings) -> DataInfo:
+    """Return what `prepare` would, but for mean and std (0 and 1), from names and labels: no image of a folder is read.
+
+    Raises:
+        UnknownDataset, DataNotFound: see `workers.image_sources`. A missing set is not downloaded.
+    """
+    source = find_source(settings.model_copy(update={"download": False}))
+    content = source.open()
+    names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
+    labels = (content.train.labels, None if content.test is None else content.test.labels)
+    return _info(settings, names, labels, lambda places: ((0.0,) * source.shape[0], (1.0,) * source.shape[0]))
 
 
 def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, CachedArrays]:
@@ -203,23 +217,42 @@ def _map_arrays(folder: Path) -> CachedArrays:
 
 
 def _describe(settings: DataSettings, folder: Path) -> DataInfo:
-    content = json.loads((folder / "content.json").read_text())
     arrays = _map_arrays(folder)
-    places = place(arrays.train_labels, settings, has_test=arrays.test_labels is not None)
+    return _info(
+        settings,
+        json.loads((folder / "content.json").read_text()),
+        (arrays.train_labels, arrays.test_labels),
+        lambda train: _channel_statistics(arrays.train_images, train),
+    )
+
+
+def _info(
+    settings: DataSettings,
+    names: dict[str, Any],
+    labels: tuple[Labels, Labels | None],
+    statistics: Callable[[Positions], tuple[tuple[float, ...], tuple[float, ...]]],
+) -> DataInfo:
+    """Split by labels (training, test or None) and describe; `statistics` of the places of training images."""
+    train_labels, test_labels = labels
+    places = place(train_labels, settings, has_test=test_labels is not None)
     if len(places.validation) == 0:
-        raise DataNotFound(f"{content['label']} needs a class with at least 2 images to hold one out for validation")
-    in_training = arrays.train_labels[np.concatenate([places.train, places.validation])]
-    test_labels = arrays.test_labels if places.test is None else places.test
-    mean, std = _channel_statistics(arrays.train_images, places.train)
+        least = 2 if places.test is None else 3
+        raise DataNotFound(
+            f"{names['label']} needs a class with at least {least} images, to hold some out for validation"
+            f"{'' if places.test is None else ' and test'}; add images."
+        )
+    in_training = train_labels[np.concatenate([places.train, places.validation])]
+    in_test = test_labels if places.test is None else places.test
+    mean, std = statistics(places.train)
     return DataInfo(
-        dataset=content["label"],
-        input_shape=tuple(content["shape"]),
-        num_classes=len(content["class_names"]),
-        class_names=tuple(content["class_names"]),
+        dataset=names["label"],
+        input_shape=tuple(names["shape"]),
+        num_classes=len(names["class_names"]),
+        class_names=tuple(names["class_names"]),
         train_images=len(places.train),
         validation_images=len(places.validation),
-        test_images=0 if test_labels is None else len(test_labels),
-        class_counts=tuple(np.bincount(in_training, minlength=len(content["class_names"])).tolist()),
+        test_images=0 if in_test is None else len(in_test),
+        class_counts=tuple(np.bincount(in_training, minlength=len(names["class_names"])).tolist()),
         mean=mean,
         std=std,
     )

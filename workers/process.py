@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 import traceback
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -28,10 +29,13 @@ class WorkerPlace:
     cores: tuple[int, ...] | None
 
 
-def worker_main(pipe: Connection, place: WorkerPlace) -> None:
-    """Run jobs until the controller sends None or goes away."""
+def worker_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> None:
+    """Run jobs until the controller sends None or goes away; `paused_s` is a shared double: seconds it was stopped."""
     _settle(place)
     from workers.trial import TrialJob, run_trial
+
+    def clock() -> float:
+        return time.monotonic() - (0.0 if paused_s is None else paused_s.value)
 
     pipe.send(("ready", -1, 0, os.getpid()))
     while True:
@@ -45,7 +49,7 @@ def worker_main(pipe: Connection, place: WorkerPlace) -> None:
             continue  # a word about a trial that has ended meanwhile
         job = TrialJob.from_dict(message)
         try:
-            pipe.send(_run(run_trial, job, pipe))
+            pipe.send(_run(lambda job, reporter: run_trial(job, reporter, clock), job, pipe))
         except (BrokenPipeError, OSError):
             return
 

@@ -42,6 +42,11 @@ class DataSettings(Settings):
     crop_padding: int | None = Field(default=None, ge=0, le=64)  # random crop; None = the data set's usual
     flip: bool | None = None  # random horizontal flip; None = the data set's usual
 
+    def of_content(self) -> DataSettings:
+        """Return the settings without what doesn't decide which images are used: where they are, how they got there."""
+        plain = DataSettings()
+        return self.model_copy(update={"folder": plain.folder, "download": plain.download})
+
 
 class TrainingSettings(Settings):
     """How one network is trained: SGD with Nesterov momentum and a per-iteration cosine (CVPR 2018, section 4.1)."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -81,6 +81,7 @@ class TrainingRun:
     identity: str  # see `workers.checkpoint.Progress`
     device: str = "auto"
     checkpoint_every_s: float = 30.0
+    clock: Callable[[], float] = time.monotonic  # seconds, without the pauses for measurements
 
 
 class Observer(Protocol):
@@ -155,7 +156,8 @@ class _Loop:
         )
         self.batches = TrainingBatches(images.train, images.info, run.data, settings.batch_size, run.seed)
         self.steps = settings.epochs * self.batches.steps_per_epoch
-        self.autocast = settings.mixed_precision and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        on_cuda = settings.mixed_precision and self.device.type == "cuda"
+        self.autocast = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
         restored = load_checkpoint(run.checkpoints, self.model, self.optimizer, run.identity)
         self.step = restored.step if restored else 0
         # Summed on the device, step by step: reading it every step would wait for it, and a sum of parts would depend
@@ -164,11 +166,11 @@ class _Loop:
         self.loss_sum = torch.tensor(restored.loss_sum if restored else 0.0, dtype=dtype, device=self.device)
         self.loss_count = restored.loss_count if restored else 0
         self.seconds_before = restored.seconds if restored else 0.0
-        self.started = self.saved_at = time.monotonic()
+        self.started = self.saved_at = run.clock()
 
     @property
     def seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
+        return self.seconds_before + self.run.clock() - self.started
 
     def epochs(self) -> Iterator[None]:
         """Run steps, yielding after each epoch but the last (which `finish` closes)."""
@@ -182,7 +184,7 @@ class _Loop:
             self.step += 1
             unread += 1
             ends = self.step % per_epoch == 0
-            due = time.monotonic() - self.saved_at >= self.run.checkpoint_every_s
+            due = self.run.clock() - self.saved_at >= self.run.checkpoint_every_s
             if ends or due or unread >= 50:
                 self._check_loss()
                 unread = 0
@@ -271,7 +273,7 @@ class _Loop:
     def _save(self) -> None:
         progress = Progress(self.step, float(self.loss_sum), self.loss_count, self.seconds, self.run.identity)
         save_checkpoint(self.run.checkpoints, self.model, self.optimizer, progress)
-        self.saved_at = time.monotonic()
+        self.saved_at = self.run.clock()
 
     def finish(self) -> tuple[DeployedCondenseNet, Evaluation]:
         """Perform any stage a very short schedule never reached, deploy, and close the curve with its accuracy."""

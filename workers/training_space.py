@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from space.domains import Choice, Domain, Value, domain_from, domain_to
+from space.domains import Choice, Domain, FloatRange, Value, domain_from, domain_to
 from space.errors import InvalidSettings
 from workers.settings import TrainingSettings
 
@@ -43,6 +43,8 @@ class TrainingSpace:
                 raise InvalidSettings(f"unknown key `training.{key}`. {hint}")
             if isinstance(value, list | tuple | dict):
                 domain = domain_from(f"training.{key}", value)
+                if isinstance(domain, FloatRange) and TrainingSettings.model_fields[key].annotation is int:
+                    raise InvalidSettings(f"`training.{key}` must range over whole numbers, but got {value}.")
                 for extreme in domain.extremes():
                     _validated({key: extreme})
                 if isinstance(domain, Choice) and len(domain.values) == 1:

@@ -6,12 +6,14 @@ again goes on from its checkpoint, and a job that had finished writes the same f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import resource
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,15 +25,16 @@ import torch
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
-from space.errors import CheckpointCorrupt, TrainingFailed
+from space.errors import CheckpointCorrupt, DataNotFound, TrainingFailed
 from space.operator_count import fvcore_cost
 from workers import data, training
-from workers.checkpoint import model_tensors, remove_checkpoints
+from workers.checkpoint import model_tensors
 from workers.export import check_onnx, save_onnx
 from workers.files import disk_errors, file_hash, write_atomically
 from workers.settings import DataSettings, TrainingSettings
 
 NETWORK_FILE, ONNX_FILE, LOG_FILE, SETTINGS_FILE = "network.safetensors", "model.onnx", "log.txt", "trial.json"
+CHECKPOINTS = "checkpoints"  # folder
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class TrialJob:
     device: str = "auto"
     time_limit_s: float | None = None  # of training, over all attempts
     checkpoint_every_s: float = 30.0
-    keep_checkpoints: bool = False  # after the trial has finished
+    data_fingerprint: str = ""  # of the images the study began with; "" trusts what is there
 
     @property
     def identity(self) -> str:
@@ -80,8 +83,8 @@ class TrialJob:
 
 
 def trial_identity(config: CondenseNetConfig, settings: TrainingSettings, images: DataSettings, seed: int) -> str:
-    """Return the SHA-256 of (config, training settings, data settings, seed)."""
-    parts = json.dumps([config.digest, settings.digest(), images.digest(), seed])
+    """Return the SHA-256 of (config, training settings, data settings but for their whereabouts, seed)."""
+    parts = json.dumps([config.digest, settings.digest(), images.of_content().digest(), seed])
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -135,8 +138,8 @@ class _Watch:
         self.reporter.check()
 
 
-def run_trial(job: TrialJob, reporter: Reporter) -> TrialResult:
-    """Run one trial to its end.
+def run_trial(job: TrialJob, reporter: Reporter, clock: Callable[[], float] = time.monotonic) -> TrialResult:
+    """Run one trial to its end; `clock` counts the seconds of training.
 
     Raises:
         TrainingStopped: asked to stop; the checkpoint holds every step done.
@@ -146,10 +149,11 @@ def run_trial(job: TrialJob, reporter: Reporter) -> TrialResult:
     folder = Path(job.folder)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    reset_peak_memory()
     with _log_file(folder / LOG_FILE) as log:
         log.info("trial %d of %s, attempt %d: %s", job.number, job.study, job.attempt, job.config)
         try:
-            result = _run(job, reporter, log)
+            result = _run(job, _Watch(job, reporter, log), clock)
         except training.TrainingStopped:
             log.info("stopped on request; a checkpoint was kept")
             raise
@@ -166,19 +170,23 @@ def run_trial(job: TrialJob, reporter: Reporter) -> TrialResult:
         return result
 
 
-def _run(job: TrialJob, reporter: Reporter, log: logging.Logger) -> TrialResult:
+def _run(job: TrialJob, watch: _Watch, clock: Callable[[], float]) -> TrialResult:
     folder = Path(job.folder)
     write_atomically(folder / SETTINGS_FILE, json.dumps(job.to_dict(), indent=1).encode())
     images = data.load(job.data, Path(job.cache))
-    watch = _Watch(job, reporter, log)
+    if job.data_fingerprint not in ("", images.info.fingerprint):
+        raise DataNotFound(
+            f"the images of {job.data.dataset} are not those this study began with; put them back, or launch another."
+        )
     run = training.TrainingRun(
         config=job.config,
         training=job.training,
         data=job.data,
         seed=job.seed,
-        checkpoints=folder / "checkpoints",
+        checkpoints=folder / CHECKPOINTS,
         identity=job.identity,
         device=job.device,
+        clock=clock,
         checkpoint_every_s=job.checkpoint_every_s,
     )
     network, evaluation = training.train(run, images, watch)
@@ -189,8 +197,7 @@ def _run(job: TrialJob, reporter: Reporter, log: logging.Logger) -> TrialResult:
     network_sha256 = write_atomically(folder / NETWORK_FILE, safetensors.torch.save(model_tensors(network)))
     onnx_sha256 = save_onnx(network, folder / ONNX_FILE)
     difference = check_onnx(folder / ONNX_FILE, network)
-    if not job.keep_checkpoints:
-        remove_checkpoints(run.checkpoints)
+    # The checkpoints stay until the result is recorded: a crash before that must not cost a training.
     return TrialResult(
         top1=evaluation.top1,
         val_loss=evaluation.loss,
@@ -219,8 +226,17 @@ def load_network(folder: Path, config: CondenseNetConfig, sha256: str | None = N
     return network.requires_grad_(False).eval()
 
 
+def reset_peak_memory() -> None:
+    """Begin a new peak for `peak_memory_mb`, where the system can (Linux: proc(5), clear_refs)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb() -> float:
-    """Return this process's largest resident memory so far, in MB."""
+    """Return this process's largest resident memory in MB, since `reset_peak_memory` or else since its start."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -45,8 +46,8 @@ class Engine(Protocol):
     def stop(self) -> None:
         """Ask every running trial to end as stopped, with a checkpoint."""
 
-    def quiet(self, core: int) -> AbstractContextManager[None]:
-        """Keep every trial off this processor (and its hardware siblings) while the context lasts."""
+    def quiet(self, cores: Collection[int]) -> AbstractContextManager[None]:
+        """Keep every trial off these processors while the context lasts; the time doesn't count as theirs."""
 
     def close(self) -> None:
         """End all workers at once; running jobs are lost (their checkpoints stay)."""

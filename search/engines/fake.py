@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 
@@ -81,7 +81,7 @@ class FakeEngine:
         """End what runs as stopped at the next poll."""
         self._stopped = {job.number for job in self._running}
 
-    def quiet(self, core: int) -> AbstractContextManager[None]:
+    def quiet(self, cores: Collection[int]) -> AbstractContextManager[None]:
         """Do nothing: there are no processes."""
         return nullcontext()
 

@@ -15,14 +15,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from search.engines.base import EngineEvent
-from workers.latency.probes import siblings
 from workers.process import WorkerPlace, worker_main
 from workers.trial import TrialJob
 
@@ -32,13 +31,13 @@ class _Worker:
     process: SpawnProcess
     pipe: Connection
     place: WorkerPlace
+    paused_s: Any  # a shared double: seconds it was stopped for measurements
     job: TrialJob | None = None
 
 
-def plan_places(workers: int, threads: int, usable: list[int], measuring: int) -> list[WorkerPlace]:
-    """Give each worker `threads` processors, the measuring one last of all, shared only when there are too few."""
-    order = [core for core in usable if core not in siblings(measuring)]
-    order += [core for core in usable if core in siblings(measuring) and core != measuring] + [measuring]
+def plan_places(workers: int, threads: int, usable: list[int], measuring: Collection[int]) -> list[WorkerPlace]:
+    """Give each worker `threads` processors, the measuring ones last of all, shared only when there are too few."""
+    order = [core for core in usable if core not in measuring] + [core for core in usable if core in measuring]
     places = []
     for worker in range(workers):
         cores = {order[(worker * threads + i) % len(order)] for i in range(threads)}
@@ -49,21 +48,22 @@ def plan_places(workers: int, threads: int, usable: list[int], measuring: int) -
 class LocalEngine:
     """See `search.engines.base.Engine`."""
 
-    def __init__(self, workers: int, threads: int, measuring_core: int) -> None:
+    def __init__(self, workers: int, threads: int, measuring: Collection[int]) -> None:
         self._context = multiprocessing.get_context("spawn")
         if sys.platform == "linux":
             usable = sorted(os.sched_getaffinity(0))
-            places = plan_places(workers, threads, usable, measuring_core)
+            places = plan_places(workers, threads, usable, measuring)
         else:
             places = [WorkerPlace(threads, None)] * workers
         self._workers = [self._start(place) for place in places]
 
     def _start(self, place: WorkerPlace) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=worker_main, args=(theirs, place), daemon=True)
+        paused_s = self._context.RawValue("d", 0.0)  # no lock: a stopped process might hold it
+        process = self._context.Process(target=worker_main, args=(theirs, place, paused_s), daemon=True)
         process.start()
         theirs.close()
-        return _Worker(process, ours, place)
+        return _Worker(process, ours, place, paused_s)
 
     def free_slots(self) -> int:
         """Workers without a job."""
@@ -127,16 +127,17 @@ class LocalEngine:
             worker.pipe.send(word)
 
     @contextlib.contextmanager
-    def quiet(self, core: int) -> Iterator[None]:
-        """Pause the workers that share this processor (where nothing is pinned: all of them)."""
-        shared = siblings(core)
-        paused = [w for w in self._workers if w.place.cores is None or shared & set(w.place.cores)]
+    def quiet(self, cores: Collection[int]) -> Iterator[None]:
+        """Pause the workers that share a processor of these (where nothing is pinned: all of them)."""
+        paused = [w for w in self._workers if w.place.cores is None or set(cores) & set(w.place.cores)]
+        begun = time.monotonic()
         for worker in paused:
             _signal(worker.process, signal.SIGSTOP)
         try:
             yield
         finally:
             for worker in paused:
+                worker.paused_s.value += time.monotonic() - begun  # before it runs on, so that it never sees less
                 _signal(worker.process, signal.SIGCONT)
 
     def close(self) -> None:

@@ -45,17 +45,17 @@ def database_errors(url: str) -> Iterator[None]:
         if isinstance(error, CondenseryError):
             raise
         raise DatabaseUnavailable(
-            f"{_shown(url)} can't be used as a database URL ({_first_line(error)}); for example sqlite:///condensery.db."
+            f"{url_shown(url)} can't be used as a database URL ({_first_line(error)}); for example sqlite:///condensery.db."
         ) from error
 
 
 def _translated(error: Exception, url: str) -> CondenseryError:
     text = str(getattr(error, "orig", None) or error)
-    shown = _shown(url)
+    shown = url_shown(url)
     if "locked" in text or "busy" in text:
         return DatabaseLocked(f"{shown} is locked by another process; wait for it, or stop it, and try again.")
     if "disk is full" in text or "No space left" in text:
-        return DiskFull(f"no space is left for the database {shown}; free some and run it again with --resume.")
+        return DiskFull(f"no space is left for {shown}; free some and run it again with --resume.")
     if "not a database" in text or "malformed" in text:
         return NotOurDatabase(f"{shown} is not a database of Condensery's ({text}); choose another with --storage.")
     if "readonly" in text or "read-only" in text or "unable to open" in text:
@@ -69,8 +69,8 @@ def _first_line(error: Exception) -> str:
     return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
 
 
-def _shown(url: str) -> str:
-    """The URL with its password hidden; of an unnamed one just what it is."""
+def url_shown(url: str) -> str:
+    """Return the URL with its password hidden; of an unnamed one just what it is."""
     if url == "sqlite://":
         return "the study database"
     try:
@@ -126,10 +126,12 @@ def open_for_writing(url: str) -> sa.Engine:
         NotOurDatabase, DatabaseVersion, DatabaseLocked, DatabaseUnavailable.
     """
     file = sqlite_file(url)
+    if file is not None and not file.absolute().parent.is_dir():
+        raise DatabaseUnavailable(f"the folder of {url_shown(url)} doesn't exist; make it, or correct the URL.")
     if file is not None and file.exists():
         _check_sqlite_header(file, url)
         if not os.access(file, os.W_OK):
-            raise DatabaseUnavailable(f"{_shown(url)} can't be written; check its permissions.")
+            raise DatabaseUnavailable(f"{url_shown(url)} can't be written; check its permissions.")
         with database_errors(url):  # before our settings are made in it: it may be somebody else's
             _refuse_foreign(_read_only_engine(file), url)
     with database_errors(url):
@@ -148,7 +150,7 @@ def _refuse_foreign(engine: sa.Engine, url: str) -> None:
     tables = _table_names(engine)
     if VERSION_TABLE not in tables and tables - _optuna_tables():
         raise NotOurDatabase(
-            f"{_shown(url)} holds other tables ({', '.join(sorted(tables)[:3])}, …); choose another with --storage."
+            f"{url_shown(url)} holds other tables ({', '.join(sorted(tables)[:3])}, …); choose another with --storage."
         )
 
 
@@ -168,7 +170,7 @@ def open_for_reading(url: str) -> sa.Engine:
             _check_sqlite_header(file, url)
             engine = _read_only_engine(file)
         if VERSION_TABLE not in _table_names(engine):
-            raise NotOurDatabase(f"{_shown(url)} holds no study of Condensery's; choose another with --storage.")
+            raise NotOurDatabase(f"{url_shown(url)} holds no study of Condensery's; choose another with --storage.")
         _check_version(engine, url)
     return engine
 
@@ -195,12 +197,13 @@ def upgrade(url: str) -> tuple[str, str]:
             raise DatabaseUnavailable(f"no database at {file}; nothing to upgrade.")
         _check_sqlite_header(file, url)
     with database_errors(url):
-        engine = sa.create_engine(url)
-        tune_sqlite(engine)
+        engine = sa.create_engine(url) if file is None else _read_only_engine(file)
         if VERSION_TABLE not in _table_names(engine):
-            raise NotOurDatabase(f"{_shown(url)} holds no study of Condensery's; nothing to upgrade.")
+            raise NotOurDatabase(f"{url_shown(url)} holds no study of Condensery's; nothing to upgrade.")
         before = _revision(engine)
         _refuse_newer(before, url)
+        engine = sa.create_engine(url)
+        tune_sqlite(engine)
         _migrate(engine)
         after = _revision(engine)
         engine.dispose()
@@ -212,7 +215,7 @@ def _check_sqlite_header(file: Path, url: str) -> None:
         with file.open("rb") as stream:
             head = stream.read(16)
     except OSError as error:
-        raise DatabaseUnavailable(f"{_shown(url)} can't be read ({error.strerror}).") from None
+        raise DatabaseUnavailable(f"{url_shown(url)} can't be read ({error.strerror}).") from None
     if head and head != b"SQLite format 3\x00":
         raise NotOurDatabase(f"{file} is not an SQLite database; choose another with --storage.")
 
@@ -238,7 +241,7 @@ def _check_version(engine: sa.Engine, url: str) -> None:
     _refuse_newer(revision, url)
     if revision != HEAD_REVISION:
         raise DatabaseVersion(
-            f"{_shown(url)} has tables of version {revision or 'none'}, this version needs {HEAD_REVISION}; "
+            f"{url_shown(url)} has tables of version {revision or 'none'}, this version needs {HEAD_REVISION}; "
             "run `condensery db upgrade`."
         )
 
@@ -246,7 +249,7 @@ def _check_version(engine: sa.Engine, url: str) -> None:
 def _refuse_newer(revision: str, url: str) -> None:
     if revision > HEAD_REVISION:  # revisions are numbered
         raise DatabaseVersion(
-            f"{_shown(url)} has tables of version {revision}, newer than this version's {HEAD_REVISION}; "
+            f"{url_shown(url)} has tables of version {revision}, newer than this version's {HEAD_REVISION}; "
             "upgrade Condensery."
         )
 

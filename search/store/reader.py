@@ -212,6 +212,13 @@ def read_artifacts(engine: sa.Engine, trial_id: int) -> dict[str, dict[str, Any]
         }
 
 
+def devices_measured(engine: sa.Engine, study_id: int) -> set[str]:
+    """Return the devices on which a study's trials were priced."""
+    priced = sa.select(trial.c.latency_id).where(trial.c.study_id == study_id)
+    with engine.connect() as connection:
+        return set(connection.scalars(sa.select(latency.c.device).where(latency.c.id.in_(priced)).distinct()))
+
+
 def count_waiting_requests(engine: sa.Engine, study_id: int) -> int:
     """Return how many enqueued configs no trial has taken yet."""
     query = sa.select(sa.func.count()).where(request.c.study_id == study_id, request.c.trial_number.is_(None))

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -115,7 +116,7 @@ class StudyStore:
 
     def __init__(self, engine: sa.Engine, study_id: int) -> None:
         self.engine, self.study_id = engine, study_id
-        self.me = f"{socket.gethostname()}:{os.getpid()}"
+        self.me = f"{socket.gethostname()}:{os.getpid()}{_begun(os.getpid())}"
 
     # -- the study --
 
@@ -126,32 +127,49 @@ class StudyStore:
             StudyBusy: another live process is.
         """
         with self.engine.begin() as connection:
-            row = connection.execute(
-                sa.select(study.c.controller, study.c.controller_seen_at).where(study.c.id == self.study_id)
-            ).one()
-            if row.controller and row.controller != self.me and _alive(row.controller, row.controller_seen_at):
-                raise StudyBusy(
-                    f"this study is being run by {row.controller} (host:pid); wait for it, or `condensery stop` it."
-                )
+            owner = self._live_owner(connection)
+            if owner is not None and owner != self.me:
+                shown = owner.partition("@")[0]
+                raise StudyBusy(f"this study is being run by {shown} (host:pid); wait for it, or `condensery stop` it.")
             self._set_study(connection, controller=self.me, controller_seen_at=time.time(), stop_requested=False)
 
     def heartbeat(self) -> bool:
-        """Say that the controller lives; return whether someone asked the study to stop."""
+        """Say that the controller lives; return whether someone asked the study to stop.
+
+        Raises:
+            StudyBusy: another process has taken the study over.
+        """
         with self.engine.begin() as connection:
+            query = sa.select(study.c.controller, study.c.stop_requested).where(study.c.id == self.study_id)
+            row = connection.execute(query).one()
+            if row.controller != self.me:
+                raise StudyBusy(f"this study was taken over by {row.controller or 'nobody'}; this process ends here.")
             self._set_study(connection, controller_seen_at=time.time())
-            query = sa.select(study.c.stop_requested).where(study.c.id == self.study_id)
-            return bool(connection.scalar(query))
+            return bool(row.stop_requested)
 
     def release(self) -> None:
         """Stop being the controller."""
         with self.engine.begin() as connection:
             mine = (study.c.id == self.study_id) & (study.c.controller == self.me)
-            connection.execute(sa.update(study).where(mine).values(controller=None, controller_seen_at=None))
+            connection.execute(sa.update(study).where(mine).values(_NOBODY))
 
-    def request_stop(self) -> None:
-        """Ask the running controller to stop cleanly."""
+    def request_stop(self) -> str | None:
+        """Ask the running controller to stop cleanly; return who that is, None when nobody runs the study."""
         with self.engine.begin() as connection:
-            self._set_study(connection, stop_requested=True)
+            owner = self._live_owner(connection)
+            if owner is not None:
+                self._set_study(connection, stop_requested=True)
+        return owner
+
+    def is_run(self) -> bool:
+        """Whether a live process is this study's controller."""
+        with self.engine.connect() as connection:
+            return self._live_owner(connection) is not None
+
+    def _live_owner(self, connection: sa.Connection) -> str | None:
+        query = sa.select(study.c.controller, study.c.controller_seen_at).where(study.c.id == self.study_id)
+        row = connection.execute(query).one()
+        return row.controller if row.controller and _alive(row.controller, row.controller_seen_at) else None
 
     def update_settings(self, settings: Mapping[str, Any], settings_hash: str) -> None:
         """Store the settings of a resumed study (only what is not frozen may differ)."""
@@ -368,15 +386,28 @@ def _json_ms(samples: tuple[float, ...]) -> str:
     return json.dumps([round(sample, 6) for sample in samples])  # nanoseconds
 
 
+_NOBODY = {"controller": None, "controller_seen_at": None, "stop_requested": False}
+
+
+def _begun(pid: int) -> str:
+    """Return "@" and the process's start in clock ticks since boot, so that a pid used again is another; else ""."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return "@" + stat.rpartition(")")[2].split()[19]  # proc(5): field 22
+
+
 def _alive(owner: str, seen_at: float | None) -> bool:
-    """Whether host:pid is a live process: asked of this host, believed of another while its lease lasts."""
-    host, _, pid = owner.rpartition(":")
+    """Whether host:pid@start is a live process: asked of this host, believed of another while its lease lasts."""
+    host, _, process = owner.rpartition(":")
+    pid, at, begun = process.partition("@")
     if host == socket.gethostname():
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
             return False
         except PermissionError:
-            return True
-        return True
+            pass
+        return not at or _begun(int(pid)) in ("", f"@{begun}")
     return seen_at is not None and time.time() - seen_at < LEASE_S

@@ -92,6 +92,6 @@ class EngineContract:
 
     def test_jobs_go_on_after_a_quiet_while(self, engine: Engine, make_job: MakeJob):
         engine.submit(make_job(0, epochs=2))
-        with engine.quiet(0):
+        with engine.quiet({0}):
             assert engine.free_slots() == 1
         assert [event.kind for event in collect(engine, {0})][-1] == "done"

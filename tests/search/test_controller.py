@@ -8,6 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from search import proposer
 from search.engines.fake import instant_result
 from search.sampler import make_sampler
 from search.store import reader

@@ -255,6 +255,7 @@ def test_a_database_that_another_process_holds_is_locked_after_the_time_out(url:
 
 def test_creating_a_database_that_another_process_holds_is_locked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(database, "READ_TIMEOUT_S", 0.05)
     holder = sqlite3.connect(tmp_path / "study.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(DatabaseLocked):

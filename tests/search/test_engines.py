@@ -62,7 +62,7 @@ class TestFakeEngine(EngineContract):
 
 @pytest.fixture(scope="module")
 def local_engine():
-    engine = LocalEngine(workers=2, threads=1, measuring_core=default_core())
+    engine = LocalEngine(workers=2, threads=1, measuring={default_core()})
     yield engine
     engine.close()
 
@@ -154,7 +154,7 @@ class TestLocalEngine(EngineContract):
         core = default_core()
         sharing = [w.process.pid for w in engine._workers if siblings(core) & set(w.place.cores)]
         others = [w.process.pid for w in engine._workers if w.process.pid not in sharing]
-        with engine.quiet(core):
+        with engine.quiet({core}):
             for pid in sharing:
                 wait_for_state(pid, "T")
             assert all(state_of(pid) != "T" for pid in others)
@@ -167,7 +167,7 @@ class TestLocalEngine(EngineContract):
 
     @on_linux
     def test_an_error_while_measuring_does_not_leave_workers_stopped(self, engine: LocalEngine, make_job: MakeJob):
-        with pytest.raises(KeyboardInterrupt), engine.quiet(default_core()):
+        with pytest.raises(KeyboardInterrupt), engine.quiet({default_core()}):
             raise KeyboardInterrupt
         engine.submit(make_job(0))
         engine.submit(make_job(1))
@@ -195,7 +195,7 @@ from workers.latency.probes import default_core
 
 folder = Path(sys.argv[1])
 digits(folder)
-engine = LocalEngine(workers=2, threads=1, measuring_core=default_core())
+engine = LocalEngine(workers=2, threads=1, measuring={default_core()})
 for number in (0, 1):
     long = TRAINING.model_copy(update={"epochs": 3000})
     engine.submit(job(folder / str(number), folder, number=number, training=long))
@@ -204,7 +204,7 @@ while len(started) < 2:
     started |= {event.number for event in engine.poll(1.0)}
 print(*[worker.process.pid for worker in engine._workers], flush=True)
 if sys.argv[2] == "quiet":
-    with engine.quiet(default_core()):
+    with engine.quiet({default_core()}):
         print("quiet", flush=True)
         time.sleep(600)
 time.sleep(600)
@@ -231,7 +231,7 @@ def test_workers_die_with_a_controller_that_is_killed_even_while_they_are_stoppe
 
 @pytest.mark.slow
 def test_closing_ends_busy_and_idle_workers(make_job: MakeJob):
-    engine = LocalEngine(workers=2, threads=1, measuring_core=default_core())
+    engine = LocalEngine(workers=2, threads=1, measuring={default_core()})
     engine.submit(make_job(0, epochs=LONG))
     collect(engine, {0}, ("curve",))
     processes = [worker.process for worker in engine._workers]
@@ -242,27 +242,23 @@ def test_closing_ends_busy_and_idle_workers(make_job: MakeJob):
 # -- where workers are put --
 
 
-def test_the_measuring_processor_is_given_away_last(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("search.engines.local.siblings", lambda core: {core})
-    places = plan_places(workers=3, threads=1, usable=[0, 1, 2, 3], measuring=3)
+def test_the_measuring_processor_is_given_away_last():
+    places = plan_places(workers=3, threads=1, usable=[0, 1, 2, 3], measuring={3})
     assert [place.cores for place in places] == [(0,), (1,), (2,)]
-    places = plan_places(workers=4, threads=1, usable=[0, 1, 2, 3], measuring=0)
+    places = plan_places(workers=4, threads=1, usable=[0, 1, 2, 3], measuring={0})
     assert [place.cores for place in places] == [(1,), (2,), (3,), (0,)]
 
 
-def test_its_hardware_sibling_is_given_away_just_before(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("search.engines.local.siblings", lambda core: {core, (core + 2) % 4})
-    places = plan_places(workers=3, threads=1, usable=[0, 1, 2, 3], measuring=3)
+def test_all_processors_of_a_measurement_are_given_away_last():
+    places = plan_places(workers=3, threads=1, usable=[0, 1, 2, 3], measuring={1, 3})
     assert [place.cores for place in places] == [(0,), (2,), (1,)]
 
 
-def test_workers_of_several_threads_get_as_many_processors(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("search.engines.local.siblings", lambda core: {core})
-    places = plan_places(workers=2, threads=2, usable=[0, 1, 2, 3, 4], measuring=4)
+def test_workers_of_several_threads_get_as_many_processors():
+    places = plan_places(workers=2, threads=2, usable=[0, 1, 2, 3, 4], measuring={4})
     assert [(place.threads, place.cores) for place in places] == [(2, (0, 1)), (2, (2, 3))]
 
 
-def test_more_threads_than_processors_share_them_all(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("search.engines.local.siblings", lambda core: {core})
-    places = plan_places(workers=3, threads=4, usable=[0, 1], measuring=1)
+def test_more_threads_than_processors_share_them_all():
+    places = plan_places(workers=3, threads=4, usable=[0, 1], measuring={1})
     assert [place.cores for place in places] == [(0, 1)] * 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -140,6 +139,17 @@ def other_process():
     process.communicate()
 
 
+def test_a_pid_that_another_process_uses_again_is_not_the_controller(
+    study: StudyStore, other_process: subprocess.Popen
+):
+    theirs = StudyStore(study.engine, study.study_id)
+    theirs.me = f"{socket.gethostname()}:{other_process.pid}@1"  # begun at another tick than the living one
+    theirs.claim()
+    study.claim()
+    with pytest.raises(StudyBusy, match="taken over"):
+        theirs.heartbeat()
+
+
 def test_a_study_run_by_a_live_process_is_busy(study: StudyStore, other_process: subprocess.Popen):
     theirs = StudyStore(study.engine, study.study_id)
     theirs.me = f"{socket.gethostname()}:{other_process.pid}"
@@ -149,7 +159,7 @@ def test_a_study_run_by_a_live_process_is_busy(study: StudyStore, other_process:
     other_process.kill()
     other_process.wait()
     study.claim()  # it has died: its study is taken over
-    assert reader.find_study(study.engine, "one").controller == f"{socket.gethostname()}:{os.getpid()}"
+    assert reader.find_study(study.engine, "one").controller == study.me
 
 
 def test_a_live_process_is_believed_however_long_it_measures(study: StudyStore, other_process, monkeypatch):

@@ -21,6 +21,7 @@ from workers.files import file_hash
 from workers.settings import DataSettings, TrainingSettings
 from workers.training import TrainingStopped, evaluate
 from workers.trial import (
+    CHECKPOINTS,
     LOG_FILE,
     NETWORK_FILE,
     ONNX_FILE,
@@ -59,9 +60,11 @@ def finished(images: ImageData, cache: Path, tmp_path_factory: pytest.TempPathFa
     return folder, result, reporter
 
 
-def test_a_trial_leaves_exactly_its_network_its_onnx_its_log_and_its_settings(finished):
+def test_a_trial_leaves_its_network_its_onnx_its_log_its_settings_and_its_checkpoints(finished):
     folder, _, _ = finished
-    assert sorted(p.name for p in folder.iterdir()) == sorted([LOG_FILE, ONNX_FILE, NETWORK_FILE, SETTINGS_FILE])
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        [LOG_FILE, ONNX_FILE, NETWORK_FILE, SETTINGS_FILE, CHECKPOINTS]
+    )
 
 
 def test_the_result_carries_the_files_hashes_and_the_exact_cost(finished):
@@ -109,7 +112,7 @@ def test_the_settings_beside_the_network_are_the_job(finished):
 
 
 def test_a_job_survives_json(tmp_path: Path):
-    full = job(tmp_path, tmp_path, number=7, attempt=3, time_limit_s=12.5, keep_checkpoints=True)
+    full = job(tmp_path, tmp_path, number=7, attempt=3, time_limit_s=12.5)
     again = TrialJob.from_dict(json.loads(json.dumps(full.to_dict())))
     assert again == full
     assert again.identity == full.identity
@@ -178,9 +181,27 @@ def test_a_stopped_trial_keeps_its_checkpoint_and_finishes_as_if_it_never_stoppe
     assert "attempt 2" in log
 
 
-def test_checkpoints_stay_when_they_are_asked_for(cache: Path, images: ImageData, tmp_path: Path):
-    run_trial(job(tmp_path, cache, training=TWO_EPOCHS, keep_checkpoints=True), Reporter())
-    assert list((tmp_path / "checkpoints").glob("checkpoint-*.json"))
+def test_a_finished_job_that_runs_again_trains_nothing_and_gives_the_same(
+    cache: Path, images: ImageData, tmp_path: Path
+):
+    """Its result may have been lost on the way to the database."""
+    first, again = Reporter(), Reporter()
+    result = run_trial(job(tmp_path, cache, training=TWO_EPOCHS), first)
+    repeated = run_trial(job(tmp_path, cache, training=TWO_EPOCHS, attempt=2), again)
+    assert (first.steps, again.steps) == (2 * STEPS_PER_EPOCH, 0)
+    assert (repeated.onnx_sha256, repeated.top1) == (result.onnx_sha256, result.top1)
+
+
+def test_other_images_than_the_study_began_with_are_refused(cache: Path, images: ImageData, tmp_path: Path):
+    run_trial(job(tmp_path / "same", cache, data_fingerprint=images.info.fingerprint), Reporter())
+    with pytest.raises(DataNotFound, match="not those this study began with"):
+        run_trial(job(tmp_path / "other", cache, data_fingerprint="0" * 16), Reporter())
+
+
+def test_where_the_images_are_is_no_part_of_the_identity():
+    here = job(Path("a"), Path("a"))
+    there = replace(here, data=DIGITS.model_copy(update={"folder": "elsewhere", "download": True}))
+    assert here.identity == there.identity
 
 
 def test_the_time_limit_ends_a_trial_and_says_which_setting_to_raise(cache: Path, images: ImageData, tmp_path: Path):

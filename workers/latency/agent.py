@@ -156,7 +156,7 @@ def usable_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _cores_for(core: int, threads: int) -> list[int]:
+def cores_for(core: int, threads: int) -> list[int]:
     """Return `core` and the usable ones below it (then from the top), one per thread."""
     usable = usable_cores()
     if core not in usable:
@@ -276,7 +276,7 @@ def measure_models(
     if missing:
         raise ValueError(f"the policy needs a number for each of {missing}, but got {policy}; add them")
     first = usable_cores()[-1] if core is None else core
-    cores = _cores_for(first, policy["threads"])
+    cores = cores_for(first, policy["threads"])
     runtime = OnnxRuntime()
     pins = hasattr(os, "sched_setaffinity")  # not on macOS
     allowed = usable_cores()

@@ -94,6 +94,19 @@ def siblings(core: int, cpus: Path = Path("/sys/devices/system/cpu")) -> set[int
     return {core} | {number for ends in ranges for number in range(ends[0], ends[-1] + 1)}
 
 
+def measuring_cores(core: int | None, threads: int) -> frozenset[int]:
+    """Return the cores a measurement must have for itself: one a thread as the agent takes them, with siblings.
+
+    Raises:
+        InvalidSettings: the core is not usable, or there are fewer cores than threads.
+    """
+    try:
+        taken = agent.cores_for(default_core() if core is None else core, threads)
+    except ValueError as error:
+        raise InvalidSettings(f"latency.core and latency.threads: {error}.") from None
+    return frozenset(number for one in taken for number in siblings(one))
+
+
 def host_name(cpu_model: str | None = None) -> str:
     """Return this machine's device label, such as `host:intel-xeon-platinum-8370c`; at most 53 characters."""
     name = (cpu_model or agent.cpu_model(default_core())).lower()
