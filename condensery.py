@@ -286,12 +286,11 @@ def _read_config(path: Path) -> str:
 def stop(study: StudyName = None, storage: Storage = None) -> None:
     """Ask a running study to stop cleanly, as Ctrl-C does."""
     store, found, _ = _store(study, storage)
-    asked = store.request_stop()
-    _say(
-        f"study {found.name!r} is not running"
-        if asked is None
-        else f"asked {asked.partition('@')[0]} to stop study {found.name!r}"
-    )
+    owner = store.request_stop()
+    if owner is None:
+        _say(f"study {found.name!r} is not running")
+    else:
+        _say(f"asked {owner.partition('@')[0]} (host:pid) to stop study {found.name!r}")
 
 
 @app.command()

@@ -71,3 +71,8 @@ def test_the_code_in_the_readme_runs() -> None:
     scope: dict[str, object] = {}
     exec(block.replace("print(", "macs = ("), scope)
     assert scope["macs"] == 62_381_888, line
+
+
+def test_no_document_holds_a_placeholder() -> None:
+    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
+        assert not re.findall(r"@[A-Z]+@|TODO|TBD", path.read_text()), path

@@ -63,7 +63,9 @@ def test_the_revision_changes_with_every_step_and_with_nothing_else(tmp_path: Pa
     step()
     made.store.enqueue(made.row(number).config, {})
     step()
-    made.store.request_stop()
+    made.store.claim()
+    step()
+    assert made.store.request_stop() == made.store.me
     step()
     made.store.set_data_info({"dataset": "digits"})
     step()

@@ -187,8 +187,9 @@ def test_a_missing_file_is_not_created_by_reading(tmp_path: Path, opener):
 
 
 def test_writing_creates_the_file_in_an_existing_folder_only(tmp_path: Path):
-    with pytest.raises(DatabaseUnavailable, match="can't be opened or written"):
+    with pytest.raises(DatabaseUnavailable, match=r"the folder of .* doesn't exist"):
         open_for_writing(f"sqlite:///{tmp_path}/absent/study.db")
+    assert not (tmp_path / "absent").exists()
     open_for_writing(sqlite_url(tmp_path)).dispose()
     assert (tmp_path / "study.db").exists()
 
@@ -214,14 +215,15 @@ def test_a_file_that_may_not_be_written_is_named(url: str, monkeypatch: pytest.M
         open_for_writing(url)
 
 
-def test_a_foreign_database_keeps_its_journal_mode(tmp_path: Path):
+@pytest.mark.parametrize("refused", [open_for_writing, upgrade], ids=["open", "upgrade"])
+def test_a_foreign_database_is_not_touched(tmp_path: Path, refused):
     holder = sqlite3.connect(tmp_path / "study.db")
     holder.execute("create table cats (name text)")
     holder.commit()
     holder.close()
     before = (tmp_path / "study.db").read_bytes()
-    with pytest.raises(NotOurDatabase, match="holds other tables"):
-        open_for_writing(sqlite_url(tmp_path))
+    with pytest.raises(NotOurDatabase):
+        refused(sqlite_url(tmp_path))
     assert (tmp_path / "study.db").read_bytes() == before
 
 

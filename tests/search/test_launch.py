@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import socket
@@ -11,29 +12,42 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import optuna
+import optuna_dashboard
 import pytest
 from optuna.trial import TrialState
 
 from search import launch as launching
-from search.launch import Launched, cheapest, check_reachable, interruptible, launch, study_exists
+from search.launch import Launched, cheapest, check_reachable, check_same, interruptible, launch, study_exists
 from search.pricing import ANCHOR, price
 from search.settings import StudySettings, load_settings
 from search.store import reader
 from search.store.database import open_for_reading, open_for_writing
 from search.store.store import StudyStore
+from search.study import optuna_storage
 from search.view import SilentView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.errors import BudgetUnreachable, FrozenSettings, InvalidSettings, MeasurementFailed, StudyBusy, StudyExists
+from space.errors import (
+    BudgetUnreachable,
+    FrozenSettings,
+    InvalidSettings,
+    MeasurementFailed,
+    ReadOnlyFolder,
+    StudyBusy,
+    StudyExists,
+)
 from tests.search.tiny_studies import CountingProbe, sqlite_url, tiny_settings
+from workers.data import DataInfo
 from workers.files import file_hash
-from workers.latency import FailedMeasurement, Measurement
+from workers.latency import FailedMeasurement, FakeProbe, Measurement
 from workers.trial import load_network
 
 ROOT = Path(__file__).parents[2]
@@ -213,6 +227,63 @@ def test_resuming_trains_what_is_missing_and_stores_the_new_number(finished: Pla
 
 
 @pytest.mark.slow
+def test_a_study_is_not_resumed_with_other_images_or_on_another_device(finished: Place, monkeypatch):
+    info = finished.stored().data_info
+    assert info is not None
+    assert info["fingerprint"]
+    probe = FakeProbe(lambda path: 1.0, device="host:another")
+    with pytest.raises(FrozenSettings, match=r"were measured on host:.*, but this is host:another"):
+        check_same("digits", finished.url, DataInfo.from_dict(info), probe)
+    (measured_on,) = {row.latency.device for row in finished.read() if row.latency}
+    same = FakeProbe(lambda path: 1.0, device=measured_on)
+    check_same("digits", finished.url, DataInfo.from_dict(info), same)
+    with pytest.raises(FrozenSettings, match="have changed since study 'digits' began"):
+        check_same("digits", finished.url, DataInfo.from_dict({**info, "fingerprint": "0"}), same)
+
+
+def test_a_finished_trial_keeps_no_checkpoints_and_its_network(finished: Place):
+    for row in finished.read():
+        if row.state == "done":
+            folder = finished.folder / "files" / "digits" / f"trial-{row.number:05d}"
+            assert (folder / "network.safetensors").exists()
+            assert not list((folder / "checkpoints").glob("checkpoint-*"))
+
+
+def test_files_of_another_study_of_the_same_name_are_left_alone(finished: Place, tmp_path: Path):
+    """Two databases with one files folder: the second study must not write over the first one's networks."""
+    with pytest.raises(ReadOnlyFolder, match="holds the files of another study of this name"):
+        launch(finished.settings(), sqlite_url(tmp_path), False, SilentView())
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_resuming_with_fewer_trainings_than_are_done_trains_nothing(finished: Place):
+    before = finished.states()
+    launched = finished.launch("study.trainings=1", resume=True)
+    assert launched.ending == "finished"
+    assert finished.states() == before
+
+
+def test_optuna_dashboard_opens_the_same_file(finished: Place):
+    app = optuna_dashboard.wsgi(optuna_storage(finished.url))
+    server = make_server("127.0.0.1", 0, app, handler_class=QuietHandler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/api/studies"
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            (study,) = json.load(answer)["study_summaries"]
+        assert study["study_name"] == "digits"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class QuietHandler(WSGIRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
 def test_a_study_that_another_process_runs_is_busy_and_keeps_its_settings(finished: Place):
     before = finished.stored()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:

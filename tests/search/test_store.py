@@ -139,9 +139,7 @@ def other_process():
     process.communicate()
 
 
-def test_a_pid_that_another_process_uses_again_is_not_the_controller(
-    study: StudyStore, other_process: subprocess.Popen
-):
+def test_a_pid_used_again_by_another_process_is_not_the_controller(study: StudyStore, other_process: subprocess.Popen):
     theirs = StudyStore(study.engine, study.study_id)
     theirs.me = f"{socket.gethostname()}:{other_process.pid}@1"  # begun at another tick than the living one
     theirs.claim()
