@@ -31,7 +31,7 @@ bottleneck = [1, 2, 4]         # the 1x1 makes bottleneck * growth channels
 num_stages = [2, 3]
 layers = { low = 1, high = 4 } # dense layers of each stage
 growth = [4, 8, 12, 16]        # channels each layer adds, free in each stage""",
-        training="""epochs = 20
+        training="""epochs = 30
 batch_size = 64
 learning_rate = 0.1            # or a list, or { low = 0.02, high = 0.2, log = true }, to search it too""",
         trainings=16,
