@@ -108,7 +108,7 @@ def _console(stderr: bool = False) -> Console:
 
 
 def _show(renderable: Any) -> None:
-    _console().print(renderable)
+    _console().print(renderable, crop=False)  # a path longer than the line stays whole
 
 
 def _print_json(document: Any) -> None:

@@ -150,7 +150,7 @@ def _curves_section(view: StudyView, curves: dict[int, list[dict[str, Any]]]) ->
             "A dip where the marker changes is the price of a condensing stage: connections were removed there. The "
             "star is the deployed network, the one that counts."
         )
-        words.append("The axis leaves out the steep first fifth; a double click shows all.")
+        words.append("The axis spans what comes after the first fifth of a training; a double click shows all.")
     if info.left_out:
         words.append(f"The {len(info.curves)} most accurate are shown, {info.left_out} more are not.")
     label = f"Validation accuracy over training progress of {len(info.curves)} trials"

@@ -274,10 +274,10 @@ def _is_shown(index: int, curve: Sequence[Mapping[str, Any]]) -> bool:
     return any(before[name] != here[name] for name in ("condensing_stage", "form"))
 
 
-def _artifacts_list(artifacts: Mapping[str, Mapping[str, Any]]) -> Table:
-    return _facts(
-        [
-            (one_line(name, 40), f"{entry['path']}{' (removed by the retention rule)' if entry['removed'] else ''}")
-            for name, entry in sorted(artifacts.items())
-        ]
-    )
+def _artifacts_list(artifacts: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    """One file a line, never broken: a path is there to be copied."""
+    lines = [
+        f"{entry['path']}{' (removed by the retention rule)' if entry['removed'] else ''}"
+        for _, entry in sorted(artifacts.items())
+    ]
+    return Text("\n".join(lines), no_wrap=True, overflow="ignore")

@@ -73,8 +73,8 @@ class SearchSpace:
             "condense_factor": self.condense_factor,
             "bottleneck": self.bottleneck,
             "num_stages": self.num_stages,
-            **{f"layers_{i + 1}": domain for i, domain in enumerate(self.layers)},
-            **{f"growth_{i + 1}": domain for i, domain in enumerate(self.growth)},
+            **_named_as_written("layers", self.layers),
+            **_named_as_written("growth", self.growth),
         }
         for name, domain in whole.items():
             for value in domain.enumerate() or domain.extremes():
@@ -378,6 +378,13 @@ def nearest_growth(domain: Domain, drawn: int, divisor: int) -> int:
     """Return the smallest valid growth of at least `drawn`, or the largest there is."""
     valid = valid_growths(domain, divisor)
     return next((growth for growth in valid if growth >= drawn), valid[-1])
+
+
+def _named_as_written(name: str, domains: tuple[Domain, ...]) -> dict[str, Domain]:
+    """Name one domain for all stages as the study file does, others by their stage."""
+    if len(set(domains)) == 1:
+        return {name: domains[0]}
+    return {f"{name}_{i + 1}": domain for i, domain in enumerate(domains)}
 
 
 def _nearest(domain: Domain, wanted: int) -> Value:
