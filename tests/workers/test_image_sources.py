@@ -334,3 +334,15 @@ def test_a_download_that_fails_says_why(tmp_path, address):
 def test_missing_cifar_says_what_to_set(tmp_path, dataset):
     with pytest.raises(DataNotFound, match=f"{dataset} is not in folder .*`folder`.*`download = true`"):
         prepare(DataSettings(dataset=dataset, folder=str(tmp_path)), tmp_path / "cache")
+
+
+@pytest.mark.skipif(
+    not image_sources.DEBIAN_FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
+)
+def test_debians_fashion_mnist_is_found_without_a_download(tmp_path: Path):
+    settings = DataSettings(dataset="fashion-mnist", folder=str(tmp_path / "empty"))
+    info = prepare(settings, tmp_path / "cache")
+    assert (info.train_images + info.validation_images, info.test_images) == (60_000, 10_000)
+    assert info.input_shape == (1, 28, 28)
+    assert set(info.class_counts) == {6_000}
+    assert info.mean == pytest.approx((0.286,), abs=0.001)  # as everybody finds it
