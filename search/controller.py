@@ -77,7 +77,6 @@ class Controller:
         self._queue: deque[TrialRow] = deque()
         self._kept: list[TrialRow] = []  # done trials whose networks are there, with retention `front`
         self._running: dict[int, TrialRow] = {}
-        self._progress: dict[int, float] = {}
         self._cancelled: set[int] = set()
         self._done = self._failures_in_a_row = self._refusals_in_a_row = 0
         self._fatal: CondenseryError | None = None
@@ -102,13 +101,14 @@ class Controller:
             self._obey_cancels()
             self._dispatch()
             missing = max(self.wanted - self._done - len(self._running) - len(self._queue), len(self.wishes()))
-            if missing <= 0 and not self._running and not any(map(self._needed, self._queue)):
+            waiting = any(map(self._needed, self._queue))
+            if missing <= 0 and not self._running and not waiting:
                 self._drop_unpriced()
                 return "finished"
             more = missing > 0 and self._more_to_try()
-            if not more and not self._running and not self._queue:
+            if not more and not self._running and not waiting:
                 return "exhausted"
-            if more and not self._queue:
+            if more and not waiting:
                 self._propose(min(self.batch, missing))
                 self._take(self.engine.poll(0.0))
             else:

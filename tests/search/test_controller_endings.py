@@ -21,6 +21,7 @@ from tests.search.tiny_studies import (
     by_macs,
     config_of,
     optuna_trials,
+    tiny_settings,
 )
 from workers.trial import TrialJob
 
@@ -131,6 +132,23 @@ def test_a_wish_to_stop_leaves_running_trials_queued_and_resuming_finishes_them(
     assert [job.attempt for job in bench.engine.submitted] == [2, 2, 1, 1]
     assert sorted(row.number for row in bench.done()) == [0, 1, 2, 3]
     assert_consistent(bench)
+
+
+def test_resuming_with_fewer_trainings_leaves_the_rest_queued_but_serves_a_wish(make_bench):
+    bench = make_bench()
+    bench.engine = PatientEngine(lambda engine: bench.stop.set() if engine.polls == 3 else None)
+    assert bench.run() == "stopped"
+    assert bench.states() == ["queued"] * 4
+    bench.stop.clear()
+    bench.settings = tiny_settings(study__trainings=1)
+    bench.engine = FakeEngine()
+    study = bench.open(resume=True)
+    study.store.enqueue(SMALLEST, bench.settings.training)
+    assert bench.run(resume=True) == "finished"
+    done = bench.done()
+    assert len(done) == 2  # the one that is wanted, and the wish
+    assert [row.config for row in done if row.origin == "enqueued"] == [SMALLEST]
+    assert bench.states().count("queued") == 3
 
 
 def test_an_interrupt_before_anything_ran_stops_at_once(make_bench):
