@@ -128,7 +128,7 @@ def test_folders_that_cannot_be_used_are_told_apart(tmp_path):
 
 def test_one_image_a_class_is_too_few_to_hold_any_out(tmp_path):
     save_class_folders(tmp_path / "pets", 1)
-    with pytest.raises(DataNotFound, match="needs a class with at least 2 images"):
+    with pytest.raises(DataNotFound, match="needs a class with at least 3 images"):
         prepare(folder_settings(tmp_path / "pets"), tmp_path / "cache")
 
 
