@@ -203,17 +203,28 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 @app.command()
-def check(study: StudyFile, set_: Overrides = None, as_json: AsJson = False) -> None:
+def check(
+    study: StudyFile,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    no_timing: Annotated[
+        bool, typer.Option("--no-timing", help="Leave out the time estimate, which takes seconds.")
+    ] = False,
+) -> None:
     """Validate a study file and say what it means: space, sample networks, time. Writes nothing."""
     from dashboards import answers
-    from search.estimate import estimate
+    from search.estimate import estimate, time_study
     from search.settings import load_settings
 
     found = estimate(load_settings(study, set_ or ()))
-    if as_json:
-        _print_json(answers.estimate_document(found))
-    else:
+    if not as_json:
         _show(answers.estimate_panel(found))
+    timed = None if no_timing else time_study(found)
+    if as_json:
+        _print_json(answers.estimate_document(found, timed))
+    elif timed is not None:
+        _show("")
+        _show(answers.time_line(found, timed))
 
 
 @app.command()

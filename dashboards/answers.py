@@ -14,11 +14,11 @@ from dashboards.formats import count, duration, one_line
 
 if TYPE_CHECKING:
     from search.bundle import Picked
-    from search.estimate import Estimate
+    from search.estimate import Estimate, TimeEstimate
 
 
 def estimate_panel(found: Estimate) -> RenderableType:
-    """Return what `check` shows: images, space, sampled networks, time."""
+    """Return what `check` shows at once: images, space, sampled networks."""
     study, data = found.settings.study, found.data
     size = "more architectures than can be counted" if found.size is None else f"{found.size:,} architectures"
     varied = f" x training settings ({', '.join(found.training_varied)})" if found.training_varied else ""
@@ -31,8 +31,6 @@ def estimate_panel(found: Estimate) -> RenderableType:
         ("balance", f"the largest class is {data.imbalance:.1f} times the smallest"),
         ("space", size + varied),
         ("budget", f"{found.share_inside:.0%} of sampled architectures are inside the macs and params limits"),
-        ("a training", f"about {duration(found.seconds_per_training)} ({found.device}, timed on this machine)"),
-        ("in all", f"about {duration(found.seconds_in_all)} with {found.settings.engine.workers} worker(s)"),
     ):
         facts.add_row(Text(name, style="dim"), Text(text))
     samples = Table("sampled architecture", "macs", "params", box=None, padding=(0, 2, 0, 0))
@@ -41,7 +39,16 @@ def estimate_panel(found: Estimate) -> RenderableType:
     return Group(facts, Text(""), samples)
 
 
-def estimate_document(found: Estimate) -> dict[str, Any]:
+def time_line(found: Estimate, timed: TimeEstimate) -> RenderableType:
+    """Return the time that `check` reckons."""
+    workers = found.settings.engine.workers
+    return Text(
+        f"about {duration(timed.seconds_per_training)} a training ({timed.device}, a few steps timed on this machine), "
+        f"{duration(timed.seconds_in_all)} in all with {workers} worker{'s' if workers > 1 else ''}"
+    )
+
+
+def estimate_document(found: Estimate, timed: TimeEstimate | None) -> dict[str, Any]:
     """Return `check` as plain JSON values."""
     samples = [
         {"config": plain(config.to_dict()), "config_text": str(config), "macs": cost.macs, "params": cost.params}
@@ -55,9 +62,9 @@ def estimate_document(found: Estimate) -> dict[str, Any]:
         "training_varied": list(found.training_varied),
         "share_inside_macs_and_params": found.share_inside,
         "samples": samples,
-        "estimated_seconds_per_training": plain(found.seconds_per_training),
-        "estimated_seconds_in_all": plain(found.seconds_in_all),
-        "device": found.device,
+        "estimated_seconds_per_training": None if timed is None else plain(timed.seconds_per_training),
+        "estimated_seconds_in_all": None if timed is None else plain(timed.seconds_in_all),
+        "device": None if timed is None else timed.device,
     }
 
 

@@ -13,21 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from search.gate import Budget, refusal
-from search.pricing import host_probe, price
 from search.settings import StudySettings, fit_to_data
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from space.errors import MeasurementFailed
-from space.network import CondenseNet
 from space.search_space import SearchSpace
-from workers.data import DataInfo, outline
+from workers.image_cache import DataInfo, outline
 from workers.latency.policy import QUICK
 from workers.latency.probes import Measurement
-from workers.training import pick_device
 
 SAMPLES = 500
 
@@ -42,13 +37,20 @@ class Estimate:
     training_varied: tuple[str, ...]
     samples: tuple[tuple[CondenseNetConfig, Cost], ...]  # a few, fewest macs first
     share_inside: float  # of sampled architectures, by macs and params alone
+    median: CondenseNetConfig  # of the sampled ones inside, by macs
+
+
+@dataclass(frozen=True)
+class TimeEstimate:
+    """How long the study will train, from steps timed on this machine."""
+
     seconds_per_training: float
     seconds_in_all: float
     device: str
 
 
 def estimate(settings: StudySettings, show: int = 5) -> Estimate:
-    """Validate a study against its images, sample its space and time a few training steps.
+    """Validate a study against its images and sample its space, without torch.
 
     Writes nothing and downloads nothing.
 
@@ -63,12 +65,6 @@ def estimate(settings: StudySettings, show: int = 5) -> Estimate:
     inside = [pair for pair in sampled if refusal(budget, pair[1].macs, pair[1].params, None) is None]
     usual = inside or sampled
     configs = [usual[round(i * (len(usual) - 1) / max(show - 1, 1))] for i in range(show)]
-    median_config = usual[len(usual) // 2][0]
-    epochs = training.domains.get("epochs")
-    count = training.fixed.epochs if epochs is None else statistics.mean(map(float, epochs.extremes()))
-    steps = max(info.train_images // training.fixed.batch_size, 1)
-    step_s = time_step(median_config, training.fixed.batch_size, settings)
-    per_training = count * (steps * step_s + math.ceil(info.validation_images / 256) * step_s)
     return Estimate(
         settings=settings,
         data=info,
@@ -76,6 +72,21 @@ def estimate(settings: StudySettings, show: int = 5) -> Estimate:
         training_varied=tuple(training.domains),
         samples=tuple(dict.fromkeys(configs)),
         share_inside=len(inside) / len(sampled),
+        median=usual[len(usual) // 2][0],
+    )
+
+
+def time_study(found: Estimate) -> TimeEstimate:
+    """Time a few real steps of the median network on this machine and reckon the whole study from them."""
+    from workers.training import EVALUATION_BATCH, pick_device
+
+    settings, training = found.settings, found.settings.training_space()
+    epochs, batches = training.domains.get("epochs"), training.domains.get("batch_size")
+    count = training.fixed.epochs if epochs is None else statistics.mean(map(float, epochs.extremes()))
+    batch_size = training.fixed.batch_size if batches is None else int(batches.extremes()[0])
+    steps = max(found.data.train_images // batch_size, 1) + math.ceil(found.data.validation_images / EVALUATION_BATCH)
+    per_training = count * steps * time_step(found.median, batch_size, settings)
+    return TimeEstimate(
         seconds_per_training=per_training,
         seconds_in_all=per_training * settings.study.trainings / settings.engine.workers,
         device=str(pick_device(settings.engine.device)),
@@ -91,6 +102,12 @@ def sample_costs(space: SearchSpace, count: int, seed: int = 0) -> list[tuple[Co
 
 def time_step(config: CondenseNetConfig, batch_size: int, settings: StudySettings, budget_s: float = 3.0) -> float:
     """Return the median seconds of a training step of `config` with the study's threads and device."""
+    import torch
+    from torch.nn import functional as F
+
+    from space.network import CondenseNet
+    from workers.training import pick_device
+
     device = pick_device(settings.engine.device)
     before = torch.get_num_threads()
     torch.set_num_threads(settings.engine.threads)
@@ -118,6 +135,8 @@ def suggest_budget_ms(space: SearchSpace, share: float = 0.6, count: int = 12) -
     Raises:
         MeasurementFailed: none could be measured.
     """
+    from search.pricing import host_probe, price
+
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
