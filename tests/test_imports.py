@@ -179,3 +179,8 @@ def test_no_module_of_space_hides_an_export_of_the_same_name():
         importlib.import_module(f"space.{module.name}")
         assert module.name not in space.__all__
     assert all(callable(getattr(space, name)) for name in space.__all__)
+
+
+def test_what_the_reading_commands_and_check_need_waits_for_no_torch_and_no_optuna():
+    modules = "search.estimate, search.pareto, search.pick, search.store.reader, dashboards.answers, dashboards.tables"
+    assert not loaded_by(f"import {modules}") & {"torch", "optuna", "ray", "dash", "plotly"}
