@@ -65,6 +65,10 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, probe: LatencyProbe
     ranked = best(store.trials(), budget)
     passed_over: list[str] = []
     for row in ranked:
+        files = reader.read_artifacts(store.engine, row.id)
+        if any(entry["removed"] for entry in files.values()):
+            passed_over.append(f"trial {row.number}'s network was removed by the retention rule")
+            continue
         model, _ = trained_files(store, row)
         (verified,) = probe.measure([model])
         if isinstance(verified, FailedMeasurement):

@@ -100,10 +100,12 @@ class Controller:
                 return "stopped"
             self._obey_cancels()
             self._dispatch()
-            missing = max(self.wanted - self._done - len(self._running) - len(self._queue), len(self.wishes()))
+            missing = max(self._missing(), len(self.wishes()))
             waiting = any(map(self._needed, self._queue))
             if missing <= 0 and not self._running and not waiting:
                 self._drop_unpriced()
+                if self._queue:
+                    self.view.note(f"{len(self._queue)} priced trials are kept for a larger number of trainings")
                 return "finished"
             more = missing > 0 and self._more_to_try()
             if not more and not self._running and not waiting:
@@ -114,14 +116,21 @@ class Controller:
             else:
                 self._take(self.engine.poll(POLL_S))
 
+    def _missing(self) -> int:
+        """How many more candidates the number of trainings needs."""
+        return self.wanted - self._done - len(self._running) - len(self._queue)
+
     # -- proposing and pricing --
 
     def _propose(self, count: int) -> None:
         """Ask for candidates until `count` need measuring (or a good many were refused), then price and gate them."""
-        candidates, self._unpriced = self._unpriced, []
+        candidates, self._unpriced = self._unpriced[:count], self._unpriced[count:]
         wishes = deque(self.wishes())
         for _ in range(50):
-            if len(candidates) >= count or self.around.stop.is_set() or (self.proposer.exhausted and not wishes):
+            # The count may be that of the wishes alone: what the study has enough of is not asked for.
+            sampled = sum(row.origin == "sampled" for row in candidates)
+            enough = self.proposer.exhausted or sampled >= self._missing()
+            if len(candidates) >= count or self.around.stop.is_set() or (enough and not wishes):
                 break
             row = self.proposer.ask(wishes.popleft() if wishes else None)
             self.view.trial(row)
@@ -164,8 +173,12 @@ class Controller:
             else:
                 self._refusals_in_a_row = 0
                 self.store.set_queued(row.number)
-                self._queue.append(self.store.trial(row.number))
-                self.view.trial(self._queue[-1])
+                queued = self.store.trial(row.number)
+                if row.origin == "enqueued":
+                    self._queue.appendleft(queued)  # somebody asked for it
+                else:
+                    self._queue.append(queued)
+                self.view.trial(queued)
 
     def _more_to_try(self) -> bool:
         """Whether anything can still be proposed: the space isn't used up, or an earlier proposal or a wish waits."""
@@ -295,11 +308,15 @@ class Controller:
     def _close(self, row: TrialRow, state: str, **values: object) -> None:
         """Record a final state, then tell Optuna."""
         self.store.finish(row.number, state, **values)
-        if self.settings.retention.checkpoints == "none":
-            remove_checkpoints(self.trial_folder(row.number) / CHECKPOINTS)
+        self._clean(row.number)
         closed = self.store.trial(row.number)
         self.proposer.tell(closed)
         self.view.trial(closed)
+
+    def _clean(self, number: int) -> None:
+        """Remove the checkpoints of a trial whose end is recorded, unless they are to be kept."""
+        if self.settings.retention.checkpoints == "none":
+            remove_checkpoints(self.trial_folder(number) / CHECKPOINTS)
 
     def _obey_cancels(self) -> None:
         for number in self.store.cancel_wishes():
@@ -338,6 +355,7 @@ class Controller:
                 self.store.set_queued(row.number)
                 self._queue.append(row)
             elif not row.told:
+                self._clean(row.number)
                 self.proposer.tell(row)
         left_open = len(self._unpriced) + len(self._queue)
         if rows:

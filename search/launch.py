@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ from workers.files import disk_errors
 from workers.image_sources import KNOWN
 from workers.latency.probes import FailedMeasurement, HostProbe, LatencyProbe, measuring_cores
 
+STOPPING = "stopping after the measurement or step under way; Ctrl-C again ends at once (checkpoints stay)"
+
 
 @dataclass(frozen=True)
 class Launched:
@@ -60,9 +63,7 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
         raise already_there(settings.study.name)
     if resume and not exists:
         view.note(f"no study called {settings.study.name!r} in {url_shown(url)} yet: starting it")
-    if settings.study.files is not None:  # stored as an absolute path: a later command may run in another folder
-        here = settings.study.model_copy(update={"files": str(files_root(settings, url))})
-        settings = settings.model_copy(update={"study": here})
+    settings = with_files(settings, url, exists)
     files, cache = study_files(settings, url), cache_folder(settings, url)
     cores = measuring_cores(settings.latency.core, settings.latency.threads)
     if not exists and files.exists() and any(files.iterdir()):
@@ -82,10 +83,12 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
         study = open_study(settings, url, resume)
     study.store.claim()
     try:
+        for leftover in files.glob("pricing-*"):  # of a controller that was killed while it measured
+            shutil.rmtree(leftover, ignore_errors=True)
         study.store.update_settings(settings.model_dump(mode="json"), settings.digest())
         study.store.set_data_info(info.to_dict())
         view.note(describe_data(info))
-        with interruptible() as stop:
+        with interruptible(lambda: view.note(STOPPING)) as stop:
             engine = LocalEngine(settings.engine.workers, settings.engine.threads, cores)
             try:
                 around = Surroundings(engine, probe, view, files, cache, stop, info.fingerprint)
@@ -182,6 +185,27 @@ def describe_data(info: DataInfo) -> str:
     return text + (f", the largest class {info.imbalance:.1f} times the smallest" if info.imbalance >= 1.5 else "")
 
 
+def with_files(settings: StudySettings, url: str, exists: bool) -> StudySettings:
+    """Return the settings with an absolute `study.files`; a study that exists keeps the folder it began with.
+
+    Raises:
+        FrozenSettings: the study file names another folder than the study's.
+    """
+    files = settings.study.files and str(files_root(settings, url))
+    if exists:
+        engine = open_for_reading(url)
+        stored = reader.find_study(engine, settings.study.name).settings["study"]["files"]
+        engine.dispose()
+        before = settings.model_copy(update={"study": settings.study.model_copy(update={"files": stored})})
+        if files is not None and Path(files) != files_root(before, url):
+            raise FrozenSettings(
+                f"study {settings.study.name!r} keeps its files in {files_root(before, url)}, but study.files now "
+                f"means {files}; leave it out, or write the absolute path."
+            )
+        files = stored
+    return settings.model_copy(update={"study": settings.study.model_copy(update={"files": files})})
+
+
 def check_same(name: str, url: str, info: DataInfo, probe: LatencyProbe) -> None:
     """Refuse to resume with other images or on another device: the results would not belong together.
 
@@ -250,14 +274,15 @@ def check_reachable(settings: StudySettings, probe: LatencyProbe, files: Path) -
 
 
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C (or SIGTERM) sets; the second Ctrl-C interrupts at once."""
+def interruptible(first: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C (or SIGTERM) sets, calling `first`; the second interrupts at once."""
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        first()
 
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals are not ours to take

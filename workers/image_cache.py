@@ -15,6 +15,7 @@ without looking at a million source files, and keeps a study on the images that 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -72,7 +73,9 @@ class DataInfo:
     class_counts: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    fingerprint: str = ""  # of the source as it was decoded; another one means other images
+    fingerprint: str = (
+        ""  # SHA-256 over decoded images and labels (16 digits); a copied or touched file changes nothing
+    )
 
     @property
     def imbalance(self) -> float:
@@ -128,7 +131,7 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
         with _only_one(cache / f"{key}.lock"):
             if not (cache / key).is_dir():
                 _write_data_set(source, cache / key)
-            info = replace(_describe(settings, cache / key), fingerprint=key)
+            info = _describe(settings, cache / key)
             pointer = {"key": key, "info": info.to_dict()}
             write_atomically(_pointer_file(settings, cache), json.dumps(pointer).encode())
     return info
@@ -217,13 +220,10 @@ def _map_arrays(folder: Path) -> CachedArrays:
 
 
 def _describe(settings: DataSettings, folder: Path) -> DataInfo:
-    arrays = _map_arrays(folder)
-    return _info(
-        settings,
-        json.loads((folder / "content.json").read_text()),
-        (arrays.train_labels, arrays.test_labels),
-        lambda train: _channel_statistics(arrays.train_images, train),
-    )
+    arrays, content = _map_arrays(folder), json.loads((folder / "content.json").read_text())
+    labels = (arrays.train_labels, arrays.test_labels)
+    info = _info(settings, content, labels, lambda train: _channel_statistics(arrays.train_images, train))
+    return replace(info, fingerprint=content["sha256"][:16])
 
 
 def _info(
@@ -292,18 +292,28 @@ def _write_data_set(source: Source, folder: Path) -> None:
         content = source.open()
         splits = {"train": content.train} | ({} if content.test is None else {"test": content.test})
         total = sum(len(split.labels) for split in splits.values())
+        digest = hashlib.sha256()
         with decoding_progress(source.label, total) as advance:
             for name, split in splits.items():
                 np.save(partial / f"{name}_labels.npy", split.labels)
-                write_images(partial / f"{name}_images.npy", split, source.shape, advance)
+                digest.update(np.ascontiguousarray(split.labels).data)
+                write_images(partial / f"{name}_images.npy", split, source.shape, _Watchers(advance, digest.update))
         names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
+        names["sha256"] = digest.hexdigest()
         (partial / "content.json").write_text(json.dumps(names))
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_images(file: Path, split: SourceSplit, shape: Shape, advance: Callable[[int], None]) -> None:
+class _Watchers(NamedTuple):
+    """Told of every block of images that is written: how many, and their bytes."""
+
+    advance: Callable[[int], None]
+    digest: Callable[[Any], None]
+
+
+def write_images(file: Path, split: SourceSplit, shape: Shape, watchers: _Watchers) -> None:
     """Write a split's images as one .npy file of uint8, (N, C, H, W), block by block.
 
     Plain writes, because a full disk under a memory map kills the process instead of raising an error.
@@ -312,8 +322,10 @@ def write_images(file: Path, split: SourceSplit, shape: Shape, advance: Callable
     with file.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, header)
         for block in split.blocks():
-            out.write(np.ascontiguousarray(block).data)
-            advance(len(block))
+            content = np.ascontiguousarray(block).data
+            out.write(content)
+            watchers.digest(content)
+            watchers.advance(len(block))
         out.flush()
         os.fsync(out.fileno())
 

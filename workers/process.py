@@ -98,6 +98,7 @@ def _settle(place: WorkerPlace) -> None:
     """Take the place: threads, processors, signals."""
     os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the whole group: the controller's alone, which decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by whoever started this process
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(place.threads)
     if sys.platform == "linux":

@@ -61,7 +61,12 @@ class LocalEngine:
         ours, theirs = self._context.Pipe()
         paused_s = self._context.RawValue("d", 0.0)  # no lock: a stopped process might hold it
         process = self._context.Process(target=worker_main, args=(theirs, place, paused_s), daemon=True)
-        process.start()
+        # The worker inherits the mask and lets go of it once it ignores Ctrl-C: one pressed meanwhile must not end it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         return _Worker(process, ours, place, paused_s)
 

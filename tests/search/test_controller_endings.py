@@ -151,6 +151,24 @@ def test_resuming_with_fewer_trainings_leaves_the_rest_queued_but_serves_a_wish(
     assert bench.states().count("queued") == 3
 
 
+def test_a_wish_that_repeats_a_trial_of_a_finished_study_brings_nothing_else_with_it(make_bench):
+    bench = make_bench()
+    assert bench.run() == "finished"
+    first = bench.done()[0]
+    before = len(bench.rows)
+    bench.open(resume=True).store.enqueue(first.config, first.training)
+    assert bench.run(resume=True) == "finished"
+    assert [row.state for row in bench.rows[before:]] == ["duplicate"]
+    assert_consistent(bench)
+
+
+def test_a_wish_is_trained_before_what_was_sampled(make_bench):
+    bench = make_bench(study__trainings=6)
+    bench.open().store.enqueue(SMALLEST, bench.settings.training)
+    bench.run(resume=True)
+    assert bench.engine.submitted[0].config == SMALLEST
+
+
 def test_an_interrupt_before_anything_ran_stops_at_once(make_bench):
     bench = make_bench()
     bench.stop.set()

@@ -239,6 +239,22 @@ def test_closing_ends_busy_and_idle_workers(make_job: MakeJob):
     assert all(not process.is_alive() for process in processes)
 
 
+def test_an_interrupt_that_reaches_a_worker_while_it_starts_does_not_end_it():
+    """A terminal sends Ctrl-C to the whole group; a worker that is not yet in its own must not die of it."""
+    engine = LocalEngine(workers=1, threads=1, measuring={default_core()})
+    try:
+        process = engine._workers[0].process
+        for _ in range(20):  # from its first moment on, through the imports
+            os.kill(process.pid, signal.SIGINT)
+            time.sleep(0.05)
+        assert engine._workers[0].pipe.poll(60)
+        assert engine._workers[0].pipe.recv()[0] == "ready"
+        assert process.is_alive()
+    finally:
+        engine.close()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())  # the controller still hears Ctrl-C
+
+
 # -- where workers are put --
 
 

@@ -263,6 +263,14 @@ def test_resuming_with_fewer_trainings_than_are_done_trains_nothing(finished: Pl
     assert finished.states() == before
 
 
+def test_a_resumed_study_keeps_its_files_where_they_are(finished: Place, tmp_path: Path):
+    with pytest.raises(FrozenSettings, match=r"keeps its files in .*, but study.files now means"):
+        finished.launch(f"study.files={tmp_path / 'elsewhere'}", resume=True)
+    stored = Path(finished.stored().settings["study"]["files"])
+    assert stored == finished.folder / "files"
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_optuna_dashboard_opens_the_same_file(finished: Place):
     app = optuna_dashboard.wsgi(optuna_storage(finished.url))
     server = make_server("127.0.0.1", 0, app, handler_class=QuietHandler)

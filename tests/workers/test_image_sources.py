@@ -346,3 +346,19 @@ def test_debians_fashion_mnist_is_found_without_a_download(tmp_path: Path):
     assert info.input_shape == (1, 28, 28)
     assert set(info.class_counts) == {6_000}
     assert info.mean == pytest.approx((0.286,), abs=0.001)  # as everybody finds it
+
+
+def test_copied_or_touched_files_are_the_same_images_and_another_one_is_not(tmp_path: Path):
+    save_class_folders(tmp_path / "pets", 4)
+    cache = tmp_path / "cache"
+
+    def fingerprint() -> str:
+        return prepare(DataSettings(dataset=f"imagefolder:{tmp_path / 'pets'}"), cache).fingerprint
+
+    before = fingerprint()
+    some = sorted((tmp_path / "pets").rglob("*.*"))
+    for path in some:
+        os.utime(path, (1, 1))
+    assert fingerprint() == before
+    Image.new("RGB", (9, 9), (200, 10, 10)).save(some[0])
+    assert fingerprint() != before
