@@ -401,10 +401,11 @@ def logs(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -
     """Print a trial's log file."""
     from search.launch import trial_folder
     from search.store import reader
+    from workers.trial import LOG_FILE
 
     engine, found, url = _open(study, storage)
     row = reader.find_trial(engine, found, trial)
-    path = trial_folder(_stored_settings(found), url, trial) / "log.txt"
+    path = trial_folder(_stored_settings(found), url, trial) / LOG_FILE
     if not path.exists():
         raise TrialNotReady(f"trial {trial} is {row.state} and has no log at {path}.")
     sys.stdout.write(path.read_text(encoding="utf-8"))

@@ -30,7 +30,7 @@ from space.errors import (
     TrialNotReady,
 )
 from workers import data
-from workers.export import INPUT, OUTPUT, check_onnx, save_onnx
+from workers.export import INPUT, OUTPUT, check_onnx, exported_network, save_onnx
 from workers.files import disk_errors, file_hash
 from workers.latency.probes import FailedMeasurement, LatencyProbe, Measurement
 from workers.trial import NETWORK_FILE, ONNX_FILE, load_network
@@ -69,7 +69,7 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, probe: LatencyProbe
         if any(entry["removed"] for entry in files.values()):
             passed_over.append(f"trial {row.number}'s network was removed by the retention rule")
             continue
-        model, _ = trained_files(store, row)
+        model, weights = trained_files(store, row)
         (verified,) = probe.measure([model])
         if isinstance(verified, FailedMeasurement):
             raise MeasurementFailed(f"trial {row.number} could not be measured: {verified.reason}")
@@ -78,12 +78,16 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, probe: LatencyProbe
         if budget.max_latency_ms is not None and high_ms > budget.max_latency_ms:
             passed_over.append(f"trial {row.number} took up to {high_ms:.4g} ms when measured again")
             continue
-        difference, test_top1 = _examine(store, study, row, cache)
+        difference = check_onnx(model, load_network(weights.parent, row.config))
+        if row.test_top1 is None:  # a second look would not be a test any more
+            store.set_test_top1(row.number, _test_accuracy(study, model, cache))
+        tested = store.trial(row.number)
+        assert tested.test_top1 is not None
         return Picked(
-            trial=store.trial(row.number),
+            trial=tested,
             budget=budget,
             verified=verified,
-            test_top1=test_top1,
+            test_top1=tested.test_top1,
             test_evaluations=reader.count_test_evaluations(store.engine, store.study_id),
             candidates=len(ranked),
             passed_over=tuple(passed_over),
@@ -93,17 +97,6 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, probe: LatencyProbe
         f"none of {len(ranked)} networks stayed inside {budget} when measured again ({'; '.join(passed_over[:3])}); "
         "raise the budget a little."
     )
-
-
-def _examine(store: StudyStore, study: StudyRow, row: TrialRow, cache: Path) -> tuple[float, float]:
-    """Return (difference of the exported file from the network, top-1 on the test split, recorded on first sight)."""
-    model, weights = trained_files(store, row)
-    difference = check_onnx(model, load_network(weights.parent, row.config))
-    if row.test_top1 is not None:  # a second look would not be a test any more
-        return difference, row.test_top1
-    test_top1 = _test_accuracy(study, model, cache)
-    store.set_test_top1(row.number, test_top1)
-    return difference, test_top1
 
 
 def trained_files(store: StudyStore, row: TrialRow) -> tuple[Path, Path]:
@@ -130,8 +123,6 @@ def trained_files(store: StudyStore, row: TrialRow) -> tuple[Path, Path]:
 
 def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
     """Run the exported file over the test split in onnxruntime; return its top-1."""
-    import onnxruntime
-
     settings = settings_from(study.settings, "the stored settings")
     info = data.prepare(settings.data, cache)
     if info.fingerprint != (study.data_info or {}).get("fingerprint", info.fingerprint):
@@ -140,13 +131,10 @@ def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
             "what it was; put them back."
         )
     images = data.load(settings.data, cache)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    logits_of = exported_network(model)
     right = total = 0
     for x, y in data.evaluation_batches(images.test(), info, 256):
-        (logits,) = session.run([OUTPUT], {INPUT: x.numpy()})
-        right += int((np.argmax(logits, axis=1) == y.numpy()).sum())
+        right += int((np.argmax(logits_of(x.numpy()), axis=1) == y.numpy()).sum())
         total += len(y)
     return right / total
 

@@ -245,7 +245,7 @@ class Controller:
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial's files are."""
-        return self.around.files / f"trial-{number:05d}"
+        return folder_of_trial(self.around.files, number)
 
     def _take(self, events: Sequence[EngineEvent]) -> None:
         for event in events:
@@ -362,6 +362,11 @@ class Controller:
             self.view.note(f"resuming: {self._done} trainings done, {left_open} trials to go on with")
         for row in rows[-20:]:
             self.view.trial(row)
+
+
+def folder_of_trial(files: Path, number: int) -> Path:
+    """Where a trial's files are, in its study's folder."""
+    return files / f"trial-{number:05d}"
 
 
 def _pick_objectives(row: TrialRow) -> tuple[float, ...]:

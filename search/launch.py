@@ -14,13 +14,14 @@ from types import FrameType
 
 import numpy as np
 
-from search.controller import Controller, Ending, Surroundings
+from search.controller import Controller, Ending, Surroundings, folder_of_trial
 from search.engines.local import LocalEngine
 from search.gate import Budget
 from search.pricing import host_probe, price
 from search.settings import StudySettings, fit_to_data
 from search.store import reader
 from search.store.database import open_for_reading, open_for_writing, sqlite_file, url_shown
+from search.store.reader import StudyRow
 from search.study import already_there, open_study
 from search.view import LaunchView
 from space.config import CondenseNetConfig
@@ -37,6 +38,7 @@ from space.search_space import SearchSpace
 from workers.data import DataInfo, prepare
 from workers.files import disk_errors
 from workers.image_sources import KNOWN
+from workers.images import shape_of
 from workers.latency.probes import FailedMeasurement, HostProbe, LatencyProbe, measuring_cores
 
 STOPPING = "stopping after the measurement or step under way; Ctrl-C again ends at once (checkpoints stay)"
@@ -58,15 +60,15 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
     Raises:
         CondenseryError: see `search.controller.Controller.run`, `search.study.open_study`, `workers.data.prepare`.
     """
-    exists = study_exists(url, settings.study.name)
-    if exists and not resume:
+    found = existing_study(url, settings.study.name)
+    if found is not None and not resume:
         raise already_there(settings.study.name)
-    if resume and not exists:
+    if resume and found is None:
         view.note(f"no study called {settings.study.name!r} in {url_shown(url)} yet: starting it")
-    settings = with_files(settings, url, exists)
+    settings = with_files(settings, url, found)
     files, cache = study_files(settings, url), cache_folder(settings, url)
     cores = measuring_cores(settings.latency.core, settings.latency.threads)
-    if not exists and files.exists() and any(files.iterdir()):
+    if found is None and files.exists() and any(files.iterdir()):
         raise ReadOnlyFolder(
             f"{files} holds the files of another study of this name; move it away, or set study.files or study.name."
         )
@@ -76,10 +78,10 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
         info = prepare(settings.data, cache)
         settings = fit_to_data(settings, info.input_shape, info.num_classes)
         probe = probe_for(settings, url)
-        if exists:
-            check_same(settings.study.name, url, info, probe)
-        else:
+        if found is None:
             check_reachable(settings, probe, files)
+        else:
+            check_same(settings.study.name, url, info, probe)
         study = open_study(settings, url, resume)
     study.store.claim()
     try:
@@ -113,24 +115,23 @@ def left_clean(files: Path) -> Iterator[None]:
         raise
 
 
-def study_exists(url: str, name: str) -> bool:
-    """Whether the database holds a study of this name; an absent database holds none."""
+def existing_study(url: str, name: str) -> StudyRow | None:
+    """Return the study of this name if the database holds it; an absent database holds none."""
     file = sqlite_file(url)
     if file is not None and not file.absolute().parent.is_dir():
         open_for_writing(url)  # says what is wrong, before any folder is made
     if file is not None and not file.exists():
-        return False
+        return None
     try:
         engine = open_for_reading(url)
     except (DatabaseUnavailable, NotOurDatabase):
-        return False  # opening it for writing says what is wrong, or makes our tables beside Optuna's
+        return None  # opening it for writing says what is wrong, or makes our tables beside Optuna's
     try:
-        reader.find_study(engine, name)
+        return reader.find_study(engine, name)
     except StudyNotFound:
-        return False
+        return None
     finally:
         engine.dispose()
-    return True
 
 
 def files_root(settings: StudySettings, url: str) -> Path:
@@ -150,7 +151,7 @@ def study_files(settings: StudySettings, url: str) -> Path:
 
 def trial_folder(settings: StudySettings, url: str, number: int) -> Path:
     """Where a trial keeps its files."""
-    return study_files(settings, url) / f"trial-{number:05d}"
+    return folder_of_trial(study_files(settings, url), number)
 
 
 def cache_folder(settings: StudySettings, url: str) -> Path:
@@ -165,14 +166,9 @@ def probe_for(settings: StudySettings, url: str) -> HostProbe:
 
 def budget_space(settings: StudySettings) -> SearchSpace:
     """Return the space as its images shape it, where that is known without reading them."""
-    known = KNOWN.get(settings.data.dataset)
-    space = settings.search_space()
-    if known is None:
-        size = settings.data.image_size or space.input_shape[1]
-        return space.for_data((settings.data.channels or 3, size, size), space.num_classes)
-    channels, height, width = known.shape
-    height, width = (settings.data.image_size or height, settings.data.image_size or width)
-    return space.for_data((settings.data.channels or channels, height, width), space.num_classes)
+    known, space = KNOWN.get(settings.data.dataset), settings.search_space()
+    own = space.input_shape if known is None else known.shape
+    return space.for_data(shape_of(settings.data, own), space.num_classes)
 
 
 def describe_data(info: DataInfo) -> str:
@@ -185,17 +181,15 @@ def describe_data(info: DataInfo) -> str:
     return text + (f", the largest class {info.imbalance:.1f} times the smallest" if info.imbalance >= 1.5 else "")
 
 
-def with_files(settings: StudySettings, url: str, exists: bool) -> StudySettings:
+def with_files(settings: StudySettings, url: str, found: StudyRow | None) -> StudySettings:
     """Return the settings with an absolute `study.files`; a study that exists keeps the folder it began with.
 
     Raises:
         FrozenSettings: the study file names another folder than the study's.
     """
     files = settings.study.files and str(files_root(settings, url))
-    if exists:
-        engine = open_for_reading(url)
-        stored = reader.find_study(engine, settings.study.name).settings["study"]["files"]
-        engine.dispose()
+    if found is not None:
+        stored = found.settings["study"]["files"]
         before = settings.model_copy(update={"study": settings.study.model_copy(update={"files": stored})})
         if files is not None and Path(files) != files_root(before, url):
             raise FrozenSettings(

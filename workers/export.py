@@ -12,6 +12,7 @@ Notable choices:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -163,11 +164,20 @@ def check_onnx(path: Path, network: DeployedCondenseNet, images: int = 4) -> flo
 
 def _checked_run(path: Path, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the logits of a file that onnx.checker accepts, from onnxruntime on the CPU."""
+    onnx.checker.check_model(str(path), full_check=True)
+    return exported_network(path)(images)
+
+
+def exported_network(path: Path) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Load an exported file into onnxruntime on the CPU; return the function from images (N, C, H, W) to logits."""
     import onnxruntime
 
-    onnx.checker.check_model(str(path), full_check=True)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (logits,) = session.run([OUTPUT], {INPUT: images})
-    return cast("np.ndarray[Any, Any]", logits)
+
+    def logits_of(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        (logits,) = session.run([OUTPUT], {INPUT: images})
+        return cast("np.ndarray[Any, Any]", logits)
+
+    return logits_of

@@ -25,7 +25,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search import launch as launching
-from search.launch import Launched, cheapest, check_reachable, check_same, interruptible, launch, study_exists
+from search.launch import Launched, cheapest, check_reachable, check_same, existing_study, interruptible, launch
 from search.pricing import ANCHOR, price
 from search.settings import StudySettings, load_settings
 from search.store import reader
@@ -327,7 +327,7 @@ def running(place: Place):
     command = [sys.executable, "-c", LAUNCH, str(place.folder), *LONG]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not (study_exists(place.url, "digits") and any(place.curve(row) for row in place.read())):
+    while not (existing_study(place.url, "digits") and any(place.curve(row) for row in place.read())):
         assert process.poll() is None, "the launch ended by itself"
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -404,14 +404,14 @@ def test_outside_the_main_thread_signals_are_left_alone():
 
 
 @pytest.mark.parametrize("override", ["budget.max_macs=10", "budget.max_params=10"])
-def test_a_budget_below_the_space_is_refused_before_a_study_exists(place: Place, override: str):
+def test_a_budget_below_the_space_is_refused_before_a_existing_study(place: Place, override: str):
     with pytest.raises(BudgetUnreachable, match=r"= 10 is below anything in this space: the smallest found has [\d,]+"):
         place.launch(override)
     assert not (place.folder / "study.db").exists()
 
 
 @pytest.mark.slow
-def test_a_latency_below_the_space_is_refused_before_a_study_exists(place: Place):
+def test_a_latency_below_the_space_is_refused_before_a_existing_study(place: Place):
     with pytest.raises(BudgetUnreachable, match=r"the smallest networks take [\d.e-]+ ms on host:"):
         place.launch("budget.max_latency_ms=0.000001")
     assert not (place.folder / "study.db").exists()
@@ -449,7 +449,7 @@ def test_a_latency_budget_is_checked_against_the_smallest_networks(tmp_path: Pat
 
 
 def test_an_absent_database_holds_no_study_and_is_not_created(place: Place):
-    assert not study_exists(place.url, "digits")
+    assert not existing_study(place.url, "digits")
     assert not (place.folder / "study.db").exists()
 
 
