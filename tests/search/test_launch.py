@@ -404,14 +404,14 @@ def test_outside_the_main_thread_signals_are_left_alone():
 
 
 @pytest.mark.parametrize("override", ["budget.max_macs=10", "budget.max_params=10"])
-def test_a_budget_below_the_space_is_refused_before_a_existing_study(place: Place, override: str):
+def test_a_budget_below_the_space_is_refused_before_a_study_exists(place: Place, override: str):
     with pytest.raises(BudgetUnreachable, match=r"= 10 is below anything in this space: the smallest found has [\d,]+"):
         place.launch(override)
     assert not (place.folder / "study.db").exists()
 
 
 @pytest.mark.slow
-def test_a_latency_below_the_space_is_refused_before_a_existing_study(place: Place):
+def test_a_latency_below_the_space_is_refused_before_a_study_exists(place: Place):
     with pytest.raises(BudgetUnreachable, match=r"the smallest networks take [\d.e-]+ ms on host:"):
         place.launch("budget.max_latency_ms=0.000001")
     assert not (place.folder / "study.db").exists()
