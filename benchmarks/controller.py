@@ -23,6 +23,7 @@ import optuna
 from benchmarks.record import save
 from search.controller import Controller, Surroundings
 from search.engines.fake import FakeEngine
+from search.pricing import Target
 from search.sampler import distributions, make_sampler
 from search.settings import SearchPart, StudySettings, settings_from
 from search.store.database import tune_sqlite
@@ -30,7 +31,7 @@ from search.study import open_study
 from search.view import SilentView
 from space.presets import SPACE_PRESETS
 from space.search_space import SearchSpace
-from workers.latency.probes import FakeProbe
+from workers.latency.measurement import FakeProbe
 
 
 def settings_for(trials: int, sampler: str) -> StudySettings:
@@ -61,7 +62,7 @@ def run_ours(trials: int, sampler: str, folder: Path) -> tuple[float, float]:
 
     study.optuna_study.ask = timed_ask  # type: ignore[method-assign]
     probe = FakeProbe(lambda path: path.stat().st_size / 1e6)
-    around = Surroundings(FakeEngine(), probe, SilentView(), folder, folder, threading.Event())
+    around = Surroundings(FakeEngine(), (Target("host", probe),), SilentView(), folder, folder, threading.Event())
     study.store.claim()
     begin = time.perf_counter()
     Controller(study, around).run()

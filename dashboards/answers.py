@@ -15,6 +15,7 @@ from dashboards.formats import count, duration, one_line
 if TYPE_CHECKING:
     from search.bundle import Picked
     from search.estimate import Estimate, TimeEstimate
+    from workers.latency.measurement import Measurement
 
 
 def estimate_panel(found: Estimate) -> RenderableType:
@@ -78,6 +79,7 @@ def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
         ("test top-1", f"{picked.test_top1:.2%} (validation {row.top1 or 0.0:.2%})"),
         ("latency", f"{summary.median_ms:.4g} ms, up to {summary.interval_high_ms:.4g} ({seen.kind}{quick})"),
         ("on", f"{one_line(seen.device)}, {seen.runtime} {seen.runtime_version}, {seen.threads} thread(s)"),
+        *(("and", _latency_line(other)) for other in picked.elsewhere.values()),
         ("cost", f"{row.macs:,} macs, {row.params:,} params"),
         ("budget", f"{picked.budget}; the best of {picked.candidates} trained networks inside it"),
     ]
@@ -89,9 +91,31 @@ def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
     return facts
 
 
+def _latency_line(seen: Measurement) -> str:
+    summary = seen.summary
+    return f"{summary.median_ms:.4g} ms, up to {summary.interval_high_ms:.4g} ({seen.kind}) on {one_line(seen.device)}"
+
+
+def _latency_document(seen: Measurement) -> dict[str, Any]:
+    summary = seen.summary
+    return {
+        "kind": seen.kind,
+        "policy": seen.policy,
+        "device": seen.device,
+        "runtime": seen.runtime,
+        "runtime_version": seen.runtime_version,
+        "threads": seen.threads,
+        "median_ms": plain(summary.median_ms),
+        "p90_ms": plain(summary.p90_ms),
+        "interval_low_ms": plain(summary.interval_low_ms),
+        "interval_high_ms": plain(summary.interval_high_ms),
+        "steady": seen.steady,
+        "extrapolates": seen.extrapolates,
+    }
+
+
 def picked_document(picked: Picked, folder: Path | None) -> dict[str, Any]:
     """Return `pick` as plain JSON values; the latency is the verification's."""
-    seen, summary = picked.verified, picked.verified.summary
     return {
         "trial": trial_document(picked.trial),
         "test_top1": plain(picked.test_top1),
@@ -99,19 +123,8 @@ def picked_document(picked: Picked, folder: Path | None) -> dict[str, Any]:
         "budget": plain(vars(picked.budget)),
         "candidates": picked.candidates,
         "passed_over": list(picked.passed_over),
-        "verified_latency": {
-            "kind": seen.kind,
-            "policy": seen.policy,
-            "device": seen.device,
-            "runtime": seen.runtime,
-            "runtime_version": seen.runtime_version,
-            "threads": seen.threads,
-            "median_ms": plain(summary.median_ms),
-            "p90_ms": plain(summary.p90_ms),
-            "interval_low_ms": plain(summary.interval_low_ms),
-            "interval_high_ms": plain(summary.interval_high_ms),
-            "steady": seen.steady,
-        },
+        "verified_latency": _latency_document(picked.verified),
+        "verified_elsewhere": {name: _latency_document(seen) for name, seen in picked.elsewhere.items()},
         "export_difference": plain(picked.export_difference),
         "bundle": None if folder is None else str(folder),
     }

@@ -50,6 +50,7 @@ def trial_document(row: TrialRow) -> dict[str, Any]:
         "params": row.params,
         "paper_flops": row.paper_flops,
         "latency": latency,
+        "other_latencies": [plain(dataclasses.asdict(other)) for other in row.others],
         "top1": plain(row.top1),
         "test_top1": plain(row.test_top1),
         "val_loss": plain(row.val_loss),

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from search.gate import Budget
 from search.pareto import latency_key
 from search.store.reader import LatencyRow, TrialRow
 
@@ -27,6 +28,7 @@ STATE_STYLES = {
 
 
 STAR_NOTE = "* the machine did not keep still during this one"
+DAGGER_NOTE = "† outside the range that the estimate was calibrated on"
 
 
 def is_number(value: Any) -> bool:
@@ -72,16 +74,22 @@ def interval_text(latency: LatencyRow) -> str:
 def latency_text(latency: LatencyRow | None) -> str:
     """Return "0.3120 [0.3091, 0.3152]": median and 95 % interval in ms; see `latency_label` for what it is.
 
-    A star follows where the machine didn't keep still (`STAR_NOTE`).
+    A star follows where the machine didn't keep still (`STAR_NOTE`), a dagger where an estimate or a prediction
+    lies outside what it was calibrated on (`DAGGER_NOTE`).
     """
     if latency is None:
         return NOTHING
-    return f"{digits_ms(latency.median_ms, 4)} {interval_text(latency)}{'' if latency.steady else ' *'}"
+    return f"{digits_ms(latency.median_ms, 4)} {interval_text(latency)}{_marks(latency)}"
 
 
 def latency_label(latency: LatencyRow) -> str:
-    """Return what a latency is worth: "measured", "measured, quick", "measured, quick, not steady"."""
-    return common_label(latency) + ("" if latency.steady else ", not steady")
+    """Return what a latency is worth: "measured", "measured, quick, not steady", "estimated, extrapolated"."""
+    still = "" if latency.steady else ", not steady"
+    return common_label(latency) + still + (", extrapolated" if latency.extrapolates else "")
+
+
+def _marks(latency: LatencyRow) -> str:
+    return ("" if latency.steady else " *") + (" †" if latency.extrapolates else "")
 
 
 def place_label(latency: LatencyRow) -> str:
@@ -103,7 +111,8 @@ def shared_label(rows: Iterable[TrialRow]) -> str | None:
     if len({(latency_key(latency), common_label(latency)) for latency in latencies}) > 1:
         return None
     star = "" if all(latency.steady for latency in latencies) else f"; {STAR_NOTE}"
-    return f"{common_label(latencies[0])}, on {place_label(latencies[0])}{star}"
+    dagger = f"; {DAGGER_NOTE}" if any(latency.extrapolates for latency in latencies) else ""
+    return f"{common_label(latencies[0])}, on {place_label(latencies[0])}{star}{dagger}"
 
 
 def duration(seconds: float | None) -> str:
@@ -146,17 +155,28 @@ def _without_password(url: str) -> str:
         return "(not a database URL)"
 
 
-def budget_of(settings: Mapping[str, Any]) -> dict[str, float]:
-    """Return the limits a study was searched under, those that are set: max_latency_ms, max_macs, max_params."""
-    part = settings.get("budget")
-    return {name: limit for name, limit in part.items() if is_number(limit)} if isinstance(part, Mapping) else {}
+def budget_of(settings: Mapping[str, Any]) -> Budget:
+    """Return the limits a study was searched under; what is no limit (an older or damaged row) is none."""
+    part, latency = settings.get("budget"), settings.get("latency")
+    devices = latency.get("devices") if isinstance(latency, Mapping) else None
+    if not isinstance(part, Mapping):
+        return Budget()
+    limit = part.get("max_latency_ms")
+    if isinstance(limit, Mapping):
+        limit = {name: value for name, value in limit.items() if is_number(value)}
+    elif not is_number(limit):
+        limit = None
+    counts = {name: part[name] for name in ("max_macs", "max_params") if is_number(part.get(name))}
+    return Budget.of_settings({"max_latency_ms": limit, **counts}, devices or ["host"])
 
 
 def budget_text(settings: Mapping[str, Any]) -> str:
     """Return a study's limits in words."""
-    limits = budget_of(settings)
+    budget = budget_of(settings)
     words = []
-    if "max_latency_ms" in limits:
-        words.append(f"latency {milliseconds(limits['max_latency_ms'])}")
-    words += [f"{name} {count(limits[f'max_{name}'])}" for name in ("macs", "params") if f"max_{name}" in limits]
+    if budget.max_latency_ms is not None:
+        words.append(f"latency {milliseconds(budget.max_latency_ms)}")
+    words += [f"latency {milliseconds(limit)} on {device}" for device, limit in budget.elsewhere_ms.items()]
+    limits = (("macs", budget.max_macs), ("params", budget.max_params))
+    words += [f"{name} {count(limit)}" for name, limit in limits if limit is not None]
     return ", ".join(words) or "none"

@@ -37,6 +37,8 @@ def answer_card(view: StudyView, budget: Budget) -> tuple[TrialRow | None, str]:
     sentence = f"{config} is {esc(among)}{esc(inside)}: {esc(percent(pick.top1))} top-1"
     if pick.latency is not None:
         sentence += f" at {esc(milliseconds(pick.latency.median_ms))} ({esc(latency_label(pick.latency))})"
+    for other in pick.others:
+        sentence += f", {esc(milliseconds(other.median_ms))} on {esc(other.target)} ({esc(latency_label(other))})"
     return pick, f'<div class="answer"><p>{sentence}.</p>{_tiles(view, pick)}</div>'
 
 

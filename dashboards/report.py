@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,9 @@ def write_report(engine: sa.Engine, study_name: str, path: Path, max_latency_ms:
 
 def report_html(view: StudyView, curves: dict[int, list[dict[str, Any]]], max_latency_ms: float | None = None) -> str:
     """Return the report's HTML; `curves` has learning curves by trial number (see `write_report`)."""
-    limits = budget_of(view.study.settings)
+    budget = budget_of(view.study.settings)
     if max_latency_ms is not None:
-        limits["max_latency_ms"] = max_latency_ms
-    budget = Budget(**limits)
+        budget = replace(budget, max_latency_ms=max_latency_ms)
     pick, answer = answer_card(view, budget)
     name = one_line(view.study.name)
     body = "\n".join(

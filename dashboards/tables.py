@@ -37,7 +37,7 @@ from search.store.tables import STATES
 CURVE_ROWS = 12  # of a longer learning curve, so many are shown
 
 
-def _table(*headers: str) -> Table:
+def plain_table(*headers: str) -> Table:
     """A table of columns that keep their width; `>` marks right-aligned ones, `~` those that fold where narrow."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for header in headers:
@@ -85,7 +85,7 @@ def state_text(state: str) -> Text:
 
 def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
     """Return the trials, one row each; a reason stands under the config it is about."""
-    table = _table(">#", "~config", ">macs", ">latency ms", ">top-1", "state")
+    table = plain_table(">#", "~config", ">macs", ">latency ms", ">top-1", "state")
     mixed = shared_label(rows) is None
     for row in rows:
         table.add_row(
@@ -101,7 +101,7 @@ def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
 
 def pareto_table(rows: Sequence[TrialRow]) -> RenderableType:
     """Return the front, in the order given: each network is beaten by no other in all of top-1, latency and macs."""
-    table = _table(">#", "~config", ">top-1", ">latency ms", ">macs", ">params")
+    table = plain_table(">#", "~config", ">top-1", ">latency ms", ">macs", ">params")
     mixed = shared_label(rows) is None
     for row in rows:
         table.add_row(
@@ -119,7 +119,7 @@ def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
     """Return the studies, one row each."""
     if not rows:
         return Text("No studies.")
-    table = _table("~study", "created (UTC)", ">trainings", "~data", "~budget", "~run by")
+    table = plain_table("~study", "created (UTC)", ">trainings", "~data", "~budget", "~run by")
     for row in rows:
         part = row.settings.get("study") or {}
         table.add_row(
@@ -232,7 +232,7 @@ def _dataset(study: StudyRow) -> str:
 
 
 def _latencies_table(latencies: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("purpose", ">median ms", ">95 % interval", ">p90 ms", "~kind", "~device")
+    table = plain_table("purpose", ">median ms", ">95 % interval", ">p90 ms", "~kind", "~device")
     for entry in latencies:
         interval = f"[{digits_ms(entry['interval_low_ms'], 4)}, {digits_ms(entry['interval_high_ms'], 4)}]"
         kind = entry["kind"] + (", quick" if entry["policy"] == "quick" else "")
@@ -248,7 +248,7 @@ def _latencies_table(latencies: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _curve_table(curve: Sequence[Mapping[str, Any]]) -> RenderableType:
-    table = _table(">epoch", ">top-1", ">val loss", ">train loss", ">stage", "form", ">after")
+    table = plain_table(">epoch", ">top-1", ">val loss", ">train loss", ">stage", "form", ">after")
     shown = [row for index, row in enumerate(curve) if _is_shown(index, curve)]
     for row in shown:
         table.add_row(

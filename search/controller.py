@@ -4,7 +4,7 @@ Notable choices:
 - Every step is written to our tables before the next begins, and every step may be repeated: a controller that dies at
   any instruction is followed by one that reads the tables (`_reconcile`) and goes on from there.
 - Candidates are priced in batches, one batch ahead of the workers, so the anchor is shared and no worker waits for a
-  measurement that could have been made before.
+  measurement that could have been made before; in a thread, so that a slow device holds up nothing else.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,7 @@ import numpy as np
 from search.engines.base import Engine, EngineEvent
 from search.gate import Budget, excess, refusal
 from search.pareto import non_dominated
-from search.pricing import price
+from search.pricing import Pricer, Prices, Target
 from search.proposer import Proposer
 from search.store.reader import TrialRow
 from search.store.store import Wish
@@ -37,11 +38,13 @@ from space.errors import (
     UnreadableImage,
 )
 from workers.checkpoint import remove_checkpoints
-from workers.latency.probes import FailedMeasurement, LatencyProbe, measuring_cores
+from workers.latency.measurement import FailedMeasurement
+from workers.latency.probes import measuring_cores
 from workers.settings import TrainingSettings
 from workers.trial import CHECKPOINTS, NETWORK_FILE, ONNX_FILE, TrialJob
 
 POLL_S = 0.25
+PRICING_POLL_S = 0.25  # at most: a batch that is done is taken at once
 WIND_DOWN_POLLS = 480  # two minutes for every worker to write its checkpoint
 # A worker that meets one of these would meet it in every trial: the search stops and the trial stays open.
 FATAL = {error.exit_code: error for error in (DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage)}
@@ -54,7 +57,7 @@ class Surroundings:
     """What a controller works with, beside the study."""
 
     engine: Engine
-    probe: LatencyProbe
+    targets: tuple[Target, ...]  # the devices; a trial is judged by the first
     view: LaunchView
     files: Path  # of this study
     cache: Path  # where the images are
@@ -69,11 +72,14 @@ class Controller:
         settings = study.settings
         self.settings, self.store, self.proposer = settings, study.store, Proposer(study)
         self.around, self.engine, self.view = around, around.engine, around.view
-        self.budget = Budget(**settings.budget.model_dump())
+        self.budget: Budget = settings.search_budget()
+        self.pricer = Pricer(around.targets, around.files)
         self.wanted = settings.study.trainings
         self.batch = settings.search.batch or settings.engine.workers
         self.cores = measuring_cores(settings.latency.core, settings.latency.threads)
         self._unpriced: list[TrialRow] = []
+        self._pricing: list[TrialRow] = []  # the batch that is being measured
+        self._quiet = ExitStack()  # keeps workers off the measuring processor meanwhile
         self._queue: deque[TrialRow] = deque()
         self._kept: list[TrialRow] = []  # done trials whose networks are there, with retention `front`
         self._running: dict[int, TrialRow] = {}
@@ -89,6 +95,13 @@ class Controller:
             SearchFailed: the same after some trainings, or one training after another failed.
             DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage: a worker can't go on; nothing recorded is lost.
         """
+        try:
+            return self._run()
+        finally:
+            self.pricer.close()
+            self._quiet.close()
+
+    def _run(self) -> Ending:
         self._reconcile()
         while True:
             self.view.progress(self._done, self.wanted)
@@ -99,9 +112,14 @@ class Controller:
                 self._wind_down()
                 return "stopped"
             self._obey_cancels()
-            self._dispatch()
+            self._take_prices()
+            if not (self._pricing and self.pricer.local):
+                self._dispatch()
             missing = max(self._missing(), len(self.wishes()))
             waiting = any(map(self._needed, self._queue))
+            if self._pricing:
+                self._take(self.engine.poll(0.0))
+                continue
             if missing <= 0 and not self._running and not waiting:
                 self._drop_unpriced()
                 if self._queue:
@@ -138,7 +156,10 @@ class Controller:
                 candidates.append(row)
         candidates = [row for row in candidates if row.number not in self._cancelled]
         if candidates:
-            self._price(candidates)
+            if self.pricer.local:
+                self._quiet.enter_context(self.engine.quiet(self.cores))
+            self._pricing = candidates
+            self.pricer.start([row.config for row in candidates])
         self._give_up_if_hopeless()
 
     def _refused_unmeasured(self, row: TrialRow) -> bool:
@@ -155,30 +176,42 @@ class Controller:
         self._refusals_in_a_row += 1
         return True
 
-    def _price(self, candidates: Sequence[TrialRow]) -> None:
-        """Measure the candidates together on the quiet processor, then let them through or refuse them."""
-        with self.engine.quiet(self.cores):
-            prices = price([row.config for row in candidates], self.around.probe, self.around.files)
-        for row, measured in zip(candidates, prices, strict=True):
-            if isinstance(measured, FailedMeasurement):
-                self._fail(row, f"latency could not be measured: {measured.reason}")
-                continue
-            self.store.add_latency(row.number, measured, "price")
-            priced = self.store.trial(row.number)
-            high_ms = measured.summary.interval_high_ms
-            self.proposer.constrain(priced, excess(self.budget, row.macs, row.params, high_ms))
-            if why := refusal(self.budget, row.macs, row.params, priced.latency):
-                self._refusals_in_a_row += 1
-                self._close(priced, "infeasible", reason=why)
-            else:
-                self._refusals_in_a_row = 0
-                self.store.set_queued(row.number)
-                queued = self.store.trial(row.number)
-                if row.origin == "enqueued":
-                    self._queue.appendleft(queued)  # somebody asked for it
-                else:
-                    self._queue.append(queued)
-                self.view.trial(queued)
+    def _take_prices(self) -> None:
+        """When the batch under way is measured: record it, then let each candidate through or refuse it."""
+        prices = self.pricer.take(PRICING_POLL_S)
+        if prices is None:
+            return
+        self._quiet.close()
+        rows, self._pricing = self._pricing, []
+        for row, found in zip(rows, prices, strict=True):
+            if row.number not in self._cancelled:
+                self._gate(row, found)
+        self._give_up_if_hopeless()
+
+    def _gate(self, row: TrialRow, prices: Prices) -> None:
+        """Record a candidate's prices and decide on it."""
+        first = self.around.targets[0].name
+        for target, found in prices.items():
+            if isinstance(found, FailedMeasurement):
+                place = "" if target == first else f" on {target}"
+                self._fail(row, f"latency{place} could not be measured: {found.reason}")
+                return
+            self.store.add_latency(row.number, found, "price", target, judged=target == first)
+        priced = self.store.trial(row.number)
+        cost = (row.macs, row.params, priced.latency, priced.others)
+        self.proposer.constrain(priced, excess(self.budget, *cost))
+        if why := refusal(self.budget, *cost):
+            self._refusals_in_a_row += 1
+            self._close(priced, "infeasible", reason=why)
+            return
+        self._refusals_in_a_row = 0
+        self.store.set_queued(row.number)
+        queued = self.store.trial(row.number)
+        if row.origin == "enqueued":
+            self._queue.appendleft(queued)  # somebody asked for it
+        else:
+            self._queue.append(queued)
+        self.view.trial(queued)
 
     def _more_to_try(self) -> bool:
         """Whether anything can still be proposed: the space isn't used up, or an earlier proposal or a wish waits."""
@@ -195,7 +228,8 @@ class Controller:
         self._unpriced = []
 
     def _give_up_if_hopeless(self) -> None:
-        if self._refusals_in_a_row < self.settings.search.give_up_after or self._running or self._queue:
+        busy = self._running or self._queue or self._pricing
+        if self._refusals_in_a_row < self.settings.search.give_up_after or busy:
             return
         rows = self.store.trials()
         smallest = min((row.latency.interval_high_ms for row in rows if row.latency), default=None)
@@ -330,6 +364,9 @@ class Controller:
 
     def _wind_down(self) -> None:
         """Let every worker write its checkpoint; what can't in time is resumed from an earlier one."""
+        self.pricer.stop()  # its candidates stay `asked`: they are priced when the study goes on
+        self._pricing = []
+        self._quiet.close()
         if not self._running:
             return
         self.view.note(f"stopping: {len(self._running)} running trials write their checkpoints …")
@@ -371,5 +408,5 @@ def folder_of_trial(files: Path, number: int) -> Path:
 
 def _pick_objectives(row: TrialRow) -> tuple[float, ...]:
     """What `search.pick` may limit or compare, all minimised: one that another beats in all of them is never picked."""
-    high, median = (row.latency.interval_high_ms, row.latency.median_ms) if row.latency else (np.inf, np.inf)
-    return (-(row.top1 or 0.0), high, median, float(row.macs), float(row.params))
+    latencies = [value for one in row.latencies.values() for value in (one.interval_high_ms, one.median_ms)]
+    return (-(row.top1 or 0.0), *latencies, float(row.macs), float(row.params))

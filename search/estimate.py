@@ -21,8 +21,8 @@ from space.cost import Cost, cost_of
 from space.errors import MeasurementFailed
 from space.search_space import SearchSpace
 from workers.image_cache import DataInfo, outline
+from workers.latency.measurement import Measurement
 from workers.latency.policy import QUICK
-from workers.latency.probes import Measurement
 
 SAMPLES = 500
 

@@ -1,11 +1,14 @@
 """The gate: a candidate over a budget is never trained.
 
-A latency is judged by the upper end of its 95 % interval, as `pick` judges it: what is let through can be picked.
+A latency is judged by the upper end of its 95 % interval, as `pick` judges it: what is let through can be picked. A
+study may name several devices; the first is the one it is judged by unless something else is said.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from search.store.reader import LatencyRow
 
@@ -14,42 +17,67 @@ from search.store.reader import LatencyRow
 class Budget:
     """Upper limits; None is no limit."""
 
-    max_latency_ms: float | None = None
+    max_latency_ms: float | None = None  # on the study's first device
     max_macs: float | None = None
     max_params: float | None = None
+    elsewhere_ms: Mapping[str, float] = field(default_factory=dict)  # latency on the study's further devices, by name
+
+    @classmethod
+    def of_settings(cls, budget: Mapping[str, Any], devices: Sequence[str]) -> Budget:
+        """Read a study's `[budget]`; a number is the first device's, a table has one for each device it names."""
+        limit = budget.get("max_latency_ms")
+        by_device = dict(limit) if isinstance(limit, Mapping) else {} if limit is None else {devices[0]: float(limit)}
+        first = by_device.pop(devices[0], None)
+        return cls(first, budget.get("max_macs"), budget.get("max_params"), by_device)
 
     def __str__(self) -> str:
         limits = [] if self.max_latency_ms is None else [f"{self.max_latency_ms:g} ms"]
+        limits += [f"{limit:g} ms on {device}" for device, limit in self.elsewhere_ms.items()]
         counts = (("macs", self.max_macs), ("params", self.max_params))
         limits += [f"{value:,.0f} {unit}" for unit, value in counts if value is not None]
         return ", ".join(limits) or "no limit"
 
+    def latency_limit(self, row: LatencyRow, first: bool) -> float | None:
+        """Return the limit that a latency is held to; `first` says that it is the one on the study's first device."""
+        return self.max_latency_ms if first else self.elsewhere_ms.get(row.target)
 
-def excess(budget: Budget, macs: int, params: int, latency_high_ms: float | None) -> dict[str, float]:
+
+def excess(
+    budget: Budget, macs: int, params: int, latency: LatencyRow | None, others: Sequence[LatencyRow] = ()
+) -> dict[str, float]:
     """Return, for every limit, by which fraction it is exceeded; 0 or less is inside.
 
     A limit that isn't set, or a latency that was not measured (because another limit already refused the candidate),
     counts 0: every trial must carry the same set of constraints.
     """
+    elsewhere = {row.target: row for row in others}
     pairs = {
-        "latency_ms": (latency_high_ms, budget.max_latency_ms),
+        "latency_ms": (_high(latency), budget.max_latency_ms),
         "macs": (macs, budget.max_macs),
         "params": (params, budget.max_params),
+        **{f"latency_ms.{name}": (_high(elsewhere.get(name)), limit) for name, limit in budget.elsewhere_ms.items()},
     }
     return {
         name: 0.0 if value is None or limit is None else value / limit - 1.0 for name, (value, limit) in pairs.items()
     }
 
 
-def refusal(budget: Budget, macs: int, params: int, latency: LatencyRow | None) -> str | None:
+def refusal(
+    budget: Budget, macs: int, params: int, latency: LatencyRow | None, others: Sequence[LatencyRow] = ()
+) -> str | None:
     """Return why a candidate is over the budget, or None when it is inside (as far as is known yet)."""
     if budget.max_macs is not None and macs > budget.max_macs:
         return f"{macs:,} macs > {budget.max_macs:,.0f}"
     if budget.max_params is not None and params > budget.max_params:
         return f"{params:,} params > {budget.max_params:,.0f}"
-    limit = budget.max_latency_ms
-    if limit is not None and latency is not None and latency.interval_high_ms > limit:
-        return (
-            f"latency {latency.median_ms:.4g} ms (up to {latency.interval_high_ms:.4g}) > {limit:g} ms, {latency.kind}"
-        )
+    for row in (*(() if latency is None else (latency,)), *others):
+        limit = budget.latency_limit(row, row is latency)
+        if limit is not None and row.interval_high_ms > limit:
+            place = "" if row is latency else f" on {row.target}"
+            seen = f"{row.median_ms:.4g} ms (up to {row.interval_high_ms:.4g})"
+            return f"latency {seen}{place} > {limit:g} ms, {row.kind}"
     return None
+
+
+def _high(row: LatencyRow | None) -> float | None:
+    return None if row is None else row.interval_high_ms

@@ -6,23 +6,24 @@ import contextlib
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
+import sqlalchemy as sa
 
 from search.controller import Controller, Ending, Surroundings, folder_of_trial
 from search.engines.local import LocalEngine
-from search.gate import Budget
-from search.pricing import host_probe, price
+from search.pricing import Target, price
 from search.settings import StudySettings, fit_to_data
 from search.store import reader
 from search.store.database import open_for_reading, open_for_writing, sqlite_file, url_shown
 from search.store.reader import StudyRow
 from search.study import already_there, open_study
+from search.targets import choose_runtime, targets_of, with_runtime
 from search.view import LaunchView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -39,7 +40,8 @@ from workers.data import DataInfo, prepare
 from workers.files import disk_errors
 from workers.image_sources import KNOWN
 from workers.images import shape_of
-from workers.latency.probes import FailedMeasurement, HostProbe, LatencyProbe, measuring_cores
+from workers.latency.measurement import FailedMeasurement
+from workers.latency.probes import measuring_cores
 
 STOPPING = "stopping after the measurement or step under way; Ctrl-C again ends at once (checkpoints stay)"
 
@@ -77,11 +79,15 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
             files.mkdir(parents=True, exist_ok=True)
         info = prepare(settings.data, cache)
         settings = fit_to_data(settings, info.input_shape, info.num_classes)
-        probe = probe_for(settings, url)
+        engine, root = existing_engine(url), files_root(settings, url)
+        if found is not None:
+            settings = with_runtime(settings, found.settings["latency"].get("runtime", settings.latency.runtime))
+        settings = choose_runtime(settings, engine, root, view.note)
+        targets = targets_of(settings, engine, root, view.note)
         if found is None:
-            check_reachable(settings, probe, files)
+            check_reachable(settings, targets, files)
         else:
-            check_same(settings.study.name, url, info, probe)
+            check_same(settings.study.name, url, info, targets)
         study = open_study(settings, url, resume)
     study.store.claim()
     try:
@@ -91,12 +97,12 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
         study.store.set_data_info(info.to_dict())
         view.note(describe_data(info))
         with interruptible(lambda: view.note(STOPPING)) as stop:
-            engine = LocalEngine(settings.engine.workers, settings.engine.threads, cores)
+            workers = LocalEngine(settings.engine.workers, settings.engine.threads, cores)
             try:
-                around = Surroundings(engine, probe, view, files, cache, stop, info.fingerprint)
+                around = Surroundings(workers, targets, view, files, cache, stop, info.fingerprint)
                 ending = Controller(study, around).run()
             finally:
-                engine.close()
+                workers.close()
     finally:
         study.store.release()
     done = reader.count_states(study.engine, study.store.study_id).get("done", 0)
@@ -159,9 +165,10 @@ def cache_folder(settings: StudySettings, url: str) -> Path:
     return files_root(settings, url) / ".images"  # a study's name can't start with a dot
 
 
-def probe_for(settings: StudySettings, url: str) -> HostProbe:
-    """Return the probe that a study's latency settings ask for."""
-    return host_probe(settings.latency.resolved(), settings.latency.core, files_root(settings, url))
+def existing_engine(url: str) -> sa.Engine | None:
+    """Return the database opened for writing (device jobs live there), or None when it isn't there yet."""
+    file = sqlite_file(url)
+    return None if file is not None and not file.exists() else open_for_writing(url)
 
 
 def budget_space(settings: StudySettings) -> SearchSpace:
@@ -200,7 +207,7 @@ def with_files(settings: StudySettings, url: str, found: StudyRow | None) -> Stu
     return settings.model_copy(update={"study": settings.study.model_copy(update={"files": files})})
 
 
-def check_same(name: str, url: str, info: DataInfo, probe: LatencyProbe) -> None:
+def check_same(name: str, url: str, info: DataInfo, targets: Sequence[Target]) -> None:
     """Refuse to resume with other images or on another device: the results would not belong together.
 
     Raises:
@@ -218,10 +225,11 @@ def check_same(name: str, url: str, info: DataInfo, probe: LatencyProbe) -> None
             f"the images of {info.dataset} have changed since study {name!r} began (files were added, removed or "
             "rewritten); put them back, or launch under another name."
         )
-    if devices - {probe.device}:
+    now = {target.probe.device for target in targets}
+    if devices - now:
         raise FrozenSettings(
             f"the latencies of study {name!r} were measured on {', '.join(sorted(devices))}, but this is "
-            f"{probe.device}; resume it there, or launch under another name."
+            f"{', '.join(sorted(now))}; resume it there, or launch under another name."
         )
 
 
@@ -236,13 +244,13 @@ def cheapest(space: SearchSpace, cost: Callable[[CondenseNetConfig], float], see
         best = better
 
 
-def check_reachable(settings: StudySettings, probe: LatencyProbe, files: Path) -> None:
+def check_reachable(settings: StudySettings, targets: Sequence[Target], files: Path) -> None:
     """Refuse a budget below anything the space reaches, before anything is recorded.
 
     Raises:
         BudgetUnreachable: with the smallest cost found.
     """
-    space, budget = settings.search_space(), Budget(**settings.budget.model_dump())
+    space, budget = settings.search_space(), settings.search_budget()
     fewest_macs = cheapest(space, lambda config: cost_of(config).macs)
     fewest_params = cheapest(space, lambda config: cost_of(config).params)
     for name, limit, smallest in (
@@ -254,17 +262,17 @@ def check_reachable(settings: StudySettings, probe: LatencyProbe, files: Path) -
                 f"budget.max_{name} = {limit:,.0f} is below anything in this space: the smallest found has "
                 f"{smallest:,} {name}; raise it or widen the space."
             )
-    limit_ms = budget.max_latency_ms
-    if limit_ms is None:
-        return
     shallow = cheapest(space, lambda config: (sum(config.stages) + len(config.stages)) * 1e12 + cost_of(config).macs)
-    prices = price([fewest_macs, shallow], probe, files)
-    lows = [found.summary.interval_low_ms for found in prices if not isinstance(found, FailedMeasurement)]
-    if lows and min(lows) > limit_ms:
-        raise BudgetUnreachable(
-            f"budget.max_latency_ms = {limit_ms:g} is below anything in this space: the smallest networks take "
-            f"{min(lows):.4g} ms on {probe.device}; raise it or widen the space."
-        )
+    for target in targets:
+        if target.limit_ms is None:
+            continue
+        prices = price([fewest_macs, shallow], target.probe, files)
+        lows = [found.summary.interval_low_ms for found in prices if not isinstance(found, FailedMeasurement)]
+        if lows and min(lows) > target.limit_ms:
+            raise BudgetUnreachable(
+                f"budget.max_latency_ms = {target.limit_ms:g} is below anything in this space: the smallest networks "
+                f"take {min(lows):.4g} ms on {target.probe.device}; raise it or widen the space."
+            )
 
 
 @contextmanager

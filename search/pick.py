@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search.gate import Budget
+from search.gate import Budget, refusal
 from search.store.reader import TrialRow
 from space.errors import NothingFeasible
 
@@ -37,6 +37,11 @@ def _why_not(rows: Sequence[TrialRow], budget: Budget) -> str:
         return f"no network of {len(rows)} trials has finished its training yet; launch the study, or resume it."
     without_latency = Budget(None, budget.max_macs, budget.max_params)
     measured = [row for row in trained if row.latency is not None and _fits(row, without_latency)]
+    if measured and not any(_fits(row, Budget(None, elsewhere_ms=budget.elsewhere_ms)) for row in measured):
+        device, limit = next(iter(budget.elsewhere_ms.items()))
+        reached = [row.latencies[device].interval_high_ms for row in measured if device in row.latencies]
+        least = f"{min(reached):.4g} ms" if reached else "not measured"
+        return f"no trained network is inside {budget}; the smallest latency on {device} is {least} (limit {limit:g})."
     if not measured:
         fewest = min(trained, key=lambda row: row.macs)
         return (
@@ -55,11 +60,11 @@ def _trained(row: TrialRow) -> bool:
 
 
 def _fits(row: TrialRow, budget: Budget) -> bool:
-    if budget.max_macs is not None and row.macs > budget.max_macs:
+    if budget.max_latency_ms is not None and row.latency is None:
         return False
-    if budget.max_params is not None and row.params > budget.max_params:
+    if not budget.elsewhere_ms.keys() <= row.latencies.keys():
         return False
-    return budget.max_latency_ms is None or (row.latency is not None and _high(row) <= budget.max_latency_ms)
+    return refusal(budget, row.macs, row.params, row.latency, row.others) is None
 
 
 def _high(row: TrialRow) -> float:

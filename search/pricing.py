@@ -1,46 +1,199 @@
 """Pricing a candidate before it is trained: its deployed network with random indices, exported and measured.
 
 The same operators run as in the trained network, so the latency is the same; only the indices and weights differ.
+
+Notable choices:
+- A batch is priced in a thread of its own: a device may take minutes, and meanwhile workers report and Ctrl-C is heard.
+- Devices are asked one after the other, the judging one first; what one of them refuses is not measured on the next.
+- Once a device's fitted model is sure that a candidate is over its limit, the candidate is not measured at all. Its
+  price then says `predicted`; what is trained has always been measured (or estimated, on a virtual device).
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet
 from workers.export import save_onnx
 from workers.files import disk_errors
+from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement, MeasurementStopped
 from workers.latency.policy import MeasurementPolicy
-from workers.latency.probes import FailedMeasurement, HostProbe, LatencyProbe, Measurement
+from workers.latency.probes import HostProbe
 
 # Runs of this fixed network before and after each batch show whether the machine kept still. Never change it: its
 # figures are compared over years.
 ANCHOR = CondenseNetConfig(stages=(2, 2, 2), growth=(8, 16, 32), input_shape=(3, 32, 32))
 
 Price = Measurement | FailedMeasurement
+Prices = dict[str, Price]  # of one candidate, by the device's name in the study
+
+
+class Forecast(Protocol):
+    """Knows, without measuring, that a config's latency is surely over a limit."""
+
+    def over(self, config: CondenseNetConfig, limit_ms: float) -> Measurement | None:
+        """Return the prediction when even its interval's low end is over the limit, else None."""
+        ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """One device of a study: its name there, who measures, the limit, and what is foreseen without measuring."""
+
+    name: str
+    probe: LatencyProbe
+    limit_ms: float | None = None
+    forecast: Forecast | None = None
+    local: bool = False  # timed on this machine: workers must keep off the measuring processor
 
 
 def host_probe(policy: MeasurementPolicy, core: int | None, files: Path) -> HostProbe:
     """Return a probe of this host, its anchor network written under `files`."""
-    anchor = files / ".anchor.onnx"
-    save_onnx(DeployedCondenseNet.random(ANCHOR), anchor)
-    return HostProbe(policy, anchor, core)
+    return HostProbe(policy, write_anchor(files, policy.runtime), core)
 
 
-def price(configs: Sequence[CondenseNetConfig], probe: LatencyProbe, files: Path) -> list[Price]:
-    """Measure the configs in one batch, in the order given; equal configs are measured once."""
+def write_anchor(files: Path, runtime: str = "onnxruntime") -> Path:
+    """Write the anchor network for a runtime under `files`; return its path."""
+    anchor = files / f".anchor{SUFFIXES[runtime]}"
+    save_for(runtime, DeployedCondenseNet.random(ANCHOR), anchor)
+    return anchor
+
+
+SUFFIXES = {"onnxruntime": ".onnx", "ncnn": ".ncnn.zip"}
+
+
+def save_for(runtime: str, network: DeployedCondenseNet, path: Path) -> str:
+    """Write a network in a runtime's format; return the file's SHA-256."""
+    if runtime == "ncnn":
+        from workers.export_ncnn import save_ncnn
+
+        return save_ncnn(network, path)
+    return save_onnx(network, path)
+
+
+def price(
+    configs: Sequence[CondenseNetConfig],
+    probe: LatencyProbe,
+    files: Path,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Price]:
+    """Measure the configs in one batch, in the order given; equal configs are measured once.
+
+    Raises:
+        MeasurementStopped: `stop` said so.
+    """
     distinct = list(dict.fromkeys(configs))
+    with _folder_in(files) as folder:
+        paths = []
+        for config in distinct:
+            path = folder / f"{config.digest[:16]}{SUFFIXES[probe.runtime]}"
+            save_for(probe.runtime, DeployedCondenseNet.random(config), path)
+            paths.append(path)
+        prices = dict(zip(distinct, probe.measure(paths, stop), strict=True))
+    return [prices[config] for config in configs]
+
+
+@contextmanager
+def _folder_in(files: Path) -> Iterator[Path]:
     with disk_errors(files):
         files.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix="pricing-", dir=files)
     with folder as name:
-        paths = []
-        for config in distinct:
-            path = Path(name) / f"{config.digest[:16]}.onnx"
-            save_onnx(DeployedCondenseNet.random(config), path)
-            paths.append(path)
-        prices = dict(zip(distinct, probe.measure(paths), strict=True))
-    return [prices[config] for config in configs]
+        yield Path(name)
+
+
+class Pricer:
+    """Prices one batch of configs at a time in a thread; the controller starts it, polls it and may stop it."""
+
+    def __init__(self, targets: Sequence[Target], files: Path) -> None:
+        self.targets, self._files = tuple(targets), files
+        self._stop = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pricing")
+        self._batch: Future[list[Prices]] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is under way (or its outcome not yet taken)."""
+        return self._batch is not None
+
+    @property
+    def local(self) -> bool:
+        """Whether any device is timed on this machine."""
+        return any(target.local for target in self.targets)
+
+    def start(self, configs: Sequence[CondenseNetConfig]) -> None:
+        """Begin a batch."""
+        assert self._batch is None
+        self._batch = self._thread.submit(self._prices, tuple(configs))
+
+    def take(self, wait_s: float) -> list[Prices] | None:
+        """Return the batch's prices in the order of its configs once there, None while it is under way.
+
+        Raises whatever the measuring raised: DiskFull, MeasurementStopped after `stop`, …
+        """
+        if self._batch is None:
+            return None
+        try:
+            prices = self._batch.result(wait_s)
+        except TimeoutError:
+            if not self._batch.done():
+                return None
+            raise
+        except BaseException:
+            self._batch = None
+            raise
+        self._batch = None
+        return prices
+
+    def stop(self) -> None:
+        """End the batch under way; nothing of it is kept. Returns when its processes have ended."""
+        self._stop.set()
+        try:
+            while self.busy:
+                self.take(1.0)
+        except MeasurementStopped:
+            pass
+        finally:
+            self._stop.clear()
+
+    def close(self) -> None:
+        """End the batch under way and the thread."""
+        self._stop.set()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _prices(self, configs: Sequence[CondenseNetConfig]) -> list[Prices]:
+        found: list[Prices] = [{} for _ in configs]
+        open_ = list(range(len(configs)))  # refused by no device yet
+        for target in self.targets:
+            wanted = []
+            for place in open_:
+                foreseen = _foreseen(target, configs[place])
+                if foreseen is None:
+                    wanted.append(place)
+                else:
+                    found[place][target.name] = foreseen
+            measured = price([configs[place] for place in wanted], target.probe, self._files, self._stop.is_set)
+            for place, one in zip(wanted, measured, strict=True):
+                found[place][target.name] = one
+            open_ = [place for place in wanted if not _refused(target, found[place][target.name])]
+        return found
+
+
+def _foreseen(target: Target, config: CondenseNetConfig) -> Measurement | None:
+    if target.forecast is None or target.limit_ms is None:
+        return None
+    return target.forecast.over(config, target.limit_ms)
+
+
+def _refused(target: Target, one: Price) -> bool:
+    if isinstance(one, FailedMeasurement):
+        return True
+    return target.limit_ms is not None and one.summary.interval_high_ms > target.limit_ms

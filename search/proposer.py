@@ -34,6 +34,7 @@ class Proposer:
         self.settings, self.store, self._study = study.settings, study.store, study.optuna_study
         self.space, self.training_space = self.settings.search_space(), self.settings.training_space()
         self._distributions = distributions({**self.space.domains, **self.training_space.domains})
+        self._minimised = frozenset(self.settings.latency.minimised)
         self._open: dict[int, optuna.Trial] = {}  # Optuna's objects of trials that have not ended
         self._at_random = False
         self._distinct: set[str] = set()  # identities proposed from inside the space
@@ -113,8 +114,9 @@ class Proposer:
         values, state = None, TrialState.FAIL
         if not self._inside(row):
             pass  # it has no parameters, and samplers model only those that all trials they see have in common
-        elif row.state == "done" and row.top1 is not None and row.latency is not None:
-            values, state = [row.top1, row.latency.median_ms, float(row.macs)], TrialState.COMPLETE
+        elif row.state == "done" and row.top1 is not None and self._minimised <= row.latencies.keys():
+            medians = [row.latencies[device].median_ms for device in self.settings.latency.minimised]
+            values, state = [row.top1, *medians, float(row.macs)], TrialState.COMPLETE
         elif row.state == "infeasible":
             state = TrialState.PRUNED
         with _quiet_optuna():

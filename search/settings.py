@@ -8,13 +8,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from search.gate import Budget
 from space.errors import InvalidSettings, StudyFileVersion
 from space.search_space import SearchSpace
 from workers.latency.policy import MeasurementPolicy, policy_named
@@ -23,6 +26,8 @@ from workers.training_space import TrainingSpace
 
 FORMAT = 1
 DEFAULT_STORAGE = "sqlite:///condensery.db"
+HOST, VIRTUAL = "host", "virtual:"  # latency.devices: this machine; a profile of the ARM device in software
+DEVICE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class StudyPart(Settings):
@@ -48,21 +53,60 @@ class StudyPart(Settings):
 class BudgetPart(Settings):
     """[budget]: upper limits; a candidate over one is never trained."""
 
-    max_latency_ms: float | None = Field(default=None, gt=0)
+    # One number is for the first of latency.devices; a table (max_latency_ms.pi5 = 12) has one for each it names.
+    max_latency_ms: float | dict[str, float] | None = None
     max_macs: int | None = Field(default=None, gt=0)
     max_params: int | None = Field(default=None, gt=0)
 
+    @field_validator("max_latency_ms", mode="plain")
+    @classmethod
+    def _positive(cls, limit: Any) -> float | dict[str, float] | None:
+        def number(value: Any) -> float:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError("a limit must be a number > 0 (ms), or a table of one for each device")
+            return float(value)
+
+        if limit is None:
+            return None
+        return {name: number(value) for name, value in limit.items()} if isinstance(limit, dict) else number(limit)
+
 
 class LatencyPart(Settings):
-    """[latency]: how a candidate's latency is measured on this host."""
+    """[latency]: where and how a candidate's latency is found."""
 
+    # host; virtual:PROFILE (estimated from counted ARM instructions); or queues of devices that agents serve.
+    devices: tuple[str, ...] = Field(default=(HOST,), min_length=1, max_length=8)
+    objectives: tuple[str, ...] | None = None  # which devices' latencies are minimised; None = all of them
+    runtime: Literal["onnxruntime", "ncnn", "auto"] = "onnxruntime"  # auto: the faster on the first device
     policy: Literal["standard", "quick"] = "standard"
     threads: int = Field(default=1, ge=1, le=256)
-    core: int | None = Field(default=None, ge=0)  # kept free while measuring; None = the last one
+    core: int | None = Field(default=None, ge=0)  # of the host, kept free while measuring; None = the last one
+    predict: bool = True  # refuse without measuring what a device's fitted model puts surely over its limit
+
+    @model_validator(mode="after")
+    def _plain_devices(self) -> LatencyPart:
+        for name in self.devices:
+            if DEVICE_NAME.fullmatch(name.removeprefix(VIRTUAL)) is None:
+                rule = "host, virtual:PROFILE or a lower-case name of letters, digits, - and _"
+                raise ValueError(f"a device must be {rule}, but {name!r} isn't")
+        if len(set(self.devices)) < len(self.devices):
+            raise ValueError("a device can be named once only")
+        unknown = set(self.objectives or ()) - set(self.devices)
+        if unknown or self.objectives == ():
+            raise ValueError(f"objectives must be some of devices, but hold {sorted(unknown) or 'none'}")
+        if self.threads > 1 and any(name.startswith(VIRTUAL) for name in self.devices):
+            raise ValueError("a virtual device counts the instructions of one thread: threads must be 1")
+        return self
+
+    @property
+    def minimised(self) -> tuple[str, ...]:
+        """The devices whose latency is an objective."""
+        return self.devices if self.objectives is None else self.objectives
 
     def resolved(self) -> MeasurementPolicy:
-        """Return the policy with this study's thread count."""
-        return policy_named(self.policy).model_copy(update={"threads": self.threads})
+        """Return the policy with this study's thread count and runtime."""
+        runtime = "onnxruntime" if self.runtime == "auto" else self.runtime
+        return policy_named(self.policy).model_copy(update={"threads": self.threads, "runtime": runtime})
 
 
 class SearchPart(Settings):
@@ -112,6 +156,22 @@ class StudySettings(Settings):
     engine: EnginePart = EnginePart()
     limits: LimitsPart = LimitsPart()
     retention: RetentionPart = RetentionPart()
+
+    @model_validator(mode="after")
+    def _limits_name_devices(self) -> StudySettings:
+        limits, devices = self.budget.max_latency_ms, self.latency.devices
+        if isinstance(limits, dict):
+            unknown = sorted(set(limits) - set(devices))
+            if unknown:
+                raise ValueError(f"budget.max_latency_ms names {unknown[0]!r}, which is not in latency.devices")
+        elif limits is not None and len(devices) > 1:
+            example = f"max_latency_ms.{devices[0]} = {limits:g}"
+            raise ValueError(f"with several devices a limit must name its own, like {example}")
+        return self
+
+    def search_budget(self) -> Budget:
+        """Return the budget as the gate takes it."""
+        return Budget.of_settings(self.budget.model_dump(), self.latency.devices)
 
     def search_space(self) -> SearchSpace:
         """Return the architectures to search."""

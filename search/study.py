@@ -20,8 +20,14 @@ from search.store.store import StudyStore, create_study, delete_study
 from space.errors import FrozenSettings, StudyExists, StudyNotFound
 
 MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
-DIRECTIONS = (MAXIMIZE, MINIMIZE, MINIMIZE)
-OBJECTIVES = ("top1", "latency_ms", "macs")
+
+
+def objectives(settings: StudySettings) -> dict[str, StudyDirection]:
+    """Return what Optuna optimises, by name in the order of a trial's values: top1, each latency, macs."""
+    devices = settings.latency.minimised
+    one = len(settings.latency.devices) == 1
+    latencies = ["latency_ms"] if one else [f"latency_ms.{device}" for device in devices]
+    return {"top1": MAXIMIZE, **dict.fromkeys(latencies, MINIMIZE), "macs": MINIMIZE}
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,11 @@ def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # A crash between the two creations leaves an empty Optuna study of this name: it is taken over.
+            aims = objectives(settings)
             study = optuna.create_study(
-                storage=storage, study_name=name, directions=list(DIRECTIONS), load_if_exists=True
+                storage=storage, study_name=name, directions=list(aims.values()), load_if_exists=True
             )
-            study.set_metric_names(list(OBJECTIVES))
+            study.set_metric_names(list(aims))
         study_id = create_study(engine, name, study._study_id, settings.model_dump(mode="json"), hashes)
         store = StudyStore(engine, study_id)
     else:
@@ -99,6 +106,8 @@ def _check_frozen(settings: StudySettings, found: reader.StudyRow) -> None:
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
+    if not differing:  # a setting was added since, and its default means what was done before
+        return
     raise FrozenSettings(
         f"a resumed study must keep its space, data, training, budget, latency and seed, but {len(differing)} differ: "
         f"{'; '.join(differing[:5])}{' …' if len(differing) > 5 else ''}. Put them back, or launch under another name."

@@ -119,7 +119,9 @@ validation_fraction = 0.2      # held out of the training images; choices are ma
 {template.budget}
 # max_params = 1_000_000
 
-[latency]                      # measured on this machine, through onnxruntime
+[latency]
+devices = ["host"]             # this machine; or your devices' queues, or "virtual:raspberry-pi-5" (estimated)
+runtime = "onnxruntime"        # onnxruntime, ncnn, or auto: the faster one
 policy = "{template.latency_policy}"             # standard: 3 processes of 1 s each; quick: 0.12 s, labelled so
 threads = 1
 

@@ -18,6 +18,8 @@
     ├── TrialNotFound                 43  no such trial in the study
     ├── TrialNotReady                 44  the trial has no trained network (yet)
     ├── StudyBusy                     45  another controller is running this study
+    ├── DeviceNotFound                46  no device of this name, or nothing known of it yet
+    ├── DeviceExists                  47  a device of this name is there
     ├── NothingFeasible               50  no trained network fits the budget
     ├── BudgetUnreachable             51  a budget below anything the space can reach
     ├── SearchFailed                  52  the search ended without the trainings asked for
@@ -28,7 +30,8 @@
     ├── ExportMismatch                72  an exported network disagrees with the trained one
     ├── CheckpointCorrupt             73  a checkpoint whose files don't match their hash
     ├── MeasurementFailed             74  a latency could not be measured
-    └── TrainingFailed                75  a training ended without a usable network (its reason says why)
+    ├── TrainingFailed                75  a training ended without a usable network (its reason says why)
+    └── EmulatorMissing               76  the ARM device in software is not built, or its tools are missing
 
 Exit codes 0 (done), 2 (wrong use of the command line) and 130 (interrupted, resumable) complete the table.
 """
@@ -142,6 +145,18 @@ class StudyBusy(CondenseryError):
     exit_code = 45
 
 
+class DeviceNotFound(CondenseryError):
+    """No device or queue of this name is registered, or it has no measurements yet; the message says what to do."""
+
+    exit_code = 46
+
+
+class DeviceExists(CondenseryError):
+    """A device of this name is registered."""
+
+    exit_code = 47
+
+
 class NothingFeasible(CondenseryError):
     """No trained network fits the budget; the message gives the smallest that was reached."""
 
@@ -206,3 +221,9 @@ class TrainingFailed(CondenseryError):
     """A training ended without a usable network; the message is the reason recorded with the trial."""
 
     exit_code = 75
+
+
+class EmulatorMissing(CondenseryError):
+    """The ARM device in software has not been built here, or the tools to build it are missing; the message says how."""
+
+    exit_code = 76

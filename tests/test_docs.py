@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import condensery
+from commands import devices
 from search.settings import StudySettings, load_settings
 from search.study_files import TEMPLATES, study_file
 from space import errors
@@ -24,6 +25,11 @@ def test_every_command_is_documented_and_has_help() -> None:
     for command in condensery.app.registered_commands:
         name = command.name or command.callback.__name__  # type: ignore[union-attr]
         assert f"`{name}" in COMMANDS, name
+        assert command.callback is not None
+        assert command.callback.__doc__
+    for command in devices.app.registered_commands:
+        name = command.name or command.callback.__name__  # type: ignore[union-attr]
+        assert f"`devices {name}" in COMMANDS, name
         assert command.callback is not None
         assert command.callback.__doc__
 
@@ -60,9 +66,9 @@ def test_the_examples_are_what_init_writes_and_are_valid(preset: str) -> None:
 def test_the_readme_shows_both_commands_and_its_links_lead_somewhere() -> None:
     assert "make demo" in README
     assert "make test" in README
-    for document in (README, COMMANDS, STUDY_FILE):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document):
-            assert (ROOT / target).exists(), target
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), (document.name, target)
 
 
 def test_the_code_in_the_readme_runs() -> None:

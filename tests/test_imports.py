@@ -1,6 +1,6 @@
 """Who may import whom, and what must not be loaded before it is needed.
 
-space <- workers <- search <- dashboards <- condensery.py: each knows only what stands before it.
+space <- workers <- search <- dashboards <- commands <- condensery.py: each knows only what stands before it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 import space
 
 ROOT = Path(__file__).parents[1]
-ORDER = ("space", "workers", "search", "dashboards", "condensery")
+ORDER = ("space", "workers", "search", "dashboards", "commands", "condensery")
 HEAVY = ("torch", "ray", "optuna", "dash")
 FRONT_DOOR = ROOT / "condensery.py"
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from search.store.tables import artifact, curve, latency, latency_samples, request, study, trial
+from search.store.tables import (
+    artifact,
+    curve,
+    latency,
+    latency_samples,
+    reference_latency,
+    request,
+    study,
+    trial,
+)
 from space.config import CondenseNetConfig
 from space.errors import StudyNotFound, TrialNotFound
 
@@ -37,7 +47,7 @@ class LatencyRow:
     """The summary of one measurement, in milliseconds; the interval is 95 % of the median."""
 
     kind: str  # measured, estimated or predicted
-    policy: str  # standard or quick
+    policy: str  # standard or quick; counts for estimated, model for predicted
     device: str
     runtime: str
     runtime_version: str
@@ -47,6 +57,8 @@ class LatencyRow:
     interval_low_ms: float
     interval_high_ms: float
     steady: bool
+    target: str = "host"  # the device as the study's latency.devices names it
+    extrapolates: bool = False  # an estimate or prediction outside its calibrated range
 
 
 @dataclass(frozen=True)
@@ -79,10 +91,18 @@ class TrialRow:
     peak_memory_mb: float | None
     test_top1: float | None
     told: bool
+    others: tuple[LatencyRow, ...] = ()  # latencies on the study's further devices, by name
+
+    @property
+    def latencies(self) -> dict[str, LatencyRow]:
+        """Every latency it is priced with, by the device's name in the study; the one it is judged by first."""
+        rows = self.others if self.latency is None else (self.latency, *self.others)
+        return {row.target: row for row in rows}
 
 
 LATENCY_FIELDS = tuple(LatencyRow.__dataclass_fields__)
-PLAIN_FIELDS = tuple(name for name in TrialRow.__dataclass_fields__ if name not in ("config", "training", "latency"))
+_BUILT = ("config", "training", "latency", "others")
+PLAIN_FIELDS = tuple(name for name in TrialRow.__dataclass_fields__ if name not in _BUILT)
 
 
 def list_studies(engine: sa.Engine) -> list[StudyRow]:
@@ -132,10 +152,33 @@ def read_trials(
     if states is not None:
         query = query.where(trial.c.state.in_(states))
     with engine.connect() as connection:
-        return [_trial_row(row._mapping) for row in connection.execute(query)]
+        others = _other_latencies(connection, study_id, number)
+        return [_trial_row(row._mapping, others) for row in connection.execute(query)]
 
 
-def _trial_row(row: Any) -> TrialRow:
+def _other_latencies(connection: sa.Connection, study_id: int, number: int | None) -> dict[int, list[LatencyRow]]:
+    """Return by trial row the newest price on each device but the first (that the trial is judged by)."""
+    judged = latency.alias()
+    query = (
+        sa.select(trial.c.id.label("trial"), *(latency.c[name] for name in LATENCY_FIELDS))
+        .select_from(latency)
+        .join(trial, trial.c.id == latency.c.trial_id)
+        .outerjoin(judged, judged.c.id == trial.c.latency_id)
+        .where(trial.c.study_id == study_id, latency.c.purpose == "price")
+        .where(judged.c.target.is_(None) | (judged.c.target != latency.c.target))
+        .order_by(latency.c.target, latency.c.id)
+    )
+    if number is not None:
+        query = query.where(trial.c.number == number)
+    newest: dict[int, dict[str, LatencyRow]] = {}
+    for row in connection.execute(query):
+        values = dict(row._mapping)
+        key = values.pop("trial")
+        newest.setdefault(key, {})[values["target"]] = LatencyRow(**values)
+    return {key: list(by_target.values()) for key, by_target in newest.items()}
+
+
+def _trial_row(row: Any, others: Mapping[int, Sequence[LatencyRow]]) -> TrialRow:
     judged = None
     if row["measured"] is not None:
         judged = LatencyRow(**{name: row[f"latency_{name}"] for name in LATENCY_FIELDS})
@@ -144,6 +187,7 @@ def _trial_row(row: Any) -> TrialRow:
         config=CondenseNetConfig.from_json(row["config"]),
         training=json.loads(row["training"]),
         latency=judged,
+        others=tuple(others.get(row["id"], ())),
     )
 
 
@@ -214,9 +258,29 @@ def read_artifacts(engine: sa.Engine, trial_id: int) -> dict[str, dict[str, Any]
 
 def devices_measured(engine: sa.Engine, study_id: int) -> set[str]:
     """Return the devices on which a study's trials were priced."""
-    priced = sa.select(trial.c.latency_id).where(trial.c.study_id == study_id)
+    query = sa.select(latency.c.device).join(trial, trial.c.id == latency.c.trial_id).distinct()
     with engine.connect() as connection:
-        return set(connection.scalars(sa.select(latency.c.device).where(latency.c.id.in_(priced)).distinct()))
+        return set(connection.scalars(query.where(trial.c.study_id == study_id, latency.c.purpose == "price")))
+
+
+def latencies_of_configs(
+    engine: sa.Engine, device: str, runtime: str, threads: int, kind: str
+) -> list[tuple[CondenseNetConfig, float]]:
+    """Return every config whose latency is known on a device, with its newest median in ms.
+
+    From all studies of the database and from what was measured for a fit.
+    """
+    sources = (
+        (trial.c.config, latency, sa.and_(latency.c.purpose == "price", trial.c.id == latency.c.trial_id)),
+        (reference_latency.c.config, reference_latency, sa.true()),
+    )
+    newest: dict[str, float] = {}
+    with engine.connect() as connection:
+        for config, table, joined in sources:
+            same = (table.c.device == device, table.c.runtime == runtime, table.c.threads == threads)
+            query = sa.select(config, table.c.median_ms).where(joined, *same, table.c.kind == kind)
+            newest |= {row[0]: float(row[1]) for row in connection.execute(query.order_by(table.c.id))}
+    return [(CondenseNetConfig.from_json(config), median) for config, median in newest.items()]
 
 
 def count_waiting_requests(engine: sa.Engine, study_id: int) -> int:

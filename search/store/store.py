@@ -258,11 +258,17 @@ class StudyStore:
             connection.execute(sa.delete(curve).where(same))
             connection.execute(sa.insert(curve).values(trial_id=key, **row))
 
-    def add_latency(self, number: int, measurement: Any, purpose: str) -> None:
-        """Append a `workers.latency.probes.Measurement`; a price becomes what the trial is judged by."""
+    def add_latency(
+        self, number: int, measurement: Any, purpose: str, target: str = "host", judged: bool = True
+    ) -> None:
+        """Append a `workers.latency.measurement.Measurement` on the device that the study calls `target`.
+
+        A price becomes what the trial is judged by, unless `judged` is false: one on a further device.
+        """
         summary = measurement.summary
         values = {
             "purpose": purpose,
+            "target": target,
             **{name: getattr(measurement, name) for name in _MEASUREMENT_FIELDS},
             "policy": measurement.policy,
             "median_ms": summary.median_ms,
@@ -279,8 +285,9 @@ class StudyStore:
                 {"latency_id": added, "process": i, "stride": measurement.stride, "samples_ms": _json_ms(samples)}
                 for i, samples in enumerate(measurement.samples_ms)
             ]
-            connection.execute(sa.insert(latency_samples), rows)
-            if purpose == "price":
+            if rows:  # estimates and predictions have no samples
+                connection.execute(sa.insert(latency_samples), rows)
+            if purpose == "price" and judged:
                 connection.execute(sa.update(trial).where(self._where(number)).values(latency_id=added))
 
     def finish(self, number: int, state: str, **values: Any) -> None:
@@ -373,7 +380,7 @@ class StudyStore:
 
 
 _MEASUREMENT_FIELDS = (
-    "model_hash device cpu_model runtime runtime_version threads precision kind anchor_drift steady"
+    "model_hash device cpu_model runtime runtime_version threads precision kind anchor_drift steady extrapolates"
 ).split()
 
 

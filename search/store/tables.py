@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD_REVISION = "0001"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "0002"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 # asked: proposed, not yet priced. queued: priced and let through. running: with a worker. The others are final.
@@ -92,6 +92,7 @@ latency = sa.Table(  # append-only
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), nullable=False),
     sa.Column("purpose", sa.String(12), nullable=False),  # price (random weights, before training) or verify
+    sa.Column("target", sa.String(200), nullable=False, server_default="host"),  # as the study's latency.devices says
     sa.Column("model_hash", sa.String(64), nullable=False),
     sa.Column("device", sa.String(200), nullable=False),
     sa.Column("cpu_model", sa.String(200), nullable=False),
@@ -100,7 +101,8 @@ latency = sa.Table(  # append-only
     sa.Column("threads", sa.Integer, nullable=False),
     sa.Column("precision", sa.String(12), nullable=False),
     sa.Column("kind", sa.String(12), nullable=False),  # measured, estimated or predicted
-    sa.Column("policy", sa.String(12), nullable=False),  # standard or quick
+    sa.Column("policy", sa.String(12), nullable=False),  # standard, quick; counts (estimated), model (predicted)
+    sa.Column("extrapolates", sa.Boolean, nullable=False, server_default=sa.false()),  # outside the calibrated range
     sa.Column("median_ms", sa.Float, nullable=False),
     sa.Column("p90_ms", sa.Float, nullable=False),
     sa.Column("interval_low_ms", sa.Float, nullable=False),
@@ -140,4 +142,41 @@ request = sa.Table(  # configs that a user wants tried
     sa.Column("training", sa.Text, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("trial_number", sa.Integer),  # once it was taken
+)
+
+reference_latency = sa.Table(  # append-only: measured for a fit or a calibration, of no trial
+    "condensery_reference_latency",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("config", sa.Text, nullable=False),
+    sa.Column("device", sa.String(200), nullable=False),
+    sa.Column("runtime", sa.String(40), nullable=False),
+    sa.Column("runtime_version", sa.String(40), nullable=False),
+    sa.Column("threads", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(12), nullable=False),
+    sa.Column("policy", sa.String(12), nullable=False),
+    sa.Column("median_ms", sa.Float, nullable=False),
+    sa.Column("interval_low_ms", sa.Float, nullable=False),
+    sa.Column("interval_high_ms", sa.Float, nullable=False),
+    sa.Column("steady", sa.Boolean, nullable=False),
+    sa.Column("conditions", sa.Text, nullable=False),  # JSON
+    sa.Column("measured_at", sa.Float, nullable=False),
+)
+
+device_fit = sa.Table(  # append-only: how well a device's latency is predicted; search.device_fit.DeviceFit
+    "condensery_device_fit",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("device", sa.String(200), nullable=False),
+    sa.Column("runtime", sa.String(40), nullable=False),
+    sa.Column("threads", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(12), nullable=False),
+    sa.Column("networks", sa.Integer, nullable=False),
+    sa.Column("median_error", sa.Float, nullable=False),
+    sa.Column("p90_error", sa.Float, nullable=False),
+    sa.Column("max_error", sa.Float, nullable=False),
+    sa.Column("coverage_95", sa.Float, nullable=False),
+    sa.Column("spearman", sa.Float, nullable=False),
+    sa.Column("macs_spearman", sa.Float, nullable=False),
+    sa.Column("fitted_at", sa.Float, nullable=False),
 )

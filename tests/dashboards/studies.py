@@ -14,7 +14,7 @@ from search.store.store import NewTrial, StudyStore, create_study
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.search_space import SearchSpace
-from workers.latency.probes import FakeProbe, Measurement
+from workers.latency.measurement import FakeProbe, Measurement
 
 SETTINGS: dict[str, Any] = {
     "format": 1,

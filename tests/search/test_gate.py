@@ -60,7 +60,7 @@ limits = st.none() | st.floats(1e-3, 1e9)
 def test_the_constraints_agree_with_the_gate(ms, macs, params, high):
     budget = Budget(ms, macs, params)
     latency = None if high is None else replace(LATENCY, interval_high_ms=high)
-    found = excess(budget, COST.macs, COST.params, high)
+    found = excess(budget, COST.macs, COST.params, latency)
     assert found.keys() == {"latency_ms", "macs", "params"}  # the same set for every trial
     refused = refusal(budget, COST.macs, COST.params, latency) is not None
     if refused:

@@ -25,8 +25,9 @@ import pytest
 from optuna.trial import TrialState
 
 from search import launch as launching
+from search import targets as targeting
 from search.launch import Launched, cheapest, check_reachable, check_same, existing_study, interruptible, launch
-from search.pricing import ANCHOR, price
+from search.pricing import ANCHOR, Target, price
 from search.settings import StudySettings, load_settings
 from search.store import reader
 from search.store.database import open_for_reading, open_for_writing
@@ -201,7 +202,7 @@ def test_nothing_is_left_open_or_held(finished: Place):
 def test_the_same_name_without_resume_is_refused_before_anything_happens(finished: Place, monkeypatch):
     before = finished.read()
     monkeypatch.setattr(launching, "prepare", lambda *_: pytest.fail("images were prepared"))
-    monkeypatch.setattr(launching, "host_probe", lambda *_: pytest.fail("a latency was measured"))
+    monkeypatch.setattr(targeting, "host_probe", lambda *_: pytest.fail("a latency was measured"))
     with pytest.raises(StudyExists, match=r"'digits' exists in this database; go on with it by --resume"):
         finished.launch("study.trainings=9")
     assert finished.read() == before
@@ -233,7 +234,7 @@ def test_a_study_is_not_resumed_with_other_images_or_on_another_device(finished:
     assert info["fingerprint"]
     probe = FakeProbe(lambda path: 1.0, device="host:another")
     with pytest.raises(FrozenSettings, match=r"were measured on host:.*, but this is host:another"):
-        check_same("digits", finished.url, DataInfo.from_dict(info), probe)
+        check_same("digits", finished.url, DataInfo.from_dict(info), [Target("host", probe)])
     (measured_on,) = {row.latency.device for row in finished.read() if row.latency}
     same = FakeProbe(lambda path: 1.0, device=measured_on)
     check_same("digits", finished.url, DataInfo.from_dict(info), same)
@@ -431,21 +432,25 @@ def test_the_cheapest_config_is_found(what: str):
     assert getattr(cost_of(found), what) == least
 
 
+def reachable(settings: StudySettings, probe: CountingProbe, files: Path) -> None:
+    check_reachable(settings, targets(settings, probe), files)
+
+
 def test_a_budget_of_exactly_the_smallest_cost_is_reachable(tmp_path: Path):
     least = min(cost_of(config).macs for config in every_config(tiny_settings()))
     probe = CountingProbe()
-    check_reachable(tiny_settings(budget__max_macs=least), probe, tmp_path)
+    reachable(tiny_settings(budget__max_macs=least), probe, tmp_path)
     with pytest.raises(BudgetUnreachable, match=f"the smallest found has {least:,} macs"):
-        check_reachable(tiny_settings(budget__max_macs=least - 1), probe, tmp_path)
+        reachable(tiny_settings(budget__max_macs=least - 1), probe, tmp_path)
     assert probe.measured == []  # nothing is measured where no latency is asked for
 
 
 def test_a_latency_budget_is_checked_against_the_smallest_networks(tmp_path: Path):
     probe = CountingProbe()
-    check_reachable(tiny_settings(budget__max_latency_ms=1.0), probe, tmp_path)
+    reachable(tiny_settings(budget__max_latency_ms=1.0), probe, tmp_path)
     assert 1 <= len(probe.measured) <= 2
     with pytest.raises(BudgetUnreachable, match=r"take 0\.[78]\d* ms on fake"):
-        check_reachable(tiny_settings(budget__max_latency_ms=0.5), probe, tmp_path)
+        reachable(tiny_settings(budget__max_latency_ms=0.5), probe, tmp_path)
 
 
 def test_an_absent_database_holds_no_study_and_is_not_created(place: Place):

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from search.controller import Controller, Surroundings
 from search.engines.fake import FakeEngine
+from search.pricing import Target
 from search.settings import StudySettings, settings_from
 from search.store.reader import TrialRow
 from search.store.tables import FINAL_STATES
@@ -22,7 +23,8 @@ from search.study import OpenStudy, open_study
 from search.view import SilentView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from workers.latency import FakeProbe
+from workers.latency import FakeProbe, LatencyProbe
+from workers.latency.measurement import never
 
 # 72 configs between 6,960 and 89,632 macs.
 SPACE: dict[str, Any] = {
@@ -81,6 +83,13 @@ def by_macs(path: Path) -> float:
     return cost_of(config_of(path)).macs / 1e4
 
 
+def targets(settings: StudySettings, probe: LatencyProbe) -> tuple[Target, ...]:
+    """The study's devices, all of them measured by one probe."""
+    limits = settings.search_budget()
+    by_name = {settings.latency.devices[0]: limits.max_latency_ms, **limits.elsewhere_ms}
+    return tuple(Target(name, probe, by_name.get(name), local=True) for name in settings.latency.devices)
+
+
 class CountingProbe(FakeProbe):
     """A fake probe that remembers what it was asked to measure."""
 
@@ -89,10 +98,10 @@ class CountingProbe(FakeProbe):
         self.measured: list[CondenseNetConfig] = []
         self.batches: list[int] = []
 
-    def measure(self, models):
+    def measure(self, models, stop=never):
         self.batches.append(len(models))
         self.measured += [config_of(path) for path in models]
-        return super().measure(models)
+        return super().measure(models, stop)
 
 
 def close(study: OpenStudy) -> None:
@@ -122,7 +131,8 @@ class Bench:
         study = self.open(resume)
         study.store.claim()
         files = self.folder / "files"
-        return Controller(study, Surroundings(self.engine, self.probe, SilentView(), files, files, self.stop))
+        devices = targets(self.settings, self.probe)
+        return Controller(study, Surroundings(self.engine, devices, SilentView(), files, files, self.stop))
 
     def run(self, resume: bool = False) -> str:
         controller = self.controller(resume)
@@ -163,7 +173,8 @@ def assert_consistent(bench: Bench) -> None:
         trial = trials[row.number]
         assert trial._trial_id == row.optuna_trial_id
         if row.state == "done":
-            assert trial.values == [row.top1, row.latency.median_ms, float(row.macs)]
+            medians = [row.latencies[device].median_ms for device in bench.settings.latency.minimised]
+            assert trial.values == [row.top1, *medians, float(row.macs)]
         expected = {"done": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}.get(row.state, TrialState.FAIL)
         assert trial.state == expected
     for number in trials.keys() - {row.number for row in rows}:

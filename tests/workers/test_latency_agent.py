@@ -56,10 +56,10 @@ def test_the_agent_file_alone_measures_models_and_prints_one_json_document(alone
     assert positions == [f"{agent.PROGRESS}{position}" for position in range(3)]
 
 
-def test_help_needs_no_runtime_and_names_the_sub_command(alone):
+def test_help_names_the_sub_commands(alone):
     done = run_alone(alone, "--help")
     assert done.returncode == 0
-    assert "measure" in done.stdout
+    assert {"measure", "count"} <= set(done.stdout.replace(",", " ").replace("{", " ").replace("}", " ").split())
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_wrong_policy_or_core_ends_with_code_2_and_one_line(capsys, tmp_path, 
     assert streams.err.count("\n") == 1
 
 
-def test_the_agent_is_python_3_9_and_imports_only_the_standard_library_numpy_and_onnxruntime():
+def test_the_agent_is_python_3_9_and_imports_only_the_standard_library_numpy_and_the_runtimes():
     tree = ast.parse(Path(agent.__file__).read_text(encoding="utf-8"), feature_version=(3, 9))
     imported = set()
     for node in ast.walk(tree):
@@ -90,7 +90,7 @@ def test_the_agent_is_python_3_9_and_imports_only_the_standard_library_numpy_and
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             imported.add((node.module or "").partition(".")[0])
-    assert imported - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+    assert imported - set(sys.stdlib_module_names) == {"numpy", *agent.RUNTIMES}
 
 
 def test_more_runs_than_are_kept_are_thinned_evenly_and_counted(tmp_path):
@@ -133,7 +133,7 @@ def test_the_garbage_collector_rests_while_timing_and_comes_back_after(tmp_path,
             run = super().load(model, threads)
             return lambda: (seen.append(gc.isenabled()), run())
 
-    monkeypatch.setattr(agent, "OnnxRuntime", Watched)
+    monkeypatch.setitem(agent.RUNTIMES, "onnxruntime", Watched)
     assert gc.isenabled()
     agent.measure_models([write_network(tmp_path / "a.onnx")], POLICY)
     assert seen == [False] * 6  # one to warm up, five timed

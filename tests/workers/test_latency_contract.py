@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from workers.latency import FailedMeasurement, LatencyProbe, Measurement, MeasurementPolicy
+from workers.latency import FailedMeasurement, LatencyProbe, Measurement, MeasurementPolicy, MeasurementStopped
 
 TINY = MeasurementPolicy(
     label="quick",
@@ -55,6 +56,11 @@ def write_corrupt(path: Path) -> Path:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def children() -> set[str]:
+    """Return the numbers of the processes this one has started and not yet seen the end of."""
+    return {pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
 
 
 class LatencyProbeContract:
@@ -111,6 +117,16 @@ class LatencyProbeContract:
         results = probe.measure([networks[0], networks[1], networks[0]])
         assert [result.model_hash for result in results] == [sha256(networks[i]) for i in (0, 1, 0)]
         assert all(isinstance(result, Measurement) for result in results)
+
+    @pytest.mark.parametrize("after", [0, 1])
+    def test_a_stopped_probe_raises_and_leaves_no_process_behind(
+        self, probe: LatencyProbe, networks: list[Path], after: int
+    ):
+        before = children()
+        asked = itertools.count()
+        with pytest.raises(MeasurementStopped):
+            probe.measure(networks, stop=lambda: next(asked) >= after)
+        assert children() <= before
 
     def test_an_empty_batch_gives_no_results(self, probe: LatencyProbe):
         assert probe.measure([]) == []

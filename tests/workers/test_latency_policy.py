@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from space.errors import InvalidSettings
 from workers.latency import QUICK, STANDARD, MeasurementPolicy, policy_named
+from workers.latency.agent import RUNTIMES
+from workers.latency.policy import Runtime
 
 
 def test_the_named_policies_carry_their_labels():
@@ -47,6 +50,23 @@ def test_a_looser_anchor_can_not_be_labelled_standard():
 
 def test_a_more_thorough_policy_stays_standard():
     assert MeasurementPolicy(runs=1024, run_s=60.0, processes=5, anchor_tolerance=0.01).label == "standard"
+
+
+def test_the_named_policies_wait_for_no_hot_processor_and_use_onnxruntime():
+    assert STANDARD.pause_above_c is QUICK.pause_above_c is None
+    assert STANDARD.runtime == QUICK.runtime == "onnxruntime"
+
+
+def test_a_pause_that_could_never_end_is_refused():
+    with pytest.raises(ValidationError, match=r"resume_below_c <= pause_above_c must hold, but got 55\.0 > 50\.0"):
+        MeasurementPolicy(pause_above_c=50.0)
+    assert MeasurementPolicy(pause_above_c=60.0).label == "standard"
+
+
+def test_a_runtime_is_one_that_the_agent_has():
+    assert set(get_args(Runtime)) == set(RUNTIMES)
+    with pytest.raises(ValidationError, match="runtime"):
+        MeasurementPolicy(runtime="abacus")
 
 
 def test_a_policy_survives_json_and_its_digest_tells_policies_apart():

@@ -1,17 +1,14 @@
-"""The probes: the contract, how the anchor decides, and what a dying process costs."""
+"""The probes: the contract, and what a dying process costs."""
 
 from __future__ import annotations
 
 import fcntl
-import functools
-import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,12 +20,12 @@ from workers.latency import (
     FakeProbe,
     HostProbe,
     Measurement,
+    MeasurementStopped,
     agent,
     default_core,
     host_name,
     siblings,
 )
-from workers.latency.probes import AgentRun, run_agent
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +54,11 @@ class TestHostProbe(LatencyProbeContract):
             assert 1 <= process["position"] <= 3
             assert {"temperature_c", "cpu_mhz", "load_average"} <= set(process["before"]) == set(process["after"])
 
+    def test_a_policy_names_the_cores_whose_units_the_measurement_shared(self, probe: HostProbe, networks: list[Path]):
+        result = probe.measure(networks[:1])[0]
+        assert isinstance(result, Measurement)
+        assert result.conditions["siblings"] == sorted(siblings(default_core()))
+
 
 class TestFakeProbe(LatencyProbeContract):
     @pytest.fixture
@@ -76,104 +78,6 @@ class TestFakeProbe(LatencyProbeContract):
         for process in first.samples_ms:
             assert process == pytest.approx([centre_ms] * len(process), rel=0.01)
         assert first.summary.relative_spread > 0
-
-
-class ScriptedRunner:
-    """Stands in for the measuring process: anchors as scripted, every other model 1 ms; keeps what it was asked."""
-
-    def __init__(self, anchors_ms: Sequence[tuple[float, float]]) -> None:
-        self.anchors_ms = list(anchors_ms)
-        self.batches: list[list[Path]] = []
-
-    def __call__(self, paths, policy, core) -> AgentRun:
-        first_ms, last_ms = self.anchors_ms[len(self.batches)]
-        self.batches.append(list(paths))
-        values = [first_ms, *[1.0] * (len(paths) - 2), last_ms]
-        entries = [self.entry(path, value) for path, value in zip(paths, values, strict=True)]
-        head = {"runtime": "onnxruntime", "runtime_version": "1", "python_version": "3", "machine": "x"}
-        cores = {"cpu_model": "scripted", "core": core, "cores": [core], "pinned": True, "threads": policy.threads}
-        return AgentRun({**head, **cores, "models": entries})
-
-    def entry(self, path: Path, value: float) -> dict:
-        times = {"samples_ms": [value] * 3, "runs": 3, "stride": 1}
-        return {"path": str(path), "sha256": sha256(path), "conditions": {}, **times}
-
-
-def measure_scripted(runner, anchor, models, **policy):
-    settings = TINY.model_copy(update={"anchor_tolerance": 0.05, "attempts": 3, **policy})
-    return HostProbe(settings, anchor, _runner=runner).measure(models)
-
-
-def test_a_still_anchor_is_accepted_at_the_first_attempt(anchor, models):
-    runner = ScriptedRunner([(1.0, 1.01), (1.04, 1.02)])
-    for result in measure_scripted(runner, anchor, models):
-        assert isinstance(result, Measurement)
-        assert result.steady
-        assert result.anchor_drift == pytest.approx(0.04)
-        assert result.conditions["attempt"] == 1
-    assert len(runner.batches) == 2
-
-
-@pytest.mark.parametrize("moving", [[(1.0, 1.2), (1.0, 1.0)], [(1.0, 1.0), (1.2, 1.2)]])
-def test_an_anchor_that_moves_within_or_between_processes_redoes_the_whole_batch(anchor, models, moving):
-    runner = ScriptedRunner([*moving, (1.0, 1.0), (1.0, 1.0)])
-    results = measure_scripted(runner, anchor, models)
-    assert len(runner.batches) == 4
-    assert all(result.steady and result.conditions["attempt"] == 2 for result in results)
-
-
-def test_when_no_attempt_is_steady_the_least_moved_one_is_kept_and_says_so(anchor, models):
-    runner = ScriptedRunner([(1.0, 1.5), (1.0, 1.0), (1.0, 1.1), (1.0, 1.0), (1.0, 1.3), (1.0, 1.0)])
-    for result in measure_scripted(runner, anchor, models):
-        assert isinstance(result, Measurement)
-        assert not result.steady
-        assert result.anchor_drift == pytest.approx(0.1)
-        assert result.conditions["attempt"] == 2
-    assert len(runner.batches) == 6
-
-
-def test_every_process_has_the_anchor_first_and_last_and_an_order_of_its_own(anchor, models):
-    runner = ScriptedRunner([(1.0, 1.0)] * 4)
-    measure_scripted(runner, anchor, models, processes=4)
-    for paths in runner.batches:
-        assert paths[0] == paths[-1] == anchor
-        assert sorted(paths[1:-1]) == sorted(models)
-    inner = [paths[1:-1] for paths in runner.batches]
-    assert all(one != following for one, following in itertools.pairwise(inner))
-    again = ScriptedRunner([(1.0, 1.0)] * 4)
-    measure_scripted(again, anchor, models, processes=4)
-    assert again.batches == runner.batches
-
-
-def test_an_empty_batch_starts_no_process(anchor):
-    runner = ScriptedRunner([])
-    assert measure_scripted(runner, anchor, []) == []
-    assert runner.batches == []
-
-
-def test_a_file_that_changes_between_processes_has_no_latency(anchor, models):
-    class Changing(ScriptedRunner):
-        def entry(self, path: Path, value: float) -> dict:
-            if path == models[1]:
-                path.write_bytes(path.read_bytes() + b"\0")
-            return super().entry(path, value)
-
-    first, changed, last = measure_scripted(Changing([(1.0, 1.0)] * 2), anchor, models)
-    assert isinstance(changed, FailedMeasurement)
-    assert "must not change" in changed.reason
-    assert isinstance(first, Measurement)
-    assert isinstance(last, Measurement)
-
-
-def test_a_lost_later_attempt_keeps_the_earlier_one(anchor, models):
-    class DyingLater(ScriptedRunner):
-        def __call__(self, paths, policy, core) -> AgentRun:
-            if len(self.batches) == len(self.anchors_ms):
-                return AgentRun(None, None, "killed")
-            return super().__call__(paths, policy, core)
-
-    results = measure_scripted(DyingLater([(1.0, 1.5), (1.0, 1.0)]), anchor, models)
-    assert all(isinstance(result, Measurement) and not result.steady for result in results)
 
 
 # A real measuring process whose runtime does what the model's file name says.
@@ -202,27 +106,27 @@ class Mischief(agent.OnnxRuntime):
             os._exit(7)
         return super().load(model, threads)
 
-agent.OnnxRuntime = Mischief
-sys.exit(agent.main())
+agent.RUNTIMES["onnxruntime"] = Mischief
+sys.exit(agent.main(sys.argv[2:]))  # argv[1] is the agent's own file
 """
 
 
 @pytest.fixture
 def mischief(tmp_path: Path):
-    """Return a function: {model: word} -> runner, whose processes hold `tmp_path/lock` while they live."""
+    """Return a function: {model: word} -> launcher, whose processes hold `tmp_path/lock` while they live."""
 
-    def runner(trouble: dict[Path, str]):
+    def launcher(trouble: dict[Path, str]):
         script = tmp_path / "mischief.py"
         named = {str(path): word for path, word in trouble.items()}
         script.write_text(MISCHIEF.format(root=str(ROOT), lock=str(tmp_path / "lock"), trouble=named))
-        return functools.partial(run_agent, agent_file=script)
+        return [sys.executable, str(script)]
 
-    return runner
+    return launcher
 
 
 def test_a_model_that_crashes_the_process_is_failed_and_the_rest_measured_without_it(anchor, models, mischief):
-    runner = mischief({models[1]: "crash"})
-    first, crashed, last = HostProbe(TINY, anchor, _runner=runner).measure(models)
+    launcher = mischief({models[1]: "crash"})
+    first, crashed, last = HostProbe(TINY, anchor, launcher=launcher).measure(models)
     assert isinstance(crashed, FailedMeasurement)
     assert crashed.model_hash == sha256(models[1])
     assert "signal 11" in crashed.reason
@@ -233,16 +137,16 @@ def test_a_model_that_crashes_the_process_is_failed_and_the_rest_measured_withou
 
 def test_a_model_that_hangs_is_failed_at_the_time_out_and_the_rest_measured(anchor, models, mischief):
     policy = TINY.model_copy(update={"timeout_s": 5.0})
-    runner = mischief({models[0]: "hang"})
-    hung, measured = HostProbe(policy, anchor, _runner=runner).measure(models[:2])
+    launcher = mischief({models[0]: "hang"})
+    hung, measured = HostProbe(policy, anchor, launcher=launcher).measure(models[:2])
     assert isinstance(hung, FailedMeasurement)
     assert "within 5 s" in hung.reason
     assert isinstance(measured, Measurement)
 
 
 def test_when_every_model_dies_each_has_its_own_reason(anchor, models, mischief):
-    runner = mischief({models[0]: "exit", models[1]: "crash"})
-    exited, crashed = HostProbe(TINY, anchor, _runner=runner).measure(models[:2])
+    launcher = mischief({models[0]: "exit", models[1]: "crash"})
+    exited, crashed = HostProbe(TINY, anchor, launcher=launcher).measure(models[:2])
     assert isinstance(exited, FailedMeasurement)
     assert isinstance(crashed, FailedMeasurement)
     assert "exit code 7" in exited.reason
@@ -251,7 +155,7 @@ def test_when_every_model_dies_each_has_its_own_reason(anchor, models, mischief)
 
 
 def test_an_anchor_that_crashes_fails_the_whole_batch_by_name(anchor, models, mischief):
-    results = HostProbe(TINY, anchor, _runner=mischief({anchor: "crash"})).measure(models)
+    results = HostProbe(TINY, anchor, launcher=mischief({anchor: "crash"})).measure(models)
     assert [result.model_hash for result in results] == [sha256(path) for path in models]
     assert all("anchor.onnx" in result.reason for result in results if isinstance(result, FailedMeasurement))
     assert all(isinstance(result, FailedMeasurement) for result in results)
@@ -266,8 +170,8 @@ def test_a_refused_anchor_fails_the_whole_batch_by_name(tmp_path, models):
 def test_a_process_that_dies_before_its_first_model_fails_the_batch_with_its_last_words(tmp_path, anchor, models):
     script = tmp_path / "broken.py"
     script.write_text("raise SystemExit('no runtime here')")
-    runner = functools.partial(run_agent, agent_file=script)
-    results = HostProbe(TINY, anchor, _runner=runner).measure(models)
+    launcher = [sys.executable, str(script)]
+    results = HostProbe(TINY, anchor, launcher=launcher).measure(models)
     assert all(isinstance(result, FailedMeasurement) and "no runtime here" in result.reason for result in results)
     assert len(results) == len(models)
 
@@ -290,7 +194,7 @@ def wait_until(true, what: str) -> None:
 
 
 def test_ctrl_c_comes_through_and_leaves_no_process_behind(tmp_path, anchor, models, mischief):
-    probe = HostProbe(TINY, anchor, _runner=mischief({models[0]: "hang"}))
+    probe = HostProbe(TINY, anchor, launcher=mischief({models[0]: "hang"}))
 
     def interrupt_when_it_hangs() -> None:
         wait_until((tmp_path / "lock.hangs").exists, "the process to hang")
@@ -308,16 +212,23 @@ def test_ctrl_c_comes_through_and_leaves_no_process_behind(tmp_path, anchor, mod
     assert is_free(tmp_path / "lock")
 
 
+def test_a_stop_ends_a_process_that_hangs_in_a_model(tmp_path, anchor, models, mischief):
+    probe = HostProbe(TINY, anchor, launcher=mischief({models[0]: "hang"}))
+    with pytest.raises(MeasurementStopped):
+        probe.measure(models[:1], stop=(tmp_path / "lock.hangs").exists)
+    assert is_free(tmp_path / "lock")
+
+
 def test_a_measuring_process_ends_when_its_owner_is_killed(tmp_path, anchor, models, mischief):
     mischief({models[0]: "hang"})
     owner = f"""
-import functools, sys
+import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from tests.workers.test_latency_contract import TINY
-from workers.latency.probes import HostProbe, run_agent
-runner = functools.partial(run_agent, agent_file=Path({str(tmp_path / "mischief.py")!r}))
-HostProbe(TINY, Path({str(anchor)!r}), _runner=runner).measure([Path({str(models[0])!r})])
+from workers.latency.probes import HostProbe
+launcher = [sys.executable, {str(tmp_path / "mischief.py")!r}]
+HostProbe(TINY, Path({str(anchor)!r}), launcher=launcher).measure([Path({str(models[0])!r})])
 """
     with subprocess.Popen([sys.executable, "-c", owner]) as process:
         wait_until((tmp_path / "lock.hangs").exists, "the process to hang")

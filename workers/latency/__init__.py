@@ -9,17 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workers.latency.policy import QUICK, STANDARD, MeasurementPolicy, policy_named
-    from workers.latency.probes import (
+    from workers.latency.measurement import (
         FailedMeasurement,
         FakeProbe,
-        HostProbe,
         LatencyProbe,
         Measurement,
-        default_core,
-        host_name,
-        siblings,
+        MeasurementStopped,
+        never,
     )
+    from workers.latency.policy import QUICK, STANDARD, MeasurementPolicy, policy_named
+    from workers.latency.probes import HostProbe, default_core, host_name, siblings
     from workers.latency.stats import LatencySummary, summarise
 
 __all__ = [
@@ -32,19 +31,32 @@ __all__ = [
     "LatencySummary",
     "Measurement",
     "MeasurementPolicy",
+    "MeasurementStopped",
     "default_core",
     "host_name",
+    "never",
     "policy_named",
     "siblings",
     "summarise",
 ]
 
-_POLICY = {"QUICK", "STANDARD", "MeasurementPolicy", "policy_named"}
-_STATS = {"LatencySummary", "summarise"}
+_HOMES = {
+    "measurement": {
+        "FailedMeasurement",
+        "FakeProbe",
+        "LatencyProbe",
+        "Measurement",
+        "MeasurementStopped",
+        "never",
+    },
+    "policy": {"QUICK", "STANDARD", "MeasurementPolicy", "policy_named"},
+    "probes": {"HostProbe", "default_core", "host_name", "siblings"},
+    "stats": {"LatencySummary", "summarise"},
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "policy" if name in _POLICY else "stats" if name in _STATS else "probes"
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    return getattr(import_module(f"{__name__}.{home}"), name)

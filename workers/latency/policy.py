@@ -10,6 +10,7 @@ from space.errors import InvalidSettings
 from workers.settings import Settings
 
 PolicyLabel = Literal["standard", "quick"]
+Runtime = Literal["onnxruntime", "ncnn"]
 
 
 class MeasurementPolicy(Settings):
@@ -32,6 +33,19 @@ class MeasurementPolicy(Settings):
     cooldown_s: float = Field(default=2.0, ge=0.0, le=3600.0)  # between two attempts
     samples_kept: int = Field(default=1000, ge=1, le=1_000_000)  # per process and model
     timeout_s: float = Field(default=300.0, gt=0.0, le=86_400.0)  # for one model in one process, loading included
+    pause_above_c: float | None = Field(default=None, ge=20.0, le=150.0)  # °C at which a process waits; None = never
+    resume_below_c: float = Field(default=55.0, ge=10.0, le=150.0)  # °C below which it goes on
+    cool_for_s: float = Field(default=600.0, gt=0.0, le=3600.0)  # at most; then it is measured hot, and says so
+    runtime: Runtime = "onnxruntime"
+
+    @model_validator(mode="after")
+    def _resuming_is_below_pausing(self) -> MeasurementPolicy:
+        if self.pause_above_c is not None and self.resume_below_c > self.pause_above_c:
+            raise ValueError(
+                f"resume_below_c <= pause_above_c must hold, but got {self.resume_below_c} > {self.pause_above_c}; "
+                "lower resume_below_c"
+            )
+        return self
 
     @model_validator(mode="after")
     def _standard_is_no_shorter_than_the_defaults(self) -> MeasurementPolicy:

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from search.store import device_tables  # noqa: F401  its tables belong to the same metadata
 from search.store.tables import VERSION_TABLE, metadata
 
 context.configure(

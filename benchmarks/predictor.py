@@ -1,0 +1,247 @@
+"""Latency predicted from a network's structure, learned from 30 measured networks, beside simpler and other models.
+
+    python -m benchmarks.predictor [--networks 60] [--preset cifar] [--policy standard] [--core N]
+    python -m benchmarks.predictor --from benchmarks/results/predictor_cifar.json
+    python -m benchmarks.predictor --counted cifar
+
+The first measures networks sampled from a preset space on this machine, and saves the raw data beside the result in
+results/predictor_PRESET.json; `--from` takes such a file's data instead of measuring. `--counted` takes the networks
+whose instructions were counted on the virtual ARM device, with the latency that the Raspberry Pi 5 profile estimates.
+Repeated random splits: fit on 30, predict the rest. Goals: median error <= 3 %, about 95 % inside the 95 % intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from benchmarks.record import RESULTS, save
+from space.config import CondenseNetConfig
+from space.cost import cost_of
+from space.search_space import SearchSpace
+from workers.latency.features import feature_matrix
+from workers.latency.predictor import Prediction, Predictor, cross_validate, macs_rank_correlation, validation_of
+from workers.latency.profiles import CLASSES, load_profile
+
+Array = NDArray[np.float64]
+Peer = Callable[[list[CondenseNetConfig], Array, list[CondenseNetConfig]], Array]
+
+BATCH = 10  # networks measured between two anchors
+FIT_ON = 30
+SEED = 0
+
+
+def sampled(preset: str, count: int) -> list[CondenseNetConfig]:
+    """Return `count` different networks of a preset space."""
+    space, rng = SearchSpace.preset(preset), np.random.default_rng(SEED)
+    found: dict[str, CondenseNetConfig] = {}
+    while len(found) < count:
+        config = space.sample(rng)
+        found.setdefault(config.digest, config)
+    return list(found.values())
+
+
+def measured(configs: list[CondenseNetConfig], policy: str, core: int | None) -> list[dict[str, Any]]:
+    """Measure each network on this machine, in batches with one anchor."""
+    from space.deployed import DeployedCondenseNet
+    from workers.export import save_onnx
+    from workers.latency.measurement import FailedMeasurement
+    from workers.latency.policy import policy_named
+    from workers.latency.probes import HostProbe
+
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        paths = [Path(name) / f"{number:04d}.onnx" for number in range(len(configs))]
+        for path, config in zip(paths, configs, strict=True):
+            save_onnx(DeployedCondenseNet.random(config), path)
+        probe = HostProbe(policy_named(policy), paths[0], core)
+        for start in range(0, len(paths), BATCH):
+            for config, one in zip(configs[start:], probe.measure(paths[start : start + BATCH]), strict=False):
+                if isinstance(one, FailedMeasurement):
+                    print(f"  {config}: {one.reason}")
+                    continue
+                by_process = [float(np.median(samples)) for samples in one.samples_ms]
+                rows.append(
+                    {"config": config.to_dict(), "median_ms": one.summary.median_ms, "by_process_ms": by_process}
+                    | {"interval_ms": [one.summary.interval_low_ms, one.summary.interval_high_ms]}
+                    | {"anchor_drift": one.anchor_drift, "steady": one.steady}
+                )
+            print(f"  measured {len(rows)} of {len(paths)}", flush=True)
+    return rows
+
+
+def counted(preset: str) -> list[dict[str, Any]]:
+    """Return the counted networks of a preset with the latency that the profile estimates today."""
+    document = json.loads((RESULTS / f"predictor_counts_{preset}.json").read_text())
+    profile = load_profile(document["profile"])
+    rows = []
+    for row in document["rows"]:
+        counts = dict(zip(document["classes"], row["counts"], strict=True))
+        latency_ms = profile.estimate({name: counts[name] for name in CLASSES}).latency_ms
+        rows.append({"config": row["config"], "median_ms": latency_ms})
+    return rows
+
+
+# ---- the peers: latencies of `wanted` from those of `known`, all fitted on the same networks -----------------------
+
+
+def relative_prices(rows: Array, latencies: Array, new: Array) -> Array:
+    scale = rows.max(axis=0)
+    prices, _ = nnls(rows / scale / latencies[:, None], np.ones(len(rows)))
+    return np.asarray(new / scale @ prices, dtype=np.float64)
+
+
+def from_macs(known: list[CondenseNetConfig], latencies: Array, wanted: list[CondenseNetConfig]) -> Array:
+    def rows(configs: list[CondenseNetConfig]) -> Array:
+        return np.array([[1.0, cost_of(config).macs] for config in configs])
+
+    return relative_prices(rows(known), latencies, rows(wanted))
+
+
+def gaussian_process(describe: Callable[[list[CondenseNetConfig]], Array]) -> Peer:
+    """Return a Gaussian process on the logarithm of the latency, over some description of a network."""
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+    from sklearn.preprocessing import StandardScaler
+
+    def peer(known: list[CondenseNetConfig], latencies: Array, wanted: list[CondenseNetConfig]) -> Array:
+        scaler = StandardScaler().fit(describe(known))
+        kernel = ConstantKernel(1.0, (1e-2, 1e2)) * RBF(3.0, (0.5, 100.0)) + WhiteKernel(0.1, (1e-3, 1.0))
+        model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=SEED)
+        model.fit(scaler.transform(describe(known)), np.log(latencies))
+        return np.asarray(np.exp(model.predict(scaler.transform(describe(wanted)))), dtype=np.float64)
+
+    return peer
+
+
+def with_process_on_the_rest(
+    known: list[CondenseNetConfig], latencies: Array, wanted: list[CondenseNetConfig]
+) -> Array:
+    """Predict with the predictor, and what it leaves over with a Gaussian process."""
+
+    def describe(configs: list[CondenseNetConfig]) -> Array:
+        return np.log1p(feature_matrix(configs))
+
+    predictor = Predictor.fit(known, latencies.tolist(), SEED)
+    ours, new = (np.array([p.latency_ms for p in predictor.predict(configs)]) for configs in (known, wanted))
+    return new * gaussian_process(describe)(known, latencies / ours, wanted)
+
+
+def peers() -> dict[str, Peer]:
+    return {
+        "macs and a constant": from_macs,
+        "Gaussian process on log features": gaussian_process(lambda configs: np.log1p(feature_matrix(configs))),
+        "ours, a Gaussian process on the rest": with_process_on_the_rest,
+    }
+
+
+# ---- splits ----------------------------------------------------------------------------------------------
+
+
+def splits(count: int, repeats: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield (fitted on, held out) numbers of networks, drawn at random."""
+    rng = np.random.default_rng(SEED)
+    for _ in range(repeats):
+        order = rng.permutation(count).tolist()
+        yield order[:FIT_ON], order[FIT_ON:]
+
+
+def ours_held_out(configs: list[CondenseNetConfig], latencies: Array, repeats: int) -> dict[str, Any]:
+    predictions: list[Prediction] = []
+    truth: list[float] = []
+    for known, held in splits(len(configs), repeats):
+        predictor = Predictor.fit([configs[i] for i in known], latencies[known].tolist(), SEED)
+        predictions += predictor.predict([configs[i] for i in held])
+        truth += latencies[held].tolist()
+    extrapolated = float(np.mean([one.extrapolates for one in predictions]))
+    return asdict(validation_of(predictions, truth)) | {"extrapolated": extrapolated}
+
+
+def peer_held_out(peer: Peer, configs: list[CondenseNetConfig], latencies: Array, repeats: int) -> dict[str, Any]:
+    errors = []
+    for known, held in splits(len(configs), repeats):
+        found = peer([configs[i] for i in known], latencies[known], [configs[i] for i in held])
+        errors.append(np.abs(found / latencies[held] - 1))
+    error = np.concatenate(errors)
+    ends = {"p90_error": float(np.quantile(error, 0.9)), "max_error": float(error.max())}
+    return {"median_error": float(np.median(error))} | ends
+
+
+def speed(configs: list[CondenseNetConfig], latencies: Array) -> dict[str, float]:
+    """Seconds to fit on 30 networks and to predict 1000."""
+    many = (configs * (1000 // len(configs) + 1))[:1000]
+    begin = time.perf_counter()
+    predictor = Predictor.fit(configs[:FIT_ON], latencies[:FIT_ON].tolist(), SEED)
+    fitted = time.perf_counter()
+    predictor.predict(many)
+    return {"fit_30_s": fitted - begin, "predict_1000_s": time.perf_counter() - fitted}
+
+
+def print_row(name: str, row: dict[str, Any]) -> None:
+    errors = "".join(f"{row[key]:8.2%}" for key in ("median_error", "p90_error", "max_error"))
+    inside = f"{row['coverage_95']:9.1%}{row['median_width']:8.1%}" if "coverage_95" in row else ""
+    print(f"  {name:38}{errors}{inside}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, default=60)
+    parser.add_argument("--preset", default="cifar")
+    parser.add_argument("--policy", choices=("standard", "quick"), default="standard")
+    parser.add_argument("--core", type=int)
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--from", dest="data", type=Path)
+    parser.add_argument("--counted", choices=("cifar", "digits"))
+    options = parser.parse_args()
+    if options.counted:
+        name, rows = f"predictor_counted_{options.counted}", counted(options.counted)
+    elif options.data:
+        name, rows = options.data.stem, json.loads(options.data.read_text())["result"]["rows"]
+    else:
+        name = f"predictor_{options.preset}"
+        rows = measured(sampled(options.preset, options.networks), options.policy, options.core)
+    if len(rows) <= FIT_ON:
+        raise SystemExit(f"more than {FIT_ON} networks are needed, but there are {len(rows)}; raise --networks")
+    configs = [CondenseNetConfig.from_dict(row["config"]) for row in rows]
+    latencies = np.array([row["median_ms"] for row in rows])
+    warnings.simplefilter("ignore")  # scikit-learn's, about a kernel parameter at its bound
+    result: dict[str, Any] = {
+        "networks": len(rows),
+        "fitted_on": FIT_ON,
+        "held_out": ours_held_out(configs, latencies, options.repeats),
+        "peers": {
+            key: peer_held_out(peer, configs, latencies, min(options.repeats, 10)) for key, peer in peers().items()
+        },
+        "leave_one_out_on_30": asdict(cross_validate(configs[:FIT_ON], latencies[:FIT_ON].tolist())),
+        "macs_spearman": macs_rank_correlation(configs, latencies.tolist()),
+        "speed": speed(configs, latencies),
+    }
+    print(
+        f"{name}: {len(rows)} networks, {options.repeats} random splits, fitted on {FIT_ON}; relative errors held out"
+    )
+    print(f"  {'':38}{'median':>8}{'p90':>8}{'max':>8}{'in 95 %':>9}{'width':>8}")
+    print_row("ours (goals: median 3 %, 95 % inside)", result["held_out"])
+    for key, row in result["peers"].items():
+        print_row(key, row)
+    print_row("ours, leave one out on 30", result["leave_one_out_on_30"])
+    held_out, quick = result["held_out"], result["speed"]
+    print(f"  rank correlation: {held_out['spearman']:.3f} ours, {result['macs_spearman']:.3f} macs alone")
+    print(f"  fit on 30: {quick['fit_30_s'] * 1e3:.0f} ms; predict 1000: {quick['predict_1000_s'] * 1e3:.0f} ms")
+    if not options.counted:
+        result["rows"] = rows  # the counted data set has a file of its own
+    save(name, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The command line's verbs, a module for each kind; `condensery.py` puts them together. Nothing heavy at import."""

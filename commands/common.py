@@ -1,0 +1,102 @@
+"""What the commands share: options, the screen, and opening the study that the user named.
+
+Data goes to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from space.errors import StudyNotFound
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from rich.console import Console
+
+    from search.settings import StudySettings
+    from search.store.reader import StudyRow
+    from search.store.store import StudyStore
+
+INTERRUPTED = 130
+StudyFile = Annotated[Path, typer.Argument(help="The study file (study.toml).", show_default=False)]
+StudyName = Annotated[
+    str | None,
+    typer.Argument(help="A study's name or its study.toml; may be left out when there is only one.", metavar="[STUDY]"),
+]
+TrialNumber = Annotated[int, typer.Argument(help="The trial's number.", min=0)]
+Storage = Annotated[
+    str | None, typer.Option(help="Database URL.", show_default="the study file's, or sqlite:///condensery.db")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. training.epochs=5.")
+]
+
+
+def console(stderr: bool = False) -> Console:
+    """Return the console that data or messages go to."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def show_text(renderable: Any) -> None:
+    """Print something of rich's, or a line, on stdout."""
+    console().print(renderable, crop=False)  # a path longer than the line stays whole
+
+
+def print_json(document: Any) -> None:
+    """Print a document as JSON on stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def say(text: str) -> None:
+    """Print a message on stderr."""
+    sys.stderr.write(f"{text}\n")
+
+
+def name_and_url(study: str | None, storage: str | None) -> tuple[str | None, str]:
+    """Return the study's name (None: the only one) and its database."""
+    from search.settings import DEFAULT_STORAGE, load_settings
+
+    if study is not None and study.endswith(".toml"):
+        settings = load_settings(Path(study))
+        return settings.study.name, storage or settings.storage
+    return study, storage or DEFAULT_STORAGE
+
+
+def open_named(study: str | None, storage: str | None, write: bool = False) -> tuple[sa.Engine, StudyRow, str]:
+    """Return the database and the study that the user named; the only one when none was named."""
+    from search.store import reader
+    from search.store.database import open_for_reading, open_for_writing
+
+    name, url = name_and_url(study, storage)
+    engine = open_for_reading(url)
+    if name is None:
+        studies = reader.list_studies(engine)
+        if len(studies) != 1:
+            names = ", ".join(repr(row.name) for row in studies[:10])
+            raise StudyNotFound(f"name a study: {names}." if names else "the database holds no study yet; launch one.")
+        name = studies[0].name
+    found = reader.find_study(engine, name)
+    return (open_for_writing(url) if write else engine), found, url
+
+
+def store_named(study: str | None, storage: str | None) -> tuple[StudyStore, StudyRow, str]:
+    """Return the study that the user named, opened for writing."""
+    from search.store.store import StudyStore
+
+    engine, found, url = open_named(study, storage, write=True)
+    return StudyStore(engine, found.id), found, url
+
+
+def stored_settings(found: StudyRow) -> StudySettings:
+    """Return the settings that a study is stored with."""
+    from search.settings import settings_from
+
+    return settings_from(found.settings, "the stored settings")

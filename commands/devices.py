@@ -1,0 +1,266 @@
+"""Devices: register, serve and list them; the ARM device in software; fits and calibrations."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.common import AsJson, Storage, print_json, say, show_text
+from space.errors import InvalidSettings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from search.settings import StudySettings
+    from space.search_space import SearchSpace
+    from workers.latency.measurement import LatencyProbe
+
+PORT = 8470
+
+app = typer.Typer(help="Measure on real ARM devices, and on one in software.", no_args_is_help=True)
+
+DeviceName = Annotated[str, typer.Argument(help="The device's name.", show_default=False)]
+Runtime = Annotated[str, typer.Option(help="onnxruntime or ncnn.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of a run.")]
+More = Annotated[int, typer.Option("--networks", min=0, help="So many sampled networks are measured first.")]
+Preset = Annotated[str, typer.Option(help="The space they are sampled from: digits, cifar, imagenet-mobile.")]
+Policy = Annotated[str, typer.Option(help="standard or quick.")]
+
+
+def _database(storage: str | None) -> str:
+    from search.settings import DEFAULT_STORAGE
+
+    return storage or DEFAULT_STORAGE
+
+
+def _engine(storage: str | None) -> sa.Engine:
+    from search.store.database import open_for_writing
+
+    return open_for_writing(_database(storage))
+
+
+@app.command()
+def add(
+    name: DeviceName,
+    queue: Annotated[
+        str | None, typer.Option(help="Share the queue of devices of the same kind.", show_default="its name")
+    ] = None,
+    virtual: Annotated[
+        str | None,
+        typer.Option("--virtual", metavar="PROFILE", help="An emulated agent: its counts become estimates by PROFILE."),
+    ] = None,
+    hub: Annotated[str, typer.Option(help="The hub's address as the device reaches it.")] = f"http://127.0.0.1:{PORT}",
+    storage: Storage = None,
+) -> None:
+    """Register a device; print its token, once, and the two commands to run on it."""
+    from search.devices import registry
+    from workers.latency.profiles import load_profile
+
+    if virtual is not None:
+        load_profile(virtual)
+    token = registry.add_device(_engine(storage), name, queue, virtual)
+    address = hub.rstrip("/")
+    if virtual is not None:
+        how = "Start its agent, under emulation, on a machine with condensery:"
+        commands = [f"CONDENSERY_TOKEN={token} condensery devices virtual --hub {shlex.quote(address)}"]
+    else:
+        how = "Run these two commands on the device (Python 3.9 or newer with numpy and onnxruntime):"
+        commands = [
+            f"curl -fsS {shlex.quote(address + '/agent.py')} -o agent.py",
+            f"CONDENSERY_TOKEN={token} python3 agent.py run --hub {shlex.quote(address)}",
+        ]
+    lines = [f"device {name} is registered. Its token is shown this once:", f"  {token}", how]
+    lines += ["\n".join(f"  {command}" for command in commands), "and on this machine:", "  condensery devices serve"]
+    sys.stdout.write("\n\n".join(lines) + "\n")  # plain: a command must stay on one line
+
+
+@app.command()
+def remove(name: DeviceName, storage: Storage = None) -> None:
+    """Revoke a device's token; its results stay, and its open jobs go back to the queue."""
+    from search.devices import registry
+
+    registry.revoke_device(_engine(storage), name)
+    say(f"device {name} is revoked")
+
+
+@app.command("list")
+def list_(storage: Storage = None, as_json: AsJson = False) -> None:
+    """List the devices: processor, cores, runtimes, last seen, temperature, queue."""
+    from dashboards import device_tables
+    from search.devices import registry
+    from search.store.database import open_for_reading
+
+    rows = registry.list_devices(open_for_reading(_database(storage)))
+    if as_json:
+        print_json(device_tables.devices_document(rows))
+    else:
+        show_text(device_tables.devices_table(rows))
+
+
+@app.command("jobs")
+def jobs_(
+    storage: Storage = None,
+    last: Annotated[int, typer.Option(min=1, max=100_000, help="So many of the newest.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """List measurement jobs, newest first: what became of each, quarantined results and why."""
+    from dashboards import device_tables
+    from search.devices import history
+    from search.store.database import open_for_reading
+
+    rows = history.newest_jobs(open_for_reading(_database(storage)), last)
+    if as_json:
+        print_json(device_tables.jobs_document(rows))
+    else:
+        show_text(device_tables.jobs_table(rows))
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = PORT,
+    cert: Annotated[Path | None, typer.Option(help="TLS certificate (PEM).")] = None,
+    key: Annotated[Path | None, typer.Option(help="TLS key (PEM).")] = None,
+    storage: Storage = None,
+) -> None:
+    """Run the hub that the devices' agents talk to, until Ctrl-C."""
+    from search.devices.hub import serve as run
+
+    if (cert is None) != (key is None):
+        raise InvalidSettings("--cert and --key must be given together, but one is missing.")
+    for path in (cert, key):
+        if path is not None and not path.is_file():
+            raise InvalidSettings(f"{path} is not a file; --cert and --key name PEM files.")
+    run(_database(storage), host, port, None if cert is None or key is None else (cert, key), say)
+
+
+@app.command()
+def virtual(
+    folder: Annotated[
+        Path | None, typer.Option(help="Where it is built.", show_default="~/.cache/condensery/arm64")
+    ] = None,
+    sources: Annotated[
+        Path | None, typer.Option(help="An apt list that carries arm64 (Ubuntu: the ports archive).")
+    ] = None,
+    count: Annotated[
+        list[Path] | None,
+        typer.Option("--count", metavar="MODEL", help="Count a model's instructions; may be repeated."),
+    ] = None,
+    profile: Annotated[str, typer.Option(help="What an estimate of counted models is made with.")] = "raspberry-pi-5",
+    hub: Annotated[
+        str | None, typer.Option(help="Then serve this hub as an emulated agent (token in CONDENSERY_TOKEN).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build the ARM device in software (QEMU), count instructions on it, or run it as an agent."""
+    from workers.latency.virtual_arm import build, default_folder
+
+    arm = build(folder or default_folder(), say, sources=sources)
+    if count:
+        from dashboards import device_tables
+        from workers.latency.estimated_probe import EstimatedProbe
+        from workers.latency.profiles import load_profile
+
+        runtime = "ncnn" if all(path.name.endswith(".zip") for path in count) else "onnxruntime"
+        found = EstimatedProbe(load_profile(profile), arm, runtime=runtime).measure(count)
+        if as_json:
+            print_json(device_tables.estimates_document(count, found))
+        else:
+            show_text(device_tables.estimates_table(count, found))
+    elif hub is not None:
+        if not os.environ.get("CONDENSERY_TOKEN"):
+            raise InvalidSettings("the agent's token must be in CONDENSERY_TOKEN; `condensery devices add` shows it.")
+        command = arm.agent_command(hub)
+        sys.stderr.flush()
+        os.execv(command[0], command)
+    else:
+        say(f'the ARM device in software is ready in {arm.folder}: latency.devices = ["virtual:{profile}"]')
+
+
+@app.command()
+def fit(
+    name: Annotated[str, typer.Argument(help="host, virtual:PROFILE or a device's queue.")],
+    networks: More = 0,
+    preset: Preset = "cifar",
+    runtime: Runtime = "onnxruntime",
+    threads: Threads = 1,
+    policy: Policy = "standard",
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the latency predictor to a device's measurements; show its error by cross-validation."""
+    from dashboards import device_tables
+    from search.device_fit import fit_device
+    from search.targets import is_estimated
+
+    engine = _engine(storage)
+    probe = _measured(engine, name, _settings(name, preset, runtime, threads, policy), networks, storage)
+    fitted = fit_device(engine, probe, threads, "estimated" if is_estimated(name, engine) else "measured")
+    if as_json:
+        print_json(device_tables.fit_document(fitted))
+    else:
+        show_text(device_tables.fit_panel(fitted))
+
+
+@app.command()
+def calibrate(
+    name: Annotated[str, typer.Argument(help="host, or a device's queue.")],
+    out: Annotated[Path, typer.Option(help="The profile to write (JSON).")],
+    networks: More = 0,
+    preset: Preset = "cifar",
+    runtime: Runtime = "onnxruntime",
+    policy: Policy = "standard",
+    storage: Storage = None,
+) -> None:
+    """Fit a profile for estimates on a device of yours, from 8 or more networks measured on it."""
+    from dashboards import device_tables
+    from search.device_fit import calibrate as run
+    from workers.latency.profiles import save_profile
+    from workers.latency.virtual_arm import VirtualArm, default_folder
+
+    if out.exists():
+        raise InvalidSettings(f"{out} exists; choose another path, or remove it first.")
+    if name.startswith("virtual:"):
+        raise InvalidSettings("a profile is calibrated from measurements, but a virtual device has estimates only.")
+    arm = VirtualArm(default_folder())
+    engine = _engine(storage)
+    probe = _measured(engine, name, _settings(name, preset, runtime, 1, policy), networks, storage)
+    profile = run(engine, probe, arm, out.name.removesuffix(".json"), say)
+    save_profile(profile, out)
+    show_text(device_tables.profile_panel(profile, out))
+
+
+def _settings(name: str, preset: str, runtime: str, threads: int, policy: str) -> StudySettings:
+    """Return a study's settings with this one device, as the probes need them."""
+    import tomllib
+
+    from search.settings import settings_from
+    from search.study_files import study_file
+
+    document = tomllib.loads(study_file(preset, "devices"))
+    document["latency"] = {"devices": [name], "runtime": runtime, "threads": threads, "policy": policy}
+    document.pop("budget", None)
+    return settings_from(document, "the command line")
+
+
+def _measured(
+    engine: sa.Engine, name: str, settings: StudySettings, networks: int, storage: str | None
+) -> LatencyProbe:
+    """Return the device's probe, after measuring so many sampled networks with it."""
+    from search.device_fit import measure_more
+    from search.launch import budget_space, files_root
+    from search.targets import probe_named
+
+    files = files_root(settings, _database(storage))
+    files.mkdir(parents=True, exist_ok=True)
+    probe = probe_named(name, settings, engine, files, say)
+    if networks:
+        space: SearchSpace = budget_space(settings)
+        for done, failed in measure_more(engine, probe, space, networks, files):
+            say(f"{done} of {networks} networks measured" + (f", {failed} failed" if failed else ""))
+    return probe

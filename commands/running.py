@@ -1,0 +1,181 @@
+"""Before and while a study runs: init, check, launch, enqueue, stop, cancel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from commands.common import (
+    INTERRUPTED,
+    AsJson,
+    Overrides,
+    Storage,
+    StudyFile,
+    StudyName,
+    TrialNumber,
+    console,
+    print_json,
+    say,
+    show_text,
+    store_named,
+    stored_settings,
+)
+from space.errors import InvalidSettings, ReadOnlyFolder, TrialNotReady
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write the study file.")] = Path("study.toml"),
+    preset: Annotated[str, typer.Option(help="digits, cifar or imagenet-mobile.")] = "digits",
+    name: Annotated[str | None, typer.Option(help="The study's name.", show_default="the preset's")] = None,
+    measure_budget: Annotated[
+        bool, typer.Option("--measure-budget", help="Measure sampled networks on this host; write a fitting budget.")
+    ] = False,
+) -> None:
+    """Write a commented study file to start from."""
+    from search.settings import settings_from
+    from search.study_files import study_file
+
+    if path.is_dir():
+        path = path / "study.toml"
+    if path.exists():
+        raise ReadOnlyFolder(f"{path} exists; choose another path, or remove it first.")
+    text = study_file(preset, name or preset)
+    if measure_budget:
+        from search.estimate import suggest_budget_ms
+        from search.launch import budget_space
+
+        say("measuring a dozen sampled networks on this host …")
+        budget_ms = suggest_budget_ms(budget_space(settings_from(_toml(text), str(path))))
+        text = study_file(preset, name or preset, budget_ms)
+    settings_from(_toml(text), str(path))
+    from workers.files import write_atomically
+
+    write_atomically(path, text.encode())
+    say(f"wrote {path}; look it over, then: condensery check {path}, condensery launch {path}")
+
+
+def _toml(text: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSettings(f"that makes no valid study file: {error}.") from None
+
+
+def check(
+    study: StudyFile,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    no_timing: Annotated[
+        bool, typer.Option("--no-timing", help="Leave out the time estimate, which takes seconds.")
+    ] = False,
+) -> None:
+    """Validate a study file and say what it means: space, sample networks, time. Writes nothing."""
+    from dashboards import answers
+    from search.estimate import estimate, time_study
+    from search.settings import load_settings
+
+    found = estimate(load_settings(study, set_ or ()))
+    if not as_json:
+        show_text(answers.estimate_panel(found))
+    timed = None if no_timing else time_study(found)
+    if as_json:
+        print_json(answers.estimate_document(found, timed))
+    elif timed is not None:
+        show_text("")
+        show_text(answers.time_line(found, timed))
+
+
+def launch(
+    study: StudyFile,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing study.")] = False,
+    set_: Overrides = None,
+    storage: Storage = None,
+) -> None:
+    """Run a search to its number of trainings; Ctrl-C once stops it cleanly."""
+    from dashboards.terminal import live_view
+    from search.settings import load_settings
+
+    settings = load_settings(study, set_ or ())
+    url = storage or settings.storage
+    with live_view(console(stderr=True), settings.study.trainings) as view:
+        view.note("starting …")
+        from search.launch import launch as run
+
+        ended = run(settings, url, resume, view)
+    again = f"condensery launch {study} --resume" + (f" --storage {storage}" if storage else "")
+    if ended.ending == "stopped":
+        say(f"stopped with {ended.done} of {ended.wanted} trainings done; go on with: {again}")
+        raise typer.Exit(INTERRUPTED)
+    if ended.ending == "exhausted":
+        say(f"every network of the space has been tried: {ended.done} trainings done of {ended.wanted} wanted")
+    else:
+        say(f"{ended.done} of {ended.wanted} trainings done; see: condensery pareto {study}")
+
+
+def enqueue(
+    config: Annotated[str, typer.Argument(help="A config as JSON, or a file of it; shapes come from the study.")],
+    study: StudyName = None,
+    storage: Storage = None,
+) -> None:
+    """Have a config of your own tried next."""
+    from space.config import CondenseNetConfig
+
+    store, found, _ = store_named(study, storage)
+    settings = stored_settings(found)
+    space = settings.search_space()
+    text = config if config.lstrip().startswith("{") else _read_config(Path(config))
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError:
+        values = None
+    if isinstance(values, dict):
+        text = json.dumps({"num_classes": space.num_classes, "input_shape": list(space.input_shape), **values})
+    wanted = CondenseNetConfig.from_json(text)
+    if (wanted.input_shape, wanted.num_classes) != (space.input_shape, space.num_classes):
+        raise InvalidSettings(
+            f"the study's images need input_shape={list(space.input_shape)}, num_classes={space.num_classes}, but the "
+            f"config has {list(wanted.input_shape)}, {wanted.num_classes}."
+        )
+    store.enqueue(wanted, settings.training_space().from_params({}).model_dump(mode="json"))
+    where = "" if space.contains(wanted) else " (outside the space: the sampler won't learn from it)"
+    when = "next" if store.is_run() else "when the study is launched again with --resume"
+    say(f"{wanted} is tried {when}{where}, beside the trainings that the study wants")
+
+
+def _read_config(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"a config is JSON text or a file of it, but {path} can't be read: {error}.") from None
+
+
+def stop(study: StudyName = None, storage: Storage = None) -> None:
+    """Ask a running study to stop cleanly, as Ctrl-C does."""
+    store, found, _ = store_named(study, storage)
+    owner = store.request_stop()
+    if owner is None:
+        say(f"study {found.name!r} is not running")
+    else:
+        say(f"asked {owner.partition('@')[0]} (host:pid) to stop study {found.name!r}")
+
+
+def cancel(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -> None:
+    """Cancel one trial that has not finished."""
+    from search.store.reader import find_trial
+    from search.store.tables import FINAL_STATES
+
+    store, found, _ = store_named(study, storage)
+    row = find_trial(store.engine, found, trial)
+    if row.state in FINAL_STATES:
+        raise TrialNotReady(f"trial {trial} is {row.state} already; only an open trial can be cancelled.")
+    if store.is_run():
+        store.request_cancel(trial)
+        say(f"asked the running study to cancel trial {trial}")
+    else:
+        store.finish(trial, "cancelled", reason="cancelled by the user")
+        say(f"trial {trial} is cancelled")

@@ -1,0 +1,1 @@
+"""Measuring devices behind a hub: their registry, their jobs, the HTTP API of their agents."""

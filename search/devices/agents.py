@@ -1,0 +1,77 @@
+"""The agent of a device: it enrols, gives signs of life and leaves. One at a time serves a device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from search.devices.numbers import as_json
+from search.devices.registry import Device
+from search.devices.transitions import LEASE_S, Clock, Return, give_back, is_fresh
+from search.store.device_tables import device
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """What an agent says of itself and its device."""
+
+    instance: str  # 32 hexadecimal digits, the same after a restart
+    facts: Mapping[str, Any]  # cpu_model, machine, cores, python_version, runtimes, pinned
+    conditions: Mapping[str, Any]
+
+
+def enrol(
+    engine: sa.Engine, caller: Device, enrolment: Enrolment, lease_s: float = LEASE_S, now: Clock = time.time
+) -> bool:
+    """Let an agent serve a device; return False when another one does that has been heard of within `lease_s`.
+
+    What the device still held goes back to its queue: an agent that enrols has just started, and holds nothing.
+    """
+    with engine.begin() as connection:
+        row = _locked(connection, caller)
+        at = now()
+        other = row.instance not in (None, enrolment.instance)
+        if row.revoked_at is not None or (other and is_fresh(row.last_seen_at, at, lease_s)):
+            return False
+        back = Return("restarted", "its agent started anew", caller.id, trouble=True)
+        give_back(connection, caller.id, back, at)
+        values = {
+            "instance": enrolment.instance,
+            "facts": as_json(enrolment.facts),
+            "conditions": as_json(enrolment.conditions),
+            "enrolled_at": at,
+            "last_seen_at": at,
+        }
+        connection.execute(sa.update(device).where(device.c.id == caller.id).values(values))
+    return True
+
+
+def leave(engine: sa.Engine, caller: Device, instance: str, now: Clock = time.time) -> None:
+    """Let an agent go: what it held goes back to the queue at once. Of another instance nothing changes."""
+    with engine.begin() as connection:
+        if _locked(connection, caller).instance == instance:
+            give_back(connection, caller.id, Return("left", "its agent left", caller.id), now())
+            values = {"instance": None, "last_seen_at": now()}
+            connection.execute(sa.update(device).where(device.c.id == caller.id).values(values))
+
+
+def seen(
+    connection: sa.Connection, caller: Device, instance: str, at: float, conditions: Mapping[str, Any] | None = None
+) -> sa.Row[Any] | None:
+    """Record a sign of life of the enrolled agent; return the device's row, None when the agent isn't the enrolled."""
+    row = _locked(connection, caller)
+    if row.instance != instance or row.revoked_at is not None:
+        return None
+    values: dict[str, Any] = {"last_seen_at": at}
+    if conditions is not None:
+        values["conditions"] = as_json(conditions)
+    connection.execute(sa.update(device).where(device.c.id == caller.id).values(values))
+    return row
+
+
+def _locked(connection: sa.Connection, caller: Device) -> sa.Row[Any]:
+    return connection.execute(sa.select(device).where(device.c.id == caller.id).with_for_update()).one()

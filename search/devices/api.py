@@ -1,0 +1,163 @@
+"""The calls of the hub, each with every answer it can give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import Path as PathParameter
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from search.devices import agents, bodies, leases, registry
+from search.devices.leases import Ask, Fault, Sign, Terms, Ticket
+from search.devices.registry import Device
+from workers.latency import agent
+
+BODY_BYTES_MOST = 8 << 20
+
+router = APIRouter()
+bearer = HTTPBearer(auto_error=False, description="the token that `condensery devices add` printed")
+
+
+@dataclass(frozen=True)
+class HubState:
+    """What the calls work on."""
+
+    engine: sa.Engine
+    terms: Terms
+    retry_s: float
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return how the refusals that a call may give look, for the interface's description."""
+    return {status: {"model": bodies.Problem, "description": _WHY[status]} for status in statuses}
+
+
+_WHY = {
+    401: "no token of a device that may measure",
+    404: "nothing of this device",
+    409: "another agent's turn",
+    413: f"a body of more than {BODY_BYTES_MOST} bytes",
+    422: "not what the interface asks for",
+    503: "the database is locked or away; try again after `Retry-After` seconds",
+}
+_ALWAYS = (401, 413, 422, 503)
+
+
+# -- who asks --
+
+
+def _state(request: Request) -> HubState:
+    state: HubState = request.app.state.hub
+    return state
+
+
+Hub = Annotated[HubState, Depends(_state)]
+
+
+def _caller(hub: Hub, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Device:
+    """Return whose token this is. A missing one is looked up like a wrong one: all refusals are alike."""
+    found = registry.device_by_token(hub.engine, credentials.credentials if credentials is not None else "")
+    if found is None:
+        why = "this token is unknown or revoked; pass the device's present one"
+        raise HTTPException(401, why, headers={"WWW-Authenticate": "Bearer"})
+    return found
+
+
+Caller = Annotated[Device, Depends(_caller)]
+JobId = Annotated[int, PathParameter(ge=1, le=bodies.DATABASE_INTEGER)]
+
+
+# -- calls --
+
+
+@router.get("/v1/health", responses=_problems(413, 503))
+def health(hub: Hub) -> bodies.Health:
+    """Say that the hub and its database answer."""
+    with hub.engine.connect() as connection:
+        connection.execute(sa.select(1))
+    return bodies.Health(status="ok", protocol=1)
+
+
+@router.get(
+    "/agent.py",
+    response_class=Response,
+    responses={200: {"content": {"text/x-python": {}}, "description": "the agent"}, **_problems(413)},
+)
+def agent_file() -> Response:
+    """Return the agent that devices run: one file, to be started with the device's Python."""
+    return Response(Path(agent.__file__).read_bytes(), media_type="text/x-python")
+
+
+@router.post("/v1/enrol", responses=_problems(*_ALWAYS, 409))
+def enrol(body: bodies.EnrolBody, caller: Caller, hub: Hub) -> bodies.Enrolled:
+    """Begin to serve the token's device; leases that this agent held before it was restarted go back to the queue."""
+    if body.virtual != caller.virtual:
+        kinds = ("a virtual device", "a real device")
+        mine, theirs = kinds if caller.virtual else kinds[::-1]
+        raise HTTPException(422, f"{caller.name!r} is {mine}, but this agent serves {theirs}; use that one's token")
+    enrolment = agents.Enrolment(body.instance, body.facts.model_dump(), body.conditions)
+    if not agents.enrol(hub.engine, caller, enrolment, hub.terms.lease_s, hub.terms.now):
+        raise HTTPException(409, f"another agent serves {caller.name!r}; end it, or give this one a device of its own")
+    return bodies.Enrolled(device=caller.name, queue=caller.queue, retry_s=hub.retry_s, lease_s=hub.terms.lease_s)
+
+
+@router.post("/v1/leases", responses=_problems(*_ALWAYS, 409))
+def lease(body: bodies.LeaseBody, caller: Caller, hub: Hub) -> bodies.Jobs:
+    """Take jobs that can be measured together; an empty list when there is nothing to do."""
+    ask = Ask(body.instance, body.limit, body.conditions)
+    taken = leases.lease_jobs(hub.engine, caller, ask, hub.terms)
+    return bodies.Jobs(jobs=[bodies.Job.of(one) for one in taken])
+
+
+@router.get(
+    "/v1/models/{sha256}",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "the model's bytes",
+        },
+        **_problems(*_ALWAYS, 404),
+    },
+)
+def model(sha256: bodies.Sha256, caller: Caller, hub: Hub) -> Response:
+    """Return a model or anchor of a job that this device holds a lease on."""
+    content = leases.model_of_lease(hub.engine, caller, sha256)
+    if content is None:
+        raise HTTPException(404, "no job that this device holds needs such a model")
+    return Response(content, media_type="application/octet-stream")
+
+
+@router.post("/v1/jobs/{job_id}/heartbeat", responses=_problems(*_ALWAYS, 404, 409))
+def heartbeat(job_id: JobId, body: bodies.HeartbeatBody, caller: Caller, hub: Hub) -> bodies.Renewed:
+    """Renew a lease."""
+    ticket = Ticket(job_id, body.attempt, body.instance)
+    leases.heartbeat(hub.engine, caller, ticket, Sign(body.state, body.conditions), hub.terms)
+    return bodies.Renewed(lease_s=hub.terms.lease_s)
+
+
+@router.post("/v1/jobs/{job_id}/result", responses=_problems(*_ALWAYS, 404, 409))
+def result(job_id: JobId, body: bodies.ResultBody, caller: Caller, hub: Hub) -> bodies.Judged:
+    """Hand in what was measured; doing so again changes nothing."""
+    ticket = Ticket(job_id, body.attempt, body.instance)
+    verdict = leases.record_result(hub.engine, caller, ticket, body.report.model_dump(), hub.terms)
+    return bodies.Judged(verdict=verdict)
+
+
+@router.post("/v1/jobs/{job_id}/failure", responses=_problems(*_ALWAYS, 404, 409))
+def failure(job_id: JobId, body: bodies.FailureBody, caller: Caller, hub: Hub) -> bodies.Recorded:
+    """Say why nothing was measured; doing so again changes nothing."""
+    ticket = Ticket(job_id, body.attempt, body.instance)
+    leases.record_failure(hub.engine, caller, ticket, Fault(body.fault, body.reason), hub.terms)
+    return bodies.Recorded(recorded=True)
+
+
+@router.post("/v1/leave", responses=_problems(*_ALWAYS))
+def leave(body: bodies.LeaveBody, caller: Caller, hub: Hub) -> bodies.Recorded:
+    """End serving the device; its leases go back to the queue at once."""
+    agents.leave(hub.engine, caller, body.instance, hub.terms.now)
+    return bodies.Recorded(recorded=True)

@@ -1,0 +1,232 @@
+"""What agents and hub say to each other: version 1 of the protocol, every field with its limits.
+
+Unknown keys are refused. A measured number may be anything, NaN and negative ones too: those are for `plausible` to
+judge, with the report kept. Units are in the names.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from search.devices.leases import Leased
+
+PROTOCOL = 1
+LEASES_MOST = 16  # of one request
+DATABASE_INTEGER = 2**31 - 1
+
+
+def one_line(text: str) -> str:
+    """Return the text without control characters: a terminal will show it, and no database takes a NUL."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+
+
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(one_line)]
+Text = Annotated[str, Field(max_length=200), AfterValidator(one_line)]
+Reason = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(one_line)]
+Count = Annotated[int, Field(ge=0, le=DATABASE_INTEGER)]
+Number = Annotated[int, Field(ge=1, le=DATABASE_INTEGER)]
+Reading = float | bool | None | Text | Annotated[list[float], Field(max_length=64)]
+Conditions = Annotated[dict[Name, Reading], Field(max_length=32)]  # a sensor that isn't there says null
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+# -- what the agent says --
+
+
+class Facts(_Body):
+    """The device as its agent sees it."""
+
+    cpu_model: Text
+    machine: Name
+    cores: Annotated[int, Field(ge=1, le=65_536)]
+    python_version: Name
+    runtimes: Annotated[dict[Name, Name], Field(max_length=16)]  # name: version
+    pinned: bool  # whether it can keep a thread on one core
+
+
+class EnrolBody(_Body):
+    """An agent that begins to serve a device."""
+
+    instance: Hex32
+    format: Literal[1]
+    virtual: bool
+    facts: Facts
+    conditions: Conditions
+
+
+class LeaseBody(_Body):
+    """A wish for work."""
+
+    instance: Hex32
+    limit: Annotated[int, Field(ge=1, le=LEASES_MOST)] = 1
+    conditions: Conditions
+
+
+class HeartbeatBody(_Body):
+    """A sign of life from a job."""
+
+    instance: Hex32
+    attempt: Number
+    state: Literal["downloading", "measuring", "cooling"]
+    conditions: Conditions
+
+
+class Process(_Body):
+    """One fresh process that timed the model."""
+
+    samples_ms: Annotated[list[float], Field(max_length=1_000_000)]
+    stride: Number
+    runs: Number
+    position: Count | None = None
+    anchor_ms: Annotated[list[float], Field(max_length=2)]
+    before: Conditions
+    after: Conditions
+    throttled: bool | None = None
+    cooled: bool | None = None
+
+
+class WallReport(_Body):
+    """A model's timed samples."""
+
+    format: Count
+    mode: Literal["wall"]
+    runtime: Name
+    runtime_version: Name
+    python_version: Name
+    machine: Name
+    cpu_model: Text
+    core: Count | None
+    cores: Annotated[list[Count], Field(max_length=1024)]
+    pinned: bool
+    threads: Number
+    policy: Name | None = None
+    sha256: Sha256
+    processes: Annotated[list[Process], Field(max_length=100)]
+    tries: Number
+    anchor_drift: float
+    steady: bool
+
+
+class CountsReport(_Body):
+    """A model's counted instructions: one object per run, instructions by class."""
+
+    format: Count
+    mode: Literal["counts"]
+    runtime: Name
+    runtime_version: Name
+    python_version: Name
+    machine: Name
+    threads: Number
+    sha256: Sha256
+    counts: Annotated[list[Annotated[dict[Name, float], Field(max_length=32)]], Field(max_length=1000)]
+
+
+class ResultBody(_Body):
+    """What came out of an attempt."""
+
+    instance: Hex32
+    attempt: Number
+    report: Annotated[WallReport | CountsReport, Field(discriminator="mode")]
+
+
+class FailureBody(_Body):
+    """Why nothing came out of an attempt."""
+
+    instance: Hex32
+    attempt: Number
+    fault: Literal["model", "device"]
+    reason: Reason
+
+
+class LeaveBody(_Body):
+    """An agent that goes."""
+
+    instance: Hex32
+
+
+# -- what the hub says --
+
+
+class Health(BaseModel):
+    """The hub and its database answer."""
+
+    status: Literal["ok"]
+    protocol: Literal[1]
+
+
+class Enrolled(BaseModel):
+    """Whom an agent serves, how often to ask for work and how soon a lease must be renewed."""
+
+    device: str
+    queue: str
+    retry_s: float
+    lease_s: float
+
+
+class ModelFile(BaseModel):
+    """A model to fetch; bytes."""
+
+    sha256: str
+    size: int
+
+
+class Job(BaseModel):
+    """One job; those of an answer share all but id, attempt and model."""
+
+    id: int
+    attempt: int
+    mode: Literal["wall", "counts"]
+    model: ModelFile
+    anchor: ModelFile | None
+    runtime: str
+    threads: int
+    precision: Literal["fp32"]
+    policy: dict[str, Any]
+
+    @classmethod
+    def of(cls, one: Leased) -> Job:
+        """Return a lease as the agent gets it."""
+        anchor = None
+        if one.anchor_sha256 is not None:
+            anchor = ModelFile(sha256=one.anchor_sha256, size=one.anchor_size)
+        shared = {name: getattr(one, name) for name in ("id", "attempt", "mode", "runtime", "threads", "precision")}
+        model = ModelFile(sha256=one.model_sha256, size=one.model_size)
+        return cls.model_validate({**shared, "model": model, "anchor": anchor, "policy": one.policy})
+
+
+class Jobs(BaseModel):
+    """The jobs leased; none when there is nothing to do."""
+
+    jobs: list[Job]
+
+
+class Renewed(BaseModel):
+    """The lease holds for so long from now."""
+
+    lease_s: float
+
+
+class Judged(BaseModel):
+    """What became of a result."""
+
+    verdict: Literal["accepted", "quarantined", "late", "repeated"]
+
+
+class Recorded(BaseModel):
+    """It is written down."""
+
+    recorded: Literal[True]
+
+
+class Problem(BaseModel):
+    """Why not, in one line."""
+
+    detail: str

@@ -1,0 +1,257 @@
+"""What devices are asked for: models to measure, as jobs of a queue; what became of them, and the models' bytes.
+
+An order equal to an open job joins it; one equal to a finished job gets that job's result, as long as the queue's
+runtime is still the same version. Every function is one transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from search.devices.numbers import as_json, digest
+from search.devices.transitions import CANCELLED, Clock, fail, note
+from search.store.device_tables import OPEN_JOB_STATES, device, job, lease, model, result
+
+MODEL_GRACE_S = 600.0  # a model is kept so long for the order that is to follow
+SUBMIT_TRIES = 5
+
+JobState = Literal["waiting", "leased", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One model to be measured by one queue. The models named were stored by `put_model` before.
+
+    `policy` holds every field of a MeasurementPolicy; smaller priorities go first; `macs`, where known, lets the hub
+    see that a result can't be true.
+    """
+
+    queue: str
+    model_sha256: str
+    anchor_sha256: str | None
+    mode: Literal["wall", "counts"]
+    runtime: str
+    threads: int
+    policy: Mapping[str, Any]
+    policy_label: str
+    priority: int = 0
+    macs: int | None = None
+    precision: str = "fp32"
+
+    @property
+    def identity(self) -> str:
+        """The hash of what is to be measured and how: equal for orders that one result answers."""
+        how = self.policy if self.mode == "wall" else None  # a count is a count
+        return digest(self.queue, self.model_sha256, self.mode, self.runtime, self.threads, self.precision, how)
+
+    @property
+    def batch(self) -> str:
+        """The hash of what the jobs of one lease share."""
+        return digest(self.mode, self.runtime, self.threads, self.precision, dict(self.policy), self.anchor_sha256)
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job as it stands; `device` is the name of the one that holds it, or whose result was accepted."""
+
+    id: int
+    queue: str
+    state: JobState
+    reason: str | None
+    attempt: int
+    device: str | None
+    report: dict[str, Any] | None
+    runtime_version: str | None
+    submitted_at: float
+    finished_at: float | None
+
+
+def put_model(engine: sa.Engine, content: bytes, now: Clock = time.time) -> str:
+    """Store a model's file for the devices; return its SHA-256 in hexadecimal."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    values = {"sha256": sha256, "size": len(content), "content": content}
+    try:
+        with engine.begin() as connection:
+            if not _keep_models(connection, {sha256}, now()):
+                connection.execute(sa.insert(model).values(stored_at=now(), **values))
+    except sa.exc.IntegrityError:  # stored by another process just now
+        pass
+    return sha256
+
+
+def submit(engine: sa.Engine, orders: Sequence[Order], now: Clock = time.time) -> list[int]:
+    """Return the job of each order, made where no equal one is open or answers it.
+
+    Raises:
+        ValueError: a model that an order names is not stored.
+    """
+    for left in reversed(range(SUBMIT_TRIES)):
+        try:
+            with engine.begin() as connection:
+                found = _submit_all(connection, {order.identity: order for order in orders}, now())
+            return [found[order.identity] for order in orders]
+        except (sa.exc.IntegrityError, sa.exc.OperationalError) as error:
+            # Another process made an equal job meanwhile: join it. Two that made several at once may have met in a
+            # deadlock, which only a database that locks rows knows; an SQLite that is locked stays so.
+            locked = engine.dialect.name == "sqlite" and isinstance(error, sa.exc.OperationalError)
+            if locked or not left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _submit_all(connection: sa.Connection, orders: Mapping[str, Order], at: float) -> dict[str, int]:
+    open_now = sa.select(job).where(job.c.open_identity.in_(orders)).order_by(job.c.id).with_for_update()
+    found: dict[str, int] = {}
+    for row in connection.execute(open_now).all():
+        values = {"wanted": row.wanted + 1, "priority": min(row.priority, orders[row.identity].priority)}
+        connection.execute(sa.update(job).where(job.c.id == row.id).values(values))
+        note(connection, row.id, row.attempt, "joined", at)
+        found[row.identity] = row.id
+    fresh = []
+    for identity, order in orders.items():
+        if identity not in found:
+            done = _answer(connection, order)
+            if done is None:
+                fresh.append(order)
+            else:
+                note(connection, done.id, done.attempt, "reused", at)
+                found[identity] = done.id
+    needed = {sha256 for order in fresh for sha256 in (order.model_sha256, order.anchor_sha256) if sha256 is not None}
+    missing = needed - _keep_models(connection, needed, at)
+    if missing:
+        raise ValueError(f"the model {min(missing)} is not stored; put it before it is ordered")
+    for order in fresh:
+        found[order.identity] = _insert(connection, order, at)
+    return found
+
+
+def _answer(connection: sa.Connection, order: Order) -> sa.Row[Any] | None:
+    """Return the newest finished job that answers an order; only under the runtime that the queue has now."""
+    versions = _versions(connection, order.queue, order.runtime)
+    query: sa.Select[Any] = (
+        sa.select(job.c.id, job.c.attempt)
+        .where(job.c.identity == order.identity, job.c.state == "done", job.c.runtime_version.in_(versions))
+        .order_by(job.c.id.desc())
+        .limit(1)
+    )
+    return connection.execute(query).first() if versions else None
+
+
+def _versions(connection: sa.Connection, queue: str, runtime: str) -> set[str]:
+    """Return the versions of a runtime that a queue's devices enrolled with: those not revoked, or else all."""
+    query = sa.select(device.c.facts, device.c.revoked_at).where(device.c.queue == queue, device.c.facts.is_not(None))
+    rows = connection.execute(query).all()
+    rows = [row for row in rows if row.revoked_at is None] or rows
+    found = (json.loads(row.facts).get("runtimes", {}).get(runtime) for row in rows)
+    return {version for version in found if version is not None}
+
+
+def _insert(connection: sa.Connection, order: Order, at: float) -> int:
+    values = {
+        "queue": order.queue,
+        "identity": order.identity,
+        "open_identity": order.identity,
+        "wanted": 1,
+        "model_sha256": order.model_sha256,
+        "anchor_sha256": order.anchor_sha256,
+        "mode": order.mode,
+        "runtime": order.runtime,
+        "threads": order.threads,
+        "precision": order.precision,
+        "policy": as_json(order.policy),
+        "policy_label": order.policy_label,
+        "batch": order.batch,
+        "priority": order.priority,
+        "macs": order.macs,
+        "state": "waiting",
+        "attempt": 0,
+        "troubles": 0,
+        "quarantines": 0,
+        "submitted_at": at,
+    }
+    key = connection.execute(sa.insert(job).values(values)).inserted_primary_key
+    assert key is not None
+    note(connection, int(key[0]), 0, "submitted", at)
+    return int(key[0])
+
+
+def states(engine: sa.Engine, ids: Sequence[int], reports: bool = True) -> list[JobRow]:
+    """Return the jobs of these ids in the order given; `reports=False` leaves the reports out, to look often."""
+    shown = [job, device.c.name.label("holder"), *([result.c.report] if reports else [sa.null().label("report")])]
+    held = (lease.c.job_id == job.c.id) & lease.c.outcome.is_(None)
+    accepted = (result.c.job_id == job.c.id) & (result.c.verdict == "accepted")
+    query = (
+        sa.select(*shown)
+        .outerjoin(lease, held)
+        .outerjoin(result, accepted)
+        .outerjoin(device, device.c.id == sa.func.coalesce(result.c.device_id, lease.c.device_id))
+    )
+    found: dict[int, JobRow] = {}
+    with engine.connect() as connection:
+        for part in _parts(sorted(set(ids))):
+            for row in connection.execute(query.where(job.c.id.in_(part))):
+                found[row.id] = _job_row(row)
+    return [found[key] for key in ids if key in found]
+
+
+def _parts(ids: list[int], size: int = 500) -> Iterable[list[int]]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))  # databases limit a query's variables
+
+
+def _job_row(row: sa.Row[Any]) -> JobRow:
+    return JobRow(
+        id=row.id,
+        queue=row.queue,
+        state=row.state,
+        reason=row.reason,
+        attempt=row.attempt,
+        device=row.holder,
+        report=None if row.report is None else json.loads(row.report),
+        runtime_version=row.runtime_version,
+        submitted_at=row.submitted_at,
+        finished_at=row.finished_at,
+    )
+
+
+def cancel(engine: sa.Engine, ids: Sequence[int], now: Clock = time.time) -> None:
+    """Take an order for each job back: a waiting one that nobody else wants has failed, a leased one may still end."""
+    with engine.begin() as connection:
+        for part in _parts(sorted(set(ids))):
+            wanted = job.c.id.in_(part) & job.c.state.in_(OPEN_JOB_STATES)
+            for row in connection.execute(sa.select(job).where(wanted).order_by(job.c.id).with_for_update()).all():
+                left = max(0, row.wanted - 1)
+                connection.execute(sa.update(job).where(job.c.id == row.id).values(wanted=left))
+                if left == 0 and row.state == "waiting":
+                    fail(connection, row, CANCELLED, now())
+
+
+def drop_models_of_finished(engine: sa.Engine, now: Clock = time.time) -> None:
+    """Delete the stored models that no open job needs and that nobody stored in the last minutes."""
+    needed = job.c.state.in_(OPEN_JOB_STATES)
+    models = sa.select(job.c.model_sha256).where(needed)
+    anchors = sa.select(job.c.anchor_sha256).where(needed, job.c.anchor_sha256.is_not(None))
+    with engine.begin() as connection:
+        idle = (model.c.stored_at < now() - MODEL_GRACE_S) & model.c.sha256.not_in(models)
+        connection.execute(sa.delete(model).where(idle & model.c.sha256.not_in(anchors)))
+
+
+def _keep_models(connection: sa.Connection, wanted: set[str], at: float) -> set[str]:
+    """Return which of these models are stored; none of them is dropped for a while."""
+    known: set[str] = set()
+    for sha256 in sorted(wanted):
+        stored_at = connection.scalar(sa.select(model.c.stored_at).where(model.c.sha256 == sha256))
+        if stored_at is None:
+            continue
+        known.add(sha256)
+        if not 0 <= at - stored_at < MODEL_GRACE_S / 2:  # rarely: it writes the whole row anew
+            renewed = sa.update(model).where(model.c.sha256 == sha256).values(stored_at=at)
+            if connection.execute(renewed).rowcount == 0:
+                known.discard(sha256)
+    return known

@@ -1,0 +1,310 @@
+"""Handing jobs to devices and taking their answers: each job has one holder at most, and one accepted result.
+
+A lease belongs to (job, attempt, device, instance). Whoever lost it may still answer: the answer counts while nobody
+else has begun, and is kept as late otherwise. Every function is one transaction: an answer is stored with the job's
+new state and its event, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from search.devices import plausible
+from search.devices.agents import seen
+from search.devices.numbers import as_json
+from search.devices.registry import Device
+from search.devices.transitions import LEASE_S, Clock, Return, complete, end_lease, fail, note, put_back, sweep
+from search.store.device_tables import job, lease, model, result
+
+ANCHORS_KNOWN = 50  # newest accepted anchor times that a new one is compared with
+
+Verdict = Literal["accepted", "quarantined", "late", "repeated"]
+
+
+class NotEnrolled(Exception):
+    """Another agent serves this device, or none: the caller must enrol first."""
+
+
+class LeaseLost(Exception):
+    """The attempt is over, or was another instance's."""
+
+
+class JobUnknown(Exception):
+    """There is no such job, or this device never had that attempt of it: nobody can tell which."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What leases are given on."""
+
+    lease_s: float = LEASE_S  # a lease not renewed for so long goes to the next device
+    now: Clock = time.time
+
+
+@dataclass(frozen=True)
+class Ask:
+    """An agent's wish for work, with the newest reading of its sensors."""
+
+    instance: str
+    limit: int = 1
+    conditions: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Which attempt of which job an agent speaks of."""
+
+    job_id: int
+    attempt: int
+    instance: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why there is no result: the `model` can't be measured anywhere, or this `device` couldn't."""
+
+    fault: Literal["model", "device"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Leased:
+    """A job as its holder gets it; sizes in bytes."""
+
+    id: int
+    attempt: int
+    mode: str
+    model_sha256: str
+    model_size: int
+    anchor_sha256: str | None
+    anchor_size: int
+    runtime: str
+    threads: int
+    precision: str
+    policy: dict[str, Any]
+
+
+def lease_jobs(engine: sa.Engine, caller: Device, ask: Ask, terms: Terms) -> list[Leased]:
+    """Lease up to `ask.limit` waiting jobs of the device's queue that it can measure together, the most urgent first.
+
+    A job that was given up before goes out alone: if it takes its device down, no other is to blame.
+
+    Raises:
+        NotEnrolled: the instance doesn't serve this device.
+    """
+    with engine.begin() as connection:
+        at = terms.now()
+        row = seen(connection, caller, ask.instance, at, ask.conditions)
+        if row is None:
+            raise NotEnrolled
+        sweep(connection, caller.queue, terms.lease_s, at)
+        taken = _next_jobs(connection, caller, sorted(json.loads(row.facts).get("runtimes", {})), ask.limit)
+        sizes = _sizes(connection, {sha for one in taken for sha in (one.model_sha256, one.anchor_sha256) if sha})
+        for one in taken:
+            _lease(connection, one, Ticket(one.id, one.attempt + 1, ask.instance), caller, at)
+    return [_leased(one, sizes) for one in taken]
+
+
+def _next_jobs(connection: sa.Connection, caller: Device, runtimes: Sequence[str], limit: int) -> Sequence[sa.Row[Any]]:
+    query = (
+        sa.select(job)
+        .where(job.c.queue == caller.queue, job.c.state == "waiting", job.c.runtime.in_(runtimes))
+        .where(job.c.mode == ("counts" if caller.virtual else "wall"))
+        .order_by(job.c.priority, job.c.id)
+        .with_for_update(skip_locked=True)  # on a database that locks rows, two agents needn't wait for each other
+    )
+    first = connection.execute(query.limit(1)).first()
+    if first is None or first.troubles or limit == 1:
+        return [] if first is None else [first]
+    alike = query.where(job.c.batch == first.batch, job.c.troubles == 0)
+    return connection.execute(alike.limit(limit)).all()
+
+
+def _sizes(connection: sa.Connection, wanted: set[str]) -> dict[str, int]:
+    query = sa.select(model.c.sha256, model.c.size).where(model.c.sha256.in_(wanted))
+    return {row.sha256: row.size for row in connection.execute(query)}
+
+
+def _lease(connection: sa.Connection, row: sa.Row[Any], ticket: Ticket, caller: Device, at: float) -> None:
+    connection.execute(sa.update(job).where(job.c.id == row.id).values(state="leased", attempt=ticket.attempt))
+    values = {
+        "job_id": row.id,
+        "attempt": ticket.attempt,
+        "device_id": caller.id,
+        "instance": ticket.instance,
+        "leased_at": at,
+        "heartbeat_at": at,
+        "doing": "leased",
+    }
+    connection.execute(sa.insert(lease).values(values))
+    note(connection, row.id, ticket.attempt, "leased", at, device_id=caller.id)
+
+
+def _leased(row: sa.Row[Any], sizes: Mapping[str, int]) -> Leased:
+    return Leased(
+        id=row.id,
+        attempt=row.attempt + 1,
+        mode=row.mode,
+        model_sha256=row.model_sha256,
+        model_size=sizes[row.model_sha256],
+        anchor_sha256=row.anchor_sha256,
+        anchor_size=sizes.get(row.anchor_sha256, 0),
+        runtime=row.runtime,
+        threads=row.threads,
+        precision=row.precision,
+        policy=json.loads(row.policy),
+    )
+
+
+def model_of_lease(engine: sa.Engine, caller: Device, sha256: str) -> bytes | None:
+    """Return a model or anchor of a job that the device holds; None for any other, and for one that isn't there."""
+    holds = (lease.c.job_id == job.c.id) & (lease.c.device_id == caller.id) & lease.c.outcome.is_(None)
+    named = (job.c.model_sha256 == sha256) | (job.c.anchor_sha256 == sha256)
+    mine = sa.select(job.c.id).join(lease, holds).where(named)
+    with engine.connect() as connection:
+        return connection.scalar(sa.select(model.c.content).where(model.c.sha256 == sha256, mine.exists()))
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A sign of life: what the agent is at, and the newest reading of its sensors."""
+
+    doing: Literal["downloading", "measuring", "cooling"]
+    conditions: Mapping[str, Any] | None = None
+
+
+def heartbeat(engine: sa.Engine, caller: Device, ticket: Ticket, sign: Sign, terms: Terms) -> None:
+    """Renew a lease.
+
+    Raises:
+        JobUnknown: never its own. LeaseLost: drop the job.
+    """
+    with engine.begin() as connection:
+        at = terms.now()
+        _lease_of(connection, caller, ticket)
+        enrolled = seen(connection, caller, ticket.instance, at, sign.conditions)
+        _locked_job(connection, ticket)
+        held = _lease_of(connection, caller, ticket)
+        if enrolled is None or held.instance != ticket.instance or held.outcome is not None:
+            raise LeaseLost
+        connection.execute(sa.update(lease).where(_key(lease, ticket)).values(heartbeat_at=at, doing=sign.doing))
+        if held.doing != sign.doing:
+            note(connection, ticket.job_id, ticket.attempt, sign.doing, at, device_id=caller.id)
+
+
+def record_result(
+    engine: sa.Engine, caller: Device, ticket: Ticket, report: Mapping[str, Any], terms: Terms
+) -> Verdict:
+    """Store an attempt's report with its verdict, once: of a second one nothing is kept (`repeated`).
+
+    Raises:
+        JobUnknown: never its own. LeaseLost: the attempt was another instance's.
+    """
+    with engine.begin() as connection:
+        at = terms.now()
+        row, held = _answered(connection, caller, ticket, at)
+        if connection.execute(sa.select(result.c.verdict).where(_key(result, ticket))).first() is not None:
+            return "repeated"
+        verdict, reason = _judge(connection, row, held, report, at)
+        values = {
+            "job_id": ticket.job_id,
+            "attempt": ticket.attempt,
+            "device_id": caller.id,
+            "verdict": verdict,
+            "reason": reason,
+            "report": as_json(report),
+            "anchor_ms": plausible.anchor_ms(report.get("processes") or []),
+            "received_at": at,
+        }
+        connection.execute(sa.insert(result).values(values))
+        if verdict == "quarantined":
+            back = Return(verdict, reason, caller.id, quarantine=True, attempt=ticket.attempt)
+            put_back(connection, row, back, at)
+            return verdict
+        note(connection, ticket.job_id, ticket.attempt, verdict, at, device_id=caller.id)
+        if verdict == "accepted":
+            end_lease(connection, ticket.job_id, ticket.attempt, verdict)
+            complete(connection, row, str(report["runtime_version"]), at)
+    return verdict
+
+
+def _judge(
+    connection: sa.Connection, row: sa.Row[Any], held: sa.Row[Any], report: Mapping[str, Any], at: float
+) -> tuple[Verdict, str | None]:
+    if held.outcome is not None and row.state != "waiting":
+        return "late", None
+    expected = plausible.Expected(
+        model_sha256=row.model_sha256,
+        mode=row.mode,
+        runtime=row.runtime,
+        threads=row.threads,
+        macs=row.macs,
+        elapsed_s=at - held.leased_at if at >= held.leased_at else None,
+        anchors_ms=_anchors_ms(connection, row),
+    )
+    found = plausible.doubts(report, expected)
+    return ("quarantined", "; ".join(found)) if found else ("accepted", None)
+
+
+def _anchors_ms(connection: sa.Connection, row: sa.Row[Any]) -> Sequence[float]:
+    """Return the newest accepted times of a job's anchor on its queue, ms."""
+    alike = [job.c[name] == row._mapping[name] for name in ("queue", "anchor_sha256", "runtime", "threads")]
+    query = (
+        sa.select(result.c.anchor_ms)
+        .join(job, job.c.id == result.c.job_id)
+        .where(*alike, result.c.verdict == "accepted", result.c.anchor_ms.is_not(None))
+        .order_by(result.c.received_at.desc())
+        .limit(ANCHORS_KNOWN)
+    )
+    return connection.scalars(query).all()
+
+
+def record_failure(engine: sa.Engine, caller: Device, ticket: Ticket, fault: Fault, terms: Terms) -> None:
+    """End an attempt without a result: the job has failed, or goes back to the queue when it was the device's fault.
+
+    Raises:
+        JobUnknown: never its own. LeaseLost: the attempt was another instance's.
+    """
+    with engine.begin() as connection:
+        at = terms.now()
+        row, held = _answered(connection, caller, ticket, at)
+        if held.outcome in ("refused", "gave up"):
+            return  # said again after a lost answer
+        if held.outcome is not None:
+            note(connection, row.id, ticket.attempt, "late failure", at, device_id=caller.id, detail=fault.reason)
+        elif fault.fault == "device":
+            put_back(connection, row, Return("gave up", fault.reason, caller.id, trouble=True), at)
+        else:
+            end_lease(connection, row.id, ticket.attempt, "refused")
+            note(connection, row.id, ticket.attempt, "refused", at, device_id=caller.id, detail=fault.reason)
+            fail(connection, row, fault.reason, at)
+
+
+def _answered(connection: sa.Connection, caller: Device, ticket: Ticket, at: float) -> tuple[sa.Row[Any], sa.Row[Any]]:
+    """Return the locked job and the lease that an answer is to, having noted the sign of life."""
+    if _lease_of(connection, caller, ticket).instance != ticket.instance:
+        raise LeaseLost
+    seen(connection, caller, ticket.instance, at)  # devices are locked before jobs, everywhere
+    row = _locked_job(connection, ticket)
+    return row, _lease_of(connection, caller, ticket)
+
+
+def _lease_of(connection: sa.Connection, caller: Device, ticket: Ticket) -> sa.Row[Any]:
+    row = connection.execute(sa.select(lease).where(_key(lease, ticket), lease.c.device_id == caller.id)).first()
+    if row is None:
+        raise JobUnknown
+    return row
+
+
+def _locked_job(connection: sa.Connection, ticket: Ticket) -> sa.Row[Any]:
+    return connection.execute(sa.select(job).where(job.c.id == ticket.job_id).with_for_update()).one()
+
+
+def _key(table: sa.Table, ticket: Ticket) -> sa.ColumnElement[bool]:
+    return (table.c.job_id == ticket.job_id) & (table.c.attempt == ticket.attempt)

@@ -1,0 +1,121 @@
+"""Whether a report can be true. Sensors fail, clocks jump, files get mixed up, and anyone may hold a token.
+
+A doubtful report is kept whole, in quarantine, and never counts. The limits are far from anything real: a result
+that is merely surprising passes.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MACS_PER_S = 1e12  # and thread: 20 times the fastest core there is
+MACS_PER_INSTRUCTION = 64  # a vector multiply-add does 4; Winograd's and other short cuts save a few times as many
+ANCHOR_FACTOR = 20.0
+TIME_SLACK = 1.05  # the hub's clock and the device's may run at slightly different speeds
+TIME_SLACK_S = 5.0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a report must agree with."""
+
+    model_sha256: str
+    mode: str  # wall or counts
+    runtime: str
+    threads: int
+    macs: int | None = None
+    elapsed_s: float | None = None  # from lease to report by the hub's clock; None when the clock was set back
+    anchors_ms: Sequence[float] = ()  # of accepted results of the same queue, anchor, runtime and threads
+
+
+def doubts(report: Mapping[str, Any], expected: Expected) -> list[str]:
+    """Return why a report can't be true, one line for each reason; nothing for a plausible one.
+
+    Args:
+        report: as the agent sends it; its shape is checked, its numbers may be anything.
+        expected: what is known of the job.
+    """
+    found = []
+    for name, value in (
+        ("mode", expected.mode),
+        ("runtime", expected.runtime),
+        ("threads", expected.threads),
+        ("sha256", expected.model_sha256),
+    ):
+        if report.get(name) != value:
+            found.append(f"{name} is {report.get(name)!r}, asked for was {value!r}")
+    if expected.mode == "counts":
+        return found + _doubts_of_counts(report.get("counts") or [], expected)
+    return found + _doubts_of_times(report.get("processes") or [], expected)
+
+
+def _doubts_of_times(processes: Sequence[Mapping[str, Any]], expected: Expected) -> list[str]:
+    samples = [list(process["samples_ms"]) for process in processes]
+    every = [ms for process in samples for ms in process]
+    if not samples or not all(samples):
+        return ["a process has no samples"]
+    wrong = next((ms for ms in every if not _is_positive(ms)), None)
+    if wrong is not None:
+        return [f"a sample is {wrong} ms; a time is finite and > 0"]
+    found = []
+    total_s = sum(every) / 1e3
+    if expected.elapsed_s is not None and total_s > expected.elapsed_s * TIME_SLACK + TIME_SLACK_S:
+        found.append(
+            f"the samples add up to {total_s:.4g} s, but the report came {expected.elapsed_s:.4g} s after the lease"
+        )
+    if expected.macs is not None:
+        fastest_ms = min(statistics.median(process) for process in samples)
+        rate = expected.macs / (fastest_ms / 1e3) / expected.threads
+        if rate > MACS_PER_S:
+            found.append(
+                f"{expected.macs} macs in {fastest_ms:.4g} ms: {rate:.3g} macs/s per thread, no core does that"
+            )
+    return found + _doubts_of_anchor(processes, expected)
+
+
+def _doubts_of_anchor(processes: Sequence[Mapping[str, Any]], expected: Expected) -> list[str]:
+    measured_ms = anchor_ms(processes)
+    if measured_ms is None:
+        return ["the anchor's times are missing, or not finite and > 0"]
+    if not expected.anchors_ms:
+        return []
+    usual_ms = statistics.median(expected.anchors_ms)
+    if max(measured_ms / usual_ms, usual_ms / measured_ms) > ANCHOR_FACTOR:
+        return [
+            f"the anchor took {measured_ms:.4g} ms, on this queue it takes {usual_ms:.4g} ms: another kind of device, "
+            "or not the anchor; give another kind a queue of its own"
+        ]
+    return []
+
+
+def anchor_ms(processes: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the median of the anchor's times, ms; None when one is missing or can't be a time."""
+    times = [ms for process in processes for ms in process.get("anchor_ms") or [None]]
+    if not times or not all(_is_positive(ms) for ms in times):
+        return None
+    return float(statistics.median(times))
+
+
+def _doubts_of_counts(counts: Sequence[Mapping[str, float]], expected: Expected) -> list[str]:
+    if not counts:
+        return ["nothing was counted"]
+    for run in counts:
+        wrong = next((name for name, value in run.items() if not (math.isfinite(value) and value >= 0)), None)
+        if wrong is not None:
+            return [f"the count of {wrong} is {run[wrong]}; a count is finite and >= 0"]
+        total = run.get("all", 0)
+        more = next((name for name, value in run.items() if value > total), None)
+        if total <= 0 or more is not None:
+            return [f"{total:.4g} instructions in all" + (f", but {run[more]:.4g} of class {more}" if more else "")]
+    total = statistics.median(run["all"] for run in counts)
+    if expected.macs is not None and expected.macs > total * MACS_PER_INSTRUCTION:
+        return [f"{total:.4g} instructions are too few for {expected.macs} macs"]
+    return []
+
+
+def _is_positive(ms: Any) -> bool:
+    return isinstance(ms, int | float) and math.isfinite(ms) and ms > 0

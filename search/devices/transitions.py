@@ -1,0 +1,110 @@
+"""How a job passes from state to state, inside the transaction of whoever moves it. Each step leaves an event.
+
+waiting ──► leased ──► done        an accepted result
+   ▲          │  └───► failed      the model's fault, or nobody wants it any more
+   └──────────┘                    given back: too often (troubles, quarantines) and it has failed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from search.store.device_tables import event, job, lease
+
+TROUBLES_MOST = 5  # attempts that devices gave up or never came back from
+QUARANTINES_MOST = 3
+CLOCK_SLACK_S = 1.0  # clocks are set back by a little all the time
+LEASE_S = 60.0  # an agent that says nothing for so long is taken for gone
+
+CANCELLED = "cancelled: nobody waits for it any more"
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Return:
+    """Why an attempt ended without an accepted result, and what it counts as."""
+
+    outcome: str  # of the lease; at most 12 letters
+    why: str | None = None  # one line
+    device_id: int | None = None
+    trouble: bool = False
+    quarantine: bool = False
+    attempt: int | None = None  # None = the newest
+
+
+def is_fresh(seen_at: float | None, at: float, lease_s: float) -> bool:
+    """Whether a sign of life is young enough; one from the future says nothing, the clock was set back."""
+    return seen_at is not None and -CLOCK_SLACK_S <= at - seen_at < lease_s
+
+
+def note(connection: sa.Connection, job_id: int, attempt: int, kind: str, at: float, **more: Any) -> None:
+    """Append an event; `more` is its device_id and detail."""
+    connection.execute(sa.insert(event).values(job_id=job_id, attempt=attempt, kind=kind, at=at, **more))
+
+
+def held_jobs(*, skip_locked: bool = False) -> sa.Select[Any]:
+    """Return the query of every leased job with its lease's device, to be narrowed; its job rows get locked."""
+    mine = (lease.c.job_id == job.c.id) & (lease.c.attempt == job.c.attempt)
+    return (
+        sa.select(job, lease.c.device_id)
+        .join(lease, mine)
+        .where(job.c.state == "leased")
+        .order_by(job.c.id)
+        .with_for_update(of=job, skip_locked=skip_locked)
+    )
+
+
+def end_lease(connection: sa.Connection, job_id: int, attempt: int, outcome: str) -> None:
+    """Write a lease's outcome, unless it has one."""
+    holds = (lease.c.job_id == job_id) & (lease.c.attempt == attempt) & lease.c.outcome.is_(None)
+    connection.execute(sa.update(lease).where(holds).values(outcome=outcome))
+
+
+def put_back(connection: sa.Connection, row: sa.Row[Any], back: Return, at: float) -> None:
+    """End an open job's attempt: it waits for the next one, or has failed when there were too many."""
+    troubles, quarantines = row.troubles + back.trouble, row.quarantines + back.quarantine
+    attempt = row.attempt if back.attempt is None else back.attempt
+    end_lease(connection, row.id, attempt, back.outcome)
+    note(connection, row.id, attempt, back.outcome, at, device_id=back.device_id, detail=back.why)
+    counts = {"troubles": troubles, "quarantines": quarantines}
+    connection.execute(sa.update(job).where(job.c.id == row.id).values(state="waiting", **counts))
+    last = back.why or back.outcome
+    if troubles >= TROUBLES_MOST:
+        fail(connection, row, f"devices gave it up {troubles} times, the last: {last}", at)
+    elif quarantines >= QUARANTINES_MOST:
+        fail(connection, row, f"{quarantines} results are in quarantine, the last: {last}", at)
+    elif row.wanted <= 0:
+        fail(connection, row, CANCELLED, at)
+
+
+def fail(connection: sa.Connection, row: sa.Row[Any], reason: str, at: float) -> None:
+    """End a job for good without a result."""
+    values = {"state": "failed", "reason": reason, "finished_at": at, "open_identity": None}
+    connection.execute(sa.update(job).where(job.c.id == row.id).values(values))
+    note(connection, row.id, row.attempt, "failed", at, detail=reason)
+
+
+def complete(connection: sa.Connection, row: sa.Row[Any], runtime_version: str, at: float) -> None:
+    """End a job with the result that was just accepted."""
+    values = {"state": "done", "finished_at": at, "open_identity": None, "runtime_version": runtime_version}
+    connection.execute(sa.update(job).where(job.c.id == row.id).values(values))
+
+
+def give_back(connection: sa.Connection, device_id: int, back: Return, at: float) -> None:
+    """Put back every job that a device holds."""
+    for row in connection.execute(held_jobs().where(lease.c.device_id == device_id)).all():
+        put_back(connection, row, back, at)
+
+
+def sweep(connection: sa.Connection, queue: str, lease_s: float, at: float) -> None:
+    """Put back the jobs of a queue whose leases were not renewed in time."""
+    gone = (lease.c.heartbeat_at <= at - lease_s) | (lease.c.heartbeat_at > at + CLOCK_SLACK_S)
+    stale = held_jobs(skip_locked=True).where(job.c.queue == queue, gone)
+    for row in connection.execute(stale).all():
+        why = f"its device said nothing for {lease_s:g} s"
+        put_back(connection, row, Return("expired", why, row.device_id, trouble=True), at)

@@ -1,0 +1,72 @@
+"""Latencies foreseen from those measured before: what is surely over a limit needs no measurement.
+
+Fitted on every config that this database has priced on the same device, runtime and thread count, over all studies.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from search.store.reader import latencies_of_configs
+from space.config import CondenseNetConfig
+from workers.latency.measurement import Measurement
+from workers.latency.predictor import Prediction, Predictor
+from workers.latency.stats import LatencySummary
+
+ROWS_LEAST = 30  # configs measured before anything is foreseen
+REFIT_GROWTH = 1.1  # refitted once there are so many times as many
+
+
+class FittedForecast:
+    """Foresees latencies on one device; keeps silent while it knows too little."""
+
+    def __init__(self, engine: sa.Engine, device: str, runtime: str, threads: int, kind: str = "measured") -> None:
+        self._engine, self._key = engine, (device, runtime, threads, kind)
+        self._fitted_on = 0
+        self._predictor: Predictor | None = None
+
+    def over(self, config: CondenseNetConfig, limit_ms: float) -> Measurement | None:
+        """Return the prediction when it is surely over the limit: by twice its 95 % interval (on a log scale)."""
+        predictor = self._fitted()
+        if predictor is None:
+            return None
+        (seen,) = predictor.predict([config])
+        surely_ms = seen.latency_ms * (seen.interval_low_ms / seen.latency_ms) ** 2
+        if seen.extrapolates or surely_ms <= limit_ms:
+            return None
+        return self._as_measurement(seen)
+
+    def _fitted(self) -> Predictor | None:
+        known = latencies_of_configs(self._engine, *self._key)
+        if len(known) >= max(ROWS_LEAST, self._fitted_on * REFIT_GROWTH):
+            configs, latencies_ms = zip(*known, strict=True)
+            self._predictor, self._fitted_on = Predictor.fit(configs, latencies_ms), len(known)
+        return self._predictor
+
+    def _as_measurement(self, seen: Prediction) -> Measurement:
+        device, runtime, threads, kind = self._key
+        summary = LatencySummary(
+            median_ms=seen.latency_ms,
+            p90_ms=seen.interval_high_ms,
+            interval_low_ms=seen.interval_low_ms,
+            interval_high_ms=seen.interval_high_ms,
+            relative_spread=0.0,
+            samples=0,
+        )
+        return Measurement(
+            model_hash="",
+            device=device,
+            cpu_model="",
+            runtime=runtime,
+            runtime_version="",
+            threads=threads,
+            policy="model",
+            summary=summary,
+            samples_ms=(),
+            stride=1,
+            conditions={"fitted_on": self._fitted_on, "fitted_kind": kind},
+            anchor_drift=0.0,
+            steady=True,
+            kind="predicted",
+            extrapolates=seen.extrapolates,
+        )

@@ -1,0 +1,137 @@
+"""From a study's `latency.devices` to who measures there: this host, an ARM device in software, a queue of agents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+
+from search.devices import registry
+from search.devices.probe import Errand, HubProbe
+from search.forecast import FittedForecast
+from search.pricing import Target, host_probe, price, write_anchor
+from search.settings import HOST, VIRTUAL, StudySettings
+from space.errors import DeviceNotFound, InvalidSettings, MeasurementFailed
+from workers.latency.measurement import LatencyProbe, Measurement
+from workers.latency.policy import MeasurementPolicy
+from workers.latency.profiles import load_profile
+
+AUTO_NETWORKS = 3  # sampled to choose the faster runtime
+
+
+def targets_of(
+    settings: StudySettings, engine: sa.Engine | None, files: Path, note: Callable[[str], None]
+) -> tuple[Target, ...]:
+    """Return the devices of a study, the judging one first.
+
+    Args:
+        settings: of the study; its runtime is resolved (not `auto`).
+        engine: the database that the hub serves; None when there is none yet.
+        files: where the anchor networks are written.
+        note: told when a device keeps a measurement waiting.
+
+    Raises:
+        DeviceNotFound: a queue that no device serves. EmulatorMissing: the ARM device in software isn't built.
+    """
+    budget, latency = settings.search_budget(), settings.latency
+    limits = {latency.devices[0]: budget.max_latency_ms, **budget.elsewhere_ms}
+    targets = []
+    for name in latency.devices:
+        probe = probe_named(name, settings, engine, files, note)
+        foreseen = None
+        if latency.predict and engine is not None and limits.get(name) is not None:
+            kind = "estimated" if is_estimated(name, engine) else "measured"
+            foreseen = FittedForecast(engine, probe.device, probe.runtime, latency.threads, kind)
+        targets.append(Target(name, probe, limits.get(name), foreseen, local=name == HOST))
+    return tuple(targets)
+
+
+def is_estimated(name: str, engine: sa.Engine | None) -> bool:
+    """Whether a device's latencies are estimates: one in software, here or behind the hub."""
+    if name.startswith(VIRTUAL):
+        return True
+    return engine is not None and name != HOST and registry.profile_of_queue(engine, name) is not None
+
+
+def probe_named(
+    name: str, settings: StudySettings, engine: sa.Engine | None, files: Path, note: Callable[[str], None]
+) -> LatencyProbe:
+    """Return the probe of one device of a study; see `targets_of`."""
+    policy = settings.latency.resolved()
+    if name == HOST:
+        return host_probe(policy, settings.latency.core, files)
+    if name.startswith(VIRTUAL):
+        return virtual_probe(name, policy)
+    if engine is None or name not in registry.queues(engine):
+        known = sorted(registry.queues(engine)) if engine is not None else []
+        there = f"there are: {', '.join(known)}" if known else "there is none yet"
+        raise DeviceNotFound(
+            f"latency.devices names {name!r}, but no device serves such a queue ({there}); add one with "
+            f"`condensery devices add {name}`, in the database of this study."
+        )
+    profile = registry.profile_of_queue(engine, name)
+    errand = Errand(
+        queue=name,
+        policy=on_device(policy),
+        anchor=write_anchor(files, policy.runtime),
+        profile=None if profile is None else load_profile(profile),
+    )
+    return HubProbe(engine, errand, note)
+
+
+def on_device(policy: MeasurementPolicy) -> MeasurementPolicy:
+    """Return the policy as a small board needs it: wait while it is hot."""
+    return policy.model_copy(update={"pause_above_c": 60.0, "resume_below_c": 55.0})
+
+
+def virtual_probe(name: str, policy: MeasurementPolicy) -> LatencyProbe:
+    """Return the probe of an ARM device in software, `virtual:PROFILE`."""
+    from workers.latency.estimated_probe import EstimatedProbe
+    from workers.latency.virtual_arm import VirtualArm, default_folder
+
+    profile = load_profile(name.removeprefix(VIRTUAL))
+    return EstimatedProbe(profile, VirtualArm(default_folder()), device=name, runtime=policy.runtime)
+
+
+def choose_runtime(
+    settings: StudySettings, engine: sa.Engine | None, files: Path, note: Callable[[str], None]
+) -> StudySettings:
+    """Return the settings with `latency.runtime = "auto"` replaced by the faster runtime on the first device.
+
+    A few sampled networks are measured on each; the smaller geometric mean wins.
+
+    Raises:
+        MeasurementFailed: no runtime could measure them.
+    """
+    if settings.latency.runtime != "auto":
+        return settings
+    space, rng = settings.search_space(), np.random.default_rng(settings.study.seed)
+    configs = [space.sample(rng) for _ in range(AUTO_NETWORKS)]
+    means: dict[str, float] = {}
+    for runtime in ("onnxruntime", "ncnn"):
+        fixed = with_runtime(settings, runtime)
+        try:
+            probe = probe_named(settings.latency.devices[0], fixed, engine, files, note)
+        except InvalidSettings as error:
+            note(f"{runtime}: {error}")
+            continue
+        found = price(configs, probe, files)
+        medians = [one.summary.median_ms for one in found if isinstance(one, Measurement)]
+        if len(medians) == len(found):
+            means[runtime] = math.exp(sum(map(math.log, medians)) / len(medians))
+        else:
+            reasons = [one.reason for one in found if not isinstance(one, Measurement)]
+            note(f"{runtime} can't measure on {settings.latency.devices[0]}: {reasons[0]}")
+    if not means:
+        raise MeasurementFailed(f"no runtime could measure a network on {settings.latency.devices[0]}.")
+    best = min(means, key=lambda runtime: means[runtime])
+    note("runtime: " + ", ".join(f"{name} {mean:.4g} ms" for name, mean in means.items()) + f"; {best} is used")
+    return with_runtime(settings, best)
+
+
+def with_runtime(settings: StudySettings, runtime: str) -> StudySettings:
+    """Return the settings with this runtime."""
+    return settings.model_copy(update={"latency": settings.latency.model_copy(update={"runtime": runtime})})

@@ -1,0 +1,126 @@
+"""Which reports can be true."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.devices.numbers import as_json
+from search.devices.plausible import Expected, anchor_ms, doubts
+from tests.search.tiny_devices import counts_report, wall_report
+
+MODEL = "a" * 64
+WALL = Expected(MODEL, "wall", "onnxruntime", 1, macs=1_000_000, elapsed_s=30.0, anchors_ms=(2.0, 2.1))
+COUNTS = Expected(MODEL, "counts", "onnxruntime", 1, macs=10_000_000)
+
+
+def expected(**changes: Any) -> Expected:
+    return dataclasses.replace(WALL, **changes)
+
+
+def test_an_ordinary_report_raises_no_doubt():
+    assert doubts(wall_report(MODEL), WALL) == []
+    assert doubts(counts_report(MODEL), COUNTS) == []
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, math.nan, math.inf, -math.inf])
+def test_a_time_that_is_none_is_doubted_wherever_it_stands(value: float):
+    report = wall_report(MODEL)
+    process = report["processes"][0]
+    late = {**process, "samples_ms": [*process["samples_ms"], value]}
+    assert len(doubts({**report, "processes": [process, late]}, WALL)) == 1
+    odd = {**process, "anchor_ms": [2.0, value]}
+    assert "anchor" in doubts({**report, "processes": [process, odd]}, WALL)[0]
+
+
+@pytest.mark.parametrize("processes", [[], [{"samples_ms": [], "anchor_ms": [2.0, 2.0]}]])
+def test_a_report_without_samples_is_doubted(processes: list[Any]):
+    assert doubts(wall_report(MODEL, processes=processes), WALL) == ["a process has no samples"]
+
+
+def test_a_missing_anchor_is_doubted():
+    process = {**wall_report(MODEL)["processes"][0], "anchor_ms": []}
+    assert "anchor" in doubts(wall_report(MODEL, processes=[process]), WALL)[0]
+
+
+def test_samples_longer_than_the_lease_are_doubted_and_a_little_slack_is_not():
+    report = wall_report(MODEL, ms=6_000.0)  # 36 s in all
+    assert doubts(report, expected(elapsed_s=30.0)) == []
+    (doubt,) = doubts(report, expected(elapsed_s=20.0))
+    assert doubt == "the samples add up to 36 s, but the report came 20 s after the lease"
+    assert doubts(report, expected(elapsed_s=None)) == []  # the clock was set back: nobody knows
+
+
+@pytest.mark.parametrize(("macs", "threads", "doubted"), [(5e9, 1, False), (5.1e9, 1, True), (5.1e9, 2, False)])
+def test_a_rate_that_no_core_reaches_is_doubted(macs: float, threads: int, doubted: bool):
+    report = wall_report(MODEL, ms=5.0, threads=threads)
+    assert bool(doubts(report, expected(macs=int(macs), threads=threads))) is doubted
+
+
+def test_without_macs_no_rate_is_doubted():
+    assert doubts(wall_report(MODEL, ms=1e-6), expected(macs=None)) == []
+
+
+@pytest.mark.parametrize(("ms", "doubted"), [(2.05, False), (40.0, False), (42.0, True), (0.11, False), (0.1, True)])
+def test_an_anchor_twenty_times_off_the_queues_is_doubted(ms: float, doubted: bool):
+    assert bool(doubts(wall_report(MODEL, anchor_ms=ms), WALL)) is doubted
+    assert doubts(wall_report(MODEL, anchor_ms=ms), expected(anchors_ms=())) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("sha256", "b" * 64), ("runtime", "ncnn"), ("threads", 2), ("mode", "counts")]
+)
+def test_an_answer_to_another_question_is_doubted(name: str, value: Any):
+    (doubt,) = doubts(wall_report(MODEL, **{name: value}), WALL)
+    assert doubt.startswith(f"{name} is {value!r}, asked for was ")
+
+
+def test_times_where_counts_were_asked_for_are_doubted_and_the_other_way_round():
+    assert doubts(wall_report(MODEL), COUNTS)
+    assert doubts(counts_report(MODEL), WALL)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [],
+        [{}],
+        [{"all": 0}],
+        [{"all": math.nan}],
+        [{"all": 1e9, "vfma": -1}],
+        [{"all": 1e9, "vfma": math.inf}],
+        [{"all": 1e9, "vfma": 2e9}],
+        [{"all": 100_000}],  # for ten million macs
+    ],
+)
+def test_counts_that_can_not_be_are_doubted(counts: list[dict[str, float]]):
+    assert doubts(counts_report(MODEL, counts=counts), COUNTS)
+
+
+def test_the_anchors_time_is_the_median_over_all_processes():
+    assert anchor_ms([{"anchor_ms": [1.0, 2.0]}, {"anchor_ms": [3.0, 9.0]}]) == 2.5
+    assert anchor_ms([]) is None
+    assert anchor_ms([{"anchor_ms": [1.0, math.nan]}]) is None
+
+
+NUMBERS = st.floats() | st.floats(1e-3, 1e3)
+
+
+@given(st.lists(st.tuples(st.lists(NUMBERS, max_size=4), st.lists(NUMBERS, max_size=2)), max_size=3))
+def test_whatever_passes_has_finite_positive_times_alone(parts: list[tuple[list[float], list[float]]]):
+    processes = [{"samples_ms": samples, "anchor_ms": anchor} for samples, anchor in parts]
+    report = wall_report(MODEL, processes=processes)
+    if not doubts(report, expected(elapsed_s=None, anchors_ms=())):
+        times = [ms for samples, anchor in parts for ms in (*samples, *anchor)]
+        assert times
+        assert all(0 < ms < math.inf for ms in times)
+    as_json(report)  # the database takes it either way
+
+
+def test_json_text_holds_words_for_numbers_it_does_not_know():
+    assert as_json({"a": [math.nan, (math.inf, -math.inf)], "b": 1.5}) == '{"a": ["nan", ["inf", "-inf"]], "b": 1.5}'

@@ -1,0 +1,44 @@
+"""The ARM device in software for tests: built once on a machine, then taken from where the application keeps it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+from space import CondenseNetConfig, DeployedCondenseNet
+from space.errors import EmulatorMissing
+from workers.export import save_onnx
+from workers.latency.virtual_arm import VirtualArm, build, default_folder
+
+
+@functools.cache
+def _built() -> VirtualArm | str:
+    try:
+        return build(default_folder())
+    except EmulatorMissing as error:  # no tools, or no network
+        return str(error)
+
+
+def arm_device() -> VirtualArm:
+    """Return the device; a test is skipped where it can't be built."""
+    found = _built()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+def small_config(layers: int) -> CondenseNetConfig:
+    """Return a CondenseNet of two stages of `layers` layers on 32x32 images."""
+    return CondenseNetConfig(
+        stages=(layers, layers), growth=(8, 8), groups=2, condense_factor=2, input_shape=(3, 32, 32)
+    )
+
+
+def write_condensenet(path: Path, layers: int) -> Path:
+    """Write that network with random weights, the same bytes every time."""
+    torch.manual_seed(0)
+    save_onnx(DeployedCondenseNet.random(small_config(layers)), path)
+    return path

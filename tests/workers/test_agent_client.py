@@ -1,0 +1,641 @@
+"""The agent and a hub: what it takes, what it sends back, and what it survives."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import resource
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workers.small_hub import PATIENCE_S, TOKEN, SmallHub
+from tests.workers.test_latency_contract import TINY, write_network
+from workers.latency import agent
+from workers.latency.agent import HubSettings, serve_hub
+
+QUICKEST = {**TINY.model_dump(mode="json"), "processes": 1, "runs": 1}
+ENDLESS = {**QUICKEST, "run_s": 600.0}
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def our_own_signals(monkeypatch) -> Iterator[None]:
+    """Keep what an agent in this process does to its process from the tests after it."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handlers = [signal.getsignal(number) for number in HANDLED]
+    yield
+    for number, handler in zip(HANDLED, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def hub() -> Iterator[SmallHub]:
+    hub = SmallHub().start()
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> bytes:
+    return write_network(tmp_path_factory.mktemp("models") / "a.onnx", 4).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def other_network(tmp_path_factory) -> bytes:
+    return write_network(tmp_path_factory.mktemp("models") / "b.onnx", 5).read_bytes()
+
+
+def offer(hub: SmallHub, model: bytes, **changes: Any) -> dict[str, Any]:
+    """Say what a job's answer says beside id and attempt; the model is its own anchor."""
+    kept = hub.keep(model)
+    shared = {"mode": "wall", "runtime": "onnxruntime", "threads": 1, "precision": "fp32", "policy": QUICKEST}
+    return {**shared, "model": kept, "anchor": kept, **changes}
+
+
+def settings(hub: SmallHub, folder: Path, **changes: Any) -> HubSettings:
+    (folder / "agent").mkdir(exist_ok=True)
+    core = agent.usable_cores()[-1]
+    return HubSettings(
+        **{"url": hub.url, "token": TOKEN, "folder": folder / "agent", "core": core, "once": True, **changes}
+    )
+
+
+# ---- an agent as a process -------------------------------------------------------------------------------
+
+
+class Agent:
+    """The agent's file, run on its own as a device runs it."""
+
+    def __init__(self, hub: SmallHub, folder: Path, *options: str, **more: Any) -> None:
+        self.log = folder / "agent.log"
+        command = [sys.executable, agent.__file__, "run", "--hub", hub.url, "--folder", str(folder / "agent"), *options]
+        with self.log.open("ab") as log:
+            environment = {**os.environ, "CONDENSERY_TOKEN": TOKEN}
+            self.process = subprocess.Popen(command, stderr=log, env=environment, **more)
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+    def children(self) -> list[int]:
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
+
+@pytest.fixture
+def start_agent(hub, tmp_path) -> Iterator[Callable[..., Agent]]:
+    agents: list[Agent] = []
+
+    def start(*options: str, **more: Any) -> Agent:
+        agents.append(Agent(hub, tmp_path, *options, **more))
+        return agents[-1]
+
+    yield start
+    for one in agents:
+        one.process.kill()
+        one.process.wait(PATIENCE_S)
+
+
+def until(holds: Callable[[], object]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
+# ---- a job from its lease to its result ------------------------------------------------------------------
+
+
+def test_jobs_of_one_lease_are_one_batch_and_each_gets_a_report_of_its_own(hub, tmp_path, network, other_network):
+    anchor = hub.keep(network)
+    jobs = [hub.ask(offer(hub, model, anchor=anchor)) for model in (network, other_network, b"no network")]
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert [job.state for job in jobs] == ["done", "done", "failed"]
+    reports = [job.results[0] for job in jobs[:2]]
+    for report, model in zip(reports, (network, other_network), strict=True):
+        assert report["sha256"] == hashlib.sha256(model).hexdigest()
+        assert (report["format"], report["mode"], report["threads"]) == (agent.FORMAT, "wall", 1)
+        assert (report["runtime"], report["policy"]) == ("onnxruntime", "quick")
+        assert report["runtime_version"] == agent.installed_runtimes()["onnxruntime"]
+        assert report["tries"] == 1
+        assert len(report["processes"]) == 1
+        assert not {"path", "models", "attempt"} & set(report)
+    assert reports[0]["processes"][0]["anchor_ms"] == reports[1]["processes"][0]["anchor_ms"]
+    ((fault, reason),) = jobs[2].failures
+    assert fault == "model"
+    assert "\n" not in reason
+    assert hub.count("/v1/models/.*") == 3  # the anchor and the first model are one file
+
+
+def test_it_enrols_with_what_the_device_is_and_leaves_at_the_end(hub, tmp_path):
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert [path for _, path in hub.calls] == ["/v1/enrol", "/v1/leases", "/v1/leave"]
+    enrolment = hub.bodies[0]
+    assert enrolment["facts"]["runtimes"] == agent.installed_runtimes()
+    assert (enrolment["format"], enrolment["virtual"]) == (1, False)
+    assert set(enrolment["facts"]) == {"cpu_model", "machine", "cores", "python_version", "runtimes", "pinned"}
+    assert "temperature_c" in enrolment["conditions"]
+
+
+def test_it_is_the_same_agent_after_a_restart_and_another_one_in_another_folder(hub, tmp_path):
+    (tmp_path / "other").mkdir()
+    for folder in (tmp_path, tmp_path, tmp_path / "other"):
+        serve_hub(settings(hub, folder))
+    first, again, other = (body["instance"] for body in hub.bodies if "facts" in body)
+    assert len(first) == 32
+    assert first == again != other
+
+
+def test_a_lease_is_renewed_while_its_model_is_measured(hub, tmp_path, network):
+    hub.lease_s = 0.4
+    job = hub.ask(offer(hub, network, policy={**QUICKEST, "run_s": 0.5}))
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert "measuring" in job.states
+    assert job.verdicts == ["accepted"]
+
+
+def test_a_lost_lease_stops_the_batch_and_sends_nothing(hub, tmp_path, network):
+    hub.lease_s = 0.4
+    hub.trouble("/v1/jobs/1/heartbeat", "409")
+    job, stops = hub.ask(offer(hub, network, policy=ENDLESS)), threading.Event()
+
+    def once_lost() -> None:
+        hub.wait_for(lambda: hub.count("/v1/leases") == 2)
+        stops.set()
+
+    watcher = threading.Thread(target=once_lost)
+    watcher.start()
+    assert serve_hub(settings(hub, tmp_path)) == 0  # 600 s of measuring would be too long for the test
+    watcher.join()
+    assert stops.is_set()
+    assert (job.results, job.failures) == ([], [])
+
+
+def test_the_log_has_a_line_an_event_with_the_time_and_never_the_token(hub, tmp_path, network, capfd):
+    hub.ask(offer(hub, network))
+    hub.trouble("/v1/leases", "503")
+    serve_hub(settings(hub, tmp_path))
+    log = capfd.readouterr().err
+    stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ "
+    words = ["enrolled as tiny", "no answer from the hub", "the hub answers again", "enrolled as tiny"]
+    words += ["took job 1", "job 1: result accepted", "left"]
+    lines = log.splitlines()
+    assert len(lines) == len(words)
+    for line, word in zip(lines, words, strict=True):
+        assert re.match(stamp, line)
+        assert word in line
+    assert TOKEN not in log
+    assert TOKEN not in repr(settings(hub, tmp_path))
+
+
+# ---- counting --------------------------------------------------------------------------------------------
+
+EMULATOR = """
+import json, os, runpy, sys
+counts = sys.argv[1]
+sys.argv = sys.argv[2:]
+real = os.getsid
+def getsid(pid):  # what the emulator's plug-in does at the second marker
+    if pid == 0x5EED02:
+        with open(counts, "a") as file:
+            file.write(json.dumps({"all": 1000, "branch": 10}) + "\\n")
+    return real(pid)
+os.getsid = getsid
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_virtual_device_counts_through_its_launcher(hub, tmp_path, network):
+    job = hub.ask(offer(hub, network, mode="counts", anchor=None))
+    launcher = (sys.executable, "-c", EMULATOR, "{counts}")
+    assert serve_hub(settings(hub, tmp_path, launcher=launcher)) == 0
+    assert hub.bodies[0]["virtual"] is True
+    (report,) = job.results
+    assert (report["mode"], report["sha256"]) == ("counts", hashlib.sha256(network).hexdigest())
+    assert report["counts"] == [{"all": 1000, "branch": 10}] * 5
+    assert not list((tmp_path / "agent").glob("counts*"))
+
+
+def test_an_emulator_that_counts_nothing_is_the_devices_fault(hub, tmp_path, network):
+    job = hub.ask(offer(hub, network, mode="counts", anchor=None))
+    assert serve_hub(settings(hub, tmp_path, launcher=(sys.executable,))) == 0
+    ((fault, reason),) = job.failures
+    assert fault == "device"
+    assert "counting emulator" in reason
+
+
+CRASHING = EMULATOR.replace("real = os.getsid", "real = os.getsid; seen = []").replace(
+    "    return real(pid)", "        seen.append(pid)\n        if len(seen) == 6: os.abort()\n    return real(pid)"
+)
+
+
+def test_a_model_that_kills_the_emulator_costs_the_others_nothing(hub, tmp_path, network, other_network):
+    jobs = [hub.ask(offer(hub, model, mode="counts", anchor=None)) for model in (network, other_network)]
+    launcher = (sys.executable, "-c", CRASHING, "{counts}")  # dies in the second model of a process
+    assert serve_hub(settings(hub, tmp_path, launcher=launcher)) == 0
+    assert [job.state for job in jobs] == ["done", "failed"]
+    ((fault, reason),) = jobs[1].failures
+    assert fault == "model"
+    assert "signal" in reason
+
+
+# ---- what it doesn't take --------------------------------------------------------------------------------
+
+MODEL = {"sha256": "0" * 64, "size": 10}
+MALFORMED = [
+    ("mode", "shell"),
+    ("mode", "counts"),
+    ("mode", None),
+    ("runtime", "os"),
+    ("runtime", ["onnxruntime"]),
+    ("threads", 99_999),
+    ("threads", True),
+    ("threads", 1.0),
+    ("precision", "int8"),
+    ("model", {"sha256": "../../../etc/passwd", "size": 10}),
+    ("model", {"sha256": "A" * 64, "size": 10}),
+    ("model", {"sha256": "0" * 64 + "\n", "size": 10}),
+    ("model", {"sha256": "0" * 64, "size": 0}),
+    ("model", {"sha256": "0" * 64, "size": 10**15}),
+    ("model", "0" * 64),
+    ("anchor", None),
+    ("policy", None),
+    ("policy", {}),
+    ("policy", {**QUICKEST, "runs": 0}),
+    ("policy", {**QUICKEST, "runs": "1"}),
+    ("policy", {**QUICKEST, "run_s": float("nan")}),
+    ("policy", {**QUICKEST, "timeout_s": float("inf")}),
+    ("policy", {**QUICKEST, "cooldown_s": -1}),
+    ("policy", {**QUICKEST, "label": "; rm -rf ~"}),
+]
+
+
+def test_a_malformed_job_is_answered_with_a_fault_of_the_device_and_nothing_of_it_is_used(hub, tmp_path, network):
+    jobs = [hub.ask({**offer(hub, network), name: value}) for name, value in MALFORMED]
+    good = hub.ask(offer(hub, network))
+    assert serve_hub(settings(hub, tmp_path, limit=len(MALFORMED) + 1)) == 0
+    for job, (name, value) in zip(jobs, MALFORMED, strict=True):
+        ((fault, reason),) = job.failures
+        assert fault == "device"
+        assert name in reason, value
+        assert reason.isprintable()
+    assert good.state == "done"
+    assert hub.count("/v1/models/.*") == 1
+
+
+def test_a_job_unlike_the_others_of_its_lease_is_given_back(hub, tmp_path, network):
+    jobs = [hub.ask(offer(hub, network)), hub.ask(offer(hub, network, policy={**QUICKEST, "runs": 2}))]
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert [job.state for job in jobs] == ["done", "failed"]
+    assert jobs[1].failures[0][0] == "device"
+
+
+def test_a_job_without_an_id_is_passed_over(hub, tmp_path, network):
+    hub.ask({**offer(hub, network), "id": "1; reboot"})
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert [path for _, path in hub.calls if "jobs" in path] == []
+
+
+def test_a_virtual_device_times_nothing(hub, tmp_path, network):
+    job = hub.ask(offer(hub, network))
+    assert serve_hub(settings(hub, tmp_path, launcher=(sys.executable,))) == 0
+    assert job.failures[0][0] == "device"
+
+
+# ---- models ----------------------------------------------------------------------------------------------
+
+
+def cached(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "agent" / "models").iterdir()}
+
+
+def test_a_model_is_fetched_once_for_all_its_jobs(hub, tmp_path, network):
+    for _ in range(2):
+        hub.ask(offer(hub, network))
+        serve_hub(settings(hub, tmp_path))
+    assert hub.count("/v1/models/.*") == 1
+    assert cached(tmp_path) == {hashlib.sha256(network).hexdigest()}
+
+
+def test_a_model_that_went_bad_in_the_cache_is_fetched_anew(hub, tmp_path, network):
+    jobs = [hub.ask(offer(hub, network))]
+    serve_hub(settings(hub, tmp_path))
+    (tmp_path / "agent" / "models" / jobs[0].offer["model"]["sha256"]).write_bytes(bytes(len(network)))
+    jobs.append(hub.ask(offer(hub, network)))
+    serve_hub(settings(hub, tmp_path))
+    assert hub.count("/v1/models/.*") == 2
+    assert [job.state for job in jobs] == ["done", "done"]
+
+
+def test_other_bytes_than_the_hash_says_are_thrown_away_and_fetched_again(hub, tmp_path, network):
+    job = hub.ask(offer(hub, network))
+    hub.trouble("/v1/models/.*", "other bytes")
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert job.state == "done"
+    assert hub.count("/v1/models/.*") == 2
+
+
+@pytest.mark.parametrize("change", [0, 1, -1])
+def test_a_model_that_comes_wrong_twice_is_a_fault_of_the_device(hub, tmp_path, network, change):
+    job = hub.ask(offer(hub, network))
+    job.offer["model"] = job.offer["anchor"] = {**job.offer["model"], "size": len(network) + change}
+    if change == 0:
+        hub.trouble("/v1/models/.*", "other bytes", "other bytes")
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    ((fault, reason),) = job.failures
+    assert fault == "device"
+    assert "twice" in reason
+    assert cached(tmp_path) == set()
+
+
+def test_the_cache_keeps_to_its_size_and_the_oldest_models_go(hub, tmp_path, network, other_network):
+    third = write_network(tmp_path / "c.onnx", 6).read_bytes()
+    room = len(other_network) + len(third)
+    for model in (network, other_network, network, third):
+        hub.ask(offer(hub, model))
+        serve_hub(settings(hub, tmp_path, cache_bytes=room))
+        time.sleep(0.01)  # the next is newer on every file system
+    assert cached(tmp_path) == {hashlib.sha256(model).hexdigest() for model in (network, third)}
+
+
+def test_a_device_without_room_says_so_and_goes_on_with_models_that_fit(hub, start_agent, network):
+    def a_small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    large = hub.ask(offer(hub, os.urandom(200_000), anchor=hub.keep(network)))
+    small = hub.ask(offer(hub, network))
+    running = start_agent("--once", preexec_fn=a_small_disk)
+    assert running.process.wait(PATIENCE_S) == 0
+    ((fault, reason),) = large.failures
+    assert fault == "device"
+    assert "can't be stored" in reason
+    assert small.state == "done"
+
+
+# ---- a hub that is away, slow or strange -----------------------------------------------------------------
+
+
+SLOWLY = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("500", "a page", "no answer", "no JSON", "a list")]
+
+
+@pytest.mark.parametrize("kind", ["503", "cut", "stall", *SLOWLY])
+def test_every_call_is_made_again_until_it_is_answered(hub, tmp_path, network, kind):
+    job = hub.ask(offer(hub, network))
+    for path in ("/v1/enrol", "/v1/leases", "/v1/models/.*", "/v1/jobs/1/result"):
+        if path != "/v1/models/.*" or kind not in ("no JSON", "a list"):
+            hub.trouble(path, kind)
+    assert serve_hub(settings(hub, tmp_path, call_s=0.3)) == 0
+    assert job.state == "done"
+    assert len(job.results) == 1
+
+
+def test_a_hub_that_is_not_there_yet_is_waited_for(tmp_path, network):
+    hub = SmallHub().start()
+    job = hub.ask(offer(hub, network))
+    hub.stop()
+    timer = threading.Timer(0.7, hub.start)
+    timer.start()
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    hub.stop()
+    assert job.state == "done"
+
+
+def test_no_redirect_is_followed(hub, tmp_path, network, capfd):
+    elsewhere = SmallHub().start()
+    hub.ask(offer(hub, network))
+    for path in ("/v1/enrol", "/v1/leases", "/v1/models/.*"):
+        hub.trouble(path, elsewhere.url)
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    elsewhere.stop()
+    assert elsewhere.calls == []
+    assert "status 307; give the address it points to as --hub" in capfd.readouterr().err
+
+
+def test_a_refused_token_ends_the_agent_with_code_3_and_one_line(hub, tmp_path, capfd):
+    assert serve_hub(settings(hub, tmp_path, token="another")) == 3
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "wrong or revoked" in line
+
+
+def test_a_token_revoked_while_measuring_ends_the_agent(hub, tmp_path, network):
+    hub.lease_s = 0.4
+    job = hub.ask(offer(hub, network, policy=ENDLESS))
+    hub.trouble("/v1/jobs/1/heartbeat", "401")
+    assert serve_hub(settings(hub, tmp_path)) == 3
+    assert job.results == []
+
+
+def test_it_waits_while_another_agent_serves_the_device_and_says_so_once(hub, tmp_path, capfd):
+    hub.trouble("/v1/enrol", "409", "409")
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert hub.count("/v1/enrol") == 1
+    log = capfd.readouterr().err
+    assert log.count("waiting") == 1
+    assert "\x1b" not in log  # what a hub says is printed plainly
+
+
+def test_it_enrols_again_when_the_hub_knows_it_no_more(hub, tmp_path, network):
+    job = hub.ask(offer(hub, network))
+    hub.trouble("/v1/leases", "409")
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert hub.count("/v1/enrol") == 2
+    assert job.state == "done"
+
+
+def test_a_hub_that_speaks_another_protocol_ends_the_agent(hub, tmp_path, capfd):
+    hub.trouble("/v1/enrol", "422")
+    assert serve_hub(settings(hub, tmp_path)) == 2
+    assert "/agent.py" in capfd.readouterr().err
+
+
+def test_a_report_the_hub_refuses_becomes_a_fault_of_the_device(hub, tmp_path, network):
+    job = hub.ask(offer(hub, network))
+    hub.trouble("/v1/jobs/1/result", "413")
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    ((fault, reason),) = job.failures
+    assert (fault, "413" in reason) == ("device", True)
+
+
+@pytest.fixture
+def certificate(tmp_path) -> Path:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is missing; apt install openssl")
+    file = tmp_path / "hub.pem"
+    wanted = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=127.0.0.1"]
+    wanted += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(tmp_path / "key.pem"), "-out", str(file)]
+    subprocess.run(["openssl", "req", "-x509", "-days", "2", *wanted], check=True, capture_output=True)
+    return file
+
+
+def test_over_https_a_hub_must_show_a_certificate_that_is_trusted(tmp_path, network, certificate, capfd):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, tmp_path / "key.pem")
+    hub = SmallHub().start(context)
+    job = hub.ask(offer(hub, network))
+    assert serve_hub(settings(hub, tmp_path, cafile=certificate)) == 0
+    assert job.state == "done"
+    calls = len(hub.calls)
+    stop = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    stop.start()
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    hub.stop()
+    assert len(hub.calls) == calls
+    assert "CERTIFICATE_VERIFY_FAILED" in capfd.readouterr().err
+
+
+# ---- ends ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_children_gives_the_lease_back_and_leaves(hub, start_agent, network, number):
+    job = hub.ask(offer(hub, network, policy=ENDLESS))
+    running = start_agent()
+    until(running.children)
+    children = running.children()
+    assert running.end(number) == 0
+    assert all(is_gone(child) for child in children)
+    assert hub.count("/v1/leave") == 1
+    assert (job.state, job.results) == ("waiting", [])
+
+
+@pytest.mark.parametrize("path", ["/v1/leases", "/v1/enrol", "/v1/models/.*"])
+def test_a_signal_cuts_a_call_short_that_nobody_answers(hub, start_agent, network, path):
+    hub.ask(offer(hub, network))
+    hub.trouble(path, "stall")
+    running = start_agent()
+    hub.wait_for(lambda: hub.count(path))
+    assert running.end(signal.SIGTERM) == 0
+
+
+def test_the_children_of_a_killed_agent_end_too(hub, start_agent, network):
+    hub.ask(offer(hub, network, policy=ENDLESS))
+    running = start_agent()
+    until(running.children)
+    (child,) = running.children()
+    running.end(signal.SIGKILL)
+    until(lambda: is_gone(child))
+
+
+def test_a_second_agent_in_the_same_folder_ends_with_one_line(hub, start_agent, tmp_path, capfd):
+    start_agent()
+    hub.wait_for(lambda: hub.count("/v1/leases"))
+    assert serve_hub(settings(hub, tmp_path)) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "another agent works in it" in line
+
+
+def test_what_was_measured_while_the_hub_went_away_is_sent_after_a_restart(hub, start_agent, tmp_path, network):
+    job = hub.ask(offer(hub, network))
+    hub.trouble("/v1/jobs/1/result", *["503"] * 50)
+    first = start_agent()
+    until(lambda: list((tmp_path / "agent" / "unsent").glob("*/1-1.json")))
+    first.end(signal.SIGKILL)
+    hub._trouble.clear()
+    second = start_agent("--once")
+    assert second.process.wait(PATIENCE_S) == 0
+    assert (job.verdicts, job.attempt) == (["accepted"], 1)  # it was not measured again
+    assert not list((tmp_path / "agent" / "unsent").glob("*/*"))
+
+
+def test_a_result_is_kept_for_the_hub_it_belongs_to(hub, start_agent, tmp_path, network):
+    hub.ask(offer(hub, network))
+    hub.trouble("/v1/jobs/1/result", *["503"] * 50)
+    first = start_agent()
+    until(lambda: list((tmp_path / "agent" / "unsent").glob("*/1-1.json")))
+    first.end(signal.SIGKILL)
+    elsewhere = SmallHub().start()
+    assert serve_hub(settings(elsewhere, tmp_path)) == 0
+    elsewhere.stop()
+    assert elsewhere.count("/v1/jobs/.*") == 0
+
+
+def test_an_unsent_result_that_a_crash_left_in_pieces_is_dropped(hub, tmp_path, capfd):
+    serve_hub(settings(hub, tmp_path))
+    (folder,) = (tmp_path / "agent" / "unsent").iterdir()
+    for name, content in (("1-1.json", "{"), ("2-1.json", "[]"), ("3-1.json", '{"id": 3, "attempt": 1, "kind": "x"}')):
+        (folder / name).write_text(content)
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert list(folder.iterdir()) == []
+    assert capfd.readouterr().err.count("can't be read and is lost") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moment", ["/v1/enrol", "/v1/leases", "/v1/models/.*", "/v1/jobs/1/heartbeat", "/v1/jobs/1/result"]
+)
+def test_a_kill_at_any_moment_loses_no_job_and_does_none_twice(hub, start_agent, network, other_network, moment):
+    hub.lease_s = 0.4
+    anchor = hub.keep(network)
+    jobs = [hub.ask(offer(hub, model, anchor=anchor)) for model in (network, other_network)]
+    hub.trouble(moment, "stall")  # the hub has done its part, the agent has not heard of it
+    first = start_agent()
+    hub.wait_for(lambda: hub.count(moment))
+    first.end(signal.SIGKILL)
+    second = start_agent("--once")
+    assert second.process.wait(PATIENCE_S) == 0
+    assert [(job.state, len(job.results)) for job in jobs] == [("done", 1)] * 2
+
+
+# ---- the command line ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--hub", "hub.example"], "--hub must be an address"),
+        (["--hub", "file:///etc/passwd"], "--hub must be an address"),
+        (["--hub", "http://user:word@hub.example"], "--hub must be an address"),
+        (["--hub", "http://hub.example:99999999"], "--hub must be an address"),
+        (["--hub", "http://hub.example", "--core", "99999"], "--core must be one of"),
+        (["--hub", "http://hub.example", "--launcher", '["qemu"]'], "--virtual needs --launcher"),
+        (["--hub", "http://hub.example", "--virtual"], "--virtual needs --launcher"),
+        (["--hub", "http://hub.example", "--virtual", "--launcher", "qemu"], "--virtual needs --launcher"),
+        (["--hub", "http://hub.example", "--virtual", "--launcher", "[1]"], "--virtual needs --launcher"),
+        (["--hub", "http://hub.example", "--token-file", "no/such/file"], "--token-file must hold"),
+        (["--hub", "https://hub.example", "--cafile", "no/such/file"], "--cafile must hold"),
+    ],
+)
+def test_a_wrong_option_ends_with_code_2_and_one_line(tmp_path, monkeypatch, capfd, options, complaint):
+    monkeypatch.setenv("CONDENSERY_TOKEN", TOKEN)
+    assert agent.main(["run", "--folder", str(tmp_path / "agent"), *options]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert complaint in line
+
+
+@pytest.mark.parametrize("token", ["", "two words", "tökén"])
+def test_without_a_proper_token_it_does_not_start(tmp_path, monkeypatch, capfd, token):
+    monkeypatch.setenv("CONDENSERY_TOKEN", token)
+    assert agent.main(["run", "--folder", str(tmp_path / "agent"), "--hub", "http://hub.example"]) == 2
+    assert "CONDENSERY_TOKEN" in capfd.readouterr().err
+
+
+def test_the_token_comes_from_a_file_or_the_environment_and_never_reaches_a_child(hub, tmp_path, monkeypatch, network):
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    options = ["run", "--hub", f"{hub.url}/", "--folder", str(tmp_path / "agent"), "--once"]
+    assert agent.main([*options, "--token-file", str(file)]) == 0
+    monkeypatch.setenv("CONDENSERY_TOKEN", TOKEN)
+    job = hub.ask(offer(hub, network))
+    assert agent.main(options) == 0
+    assert job.state == "done"
+    assert "CONDENSERY_TOKEN" not in os.environ

@@ -1,0 +1,332 @@
+"""Makes the folder of the ARM device in software: an aarch64 Python with the runtimes, and the instruction counter.
+
+- The aarch64 Python comes as packages from this machine's own apt sources, resolved by apt in a state of its own and
+  unpacked, not installed: no root, no chroot, nothing on the machine changes.
+- The runtimes are aarch64 wheels, fetched by this Python's pip, of the versions installed here where there are such.
+- A folder is made beside its place and moved there when it is complete and was tried out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from space.errors import EmulatorMissing
+
+COUNTER_SOURCE = Path(__file__).with_name("instruction_counter.c")
+ROOT, COUNTER, STAMP = "root", "instruction_counter.so", "built.json"  # what a folder holds
+CPU = "cortex-a76"
+QEMU_VARIABLE = "CONDENSERY_QEMU"
+LAYOUT = 1  # of the folder
+
+_PACKAGES = ("python3", "libstdc++6")
+_OLDEST_GLIBC = 17  # of the manylinux tags: 2.17
+# What Linux shows of a Cortex-A76 (implementer, part and revision of a Raspberry Pi 5's); onnxruntime reads it.
+_CPUINFO = """processor\t: {number}
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x4
+CPU part\t: 0xd0b
+CPU revision\t: 1
+
+"""
+_APT_SETTINGS = """APT::Architecture "arm64";
+#clear APT::Architectures;
+APT::Architectures {{ "arm64"; }};
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+Dir::State "{scratch}/state";
+Dir::State::status "{scratch}/status";
+Dir::Cache "{scratch}/cache";
+Dir::Log "{scratch}/log";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Invoke;
+#clear DPkg::Post-Invoke;
+"""
+_TRY_OUT = """
+import json, os, importlib, importlib.metadata, platform, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+for marker in (0x5EED01, 0x5EED02):
+    try:
+        os.getsid(marker)
+    except OSError:
+        pass
+versions = {name: importlib.metadata.version(name) for name in sys.argv[1:]}
+print(json.dumps({"python": platform.python_version(), "machine": platform.machine(), **versions}))
+"""
+# Imported once while the folder is made, so that their bytecode is there: emulated compiling takes seconds.
+_USED_BY_THE_AGENT = ("argparse", "hashlib", "selectors", "statistics", "tempfile", "urllib.request", "zipfile")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a folder is to hold: the runtimes, each with the version to install ("" for the newest)."""
+
+    runtimes: Mapping[str, str]
+    sources: Path | None = None  # an apt source list to use in place of this machine's
+
+    def is_met_by(self, stamp: Mapping[str, Any]) -> bool:
+        """Whether a folder with this stamp was made for the same wish (or a larger one)."""
+        made_for = stamp["wanted"]
+        return all(name in made_for and made_for[name] == version for name, version in self.runtimes.items())
+
+
+def wanted(runtimes: Sequence[str], sources: Path | None = None) -> Wanted:
+    """Return the wish for these runtimes, in the versions that are installed on this machine."""
+    versions = {}
+    for name in runtimes:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = ""
+    return Wanted(versions, sources)
+
+
+# ---- tools of this machine -------------------------------------------------------------------------------
+
+
+def qemu_command() -> str | None:
+    """Return the aarch64 emulator: the one named by $CONDENSERY_QEMU, else `qemu-aarch64` from the path, or None."""
+    return shutil.which(os.environ.get(QEMU_VARIABLE) or "qemu-aarch64")
+
+
+def qemu_version(qemu: str) -> str:
+    """Return the emulator's version, such as `7.2.22`."""
+    first = _output([qemu, "--version"], "the emulator doesn't start")
+    found = re.search(r"version (\S+)", first)
+    return found[1] if found else first.strip()[:40]
+
+
+def missing_tools() -> list[str]:
+    """Return the Debian packages that must be installed before a folder can be made; empty when all are there."""
+    missing = []
+    if qemu_command() is None:
+        missing.append("qemu-user")
+    if shutil.which("gcc") is None:
+        missing += ["gcc", "libc6-dev"]
+    elif subprocess.run(["gcc", "-E", "-include", "stdio.h", "-"], input=b"", capture_output=True).returncode:
+        missing.append("libc6-dev")
+    missing += [package for package, tool in (("dpkg", "dpkg-deb"), ("apt", "apt-get")) if shutil.which(tool) is None]
+    return missing
+
+
+def check_tools() -> str:
+    """Return the emulator's command; EmulatorMissing when something to make a folder with is missing."""
+    if missing := missing_tools():
+        raise EmulatorMissing(
+            f"the ARM device in software needs tools that aren't installed; install them: apt install "
+            f"{' '.join(missing)}"
+        )
+    if importlib.util.find_spec("pip") is None:
+        raise EmulatorMissing("the ARM device in software needs pip in this Python; add it: python -m ensurepip")
+    qemu = qemu_command()
+    assert qemu is not None
+    if "-plugin" not in _output([qemu, "-h"], "the emulator doesn't start"):
+        raise EmulatorMissing(
+            f"the emulator must take plugins, but {qemu} {qemu_version(qemu)} doesn't (static builds, such as Debian "
+            f"13's, leave them out); install one that does and name it in ${QEMU_VARIABLE}."
+        )
+    return qemu
+
+
+def _output(command: Sequence[str], trouble: str) -> str:
+    """Run a command to its end and return what it printed; EmulatorMissing with its last words when it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise EmulatorMissing(f"{trouble}: {command[0]}: {error.strerror}.") from None
+    if done.returncode:
+        raise EmulatorMissing(f"{trouble}: {_last_words(done)}")
+    return done.stdout
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the line that says what went wrong: the last error, else the last line of any kind."""
+    lines = [" ".join(line.split()) for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(E|ERROR|error|.*Error)\b", line)]
+    return (errors or lines or [f"exit code {done.returncode}"])[-1][:300]
+
+
+# ---- the folder ------------------------------------------------------------------------------------------
+
+
+def read_stamp(folder: Path) -> dict[str, Any] | None:
+    """Return what a complete folder says about itself; None when there is none, or one of another layout."""
+    try:
+        stamp = json.loads((folder / STAMP).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return stamp if isinstance(stamp, dict) and stamp.get("layout") == LAYOUT else None
+
+
+def counter_hash() -> str:
+    """Return the SHA-256 of the instruction counter's source."""
+    return hashlib.sha256(COUNTER_SOURCE.read_bytes()).hexdigest()
+
+
+def python_in(folder: Path) -> Path:
+    """Return the aarch64 Python of a folder."""
+    found = [path for path in (folder / ROOT / "usr/bin").glob("python3.*") if path.name[8:].isdigit()]
+    if not found:
+        raise EmulatorMissing(f"{folder} holds no Python; build the ARM device in software again.")
+    return max(found, key=lambda path: int(path.name[8:]))
+
+
+def emulated_python(qemu: str, folder: Path, counts: Path | None) -> list[str]:
+    """Return the command that runs the folder's Python, counting into `counts` if that is given."""
+    root = folder / ROOT
+    variables = {
+        "PYTHONPATH": str(root / "opt/site"),
+        "PYTHONSAFEPATH": "1",  # no imports from a script's own folder
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONHASHSEED": "0",
+    }
+    command = [qemu, "-cpu", CPU, "-seed", "1", "-L", str(root)]
+    if counts is not None:
+        command += ["-plugin", f"{_no_comma(folder / COUNTER)},out={_no_comma(counts)}"]
+    for name, value in variables.items():
+        command += ["-E", f"{name}={_no_comma(value)}"]
+    for name in ("PYTHONHOME", "LD_LIBRARY_PATH", "LD_PRELOAD"):  # this machine's, of no use to aarch64
+        command += ["-U", name]
+    return [*command, str(python_in(folder))]
+
+
+def _no_comma(text: str | Path) -> str:
+    if "," in str(text):
+        raise EmulatorMissing(f"the emulator takes no path with a comma, but got {text}; choose another folder.")
+    return str(text)
+
+
+def make_folder(folder: Path, order: Wanted, qemu: str, progress: Callable[[str], None]) -> None:
+    """Fill an empty folder and write its stamp last.
+
+    Raises:
+        EmulatorMissing: no network, no arm64 packages or wheels, or what was made doesn't run; in one line.
+    """
+    scratch, root = folder / "scratch", folder / ROOT
+    progress("fetching an arm64 Python")
+    packages = _fetch_packages(scratch, order.sources)
+    for package in packages:
+        _output(["dpkg-deb", "-x", str(package), str(root)], f"{package.name} can't be unpacked")
+    _complete(root)
+    progress("fetching the arm64 runtimes")
+    _fetch_wheels(folder, order.runtimes, _glibc_minor(packages))
+    shutil.rmtree(scratch, ignore_errors=True)
+    progress("building the instruction counter")
+    compile_counter(folder / COUNTER)
+    progress("trying it out")
+    versions = _try_out(qemu, folder, order.runtimes)
+    stamp = {"layout": LAYOUT, "wanted": dict(order.runtimes), "counter": counter_hash(), "versions": versions}
+    write_stamp(folder, stamp)
+
+
+def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
+    """Write what the folder is, as its last file."""
+    new = folder / f"{STAMP}.new"
+    new.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    new.replace(folder / STAMP)
+
+
+def _fetch_packages(scratch: Path, sources: Path | None) -> list[Path]:
+    """Let apt find and download the packages and all they need, with nothing taken for installed."""
+    for name in ("state/lists/partial", "cache/archives/partial", "log"):
+        (scratch / name).mkdir(parents=True)
+    (scratch / "status").touch()
+    settings = _APT_SETTINGS.format(scratch=scratch)
+    if sources is not None:
+        settings += f'Dir::Etc::sourcelist "{sources.absolute()}";\nDir::Etc::sourceparts "/dev/null";\n'
+    (scratch / "apt.conf").write_text(settings, encoding="utf-8")
+    apt = ["apt-get", "-q", "-c", str(scratch / "apt.conf")]
+    # One source without arm64, or out of reach, must not stop the others: what counts is what apt finds afterwards.
+    update = subprocess.run([*apt, "update"], capture_output=True, text=True, errors="replace")
+    complaints = [line for line in update.stderr.splitlines() if re.match("[WE]: ", line)]
+    trouble = "apt found no arm64 Python in its sources"
+    if complaints:
+        trouble += f" ({complaints[0][:200]})"
+    if "ubuntu" in _os_release():
+        trouble += " (Ubuntu keeps arm64 at ports.ubuntu.com: name a source list with it)"
+    _output([*apt, "-y", "--download-only", "install", *_PACKAGES], trouble)
+    return sorted((scratch / "cache/archives").glob("*.deb"))
+
+
+def _os_release() -> str:
+    try:
+        return Path("/etc/os-release").read_text(encoding="utf-8").lower()
+    except OSError:
+        return ""
+
+
+def _complete(root: Path) -> None:
+    """Add what unpacked packages lack: the merged /lib, and a /proc/cpuinfo that the emulator shows for this one."""
+    for name in ("bin", "lib"):
+        if not (root / name).exists():
+            (root / name).symlink_to(f"usr/{name}")
+    for name in ("doc", "man", "locale"):
+        shutil.rmtree(root / "usr/share" / name, ignore_errors=True)
+    (root / "proc").mkdir(exist_ok=True)
+    text = "".join(_CPUINFO.format(number=number) for number in range(os.cpu_count() or 1))
+    (root / "proc/cpuinfo").write_text(text, encoding="ascii")
+
+
+def _glibc_minor(packages: Sequence[Path]) -> int:
+    versions = (re.match(r"libc6_2\.(\d+)", package.name) for package in packages)
+    return next((int(found[1]) for found in versions if found), _OLDEST_GLIBC)
+
+
+def _fetch_wheels(folder: Path, runtimes: Mapping[str, str], glibc_minor: int) -> None:
+    """Install the wheels of the runtimes; one whose version has no aarch64 wheel comes in the newest that has."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+    pip += ["--target", str(folder / ROOT / "opt/site"), "--no-compile", "--only-binary=:all:"]
+    pip += ["--python-version", python_in(folder).name.removeprefix("python")]
+    for minor in range(glibc_minor, _OLDEST_GLIBC - 1, -1):
+        pip += ["--platform", f"manylinux_2_{minor}_aarch64"]
+    pip += ["--platform", "manylinux2014_aarch64"]
+    _output([*pip, "numpy"], "pip can't fetch numpy for aarch64")
+    for name, version in runtimes.items():
+        # ncnn's wheel asks for packages that only its model zoo uses
+        command = [*pip, "--upgrade", *(["--no-deps"] if name == "ncnn" else [])]
+        try:
+            _output([*command, f"{name}=={version}" if version else name], f"pip can't fetch {name} for aarch64")
+        except EmulatorMissing:
+            if not version:
+                raise
+            _output([*command, name], f"pip can't fetch {name} for aarch64")
+
+
+def compile_counter(target: Path) -> None:
+    """Compile the instruction counter; it replaces an older one at once."""
+    new = target.with_name(f"{target.name}.new")
+    command = ["gcc", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", str(new), str(COUNTER_SOURCE)]
+    _output(command, "the instruction counter can't be compiled")
+    new.replace(target)
+
+
+def _try_out(qemu: str, folder: Path, runtimes: Mapping[str, str]) -> dict[str, str]:
+    """Import the runtimes in the emulated Python and count a little; return the versions found."""
+    counts = folder / "counts"
+    command = emulated_python(qemu, folder, counts)
+    _output([*command, "-c", f"import {', '.join(_USED_BY_THE_AGENT)}"], "the emulated Python doesn't run")
+    printed = _output([*command, "-c", _TRY_OUT, "numpy", *runtimes], "the emulated runtimes don't run")
+    if not counts.exists() or not json.loads(counts.read_text(encoding="ascii"))["all"] > 0:
+        raise EmulatorMissing(f"{qemu} must count the instructions it runs, but didn't; try another version of it.")
+    counts.unlink()
+    versions: dict[str, str] = json.loads(printed)
+    return versions

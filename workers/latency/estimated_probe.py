@@ -1,0 +1,148 @@
+"""A latency probe without the device: instructions counted in software, priced by a profile of the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from space.errors import MeasurementFailed
+from workers.latency.agent import hash_or_empty
+from workers.latency.measurement import FailedMeasurement, Measurement, MeasurementStopped, never
+from workers.latency.profiles import Estimate, Profile
+from workers.latency.stats import LatencySummary
+from workers.latency.virtual_arm import Counts, VirtualArm, counts_from_report
+
+VIRTUAL = "virtual:"  # + a profile's name: the label of such a device
+RUNS = 3  # counted per network: two outvote a run that something disturbed
+
+
+class EstimatedProbe:
+    """Estimates latencies on the device of a profile, from the instructions that each network executes.
+
+    Its results are of the kind `estimated` and carry no samples: `median_ms` is the estimate, the interval the
+    profile's own error (see `Profile.estimate`), p90 its upper end. A network is counted once and remembered by its
+    hash as long as the probe lives; failures are not remembered.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        arm: VirtualArm,
+        device: str | None = None,
+        runs: int = RUNS,
+        runtime: str | None = None,
+    ) -> None:
+        """Take the device's label and the runtime from the profile unless they are given."""
+        self.device = device or VIRTUAL + profile.name
+        self.runtime = runtime or profile.runtime
+        self._profile = profile
+        self._arm = arm
+        self._runs = runs
+        self._known: dict[str, Measurement] = {}  # by hash
+
+    def measure(
+        self, models: Sequence[Path], stop: Callable[[], bool] = never
+    ) -> list[Measurement | FailedMeasurement]:
+        """Estimate the models' latencies; see `LatencyProbe`."""
+        if stop():
+            raise MeasurementStopped
+        hashes = [hash_or_empty(path) for path in models]
+        new = {
+            model_hash: path for model_hash, path in zip(hashes, models, strict=True) if model_hash not in self._known
+        }
+        unreadable = {place for place, model_hash in enumerate(hashes) if not model_hash}
+        new.pop("", None)
+        found = dict(zip(new, self._estimates(list(new.values()), stop), strict=True))
+        for result in found.values():  # by its own hash: a file that changed meanwhile is remembered as what was run
+            if isinstance(result, Measurement):
+                self._known[result.model_hash] = result
+        results: list[Measurement | FailedMeasurement] = []
+        for place, (model_hash, path) in enumerate(zip(hashes, models, strict=True)):
+            if place in unreadable:
+                results.append(FailedMeasurement("", f"the model {path} can't be read"))
+            else:
+                results.append(self._known.get(model_hash) or found[model_hash])
+        return results
+
+    def _estimates(self, models: Sequence[Path], stop: Callable[[], bool]) -> list[Measurement | FailedMeasurement]:
+        if not models:
+            return []
+        try:
+            counted = self._arm.count(models, self._runs, self.runtime, stop)
+        except MeasurementFailed as error:
+            return [FailedMeasurement(hash_or_empty(path), str(error)) for path in models]
+        facts = self._arm.facts
+        return [estimate(counts, self._profile, self.device, facts) for counts in counted]
+
+
+def estimate(
+    counts: Counts | FailedMeasurement, profile: Profile, device: str, facts: Mapping[str, Any] | None = None
+) -> Measurement | FailedMeasurement:
+    """Price one network's counts by a profile, as the latency on `device`; a failure stays one.
+
+    `facts` of the device that counted go into the conditions, with the counts, both fits and why it extrapolates.
+    """
+    if isinstance(counts, FailedMeasurement):
+        return counts
+    try:
+        found = profile.estimate(counts.median)
+        if counts.runtime != profile.runtime:
+            found = _of_another_runtime(found, counts.runtime, profile)
+    except MeasurementFailed as error:
+        return FailedMeasurement(counts.model_hash, str(error))
+    return Measurement(
+        model_hash=counts.model_hash,
+        device=device,
+        cpu_model=profile.title,
+        runtime=counts.runtime,
+        runtime_version=counts.runtime_version,
+        threads=profile.threads,
+        policy="counts",
+        summary=LatencySummary(
+            median_ms=found.latency_ms,
+            p90_ms=found.interval_high_ms,
+            interval_low_ms=found.interval_low_ms,
+            interval_high_ms=found.interval_high_ms,
+            relative_spread=0.0,
+            samples=0,
+        ),
+        samples_ms=(),
+        stride=1,
+        conditions={
+            **(facts or {}),
+            "profile": profile.name,
+            "counts": counts.median,
+            "counted_runs": len(counts.runs),
+            "by_fit": found.by_fit,
+            "why": found.why,
+        },
+        anchor_drift=0.0,
+        steady=True,
+        kind="estimated",
+        extrapolates=found.extrapolates,
+    )
+
+
+def _of_another_runtime(found: Estimate, runtime: str, profile: Profile) -> Estimate:
+    """Mark an estimate whose prices were learned from another runtime, and widen its interval: twice in ratio.
+
+    What an instruction costs is the processor's, but a runtime's own mix of waits is in the fitted prices as well.
+    """
+    why = f"{profile.name} was calibrated on {profile.runtime}, this is {runtime}"
+    return replace(
+        found,
+        interval_low_ms=found.latency_ms * (found.interval_low_ms / found.latency_ms) ** 2,
+        interval_high_ms=found.latency_ms * (found.interval_high_ms / found.latency_ms) ** 2,
+        extrapolates=True,
+        why="; ".join(part for part in (why, found.why) if part),
+    )
+
+
+def estimated_measurement(
+    report: Mapping[str, Any], entry: Mapping[str, Any], profile: Profile, device: str
+) -> Measurement | FailedMeasurement:
+    """Return the estimate from one network's entry of an agent's `count` report; see `counts_from_report`."""
+    facts = {key: report[key] for key in ("machine", "python_version") if key in report}
+    return estimate(counts_from_report(report, entry), profile, device, facts)

@@ -1,0 +1,177 @@
+"""What a probe returns and the protocol it keeps; `FakeProbe` makes latencies up for tests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from space.errors import MeasurementFailed
+from workers.latency import agent
+from workers.latency.stats import LatencySummary, summarise
+
+Kind = Literal["measured", "estimated", "predicted"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model's latency on one device; (model_hash, device, runtime and version, threads, precision) is its key.
+
+    `kind` says where the number comes from: samples timed on the device, an estimate from instructions counted
+    there, or a prediction from the network's structure. `samples_ms` holds one tuple per process, thinned so that
+    at most every `stride`-th run was kept (1 = all); it is empty for the kinds that time nothing.
+    `anchor_drift` is how far the anchor's medians moved, (max - min) / min; `steady` says whether that was within
+    the policy's tolerance and nothing was throttled. `conditions` is JSON-able: temperature, frequency, throttling
+    and load of each process.
+    """
+
+    model_hash: str  # SHA-256 of the file, hexadecimal
+    device: str
+    cpu_model: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    policy: str  # "standard" or "quick"; "counts" for an estimate, "model" for a prediction
+    summary: LatencySummary
+    samples_ms: tuple[tuple[float, ...], ...]
+    stride: int
+    conditions: dict[str, Any]
+    anchor_drift: float
+    steady: bool
+    precision: Literal["fp32"] = "fp32"
+    kind: Kind = "measured"
+    extrapolates: bool = False  # the network lies outside what the estimate was calibrated on
+
+
+@dataclass(frozen=True)
+class FailedMeasurement:
+    """A model without a latency, and why in one line; `model_hash` is empty when the file can't be read."""
+
+    model_hash: str
+    reason: str
+
+
+class MeasurementStopped(Exception):
+    """`stop` became true before the batch was done; its processes are gone."""
+
+
+def never() -> bool:
+    """Return False: the `stop` of a measurement that nobody stops."""
+    return False
+
+
+class LatencyProbe(Protocol):
+    """Something that knows latencies on one device.
+
+    `measure` returns one result per path in the order given, equal paths measured separately; `[]` for no paths.
+    It raises nothing for a model's sake. It may take minutes: `stop` is asked several times a second, and once
+    it says true the probe ends its processes and raises MeasurementStopped, whatever it had measured by then.
+    KeyboardInterrupt leaves no process behind either.
+    """
+
+    device: str
+
+    @property
+    def runtime(self) -> str:
+        """The runtime in whose format the models are."""
+        ...
+
+    def measure(
+        self, models: Sequence[Path], stop: Callable[[], bool] = never
+    ) -> list[Measurement | FailedMeasurement]:
+        """Return the latency of each exported network, or why there is none."""
+        ...
+
+
+_MACHINE = ("core", "cores", "siblings", "pinned", "machine", "python_version")
+
+
+def measurement_from_report(
+    report: Mapping[str, Any], entry: Mapping[str, Any], device: str, policy: str | None = None
+) -> Measurement | FailedMeasurement:
+    """Turn one model's entry of an agent's report into what a probe returns.
+
+    Args:
+        report: the facts of runtime and machine, as `agent.measure_batch` gives them.
+        entry: one of its `models`; where its number of attempts is called `tries`, that is read too.
+        device: the label of the device or queue.
+        policy: the label of the policy that was ordered; None: the one the report names.
+    """
+    if "error" in entry:
+        return FailedMeasurement(entry["sha256"], entry["error"])
+    samples_ms = tuple(tuple(process["samples_ms"]) for process in entry["processes"])
+    try:
+        summary = summarise(samples_ms)
+    except ValueError as error:
+        return FailedMeasurement(entry["sha256"], str(error))
+    return Measurement(
+        model_hash=entry["sha256"],
+        device=device,
+        cpu_model=report["cpu_model"],
+        runtime=report["runtime"],
+        runtime_version=report["runtime_version"],
+        threads=report["threads"],
+        policy=report["policy"] if policy is None else policy,
+        summary=summary,
+        samples_ms=samples_ms,
+        stride=max(process["stride"] for process in entry["processes"]),
+        conditions={
+            **{key: report[key] for key in _MACHINE if key in report},
+            "attempt": entry["tries"] if "tries" in entry else entry["attempt"],
+            "processes": [
+                {key: value for key, value in process.items() if key != "samples_ms"} for process in entry["processes"]
+            ],
+        },
+        anchor_drift=entry["anchor_drift"],
+        steady=entry["steady"],
+    )
+
+
+class FakeProbe:
+    """Makes latencies up for tests: three processes of 40 samples each, spread by 1 % around `latency_ms(path)`.
+
+    The samples depend on the file's bytes alone. `latency_ms` raises MeasurementFailed for a model to refuse.
+    """
+
+    runtime = "onnxruntime"
+
+    def __init__(self, latency_ms: Callable[[Path], float], device: str = "fake") -> None:
+        self.device = device
+        self._latency_ms = latency_ms
+
+    def measure(
+        self, models: Sequence[Path], stop: Callable[[], bool] = never
+    ) -> list[Measurement | FailedMeasurement]:
+        """Return made-up results; see `LatencyProbe`."""
+        results = []
+        for path in models:
+            if stop():
+                raise MeasurementStopped
+            results.append(self._one(path))
+        return results
+
+    def _one(self, path: Path) -> Measurement | FailedMeasurement:
+        try:
+            model_hash = agent.sha256_of(path)
+            centre_ms = self._latency_ms(path)
+        except (OSError, MeasurementFailed) as error:
+            return FailedMeasurement(agent.hash_or_empty(path), str(error))
+        rng = random.Random(model_hash)
+        samples_ms = tuple(tuple(centre_ms * (1 + 0.01 * rng.uniform(-1, 1)) for _ in range(40)) for _ in range(3))
+        return Measurement(
+            model_hash=model_hash,
+            device=self.device,
+            cpu_model="fake",
+            runtime="fake",
+            runtime_version="0",
+            threads=1,
+            policy="quick",
+            summary=summarise(samples_ms),
+            samples_ms=samples_ms,
+            stride=1,
+            conditions={"processes": []},
+            anchor_drift=0.0,
+            steady=True,
+        )

@@ -1,0 +1,242 @@
+"""The ARM device in software: runs the agent in an emulated aarch64 Python and counts the instructions of each network.
+
+It needs no ARM hardware, no root and no container: QEMU's user emulation runs the folder that `build` makes. Emulated
+time means nothing, so it gives counts, never latencies; a profile turns them into an estimate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from space.errors import EmulatorMissing, InvalidSettings, MeasurementFailed
+from workers.files import disk_errors
+from workers.latency import agent, arm_root
+from workers.latency.arm_root import missing_tools
+from workers.latency.measurement import FailedMeasurement, MeasurementStopped, never
+
+__all__ = ["Counts", "VirtualArm", "build", "counts_from_report", "default_folder", "missing_tools"]
+
+NETWORKS_PER_PROCESS = 16  # importing a runtime takes the emulator longer than a small network
+TIMEOUT_S = 600.0  # for one network, loading included
+WARMUP_RUNS = 2  # the first run allocates, and the second still a little
+_AGENT_FILE = Path(agent.__file__)
+_COUNTED = ("all", "branch", "load", "store", "vload", "vstore", "vfma", "simd_fp", "int")
+
+
+def default_folder() -> Path:
+    """Return where the device is kept: `arm64` in $CONDENSERY_CACHE, or in ~/.cache/condensery."""
+    cache = os.environ.get("CONDENSERY_CACHE")
+    return (Path(cache) if cache else Path.home() / ".cache/condensery") / "arm64"
+
+
+# ---- counts ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The aarch64 instructions that one run of a network executes, by class and in `all`.
+
+    `median` is that of each class over the runs, `runs` the counts of each run. Load and store are those of general
+    registers, vload and vstore those of vector ones; vfma are floating-point multiply-adds, simd_fp all other vector
+    and floating-point work; system instructions go with the branches.
+    """
+
+    model_hash: str  # SHA-256 of the file, hexadecimal
+    runtime: str
+    runtime_version: str
+    median: dict[str, float]
+    runs: tuple[dict[str, int], ...]
+
+
+def counts_from_report(report: Mapping[str, Any], entry: Mapping[str, Any]) -> Counts | FailedMeasurement:
+    """Read one network's entry of an agent's `count` report, or why it has none.
+
+    An entry whose counts are not whole numbers of instructions, or name other classes, is a failure too.
+    """
+    model_hash = str(entry.get("sha256") or "")
+    if "error" in entry:
+        return FailedMeasurement(model_hash, str(entry["error"]))
+    runs = entry.get("counts")
+    if not isinstance(runs, list) or not runs or not all(_is_counted(run) for run in runs):
+        return FailedMeasurement(model_hash, "the report must give whole counts of every class, but doesn't; repeat it")
+    return Counts(
+        model_hash=model_hash,
+        runtime=str(report["runtime"]),
+        runtime_version=str(report["runtime_version"]),
+        median={name: float(median(run[name] for run in runs)) for name in _COUNTED},
+        runs=tuple({name: run[name] for name in _COUNTED} for run in runs),
+    )
+
+
+def _is_counted(run: Any) -> bool:
+    return (
+        isinstance(run, dict)
+        and set(run) >= set(_COUNTED)
+        and all(type(run[name]) is int and 0 <= run[name] < math.inf for name in _COUNTED)
+        and run["all"] > 0
+    )
+
+
+# ---- building --------------------------------------------------------------------------------------------
+
+
+def build(
+    folder: Path,
+    progress: Callable[[str], None] = lambda text: None,
+    runtimes: Sequence[str] = ("onnxruntime", "ncnn"),
+    sources: Path | None = None,
+) -> VirtualArm:
+    """Make the device in `folder`, or use the one that is there if it is complete and of the versions wanted now.
+
+    It fetches about 70 MB, takes 200 MB and some twenty seconds. Builds of the same folder wait for each other; one
+    that is interrupted leaves what was there before.
+
+    Args:
+        folder: where; usually `default_folder()`.
+        progress: told what is being done.
+        runtimes: names of runtimes, in the versions installed here (else the newest).
+        sources: an apt source list that offers arm64 packages (default: this machine's own sources).
+
+    Raises:
+        EmulatorMissing: tools are missing, or nothing could be fetched; the message says which and what to do.
+        InvalidSettings: the folder holds something else.
+        DiskFull, ReadOnlyFolder: it can't be written.
+    """
+    qemu = arm_root.check_tools()
+    folder = folder.absolute()
+    wanted = arm_root.wanted(runtimes, sources)
+    with disk_errors(folder), _building(folder, progress):
+        stamp = arm_root.read_stamp(folder)
+        if stamp is None or not wanted.is_met_by(stamp):
+            _replace(folder, lambda new: arm_root.make_folder(new, wanted, qemu, progress))
+        elif stamp["counter"] != arm_root.counter_hash():
+            progress("building the instruction counter")
+            arm_root.compile_counter(folder / arm_root.COUNTER)
+            arm_root.write_stamp(folder, {**stamp, "counter": arm_root.counter_hash()})
+    return VirtualArm(folder)
+
+
+@contextlib.contextmanager
+def _building(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """Hold the right to build `folder`; the system lets go of it however this process ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another process that builds it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a new folder and put it in the place of `folder`; left-overs of interrupted builds go."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / arm_root.STAMP).exists():
+        raise InvalidSettings(f"{folder} holds something else than an ARM device in software; choose an empty folder.")
+    prefix = f".{folder.name}.new."
+    for left in folder.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    try:
+        new.chmod(0o755)
+        fill(new)
+        if folder.exists():
+            folder.rename(Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent)) / "old")
+        new.rename(folder)
+    finally:
+        for left in folder.parent.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+# ---- running ---------------------------------------------------------------------------------------------
+
+
+class VirtualArm:
+    """An ARM device in software that `build` has made.
+
+    Raises:
+        EmulatorMissing: it isn't there, was made by another version, or the emulator has gone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        stamp, qemu = arm_root.read_stamp(self.folder), arm_root.qemu_command()
+        if stamp is None or stamp.get("counter") != arm_root.counter_hash():
+            state = "isn't built" if stamp is None else "was built by another version"
+            raise EmulatorMissing(f"the ARM device in software {state} in {folder}; build it.")
+        if qemu is None:
+            raise EmulatorMissing("the ARM device in software needs the emulator; install it: apt install qemu-user")
+        self._qemu = qemu
+        self._versions: dict[str, str] = stamp["versions"]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The emulator's version, the processor it shows, and the versions of Python and runtimes in it."""
+        return {"qemu": arm_root.qemu_version(self._qemu), "cpu": arm_root.CPU, **self._versions}
+
+    def python_command(self, counts: Path | None = None) -> list[str]:
+        """Return the command that runs the emulated Python; with `counts`, marked runs are counted into that file."""
+        return arm_root.emulated_python(self._qemu, self.folder, counts)
+
+    def agent_command(self, hub_url: str) -> list[str]:
+        """Return the command of an agent on this device that serves the hub at `hub_url`, as a virtual one.
+
+        The agent can't execute an aarch64 program itself, so it starts its processes by way of this machine's
+        emulator, with `{counts}` replaced by the file that it wants the counts in.
+        """
+        launcher = json.dumps(self.python_command(Path("{counts}")))
+        return [*self.python_command(), str(_AGENT_FILE), "run", "--hub", hub_url, "--virtual", "--launcher", launcher]
+
+    def count(
+        self,
+        models: Sequence[Path],
+        runs: int = 5,
+        runtime: str = "onnxruntime",
+        stop: Callable[[], bool] = never,
+    ) -> list[Counts | FailedMeasurement]:
+        """Count each network's instructions in `runs` runs on one thread; one result per model, in their order.
+
+        A network that the runtime refuses, crashes on or hangs in fails alone. Several are counted in one process.
+
+        Raises:
+            MeasurementStopped: `stop`, asked several times a second, said so.
+            MeasurementFailed: the emulated process can't be started at all.
+        """
+        if runs < 1:
+            raise InvalidSettings(f"runs must be at least 1, but got {runs}; count once or more")
+        results: dict[int, Counts | FailedMeasurement] = {}
+        while left := [place for place in range(len(models)) if place not in results][:NETWORKS_PER_PROCESS]:
+            results.update(self._count_together({place: models[place] for place in left}, runs, runtime, stop))
+        return [results[place] for place in range(len(models))]
+
+    def _count_together(
+        self, models: Mapping[int, Path], runs: int, runtime: str, stop: Callable[[], bool]
+    ) -> dict[int, Counts | FailedMeasurement]:
+        """Count in one process; return all its results, or only that of the network it died of."""
+        with tempfile.TemporaryDirectory(prefix="condensery-") as folder:
+            counts = Path(folder) / "counts"
+            options = ["--watch-stdin", "--runs", str(runs), "--warmup", str(WARMUP_RUNS), "--runtime", runtime]
+            command = [*self.python_command(counts), str(_AGENT_FILE), "count", *options, "--counts", str(counts), "--"]
+            try:
+                end = agent.run_process([*command, *map(str, models.values())], TIMEOUT_S, stop)
+            except agent.Stopped:
+                raise MeasurementStopped from None
+        places = list(models)
+        if end.report is not None:
+            entries = end.report["models"]
+            return {place: counts_from_report(end.report, entry) for place, entry in zip(places, entries, strict=True)}
+        if end.position is None or not 0 <= end.position < len(places):
+            raise MeasurementFailed(f"{runtime} can't count on the ARM device in software: {end.reason}.")
+        culprit = places[end.position]
+        return {culprit: FailedMeasurement(agent.hash_or_empty(models[culprit]), end.reason)}

@@ -1,0 +1,69 @@
+"""What the exports for other runtimes than onnxruntime share: folded batch norms and the one file that a model is."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from space.config import CondenseNetConfig
+from space.deployed import DeployedCondenseNet
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def doubles(values: Tensor) -> Array:
+    """Return a parameter as float64, so that folding rounds once, at the end."""
+    return values.detach().cpu().double().numpy()
+
+
+def affine(norm: nn.BatchNorm2d) -> tuple[Array, Array]:
+    """Return (scale, shift), each (channels,) float64: in eval mode the norm is scale * x + shift."""
+    scale = doubles(norm.weight) / np.sqrt(doubles(cast(Tensor, norm.running_var)) + norm.eps)
+    return scale, doubles(norm.bias) - doubles(cast(Tensor, norm.running_mean)) * scale
+
+
+def model_facts(config: CondenseNetConfig, layers: list[str]) -> bytes:
+    """Return the content of model.json: names of input and output, the input's shape, and what a runtime must have.
+
+    Args:
+        config: the architecture; kept in the file, so that a model says what it is.
+        layers: layers that the runtime doesn't have itself.
+    """
+    facts = {"input": "images", "output": "logits", "shape": list(config.input_shape), "layers": layers}
+    return json.dumps({**facts, "config": config.to_dict()}, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def stored_zip(files: dict[str, bytes]) -> bytes:
+    """Return an uncompressed zip of `files`; equal files in equal order give equal bytes on every system."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3  # else it is the system of whoever writes
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content)
+    return buffer.getvalue()
+
+
+@torch.no_grad()
+def difference(network: DeployedCondenseNet, run: Callable[[Array], Array], images: int = 4) -> float:
+    """Return the largest difference of a logit between `run`, image by image, and torch, as a fraction of the largest.
+
+    Args:
+        network: the network that `run` should equal; moved to the CPU.
+        run: from one image (C, H, W) float32 to logits (classes,).
+        images: how many random images are compared.
+    """
+    x = torch.randn(images, *network.config.input_shape, generator=torch.Generator().manual_seed(0))
+    expected = network.cpu()(x).numpy()
+    actual = np.stack([run(image) for image in x.numpy()])
+    if actual.shape != expected.shape:
+        raise ValueError(f"the logits must have shape {expected.shape}, but have {actual.shape}")
+    return float(np.abs(actual - expected).max() / max(float(np.abs(expected).max()), 1e-12))
