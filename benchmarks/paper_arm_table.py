@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from scipy.stats import spearmanr
 
 from benchmarks import record
@@ -273,6 +274,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, choices=range(1, 1001), metavar="N", help=HELP_RUNS)
     parser.add_argument("--count-again", action="store_true", help="also what the saved result has counts of")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # sums in one order: equal files each time, so that their counts are known
     saved = record.RESULTS / f"{NAME}.json"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -141,8 +141,15 @@ def fit_panel(fitted: DeviceFit) -> RenderableType:
             f"median {fitted.median_error:.1%}, 90 % below {fitted.p90_error:.1%}, at most {fitted.max_error:.1%}",
         ),
         ("intervals", f"{fitted.coverage_95:.0%} of the latencies lie inside their 95 % interval"),
-        ("rank correlation", f"{fitted.spearman:.3f} with the predictor, {fitted.macs_spearman:.3f} with macs alone"),
+        (
+            "rank correlation",
+            f"{_rank(fitted.spearman)} with the predictor, {_rank(fitted.macs_spearman)} with macs alone",
+        ),
     )
+
+
+def _rank(correlation: float | None) -> str:
+    return NOTHING if correlation is None else f"{correlation:.3f}"
 
 
 def fit_document(fitted: DeviceFit) -> dict[str, Any]:

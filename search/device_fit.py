@@ -47,8 +47,8 @@ class DeviceFit:
     p90_error: float
     max_error: float
     coverage_95: float  # share of left-out latencies inside their 95 % interval
-    spearman: float  # between predicted and true latencies
-    macs_spearman: float  # between macs and latencies: how far macs alone order networks
+    spearman: float | None  # between predicted and true latencies; None where all are equal
+    macs_spearman: float | None  # between macs and latencies: how far macs alone order networks
     fitted_at: float
 
 
@@ -149,9 +149,7 @@ def calibrate(
     progress(f"counting the instructions of {len(known)} networks …")
     counted = count_configs([config for config, _ in known], arm, probe.runtime)
     pairs = [
-        (one.median, latency_ms)
-        for one, (_, latency_ms) in zip(counted, known, strict=True)
-        if isinstance(one, Counts)
+        (one.median, latency_ms) for one, (_, latency_ms) in zip(counted, known, strict=True) if isinstance(one, Counts)
     ]
     if len(pairs) < FIT_LEAST:
         reasons = [one.reason for one in counted if isinstance(one, FailedMeasurement)]

@@ -6,7 +6,7 @@ The zip holds `model.json`, `weights.bin` and the kernel's source, so that a C c
     header       46 int32: magic, version, the config's 12 numbers, then layers and growth of up to 16 stages
     stem         3x3 weights
     each layer   int32: columns of every group, then how many of each group's are limited from below;
-                 per group and tile of 16, 8 or 4 outputs: biases, then of each column its limit 4 times and its weights;
+                 per group and tile of 16, 8 or 4 outputs: biases, then each column's limit 4 times and its weights;
                  per group of the 3x3: weights
     classifier   int32: the features it reads; scale, shift of the last norm; weights feature by feature; biases
 
@@ -26,11 +26,11 @@ from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from space.errors import ExportMismatch
 from workers.files import write_atomically
-from workers.packing import Array, affine, difference, doubles, model_facts, stored_zip
+from workers.latency import agent
+from workers.packing import Array, affine, checked, doubles, model_facts, stored_zip
 
 KERNEL_FILE = Path(__file__).with_name("latency") / "condensenet.c"
 MAGIC, VERSION, MOST_STAGES, MOST = 0x4E444E43, 1, 16, 4096
-TOLERANCE = 1e-5  # of the largest output
 _FAR = 1e12  # a limit so far out is never met: the channel is as good as constant
 
 
@@ -139,3 +139,15 @@ def _integers(values: Array) -> Array:
 
 def _floats(values: Array) -> Array:
     return np.ascontiguousarray(values, dtype="<f4").ravel()
+
+
+def check_native(path: Path, network: DeployedCondenseNet, images: int = 4) -> float:
+    """Run the file in the kernel, compiled for this machine, beside torch.
+
+    Returns:
+        The largest difference of a logit, as a fraction of the largest logit.
+
+    Raises:
+        ExportMismatch: the kernel can't be compiled or can't run the file, or the difference is above `TOLERANCE`.
+    """
+    return checked(path, lambda model: agent.Native().open(model, threads=1), network, images)

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet
+from space.errors import ExportMismatch
+
+TOLERANCE = 1e-5  # of the largest output
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -67,3 +71,25 @@ def difference(network: DeployedCondenseNet, run: Callable[[Array], Array], imag
     if actual.shape != expected.shape:
         raise ValueError(f"the logits must have shape {expected.shape}, but have {actual.shape}")
     return float(np.abs(actual - expected).max() / max(float(np.abs(expected).max()), 1e-12))
+
+
+def checked(
+    path: Path, load: Callable[[bytes], Callable[[Array], Array]], network: DeployedCondenseNet, images: int = 4
+) -> float:
+    """Load a model file, run it beside torch and return `difference`.
+
+    Raises:
+        ExportMismatch: it can't be loaded and run, or the difference is above `TOLERANCE`.
+    """
+    try:
+        off = difference(network, load(path.read_bytes()), images)
+    except MemoryError:
+        raise
+    except Exception as error:  # a runtime's errors have no class in common
+        raise ExportMismatch(f"{path} can't be checked and run: {' '.join(str(error).split())[:300]}") from error
+    if not off <= TOLERANCE:
+        raise ExportMismatch(
+            f"the exported network must equal the trained one to {TOLERANCE:g} of its largest output, but {path} is "
+            f"off by {off:.2e}."
+        )
+    return off

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from search.devices.leases import Leased
 
@@ -23,13 +23,19 @@ def one_line(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
 
 
+def _whole(value: Any) -> Any:
+    """Return 8.0 as 8: JSON makes no difference."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(one_line)]
 Text = Annotated[str, Field(max_length=200), AfterValidator(one_line)]
 Reason = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(one_line)]
-Count = Annotated[int, Field(ge=0, le=DATABASE_INTEGER)]
-Number = Annotated[int, Field(ge=1, le=DATABASE_INTEGER)]
+Count = Annotated[int, Field(ge=0, le=DATABASE_INTEGER), WHOLE]
+Number = Annotated[int, Field(ge=1, le=DATABASE_INTEGER), WHOLE]
 Reading = float | bool | None | Text | Annotated[list[float], Field(max_length=64)]
 Conditions = Annotated[dict[Name, Reading], Field(max_length=32)]  # a sensor that isn't there says null
 
@@ -46,7 +52,7 @@ class Facts(_Body):
 
     cpu_model: Text
     machine: Name
-    cores: Annotated[int, Field(ge=1, le=65_536)]
+    cores: Annotated[int, Field(ge=1, le=65_536), WHOLE]
     python_version: Name
     runtimes: Annotated[dict[Name, Name], Field(max_length=16)]  # name: version
     pinned: bool  # whether it can keep a thread on one core
@@ -56,7 +62,7 @@ class EnrolBody(_Body):
     """An agent that begins to serve a device."""
 
     instance: Hex32
-    format: Literal[1]
+    format: Annotated[int, Field(ge=PROTOCOL, le=PROTOCOL), WHOLE]  # a Literal would take `true` for 1
     virtual: bool
     facts: Facts
     conditions: Conditions
@@ -66,7 +72,7 @@ class LeaseBody(_Body):
     """A wish for work."""
 
     instance: Hex32
-    limit: Annotated[int, Field(ge=1, le=LEASES_MOST)] = 1
+    limit: Annotated[int, Field(ge=1, le=LEASES_MOST), WHOLE] = 1
     conditions: Conditions
 
 

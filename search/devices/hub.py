@@ -35,7 +35,7 @@ from space.errors import CondenseryError, InvalidSettings
 
 RETRY_S = 2.0
 RETRY_AFTER_S = 2  # a database that is locked or away
-PORT = 8470
+PORT = 8700
 
 log = logging.getLogger("condensery.hub")
 
@@ -161,10 +161,12 @@ def serve(
 
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    if not 0 <= port < 65_536:
+        raise InvalidSettings(f"a port must be in 0..65535, but got {port}; choose another.")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=256)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise InvalidSettings(f"{host} port {port} can't be listened on ({error}); choose another.") from None
     with listener:
         yield listener

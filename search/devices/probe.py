@@ -62,6 +62,8 @@ class HubProbe:
         orders: dict[int, Order] = {}  # by place in `models`
         anchor = jobs.put_model(self._engine, self._errand.anchor.read_bytes()) if models else ""
         for place, path in enumerate(models):
+            if stop():
+                raise MeasurementStopped
             try:
                 content = path.read_bytes()
             except OSError as error:

@@ -176,7 +176,7 @@ device_fit = sa.Table(  # append-only: how well a device's latency is predicted;
     sa.Column("p90_error", sa.Float, nullable=False),
     sa.Column("max_error", sa.Float, nullable=False),
     sa.Column("coverage_95", sa.Float, nullable=False),
-    sa.Column("spearman", sa.Float, nullable=False),
-    sa.Column("macs_spearman", sa.Float, nullable=False),
+    sa.Column("spearman", sa.Float),
+    sa.Column("macs_spearman", sa.Float),
     sa.Column("fitted_at", sa.Float, nullable=False),
 )

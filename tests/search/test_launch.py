@@ -45,7 +45,7 @@ from space.errors import (
     StudyBusy,
     StudyExists,
 )
-from tests.search.tiny_studies import CountingProbe, sqlite_url, tiny_settings
+from tests.search.tiny_studies import CountingProbe, sqlite_url, targets, tiny_settings
 from workers.data import DataInfo
 from workers.files import file_hash
 from workers.latency import FailedMeasurement, FakeProbe, Measurement
@@ -237,7 +237,7 @@ def test_a_study_is_not_resumed_with_other_images_or_on_another_device(finished:
         check_same("digits", finished.url, DataInfo.from_dict(info), [Target("host", probe)])
     (measured_on,) = {row.latency.device for row in finished.read() if row.latency}
     same = FakeProbe(lambda path: 1.0, device=measured_on)
-    check_same("digits", finished.url, DataInfo.from_dict(info), same)
+    check_same("digits", finished.url, DataInfo.from_dict(info), [Target("host", same)])
     with pytest.raises(FrozenSettings, match="have changed since study 'digits' began"):
         check_same("digits", finished.url, DataInfo.from_dict({**info, "fingerprint": "0"}), same)
 

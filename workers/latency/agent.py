@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import functools
 import gc
 import hashlib
 import importlib.metadata
@@ -27,12 +29,14 @@ import platform
 import random
 import re
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import weakref
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -239,10 +243,12 @@ class Ncnn:
     Its Winograd convolutions stay on, as whoever deploys has them; they round to within 1e-5 of the largest output.
 
     A model is one uncompressed zip of model.param, model.bin and model.json, which names the input and output blobs,
-    the input's shape (channels, height, width) and the layers that ncnn itself doesn't have.
+    the input's shape (channels, height, width) and the layers that ncnn itself doesn't have. Of those it may have
+    `ChannelGather`, which runs in numpy here.
     """
 
     name = "ncnn"
+    GATHER = "ChannelGather"  # picks channels: parameter 0 says how many, its weights are their indices as int32
 
     def __init__(self) -> None:
         import ncnn  # here, so that everything else works without it
@@ -252,21 +258,25 @@ class Ncnn:
 
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """See `Runtime`; the model is the zip's bytes."""
-        facts, files = _unzip(model)
-        if facts["layers"]:
-            raise ValueError(f"a model's layers must be ncnn's own, but it needs {facts['layers']}; export it without")
-        network = self._ncnn.Net()
-        self._stay_in_fp32(network.opt, threads)
-        with tempfile.TemporaryDirectory() as folder:  # ncnn takes no weights from memory
-            for name, content in files.items():
-                Path(folder, name).write_bytes(content)
-            for load, name in ((network.load_param, "model.param"), (network.load_model, "model.bin")):
-                if load(str(Path(folder, name))) != 0:
-                    raise ValueError(f"{name} must be one that ncnn {self.version} reads, but isn't; export it anew")
+        facts, _ = _unzip(model)
         image = np.random.default_rng(0).standard_normal(facts["shape"]).astype(np.float32)
-        pixels = self._ncnn.Mat(image).clone()  # its own memory
+        pixels, infer = self._ncnn.Mat(image).clone(), self._open(model, threads)  # its own memory
+        return lambda: infer(pixels)
 
-        def run() -> object:
+    def open(self, model: bytes, threads: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+        """Return the function from one image (C, H, W) float32 to the output; raises what the runtime raises."""
+        infer = self._open(model, threads)
+        return lambda image: np.array(infer(self._ncnn.Mat(np.ascontiguousarray(image))))
+
+    def _open(self, model: bytes, threads: int) -> Callable[[Any], Any]:
+        facts, files = _unzip(model)
+        unknown = sorted(set(facts["layers"]) - {self.GATHER})
+        if unknown:
+            rule = f"a model's layers must be ncnn's own or {self.GATHER}"
+            raise ValueError(f"{rule}, but it needs {unknown}; export it anew")
+        network = self._net(bool(facts["layers"]))
+
+        def infer(pixels: Any) -> Any:
             extractor = network.create_extractor()
             extractor.input(facts["input"], pixels)
             code, output = extractor.extract(facts["output"])
@@ -274,7 +284,34 @@ class Ncnn:
                 raise RuntimeError(f"ncnn must reach {facts['output']!r}, but ended with code {code}")
             return output
 
-        return run
+        if facts["layers"]:
+            weakref.finalize(infer, _free_nets().append, network)  # the next such model takes this net over
+        self._stay_in_fp32(network.opt, threads)
+        with tempfile.TemporaryDirectory() as folder:  # ncnn takes no weights from memory
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
+            for load, name in ((network.load_param, "model.param"), (network.load_model, "model.bin")):
+                if load(str(Path(folder, name))) != 0:
+                    raise ValueError(f"{name} must be one that ncnn {self.version} reads, but isn't; export it anew")
+        return infer
+
+    def _net(self, gathers: bool) -> Any:
+        """Return an empty net, one that knows `ChannelGather` if asked."""
+        if gathers and _free_nets():
+            network = _free_nets().pop()
+            network.clear()
+            return network
+        network = self._ncnn.Net()
+        if gathers:
+            layer = _channel_gather(self._ncnn)
+            alive: list[Any] = []  # ncnn holds no reference to a layer written in Python
+
+            def make() -> Any:
+                alive.append(layer())
+                return alive[-1]
+
+            network.register_custom_layer(self.GATHER, make, alive.remove)
+        return network
 
     def _stay_in_fp32(self, options: Any, threads: int) -> None:
         """Turn off every storage and arithmetic of fewer than 32 bits: precision is part of a result's key."""
@@ -285,15 +322,52 @@ class Ncnn:
                 setattr(options, name, False)
 
 
-def _unzip(model: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return an ncnn model's facts and its two files by name; ValueError when it isn't one."""
-    rule = "an ncnn model must be an uncompressed zip of model.param, model.bin and model.json"
+@functools.cache
+def _free_nets() -> list[Any]:
+    """Return the nets with `ChannelGather` that no model uses: ncnn's binding registers a layer ten times a process."""
+    return []
+
+
+def _channel_gather(ncnn: Any) -> Any:
+    """Return the class of the layer that picks channels (see `Ncnn.GATHER`)."""
+
+    class ChannelGather(ncnn.Layer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.one_blob_only = True
+            self.index = np.zeros(0, np.intp)
+
+        def load_param(self, parameters: Any) -> int:
+            self.count = parameters.get(0, 0)
+            return 0 if self.count > 0 else -1
+
+        def load_model(self, weights: Any) -> int:
+            words = weights.load(self.count, 1)
+            if words.w != self.count:
+                return -100
+            self.index = np.array(words).view(np.int32).astype(np.intp)
+            return 0
+
+        def forward(self, bottom: Any, top: Any, options: Any) -> int:
+            top.create((bottom.w, bottom.h, self.count))
+            # an index out of range is clipped: nothing outside the image is ever read, and the check finds it
+            np.asarray(bottom).take(self.index, 0, np.asarray(top), "clip")
+            return 0
+
+    return ChannelGather
+
+
+def _unzip(
+    model: bytes, kind: str = "ncnn", names: Sequence[str] = ("model.param", "model.bin")
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return a zipped model's facts and its files by name; ValueError when it isn't one."""
+    rule = f"a model for {kind} must be an uncompressed zip of {', '.join(names)} and model.json"
     try:
         with zipfile.ZipFile(io.BytesIO(model)) as archive:
             packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
             if packed:  # a small upload must not unfold into a large one
                 raise ValueError(f"{rule}, but {packed[0]} is compressed; export it anew")
-            files = {name: archive.read(name) for name in ("model.param", "model.bin")}
+            files = {name: archive.read(name) for name in names}
             facts = json.loads(archive.read("model.json"))
             wanted = {"input": str, "output": str, "shape": list, "layers": list}
             given = facts if isinstance(facts, dict) else {}
@@ -303,6 +377,102 @@ def _unzip(model: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
     if wrong:
         raise ValueError(f"{rule}, but model.json gives no {wrong[0]}; export it anew")
     return facts, files
+
+
+class Native:
+    """The project's own kernel (condensenet.c), one image, one thread, fp32.
+
+    A model is one uncompressed zip of weights.bin, condensenet.c and model.json. The kernel is compiled once and kept
+    in $CONDENSERY_KERNELS or ~/.cache/condensery/kernels, where one that was compiled elsewhere may lie as well. Code
+    that is not in this file's list of known sources is never compiled.
+    """
+
+    name = "native"
+    SOURCE = "condensenet.c"
+    KNOWN = frozenset(
+        {"d0b043fbf49b1f01431fa1e46bd88b1c367c0d86f638c2eecb7bb328b61613d2"}
+    )  # SHA-256 of sources that may be compiled
+    FLAGS = ("-O3", "-shared", "-fPIC")
+
+    def __init__(self) -> None:
+        (self._hash,) = self.KNOWN
+        if not self.library().exists() and self.compiler() is None:
+            raise ImportError("the native runtime needs a C compiler; install one: apt install gcc libc6-dev")
+        self.version = self._hash[:12]
+
+    @staticmethod
+    def compiler() -> str | None:
+        """Return the C compiler's path, if there is one."""
+        return shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
+
+    @classmethod
+    def library(cls) -> Path:
+        """Return where the compiled kernel is, or would be: its name says of which source, for which processor."""
+        folder = os.environ.get("CONDENSERY_KERNELS")
+        (source,) = cls.KNOWN
+        kind = "-".join([platform.machine(), *(flag.strip("-") for flag in _wide_vectors())])
+        return (Path(folder) if folder else Path.home() / ".cache/condensery/kernels") / f"{source[:16]}-{kind}.so"
+
+    def load(self, model: bytes, threads: int) -> Callable[[], object]:
+        """See `Runtime`; the model is the zip's bytes."""
+        facts, _ = _unzip(model, self.name, ("weights.bin", self.SOURCE))
+        image = np.random.default_rng(0).standard_normal(facts["shape"]).astype(np.float32)
+        infer = self._open(model, threads)
+        return lambda: infer(image)
+
+    def open(self, model: bytes, threads: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+        """Return the function from one image (C, H, W) float32 to the logits; raises ValueError on an invalid model."""
+        infer = self._open(model, threads)
+        return lambda image: infer(np.ascontiguousarray(image, np.float32)).copy()
+
+    def _open(self, model: bytes, threads: int) -> Callable[[Any], Any]:
+        if threads != 1:
+            raise ValueError(f"the native runtime has one thread, but got threads={threads}; ask for 1")
+        facts, files = _unzip(model, self.name, ("weights.bin", self.SOURCE))
+        kernel = ctypes.CDLL(str(self._compiled(files[self.SOURCE])))
+        words = np.frombuffer(files["weights.bin"][: len(files["weights.bin"]) // 4 * 4], "<i4").copy()
+        kernel.condensenet_workspace.restype = ctypes.c_size_t
+        kernel.condensenet_workspace.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        floats = kernel.condensenet_workspace(words.ctypes.data, words.size)
+        header = words[2:14].tolist()
+        if floats == 0 or facts["shape"] != header[:3]:
+            raise ValueError("weights.bin must be those of one deployed CondenseNet, but aren't; export it anew")
+        workspace, logits = np.empty(floats, np.float32), np.empty(header[9], np.float32)
+        kernel.condensenet_run.restype = None
+        kernel.condensenet_run.argtypes = [ctypes.c_void_p] * 4
+        fixed = [array.ctypes.data for array in (words, logits, workspace)]
+
+        def infer(image: Any) -> Any:
+            if image.shape != tuple(header[:3]):
+                raise ValueError(f"an image must be of shape {header[:3]}, but is {image.shape}; resize it")
+            kernel.condensenet_run(fixed[0], image.ctypes.data, *fixed[1:])
+            return logits
+
+        infer.keeps = (words, workspace)  # type: ignore[attr-defined]  # as long as the pointers are used
+        return infer
+
+    def _compiled(self, source: bytes) -> Path:
+        """Return the compiled kernel, compiling it when it isn't there."""
+        if hashlib.sha256(source).hexdigest() not in self.KNOWN:
+            raise ValueError("the model's kernel is not one that this agent knows; use model and agent of one version")
+        library = self.library()
+        if not library.exists():
+            library.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # a rename stays on one file system
+                code, made = Path(folder, self.SOURCE), Path(folder, library.name)
+                code.write_bytes(source)
+                command = [self.compiler() or "cc", *self.FLAGS, *_wide_vectors(), "-o", str(made), str(code)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+                if done.returncode != 0:
+                    raise ValueError(f"the kernel can't be compiled: {done.stderr.strip()[-300:]}")
+                made.replace(library)
+        return library
+
+
+def _wide_vectors() -> list[str]:
+    """Return flags for fused multiply-adds where the processor has them but compilers don't assume them."""
+    has = set(_cpuinfo(0, _ROOT).get("flags", "").split()) if Path(_ROOT, "proc/cpuinfo").exists() else set()
+    return ["-mavx2", "-mfma"] if {"avx2", "fma"} <= has else []
 
 
 RUNTIMES: dict[str, Callable[[], Runtime]] = {"onnxruntime": OnnxRuntime, "ncnn": Ncnn}
@@ -1169,7 +1339,7 @@ class _Hub:
             return self._opener.open(request, timeout=call_s)
         except urllib.error.HTTPError as error:
             with error:
-                raise _refusal(error, path, call_s) from None
+                raise _refusal(error, call_s) from None
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a name that can't be one
             reason = getattr(error, "reason", None) or error
             raise _Unreachable(_plain(reason) or type(error).__name__) from None
@@ -1199,7 +1369,7 @@ def _received(reply: Any, most_bytes: int, within_s: float) -> Iterator[bytes]:
         raise _Unreachable(f"the connection broke after {got} of {expected} bytes")
 
 
-def _refusal(error: Any, path: str, call_s: float) -> Exception:
+def _refusal(error: Any, call_s: float) -> Exception:
     """Tell the hub's own no (JSON with a `detail`) from whatever stands between us and a hub that is down."""
     if error.code == 401:
         return _TokenRefused()
@@ -1211,7 +1381,7 @@ def _refusal(error: Any, path: str, call_s: float) -> Exception:
         if isinstance(answer, dict) and "detail" in answer:
             return _SaysNo(error.code, _plain(answer["detail"]))
     hint = "; give the address it points to as --hub" if 300 <= error.code < 400 else ""
-    return _Unreachable(f"{path} answered with status {error.code}{hint}")
+    return _Unreachable(f"it answered with status {error.code}{hint}")
 
 
 # ---- the hub: what a job may say -------------------------------------------------------------------------
@@ -1536,6 +1706,7 @@ class _Agent:
         return 0
 
     def _serve(self) -> None:
+        patience = _Patience()
         while True:
             self._send_unsent()  # first: who enrols gives up what an earlier life leased
             if not self._enrolled:
@@ -1543,14 +1714,13 @@ class _Agent:
             try:
                 with self._ending.cutting():
                     answer = self._hub.call("/v1/leases", self._about_me(limit=self._settings.limit))
-            except _Unreachable:
-                self._enrolled = False  # the answer may have been lost with leases in it; enrolling takes those over
+            except (_Unreachable, _SaysNo) as error:
+                if isinstance(error, _SaysNo):
+                    self._journal.say(f"the hub gives no jobs ({error}); enrolling again")
+                self._enrolled = False  # and what an answer that was lost had leased is given back by enrolling
+                self._ending.sleep(patience.next_s())
                 continue
-            except _SaysNo as refusal:
-                self._journal.say(f"the hub gives no jobs ({refusal}); enrolling again")
-                self._ending.sleep(self._faults.next_s())
-                self._enrolled = False
-                continue
+            patience = _Patience()
             raw_jobs = answer.get("jobs")
             if not isinstance(raw_jobs, list):
                 raw_jobs = []
@@ -1605,7 +1775,7 @@ class _Agent:
             self._hub.call("/v1/leave", {"instance": self._instance}, call_s=5.0)
             self._journal.say("left")
         except (_Unreachable, _SaysNo, _TokenRefused) as error:
-            self._journal.say(f"left without the hub's leave: {error}")
+            self._journal.say(f"ended without telling the hub: {_plain(error) or 'it refuses the token'}")
 
     # -- talking until there is an answer
 
@@ -1788,9 +1958,10 @@ class _Agent:
             if end.report is not None:
                 counted = dict(zip(places, end.report["models"]))
                 return {**end.report, "models": [{**failed, **counted}[place] for place in range(len(models))]}
-            at = [places[end.position]] if end.position is not None and end.position < len(places) else places
-            fault = "model" if end.position is not None else "device"
-            for place in at:
+            culprits, fault = places, "device"
+            if end.position is not None and end.position < len(places):
+                culprits, fault = [places[end.position]], "model"
+            for place in culprits:
                 failed[place] = {"path": str(models[place]), "error": end.reason, "fault": fault}
 
     def _one_count(self, models: Sequence[Path], task: _Task) -> ProcessEnd:

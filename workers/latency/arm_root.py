@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from space.errors import EmulatorMissing
+from workers.latency import agent
 
 COUNTER_SOURCE = Path(__file__).with_name("instruction_counter.c")
 ROOT, COUNTER, STAMP = "root", "instruction_counter.so", "built.json"  # what a folder holds
@@ -72,8 +73,6 @@ for marker in (0x5EED01, 0x5EED02):
 versions = {name: importlib.metadata.version(name) for name in sys.argv[1:]}
 print(json.dumps({"python": platform.python_version(), "machine": platform.machine(), **versions}))
 """
-# Imported once while the folder is made, so that their bytecode is there: emulated compiling takes seconds.
-_USED_BY_THE_AGENT = ("argparse", "hashlib", "selectors", "statistics", "tempfile", "urllib.request", "zipfile")
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,8 @@ def wanted(runtimes: Sequence[str], sources: Path | None = None) -> Wanted:
 
 def qemu_command() -> str | None:
     """Return the aarch64 emulator: the one named by $CONDENSERY_QEMU, else `qemu-aarch64` from the path, or None."""
-    return shutil.which(os.environ.get(QEMU_VARIABLE) or "qemu-aarch64")
+    found = shutil.which(os.environ.get(QEMU_VARIABLE) or "qemu-aarch64")
+    return None if found is None else str(Path(found).absolute())
 
 
 def qemu_version(qemu: str) -> str:
@@ -186,7 +186,7 @@ def python_in(folder: Path) -> Path:
     """Return the aarch64 Python of a folder."""
     found = [path for path in (folder / ROOT / "usr/bin").glob("python3.*") if path.name[8:].isdigit()]
     if not found:
-        raise EmulatorMissing(f"{folder} holds no Python; build the ARM device in software again.")
+        raise EmulatorMissing(f"{folder} holds no Python; remove it and run: condensery devices virtual")
     return max(found, key=lambda path: int(path.name[8:]))
 
 
@@ -204,7 +204,8 @@ def emulated_python(qemu: str, folder: Path, counts: Path | None) -> list[str]:
         command += ["-plugin", f"{_no_comma(folder / COUNTER)},out={_no_comma(counts)}"]
     for name, value in variables.items():
         command += ["-E", f"{name}={_no_comma(value)}"]
-    for name in ("PYTHONHOME", "LD_LIBRARY_PATH", "LD_PRELOAD"):  # this machine's, of no use to aarch64
+    # Meant for this machine's Python; bytecode must be written, for emulated compiling takes seconds.
+    for name in ("PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD"):
         command += ["-U", name]
     return [*command, str(python_in(folder))]
 
@@ -262,7 +263,7 @@ def _fetch_packages(scratch: Path, sources: Path | None) -> list[Path]:
     if complaints:
         trouble += f" ({complaints[0][:200]})"
     if "ubuntu" in _os_release():
-        trouble += " (Ubuntu keeps arm64 at ports.ubuntu.com: name a source list with it)"
+        trouble += " (Ubuntu keeps arm64 at ports.ubuntu.com: pass an apt list of it as --sources)"
     _output([*apt, "-y", "--download-only", "install", *_PACKAGES], trouble)
     return sorted((scratch / "cache/archives").glob("*.deb"))
 
@@ -320,10 +321,10 @@ def compile_counter(target: Path) -> None:
 
 
 def _try_out(qemu: str, folder: Path, runtimes: Mapping[str, str]) -> dict[str, str]:
-    """Import the runtimes in the emulated Python and count a little; return the versions found."""
+    """Start the agent, import the runtimes and count a little, all emulated; return the versions found."""
     counts = folder / "counts"
     command = emulated_python(qemu, folder, counts)
-    _output([*command, "-c", f"import {', '.join(_USED_BY_THE_AGENT)}"], "the emulated Python doesn't run")
+    _output([*command, agent.__file__, "--help"], "the emulated agent doesn't run")
     printed = _output([*command, "-c", _TRY_OUT, "numpy", *runtimes], "the emulated runtimes don't run")
     if not counts.exists() or not json.loads(counts.read_text(encoding="ascii"))["all"] > 0:
         raise EmulatorMissing(f"{qemu} must count the instructions it runs, but didn't; try another version of it.")

@@ -90,7 +90,8 @@ static size_t words_1x1(int kept, int outs) {
 
 static size_t words_3x3(int ins, int outs, int stride) {
     size_t words = 0;
-    for (int rows; outs > 0; outs -= rows) rows = rows_3x3(outs, stride), words += (size_t)ins * (rows == 2 ? 20 : 9 * rows);
+    for (int rows; outs > 0; outs -= rows)
+        rows = rows_3x3(outs, stride), words += (size_t)ins * (rows == 2 ? 20 : 9 * rows);
     return words;
 }
 
@@ -222,7 +223,7 @@ static __attribute__((noinline)) void two_outputs(const conv_3x3 c, const float 
             for (int in = 0; in < c.ins; in++, from += c.size.padded, weights += 20) {
                 vec w[5];
                 UNROLL for (int i = 0; i < 5; i++) w[i] = load(weights + 4 * i);
-                UNROLL for (int line = 0; line < 6; line++) UNROLL for (int dx = 0; dx < 3; dx++) {
+                UNROLL for (int dx = 0; dx < 3; dx++) UNROLL for (int line = 0; line < 6; line++) {
                     const float *at = from + line * c.size.row + dx;
                     vec left = load(at), right = load(at + 4);
                     UNROLL for (int dy = 0; dy < 3; dy++) UNROLL for (int out = 0; out < 2; out++) {
@@ -245,7 +246,9 @@ static __attribute__((noinline)) void two_outputs(const conv_3x3 c, const float 
 
 /* One function each, so that a compiler gives each all registers. */
 #define IN_LANES(name, V, P, S) \
-    static __attribute__((noinline)) void name(const conv_3x3 c, const float *x, float *y) { outputs_in_lanes(c, x, y, V, P, S); }
+    static __attribute__((noinline)) void name(const conv_3x3 c, const float *x, float *y) { \
+        outputs_in_lanes(c, x, y, V, P, S);                                                  \
+    }
 IN_LANES(lanes_8, 2, 8, 1)
 IN_LANES(lanes_8_stride_2, 2, 8, 2)
 IN_LANES(lanes_4, 1, 8, 1)
@@ -376,7 +379,8 @@ static int valid_header(const header *net) {
     for (int s = 0; s < net->stages; s++) {
         int layers = net->stage[s][0], growth = net->stage[s][1], made = net->bottleneck * growth;
         if ((size.height >> s) < 1 || (size.width >> s) < 1 || made > MOST) return 0;
-        if (!divides(net->groups, made) || !divides(net->groups_3x3, made) || !divides(net->groups_3x3, growth)) return 0;
+        if (!divides(net->groups, made) || !divides(net->groups_3x3, made)) return 0;
+        if (!divides(net->groups_3x3, growth)) return 0;
         if (!divides(net->condense, channels) || (layers > 1 && !divides(net->condense, growth))) return 0;
         if ((int64_t)channels + (int64_t)layers * growth > MOST) return 0;
         channels += layers * growth;

@@ -164,7 +164,7 @@ class FakeProbe:
             model_hash=model_hash,
             device=self.device,
             cpu_model="fake",
-            runtime="fake",
+            runtime=self.runtime,
             runtime_version="0",
             threads=1,
             policy="quick",

@@ -191,7 +191,7 @@ def _scale(relative: Array) -> Array:
 
 
 def _explained(rows: Array, latencies: Array) -> NDArray[np.bool_]:
-    """Return which rows the prices of the least absolute error explain; all of them when that leaves too few out."""
+    """Return which rows the prices of least absolute error explain; all rows where that would set too many aside."""
     weights = np.ones(len(rows))
     for _ in range(20):  # reweighting turns squared relative errors into absolute errors of the logarithm
         predicted = rows @ _priced(rows, latencies, weights)

@@ -75,17 +75,17 @@ def counts_from_report(report: Mapping[str, Any], entry: Mapping[str, Any]) -> C
         runtime=str(report["runtime"]),
         runtime_version=str(report["runtime_version"]),
         median={name: float(median(run[name] for run in runs)) for name in _COUNTED},
-        runs=tuple({name: run[name] for name in _COUNTED} for run in runs),
+        runs=tuple({name: int(run[name]) for name in _COUNTED} for run in runs),
     )
 
 
 def _is_counted(run: Any) -> bool:
-    return (
-        isinstance(run, dict)
-        and set(run) >= set(_COUNTED)
-        and all(type(run[name]) is int and 0 <= run[name] < math.inf for name in _COUNTED)
-        and run["all"] > 0
-    )
+    return isinstance(run, dict) and all(_is_whole(run.get(name)) for name in _COUNTED) and run["all"] > 0
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a count is a whole number; JSON may have passed through something that only knows floats."""
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0 and value == int(value)
 
 
 # ---- building --------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class VirtualArm:
         stamp, qemu = arm_root.read_stamp(self.folder), arm_root.qemu_command()
         if stamp is None or stamp.get("counter") != arm_root.counter_hash():
             state = "isn't built" if stamp is None else "was built by another version"
-            raise EmulatorMissing(f"the ARM device in software {state} in {folder}; build it.")
+            raise EmulatorMissing(f"the ARM device in software {state} in {folder}; run: condensery devices virtual")
         if qemu is None:
             raise EmulatorMissing("the ARM device in software needs the emulator; install it: apt install qemu-user")
         self._qemu = qemu

@@ -43,8 +43,8 @@ def upgrade() -> None:
         sa.Column("p90_error", sa.Float(), nullable=False),
         sa.Column("max_error", sa.Float(), nullable=False),
         sa.Column("coverage_95", sa.Float(), nullable=False),
-        sa.Column("spearman", sa.Float(), nullable=False),
-        sa.Column("macs_spearman", sa.Float(), nullable=False),
+        sa.Column("spearman", sa.Float(), nullable=True),
+        sa.Column("macs_spearman", sa.Float(), nullable=True),
         sa.Column("fitted_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )

@@ -1,0 +1,97 @@
+"""The probe that asks agents, held to the contract of all probes: a real hub, a real agent, real measurements."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from search.devices import jobs, registry
+from search.devices.history import newest_jobs
+from search.devices.probe import Errand, HubProbe
+from search.store.device_tables import model
+from tests.search.test_agent_and_hub import Pair
+from tests.workers.test_latency_contract import TINY, LatencyProbeContract, sha256, write_network
+from workers.latency.measurement import Measurement, MeasurementStopped
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    pair = Pair(tmp_path_factory.mktemp("hub"))
+    pair.start_hub()
+    pair.start_agent()
+    yield pair
+    for process in pair.processes.values():
+        process.kill()
+        process.wait(60)
+
+
+@pytest.fixture
+def anchor(tmp_path: Path) -> Path:
+    return write_network(tmp_path / "anchor.onnx", 5)
+
+
+class TestHubProbe(LatencyProbeContract):
+    @pytest.fixture
+    def probe(self, pair: Pair, anchor: Path) -> HubProbe:
+        return HubProbe(pair.engine, Errand("tiny", TINY, anchor))
+
+    def test_a_measurement_says_which_agent_made_it_in_which_job(self, probe: HubProbe, networks: list[Path]):
+        (result,) = probe.measure(networks[:1])
+        assert isinstance(result, Measurement)
+        assert result.conditions["agent"] == "tiny"
+        assert result.conditions["job"] >= 1
+        assert len(result.conditions["processes"]) == len(result.samples_ms) == TINY.processes
+
+
+def test_what_was_measured_under_the_same_key_is_not_measured_again(pair: Pair, anchor: Path, tmp_path: Path):
+    network = write_network(tmp_path / "network.onnx", 11)
+    first = HubProbe(pair.engine, Errand("tiny", TINY, anchor)).measure([network])
+    again = HubProbe(pair.engine, Errand("tiny", TINY, anchor)).measure([network])
+    assert again == first
+    other = TINY.model_copy(update={"runs": 6})
+    (different,) = HubProbe(pair.engine, Errand("tiny", other, anchor)).measure([network])
+    assert isinstance(different, Measurement)
+    assert different.conditions["job"] != first[0].conditions["job"]  # type: ignore[union-attr]
+
+
+def test_without_an_agent_it_waits_says_so_and_can_be_stopped(pair: Pair, anchor: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("search.devices.probe.NOTE_AFTER_S", 0.3)
+    registry.add_device(pair.engine, "away")
+    notes: list[str] = []
+    probe = HubProbe(pair.engine, Errand("away", TINY, anchor), notes.append)
+    stop, ended = threading.Event(), threading.Event()
+    network = write_network(tmp_path / "network.onnx", 12)
+
+    def measure() -> None:
+        with pytest.raises(MeasurementStopped):
+            probe.measure([network], stop.is_set)
+        ended.set()
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not notes and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stop.set()
+    thread.join(30)
+    assert ended.is_set()
+    assert len(notes) == 1
+    assert "waiting for a device of queue 'away' to measure 1 networks" in notes[0]
+    (line,) = [line for line in newest_jobs(pair.engine, 100) if line.queue == "away"]
+    assert line.state == "failed"  # nobody waits for it any more, so no device is kept busy with it
+    assert line.model_sha256 == sha256(network)
+    assert line.history[0].startswith("submitted")
+
+
+def test_the_models_of_finished_jobs_do_not_stay_in_the_database(pair: Pair, anchor: Path, tmp_path: Path):
+    network = write_network(tmp_path / "network.onnx", 13)
+    HubProbe(pair.engine, Errand("tiny", TINY, anchor)).measure([network])
+    jobs.drop_models_of_finished(pair.engine, now=lambda: time.time() + 3600)
+    with pair.engine.connect() as connection:
+        assert connection.execute(model.select()).all() == []

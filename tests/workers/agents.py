@@ -1,0 +1,96 @@
+"""Agents to test: what a hub may offer them, how to run one here or as a process, and how to wait for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.workers.small_hub import PATIENCE_S, TOKEN, SmallHub
+from tests.workers.test_latency_contract import TINY
+from workers.latency import agent
+from workers.latency.agent import HubSettings
+
+QUICKEST = {**TINY.model_dump(mode="json"), "processes": 1, "runs": 1}
+ENDLESS = {**QUICKEST, "run_s": 600.0}
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Keep what an agent in this process does to its signals from the tests after it."""
+    handlers = [signal.getsignal(number) for number in HANDLED]
+    yield
+    for number, handler in zip(HANDLED, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+def offer(hub: SmallHub, model: bytes, **changes: Any) -> dict[str, Any]:
+    """Say what a job's answer says beside id and attempt; the model is its own anchor."""
+    kept = hub.keep(model)
+    shared = {"mode": "wall", "runtime": "onnxruntime", "threads": 1, "precision": "fp32", "policy": QUICKEST}
+    return {**shared, "model": kept, "anchor": kept, **changes}
+
+
+def settings(hub: SmallHub, folder: Path, **changes: Any) -> HubSettings:
+    (folder / "agent").mkdir(exist_ok=True)
+    core = agent.usable_cores()[-1]
+    return HubSettings(
+        **{"url": hub.url, "token": TOKEN, "folder": folder / "agent", "core": core, "once": True, **changes}
+    )
+
+
+class Agent:
+    """The agent's file, run on its own as a device runs it."""
+
+    def __init__(self, hub: SmallHub, folder: Path, *options: str, **more: Any) -> None:
+        self.log = folder / "agent.log"
+        command = [sys.executable, agent.__file__, "run", "--hub", hub.url, "--folder", str(folder / "agent"), *options]
+        with self.log.open("ab") as log:
+            environment = {**os.environ, "CONDENSERY_TOKEN": TOKEN}
+            self.process = subprocess.Popen(command, stderr=log, env=environment, **more)
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+    def children(self) -> list[int]:
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
+
+@contextmanager
+def agents_started(hub: SmallHub, folder: Path) -> Iterator[Callable[..., Agent]]:
+    """Give a function that starts agents on the same folder; in the end they are gone."""
+    agents: list[Agent] = []
+
+    def start(*options: str, **more: Any) -> Agent:
+        agents.append(Agent(hub, folder, *options, **more))
+        return agents[-1]
+
+    yield start
+    for one in agents:
+        one.process.kill()
+        one.process.wait(PATIENCE_S)
+
+
+def until(holds: Callable[[], object]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"

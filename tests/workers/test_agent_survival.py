@@ -1,0 +1,253 @@
+"""What the agent survives: a hub that is away, slow or strange, signals, kills and crashes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.workers.agents import ENDLESS, Agent, agents_started, is_gone, offer, settings, signals_kept, until
+from tests.workers.small_hub import PATIENCE_S, SmallHub
+from tests.workers.test_latency_contract import write_network
+from workers.latency.agent import serve_hub
+
+
+@pytest.fixture(autouse=True)
+def our_own_signals(monkeypatch) -> Iterator[None]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with signals_kept():
+        yield
+
+
+@pytest.fixture
+def hub() -> Iterator[SmallHub]:
+    hub = SmallHub().start()
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def start_agent(hub, tmp_path) -> Iterator[Callable[..., Agent]]:
+    with agents_started(hub, tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> bytes:
+    return write_network(tmp_path_factory.mktemp("models") / "a.onnx", 4).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def other_network(tmp_path_factory) -> bytes:
+    return write_network(tmp_path_factory.mktemp("models") / "b.onnx", 5).read_bytes()
+
+
+# ---- a hub that is away, slow or strange -----------------------------------------------------------------
+
+
+SLOWLY = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("500", "a page", "no answer", "no JSON", "a list")]
+
+
+@pytest.mark.parametrize("kind", ["503", "cut", "stall", *SLOWLY])
+def test_every_call_is_made_again_until_it_is_answered(hub, tmp_path, network, kind):
+    job = hub.ask(offer(hub, network))
+    for path in ("/v1/enrol", "/v1/leases", "/v1/models/.*", "/v1/jobs/1/result"):
+        if path != "/v1/models/.*" or kind not in ("no JSON", "a list"):
+            hub.trouble(path, kind)
+    assert serve_hub(settings(hub, tmp_path, call_s=0.3)) == 0
+    assert job.state == "done"
+    assert len(job.results) == 1
+
+
+def test_a_hub_that_is_not_there_yet_is_waited_for(tmp_path, network):
+    hub = SmallHub().start()
+    job = hub.ask(offer(hub, network))
+    hub.stop()
+    timer = threading.Timer(0.7, hub.start)
+    timer.start()
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    hub.stop()
+    assert job.state == "done"
+
+
+def test_no_redirect_is_followed(hub, tmp_path, network, capfd):
+    elsewhere = SmallHub().start()
+    hub.ask(offer(hub, network))
+    for path in ("/v1/enrol", "/v1/leases", "/v1/models/.*"):
+        hub.trouble(path, elsewhere.url)
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    elsewhere.stop()
+    assert elsewhere.calls == []
+    assert "status 307; give the address it points to as --hub" in capfd.readouterr().err
+
+
+def test_a_refused_token_ends_the_agent_with_code_3_and_one_line(hub, tmp_path, capfd):
+    assert serve_hub(settings(hub, tmp_path, token="another")) == 3
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "wrong or revoked" in line
+
+
+def test_a_token_revoked_while_measuring_ends_the_agent(hub, tmp_path, network):
+    hub.lease_s = 0.4
+    job = hub.ask(offer(hub, network, policy=ENDLESS))
+    hub.trouble("/v1/jobs/1/heartbeat", "401")
+    assert serve_hub(settings(hub, tmp_path)) == 3
+    assert job.results == []
+
+
+def test_it_waits_while_another_agent_serves_the_device_and_says_so_once(hub, tmp_path, capfd):
+    hub.trouble("/v1/enrol", "409", "409")
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert hub.count("/v1/enrol") == 1
+    log = capfd.readouterr().err
+    assert log.count("waiting") == 1
+    assert "\x1b" not in log  # what a hub says is printed plainly
+
+
+def test_it_enrols_again_when_the_hub_knows_it_no_more(hub, tmp_path, network):
+    job = hub.ask(offer(hub, network))
+    hub.trouble("/v1/leases", "409")
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert hub.count("/v1/enrol") == 2
+    assert job.state == "done"
+
+
+def test_a_hub_that_speaks_another_protocol_ends_the_agent(hub, tmp_path, capfd):
+    hub.trouble("/v1/enrol", "422")
+    assert serve_hub(settings(hub, tmp_path)) == 2
+    assert "/agent.py" in capfd.readouterr().err
+
+
+def test_a_report_the_hub_refuses_becomes_a_fault_of_the_device(hub, tmp_path, network):
+    job = hub.ask(offer(hub, network))
+    hub.trouble("/v1/jobs/1/result", "413")
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    ((fault, reason),) = job.failures
+    assert (fault, "413" in reason) == ("device", True)
+
+
+@pytest.fixture
+def certificate(tmp_path) -> Path:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is missing; apt install openssl")
+    file = tmp_path / "hub.pem"
+    wanted = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=127.0.0.1"]
+    wanted += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(tmp_path / "key.pem"), "-out", str(file)]
+    subprocess.run(["openssl", "req", "-x509", "-days", "2", *wanted], check=True, capture_output=True)
+    return file
+
+
+def test_over_https_a_hub_must_show_a_certificate_that_is_trusted(tmp_path, network, certificate, capfd):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, tmp_path / "key.pem")
+    hub = SmallHub().start(context)
+    job = hub.ask(offer(hub, network))
+    assert serve_hub(settings(hub, tmp_path, cafile=certificate)) == 0
+    assert job.state == "done"
+    calls = len(hub.calls)
+    stop = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    stop.start()
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    hub.stop()
+    assert len(hub.calls) == calls
+    assert "CERTIFICATE_VERIFY_FAILED" in capfd.readouterr().err
+
+
+# ---- ends ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_children_gives_the_lease_back_and_leaves(hub, start_agent, network, number):
+    job = hub.ask(offer(hub, network, policy=ENDLESS))
+    running = start_agent()
+    until(running.children)
+    children = running.children()
+    assert running.end(number) == 0
+    assert all(is_gone(child) for child in children)
+    assert hub.count("/v1/leave") == 1
+    assert (job.state, job.results) == ("waiting", [])
+
+
+@pytest.mark.parametrize("path", ["/v1/leases", "/v1/enrol", "/v1/models/.*"])
+def test_a_signal_cuts_a_call_short_that_nobody_answers(hub, start_agent, network, path):
+    hub.ask(offer(hub, network))
+    hub.trouble(path, "stall")
+    running = start_agent()
+    hub.wait_for(lambda: hub.count(path))
+    assert running.end(signal.SIGTERM) == 0
+
+
+def test_the_children_of_a_killed_agent_end_too(hub, start_agent, network):
+    hub.ask(offer(hub, network, policy=ENDLESS))
+    running = start_agent()
+    until(running.children)
+    (child,) = running.children()
+    running.end(signal.SIGKILL)
+    until(lambda: is_gone(child))
+
+
+def test_a_second_agent_in_the_same_folder_ends_with_one_line(hub, start_agent, tmp_path, capfd):
+    start_agent()
+    hub.wait_for(lambda: hub.count("/v1/leases"))
+    assert serve_hub(settings(hub, tmp_path)) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "another agent works in it" in line
+
+
+def test_what_was_measured_while_the_hub_went_away_is_sent_after_a_restart(hub, start_agent, tmp_path, network):
+    job = hub.ask(offer(hub, network))
+    hub.trouble("/v1/jobs/1/result", *["503"] * 50)
+    first = start_agent()
+    until(lambda: list((tmp_path / "agent" / "unsent").glob("*/1-1.json")))
+    first.end(signal.SIGKILL)
+    hub._trouble.clear()
+    second = start_agent("--once")
+    assert second.process.wait(PATIENCE_S) == 0
+    assert (job.verdicts, job.attempt) == (["accepted"], 1)  # it was not measured again
+    assert not list((tmp_path / "agent" / "unsent").glob("*/*"))
+
+
+def test_a_result_is_kept_for_the_hub_it_belongs_to(hub, start_agent, tmp_path, network):
+    hub.ask(offer(hub, network))
+    hub.trouble("/v1/jobs/1/result", *["503"] * 50)
+    first = start_agent()
+    until(lambda: list((tmp_path / "agent" / "unsent").glob("*/1-1.json")))
+    first.end(signal.SIGKILL)
+    elsewhere = SmallHub().start()
+    assert serve_hub(settings(elsewhere, tmp_path)) == 0
+    elsewhere.stop()
+    assert elsewhere.count("/v1/jobs/.*") == 0
+
+
+def test_an_unsent_result_that_a_crash_left_in_pieces_is_dropped(hub, tmp_path, capfd):
+    serve_hub(settings(hub, tmp_path))
+    (folder,) = (tmp_path / "agent" / "unsent").iterdir()
+    for name, content in (("1-1.json", "{"), ("2-1.json", "[]"), ("3-1.json", '{"id": 3, "attempt": 1, "kind": "x"}')):
+        (folder / name).write_text(content)
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert list(folder.iterdir()) == []
+    assert capfd.readouterr().err.count("can't be read and is lost") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moment", ["/v1/enrol", "/v1/leases", "/v1/models/.*", "/v1/jobs/1/heartbeat", "/v1/jobs/1/result"]
+)
+def test_a_kill_at_any_moment_loses_no_job_and_does_none_twice(hub, start_agent, network, other_network, moment):
+    hub.lease_s = 0.4
+    anchor = hub.keep(network)
+    jobs = [hub.ask(offer(hub, model, anchor=anchor)) for model in (network, other_network)]
+    hub.trouble(moment, "stall")  # the hub has done its part, the agent has not heard of it
+    first = start_agent()
+    hub.wait_for(lambda: hub.count(moment))
+    first.end(signal.SIGKILL)
+    second = start_agent("--once")
+    assert second.process.wait(PATIENCE_S) == 0
+    assert [(job.state, len(job.results)) for job in jobs] == [("done", 1)] * 2
