@@ -25,7 +25,7 @@ PORT = 8470
 app = typer.Typer(help="Measure on real ARM devices, and on one in software.", no_args_is_help=True)
 
 DeviceName = Annotated[str, typer.Argument(help="The device's name.", show_default=False)]
-Runtime = Annotated[str, typer.Option(help="onnxruntime or ncnn.")]
+Runtime = Annotated[str, typer.Option(help="onnxruntime, ncnn or native.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of a run.")]
 More = Annotated[int, typer.Option("--networks", min=0, help="So many sampled networks are measured first.")]
 Preset = Annotated[str, typer.Option(help="The space they are sampled from: digits, cifar, imagenet-mobile.")]
@@ -165,9 +165,12 @@ def virtual(
         from dashboards import device_tables
         from workers.latency.estimated_probe import EstimatedProbe
         from workers.latency.profiles import load_profile
+        from workers.model_files import runtime_of
 
-        runtime = "ncnn" if all(path.name.endswith(".zip") for path in count) else "onnxruntime"
-        found = EstimatedProbe(load_profile(profile), arm, runtime=runtime).measure(count)
+        runtimes = {runtime_of(path) for path in count}
+        if len(runtimes) > 1:
+            raise InvalidSettings(f"models counted together must be for one runtime, but these are for {runtimes}.")
+        found = EstimatedProbe(load_profile(profile), arm, runtime=runtimes.pop()).measure(count)
         if as_json:
             print_json(device_tables.estimates_document(count, found))
         else:

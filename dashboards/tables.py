@@ -64,6 +64,9 @@ def _latency_cell(row: TrialRow, mixed: bool) -> Text:
     cell = Text(latency_text(row.latency))
     if mixed and row.latency is not None:
         cell.append(f"\n{latency_label(row.latency)}", style="dim")
+    for other in row.others:
+        label = f", {latency_label(other)}" if mixed else ""
+        cell.append(f"\n{latency_text(other)}\non {one_line(other.target, 24)}{label}", style="dim")
     return cell
 
 
@@ -193,6 +196,11 @@ def _trial_facts(row: TrialRow) -> list[tuple[str, str | Text]]:
             ("latency", f"{digits_ms(row.latency.median_ms, 4)} ms, 95 % interval {interval_text(row.latency)}"),
             ("", f"{latency_label(row.latency)}, on {place_label(row.latency)}"),
         ]
+    for other in row.others:
+        facts += [
+            ("and", f"{digits_ms(other.median_ms, 4)} ms, 95 % interval {interval_text(other)}"),
+            ("", f"{latency_label(other)}, on {place_label(other)}"),
+        ]
     if row.top1 is not None:
         facts.append(("top-1", f"{percent(row.top1)} of the validation images, deployed network"))
     if row.test_top1 is not None:
@@ -236,12 +244,13 @@ def _latencies_table(latencies: Sequence[Mapping[str, Any]]) -> Table:
     for entry in latencies:
         interval = f"[{digits_ms(entry['interval_low_ms'], 4)}, {digits_ms(entry['interval_high_ms'], 4)}]"
         kind = entry["kind"] + (", quick" if entry["policy"] == "quick" else "")
+        outside = "\nextrapolated" if entry["extrapolates"] else ""
         table.add_row(
             Text(one_line(entry["purpose"])),
             digits_ms(entry["median_ms"], 4),
             interval,
             digits_ms(entry["p90_ms"], 4),
-            Text(one_line(kind) + ("" if entry["steady"] else "\nnot steady")),
+            Text(one_line(kind) + ("" if entry["steady"] else "\nnot steady") + outside),
             Text(one_line(entry["device"])),
         )
     return table

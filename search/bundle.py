@@ -18,7 +18,7 @@ import numpy as np
 
 from search.gate import Budget
 from search.pick import best
-from search.pricing import Target, save_for
+from search.pricing import Target
 from search.settings import settings_from
 from search.store import reader
 from search.store.reader import StudyRow, TrialRow
@@ -36,10 +36,11 @@ from workers import data
 from workers.export import INPUT, OUTPUT, check_onnx, exported_network, save_onnx
 from workers.files import disk_errors, file_hash
 from workers.latency.measurement import FailedMeasurement, Measurement
+from workers.model_files import SUFFIXES, check_for, file_for, save_for
 from workers.trial import NETWORK_FILE, ONNX_FILE, load_network
 
-DEPLOY_FILE, CARD_FILE, NCNN_FILE = "deploy.toml", "MODEL_CARD.md", "model.ncnn.zip"
-BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE, NCNN_FILE}
+DEPLOY_FILE, CARD_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "model"
+BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE} | {MODEL + suffix for suffix in SUFFIXES.values()}
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _verify(
         for target in targets:
             path = model
             if target.probe.runtime != "onnxruntime":
-                path = Path(folder) / NCNN_FILE
+                path = Path(folder) / file_for(target.probe.runtime, MODEL)
                 save_for(target.probe.runtime, network, path)
             (seen,) = target.probe.measure([path])
             if isinstance(seen, FailedMeasurement):
@@ -198,8 +199,11 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
             new.mkdir()
             for path in trained_files(store, picked.trial):
                 shutil.copyfile(path, new / path.name)
-            if picked.verified.runtime == "ncnn":
-                save_for("ncnn", load_network(new, picked.trial.config), new / NCNN_FILE)
+            runtime = picked.verified.runtime
+            if runtime != "onnxruntime":
+                network, path = load_network(new, picked.trial.config), new / file_for(runtime, MODEL)
+                save_for(runtime, network, path)
+                check_for(runtime, path, network)
             (new / DEPLOY_FILE).write_text(_deploy_toml(study, picked, file_hash(new / ONNX_FILE)), encoding="utf-8")
             (new / CARD_FILE).write_text(_model_card(study, picked), encoding="utf-8")
             old = Path(temporary) / "old"
@@ -247,7 +251,7 @@ def _latency_table(seen: Measurement) -> dict[str, Any]:
         "policy": seen.policy,
         "device": seen.device,
         "runtime": f"{seen.runtime} {seen.runtime_version}",
-        "file": NCNN_FILE if seen.runtime == "ncnn" else ONNX_FILE,
+        "file": file_for(seen.runtime, MODEL),
         "threads": seen.threads,
         "median_ms": seen.summary.median_ms,
         "p90_ms": seen.summary.p90_ms,

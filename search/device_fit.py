@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from search.pricing import SUFFIXES, price, save_for
+from search.pricing import price
 from search.store.reader import latencies_of_configs
 from search.store.tables import device_fit, reference_latency
 from space.config import CondenseNetConfig
@@ -28,6 +28,7 @@ from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measure
 from workers.latency.predictor import cross_validate, macs_rank_correlation
 from workers.latency.profiles import Profile, load_profile
 from workers.latency.virtual_arm import Counts, VirtualArm
+from workers.model_files import file_for, save_for
 
 BATCH = 8  # networks measured between two anchors
 FIT_LEAST = 8  # networks
@@ -165,7 +166,7 @@ def count_configs(
     with tempfile.TemporaryDirectory(prefix="counting-") as folder:
         paths = []
         for place, config in enumerate(configs):
-            path = Path(folder) / f"{place}{SUFFIXES[runtime]}"
+            path = Path(folder) / file_for(runtime, str(place))
             save_for(runtime, DeployedCondenseNet.random(config), path)
             paths.append(path)
         return list(arm.count(paths, runtime=runtime))

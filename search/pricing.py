@@ -22,11 +22,11 @@ from typing import Protocol
 
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet
-from workers.export import save_onnx
 from workers.files import disk_errors
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement, MeasurementStopped
 from workers.latency.policy import MeasurementPolicy
 from workers.latency.probes import HostProbe
+from workers.model_files import file_for, save_for
 
 # Runs of this fixed network before and after each batch show whether the machine kept still. Never change it: its
 # figures are compared over years.
@@ -62,21 +62,9 @@ def host_probe(policy: MeasurementPolicy, core: int | None, files: Path) -> Host
 
 def write_anchor(files: Path, runtime: str = "onnxruntime") -> Path:
     """Write the anchor network for a runtime under `files`; return its path."""
-    anchor = files / f".anchor{SUFFIXES[runtime]}"
+    anchor = files / file_for(runtime, ".anchor")
     save_for(runtime, DeployedCondenseNet.random(ANCHOR), anchor)
     return anchor
-
-
-SUFFIXES = {"onnxruntime": ".onnx", "ncnn": ".ncnn.zip"}
-
-
-def save_for(runtime: str, network: DeployedCondenseNet, path: Path) -> str:
-    """Write a network in a runtime's format; return the file's SHA-256."""
-    if runtime == "ncnn":
-        from workers.export_ncnn import save_ncnn
-
-        return save_ncnn(network, path)
-    return save_onnx(network, path)
 
 
 def price(
@@ -94,7 +82,7 @@ def price(
     with _folder_in(files) as folder:
         paths = []
         for config in distinct:
-            path = folder / f"{config.digest[:16]}{SUFFIXES[probe.runtime]}"
+            path = folder / file_for(probe.runtime, config.digest[:16])
             save_for(probe.runtime, DeployedCondenseNet.random(config), path)
             paths.append(path)
         prices = dict(zip(distinct, probe.measure(paths, stop), strict=True))

@@ -77,7 +77,7 @@ class LatencyPart(Settings):
     # host; virtual:PROFILE (estimated from counted ARM instructions); or queues of devices that agents serve.
     devices: tuple[str, ...] = Field(default=(HOST,), min_length=1, max_length=8)
     objectives: tuple[str, ...] | None = None  # which devices' latencies are minimised; None = all of them
-    runtime: Literal["onnxruntime", "ncnn", "auto"] = "onnxruntime"  # auto: the faster on the first device
+    runtime: Literal["onnxruntime", "ncnn", "native", "auto"] = "onnxruntime"  # auto: the faster on the first device
     policy: Literal["standard", "quick"] = "standard"
     threads: int = Field(default=1, ge=1, le=256)
     core: int | None = Field(default=None, ge=0)  # of the host, kept free while measuring; None = the last one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,17 @@ from search.forecast import FittedForecast
 from search.pricing import Target, host_probe, price, write_anchor
 from search.settings import HOST, VIRTUAL, StudySettings
 from space.errors import DeviceNotFound, InvalidSettings, MeasurementFailed
+from workers.latency import agent
 from workers.latency.measurement import LatencyProbe, Measurement
 from workers.latency.policy import MeasurementPolicy
 from workers.latency.profiles import load_profile
+from workers.model_files import SUFFIXES
 
+INSTALL = {
+    "onnxruntime": "`pip install onnxruntime` there",
+    "ncnn": "`pip install ncnn` there",
+    "native": "install a C compiler there",
+}
 AUTO_NETWORKS = 3  # sampled to choose the faster runtime
 
 
@@ -62,6 +69,7 @@ def probe_named(
     """Return the probe of one device of a study; see `targets_of`."""
     policy = settings.latency.resolved()
     if name == HOST:
+        _check_runtime(policy.runtime, agent.installed_runtimes(), "this machine")
         return host_probe(policy, settings.latency.core, files)
     if name.startswith(VIRTUAL):
         return virtual_probe(name, policy)
@@ -72,6 +80,9 @@ def probe_named(
             f"latency.devices names {name!r}, but no device serves such a queue ({there}); add one with "
             f"`condensery devices add {name}`, in the database of this study."
         )
+    for row in registry.list_devices(engine):
+        if row.queue == name and row.facts and not row.revoked:
+            _check_runtime(policy.runtime, row.facts["runtimes"], f"device {row.name}")
     profile = registry.profile_of_queue(engine, name)
     errand = Errand(
         queue=name,
@@ -80,6 +91,15 @@ def probe_named(
         profile=None if profile is None else load_profile(profile),
     )
     return HubProbe(engine, errand, note)
+
+
+def _check_runtime(runtime: str, there: Collection[str], where: str) -> None:
+    if runtime not in there:
+        has = ", ".join(sorted(there)) or "none"
+        raise InvalidSettings(
+            f"latency.runtime = {runtime!r} needs that runtime on {where}, which has {has}; {INSTALL[runtime]}, or "
+            "choose another."
+        )
 
 
 def on_device(policy: MeasurementPolicy) -> MeasurementPolicy:
@@ -111,7 +131,7 @@ def choose_runtime(
     space, rng = settings.search_space(), np.random.default_rng(settings.study.seed)
     configs = [space.sample(rng) for _ in range(AUTO_NETWORKS)]
     means: dict[str, float] = {}
-    for runtime in ("onnxruntime", "ncnn"):
+    for runtime in SUFFIXES:
         fixed = with_runtime(settings, runtime)
         try:
             probe = probe_named(settings.latency.devices[0], fixed, engine, files, note)

@@ -20,7 +20,6 @@ from search.devices.transitions import CANCELLED, Clock, fail, note
 from search.store.device_tables import OPEN_JOB_STATES, device, job, lease, model, result
 
 MODEL_GRACE_S = 600.0  # a model is kept so long for the order that is to follow
-SUBMIT_TRIES = 5
 
 JobState = Literal["waiting", "leased", "done", "failed"]
 
@@ -92,21 +91,16 @@ def submit(engine: sa.Engine, orders: Sequence[Order], now: Clock = time.time) -
     Raises:
         ValueError: a model that an order names is not stored.
     """
-    for left in reversed(range(SUBMIT_TRIES)):
-        try:
-            with engine.begin() as connection:
-                found = _submit_all(connection, {order.identity: order for order in orders}, now())
-            return [found[order.identity] for order in orders]
-        except (sa.exc.IntegrityError, sa.exc.OperationalError) as error:
-            # Another process made an equal job meanwhile: join it. Two that made several at once may have met in a
-            # deadlock, which only a database that locks rows knows; an SQLite that is locked stays so.
-            locked = engine.dialect.name == "sqlite" and isinstance(error, sa.exc.OperationalError)
-            if locked or not left:
-                raise
-    raise AssertionError("unreachable")
+    with engine.begin() as connection:
+        found = _submit_all(connection, {order.identity: order for order in orders}, now())
+    return [found[order.identity] for order in orders]
 
 
 def _submit_all(connection: sa.Connection, orders: Mapping[str, Order], at: float) -> dict[str, int]:
+    files = {sha for order in orders.values() for sha in (order.model_sha256, order.anchor_sha256) if sha is not None}
+    # Equal orders name the same models: whoever submits them at the same time waits here, and then finds ours.
+    guard = sa.select(model.c.sha256).where(model.c.sha256.in_(files)).order_by(model.c.sha256).with_for_update()
+    connection.execute(guard).all()
     open_now = sa.select(job).where(job.c.open_identity.in_(orders)).order_by(job.c.id).with_for_update()
     found: dict[str, int] = {}
     for row in connection.execute(open_now).all():

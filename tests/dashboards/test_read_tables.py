@@ -43,7 +43,7 @@ def test_a_trial_shows_its_costs_with_interval_and_kind(made: Study) -> None:
     assert formats.percent(row.top1) in text
     assert formats.latency_text(row.latency) in text
     assert "measured, quick, on" in text
-    assert "host:intel-xeon-8370c, fake 0, 1 thread" in text
+    assert "host:intel-xeon-8370c, onnxruntime 0, 1 thread" in text
 
 
 def test_latencies_of_several_kinds_each_say_their_own(tmp_path: Path) -> None:

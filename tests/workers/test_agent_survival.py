@@ -229,7 +229,13 @@ def test_a_result_is_kept_for_the_hub_it_belongs_to(hub, start_agent, tmp_path, 
 def test_an_unsent_result_that_a_crash_left_in_pieces_is_dropped(hub, tmp_path, capfd):
     serve_hub(settings(hub, tmp_path))
     (folder,) = (tmp_path / "agent" / "unsent").iterdir()
-    for name, content in (("1-1.json", "{"), ("2-1.json", "[]"), ("3-1.json", '{"id": 3, "attempt": 1, "kind": "x"}')):
+    pieces = {
+        "1-1.json": "{",
+        "2-1.json": "[]",
+        "3-1.json": '{"id": 3, "attempt": 1, "kind": "x"}',
+        "4-1.json.part": "{",
+    }
+    for name, content in pieces.items():
         (folder / name).write_text(content)
     assert serve_hub(settings(hub, tmp_path)) == 0
     assert list(folder.iterdir()) == []

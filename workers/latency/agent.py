@@ -383,22 +383,25 @@ class Native:
     """The project's own kernel (condensenet.c), one image, one thread, fp32.
 
     A model is one uncompressed zip of weights.bin, condensenet.c and model.json. The kernel is compiled once and kept
-    in $CONDENSERY_KERNELS or ~/.cache/condensery/kernels, where one that was compiled elsewhere may lie as well. Code
-    that is not in this file's list of known sources is never compiled.
+    in $CONDENSERY_KERNELS or ~/.cache/condensery/kernels, where one that was compiled elsewhere may lie as well. A
+    source of another hash than the one below is never compiled.
     """
 
     name = "native"
     SOURCE = "condensenet.c"
-    KNOWN = frozenset(
-        {"d0b043fbf49b1f01431fa1e46bd88b1c367c0d86f638c2eecb7bb328b61613d2"}
-    )  # SHA-256 of sources that may be compiled
+    SHA256 = "d0b043fbf49b1f01431fa1e46bd88b1c367c0d86f638c2eecb7bb328b61613d2"  # of the source
+    VERSION = SHA256[:12]
     FLAGS = ("-O3", "-shared", "-fPIC")
 
     def __init__(self) -> None:
-        (self._hash,) = self.KNOWN
-        if not self.library().exists() and self.compiler() is None:
+        if not self.available():
             raise ImportError("the native runtime needs a C compiler; install one: apt install gcc libc6-dev")
-        self.version = self._hash[:12]
+        self.version = self.VERSION
+
+    @classmethod
+    def available(cls) -> bool:
+        """Say whether the kernel is compiled, or can be."""
+        return cls.library().exists() or cls.compiler() is not None
 
     @staticmethod
     def compiler() -> str | None:
@@ -407,11 +410,15 @@ class Native:
 
     @classmethod
     def library(cls) -> Path:
-        """Return where the compiled kernel is, or would be: its name says of which source, for which processor."""
+        """Return where the compiled kernel is, or would be."""
         folder = os.environ.get("CONDENSERY_KERNELS")
-        (source,) = cls.KNOWN
-        kind = "-".join([platform.machine(), *(flag.strip("-") for flag in _wide_vectors())])
-        return (Path(folder) if folder else Path.home() / ".cache/condensery/kernels") / f"{source[:16]}-{kind}.so"
+        return (Path(folder) if folder else Path.home() / ".cache/condensery/kernels") / cls.file_name()
+
+    @classmethod
+    def file_name(cls, machine: str | None = None) -> str:
+        """Return the name of a compiled kernel, which says of which source and for which processor it is."""
+        kind = machine or "-".join([platform.machine(), *(flag.strip("-") for flag in _wide_vectors())])
+        return f"{cls.VERSION}-{kind}.so"
 
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """See `Runtime`; the model is the zip's bytes."""
@@ -453,8 +460,8 @@ class Native:
 
     def _compiled(self, source: bytes) -> Path:
         """Return the compiled kernel, compiling it when it isn't there."""
-        if hashlib.sha256(source).hexdigest() not in self.KNOWN:
-            raise ValueError("the model's kernel is not one that this agent knows; use model and agent of one version")
+        if hashlib.sha256(source).hexdigest() != self.SHA256:
+            raise ValueError("the model's kernel must be the one this agent knows; use model and agent of one version")
         library = self.library()
         if not library.exists():
             library.parent.mkdir(parents=True, exist_ok=True)
@@ -1564,6 +1571,8 @@ class _Unsent:
         self._items: dict[_Ticket, dict[str, Any]] = {}
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
+            for part in folder.glob("*.part"):  # of an agent that was killed; its job is done anew
+                part.unlink()
         for path in sorted(folder.glob("*.json")):
             try:
                 item = json.loads(path.read_bytes())

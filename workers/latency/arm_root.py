@@ -28,6 +28,7 @@ from workers.latency import agent
 COUNTER_SOURCE = Path(__file__).with_name("instruction_counter.c")
 ROOT, COUNTER, STAMP = "root", "instruction_counter.so", "built.json"  # what a folder holds
 CPU = "cortex-a76"
+CROSS_COMPILER = "aarch64-linux-gnu-gcc"  # optional: for kernels that the agent compiles where it runs
 QEMU_VARIABLE = "CONDENSERY_QEMU"
 LAYOUT = 1  # of the folder
 
@@ -198,7 +199,10 @@ def emulated_python(qemu: str, folder: Path, counts: Path | None) -> list[str]:
         "PYTHONSAFEPATH": "1",  # no imports from a script's own folder
         "PYTHONNOUSERSITE": "1",
         "PYTHONHASHSEED": "0",
+        "CONDENSERY_KERNELS": str(folder / "kernels"),
     }
+    if (compiler := shutil.which(CROSS_COMPILER)) is not None:  # a program of this machine, started from inside
+        variables["CC"] = compiler
     command = [qemu, "-cpu", CPU, "-seed", "1", "-L", str(root)]
     if counts is not None:
         command += ["-plugin", f"{_no_comma(folder / COUNTER)},out={_no_comma(counts)}"]

@@ -1,0 +1,65 @@
+"""One deployed network in each runtime's own file: written, checked against torch, told apart by the name's end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from space.deployed import DeployedCondenseNet
+from space.errors import InvalidSettings
+
+SUFFIXES = {"onnxruntime": ".onnx", "ncnn": ".ncnn.zip", "native": ".native.zip"}  # by runtime
+
+Save = Callable[[DeployedCondenseNet, Path], str]
+Check = Callable[[Path, DeployedCondenseNet], float]
+
+
+def file_for(runtime: str, stem: str) -> str:
+    """Return the name of a runtime's model file, such as model.onnx."""
+    return stem + SUFFIXES[_known(runtime)]
+
+
+def runtime_of(path: Path) -> str:
+    """Return the runtime that a model file is for, by its name.
+
+    Raises:
+        InvalidSettings: it ends in none of `SUFFIXES`.
+    """
+    for runtime, suffix in SUFFIXES.items():
+        if path.name.endswith(suffix):
+            return runtime
+    raise InvalidSettings(f"a model file must end in one of {', '.join(SUFFIXES.values())}, but {path.name} doesn't.")
+
+
+def save_for(runtime: str, network: DeployedCondenseNet, path: Path) -> str:
+    """Write a network in a runtime's format, atomically; return the file's SHA-256."""
+    return _both(runtime)[0](network, path)
+
+
+def check_for(runtime: str, path: Path, network: DeployedCondenseNet) -> float:
+    """Return the largest difference of a logit from torch's, as a fraction of the largest logit.
+
+    Raises:
+        ExportMismatch: it is above 1e-5, or the runtime refuses the file.
+    """
+    return _both(runtime)[1](path, network)
+
+
+def _known(runtime: str) -> str:
+    if runtime not in SUFFIXES:
+        raise InvalidSettings(f"a runtime must be one of {', '.join(SUFFIXES)}, but got {runtime!r}; use one of those.")
+    return runtime
+
+
+def _both(runtime: str) -> tuple[Save, Check]:
+    if _known(runtime) == "ncnn":
+        from workers.export_ncnn import check_ncnn, save_ncnn
+
+        return save_ncnn, check_ncnn
+    if runtime == "native":
+        from workers.export_native import check_native, save_native
+
+        return save_native, check_native
+    from workers.export import check_onnx, save_onnx
+
+    return save_onnx, check_onnx
