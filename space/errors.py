@@ -224,6 +224,6 @@ class TrainingFailed(CondenseryError):
 
 
 class EmulatorMissing(CondenseryError):
-    """The ARM device in software has not been built here, or the tools to build it are missing; the message says how."""
+    """The ARM device in software is not built here, or its tools are missing; the message says what to do."""
 
     exit_code = 76

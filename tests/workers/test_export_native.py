@@ -291,3 +291,11 @@ def changed(model: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
         for other, content in files_of(model).items():
             archive.writestr(other, change(content) if other == name else content)
     return buffer.getvalue()
+
+
+def test_the_agent_times_a_model_on_the_kernel(tmp_path: Path):
+    save_native(trained_like(BASE), tmp_path / "model.zip")
+    policy = {"warmup_runs": 1, "warmup_s": 0.0, "runs": 3, "run_s": 0.0, "threads": 1, "samples_kept": 10}
+    report = agent.measure_models([tmp_path / "model.zip"], {**policy, "runtime": "native"})
+    assert (report["runtime"], report["runtime_version"]) == ("native", agent.Native.VERSION)
+    assert len(report["models"][0]["samples_ms"]) == 3

@@ -1,6 +1,7 @@
 """The measuring agent: one file that runs alone on a device and times models there.
 
-- Needs Python 3.9+, numpy and onnxruntime or ncnn; imports nothing else of the project, so it can be copied anywhere.
+- Needs Python 3.9+, numpy and a runtime (onnxruntime, ncnn, or a C compiler for the project's own); imports nothing
+  else of the project, so it can be copied anywhere.
 - Owns the runtimes, the measuring loop and the batch of fresh processes; whoever measures (a host probe, a device)
   goes through this file.
 - `python agent.py measure --policy JSON [--core N] MODEL...` times models in this process,
@@ -482,14 +483,17 @@ def _wide_vectors() -> list[str]:
     return ["-mavx2", "-mfma"] if {"avx2", "fma"} <= has else []
 
 
-RUNTIMES: dict[str, Callable[[], Runtime]] = {"onnxruntime": OnnxRuntime, "ncnn": Ncnn}
+RUNTIMES: dict[str, Callable[[], Runtime]] = {"onnxruntime": OnnxRuntime, "ncnn": Ncnn, "native": Native}
 
 
 def installed_runtimes() -> dict[str, str]:
     """Return the version of each runtime that is installed here, by name, without importing any."""
     found = {}
     for name in RUNTIMES:
-        if importlib.util.find_spec(name) is not None:
+        if name == Native.name:
+            if Native.available():
+                found[name] = Native.VERSION
+        elif importlib.util.find_spec(name) is not None:
             try:
                 found[name] = importlib.metadata.version(name)
             except importlib.metadata.PackageNotFoundError:  # put there by hand, without its record
