@@ -19,10 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -39,21 +36,16 @@ from space.deployed import DeployedCondenseNet, deploy
 from space.network import CondenseNet
 from space.presets import PUBLISHED
 from workers.export import exported_network, save_onnx
-from workers.export_native import KERNEL_FILE, save_native
+from workers.export_native import save_native
 from workers.export_ncnn import save_ncnn
 from workers.latency import agent
 from workers.latency.measurement import FailedMeasurement
 from workers.latency.profiles import load_profile
-from workers.latency.virtual_arm import Counts, VirtualArm, build, counts_from_report, default_folder
+from workers.latency.virtual_arm import Counts, VirtualArm, build, default_folder
 from workers.packing import TOLERANCE, difference
 
 PEER = "torch.onnx, onnxruntime"
 PROFILE = "raspberry-pi-5"
-# Runs the agent with the kernel as one of its runtimes, whether or not it lists it itself.
-_AGENT_WITH_KERNEL = (
-    "import sys; sys.path.insert(0, sys.argv[1]); import agent; agent.RUNTIMES['native'] = agent.Native; "
-    "sys.exit(agent.main(sys.argv[2:]))"
-)
 Run = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
@@ -91,35 +83,10 @@ def in_onnxruntime(path: Path) -> Run:
     return lambda image: run(image[None])[0]
 
 
-def kernel_for_arm(folder: Path) -> None:
-    """Compile the kernel for aarch64 where the agent on the emulated device looks for it."""
-    compiler = os.environ.get("CONDENSERY_ARM_CC") or shutil.which("aarch64-linux-gnu-gcc")
-    if compiler is None:
-        raise SystemExit("a C compiler for aarch64 is needed: apt install gcc-aarch64-linux-gnu")
-    library = folder / agent.Native.file_name("aarch64")
-    subprocess.run([*compiler.split(), *agent.Native.FLAGS, "-o", str(library), str(KERNEL_FILE)], check=True)
-
-
-def count_native(arm: VirtualArm, path: Path, kernels: Path, runs: int) -> Counts | FailedMeasurement:
-    os.environ["CONDENSERY_KERNELS"] = str(kernels)  # the emulated process inherits it
-    try:
-        file = kernels / "counts"
-        agent_folder = str(Path(agent.__file__).parent)
-        options = ["--runs", str(runs), "--runtime", "native", "--counts", str(file)]
-        command = [*arm.python_command(file), "-c", _AGENT_WITH_KERNEL, agent_folder, "count", *options, str(path)]
-        end = agent.run_process(command, timeout_s=600.0)
-    finally:
-        del os.environ["CONDENSERY_KERNELS"]
-    if end.report is None:
-        return FailedMeasurement(agent.hash_or_empty(path), end.reason)
-    return counts_from_report(end.report, end.report["models"][0])
-
-
 def variants(network: DeployedCondenseNet, folder: Path, arm: VirtualArm, runs: int) -> dict[str, Variant]:
     def counted(runtime: str) -> Callable[[Path], Counts | FailedMeasurement]:
         return lambda path: arm.count([path], runs, runtime)[0]
 
-    kernel_for_arm(folder)
     return {
         PEER: Variant(
             folder / "torch.onnx", lambda path: with_torch(network, path), in_onnxruntime, counted("onnxruntime")
@@ -137,7 +104,7 @@ def variants(network: DeployedCondenseNet, folder: Path, arm: VirtualArm, runs: 
             folder / "model.native.zip",
             lambda path: save_native(network, path),
             lambda path: agent.Native().open(path.read_bytes(), threads=1),
-            lambda path: count_native(arm, path, folder, runs),
+            counted("native"),
         ),
     }
 
