@@ -27,10 +27,11 @@ from tests.search.tiny_studies import sqlite_url
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("one", "two", "three")
+MODELS = "ab"
 
 
 class DevicesInAnyOrder(RuleBasedStateMachine):
-    """Three agents of one queue and two studies; every step may be any of theirs, and time jumps both ways."""
+    """Two agents of one queue, few models, and time that jumps both ways: few of each, so that they meet often."""
 
     template: Path  # a database with all tables
     held = Bundle("held")  # (agent's name, lease), also long after it ended
@@ -40,7 +41,8 @@ class DevicesInAnyOrder(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         shutil.copy(self.template, self.folder.name)
         self.desk = Desk.at(Path(self.folder.name))
-        self.agents = {name: self.desk.agent(name) for name in NAMES}
+        self.agents = {name: self.desk.agent(name) for name in NAMES[:2]}
+        self.desk.submit(*MODELS)
         self.ended: dict[int, tuple[str, str | None]] = {}
         self.attempts: Counter[int] = Counter()
         self.accepted: Counter[int] = Counter()
@@ -52,18 +54,18 @@ class DevicesInAnyOrder(RuleBasedStateMachine):
         self.desk.engine.dispose()
         self.folder.cleanup()
 
-    @rule(model=st.sampled_from("abcd"))
+    @rule(model=st.sampled_from(MODELS))
     def submit(self, model: str) -> None:
         self.desk.submit(model)
 
-    @rule(model=st.sampled_from("abcd"))
+    @rule(model=st.sampled_from(MODELS))
     def cancel(self, model: str) -> None:
         identity = self.desk.order(model).identity
         with self.desk.engine.connect() as connection:
             keys = list(connection.scalars(sa.select(job.c.id).where(job.c.open_identity == identity)))
         jobs.cancel(self.desk.engine, keys, self.desk.clock)
 
-    @rule(target=held, name=st.sampled_from(NAMES), limit=st.integers(1, 3))
+    @rule(target=held, name=st.sampled_from(NAMES[:2]), limit=st.integers(1, 3))
     def lease(self, name: str, limit: int):
         try:
             taken = self.agents[name].lease(limit)
@@ -84,19 +86,19 @@ class DevicesInAnyOrder(RuleBasedStateMachine):
         assert verdict != "accepted" or plausible
         self.accepted[leased.id] += verdict == "accepted"
 
-    @rule(one=consumes(held), fault=st.sampled_from(["device", "device", "model"]))
+    @rule(one=consumes(held), fault=st.sampled_from(["device", "model"]))
     def fail(self, one, fault: str) -> None:
         self.agents[one[0]].fail(one[1], fault)
 
-    @rule(name=st.sampled_from(NAMES))
+    @rule(name=st.sampled_from(NAMES[:2]))
     def restart(self, name: str) -> None:
         self.agents[name].enrol()
 
-    @rule(name=st.sampled_from(NAMES))
+    @rule(name=st.sampled_from(NAMES[:2]))
     def leave(self, name: str) -> None:
         self.agents[name].leave()
 
-    @rule(seconds=st.sampled_from([1.0, LEASE_S / 2, LEASE_S, 1e6, -1.0, -1e6]))
+    @rule(seconds=st.sampled_from([LEASE_S, 1.0, -1e6]))
     def let_time_pass(self, seconds: float) -> None:
         self.desk.clock.tick(seconds)
 
@@ -137,7 +139,7 @@ def test_no_order_of_events_loses_a_job_or_ends_it_twice(empty_database: Path):
     DevicesInAnyOrder.template = empty_database
     machine = DevicesInAnyOrder.TestCase
     machine.settings = settings(
-        max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     machine().runTest()
 

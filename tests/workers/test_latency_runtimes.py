@@ -142,12 +142,14 @@ def test_a_policy_names_the_runtime_of_a_whole_batch(tmp_path, ncnn):
 
 
 def test_installed_runtimes_are_named_with_the_versions_they_report(ncnn):
-    assert agent.installed_runtimes() == {"onnxruntime": onnxruntime.__version__, "ncnn": ncnn.version}
+    imported = {"onnxruntime": onnxruntime.__version__, "ncnn": ncnn.version}
+    assert agent.installed_runtimes() == {**imported, "native": agent.Native.VERSION}
 
 
 def test_a_runtime_that_is_not_installed_is_not_listed_and_can_not_be_asked_for(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(agent.importlib.util, "find_spec", hide("ncnn", agent.importlib.util.find_spec))
     monkeypatch.setitem(sys.modules, "ncnn", None)  # what an absent module looks like to `import`
+    monkeypatch.setattr(agent.Native, "available", lambda: False)  # as without a compiler
     assert list(agent.installed_runtimes()) == ["onnxruntime"]
     model = str(write_ncnn(tmp_path / "model.ncnn"))
     policy = TINY.model_dump_json()
@@ -168,7 +170,7 @@ def test_listing_the_runtimes_imports_none_of_them(monkeypatch):
 
 def test_an_unknown_runtime_in_a_policy_is_refused_with_the_ones_there_are(tmp_path):
     policy = {**TINY.model_dump(mode="json"), "runtime": "abacus"}
-    with pytest.raises(ValueError, match=r"must be one of \['ncnn', 'onnxruntime'\], but got 'abacus'"):
+    with pytest.raises(ValueError, match=r"must be one of \['native', 'ncnn', 'onnxruntime'\], but got 'abacus'"):
         agent.measure_models([tmp_path / "model"], policy)
 
 
