@@ -254,7 +254,7 @@ def _latency_table(seen: Measurement) -> dict[str, Any]:
         "file": file_for(seen.runtime, MODEL),
         "threads": seen.threads,
         "median_ms": seen.summary.median_ms,
-        "p90_ms": seen.summary.p90_ms,
+        **({"p90_ms": seen.summary.p90_ms} if seen.kind == "measured" else {}),
         "interval_95_ms": [seen.summary.interval_low_ms, seen.summary.interval_high_ms],
         "extrapolates": seen.extrapolates,
     }
@@ -280,6 +280,7 @@ def _model_card(study: StudyRow, picked: Picked) -> str:
         if picked.test_evaluations == 1
         else f"{picked.test_evaluations} networks of this study have been, so treat it as slightly optimistic"
     )
+    p90 = f", p90 {summary.p90_ms:.4g}" if seen.kind == "measured" else ""
     passed = "".join(f"- Passed over: {text}.\n" for text in picked.passed_over)
     elsewhere = "".join(
         f"| latency, {other.kind}, on {other.device} | {other.summary.median_ms:.4g} ms (95 % interval "
@@ -297,7 +298,7 @@ A CondenseNet for image classification, trial {row.number} of the study `{_one_l
 | test top-1 | {picked.test_top1:.2%} ({info.get("test_images", "?")} images of {_one_line(info.get("dataset", "?"))}) |
 | validation top-1 | {row.top1 or 0.0:.2%} |
 | latency, {seen.kind} | {summary.median_ms:.4g} ms (95 % interval {summary.interval_low_ms:.4g} to \
-{summary.interval_high_ms:.4g}, p90 {summary.p90_ms:.4g}) |
+{summary.interval_high_ms:.4g}{p90}) |
 | on | {seen.device}, {seen.runtime} {seen.runtime_version}, {seen.threads} thread(s), {seen.precision} |
 {elsewhere}| macs | {row.macs:,} (1 multiply-add = 1, convolutions and linear) |
 | params | {row.params:,} |

@@ -89,7 +89,10 @@ def add_device(
         with engine.begin() as connection:
             known = connection.execute(sa.select(device).where(device.c.name == name)).first()
             if known is not None and known.revoked_at is None:
-                raise DeviceExists(f"a device called {name!r} is registered; revoke it, or choose another name.")
+                raise DeviceExists(
+                    f"a device called {name!r} is registered; `condensery devices remove {name}` it, or choose another "
+                    "name."
+                )
             _check_alike(connection, queue, profile)
             if known is None:
                 connection.execute(sa.insert(device).values(name=name, **values))
