@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from space.search_space import SearchSpace
     from workers.latency.measurement import LatencyProbe
 
-PORT = 8470
+PORT = 8700
 
 app = typer.Typer(help="Measure on real ARM devices, and on one in software.", no_args_is_help=True)
 

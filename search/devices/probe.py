@@ -101,10 +101,10 @@ class HubProbe:
         """Look until every job has ended; say so when nothing moves for a while."""
         pause_s, left, moved_at, told = POLL_S[0], len(ids), time.monotonic(), False
         while True:
-            rows = {row.id: row for row in jobs.states(self._engine, sorted(ids))}
+            rows = {row.id: row for row in jobs.states(self._engine, sorted(ids), reports=False)}
             still = sum(row.state in ("waiting", "leased") for row in rows.values())
             if not still:
-                return rows
+                return {row.id: row for row in jobs.states(self._engine, sorted(ids))}
             if still < left or any(row.state == "leased" for row in rows.values()):
                 left, moved_at, told = still, time.monotonic(), False
             elif not told and time.monotonic() - moved_at > NOTE_AFTER_S:

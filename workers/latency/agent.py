@@ -390,7 +390,7 @@ class Native:
 
     name = "native"
     SOURCE = "condensenet.c"
-    SHA256 = "d0b043fbf49b1f01431fa1e46bd88b1c367c0d86f638c2eecb7bb328b61613d2"  # of the source
+    SHA256 = "b1180ce46bac1bb96d732845399cf59369bdb313c60c6dff61d839f61229cc4d"  # of the source
     VERSION = SHA256[:12]
     FLAGS = ("-O3", "-shared", "-fPIC")
 

@@ -3,7 +3,7 @@
  *     size_t words = condensenet_workspace(model, size_in_words);   // 0: not a valid model; check once
  *     condensenet_run(model, image, logits, workspace);             // workspace: that many floats
  *
- * Build: cc -O3 -shared -fPIC condensenet.c (GCC 9 or clang 12 and later; aarch64, x86-64, anything with GNU vectors).
+ * Build: cc -O3 -shared -fPIC condensenet.c (tried: gcc 12, clang 22; aarch64, x86-64). Little-endian.
  * Reentrant: nothing is allocated and nothing global is written; each thread needs a workspace of its own.
  *
  * Notable choices:
@@ -11,8 +11,8 @@
  *   pass. Gathering is reading through row pointers. For s > 0, relu(s x + b) = s max(x, -b/s) + b, for s < 0 it is
  *   s min(x, -b/s) + b; s and b go into weights and bias, so that batch norm and ReLU cost one instruction.
  * - All features of a stage live in one buffer; a layer writes its new channels behind the others, so nothing is
- *   concatenated. A channel is a plane of `plane` floats, an odd number of cache lines, so that the planes that a
- *   column of tiles reads don't compete for the same lines of the cache.
+ *   concatenated. A channel is a plane of `plane` floats, a cache line more than it needs, so that the planes that
+ *   a column of tiles reads don't all compete for the same lines of the cache.
  * - The 1x1 writes into planes with a border of zeros, which the 3x3 reads without looking for the image's edge.
  * - Tiles of outputs stay in registers; weights come in the order in which they are read.
  * - The exporter (workers/export_native.py) writes the model; its docstring describes the format.
