@@ -236,7 +236,7 @@ def table(rows: Sequence[Row]) -> list[str]:
         figures = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
         lines.append("  ".join([first.ljust(widths[0]), *figures]))
     reference = NETWORKS[REFERENCE].title
-    lines.append(f"x: as many times that of {reference}; paper M, err % and s: CVPR 2018, table 5")
+    lines.append(f"x: as many times that of {reference}; paper M, err % and s: CVPR 2018, its ARM table")
     lines.append("*: estimated outside of what the profile was calibrated on; ?: the host did not keep still")
     for row in rows:
         if row.estimated is not None and row.estimated.extrapolates:
