@@ -1,6 +1,6 @@
 """The networks of the paper's ARM table and today's MobileNets: built untrained, counted, and written as ONNX.
 
-Source of the paper's figures: CondenseNet (CVPR 2018), table 5, "actual inference time on an ARM processor", one image
+Source of the paper's figures: CondenseNet (CVPR 2018), its table of inference times on an ARM processor, one image
 of 224x224.
 
 Notable choices:
@@ -38,7 +38,7 @@ TOLERANCE = 1e-4  # of the largest output, between torch and the exported file
 
 @dataclass(frozen=True)
 class PaperRow:
-    """What the paper's table 5 prints for a network; `seconds` on the paper's ARM processor."""
+    """What the paper's ARM table prints for a network; `seconds` on the paper's ARM processor."""
 
     macs_millions: int
     top1_error_pct: float
