@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from commands.common import AsJson, Storage, print_json, say, show_text
-from space.errors import InvalidSettings
+from space.errors import InvalidSettings, MeasurementFailed
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -63,6 +66,7 @@ def add(
 
     if virtual is not None:
         load_profile(virtual)
+    serve = _serve_command(hub, storage)
     token = registry.add_device(_engine(storage), name, queue, virtual)
     address = hub.rstrip("/")
     if virtual is not None:
@@ -75,8 +79,36 @@ def add(
             f"CONDENSERY_TOKEN={token} python3 agent.py run --hub {shlex.quote(address)}",
         ]
     lines = [f"device {name} is registered. Its token is shown this once:", f"  {token}", how]
-    lines += ["\n".join(f"  {command}" for command in commands), "and on this machine:", "  condensery devices serve"]
+    lines += ["\n".join(f"  {command}" for command in commands), "and on this machine:", f"  {serve}"]
     sys.stdout.write("\n\n".join(lines) + "\n")  # plain: a command must stay on one line
+
+
+def _serve_command(hub: str, storage: str | None) -> str:
+    """Return the command that serves what devices reach at `hub`.
+
+    Raises:
+        InvalidSettings: it is no address of a hub.
+    """
+    try:
+        address = urlsplit(hub)
+        port = address.port
+    except ValueError:
+        address, port = urlsplit(""), None
+    if address.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:-]+", address.hostname or ""):
+        raise InvalidSettings(
+            f"--hub must be http:// or https:// with a host, like http://pi.local:{PORT}, not {hub!r}."
+        )
+    port = port or (443 if address.scheme == "https" else 80)
+    words = ["condensery", "devices", "serve"]
+    if address.hostname not in ("127.0.0.1", "localhost", "::1"):
+        words += ["--host", "0.0.0.0"]
+    if port != PORT:
+        words += ["--port", str(port)]
+    if address.scheme == "https":
+        words += ["--cert", "cert.pem", "--key", "key.pem"]
+    if storage is not None:
+        words += ["--storage", storage]
+    return shlex.join(words)
 
 
 @app.command()
@@ -164,6 +196,7 @@ def virtual(
     if count:
         from dashboards import device_tables
         from workers.latency.estimated_probe import EstimatedProbe
+        from workers.latency.measurement import FailedMeasurement
         from workers.latency.profiles import load_profile
         from workers.model_files import runtime_of
 
@@ -175,10 +208,14 @@ def virtual(
             print_json(device_tables.estimates_document(count, found))
         else:
             show_text(device_tables.estimates_table(count, found))
+        failed = sum(isinstance(one, FailedMeasurement) for one in found)
+        if failed:
+            raise MeasurementFailed(f"{failed} of {len(found)} models could not be counted; see above.")
     elif hub is not None:
         if not os.environ.get("CONDENSERY_TOKEN"):
             raise InvalidSettings("the agent's token must be in CONDENSERY_TOKEN; `condensery devices add` shows it.")
-        command = arm.agent_command(hub)
+        serves = hashlib.sha256(f"{hub} {os.environ['CONDENSERY_TOKEN']}".encode()).hexdigest()[:12]
+        command = arm.agent_command(hub, arm.folder.with_name(f"agent-{serves}"))  # beside a native agent, or others
         sys.stderr.flush()
         os.execv(command[0], command)
     else:

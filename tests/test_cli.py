@@ -247,3 +247,28 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     error_line(run(*launch, "sqlite:///other.db", cwd=tmp_path), errors.NotOurDatabase.exit_code)
     line = error_line(run(*launch, "nonsense://", cwd=tmp_path), errors.DatabaseUnavailable.exit_code)
     assert "sqlite:///condensery.db" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "serve"),
+    [
+        ((), "condensery devices serve"),
+        (("--hub", "http://127.0.0.1:8791"), "condensery devices serve --port 8791"),
+        (("--hub", "http://pi.local:8700"), "condensery devices serve --host 0.0.0.0"),
+        (
+            ("--hub", "https://pi.local:8700"),
+            "condensery devices serve --host 0.0.0.0 --cert cert.pem --key key.pem",
+        ),
+    ],
+)
+def test_the_commands_that_adding_a_device_prints_fit_together(tmp_path: Path, options: tuple[str, ...], serve: str):
+    done = run("devices", "add", "pi5", *options, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].strip() == serve
+
+
+def test_a_hub_that_is_no_address_is_refused_before_anything_is_registered(tmp_path: Path):
+    for hub in ("ftp://pi.local", "pi.local:8700", "http://a; rm -rf", "http://pi:port"):
+        line = error_line(run("devices", "add", "pi5", "--hub", hub, cwd=tmp_path), errors.InvalidSettings.exit_code)
+        assert "--hub must be http:// or https://" in line
+    assert not (tmp_path / "condensery.db").exists()

@@ -198,6 +198,12 @@ def heartbeat(engine: sa.Engine, caller: Device, ticket: Ticket, sign: Sign, ter
             note(connection, ticket.job_id, ticket.attempt, sign.doing, at, device_id=caller.id)
 
 
+def expire(engine: sa.Engine, queue: str, terms: Terms = Terms()) -> None:
+    """Give the jobs of dead agents back to their queue, for whoever waits while no agent asks."""
+    with engine.begin() as connection:
+        sweep(connection, queue, terms.lease_s, terms.now())
+
+
 def record_result(
     engine: sa.Engine, caller: Device, ticket: Ticket, report: Mapping[str, Any], terms: Terms
 ) -> Verdict:
@@ -245,6 +251,7 @@ def _judge(
         runtime=row.runtime,
         threads=row.threads,
         macs=row.macs,
+        policy=json.loads(row.policy),
         elapsed_s=at - held.leased_at if at >= held.leased_at else None,
         anchors_ms=_anchors_ms(connection, row),
     )

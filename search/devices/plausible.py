@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 MACS_PER_S = 1e12  # and thread: 20 times the fastest core there is
@@ -29,6 +29,7 @@ class Expected:
     threads: int
     macs: int | None = None
     elapsed_s: float | None = None  # from lease to report by the hub's clock; None when the clock was set back
+    policy: Mapping[str, Any] = field(default_factory=dict)  # as it was ordered
     anchors_ms: Sequence[float] = ()  # of accepted results of the same queue, anchor, runtime and threads
 
 
@@ -50,7 +51,43 @@ def doubts(report: Mapping[str, Any], expected: Expected) -> list[str]:
             found.append(f"{name} is {report.get(name)!r}, asked for was {value!r}")
     if expected.mode == "counts":
         return found + _doubts_of_counts(report.get("counts") or [], expected)
-    return found + _doubts_of_times(report.get("processes") or [], expected)
+    times = _doubts_of_times(report.get("processes") or [], expected)
+    return found + (times or _doubts_of_thoroughness(report, expected.policy))
+
+
+def _doubts_of_thoroughness(report: Mapping[str, Any], policy: Mapping[str, Any]) -> list[str]:
+    """Hold a report to the policy that was ordered: a few samples must not pass for a whole measurement."""
+    found, processes = [], report.get("processes") or []
+    label, least_processes, least_runs = policy.get("label"), policy.get("processes", 1), policy.get("runs", 1)
+    if label is not None and report.get("policy") != label:
+        found.append(f"policy is {report.get('policy')!r}, asked for was {label!r}")
+    if len(processes) < least_processes:
+        found.append(f"{len(processes)} processes, asked for were {least_processes}")
+    for process in processes:
+        runs, stride = process.get("runs", 0), max(process.get("stride", 1), 1)
+        if runs < least_runs:
+            found.append(f"a process of {runs} runs, asked for were {least_runs}")
+        elif len(process["samples_ms"]) < -(-runs // stride):
+            found.append(f"{len(process['samples_ms'])} samples of {runs} runs, every {stride}. kept")
+        else:
+            continue
+        break
+    return found + _doubts_of_drift(report, policy)
+
+
+def _doubts_of_drift(report: Mapping[str, Any], policy: Mapping[str, Any]) -> list[str]:
+    """Check the anchor's drift, and that a result called steady is so by the anchor's own times."""
+    drift = report.get("anchor_drift", 0.0)
+    if not (math.isfinite(drift) and drift >= 0):
+        return [f"the anchor's drift is {drift}; it is finite and >= 0"]
+    times = [ms for process in report.get("processes") or [] for ms in process.get("anchor_ms") or []]
+    tolerance = policy.get("anchor_tolerance")
+    if not report.get("steady") or tolerance is None or not times or not all(map(_is_positive, times)):
+        return []
+    seen = (max(times) - min(times)) / min(times)
+    if seen > tolerance * TIME_SLACK:
+        return [f"called steady, but its anchor moved by {seen:.1%} (at most {tolerance:.0%})"]
+    return []
 
 
 def _doubts_of_times(processes: Sequence[Mapping[str, Any]], expected: Expected) -> list[str]:

@@ -6,7 +6,11 @@ measured before under the same key (hash, queue, runtime and version, threads, p
 
 from __future__ import annotations
 
+import io
+import json
+import math
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +18,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from search.devices import jobs
+from search.devices import jobs, leases, registry
 from search.devices.jobs import JobRow, Order
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.errors import InvalidConfig
+from space.errors import InvalidSettings
 from workers.latency.estimated_probe import estimated_measurement
 from workers.latency.measurement import (
     FailedMeasurement,
@@ -32,6 +36,7 @@ from workers.latency.profiles import Profile
 
 POLL_S = (0.1, 1.0)  # from the first look at the table to the slowest
 NOTE_AFTER_S = 15.0  # without any progress
+LOOK_AFTER_S = 3.0  # between two looks at dead agents and at what the devices can run
 
 AT_THE_GATE, VERIFYING, CALIBRATING = 0, 1, 2  # priorities: candidates that workers wait for come first
 
@@ -100,7 +105,12 @@ class HubProbe:
     def _wait(self, ids: set[int], stop: Callable[[], bool]) -> dict[int, JobRow]:
         """Look until every job has ended; say so when nothing moves for a while."""
         pause_s, left, moved_at, told = POLL_S[0], len(ids), time.monotonic(), False
+        looked_at = -math.inf
         while True:
+            if time.monotonic() - looked_at > LOOK_AFTER_S:
+                looked_at = time.monotonic()
+                leases.expire(self._engine, self.device)
+                self._check_runtime()
             rows = {row.id: row for row in jobs.states(self._engine, sorted(ids), reports=False)}
             still = sum(row.state in ("waiting", "leased") for row in rows.values())
             if not still:
@@ -120,6 +130,21 @@ class HubProbe:
                 time.sleep(min(0.1, pause_s))
             pause_s = min(pause_s * 1.5, POLL_S[1])
 
+    def _check_runtime(self) -> None:
+        """Refuse to wait for what no device of the queue can do; one that has yet to enrol may.
+
+        Raises:
+            InvalidSettings: every device that enrolled lacks the runtime.
+        """
+        rows = [row for row in registry.list_devices(self._engine) if row.queue == self.device and not row.revoked]
+        have = [set(row.facts.get("runtimes", ())) for row in rows if row.facts]
+        if have and len(have) == len(rows) and not any(self.runtime in one for one in have):
+            there = ", ".join(sorted(set().union(*have))) or "none"
+            raise InvalidSettings(
+                f"latency.runtime = {self.runtime!r} must be there on queue {self.device!r}, but its devices have "
+                f"{there}; install it there, or choose another."
+            )
+
     def _result(self, row: JobRow, order: Order) -> Measurement | FailedMeasurement:
         if row.state != "done" or row.report is None:
             return FailedMeasurement(order.model_sha256, row.reason or f"its job is {row.state}")
@@ -136,14 +161,15 @@ class HubProbe:
 
 
 def _macs_of(content: bytes) -> int | None:
-    """Return the macs of an ONNX file that carries its config, None for any other."""
+    """Return the macs of a model file that carries its config, None for any other."""
     import onnx
     from google.protobuf.message import DecodeError
 
-    if content[:4] == b"PK\x03\x04":
-        return None
     try:
+        if content[:4] == b"PK\x03\x04":
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                return cost_of(CondenseNetConfig.from_dict(json.loads(archive.read("model.json"))["config"])).macs
         properties = {entry.key: entry.value for entry in onnx.load_model_from_string(content).metadata_props}
         return cost_of(CondenseNetConfig.from_json(properties["config"])).macs
-    except (DecodeError, KeyError, InvalidConfig):
+    except (DecodeError, KeyError, TypeError, ValueError, zipfile.BadZipFile):  # InvalidConfig is a ValueError
         return None

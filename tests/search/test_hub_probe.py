@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from search.devices import jobs, registry
+from search.devices import agents, jobs, leases, registry
 from search.devices.history import newest_jobs
-from search.devices.probe import Errand, HubProbe
+from search.devices.probe import Errand, HubProbe, _macs_of
 from search.store.device_tables import model
+from space.cost import cost_of
+from space.deployed import DeployedCondenseNet
+from space.errors import InvalidSettings
 from tests.search.test_agent_and_hub import Pair
+from tests.search.tiny_studies import SMALLEST
 from tests.workers.test_latency_contract import TINY, LatencyProbeContract, sha256, write_network
 from workers.latency.measurement import Measurement, MeasurementStopped
+from workers.model_files import save_for
 
 pytestmark = pytest.mark.slow
 
@@ -95,3 +100,66 @@ def test_the_models_of_finished_jobs_do_not_stay_in_the_database(pair: Pair, anc
     jobs.drop_models_of_finished(pair.engine, now=lambda: time.time() + 3600)
     with pair.engine.connect() as connection:
         assert connection.execute(model.select()).all() == []
+
+
+def test_a_dead_agents_job_goes_back_while_the_search_alone_waits(
+    pair: Pair, anchor: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr("search.devices.probe.LOOK_AFTER_S", 0.1)
+    engine = pair.engine
+    caller = registry.device_by_token(engine, registry.add_device(engine, "mortal"))
+    assert caller is not None
+    network = write_network(tmp_path / "network.onnx", 14)
+    stop = threading.Event()
+    probe = HubProbe(engine, Errand("mortal", TINY, anchor))
+
+    def measure() -> None:
+        with pytest.raises(MeasurementStopped):
+            probe.measure([network], stop.is_set)
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    long_ago = leases.Terms(now=lambda: time.time() - 120)
+    facts = {"runtimes": {"onnxruntime": "1"}}
+    agents.enrol(engine, caller, agents.Enrolment("a" * 32, facts, {}), now=long_ago.now)
+    deadline = time.monotonic() + 30
+    taken: list = []
+    while not taken and time.monotonic() < deadline:
+        taken = leases.lease_jobs(engine, caller, leases.Ask("a" * 32), long_ago)
+    assert taken  # and is never heard of again
+    while time.monotonic() < deadline:
+        (line,) = [line for line in newest_jobs(engine, 100) if line.queue == "mortal"]
+        if line.state == "waiting" and line.attempt == 1:
+            break
+        time.sleep(0.05)
+    stop.set()
+    thread.join(30)
+    assert any(text.startswith("expired") for text in line.history)
+
+
+def test_a_runtime_that_no_device_of_the_queue_has_is_refused_instead_of_awaited(pair: Pair, anchor: Path, monkeypatch):
+    engine = pair.engine
+    caller = registry.device_by_token(engine, registry.add_device(engine, "plain"))
+    assert caller is not None
+    agents.enrol(engine, caller, agents.Enrolment("b" * 32, {"runtimes": {"onnxruntime": "1"}}, {}))
+    ncnn = TINY.model_copy(update={"runtime": "ncnn"})
+    with pytest.raises(
+        InvalidSettings, match="'ncnn' must be there on queue 'plain', but its devices have onnxruntime"
+    ):
+        HubProbe(engine, Errand("plain", ncnn, anchor)).measure([anchor])
+    (line,) = [line for line in newest_jobs(engine, 100) if line.queue == "plain"]
+    assert line.state == "failed"  # taken back
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "ncnn", "native"])
+def test_the_macs_of_every_kind_of_model_file_are_known(runtime: str, tmp_path: Path):
+    network = DeployedCondenseNet.random(SMALLEST)
+    path = tmp_path / "model"
+    save_for(runtime, network, path)
+    assert _macs_of(path.read_bytes()) == cost_of(SMALLEST).macs
+
+
+def test_the_macs_of_another_file_are_unknown(anchor: Path):
+    assert _macs_of(anchor.read_bytes()) is None
+    assert _macs_of(b"PK\x03\x04 and no zip") is None
+    assert _macs_of(b"nothing") is None

@@ -124,3 +124,32 @@ def test_whatever_passes_has_finite_positive_times_alone(parts: list[tuple[list[
 
 def test_json_text_holds_words_for_numbers_it_does_not_know():
     assert as_json({"a": [math.nan, (math.inf, -math.inf)], "b": 1.5}) == '{"a": ["nan", ["inf", "-inf"]], "b": 1.5}'
+
+
+POLICY = {"label": "standard", "processes": 2, "runs": 3, "anchor_tolerance": 0.05}
+
+
+def test_a_few_samples_do_not_pass_for_the_measurement_that_was_ordered():
+    ordered = expected(policy=POLICY)
+    whole = wall_report(MODEL, policy="standard")
+    assert doubts(whole, ordered) == []
+    one = whole["processes"][0]
+    assert "1 processes, asked for were 2" in doubts({**whole, "processes": [one]}, ordered)[0]
+    short = {**one, "samples_ms": one["samples_ms"][:1]}
+    assert "1 samples of 3 runs" in doubts({**whole, "processes": [one, short]}, ordered)[0]
+    hasty = {**short, "runs": 1}
+    assert "a process of 1 runs, asked for were 3" in doubts({**whole, "processes": [one, hasty]}, ordered)[0]
+    assert "asked for was 'standard'" in doubts({**whole, "policy": "standard-plus"}, ordered)[0]
+
+
+@pytest.mark.parametrize("drift", [math.nan, math.inf, -0.01])
+def test_a_drift_that_is_none_is_doubted(drift: float):
+    assert "drift" in doubts(wall_report(MODEL, anchor_drift=drift), WALL)[0]
+
+
+def test_a_result_called_steady_whose_own_anchor_moved_is_doubted():
+    report = wall_report(MODEL, policy="standard")
+    moved = {**report["processes"][0], "anchor_ms": [2.0, 2.5]}
+    report = {**report, "processes": [report["processes"][0], moved]}
+    assert "its anchor moved by 25.0%" in doubts(report, expected(policy=POLICY))[0]
+    assert doubts({**report, "steady": False}, expected(policy=POLICY)) == []

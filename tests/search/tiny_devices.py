@@ -25,7 +25,7 @@ FACTS: dict[str, Any] = {
     "pinned": True,
 }
 CONDITIONS: dict[str, Any] = {"temperature_c": 48.5, "cpu_mhz": 2400.0, "load_average": [0.1, 0.2, 0.3]}
-POLICY: dict[str, Any] = {"label": "quick", "runs": 10, "processes": 2, "threads": 1, "pause_above_c": None}
+POLICY: dict[str, Any] = {"label": "quick", "runs": 3, "processes": 2, "threads": 1, "pause_above_c": None}
 ANCHOR = b"the anchor"
 
 

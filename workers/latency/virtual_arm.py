@@ -189,14 +189,18 @@ class VirtualArm:
         """Return the command that runs the emulated Python; with `counts`, marked runs are counted into that file."""
         return arm_root.emulated_python(self._qemu, self.folder, counts)
 
-    def agent_command(self, hub_url: str) -> list[str]:
+    def agent_command(self, hub_url: str, folder: Path | None = None) -> list[str]:
         """Return the command of an agent on this device that serves the hub at `hub_url`, as a virtual one.
+
+        `folder` is the agent's own; two agents of one machine can't share one.
 
         The agent can't execute an aarch64 program itself, so it starts its processes by way of this machine's
         emulator, with `{counts}` replaced by the file that it wants the counts in.
         """
         launcher = json.dumps(self.python_command(Path("{counts}")))
-        return [*self.python_command(), str(_AGENT_FILE), "run", "--hub", hub_url, "--virtual", "--launcher", launcher]
+        own = [] if folder is None else ["--folder", str(folder)]
+        options = ["--hub", hub_url, "--virtual", "--launcher", launcher, *own]
+        return [*self.python_command(), str(_AGENT_FILE), "run", *options]
 
     def count(
         self,
