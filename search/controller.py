@@ -286,6 +286,8 @@ class Controller:
             row = self._running.get(event.number)
             if row is None or row.attempt != event.attempt:
                 continue  # news of an attempt that was given up
+            if event.kind == "started":
+                continue
             if event.kind == "curve":
                 self.store.add_curve_row(event.number, event.payload)
                 self.view.curve(event.number, event.payload)
@@ -296,6 +298,8 @@ class Controller:
             elif event.kind == "stopped":
                 self.store.set_queued(event.number)
                 self.view.trial(self.store.trial(event.number))
+            elif event.kind == "lost":
+                self._lose(row, event.payload, 75)
             else:
                 self._lose(row, *event.payload)
 

@@ -121,10 +121,15 @@ class SearchPart(Settings):
 class EnginePart(Settings):
     """[engine]: who trains."""
 
-    kind: Literal["local"] = "local"
-    workers: int = Field(default=1, ge=1, le=256)
+    kind: Literal["local", "ray"] = "local"
+    workers: int = Field(default=1, ge=1, le=4096)  # trials at a time
     threads: int = Field(default=1, ge=1, le=256)  # of each worker
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    # The rest is for kind = "ray".
+    address: str | None = None  # of the cluster: "auto", "HOST:6379" or "ray://HOST:10001"; None = one on this machine
+    gpus: float = Field(default=0.0, ge=0.0, le=64.0)  # of each trial; a fraction shares one
+    # Where checkpoints and results pass between machines that don't share study.files: a folder, or an fsspec URL.
+    exchange: str | None = None
 
 
 class LimitsPart(Settings):

@@ -12,13 +12,14 @@ from workers.trial import TrialJob
 
 @dataclass(frozen=True)
 class EngineEvent:
-    """News of one trial: an epoch's figures, or how its attempt ended.
+    """News of one trial: who runs it, an epoch's figures, or how its attempt ended.
 
-    payload: curve: the columns of `condensery_curve`. done: `TrialResult.to_dict()`. failed: (reason, exit code).
-    stopped: None; the checkpoint is kept and the trial may be submitted again.
+    payload: started: the worker, as host:pid. curve: the columns of `condensery_curve`. done: `TrialResult.to_dict()`.
+    failed: (reason, exit code). stopped: None; the checkpoint is kept and the trial may be submitted again. lost: why
+    the worker died in one line; the trial may be submitted again too.
     """
 
-    kind: Literal["curve", "done", "failed", "stopped"]
+    kind: Literal["started", "curve", "done", "failed", "stopped", "lost"]
     number: int
     attempt: int
     payload: Any
@@ -27,8 +28,9 @@ class EngineEvent:
 class Engine(Protocol):
     """Runs trials, several at a time.
 
-    Contract: every submitted job ends in exactly one `done`, `failed` or `stopped` event, after all of its `curve`
-    events; a job whose worker dies ends as `failed`. Methods are called from one thread.
+    Contract: every submitted job ends in exactly one `done`, `failed`, `stopped` or `lost` event, after all of its
+    `curve` events; a job whose worker dies ends as `lost`. `started` comes first, if it comes at all. Methods are
+    called from one thread.
     """
 
     def free_slots(self) -> int:
@@ -39,6 +41,9 @@ class Engine(Protocol):
 
     def poll(self, timeout_s: float) -> list[EngineEvent]:
         """Return what has happened, waiting at most `timeout_s` for something to."""
+
+    def alive(self) -> Collection[int]:
+        """Return the running trials whose workers live, as far as is known now."""
 
     def cancel(self, number: int) -> None:
         """Ask one running trial to end as failed; nothing when it isn't running."""

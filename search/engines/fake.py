@@ -73,6 +73,10 @@ class FakeEngine:
             EngineEvent("done", job.number, job.attempt, result.to_dict()),
         ]
 
+    def alive(self) -> Collection[int]:
+        """Return everything that runs."""
+        return {job.number for job in self._running}
+
     def cancel(self, number: int) -> None:
         """End this trial as failed at the next poll."""
         self._cancelled |= {job.number for job in self._running if job.number == number}

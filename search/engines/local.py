@@ -13,6 +13,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Collection, Iterator
@@ -56,6 +57,7 @@ class LocalEngine:
         else:
             places = [WorkerPlace(threads, None)] * workers
         self._workers = [self._start(place) for place in places]
+        self._begun: list[EngineEvent] = []  # not yet returned by a poll
 
     def _start(self, place: WorkerPlace) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -81,6 +83,8 @@ class LocalEngine:
             self._workers[index] = self._start(self._workers[index].place)
         worker = self._workers[index]
         worker.job = job
+        who = f"{socket.gethostname()}:{worker.process.pid}"
+        self._begun.append(EngineEvent("started", job.number, job.attempt, who))
         # A worker that dies right here is found by its sentinel at the next poll.
         with contextlib.suppress(BrokenPipeError, ConnectionError):
             worker.pipe.send(job.to_dict())
@@ -88,15 +92,15 @@ class LocalEngine:
     def poll(self, timeout_s: float) -> list[EngineEvent]:
         """Collect messages of all workers; replace the dead."""
         sources = [w.pipe for w in self._workers] + [w.process.sentinel for w in self._workers if w.job is not None]
-        wait(sources, timeout_s)
-        events: list[EngineEvent] = []
+        wait(sources, 0.0 if self._begun else timeout_s)
+        events, self._begun = self._begun, []
         for index, worker in enumerate(self._workers):
             alive = worker.process.is_alive()  # before reading: a worker that dies meanwhile is read to its end next
             events += self._drain(worker)
             if not alive:
                 if worker.job is not None:
-                    reason = (_how_it_died(worker.process), 75)
-                    events.append(EngineEvent("failed", worker.job.number, worker.job.attempt, reason))
+                    reason = _how_it_died(worker.process)
+                    events.append(EngineEvent("lost", worker.job.number, worker.job.attempt, reason))
                 worker.pipe.close()
                 self._workers[index] = self._start(worker.place)
         return events
@@ -114,6 +118,10 @@ class LocalEngine:
         except (EOFError, ConnectionError):
             pass
         return events
+
+    def alive(self) -> Collection[int]:
+        """Return the trials whose worker processes run (or are paused)."""
+        return {w.job.number for w in self._workers if w.job is not None and w.process.is_alive()}
 
     def cancel(self, number: int) -> None:
         """Tell the worker of this trial."""

@@ -9,7 +9,7 @@ from search.engines.base import Engine, EngineEvent
 from space.errors import DataNotFound
 from workers.trial import TrialJob
 
-FINAL = ("done", "failed", "stopped")
+FINAL = ("done", "failed", "stopped", "lost")
 MakeJob = Callable[..., TrialJob]  # of (number, attempt=1, epochs=1, broken=False); a broken one finds no images
 LONG = 3000  # epochs: longer than any test waits
 PATIENCE_S = 60.0
@@ -21,7 +21,7 @@ def collect(engine: Engine, numbers: set[int], kinds: tuple[str, ...] = FINAL) -
     deadline = time.monotonic() + PATIENCE_S
     while not numbers <= {event.number for event in events if event.kind in kinds}:
         assert time.monotonic() < deadline, f"still waiting for {numbers} after {events}"
-        events += engine.poll(0.1)
+        events += [event for event in engine.poll(0.1) if event.kind != "started"]
     return events
 
 
@@ -32,6 +32,7 @@ class EngineContract:
         for number, epochs in ((0, 1), (1, 2)):
             engine.submit(make_job(number, epochs=epochs))
         assert engine.free_slots() == 0
+        assert set(engine.alive()) <= {0, 1}
         events = collect(engine, {0, 1})
         for number in (0, 1):
             kinds = [event.kind for event in events if event.number == number]
@@ -39,6 +40,20 @@ class EngineContract:
             assert len(kinds) >= 2
         assert engine.poll(0.3) == []
         assert engine.free_slots() == 2
+        assert set(engine.alive()) == set()
+
+    def test_a_job_starts_once_and_before_anything_else(self, engine: Engine, make_job: MakeJob):
+        engine.submit(make_job(0, attempt=3))
+        events: list[EngineEvent] = []
+        deadline = time.monotonic() + PATIENCE_S
+        while not any(event.kind in FINAL for event in events):
+            assert time.monotonic() < deadline
+            events += engine.poll(0.1)
+        kinds = [event.kind for event in events]
+        assert "started" not in kinds[1:]
+        assert {event.attempt for event in events} == {3}
+        if kinds[0] == "started":
+            assert events[0].payload
 
     def test_a_result_and_a_curve_row_carry_the_columns_that_are_stored(self, engine: Engine, make_job: MakeJob):
         engine.submit(make_job(0, attempt=4))

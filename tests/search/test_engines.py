@@ -100,8 +100,8 @@ class TestLocalEngine(EngineContract):
         collect(engine, {0}, ("curve",))
         os.kill(self.worker_of(engine, 0), signal.SIGKILL)
         last = collect(engine, {0})[-1]
-        assert last.kind == "failed"
-        assert last.payload == ("the worker process was killed by SIGKILL (the system may have run out of memory)", 75)
+        assert last.kind == "lost"
+        assert last.payload == "the worker process was killed by SIGKILL (the system may have run out of memory)"
         assert engine.free_slots() == 2
         for number in (1, 2):
             engine.submit(make_job(number))
@@ -115,7 +115,7 @@ class TestLocalEngine(EngineContract):
             collect(engine, {0}, ("curve",))
         os.kill(self.worker_of(engine, 0), signal.SIGKILL)
         results = {event.number: event for event in collect(engine, {0, 1}) if event.kind != "curve"}
-        assert results[0].kind == "failed"
+        assert results[0].kind == "lost"
         engine.submit(replace(careful, attempt=2))
         first, *_, again = collect(engine, {0})
         assert first.payload["epoch"] > 1
