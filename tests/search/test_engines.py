@@ -201,7 +201,7 @@ for number in (0, 1):
     engine.submit(job(folder / str(number), folder, number=number, training=long))
 started = set()
 while len(started) < 2:
-    started |= {event.number for event in engine.poll(1.0)}
+    started |= {event.number for event in engine.poll(1.0) if event.kind == "curve"}
 print(*[worker.process.pid for worker in engine._workers], flush=True)
 if sys.argv[2] == "quiet":
     with engine.quiet({default_core()}):
