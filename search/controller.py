@@ -1,31 +1,35 @@
 """The controller: one process that asks, prices, gates, dispatches and records.
 
 Notable choices:
-- Every step is written to our tables before the next begins, and every step may be repeated: a controller that dies at
-  any instruction is followed by one that reads the tables (`_reconcile`) and goes on from there.
+- Every step is one transaction, written before the next begins, and every step may be repeated: a controller that dies
+  at any instruction is followed by one that reads the tables (`_reconcile`) and goes on from there. What follows from a
+  step in this process's memory is done once it is written (`Step`), so that the database may go away in the middle.
 - Candidates are priced in batches, one batch ahead of the workers, so the anchor is shared and no worker waits for a
   measurement that could have been made before; in a thread, so that a slow device holds up nothing else.
+- A worker that dies costs its trial an attempt, not its life: it goes on from its checkpoint with the next.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from search.engines.base import Engine, EngineEvent
-from search.gate import Budget, excess, refusal
+from search.gate import Budget, refusal
 from search.pareto import non_dominated
 from search.pricing import Pricer, Prices, Target
 from search.proposer import Proposer
-from search.store.reader import TrialRow
-from search.store.store import Wish
+from search.store.reader import LatencyRow, TrialRow
+from search.store.store import NewTrial, Wish
 from search.study import OpenStudy
 from search.view import LaunchView
 from space.errors import (
@@ -33,6 +37,7 @@ from space.errors import (
     CondenseryError,
     DataNotFound,
     DiskFull,
+    OutOfMemory,
     ReadOnlyFolder,
     SearchFailed,
     UnreadableImage,
@@ -41,13 +46,17 @@ from workers.checkpoint import remove_checkpoints
 from workers.latency.measurement import FailedMeasurement
 from workers.latency.probes import measuring_cores
 from workers.settings import TrainingSettings
-from workers.trial import CHECKPOINTS, NETWORK_FILE, ONNX_FILE, TrialJob
+from workers.trial import CHECKPOINTS, NETWORK_FILE, ONNX_FILE, TrialJob, trial_identity
 
 POLL_S = 0.25
 PRICING_POLL_S = 0.25  # at most: a batch that is done is taken at once
+LOOK_S = 0.25  # between two looks at what users want; as often the controller says that it lives
+BEAT_S = 2.0  # between two heartbeats of the running trials
+SILENT_S = 120.0  # a worker that the engine knows nothing of for so long is taken for lost
 WIND_DOWN_POLLS = 480  # two minutes for every worker to write its checkpoint
 # A worker that meets one of these would meet it in every trial: the search stops and the trial stays open.
 FATAL = {error.exit_code: error for error in (DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage)}
+OF_RESULT = ("top1", "val_loss", "train_seconds", "peak_memory_mb")  # columns of a trial that is done
 
 Ending = Literal["finished", "stopped", "exhausted"]
 
@@ -63,6 +72,25 @@ class Surroundings:
     cache: Path  # where the images are
     stop: threading.Event  # set by Ctrl-C
     data_fingerprint: str = ""  # of the images; see `workers.image_cache.DataInfo`
+
+
+@dataclass
+class Step:
+    """Writes that commit together, and what follows in memory once they have."""
+
+    writes: list[Callable[[], Any]] = field(default_factory=list)
+    then: list[Callable[[], Any]] = field(default_factory=list)
+
+    def run(self, transact: Callable[[Callable[[], None]], None]) -> None:
+        """Write, then let follow what follows."""
+        if self.writes:
+            transact(self._write)
+        for follow in self.then:
+            follow()
+
+    def _write(self) -> None:
+        for write in self.writes:
+            write()
 
 
 class Controller:
@@ -83,7 +111,17 @@ class Controller:
         self._queue: deque[TrialRow] = deque()
         self._kept: list[TrialRow] = []  # done trials whose networks are there, with retention `front`
         self._running: dict[int, TrialRow] = {}
+        self._heard_at: dict[int, float] = {}  # when the engine last knew a running trial's worker to live
+        self._results: dict[str, int] = {}  # by identity: the first trial that has, or may get, its result
+        self._smallest_macs: int | None = None
+        self._smallest_ms: float | None = None
+        self._reported: set[int] = set()  # running trials whose attempt has reported an epoch
+        self._smaller_tried: set[int] = set()  # trials that ran out of memory once
+        self._late: set[tuple[int, int, str]] = set()  # refused news: (number, attempt, kind)
         self._cancelled: set[int] = set()
+        self._wishes: list[Wish] = []
+        self._asked_to_stop = False
+        self._looked_at = self._beaten_at = -1e9
         self._done = self._failures_in_a_row = self._refusals_in_a_row = 0
         self._fatal: CondenseryError | None = None
 
@@ -94,6 +132,7 @@ class Controller:
             BudgetUnreachable: proposal after proposal was refused and nothing was ever trained.
             SearchFailed: the same after some trainings, or one training after another failed.
             DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage: a worker can't go on; nothing recorded is lost.
+            StudyBusy: another process has taken the study over.
         """
         try:
             return self._run()
@@ -108,25 +147,32 @@ class Controller:
             if self._fatal is not None:
                 self._wind_down()
                 raise self._fatal
-            if self.store.heartbeat() or self.around.stop.is_set():
+            self._look()
+            if self._asked_to_stop or self.around.stop.is_set():
                 self._wind_down()
                 return "stopped"
-            self._obey_cancels()
+            self._beat()
             self._take_prices()
             if not (self._pricing and self.pricer.local):
                 self._dispatch()
-            missing = max(self._missing(), len(self.wishes()))
+            self.proposer.flush()
+            missing = max(self._missing(), len(self._wishes))
             waiting = any(map(self._needed, self._queue))
             if self._pricing:
                 self._take(self.engine.poll(0.0))
                 continue
             if missing <= 0 and not self._running and not waiting:
+                self._look(now=True)  # before ending: somebody may have wished for something just now
+                if self._wishes:
+                    continue
                 self._drop_unpriced()
+                self.proposer.flush(now=True)
                 if self._queue:
                     self.view.note(f"{len(self._queue)} priced trials are kept for a larger number of trainings")
                 return "finished"
             more = missing > 0 and self._more_to_try()
             if not more and not self._running and not waiting:
+                self.proposer.flush(now=True)
                 return "exhausted"
             if more and not waiting:
                 self._propose(min(self.batch, missing))
@@ -138,22 +184,54 @@ class Controller:
         """How many more candidates the number of trainings needs."""
         return self.wanted - self._done - len(self._running) - len(self._queue)
 
+    # -- life --
+
+    def _look(self, now: bool = False) -> None:
+        """Say that the controller lives, and see what users want: a stop, trials cancelled, configs tried."""
+        if not now and time.monotonic() - self._looked_at < LOOK_S:
+            return
+
+        def look() -> tuple[bool, list[int], list[Wish]]:
+            return self.store.heartbeat(), self.store.cancel_wishes(), self.store.waiting_wishes()
+
+        self._asked_to_stop, cancelled, self._wishes = self.store.transact(look)
+        self._looked_at = time.monotonic()
+        self._obey_cancels(cancelled)
+
+    def _beat(self) -> None:
+        """Renew the leases of the trials whose workers live; give up those that nothing is heard of."""
+        now = time.monotonic()
+        if not self._running or now - self._beaten_at < BEAT_S:
+            return
+        alive = self.engine.alive()
+        self._heard_at |= dict.fromkeys(alive, now)
+        self.store.transact(lambda: self.store.beat(alive))
+        self._beaten_at = now
+        for number, row in list(self._running.items()):
+            if now - self._heard_at[number] > SILENT_S:
+                self.engine.cancel(number)
+                silent = f"nothing was heard of its worker for {SILENT_S:.0f} s"
+                self._take([EngineEvent("lost", number, row.attempt, silent)])
+
     # -- proposing and pricing --
 
     def _propose(self, count: int) -> None:
         """Ask for candidates until `count` need measuring (or a good many were refused), then price and gate them."""
         candidates, self._unpriced = self._unpriced[:count], self._unpriced[count:]
-        wishes = deque(self.wishes())
+        wishes = deque(self._wishes)
         for _ in range(50):
             # The count may be that of the wishes alone: what the study has enough of is not asked for.
             sampled = sum(row.origin == "sampled" for row in candidates)
             enough = self.proposer.exhausted or sampled >= self._missing()
-            if len(candidates) >= count or self.around.stop.is_set() or (enough and not wishes):
+            short = count - len(candidates)
+            if short <= 0 or self.around.stop.is_set() or (enough and not wishes):
                 break
-            row = self.proposer.ask(wishes.popleft() if wishes else None)
-            self.view.trial(row)
-            if not self._refused_unmeasured(row):
-                candidates.append(row)
+            asked = []
+            for _ in range(min(short, max(1, len(wishes), self._missing() - sampled))):
+                wish = wishes.popleft() if wishes else None
+                asked.append((self.proposer.ask(wish), wish))
+            candidates += [row for row in self._record(asked) if not self._refused_unmeasured(row)]
+        self._wishes = list(wishes)
         candidates = [row for row in candidates if row.number not in self._cancelled]
         if candidates:
             if self.pricer.local:
@@ -162,14 +240,32 @@ class Controller:
             self.pricer.start([row.config for row in candidates])
         self._give_up_if_hopeless()
 
+    def _record(self, asked: Sequence[tuple[NewTrial, Wish | None]]) -> list[TrialRow]:
+        """Record proposals as `asked`."""
+        at = time.time()
+        keys = self.store.transact(lambda: [self.store.add_trial(new, wish, at) for new, wish in asked])
+        rows = [TrialRow.of_new(new, key, at) for (new, _), key in zip(asked, keys, strict=True)]
+        for row in rows:
+            self._meet(row)
+            self.view.trial(row)
+        return rows
+
+    def _meet(self, row: TrialRow) -> None:
+        """Count a trial that this controller meets for the first time."""
+        self.proposer.count(row)
+        if row.state not in ("failed", "cancelled", "duplicate"):
+            self._results.setdefault(row.identity, row.number)
+        self._smallest_macs = min(row.macs, self._smallest_macs or row.macs)
+        if row.latency is not None:
+            self._smallest_ms = min(row.latency.interval_high_ms, self._smallest_ms or row.latency.interval_high_ms)
+
     def _refused_unmeasured(self, row: TrialRow) -> bool:
         """Refuse what needs no measurement: a duplicate, or macs or params over the budget."""
-        same = self.store.find_same(row.identity, row.number)
-        if same is not None:
+        same = self._results.setdefault(row.identity, row.number)
+        if same != row.number:
             self.proposer.next_at_random()
             self._close(row, "duplicate", reason=f"same as trial {same}", duplicate_of=same)
         elif why := refusal(self.budget, row.macs, row.params, None):
-            self.proposer.constrain(row, excess(self.budget, row.macs, row.params, None))
             self._close(row, "infeasible", reason=why)
         else:
             return False
@@ -183,43 +279,49 @@ class Controller:
             return
         self._quiet.close()
         rows, self._pricing = self._pricing, []
+        step = Step()
         for row, found in zip(rows, prices, strict=True):
             if row.number not in self._cancelled:
-                self._gate(row, found)
+                self._gate(step, row, found)
+        step.run(self.store.transact)
         self._give_up_if_hopeless()
 
-    def _gate(self, row: TrialRow, prices: Prices) -> None:
-        """Record a candidate's prices and decide on it."""
-        first = self.around.targets[0].name
+    def _gate(self, step: Step, row: TrialRow, prices: Prices) -> None:
+        """Plan to record a candidate's prices and what is decided on it."""
+        first, at, latencies = self.around.targets[0].name, time.time(), []
         for target, found in prices.items():
             if isinstance(found, FailedMeasurement):
                 place = "" if target == first else f" on {target}"
-                self._fail(row, f"latency{place} could not be measured: {found.reason}")
+                self._plan_failure(step, row, f"latency{place} could not be measured: {found.reason}")
                 return
-            self.store.add_latency(row.number, found, "price", target, judged=target == first)
-        priced = self.store.trial(row.number)
-        cost = (row.macs, row.params, priced.latency, priced.others)
-        self.proposer.constrain(priced, excess(self.budget, *cost))
-        if why := refusal(self.budget, *cost):
+            judged = target == first
+            step.writes.append(partial(self.store.add_latency, row.number, found, "price", target, judged, at))
+            latencies.append(LatencyRow.of_measurement(found, target))
+        others = tuple(sorted((one for one in latencies if one.target != first), key=lambda one: one.target))
+        judging = next((one for one in latencies if one.target == first), None)
+        priced = replace(row, latency=judging, others=others)
+        if judging is not None:
+            self._smallest_ms = min(judging.interval_high_ms, self._smallest_ms or judging.interval_high_ms)
+        why = refusal(self.budget, row.macs, row.params, judging, others)
+        if why is not None:
             self._refusals_in_a_row += 1
-            self._close(priced, "infeasible", reason=why)
+            self._plan_close(step, priced, "infeasible", reason=why)
             return
         self._refusals_in_a_row = 0
-        self.store.set_queued(row.number)
-        queued = self.store.trial(row.number)
+        queued = replace(priced, state="queued")
+        step.writes.append(partial(self.store.set_queued, row.number))
+        step.then += [partial(self.proposer.constrain, queued), partial(self._enqueue, queued)]
+
+    def _enqueue(self, row: TrialRow) -> None:
         if row.origin == "enqueued":
-            self._queue.appendleft(queued)  # somebody asked for it
+            self._queue.appendleft(row)  # somebody asked for it
         else:
-            self._queue.append(queued)
-        self.view.trial(queued)
+            self._queue.append(row)
+        self.view.trial(row)
 
     def _more_to_try(self) -> bool:
         """Whether anything can still be proposed: the space isn't used up, or an earlier proposal or a wish waits."""
-        return not self.proposer.exhausted or bool(self._unpriced) or bool(self.wishes())
-
-    def wishes(self) -> list[Wish]:
-        """Return the enqueued configs that wait; they are tried beside the trainings that the study wants."""
-        return self.store.waiting_wishes()
+        return not self.proposer.exhausted or bool(self._unpriced) or bool(self._wishes)
 
     def _drop_unpriced(self) -> None:
         """Close what an earlier controller asked for and this study doesn't need any more."""
@@ -231,11 +333,10 @@ class Controller:
         busy = self._running or self._queue or self._pricing
         if self._refusals_in_a_row < self.settings.search.give_up_after or busy:
             return
-        rows = self.store.trials()
-        smallest = min((row.latency.interval_high_ms for row in rows if row.latency), default=None)
-        reached = [f"smallest macs seen {min(row.macs for row in rows):,}"]
-        if smallest is not None:
-            reached.append(f"smallest latency seen {smallest:.4g} ms")
+        self.proposer.flush(now=True)
+        reached = [f"smallest macs seen {self._smallest_macs:,}"]
+        if self._smallest_ms is not None:
+            reached.append(f"smallest latency seen {self._smallest_ms:.4g} ms")
         text = (
             f"{self._refusals_in_a_row} proposals in a row were refused or repeated (budget {self.budget}; "
             f"{', '.join(reached)}); widen the space or the budget."
@@ -245,87 +346,162 @@ class Controller:
     # -- running --
 
     def _dispatch(self) -> None:
-        for row in [row for row in self._queue if self._needed(row)]:
-            if self.engine.free_slots() == 0 or not self._needed(row):
-                break
-            self._queue.remove(row)
-            if row.number in self._cancelled:
-                continue
-            attempt = self.store.set_running(row.number)
-            limits, engine = self.settings.limits, self.settings.engine
-            self._running[row.number] = self.store.trial(row.number)
-            self.engine.submit(
-                TrialJob(
-                    study=self.settings.study.name,
-                    number=row.number,
-                    attempt=attempt,
-                    config=row.config,
-                    training=TrainingSettings.model_validate(row.training),
-                    data=self.settings.data,
-                    seed=row.seed,
-                    folder=str(self.trial_folder(row.number)),
-                    cache=str(self.around.cache),
-                    device=engine.device,
-                    time_limit_s=limits.trial_time_s,
-                    checkpoint_every_s=limits.checkpoint_every_s,
-                    data_fingerprint=self.around.data_fingerprint,
-                )
-            )
-            self.view.trial(self._running[row.number])
+        """Start as many queued trials as there are free workers."""
+        chosen: list[TrialRow] = []
+        free = self.engine.free_slots()
+        for row in self._queue:
+            if len(chosen) < free and self._needed(row, ahead=len(chosen)) and row.number not in self._cancelled:
+                chosen.append(replace(row, state="running", attempt=row.attempt + 1))
+        if not chosen:
+            return
 
-    def _needed(self, row: TrialRow) -> bool:
+        def start() -> None:
+            for row in chosen:
+                self.store.set_running(row.number, row.attempt)
+
+        self.store.transact(start)
+        started = {row.number for row in chosen}
+        self._queue = deque(row for row in self._queue if row.number not in started | self._cancelled)
+        for row in chosen:
+            self._running[row.number] = row
+            self._heard_at[row.number] = time.monotonic()
+            self._reported.discard(row.number)
+            self.engine.submit(self._job(row))
+            self.view.trial(row)
+
+    def _job(self, row: TrialRow) -> TrialJob:
+        limits = self.settings.limits
+        return TrialJob(
+            study=self.settings.study.name,
+            number=row.number,
+            attempt=row.attempt,
+            config=row.config,
+            training=TrainingSettings.model_validate(row.training),
+            data=self.settings.data,
+            seed=row.seed,
+            folder=str(self.trial_folder(row.number)),
+            cache=str(self.around.cache),
+            device=self.settings.engine.device,
+            time_limit_s=limits.trial_time_s,
+            checkpoint_every_s=limits.checkpoint_every_s,
+            data_fingerprint=self.around.data_fingerprint,
+        )
+
+    def _needed(self, row: TrialRow, ahead: int = 0) -> bool:
         """Whether a queued trial is to run: a study resumed with fewer trainings may have more open than it wants."""
-        return row.origin == "enqueued" or self._done + len(self._running) < self.wanted
+        return row.origin == "enqueued" or self._done + len(self._running) + ahead < self.wanted
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial's files are."""
         return folder_of_trial(self.around.files, number)
 
     def _take(self, events: Sequence[EngineEvent]) -> None:
+        """Record the news of the workers: in one transaction, then in memory."""
+        step = Step()
         for event in events:
             row = self._running.get(event.number)
             if row is None or row.attempt != event.attempt:
-                continue  # news of an attempt that was given up
-            if event.kind == "started":
-                continue
-            if event.kind == "curve":
-                self.store.add_curve_row(event.number, event.payload)
-                self.view.curve(event.number, event.payload)
-                continue
-            del self._running[event.number]
-            if event.kind == "done":
-                self._finish(row, event.payload)
-            elif event.kind == "stopped":
-                self.store.set_queued(event.number)
-                self.view.trial(self.store.trial(event.number))
-            elif event.kind == "lost":
-                self._lose(row, event.payload, 75)
+                self._refuse_late(step, event)
+            elif event.kind == "started":
+                step.writes.append(partial(self.store.set_worker, event.number, event.attempt, event.payload))
+            elif event.kind == "curve":
+                self._heard_at[event.number] = time.monotonic()
+                self._reported.add(event.number)
+                step.writes.append(partial(self.store.add_curve_row, event.number, event.payload, event.attempt))
+                step.then.append(partial(self.view.curve, event.number, event.payload))
             else:
-                self._lose(row, *event.payload)
+                self._plan_ending(step, row, event)
+        step.run(self.store.transact)
 
-    def _finish(self, row: TrialRow, result: dict[str, float | str]) -> None:
+    def _refuse_late(self, step: Step, event: EngineEvent) -> None:
+        """Record, once of each kind, what comes of an attempt that was given up; it changes nothing else."""
+        seen = (event.number, event.attempt, event.kind)
+        if event.kind != "started" and seen not in self._late:
+            self._late.add(seen)
+            text = f"{event.kind} of an attempt that had been given up: refused"
+            step.writes.append(partial(self.store.note_event, "late", text, event.number, event.attempt))
+
+    def _plan_ending(self, step: Step, row: TrialRow, event: EngineEvent) -> None:
+        del self._running[row.number]
+        if event.kind == "done":
+            self._plan_result(step, row, event.payload)
+        elif event.kind == "stopped":
+            self._plan_again(step, row, "stopped", None)
+        elif event.kind == "lost":
+            self._plan_loss(step, row, event.payload)
+        else:
+            self._plan_failed_attempt(step, row, *event.payload)
+
+    def _plan_result(self, step: Step, row: TrialRow, result: dict[str, float | str]) -> None:
         folder = self.trial_folder(row.number).absolute()
         files = {NETWORK_FILE: result["network_sha256"], ONNX_FILE: result["onnx_sha256"]}
-        self.store.add_artifacts(row.number, {name: (str(folder / name), str(sha)) for name, sha in files.items()})
+        paths = {name: (str(folder / name), str(sha)) for name, sha in files.items()}
+        step.writes.append(partial(self.store.add_artifacts, row.number, paths))
         self._done += 1
         self._failures_in_a_row = 0
-        names = ("top1", "val_loss", "train_seconds", "peak_memory_mb")
-        self._close(row, "done", **{name: result[name] for name in names})
+        self._plan_close(step, row, "done", **{name: result[name] for name in OF_RESULT})
         if self.settings.retention.networks == "front":
-            self._remove_dominated(self.store.trial(row.number))
+            step.then.append(partial(self._remove_dominated, replace(row, top1=float(result["top1"]))))
 
-    def _lose(self, row: TrialRow, reason: str, exit_code: int) -> None:
+    def _plan_again(self, step: Step, row: TrialRow, outcome: str, reason: str | None) -> None:
+        """The attempt is over and the trial waits for the next one, from its checkpoint."""
+        step.writes.append(partial(self.store.end_attempt, row.number, row.attempt, outcome, reason))
+        step.writes.append(partial(self.store.set_queued, row.number))
+        queued = replace(row, state="queued")
+        step.then += [partial(self._queue.appendleft, queued), partial(self.view.trial, queued)]
+
+    def _plan_loss(self, step: Step, row: TrialRow, reason: str) -> None:
+        """A worker died: its trial goes on with another, unless that has happened to it too often."""
+        if row.number in self._cancelled:
+            self._plan_close(step, row, "cancelled", reason="cancelled by the user")
+            return
+        most = self.settings.limits.lost_attempts
+        before = partial(self.store.losses_in_a_row, row.number, row.attempt)
+        lost = 0 if row.number in self._reported else 1 + self.store.transact(before)
+        if lost >= most:
+            self._plan_failure(step, row, f"{lost} attempts in a row were lost, the last because {reason}", "lost")
+            return
+        self.view.note(f"trial {row.number}: {reason}; it goes on from its checkpoint")
+        step.writes.append(partial(self.store.note_event, "lost", reason, row.number, row.attempt))
+        self._plan_again(step, row, "lost", reason)
+
+    def _plan_failed_attempt(self, step: Step, row: TrialRow, reason: str, exit_code: int) -> None:
         """A training failed: record why, or, when every trial would meet the same, leave it open and stop."""
         if row.number in self._cancelled:
-            self._close(row, "cancelled", reason="cancelled by the user")
+            self._plan_close(step, row, "cancelled", reason="cancelled by the user")
         elif exit_code in FATAL:
-            self.store.set_queued(row.number)
+            self._plan_again(step, row, "failed", reason)
             self._fatal = FATAL[exit_code](reason)
+        elif exit_code == OutOfMemory.exit_code and (smaller := self._smaller(row)) is not None:
+            self._plan_smaller(step, row, smaller, reason)
         else:
-            self._fail(row, reason)
+            self._plan_failure(step, row, reason)
 
-    def _fail(self, row: TrialRow, reason: str) -> None:
-        self._close(row, "failed", reason=reason)
+    def _smaller(self, row: TrialRow) -> TrainingSettings | None:
+        """Return a trial's training settings with half the batch; None once that was tried.
+
+        The learning rate halves with it: the linear scaling rule (Goyal et al. 2017, section 2.1).
+        """
+        now = TrainingSettings.model_validate(row.training)
+        if row.number in self._smaller_tried or now.batch_size < 2:
+            return None
+        return now.model_copy(update={"batch_size": now.batch_size // 2, "learning_rate": now.learning_rate / 2})
+
+    def _plan_smaller(self, step: Step, row: TrialRow, smaller: TrainingSettings, reason: str) -> None:
+        training = smaller.model_dump(mode="json")
+        identity = trial_identity(row.config, smaller, self.settings.data, row.seed)
+        text = f"{reason}: tried again with batch size {smaller.batch_size}"
+        self._smaller_tried.add(row.number)
+        self._results.setdefault(identity, row.number)
+        self.view.note(f"trial {row.number}: {text}")
+        step.writes += [
+            partial(self.store.note_event, "smaller batch", text, row.number, row.attempt),
+            partial(self.store.retry_smaller, row.number, training, identity),
+        ]
+        self._plan_again(step, replace(row, training=training, identity=identity), "failed", reason)
+
+    def _plan_failure(self, step: Step, row: TrialRow, reason: str, outcome: str = "failed") -> None:
+        self._plan_close(step, row, "failed", outcome, reason=reason)
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= self.settings.limits.failures_in_a_row:
             self._fatal = SearchFailed(f"{self._failures_in_a_row} trials in a row failed, the last because: {reason}")
@@ -343,21 +519,35 @@ class Controller:
 
     # -- endings --
 
-    def _close(self, row: TrialRow, state: str, **values: object) -> None:
+    def _close(self, row: TrialRow, state: str, **values: Any) -> None:
         """Record a final state, then tell Optuna."""
-        self.store.finish(row.number, state, **values)
-        self._clean(row.number)
-        closed = self.store.trial(row.number)
-        self.proposer.tell(closed)
-        self.view.trial(closed)
+        step = Step()
+        self._plan_close(step, row, state, **values)
+        step.run(self.store.transact)
+
+    def _plan_close(self, step: Step, row: TrialRow, state: str, outcome: str | None = None, **values: Any) -> None:
+        """Plan to record a trial's final state, and its attempt's (`outcome`; None: of the same name)."""
+        at = time.time()
+        closed = replace(row, state=state, finished_at=at, **values)
+        if row.attempt:
+            ending = (row.number, row.attempt, outcome or state, values.get("reason"))
+            step.writes.append(partial(self.store.end_attempt, *ending))
+        step.writes.append(partial(self.store.finish, row.number, state, finished_at=at, **values))
+        if state in ("failed", "cancelled", "duplicate") and self._results.get(row.identity) == row.number:
+            del self._results[row.identity]  # it may be tried again
+        step.then += [
+            partial(self._clean, row.number),
+            partial(self.proposer.tell, closed),
+            partial(self.view.trial, closed),
+        ]
 
     def _clean(self, number: int) -> None:
         """Remove the checkpoints of a trial whose end is recorded, unless they are to be kept."""
         if self.settings.retention.checkpoints == "none":
             remove_checkpoints(self.trial_folder(number) / CHECKPOINTS)
 
-    def _obey_cancels(self) -> None:
-        for number in self.store.cancel_wishes():
+    def _obey_cancels(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
             if number in self._cancelled:
                 continue
             self._cancelled.add(number)
@@ -371,21 +561,25 @@ class Controller:
         self.pricer.stop()  # its candidates stay `asked`: they are priced when the study goes on
         self._pricing = []
         self._quiet.close()
-        if not self._running:
-            return
-        self.view.note(f"stopping: {len(self._running)} running trials write their checkpoints …")
-        self.engine.stop()
-        for _ in range(WIND_DOWN_POLLS):
-            self._take(self.engine.poll(POLL_S))
-            if not self._running:
-                return
+        if self._running:
+            self.view.note(f"stopping: {len(self._running)} running trials write their checkpoints …")
+            self.engine.stop()
+            for _ in range(WIND_DOWN_POLLS):
+                self._take(self.engine.poll(POLL_S))
+                if not self._running:
+                    break
+                self._look()  # the lease must not run out meanwhile
+        self.proposer.flush(now=True)
 
     def _reconcile(self) -> None:
         """Read the tables and put everything an earlier controller left open back in its place."""
         rows = self.store.trials()
-        self.proposer.drop_unrecorded({row.number for row in rows})
+        self.proposer.drop_open_trials()
+        self.proposer.replay(rows)
         for row in rows:
-            self.proposer.count(row)
+            self._meet(row)
+        step = Step()
+        for row in rows:
             if row.state == "done":
                 self._done += 1
                 self._kept.append(row)
@@ -393,11 +587,13 @@ class Controller:
                 if not self._refused_unmeasured(row):
                     self._unpriced.append(row)
             elif row.state in ("queued", "running"):
-                self.store.set_queued(row.number)
-                self._queue.append(row)
+                step.writes.append(partial(self.store.set_queued, row.number))
+                self._queue.append(replace(row, state="queued"))
             elif not row.told:
                 self._clean(row.number)
-                self.proposer.tell(row)
+        self._smaller_tried = self.store.numbers_of_event("smaller batch")
+        step.run(self.store.transact)
+        self.proposer.flush(now=True)
         left_open = len(self._unpriced) + len(self._queue)
         if rows:
             self.view.note(f"resuming: {self._done} trainings done, {left_open} trials to go on with")

@@ -1,24 +1,33 @@
 """The Optuna side of a search: proposals come from here, outcomes go back here.
 
-Our tables are the truth and are written first; what Optuna is told follows from a trial's row alone, so it can be told
-again after a crash. A trial that is done is COMPLETE; a refused one is PRUNED with its constraints, from which TPE
-learns; a duplicate, a failure and a trial outside the space are FAIL, which samplers pass over.
+Notable choices:
+- Our tables are the truth. Optuna's study lives in this process's memory and is built from a study's rows at the start
+  (`replay`): nothing can be half told, no zombie can repel its sampler, and an ask waits for no database.
+- A trial that has ended is also written into Optuna's tables of the same database (`flush`), in one transaction with
+  our note that it is there, so that Optuna's own tools can read the study.
+- A trial that is done is COMPLETE; a refused one is PRUNED with its constraints, from which TPE learns; a duplicate, a
+  failure and a trial outside the space are FAIL, which samplers pass over.
 """
 
 from __future__ import annotations
 
 import math
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import optuna
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from search.gate import excess
 from search.sampler import distributions, make_sampler
+from search.store.optuna_mirror import CONSTRAINT, MirroredTrial, drop_open_trials, write_trials
 from search.store.reader import TrialRow
 from search.store.store import NewTrial, Wish
-from search.study import OpenStudy
+from search.study import OpenStudy, objectives
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.domains import Value
@@ -26,23 +35,56 @@ from space.errors import InvalidConfig, InvalidSettings
 from workers.settings import TrainingSettings
 from workers.trial import trial_identity
 
+FLUSH_AFTER_S = 2.0  # between two writes into Optuna's tables
+
 
 class Proposer:
-    """Asks Optuna for candidates, records them, and tells it how they ended."""
+    """Asks Optuna for candidates and tells it how they ended."""
 
     def __init__(self, study: OpenStudy) -> None:
-        self.settings, self.store, self._study = study.settings, study.store, study.optuna_study
+        self.settings, self.store, self._optuna_study_id = study.settings, study.store, study.optuna_study_id
         self.space, self.training_space = self.settings.search_space(), self.settings.training_space()
         self._distributions = distributions({**self.space.domains, **self.training_space.domains})
         self._minimised = frozenset(self.settings.latency.minimised)
+        self._budget = self.settings.search_budget()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        aims = list(objectives(self.settings).values())
+        self._study = optuna.create_study(storage=InMemoryStorage(), study_name="memory", directions=aims)
         self._open: dict[int, optuna.Trial] = {}  # Optuna's objects of trials that have not ended
         self._at_random = False
         self._distinct: set[str] = set()  # identities proposed from inside the space
+        self._unwritten: list[TrialRow] = []  # ended, and not yet in Optuna's tables
+        self._flushed_at = time.monotonic()
 
-    def ask(self, wish: Wish | None) -> TrialRow:
-        """Get one proposal, or the trial of an enqueued config, and record it as `asked`."""
-        seed = self.settings.study.seed
-        self._study.sampler = make_sampler(self.settings.search, seed, self.store.next_number(), self._at_random)
+    # -- at the start --
+
+    def replay(self, rows: Sequence[TrialRow]) -> None:
+        """Let Optuna know every trial of the study, by number; called once, before anything else."""
+        storage = self._study._storage
+        for row in rows:
+            while len(self._study.get_trials(deepcopy=False)) < row.number:  # a number that was never recorded
+                self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+            params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
+            values, state = self._told(row) if row.finished_at is not None else (None, TrialState.RUNNING)
+            known = {name: self._distributions[name] for name in params}
+            template = optuna.trial.create_trial(
+                state=state,
+                values=values,
+                params=params,
+                distributions=known,
+                system_attrs={CONSTRAINT + name: value for name, value in self._excess(row).items()},
+            )
+            storage.create_new_trial(self._study._study_id, template_trial=template)
+            self.count(row)
+            if row.finished_at is not None and not row.told:
+                self._unwritten.append(row)
+
+    # -- asking --
+
+    def ask(self, wish: Wish | None) -> NewTrial:
+        """Get one proposal, or the trial of an enqueued config. Nothing is recorded yet."""
+        seed, number = self.settings.study.seed, len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = make_sampler(self.settings.search, seed, number, self._at_random)
         self._at_random = False
         with _quiet_optuna():
             if wish is None:
@@ -54,9 +96,9 @@ class Proposer:
                 if params is not None:
                     self._study.enqueue_trial(params)
                 trial = self._study.ask(None if params is None else self._distributions)
-        new = NewTrial(
+        self._open[trial.number] = trial
+        return NewTrial(
             number=trial.number,
-            optuna_trial_id=trial._trial_id,
             origin="sampled" if wish is None else "enqueued",
             config=config,
             training=training.model_dump(mode="json"),
@@ -64,11 +106,6 @@ class Proposer:
             identity=trial_identity(config, training, self.settings.data, seed),
             cost=cost_of(config),
         )
-        self.store.add_trial(new, wish)
-        self._open[new.number] = trial
-        row = self.store.trial(new.number)
-        self.count(row)
-        return row
 
     def next_at_random(self) -> None:
         """Draw the next proposal at random: a sampler that repeats itself would do so for ever."""
@@ -99,36 +136,66 @@ class Proposer:
             return False
         return len(self._distinct) >= self.space.size * math.prod(len(values or ()) for values in choices)
 
-    def constrain(self, row: TrialRow, excesses: Mapping[str, float]) -> None:
-        """Tell Optuna by which fraction each limit is exceeded (0 or less: inside)."""
+    # -- telling --
+
+    def constrain(self, row: TrialRow) -> None:
+        """Tell Optuna by which fraction a priced trial exceeds each limit (0 or less: inside)."""
         trial = self._open.get(row.number)
         if trial is None:  # opened by an earlier controller
             self._study.sampler = optuna.samplers.RandomSampler(seed=0)  # it has nothing to propose here
-            trial = self._open[row.number] = optuna.Trial(self._study, row.optuna_trial_id)
+            key = self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, row.number)
+            trial = self._open[row.number] = optuna.Trial(self._study, key)
         with _quiet_optuna():  # a repeated step finds them set
-            for name, value in excesses.items():
+            for name, value in self._excess(row).items():
                 trial.set_constraint(name, value)
+
+    def _excess(self, row: TrialRow) -> Mapping[str, float]:
+        """Return the constraints of a trial; none while it isn't known which limits it exceeds."""
+        if row.latency is None and row.state != "infeasible":
+            return {}
+        return excess(self._budget, row.macs, row.params, row.latency, row.others)
 
     def tell(self, row: TrialRow) -> None:
         """Tell Optuna how a trial ended; telling it again changes nothing."""
-        values, state = None, TrialState.FAIL
-        if not self._inside(row):
-            pass  # it has no parameters, and samplers model only those that all trials they see have in common
-        elif row.state == "done" and row.top1 is not None and self._minimised <= row.latencies.keys():
-            medians = [row.latencies[device].median_ms for device in self.settings.latency.minimised]
-            values, state = [row.top1, *medians, float(row.macs)], TrialState.COMPLETE
-        elif row.state == "infeasible":
-            state = TrialState.PRUNED
+        values, state = self._told(row)
         with _quiet_optuna():
             self._study.tell(row.number, values, state, skip_if_finished=True)
-        self.store.mark_told(row.number)
         self._open.pop(row.number, None)
+        self._unwritten.append(row)
 
-    def drop_unrecorded(self, known: set[int]) -> None:
-        """End trials that a controller asked for and died before recording: nothing was done for them yet."""
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.number not in known:
-                self._study.tell(trial.number, state=TrialState.FAIL)
+    def _told(self, row: TrialRow) -> tuple[list[float] | None, TrialState]:
+        """Return the values and the state that Optuna is told of a trial that has ended."""
+        if not self._inside(row):  # it has no parameters, and samplers model only those that all trials have in common
+            return None, TrialState.FAIL
+        if row.state == "done" and row.top1 is not None and self._minimised <= row.latencies.keys():
+            medians = [row.latencies[device].median_ms for device in self.settings.latency.minimised]
+            return [row.top1, *medians, float(row.macs)], TrialState.COMPLETE
+        return None, TrialState.PRUNED if row.state == "infeasible" else TrialState.FAIL
+
+    # -- Optuna's tables --
+
+    def drop_open_trials(self) -> int:
+        """Delete what Optuna's tables hold as running; return how many there were. An older version wrote such."""
+        return self.store.with_connection(lambda connection: drop_open_trials(connection, self._optuna_study_id))
+
+    def flush(self, now: bool = False) -> None:
+        """Write the trials that have ended into Optuna's tables: after a while, or now."""
+        if not self._unwritten or not (now or time.monotonic() - self._flushed_at > FLUSH_AFTER_S):
+            return
+        mirrored = [self._mirrored(row) for row in self._unwritten]
+
+        def write(connection: Any) -> None:
+            ids = write_trials(connection, self._optuna_study_id, mirrored, self._distributions)
+            self.store.mark_told(ids)
+
+        self.store.with_connection(write)
+        self._unwritten, self._flushed_at = [], time.monotonic()
+
+    def _mirrored(self, row: TrialRow) -> MirroredTrial:
+        values, state = self._told(row)
+        params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
+        constraints = self._excess(row) if params else {}
+        return MirroredTrial(row.number, state, values, params, constraints, row.asked_at, row.finished_at)
 
 
 @contextmanager

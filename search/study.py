@@ -38,7 +38,7 @@ class OpenStudy:
     url: str
     engine: sa.Engine
     store: StudyStore
-    optuna_study: optuna.Study
+    optuna_study_id: int  # in Optuna's tables
 
 
 def optuna_storage(url: str) -> RDBStorage:
@@ -80,12 +80,12 @@ def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
             )
             study.set_metric_names(list(aims))
         study_id = create_study(engine, name, study._study_id, settings.model_dump(mode="json"), hashes)
-        store = StudyStore(engine, study_id)
+        opened = OpenStudy(settings, url, engine, StudyStore(engine, study_id), study._study_id)
     else:
         _check_frozen(settings, found)
-        store = StudyStore(engine, found.id)
-        study = optuna.load_study(study_name=name, storage=storage)
-    return OpenStudy(settings, url, engine, store, study)
+        opened = OpenStudy(settings, url, engine, StudyStore(engine, found.id), found.optuna_study_id)
+    storage.engine.dispose()
+    return opened
 
 
 def already_there(name: str) -> StudyExists:

@@ -223,6 +223,12 @@ class TrainingFailed(CondenseryError):
     exit_code = 75
 
 
+class OutOfMemory(TrainingFailed):
+    """A training needed more memory than its worker has."""
+
+    exit_code = 78
+
+
 class EmulatorMissing(CondenseryError):
     """The ARM device in software is not built here, or its tools are missing; the message says what to do."""
 

@@ -25,7 +25,7 @@ import torch
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
-from space.errors import CheckpointCorrupt, DataNotFound, TrainingFailed
+from space.errors import CheckpointCorrupt, DataNotFound, OutOfMemory, TrainingFailed
 from space.operator_count import fvcore_cost
 from workers import data, training
 from workers.checkpoint import model_tensors
@@ -143,7 +143,7 @@ def run_trial(job: TrialJob, reporter: Reporter, clock: Callable[[], float] = ti
 
     Raises:
         TrainingStopped: asked to stop; the checkpoint holds every step done.
-        TrainingFailed: NaN loss, time limit, out of memory; the message is the reason to record.
+        TrainingFailed: NaN loss, time limit; the message is the reason to record. OutOfMemory: the same, of memory.
         CondenseryError: data or disk errors, each with its own class.
     """
     folder = Path(job.folder)
@@ -162,7 +162,7 @@ def run_trial(job: TrialJob, reporter: Reporter, clock: Callable[[], float] = ti
                 log.exception("failed")
                 raise
             log.exception("out of memory")
-            raise TrainingFailed(f"out of memory (batch size {job.training.batch_size})") from error
+            raise OutOfMemory(f"out of memory (batch size {job.training.batch_size})") from error
         except Exception:
             log.exception("failed")
             raise

@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from search.store.patience import first_line
 from search.store.tables import HEAD_REVISION, VERSION_TABLE
 from space.errors import (
     CondenseryError,
@@ -45,7 +46,7 @@ def database_errors(url: str) -> Iterator[None]:
         if isinstance(error, CondenseryError):
             raise
         raise DatabaseUnavailable(
-            f"{url_shown(url)} can't be used as a database URL ({_first_line(error)}); for example sqlite:///condensery.db."
+            f"{url_shown(url)} can't be used as a database URL ({first_line(error)}); for example sqlite:///condensery.db."
         ) from error
 
 
@@ -62,11 +63,7 @@ def _translated(error: Exception, url: str) -> CondenseryError:
         return DatabaseUnavailable(
             f"{shown} can't be opened or written ({text}); check the folder and its permissions."
         )
-    return DatabaseUnavailable(f"{shown} can't be used: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
+    return DatabaseUnavailable(f"{shown} can't be used: {first_line(error)}")
 
 
 def url_shown(url: str) -> str:
@@ -135,7 +132,7 @@ def open_for_writing(url: str) -> sa.Engine:
         with database_errors(url):  # before our settings are made in it: it may be somebody else's
             _refuse_foreign(_read_only_engine(file), url)
     with database_errors(url):
-        engine = sa.create_engine(url)
+        engine = sa.create_engine(url, pool_pre_ping=file is None)  # a server may have restarted meanwhile
         if file is None:
             _refuse_foreign(engine, url)
         tune_sqlite(engine)
@@ -163,7 +160,7 @@ def open_for_reading(url: str) -> sa.Engine:
     file = sqlite_file(url)
     with database_errors(url):
         if file is None:
-            engine = sa.create_engine(url)
+            engine = sa.create_engine(url, pool_pre_ping=True)
         else:
             if not file.exists():
                 raise DatabaseUnavailable(f"no database at {file}; launch a study first, or name it with --storage.")

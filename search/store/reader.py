@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -22,6 +22,10 @@ from search.store.tables import (
 )
 from space.config import CondenseNetConfig
 from space.errors import StudyNotFound, TrialNotFound
+
+if TYPE_CHECKING:
+    from search.store.store import NewTrial
+    from workers.latency.measurement import Measurement
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,17 @@ class LatencyRow:
     target: str = "host"  # the device as the study's latency.devices names it
     extrapolates: bool = False  # an estimate or prediction outside its calibrated range
 
+    @classmethod
+    def of_measurement(cls, measurement: Measurement, target: str) -> LatencyRow:
+        """Return what `StudyStore.add_latency` stores of a measurement, as it is read back."""
+        summary = ("median_ms", "p90_ms", "interval_low_ms", "interval_high_ms")
+        own = [name for name in LATENCY_FIELDS if name not in summary and name != "target"]
+        return cls(
+            target=target,
+            **{name: getattr(measurement.summary, name) for name in summary},
+            **{name: getattr(measurement, name) for name in own},
+        )
+
 
 @dataclass(frozen=True)
 class TrialRow:
@@ -67,7 +82,7 @@ class TrialRow:
 
     id: int
     number: int
-    optuna_trial_id: int
+    optuna_trial_id: int | None  # once Optuna's tables hold it
     state: str
     origin: str
     config: CondenseNetConfig
@@ -93,6 +108,29 @@ class TrialRow:
     told: bool
     others: tuple[LatencyRow, ...] = ()  # latencies on the study's further devices, by name
 
+    @classmethod
+    def of_new(cls, new: NewTrial, key: int, at: float) -> TrialRow:
+        """Return a trial that was just asked, as it is read back; `key` is its row's id."""
+        unset = {name: None for name in _UNSET}
+        return cls(
+            **unset,  # type: ignore[arg-type]
+            id=key,
+            number=new.number,
+            state="asked",
+            origin=new.origin,
+            config=new.config,
+            training=new.training,
+            seed=new.seed,
+            identity=new.identity,
+            macs=new.cost.macs,
+            params=new.cost.params,
+            paper_flops=new.cost.paper_flops,
+            attempt=0,
+            cancel_requested=False,
+            asked_at=at,
+            told=False,
+        )
+
     @property
     def latencies(self) -> dict[str, LatencyRow]:
         """Every latency it is priced with, by the device's name in the study; the one it is judged by first."""
@@ -101,6 +139,10 @@ class TrialRow:
 
 
 LATENCY_FIELDS = tuple(LatencyRow.__dataclass_fields__)
+_UNSET = (
+    "optuna_trial_id latency reason duplicate_of started_at finished_at top1 val_loss train_seconds peak_memory_mb "
+    "test_top1"
+).split()  # of a trial that was just asked
 _BUILT = ("config", "training", "latency", "others")
 PLAIN_FIELDS = tuple(name for name in TrialRow.__dataclass_fields__ if name not in _BUILT)
 

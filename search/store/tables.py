@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD_REVISION = "0002"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "0005"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 # asked: proposed, not yet priced. queued: priced and let through. running: with a worker. The others are final.
@@ -41,7 +41,7 @@ trial = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("study_id", sa.ForeignKey("condensery_study.id", ondelete="CASCADE"), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),  # as Optuna numbers it
-    sa.Column("optuna_trial_id", sa.Integer, nullable=False),
+    sa.Column("optuna_trial_id", sa.Integer),  # once it has ended and Optuna's tables hold it
     sa.Column("state", sa.String(12), nullable=False),
     sa.Column("origin", sa.String(12), nullable=False),  # sampled or enqueued
     sa.Column("config", sa.Text, nullable=False),  # JSON
@@ -65,11 +65,40 @@ trial = sa.Table(
     sa.Column("train_seconds", sa.Float),
     sa.Column("peak_memory_mb", sa.Float),
     sa.Column("test_top1", sa.Float),  # of the deployed network, on the test split; set once, by pick
-    sa.Column("told", sa.Boolean, nullable=False, default=False),  # whether Optuna has the outcome
+    sa.Column("told", sa.Boolean, nullable=False, default=False),  # whether Optuna's tables hold the outcome
     sa.UniqueConstraint("study_id", "number", name="condensery_trial_number"),
 )
 sa.Index("condensery_trial_identity", trial.c.study_id, trial.c.identity)
 sa.Index("condensery_trial_state", trial.c.study_id, trial.c.state)
+
+attempt = sa.Table(  # append-only but for its lease and its end
+    "condensery_attempt",
+    metadata,
+    sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("owner", sa.String(200), nullable=False),  # the controller that started it
+    sa.Column("worker", sa.String(200)),  # host:pid of the process that trains, once known
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("heartbeat_at", sa.Float, nullable=False),  # when its worker was last known to live
+    sa.Column("epochs", sa.Integer, nullable=False),  # reported by this attempt
+    sa.Column("outcome", sa.String(12)),  # NULL while it runs; done, failed, stopped, cancelled or lost
+    sa.Column("reason", sa.Text),
+    sa.Column("ended_at", sa.Float),
+)
+sa.Index("condensery_attempt_open", attempt.c.outcome, attempt.c.trial_id)
+
+event = sa.Table(  # append-only: what somebody who looks for a fault would want to know
+    "condensery_event",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("study_id", sa.ForeignKey("condensery_study.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("number", sa.Integer),  # of the trial, where it is about one
+    sa.Column("attempt", sa.Integer),
+    sa.Column("kind", sa.String(20), nullable=False),  # taken over, lost, late, refused, smaller batch, repaired
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+sa.Index("condensery_event_study", event.c.study_id, event.c.id)
 
 curve = sa.Table(
     "condensery_curve",

@@ -1,0 +1,73 @@
+"""The attempts of a study's trials: each has an owner, a lease kept alive by heartbeats, and one end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from search.store.tables import attempt, curve, trial
+from search.store.transactions import Transactions
+
+
+class Attempts(Transactions):
+    """The part of a study's store that records who trains what, and what came of it."""
+
+    def set_running(self, number: int, of: int) -> None:
+        """Record that a worker starts on a trial: its attempt `of`."""
+        at = time.time()
+        with self._begin() as connection:
+            key = connection.scalar(sa.select(trial.c.id).where(self._where(number)))
+            values = {"state": "running", "attempt": of, "started_at": sa.func.coalesce(trial.c.started_at, at)}
+            connection.execute(sa.update(trial).where(trial.c.id == key).values(values))
+            lease = {"owner": self.me, "started_at": at, "heartbeat_at": at}
+            same = (attempt.c.trial_id == key) & (attempt.c.attempt == of)
+            if connection.execute(sa.update(attempt).where(same).values(lease)).rowcount == 0:
+                connection.execute(sa.insert(attempt).values(trial_id=key, attempt=of, epochs=0, **lease))
+
+    def set_worker(self, number: int, of: int, worker: str) -> None:
+        """Record which process runs an attempt, as host:pid."""
+        with self._begin() as connection:
+            connection.execute(sa.update(attempt).where(self._attempt(number, of)).values(worker=worker))
+
+    def beat(self, numbers: Iterable[int]) -> None:
+        """Renew the leases of these trials' open attempts: their workers live."""
+        ids = sa.select(trial.c.id).where(trial.c.study_id == self.study_id, trial.c.number.in_(list(numbers)))
+        still = attempt.c.trial_id.in_(ids) & attempt.c.outcome.is_(None)
+        with self._begin() as connection:
+            connection.execute(sa.update(attempt).where(still).values(heartbeat_at=time.time()))
+
+    def end_attempt(self, number: int, of: int, outcome: str, reason: str | None = None) -> None:
+        """Record how an attempt ended: done, failed, stopped, cancelled or lost. What has ended stays so."""
+        still = self._attempt(number, of) & attempt.c.outcome.is_(None)
+        values = {"outcome": outcome, "reason": reason, "ended_at": time.time()}
+        with self._begin() as connection:
+            connection.execute(sa.update(attempt).where(still).values(values))
+
+    def losses_in_a_row(self, number: int, before: int) -> int:
+        """Return how many attempts in a row, up to the one before `before`, were lost without a reported epoch."""
+        earlier = (attempt.c.trial_id == self._key(number)) & (attempt.c.attempt < before)
+        mine = sa.select(attempt.c.outcome, attempt.c.epochs).where(earlier)
+        count = 0
+        with self._read() as connection:
+            for row in connection.execute(mine.order_by(attempt.c.attempt.desc())):
+                if row.outcome != "lost" or row.epochs:
+                    break
+                count += 1
+        return count
+
+    def add_curve_row(self, number: int, row: Mapping[str, Any], of: int | None = None) -> None:
+        """Insert or replace one epoch: a resumed trial repeats those since its checkpoint. `of` is the attempt."""
+        with self._begin() as connection:
+            key = connection.scalar(sa.select(trial.c.id).where(self._where(number)))
+            same = (curve.c.trial_id == key) & (curve.c.epoch == row["epoch"])
+            connection.execute(sa.delete(curve).where(same))
+            connection.execute(sa.insert(curve).values(trial_id=key, **row))
+            if of is not None:
+                mine = (attempt.c.trial_id == key) & (attempt.c.attempt == of)
+                connection.execute(sa.update(attempt).where(mine).values(epochs=attempt.c.epochs + 1))
+
+    def _attempt(self, number: int, of: int) -> sa.ColumnElement[bool]:
+        return (attempt.c.trial_id == self._key(number)) & (attempt.c.attempt == of)

@@ -1,0 +1,152 @@
+"""Who runs a study: one controller at a time, known by a lease in the study's row.
+
+On one host the process itself is asked; of another host's the heartbeat is believed, by the database's clock where it
+has one. Taking over is one transaction, and the former owner's every write fails from then on (see `transactions`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from search.store.tables import attempt, study, trial
+from search.store.transactions import Transactions, process_start, shown
+from space.errors import StudyBusy
+
+LEASE_S = 60.0  # a controller on another host that was not seen for this long is taken for dead
+_NOBODY = {"controller": None, "controller_seen_at": None, "stop_requested": False}
+
+
+class ControllerLease(Transactions):
+    """The part of a study's store that says who runs it."""
+
+    def claim(self, after: str | None = None) -> None:
+        """Become the controller; what the one before left running is recorded as lost.
+
+        Args:
+            after: an owner that the caller has watched for long enough to know it dead, whatever the clocks say.
+
+        Raises:
+            StudyBusy: another live process is.
+        """
+        with self.engine.begin() as connection:
+            query = sa.select(study.c.controller).where(study.c.id == self.study_id).with_for_update()
+            before = connection.scalar(query)
+            if before not in (None, self.me, after) and self._live_owner(connection) is not None:
+                raise StudyBusy(
+                    f"this study is being run by {shown(before)} (host:pid); wait for it, `condensery stop` it, or "
+                    "launch with --stand-by to take over when it dies."
+                )
+            self._set_study(connection, controller=self.me, controller_seen_at=_now(connection), stop_requested=False)
+            self._open = connection
+            try:
+                if before not in (None, self.me):
+                    self.note_event("taken over", f"{shown(self.me)} goes on after {shown(before)}")
+                self._lose_attempts(connection, f"its controller {shown(before)} is gone")
+            finally:
+                self._open = None
+        self._fenced = True
+
+    def _lose_attempts(self, connection: sa.Connection, reason: str) -> None:
+        mine = sa.select(trial.c.id).where(trial.c.study_id == self.study_id)
+        still = attempt.c.trial_id.in_(mine) & attempt.c.outcome.is_(None)
+        values = {"outcome": "stopped", "reason": reason, "ended_at": time.time()}
+        connection.execute(sa.update(attempt).where(still).values(values))
+
+    def heartbeat(self) -> bool:
+        """Say that the controller lives; return whether someone asked the study to stop.
+
+        Raises:
+            StudyBusy: another process has taken the study over.
+        """
+        with self._begin() as connection:
+            self._check_fence(connection)
+            self._set_study(connection, controller_seen_at=_now(connection))
+            return bool(connection.scalar(sa.select(study.c.stop_requested).where(study.c.id == self.study_id)))
+
+    def release(self) -> None:
+        """Stop being the controller."""
+        self._fenced = False
+        with self.engine.begin() as connection:
+            mine = (study.c.id == self.study_id) & (study.c.controller == self.me)
+            connection.execute(sa.update(study).where(mine).values(_NOBODY))
+
+    def request_stop(self) -> str | None:
+        """Ask the running controller to stop cleanly; return who that is, None when nobody runs the study."""
+        with self.engine.begin() as connection:
+            owner = self._live_owner(connection)
+            if owner is not None:
+                self._set_study(connection, stop_requested=True)
+        return owner
+
+    def is_run(self) -> bool:
+        """Whether a live process is this study's controller."""
+        with self._read() as connection:
+            return self._live_owner(connection) is not None
+
+    def _live_owner(self, connection: sa.Connection) -> str | None:
+        query = sa.select(study.c.controller, study.c.controller_seen_at).where(study.c.id == self.study_id)
+        row = connection.execute(query).one()
+        if row.controller is None:
+            return None
+        lives = local_process_lives(row.controller)
+        if lives is None:
+            lives = row.controller_seen_at is not None and _now(connection) - row.controller_seen_at < LEASE_S
+        return row.controller if lives else None
+
+    def stand_by(self, stopped: Callable[[], bool], waiting: Callable[[str], None]) -> bool:
+        """Wait until nobody runs the study, and claim it; return False when `stopped` says to end instead.
+
+        A controller on another host is dead when its heartbeat has not changed for `LEASE_S` by this process's own
+        monotonic clock, in which the database was there: no wall clock is asked, so none can mislead.
+        """
+        seen: tuple[str | None, float | None] = (None, None)
+        since, told = time.monotonic(), ""
+        while not stopped():
+            owner, at = self.patience.call(self._owner)
+            if (owner, at) != seen:
+                seen, since = (owner, at), time.monotonic()
+            lives = None if owner is None else local_process_lives(owner)
+            if owner is None or lives is False or (lives is None and time.monotonic() - since > LEASE_S):
+                try:
+                    self.claim(after=owner)
+                    return True
+                except StudyBusy:  # another one that stood by was faster
+                    continue
+            if owner != told:
+                told = owner
+                waiting(f"standing by: {shown(owner)} (host:pid) runs this study")
+            time.sleep(0.5)
+        return False
+
+    def _owner(self) -> tuple[str | None, float | None]:
+        query = sa.select(study.c.controller, study.c.controller_seen_at).where(study.c.id == self.study_id)
+        with self.engine.connect() as connection:
+            row = connection.execute(query).one()
+        return row.controller, row.controller_seen_at
+
+
+def _now(connection: sa.Connection) -> float:
+    """Return the time in UTC seconds: the server's, so that every host means the same; without a server our own."""
+    if connection.dialect.name != "postgresql":
+        return time.time()
+    return float(connection.scalar(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))))
+
+
+def local_process_lives(owner: str) -> bool | None:
+    """Whether host:pid@start is a live process; None when it is another host's."""
+    host, _, process = owner.rpartition(":")
+    pid, at, begun = process.partition("@")
+    if host != socket.gethostname():
+        return None
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return not at or process_start(int(pid)) in ("", f"@{begun}")

@@ -1,0 +1,127 @@
+"""Transactions on one study: several steps that commit together, retried while the database is away, fenced.
+
+Notable choices:
+- Every method of the store is one transaction, unless it is called inside `transact`: then it takes part in that one.
+- Once a process has claimed a study, each of its transactions checks that it still has it. A process that was stopped
+  for an hour, and whose study another has taken over, can't write a row any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from search.store.patience import Patience
+from search.store.tables import event, study, trial
+from space.errors import StudyBusy
+
+Result = TypeVar("Result")
+
+
+class Transactions:
+    """What the store of a study is built on; used from one thread."""
+
+    def __init__(self, engine: sa.Engine, study_id: int, patience: Patience | None = None) -> None:
+        self.engine, self.study_id, self.patience = engine, study_id, patience or Patience()
+        self.me = f"{socket.gethostname()}:{os.getpid()}{process_start(os.getpid())}"
+        self._fenced = False  # whether this process claimed the study
+        self._open: sa.Connection | None = None
+
+    def transact(self, work: Callable[[], Result]) -> Result:
+        """Run `work`, whose calls of this store then commit together or not at all; retried while there is no database.
+
+        `work` may be called several times: what it does outside the store must bear that.
+
+        Raises:
+            StudyBusy: another process has taken the study over.
+        """
+        if self._open is not None:
+            return work()
+        return self.patience.call(lambda: self._once(work))
+
+    def with_connection(self, work: Callable[[sa.Connection], Result]) -> Result:
+        """Run `work` as `transact` does, with the connection: for tables that are not this store's."""
+
+        def on_it() -> Result:
+            assert self._open is not None
+            return work(self._open)
+
+        return self.transact(on_it)
+
+    def _once(self, work: Callable[[], Result]) -> Result:
+        with self.engine.begin() as connection:
+            if self._fenced:
+                self._check_fence(connection)
+            self._open = connection
+            try:
+                return work()
+            finally:
+                self._open = None
+
+    @contextlib.contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        """Give the connection of the transaction under way, or of one of its own."""
+        if self._open is not None:
+            yield self._open
+            return
+        with self.engine.begin() as connection:
+            if self._fenced:
+                self._check_fence(connection)
+            yield connection
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        if self._open is not None:
+            yield self._open
+            return
+        with self.engine.connect() as connection:
+            yield connection
+
+    def _check_fence(self, connection: sa.Connection) -> None:
+        query = sa.select(study.c.controller).where(study.c.id == self.study_id).with_for_update()
+        owner = connection.scalar(query)
+        if owner != self.me:
+            raise StudyBusy(f"this study was taken over by {shown(owner)}; this process ends here.")
+
+    def _set_study(self, connection: sa.Connection, **values: Any) -> None:
+        connection.execute(sa.update(study).where(study.c.id == self.study_id).values(values))
+
+    def _where(self, number: int) -> sa.ColumnElement[bool]:
+        return (trial.c.study_id == self.study_id) & (trial.c.number == number)
+
+    def _key(self, number: int) -> sa.ScalarSelect[Any]:
+        """Return the row id of a trial, as a subquery."""
+        return sa.select(trial.c.id).where(self._where(number)).scalar_subquery()
+
+    def note_event(self, kind: str, detail: str, number: int | None = None, attempt: int | None = None) -> None:
+        """Append to the study's log of what went wrong."""
+        values = {"study_id": self.study_id, "kind": kind, "detail": detail, "at": time.time()}
+        with self._begin() as connection:
+            connection.execute(sa.insert(event).values(number=number, attempt=attempt, **values))
+
+    def numbers_of_event(self, kind: str) -> set[int]:
+        """Return the trials that an event of this kind is recorded of."""
+        query = sa.select(event.c.number).where(event.c.study_id == self.study_id, event.c.kind == kind)
+        with self._read() as connection:
+            return set(connection.scalars(query.where(event.c.number.is_not(None))))
+
+
+def shown(owner: str | None) -> str:
+    """Return host:pid of an owner, for people."""
+    return "nobody" if owner is None else owner.partition("@")[0]
+
+
+def process_start(pid: int) -> str:
+    """Return "@" and the process's start in clock ticks since boot, so that a pid used again is another; else ""."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return "@" + stat.rpartition(")")[2].split()[19]  # proc(5): field 22
