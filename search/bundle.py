@@ -254,7 +254,7 @@ def _latency_table(seen: Measurement) -> dict[str, Any]:
         "file": file_for(seen.runtime, MODEL),
         "threads": seen.threads,
         "median_ms": seen.summary.median_ms,
-        **({"p90_ms": seen.summary.p90_ms} if seen.kind == "measured" else {}),
+        **({} if seen.summary.p90_ms is None else {"p90_ms": seen.summary.p90_ms}),
         "interval_95_ms": [seen.summary.interval_low_ms, seen.summary.interval_high_ms],
         "extrapolates": seen.extrapolates,
     }
@@ -280,7 +280,7 @@ def _model_card(study: StudyRow, picked: Picked) -> str:
         if picked.test_evaluations == 1
         else f"{picked.test_evaluations} networks of this study have been, so treat it as slightly optimistic"
     )
-    p90 = f", p90 {summary.p90_ms:.4g}" if seen.kind == "measured" else ""
+    p90 = "" if summary.p90_ms is None else f", p90 {summary.p90_ms:.4g}"
     passed = "".join(f"- Passed over: {text}.\n" for text in picked.passed_over)
     elsewhere = "".join(
         f"| latency, {other.kind}, on {other.device} | {other.summary.median_ms:.4g} ms (95 % interval "

@@ -45,14 +45,6 @@ class FittedForecast:
 
     def _as_measurement(self, seen: Prediction) -> Measurement:
         device, runtime, threads, kind = self._key
-        summary = LatencySummary(
-            median_ms=seen.latency_ms,
-            p90_ms=seen.interval_high_ms,
-            interval_low_ms=seen.interval_low_ms,
-            interval_high_ms=seen.interval_high_ms,
-            relative_spread=0.0,
-            samples=0,
-        )
         return Measurement(
             model_hash="",
             device=device,
@@ -61,7 +53,7 @@ class FittedForecast:
             runtime_version="",
             threads=threads,
             policy="model",
-            summary=summary,
+            summary=LatencySummary.without_samples(seen.latency_ms, seen.interval_low_ms, seen.interval_high_ms),
             samples_ms=(),
             stride=1,
             conditions={"fitted_on": self._fitted_on, "fitted_kind": kind},

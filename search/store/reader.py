@@ -53,7 +53,7 @@ class LatencyRow:
     runtime_version: str
     threads: int
     median_ms: float
-    p90_ms: float
+    p90_ms: float | None  # None without samples: estimated and predicted
     interval_low_ms: float
     interval_high_ms: float
     steady: bool
