@@ -76,7 +76,7 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
             continue
         model, weights = trained_files(store, row)
         network = load_network(weights.parent, row.config)
-        verified = _verify(store, row, network, targets)
+        verified = _verify(store, row, (model, network), targets)
         if why := _over(budget, verified, targets):
             passed_over.append(f"trial {row.number} {why} when measured again")
             continue
@@ -103,11 +103,11 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
 
 
 def _verify(
-    store: StudyStore, row: TrialRow, network: DeployedCondenseNet, targets: Sequence[Target]
+    store: StudyStore, row: TrialRow, trained: tuple[Path, DeployedCondenseNet], targets: Sequence[Target]
 ) -> dict[str, Measurement]:
-    """Measure the trained network's file on every device of the study; record and return what was seen."""
+    """Measure the trained (ONNX file, network) on every device of the study; record and return what was seen."""
     verified: dict[str, Measurement] = {}
-    model, _ = trained_files(store, row)
+    model, network = trained
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         for target in targets:
             path = model
@@ -125,7 +125,7 @@ def _verify(
 
 def _over(budget: Budget, verified: Mapping[str, Measurement], targets: Sequence[Target]) -> str | None:
     """Return how a verification exceeds the budget, or None."""
-    limits = {targets[0].name: budget.max_latency_ms, **budget.elsewhere_ms}
+    limits = budget.limits_ms(targets[0].name)
     for name, seen in verified.items():
         limit_ms, high_ms = limits.get(name), seen.summary.interval_high_ms
         if limit_ms is not None and high_ms > limit_ms:
