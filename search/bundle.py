@@ -56,6 +56,7 @@ class Picked:
     candidates: int  # trained networks inside the budget
     passed_over: tuple[str, ...]  # better ones that failed the verification, and why
     export_difference: float
+    files: tuple[Path, Path]  # ONNX and safetensors, checked against their recorded hashes
 
 
 def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[Target], cache: Path) -> Picked:
@@ -95,6 +96,7 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
             candidates=len(ranked),
             passed_over=tuple(passed_over),
             export_difference=difference,
+            files=(model, weights),
         )
     raise NothingFeasible(
         f"none of {len(ranked)} networks stayed inside {budget} when measured again ({'; '.join(passed_over[:3])}); "
@@ -197,14 +199,15 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
             new = Path(temporary) / "bundle"
             new.mkdir()
-            for path in trained_files(store, picked.trial):
+            for path in picked.files:
                 shutil.copyfile(path, new / path.name)
             runtime = picked.verified.runtime
             if runtime != "onnxruntime":
                 network, path = load_network(new, picked.trial.config), new / file_for(runtime, MODEL)
                 save_for(runtime, network, path)
                 check_for(runtime, path, network)
-            (new / DEPLOY_FILE).write_text(_deploy_toml(study, picked, file_hash(new / ONNX_FILE)), encoding="utf-8")
+            recorded = reader.read_artifacts(store.engine, picked.trial.id)[ONNX_FILE]["sha256"]
+            (new / DEPLOY_FILE).write_text(_deploy_toml(study, picked, recorded), encoding="utf-8")
             (new / CARD_FILE).write_text(_model_card(study, picked), encoding="utf-8")
             old = Path(temporary) / "old"
             if out.exists():
