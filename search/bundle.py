@@ -56,6 +56,7 @@ class Picked:
     candidates: int  # trained networks inside the budget
     passed_over: tuple[str, ...]  # better ones that failed the verification, and why
     export_difference: float
+    files: tuple[Path, Path]  # ONNX and safetensors, checked against their recorded hashes
 
 
 def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[Target], cache: Path) -> Picked:
@@ -76,7 +77,7 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
             continue
         model, weights = trained_files(store, row)
         network = load_network(weights.parent, row.config)
-        verified = _verify(store, row, network, targets)
+        verified = _verify(store, row, (model, network), targets)
         if why := _over(budget, verified, targets):
             passed_over.append(f"trial {row.number} {why} when measured again")
             continue
@@ -95,6 +96,7 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
             candidates=len(ranked),
             passed_over=tuple(passed_over),
             export_difference=difference,
+            files=(model, weights),
         )
     raise NothingFeasible(
         f"none of {len(ranked)} networks stayed inside {budget} when measured again ({'; '.join(passed_over[:3])}); "
@@ -103,11 +105,11 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
 
 
 def _verify(
-    store: StudyStore, row: TrialRow, network: DeployedCondenseNet, targets: Sequence[Target]
+    store: StudyStore, row: TrialRow, trained: tuple[Path, DeployedCondenseNet], targets: Sequence[Target]
 ) -> dict[str, Measurement]:
-    """Measure the trained network's file on every device of the study; record and return what was seen."""
+    """Measure the trained (ONNX file, network) on every device of the study; record and return what was seen."""
     verified: dict[str, Measurement] = {}
-    model, _ = trained_files(store, row)
+    model, network = trained
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         for target in targets:
             path = model
@@ -125,7 +127,7 @@ def _verify(
 
 def _over(budget: Budget, verified: Mapping[str, Measurement], targets: Sequence[Target]) -> str | None:
     """Return how a verification exceeds the budget, or None."""
-    limits = {targets[0].name: budget.max_latency_ms, **budget.elsewhere_ms}
+    limits = budget.limits_ms(targets[0].name)
     for name, seen in verified.items():
         limit_ms, high_ms = limits.get(name), seen.summary.interval_high_ms
         if limit_ms is not None and high_ms > limit_ms:
@@ -197,14 +199,15 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
             new = Path(temporary) / "bundle"
             new.mkdir()
-            for path in trained_files(store, picked.trial):
+            for path in picked.files:
                 shutil.copyfile(path, new / path.name)
             runtime = picked.verified.runtime
             if runtime != "onnxruntime":
                 network, path = load_network(new, picked.trial.config), new / file_for(runtime, MODEL)
                 save_for(runtime, network, path)
                 check_for(runtime, path, network)
-            (new / DEPLOY_FILE).write_text(_deploy_toml(study, picked, file_hash(new / ONNX_FILE)), encoding="utf-8")
+            recorded = reader.read_artifacts(store.engine, picked.trial.id)[ONNX_FILE]["sha256"]
+            (new / DEPLOY_FILE).write_text(_deploy_toml(study, picked, recorded), encoding="utf-8")
             (new / CARD_FILE).write_text(_model_card(study, picked), encoding="utf-8")
             old = Path(temporary) / "old"
             if out.exists():
@@ -254,7 +257,7 @@ def _latency_table(seen: Measurement) -> dict[str, Any]:
         "file": file_for(seen.runtime, MODEL),
         "threads": seen.threads,
         "median_ms": seen.summary.median_ms,
-        **({"p90_ms": seen.summary.p90_ms} if seen.kind == "measured" else {}),
+        **({} if seen.summary.p90_ms is None else {"p90_ms": seen.summary.p90_ms}),
         "interval_95_ms": [seen.summary.interval_low_ms, seen.summary.interval_high_ms],
         "extrapolates": seen.extrapolates,
     }
@@ -280,7 +283,7 @@ def _model_card(study: StudyRow, picked: Picked) -> str:
         if picked.test_evaluations == 1
         else f"{picked.test_evaluations} networks of this study have been, so treat it as slightly optimistic"
     )
-    p90 = f", p90 {summary.p90_ms:.4g}" if seen.kind == "measured" else ""
+    p90 = "" if summary.p90_ms is None else f", p90 {summary.p90_ms:.4g}"
     passed = "".join(f"- Passed over: {text}.\n" for text in picked.passed_over)
     elsewhere = "".join(
         f"| latency, {other.kind}, on {other.device} | {other.summary.median_ms:.4g} ms (95 % interval "

@@ -432,14 +432,14 @@ class Controller:
         else:
             self._plan_failed_attempt(step, row, *event.payload)
 
-    def _plan_result(self, step: Step, row: TrialRow, result: dict[str, float | str]) -> None:
+    def _plan_result(self, step: Step, row: TrialRow, result: dict[str, Any]) -> None:
         folder = self.trial_folder(row.number).absolute()
         files = {NETWORK_FILE: result["network_sha256"], ONNX_FILE: result["onnx_sha256"]}
         paths = {name: (str(folder / name), str(sha)) for name, sha in files.items()}
         step.writes.append(partial(self.store.add_artifacts, row.number, paths))
         self._done += 1
         self._failures_in_a_row = 0
-        self._plan_close(step, row, "done", **{name: result[name] for name in OF_RESULT})
+        self._plan_close(step, row, "done", None, **{name: result[name] for name in OF_RESULT})
         if self.settings.retention.networks == "front":
             step.then.append(partial(self._remove_dominated, replace(row, top1=float(result["top1"]))))
 

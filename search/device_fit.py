@@ -6,7 +6,6 @@ append-only, and serve every study of the database.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from search.pricing import price
+from search.pricing import price, write_models
 from search.store.reader import latencies_of_configs
+from search.store.store import latency_values
 from search.store.tables import device_fit, reference_latency
 from space.config import CondenseNetConfig
-from space.deployed import DeployedCondenseNet
 from space.errors import DeviceNotFound, MeasurementFailed
 from space.search_space import SearchSpace
 from workers.latency.calibration import Calibration, fit_profile
@@ -28,7 +27,6 @@ from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measure
 from workers.latency.predictor import cross_validate, macs_rank_correlation
 from workers.latency.profiles import Profile, load_profile
 from workers.latency.virtual_arm import Counts, VirtualArm
-from workers.model_files import file_for, save_for
 
 BATCH = 8  # networks measured between two anchors
 FIT_LEAST = 8  # networks
@@ -78,24 +76,7 @@ def measure_more(
 
 def add_references(engine: sa.Engine, measured: Sequence[tuple[CondenseNetConfig, Measurement]]) -> None:
     """Append latencies that belong to no trial."""
-    rows = [
-        {
-            "config": config.to_json(),
-            "device": one.device,
-            "runtime": one.runtime,
-            "runtime_version": one.runtime_version,
-            "threads": one.threads,
-            "kind": one.kind,
-            "policy": one.policy,
-            "median_ms": one.summary.median_ms,
-            "interval_low_ms": one.summary.interval_low_ms,
-            "interval_high_ms": one.summary.interval_high_ms,
-            "steady": one.steady,
-            "conditions": json.dumps(one.conditions),
-            "measured_at": time.time(),
-        }
-        for config, one in measured
-    ]
+    rows = [{"config": config.to_json(), **latency_values(one)} for config, one in measured]
     with engine.begin() as connection:
         connection.execute(sa.insert(reference_latency), rows)
 
@@ -106,12 +87,7 @@ def fit_device(engine: sa.Engine, probe: LatencyProbe, threads: int, kind: str) 
     Raises:
         DeviceNotFound: fewer than 8 networks are known.
     """
-    known = latencies_of_configs(engine, probe.device, probe.runtime, threads, kind)
-    if len(known) < FIT_LEAST:
-        raise DeviceNotFound(
-            f"a fit needs at least {FIT_LEAST} networks {kind} on {probe.device} with {probe.runtime} and {threads} "
-            f"thread(s), but {len(known)} are known; measure more with --networks."
-        )
+    known = _known_networks(engine, probe, threads, kind, "a fit")
     configs, latencies_ms = zip(*known, strict=True)
     seen = cross_validate(configs, latencies_ms)
     fit = DeviceFit(
@@ -141,12 +117,7 @@ def calibrate(
     Raises:
         DeviceNotFound: fewer than 8 networks are known. MeasurementFailed: counting failed.
     """
-    known = latencies_of_configs(engine, probe.device, probe.runtime, 1, "measured")
-    if len(known) < FIT_LEAST:
-        raise DeviceNotFound(
-            f"a profile needs at least {FIT_LEAST} networks measured on {probe.device} with 1 thread, but {len(known)} "
-            "are known; measure more with --networks."
-        )
+    known = _known_networks(engine, probe, 1, "measured", "a profile")
     progress(f"counting the instructions of {len(known)} networks …")
     counted = count_configs([config for config, _ in known], arm, probe.runtime)
     pairs = [
@@ -164,9 +135,18 @@ def count_configs(
 ) -> list[Counts | FailedMeasurement]:
     """Count the instructions of configs with random weights on the virtual device, in the order given."""
     with tempfile.TemporaryDirectory(prefix="counting-") as folder:
-        paths = []
-        for place, config in enumerate(configs):
-            path = Path(folder) / file_for(runtime, str(place))
-            save_for(runtime, DeployedCondenseNet.random(config), path)
-            paths.append(path)
-        return list(arm.count(paths, runtime=runtime))
+        return list(arm.count(write_models(configs, runtime, Path(folder)), runtime=runtime))
+
+
+def _known_networks(
+    engine: sa.Engine, probe: LatencyProbe, threads: int, kind: str, wanted: str
+) -> list[tuple[CondenseNetConfig, float]]:
+    """Return `latencies_of_configs` for what is `wanted`; DeviceNotFound where there are fewer than 8."""
+    known = latencies_of_configs(engine, probe.device, probe.runtime, threads, kind, FIT_LEAST)
+    if len(known) < FIT_LEAST:
+        raise DeviceNotFound(
+            f"{wanted} needs at least {FIT_LEAST} networks {kind} on {probe.device} with {probe.runtime} and {threads} "
+            f"thread(s), but {len(known)} are known (steady, of its newest runtime version); measure more with "
+            "--networks."
+        )
+    return known

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from search.store.reader import latencies_of_configs
+from search.store.reader import count_rows_of_configs, latencies_of_configs
 from space.config import CondenseNetConfig
 from workers.latency.measurement import Measurement
 from workers.latency.predictor import Prediction, Predictor
@@ -22,7 +22,7 @@ class FittedForecast:
 
     def __init__(self, engine: sa.Engine, device: str, runtime: str, threads: int, kind: str = "measured") -> None:
         self._engine, self._key = engine, (device, runtime, threads, kind)
-        self._fitted_on = 0
+        self._fitted_on = self._rows = 0
         self._predictor: Predictor | None = None
 
     def over(self, config: CondenseNetConfig, limit_ms: float) -> Measurement | None:
@@ -37,7 +37,13 @@ class FittedForecast:
         return self._as_measurement(seen)
 
     def _fitted(self) -> Predictor | None:
-        known = latencies_of_configs(self._engine, *self._key)
+        rows = count_rows_of_configs(self._engine, *self._key)
+        if rows == self._rows:  # asked for every candidate, and reading them all takes long
+            return self._predictor
+        self._rows = rows
+        known = latencies_of_configs(self._engine, *self._key, least=ROWS_LEAST)
+        if len(known) < self._fitted_on:  # what it was fitted on counts no more, as of a runtime that was replaced
+            self._predictor, self._fitted_on = None, 0
         if len(known) >= max(ROWS_LEAST, self._fitted_on * REFIT_GROWTH):
             configs, latencies_ms = zip(*known, strict=True)
             self._predictor, self._fitted_on = Predictor.fit(configs, latencies_ms), len(known)
@@ -45,14 +51,6 @@ class FittedForecast:
 
     def _as_measurement(self, seen: Prediction) -> Measurement:
         device, runtime, threads, kind = self._key
-        summary = LatencySummary(
-            median_ms=seen.latency_ms,
-            p90_ms=seen.interval_high_ms,
-            interval_low_ms=seen.interval_low_ms,
-            interval_high_ms=seen.interval_high_ms,
-            relative_spread=0.0,
-            samples=0,
-        )
         return Measurement(
             model_hash="",
             device=device,
@@ -61,7 +59,7 @@ class FittedForecast:
             runtime_version="",
             threads=threads,
             policy="model",
-            summary=summary,
+            summary=LatencySummary.without_samples(seen.latency_ms, seen.interval_low_ms, seen.interval_high_ms),
             samples_ms=(),
             stride=1,
             conditions={"fitted_on": self._fitted_on, "fitted_kind": kind},

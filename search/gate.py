@@ -37,6 +37,10 @@ class Budget:
         limits += [f"{value:,.0f} {unit}" for unit, value in counts if value is not None]
         return ", ".join(limits) or "no limit"
 
+    def limits_ms(self, first: str) -> dict[str, float | None]:
+        """Return the limit of each device by its name in the study, whose first device is called `first`."""
+        return {first: self.max_latency_ms, **self.elsewhere_ms}
+
     def latency_limit(self, row: LatencyRow, first: bool) -> float | None:
         """Return the limit that a latency is held to; `first` says that it is the one on the study's first device."""
         return self.max_latency_ms if first else self.elsewhere_ms.get(row.target)

@@ -262,15 +262,16 @@ def check_reachable(settings: StudySettings, targets: Sequence[Target], files: P
                 f"budget.max_{name} = {limit:,.0f} is below anything in this space: the smallest found has "
                 f"{smallest:,} {name}; raise it or widen the space."
             )
+    limited = [(target, target.limit_ms) for target in targets if target.limit_ms is not None]
+    if not limited:
+        return
     shallow = cheapest(space, lambda config: (sum(config.stages) + len(config.stages)) * 1e12 + cost_of(config).macs)
-    for target in targets:
-        if target.limit_ms is None:
-            continue
+    for target, limit_ms in limited:
         prices = price([fewest_macs, shallow], target.probe, files)
         lows = [found.summary.interval_low_ms for found in prices if not isinstance(found, FailedMeasurement)]
-        if lows and min(lows) > target.limit_ms:
+        if lows and min(lows) > limit_ms:
             raise BudgetUnreachable(
-                f"budget.max_latency_ms = {target.limit_ms:g} is below anything in this space: the smallest networks "
+                f"budget.max_latency_ms = {limit_ms:g} is below anything in this space: the smallest networks "
                 f"take {min(lows):.4g} ms on {target.probe.device}; raise it or widen the space."
             )
 

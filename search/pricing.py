@@ -23,7 +23,7 @@ from typing import Protocol
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet
 from workers.files import disk_errors
-from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement, MeasurementStopped
+from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement, MeasurementStopped, never
 from workers.latency.policy import MeasurementPolicy
 from workers.latency.probes import HostProbe
 from workers.model_files import file_for, save_for
@@ -71,7 +71,7 @@ def price(
     configs: Sequence[CondenseNetConfig],
     probe: LatencyProbe,
     files: Path,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> list[Price]:
     """Measure the configs in one batch, in the order given; equal configs are measured once.
 
@@ -80,13 +80,18 @@ def price(
     """
     distinct = list(dict.fromkeys(configs))
     with _folder_in(files) as folder:
-        paths = []
-        for config in distinct:
-            path = folder / file_for(probe.runtime, config.digest[:16])
-            save_for(probe.runtime, DeployedCondenseNet.random(config), path)
-            paths.append(path)
-        prices = dict(zip(distinct, probe.measure(paths, stop), strict=True))
+        prices = dict(zip(distinct, probe.measure(write_models(distinct, probe.runtime, folder), stop), strict=True))
     return [prices[config] for config in configs]
+
+
+def write_models(configs: Sequence[CondenseNetConfig], runtime: str, folder: Path) -> list[Path]:
+    """Write each config's deployed network with random weights for a runtime; return the files in the order given."""
+    paths = []
+    for config in configs:
+        path = folder / file_for(runtime, config.digest[:16])
+        save_for(runtime, DeployedCondenseNet.random(config), path)
+        paths.append(path)
+    return paths
 
 
 @contextmanager

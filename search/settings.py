@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from search.gate import Budget
 from space.errors import InvalidSettings, StudyFileVersion
 from space.search_space import SearchSpace
-from workers.latency.policy import MeasurementPolicy, policy_named
+from workers.latency.policy import MeasurementPolicy, Runtime, policy_named
 from workers.settings import DataSettings, Settings
 from workers.training_space import TrainingSpace
 
@@ -77,7 +77,7 @@ class LatencyPart(Settings):
     # host; virtual:PROFILE (estimated from counted ARM instructions); or queues of devices that agents serve.
     devices: tuple[str, ...] = Field(default=(HOST,), min_length=1, max_length=8)
     objectives: tuple[str, ...] | None = None  # which devices' latencies are minimised; None = all of them
-    runtime: Literal["onnxruntime", "ncnn", "native", "auto"] = "onnxruntime"  # auto: the faster on the first device
+    runtime: Literal[Runtime, "auto"] = "onnxruntime"  # auto: the faster on the first device
     policy: Literal["standard", "quick"] = "standard"
     threads: int = Field(default=1, ge=1, le=256)
     core: int | None = Field(default=None, ge=0)  # of the host, kept free while measuring; None = the last one

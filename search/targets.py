@@ -44,7 +44,7 @@ def targets_of(
         DeviceNotFound: a queue that no device serves. EmulatorMissing: the ARM device in software isn't built.
     """
     budget, latency = settings.search_budget(), settings.latency
-    limits = {latency.devices[0]: budget.max_latency_ms, **budget.elsewhere_ms}
+    limits = budget.limits_ms(latency.devices[0])
     targets = []
     for name in latency.devices:
         probe = probe_named(name, settings, engine, files, note)

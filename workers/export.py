@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,12 +25,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from space.deployed import DeployedCondenseNet, DeployedLayer
-from space.errors import ExportMismatch
 from workers.files import write_atomically
+from workers.packing import batch_difference, within_tolerance
 
 OPSET, IR_VERSION = 17, 8
 INPUT, OUTPUT = "images", "logits"
-TOLERANCE = 1e-5  # of the largest output
 
 
 @dataclass
@@ -133,7 +133,6 @@ def save_onnx(network: DeployedCondenseNet, path: Path) -> str:
     return write_atomically(path, to_onnx(network).SerializeToString())
 
 
-@torch.no_grad()
 def check_onnx(path: Path, network: DeployedCondenseNet, images: int = 4) -> float:
     """Check the file with onnx.checker and run it in onnxruntime beside torch.
 
@@ -141,25 +140,9 @@ def check_onnx(path: Path, network: DeployedCondenseNet, images: int = 4) -> flo
         The largest difference of a logit, as a fraction of the largest logit.
 
     Raises:
-        ExportMismatch: the file is not valid ONNX, or the difference is above `TOLERANCE`.
+        ExportMismatch: the file is not valid ONNX, or the difference is above `packing.TOLERANCE`.
     """
-    x = torch.randn(images, *network.config.input_shape, generator=torch.Generator().manual_seed(0))
-    expected = network.cpu()(x).numpy()
-    try:
-        actual = _checked_run(path, x.numpy())
-    except MemoryError:
-        raise
-    except Exception as error:  # the checker's and the runtime's errors have no class in common
-        raise ExportMismatch(f"{path} can't be checked and run: {' '.join(str(error).split())[:300]}") from error
-    if actual.shape != expected.shape:
-        raise ExportMismatch(f"{path} must return logits of shape {expected.shape}, but returned {actual.shape}.")
-    difference = float(np.abs(actual - expected).max() / max(float(np.abs(expected).max()), 1e-12))
-    if not difference <= TOLERANCE:
-        raise ExportMismatch(
-            f"the exported network must equal the trained one to {TOLERANCE:g} of its largest output, but {path} is "
-            f"off by {difference:.2e}."
-        )
-    return difference
+    return within_tolerance(path, lambda: batch_difference(network, partial(_checked_run, path), images))
 
 
 def _checked_run(path: Path, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""What the exports for other runtimes than onnxruntime share: folded batch norms and the one file that a model is."""
+"""What the exports share: the check beside torch; for other runtimes than onnxruntime folded norms and one file."""
 
 from __future__ import annotations
 
@@ -65,9 +65,15 @@ def difference(network: DeployedCondenseNet, run: Callable[[Array], Array], imag
         run: from one image (C, H, W) float32 to logits (classes,).
         images: how many random images are compared.
     """
+    return batch_difference(network, lambda x: np.stack([run(image) for image in x]), images)
+
+
+@torch.no_grad()
+def batch_difference(network: DeployedCondenseNet, run: Callable[[Array], Array], images: int = 4) -> float:
+    """Return `difference` for a `run` from images (N, C, H, W) to logits (N, classes)."""
     x = torch.randn(images, *network.config.input_shape, generator=torch.Generator().manual_seed(0))
     expected = network.cpu()(x).numpy()
-    actual = np.stack([run(image) for image in x.numpy()])
+    actual = run(x.numpy())
     if actual.shape != expected.shape:
         raise ValueError(f"the logits must have shape {expected.shape}, but have {actual.shape}")
     return float(np.abs(actual - expected).max() / max(float(np.abs(expected).max()), 1e-12))
@@ -76,13 +82,18 @@ def difference(network: DeployedCondenseNet, run: Callable[[Array], Array], imag
 def checked(
     path: Path, load: Callable[[bytes], Callable[[Array], Array]], network: DeployedCondenseNet, images: int = 4
 ) -> float:
-    """Load a model file, run it beside torch and return `difference`.
+    """Load a model file that runs image by image, and return `difference`; raises as `within_tolerance` does."""
+    return within_tolerance(path, lambda: difference(network, load(path.read_bytes()), images))
+
+
+def within_tolerance(path: Path, compare: Callable[[], float]) -> float:
+    """Return how far an exported file is off, as `compare` finds by running it.
 
     Raises:
         ExportMismatch: it can't be loaded and run, or the difference is above `TOLERANCE`.
     """
     try:
-        off = difference(network, load(path.read_bytes()), images)
+        off = compare()
     except MemoryError:
         raise
     except Exception as error:  # a runtime's errors have no class in common

@@ -134,7 +134,8 @@ def _now(connection: sa.Connection) -> float:
     """Return the time in UTC seconds: the server's, so that every host means the same; without a server our own."""
     if connection.dialect.name != "postgresql":
         return time.time()
-    return float(connection.scalar(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))))
+    seconds = connection.scalar(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp())))
+    return float(seconds or 0.0)
 
 
 def local_process_lives(owner: str) -> bool | None:

@@ -57,7 +57,7 @@ class LatencyRow:
     runtime_version: str
     threads: int
     median_ms: float
-    p90_ms: float
+    p90_ms: float | None  # None without samples: estimated and predicted
     interval_low_ms: float
     interval_high_ms: float
     steady: bool
@@ -111,7 +111,7 @@ class TrialRow:
     @classmethod
     def of_new(cls, new: NewTrial, key: int, at: float) -> TrialRow:
         """Return a trial that was just asked, as it is read back; `key` is its row's id."""
-        unset = {name: None for name in _UNSET}
+        unset = dict.fromkeys(_UNSET)
         return cls(
             **unset,  # type: ignore[arg-type]
             id=key,
@@ -306,23 +306,41 @@ def devices_measured(engine: sa.Engine, study_id: int) -> set[str]:
 
 
 def latencies_of_configs(
-    engine: sa.Engine, device: str, runtime: str, threads: int, kind: str
+    engine: sa.Engine, device: str, runtime: str, threads: int, kind: str, least: int = 1
 ) -> list[tuple[CondenseNetConfig, float]]:
     """Return every config whose latency is known on a device, with its newest median in ms.
 
-    From all studies of the database and from what was measured for a fit.
+    From all studies of the database and from what was measured for a fit; only what can be compared: steady rows of
+    the runtime version that the newest row of all has. Where these hold at least `least` configs measured with the
+    standard policy, only those; else every policy's.
     """
-    sources = (
+    rows = _rows_of_configs(device, runtime, threads, kind)
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(rows).order_by(rows.c.measured_at)).all()
+    good = [row for row in found if row.steady and row.runtime_version == found[-1].runtime_version]
+    standard = {row.config: row.median_ms for row in good if row.policy == "standard"}
+    newest = standard if len(standard) >= least else {row.config: row.median_ms for row in good}
+    return [(CondenseNetConfig.from_json(config), float(median_ms)) for config, median_ms in newest.items()]
+
+
+def count_rows_of_configs(engine: sa.Engine, device: str, runtime: str, threads: int, kind: str) -> int:
+    """Return how many rows `latencies_of_configs` looks at; it has no news while they are as many."""
+    query = sa.select(sa.func.count()).select_from(_rows_of_configs(device, runtime, threads, kind))
+    with engine.connect() as connection:
+        return int(connection.scalar(query) or 0)
+
+
+def _rows_of_configs(device: str, runtime: str, threads: int, kind: str) -> sa.Subquery:
+    """The prices of trials and what was measured for a fit."""
+    selects = []
+    for config, table, joined in (
         (trial.c.config, latency, sa.and_(latency.c.purpose == "price", trial.c.id == latency.c.trial_id)),
         (reference_latency.c.config, reference_latency, sa.true()),
-    )
-    newest: dict[str, float] = {}
-    with engine.connect() as connection:
-        for config, table, joined in sources:
-            same = (table.c.device == device, table.c.runtime == runtime, table.c.threads == threads)
-            query = sa.select(config, table.c.median_ms).where(joined, *same, table.c.kind == kind)
-            newest |= {row[0]: float(row[1]) for row in connection.execute(query.order_by(table.c.id))}
-    return [(CondenseNetConfig.from_json(config), median) for config, median in newest.items()]
+    ):
+        same = (table.c.device == device, table.c.runtime == runtime, table.c.threads == threads, table.c.kind == kind)
+        columns = (table.c[name] for name in ("median_ms", "runtime_version", "policy", "steady", "measured_at"))
+        selects.append(sa.select(config, *columns).where(joined, *same))
+    return sa.union_all(*selects).subquery()
 
 
 def count_waiting_requests(engine: sa.Engine, study_id: int) -> int:

@@ -188,19 +188,15 @@ class StudyStore(ControllerLease, Attempts):
         A price becomes what the trial is judged by, unless `judged` is false: one on a further device. `at` is when it
         was made, UTC seconds (None = now); said again with the same time, nothing is appended.
         """
-        summary = measurement.summary
         values = {
             "purpose": purpose,
             "target": target,
-            **{name: getattr(measurement, name) for name in _MEASUREMENT_FIELDS},
-            "policy": measurement.policy,
-            "median_ms": summary.median_ms,
-            "p90_ms": summary.p90_ms,
-            "interval_low_ms": summary.interval_low_ms,
-            "interval_high_ms": summary.interval_high_ms,
-            "conditions": json.dumps(measurement.conditions),
-            "measured_at": time.time() if at is None else at,
+            **latency_values(measurement),
+            **{name: getattr(measurement, name) for name in _OF_TRIALS_ONLY},
+            "p90_ms": measurement.summary.p90_ms,
         }
+        if at is not None:
+            values["measured_at"] = at
         with self._begin() as connection:
             key = connection.scalar(sa.select(trial.c.id).where(self._where(number)))
             same = [latency.c.trial_id == key, latency.c.target == target, latency.c.measured_at == at]
@@ -309,9 +305,18 @@ class StudyStore(ControllerLease, Attempts):
         return reader.read_trials(self.engine, self.study_id, number)[0]
 
 
-_MEASUREMENT_FIELDS = (
-    "model_hash device cpu_model runtime runtime_version threads precision kind anchor_drift steady extrapolates"
-).split()
+_SHARED = "device runtime runtime_version threads kind policy steady".split()
+_OF_TRIALS_ONLY = "model_hash cpu_model precision anchor_drift extrapolates".split()
+
+
+def latency_values(measurement: Any) -> dict[str, Any]:
+    """Return the columns that a `workers.latency.measurement.Measurement` fills in both tables of latencies."""
+    return {
+        **{name: getattr(measurement, name) for name in _SHARED},
+        **{name: getattr(measurement.summary, name) for name in ("median_ms", "interval_low_ms", "interval_high_ms")},
+        "conditions": json.dumps(measurement.conditions),
+        "measured_at": time.time(),
+    }
 
 
 def _new_id(result: sa.CursorResult[Any]) -> int:

@@ -133,7 +133,7 @@ latency = sa.Table(  # append-only
     sa.Column("policy", sa.String(12), nullable=False),  # standard, quick; counts (estimated), model (predicted)
     sa.Column("extrapolates", sa.Boolean, nullable=False, server_default=sa.false()),  # outside the calibrated range
     sa.Column("median_ms", sa.Float, nullable=False),
-    sa.Column("p90_ms", sa.Float, nullable=False),
+    sa.Column("p90_ms", sa.Float),  # of samples: null for estimated and predicted
     sa.Column("interval_low_ms", sa.Float, nullable=False),
     sa.Column("interval_high_ms", sa.Float, nullable=False),
     sa.Column("anchor_drift", sa.Float),

@@ -18,6 +18,7 @@ from dashboards.queries import load_study_view
 from search.store import reader
 from space.config import CondenseNetConfig
 from tests.dashboards.studies import Study, lively
+from workers.latency import LatencySummary
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,15 @@ def test_a_trial_in_detail_has_curve_samples_and_files(made: Study) -> None:
     assert document["artifacts"] == {"model.onnx": {"path": "x"}}
     assert document["latency"]["interval_low_ms"] <= document["latency"]["median_ms"]
     assert CondenseNetConfig.from_dict(document["config"]) == row.config
+
+
+def test_an_estimates_p90_is_null(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.done(0.3, 0.9, kind="estimated", summary=LatencySummary.without_samples(0.3, 0.25, 0.4), samples_ms=())
+    row = made.row(0)
+    document = strict(documents.trial_detail_document(row, [], reader.read_latencies(made.engine, row.id), {}))
+    for latency in (document["latency"], document["measurements"][0]):
+        assert (latency["median_ms"], latency["interval_high_ms"], latency["p90_ms"]) == (0.3, 0.4, None)
 
 
 def test_a_trial_before_its_price_has_nulls(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dashboards import formats, tables
 from dashboards.queries import load_study_view
 from search.store import reader
 from tests.dashboards.studies import SETTINGS, Study, lively
+from workers.latency import LatencySummary
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,14 @@ def test_one_trial_is_shown_with_measurements_curve_and_files(made: Study) -> No
     assert str(row.config) in text
     assert "price" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_an_estimate_is_shown_without_a_p90(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.done(0.3, 0.9, kind="estimated", summary=LatencySummary.without_samples(0.3, 0.25, 0.4), samples_ms=())
+    row = made.row(0)
+    text = shown(tables.trial_panel(row, [], reader.read_latencies(made.engine, row.id), {}))
+    assert f"0.3000 [0.2500, 0.4000] {formats.NOTHING} estimated" in " ".join(text.split())
 
 
 def test_a_long_curve_keeps_its_ends_and_every_condensing_stage(made: Study) -> None:

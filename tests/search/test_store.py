@@ -24,7 +24,7 @@ from space.deployed import DeployedCondenseNet
 from space.errors import StudyBusy, StudyExists, StudyNotFound, TrialNotFound
 from tests.search.tiny_studies import CountingProbe, sqlite_url, tiny_settings
 from workers.export import save_onnx
-from workers.latency import Measurement
+from workers.latency import LatencySummary, Measurement
 
 CONFIG = CondenseNetConfig(stages=(1, 2), growth=(4, 8), groups=2, condense_factor=2, input_shape=(1, 8, 8))
 ROW = {
@@ -317,6 +317,17 @@ def test_a_price_becomes_what_a_trial_is_judged_by_and_a_verification_does_not(
         assert [len(samples) for samples in entry["samples_ms"]] == [40, 40, 40]
         assert entry["samples_ms"][0] == pytest.approx(measurement.samples_ms[0], abs=1e-6)
         assert entry["conditions"] == measurement.conditions
+
+
+def test_an_estimate_has_no_p90_and_none_is_made_up(study: StudyStore, measurement: Measurement):
+    summary = LatencySummary.without_samples(2.0, 1.5, 3.0)
+    study.add_trial(proposal())
+    study.add_latency(0, replace(measurement, kind="estimated", summary=summary, samples_ms=()), "price")
+    row = study.trial(0)
+    assert row.latency is not None
+    assert (row.latency.median_ms, row.latency.p90_ms, row.latency.interval_high_ms) == (2.0, None, 3.0)
+    (entry,) = reader.read_latencies(study.engine, row.id)
+    assert (entry["p90_ms"], entry["samples_ms"]) == (None, [])
 
 
 def test_artifacts_of_a_later_attempt_replace_the_earlier(study: StudyStore):

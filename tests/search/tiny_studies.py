@@ -85,9 +85,8 @@ def by_macs(path: Path) -> float:
 
 def targets(settings: StudySettings, probe: LatencyProbe) -> tuple[Target, ...]:
     """The study's devices, all of them measured by one probe."""
-    limits = settings.search_budget()
-    by_name = {settings.latency.devices[0]: limits.max_latency_ms, **limits.elsewhere_ms}
-    return tuple(Target(name, probe, by_name.get(name), local=True) for name in settings.latency.devices)
+    limits = settings.search_budget().limits_ms(settings.latency.devices[0])
+    return tuple(Target(name, probe, limits.get(name), local=True) for name in settings.latency.devices)
 
 
 class CountingProbe(FakeProbe):

@@ -9,47 +9,17 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.workers.agents import ENDLESS, QUICKEST, Agent, agents_started, offer, settings, signals_kept
-from tests.workers.small_hub import PATIENCE_S, TOKEN, SmallHub
+from tests.workers.agents import ENDLESS, QUICKEST, offer, settings
+from tests.workers.small_hub import PATIENCE_S, TOKEN
 from tests.workers.test_latency_contract import write_network
 from workers.latency import agent
 from workers.latency.agent import serve_hub
 
-
-@pytest.fixture(autouse=True)
-def our_own_signals(monkeypatch) -> Iterator[None]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with signals_kept():
-        yield
-
-
-@pytest.fixture
-def hub() -> Iterator[SmallHub]:
-    hub = SmallHub().start()
-    yield hub
-    hub.stop()
-
-
-@pytest.fixture
-def start_agent(hub, tmp_path) -> Iterator[Callable[..., Agent]]:
-    with agents_started(hub, tmp_path) as start:
-        yield start
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory) -> bytes:
-    return write_network(tmp_path_factory.mktemp("models") / "a.onnx", 4).read_bytes()
-
-
-@pytest.fixture(scope="module")
-def other_network(tmp_path_factory) -> bytes:
-    return write_network(tmp_path_factory.mktemp("models") / "b.onnx", 5).read_bytes()
-
+pytestmark = pytest.mark.usefixtures("our_own_signals")
 
 # ---- a job from its lease to its result ------------------------------------------------------------------
 

@@ -8,46 +8,15 @@ import signal
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.workers.agents import ENDLESS, Agent, agents_started, is_gone, offer, settings, signals_kept, until
+from tests.workers.agents import ENDLESS, is_gone, offer, settings, until
 from tests.workers.small_hub import PATIENCE_S, SmallHub
-from tests.workers.test_latency_contract import write_network
 from workers.latency.agent import serve_hub
 
-
-@pytest.fixture(autouse=True)
-def our_own_signals(monkeypatch) -> Iterator[None]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with signals_kept():
-        yield
-
-
-@pytest.fixture
-def hub() -> Iterator[SmallHub]:
-    hub = SmallHub().start()
-    yield hub
-    hub.stop()
-
-
-@pytest.fixture
-def start_agent(hub, tmp_path) -> Iterator[Callable[..., Agent]]:
-    with agents_started(hub, tmp_path) as start:
-        yield start
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory) -> bytes:
-    return write_network(tmp_path_factory.mktemp("models") / "a.onnx", 4).read_bytes()
-
-
-@pytest.fixture(scope="module")
-def other_network(tmp_path_factory) -> bytes:
-    return write_network(tmp_path_factory.mktemp("models") / "b.onnx", 5).read_bytes()
-
+pytestmark = pytest.mark.usefixtures("our_own_signals")
 
 # ---- a hub that is away, slow or strange -----------------------------------------------------------------
 

@@ -22,8 +22,8 @@ class EstimatedProbe:
     """Estimates latencies on the device of a profile, from the instructions that each network executes.
 
     Its results are of the kind `estimated` and carry no samples: `median_ms` is the estimate, the interval the
-    profile's own error (see `Profile.estimate`), p90 its upper end. A network is counted once and remembered by its
-    hash as long as the probe lives; failures are not remembered.
+    profile's own error (see `Profile.estimate`). A network is counted once and remembered by its hash as long as the
+    probe lives; failures are not remembered.
     """
 
     def __init__(
@@ -100,14 +100,7 @@ def estimate(
         runtime_version=counts.runtime_version,
         threads=profile.threads,
         policy="counts",
-        summary=LatencySummary(
-            median_ms=found.latency_ms,
-            p90_ms=found.interval_high_ms,
-            interval_low_ms=found.interval_low_ms,
-            interval_high_ms=found.interval_high_ms,
-            relative_spread=0.0,
-            samples=0,
-        ),
+        summary=LatencySummary.without_samples(found.latency_ms, found.interval_low_ms, found.interval_high_ms),
         samples_ms=(),
         stride=1,
         conditions={

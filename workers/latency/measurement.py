@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from space.errors import MeasurementFailed
 from workers.latency import agent
+from workers.latency.agent import never as never  # the `stop` of a measurement that nobody stops; also for importers
 from workers.latency.stats import LatencySummary, summarise
 
 Kind = Literal["measured", "estimated", "predicted"]
@@ -55,11 +56,6 @@ class FailedMeasurement:
 
 class MeasurementStopped(Exception):
     """`stop` became true before the batch was done; its processes are gone."""
-
-
-def never() -> bool:
-    """Return False: the `stop` of a measurement that nobody stops."""
-    return False
 
 
 class LatencyProbe(Protocol):
