@@ -28,12 +28,12 @@ def postgres_server(folder: Path) -> Iterator[sa.URL]:
 
 
 @contextmanager
-def database_of(server: sa.URL) -> Iterator[str]:
-    """Make an empty database; yield its URL, and drop it whoever is still connected."""
+def database_of(server: sa.URL, template: str = "template1") -> Iterator[str]:
+    """Make a database, empty or a copy of another; yield its URL, and drop it whoever is still connected."""
     name = f"test_{uuid.uuid4().hex}"
     engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         yield server.set(database=name).render_as_string(hide_password=False)
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD_REVISION = "0003"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "0004"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 # asked: proposed, not yet priced. queued: priced and let through. running: with a worker. The others are final.

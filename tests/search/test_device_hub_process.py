@@ -220,7 +220,7 @@ def test_the_agent_measures_what_was_ordered(start: Any, desk: Desk, tmp_path: P
         macs=cost_of(INSIDE).macs,
     )
     broken = dataclasses.replace(order, model_sha256=put_model(desk.engine, b"no network"))
-    keys = submit(desk.engine, [order, broken])
+    keys = submit(desk.engine, [order, broken], "test")
     hub, token = start(), registry.add_device(desk.engine, "pi", "pi5")
     fetched = tmp_path / "agent.py"
     with urllib.request.urlopen(hub.address + "/agent.py", timeout=30) as said:
