@@ -1811,7 +1811,7 @@ class _Agent:
     # -- talking until there is an answer
 
     def _answer(self, path: str, body: dict[str, Any], errors_most: float = float("inf")) -> dict[str, Any]:
-        """Call until the hub answers, however long that takes; _NotTaken after more than `errors_most` failures of it."""
+        """Call until the hub answers, however long that takes; _NotTaken when it fails at more than `errors_most`."""
         patience, errors = _Patience(), 0
         while True:
             try:
