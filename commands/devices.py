@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import typer
 
 from commands.common import AsJson, Storage, print_json, say, show_text
+from search.devices import PORT
 from space.errors import InvalidSettings, MeasurementFailed
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from search.settings import StudySettings
     from space.search_space import SearchSpace
     from workers.latency.measurement import LatencyProbe
-
-PORT = 8700
 
 app = typer.Typer(help="Measure on real ARM devices, and on one in software.", no_args_is_help=True)
 
@@ -190,6 +189,7 @@ def virtual(
     as_json: AsJson = False,
 ) -> None:
     """Build the ARM device in software (QEMU), count instructions on it, or run it as an agent."""
+    from workers.latency.profiles import VIRTUAL, load_profile
     from workers.latency.virtual_arm import build, default_folder
 
     arm = build(folder or default_folder(), say, sources=sources)
@@ -197,7 +197,6 @@ def virtual(
         from dashboards import device_tables
         from workers.latency.estimated_probe import EstimatedProbe
         from workers.latency.measurement import FailedMeasurement
-        from workers.latency.profiles import load_profile
         from workers.model_files import runtime_of
 
         runtimes = {runtime_of(path) for path in count}
@@ -219,7 +218,7 @@ def virtual(
         sys.stderr.flush()
         os.execv(command[0], command)
     else:
-        say(f'the ARM device in software is ready in {arm.folder}: latency.devices = ["virtual:{profile}"]')
+        say(f'the ARM device in software is ready in {arm.folder}: latency.devices = ["{VIRTUAL}{profile}"]')
 
 
 @app.command()
@@ -260,12 +259,12 @@ def calibrate(
     """Fit a profile for estimates on a device of yours, from 8 or more networks measured on it."""
     from dashboards import device_tables
     from search.device_fit import calibrate as run
-    from workers.latency.profiles import save_profile
+    from workers.latency.profiles import VIRTUAL, save_profile
     from workers.latency.virtual_arm import VirtualArm, default_folder
 
     if out.exists():
         raise InvalidSettings(f"{out} exists; choose another path, or remove it first.")
-    if name.startswith("virtual:"):
+    if name.startswith(VIRTUAL):
         raise InvalidSettings("a profile is calibrated from measurements, but a virtual device has estimates only.")
     arm = VirtualArm(default_folder())
     engine = _engine(storage)
@@ -293,12 +292,13 @@ def _measured(
 ) -> LatencyProbe:
     """Return the device's probe, after measuring so many sampled networks with it."""
     from search.device_fit import measure_more
+    from search.devices.probe import CALIBRATING
     from search.launch import budget_space, files_root
     from search.targets import probe_named
 
     files = files_root(settings, _database(storage))
     files.mkdir(parents=True, exist_ok=True)
-    probe = probe_named(name, settings, engine, files, say)
+    probe = probe_named(name, settings, engine, files, say, CALIBRATING)
     if networks:
         space: SearchSpace = budget_space(settings)
         for done, failed in measure_more(engine, probe, space, networks, files):

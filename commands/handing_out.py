@@ -85,11 +85,12 @@ def pick(
             show_text(tables.trials_table(ranked))
         return
     from search import bundle
+    from search.devices.probe import VERIFYING
     from search.launch import cache_folder, files_root
     from search.targets import targets_of
 
     store, found, url = store_named(study, storage)
-    targets = targets_of(settings, store.engine, files_root(settings, url), say)
+    targets = targets_of(settings, store.engine, files_root(settings, url), say, VERIFYING)
     picked = bundle.pick(store, found, budget, targets, cache_folder(settings, url))
     folder = None if out is None else bundle.write_bundle(store, found, picked, out)
     if as_json:

@@ -21,12 +21,13 @@ from search.gate import Budget
 from space.errors import InvalidSettings, StudyFileVersion
 from space.search_space import SearchSpace
 from workers.latency.policy import MeasurementPolicy, Runtime, policy_named
+from workers.latency.profiles import VIRTUAL
 from workers.settings import DataSettings, Settings
 from workers.training_space import TrainingSpace
 
 FORMAT = 1
 DEFAULT_STORAGE = "sqlite:///condensery.db"
-HOST, VIRTUAL = "host", "virtual:"  # latency.devices: this machine; a profile of the ARM device in software
+HOST = "host"  # latency.devices: this machine; or virtual:PROFILE, or a queue of devices
 DEVICE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 

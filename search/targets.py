@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
 
 from search.devices import registry
-from search.devices.probe import Errand, HubProbe
+from search.devices.probe import AT_THE_GATE, VERIFYING, Errand, HubProbe, need_runtime
 from search.forecast import FittedForecast
 from search.pricing import Target, host_probe, price, write_anchor
-from search.settings import HOST, VIRTUAL, StudySettings
+from search.settings import HOST, StudySettings
 from space.errors import DeviceNotFound, InvalidSettings, MeasurementFailed
 from workers.latency import agent
 from workers.latency.measurement import LatencyProbe, Measurement
 from workers.latency.policy import MeasurementPolicy
-from workers.latency.profiles import load_profile
+from workers.latency.profiles import VIRTUAL, load_profile
 from workers.model_files import SUFFIXES
 
-INSTALL = {
-    "onnxruntime": "`pip install onnxruntime` there",
-    "ncnn": "`pip install ncnn` there",
-    "native": "install a C compiler there",
-}
 AUTO_NETWORKS = 3  # sampled to choose the faster runtime
 
 
 def targets_of(
-    settings: StudySettings, engine: sa.Engine | None, files: Path, note: Callable[[str], None]
+    settings: StudySettings,
+    engine: sa.Engine | None,
+    files: Path,
+    note: Callable[[str], None],
+    priority: int = AT_THE_GATE,
 ) -> tuple[Target, ...]:
     """Return the devices of a study, the judging one first.
 
@@ -39,6 +38,7 @@ def targets_of(
         engine: the database that the hub serves; None when there is none yet.
         files: where the anchor networks are written.
         note: told when a device keeps a measurement waiting.
+        priority: of what is measured on devices; VERIFYING measures anew what was measured before.
 
     Raises:
         DeviceNotFound: a queue that no device serves. EmulatorMissing: the ARM device in software isn't built.
@@ -47,7 +47,7 @@ def targets_of(
     limits = budget.limits_ms(latency.devices[0])
     targets = []
     for name in latency.devices:
-        probe = probe_named(name, settings, engine, files, note)
+        probe = probe_named(name, settings, engine, files, note, priority)
         foreseen = None
         if latency.predict and engine is not None and limits.get(name) is not None:
             kind = "estimated" if is_estimated(name, engine) else "measured"
@@ -64,12 +64,17 @@ def is_estimated(name: str, engine: sa.Engine | None) -> bool:
 
 
 def probe_named(
-    name: str, settings: StudySettings, engine: sa.Engine | None, files: Path, note: Callable[[str], None]
+    name: str,
+    settings: StudySettings,
+    engine: sa.Engine | None,
+    files: Path,
+    note: Callable[[str], None],
+    priority: int = AT_THE_GATE,
 ) -> LatencyProbe:
     """Return the probe of one device of a study; see `targets_of`."""
     policy = settings.latency.resolved()
     if name == HOST:
-        _check_runtime(policy.runtime, agent.installed_runtimes(), "this machine")
+        need_runtime(policy.runtime, agent.installed_runtimes(), "this machine")
         return host_probe(policy, settings.latency.core, files)
     if name.startswith(VIRTUAL):
         return virtual_probe(name, policy)
@@ -82,24 +87,22 @@ def probe_named(
         )
     for row in registry.list_devices(engine):
         if row.queue == name and row.facts and not row.revoked:
-            _check_runtime(policy.runtime, row.facts["runtimes"], f"device {row.name}")
+            need_runtime(policy.runtime, row.facts["runtimes"], f"device {row.name}")
     profile = registry.profile_of_queue(engine, name)
+    if profile is not None and policy.threads > 1:
+        raise InvalidSettings(
+            f"latency.threads must be 1 on {name!r}, but is {policy.threads}: its devices are virtual, and count the "
+            "instructions of one thread."
+        )
     errand = Errand(
         queue=name,
         policy=on_device(policy),
         anchor=write_anchor(files, policy.runtime),
         profile=None if profile is None else load_profile(profile),
+        priority=priority,
+        fresh=priority == VERIFYING,  # the chosen network is looked at a second time
     )
     return HubProbe(engine, errand, note)
-
-
-def _check_runtime(runtime: str, there: Collection[str], where: str) -> None:
-    if runtime not in there:
-        has = ", ".join(sorted(there)) or "none"
-        raise InvalidSettings(
-            f"latency.runtime = {runtime!r} needs that runtime on {where}, which has {has}; {INSTALL[runtime]}, or "
-            "choose another."
-        )
 
 
 def on_device(policy: MeasurementPolicy) -> MeasurementPolicy:

@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.postgres import postgres, postgres_url  # noqa: F401  fixtures of every folder
+
 torch.set_num_threads(1)
 
 settings.register_profile("ci", derandomize=True, deadline=None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from search.store.device_tables import device, event, job, lease, result
+from search.store.device_tables import device, event, job, lease
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,6 @@ def newest_jobs(engine: sa.Engine, last: int) -> list[JobLine]:
         )
         for row in rows
     ]
-
-
-def quarantined(engine: sa.Engine) -> list[tuple[str, int, str]]:
-    """Return (device, job, reason) of every result that nobody can believe, oldest first."""
-    query = (
-        sa.select(device.c.name, result.c.job_id, result.c.reason)
-        .join(device, device.c.id == result.c.device_id)
-        .where(result.c.verdict == "quarantined")
-        .order_by(result.c.received_at)
-    )
-    with engine.connect() as connection:
-        return [(row[0], int(row[1]), row[2] or "") for row in connection.execute(query)]
 
 
 _PLAIN = (

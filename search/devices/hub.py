@@ -25,7 +25,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from search.devices import bodies
+from search.devices import PORT, bodies
 from search.devices.api import BODY_BYTES_MOST, HubState, router
 from search.devices.body_limit import BodyLimit
 from search.devices.leases import JobUnknown, LeaseLost, NotEnrolled, Terms
@@ -35,7 +35,6 @@ from space.errors import CondenseryError, InvalidSettings
 
 RETRY_S = 2.0
 RETRY_AFTER_S = 2  # a database that is locked or away
-PORT = 8700
 
 log = logging.getLogger("condensery.hub")
 

@@ -1,7 +1,8 @@
 """What devices are asked for: models to measure, as jobs of a queue; what became of them, and the models' bytes.
 
 An order equal to an open job joins it; one equal to a finished job gets that job's result, as long as the queue's
-runtime is still the same version. Every function is one transaction.
+runtime is still the same version. An order has an owner, who renews it: a job that nobody waits for any more is not
+begun. Every function is one transaction.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from search.devices.numbers import as_json, digest
-from search.devices.transitions import CANCELLED, Clock, fail, note
-from search.store.device_tables import OPEN_JOB_STATES, device, job, lease, model, result
+from search.devices.transitions import CANCELLED, Clock, fail, is_wanted, note
+from search.store.device_tables import OPEN_JOB_STATES, device, job, lease, model, order, result
 
 MODEL_GRACE_S = 600.0  # a model is kept so long for the order that is to follow
 
@@ -29,7 +30,7 @@ class Order:
     """One model to be measured by one queue. The models named were stored by `put_model` before.
 
     `policy` holds every field of a MeasurementPolicy; smaller priorities go first; `macs`, where known, lets the hub
-    see that a result can't be true.
+    see that a result can't be true. With a `nonce` nothing but an order with the same one answers it: measured anew.
     """
 
     queue: str
@@ -43,12 +44,14 @@ class Order:
     priority: int = 0
     macs: int | None = None
     precision: str = "fp32"
+    nonce: str | None = None
 
     @property
     def identity(self) -> str:
         """The hash of what is to be measured and how: equal for orders that one result answers."""
         how = self.policy if self.mode == "wall" else None  # a count is a count
-        return digest(self.queue, self.model_sha256, self.mode, self.runtime, self.threads, self.precision, how)
+        what = (self.queue, self.model_sha256, self.mode, self.runtime, self.threads, self.precision, how)
+        return digest(*what) if self.nonce is None else digest(*what, self.nonce)
 
     @property
     def batch(self) -> str:
@@ -85,45 +88,56 @@ def put_model(engine: sa.Engine, content: bytes, now: Clock = time.time) -> str:
     return sha256
 
 
-def submit(engine: sa.Engine, orders: Sequence[Order], now: Clock = time.time) -> list[int]:
+def submit(engine: sa.Engine, orders: Sequence[Order], owner: str, now: Clock = time.time) -> list[int]:
     """Return the job of each order, made where no equal one is open or answers it.
+
+    `owner` is at most 32 letters that are nobody else's: `renew` its orders every few seconds, and `cancel` them when
+    their results are of no use any more.
 
     Raises:
         ValueError: a model that an order names is not stored.
     """
     with engine.begin() as connection:
-        found = _submit_all(connection, {order.identity: order for order in orders}, now())
-    return [found[order.identity] for order in orders]
+        found = _submit_all(connection, {one.identity: one for one in orders}, owner, now())
+    return [found[one.identity] for one in orders]
 
 
-def _submit_all(connection: sa.Connection, orders: Mapping[str, Order], at: float) -> dict[str, int]:
-    files = {sha for order in orders.values() for sha in (order.model_sha256, order.anchor_sha256) if sha is not None}
+def _submit_all(connection: sa.Connection, orders: Mapping[str, Order], owner: str, at: float) -> dict[str, int]:
+    files = {sha for one in orders.values() for sha in (one.model_sha256, one.anchor_sha256) if sha is not None}
     # Equal orders name the same models: whoever submits them at the same time waits here, and then finds ours.
     guard = sa.select(model.c.sha256).where(model.c.sha256.in_(files)).order_by(model.c.sha256).with_for_update()
     connection.execute(guard).all()
     open_now = sa.select(job).where(job.c.open_identity.in_(orders)).order_by(job.c.id).with_for_update()
     found: dict[str, int] = {}
     for row in connection.execute(open_now).all():
-        values = {"wanted": row.wanted + 1, "priority": min(row.priority, orders[row.identity].priority)}
-        connection.execute(sa.update(job).where(job.c.id == row.id).values(values))
+        priority = min(row.priority, orders[row.identity].priority)
+        connection.execute(sa.update(job).where(job.c.id == row.id).values(priority=priority))
         note(connection, row.id, row.attempt, "joined", at)
+        mine = (order.c.job_id == row.id) & (order.c.owner == owner)
+        if connection.execute(sa.update(order).where(mine).values(renewed_at=at)).rowcount == 0:
+            _wait_for(connection, row.id, owner, at)
         found[row.identity] = row.id
     fresh = []
-    for identity, order in orders.items():
+    for identity, one in orders.items():
         if identity not in found:
-            done = _answer(connection, order)
+            done = _answer(connection, one)
             if done is None:
-                fresh.append(order)
+                fresh.append(one)
             else:
                 note(connection, done.id, done.attempt, "reused", at)
                 found[identity] = done.id
-    needed = {sha256 for order in fresh for sha256 in (order.model_sha256, order.anchor_sha256) if sha256 is not None}
+    needed = {sha256 for one in fresh for sha256 in (one.model_sha256, one.anchor_sha256) if sha256 is not None}
     missing = needed - _keep_models(connection, needed, at)
     if missing:
         raise ValueError(f"the model {min(missing)} is not stored; put it before it is ordered")
-    for order in fresh:
-        found[order.identity] = _insert(connection, order, at)
+    for one in fresh:
+        found[one.identity] = _insert(connection, one, at)
+        _wait_for(connection, found[one.identity], owner, at)
     return found
+
+
+def _wait_for(connection: sa.Connection, job_id: int, owner: str, at: float) -> None:
+    connection.execute(sa.insert(order).values(job_id=job_id, owner=owner, renewed_at=at))
 
 
 def _answer(connection: sa.Connection, order: Order) -> sa.Row[Any] | None:
@@ -152,7 +166,6 @@ def _insert(connection: sa.Connection, order: Order, at: float) -> int:
         "queue": order.queue,
         "identity": order.identity,
         "open_identity": order.identity,
-        "wanted": 1,
         "model_sha256": order.model_sha256,
         "anchor_sha256": order.anchor_sha256,
         "mode": order.mode,
@@ -214,16 +227,26 @@ def _job_row(row: sa.Row[Any]) -> JobRow:
     )
 
 
-def cancel(engine: sa.Engine, ids: Sequence[int], now: Clock = time.time) -> None:
-    """Take an order for each job back: a waiting one that nobody else wants has failed, a leased one may still end."""
+def renew(engine: sa.Engine, owner: str, now: Clock = time.time) -> None:
+    """Say that an owner still waits for what it ordered."""
+    mine = sa.select(order.c.job_id).where(order.c.owner == owner)
     with engine.begin() as connection:
-        for part in _parts(sorted(set(ids))):
-            wanted = job.c.id.in_(part) & job.c.state.in_(OPEN_JOB_STATES)
-            for row in connection.execute(sa.select(job).where(wanted).order_by(job.c.id).with_for_update()).all():
-                left = max(0, row.wanted - 1)
-                connection.execute(sa.update(job).where(job.c.id == row.id).values(wanted=left))
-                if left == 0 and row.state == "waiting":
-                    fail(connection, row, CANCELLED, now())
+        # What is locked is being ended, or dropped: waiting for it here could be a deadlock.
+        held = connection.scalars(mine.with_for_update(skip_locked=True)).all()
+        for part in _parts(sorted(held)):
+            theirs = (order.c.owner == owner) & order.c.job_id.in_(part)
+            connection.execute(sa.update(order).where(theirs).values(renewed_at=now()))
+
+
+def cancel(engine: sa.Engine, owner: str, now: Clock = time.time) -> None:
+    """Take an owner's orders back: a waiting job that nobody else wants has failed, a leased one may still end."""
+    mine = sa.select(order.c.job_id).where(order.c.owner == owner)
+    with engine.begin() as connection:
+        rows = connection.execute(sa.select(job).where(job.c.id.in_(mine)).order_by(job.c.id).with_for_update()).all()
+        connection.execute(sa.delete(order).where(order.c.owner == owner))
+        for row in rows:
+            if row.state == "waiting" and not is_wanted(connection, row.id):
+                fail(connection, row, CANCELLED, now())
 
 
 def drop_models_of_finished(engine: sa.Engine, now: Clock = time.time) -> None:

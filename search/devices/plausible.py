@@ -80,11 +80,10 @@ def _doubts_of_drift(report: Mapping[str, Any], policy: Mapping[str, Any]) -> li
     drift = report.get("anchor_drift", 0.0)
     if not (math.isfinite(drift) and drift >= 0):
         return [f"the anchor's drift is {drift}; it is finite and >= 0"]
-    times = [ms for process in report.get("processes") or [] for ms in process.get("anchor_ms") or []]
     tolerance = policy.get("anchor_tolerance")
-    if not report.get("steady") or tolerance is None or not times or not all(map(_is_positive, times)):
+    if not report.get("steady") or tolerance is None:
         return []
-    seen = (max(times) - min(times)) / min(times)
+    seen = anchor_drift(report["processes"])
     if seen > tolerance * TIME_SLACK:
         return [f"called steady, but its anchor moved by {seen:.1%} (at most {tolerance:.0%})"]
     return []
@@ -135,6 +134,15 @@ def anchor_ms(processes: Sequence[Mapping[str, Any]]) -> float | None:
     if not times or not all(_is_positive(ms) for ms in times):
         return None
     return float(statistics.median(times))
+
+
+def anchor_drift(processes: Sequence[Mapping[str, Any]]) -> float:
+    """Return how far the anchor moved within and between processes, relative to its fastest time.
+
+    Their times must be finite and > 0, which `doubts` sees to.
+    """
+    times = [ms for process in processes for ms in process["anchor_ms"]]
+    return float((max(times) - min(times)) / min(times))
 
 
 def _doubts_of_counts(counts: Sequence[Mapping[str, float]], expected: Expected) -> list[str]:

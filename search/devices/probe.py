@@ -1,7 +1,8 @@
 """A latency probe whose models are measured by the agents of one queue.
 
 It talks to the tables that the hub serves, not to the hub: the two need not run at the same time. A model that was
-measured before under the same key (hash, queue, runtime and version, threads, precision, policy) is not measured again.
+measured before under the same key (hash, queue, runtime and version, threads, precision, policy) is not measured again
+unless the errand asks for it. Orders are renewed while they are awaited: devices measure nothing for a killed search.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import io
 import json
 import math
+import secrets
 import time
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from search.devices import jobs, leases, registry
+from search.devices import jobs, leases, plausible, registry
 from search.devices.jobs import JobRow, Order
+from search.devices.transitions import CANCELLED
+from search.store.device_tables import OPEN_JOB_STATES
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import InvalidSettings
@@ -36,7 +40,13 @@ from workers.latency.profiles import Profile
 
 POLL_S = (0.1, 1.0)  # from the first look at the table to the slowest
 NOTE_AFTER_S = 15.0  # without any progress
-LOOK_AFTER_S = 3.0  # between two looks at dead agents and at what the devices can run
+LOOK_AFTER_S = 3.0  # between two renewals of the orders, with a look at dead agents and at what devices can run
+
+INSTALL = {
+    "onnxruntime": "`pip install onnxruntime` there",
+    "ncnn": "`pip install ncnn` there",
+    "native": "install a C compiler there",
+}
 
 AT_THE_GATE, VERIFYING, CALIBRATING = 0, 1, 2  # priorities: candidates that workers wait for come first
 
@@ -50,6 +60,7 @@ class Errand:
     anchor: Path
     profile: Profile | None = None  # of a virtual device: its counts become an estimate
     priority: int = AT_THE_GATE
+    fresh: bool = False  # measure anew what was measured before
 
 
 class HubProbe:
@@ -75,14 +86,16 @@ class HubProbe:
                 results[place] = FailedMeasurement("", f"{path.name} can't be read: {error.strerror or error}")
                 continue
             orders[place] = self._order(jobs.put_model(self._engine, content), anchor, content)
-        ids = dict(zip(orders, jobs.submit(self._engine, list(orders.values())), strict=True))
+        owner = secrets.token_hex(16)
+        if self._errand.fresh:
+            orders = {place: replace(order, nonce=owner) for place, order in orders.items()}
         try:
-            rows = self._wait(set(ids.values()), stop)
+            rows = self._wait({order.identity: order for order in orders.values()}, owner, stop)
         except BaseException:
-            jobs.cancel(self._engine, sorted(set(ids.values())))
+            jobs.cancel(self._engine, owner)
             raise
         for place, order in orders.items():
-            results[place] = self._result(rows[ids[place]], order)
+            results[place] = self._result(rows[order.identity], order)
         jobs.drop_models_of_finished(self._engine)
         return [one for one in results if one is not None]
 
@@ -102,19 +115,28 @@ class HubProbe:
             macs=_macs_of(content),
         )
 
-    def _wait(self, ids: set[int], stop: Callable[[], bool]) -> dict[int, JobRow]:
-        """Look until every job has ended; say so when nothing moves for a while."""
+    def _submit(self, orders: Mapping[str, Order], owner: str) -> dict[str, int]:
+        return dict(zip(orders, jobs.submit(self._engine, list(orders.values()), owner), strict=True))
+
+    def _wait(self, orders: Mapping[str, Order], owner: str, stop: Callable[[], bool]) -> dict[str, JobRow]:
+        """Look until the job of every order, by identity, has ended; say so when nothing moves for a while."""
+        ids = self._submit(orders, owner)
         pause_s, left, moved_at, told = POLL_S[0], len(ids), time.monotonic(), False
         looked_at = -math.inf
         while True:
             if time.monotonic() - looked_at > LOOK_AFTER_S:
                 looked_at = time.monotonic()
+                jobs.renew(self._engine, owner)
                 leases.expire(self._engine, self.device)
                 self._check_runtime()
-            rows = {row.id: row for row in jobs.states(self._engine, sorted(ids), reports=False)}
-            still = sum(row.state in ("waiting", "leased") for row in rows.values())
+            rows = self._rows(ids, reports=False)
+            forgotten = {identity: orders[identity] for identity, row in rows.items() if row.reason == CANCELLED}
+            if forgotten:  # this process, or the whole machine, stood still for longer than an order lasts
+                ids |= self._submit(forgotten, owner)
+                continue
+            still = sum(row.state in OPEN_JOB_STATES for row in rows.values())
             if not still:
-                return {row.id: row for row in jobs.states(self._engine, sorted(ids))}
+                return self._rows(ids, reports=True)
             if still < left or any(row.state == "leased" for row in rows.values()):
                 left, moved_at, told = still, time.monotonic(), False
             elif not told and time.monotonic() - moved_at > NOTE_AFTER_S:
@@ -130,6 +152,9 @@ class HubProbe:
                 time.sleep(min(0.1, pause_s))
             pause_s = min(pause_s * 1.5, POLL_S[1])
 
+    def _rows(self, ids: Mapping[str, int], reports: bool) -> dict[str, JobRow]:
+        return dict(zip(ids, jobs.states(self._engine, list(ids.values()), reports), strict=True))
+
     def _check_runtime(self) -> None:
         """Refuse to wait for what no device of the queue can do; one that has yet to enrol may.
 
@@ -138,12 +163,8 @@ class HubProbe:
         """
         rows = [row for row in registry.list_devices(self._engine) if row.queue == self.device and not row.revoked]
         have = [set(row.facts.get("runtimes", ())) for row in rows if row.facts]
-        if have and len(have) == len(rows) and not any(self.runtime in one for one in have):
-            there = ", ".join(sorted(set().union(*have))) or "none"
-            raise InvalidSettings(
-                f"latency.runtime = {self.runtime!r} must be there on queue {self.device!r}, but its devices have "
-                f"{there}; install it there, or choose another."
-            )
+        if have and len(have) == len(rows):
+            need_runtime(self.runtime, set().union(*have), f"queue {self.device!r}", "its devices have")
 
     def _result(self, row: JobRow, order: Order) -> Measurement | FailedMeasurement:
         if row.state != "done" or row.report is None:
@@ -153,11 +174,27 @@ class HubProbe:
         if self._errand.profile is not None:
             found = estimated_measurement(report, report, self._errand.profile, self.device)
         else:
-            found = measurement_from_report(report, {**report, "attempt": report["tries"]}, self.device)
+            # The anchor's own times say how far it moved; what the agent calls its drift is not needed.
+            seen = {**report, "anchor_drift": plausible.anchor_drift(report["processes"])}
+            found = measurement_from_report(seen, seen, self.device)
         if isinstance(found, Measurement):
             found.conditions["agent"] = row.device
             found.conditions["job"] = row.id
         return found
+
+
+def need_runtime(runtime: str, there: Collection[str], where: str, who_has: str = "it has") -> None:
+    """Refuse a runtime that is not there.
+
+    Raises:
+        InvalidSettings: so it is.
+    """
+    if runtime not in there:
+        has = ", ".join(sorted(there)) or "none"
+        raise InvalidSettings(
+            f"latency.runtime = {runtime!r} must be there on {where}, but {who_has} {has}; {INSTALL[runtime]}, or "
+            "choose another."
+        )
 
 
 def _macs_of(content: bytes) -> int | None:

@@ -1,24 +1,25 @@
 """How a job passes from state to state, inside the transaction of whoever moves it. Each step leaves an event.
 
 waiting ──► leased ──► done        an accepted result
-   ▲          │  └───► failed      the model's fault, or nobody wants it any more
+   ▲          │  └───► failed      the model's fault, or nobody waits for it any more
    └──────────┘                    given back: too often (troubles, quarantines) and it has failed
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from search.store.device_tables import event, job, lease
+from search.store.device_tables import event, job, lease, order
 
 TROUBLES_MOST = 5  # attempts that devices gave up or never came back from
 QUARANTINES_MOST = 3
 CLOCK_SLACK_S = 1.0  # clocks are set back by a little all the time
 LEASE_S = 60.0  # an agent that says nothing for so long is taken for gone
+ORDER_S = 120.0  # and whoever ordered a job and doesn't renew the order for so long
 
 CANCELLED = "cancelled: nobody waits for it any more"
 
@@ -48,10 +49,10 @@ def note(connection: sa.Connection, job_id: int, attempt: int, kind: str, at: fl
 
 
 def held_jobs(*, skip_locked: bool = False) -> sa.Select[Any]:
-    """Return the query of every leased job with its lease's device, to be narrowed; its job rows get locked."""
+    """Return the query of every leased job with its lease's device and doing, to be narrowed; job rows get locked."""
     mine = (lease.c.job_id == job.c.id) & (lease.c.attempt == job.c.attempt)
     return (
-        sa.select(job, lease.c.device_id)
+        sa.select(job, lease.c.device_id, lease.c.doing)
         .join(lease, mine)
         .where(job.c.state == "leased")
         .order_by(job.c.id)
@@ -78,12 +79,18 @@ def put_back(connection: sa.Connection, row: sa.Row[Any], back: Return, at: floa
         fail(connection, row, f"devices gave it up {troubles} times, the last: {last}", at)
     elif quarantines >= QUARANTINES_MOST:
         fail(connection, row, f"{quarantines} results are in quarantine, the last: {last}", at)
-    elif row.wanted <= 0:
+    elif not is_wanted(connection, row.id):
         fail(connection, row, CANCELLED, at)
+
+
+def is_wanted(connection: sa.Connection, job_id: int) -> bool:
+    """Whether anybody waits for a job."""
+    return connection.execute(sa.select(order.c.owner).where(order.c.job_id == job_id).limit(1)).first() is not None
 
 
 def fail(connection: sa.Connection, row: sa.Row[Any], reason: str, at: float) -> None:
     """End a job for good without a result."""
+    _drop_orders(connection, row.id)
     values = {"state": "failed", "reason": reason, "finished_at": at, "open_identity": None}
     connection.execute(sa.update(job).where(job.c.id == row.id).values(values))
     note(connection, row.id, row.attempt, "failed", at, detail=reason)
@@ -91,20 +98,39 @@ def fail(connection: sa.Connection, row: sa.Row[Any], reason: str, at: float) ->
 
 def complete(connection: sa.Connection, row: sa.Row[Any], runtime_version: str, at: float) -> None:
     """End a job with the result that was just accepted."""
+    _drop_orders(connection, row.id)
     values = {"state": "done", "finished_at": at, "open_identity": None, "runtime_version": runtime_version}
     connection.execute(sa.update(job).where(job.c.id == row.id).values(values))
 
 
+def _drop_orders(connection: sa.Connection, job_id: int) -> None:
+    connection.execute(sa.delete(order).where(order.c.job_id == job_id))
+
+
 def give_back(connection: sa.Connection, device_id: int, back: Return, at: float) -> None:
-    """Put back every job that a device holds."""
+    """Put back every job that a device holds; one that it had not begun was no trouble."""
     for row in connection.execute(held_jobs().where(lease.c.device_id == device_id)).all():
-        put_back(connection, row, back, at)
+        put_back(connection, row, replace(back, trouble=back.trouble and _is_begun(row)), at)
+
+
+def _is_begun(row: sa.Row[Any]) -> bool:
+    """Whether the holder of a leased job ever said that it is at it: the answer that leased it may have been lost."""
+    return bool(row.doing != "leased")
 
 
 def sweep(connection: sa.Connection, queue: str, lease_s: float, at: float) -> None:
-    """Put back the jobs of a queue whose leases were not renewed in time."""
+    """Put back the jobs of a queue whose leases were not renewed in time; end those that nobody waits for any more."""
     gone = (lease.c.heartbeat_at <= at - lease_s) | (lease.c.heartbeat_at > at + CLOCK_SLACK_S)
     stale = held_jobs(skip_locked=True).where(job.c.queue == queue, gone)
     for row in connection.execute(stale).all():
         why = f"its device said nothing for {lease_s:g} s"
-        put_back(connection, row, Return("expired", why, row.device_id, trouble=True), at)
+        put_back(connection, row, Return("expired", why, row.device_id, trouble=_is_begun(row)), at)
+    # Rows that others have locked are left to the next sweep: waiting for them here could be a deadlock.
+    old = sa.func.abs(order.c.renewed_at - at) >= ORDER_S  # far in the future: the clock was set back
+    for one in connection.execute(sa.select(order).where(old).with_for_update(skip_locked=True)).all():
+        connection.execute(sa.delete(order).where(order.c.job_id == one.job_id, order.c.owner == one.owner))
+    unwanted = sa.select(job).where(job.c.queue == queue, job.c.state == "waiting")
+    unwanted = unwanted.where(~sa.exists().where(order.c.job_id == job.c.id)).order_by(job.c.id)
+    for row in connection.execute(unwanted.with_for_update(skip_locked=True)).all():
+        if not is_wanted(connection, row.id):  # somebody may have joined just before it was locked
+            fail(connection, row, CANCELLED, at)

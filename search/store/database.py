@@ -199,6 +199,7 @@ def upgrade(url: str) -> tuple[str, str]:
             raise NotOurDatabase(f"{url_shown(url)} holds no study of Condensery's; nothing to upgrade.")
         before = _revision(engine)
         _refuse_newer(before, url)
+        engine.dispose()
         engine = sa.create_engine(url)
         tune_sqlite(engine)
         _migrate(engine)

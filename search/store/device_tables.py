@@ -48,7 +48,6 @@ job = sa.Table(
     sa.Column("queue", sa.String(100), nullable=False),
     sa.Column("identity", sa.String(64), nullable=False),  # hash of what is to be measured: equal for equal orders
     sa.Column("open_identity", sa.String(64), unique=True),  # the same while the job is open, then NULL
-    sa.Column("wanted", sa.Integer, nullable=False),  # orders that wait for it
     sa.Column("model_sha256", sa.String(64), nullable=False),
     sa.Column("anchor_sha256", sa.String(64)),
     sa.Column("mode", sa.String(12), nullable=False),  # wall or counts
@@ -71,6 +70,14 @@ job = sa.Table(
 )
 sa.Index("condensery_device_job_next", job.c.queue, job.c.state, job.c.priority, job.c.id)
 sa.Index("condensery_device_job_identity", job.c.identity)
+
+order = sa.Table(  # who waits for an open job
+    "condensery_device_order",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("condensery_device_job.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("owner", sa.String(32), primary_key=True),  # made up by whoever waits
+    sa.Column("renewed_at", sa.Float, nullable=False),
+)
 
 lease = sa.Table(
     "condensery_device_lease",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from search.store.database import open_for_writing
 from search.study import optuna_storage
-from tests.search.tiny_studies import (
-    Bench,
-    sqlite_url,
-)
+from tests.postgres import database_of
+from tests.search.tiny_devices import Desk
+from tests.search.tiny_hub import Hub
+from tests.search.tiny_studies import Bench, sqlite_url
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +41,41 @@ def make_bench(tmp_path: Path, empty_database: Path):
     yield make
     for bench in benches:
         bench.close()
+
+
+@pytest.fixture
+def study_database(tmp_path: Path, empty_database: Path) -> str:
+    """The URL of a SQLite database of the test's own, with all tables and no study."""
+    shutil.copy(empty_database, tmp_path)
+    return sqlite_url(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres_tables(postgres: sa.URL) -> Iterator[str]:
+    """The name of a PostgreSQL database with our tables, to be copied."""
+    with database_of(postgres) as url:
+        open_for_writing(url).dispose()
+        yield str(sa.make_url(url).database)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
+    """Devices and jobs, on each kind of database."""
+    if request.param == "sqlite":
+        desk = Desk(open_for_writing(request.getfixturevalue("study_database")))
+        yield desk
+        desk.engine.dispose()
+    else:
+        copied = request.getfixturevalue("postgres_tables")
+        with database_of(request.getfixturevalue("postgres"), copied) as url:
+            desk = Desk(open_for_writing(url))
+            yield desk
+            desk.engine.dispose()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, study_database: str) -> Iterator[Hub]:
+    hub = Hub(tmp_path)
+    with hub.client:
+        yield hub
+    hub.desk.engine.dispose()

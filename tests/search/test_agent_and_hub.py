@@ -110,7 +110,7 @@ class Pair:
             )
             for path in models
         ]
-        return jobs.submit(self.engine, orders)
+        return jobs.submit(self.engine, orders, "test")
 
     def rows(self, ids: list[int]) -> list[JobRow]:
         return jobs.states(self.engine, ids)

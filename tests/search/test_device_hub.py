@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +10,6 @@ from search.devices import registry
 from tests.search.tiny_devices import CONDITIONS, LEASE_S, counts_report, wall_report
 from tests.search.tiny_hub import CALLS, CALLS_DESCRIBED, ONE, TWO, Hub, answer
 from workers.latency import agent as agent_file
-
-
-@pytest.fixture
-def hub(tmp_path: Path, empty_database: Path) -> Iterator[Hub]:
-    shutil.copy(empty_database, tmp_path)
-    hub = Hub(tmp_path)
-    with hub.client:
-        yield hub
-    hub.desk.engine.dispose()
-
 
 # -- the way of one job --
 

@@ -22,15 +22,6 @@ from tests.search.tiny_hub import CALLS, CALLS_DESCRIBED, ONE, Hub, answer
 from tests.search.tiny_studies import sqlite_url
 
 
-@pytest.fixture
-def hub(tmp_path: Path, empty_database: Path) -> Iterator[Hub]:
-    shutil.copy(empty_database, tmp_path)
-    hub = Hub(tmp_path)
-    with hub.client:
-        yield hub
-    hub.desk.engine.dispose()
-
-
 def result_body(job: dict[str, Any], samples: str) -> bytes:
     report = wall_report(job["model"]["sha256"])
     report["processes"][0]["samples_ms"] = "HERE"

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,11 @@ from search.pricing import save_for, write_anchor
 from space import DeployedCondenseNet
 from space.cost import cost_of
 from space.errors import InvalidSettings
+from tests.certificates import self_signed
 from tests.search.tiny_devices import CONDITIONS, FACTS, Desk, instance_of, wall_report
 from tests.search.tiny_studies import INSIDE, sqlite_url
+from tests.workers.test_latency_contract import TINY, write_network
+from workers.latency import agent
 from workers.latency.measurement import Measurement, measurement_from_report
 from workers.latency.policy import QUICK
 
@@ -35,8 +38,10 @@ ROOT = Path(__file__).parents[2]
 ONE = instance_of("one")
 SERVE = """
 import sys
+from pathlib import Path
 from search.devices.hub import serve
-serve(sys.argv[1], sys.argv[2], 0, note=lambda text: print(text, flush=True))
+tls = tuple(map(Path, sys.argv[3:])) or None
+serve(sys.argv[1], sys.argv[2], 0, tls, note=lambda text: print(text, flush=True))
 """
 
 pytestmark = pytest.mark.slow
@@ -45,8 +50,8 @@ pytestmark = pytest.mark.slow
 class Process:
     """A hub that serves a database, and how to talk to it."""
 
-    def __init__(self, url: str, host: str = "127.0.0.1") -> None:
-        command = [sys.executable, "-c", SERVE, url, host]
+    def __init__(self, url: str, host: str, tls: Sequence[Path]) -> None:
+        command = [sys.executable, "-c", SERVE, url, host, *map(str, tls)]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.greeting = self.process.stdout.readline().strip()
@@ -82,8 +87,8 @@ def desk(tmp_path: Path, empty_database: Path) -> Iterator[Desk]:
 def start(tmp_path: Path) -> Iterator[Any]:
     started: list[Process] = []
 
-    def start(host: str = "127.0.0.1") -> Process:
-        started.append(Process(sqlite_url(tmp_path), host))
+    def start(host: str = "127.0.0.1", tls: Sequence[Path] = ()) -> Process:
+        started.append(Process(sqlite_url(tmp_path), host, tls))
         return started[-1]
 
     yield start
@@ -180,6 +185,49 @@ def test_a_hub_killed_at_any_moment_accepts_each_result_once(start: Any, desk: D
         assert desk.events(job["id"]) == ["submitted", "leased", "accepted"]
 
 
+def agent_command(hub: Process, folder: Path, *options: str) -> list[str]:
+    return [sys.executable, agent.__file__, "run", "--hub", hub.address, "--folder", str(folder), *options]
+
+
+def test_an_agent_works_over_tls_with_a_certificate_that_it_was_given(start: Any, desk: Desk, tmp_path: Path):
+    hub = start(tls=self_signed(tmp_path))
+    assert hub.greeting == f"hub at https://127.0.0.1:{hub.port}"
+    network = put_model(desk.engine, write_network(tmp_path / "network.onnx", 4).read_bytes())
+    policy = {**TINY.model_dump(mode="json"), "processes": 1}
+    order = Order("pi5", network, network, "wall", "onnxruntime", 1, policy, "quick")
+    (key,) = submit(desk.engine, [order], "test")
+    environment = {**os.environ, "CONDENSERY_TOKEN": registry.add_device(desk.engine, "pi", "pi5")}
+    command = agent_command(hub, tmp_path / "a", "--cafile", str(tmp_path / "hub.pem"), "--once")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert desk.job(key).state == "done"
+    assert "unencrypted" not in done.stderr
+
+
+@pytest.mark.parametrize("trusted", ["another", "the system's"])
+def test_an_agent_tells_no_hub_its_token_whose_certificate_it_was_not_given(
+    start: Any, desk: Desk, tmp_path: Path, trusted: str
+):
+    hub = start(tls=self_signed(tmp_path))
+    options = ["--cafile", str(self_signed(tmp_path, "another")[0])] if trusted == "another" else []
+    environment = {**os.environ, "CONDENSERY_TOKEN": registry.add_device(desk.engine, "pi", "pi5")}
+    command = agent_command(hub, tmp_path / "a", *options)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.terminate()
+        process.communicate(timeout=60)
+    assert "no answer from the hub: its certificate can't be trusted (self-signed certificate); name a file" in line
+    assert registry.list_devices(desk.engine)[0].state == "never enrolled"
+
+
+def test_a_key_of_another_certificate_is_said_so_in_one_line(tmp_path: Path, study_database: str):
+    certificate, _ = self_signed(tmp_path)
+    _, key = self_signed(tmp_path, "another")
+    with pytest.raises(InvalidSettings, match=r"must be a certificate and its key in PEM: .*mismatch"):
+        serve(study_database, port=0, tls=(certificate, key))
+
+
 def test_an_address_that_is_taken_is_said_so_in_one_line(tmp_path: Path, empty_database: Path):
     shutil.copy(empty_database, tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -220,7 +268,7 @@ def test_the_agent_measures_what_was_ordered(start: Any, desk: Desk, tmp_path: P
         macs=cost_of(INSIDE).macs,
     )
     broken = dataclasses.replace(order, model_sha256=put_model(desk.engine, b"no network"))
-    keys = submit(desk.engine, [order, broken])
+    keys = submit(desk.engine, [order, broken], "test")
     hub, token = start(), registry.add_device(desk.engine, "pi", "pi5")
     fetched = tmp_path / "agent.py"
     with urllib.request.urlopen(hub.address + "/agent.py", timeout=30) as said:

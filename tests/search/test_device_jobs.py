@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 
 from search.devices import jobs
 from search.devices.leases import model_of_lease
+from search.devices.transitions import CANCELLED, ORDER_S
 from search.store.device_tables import model
-from tests.search.tiny_devices import ANCHOR, FACTS, POLICY, Desk, counts_report, wall_report
-
-
-@pytest.fixture
-def desk(tmp_path: Path, empty_database: Path):
-    shutil.copy(empty_database, tmp_path)
-    desk = Desk.at(tmp_path)
-    yield desk
-    desk.engine.dispose()
+from tests.search.tiny_devices import ANCHOR, FACTS, LEASE_S, POLICY, Desk, counts_report, wall_report
 
 
 def stored_models(desk: Desk) -> set[bytes]:
@@ -125,30 +115,111 @@ def test_a_failed_job_is_ordered_anew(desk: Desk):
 def test_an_order_whose_model_nobody_stored_is_refused_whole(desk: Desk):
     orders = [desk.order("net"), desk.order("other", model_sha256="0" * 64)]
     with pytest.raises(ValueError, match="0000 is not stored"):
-        jobs.submit(desk.engine, orders)
+        jobs.submit(desk.engine, orders, "test")
     agent = desk.agent("pi")
     assert agent.lease() == []
 
 
 def test_cancelling_takes_one_order_back_and_ends_the_job_with_the_last(desk: Desk):
-    (key,) = desk.submit("net")
-    desk.submit("net")
-    jobs.cancel(desk.engine, [key])
+    (key,) = desk.submit("net", owner="one")
+    desk.submit("net", owner="two")
+    jobs.cancel(desk.engine, "one")
+    jobs.cancel(desk.engine, "one")
     assert desk.job(key).state == "waiting"
-    jobs.cancel(desk.engine, [key, key])
+    jobs.cancel(desk.engine, "two")
     assert (desk.job(key).state, desk.job(key).reason) == ("failed", "cancelled: nobody waits for it any more")
-    jobs.cancel(desk.engine, [key, 12345])
+    jobs.cancel(desk.engine, "nobody")
 
 
 def test_a_cancelled_job_that_a_device_is_at_may_end_but_is_not_begun_again(desk: Desk):
     agent = desk.agent("pi")
-    done, lost = desk.submit("a", "b")
+    done, lost = desk.submit("a", "b", owner="one")
     held = agent.lease(2)
-    jobs.cancel(desk.engine, [done, lost])
+    jobs.cancel(desk.engine, "one")
     assert agent.answer(held[0]) == "accepted"
     agent.fail(held[1])
     assert desk.job(done).state == "done"
     assert desk.job(lost).state == "failed"
+
+
+def test_what_nobody_renews_is_not_begun(desk: Desk):
+    agent = desk.agent("pi")
+    (mine,) = desk.submit("a", owner="killed")
+    (ours,) = desk.submit("b", owner="killed")
+    desk.submit("b", owner="alive")
+    for _ in range(3):
+        desk.clock.tick(ORDER_S / 3)
+        jobs.renew(desk.engine, "alive", desk.clock)
+        agent.enrol()
+    assert [job.id for job in agent.lease(16)] == [ours]
+    assert (desk.job(mine).state, desk.job(mine).reason) == ("failed", CANCELLED)
+    assert desk.orders() == {(ours, "alive")}
+
+
+def test_what_a_device_is_at_when_its_owner_is_gone_may_end_but_is_not_begun_again(desk: Desk):
+    agent = desk.agent("pi")
+    done, lost = desk.submit("a", "b")
+    held = agent.lease(2)
+    for _ in range(3):
+        desk.clock.tick(LEASE_S - 1)
+        for job in held:
+            agent.heartbeat(job)
+    assert agent.lease() == []
+    assert desk.orders() == set()
+    assert agent.answer(held[0]) == "accepted"
+    agent.fail(held[1])
+    assert (desk.job(done).state, desk.job(lost).state) == ("done", "failed")
+    assert desk.job(lost).reason == CANCELLED
+
+
+def test_who_comes_back_orders_again(desk: Desk):
+    agent = desk.agent("pi")
+    (lost,) = desk.submit("net")
+    desk.clock.tick(ORDER_S)
+    assert agent.lease() == []
+    (key,) = desk.submit("net")
+    assert key != lost
+    assert [job.id for job in agent.lease()] == [key]
+
+
+def test_an_order_from_the_future_stands_no_longer_than_one_from_the_past(desk: Desk):
+    agent = desk.agent("pi")
+    desk.submit("a")
+    desk.clock.tick(-ORDER_S / 2)  # set back a little
+    agent.enrol()
+    assert len(agent.lease()) == 1
+    desk.submit("b")
+    desk.clock.tick(-ORDER_S)
+    agent.enrol()
+    assert agent.lease() == []
+
+
+def test_the_orders_of_what_has_ended_are_gone(desk: Desk):
+    agent = desk.agent("pi")
+    desk.submit("a", "b", owner="one")
+    first, second = agent.lease(2)
+    agent.answer(first)
+    agent.fail(second, "model")
+    assert desk.orders() == set()
+    jobs.renew(desk.engine, "one", desk.clock)
+    assert desk.orders() == set()
+
+
+def test_an_owner_that_orders_twice_waits_once(desk: Desk):
+    (key,) = desk.submit("net", owner="one")
+    desk.submit("net", owner="one")
+    assert desk.orders() == {(key, "one")}
+
+
+def test_an_order_with_a_nonce_is_measured_anew(desk: Desk):
+    agent = desk.agent("pi")
+    (first,) = desk.submit("net")
+    agent.answer(agent.lease()[0])
+    (second,) = desk.submit("net", nonce="one")
+    (third,) = desk.submit("net", nonce="two")
+    assert len({first, second, third}) == 3
+    assert [job.id for job in agent.lease(2)] == [second, third]
+    assert desk.submit("net") == [first]
 
 
 # -- models --

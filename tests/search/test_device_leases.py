@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 
 from search.devices import jobs
 from search.devices.leases import JobUnknown, LeaseLost, NotEnrolled
+from search.devices.transitions import TROUBLES_MOST
 from search.store.device_tables import event
 from tests.search.tiny_devices import FACTS, LEASE_S, POLICY, Desk, instance_of, wall_report
-
-
-@pytest.fixture
-def desk(tmp_path: Path, empty_database: Path):
-    shutil.copy(empty_database, tmp_path)
-    desk = Desk.at(tmp_path)
-    yield desk
-    desk.engine.dispose()
 
 
 def test_jobs_go_out_by_priority_then_in_the_order_they_came(desk: Desk):
@@ -72,10 +62,11 @@ def test_an_agent_that_is_not_enrolled_gets_nothing(desk: Desk):
 
 def test_a_lease_that_is_renewed_stays_and_one_that_is_not_goes_to_the_next(desk: Desk):
     first, second = desk.agent("one"), desk.agent("two")
-    (key,) = desk.submit("net")
+    (key,) = desk.submit("net", owner="one")
     (job,) = first.lease()
     for _ in range(5):
         desk.clock.tick(LEASE_S - 1)
+        jobs.renew(desk.engine, "one", desk.clock)
         first.heartbeat(job)
         assert second.lease() == []
     desk.clock.tick(LEASE_S)
@@ -97,11 +88,12 @@ def test_a_lease_that_ran_out_unnoticed_can_still_be_renewed(desk: Desk):
 
 def test_a_clock_set_back_ends_leases_and_a_slightly_slower_one_does_not(desk: Desk):
     first, second = desk.agent("one"), desk.agent("two")
-    desk.submit("net")
+    desk.submit("net", owner="one")
     first.lease()
     desk.clock.tick(-0.5)
     assert second.lease() == []
     desk.clock.tick(-3_600.0)
+    jobs.renew(desk.engine, "one", desk.clock)
     assert len(second.lease()) == 1
 
 
@@ -127,11 +119,13 @@ def test_a_leaving_agents_jobs_go_to_the_next_at_once_and_count_as_no_trouble(de
 def test_a_job_that_takes_its_device_down_goes_out_alone_and_has_failed_in_the_end(desk: Desk):
     agent = desk.agent("pi")
     bad, *good = desk.submit("bad", "a", "b")
-    assert len(agent.lease(16)) == 3
+    for job in agent.lease(16):
+        agent.heartbeat(job)
     for _ in range(30):  # the device dies of `bad`, and of no other
         agent.enrol()
         held = agent.lease(16)
         for job in held:
+            agent.heartbeat(job)
             if job.id != bad:
                 agent.answer(job)
         if bad in [job.id for job in held]:
@@ -139,6 +133,35 @@ def test_a_job_that_takes_its_device_down_goes_out_alone_and_has_failed_in_the_e
     assert desk.job(bad).state == "failed"
     assert desk.job(bad).reason == "devices gave it up 5 times, the last: its agent started anew"
     assert [desk.job(key).state for key in good] == ["done", "done"]
+
+
+def test_a_lease_that_was_never_begun_is_no_trouble(desk: Desk):
+    agent = desk.agent("pi")
+    (key,) = desk.submit("net", owner="one")
+    for _ in range(TROUBLES_MOST):
+        assert len(agent.lease()) == 1  # and the answer is lost, or the agent restarted
+        agent.enrol()
+        assert len(agent.lease()) == 1
+        desk.clock.tick(LEASE_S)
+        jobs.renew(desk.engine, "one", desk.clock)
+    (job,) = agent.lease()
+    assert agent.answer(job) == "accepted"
+    assert desk.job(key).state == "done"
+
+
+@pytest.mark.parametrize("gone", ["restarted", "silent"])
+def test_a_lease_that_was_begun_and_lost_is_a_trouble(desk: Desk, gone: str):
+    agent = desk.agent("pi")
+    (key,) = desk.submit("net", owner="one")
+    for _ in range(TROUBLES_MOST):
+        agent.heartbeat(agent.lease()[0], "downloading")
+        if gone == "restarted":
+            agent.enrol()
+        else:
+            desk.clock.tick(LEASE_S)
+            jobs.renew(desk.engine, "one", desk.clock)
+    assert agent.lease() == []
+    assert "devices gave it up 5 times" in str(desk.job(key).reason)
 
 
 # -- answers --

@@ -4,18 +4,24 @@ software; real trainings, real processes.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from search import bundle
 from search.devices import registry
+from search.devices.probe import VERIFYING
 from search.launch import Launched, cache_folder, files_root
 from search.settings import settings_from
 from search.store import reader
 from search.store.database import open_for_reading, open_for_writing
+from search.store.device_tables import job
 from search.store.store import StudyStore
 from search.targets import targets_of
 from space.errors import DeviceNotFound, FrozenSettings
@@ -47,7 +53,7 @@ def pick_from(place: Place) -> bundle.Picked:
     engine = open_for_writing(place.url)
     found = reader.find_study(engine, "digits")
     settings = settings_from(found.settings, "stored")
-    targets = targets_of(settings, engine, files_root(settings, place.url), lambda text: None)
+    targets = targets_of(settings, engine, files_root(settings, place.url), lambda text: None, VERIFYING)
     store = StudyStore(engine, found.id)
     picked = bundle.pick(store, found, settings.search_budget(), targets, cache_folder(settings, place.url))
     bundle.write_bundle(store, found, picked, place.folder / "bundle")
@@ -73,6 +79,12 @@ def test_a_study_whose_latency_an_agent_measures(place: Place, pair: Pair):
     deploy = tomllib.loads((place.folder / "bundle" / "deploy.toml").read_text())
     assert deploy["latency"]["device"] == "tiny"
     assert deploy["latency"]["kind"] == "measured"
+    command = [sys.executable, "-W", "ignore", "-m", "condensery", "pick", "digits", "--storage", place.url]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, cwd=place.folder, check=True, capture_output=True)
+    with pair.engine.connect() as connection:
+        verified = connection.execute(sa.select(job).where(job.c.priority == VERIFYING)).all()
+    assert [row.model_sha256 for row in verified] == [picked.verified.model_hash] * 2  # measured anew each time
 
 
 def test_a_study_goes_on_when_agent_and_hub_were_away_meanwhile(place: Place, pair: Pair):

@@ -89,9 +89,8 @@ class Bench:
     def order(self, *models: Path) -> list[int]:
         policy = QUICK.model_dump(mode="json")
         hashes = [jobs.put_model(self.engine, path.read_bytes()) for path in models]
-        return jobs.submit(
-            self.engine, [Order(QUEUE, one, None, "counts", "onnxruntime", 1, policy, "counts") for one in hashes]
-        )
+        orders = [Order(QUEUE, one, None, "counts", "onnxruntime", 1, policy, "counts") for one in hashes]
+        return jobs.submit(self.engine, orders, "test")
 
     def rows(self, ids: list[int]) -> list[JobRow]:
         return jobs.states(self.engine, ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from search.devices import agents, jobs, leases, registry
 from search.devices.jobs import JobRow, Order
 from search.devices.leases import Ask, Fault, Leased, Sign, Terms, Ticket
 from search.store.database import open_for_writing
-from search.store.device_tables import event, result
+from search.store.device_tables import event, order, result
 from tests.search.tiny_studies import sqlite_url
 
 LEASE_S = 60.0
@@ -142,6 +143,11 @@ class Desk:
     def at(cls, folder: Path) -> Desk:
         return cls(open_for_writing(sqlite_url(folder)))
 
+    def orders(self) -> set[tuple[int, str]]:
+        """(job, owner) of every order that stands."""
+        with self.engine.connect() as connection:
+            return {(row.job_id, row.owner) for row in connection.execute(sa.select(order))}
+
     def agent(self, name: str, queue: str = "pi5", profile: str | None = None, enrol: bool = True) -> Agent:
         agent = Agent(self, name, registry.add_device(self.engine, name, queue, profile, self.clock))
         assert not enrol or agent.enrol()
@@ -162,8 +168,10 @@ class Desk:
         }
         return Order(**{**values, **changes})
 
-    def submit(self, *names: str, **changes: Any) -> list[int]:
-        return jobs.submit(self.engine, [self.order(name, **changes) for name in names], self.clock)
+    def submit(self, *names: str, owner: str | None = None, **changes: Any) -> list[int]:
+        """Order models; by a new owner where none is named."""
+        orders = [self.order(name, **changes) for name in names]
+        return jobs.submit(self.engine, orders, owner or secrets.token_hex(16), self.clock)
 
     def job(self, key: int) -> JobRow:
         (row,) = jobs.states(self.engine, [key])

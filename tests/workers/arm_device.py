@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ import torch
 from space import CondenseNetConfig, DeployedCondenseNet
 from space.errors import EmulatorMissing
 from workers.export import save_onnx
+from workers.latency import arm_root
 from workers.latency.virtual_arm import VirtualArm, build, default_folder
 
 
@@ -28,6 +32,15 @@ def arm_device() -> VirtualArm:
     if isinstance(found, str):
         pytest.skip(found)
     return found
+
+
+def linked_copy(arm: VirtualArm, folder: Path, **stamp: Any) -> Path:
+    """Copy a device without its bytes, with changes to its stamp."""
+    shutil.copytree(arm.folder, folder, symlinks=True, copy_function=os.link)
+    known = arm_root.read_stamp(folder)
+    assert known is not None
+    arm_root.write_stamp(folder, {**known, **stamp})
+    return folder
 
 
 def small_config(layers: int) -> CondenseNetConfig:

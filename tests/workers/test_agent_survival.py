@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import ssl
-import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 
+from tests.certificates import self_signed
 from tests.workers.agents import ENDLESS, is_gone, offer, settings, until
 from tests.workers.small_hub import PATIENCE_S, SmallHub
+from workers.latency import agent
 from workers.latency.agent import serve_hub
 
 pytestmark = pytest.mark.usefixtures("our_own_signals")
@@ -102,20 +101,64 @@ def test_a_report_the_hub_refuses_becomes_a_fault_of_the_device(hub, tmp_path, n
     assert (fault, "413" in reason) == ("device", True)
 
 
+FAILS = 2  # so many errors of the hub's are borne
+
+
 @pytest.fixture
-def certificate(tmp_path) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is missing; apt install openssl")
-    file = tmp_path / "hub.pem"
-    wanted = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=127.0.0.1"]
-    wanted += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(tmp_path / "key.pem"), "-out", str(file)]
-    subprocess.run(["openssl", "req", "-x509", "-days", "2", *wanted], check=True, capture_output=True)
-    return file
+def impatient(monkeypatch):
+    monkeypatch.setattr(agent, "_HUBS_ERRORS_MOST", FAILS)
+    monkeypatch.setattr(agent._Patience, "next_s", lambda self: 0.01)
 
 
-def test_over_https_a_hub_must_show_a_certificate_that_is_trusted(tmp_path, network, certificate, capfd):
+@pytest.mark.parametrize("status", ["500", "503"])
+def test_a_report_that_the_hub_fails_at_each_time_becomes_a_fault_of_the_device(
+    hub, tmp_path, network, impatient, status
+):
+    job = hub.ask(offer(hub, network))
+    hub.trouble("/v1/jobs/1/result", *[status] * (FAILS + 1))
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    ((fault, reason),) = job.failures
+    assert fault == "device"
+    assert reason == f"the hub can't take this agent's report ({FAILS + 1} times, it answered with status {status})"
+    assert job.results == []
+
+
+def test_a_report_whose_failure_the_hub_fails_at_too_is_dropped(hub, tmp_path, network, impatient, capfd):
+    job, good = hub.ask(offer(hub, network)), hub.ask(offer(hub, network))
+    hub.trouble("/v1/jobs/1/(result|failure)", *["500"] * 2 * (FAILS + 1))
+    assert serve_hub(settings(hub, tmp_path, limit=1)) == 0
+    assert (job.results, job.failures) == ([], [])
+    assert good.state == "done"
+    assert not list((tmp_path / "agent" / "unsent").glob("*/*"))
+    assert "job 1: the hub can't take the failure (3 times, " in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["502", "504", "cut", "no answer"])
+def test_a_hub_that_is_away_is_no_error_of_its_own(hub, tmp_path, network, impatient, kind):
+    job = hub.ask(offer(hub, network))
+    hub.trouble("/v1/jobs/1/result", *[kind] * 3 * FAILS)
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert job.failures == []
+    assert len(job.results) == 1
+
+
+def test_errors_that_are_fewer_cost_nothing(hub, tmp_path, network, impatient):
+    job = hub.ask(offer(hub, network))
+    hub.trouble("/v1/jobs/1/result", *["500"] * FAILS)
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert (job.failures, len(job.results)) == ([], 1)
+
+
+def test_the_hub_hears_that_a_job_is_begun(hub, tmp_path, network):
+    job = hub.ask(offer(hub, network))  # with a lease of a minute: the next sign of life would come too late
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert job.states
+
+
+def test_over_https_a_hub_must_show_a_certificate_that_is_trusted(tmp_path, network, capfd):
+    certificate, key = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, tmp_path / "key.pem")
+    context.load_cert_chain(certificate, key)
     hub = SmallHub().start(context)
     job = hub.ask(offer(hub, network))
     assert serve_hub(settings(hub, tmp_path, cafile=certificate)) == 0
@@ -126,7 +169,7 @@ def test_over_https_a_hub_must_show_a_certificate_that_is_trusted(tmp_path, netw
     assert serve_hub(settings(hub, tmp_path)) == 0
     hub.stop()
     assert len(hub.calls) == calls
-    assert "CERTIFICATE_VERIFY_FAILED" in capfd.readouterr().err
+    assert "its certificate can't be trusted (self-signed certificate); name a file" in capfd.readouterr().err
 
 
 # ---- ends ------------------------------------------------------------------------------------------------

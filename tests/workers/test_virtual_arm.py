@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from space import CondenseNetConfig, cost_of
 from space.errors import EmulatorMissing, InvalidSettings
-from tests.workers.arm_device import arm_device, small_config, write_condensenet
+from tests.workers.arm_device import arm_device, linked_copy, small_config, write_condensenet
 from tests.workers.test_latency_contract import sha256, write_corrupt
-from workers.latency import FailedMeasurement, MeasurementStopped, arm_root, virtual_arm
+from workers.latency import FailedMeasurement, MeasurementStopped, virtual_arm
 from workers.latency.virtual_arm import Counts, VirtualArm, build, counts_from_report, default_folder, missing_tools
 
 CLASSES = ("branch", "load", "store", "vload", "vstore", "vfma", "simd_fp", "int")
@@ -34,15 +31,6 @@ def arm() -> VirtualArm:
 
 
 # ---- making it -------------------------------------------------------------------------------------------
-
-
-def linked_copy(arm: VirtualArm, folder: Path, **stamp: Any) -> Path:
-    """Copy a device without its bytes, with changes to its stamp."""
-    shutil.copytree(arm.folder, folder, symlinks=True, copy_function=os.link)
-    known = arm_root.read_stamp(folder)
-    assert known is not None
-    arm_root.write_stamp(folder, {**known, **stamp})
-    return folder
 
 
 def beside(folder: Path) -> set[str]:
@@ -295,6 +283,13 @@ def test_the_agent_of_a_hub_starts_its_processes_through_the_emulator(arm):
     launcher = json.loads(command[command.index("--launcher") + 1])
     assert launcher == arm.python_command(Path("{counts}"))
     assert sum("{counts}" in word for word in launcher) == 1
+    assert "--folder" not in command
+
+
+@pytest.mark.slow
+def test_an_agent_can_be_given_a_folder_of_its_own(arm, tmp_path):
+    command = arm.agent_command("http://127.0.0.1:8470", tmp_path)
+    assert command[command.index("--folder") + 1] == str(tmp_path)
 
 
 # ---- reading a report ------------------------------------------------------------------------------------

@@ -1133,6 +1133,8 @@ _LONGEST_ANSWER = 8 << 20  # bytes, of anything but a model
 _LARGEST_MODEL = 1 << 30
 _SLOWEST_MODEL = 10_000  # bytes a second: a download that is slower is broken off and tried again
 _COUNT_RUNS, _COUNT_WARMUP = 5, 2
+_HUBS_ERRORS_MOST = 20  # of answers to one report: some six minutes
+_GATEWAYS_OWN = (502, 504)  # a hub doesn't give them: it is away, however long
 _Call = Callable[[str, dict[str, Any]], dict[str, Any]]  # path and body of a call -> the hub's answer
 
 _POLICY_LIMITS: dict[str, tuple[type, float, float]] = {  # every other key of a job's policy is ignored
@@ -1175,6 +1177,14 @@ class _Ended(BaseException):
 
 class _Unreachable(Exception):
     """No answer, or none that a hub gives: the same call may do later."""
+
+    def __init__(self, why: str, is_hubs_error: bool = False) -> None:
+        super().__init__(why)
+        self.is_hubs_error = is_hubs_error  # it did answer, and that it failed
+
+
+class _NotTaken(Exception):
+    """The hub fails whenever it is handed this report."""
 
 
 class _SaysNo(Exception):
@@ -1339,6 +1349,7 @@ class _Hub:
 
     def _open(self, path: str, content: bytes | None, call_s: float) -> Any:
         import http.client
+        import ssl
         import urllib.error
         import urllib.request
 
@@ -1353,6 +1364,9 @@ class _Hub:
                 raise _refusal(error, call_s) from None
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a name that can't be one
             reason = getattr(error, "reason", None) or error
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                why = f"its certificate can't be trusted ({_plain(reason.verify_message)})"
+                raise _Unreachable(f"{why}; name a file that vouches for it as --cafile") from None
             raise _Unreachable(_plain(reason) or type(error).__name__) from None
 
 
@@ -1392,7 +1406,8 @@ def _refusal(error: Any, call_s: float) -> Exception:
         if isinstance(answer, dict) and "detail" in answer:
             return _SaysNo(error.code, _plain(answer["detail"]))
     hint = "; give the address it points to as --hub" if 300 <= error.code < 400 else ""
-    return _Unreachable(f"it answered with status {error.code}{hint}")
+    is_hubs_error = error.code >= 500 and error.code not in _GATEWAYS_OWN
+    return _Unreachable(f"it answered with status {error.code}{hint}", is_hubs_error)
 
 
 # ---- the hub: what a job may say -------------------------------------------------------------------------
@@ -1637,8 +1652,11 @@ class _Leases:
             self._wake.set()  # the wait under way is one of the old length
 
     def hold(self, tickets: Iterable[_Ticket]) -> None:
+        """Take leases over, and tell the hub at once: what it hears nothing of was never begun."""
         with self._lock:
             self._held.update(tickets)
+        self.state = "downloading"
+        self._wake.set()
 
     def let_go(self, tickets: Iterable[_Ticket]) -> None:
         with self._lock:
@@ -1792,19 +1810,22 @@ class _Agent:
 
     # -- talking until there is an answer
 
-    def _answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Call until the hub answers, however long that takes."""
-        patience = _Patience()
+    def _answer(self, path: str, body: dict[str, Any], errors_most: float = float("inf")) -> dict[str, Any]:
+        """Call until the hub answers, however long that takes; _NotTaken when it fails at more than `errors_most`."""
+        patience, errors = _Patience(), 0
         while True:
             try:
                 with self._ending.cutting():
                     return self._hub.call(path, body)
-            except _Unreachable:
+            except _Unreachable as why:
+                errors += why.is_hubs_error
+                if errors > errors_most:
+                    raise _NotTaken(f"{errors} times, {why}") from None
                 self._ending.sleep(patience.next_s())
 
     def _send_unsent(self) -> None:
         for ticket, kind, body in self._unsent.items():
-            self._send(ticket, kind, body, self._answer)
+            self._send(ticket, kind, body, lambda path, body: self._answer(path, body, _HUBS_ERRORS_MOST))
             self._leases.let_go([ticket])
 
     def _send(self, ticket: _Ticket, kind: str, body: dict[str, Any], call: _Call) -> None:
@@ -1817,6 +1838,11 @@ class _Agent:
             self._journal.say(f"job {ticket.job}: the hub refuses the {kind} ({refusal})")
             if kind == "result" and refusal.status in (400, 413, 422):  # the job must not wait for its lease to end
                 self._fail(ticket, "device", f"the hub refuses this agent's report ({refusal})")
+                return
+        except _NotTaken as trouble:
+            self._journal.say(f"job {ticket.job}: the hub can't take the {kind} ({trouble}), so it is dropped")
+            if kind == "result":
+                self._fail(ticket, "device", f"the hub can't take this agent's report ({trouble})")
                 return
         self._unsent.remove(ticket)
 

