@@ -40,7 +40,7 @@ class Study:
 
     def asked(self, config: CondenseNetConfig = SMALL) -> int:
         number, self.next = self.next, self.next + 1
-        new = NewTrial(number, number, "sampled", config, {"epochs": 12}, 0, f"identity-{number}", cost_of(config))
+        new = NewTrial(number, "sampled", config, {"epochs": 12}, 0, f"identity-{number}", cost_of(config))
         self.store.add_trial(new)
         return number
 
@@ -60,14 +60,14 @@ class Study:
 
     def done(self, latency_ms: float, top1: float, config: CondenseNetConfig = SMALL, **changed: Any) -> int:
         number = self.priced(latency_ms, config, **changed)
-        self.store.set_running(number)
+        self.store.set_running(number, 1)
         self.add_curve(number, top1)
         self.store.finish(number, "done", top1=top1, val_loss=0.1, train_seconds=12.3, peak_memory_mb=80.0)
         return number
 
     def running(self, latency_ms: float, epochs: int = 5) -> int:
         number = self.priced(latency_ms)
-        self.store.set_running(number)
+        self.store.set_running(number, 1)
         self.add_curve(number, 0.9, epochs)
         return number
 
@@ -78,7 +78,7 @@ class Study:
 
     def failed(self, reason: str) -> int:
         number = self.asked()
-        self.store.set_running(number)
+        self.store.set_running(number, 1)
         self.store.finish(number, "failed", reason=reason)
         return number
 

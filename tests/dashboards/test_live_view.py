@@ -162,7 +162,7 @@ def test_plain_lines_follow_a_trial_through_its_states(made: Study) -> None:
         made.store.add_latency(number, made.measurement(number, 0.312), "price")
         made.store.set_queued(number)
         view.trial(made.row(number))
-        made.store.set_running(number)
+        made.store.set_running(number, 1)
         view.trial(made.row(number))
         view.curve(number, {"epoch": 1, "progress": 0.5, "val_top1": 0.4})
         made.store.finish(number, "duplicate", duplicate_of=7)

@@ -45,7 +45,7 @@ def test_the_revision_changes_with_every_step_and_with_nothing_else(tmp_path: Pa
     step()
     made.store.set_queued(number)
     step()
-    made.store.set_running(number)
+    made.store.set_running(number, 1)
     step()
     made.add_curve(number, 0.9, epochs=1)
     step()

@@ -20,6 +20,7 @@ from tests.search.tiny_studies import (
     SMALLEST,
     SPACE,
     assert_consistent,
+    optuna_study,
     optuna_trials,
 )
 
@@ -221,7 +222,8 @@ def test_a_trial_from_outside_the_space_leaves_the_samplers_their_search_space(m
     bench.open()
     bench.study.store.enqueue(OUTSIDE, bench.settings.training)
     bench.run(resume=True)
-    space = optuna.search_space.IntersectionSearchSpace(include_pruned=True).calculate(bench.study.optuna_study)
+    with optuna_study(bench) as study:
+        space = optuna.search_space.IntersectionSearchSpace(include_pruned=True).calculate(study)
     assert {"groups", "condense_factor", "bottleneck"} <= space.keys()
 
 

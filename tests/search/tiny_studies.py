@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx
 import optuna
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from search.controller import Controller, Surroundings
@@ -18,8 +20,8 @@ from search.engines.fake import FakeEngine
 from search.pricing import Target
 from search.settings import StudySettings, settings_from
 from search.store.reader import TrialRow
-from search.store.tables import FINAL_STATES
-from search.study import OpenStudy, open_study
+from search.store.tables import FINAL_STATES, attempt, trial
+from search.study import OpenStudy, open_study, optuna_storage
 from search.view import SilentView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -106,8 +108,6 @@ class CountingProbe(FakeProbe):
 def close(study: OpenStudy) -> None:
     """Give every connection back; what a process does by ending."""
     study.engine.dispose()
-    storage = study.optuna_study._storage
-    getattr(storage, "_backend", storage).engine.dispose()
 
 
 class Bench:
@@ -156,9 +156,27 @@ class Bench:
             close(self.study)
 
 
+@contextmanager
+def optuna_study(bench: Bench) -> Iterator[optuna.Study]:
+    """The study as Optuna itself reads it in its tables."""
+    storage = optuna_storage(bench.url)
+    try:
+        yield optuna.load_study(study_name=bench.settings.study.name, storage=storage)
+    finally:
+        storage.engine.dispose()
+
+
 def optuna_trials(bench: Bench) -> list[optuna.trial.FrozenTrial]:
+    with optuna_study(bench) as study:
+        return study.get_trials(deepcopy=False)
+
+
+def attempts_open(bench: Bench) -> list[int]:
+    """The numbers of trials with an attempt that has no outcome."""
     assert bench.study is not None
-    return bench.study.optuna_study.get_trials(deepcopy=False)
+    query = sa.select(trial.c.number).join(attempt, attempt.c.trial_id == trial.c.id).where(attempt.c.outcome.is_(None))
+    with bench.study.engine.connect() as connection:
+        return list(connection.scalars(query))
 
 
 def assert_consistent(bench: Bench) -> None:
@@ -166,15 +184,16 @@ def assert_consistent(bench: Bench) -> None:
     rows, trials = bench.rows, {trial.number: trial for trial in optuna_trials(bench)}
     assert all(trial.state.is_finished() for trial in trials.values())
     assert all(row.state in FINAL_STATES and row.told for row in rows)
+    assert attempts_open(bench) == []
     results = Counter(row.identity for row in rows if row.state == "done")
     assert all(count == 1 for count in results.values()), "an identity was trained twice"
     for row in rows:
-        trial = trials[row.number]
-        assert trial._trial_id == row.optuna_trial_id
+        known = trials[row.number]
+        assert known._trial_id == row.optuna_trial_id
         if row.state == "done":
             medians = [row.latencies[device].median_ms for device in bench.settings.latency.minimised]
-            assert trial.values == [row.top1, *medians, float(row.macs)]
+            assert known.values == [row.top1, *medians, float(row.macs)]
         expected = {"done": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}.get(row.state, TrialState.FAIL)
-        assert trial.state == expected
+        assert known.state == expected
     for number in trials.keys() - {row.number for row in rows}:
         assert trials[number].state == TrialState.FAIL
