@@ -23,7 +23,16 @@ class Crash(BaseException):
 
 
 STEPS = ["add_trial", "add_latency", "set_queued", "set_running", "add_curve_row", "add_artifacts", "finish"]
-STEPS += ["mark_told", "heartbeat"]
+STEPS += ["mark_told", "heartbeat", "set_worker", "beat", "end_attempt"]
+
+
+@pytest.fixture(autouse=True)
+def at_every_pass(monkeypatch: pytest.MonkeyPatch):
+    """What the controller does now and then happens at every pass: the crashes meet it more often."""
+    with monkeypatch.context() as patched:
+        for name in ("search.controller.LOOK_S", "search.controller.BEAT_S", "search.proposer.FLUSH_AFTER_S"):
+            patched.setattr(name, 0.0)
+        yield
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, before: bool) -> None:
