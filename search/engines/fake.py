@@ -69,6 +69,7 @@ class FakeEngine:
             return [EngineEvent("failed", job.number, job.attempt, (str(error), error.exit_code))]
         row = CurveRow(1, 1.0, 0.1, result.val_loss, result.top1, 0.0, 0, "deployed", 0.0)
         return [
+            EngineEvent("started", job.number, job.attempt, "fake:0"),
             EngineEvent("curve", job.number, job.attempt, asdict(row)),
             EngineEvent("done", job.number, job.attempt, result.to_dict()),
         ]

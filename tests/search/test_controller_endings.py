@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from optuna.trial import TrialState
 
 from search.engines.base import EngineEvent
 from search.engines.fake import FakeEngine, instant_result

@@ -17,7 +17,15 @@ from search.view import SilentView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import InvalidSettings, NothingFeasible
-from tests.search.tiny_studies import Bench, CountingProbe, assert_consistent, config_of, document, optuna_study, optuna_trials
+from tests.search.tiny_studies import (
+    Bench,
+    CountingProbe,
+    assert_consistent,
+    config_of,
+    document,
+    optuna_study,
+    optuna_trials,
+)
 from workers.latency import FakeProbe
 from workers.latency.measurement import FailedMeasurement
 
