@@ -93,6 +93,9 @@ def check(
 def launch(
     study: StudyFile,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing study.")] = False,
+    stand_by: Annotated[
+        bool, typer.Option("--stand-by", help="Wait while another process runs the study; take over when it ends.")
+    ] = False,
     set_: Overrides = None,
     storage: Storage = None,
 ) -> None:
@@ -106,7 +109,7 @@ def launch(
         view.note("starting …")
         from search.launch import launch as run
 
-        ended = run(settings, url, resume, view)
+        ended = run(settings, url, resume or stand_by, view, stand_by)
     again = f"condensery launch {study} --resume" + (f" --storage {storage}" if storage else "")
     if ended.ending == "stopped":
         say(f"stopped with {ended.done} of {ended.wanted} trainings done; go on with: {again}")

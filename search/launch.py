@@ -21,8 +21,9 @@ from search.pricing import Target, price
 from search.settings import StudySettings, fit_to_data
 from search.store import reader
 from search.store.database import open_for_reading, open_for_writing, sqlite_file, url_shown
+from search.store.patience import Patience
 from search.store.reader import StudyRow
-from search.study import already_there, open_study
+from search.study import OpenStudy, already_there, open_study
 from search.targets import choose_runtime, targets_of, with_runtime
 from search.view import LaunchView
 from space.config import CondenseNetConfig
@@ -56,8 +57,10 @@ class Launched:
     wanted: int
 
 
-def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) -> Launched:
+def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView, stand_by: bool = False) -> Launched:
     """Run a study to its number of trainings; Ctrl-C once stops it cleanly, twice at once.
+
+    With `stand_by`, while another process runs the study, wait until that ends or dies, and go on after it.
 
     Raises:
         CondenseryError: see `search.controller.Controller.run`, `search.study.open_study`, `workers.data.prepare`.
@@ -89,24 +92,33 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
         else:
             check_same(settings.study.name, url, info, targets)
         study = open_study(settings, url, resume)
-    study.store.claim()
-    try:
-        for leftover in files.glob("pricing-*"):  # of a controller that was killed while it measured
-            shutil.rmtree(leftover, ignore_errors=True)
-        study.store.update_settings(settings.model_dump(mode="json"), settings.digest())
-        study.store.set_data_info(info.to_dict())
-        view.note(describe_data(info))
-        with interruptible(lambda: view.note(STOPPING)) as stop:
+    ending: Ending = "stopped"
+    with interruptible(lambda: view.note(STOPPING)) as stop:
+        study.store.patience = Patience(settings.limits.database_wait_s, view.note, stop.is_set)
+        if not stand_by:
+            study.store.claim()
+        elif not study.store.stand_by(stop.is_set, view.note):
+            return _ended(study, ending)
+        try:
+            for leftover in files.glob("pricing-*"):  # of a controller that was killed while it measured
+                shutil.rmtree(leftover, ignore_errors=True)
+            study.store.update_settings(settings.model_dump(mode="json"), settings.digest())
+            study.store.set_data_info(info.to_dict())
+            view.note(describe_data(info))
             workers = LocalEngine(settings.engine.workers, settings.engine.threads, cores)
             try:
                 around = Surroundings(workers, targets, view, files, cache, stop, info.fingerprint)
                 ending = Controller(study, around).run()
             finally:
                 workers.close()
-    finally:
-        study.store.release()
+        finally:
+            study.store.release()
+    return _ended(study, ending)
+
+
+def _ended(study: OpenStudy, ending: Ending) -> Launched:
     done = reader.count_states(study.engine, study.store.study_id).get("done", 0)
-    return Launched(ending, settings.study.name, done, settings.study.trainings)
+    return Launched(ending, study.settings.study.name, done, study.settings.study.trainings)
 
 
 @contextmanager

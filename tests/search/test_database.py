@@ -138,7 +138,7 @@ def test_an_upgrade_takes_the_p90_from_what_has_no_samples_and_loses_nothing_els
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         fill(connection, tables.study)
-        fill(connection, tables.trial)
+        fill(connection, tables.trial, optuna_trial_id=1)
         for key, kind in enumerate(("measured", "estimated", "predicted"), start=1):
             fill(connection, tables.latency, id=key, kind=kind, p90_ms=2.0, steady=True, extrapolates=False)
         fill(connection, tables.latency_samples, samples_ms="[1.5, 2.0]")
