@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
+import time
 import warnings
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
+from sqlalchemy import exc
 
 from search.settings import StudySettings, settings_from
 from search.store import reader
@@ -19,6 +21,7 @@ from search.store.database import database_errors, open_for_writing, tune_sqlite
 from search.store.store import StudyStore, create_study, delete_study
 from space.errors import FrozenSettings, StudyExists, StudyNotFound
 
+MAKING_TRIES = 20  # a third of a second apart: the other process makes the tables in one or two
 MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 
 
@@ -47,10 +50,23 @@ def optuna_storage(url: str) -> RDBStorage:
     # Alembic would announce itself on the root logger's handlers at every start.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with database_errors(url):
-        storage = RDBStorage(url, skip_compatibility_check=False)
+        storage = _made_by_one(url)
         tune_sqlite(storage.engine)
         storage.engine.dispose()  # connections made before the settings were attached
     return storage
+
+
+def _made_by_one(url: str) -> RDBStorage:
+    """Return Optuna's storage; of two processes that make its tables at once, one finds them there and asks again."""
+    for _ in range(MAKING_TRIES):
+        try:
+            return RDBStorage(url, skip_compatibility_check=False)
+        except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError) as error:
+            words = ("already exists", "unique", "no such table", "does not exist")
+            if not any(word in str(error.orig).lower() for word in words):
+                raise
+            time.sleep(0.3)
+    return RDBStorage(url, skip_compatibility_check=False)
 
 
 def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
