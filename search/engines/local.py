@@ -20,9 +20,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 from search.engines.base import EngineEvent
+from space.errors import OutOfMemory
 from workers.process import WorkerPlace, worker_main
 from workers.trial import TrialJob
 
@@ -58,6 +60,7 @@ class LocalEngine:
             places = [WorkerPlace(threads, None)] * workers
         self._workers = [self._start(place) for place in places]
         self._begun: list[EngineEvent] = []  # not yet returned by a poll
+        self._killed_for_memory = kills_for_memory()
 
     def _start(self, place: WorkerPlace) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -99,11 +102,19 @@ class LocalEngine:
             events += self._drain(worker)
             if not alive:
                 if worker.job is not None:
-                    reason = _how_it_died(worker.process)
-                    events.append(EngineEvent("lost", worker.job.number, worker.job.attempt, reason))
+                    events.append(self._end_of(worker, worker.job))
                 worker.pipe.close()
                 self._workers[index] = self._start(worker.place)
         return events
+
+    def _end_of(self, worker: _Worker, job: TrialJob) -> EngineEvent:
+        """Say how a job ended whose worker died."""
+        killed, before = kills_for_memory(), self._killed_for_memory
+        self._killed_for_memory = killed
+        if worker.process.exitcode == -signal.SIGKILL and killed > before:
+            reason = f"out of memory (batch size {job.training.batch_size}): the system killed its worker"
+            return EngineEvent("failed", job.number, job.attempt, (reason, OutOfMemory.exit_code))
+        return EngineEvent("lost", job.number, job.attempt, _how_it_died(worker.process))
 
     def _drain(self, worker: _Worker) -> list[EngineEvent]:
         events: list[EngineEvent] = []
@@ -175,10 +186,18 @@ def _signal(process: SpawnProcess, number: signal.Signals) -> None:
             os.kill(process.pid, number)
 
 
+def kills_for_memory(statistics: Path = Path("/proc/vmstat")) -> int:
+    """Return how many processes the system has killed for want of memory since it started; 0 where it doesn't say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in statistics.read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":  # Linux 4.13: of cgroups as well
+                return int(count)
+    return 0
+
+
 def _how_it_died(process: SpawnProcess) -> str:
     code = process.exitcode
     if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        hint = " (the system may have run out of memory)" if name == "SIGKILL" else ""
-        return f"the worker process was killed by {name}{hint}"
+        return f"the worker process was killed by {signal.Signals(-code).name}"
     return f"the worker process ended with exit code {code}"
