@@ -16,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from search.controller import Controller, Ending, Surroundings, folder_of_trial
-from search.engines.local import LocalEngine
+from search.engines import make_engine
 from search.pricing import Target, price
 from search.settings import StudySettings, fit_to_data
 from search.store import reader
@@ -97,7 +97,7 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView) ->
         study.store.set_data_info(info.to_dict())
         view.note(describe_data(info))
         with interruptible(lambda: view.note(STOPPING)) as stop:
-            workers = LocalEngine(settings.engine.workers, settings.engine.threads, cores)
+            workers = make_engine(settings.engine, cores, view.note)
             try:
                 around = Surroundings(workers, targets, view, files, cache, stop, info.fingerprint)
                 ending = Controller(study, around).run()

@@ -1,0 +1,229 @@
+"""Ray Tune keeps the engines' contract, and survives what happens to Ray, its workers and the controller."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from search.engines.base import EngineEvent
+from search.engines.keeper import children_of
+from search.engines.ray_tune import RayTuneEngine, check_settings, processors_apart
+from search.settings import EnginePart
+from space.errors import EngineUnavailable, InvalidSettings
+from tests.search.engine_contract import FINAL, LONG, PATIENCE_S, EngineContract, MakeJob, collect
+from tests.workers.tiny import DIGITS, TRAINING, digits, job
+from workers.files import file_hash
+from workers.latency.probes import default_core
+from workers.trial import NETWORK_FILE, ONNX_FILE, SETTINGS_FILE, TrialJob
+
+pytest.importorskip("ray", reason="Ray is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc, on Linux"),
+]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    digits(folder)
+    return folder
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, cache: Path) -> MakeJob:
+    def make(number: int, attempt: int = 1, epochs: int = 1, broken: bool = False) -> TrialJob:
+        schedule = TRAINING.model_copy(update={"epochs": epochs})
+        images = DIGITS.model_copy(update={"dataset": "imagefolder:/nowhere"}) if broken else DIGITS
+        folder = tmp_path / f"trial-{number}"
+        return job(folder, cache, number=number, attempt=attempt, training=schedule, data=images)
+
+    return make
+
+
+def settings(**values: object) -> EnginePart:
+    return EnginePart.model_validate({"kind": "ray", "workers": 2, "device": "cpu", **values})
+
+
+@pytest.fixture(scope="module")
+def ray_engine() -> Iterator[RayTuneEngine]:
+    engine = RayTuneEngine(settings(), {default_core()})
+    yield engine
+    engine.close()
+
+
+def wait_until(condition: Callable[[], bool], engine: RayTuneEngine | None = None) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        if engine is None:
+            time.sleep(0.05)
+        else:
+            assert engine.poll(0.1) == []
+
+
+def started(engine: RayTuneEngine, numbers: set[int]) -> dict[int, int]:
+    """Poll until these trials have begun and shown an epoch; return their workers' process ids."""
+    pids: dict[int, int] = {}
+    learning: set[int] = set()
+    deadline = time.monotonic() + PATIENCE_S
+    while not (numbers <= pids.keys() and numbers <= learning):
+        assert time.monotonic() < deadline
+        for event in engine.poll(0.1):
+            assert event.kind not in FINAL, event
+            if event.kind == "started":
+                pids[event.number] = int(event.payload.rpartition(":")[2])
+            else:
+                learning.add(event.number)
+    return pids
+
+
+def final(events: list[EngineEvent]) -> dict[int, EngineEvent]:
+    return {event.number: event for event in events if event.kind in FINAL}
+
+
+def descendants(pid: int) -> set[int]:
+    found = set(children_of(pid))
+    return found.union(*(descendants(child) for child in found)) if found else found
+
+
+def command_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+def lives(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+class TestRayEngine(EngineContract):
+    @pytest.fixture
+    def engine(self, ray_engine: RayTuneEngine) -> RayTuneEngine:
+        assert ray_engine.free_slots() == 2
+        return ray_engine
+
+    def test_one_worker_process_serves_one_job_after_another(self, engine: RayTuneEngine, make_job: MakeJob):
+        pids = []
+        for number in (0, 1, 2):
+            engine.submit(make_job(number))
+            pids.append(started(engine, {number})[number])
+            collect(engine, {number})
+        assert len(set(pids)) == 1
+
+    def test_a_killed_worker_loses_its_job_which_goes_on_from_its_checkpoint_to_the_same_network(
+        self, engine: RayTuneEngine, make_job: MakeJob
+    ):
+        careful = replace(make_job(0, epochs=30), checkpoint_every_s=0.0)  # a checkpoint after every step
+        engine.submit(careful)
+        pid = started(engine, {0})[0]
+        collect(engine, {0}, ("curve",))
+        os.kill(pid, signal.SIGKILL)
+        lost = collect(engine, {0})[-1]
+        assert (lost.kind, lost.attempt) == ("lost", 1)
+        assert lost.payload.startswith("the worker died: ")
+        assert "\n" not in lost.payload
+        engine.submit(replace(careful, attempt=2))
+        engine.submit(make_job(1, epochs=30))
+        events = collect(engine, {0, 1})
+        assert next(event for event in events if event.number == 0).payload["epoch"] > 1
+        ended = final(events)
+        assert ended[0].payload["network_sha256"] == ended[1].payload["network_sha256"]
+
+    def test_a_stopped_job_has_its_checkpoint_when_its_end_is_told(
+        self, engine: RayTuneEngine, make_job: MakeJob, tmp_path: Path
+    ):
+        engine.submit(make_job(0, epochs=LONG))
+        pid = started(engine, {0})[0]
+        engine.stop()
+        assert collect(engine, {0})[-1].kind == "stopped"
+        assert list((tmp_path / "trial-0" / "checkpoints").glob("checkpoint-*.json"))
+        assert not (tmp_path / "trial-0" / NETWORK_FILE).exists()
+        assert lives(pid)
+
+    def test_a_running_job_shows_life(self, engine: RayTuneEngine, make_job: MakeJob):
+        engine.submit(make_job(0, epochs=LONG))
+        started(engine, {0})
+        seen = engine._trials[0].seen_at
+        while engine._trials[0].seen_at == seen:
+            engine.poll(0.1)
+        assert set(engine.alive()) == {0}
+        engine.cancel(0)
+        collect(engine, {0})
+
+    def test_what_shares_the_measuring_processor_is_paused_and_the_time_is_not_counted(
+        self, engine: RayTuneEngine, make_job: MakeJob
+    ):
+        engine.submit(replace(make_job(0, epochs=LONG), time_limit_s=3000.0))
+        pid = started(engine, {0})[0]
+        shared = set(range(os.cpu_count() or 1))
+        with engine.quiet(shared):
+            wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+            assert set(engine.alive()) == {0}
+            time.sleep(2.0)
+        rows = [event for event in collect(engine, {0}, ("curve",)) if event.kind == "curve"]
+        assert engine._paused_s[pid] >= 2.0
+        assert rows
+        engine.cancel(0)
+        *_, last = collect(engine, {0})
+        assert "cancelled" in last.payload[0]
+
+    def test_the_dashboards_address_is_told_and_answers_on_this_machine_only(self, engine: RayTuneEngine):
+        pytest.importorskip("aiohttp_cors", reason="ray[default] is not installed")
+        assert engine.dashboard_url.startswith("http://127.0.0.1:")
+
+    def test_nothing_of_rays_listens_to_other_machines(self, engine: RayTuneEngine):
+        pids = descendants(engine._driver.process.pid)
+        assert any("gcs_server" in command_of(pid) for pid in pids)
+        assert listening_to_others(pids) == []
+
+    def test_a_dead_ray_loses_its_jobs_and_is_started_again(self, engine: RayTuneEngine, make_job: MakeJob):
+        for server in ("raylet/raylet", "gcs/gcs_server"):
+            first = engine._driver
+            engine.submit(make_job(0, epochs=LONG))
+            started(engine, {0})
+            (pid,) = [pid for pid in descendants(first.process.pid) if server in command_of(pid).split()[0]]
+            os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + 90
+            events: list[EngineEvent] = []
+            while not final(events):
+                assert time.monotonic() < deadline
+                events += engine.poll(0.1)
+            assert [event.kind for event in events if event.kind in FINAL] == ["lost"]
+            wait_until(lambda: engine.free_slots() == 2, engine)
+            engine.submit(make_job(1))
+            assert collect(engine, {1})[-1].kind == "done"
+            engine.submit(make_job(0, attempt=2, epochs=1))
+            assert collect(engine, {0})[-1].kind == "done"
+            if engine._driver is not first:
+                assert not first.folder.exists()
+
+
+def listening_to_others(pids: set[int]) -> list[str]:
+    """Addresses other than loopback on which these processes accept TCP connections."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                sockets.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
+    found = []
+    for table in ("tcp", "tcp6"):
+        loopback = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *rest = line.split()
+            if state == "0A" and rest[5] in sockets and not local.startswith(loopback):
+                found.append(f"{local} of {table}")
+    return found
