@@ -39,18 +39,18 @@ News = tuple[str, int, int, Any]  # see `search.engines.base.EngineEvent`
 
 
 class Switchboard:
-    """An actor on the controller's machine: its words ("stop", "cancel") for trials, by number and attempt."""
+    """An actor on the controller's machine: its words ("stop", "cancel") for jobs, by serial number."""
 
     def __init__(self) -> None:
-        self._words: dict[tuple[int, int], str] = {}
+        self._words: dict[int, str] = {}
 
-    def say(self, words: dict[tuple[int, int], str]) -> None:
+    def say(self, words: dict[int, str]) -> None:
         """Replace all words."""
         self._words = words
 
-    def word(self, number: int, attempt: int) -> str | None:
-        """Return the word for one attempt of a trial."""
-        return self._words.get((number, attempt))
+    def word(self, serial: int) -> str | None:
+        """Return the word for one job."""
+        return self._words.get(serial)
 
 
 class TuneWorker(Trainable):  # type: ignore[misc]  # Ray has no type information
@@ -82,11 +82,10 @@ class TuneWorker(Trainable):  # type: ignore[misc]  # Ray has no type informatio
 
     def _ask(self) -> str | None:
         """Ask for a word; a switchboard that doesn't answer is asked again at the next step."""
-        job = self._attempt.job
         try:
             if self._switchboard is None:
                 self._switchboard = ray.get_actor(SWITCHBOARD)
-            word: str | None = ray.get(self._switchboard.word.remote(job.number, job.attempt), timeout=TICK_S)
+            word: str | None = ray.get(self._switchboard.word.remote(self._attempt.serial), timeout=TICK_S)
             return word
         except (ray.exceptions.RayError, ValueError):
             self._switchboard = None
@@ -106,7 +105,7 @@ class _Attempt:
     """One job and the thread that runs it; a `workers.trial.Reporter`."""
 
     def __init__(self, order: dict[str, Any], paused_s: Callable[[], float]) -> None:
-        self.job = TrialJob.from_dict(order["job"])
+        self.job, self.serial = TrialJob.from_dict(order["job"]), int(order["serial"])
         self.word: str | None = None
         self._exchange_url: str | None = order["exchange"]
         self._exchange: TrialExchange | None = None

@@ -48,6 +48,7 @@ class _Trial:
     """A running trial, as far as is known."""
 
     job: TrialJob
+    serial: int  # of the submission
     seen_at: float  # last sign of life, or the submission
     pid: int | None = None  # of its worker, when that is on this machine
 
@@ -80,6 +81,7 @@ class RayTuneEngine:
         self._measuring, self._note = measuring, note
         self._apart = processors_apart(part, measuring)
         self._trials: dict[int, _Trial] = {}
+        self._submitted = 0
         self._recorded: list[TrialExchange] = []  # whose results the controller has when it polls again
         self._events: list[EngineEvent] = []
         self._quiet = False
@@ -141,7 +143,7 @@ class RayTuneEngine:
         elif kind == "ended":
             self._driver.reason = content[0]
         elif kind == "tick":
-            number, attempt = content[0]
+            number, attempt = content
             trial = self._trials.get(number)
             if trial is not None and trial.job.attempt == attempt:
                 trial.seen_at = time.monotonic()
@@ -202,13 +204,14 @@ class RayTuneEngine:
     def submit(self, job: TrialJob) -> None:
         """Hand a job to Tune; it waits there until a worker is up."""
         assert self.free_slots() > 0, "no slot is free"
-        self._trials[job.number] = _Trial(job, time.monotonic())
+        self._submitted += 1
+        self._trials[job.number] = _Trial(job, self._submitted, time.monotonic())
         if self._exchange is not None:
             with contextlib.suppress(ExchangeFailed):  # the worker meets it too, and says so
                 TrialExchange(self._exchange, job).seed(Path(job.folder))
         # Another machine looks for the images where this one's folder was meant to be.
         images = job.data.model_copy(update={"folder": str(Path(job.data.folder).expanduser().absolute())})
-        self._send("job", replace(job, data=images).to_dict())
+        self._send("job", self._submitted, replace(job, data=images).to_dict())
 
     def poll(self, timeout_s: float) -> list[EngineEvent]:
         """Collect what has come; start Ray again when it has died.
@@ -274,12 +277,12 @@ class RayTuneEngine:
     def cancel(self, number: int) -> None:
         """Leave a word for the worker of this trial."""
         if number in self._trials:
-            self._send("word", (number, self._trials[number].job.attempt), "cancel")
+            self._send("word", self._trials[number].serial, "cancel")
 
     def stop(self) -> None:
         """Leave a word for every worker."""
-        for number, trial in self._trials.items():
-            self._send("word", (number, trial.job.attempt), "stop")
+        for trial in self._trials.values():
+            self._send("word", trial.serial, "stop")
 
     # -- measurements --
 

@@ -43,11 +43,11 @@ class Plan:
     exchange: str | None
     cores: tuple[int, ...] | None  # that workers on this machine keep to
 
-    def order(self, job: dict[str, Any]) -> str:
+    def order(self, serial: int, job: dict[str, Any]) -> str:
         """Return what a worker is told: the job and its surroundings."""
         pauses = str(Path(self.folder) / PAUSES)
         surroundings = {"host": self.host, "pauses": pauses, "cores": self.cores, "threads": self.threads}
-        return json.dumps({"job": job, "exchange": self.exchange} | surroundings)
+        return json.dumps({"serial": serial, "job": job, "exchange": self.exchange} | surroundings)
 
 
 def drive(pipe: Connection, plan: Plan) -> None:
@@ -95,9 +95,9 @@ class _Desk:
 
     def __init__(self, pipe: Connection, plan: Plan) -> None:
         self.plan = plan
-        self.jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self.words: dict[tuple[int, int], str] = {}
-        self.open: dict[str, tuple[int, int]] = {}  # Tune's trial: number and attempt, until their end was told
+        self.jobs: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
+        self.words: dict[int, str] = {}  # by the jobs' serial numbers
+        self.open: dict[str, tuple[int, int, int]] = {}  # Tune's trial: serial, number, attempt; until its end was told
         self._pipe = pipe
         self._sending = threading.Lock()
 
@@ -107,15 +107,15 @@ class _Desk:
 
     def end(self, trial_id: str, kind: str, payload: Any) -> None:
         """Tell the end of a trial, unless it was told."""
-        key = self.open.pop(trial_id, None)
-        if key is not None:
-            self.words.pop(key, None)
-            self.send("events", [(kind, *key, payload)])
+        if trial_id in self.open:
+            serial, number, attempt = self.open.pop(trial_id)
+            self.words.pop(serial, None)
+            self.send("events", [(kind, number, attempt, payload)])
 
     def take(self, trial_id: str, news: list[tuple[str, int, int, Any]]) -> None:
         """Pass a worker's news on; none at all is a sign of life."""
-        key = self.open[trial_id]
-        self.send("tick", key)
+        _, number, attempt = self.open[trial_id]
+        self.send("tick", number, attempt)
         if not news:
             return
         *before, (kind, _, _, payload) = news
@@ -132,9 +132,9 @@ class _Desk:
             while True:
                 message = self._pipe.recv()
                 if message[0] == "job":
-                    self.jobs.put(message[1])
+                    self.jobs.put(message[1:])
                 else:
-                    self.words = {**self.words, message[1]: message[2]}
+                    self.words[message[1]] = message[2]
 
     def open_switchboard(self) -> Any:
         """Start the actor that workers ask for words, on this machine where the driver has a node of its own."""
@@ -163,7 +163,7 @@ class _Desk:
         import ray
 
         answered, said = time.monotonic(), 0.0
-        sent: dict[tuple[int, int], str] = {}
+        sent: dict[int, str] = {}
         while time.monotonic() - answered < DEAD_AFTER_S:
             time.sleep(PULSE_S)
             if self.words == sent and time.monotonic() - said < 5.0:
@@ -194,11 +194,11 @@ def _run_tune(desk: _Desk) -> None:
 
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
             try:
-                job = desk.jobs.get(timeout=0.0 if desk.open else IDLE_WAIT_S)
+                serial, job = desk.jobs.get(not desk.open, IDLE_WAIT_S)
             except queue.Empty:
                 return None
-            desk.open[trial_id] = (job["number"], job["attempt"])
-            return {"order": desk.plan.order(job)}
+            desk.open[trial_id] = (serial, job["number"], job["attempt"])
+            return {"order": desk.plan.order(serial, job)}
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
             """Nothing is left open when Tune closes a trial for reasons of its own."""
@@ -229,7 +229,7 @@ def _run_tune(desk: _Desk) -> None:
             if not desk.words:
                 return
             for trial in [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]:
-                word = desk.words.get(desk.open.get(trial.trial_id, (-1, 0)))
+                word = desk.words.get(desk.open.get(trial.trial_id, (-1,))[0])
                 if word == "stop":
                     desk.end(trial.trial_id, "stopped", None)
                 elif word == "cancel":

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,9 +19,12 @@ import pytest
 from search.engines.base import EngineEvent
 from search.engines.keeper import children_of
 from search.engines.ray_tune import RayTuneEngine, check_settings, processors_apart
+from search.launch import launch
 from search.settings import EnginePart
+from search.view import SilentView
 from space.errors import EngineUnavailable, InvalidSettings
 from tests.search.engine_contract import FINAL, LONG, PATIENCE_S, EngineContract, MakeJob, collect
+from tests.search.test_launch import new_place
 from tests.workers.tiny import DIGITS, TRAINING, digits, job
 from workers.files import file_hash
 from workers.latency.probes import default_core
@@ -227,3 +231,198 @@ def listening_to_others(pids: set[int]) -> list[str]:
             if state == "0A" and rest[5] in sockets and not local.startswith(loopback):
                 found.append(f"{local} of {table}")
     return found
+
+
+# -- the exchange --
+
+
+def test_with_an_exchange_workers_need_none_of_the_controllers_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "worker-cache"))  # of the workers, which inherit it
+    url = f"file://{tmp_path}/exchange"
+    engine = RayTuneEngine(settings(exchange=url), {default_core()})
+    try:
+        nowhere = tmp_path / "not-prepared"  # the workers prepare their own images
+        schedule = TRAINING.model_copy(update={"epochs": 30})
+        first = job(tmp_path / "trial-0", nowhere, number=0, training=schedule, checkpoint_every_s=0.0)
+        engine.submit(first)
+        pid = started(engine, {0})[0]
+        collect(engine, {0}, ("curve",))
+        os.kill(pid, signal.SIGKILL)
+        assert collect(engine, {0})[-1].kind == "lost"
+        assert not (tmp_path / "trial-0" / "checkpoints").exists()
+        assert list((tmp_path / "exchange" / "tiny" / "trial-00000" / "checkpoints").glob("*.json"))
+        engine.submit(replace(first, attempt=2))
+        engine.submit(job(tmp_path / "trial-1", cache, number=1, training=schedule))
+        events = collect(engine, {0, 1})
+        assert next(event for event in events if event.number == 0).payload["epoch"] > 1
+        ended = final(events)
+        assert ended[0].payload["network_sha256"] == ended[1].payload["network_sha256"]
+        for number in (0, 1):
+            folder = tmp_path / f"trial-{number}"
+            assert file_hash(folder / NETWORK_FILE) == ended[number].payload["network_sha256"]
+            assert file_hash(folder / ONNX_FILE) == ended[number].payload["onnx_sha256"]
+            assert str(folder) in (folder / SETTINGS_FILE).read_text()
+        assert "attempt 1" in (tmp_path / "trial-0" / "log.txt").read_text()
+        engine.poll(0.0)  # by now the controller has recorded them
+        assert not list((tmp_path / "exchange" / "tiny").glob("*"))
+        assert not list(Path("/tmp").glob(f"condensery-trial-{pid}-*"))  # what the killed worker left
+    finally:
+        engine.close()
+
+
+# -- clusters --
+
+
+def test_trials_run_on_both_nodes_of_a_cluster_and_one_that_waits_for_a_node_can_be_cancelled(
+    make_job: MakeJob,
+):
+    root = Path(sys.executable).parent / "ray"
+    folder = f"/tmp/condensery-test-{os.getpid()}"
+    own = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+    port = 16379
+    common = ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats", "--block"]
+    head = [str(root), "start", "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
+    second = [str(root), "start", f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.1"]
+    own["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": own, "start_new_session": True}
+    nodes = [subprocess.Popen([*head, *common, f"--temp-dir={folder}"], **output)]
+    engine = None
+    try:
+        wait_for_port(port)
+        nodes.append(subprocess.Popen([*second, *common], **output))
+        notes: list[str] = []
+        deadline = time.monotonic() + PATIENCE_S
+        while engine is None or any("room for 1 of" in text for text in notes):
+            assert time.monotonic() < deadline
+            if engine is not None:  # the second node wasn't there yet
+                engine.close()
+            notes.clear()
+            engine = RayTuneEngine(settings(address=f"127.0.0.1:{port}", workers=3), set(), notes.append)
+        assert "Ray has room for 2 of 3 workers now; the others wait for nodes" in notes
+        for number in (0, 1, 2):
+            engine.submit(make_job(number, epochs=LONG))
+        pids = started(engine, {0, 1})
+        parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids.values()}
+        assert len(parents) == 2  # two raylets
+        engine.cancel(2)
+        assert collect(engine, {2})[-1].payload[0] == "cancelled by the user"
+        engine.stop()
+        assert {event.kind for event in final(collect(engine, {0, 1})).values()} == {"stopped"}
+        engine.submit(make_job(3))
+        assert collect(engine, {3})[-1].kind == "done"
+        worker = next(iter(pids.values()))
+        engine.close()
+        engine = None
+        wait_until(lambda: not lives(worker))  # the cluster ends what was ours, and stays
+        assert all(node.poll() is None for node in nodes)
+    finally:
+        if engine is not None:
+            engine.close()
+        for node in nodes:
+            for pid in (*descendants(node.pid), node.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            node.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_port(port: int) -> None:
+    def answers() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return True
+        return False
+
+    wait_until(answers)
+
+
+# -- beginnings and ends --
+
+CONTROLLER = """
+import sys, time
+from pathlib import Path
+from search.engines.ray_tune import RayTuneEngine
+from search.launch import launch
+from search.settings import EnginePart
+from search.view import SilentView
+from tests.search.test_launch import new_place
+from tests.workers.tiny import TRAINING, digits, job
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    digits(folder)
+    engine = RayTuneEngine(EnginePart(kind="ray", workers=1, device="cpu"), set(range(64)))
+    engine.submit(job(folder / "0", folder, training=TRAINING.model_copy(update={"epochs": 3000})))
+    while not any(event.kind == "curve" for event in engine.poll(1.0)):
+        pass
+    with engine.quiet(set(range(64))):
+        print(engine._driver.folder, flush=True)
+        time.sleep(600)
+"""
+
+
+def test_nothing_is_left_of_ray_when_the_controller_is_killed_even_while_workers_are_paused(tmp_path: Path):
+    command = [sys.executable, "-c", CONTROLLER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as controller:
+        try:
+            folder = Path(controller.stdout.readline().strip())
+            pids = descendants(controller.pid)
+            assert any("raylet" in command_of(pid) for pid in pids)
+            assert any("TuneWorker" in command_of(pid) for pid in pids)
+        finally:
+            controller.kill()
+    wait_until(lambda: not any(lives(pid) for pid in pids))
+    wait_until(lambda: not folder.exists())
+
+
+def test_a_cluster_that_is_not_there_is_one_clear_error():
+    with pytest.raises(EngineUnavailable, match=r"Ray can't be used at 127\.0\.0\.1:1: .*; start it, or correct"):
+        RayTuneEngine(settings(address="127.0.0.1:1"), set())
+
+
+def test_more_gpus_than_there_are_are_refused():
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InvalidSettings, match=r"engine\.gpus = 0\.5 for each trial, but Ray sees 0 GPUs"):
+        RayTuneEngine(settings(gpus=0.5), set())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"gpus": 1.5}, "engine.gpus must be a fraction of one GPU or a whole number, but got 1.5"),
+        ({"exchange": "nonsense://there"}, "engine.exchange = 'nonsense://there' can't be opened: "),
+    ],
+)
+def test_settings_that_ray_cannot_keep_are_refused_before_it_starts(values: dict[str, object], message: str):
+    with pytest.raises(InvalidSettings) as refused:
+        check_settings(settings(**values))
+    assert message in str(refused.value)
+
+
+def test_workers_keep_off_the_measuring_processor_only_where_the_others_are_enough():
+    usable = os.sched_getaffinity(0)
+    core = max(usable)
+    assert processors_apart(settings(workers=len(usable)), {core}) is None
+    if len(usable) > 1:
+        assert processors_apart(settings(workers=len(usable) - 1), {core}) == sorted(usable - {core})
+
+
+def test_the_same_study_gives_the_same_networks_on_ray(tmp_path: Path):
+    networks = {}
+    for kind in ("local", "ray"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        place = new_place(folder)
+        notes: list[str] = []
+        overrides = (f"engine.kind={kind}", "study.trainings=2", "search.startup=8")
+        view = SilentView()
+        view.note = notes.append  # type: ignore[method-assign]
+        launched = launch(place.settings(*overrides), place.url, False, view)
+        assert (launched.ending, launched.done) == ("finished", 2)
+        assert any(text.startswith("Ray dashboard: ") for text in notes) == (kind == "ray")
+        files = folder / "files" / "digits"
+        networks[kind] = {path.parent.name: file_hash(path) for path in files.glob(f"*/{NETWORK_FILE}")}
+    assert len(networks["local"]) == 2
+    assert networks["ray"] == networks["local"]
