@@ -110,6 +110,13 @@ def children_of(parent: int) -> list[int]:
     return found
 
 
+def lives(pid: int) -> bool:
+    """Whether the process runs: it is there and no zombie (Linux)."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import queue
+import socket
 import threading
 import time
 import traceback
@@ -22,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from search.engines.keeper import PAUSES
+from search.engines.keeper import PAUSES, children_of, lives
 
 OBJECT_STORE_BYTES = 150 * 2**20  # hardly used: a job is a few kilobytes
 PULSE_S = 0.5
@@ -64,6 +65,8 @@ def drive(pipe: Connection, plan: Plan) -> None:
     }
     if plan.address is None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on any system: Ray's servers listen on loopback only
+    elif plan.address != "auto":
+        answers(plan.address)
     import ray
 
     with_dashboard = find_spec("aiohttp_cors") is not None and find_spec("opencensus") is not None
@@ -82,7 +85,7 @@ def drive(pipe: Connection, plan: Plan) -> None:
         runtime_env={"env_vars": threads | quiet},
         **(own if plan.address is None else {}),
     )
-    desk = _Desk(pipe, plan)
+    desk = _Desk(pipe, plan, own_servers() if plan.address is None else {})
     board = desk.open_switchboard()
     pipe.send(("ready", getattr(context, "dashboard_url", "") or "", dict(ray.cluster_resources())))
     threading.Thread(target=desk.listen, daemon=True).start()
@@ -90,11 +93,21 @@ def drive(pipe: Connection, plan: Plan) -> None:
     _run_tune(desk)
 
 
+def answers(address: str) -> None:
+    """Raise ConnectionError when nothing listens at [ray://]HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10.0).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(f"nothing answers there ({error})") from error
+
+
 class _Desk:
     """What the driver's threads share: jobs that wait, words for trials, the way back to the controller."""
 
-    def __init__(self, pipe: Connection, plan: Plan) -> None:
+    def __init__(self, pipe: Connection, plan: Plan, servers: dict[int, str]) -> None:
         self.plan = plan
+        self._servers = servers
         self.jobs: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
         self.words: dict[int, str] = {}  # by the jobs' serial numbers
         self.open: dict[str, tuple[int, int, int]] = {}  # Tune's trial: serial, number, attempt; until its end was told
@@ -166,6 +179,7 @@ class _Desk:
         sent: dict[int, str] = {}
         while time.monotonic() - answered < DEAD_AFTER_S:
             time.sleep(PULSE_S)
+            self.end_without_servers()
             if self.words == sent and time.monotonic() - said < 5.0:
                 answered = time.monotonic()
                 continue
@@ -176,9 +190,29 @@ class _Desk:
             except Exception:
                 traceback.print_exc()
                 sent = {}
+        self._exit("it doesn't answer any more")
+
+    def end_without_servers(self) -> None:
+        """End this process when one of the servers that it started is dead: no job would come to an end any more."""
+        for pid, name in self._servers.items():
+            if not lives(pid):
+                self._exit(f"its {name} died")
+
+    def _exit(self, reason: str) -> None:
         with contextlib.suppress(OSError):
-            self.send("ended", "Ray doesn't answer any more")
+            self.send("ended", reason)
         os._exit(1)
+
+
+def own_servers() -> dict[int, str]:
+    """Return Ray's servers among this process's children (Linux), without which it can't go on."""
+    servers = {}
+    for pid in children_of(os.getpid()):
+        with contextlib.suppress(OSError):
+            name = Path(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()).name
+            if name in ("raylet", "gcs_server"):
+                servers[pid] = name
+    return servers
 
 
 def _run_tune(desk: _Desk) -> None:
@@ -222,6 +256,7 @@ def _run_tune(desk: _Desk) -> None:
                 desk.take(trial.trial_id, result["news"])
 
         def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+            desk.end_without_servers()
             desk.end(trial.trial_id, "lost", reason_of(trial))
 
         def choose_trial_to_run(self, tune_controller: Any) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from search.engines.base import EngineEvent
-from search.engines.keeper import children_of
+from search.engines.keeper import children_of, lives
 from search.engines.ray_tune import RayTuneEngine, check_settings, processors_apart
 from search.launch import launch
 from search.settings import EnginePart
@@ -106,12 +106,6 @@ def command_of(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     return ""
-
-
-def lives(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    return False
 
 
 class TestRayEngine(EngineContract):
@@ -281,10 +275,11 @@ def test_trials_run_on_both_nodes_of_a_cluster_and_one_that_waits_for_a_node_can
     root = Path(sys.executable).parent / "ray"
     folder = f"/tmp/condensery-test-{os.getpid()}"
     own = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
-    port = 16379
+    port = 6400 + os.getpid() % 1000
     common = ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats", "--block"]
     head = [str(root), "start", "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
     second = [str(root), "start", f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.1"]
+    second.append("--dashboard-agent-listen-port=52999")
     own["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": own, "start_new_session": True}
     nodes = [subprocess.Popen([*head, *common, f"--temp-dir={folder}"], **output)]
