@@ -16,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from search.controller import Controller, Ending, Surroundings, folder_of_trial
-from search.engines.local import LocalEngine
+from search.engines import make_engine
 from search.pricing import Target, price
 from search.settings import StudySettings, fit_to_data
 from search.store import reader
@@ -105,7 +105,7 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView, st
             study.store.update_settings(settings.model_dump(mode="json"), settings.digest())
             study.store.set_data_info(info.to_dict())
             view.note(describe_data(info))
-            workers = LocalEngine(settings.engine.workers, settings.engine.threads, cores)
+            workers = make_engine(settings.engine, cores, view.note)
             try:
                 around = Surroundings(workers, targets, view, files, cache, stop, info.fingerprint)
                 ending = Controller(study, around).run()

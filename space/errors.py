@@ -31,7 +31,8 @@
     ├── CheckpointCorrupt             73  a checkpoint whose files don't match their hash
     ├── MeasurementFailed             74  a latency could not be measured
     ├── TrainingFailed                75  a training ended without a usable network (its reason says why)
-    └── EmulatorMissing               76  the ARM device in software is not built, or its tools are missing
+    ├── EmulatorMissing               76  the ARM device in software is not built, or its tools are missing
+    └── EngineUnavailable             77  Ray can't be started, reached or started again
 
 Exit codes 0 (done), 2 (wrong use of the command line) and 130 (interrupted, resumable) complete the table.
 """
@@ -233,3 +234,9 @@ class EmulatorMissing(CondenseryError):
     """The ARM device in software is not built here, or its tools are missing; the message says what to do."""
 
     exit_code = 76
+
+
+class EngineUnavailable(CondenseryError):
+    """Who should run the trials can't be started or reached; the message says why."""
+
+    exit_code = 77

@@ -12,11 +12,16 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from space.errors import CondenseryError, TrainingFailed
+
+if TYPE_CHECKING:
+    from workers.trial import TrialJob, TrialResult
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h: send this signal when the parent dies
 
@@ -49,16 +54,18 @@ def worker_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> N
             continue  # a word about a trial that has ended meanwhile
         job = TrialJob.from_dict(message)
         try:
-            pipe.send(_run(lambda job, reporter: run_trial(job, reporter, clock), job, pipe))
+            reporter = PipeReporter(pipe, job.number, job.attempt)
+            pipe.send(outcome_of(job, partial(run_trial, job, reporter, clock)))
         except (BrokenPipeError, OSError):
             return
 
 
-def _run(run_trial: Any, job: Any, pipe: Connection) -> tuple[str, int, int, Any]:
+def outcome_of(job: TrialJob, run: Callable[[], TrialResult]) -> tuple[str, int, int, Any]:
+    """Run a job and put how it ended into the words of `search.engines.base.EngineEvent`."""
     from workers.training import TrainingStopped
 
     try:
-        result = run_trial(job, PipeReporter(pipe, job.number, job.attempt))
+        result = run()
     except TrainingStopped:
         return ("stopped", job.number, job.attempt, None)
     except CondenseryError as error:

@@ -1,0 +1,417 @@
+"""Ray Tune keeps the engines' contract, and survives what happens to Ray, its workers and the controller."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from search.engines.base import EngineEvent
+from search.engines.keeper import children_of, lives
+from search.engines.ray_tune import RayTuneEngine, check_settings, processors_apart
+from search.launch import launch
+from search.settings import EnginePart
+from search.view import SilentView
+from space.errors import EngineUnavailable, InvalidSettings
+from tests.search.engine_contract import FINAL, LONG, PATIENCE_S, EngineContract, MakeJob, collect
+from tests.search.test_launch import new_place
+from tests.workers.tiny import DIGITS, TRAINING, digits, job
+from workers.files import file_hash
+from workers.latency.probes import default_core
+from workers.trial import NETWORK_FILE, ONNX_FILE, SETTINGS_FILE, TrialJob
+
+pytest.importorskip("ray", reason="Ray is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc, on Linux"),
+]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    digits(folder)
+    return folder
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, cache: Path) -> MakeJob:
+    def make(number: int, attempt: int = 1, epochs: int = 1, broken: bool = False) -> TrialJob:
+        schedule = TRAINING.model_copy(update={"epochs": epochs})
+        images = DIGITS.model_copy(update={"dataset": "imagefolder:/nowhere"}) if broken else DIGITS
+        folder = tmp_path / f"trial-{number}"
+        return job(folder, cache, number=number, attempt=attempt, training=schedule, data=images)
+
+    return make
+
+
+def settings(**values: object) -> EnginePart:
+    return EnginePart.model_validate({"kind": "ray", "workers": 2, "device": "cpu", **values})
+
+
+@pytest.fixture(scope="module")
+def ray_engine() -> Iterator[RayTuneEngine]:
+    engine = RayTuneEngine(settings(), {default_core()})
+    yield engine
+    engine.close()
+
+
+def wait_until(condition: Callable[[], bool], engine: RayTuneEngine | None = None) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        if engine is None:
+            time.sleep(0.05)
+        else:
+            assert engine.poll(0.1) == []
+
+
+def started(engine: RayTuneEngine, numbers: set[int]) -> dict[int, int]:
+    """Poll until these trials have begun and shown an epoch; return their workers' process ids."""
+    pids: dict[int, int] = {}
+    learning: set[int] = set()
+    deadline = time.monotonic() + PATIENCE_S
+    while not (numbers <= pids.keys() and numbers <= learning):
+        assert time.monotonic() < deadline
+        for event in engine.poll(0.1):
+            assert event.kind not in FINAL, event
+            if event.kind == "started":
+                pids[event.number] = int(event.payload.rpartition(":")[2])
+            else:
+                learning.add(event.number)
+    return pids
+
+
+def final(events: list[EngineEvent]) -> dict[int, EngineEvent]:
+    return {event.number: event for event in events if event.kind in FINAL}
+
+
+def descendants(pid: int) -> set[int]:
+    found = set(children_of(pid))
+    return found.union(*(descendants(child) for child in found)) if found else found
+
+
+def command_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+class TestRayEngine(EngineContract):
+    @pytest.fixture
+    def engine(self, ray_engine: RayTuneEngine) -> RayTuneEngine:
+        assert ray_engine.free_slots() == 2
+        return ray_engine
+
+    def test_one_worker_process_serves_one_job_after_another(self, engine: RayTuneEngine, make_job: MakeJob):
+        pids = []
+        for number in (0, 1, 2):
+            engine.submit(make_job(number))
+            pids.append(started(engine, {number})[number])
+            collect(engine, {number})
+        assert len(set(pids)) == 1
+
+    def test_a_killed_worker_loses_its_job_which_goes_on_from_its_checkpoint_to_the_same_network(
+        self, engine: RayTuneEngine, make_job: MakeJob
+    ):
+        careful = replace(make_job(0, epochs=30), checkpoint_every_s=0.0)  # a checkpoint after every step
+        engine.submit(careful)
+        pid = started(engine, {0})[0]
+        collect(engine, {0}, ("curve",))
+        os.kill(pid, signal.SIGKILL)
+        lost = collect(engine, {0})[-1]
+        assert (lost.kind, lost.attempt) == ("lost", 1)
+        assert lost.payload.startswith("the worker died: ")
+        assert "\n" not in lost.payload
+        engine.submit(replace(careful, attempt=2))
+        engine.submit(make_job(1, epochs=30))
+        events = collect(engine, {0, 1})
+        assert next(event for event in events if event.number == 0).payload["epoch"] > 1
+        ended = final(events)
+        assert ended[0].payload["network_sha256"] == ended[1].payload["network_sha256"]
+
+    def test_a_stopped_job_has_its_checkpoint_when_its_end_is_told(
+        self, engine: RayTuneEngine, make_job: MakeJob, tmp_path: Path
+    ):
+        engine.submit(make_job(0, epochs=LONG))
+        pid = started(engine, {0})[0]
+        engine.stop()
+        assert collect(engine, {0})[-1].kind == "stopped"
+        assert list((tmp_path / "trial-0" / "checkpoints").glob("checkpoint-*.json"))
+        assert not (tmp_path / "trial-0" / NETWORK_FILE).exists()
+        assert lives(pid)
+
+    def test_a_running_job_shows_life(self, engine: RayTuneEngine, make_job: MakeJob):
+        engine.submit(make_job(0, epochs=LONG))
+        started(engine, {0})
+        seen = engine._trials[0].seen_at
+        while engine._trials[0].seen_at == seen:
+            engine.poll(0.1)
+        assert set(engine.alive()) == {0}
+        engine.cancel(0)
+        collect(engine, {0})
+
+    def test_what_shares_the_measuring_processor_is_paused_and_the_time_is_not_counted(
+        self, engine: RayTuneEngine, make_job: MakeJob
+    ):
+        engine.submit(replace(make_job(0, epochs=LONG), time_limit_s=3000.0))
+        pid = started(engine, {0})[0]
+        shared = set(range(os.cpu_count() or 1))
+        with engine.quiet(shared):
+            wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+            assert set(engine.alive()) == {0}
+            time.sleep(2.0)
+        rows = [event for event in collect(engine, {0}, ("curve",)) if event.kind == "curve"]
+        assert engine._paused_s[pid] >= 2.0
+        assert rows
+        engine.cancel(0)
+        *_, last = collect(engine, {0})
+        assert "cancelled" in last.payload[0]
+
+    def test_the_dashboards_address_is_told_and_answers_on_this_machine_only(self, engine: RayTuneEngine):
+        pytest.importorskip("aiohttp_cors", reason="ray[default] is not installed")
+        assert engine.dashboard_url.startswith("http://127.0.0.1:")
+
+    def test_nothing_of_rays_listens_to_other_machines(self, engine: RayTuneEngine):
+        pids = descendants(engine._driver.process.pid)
+        assert any("gcs_server" in command_of(pid) for pid in pids)
+        assert listening_to_others(pids) == []
+
+    def test_a_dead_ray_loses_its_jobs_and_is_started_again(self, engine: RayTuneEngine, make_job: MakeJob):
+        first = engine._driver
+        engine.submit(make_job(0, epochs=LONG))
+        started(engine, {0})
+        (pid,) = [pid for pid in descendants(first.process.pid) if command_of(pid).split(" ")[0].endswith("/raylet")]
+        os.kill(pid, signal.SIGKILL)
+        lost = collect(engine, {0})[-1]
+        assert (lost.kind, lost.payload) == ("lost", "Ray ended: its raylet died")
+        assert engine._driver is not first
+        assert not first.folder.exists()
+        wait_until(lambda: engine.free_slots() == 2, engine)
+        engine.submit(make_job(1))
+        assert collect(engine, {1})[-1].kind == "done"
+
+
+def listening_to_others(pids: set[int]) -> list[str]:
+    """Addresses other than loopback on which these processes accept TCP connections."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                sockets.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
+    found = []
+    for table in ("tcp", "tcp6"):
+        loopback = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *rest = line.split()
+            if state == "0A" and rest[5] in sockets and not local.startswith(loopback):
+                found.append(f"{local} of {table}")
+    return found
+
+
+# -- the exchange --
+
+
+def test_with_an_exchange_workers_need_none_of_the_controllers_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "worker-cache"))  # of the workers, which inherit it
+    url = f"file://{tmp_path}/exchange"
+    engine = RayTuneEngine(settings(exchange=url), {default_core()})
+    try:
+        nowhere = tmp_path / "not-prepared"  # the workers prepare their own images
+        schedule = TRAINING.model_copy(update={"epochs": 30})
+        first = job(tmp_path / "trial-0", nowhere, number=0, training=schedule, checkpoint_every_s=0.0)
+        engine.submit(first)
+        pid = started(engine, {0})[0]
+        collect(engine, {0}, ("curve",))
+        os.kill(pid, signal.SIGKILL)
+        assert collect(engine, {0})[-1].kind == "lost"
+        assert not (tmp_path / "trial-0" / "checkpoints").exists()
+        assert list((tmp_path / "exchange" / "tiny" / "trial-00000" / "checkpoints").glob("*.json"))
+        engine.submit(replace(first, attempt=2))
+        engine.submit(job(tmp_path / "trial-1", cache, number=1, training=schedule))
+        events = collect(engine, {0, 1})
+        assert next(event for event in events if event.number == 0).payload["epoch"] > 1
+        ended = final(events)
+        assert ended[0].payload["network_sha256"] == ended[1].payload["network_sha256"]
+        for number in (0, 1):
+            folder = tmp_path / f"trial-{number}"
+            assert file_hash(folder / NETWORK_FILE) == ended[number].payload["network_sha256"]
+            assert file_hash(folder / ONNX_FILE) == ended[number].payload["onnx_sha256"]
+            assert str(folder) in (folder / SETTINGS_FILE).read_text()
+        assert "attempt 1" in (tmp_path / "trial-0" / "log.txt").read_text()
+        engine.poll(0.0)  # by now the controller has recorded them
+        assert not list((tmp_path / "exchange" / "tiny").glob("*"))
+        assert not list(Path("/tmp").glob(f"condensery-trial-{pid}-*"))  # what the killed worker left
+    finally:
+        engine.close()
+
+
+# -- clusters --
+
+
+def test_trials_run_on_both_nodes_of_a_cluster_and_one_that_waits_for_a_node_can_be_cancelled(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this cluster, not the user's
+    root = Path(sys.executable).parent / "ray"
+    folder = f"/tmp/condensery-test-{os.getpid()}"
+    own = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+    port = 6400 + os.getpid() % 1000
+    common = ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats", "--block"]
+    head = [str(root), "start", "--head", f"--port={port}", "--include-dashboard=false"]
+    second = [str(root), "start", f"--address=127.0.0.1:{port}", "--dashboard-agent-listen-port=52999"]
+    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": own, "start_new_session": True}
+    nodes = [subprocess.Popen([*head, *common, f"--temp-dir={folder}"], **output)]
+    engine = None
+    try:
+        wait_for_port(port)
+        nodes.append(subprocess.Popen([*second, *common], **output))
+        notes: list[str] = []
+        deadline = time.monotonic() + PATIENCE_S
+        while engine is None or any("room for 1 of" in text for text in notes):
+            assert time.monotonic() < deadline
+            if engine is not None:  # the second node wasn't there yet
+                engine.close()
+            notes.clear()
+            engine = RayTuneEngine(settings(address=f"127.0.0.1:{port}", workers=3), set(), notes.append)
+        assert "Ray has room for 2 of 3 workers now; the others wait for nodes" in notes
+        for number in (0, 1, 2):
+            engine.submit(make_job(number, epochs=LONG))
+        pids = started(engine, {0, 1})
+        parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids.values()}
+        assert len(parents) == 2  # two raylets
+        engine.cancel(2)
+        assert collect(engine, {2})[-1].payload[0] == "cancelled by the user"
+        engine.stop()
+        assert {event.kind for event in final(collect(engine, {0, 1})).values()} == {"stopped"}
+        engine.submit(make_job(3))
+        assert collect(engine, {3})[-1].kind == "done"
+        worker = next(iter(pids.values()))
+        engine.close()
+        engine = None
+        wait_until(lambda: not lives(worker))  # the cluster ends what was ours, and stays
+        assert all(node.poll() is None for node in nodes)
+    finally:
+        if engine is not None:
+            engine.close()
+        for node in nodes:
+            for pid in (*descendants(node.pid), node.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            node.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_port(port: int) -> None:
+    def answers() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return True
+        return False
+
+    wait_until(answers)
+
+
+# -- beginnings and ends --
+
+CONTROLLER = """
+import sys, time
+from pathlib import Path
+from search.engines.ray_tune import RayTuneEngine
+from search.launch import launch
+from search.settings import EnginePart
+from search.view import SilentView
+from tests.search.test_launch import new_place
+from tests.workers.tiny import TRAINING, digits, job
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    digits(folder)
+    engine = RayTuneEngine(EnginePart(kind="ray", workers=1, device="cpu"), set(range(64)))
+    engine.submit(job(folder / "0", folder, training=TRAINING.model_copy(update={"epochs": 3000})))
+    while not any(event.kind == "curve" for event in engine.poll(1.0)):
+        pass
+    with engine.quiet(set(range(64))):
+        print(engine._driver.folder, flush=True)
+        time.sleep(600)
+"""
+
+
+def test_nothing_is_left_of_ray_when_the_controller_is_killed_even_while_workers_are_paused(tmp_path: Path):
+    command = [sys.executable, "-c", CONTROLLER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as controller:
+        try:
+            folder = Path(controller.stdout.readline().strip())
+            pids = descendants(controller.pid)
+            assert any("raylet" in command_of(pid) for pid in pids)
+            assert any("TuneWorker" in command_of(pid) for pid in pids)
+        finally:
+            controller.kill()
+    wait_until(lambda: not any(lives(pid) for pid in pids))
+    wait_until(lambda: not folder.exists())
+
+
+def test_a_cluster_that_is_not_there_is_one_clear_error():
+    with pytest.raises(EngineUnavailable, match=r"Ray can't be used at 127\.0\.0\.1:1: .*; start it, or correct"):
+        RayTuneEngine(settings(address="127.0.0.1:1"), set())
+
+
+def test_more_gpus_than_there_are_are_refused():
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InvalidSettings, match=r"engine\.gpus = 0\.5 for each trial, but Ray sees 0 GPUs"):
+        RayTuneEngine(settings(gpus=0.5), set())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"gpus": 1.5}, "engine.gpus must be a fraction of one GPU or a whole number, but got 1.5"),
+        ({"exchange": "nonsense://there"}, "engine.exchange = 'nonsense://there' can't be opened: "),
+    ],
+)
+def test_settings_that_ray_cannot_keep_are_refused_before_it_starts(values: dict[str, object], message: str):
+    with pytest.raises(InvalidSettings) as refused:
+        check_settings(settings(**values))
+    assert message in str(refused.value)
+
+
+def test_workers_keep_off_the_measuring_processor_only_where_the_others_are_enough():
+    usable = os.sched_getaffinity(0)
+    core = max(usable)
+    assert processors_apart(settings(workers=len(usable)), {core}) is None
+    if len(usable) > 1:
+        assert processors_apart(settings(workers=len(usable) - 1), {core}) == sorted(usable - {core})
+
+
+def test_the_same_study_gives_the_same_networks_on_ray(tmp_path: Path):
+    networks = {}
+    for kind in ("local", "ray"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        place = new_place(folder)
+        notes: list[str] = []
+        overrides = (f"engine.kind={kind}", "study.trainings=2", "search.startup=8")
+        view = SilentView()
+        view.note = notes.append  # type: ignore[method-assign]
+        launched = launch(place.settings(*overrides), place.url, False, view)
+        assert (launched.ending, launched.done) == ("finished", 2)
+        assert any(text.startswith("Ray dashboard: ") for text in notes) == (kind == "ray")
+        files = folder / "files" / "digits"
+        networks[kind] = {path.parent.name: file_hash(path) for path in files.glob(f"*/{NETWORK_FILE}")}
+    assert len(networks["local"]) == 2
+    assert networks["ray"] == networks["local"]
