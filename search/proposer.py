@@ -158,7 +158,7 @@ class Proposer:
     def tell(self, row: TrialRow) -> None:
         """Tell Optuna how a trial ended; telling it again changes nothing."""
         values, state = self._told(row)
-        if row.state == "infeasible":
+        if state == TrialState.PRUNED:
             self.constrain(row)
         with _quiet_optuna():
             self._study.tell(row.number, values, state, skip_if_finished=True)

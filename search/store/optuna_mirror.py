@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,8 +62,8 @@ def write_trials(
             "number": one.number,
             "study_id": optuna_study_id,
             "state": one.state,
-            "datetime_start": _local(one.began_at),
-            "datetime_complete": _local(one.ended_at),
+            "datetime_start": _naive_utc(one.began_at),
+            "datetime_complete": _naive_utc(one.ended_at),
         }
         for one in new
     ]
@@ -110,5 +110,5 @@ def _ids(connection: sa.Connection, optuna_study_id: int, numbers: Sequence[int]
     return found
 
 
-def _local(at: float | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at)  # no time zone, and local: as Optuna writes it
+def _naive_utc(at: float | None) -> datetime | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).replace(tzinfo=None)
