@@ -514,7 +514,7 @@ class Controller:
             if not stays:
                 for name in (NETWORK_FILE, ONNX_FILE):
                     (self.trial_folder(row.number) / name).unlink(missing_ok=True)
-                self.store.mark_removed(row.number)
+                self.store.transact(partial(self.store.mark_removed, row.number))
         self._kept = [row for row, stays in zip(self._kept, pickable, strict=True) if stays]
 
     # -- endings --
@@ -591,7 +591,7 @@ class Controller:
                 self._queue.append(replace(row, state="queued"))
             elif not row.told:
                 self._clean(row.number)
-        self._smaller_tried = self.store.numbers_of_event("smaller batch")
+        self._smaller_tried = self.store.transact(lambda: self.store.numbers_of_event("smaller batch"))
         step.run(self.store.transact)
         self.proposer.flush(now=True)
         left_open = len(self._unpriced) + len(self._queue)

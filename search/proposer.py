@@ -158,6 +158,8 @@ class Proposer:
     def tell(self, row: TrialRow) -> None:
         """Tell Optuna how a trial ended; telling it again changes nothing."""
         values, state = self._told(row)
+        if state == TrialState.PRUNED:
+            self.constrain(row)
         with _quiet_optuna():
             self._study.tell(row.number, values, state, skip_if_finished=True)
         self._open.pop(row.number, None)

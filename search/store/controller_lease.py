@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -25,10 +26,11 @@ class ControllerLease(Transactions):
     """The part of a study's store that says who runs it."""
 
     def claim(self, after: str | None = None) -> None:
-        """Become the controller; what the one before left running is recorded as lost.
+        """Become the controller; the attempts that the one before left open are ended as stopped.
 
         Args:
-            after: an owner that the caller has watched for long enough to know it dead, whatever the clocks say.
+            after: only after this owner, that the caller has watched for long enough to know it dead, whatever the
+                clocks say ("": only when there is none). None: after any that is dead.
 
         Raises:
             StudyBusy: another live process is.
@@ -36,7 +38,8 @@ class ControllerLease(Transactions):
         with self.engine.begin() as connection:
             query = sa.select(study.c.controller).where(study.c.id == self.study_id).with_for_update()
             before = connection.scalar(query)
-            if before not in (None, self.me, after) and self._live_owner(connection) is not None:
+            others = before not in (None, self.me, after)
+            if others and (after is not None or self._live_owner(connection) is not None):
                 raise StudyBusy(
                     f"this study is being run by {shown(before)} (host:pid); wait for it, `condensery stop` it, or "
                     "launch with --stand-by to take over when it dies."
@@ -113,7 +116,7 @@ class ControllerLease(Transactions):
             lives = None if owner is None else local_process_lives(owner)
             if owner is None or lives is False or (lives is None and time.monotonic() - since > LEASE_S):
                 try:
-                    self.claim(after=owner)
+                    self.patience.call(partial(self.claim, after=owner or ""))
                     return True
                 except StudyBusy:  # another one that stood by was faster
                     continue

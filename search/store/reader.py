@@ -12,7 +12,9 @@ import sqlalchemy as sa
 
 from search.store.tables import (
     artifact,
+    attempt,
     curve,
+    event,
     latency,
     latency_samples,
     reference_latency,
@@ -138,6 +140,33 @@ class TrialRow:
         return {row.target: row for row in rows}
 
 
+@dataclass(frozen=True)
+class AttemptRow:
+    """One attempt at training a trial; times are UTC seconds since 1970."""
+
+    number: int  # of the trial
+    attempt: int
+    owner: str  # the controller that started it, host:pid@start
+    worker: str | None  # host:pid, once known
+    started_at: float
+    heartbeat_at: float  # when its worker was last known to live
+    epochs: int  # reported by this attempt
+    outcome: str | None  # None while it runs
+    reason: str | None
+    ended_at: float | None
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """One line of a study's log of what went wrong."""
+
+    kind: str
+    number: int | None  # of the trial, where it is about one
+    attempt: int | None
+    detail: str
+    at: float
+
+
 LATENCY_FIELDS = tuple(LatencyRow.__dataclass_fields__)
 _UNSET = (
     "optuna_trial_id latency reason duplicate_of started_at finished_at top1 val_loss train_seconds peak_memory_mb "
@@ -253,6 +282,29 @@ def count_states(engine: sa.Engine, study_id: int) -> dict[str, int]:
     query = sa.select(trial.c.state, sa.func.count()).where(trial.c.study_id == study_id).group_by(trial.c.state)
     with engine.connect() as connection:
         return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def read_attempts(engine: sa.Engine, study_id: int, only_open: bool = False) -> list[AttemptRow]:
+    """Return a study's attempts by trial; optionally only those that have not ended."""
+    columns = [attempt.c[name] for name in AttemptRow.__dataclass_fields__ if name != "number"]
+    query = (
+        sa.select(trial.c.number, *columns)
+        .join(trial, trial.c.id == attempt.c.trial_id)
+        .where(trial.c.study_id == study_id)
+        .order_by(trial.c.number, attempt.c.attempt)
+    )
+    if only_open:
+        query = query.where(attempt.c.outcome.is_(None))
+    with engine.connect() as connection:
+        return [AttemptRow(**row._mapping) for row in connection.execute(query)]
+
+
+def newest_events(engine: sa.Engine, study_id: int, last: int) -> list[EventRow]:
+    """Return the newest of a study's events, the newest first."""
+    columns = [event.c[name] for name in EventRow.__dataclass_fields__]
+    query = sa.select(*columns).where(event.c.study_id == study_id).order_by(event.c.id.desc()).limit(last)
+    with engine.connect() as connection:
+        return [EventRow(**row._mapping) for row in connection.execute(query)]
 
 
 def read_curve(engine: sa.Engine, trial_id: int) -> list[dict[str, Any]]:

@@ -298,11 +298,11 @@ class StudyStore(ControllerLease, Attempts):
 
     def trials(self, states: tuple[str, ...] | None = None) -> list[reader.TrialRow]:
         """Return this study's trials (see `reader.read_trials`)."""
-        return reader.read_trials(self.engine, self.study_id, states=states)
+        return self.patience.call(lambda: reader.read_trials(self.engine, self.study_id, states=states))
 
     def trial(self, number: int) -> reader.TrialRow:
         """Return one trial that is known to exist."""
-        return reader.read_trials(self.engine, self.study_id, number)[0]
+        return self.patience.call(lambda: reader.read_trials(self.engine, self.study_id, number))[0]
 
 
 _SHARED = "device runtime runtime_version threads kind policy steady".split()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,25 +52,45 @@ def study_database(tmp_path: Path, empty_database: Path) -> str:
 
 @pytest.fixture(scope="session")
 def postgres_tables(postgres: sa.URL) -> Iterator[str]:
-    """The name of a PostgreSQL database with our tables, to be copied."""
+    """The name of a PostgreSQL database with all tables and no study, to be copied."""
     with database_of(postgres) as url:
         open_for_writing(url).dispose()
+        optuna_storage(url).engine.dispose()
         yield str(sa.make_url(url).database)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
-    """Devices and jobs, on each kind of database."""
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a database of the test's own, of each kind, with all tables and no study."""
     if request.param == "sqlite":
-        desk = Desk(open_for_writing(request.getfixturevalue("study_database")))
-        yield desk
-        desk.engine.dispose()
+        yield request.getfixturevalue("study_database")
     else:
         copied = request.getfixturevalue("postgres_tables")
         with database_of(request.getfixturevalue("postgres"), copied) as url:
-            desk = Desk(open_for_writing(url))
-            yield desk
-            desk.engine.dispose()
+            yield url
+
+
+@pytest.fixture
+def database_bench(tmp_path: Path, database: str) -> Iterator[Callable[..., Bench]]:
+    """Makes a bench on each kind of database."""
+    benches = []
+
+    def make(**changes: Any) -> Bench:
+        benches.append(Bench(tmp_path, **changes))
+        benches[-1].url = database
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.close()
+
+
+@pytest.fixture
+def desk(database: str) -> Iterator[Desk]:
+    """Devices and jobs, on each kind of database."""
+    desk = Desk(open_for_writing(database))
+    yield desk
+    desk.engine.dispose()
 
 
 @pytest.fixture

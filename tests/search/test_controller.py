@@ -277,3 +277,15 @@ def test_the_proposal_after_a_repeat_is_drawn_at_random(make_bench, monkeypatch)
     assert bench.rows[1].state == "duplicate"
     repeated = [row.state == "duplicate" for row in bench.rows]
     assert drawn_at_random == [False, *repeated[:-1]]
+
+
+def test_the_sampler_itself_knows_by_how_much_a_refused_trial_exceeds_the_budget(make_bench):
+    """In this process's memory, without a restart: TPE learns from it."""
+    bench = make_bench(budget__max_macs=30_000, budget__max_latency_ms=2.0, study__trainings=4)
+    controller = bench.controller()
+    controller.run()
+    refused = [trial for trial in controller.proposer._study.trials if trial.state == optuna.trial.TrialState.PRUNED]
+    assert refused
+    assert all(max(trial.constraints.values()) > 0 for trial in refused)
+    mirrored = {trial.number: trial.constraints for trial in optuna_trials(bench)}
+    assert {trial.number: trial.constraints for trial in refused}.items() <= mirrored.items()

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from search.store import reader, store, tables
+from search.store import reader, tables
 from search.store.database import open_for_writing
 from search.store.store import NewTrial, StudyStore, create_study, delete_study
 from search.store.tables import FINAL_STATES, OPEN_STATES
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from space.deployed import DeployedCondenseNet
-from space.errors import StudyBusy, StudyExists, StudyNotFound, TrialNotFound
-from tests.search.tiny_studies import CountingProbe, sqlite_url, tiny_settings
+from space.errors import StudyExists, StudyNotFound, TrialNotFound
+from tests.search.tiny_studies import CountingProbe, tiny_settings
 from workers.export import save_onnx
 from workers.latency import LatencySummary, Measurement
 
@@ -41,8 +37,8 @@ ROW = {
 
 
 @pytest.fixture
-def engine(tmp_path: Path):
-    engine = open_for_writing(sqlite_url(tmp_path))
+def engine(database: str):
+    engine = open_for_writing(database)
     yield engine
     engine.dispose()
 
@@ -58,7 +54,7 @@ def study(engine: sa.Engine) -> StudyStore:
 
 
 def proposal(number: int = 0, **changes) -> NewTrial:
-    new = NewTrial(number, number + 100, "sampled", CONFIG, {"epochs": 1}, 3, f"identity-{number}", cost_of(CONFIG))
+    new = NewTrial(number, "sampled", CONFIG, {"epochs": 1}, 3, f"identity-{number}", cost_of(CONFIG))
     return replace(new, **changes)
 
 
@@ -122,89 +118,14 @@ def test_deleting_a_study_removes_every_row_of_it_and_none_of_another(engine: sa
         one.add_curve_row(0, ROW)
         one.add_artifacts(0, {"model.onnx": ("/x", "0" * 64)})
         one.enqueue(CONFIG, {})
+        one.set_running(0, 1)
+        one.note_event("late", "a word", 0, 1)
     full = rows_of(engine)
     assert all(count >= 2 for count in full.values())
     delete_study(engine, gone.study_id)
     assert rows_of(engine) == {name: count // 2 for name, count in full.items()}
     assert [found.name for found in reader.list_studies(engine)] == ["kept"]
     assert kept.trial(0).latency is not None
-
-
-# -- who runs it --
-
-
-@pytest.fixture
-def other_process():
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield process
-    process.kill()
-    process.communicate()
-
-
-def test_a_pid_used_again_by_another_process_is_not_the_controller(study: StudyStore, other_process: subprocess.Popen):
-    theirs = StudyStore(study.engine, study.study_id)
-    theirs.me = f"{socket.gethostname()}:{other_process.pid}@1"  # begun at another tick than the living one
-    theirs.claim()
-    study.claim()
-    with pytest.raises(StudyBusy, match="taken over"):
-        theirs.heartbeat()
-
-
-def test_a_study_run_by_a_live_process_is_busy(study: StudyStore, other_process: subprocess.Popen):
-    theirs = StudyStore(study.engine, study.study_id)
-    theirs.me = f"{socket.gethostname()}:{other_process.pid}"
-    theirs.claim()
-    with pytest.raises(StudyBusy, match=rf"being run by .*:{other_process.pid} \(host:pid\)"):
-        study.claim()
-    other_process.kill()
-    other_process.wait()
-    study.claim()  # it has died: its study is taken over
-    assert reader.find_study(study.engine, "one").controller == study.me
-
-
-def test_a_live_process_is_believed_however_long_it_measures(study: StudyStore, other_process, monkeypatch):
-    theirs = StudyStore(study.engine, study.study_id)
-    theirs.me = f"{socket.gethostname()}:{other_process.pid}"
-    theirs.claim()
-    monkeypatch.setattr(store, "LEASE_S", -1.0)
-    with pytest.raises(StudyBusy):
-        study.claim()
-
-
-def test_a_controller_on_another_host_is_believed_while_its_lease_lasts(study: StudyStore, monkeypatch):
-    theirs = StudyStore(study.engine, study.study_id)
-    theirs.me = "elsewhere.example:1"
-    theirs.claim()
-    with pytest.raises(StudyBusy, match=r"elsewhere\.example:1"):
-        study.claim()
-    monkeypatch.setattr(store, "LEASE_S", -1.0)
-    study.claim()
-
-
-def test_a_released_study_is_free_and_only_its_owner_releases_it(study: StudyStore, other_process):
-    theirs = StudyStore(study.engine, study.study_id)
-    theirs.me = f"{socket.gethostname()}:{other_process.pid}"
-    study.claim()
-    theirs.release()
-    assert reader.find_study(study.engine, "one").controller == study.me
-    study.release()
-    theirs.claim()
-
-
-def test_a_wish_to_stop_reaches_the_controller_and_is_forgotten_by_the_next(study: StudyStore):
-    study.claim()
-    assert study.heartbeat() is False
-    StudyStore(study.engine, study.study_id).request_stop()
-    assert study.heartbeat() is True
-    study.claim()
-    assert study.heartbeat() is False
-
-
-def test_a_heartbeat_renews_the_lease(study: StudyStore):
-    study.claim()
-    first = reader.find_study(study.engine, "one").controller_seen_at
-    study.heartbeat()
-    assert reader.find_study(study.engine, "one").controller_seen_at > first
 
 
 # -- trials --
@@ -231,13 +152,13 @@ big = st.integers(0, 2**62)
     seed=st.integers(0, 2**31 - 1),
 )
 def test_a_proposal_is_read_back_as_it_was_written(study: StudyStore, config, cost, training, identity, seed):
-    number = study.next_number()
-    new = NewTrial(number, number + 7, "sampled", config, training, seed, identity, cost)
+    number = len(study.trials())
+    new = NewTrial(number, "sampled", config, training, seed, identity, cost)
     study.add_trial(new)
     row = study.trial(number)
     assert (row.config, row.training, row.seed, row.identity) == (config, training, seed, identity)
     assert (row.macs, row.params, row.paper_flops) == (cost.macs, cost.params, cost.paper_flops)
-    assert (row.state, row.origin, row.optuna_trial_id, row.attempt) == ("asked", "sampled", number + 7, 0)
+    assert (row.state, row.origin, row.optuna_trial_id, row.attempt) == ("asked", "sampled", None, 0)
     assert (row.latency, row.reason, row.top1, row.told, row.cancel_requested) == (None, None, None, False, False)
 
 
@@ -249,7 +170,7 @@ def test_a_proposal_is_read_back_as_it_was_written(study: StudyStore, config, co
     reason=st.none() | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])),
 )
 def test_an_outcome_is_read_back_as_it_was_written(study: StudyStore, state, top1, seconds, reason):
-    number = study.next_number()
+    number = len(study.trials())
     study.add_trial(proposal(number))
     study.finish(number, state, top1=top1, train_seconds=seconds, reason=reason)
     row = study.trial(number)
@@ -273,22 +194,23 @@ def test_an_open_state_is_no_outcome(study: StudyStore, state: str):
         study.finish(0, state)
 
 
-def test_the_same_number_is_not_proposed_twice(study: StudyStore):
-    study.add_trial(proposal())
-    with pytest.raises(sa.exc.IntegrityError):
-        study.add_trial(proposal())
-    assert study.next_number() == 1
+def test_a_proposal_recorded_again_is_the_same_row(study: StudyStore):
+    key = study.add_trial(proposal())
+    first = study.trial(0)
+    assert study.add_trial(proposal(seed=99)) == key == first.id
+    assert study.trials() == [first]
 
 
-def test_every_attempt_is_counted_and_the_first_start_is_kept(study: StudyStore):
-    study.add_trial(proposal())
-    study.set_queued(0)
-    assert study.set_running(0) == 1
-    started = study.trial(0).started_at
-    study.set_queued(0)
-    assert study.trial(0).state == "queued"
-    assert study.set_running(0) == 2
-    assert (study.trial(0).attempt, study.trial(0).started_at) == (2, started)
+def test_a_trial_is_built_in_memory_as_it_is_read_back(study: StudyStore):
+    key = study.add_trial(proposal(), at=1000.5)
+    assert reader.TrialRow.of_new(proposal(), key, 1000.5) == study.trial(0)
+
+
+def test_what_is_told_to_optuna_is_marked_with_its_ids(study: StudyStore):
+    for number in range(3):
+        study.add_trial(proposal(number))
+    study.mark_told({0: 70, 2: 72})
+    assert [(row.told, row.optuna_trial_id) for row in study.trials()] == [(True, 70), (False, None), (True, 72)]
 
 
 def test_an_epoch_reported_again_replaces_the_row(study: StudyStore):
@@ -349,30 +271,13 @@ def test_the_first_accuracy_on_the_test_split_stays(study: StudyStore):
     assert reader.count_test_evaluations(study.engine, study.study_id) == 1
 
 
-@pytest.mark.parametrize(
-    ("state", "counts"),
-    [("done", True), ("infeasible", True), (None, True), ("failed", False), ("cancelled", False), ("duplicate", False)],
-)
-def test_the_first_trial_of_an_identity_is_found_unless_it_gave_no_result(
-    study: StudyStore, state: str | None, counts: bool
-):
-    for number in (0, 1, 2):
-        study.add_trial(proposal(number, identity="same"))
-    study.add_trial(proposal(3, identity="other"))
-    if state is not None:
-        study.finish(0, state)
-    assert study.find_same("same", before=2) == (0 if counts else 1)
-    assert study.find_same("same", before=0) is None
-    assert study.find_same("other", before=3) is None
-
-
 def test_another_studys_trials_are_not_seen(engine: sa.Engine):
     one, two = new_study(engine, "one"), new_study(engine, "two")
     one.add_trial(proposal(identity="same"))
     two.add_trial(proposal(identity="same"))
     two.finish(0, "done", top1=0.5)
     assert one.trial(0).state == "asked"
-    assert one.find_same("same", before=9) == 0
+    assert [row.number for row in one.trials()] == [0]
     assert reader.count_states(engine, two.study_id) == {"done": 1}
 
 
@@ -408,13 +313,18 @@ def test_an_enqueued_config_waits_until_a_trial_takes_it(study: StudyStore):
     assert reader.count_waiting_requests(study.engine, study.study_id) == 1
 
 
-def test_a_proposal_that_is_refused_leaves_its_wish_waiting(study: StudyStore):
-    study.add_trial(proposal())
+def test_a_proposal_that_is_rolled_back_leaves_its_wish_waiting(study: StudyStore):
     study.enqueue(CONFIG, {})
     (wish,) = study.waiting_wishes()
-    with pytest.raises(sa.exc.IntegrityError):
-        study.add_trial(proposal(), wish)  # number 0 is taken
+
+    def half() -> None:
+        study.add_trial(proposal(), wish)
+        raise KeyError("what comes after it fails")
+
+    with pytest.raises(KeyError):
+        study.transact(half)
     assert study.waiting_wishes() == [wish]
+    assert study.trials() == []
 
 
 def test_only_open_trials_are_cancelled(study: StudyStore):
