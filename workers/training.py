@@ -16,7 +16,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -82,6 +82,7 @@ class TrainingRun:
     device: str = "auto"
     checkpoint_every_s: float = 30.0
     clock: Callable[[], float] = time.monotonic  # seconds, without the pauses for measurements
+    note: Callable[[str], None] = field(default=lambda text: None)  # told once where the training begins
 
 
 class Observer(Protocol):
@@ -167,6 +168,7 @@ class _Loop:
         self.loss_count = restored.loss_count if restored else 0
         self.seconds_before = restored.seconds if restored else 0.0
         self.started = self.saved_at = run.clock()
+        run.note(f"training from step {self.step} of {self.steps}")
 
     @property
     def seconds(self) -> float:

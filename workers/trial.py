@@ -187,6 +187,7 @@ def _run(job: TrialJob, watch: _Watch, clock: Callable[[], float]) -> TrialResul
         identity=job.identity,
         device=job.device,
         clock=clock,
+        note=watch.log.info,
         checkpoint_every_s=job.checkpoint_every_s,
     )
     network, evaluation = training.train(run, images, watch)

@@ -10,6 +10,7 @@ Notable choices:
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -209,13 +210,21 @@ def upgrade(url: str) -> tuple[str, str]:
 
 
 def _check_sqlite_header(file: Path, url: str) -> None:
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(16)
-    except OSError as error:
-        raise DatabaseUnavailable(f"{url_shown(url)} can't be read ({error.strerror}).") from None
-    if head and head != b"SQLite format 3\x00":
-        raise NotOurDatabase(f"{file} is not an SQLite database; choose another with --storage.")
+    """Refuse a file that is no SQLite database, without opening the file ourselves.
+
+    POSIX takes every lock that a process has on a file when the process closes any descriptor of it. A connection of
+    ours would then go on without its lock, the next process to close the database would believe to be its last user and
+    delete the log, and everything written from then on would be lost. SQLite knows, and closes with care.
+    """
+    if not os.access(file, os.R_OK) or file.is_dir():
+        why = os.strerror(errno.EISDIR if file.is_dir() else errno.EACCES)
+        raise DatabaseUnavailable(f"{url_shown(url)} can't be read ({why}).")
+    with contextlib.closing(_connect_read_only(file)) as connection:
+        try:
+            connection.execute("PRAGMA schema_version")
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise NotOurDatabase(f"{file} is not an SQLite database; choose another with --storage.") from None
 
 
 def _table_names(engine: sa.Engine) -> set[str]:

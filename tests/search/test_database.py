@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -23,6 +26,7 @@ from search.study import optuna_storage
 from space.errors import DatabaseLocked, DatabaseUnavailable, DatabaseVersion, NotOurDatabase
 from tests.search.tiny_studies import sqlite_url
 
+ROOT = Path(__file__).parents[2]
 OPENERS = [open_for_writing, open_for_reading]
 
 
@@ -348,3 +352,39 @@ def test_two_processes_that_create_the_tables_at_once_both_get_them(tmp_path: Pa
         thread.join()
     assert problems == []
     open_for_reading(url).dispose()
+
+
+WRITER = """
+import sys
+import sqlalchemy as sa
+from search.store.database import open_for_reading, open_for_writing
+engine = open_for_writing(sys.argv[1])
+with engine.connect() as connection:  # given back to the pool, where it stays open
+    connection.execute(sa.text("SELECT 1"))
+open_for_writing(sys.argv[1]).dispose()
+open_for_reading(sys.argv[1]).dispose()
+print("open", flush=True)
+input()
+with engine.begin() as connection:
+    connection.execute(sa.text("CREATE TABLE written (at INTEGER)"))
+print("written", flush=True)
+input()
+"""
+
+
+def test_what_a_killed_process_wrote_stays_whoever_else_opened_and_closed_the_database(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    open_for_writing(url).dispose()
+    command = [sys.executable, "-c", WRITER, url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as other:  # its last user, it must not believe
+            other.execute("SELECT count(*) FROM condensery_study").fetchone()
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == "written\n"
+        writer.kill()
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as after:
+        assert after.execute("SELECT count(*) FROM written").fetchone() == (0,)

@@ -1,0 +1,91 @@
+"""Kill every process of real searches at every phase, start it again, and judge what is left: nothing lost or repeated.
+
+    python -m benchmarks.kill_anywhere --kills 200
+
+Runs studies of short real trainings (SQLite and PostgreSQL, latencies of this host and of a device behind a hub, with
+and without a second launch that stands by) until so many kills were made and every cell of role × phase was hit. Prints
+the table and every violation; saves benchmarks/results/kill_anywhere.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.killing import Cell, Form, Run, as_json, postgres_server
+from benchmarks.killing_judge import judge, table_lines
+from benchmarks.record import save
+
+FORMS = (
+    Form("SQLite"),
+    Form("PostgreSQL", devices=True, stand_by=True),
+    Form("SQLite", devices=True),
+    Form("PostgreSQL", stand_by=True),
+)
+RAY = Form("PostgreSQL", engine="ray")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200, help="in all, at least")
+    parser.add_argument("--per-run", type=int, default=20, help="kills of one study, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ray", action="store_true", help="with studies on Ray too")
+    parser.add_argument("--folder", type=Path, help="keep the studies there instead of in a temporary folder")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    forms = (*FORMS, RAY) if options.ray else FORMS
+    cells = list(dict.fromkeys(cell for form in forms for cell in form.cells))
+    table: Counter[Cell] = Counter()
+    runs: list[dict[str, Any]] = []
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="killed-") as temporary, postgres_server() as postgres:
+        for turn in itertools.count():
+            made, empty = sum(table.values()), [cell for cell in cells if not table[cell]]
+            if turn >= len(forms) and (made >= options.kills and not empty):
+                break
+            if turn >= len(forms) + 2 * options.kills / options.per_run:
+                print(f"given up: {made} kills, empty cells {empty}")
+                break
+            form = forms[turn % len(forms)]
+            folder = (options.folder or Path(temporary)) / f"run-{turn:03d}"
+            folder.mkdir(parents=True)
+            print(
+                f"run {turn}: {form.name}; {made} kills so far, {(time.monotonic() - begin) / 60:.0f} min", flush=True
+            )
+            run = Run(form, folder, max(4, options.per_run * 2 // 3), options.seed + turn, postgres)
+            try:
+                run.finish(options.per_run, table, lambda text: print(text, flush=True))
+                found = judge(run)
+            except Exception:
+                traceback.print_exc()
+                found = {"form": form.name, "kills": len(run.kills), "violations": [traceback.format_exc()]}
+            runs.append(found | {"hits": [as_json(kill) for kill in run.kills]})
+            print(f"  {found}", flush=True)
+    for line in table_lines(table, cells):
+        print(line)
+    violations = [f"run {turn}: {text}" for turn, run in enumerate(runs) for text in run["violations"]]
+    print(f"{sum(table.values())} kills in {len(runs)} studies, {len(violations)} violations")
+    print("\n".join(violations))
+    result = {
+        "kills": sum(table.values()),
+        "minutes": round((time.monotonic() - begin) / 60, 1),
+        "table": {f"{role}, {phase}": table[(role, phase)] for role, phase in cells},
+        "violations": violations,
+        "runs": runs,
+    }
+    save("kill_anywhere", result)
+    sys.exit(bool(violations) or any(not table[cell] for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
