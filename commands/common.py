@@ -33,9 +33,7 @@ TrialNumber = Annotated[int, typer.Argument(help="The trial's number.", min=0)]
 STORAGE = "CONDENSERY_STORAGE"  # in the environment: a command line can be read by everybody on the machine
 Storage = Annotated[
     str | None,
-    typer.Option(
-        help="Database URL.", envvar=STORAGE, show_default="the study file's, or sqlite:///condensery.db"
-    ),
+    typer.Option(help="Database URL.", envvar=STORAGE, show_default="the study file's, or sqlite:///condensery.db"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Overrides = Annotated[

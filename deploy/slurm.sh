@@ -31,8 +31,9 @@ head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$RAY_AUTH_TOKEN_PATH"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH
 trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 
-head_node="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
-address="$(srun --nodes=1 --ntasks=1 --nodelist="$head_node" hostname -I | awk '{print $1}')"
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head_node="${nodes[0]}"
+read -r address _ < <(hostname -I) # this script runs on the first node
 
 # One core of the head's node stays free: the controller measures latencies there.
 srun --nodes=1 --ntasks=1 --nodelist="$head_node" --overlap \

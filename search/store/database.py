@@ -67,8 +67,8 @@ def _translated(error: Exception, url: str) -> CondenseryError:
         )
     if "permission denied" in text or "must be owner" in text:
         return DatabaseUnavailable(
-            f"{shown} doesn't allow this role that ({first_line(error)}); the tables' owner makes and changes them with "
-            "`condensery db upgrade`."
+            f"{shown} doesn't allow this role that ({first_line(error)}); the tables' owner makes and changes them "
+            "with `condensery db upgrade`."
         )
     return DatabaseUnavailable(f"{shown} can't be used: {first_line(error)}")
 
