@@ -153,6 +153,8 @@ def test_the_image_holds_every_package_and_only_what_exists():
     }
     assert needed <= set(sources)
     assert {"README.md", "LICENSE", "pyproject.toml", "constraints.txt"} <= set(sources)
+    let_in = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"}
+    assert let_in == set(sources)
 
 
 # -- containers --
