@@ -6,6 +6,7 @@ Data goes to stdout, everything else to stderr.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,8 +30,10 @@ StudyName = Annotated[
     typer.Argument(help="A study's name or its study.toml; may be left out when there is only one.", metavar="[STUDY]"),
 ]
 TrialNumber = Annotated[int, typer.Argument(help="The trial's number.", min=0)]
+STORAGE = "CONDENSERY_STORAGE"  # in the environment: a command line can be read by everybody on the machine
 Storage = Annotated[
-    str | None, typer.Option(help="Database URL.", show_default="the study file's, or sqlite:///condensery.db")
+    str | None,
+    typer.Option(help="Database URL.", envvar=STORAGE, show_default="the study file's, or sqlite:///condensery.db"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Overrides = Annotated[
@@ -68,6 +71,13 @@ def name_and_url(study: str | None, storage: str | None) -> tuple[str | None, st
         settings = load_settings(Path(study))
         return settings.study.name, storage or settings.storage
     return study, storage or DEFAULT_STORAGE
+
+
+def storage_words(storage: str | None) -> list[str]:
+    """Return what names the same database in a command that is shown: nothing where the environment or a file does."""
+    from search.store.database import url_shown
+
+    return [] if storage in (None, os.environ.get(STORAGE)) else ["--storage", url_shown(str(storage))]
 
 
 def open_named(study: str | None, storage: str | None, write: bool = False) -> tuple[sa.Engine, StudyRow, str]:

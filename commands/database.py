@@ -32,9 +32,13 @@ def delete(
 
 
 def upgrade(storage: Storage = None) -> None:
-    """Bring the database's tables to this version."""
+    """Bring the database's tables to this version; make those that are missing."""
     from search.settings import DEFAULT_STORAGE
     from search.store.database import upgrade as run
+    from search.study import optuna_storage
 
-    before, after = run(storage or DEFAULT_STORAGE)
-    say(f"the database is at version {after}" + (f" (was {before})" if before != after else ", nothing to do"))
+    url = storage or DEFAULT_STORAGE
+    before, after = run(url)
+    optuna_storage(url).engine.dispose()  # makes Optuna's tables: who launches may not have the right to
+    what = ", nothing to do" if before == after else f" (was {before})" if before else " (new)"
+    say(f"the database is at version {after}{what}")

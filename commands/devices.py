@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from commands.common import AsJson, Storage, print_json, say, show_text
+from commands.common import AsJson, Storage, print_json, say, show_text, storage_words
 from search.devices import PORT
 from space.errors import InvalidSettings, MeasurementFailed
 
@@ -105,9 +105,7 @@ def _serve_command(hub: str, storage: str | None) -> str:
         words += ["--port", str(port)]
     if address.scheme == "https":
         words += ["--cert", "cert.pem", "--key", "key.pem"]
-    if storage is not None:
-        words += ["--storage", storage]
-    return shlex.join(words)
+    return shlex.join([*words, *storage_words(storage)])
 
 
 @app.command()

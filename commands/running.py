@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from commands.common import (
     print_json,
     say,
     show_text,
+    storage_words,
     store_named,
     stored_settings,
 )
@@ -110,7 +112,7 @@ def launch(
         from search.launch import launch as run
 
         ended = run(settings, url, resume or stand_by, view, stand_by)
-    again = f"condensery launch {study} --resume" + (f" --storage {storage}" if storage else "")
+    again = shlex.join(["condensery", "launch", str(study), "--resume", *storage_words(storage)])
     if ended.ending == "stopped":
         say(f"stopped with {ended.done} of {ended.wanted} trainings done; go on with: {again}")
         raise typer.Exit(INTERRUPTED)

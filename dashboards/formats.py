@@ -149,10 +149,13 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _without_password(url: str) -> str:
     import sqlalchemy as sa
 
+    from search.store.database import url_shown
+
     try:
-        return sa.make_url(url).render_as_string(hide_password=True)
+        sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
         return "(not a database URL)"
+    return url_shown(url)
 
 
 def budget_of(settings: Mapping[str, Any]) -> Budget:

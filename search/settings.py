@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
 from search.gate import Budget
 from space.errors import InvalidSettings, StudyFileVersion
@@ -37,7 +37,7 @@ class StudyPart(Settings):
     name: str = Field(min_length=1, max_length=100)  # also the name of a folder
     trainings: int = Field(default=50, ge=1, le=1_000_000)  # networks trained to the end
     seed: int = Field(default=0, ge=0, lt=2**31)
-    storage: str | None = None  # SQLAlchemy URL; the command line's --storage wins
+    storage: str | None = None  # SQLAlchemy URL; --storage wins, then the environment's CONDENSERY_STORAGE
     # Folder of networks, logs, checkpoints and decoded images; None = condensery-files beside the database file.
     files: str | None = None
 
@@ -49,6 +49,15 @@ class StudyPart(Settings):
         if len(name.encode()) > 200 or name.endswith(".toml"):
             raise ValueError("a study's name must be at most 200 bytes and not end in .toml")
         return name
+
+    @field_serializer("storage")
+    def _without_password(self, storage: str | None) -> str | None:
+        """Settings are stored in the database, where others may read them: a password is no part of that."""
+        if storage is None or ("@" not in storage and "password" not in storage):
+            return storage
+        from search.store.database import url_shown
+
+        return url_shown(storage)
 
 
 class BudgetPart(Settings):
@@ -127,7 +136,7 @@ class EnginePart(Settings):
     threads: int = Field(default=1, ge=1, le=256)  # of each worker
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     # The rest is for kind = "ray".
-    address: str | None = None  # of the cluster: "auto", "HOST:6379" or "ray://HOST:10001"; None = one on this machine
+    address: str | None = None  # of the cluster that this machine is a node of: "auto" or "HOST:6379"; None = our own
     gpus: float = Field(default=0.0, ge=0.0, le=64.0)  # of each trial; a fraction shares one
     # Where checkpoints and results pass between machines that don't share study.files: a folder, or an fsspec URL.
     exchange: str | None = None

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: it reads this once
+os.environ.pop("CONDENSERY_STORAGE", None)  # of whoever runs the tests
 
 import pytest
 import torch

@@ -335,6 +335,11 @@ def check_settings(part: EnginePart) -> tuple[EnginePart, str | None]:
         raise InvalidSettings("engine.kind = 'ray' needs Ray Tune: pip install 'condensery[cluster]'.")
     if part.gpus > 1 and part.gpus != int(part.gpus):
         raise InvalidSettings(f"engine.gpus must be a fraction of one GPU or a whole number, but got {part.gpus:g}.")
+    if part.address is not None and "://" in part.address:
+        raise InvalidSettings(
+            f"engine.address must be auto or HOST:PORT of a cluster that this machine is a node of, but got "
+            f"{part.address!r}; launch on a node (`ray start --address=HOST:6379 --num-cpus=0` makes this one such)."
+        )
     exchange = part.exchange
     if exchange is not None and "://" not in exchange:
         exchange = str(Path(exchange).expanduser().absolute())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from space.errors import (
     NotOurDatabase,
 )
 
+SECRETS = ("password", "sslpassword")  # of libpq, as parameters of a URL
 LOCK_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 10.0
 
@@ -64,17 +66,28 @@ def _translated(error: Exception, url: str) -> CondenseryError:
         return DatabaseUnavailable(
             f"{shown} can't be opened or written ({text}); check the folder and its permissions."
         )
+    if "permission denied" in text or "must be owner" in text:
+        return DatabaseUnavailable(
+            f"{shown} doesn't allow this role that ({first_line(error)}); the tables' owner makes and changes them "
+            "with `condensery db upgrade`."
+        )
     return DatabaseUnavailable(f"{shown} can't be used: {first_line(error)}")
 
 
 def url_shown(url: str) -> str:
-    """Return the URL with its password hidden; of an unnamed one just what it is."""
+    """Return the URL with its passwords hidden; of an unnamed one just what it is."""
     if url == "sqlite://":
         return "the study database"
     try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except exc.ArgumentError:
-        return repr(url)
+        parsed = sa.make_url(url)
+    except (exc.ArgumentError, ValueError):
+        return repr(re.sub(r":.*@", ":***@", url))
+    if "@" in (parsed.host or ""):  # of a password that wasn't written as a URL needs it
+        parsed = parsed.set(host=(parsed.host or "").rpartition("@")[2])
+    hidden = {name: "hidden" for name in SECRETS if name in parsed.query}
+    if parsed.password is None and not hidden:
+        return url
+    return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -132,8 +145,9 @@ def open_for_writing(url: str) -> sa.Engine:
             raise DatabaseUnavailable(f"{url_shown(url)} can't be written; check its permissions.")
         with database_errors(url):  # before our settings are made in it: it may be somebody else's
             _refuse_foreign(_read_only_engine(file), url)
-    with database_errors(url):
+    with database_errors(url), contextlib.ExitStack() as undo:
         engine = sa.create_engine(url, pool_pre_ping=file is None)  # a server may have restarted meanwhile
+        undo.callback(engine.dispose)
         if file is None:
             _refuse_foreign(engine, url)
         tune_sqlite(engine)
@@ -141,6 +155,7 @@ def open_for_writing(url: str) -> sa.Engine:
             _check_version(engine, url)
         else:
             _migrate(engine)
+        undo.pop_all()
     return engine
 
 
@@ -184,10 +199,12 @@ def _connect_read_only(file: Path) -> sqlite3.Connection:
 
 
 def upgrade(url: str) -> tuple[str, str]:
-    """Bring our tables to this version; return the revision before and after.
+    """Bring our tables to this version, making those that are missing; return the revision before and after.
+
+    The first is "" for a database that had none. No file is made: of a wrong path nothing would tell.
 
     Raises:
-        DatabaseVersion: the database was written by a newer version.
+        DatabaseVersion: the database was written by a newer version. NotOurDatabase: it holds something else.
     """
     file = sqlite_file(url)
     if file is not None:
@@ -196,9 +213,8 @@ def upgrade(url: str) -> tuple[str, str]:
         _check_sqlite_header(file, url)
     with database_errors(url):
         engine = sa.create_engine(url) if file is None else _read_only_engine(file)
-        if VERSION_TABLE not in _table_names(engine):
-            raise NotOurDatabase(f"{url_shown(url)} holds no study of Condensery's; nothing to upgrade.")
-        before = _revision(engine)
+        _refuse_foreign(engine, url)
+        before = _revision(engine) if VERSION_TABLE in _table_names(engine) else ""
         _refuse_newer(before, url)
         engine.dispose()
         engine = sa.create_engine(url)
