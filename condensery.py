@@ -42,6 +42,7 @@ for verb in (
     handing_out.pick,
     handing_out.export,
     handing_out.report,
+    database.doctor,
     database.delete,
 ):
     app.command()(verb)

@@ -33,11 +33,11 @@ def status(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
             show_text(tables.studies_table(studies))
         return
     engine, found, _ = open_named(study, storage)
-    seen = (found, reader.count_states(engine, found.id), reader.count_waiting_requests(engine, found.id))
+    standing = reader.read_standing(engine, found.id)
     if as_json:
-        print_json(documents.study_document(*seen))
+        print_json(documents.study_document(found, standing))
     else:
-        show_text(tables.status_panel(*seen))
+        show_text(tables.status_panel(found, standing))
 
 
 def trials(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:

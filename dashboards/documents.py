@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dashboards.formats import public_settings
-from search.store.reader import StudyRow, TrialRow
+from search.store.reader import Standing, StudyRow, TrialRow
 
 
 def plain(value: Any) -> Any:
@@ -93,17 +94,46 @@ def front_document(rows: Iterable[TrialRow]) -> dict[str, Any]:
     return {"front": [trial_document(row) for row in rows]}
 
 
-def study_document(study: StudyRow, counts: Mapping[str, int], waiting: int) -> dict[str, Any]:
-    """Return one study: its settings (database password hidden), how many trials are in each state, who runs it."""
+def study_document(study: StudyRow, standing: Standing, now: float | None = None) -> dict[str, Any]:
+    """Return one study: its settings (database password hidden), how many trials are in each state, who runs what.
+
+    Ages are seconds before `now`, UTC seconds since 1970; None = this moment.
+    """
+    at = time.time() if now is None else now
     return {
         "name": study.name,
         "created_at_unix_s": plain(study.created_at),
-        "trials_by_state": plain(counts),
-        "trials": sum(counts.values()),
-        "waiting_requests": waiting,
+        "trials_by_state": plain(standing.counts),
+        "trials": sum(standing.counts.values()),
+        "waiting_requests": standing.waiting,
         "stop_requested": study.stop_requested,
         "controller": study.controller,
         "controller_seen_at_unix_s": plain(study.controller_seen_at),
+        "controller_age_s": None if study.controller_seen_at is None else plain(at - study.controller_seen_at),
+        "running": [
+            {
+                "trial": one.number,
+                "attempt": one.attempt,
+                "worker": one.worker,
+                "owner": one.owner,
+                "epochs": one.epochs,
+                "started_at_unix_s": plain(one.started_at),
+                "heartbeat_at_unix_s": plain(one.heartbeat_at),
+                "heartbeat_age_s": plain(at - one.heartbeat_at),
+            }
+            for one in standing.running
+        ],
+        "events": [
+            {
+                "kind": one.kind,
+                "trial": one.number,
+                "attempt": one.attempt,
+                "detail": one.detail,
+                "at_unix_s": plain(one.at),
+                "age_s": plain(at - one.at),
+            }
+            for one in standing.events
+        ],
         "settings": plain(public_settings(study.settings)),
         "settings_hash": study.settings_hash,
         "frozen_hash": study.frozen_hash,

@@ -31,7 +31,7 @@ from dashboards.formats import (
     place_label,
     shared_label,
 )
-from search.store.reader import StudyRow, TrialRow
+from search.store.reader import AttemptRow, EventRow, Standing, StudyRow, TrialRow
 from search.store.tables import STATES
 
 CURVE_ROWS = 12  # of a longer learning curve, so many are shown
@@ -136,8 +136,12 @@ def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
     return table
 
 
-def status_panel(study: StudyRow, counts: Mapping[str, int], waiting: int, now: float | None = None) -> RenderableType:
-    """Return how a study stands: trials by state, trainings done of those wanted, who runs it."""
+def status_panel(study: StudyRow, standing: Standing, now: float | None = None) -> RenderableType:
+    """Return how a study stands: trials by state, who runs it, what every worker is at, what went wrong last.
+
+    Ages are those at `now`, UTC seconds since 1970; None = this moment.
+    """
+    at, counts, waiting = time.time() if now is None else now, standing.counts, standing.waiting
     wanted = (study.settings.get("study") or {}).get("trainings")
     facts: list[tuple[str, str | Text]] = [
         ("study", Text(one_line(study.name), style="bold")),
@@ -150,14 +154,44 @@ def status_panel(study: StudyRow, counts: Mapping[str, int], waiting: int, now: 
     if waiting:
         facts.append(("waiting", f"{waiting} enqueued {'config' if waiting == 1 else 'configs'}"))
     if study.controller:
-        seen_s = None if study.controller_seen_at is None else (now or time.time()) - study.controller_seen_at
-        ago = "" if seen_s is None else f", last seen {duration(max(0.0, seen_s))} ago"
+        ago = "" if study.controller_seen_at is None else f", last seen {_age(study.controller_seen_at, at)} ago"
         facts.append(("run by", f"{study.controller.partition('@')[0]}{ago}"))
     else:
         facts.append(("run by", "nobody at the moment"))
     if study.stop_requested:
         facts.append(("stop", "asked for"))
-    return _facts(facts)
+    parts: list[RenderableType] = [_facts(facts)]
+    if standing.running:
+        parts += [Text("\nRunning", style="bold"), _running_table(standing.running, at)]
+    if standing.events:
+        parts += [Text("\nNewest events", style="bold"), _events_table(standing.events, at)]
+    return Group(*parts)
+
+
+def _running_table(running: Sequence[AttemptRow], now: float) -> Table:
+    table = plain_table(">trial", ">attempt", "~worker", "~controller", ">heard", ">epochs")
+    for one in running:
+        table.add_row(
+            str(one.number),
+            str(one.attempt),
+            Text(one_line(one.worker or NOTHING)),
+            Text(one_line(one.owner.partition("@")[0])),
+            f"{_age(one.heartbeat_at, now)} ago",
+            str(one.epochs),
+        )
+    return table
+
+
+def _events_table(events: Sequence[EventRow], now: float) -> Table:
+    table = plain_table(">ago", "kind", ">trial", "~detail")
+    for one in events:
+        number = NOTHING if one.number is None else str(one.number)
+        table.add_row(_age(one.at, now), Text(one_line(one.kind, 20)), number, Text(one_line(one.detail, 300)))
+    return table
+
+
+def _age(then: float, now: float) -> str:
+    return duration(max(0.0, now - then))  # the clocks of two hosts may differ
 
 
 def trial_panel(

@@ -65,7 +65,7 @@ class Proposer:
             while len(self._study.get_trials(deepcopy=False)) < row.number:  # a number that was never recorded
                 self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
             params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
-            values, state = self._told(row) if row.finished_at is not None else (None, TrialState.RUNNING)
+            values, state = self.told(row) if row.finished_at is not None else (None, TrialState.RUNNING)
             known = {name: self._distributions[name] for name in params}
             template = optuna.trial.create_trial(
                 state=state,
@@ -157,7 +157,7 @@ class Proposer:
 
     def tell(self, row: TrialRow) -> None:
         """Tell Optuna how a trial ended; telling it again changes nothing."""
-        values, state = self._told(row)
+        values, state = self.told(row)
         if state == TrialState.PRUNED:
             self.constrain(row)
         with _quiet_optuna():
@@ -165,7 +165,7 @@ class Proposer:
         self._open.pop(row.number, None)
         self._unwritten.append(row)
 
-    def _told(self, row: TrialRow) -> tuple[list[float] | None, TrialState]:
+    def told(self, row: TrialRow) -> tuple[list[float] | None, TrialState]:
         """Return the values and the state that Optuna is told of a trial that has ended."""
         if not self._inside(row):  # it has no parameters, and samplers model only those that all trials have in common
             return None, TrialState.FAIL
@@ -194,7 +194,7 @@ class Proposer:
         self._unwritten, self._flushed_at = [], time.monotonic()
 
     def _mirrored(self, row: TrialRow) -> MirroredTrial:
-        values, state = self._told(row)
+        values, state = self.told(row)
         params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
         constraints = self._excess(row) if params else {}
         return MirroredTrial(row.number, state, values, params, constraints, row.asked_at, row.finished_at)

@@ -64,7 +64,7 @@ def study(searched: Path, tmp_path: Path) -> Path:
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = run("--help", cwd=tmp_path).stdout
     for command in (
-        "init check launch enqueue stop cancel status trials show pareto logs pick export report delete db"
+        "init check launch enqueue stop cancel status trials show pareto logs pick export report doctor delete db"
     ).split():
         assert f" {command} " in text
         assert run(command, "--help", cwd=tmp_path).returncode == 0

@@ -94,8 +94,8 @@ def drive(pipe: Connection, plan: Plan) -> None:
 
 
 def answers(address: str) -> None:
-    """Raise ConnectionError when nothing listens at [ray://]HOST:PORT; Ray itself would try for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
+    """Raise ConnectionError when nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10.0).close()
     except (OSError, ValueError) as error:

@@ -49,7 +49,8 @@ class ControllerLease(Transactions):
             try:
                 if before not in (None, self.me):
                     self.note_event("taken over", f"{shown(self.me)} goes on after {shown(before)}")
-                self._lose_attempts(connection, f"its controller {shown(before)} is gone")
+                who = "its controller" if before is None else f"its controller {shown(before)}"
+                self._lose_attempts(connection, f"{who} is gone")
             finally:
                 self._open = None
         self._fenced = True

@@ -167,6 +167,16 @@ class EventRow:
     at: float
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How a study stands at this moment."""
+
+    counts: Mapping[str, int]  # trials by state
+    waiting: int = 0  # enqueued configs that no trial has taken
+    running: Sequence[AttemptRow] = ()  # attempts that have not ended
+    events: Sequence[EventRow] = ()  # the newest, newest first
+
+
 LATENCY_FIELDS = tuple(LatencyRow.__dataclass_fields__)
 _UNSET = (
     "optuna_trial_id latency reason duplicate_of started_at finished_at top1 val_loss train_seconds peak_memory_mb "
@@ -275,6 +285,16 @@ def find_trial(engine: sa.Engine, found: StudyRow, number: int) -> TrialRow:
         last = connection.scalar(sa.select(sa.func.max(trial.c.number)).where(trial.c.study_id == found.id))
     held = "has no trials yet" if last is None else f"has trials 0 to {last}"
     raise TrialNotFound(f"study {found.name!r} {held}, but you asked for {number}.")
+
+
+def read_standing(engine: sa.Engine, study_id: int, events: int = 5) -> Standing:
+    """Return how a study stands, with so many of its newest events."""
+    return Standing(
+        count_states(engine, study_id),
+        count_waiting_requests(engine, study_id),
+        read_attempts(engine, study_id, only_open=True),
+        newest_events(engine, study_id, events),
+    )
 
 
 def count_states(engine: sa.Engine, study_id: int) -> dict[str, int]:

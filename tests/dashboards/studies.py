@@ -97,7 +97,7 @@ class Study:
                 "form": "deployed" if epoch == 12 else "condensed" if stage == 3 else "training",
                 "seconds": 1.02 * epoch,
             }
-            self.store.add_curve_row(number, row)
+            self.store.add_curve_row(number, row, 1)
 
     def rows(self) -> list[reader.TrialRow]:
         return reader.read_trials(self.engine, self.id)

@@ -32,13 +32,34 @@ def strict(document: Any) -> Any:
 
 def test_every_document_of_a_lively_study_is_strict_json(made: Study) -> None:
     view = load_study_view(made.engine, made.name)
-    counts = reader.count_states(made.engine, made.id)
+    standing = reader.read_standing(made.engine, made.id)
     assert len(strict(documents.trials_document(view.trials))["trials"]) == len(view.trials)
     assert [t["number"] for t in strict(documents.front_document(view.front_rows))["front"]] == list(view.front)
-    study = strict(documents.study_document(view.study, counts, 0))
+    study = strict(documents.study_document(view.study, standing))
     assert study["trials"] == len(view.trials)
     assert study["settings"]["budget"]["max_latency_ms"] == 0.4
     assert strict(documents.studies_document([view.study]))["studies"][0]["name"] == made.name
+
+
+def test_a_study_says_who_trains_what_and_what_went_wrong(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    number = made.running(0.3, epochs=2)
+    made.store.set_worker(number, 1, "desk:12")
+    made.store.note_event("lost", "it died", number, 1)
+    standing = reader.read_standing(made.engine, made.id)
+    (attempt,), (event,) = standing.running, standing.events
+    study = dataclasses.replace(
+        reader.find_study(made.engine, made.name), controller="desk:1", controller_seen_at=attempt.heartbeat_at - 3.0
+    )
+    document = strict(documents.study_document(study, standing, attempt.heartbeat_at + 4.0))
+    assert document["controller_age_s"] == pytest.approx(7.0)
+    (running,) = document["running"]
+    assert (running["trial"], running["attempt"], running["worker"]) == (number, 1, "desk:12")
+    assert (running["owner"], running["epochs"]) == (made.store.me, 2)
+    assert running["heartbeat_age_s"] == pytest.approx(4.0)
+    (told,) = document["events"]
+    assert (told["kind"], told["trial"], told["attempt"], told["detail"]) == ("lost", number, 1, "it died")
+    assert told["age_s"] == pytest.approx(attempt.heartbeat_at + 4.0 - event.at)
 
 
 def test_a_trial_in_detail_has_curve_samples_and_files(made: Study) -> None:

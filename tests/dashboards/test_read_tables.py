@@ -72,14 +72,24 @@ def test_empty_reads_say_so() -> None:
 def test_status_counts_the_trials_and_says_who_runs_them(made: Study) -> None:
     study = reader.find_study(made.engine, made.name)
     counts = reader.count_states(made.engine, made.id)
+    running = reader.AttemptRow(7, 2, "desk:4711@99", "desk:4712", 900.0, 1007.0, 3, None, None, None)
+    event = reader.EventRow("lost", 7, 1, "the worker process was killed by SIGKILL", 912.0)
+    standing = reader.Standing(counts, 2, [running], [event])
     seen = dataclasses.replace(study, controller="desk:4711", controller_seen_at=1000.0, stop_requested=True)
-    text = shown(tables.status_panel(seen, counts, waiting=2, now=1012.0))
+    text = shown(tables.status_panel(seen, standing, now=1012.0))
     assert f"{counts['done']} of 20 done" in text
     assert "1 failed" in " ".join(text.split())
     assert "2 enqueued configs" in text
     assert "desk:4711, last seen 12.0 s ago" in text
     assert "latency 0.400 ms" in text
     assert "asked for" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "7 2 desk:4712 desk:4711 5.0 s ago 3" in lines
+    assert "1:40 lost 7 the worker process was killed by SIGKILL" in lines
+    assert max(map(len, text.splitlines())) <= 80
+    quiet = shown(tables.status_panel(seen, reader.Standing(counts), now=1012.0))
+    assert "Running" not in quiet
+    assert "events" not in quiet
 
 
 def test_one_trial_is_shown_with_measurements_curve_and_files(made: Study) -> None:

@@ -398,17 +398,15 @@ def test_news_of_several_trials_and_attempts_in_one_batch_are_all_taken(database
 
 def test_a_lost_trial_that_was_to_be_cancelled_is_cancelled(make_bench, monkeypatch):
     monkeypatch.setattr("search.controller.LOOK_S", 0.0)
-    bench, waiting = make_bench(), []
+    bench, waiting, asked = make_bench(), [], []
 
     class Dying(Scripted):
         def poll(self, timeout_s: float) -> list[EngineEvent]:
             events = super().poll(timeout_s)
-            return events + [lost(waiting.pop())] if waiting and waiting[0].number in self.asked else events
-
-        asked: set[int] = set()
+            return [*events, lost(waiting.pop())] if asked and waiting else events
 
         def cancel(self, number: int) -> None:
-            self.asked.add(number)
+            asked.append(number)
             super().cancel(number)
 
     def script(job: TrialJob) -> list[EngineEvent] | None:
