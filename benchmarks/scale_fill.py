@@ -39,12 +39,13 @@ def fill(url: str, trials: int) -> None:
 
 def _fill(connection: sa.Connection, study: OpenStudy, numbers: range, rng: np.random.Generator) -> None:
     settings, space = study.settings, study.settings.search_space()
-    named = distributions(space.domains)
-    training = settings.training_space().from_params({})
+    trained = settings.training_space()
+    named = distributions({**space.domains, **trained.domains})
     trials, prices, samples, children, mirrored = [], [], [], [], []
     for number in numbers:
         config, key, now = space.sample(rng), number + 1, time.time()
         cost, top1 = cost_of(config), made_up_top1(config.to_dict())
+        training = trained.from_params({"learning_rate": float(np.exp(rng.uniform(np.log(0.01), np.log(0.5))))})
         price = made_up_price(config.digest[:16])
         trials.append(
             {
@@ -79,7 +80,8 @@ def _fill(connection: sa.Connection, study: OpenStudy, numbers: range, rng: np.r
             for i, part in enumerate(price.samples_ms)
         ]
         children.append(_children(key, config.to_dict(), now))
-        params = {name: value for name, value in space.to_params(config).items() if name in named}
+        params = {**space.to_params(config), **trained.to_params(training)}
+        params = {name: value for name, value in params.items() if name in named}
         values = [top1, price.summary.median_ms, float(cost.macs)]
         mirrored.append(MirroredTrial(number, TrialState.COMPLETE, values, params, {}, now, now))
     for table, rows in ((trial, trials), (latency, prices), (latency_samples, samples)):

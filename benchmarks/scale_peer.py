@@ -48,16 +48,16 @@ def ask_and_tell(peer: Peer, settings: StudySettings, seed: int, barrier: Any, c
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     study = optuna.load_study(study_name=STUDY, storage=storage_of(peer), sampler=sampler_of(peer, settings, seed))
     space = settings.search_space()
-    named = distributions(space.domains)
+    named = distributions({**space.domains, **settings.training_space().domains})
     barrier.wait()
     until = time.monotonic() + peer.seconds
     while time.monotonic() < until:
         try:
             trial = study.ask(named)
-            config = space.from_params(trial.params)
+            config = space.from_params({name: value for name, value in trial.params.items() if name in space.domains})
             price = made_up_price(config.digest[:16]).summary.median_ms
             study.tell(trial, [made_up_top1(config.to_dict()), price, float(cost_of(config).macs)])
-            count[seed] += 1
+            count[seed] += time.monotonic() < until
         except (optuna.exceptions.StorageInternalError, optuna.exceptions.UpdateFinishedTrialError):
             locked[seed] += 1
 

@@ -37,7 +37,6 @@ from workers.latency.stats import LatencySummary
 from workers.trial import peak_memory_mb, reset_peak_memory
 
 STUDY = "scale"
-WARM_UP_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class Round:
     workers: int
     sampler: str
     seconds: float  # of measuring, after the warm-up
+    warm_up_s: float = 2.0  # from the first trial that is done
     export: bool = False  # whether candidates are really exported for pricing
     resume: bool = False  # go on with a study that was filled before
 
@@ -58,7 +58,8 @@ def settings_for(sampler: str, workers: int) -> StudySettings:
         "study": {"name": STUDY, "trainings": 1_000_000},
         "data": {"dataset": "cifar10"},
         "space": SPACE_PRESETS["cifar"],
-        "training": {"epochs": 1},
+        # A range of reals, so that no proposal repeats another: TPE would, nine times of ten, in the space alone.
+        "training": {"epochs": 1, "learning_rate": {"low": 0.01, "high": 0.5, "log": True}},
         "search": {"sampler": sampler},
         "engine": {"workers": workers},
     }
@@ -107,8 +108,8 @@ def write_nothing(configs: Sequence[CondenseNetConfig], runtime: str, folder: Pa
 class Clock(SilentView):
     """Watches the number of trainings done, and stops the controller when the time is over."""
 
-    def __init__(self, seconds: float, stop: threading.Event) -> None:
-        self.seconds, self.stop = seconds, stop
+    def __init__(self, seconds: float, warm_up_s: float, stop: threading.Event) -> None:
+        self.seconds, self.warm_up_s, self.stop = seconds, warm_up_s, stop
         self.began_at: float | None = None
         self.first: tuple[float, int] | None = None
         self.last = (0.0, 0)
@@ -121,7 +122,7 @@ class Clock(SilentView):
             self.done_before = done
         if self.began_at is None and done > self.done_before:  # the workers have started
             self.began_at = now
-        if self.began_at is not None and self.first is None and now - self.began_at > WARM_UP_S:
+        if self.began_at is not None and self.first is None and now - self.began_at > self.warm_up_s:
             self.first = (now, done)
             self.on_first()
         if self.first is not None and not self.stop.is_set():
@@ -205,7 +206,7 @@ def run(one: Round) -> dict[str, Any]:
         try:
             study = open_study(settings, one.url, one.resume)
             study.store.claim()
-            clock = Clock(one.seconds, stop)
+            clock = Clock(one.seconds, one.warm_up_s, stop)
             reset_peak_memory()
             controller = controller_of(study, engine, clock, stop, Path(folder))
             steps = watch(controller)
