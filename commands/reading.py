@@ -74,11 +74,10 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
 def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show the Pareto front: the networks that no other beats in accuracy, latency and macs."""
     from dashboards import documents, tables
-    from search.pareto import pareto_front
-    from search.store import reader
+    from search.pareto import front_of_study
 
     engine, found, _ = open_named(study, storage)
-    front = pareto_front(reader.read_trials(engine, found.id))
+    front = front_of_study(engine, found.id)
     if as_json:
         print_json(documents.front_document(front))
     else:

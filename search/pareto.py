@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 
-from search.store.reader import LatencyRow, TrialRow
+from search.store.reader import LatencyRow, TrialRow, read_objectives, read_trials
 
 LatencyKey = tuple[str, str, str, int]
 
 
-def latency_key(latency: LatencyRow) -> LatencyKey:
+def latency_key(latency: LatencyRow | sa.Row[Any]) -> LatencyKey:
     """What two latencies must share to be compared: kind, device, runtime, threads."""
     return (latency.kind, latency.device, f"{latency.runtime} {latency.runtime_version}", latency.threads)
 
@@ -54,6 +55,18 @@ def pareto_front(rows: Sequence[TrialRow]) -> list[TrialRow]:
         objectives = np.array([[-_top1(r), _median(r), float(r.macs)] for r in members])
         front += [row for row, kept in zip(members, non_dominated(objectives), strict=True) if kept]
     return sorted(front, key=lambda row: (_median(row), -_top1(row), row.number))
+
+
+def front_of_study(engine: sa.Engine, study_id: int) -> list[TrialRow]:
+    """Return `pareto_front` of a study's trials; only those on the front are read whole."""
+    groups: dict[LatencyKey, list[sa.Row[Any]]] = {}
+    for row in read_objectives(engine, study_id):
+        groups.setdefault(latency_key(row), []).append(row)
+    numbers: list[int] = []
+    for members in groups.values():
+        objectives = np.array([[-row.top1, row.median_ms, float(row.macs)] for row in members])
+        numbers += [row.number for row, kept in zip(members, non_dominated(objectives), strict=True) if kept]
+    return pareto_front(read_trials(engine, study_id, numbers=numbers))
 
 
 def _top1(row: TrialRow) -> float:

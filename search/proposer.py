@@ -19,10 +19,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
+from optuna.search_space import IntersectionSearchSpace
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from search.gate import excess
+from search.history import BoundedHistory
 from search.sampler import distributions, make_sampler
 from search.store.optuna_mirror import CONSTRAINT, MirroredTrial, drop_open_trials, write_trials
 from search.store.reader import TrialRow
@@ -49,7 +51,11 @@ class Proposer:
         self._budget = self.settings.search_budget()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         aims = list(objectives(self.settings).values())
-        self._study = optuna.create_study(storage=InMemoryStorage(), study_name="memory", directions=aims)
+        # NSGA-II needs whole generations, and is quick; random looks at nothing.
+        history = BoundedHistory() if self.settings.search.sampler in ("tpe", "gp") else InMemoryStorage()
+        self._study = optuna.create_study(storage=history, study_name="memory", directions=aims)
+        self._next = 0  # number of the next trial
+        self._common = IntersectionSearchSpace(include_pruned=True)
         self._open: dict[int, optuna.Trial] = {}  # Optuna's objects of trials that have not ended
         self._at_random = False
         self._distinct: set[str] = set()  # identities proposed from inside the space
@@ -62,8 +68,9 @@ class Proposer:
         """Let Optuna know every trial of the study, by number; called once, before anything else."""
         storage = self._study._storage
         for row in rows:
-            while len(self._study.get_trials(deepcopy=False)) < row.number:  # a number that was never recorded
+            while self._next < row.number:  # a number that was never recorded
                 self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+                self._next += 1
             params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
             values, state = self.told(row) if row.finished_at is not None else (None, TrialState.RUNNING)
             known = {name: self._distributions[name] for name in params}
@@ -75,6 +82,7 @@ class Proposer:
                 system_attrs={CONSTRAINT + name: value for name, value in self._excess(row).items()},
             )
             storage.create_new_trial(self._study._study_id, template_trial=template)
+            self._next += 1
             self.count(row)
             if row.finished_at is not None and not row.told:
                 self._unwritten.append(row)
@@ -83,8 +91,8 @@ class Proposer:
 
     def ask(self, wish: Wish | None) -> NewTrial:
         """Get one proposal, or the trial of an enqueued config. Nothing is recorded yet."""
-        seed, number = self.settings.study.seed, len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = make_sampler(self.settings.search, seed, number, self._at_random)
+        seed, number = self.settings.study.seed, self._next
+        self._study.sampler = make_sampler(self.settings.search, seed, number, self._at_random, self._common)
         self._at_random = False
         with _quiet_optuna():
             if wish is None:
@@ -97,6 +105,7 @@ class Proposer:
                     self._study.enqueue_trial(params)
                 trial = self._study.ask(None if params is None else self._distributions)
         self._open[trial.number] = trial
+        self._next = trial.number + 1
         return NewTrial(
             number=trial.number,
             origin="sampled" if wish is None else "enqueued",

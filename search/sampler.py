@@ -22,6 +22,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.search_space import IntersectionSearchSpace
 
 from search.settings import SearchPart
 from space.domains import Choice, Domain, FloatRange, IntRange
@@ -59,8 +60,31 @@ def _choice(domain: Choice) -> BaseDistribution:
     return CategoricalDistribution(list(values))
 
 
-def make_sampler(settings: SearchPart, study_seed: int, number: int, at_random: bool) -> optuna.samplers.BaseSampler:
-    """Return the sampler for the proposal of trial `number`; `at_random` after a repeat."""
+class _TPE(optuna.samplers.TPESampler):
+    """TPE that needn't compare the parameters of all trials anew: `common` remembers those it has seen."""
+
+    def __init__(self, common: IntersectionSearchSpace, seed: int, startup: int) -> None:
+        super().__init__(seed=seed, n_startup_trials=startup, multivariate=True)
+        self._common = common
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the parameters that all trials have in common."""
+        return self._common.calculate(study)
+
+
+def make_sampler(
+    settings: SearchPart,
+    study_seed: int,
+    number: int,
+    at_random: bool,
+    common: IntersectionSearchSpace | None = None,
+) -> optuna.samplers.BaseSampler:
+    """Return the sampler for the proposal of trial `number`; `at_random` after a repeat.
+
+    `common`, where given, serves all proposals of one study (`IntersectionSearchSpace(include_pruned=True)`).
+    """
     seed = int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -70,4 +94,4 @@ def make_sampler(settings: SearchPart, study_seed: int, number: int, at_random: 
             return optuna.samplers.NSGAIISampler(population_size=max(4, settings.startup), seed=seed)
         if settings.sampler == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=settings.startup)
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=settings.startup, multivariate=True)
+        return _TPE(common or IntersectionSearchSpace(include_pruned=True), seed, settings.startup)

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -51,7 +51,11 @@ def plan_places(workers: int, threads: int, usable: list[int], measuring: Collec
 class LocalEngine:
     """See `search.engines.base.Engine`."""
 
-    def __init__(self, workers: int, threads: int, measuring: Collection[int]) -> None:
+    def __init__(
+        self, workers: int, threads: int, measuring: Collection[int], main: Callable[..., None] = worker_main
+    ) -> None:
+        """`main` is what a worker process runs; a benchmark of the controller gives one that trains nothing."""
+        self._main = main
         self._context = multiprocessing.get_context("spawn")
         if sys.platform == "linux":
             usable = sorted(os.sched_getaffinity(0))
@@ -65,7 +69,7 @@ class LocalEngine:
     def _start(self, place: WorkerPlace) -> _Worker:
         ours, theirs = self._context.Pipe()
         paused_s = self._context.RawValue("d", 0.0)  # no lock: a stopped process might hold it
-        process = self._context.Process(target=worker_main, args=(theirs, place, paused_s), daemon=True)
+        process = self._context.Process(target=self._main, args=(theirs, place, paused_s), daemon=True)
         # The worker inherits the mask and lets go of it once it ignores Ctrl-C: one pressed meanwhile must not end it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

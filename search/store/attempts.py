@@ -12,6 +12,25 @@ from search.store.tables import attempt, curve, trial
 from search.store.transactions import Transactions
 
 
+# Built once; see `transactions`.
+_MINE = (attempt.c.trial_id == sa.bindparam("key")) & (attempt.c.attempt == sa.bindparam("of"))
+_RUN = (
+    sa.update(trial)
+    .where(trial.c.id == sa.bindparam("key"))
+    .values(
+        state="running",
+        attempt=sa.bindparam("of"),
+        started_at=sa.func.coalesce(trial.c.started_at, sa.bindparam("now", type_=sa.Float)),
+    )
+)
+_CHANGE = sa.update(attempt).where(_MINE)  # the columns are those of the parameters
+_END = _CHANGE.where(attempt.c.outcome.is_(None))
+_START = sa.insert(attempt)
+_COUNT_EPOCH = _CHANGE.values(epochs=attempt.c.epochs + 1)
+_FORGET_EPOCH = sa.delete(curve).where(curve.c.trial_id == sa.bindparam("key"), curve.c.epoch == sa.bindparam("at"))
+_ADD_EPOCH = sa.insert(curve)
+
+
 class Attempts(Transactions):
     """The part of a study's store that records who trains what, and what came of it."""
 
@@ -19,18 +38,16 @@ class Attempts(Transactions):
         """Record that a worker starts on a trial: its attempt `of`."""
         at = time.time()
         with self._begin() as connection:
-            key = connection.scalar(sa.select(trial.c.id).where(self._where(number)))
-            values = {"state": "running", "attempt": of, "started_at": sa.func.coalesce(trial.c.started_at, at)}
-            connection.execute(sa.update(trial).where(trial.c.id == key).values(values))
+            key = self._key(connection, number)
+            connection.execute(_RUN, {"key": key, "of": of, "now": at})
             lease = {"owner": self.me, "started_at": at, "heartbeat_at": at}
-            same = (attempt.c.trial_id == key) & (attempt.c.attempt == of)
-            if connection.execute(sa.update(attempt).where(same).values(lease)).rowcount == 0:
-                connection.execute(sa.insert(attempt).values(trial_id=key, attempt=of, epochs=0, **lease))
+            if connection.execute(_CHANGE, {"key": key, "of": of, **lease}).rowcount == 0:
+                connection.execute(_START, {"trial_id": key, "attempt": of, "epochs": 0, **lease})
 
     def set_worker(self, number: int, of: int, worker: str) -> None:
         """Record which process runs an attempt, as host:pid."""
         with self._begin() as connection:
-            connection.execute(sa.update(attempt).where(self._attempt(number, of)).values(worker=worker))
+            connection.execute(_CHANGE, {"key": self._key(connection, number), "of": of, "worker": worker})
 
     def beat(self, numbers: Iterable[int]) -> None:
         """Renew the leases of these trials' open attempts: their workers live."""
@@ -41,17 +58,16 @@ class Attempts(Transactions):
 
     def end_attempt(self, number: int, of: int, outcome: str, reason: str | None = None) -> None:
         """Record how an attempt ended: done, failed, stopped, cancelled or lost. What has ended stays so."""
-        still = self._attempt(number, of) & attempt.c.outcome.is_(None)
         values = {"outcome": outcome, "reason": reason, "ended_at": time.time()}
         with self._begin() as connection:
-            connection.execute(sa.update(attempt).where(still).values(values))
+            connection.execute(_END, {"key": self._key(connection, number), "of": of, **values})
 
     def losses_in_a_row(self, number: int, before: int) -> int:
         """Return how many attempts in a row, up to the one before `before`, were lost without a reported epoch."""
-        earlier = (attempt.c.trial_id == self._key(number)) & (attempt.c.attempt < before)
-        mine = sa.select(attempt.c.outcome, attempt.c.epochs).where(earlier)
         count = 0
         with self._read() as connection:
+            earlier = (attempt.c.trial_id == self._key(connection, number)) & (attempt.c.attempt < before)
+            mine = sa.select(attempt.c.outcome, attempt.c.epochs).where(earlier)
             for row in connection.execute(mine.order_by(attempt.c.attempt.desc())):
                 if row.outcome != "lost" or row.epochs:
                     break
@@ -61,13 +77,8 @@ class Attempts(Transactions):
     def add_curve_row(self, number: int, row: Mapping[str, Any], of: int | None = None) -> None:
         """Insert or replace one epoch: a resumed trial repeats those since its checkpoint. `of` is the attempt."""
         with self._begin() as connection:
-            key = connection.scalar(sa.select(trial.c.id).where(self._where(number)))
-            same = (curve.c.trial_id == key) & (curve.c.epoch == row["epoch"])
-            connection.execute(sa.delete(curve).where(same))
-            connection.execute(sa.insert(curve).values(trial_id=key, **row))
+            key = self._key(connection, number)
+            connection.execute(_FORGET_EPOCH, {"key": key, "at": row["epoch"]})
+            connection.execute(_ADD_EPOCH, {"trial_id": key, **row})
             if of is not None:
-                mine = (attempt.c.trial_id == key) & (attempt.c.attempt == of)
-                connection.execute(sa.update(attempt).where(mine).values(epochs=attempt.c.epochs + 1))
-
-    def _attempt(self, number: int, of: int) -> sa.ColumnElement[bool]:
-        return (attempt.c.trial_id == self._key(number)) & (attempt.c.attempt == of)
+                connection.execute(_COUNT_EPOCH, {"key": key, "of": of})

@@ -177,6 +177,7 @@ class Standing:
     events: Sequence[EventRow] = ()  # the newest, newest first
 
 
+MOST_NUMBERS = 1000  # in one statement
 LATENCY_FIELDS = tuple(LatencyRow.__dataclass_fields__)
 _UNSET = (
     "optuna_trial_id latency reason duplicate_of started_at finished_at top1 val_loss train_seconds peak_memory_mb "
@@ -215,10 +216,33 @@ def _study_row(row: sa.Row[Any]) -> StudyRow:
     return StudyRow(**values)
 
 
+def read_objectives(engine: sa.Engine, study_id: int) -> list[sa.Row[Any]]:
+    """Return what a front is found from, of the trials that are done: number, top1, macs and the latency's columns.
+
+    A few columns, so that 10,000 trials take a fraction of a second.
+    """
+    names = ("kind", "device", "runtime", "runtime_version", "threads", "median_ms")
+    query = (
+        sa.select(trial.c.number, trial.c.top1, trial.c.macs, *(latency.c[name] for name in names))
+        .join(latency, trial.c.latency_id == latency.c.id)
+        .where(trial.c.study_id == study_id, trial.c.state == "done", trial.c.top1.is_not(None))
+        .order_by(trial.c.number)
+    )
+    with engine.connect() as connection:
+        return list(connection.execute(query))
+
+
 def read_trials(
-    engine: sa.Engine, study_id: int, number: int | None = None, states: tuple[str, ...] | None = None
+    engine: sa.Engine,
+    study_id: int,
+    number: int | None = None,
+    states: tuple[str, ...] | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> list[TrialRow]:
-    """Return the study's trials by number; optionally only one number or some states."""
+    """Return the study's trials by number; optionally only one number, some states or some numbers."""
+    if numbers is not None and len(numbers) > MOST_NUMBERS:  # more than a statement takes
+        wanted = set(numbers)
+        return [row for row in read_trials(engine, study_id, number, states) if row.number in wanted]
     columns: list[sa.ColumnElement[Any]] = [trial.c[name] for name in PLAIN_FIELDS]
     columns += [trial.c.config, trial.c.training, latency.c.id.label("measured")]
     columns += [latency.c[name].label(f"latency_{name}") for name in LATENCY_FIELDS]
@@ -232,12 +256,16 @@ def read_trials(
         query = query.where(trial.c.number == number)
     if states is not None:
         query = query.where(trial.c.state.in_(states))
+    if numbers is not None:
+        query = query.where(trial.c.number.in_(numbers))
     with engine.connect() as connection:
-        others = _other_latencies(connection, study_id, number)
+        others = _other_latencies(connection, study_id, [number] if number is not None else numbers)
         return [_trial_row(row._mapping, others) for row in connection.execute(query)]
 
 
-def _other_latencies(connection: sa.Connection, study_id: int, number: int | None) -> dict[int, list[LatencyRow]]:
+def _other_latencies(
+    connection: sa.Connection, study_id: int, numbers: Sequence[int] | None
+) -> dict[int, list[LatencyRow]]:
     """Return by trial row the newest price on each device but the first (that the trial is judged by)."""
     judged = latency.alias()
     query = (
@@ -249,8 +277,8 @@ def _other_latencies(connection: sa.Connection, study_id: int, number: int | Non
         .where(judged.c.target.is_(None) | (judged.c.target != latency.c.target))
         .order_by(latency.c.target, latency.c.id)
     )
-    if number is not None:
-        query = query.where(trial.c.number == number)
+    if numbers is not None:
+        query = query.where(trial.c.number.in_(numbers))
     newest: dict[int, dict[str, LatencyRow]] = {}
     for row in connection.execute(query):
         values = dict(row._mapping)

@@ -122,6 +122,20 @@ def delete_study(engine: sa.Engine, study_id: int) -> None:
         connection.execute(sa.delete(study).where(study.c.id == study_id))
 
 
+# Built once; see `transactions`. Updates change the columns that the parameters name.
+_NEW_TRIAL, _NEW_LATENCY, _NEW_SAMPLES, _NEW_ARTIFACT = map(sa.insert, (trial, latency, latency_samples, artifact))
+_CHANGE = sa.update(trial).where(trial.c.id == sa.bindparam("key"))
+_FINISH = _CHANGE.where(trial.c.state.not_in(FINAL_STATES))
+_SAME_LATENCY = sa.select(latency.c.id).where(
+    latency.c.trial_id == sa.bindparam("key"),
+    latency.c.target == sa.bindparam("on"),
+    latency.c.measured_at == sa.bindparam("at"),
+)
+_FORGET_ARTIFACTS = sa.delete(artifact).where(
+    artifact.c.trial_id == sa.bindparam("key"), artifact.c.name.in_(sa.bindparam("names", expanding=True))
+)
+
+
 class StudyStore(ControllerLease, Attempts):
     """The write side of one study."""
 
@@ -161,10 +175,11 @@ class StudyStore(ControllerLease, Attempts):
             "asked_at": time.time() if at is None else at,
         }
         with self._begin() as connection:
-            known = connection.scalar(sa.select(trial.c.id).where(self._where(new.number)))
+            self._keys.pop(new.number, None)  # of a transaction that was rolled back
+            known = self._key(connection, new.number)
             if known is not None:  # a commit whose answer was lost
-                return int(known)
-            key = _new_id(connection.execute(sa.insert(trial).values(values)))
+                return known
+            key = _new_id(connection.execute(_NEW_TRIAL, values))
             if wish is not None:
                 taken = sa.update(request).where(request.c.id == wish.id).values(trial_number=new.number)
                 connection.execute(taken)
@@ -198,43 +213,42 @@ class StudyStore(ControllerLease, Attempts):
         if at is not None:
             values["measured_at"] = at
         with self._begin() as connection:
-            key = connection.scalar(sa.select(trial.c.id).where(self._where(number)))
-            same = [latency.c.trial_id == key, latency.c.target == target, latency.c.measured_at == at]
-            if at is not None and connection.execute(sa.select(latency.c.id).where(*same)).first() is not None:
+            key = self._key(connection, number)
+            same = {"key": key, "on": target, "at": at}
+            if at is not None and connection.execute(_SAME_LATENCY, same).first() is not None:
                 return
-            added = _new_id(connection.execute(sa.insert(latency).values(trial_id=key, **values)))
+            added = _new_id(connection.execute(_NEW_LATENCY, {"trial_id": key, **values}))
             rows = [
                 {"latency_id": added, "process": i, "stride": measurement.stride, "samples_ms": _json_ms(samples)}
                 for i, samples in enumerate(measurement.samples_ms)
             ]
             if rows:  # estimates and predictions have no samples
-                connection.execute(sa.insert(latency_samples), rows)
+                connection.execute(_NEW_SAMPLES, rows)
             if purpose == "price" and judged:
-                connection.execute(sa.update(trial).where(self._where(number)).values(latency_id=added))
+                connection.execute(_CHANGE, {"key": key, "latency_id": added})
 
     def finish(self, number: int, state: str, **values: Any) -> None:
         """Put a trial into a final state with its outcome. What is final stays: a second outcome changes nothing."""
         assert state in FINAL_STATES, state
         with self._begin() as connection:
-            still_open = self._where(number) & trial.c.state.not_in(FINAL_STATES)
             outcome = {"state": state, "finished_at": time.time(), **values}
-            connection.execute(sa.update(trial).where(still_open).values(outcome))
+            connection.execute(_FINISH, {"key": self._key(connection, number), **outcome})
 
     def add_artifacts(self, number: int, files: Mapping[str, tuple[str, str]]) -> None:
         """Record files by name as (path, sha256), replacing those of an earlier attempt."""
         with self._begin() as connection:
-            key = connection.scalar(sa.select(trial.c.id).where(self._where(number)))
-            connection.execute(sa.delete(artifact).where(artifact.c.trial_id == key, artifact.c.name.in_(files)))
+            key = self._key(connection, number)
+            connection.execute(_FORGET_ARTIFACTS, {"key": key, "names": list(files)})
             rows = [
                 {"trial_id": key, "name": name, "path": path, "sha256": sha256, "removed": False}
                 for name, (path, sha256) in files.items()
             ]
-            connection.execute(sa.insert(artifact), rows)
+            connection.execute(_NEW_ARTIFACT, rows)
 
     def mark_removed(self, number: int) -> None:
         """Record that a retention rule removed a trial's files."""
         with self._begin() as connection:
-            key = connection.scalar(sa.select(trial.c.id).where(self._where(number)))
+            key = self._key(connection, number)
             connection.execute(sa.update(artifact).where(artifact.c.trial_id == key).values(removed=True))
 
     def mark_told(self, optuna_ids: Mapping[int, int]) -> None:
@@ -247,7 +261,7 @@ class StudyStore(ControllerLease, Attempts):
     def set_test_top1(self, number: int, top1: float) -> None:
         """Record the accuracy on the test split; the first figure stays."""
         with self._begin() as connection:
-            unset = self._where(number) & trial.c.test_top1.is_(None)
+            unset = (trial.c.id == self._key(connection, number)) & trial.c.test_top1.is_(None)
             connection.execute(sa.update(trial).where(unset).values(test_top1=top1))
 
     # -- wishes --
@@ -294,7 +308,7 @@ class StudyStore(ControllerLease, Attempts):
 
     def _set_trial(self, number: int, **values: Any) -> None:
         with self._begin() as connection:
-            connection.execute(sa.update(trial).where(self._where(number)).values(values))
+            connection.execute(_CHANGE, {"key": self._key(connection, number), **values})
 
     def trials(self, states: tuple[str, ...] | None = None) -> list[reader.TrialRow]:
         """Return this study's trials (see `reader.read_trials`)."""

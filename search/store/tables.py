@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD_REVISION = "0005"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "0006"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 # asked: proposed, not yet priced. queued: priced and let through. running: with a worker. The others are final.
@@ -141,6 +141,7 @@ latency = sa.Table(  # append-only
     sa.Column("conditions", sa.Text, nullable=False),  # JSON
     sa.Column("measured_at", sa.Float, nullable=False),
 )
+sa.Index("condensery_latency_trial", latency.c.trial_id, latency.c.target)
 sa.Index("condensery_latency_key", latency.c.model_hash, latency.c.device, latency.c.threads)
 
 latency_samples = sa.Table(

@@ -24,6 +24,11 @@ from space.errors import StudyBusy
 
 Result = TypeVar("Result")
 
+KEYS_KEPT = 10_000
+# Statements that run for every trial are built once: building one takes longer than SQLite needs to run it.
+_OWNER = sa.select(study.c.controller).where(study.c.id == sa.bindparam("this")).with_for_update()
+_KEY = sa.select(trial.c.id).where(trial.c.study_id == sa.bindparam("this"), trial.c.number == sa.bindparam("of"))
+
 
 class Transactions:
     """What the store of a study is built on; used from one thread."""
@@ -32,6 +37,7 @@ class Transactions:
         self.engine, self.study_id, self.patience = engine, study_id, patience or Patience()
         self.me = f"{socket.gethostname()}:{os.getpid()}{process_start(os.getpid())}"
         self._fenced = False  # whether this process claimed the study
+        self._keys: dict[int, int] = {}  # row ids of trials by number: they never change
         self._open: sa.Connection | None = None
 
     def transact(self, work: Callable[[], Result]) -> Result:
@@ -85,20 +91,23 @@ class Transactions:
             yield connection
 
     def _check_fence(self, connection: sa.Connection) -> None:
-        query = sa.select(study.c.controller).where(study.c.id == self.study_id).with_for_update()
-        owner = connection.scalar(query)
+        owner = connection.scalar(_OWNER, {"this": self.study_id})
         if owner != self.me:
             raise StudyBusy(f"this study was taken over by {shown(owner)}; this process ends here.")
 
     def _set_study(self, connection: sa.Connection, **values: Any) -> None:
         connection.execute(sa.update(study).where(study.c.id == self.study_id).values(values))
 
-    def _where(self, number: int) -> sa.ColumnElement[bool]:
-        return (trial.c.study_id == self.study_id) & (trial.c.number == number)
-
-    def _key(self, number: int) -> sa.ScalarSelect[Any]:
-        """Return the row id of a trial, as a subquery."""
-        return sa.select(trial.c.id).where(self._where(number)).scalar_subquery()
+    def _key(self, connection: sa.Connection, number: int) -> int | None:
+        """Return the row id of a trial; None where there is none. Remembered once it has been read or committed."""
+        if number not in self._keys:
+            key = connection.scalar(_KEY, {"this": self.study_id, "of": number})
+            if key is None:
+                return None
+            if len(self._keys) > KEYS_KEPT:
+                self._keys.clear()
+            self._keys[number] = int(key)
+        return self._keys[number]
 
     def note_event(self, kind: str, detail: str, number: int | None = None, attempt: int | None = None) -> None:
         """Append to the study's log of what went wrong."""

@@ -264,9 +264,9 @@ def test_enqueueing_the_same_config_again_gives_a_duplicate(make_bench):
 def test_the_proposal_after_a_repeat_is_drawn_at_random(make_bench, monkeypatch):
     drawn_at_random = []
 
-    def watched(settings, study_seed: int, number: int, at_random: bool):
+    def watched(settings, study_seed: int, number: int, at_random: bool, common):
         drawn_at_random.append(at_random)
-        return make_sampler(settings, study_seed, number, at_random)
+        return make_sampler(settings, study_seed, number, at_random, common)
 
     monkeypatch.setattr(proposer, "make_sampler", watched)
     bench = make_bench()

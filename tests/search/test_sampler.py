@@ -89,5 +89,11 @@ def test_after_a_repeat_the_proposal_is_random_whatever_the_sampler():
 
 def test_each_name_is_its_sampler():
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    kinds = [type(make_sampler(SearchPart(sampler=name), 0, 0, at_random=False)).__name__ for name in SAMPLERS]
-    assert kinds == ["TPESampler", "NSGAIISampler", "GPSampler", "RandomSampler"]
+    kinds = (
+        optuna.samplers.TPESampler,
+        optuna.samplers.NSGAIISampler,
+        optuna.samplers.GPSampler,
+        optuna.samplers.RandomSampler,
+    )
+    for name, kind in zip(SAMPLERS, kinds, strict=True):
+        assert isinstance(make_sampler(SearchPart(sampler=name), 0, 0, at_random=False), kind)
