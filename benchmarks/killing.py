@@ -406,7 +406,9 @@ class Run:
                 break
             time.sleep(0.1)
         else:
-            self.violations.append(f"processes left behind: {sorted(left.values())[:5]}")
+            self.violations.append(
+                f"processes left behind: {[f'{pid} of {_parent(pid)}: {left[pid]}' for pid in sorted(left)[:8]]}"
+            )
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -652,6 +654,11 @@ def _is_dead(pid: int | None) -> bool:
 def _cpu_s(pid: int | None) -> float | None:
     stat = _stat(pid)
     return None if stat is None else (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _parent(pid: int) -> str:
+    stat = _stat(pid)
+    return "?" if stat is None else stat[1]
 
 
 def _children(pid: int | None) -> list[int]:
