@@ -39,8 +39,8 @@ ROOT = Path(__file__).parents[1]
 OF_SEARCH = ("pricing", "beginning", "training", "finishing")
 OF_DEVICE = ("starting", "waiting", "fetching", "measuring", "uploading")
 # Which phases make sense for whom: the cells of the table.
-# pricing: candidates are being measured. beginning: an attempt loads its images and its checkpoint. training: its steps.
-# finishing: trained, the result is being exported, checked and recorded. away: PostgreSQL is stopped meanwhile.
+# pricing: candidates are measured. beginning: an attempt loads its images and its checkpoint. training: its steps.
+# finishing: trained, the result is being exported, checked and recorded. away: PostgreSQL is stopped.
 PHASES: dict[str, tuple[str, ...]] = {
     "controller": ("starting", *OF_SEARCH, "away"),
     "stand-by": ("starting", "waiting"),
@@ -55,6 +55,7 @@ SPAN_S = {"starting": 6.0, "training": 1.5, "pricing": 1.5, "measuring": 1.5, "w
 LOOK_S = 0.02
 AGAIN_S = 1.0  # before what ended by itself is started again
 STUCK_S = 300.0  # a run that has not finished so long after its last kill will not
+MORE_TRAININGS = 2  # whenever a study finishes before its kills were made
 TROUBLES_MOST = 3  # a device that was lost this often with a job is spared: at 5 the hub gives the job up, rightly
 CHECKPOINT_EVERY_S = 0.2
 Cell = tuple[str, str]  # role, phase
@@ -225,6 +226,7 @@ class Process:
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: dict[str, str]) -> None:
         self.name, self.command, self.log, self.environment = name, list(command), log, environment
+        self.more: list[str] = []  # options
         self.popen: subprocess.Popen[bytes] | None = None
         self.begun = 0  # where this life's part of the log begins
         self.not_before = 0.0
@@ -233,7 +235,7 @@ class Process:
         self.begun = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
-                self.command,
+                [*self.command, *self.more],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
@@ -303,11 +305,8 @@ class Run:
             found[role] = Process(role, command, self.folder / f"{role}.log", environment | more)
 
         launch = [*ours, "launch", "study.toml", "--storage", self.url]
-        if self.form.stand_by:
-            add("launch 1", [*launch, "--stand-by"])
-            add("launch 2", [*launch, "--stand-by"])
-        else:
-            add("launch 1", [*launch, "--resume"])
+        for number in range(1 + self.form.stand_by):
+            add(f"launch {number + 1}", [*launch, "--stand-by" if self.form.stand_by else "--resume"])
         if self.form.devices:
             engine = open_for_writing(self.url)
             token = registry.add_device(engine, "board")
@@ -323,12 +322,12 @@ class Run:
     # -- the run --
 
     def finish(self, kills: int, table: Counter[Cell], note: Callable[[str], None] = lambda text: None) -> None:
-        """Run the study to its end with so many kills at most, counted in `table` too."""
+        """Run the study to its end with so many kills, counted in `table` too; it goes on until they are made."""
         next_at, aim = time.monotonic(), None
         quiet_since = time.monotonic()
         fire_at = 0.0
         try:
-            while not self._revive():
+            while not self._revive() or self._goes_on(kills):
                 now = time.monotonic()
                 if now - quiet_since > STUCK_S:
                     self.violations.append(f"stuck: not finished {STUCK_S:.0f} s after the last kill")
@@ -348,6 +347,17 @@ class Run:
             self._end_devices()
         finally:
             self._close()
+
+    def _goes_on(self, kills: int) -> bool:
+        """Resume a finished study for more trainings when there are more kills to make."""
+        if len(self.kills) >= kills:
+            return False
+        self.trainings += MORE_TRAININGS
+        for process in self.processes.values():
+            if process.name.startswith("launch"):
+                process.popen = None
+                process.more = ["--set", f"study.trainings={self.trainings}"]
+        return True
 
     def _revive(self) -> bool:
         """Start again what has ended; return whether the study is finished."""
@@ -545,8 +555,8 @@ class Run:
         return [pid for pid in _children(seen.controller) if "spawn_main" in _command(pid) and pid not in busy]
 
     def _ray(self) -> dict[int, str]:
-        """Ray's processes by what they are."""
-        kinds = ("raylet/raylet", "gcs_server", "ray::TuneWorker", "ray::Switchboard", "ray::")
+        """Ray's processes by what they are; spawned are the driver of Tune and its keeper."""
+        kinds = ("raylet/raylet", "gcs_server", "ray::TuneWorker", "ray::Switchboard", "ray::", "spawn_main")
         found = {}
         for pid, command in self.marked().items():
             kind = next((kind for kind in kinds if kind in command.split(" --")[0]), None)
@@ -559,7 +569,8 @@ class Run:
         least = min(table[cell] for cell in self.form.cells)
         here = [(role, phase) for role in self.form.roles for phase in self.phases(role, seen)]
         here = [cell for cell in here if table[cell] <= least + patience]
-        return min(here, key=lambda cell: (table[cell], self.rng.random()), default=None)
+        of_role = Counter(kill.role for kill in self.kills)
+        return min(here, key=lambda cell: (table[cell], of_role[cell[0]], self.rng.random()), default=None)
 
     def _strike(self, seen: Seen, aim: Cell, table: Counter[Cell]) -> Kill | None:
         """Kill the role aimed at, in whichever phase it is now; None when it isn't there any more."""
@@ -569,6 +580,7 @@ class Run:
         phase = aim[1] if aim[1] in phases else min(phases, key=lambda phase: table[(role, phase)])
         kill = Kill(role, phase, time.time(), "")
         hit = [one for one in seen.trainings if one.pid]
+        used = {one.pid: _cpu_s(one.pid) for one in hit}
         if role == "postgres":
             assert self.postgres is not None
             self._reading.dispose()
@@ -582,10 +594,10 @@ class Run:
         elif role == "worker":
             pid = self.rng.choice(self._workers_in(seen, phase))
             hit = [one for one in hit if one.pid == pid]
-            self._kill_pid(pid)
+            os.kill(pid, signal.SIGKILL)
         elif role == "ray":
             pid, kill.detail = self.rng.choice(sorted(self._ray().items()))
-            self._kill_pid(pid)
+            os.kill(pid, signal.SIGKILL)
         else:
             launches = {process.pid: process for process in self._launches()}
             if role == "controller" and seen.controller in launches:
@@ -594,26 +606,14 @@ class Run:
             else:
                 launches.pop(seen.controller, None)
                 one, hit = self.rng.choice(list(launches.values())), []
-            used = [_cpu_s(training.pid) for training in hit]
             one.kill()
-            kill.trainings = [self._lost(training, cpu) for training, cpu in zip(hit, used, strict=True)]
-            hit = []
-        if hit:
-            kill.trainings = [self._lost(training, self._used.get(training.pid or 0)) for training in hit]
+        kill.trainings = [self._lost(training, used[training.pid]) for training in hit]
         if kill.trainings:
             lost = max(training["redone_cpu_s"] for training in kill.trainings)
             kill.detail += f"{' ' if kill.detail else ''}{lost:.2f} s of training lost"
         self.kills.append(kill)
         table[(role, phase)] += 1
         return kill
-
-    def _kill_pid(self, pid: int) -> None:
-        self._used = {one: used for one in self._pids() if (used := _cpu_s(one)) is not None}
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-    def _pids(self) -> list[int]:
-        return [one.pid for one in (self._last_seen.trainings if self._last_seen else ()) if one.pid]
 
     def _lost(self, training: Training, used: float | None) -> dict[str, Any]:
         """What the kill of a training cost, once its worker is gone."""
