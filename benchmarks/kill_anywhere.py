@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the studies there instead of in a temporary folder")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what was started
     forms = (*FORMS, RAY) if options.ray else FORMS
     cells = list(dict.fromkeys(cell for form in forms for cell in form.cells))
     table: Counter[Cell] = Counter()

@@ -55,6 +55,7 @@ SPAN_S = {"starting": 6.0, "training": 1.5, "pricing": 1.5, "measuring": 1.5, "w
 LOOK_S = 0.02
 AGAIN_S = 1.0  # before what ended by itself is started again
 STUCK_S = 300.0  # a run that has not finished so long after its last kill will not
+PATIENCE_S = 12.0  # so long the rarest cells are waited for, then those hit once more, and so on
 MORE_TRAININGS = 2  # whenever a study finishes before its kills were made
 TROUBLES_MOST = 3  # a device that was lost this often with a job is spared: at 5 the hub gives the job up, rightly
 CHECKPOINT_EVERY_S = 0.2
@@ -275,7 +276,9 @@ class Run:
         self.mark = f"CONDENSERY_KILLED={secrets.token_hex(8)}"
         self._postgres_back_at: float | None = None
         self._was_away_at = -1e9
-        self._cpu: dict[tuple[int, int], tuple[int, float]] = {}  # by attempt: its newest checkpoint, and when in CPU s
+        self._cpu: dict[
+            tuple[int, int], tuple[tuple[str, int], float]
+        ] = {}  # by attempt: phase and checkpoint, since when
         self._last_seen: Seen | None = None
         if postgres is not None and form.database == "PostgreSQL":
             self.url = postgres.new_database()
@@ -335,7 +338,7 @@ class Run:
                 seen = self.look()
                 if len(self.kills) < kills and now >= next_at:
                     if aim is None:
-                        aim = self._choose(seen, table, patience=int((now - next_at) / 5.0))
+                        aim = self._choose(seen, table, patience=int((now - next_at) / PATIENCE_S))
                         fire_at = now + (self.rng.uniform(0.0, SPAN_S.get(aim[1], 0.0)) if aim else 0.0)
                     if aim is not None and now >= fire_at:
                         if kill := self._strike(seen, aim, table):
@@ -459,8 +462,8 @@ class Run:
             seen = Seen(time.monotonic(), False, controller, pricing, tuple(running), device, rows["troubles"])
         for one in seen.trainings:
             key, used = (one.number, one.attempt), _cpu_s(one.pid)
-            if used is not None and (key not in self._cpu or self._cpu[key][0] != one.checkpoint):
-                self._cpu[key] = (one.checkpoint, used)
+            if used is not None and self._cpu.get(key, (None,))[0] != (one.phase, one.checkpoint):
+                self._cpu[key] = ((one.phase, one.checkpoint), used)
         self._last_seen = seen
         return seen
 
@@ -568,9 +571,17 @@ class Run:
         """The cell hit least of those that could be hit now, if it is (nearly) the rarest of all."""
         least = min(table[cell] for cell in self.form.cells)
         here = [(role, phase) for role in self.form.roles for phase in self.phases(role, seen)]
-        here = [cell for cell in here if table[cell] <= least + patience]
+        here = [cell for cell in here if self._need(cell, table) <= least + patience]
         of_role = Counter(kill.role for kill in self.kills)
-        return min(here, key=lambda cell: (table[cell], of_role[cell[0]], self.rng.random()), default=None)
+        return min(here, key=lambda cell: (self._need(cell, table), of_role[cell[0]], self.rng.random()), default=None)
+
+    def _need(self, cell: Cell, table: Counter[Cell]) -> int:
+        """How often a cell was hit, or one that only such a kill leads to: a process that starts, PostgreSQL away."""
+        role, phase = cell
+        leads_to = [(role, "starting")] if phase != "starting" else []
+        if role == "postgres":
+            leads_to = [one for one in self.form.cells if one[1] == "away"]
+        return min(table[one] for one in [cell, *leads_to] if one in self.form.cells)
 
     def _strike(self, seen: Seen, aim: Cell, table: Counter[Cell]) -> Kill | None:
         """Kill the role aimed at, in whichever phase it is now; None when it isn't there any more."""
@@ -622,8 +633,9 @@ class Run:
             time.sleep(0.002)
         is_gone = _is_dead(training.pid)
         after = self._training(training.number, training.attempt, training.pid)
-        seen_at, since = self._cpu.get((training.number, training.attempt), (-1, used or 0.0))
-        redone = 0.0 if after.checkpoint != seen_at or after.phase != "training" else max(0.0, (used or since) - since)
+        seen, since = self._cpu.get((training.number, training.attempt), (None, 0.0))
+        is_same = seen == (after.phase, after.checkpoint) and after.phase == "training" and used is not None
+        redone = (used or 0.0) - since if is_same else 0.0
         return {
             "trial": training.number,
             "attempt": training.attempt,
