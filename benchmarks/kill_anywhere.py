@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,8 @@ FORMS = (
     Form("SQLite", devices=True),
     Form("PostgreSQL", stand_by=True),
 )
+TRAININGS = 4  # of each study at least; it goes on until its kills were made
+COMPARED = 4  # trainings of each study that are trained anew, undisturbed
 RAY = Form("PostgreSQL", engine="ray")
 
 
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the studies there instead of in a temporary folder")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what was started
     forms = (*FORMS, RAY) if options.ray else FORMS
     cells = list(dict.fromkeys(cell for form in forms for cell in form.cells))
     table: Counter[Cell] = Counter()
@@ -62,10 +66,10 @@ def main() -> None:
             print(
                 f"run {turn}: {form.name}; {made} kills so far, {(time.monotonic() - begin) / 60:.0f} min", flush=True
             )
-            run = Run(form, folder, max(4, options.per_run * 2 // 3), options.seed + turn, postgres)
+            run = Run(form, folder, TRAININGS, options.seed + turn, postgres)
             try:
                 run.finish(options.per_run, table, lambda text: print(text, flush=True))
-                found = judge(run)
+                found = judge(run, COMPARED)
             except Exception:
                 traceback.print_exc()
                 found = {"form": form.name, "kills": len(run.kills), "violations": [traceback.format_exc()]}

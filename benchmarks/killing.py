@@ -39,8 +39,8 @@ ROOT = Path(__file__).parents[1]
 OF_SEARCH = ("pricing", "beginning", "training", "finishing")
 OF_DEVICE = ("starting", "waiting", "fetching", "measuring", "uploading")
 # Which phases make sense for whom: the cells of the table.
-# pricing: candidates are being measured. beginning: an attempt loads its images and its checkpoint. training: its steps.
-# finishing: trained, the result is being exported, checked and recorded. away: PostgreSQL is stopped meanwhile.
+# pricing: candidates are measured. beginning: an attempt loads its images and its checkpoint. training: its steps.
+# finishing: trained, the result is being exported, checked and recorded. away: PostgreSQL is stopped.
 PHASES: dict[str, tuple[str, ...]] = {
     "controller": ("starting", *OF_SEARCH, "away"),
     "stand-by": ("starting", "waiting"),
@@ -55,6 +55,8 @@ SPAN_S = {"starting": 6.0, "training": 1.5, "pricing": 1.5, "measuring": 1.5, "w
 LOOK_S = 0.02
 AGAIN_S = 1.0  # before what ended by itself is started again
 STUCK_S = 300.0  # a run that has not finished so long after its last kill will not
+PATIENCE_S = 12.0  # so long the rarest cells are waited for, then those hit once more, and so on
+MORE_TRAININGS = 2  # whenever a study finishes before its kills were made
 TROUBLES_MOST = 3  # a device that was lost this often with a job is spared: at 5 the hub gives the job up, rightly
 CHECKPOINT_EVERY_S = 0.2
 Cell = tuple[str, str]  # role, phase
@@ -225,6 +227,7 @@ class Process:
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: dict[str, str]) -> None:
         self.name, self.command, self.log, self.environment = name, list(command), log, environment
+        self.more: list[str] = []  # options
         self.popen: subprocess.Popen[bytes] | None = None
         self.begun = 0  # where this life's part of the log begins
         self.not_before = 0.0
@@ -233,7 +236,7 @@ class Process:
         self.begun = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
-                self.command,
+                [*self.command, *self.more],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
@@ -273,7 +276,9 @@ class Run:
         self.mark = f"CONDENSERY_KILLED={secrets.token_hex(8)}"
         self._postgres_back_at: float | None = None
         self._was_away_at = -1e9
-        self._cpu: dict[tuple[int, int], tuple[int, float]] = {}  # by attempt: its newest checkpoint, and when in CPU s
+        self._cpu: dict[
+            tuple[int, int], tuple[tuple[str, int], float]
+        ] = {}  # by attempt: phase and checkpoint, since when
         self._last_seen: Seen | None = None
         if postgres is not None and form.database == "PostgreSQL":
             self.url = postgres.new_database()
@@ -303,11 +308,8 @@ class Run:
             found[role] = Process(role, command, self.folder / f"{role}.log", environment | more)
 
         launch = [*ours, "launch", "study.toml", "--storage", self.url]
-        if self.form.stand_by:
-            add("launch 1", [*launch, "--stand-by"])
-            add("launch 2", [*launch, "--stand-by"])
-        else:
-            add("launch 1", [*launch, "--resume"])
+        for number in range(1 + self.form.stand_by):
+            add(f"launch {number + 1}", [*launch, "--stand-by" if self.form.stand_by else "--resume"])
         if self.form.devices:
             engine = open_for_writing(self.url)
             token = registry.add_device(engine, "board")
@@ -323,12 +325,12 @@ class Run:
     # -- the run --
 
     def finish(self, kills: int, table: Counter[Cell], note: Callable[[str], None] = lambda text: None) -> None:
-        """Run the study to its end with so many kills at most, counted in `table` too."""
+        """Run the study to its end with so many kills, counted in `table` too; it goes on until they are made."""
         next_at, aim = time.monotonic(), None
         quiet_since = time.monotonic()
         fire_at = 0.0
         try:
-            while not self._revive():
+            while not self._revive() or self._goes_on(kills):
                 now = time.monotonic()
                 if now - quiet_since > STUCK_S:
                     self.violations.append(f"stuck: not finished {STUCK_S:.0f} s after the last kill")
@@ -336,7 +338,7 @@ class Run:
                 seen = self.look()
                 if len(self.kills) < kills and now >= next_at:
                     if aim is None:
-                        aim = self._choose(seen, table, patience=int((now - next_at) / 5.0))
+                        aim = self._choose(seen, table, patience=int((now - next_at) / PATIENCE_S))
                         fire_at = now + (self.rng.uniform(0.0, SPAN_S.get(aim[1], 0.0)) if aim else 0.0)
                     if aim is not None and now >= fire_at:
                         if kill := self._strike(seen, aim, table):
@@ -348,6 +350,17 @@ class Run:
             self._end_devices()
         finally:
             self._close()
+
+    def _goes_on(self, kills: int) -> bool:
+        """Resume a finished study for more trainings when there are more kills to make."""
+        if len(self.kills) >= kills:
+            return False
+        self.trainings += MORE_TRAININGS
+        for process in self.processes.values():
+            if process.name.startswith("launch"):
+                process.popen = None
+                process.more = ["--set", f"study.trainings={self.trainings}"]
+        return True
 
     def _revive(self) -> bool:
         """Start again what has ended; return whether the study is finished."""
@@ -406,7 +419,9 @@ class Run:
                 break
             time.sleep(0.1)
         else:
-            self.violations.append(f"processes left behind: {sorted(left.values())[:5]}")
+            self.violations.append(
+                f"processes left behind: {[f'{pid} of {_parent(pid)}: {left[pid]}' for pid in sorted(left)[:8]]}"
+            )
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -447,8 +462,8 @@ class Run:
             seen = Seen(time.monotonic(), False, controller, pricing, tuple(running), device, rows["troubles"])
         for one in seen.trainings:
             key, used = (one.number, one.attempt), _cpu_s(one.pid)
-            if used is not None and (key not in self._cpu or self._cpu[key][0] != one.checkpoint):
-                self._cpu[key] = (one.checkpoint, used)
+            if used is not None and self._cpu.get(key, (None,))[0] != (one.phase, one.checkpoint):
+                self._cpu[key] = ((one.phase, one.checkpoint), used)
         self._last_seen = seen
         return seen
 
@@ -543,8 +558,8 @@ class Run:
         return [pid for pid in _children(seen.controller) if "spawn_main" in _command(pid) and pid not in busy]
 
     def _ray(self) -> dict[int, str]:
-        """Ray's processes by what they are."""
-        kinds = ("raylet/raylet", "gcs_server", "ray::TuneWorker", "ray::Switchboard", "ray::")
+        """Ray's processes by what they are; spawned are the driver of Tune and its keeper."""
+        kinds = ("raylet/raylet", "gcs_server", "ray::TuneWorker", "ray::Switchboard", "ray::", "spawn_main")
         found = {}
         for pid, command in self.marked().items():
             kind = next((kind for kind in kinds if kind in command.split(" --")[0]), None)
@@ -556,8 +571,17 @@ class Run:
         """The cell hit least of those that could be hit now, if it is (nearly) the rarest of all."""
         least = min(table[cell] for cell in self.form.cells)
         here = [(role, phase) for role in self.form.roles for phase in self.phases(role, seen)]
-        here = [cell for cell in here if table[cell] <= least + patience]
-        return min(here, key=lambda cell: (table[cell], self.rng.random()), default=None)
+        here = [cell for cell in here if self._need(cell, table) <= least + patience]
+        of_role = Counter(kill.role for kill in self.kills)
+        return min(here, key=lambda cell: (self._need(cell, table), of_role[cell[0]], self.rng.random()), default=None)
+
+    def _need(self, cell: Cell, table: Counter[Cell]) -> int:
+        """How often a cell was hit, or one that only such a kill leads to: a process that starts, PostgreSQL away."""
+        role, phase = cell
+        leads_to = [(role, "starting")] if phase != "starting" else []
+        if role == "postgres":
+            leads_to = [one for one in self.form.cells if one[1] == "away"]
+        return min(table[one] for one in [cell, *leads_to] if one in self.form.cells)
 
     def _strike(self, seen: Seen, aim: Cell, table: Counter[Cell]) -> Kill | None:
         """Kill the role aimed at, in whichever phase it is now; None when it isn't there any more."""
@@ -567,6 +591,7 @@ class Run:
         phase = aim[1] if aim[1] in phases else min(phases, key=lambda phase: table[(role, phase)])
         kill = Kill(role, phase, time.time(), "")
         hit = [one for one in seen.trainings if one.pid]
+        used = {one.pid: _cpu_s(one.pid) for one in hit}
         if role == "postgres":
             assert self.postgres is not None
             self._reading.dispose()
@@ -580,10 +605,10 @@ class Run:
         elif role == "worker":
             pid = self.rng.choice(self._workers_in(seen, phase))
             hit = [one for one in hit if one.pid == pid]
-            self._kill_pid(pid)
+            os.kill(pid, signal.SIGKILL)
         elif role == "ray":
             pid, kill.detail = self.rng.choice(sorted(self._ray().items()))
-            self._kill_pid(pid)
+            os.kill(pid, signal.SIGKILL)
         else:
             launches = {process.pid: process for process in self._launches()}
             if role == "controller" and seen.controller in launches:
@@ -592,26 +617,14 @@ class Run:
             else:
                 launches.pop(seen.controller, None)
                 one, hit = self.rng.choice(list(launches.values())), []
-            used = [_cpu_s(training.pid) for training in hit]
             one.kill()
-            kill.trainings = [self._lost(training, cpu) for training, cpu in zip(hit, used, strict=True)]
-            hit = []
-        if hit:
-            kill.trainings = [self._lost(training, self._used.get(training.pid or 0)) for training in hit]
+        kill.trainings = [self._lost(training, used[training.pid]) for training in hit]
         if kill.trainings:
             lost = max(training["redone_cpu_s"] for training in kill.trainings)
             kill.detail += f"{' ' if kill.detail else ''}{lost:.2f} s of training lost"
         self.kills.append(kill)
         table[(role, phase)] += 1
         return kill
-
-    def _kill_pid(self, pid: int) -> None:
-        self._used = {one: used for one in self._pids() if (used := _cpu_s(one)) is not None}
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-    def _pids(self) -> list[int]:
-        return [one.pid for one in (self._last_seen.trainings if self._last_seen else ()) if one.pid]
 
     def _lost(self, training: Training, used: float | None) -> dict[str, Any]:
         """What the kill of a training cost, once its worker is gone."""
@@ -620,8 +633,9 @@ class Run:
             time.sleep(0.002)
         is_gone = _is_dead(training.pid)
         after = self._training(training.number, training.attempt, training.pid)
-        seen_at, since = self._cpu.get((training.number, training.attempt), (-1, used or 0.0))
-        redone = 0.0 if after.checkpoint != seen_at or after.phase != "training" else max(0.0, (used or since) - since)
+        seen, since = self._cpu.get((training.number, training.attempt), (None, 0.0))
+        is_same = seen == (after.phase, after.checkpoint) and after.phase == "training" and used is not None
+        redone = (used or 0.0) - since if is_same else 0.0
         return {
             "trial": training.number,
             "attempt": training.attempt,
@@ -652,6 +666,11 @@ def _is_dead(pid: int | None) -> bool:
 def _cpu_s(pid: int | None) -> float | None:
     stat = _stat(pid)
     return None if stat is None else (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _parent(pid: int) -> str:
+    stat = _stat(pid)
+    return "?" if stat is None else stat[1]
 
 
 def _children(pid: int | None) -> list[int]:

@@ -37,12 +37,18 @@ class WorkerPlace:
 def worker_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> None:
     """Run jobs until the controller sends None or goes away; `paused_s` is a shared double: seconds it was stopped."""
     _settle(place)
+    try:
+        pipe.send(("ready", -1, 0, os.getpid()))  # before the imports: from now on it may be paused
+    except (BrokenPipeError, OSError):
+        return
+    import torch
+
+    torch.set_num_threads(place.threads)
     from workers.trial import TrialJob, run_trial
 
     def clock() -> float:
         return time.monotonic() - (0.0 if paused_s is None else paused_s.value)
 
-    pipe.send(("ready", -1, 0, os.getpid()))
     while True:
         try:
             message = pipe.recv()
@@ -112,6 +118,3 @@ def _settle(place: WorkerPlace) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if place.cores:
             os.sched_setaffinity(0, place.cores)
-    import torch
-
-    torch.set_num_threads(place.threads)

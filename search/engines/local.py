@@ -36,6 +36,7 @@ class _Worker:
     place: WorkerPlace
     paused_s: Any  # a shared double: seconds it was stopped for measurements
     job: TrialJob | None = None
+    settled: bool = False  # has said that it would die with this process
 
 
 def plan_places(workers: int, threads: int, usable: list[int], measuring: Collection[int]) -> list[WorkerPlace]:
@@ -126,6 +127,7 @@ class LocalEngine:
             while worker.pipe.poll():
                 kind, number, attempt, payload = worker.pipe.recv()
                 if kind == "ready":
+                    worker.settled = True
                     continue
                 events.append(EngineEvent(kind, number, attempt, payload))
                 if kind != "curve":
@@ -158,6 +160,8 @@ class LocalEngine:
     def quiet(self, cores: Collection[int]) -> Iterator[None]:
         """Pause the workers that share a processor of these (where nothing is pinned: all of them)."""
         paused = [w for w in self._workers if w.place.cores is None or set(cores) & set(w.place.cores)]
+        for worker in paused:
+            _settle(worker)
         begun = time.monotonic()
         for worker in paused:
             _signal(worker.process, signal.SIGSTOP)
@@ -182,6 +186,15 @@ class LocalEngine:
                 worker.process.kill()
                 worker.process.join()
             worker.pipe.close()
+
+
+def _settle(worker: _Worker) -> None:
+    """Wait until a worker dies with this process: stopped before that, it would outlive a kill of this one for ever."""
+    with contextlib.suppress(EOFError, ConnectionError):
+        while not worker.settled and worker.process.is_alive():
+            if worker.pipe.poll(0.1):
+                worker.pipe.recv()  # its first word is that it is ready
+                worker.settled = True
 
 
 def _signal(process: SpawnProcess, number: signal.Signals) -> None:

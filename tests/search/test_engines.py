@@ -219,6 +219,11 @@ from workers.latency.probes import default_core
 folder = Path(sys.argv[1])
 digits(folder)
 engine = LocalEngine(workers=2, threads=1, measuring={default_core()})
+if sys.argv[2] == "new":  # stopped the moment they were started
+    print(*[worker.process.pid for worker in engine._workers], flush=True)
+    with engine.quiet({default_core()}):
+        print("quiet", flush=True)
+        time.sleep(600)
 for number in (0, 1):
     long = TRAINING.model_copy(update={"epochs": 3000})
     engine.submit(job(folder / str(number), folder, number=number, training=long))
@@ -236,7 +241,7 @@ time.sleep(600)
 
 @on_linux
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["busy", "quiet"])
+@pytest.mark.parametrize("mode", ["new", "busy", "quiet"])
 def test_workers_die_with_a_controller_that_is_killed_even_while_they_are_stopped(tmp_path: Path, mode: str):
     command = [sys.executable, "-c", CONTROLLER, str(tmp_path), mode]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as controller:
@@ -244,7 +249,7 @@ def test_workers_die_with_a_controller_that_is_killed_even_while_they_are_stoppe
             pids = [int(word) for word in controller.stdout.readline().split()]
             assert len(pids) == 2
             assert not {"X", "Z"} & {state_of(pid) for pid in pids}
-            if mode == "quiet":
+            if mode != "busy":
                 assert controller.stdout.readline() == "quiet\n"
         finally:
             controller.kill()
