@@ -32,7 +32,7 @@ from search.view import SilentView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.presets import SPACE_PRESETS
-from workers.latency.measurement import FakeProbe, FailedMeasurement, Measurement, never
+from workers.latency.measurement import FailedMeasurement, FakeProbe, Measurement, never
 from workers.latency.stats import LatencySummary
 from workers.trial import peak_memory_mb, reset_peak_memory
 

@@ -284,7 +284,7 @@ def _folders(patient: Patient, rows: Sequence[TrialRow], quiet: bool) -> Iterato
             yield Finding("folder", f"no trial knows {path}", f"moved into {to}", repair=partial(_set_aside, path, to))
     for path in sorted(files.rglob(".*")):
         if path.is_file() and _HALF_WRITTEN.fullmatch(path.name) and ORPHANS not in path.relative_to(files).parts:
-            text = f"{path} is a file that was never written to its end"
+            text = f"{path} was never written to its end"
             yield Finding("temporary", text, "removed", repair=partial(path.unlink, missing_ok=True))
 
 

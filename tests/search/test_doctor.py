@@ -320,7 +320,7 @@ def test_what_is_only_temporary_is_removed(broken: Broken):
     mended(
         broken,
         f"{broken.files / 'pricing-abc'} is left over from a measurement; removed",
-        f"{checkpoints / '.checkpoint-000000001.safetensors.4711'} is a file that was never written to its end; removed",
+        f"{checkpoints / '.checkpoint-000000001.safetensors.4711'} was never written to its end; removed",
         numbers=(None, None),
     )
     assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-000000001.json"]
