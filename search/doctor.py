@@ -22,8 +22,8 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
-from search.controller import folder_of_trial
 from search.devices import transitions
+from search.ledger import folder_of_trial
 from search.proposer import Proposer
 from search.store import reader
 from search.store.device_tables import job, order

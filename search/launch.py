@@ -15,8 +15,9 @@ from types import FrameType
 import numpy as np
 import sqlalchemy as sa
 
-from search.controller import Controller, Ending, Surroundings, folder_of_trial
+from search.controller import Controller, Ending, Surroundings
 from search.engines import make_engine
+from search.ledger import folder_of_trial
 from search.pricing import Target, price
 from search.settings import StudySettings, fit_to_data
 from search.store import reader

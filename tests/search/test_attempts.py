@@ -330,8 +330,8 @@ def test_the_batch_is_not_halved_again_after_a_restart(make_bench):
 
 
 def test_a_silent_worker_is_given_up_and_what_it_says_late_is_refused_and_recorded(database_bench, monkeypatch):
-    monkeypatch.setattr("search.controller.SILENT_S", 0.05)
-    monkeypatch.setattr("search.controller.BEAT_S", 0.0)
+    monkeypatch.setattr("search.runs.SILENT_S", 0.05)
+    monkeypatch.setattr("search.runs.BEAT_S", 0.0)
     bench = database_bench()
     silent: list[TrialJob] = []
 
@@ -357,8 +357,8 @@ def test_a_silent_worker_is_given_up_and_what_it_says_late_is_refused_and_record
 
 
 def test_a_worker_that_the_engine_knows_to_live_is_not_given_up_for_its_silence(make_bench, monkeypatch):
-    monkeypatch.setattr("search.controller.SILENT_S", 0.0)
-    monkeypatch.setattr("search.controller.BEAT_S", 0.0)
+    monkeypatch.setattr("search.runs.SILENT_S", 0.0)
+    monkeypatch.setattr("search.runs.BEAT_S", 0.0)
     bench, polls = make_bench(study__trainings=1), []
 
     class Slow(FakeEngine):

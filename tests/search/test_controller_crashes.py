@@ -30,7 +30,7 @@ STEPS += ["heartbeat", "set_worker", "end_attempt"]
 def at_every_pass(monkeypatch: pytest.MonkeyPatch):
     """What the controller does now and then happens at every pass: the crashes meet it more often."""
     with monkeypatch.context() as patched:
-        for name in ("search.controller.LOOK_S", "search.controller.BEAT_S", "search.proposer.FLUSH_AFTER_S"):
+        for name in ("search.controller.LOOK_S", "search.runs.BEAT_S", "search.proposer.FLUSH_AFTER_S"):
             patched.setattr(name, 0.0)
         yield
 
