@@ -314,13 +314,14 @@ def test_what_is_only_temporary_is_removed(broken: Broken):
     (broken.files / "pricing-abc" / "model.onnx").write_bytes(b"x")
     checkpoints = broken.files / "trial-00001" / "checkpoints"
     checkpoints.mkdir()
-    (checkpoints / ".checkpoint-000000001.safetensors.4711").write_bytes(b"ha")
+    half = checkpoints / ".checkpoint-000000001.safetensors.4711"
+    half.write_bytes(b"ha")
     (checkpoints / "checkpoint-000000001.json").write_text("{}")
     (broken.files / ".anchor.onnx").write_bytes(b"the anchor network")
     mended(
         broken,
         f"{broken.files / 'pricing-abc'} is left over from a measurement; removed",
-        f"{checkpoints / '.checkpoint-000000001.safetensors.4711'} was never written to its end; removed",
+        f"{half} was never written to its end; removed",
         numbers=(None, None),
     )
     assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-000000001.json"]
