@@ -579,7 +579,7 @@ class Run:
         """How often a cell was hit, or one that only such a kill leads to: a process that starts, PostgreSQL away."""
         role, phase = cell
         leads_to = [(role, "starting")] if phase != "starting" else []
-        if role == "postgres":
+        if role == "postgres" and phase != "starting":
             leads_to = [one for one in self.form.cells if one[1] == "away"]
         return min(table[one] for one in [cell, *leads_to] if one in self.form.cells)
 
