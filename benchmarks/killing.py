@@ -571,7 +571,9 @@ class Run:
         """The cell hit least of those that could be hit now, if it is (nearly) the rarest of all."""
         least = min(table[cell] for cell in self.form.cells)
         here = [(role, phase) for role in self.form.roles for phase in self.phases(role, seen)]
-        here = [cell for cell in here if self._need(cell, table) <= least + patience]
+        # What starts will start again: no use in waiting for it, and much harm to a study that never gets further.
+        most = {cell: least + (0 if cell[1] == "starting" else patience) for cell in here}
+        here = [cell for cell in here if self._need(cell, table) <= most[cell]]
         of_role = Counter(kill.role for kill in self.kills)
         return min(here, key=lambda cell: (self._need(cell, table), of_role[cell[0]], self.rng.random()), default=None)
 
@@ -579,7 +581,7 @@ class Run:
         """How often a cell was hit, or one that only such a kill leads to: a process that starts, PostgreSQL away."""
         role, phase = cell
         leads_to = [(role, "starting")] if phase != "starting" else []
-        if role == "postgres":
+        if role == "postgres" and phase != "starting":
             leads_to = [one for one in self.form.cells if one[1] == "away"]
         return min(table[one] for one in [cell, *leads_to] if one in self.form.cells)
 
