@@ -17,7 +17,7 @@ from workers.process import PR_SET_PDEATHSIG, WorkerPlace
 
 
 def made_up_top1(config: dict[str, Any]) -> float:
-    """Return an accuracy that grows with the network's size and is otherwise drawn from the config: fronts stay small."""
+    """Return an accuracy that grows with the network's size and has luck in it, so that fronts stay small."""
     layers, width = sum(config["stages"]), sum(config["growth"])
     size = layers * width / (config["groups"] * config["condense_factor"])
     luck = random.Random(hashlib.sha256(repr(sorted(config.items())).encode()).digest()).random()

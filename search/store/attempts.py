@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from search.store.tables import attempt, curve, trial
 from search.store.transactions import Transactions
 
-
 # Built once; see `transactions`.
 _MINE = (attempt.c.trial_id == sa.bindparam("key")) & (attempt.c.attempt == sa.bindparam("of"))
 _RUN = (
