@@ -423,6 +423,7 @@ class Controller:
 
     def _plan_ending(self, step: Step, row: TrialRow, event: EngineEvent) -> None:
         del self._running[row.number]
+        self._heard_at.pop(row.number, None)
         if event.kind == "done":
             self._plan_result(step, row, event.payload)
         elif event.kind == "stopped":
@@ -582,7 +583,8 @@ class Controller:
         for row in rows:
             if row.state == "done":
                 self._done += 1
-                self._kept.append(row)
+                if self.settings.retention.networks == "front":
+                    self._kept.append(row)
             if row.state == "asked":
                 if not self._refused_unmeasured(row):
                     self._unpriced.append(row)

@@ -277,3 +277,13 @@ def test_the_proposal_after_a_repeat_is_drawn_at_random(make_bench, monkeypatch)
     assert bench.rows[1].state == "duplicate"
     repeated = [row.state == "duplicate" for row in bench.rows]
     assert drawn_at_random == [False, *repeated[:-1]]
+
+
+def test_a_controller_keeps_nothing_of_the_trials_that_have_ended_but_their_identities(make_bench):
+    bench = make_bench(study__trainings=12)
+    controller = bench.controller()
+    assert controller.run() == "finished"
+    kept = (controller._running, controller._queue, controller._heard_at, controller._unpriced, controller._pricing)
+    assert not any(kept)
+    assert not controller.proposer._open
+    assert not controller.proposer._unwritten
