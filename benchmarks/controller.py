@@ -21,6 +21,7 @@ from typing import Any
 import optuna
 
 from benchmarks.record import save
+from benchmarks.scale_round import Steps
 from search.controller import Controller, Surroundings
 from search.engines.fake import FakeEngine
 from search.pricing import Target
@@ -48,25 +49,16 @@ def settings_for(trials: int, sampler: str) -> StudySettings:
 
 def run_ours(trials: int, sampler: str, folder: Path) -> tuple[float, float]:
     """Return (seconds in all, seconds inside the sampler's ask)."""
-    asking = 0.0
     study = open_study(settings_for(trials, sampler), f"sqlite:///{folder / 'ours.db'}", resume=False)
-    plain_ask = study.optuna_study.ask
-
-    def timed_ask(*arguments: Any, **named: Any) -> Any:
-        nonlocal asking
-        begin = time.perf_counter()
-        try:
-            return plain_ask(*arguments, **named)
-        finally:
-            asking += time.perf_counter() - begin
-
-    study.optuna_study.ask = timed_ask  # type: ignore[method-assign]
     probe = FakeProbe(lambda path: path.stat().st_size / 1e6)
     around = Surroundings(FakeEngine(), (Target("host", probe),), SilentView(), folder, folder, threading.Event())
     study.store.claim()
+    controller = Controller(study, around)
+    steps = Steps()
+    steps.wrap(controller.proposer, "ask", "ask")
     begin = time.perf_counter()
-    Controller(study, around).run()
-    return time.perf_counter() - begin, asking
+    controller.run()
+    return time.perf_counter() - begin, steps.seconds["ask"]
 
 
 def run_optuna(trials: int, sampler: str, folder: Path) -> float:

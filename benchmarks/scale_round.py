@@ -143,7 +143,8 @@ class Clock(SilentView):
 class Steps:
     """Wraps methods and adds up the seconds spent in each, without those of wrapped ones that it calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.now = now
         self.seconds: dict[str, float] = defaultdict(float)
         self._stacks: dict[int, list[float]] = defaultdict(list)  # by thread: seconds of calls inside the open ones
 
@@ -154,11 +155,11 @@ class Steps:
         def timed(*arguments: Any, **named: Any) -> Any:
             stack = self._stacks[threading.get_ident()]
             stack.append(0.0)
-            begin = time.perf_counter()
+            begin = self.now()
             try:
                 return plain(*arguments, **named)
             finally:
-                spent = time.perf_counter() - begin
+                spent = self.now() - begin
                 self.seconds[step] += spent - stack.pop()
                 if stack:
                     stack[-1] += spent
@@ -166,8 +167,8 @@ class Steps:
         setattr(owner, method, timed)
 
 
-def watch(controller: Controller) -> Steps:
-    steps = Steps()
+def watch(controller: Controller, now: Callable[[], float] = time.perf_counter) -> Steps:
+    steps = Steps(now)
     for owner, method, step in (
         (controller.proposer, "ask", "ask"),
         (controller, "_record", "record"),

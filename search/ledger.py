@@ -129,7 +129,8 @@ class Ledger:
     def keep(self, row: TrialRow) -> None:
         """Count a trial that is done."""
         self.done += 1
-        self._kept.append(row)
+        if self.settings.retention.networks == "front":
+            self._kept.append(row)
 
 
 def folder_of_trial(files: Path, number: int) -> Path:

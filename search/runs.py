@@ -130,6 +130,7 @@ class Runs:
 
     def _plan_ending(self, step: Step, row: TrialRow, event: EngineEvent) -> None:
         del self.ledger.running[row.number]
+        self._heard_at.pop(row.number, None)
         if event.kind == "done":
             self._plan_result(step, row, event.payload)
         elif event.kind == "stopped":

@@ -289,3 +289,14 @@ def test_the_sampler_itself_knows_by_how_much_a_refused_trial_exceeds_the_budget
     assert all(max(trial.constraints.values()) > 0 for trial in refused)
     mirrored = {trial.number: trial.constraints for trial in optuna_trials(bench)}
     assert {trial.number: trial.constraints for trial in refused}.items() <= mirrored.items()
+
+
+def test_a_controller_keeps_nothing_of_the_trials_that_have_ended_but_their_identities(make_bench):
+    bench = make_bench(study__trainings=12)
+    controller = bench.controller()
+    assert controller.run() == "finished"
+    ledger, candidates = controller.ledger, controller.candidates
+    kept = (ledger.running, ledger.queue, controller.runs._heard_at, candidates.unpriced, candidates.pricing)
+    assert not any(kept)
+    assert not controller.proposer._open
+    assert not controller.proposer._unwritten
