@@ -223,9 +223,9 @@ def test_a_result_nobody_can_believe_is_kept_and_the_job_tried_again_three_times
     assert desk.job(key).state == "failed"
     assert desk.job(key).report is None
     assert desk.job(key).reason == (
-        "3 results are in quarantine, the last: a sample is nan ms; a time is finite and > 0"
+        "3 results are in quarantine, the last: a sample is nan ms; a time is finite and at least 1e-06 ms"
     )
-    assert desk.verdicts(key) == [("quarantined", "a sample is nan ms; a time is finite and > 0")] * 3
+    assert desk.verdicts(key) == [("quarantined", "a sample is nan ms; a time is finite and at least 1e-06 ms")] * 3
     assert desk.submit("net") != [key]  # what is in quarantine answers nobody
 
 
