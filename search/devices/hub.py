@@ -31,10 +31,18 @@ from search.devices.body_limit import BodyLimit
 from search.devices.leases import JobUnknown, LeaseLost, NotEnrolled, Terms
 from search.devices.transitions import LEASE_S, Clock
 from search.store.database import open_for_writing
-from space.errors import CondenseryError, InvalidSettings
+from space.errors import DatabaseLocked, DatabaseUnavailable, DiskFull, InvalidSettings
 
 RETRY_S = 2.0
 RETRY_AFTER_S = 2  # a database that is locked or away
+_AWAY = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    sa.exc.TimeoutError,  # every connection is taken
+    DatabaseLocked,
+    DatabaseUnavailable,
+    DiskFull,
+)
 
 log = logging.getLogger("condensery.hub")
 
@@ -68,8 +76,9 @@ def create_app(
     app.add_middleware(BodyLimit, most_bytes=BODY_BYTES_MOST)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(sa.exc.SQLAlchemyError, _database_away)
-    app.add_exception_handler(CondenseryError, _database_away)
+    for away in _AWAY:
+        app.add_exception_handler(away, _database_away)
+    app.add_exception_handler(sa.exc.SQLAlchemyError, _database_refuses)
     for kind, (status, detail) in _SAID.items():
         app.add_exception_handler(kind, _said(status, detail))
     return app
@@ -100,6 +109,12 @@ def _database_away(request: Request, error: Exception) -> Response:
     log.warning("%s %s: %s", request.method, request.url.path, bodies.one_line(str(error))[:300])
     why = "the database is locked or away; try again"
     return _problem(503, why, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _database_refuses(request: Request, error: Exception) -> Response:
+    """Say that a call can't be served as it is: coming back with the same doesn't help, and agents count these."""
+    log.error("%s %s: %s", request.method, request.url.path, bodies.one_line(str(error))[:300])
+    return _problem(500, "the database refuses what this call would write")
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
