@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,8 @@ import sqlalchemy as sa
 
 from search.devices.numbers import as_json
 from search.devices.registry import Device
-from search.devices.transitions import LEASE_S, Clock, Return, give_back, is_fresh
+from search.devices.transitions import LEASE_S, Return, give_back, is_fresh
+from search.store.clock import Clock, now_of
 from search.store.device_tables import device
 
 
@@ -25,7 +25,7 @@ class Enrolment:
 
 
 def enrol(
-    engine: sa.Engine, caller: Device, enrolment: Enrolment, lease_s: float = LEASE_S, now: Clock = time.time
+    engine: sa.Engine, caller: Device, enrolment: Enrolment, lease_s: float = LEASE_S, now: Clock | None = None
 ) -> bool:
     """Let an agent serve a device; return False when another one does that has been heard of within `lease_s`.
 
@@ -33,7 +33,7 @@ def enrol(
     """
     with engine.begin() as connection:
         row = _locked(connection, caller)
-        at = now()
+        at = now_of(connection, now)
         other = row.instance not in (None, enrolment.instance)
         if row.revoked_at is not None or (other and is_fresh(row.last_seen_at, at, lease_s)):
             return False
@@ -50,12 +50,12 @@ def enrol(
     return True
 
 
-def leave(engine: sa.Engine, caller: Device, instance: str, now: Clock = time.time) -> None:
+def leave(engine: sa.Engine, caller: Device, instance: str, now: Clock | None = None) -> None:
     """Let an agent go: what it held goes back to the queue at once. Of another instance nothing changes."""
     with engine.begin() as connection:
         if _locked(connection, caller).instance == instance:
-            give_back(connection, caller.id, Return("left", "its agent left", caller.id), now())
-            values = {"instance": None, "last_seen_at": now()}
+            give_back(connection, caller.id, Return("left", "its agent left", caller.id), now_of(connection, now))
+            values = {"instance": None, "last_seen_at": now_of(connection, now)}
             connection.execute(sa.update(device).where(device.c.id == caller.id).values(values))
 
 

@@ -12,7 +12,6 @@ import logging
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +28,8 @@ from search.devices import PORT, bodies
 from search.devices.api import BODY_BYTES_MOST, HubState, router
 from search.devices.body_limit import BodyLimit
 from search.devices.leases import JobUnknown, LeaseLost, NotEnrolled, Terms
-from search.devices.transitions import LEASE_S, Clock
+from search.devices.transitions import LEASE_S
+from search.store.clock import Clock
 from search.store.database import open_for_writing
 from space.errors import DatabaseLocked, DatabaseUnavailable, DiskFull, InvalidSettings
 
@@ -54,7 +54,7 @@ _SAID: dict[type[Exception], tuple[int, str]] = {
 
 
 def create_app(
-    engine: sa.Engine, *, lease_s: float = LEASE_S, retry_s: float = RETRY_S, now: Clock = time.time
+    engine: sa.Engine, *, lease_s: float = LEASE_S, retry_s: float = RETRY_S, now: Clock | None = None
 ) -> FastAPI:
     """Return the hub over a database opened for writing.
 
@@ -62,7 +62,7 @@ def create_app(
         engine: see `search.store.database.open_for_writing`.
         lease_s: a job not heard of for so long goes to the next device.
         retry_s: how long an agent with nothing to do waits before it asks again.
-        now: the time.
+        now: the time; None = the database's.
     """
     app = FastAPI(
         title="Condensery device hub",

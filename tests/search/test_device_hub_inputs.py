@@ -152,9 +152,7 @@ def test_a_database_that_is_locked_or_away_is_a_503_that_says_when_to_come_back(
 
 
 @pytest.mark.parametrize("kind", [sa.exc.DataError, sa.exc.IntegrityError, sa.exc.ProgrammingError])
-def test_what_the_database_refuses_is_the_hubs_error_and_not_its_absence(
-    hub: Hub, kind: type[sa.exc.DBAPIError]
-):
+def test_what_the_database_refuses_is_the_hubs_error_and_not_its_absence(hub: Hub, kind: type[sa.exc.DBAPIError]):
     token = hub.add("pi")
 
     @sa.event.listens_for(hub.desk.engine, "before_cursor_execute")
