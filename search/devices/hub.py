@@ -25,6 +25,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from search.devices import PORT, bodies
+from search.devices.agents import UnlikeDevice
 from search.devices.api import BODY_BYTES_MOST, HubState, router
 from search.devices.body_limit import BodyLimit
 from search.devices.leases import JobUnknown, LeaseLost, NotEnrolled, Terms
@@ -81,6 +82,7 @@ def create_app(
     app.add_exception_handler(sa.exc.SQLAlchemyError, _database_refuses)
     for kind, (status, detail) in _SAID.items():
         app.add_exception_handler(kind, _said(status, detail))
+    app.add_exception_handler(UnlikeDevice, _unlike)
     return app
 
 
@@ -89,6 +91,10 @@ def _said(status: int, detail: str) -> Any:
         return _problem(status, detail)
 
     return answer
+
+
+def _unlike(request: Request, error: Exception) -> Response:
+    return _problem(409, str(error))
 
 
 def _invalid(request: Request, error: Exception) -> Response:

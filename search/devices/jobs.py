@@ -1,8 +1,8 @@
 """What devices are asked for: models to measure, as jobs of a queue; what became of them, and the models' bytes.
 
-An order equal to an open job joins it; one equal to a finished job gets that job's result, as long as the queue's
-runtime is still the same version. An order has an owner, who renews it: a job that nobody waits for any more is not
-begun. Every function is one transaction.
+An order equal to an open job joins it; one equal to a finished job gets that job's result, if that was steady and the
+queue still has its processor and version of the runtime. An order has an owner, who renews it: a job that nobody waits
+for any more is not begun. Every function is one transaction.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from search.devices.numbers import as_json, digest
 from search.devices.transitions import CANCELLED, fail, is_wanted, note
 from search.store.clock import Clock, now_of
 from search.store.device_tables import OPEN_JOB_STATES, device, job, lease, model, order, result
+from search.store.queue_facts import facts_of_queue, processor, processors_of, versions_of
 
 MODEL_GRACE_S = 600.0  # a model is kept so long for the order that is to follow
 
@@ -141,24 +142,22 @@ def _wait_for(connection: sa.Connection, job_id: int, owner: str, at: float) -> 
 
 
 def _answer(connection: sa.Connection, order: Order) -> sa.Row[Any] | None:
-    """Return the newest finished job that answers an order; only under the runtime that the queue has now."""
-    versions = _versions(connection, order.queue, order.runtime)
+    """Return the newest finished job that answers an order; only under the processor and runtime of the queue now."""
+    facts = facts_of_queue(connection, order.queue)
+    same = (job.c.identity == order.identity) & job.c.runtime_version.in_(versions_of(facts, order.runtime))
     query: sa.Select[Any] = (
-        sa.select(job.c.id, job.c.attempt)
-        .where(job.c.identity == order.identity, job.c.state == "done", job.c.runtime_version.in_(versions))
-        .order_by(job.c.id.desc())
-        .limit(1)
+        sa.select(job.c.id, job.c.attempt).where(same, job.c.state == "done").order_by(job.c.id.desc())
     )
-    return connection.execute(query).first() if versions else None
+    for row in connection.execute(query).all():
+        accepted = (result.c.job_id == row.id) & (result.c.verdict == "accepted")
+        report = json.loads(connection.scalar(sa.select(result.c.report).where(accepted)) or "{}")
+        if report and (order.mode == "counts" or _speaks_for(report, facts)):
+            return row
+    return None
 
 
-def _versions(connection: sa.Connection, queue: str, runtime: str) -> set[str]:
-    """Return the versions of a runtime that a queue's devices enrolled with: those not revoked, or else all."""
-    query = sa.select(device.c.facts, device.c.revoked_at).where(device.c.queue == queue, device.c.facts.is_not(None))
-    rows = connection.execute(query).all()
-    rows = [row for row in rows if row.revoked_at is None] or rows
-    found = (json.loads(row.facts).get("runtimes", {}).get(runtime) for row in rows)
-    return {version for version in found if version is not None}
+def _speaks_for(report: Mapping[str, Any], facts: list[dict[str, Any]]) -> bool:
+    return bool(report["steady"]) and processor(report["cpu_model"]) in processors_of(facts)
 
 
 def _insert(connection: sa.Connection, order: Order, at: float) -> int:
