@@ -33,13 +33,13 @@ import optuna
 from benchmarks.record import save
 from benchmarks.scale_round import controller_of, settings_for, watch, write_nothing
 from benchmarks.scale_worker import answers
-from search import controller as controller_module
-from search import pricing
+from search import candidates, controller, ledger, pricing, runs
 from search.engines.base import EngineEvent
 from search.study import open_study
 from search.view import SilentView
 from workers.trial import TrialJob, peak_memory_mb, reset_peak_memory
 
+ON_THE_CLOCK = (controller, candidates, ledger, runs)  # what asks for the time
 SPREAD = 0.5  # of the logarithm of a training's time
 LOST = 0.01  # share of attempts whose worker dies half-way
 
@@ -167,7 +167,7 @@ class Gauge(SilentView):
     def progress(self, done: int, wanted: int) -> None:
         self.done = done
         if self.engine.full_at is not None:
-            self.queue.append(len(self.controller._queue))
+            self.queue.append(len(self.controller.ledger.queue))
         if done >= self.trials and not self.stop.is_set():
             self.idle_share = self.engine.idle_share
             self.stop.set()
@@ -180,17 +180,20 @@ def simulate(workers: int, trials: int, mean_s: float, sampler: str, folder: Pat
     study = open_study(settings_for(sampler, workers), f"sqlite:///{folder / sampler}.db", resume=False)
     study.store.claim()
     gauge = Gauge(trials, stop, engine)
-    real_time, real_write = controller_module.time, pricing.write_models
-    controller_module.time, pricing.write_models = clock, write_nothing  # type: ignore[attr-defined,assignment]
+    real_write, pricing.write_models = pricing.write_models, write_nothing
+    for module in ON_THE_CLOCK:
+        module.time = clock  # type: ignore[attr-defined]
     try:
-        controller = gauge.controller = controller_of(study, engine, gauge, stop, folder)
-        steps = watch(controller, time.thread_time)
+        driven = gauge.controller = controller_of(study, engine, gauge, stop, folder)
+        steps = watch(driven, time.thread_time)
         reset_peak_memory()
         began, cpu = time.perf_counter(), time.process_time()
-        controller.run()
+        driven.run()
         cpu_s, wall_s, simulated_s = time.process_time() - cpu, time.perf_counter() - began, clock.monotonic()
     finally:
-        controller_module.time, pricing.write_models = real_time, real_write  # type: ignore[attr-defined]
+        pricing.write_models = real_write
+        for module in ON_THE_CLOCK:
+            module.time = time  # type: ignore[attr-defined]
     study.store.release()
     study.engine.dispose()
     return {
@@ -273,13 +276,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         options.workers, options.trials, options.tpe_trials = 50, 200, 60
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    runs = []
+    ran = []
     for sampler, trials in (("random", options.trials), ("tpe", options.tpe_trials)):
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(simulate(options.workers, trials, options.mean_s, sampler, Path(folder)))
-        show(runs[-1])
-    costs = {run["sampler"]: run["controller_ms"] for run in runs}
-    result = {"runs": runs, "limits": limits(costs, (10.0, 60.0, 600.0, 3600.0), (0.05, 1.0, 10.0))}
+            ran.append(simulate(options.workers, trials, options.mean_s, sampler, Path(folder)))
+        show(ran[-1])
+    costs = {run["sampler"]: run["controller_ms"] for run in ran}
+    result = {"runs": ran, "limits": limits(costs, (10.0, 60.0, 600.0, 3600.0), (0.05, 1.0, 10.0))}
     if not options.quick:
         save("cluster_simulation", result)
     return result

@@ -171,20 +171,20 @@ def watch(controller: Controller, now: Callable[[], float] = time.perf_counter) 
     steps = Steps(now)
     for owner, method, step in (
         (controller.proposer, "ask", "ask"),
-        (controller, "_record", "record"),
-        (controller, "_take_prices", "gate"),
+        (controller.candidates, "_record", "record"),
+        (controller.candidates, "take_prices", "gate"),
         (controller.candidates.pricer, "take", "waiting for prices"),
         (controller.candidates.pricer, "_prices", "price (in its thread)"),
-        (controller, "_dispatch", "dispatch"),
+        (controller.runs, "dispatch", "dispatch"),
         (controller.engine, "submit", "send to worker"),
         (controller.engine, "poll", "poll workers"),
-        (controller, "_take", "report"),
+        (controller.runs, "take", "report"),
         (controller.proposer, "constrain", "tell"),
         (controller.proposer, "tell", "tell"),
-        (controller, "_clean", "remove checkpoints"),
+        (controller.ledger, "clean", "remove checkpoints"),
         (controller.proposer, "flush", "mirror"),
         (controller, "_look", "lease"),
-        (controller, "_beat", "lease"),
+        (controller.runs, "beat", "lease"),
         (controller, "_reconcile", "resume"),
     ):
         steps.wrap(owner, method, step)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shlex
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ import typer
 
 from commands.common import AsJson, Storage, print_json, say, show_text, storage_words
 from search.devices import PORT
-from space.errors import InvalidSettings, MeasurementFailed
+from space.errors import DatabaseUnavailable, InvalidSettings, MeasurementFailed
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure on real ARM devices, and on one in software.", no_args_is_help=True)
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DeviceName = Annotated[str, typer.Argument(help="The device's name.", show_default=False)]
 Runtime = Annotated[str, typer.Option(help="onnxruntime, ncnn or native.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of a run.")]
@@ -44,6 +46,15 @@ def _engine(storage: str | None) -> sa.Engine:
     from search.store.database import open_for_writing
 
     return open_for_writing(_database(storage))
+
+
+def _reading(storage: str | None) -> sa.Engine:
+    from search.store.database import open_for_reading, sqlite_file
+
+    file = sqlite_file(_database(storage))
+    if file is not None and not file.exists():
+        raise DatabaseUnavailable(f"no database at {file}; `condensery devices add NAME` makes it, or use --storage.")
+    return open_for_reading(_database(storage))
 
 
 @app.command()
@@ -78,8 +89,37 @@ def add(
             f"CONDENSERY_TOKEN={token} python3 agent.py run --hub {shlex.quote(address)}",
         ]
     lines = [f"device {name} is registered. Its token is shown this once:", f"  {token}", how]
-    lines += ["\n".join(f"  {command}" for command in commands), "and on this machine:", f"  {serve}"]
+    lines += ["\n".join(f"  {command}" for command in commands), *_hints(address, virtual is not None)]
+    lines += ["and on this machine:", f"  {serve}"]
     sys.stdout.write("\n\n".join(lines) + "\n")  # plain: a command must stay on one line
+
+
+def _hints(hub: str, virtual: bool) -> list[str]:
+    """Return what a person must know to use the printed commands on the device."""
+    address = urlsplit(hub)
+    if address.hostname in LOOPBACK and not virtual:
+        reached = f"http://{_lan_address() or 'THIS-HOST'}:{address.port or PORT}"
+        return [
+            "These commands reach this machine only. For a device elsewhere, put its way to this machine into both\n"
+            f"(`--hub {reached}` prints them so), and serve with `condensery devices serve --host 0.0.0.0`."
+        ]
+    if address.scheme == "https" and not virtual:
+        return [
+            "Where no known authority signed the hub's certificate, copy the one that did to the device (of a\n"
+            "self-signed one, itself), and add `--cacert ca.pem` to the first command, `--cafile ca.pem` to the second."
+        ]
+    return []
+
+
+def _lan_address() -> str | None:
+    """Return this host's address in its network, None where it has none. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address of nobody's: only the way there is looked up
+        except OSError:
+            return None
+        found: str = probe.getsockname()[0]
+    return None if found.startswith(("127.", "0.")) else found
 
 
 def _serve_command(hub: str, storage: str | None) -> str:
@@ -99,7 +139,7 @@ def _serve_command(hub: str, storage: str | None) -> str:
         )
     port = port or (443 if address.scheme == "https" else 80)
     words = ["condensery", "devices", "serve"]
-    if address.hostname not in ("127.0.0.1", "localhost", "::1"):
+    if address.hostname not in LOOPBACK:
         words += ["--host", "0.0.0.0"]
     if port != PORT:
         words += ["--port", str(port)]
@@ -122,9 +162,8 @@ def list_(storage: Storage = None, as_json: AsJson = False) -> None:
     """List the devices: processor, cores, runtimes, last seen, temperature, queue."""
     from dashboards import device_tables
     from search.devices import registry
-    from search.store.database import open_for_reading
 
-    rows = registry.list_devices(open_for_reading(_database(storage)))
+    rows = registry.list_devices(_reading(storage))
     if as_json:
         print_json(device_tables.devices_document(rows))
     else:
@@ -140,9 +179,8 @@ def jobs_(
     """List measurement jobs, newest first: what became of each, quarantined results and why."""
     from dashboards import device_tables
     from search.devices import history
-    from search.store.database import open_for_reading
 
-    rows = history.newest_jobs(open_for_reading(_database(storage)), last)
+    rows = history.newest_jobs(_reading(storage), last)
     if as_json:
         print_json(device_tables.jobs_document(rows))
     else:

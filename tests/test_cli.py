@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -265,6 +266,24 @@ def test_the_commands_that_adding_a_device_prints_fit_together(tmp_path: Path, o
     done = run("devices", "add", "pi5", *options, cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1].strip() == serve
+
+
+def test_adding_a_device_says_where_the_printed_commands_work(tmp_path: Path):
+    said = run("devices", "add", "pi5", cwd=tmp_path).stdout
+    assert "These commands reach this machine only." in said
+    assert re.search(r"`--hub http://(THIS-HOST|[\d.]+):8700` prints them so", said)
+    assert "`condensery devices serve --host 0.0.0.0`" in said
+    said = run("devices", "add", "pi6", "--hub", "http://pi.local:8700", cwd=tmp_path).stdout
+    assert "this machine only" not in said
+    said = run("devices", "add", "pi7", "--hub", "https://pi.local:8700", cwd=tmp_path).stdout
+    assert "add `--cacert ca.pem` to the first command, `--cafile ca.pem` to the second" in said
+
+
+def test_devices_asked_for_before_any_was_added_are_told_how_to_add_one(tmp_path: Path):
+    for verb in ("list", "jobs"):
+        line = error_line(run("devices", verb, cwd=tmp_path), errors.DatabaseUnavailable.exit_code)
+        assert "`condensery devices add NAME` makes it" in line
+        assert not (tmp_path / "condensery.db").exists()
 
 
 def test_a_hub_that_is_no_address_is_refused_before_anything_is_registered(tmp_path: Path):

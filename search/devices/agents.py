@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +11,14 @@ import sqlalchemy as sa
 
 from search.devices.numbers import as_json
 from search.devices.registry import Device
-from search.devices.transitions import LEASE_S, Clock, Return, give_back, is_fresh
+from search.devices.transitions import LEASE_S, Return, give_back, is_fresh
+from search.store.clock import Clock, now_of
 from search.store.device_tables import device
+from search.store.queue_facts import processor
+
+
+class UnlikeDevice(Exception):
+    """Another kind of device than the others of its queue; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +31,22 @@ class Enrolment:
 
 
 def enrol(
-    engine: sa.Engine, caller: Device, enrolment: Enrolment, lease_s: float = LEASE_S, now: Clock = time.time
+    engine: sa.Engine, caller: Device, enrolment: Enrolment, lease_s: float = LEASE_S, now: Clock | None = None
 ) -> bool:
     """Let an agent serve a device; return False when another one does that has been heard of within `lease_s`.
 
     What the device still held goes back to its queue: an agent that enrols has just started, and holds nothing.
+
+    Raises:
+        UnlikeDevice: its processor isn't that of the other devices of its queue.
     """
     with engine.begin() as connection:
         row = _locked(connection, caller)
-        at = now()
+        at = now_of(connection, now)
         other = row.instance not in (None, enrolment.instance)
         if row.revoked_at is not None or (other and is_fresh(row.last_seen_at, at, lease_s)):
             return False
+        _check_alike(connection, caller, str(enrolment.facts.get("cpu_model", "")))
         back = Return("restarted", "its agent started anew", caller.id, trouble=True)
         give_back(connection, caller.id, back, at)
         values = {
@@ -50,12 +60,31 @@ def enrol(
     return True
 
 
-def leave(engine: sa.Engine, caller: Device, instance: str, now: Clock = time.time) -> None:
+def _check_alike(connection: sa.Connection, caller: Device, cpu_model: str) -> None:
+    """Hold a device to the others of its queue: any of them may answer for it. One that only counts may be any."""
+    if caller.virtual:
+        return
+    others = sa.select(device.c.name, device.c.facts).where(
+        device.c.queue == caller.queue,
+        device.c.id != caller.id,
+        device.c.revoked_at.is_(None),
+        device.c.facts.is_not(None),
+    )
+    for other in connection.execute(others).all():
+        theirs = json.loads(other.facts).get("cpu_model", "")
+        if processor(theirs) != processor(cpu_model):
+            raise UnlikeDevice(
+                f"devices of a queue must be alike: {other.name!r} of queue {caller.queue!r} is {theirs!r}, this one "
+                f"is {cpu_model!r}; add it with a queue of its own, or remove that one"
+            )
+
+
+def leave(engine: sa.Engine, caller: Device, instance: str, now: Clock | None = None) -> None:
     """Let an agent go: what it held goes back to the queue at once. Of another instance nothing changes."""
     with engine.begin() as connection:
         if _locked(connection, caller).instance == instance:
-            give_back(connection, caller.id, Return("left", "its agent left", caller.id), now())
-            values = {"instance": None, "last_seen_at": now()}
+            give_back(connection, caller.id, Return("left", "its agent left", caller.id), now_of(connection, now))
+            values = {"instance": None, "last_seen_at": now_of(connection, now)}
             connection.execute(sa.update(device).where(device.c.id == caller.id).values(values))
 
 

@@ -39,7 +39,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _WHY = {
     401: "no token of a device that may measure",
     404: "nothing of this device",
-    409: "another agent's turn",
+    409: "another agent's turn, or another kind of device than its queue's",
     413: f"a body of more than {BODY_BYTES_MOST} bytes",
     422: "not what the interface asks for",
     503: "the database is locked or away; try again after `Retry-After` seconds",

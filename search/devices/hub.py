@@ -12,7 +12,6 @@ import logging
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,15 +25,25 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from search.devices import PORT, bodies
+from search.devices.agents import UnlikeDevice
 from search.devices.api import BODY_BYTES_MOST, HubState, router
 from search.devices.body_limit import BodyLimit
 from search.devices.leases import JobUnknown, LeaseLost, NotEnrolled, Terms
-from search.devices.transitions import LEASE_S, Clock
+from search.devices.transitions import LEASE_S
+from search.store.clock import Clock
 from search.store.database import open_for_writing
-from space.errors import CondenseryError, InvalidSettings
+from space.errors import DatabaseLocked, DatabaseUnavailable, DiskFull, InvalidSettings
 
 RETRY_S = 2.0
 RETRY_AFTER_S = 2  # a database that is locked or away
+_AWAY = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    sa.exc.TimeoutError,  # every connection is taken
+    DatabaseLocked,
+    DatabaseUnavailable,
+    DiskFull,
+)
 
 log = logging.getLogger("condensery.hub")
 
@@ -46,7 +55,7 @@ _SAID: dict[type[Exception], tuple[int, str]] = {
 
 
 def create_app(
-    engine: sa.Engine, *, lease_s: float = LEASE_S, retry_s: float = RETRY_S, now: Clock = time.time
+    engine: sa.Engine, *, lease_s: float = LEASE_S, retry_s: float = RETRY_S, now: Clock | None = None
 ) -> FastAPI:
     """Return the hub over a database opened for writing.
 
@@ -54,7 +63,7 @@ def create_app(
         engine: see `search.store.database.open_for_writing`.
         lease_s: a job not heard of for so long goes to the next device.
         retry_s: how long an agent with nothing to do waits before it asks again.
-        now: the time.
+        now: the time; None = the database's.
     """
     app = FastAPI(
         title="Condensery device hub",
@@ -68,10 +77,12 @@ def create_app(
     app.add_middleware(BodyLimit, most_bytes=BODY_BYTES_MOST)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(sa.exc.SQLAlchemyError, _database_away)
-    app.add_exception_handler(CondenseryError, _database_away)
+    for away in _AWAY:
+        app.add_exception_handler(away, _database_away)
+    app.add_exception_handler(sa.exc.SQLAlchemyError, _database_refuses)
     for kind, (status, detail) in _SAID.items():
         app.add_exception_handler(kind, _said(status, detail))
+    app.add_exception_handler(UnlikeDevice, _unlike)
     return app
 
 
@@ -80,6 +91,10 @@ def _said(status: int, detail: str) -> Any:
         return _problem(status, detail)
 
     return answer
+
+
+def _unlike(request: Request, error: Exception) -> Response:
+    return _problem(409, str(error))
 
 
 def _invalid(request: Request, error: Exception) -> Response:
@@ -100,6 +115,12 @@ def _database_away(request: Request, error: Exception) -> Response:
     log.warning("%s %s: %s", request.method, request.url.path, bodies.one_line(str(error))[:300])
     why = "the database is locked or away; try again"
     return _problem(503, why, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _database_refuses(request: Request, error: Exception) -> Response:
+    """Say that a call can't be served as it is: coming back with the same doesn't help, and agents count these."""
+    log.error("%s %s: %s", request.method, request.url.path, bodies.one_line(str(error))[:300])
+    return _problem(500, "the database refuses what this call would write")
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:

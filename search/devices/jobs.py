@@ -1,15 +1,14 @@
 """What devices are asked for: models to measure, as jobs of a queue; what became of them, and the models' bytes.
 
-An order equal to an open job joins it; one equal to a finished job gets that job's result, as long as the queue's
-runtime is still the same version. An order has an owner, who renews it: a job that nobody waits for any more is not
-begun. Every function is one transaction.
+An order equal to an open job joins it; one equal to a finished job gets that job's result, if that was steady and the
+queue still has its processor and version of the runtime. An order has an owner, who renews it: a job that nobody waits
+for any more is not begun. Every function is one transaction.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,8 +16,10 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from search.devices.numbers import as_json, digest
-from search.devices.transitions import CANCELLED, Clock, fail, is_wanted, note
+from search.devices.transitions import CANCELLED, fail, is_wanted, note
+from search.store.clock import Clock, now_of
 from search.store.device_tables import OPEN_JOB_STATES, device, job, lease, model, order, result
+from search.store.queue_facts import facts_of_queue, processor, processors_of, versions_of
 
 MODEL_GRACE_S = 600.0  # a model is kept so long for the order that is to follow
 
@@ -75,20 +76,20 @@ class JobRow:
     finished_at: float | None
 
 
-def put_model(engine: sa.Engine, content: bytes, now: Clock = time.time) -> str:
+def put_model(engine: sa.Engine, content: bytes, now: Clock | None = None) -> str:
     """Store a model's file for the devices; return its SHA-256 in hexadecimal."""
     sha256 = hashlib.sha256(content).hexdigest()
     values = {"sha256": sha256, "size": len(content), "content": content}
     try:
         with engine.begin() as connection:
-            if not _keep_models(connection, {sha256}, now()):
-                connection.execute(sa.insert(model).values(stored_at=now(), **values))
+            if not _keep_models(connection, {sha256}, now_of(connection, now)):
+                connection.execute(sa.insert(model).values(stored_at=now_of(connection, now), **values))
     except sa.exc.IntegrityError:  # stored by another process just now
         pass
     return sha256
 
 
-def submit(engine: sa.Engine, orders: Sequence[Order], owner: str, now: Clock = time.time) -> list[int]:
+def submit(engine: sa.Engine, orders: Sequence[Order], owner: str, now: Clock | None = None) -> list[int]:
     """Return the job of each order, made where no equal one is open or answers it.
 
     `owner` is at most 32 letters that are nobody else's: `renew` its orders every few seconds, and `cancel` them when
@@ -98,7 +99,7 @@ def submit(engine: sa.Engine, orders: Sequence[Order], owner: str, now: Clock = 
         ValueError: a model that an order names is not stored.
     """
     with engine.begin() as connection:
-        found = _submit_all(connection, {one.identity: one for one in orders}, owner, now())
+        found = _submit_all(connection, {one.identity: one for one in orders}, owner, now_of(connection, now))
     return [found[one.identity] for one in orders]
 
 
@@ -141,24 +142,22 @@ def _wait_for(connection: sa.Connection, job_id: int, owner: str, at: float) -> 
 
 
 def _answer(connection: sa.Connection, order: Order) -> sa.Row[Any] | None:
-    """Return the newest finished job that answers an order; only under the runtime that the queue has now."""
-    versions = _versions(connection, order.queue, order.runtime)
+    """Return the newest finished job that answers an order; only under the processor and runtime of the queue now."""
+    facts = facts_of_queue(connection, order.queue)
+    same = (job.c.identity == order.identity) & job.c.runtime_version.in_(versions_of(facts, order.runtime))
     query: sa.Select[Any] = (
-        sa.select(job.c.id, job.c.attempt)
-        .where(job.c.identity == order.identity, job.c.state == "done", job.c.runtime_version.in_(versions))
-        .order_by(job.c.id.desc())
-        .limit(1)
+        sa.select(job.c.id, job.c.attempt).where(same, job.c.state == "done").order_by(job.c.id.desc())
     )
-    return connection.execute(query).first() if versions else None
+    for row in connection.execute(query).all():
+        accepted = (result.c.job_id == row.id) & (result.c.verdict == "accepted")
+        report = json.loads(connection.scalar(sa.select(result.c.report).where(accepted)) or "{}")
+        if report and (order.mode == "counts" or _speaks_for(report, facts)):
+            return row
+    return None
 
 
-def _versions(connection: sa.Connection, queue: str, runtime: str) -> set[str]:
-    """Return the versions of a runtime that a queue's devices enrolled with: those not revoked, or else all."""
-    query = sa.select(device.c.facts, device.c.revoked_at).where(device.c.queue == queue, device.c.facts.is_not(None))
-    rows = connection.execute(query).all()
-    rows = [row for row in rows if row.revoked_at is None] or rows
-    found = (json.loads(row.facts).get("runtimes", {}).get(runtime) for row in rows)
-    return {version for version in found if version is not None}
+def _speaks_for(report: Mapping[str, Any], facts: list[dict[str, Any]]) -> bool:
+    return bool(report["steady"]) and processor(report["cpu_model"]) in processors_of(facts)
 
 
 def _insert(connection: sa.Connection, order: Order, at: float) -> int:
@@ -227,7 +226,7 @@ def _job_row(row: sa.Row[Any]) -> JobRow:
     )
 
 
-def renew(engine: sa.Engine, owner: str, now: Clock = time.time) -> None:
+def renew(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
     """Say that an owner still waits for what it ordered."""
     mine = sa.select(order.c.job_id).where(order.c.owner == owner)
     with engine.begin() as connection:
@@ -235,10 +234,10 @@ def renew(engine: sa.Engine, owner: str, now: Clock = time.time) -> None:
         held = connection.scalars(mine.with_for_update(skip_locked=True)).all()
         for part in _parts(sorted(held)):
             theirs = (order.c.owner == owner) & order.c.job_id.in_(part)
-            connection.execute(sa.update(order).where(theirs).values(renewed_at=now()))
+            connection.execute(sa.update(order).where(theirs).values(renewed_at=now_of(connection, now)))
 
 
-def cancel(engine: sa.Engine, owner: str, now: Clock = time.time) -> None:
+def cancel(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
     """Take an owner's orders back: a waiting job that nobody else wants has failed, a leased one may still end."""
     mine = sa.select(order.c.job_id).where(order.c.owner == owner)
     with engine.begin() as connection:
@@ -246,16 +245,16 @@ def cancel(engine: sa.Engine, owner: str, now: Clock = time.time) -> None:
         connection.execute(sa.delete(order).where(order.c.owner == owner))
         for row in rows:
             if row.state == "waiting" and not is_wanted(connection, row.id):
-                fail(connection, row, CANCELLED, now())
+                fail(connection, row, CANCELLED, now_of(connection, now))
 
 
-def drop_models_of_finished(engine: sa.Engine, now: Clock = time.time) -> None:
+def drop_models_of_finished(engine: sa.Engine, now: Clock | None = None) -> None:
     """Delete the stored models that no open job needs and that nobody stored in the last minutes."""
     needed = job.c.state.in_(OPEN_JOB_STATES)
     models = sa.select(job.c.model_sha256).where(needed)
     anchors = sa.select(job.c.anchor_sha256).where(needed, job.c.anchor_sha256.is_not(None))
     with engine.begin() as connection:
-        idle = (model.c.stored_at < now() - MODEL_GRACE_S) & model.c.sha256.not_in(models)
+        idle = (model.c.stored_at < now_of(connection, now) - MODEL_GRACE_S) & model.c.sha256.not_in(models)
         connection.execute(sa.delete(model).where(idle & model.c.sha256.not_in(anchors)))
 
 

@@ -8,7 +8,6 @@ new state and its event, or not at all.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +18,8 @@ from search.devices import plausible
 from search.devices.agents import seen
 from search.devices.numbers import as_json
 from search.devices.registry import Device
-from search.devices.transitions import LEASE_S, Clock, Return, complete, end_lease, fail, note, put_back, sweep
+from search.devices.transitions import LEASE_S, Return, complete, end_lease, fail, note, put_back, sweep
+from search.store.clock import Clock, now_of
 from search.store.device_tables import job, lease, model, result
 
 ANCHORS_KNOWN = 50  # newest accepted anchor times that a new one is compared with
@@ -44,7 +44,7 @@ class Terms:
     """What leases are given on."""
 
     lease_s: float = LEASE_S  # a lease not renewed for so long goes to the next device
-    now: Clock = time.time
+    now: Clock | None = None  # None = the database's
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def lease_jobs(engine: sa.Engine, caller: Device, ask: Ask, terms: Terms) -> lis
         NotEnrolled: the instance doesn't serve this device.
     """
     with engine.begin() as connection:
-        at = terms.now()
+        at = now_of(connection, terms.now)
         row = seen(connection, caller, ask.instance, at, ask.conditions)
         if row is None:
             raise NotEnrolled
@@ -186,7 +186,7 @@ def heartbeat(engine: sa.Engine, caller: Device, ticket: Ticket, sign: Sign, ter
         JobUnknown: never its own. LeaseLost: drop the job.
     """
     with engine.begin() as connection:
-        at = terms.now()
+        at = now_of(connection, terms.now)
         _lease_of(connection, caller, ticket)
         enrolled = seen(connection, caller, ticket.instance, at, sign.conditions)
         _locked_job(connection, ticket)
@@ -201,7 +201,7 @@ def heartbeat(engine: sa.Engine, caller: Device, ticket: Ticket, sign: Sign, ter
 def expire(engine: sa.Engine, queue: str, terms: Terms = Terms()) -> None:
     """Give the jobs of dead agents back to their queue, for whoever waits while no agent asks."""
     with engine.begin() as connection:
-        sweep(connection, queue, terms.lease_s, terms.now())
+        sweep(connection, queue, terms.lease_s, now_of(connection, terms.now))
 
 
 def record_result(
@@ -213,7 +213,7 @@ def record_result(
         JobUnknown: never its own. LeaseLost: the attempt was another instance's.
     """
     with engine.begin() as connection:
-        at = terms.now()
+        at = now_of(connection, terms.now)
         row, held = _answered(connection, caller, ticket, at)
         if connection.execute(sa.select(result.c.verdict).where(_key(result, ticket))).first() is not None:
             return "repeated"
@@ -279,7 +279,7 @@ def record_failure(engine: sa.Engine, caller: Device, ticket: Ticket, fault: Fau
         JobUnknown: never its own. LeaseLost: the attempt was another instance's.
     """
     with engine.begin() as connection:
-        at = terms.now()
+        at = now_of(connection, terms.now)
         row, held = _answered(connection, caller, ticket, at)
         if held.outcome in ("refused", "gave up"):
             return  # said again after a lost answer

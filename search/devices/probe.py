@@ -1,8 +1,9 @@
 """A latency probe whose models are measured by the agents of one queue.
 
 It talks to the tables that the hub serves, not to the hub: the two need not run at the same time. A model that was
-measured before under the same key (hash, queue, runtime and version, threads, precision, policy) is not measured again
-unless the errand asks for it. Orders are renewed while they are awaited: devices measure nothing for a killed search.
+measured before, steadily and under the same key (hash, queue and processor, runtime and version, threads, precision,
+policy), is not measured again unless the errand asks for it. Orders are renewed while they are awaited: devices measure
+nothing for a killed search.
 """
 
 from __future__ import annotations

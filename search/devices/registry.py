@@ -10,14 +10,14 @@ import hashlib
 import hmac
 import json
 import secrets
-import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from search.devices.transitions import LEASE_S, Clock, Return, give_back, is_fresh
+from search.devices.transitions import LEASE_S, Return, give_back, is_fresh
 from search.settings import DEVICE_NAME, HOST
+from search.store.clock import Clock, now_of
 from search.store.device_tables import OPEN_JOB_STATES, device, job, lease, result
 from space.errors import DeviceExists, DeviceNotFound, InvalidSettings
 
@@ -62,7 +62,7 @@ class DeviceRow:
 
 
 def add_device(
-    engine: sa.Engine, name: str, queue: str | None = None, profile: str | None = None, now: Clock = time.time
+    engine: sa.Engine, name: str, queue: str | None = None, profile: str | None = None, now: Clock | None = None
 ) -> str:
     """Register a device and return its token; a revoked name comes back with a new one.
 
@@ -71,7 +71,7 @@ def add_device(
         name: lower-case letters, digits, - and _.
         queue: whose jobs it takes; None = a queue of its own name.
         profile: of a virtual device, what turns its counted instructions into milliseconds.
-        now: the time.
+        now: the time; None = the database's.
 
     Raises:
         DeviceExists: the name is taken. InvalidSettings: a wrong name, or a queue of other devices.
@@ -83,7 +83,7 @@ def add_device(
             raise InvalidSettings(f"a {word} must be {rule}, but {value!r} isn't; choose another.")
     token = secrets.token_urlsafe(32)
     values: dict[str, Any] = dict.fromkeys(("revoked_at", "instance", "facts", "conditions"))
-    values |= {"queue": queue, "profile": profile, "token_hash": _hash_of(token), "added_at": now()}
+    values |= {"queue": queue, "profile": profile, "token_hash": _hash_of(token)}
     values |= {"enrolled_at": None, "last_seen_at": None}
     try:
         with engine.begin() as connection:
@@ -94,6 +94,7 @@ def add_device(
                     "name."
                 )
             _check_alike(connection, queue, profile)
+            values["added_at"] = now_of(connection, now)
             if known is None:
                 connection.execute(sa.insert(device).values(name=name, **values))
             else:
@@ -114,7 +115,7 @@ def _check_alike(connection: sa.Connection, queue: str, profile: str | None) -> 
             )
 
 
-def revoke_device(engine: sa.Engine, name: str, now: Clock = time.time) -> None:
+def revoke_device(engine: sa.Engine, name: str, now: Clock | None = None) -> None:
     """Make a device's token worthless and give its jobs back to the queue; doing so again changes nothing.
 
     Raises:
@@ -127,8 +128,8 @@ def revoke_device(engine: sa.Engine, name: str, now: Clock = time.time) -> None:
             there = f"there are: {', '.join(known)}" if known else "there is none yet"
             raise DeviceNotFound(f"no device is called {name!r} ({there}).")
         if row.revoked_at is None:
-            give_back(connection, row.id, Return("revoked", "its device was revoked", row.id), now())
-            gone = {"revoked_at": now(), "instance": None}
+            give_back(connection, row.id, Return("revoked", "its device was revoked", row.id), now_of(connection, now))
+            gone = {"revoked_at": now_of(connection, now), "instance": None}
             connection.execute(sa.update(device).where(device.c.id == row.id).values(gone))
 
 
@@ -160,7 +161,7 @@ def profile_of_queue(engine: sa.Engine, queue: str) -> str | None:
         return connection.scalar(query)
 
 
-def list_devices(engine: sa.Engine, lease_s: float = LEASE_S, now: Clock = time.time) -> list[DeviceRow]:
+def list_devices(engine: sa.Engine, lease_s: float = LEASE_S, now: Clock | None = None) -> list[DeviceRow]:
     """Return all devices by name, the revoked ones too."""
     with engine.connect() as connection:
         rows = connection.execute(sa.select(device).order_by(device.c.name)).all()
@@ -173,12 +174,13 @@ def list_devices(engine: sa.Engine, lease_s: float = LEASE_S, now: Clock = time.
             )
             for verdict in ("accepted", "quarantined")
         }
+        at = now_of(connection, now)
     return [
         DeviceRow(
             name=row.name,
             queue=row.queue,
             profile=row.profile,
-            state=_state(row, lease_s, now()),
+            state=_state(row, lease_s, at),
             facts=json.loads(row.facts) if row.facts else {},
             conditions=json.loads(row.conditions) if row.conditions else {},
             last_seen_at=row.last_seen_at,

@@ -7,7 +7,6 @@ waiting ──► leased ──► done        an accepted result
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +16,10 @@ from search.store.device_tables import event, job, lease, order
 
 TROUBLES_MOST = 5  # attempts that devices gave up or never came back from
 QUARANTINES_MOST = 3
-CLOCK_SLACK_S = 1.0  # clocks are set back by a little all the time
 LEASE_S = 60.0  # an agent that says nothing for so long is taken for gone
 ORDER_S = 120.0  # and whoever ordered a job and doesn't renew the order for so long
 
 CANCELLED = "cancelled: nobody waits for it any more"
-
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,8 @@ class Return:
 
 
 def is_fresh(seen_at: float | None, at: float, lease_s: float) -> bool:
-    """Whether a sign of life is young enough; one from the future says nothing, the clock was set back."""
-    return seen_at is not None and -CLOCK_SLACK_S <= at - seen_at < lease_s
+    """Whether a sign of life is young enough; one from the far future says nothing, the clock was set back."""
+    return seen_at is not None and abs(at - seen_at) < lease_s
 
 
 def note(connection: sa.Connection, job_id: int, attempt: int, kind: str, at: float, **more: Any) -> None:
@@ -49,10 +45,10 @@ def note(connection: sa.Connection, job_id: int, attempt: int, kind: str, at: fl
 
 
 def held_jobs(*, skip_locked: bool = False) -> sa.Select[Any]:
-    """Return the query of every leased job with its lease's device and doing, to be narrowed; job rows get locked."""
+    """Return the query of every leased job with what its lease says, to be narrowed; job rows get locked."""
     mine = (lease.c.job_id == job.c.id) & (lease.c.attempt == job.c.attempt)
     return (
-        sa.select(job, lease.c.device_id, lease.c.doing)
+        sa.select(job, lease.c.device_id, lease.c.doing, lease.c.heartbeat_at)
         .join(lease, mine)
         .where(job.c.state == "leased")
         .order_by(job.c.id)
@@ -119,12 +115,17 @@ def _is_begun(row: sa.Row[Any]) -> bool:
 
 
 def sweep(connection: sa.Connection, queue: str, lease_s: float, at: float) -> None:
-    """Put back the jobs of a queue whose leases were not renewed in time; end those that nobody waits for any more."""
-    gone = (lease.c.heartbeat_at <= at - lease_s) | (lease.c.heartbeat_at > at + CLOCK_SLACK_S)
+    """Put back the jobs of a queue whose leases were not renewed in time; end those that nobody waits for any more.
+
+    A heartbeat from the future was written by a faster clock, or before this one was set back: it holds as long as a
+    lease, and is nobody's trouble.
+    """
+    gone = (lease.c.heartbeat_at <= at - lease_s) | (lease.c.heartbeat_at >= at + lease_s)
     stale = held_jobs(skip_locked=True).where(job.c.queue == queue, gone)
     for row in connection.execute(stale).all():
-        why = f"its device said nothing for {lease_s:g} s"
-        put_back(connection, row, Return("expired", why, row.device_id, trouble=_is_begun(row)), at)
+        late = row.heartbeat_at < at
+        why = f"its device said nothing for {lease_s:g} s" if late else "the clock was set back by more than a lease"
+        put_back(connection, row, Return("expired", why, row.device_id, trouble=late and _is_begun(row)), at)
     # Rows that others have locked are left to the next sweep: waiting for them here could be a deadlock.
     old = sa.func.abs(order.c.renewed_at - at) >= ORDER_S  # far in the future: the clock was set back
     for one in connection.execute(sa.select(order).where(old).with_for_update(skip_locked=True)).all():

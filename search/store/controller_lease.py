@@ -14,6 +14,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
+from search.store.clock import now_of
 from search.store.tables import attempt, study, trial
 from search.store.transactions import Transactions, process_start, shown
 from space.errors import StudyBusy
@@ -44,7 +45,7 @@ class ControllerLease(Transactions):
                     f"this study is being run by {shown(before)} (host:pid); wait for it, `condensery stop` it, or "
                     "launch with --stand-by to take over when it dies."
                 )
-            self._set_study(connection, controller=self.me, controller_seen_at=_now(connection), stop_requested=False)
+            self._set_study(connection, controller=self.me, controller_seen_at=now_of(connection), stop_requested=False)
             self._open = connection
             try:
                 if before not in (None, self.me):
@@ -69,7 +70,7 @@ class ControllerLease(Transactions):
         """
         with self._begin() as connection:
             self._check_fence(connection)
-            self._set_study(connection, controller_seen_at=_now(connection))
+            self._set_study(connection, controller_seen_at=now_of(connection))
             return bool(connection.scalar(sa.select(study.c.stop_requested).where(study.c.id == self.study_id)))
 
     def release(self) -> None:
@@ -99,7 +100,7 @@ class ControllerLease(Transactions):
             return None
         lives = local_process_lives(row.controller)
         if lives is None:
-            lives = row.controller_seen_at is not None and _now(connection) - row.controller_seen_at < LEASE_S
+            lives = row.controller_seen_at is not None and now_of(connection) - row.controller_seen_at < LEASE_S
         return row.controller if lives else None
 
     def stand_by(self, stopped: Callable[[], bool], waiting: Callable[[str], None]) -> bool:
@@ -132,14 +133,6 @@ class ControllerLease(Transactions):
         with self.engine.connect() as connection:
             row = connection.execute(query).one()
         return row.controller, row.controller_seen_at
-
-
-def _now(connection: sa.Connection) -> float:
-    """Return the time in UTC seconds: the server's, so that every host means the same; without a server our own."""
-    if connection.dialect.name != "postgresql":
-        return time.time()
-    seconds = connection.scalar(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp())))
-    return float(seconds or 0.0)
 
 
 def local_process_lives(owner: str) -> bool | None:

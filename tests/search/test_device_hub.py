@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from search.devices import registry
-from tests.search.tiny_devices import CONDITIONS, LEASE_S, counts_report, wall_report
+from tests.search.tiny_devices import CONDITIONS, FACTS, LEASE_S, counts_report, wall_report
 from tests.search.tiny_hub import CALLS, CALLS_DESCRIBED, ONE, TWO, Hub, answer
 from workers.latency import agent as agent_file
 
@@ -58,6 +58,20 @@ def test_an_agent_of_the_other_kind_is_told_whose_token_it_has(hub: Hub):
         said.json()["detail"] == "'soft' is a virtual device, but this agent serves a real device; use that one's token"
     )
     assert hub.enrol(real, virtual=True).status_code == 422
+
+
+def test_a_device_of_another_kind_than_its_queues_is_refused_in_one_line(hub: Hub):
+    first, second = hub.add("one"), hub.add("two")
+    assert hub.enrol(first, ONE).status_code == 200
+    unlike = {**FACTS, "cpu_model": "Raspberry Pi 3 Model B (Cortex-A53)"}
+    said = hub.enrol(second, TWO, facts=unlike)
+    assert said.status_code == 409
+    assert said.json()["detail"] == (
+        "devices of a queue must be alike: 'one' of queue 'pi5' is 'Raspberry Pi 5 Model B (Cortex-A76)', this one is "
+        "'Raspberry Pi 3 Model B (Cortex-A53)'; add it with a queue of its own, or remove that one"
+    )
+    registry.revoke_device(hub.desk.engine, "one")
+    assert hub.enrol(second, TWO, facts=unlike).status_code == 200
 
 
 def test_a_failure_is_recorded(hub: Hub):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import schemathesis
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,13 +29,13 @@ def result_body(job: dict[str, Any], samples: str) -> bytes:
     return json.dumps(answer(job, report)).replace('"HERE"', samples).encode()
 
 
-@pytest.mark.parametrize("sample", ["NaN", "Infinity", "-Infinity", "-1.5", "0", "1e999"])
+@pytest.mark.parametrize("sample", ["NaN", "Infinity", "-Infinity", "-1.5", "0", "5e-324", "1e999"])
 def test_a_number_that_is_no_time_is_let_in_kept_and_never_used(hub: Hub, sample: str):
     token = hub.add("pi")
-    (key,) = hub.desk.submit("net")
+    (key,) = hub.desk.submit("net", macs=1_000_000)
     hub.enrol(token)
     (job,) = hub.lease(token).json()["jobs"]
-    said = hub.post(token, f"/v1/jobs/{key}/result", result_body(job, f"[5.0, {sample}]"))
+    said = hub.post(token, f"/v1/jobs/{key}/result", result_body(job, f"[{sample}, {sample}]"))
     assert said.json() == {"verdict": "quarantined"}
     assert hub.desk.job(key).state == "waiting"
 
@@ -150,6 +151,20 @@ def test_a_database_that_is_locked_or_away_is_a_503_that_says_when_to_come_back(
     hub.desk.engine.dispose()
 
 
+@pytest.mark.parametrize("kind", [sa.exc.DataError, sa.exc.IntegrityError, sa.exc.ProgrammingError])
+def test_what_the_database_refuses_is_the_hubs_error_and_not_its_absence(hub: Hub, kind: type[sa.exc.DBAPIError]):
+    token = hub.add("pi")
+
+    @sa.event.listens_for(hub.desk.engine, "before_cursor_execute")
+    def refuse(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE"):
+            raise kind("UPDATE", {}, Exception("value out of range"))
+
+    said = hub.enrol(token)
+    assert (said.status_code, said.json()) == (500, {"detail": "the database refuses what this call would write"})
+    assert "retry-after" not in said.headers
+
+
 # -- the interface against its own description --
 
 
@@ -158,7 +173,7 @@ def test_a_database_that_is_locked_or_away_is_a_503_that_says_when_to_come_back(
 def test_every_answer_is_one_that_the_description_promises(hub: Hub, method: str, path: str, mode: Any):
     token = hub.add("pi")
     hub.enrol(token)
-    hub.desk.submit(*(f"net {number}" for number in range(16)))
+    hub.desk.submit(*(f"net {number}" for number in range(16)), macs=1_000_000)
     jobs = hub.lease(token, limit=16).json()["jobs"]
     operation = schemathesis.openapi.from_asgi("/openapi.json", hub.app)[path][method]
 

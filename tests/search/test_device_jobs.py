@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from search.devices import jobs
+from search.devices import jobs, registry
 from search.devices.leases import model_of_lease
 from search.devices.transitions import CANCELLED, ORDER_S
 from search.store.device_tables import model
@@ -102,6 +102,44 @@ def test_a_result_of_another_version_of_the_runtime_is_not_used_again(desk: Desk
     (job,) = agent.lease()
     assert agent.answer(job, wall_report(job.model_sha256, runtime_version="1.24.0")) == "accepted"
     assert desk.submit("net") == [new]
+
+
+def test_a_result_of_another_board_under_the_same_name_is_not_used_again(desk: Desk):
+    agent = desk.agent("pi")
+    (key,) = desk.submit("net")
+    agent.answer(agent.lease()[0])
+    registry.revoke_device(desk.engine, "pi")
+    other = desk.agent("pi", enrol=False)
+    assert other.enrol({**FACTS, "cpu_model": "Raspberry Pi 3 Model B (Cortex-A53)"})
+    assert desk.submit("net") != [key]
+
+
+def test_a_result_of_another_revision_of_the_same_board_is_used_again(desk: Desk):
+    agent = desk.agent("pi", enrol=False)
+    agent.enrol({**FACTS, "cpu_model": "Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76)"})
+    (key,) = desk.submit("net")
+    (job,) = agent.lease()
+    agent.answer(job, wall_report(job.model_sha256, cpu_model="Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76)"))
+    other = desk.agent("pi-b", enrol=False)
+    assert other.enrol({**FACTS, "cpu_model": "Raspberry Pi 5 Model B Rev 1.1 (Cortex-A76)"})
+    registry.revoke_device(desk.engine, "pi")
+    assert desk.submit("net") == [key]
+
+
+def test_an_unsteady_result_answers_the_order_it_was_made_for_and_no_later_one(desk: Desk):
+    agent = desk.agent("pi")
+    (steady,) = desk.submit("net")
+    agent.answer(agent.lease()[0])
+    (shaky,) = desk.submit("net", nonce="anew")
+    (job,) = agent.lease()
+    assert agent.answer(job, wall_report(job.model_sha256, steady=False)) == "accepted"
+    assert desk.job(shaky).state == "done"
+    assert desk.submit("net") == [steady]
+    (again,) = desk.submit("net", nonce="anew")
+    assert again != shaky
+    (job,) = agent.lease()
+    agent.answer(job)
+    assert desk.submit("net", nonce="anew") == [again]
 
 
 def test_a_failed_job_is_ordered_anew(desk: Desk):

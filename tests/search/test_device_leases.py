@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import sqlalchemy as sa
 
-from search.devices import jobs
-from search.devices.leases import JobUnknown, LeaseLost, NotEnrolled
+from search.devices import agents, jobs, leases, registry
+from search.devices.agents import Enrolment
+from search.devices.jobs import Order
+from search.devices.leases import Ask, JobUnknown, LeaseLost, NotEnrolled, Sign, Terms, Ticket
 from search.devices.transitions import TROUBLES_MOST
+from search.store.database import open_for_writing
 from search.store.device_tables import event
 from tests.search.tiny_devices import FACTS, LEASE_S, POLICY, Desk, instance_of, wall_report
 
@@ -86,15 +91,54 @@ def test_a_lease_that_ran_out_unnoticed_can_still_be_renewed(desk: Desk):
     assert agent.answer(job) == "accepted"
 
 
-def test_a_clock_set_back_ends_leases_and_a_slightly_slower_one_does_not(desk: Desk):
+def test_a_clock_set_back_far_ends_leases_and_one_that_is_less_than_a_lease_behind_does_not(desk: Desk):
     first, second = desk.agent("one"), desk.agent("two")
     desk.submit("net", owner="one")
     first.lease()
-    desk.clock.tick(-0.5)
+    desk.clock.tick(1 - LEASE_S)
     assert second.lease() == []
     desk.clock.tick(-3_600.0)
     jobs.renew(desk.engine, "one", desk.clock)
     assert len(second.lease()) == 1
+
+
+def test_however_often_the_clock_is_set_back_no_job_has_failed_for_it(desk: Desk):
+    agent = desk.agent("pi")
+    (key,) = desk.submit("net", owner="one")
+    for _ in range(2 * TROUBLES_MOST):
+        (job,) = agent.lease()
+        agent.heartbeat(job)
+        desk.clock.tick(-3_600.0)
+        jobs.renew(desk.engine, "one", desk.clock)
+        leases.expire(desk.engine, "pi5", desk.terms)
+        assert desk.job(key).state == "waiting"
+
+
+def test_a_search_whose_machine_is_behind_takes_no_lease_away(desk: Desk):
+    agent = desk.agent("pi")
+    (key,) = desk.submit("net")
+    (job,) = agent.lease()
+    agent.heartbeat(job)
+    leases.expire(desk.engine, "pi5", Terms(LEASE_S, lambda: desk.clock() - 1.5))
+    assert desk.job(key).state == "leased"
+    agent.heartbeat(job)
+
+
+def test_where_there_is_a_server_its_clock_counts_on_every_machine(postgres_url: str, monkeypatch: pytest.MonkeyPatch):
+    engine = open_for_writing(postgres_url)
+    caller = registry.device_by_token(engine, registry.add_device(engine, "clock", "clock"))
+    assert caller is not None
+    order = Order("clock", jobs.put_model(engine, b"net"), None, "wall", "onnxruntime", 1, {}, "quick")
+    with monkeypatch.context() as hub:
+        hub.setattr(time, "time", lambda: 4e9)  # the hub's machine is far ahead
+        agents.enrol(engine, caller, Enrolment("a" * 32, FACTS, {}))
+        (key,) = jobs.submit(engine, [order], "me")
+        (job,) = leases.lease_jobs(engine, caller, Ask("a" * 32), Terms())
+        leases.heartbeat(engine, caller, Ticket(key, job.attempt, "a" * 32), Sign("measuring"), Terms())
+    leases.expire(engine, "clock")
+    assert [row.state for row in jobs.states(engine, [key])] == ["leased"]
+    assert [row.state for row in registry.list_devices(engine) if row.name == "clock"] == ["online"]
+    engine.dispose()
 
 
 def test_a_restarted_agent_gets_what_it_held_at_once(desk: Desk):
@@ -223,9 +267,9 @@ def test_a_result_nobody_can_believe_is_kept_and_the_job_tried_again_three_times
     assert desk.job(key).state == "failed"
     assert desk.job(key).report is None
     assert desk.job(key).reason == (
-        "3 results are in quarantine, the last: a sample is nan ms; a time is finite and > 0"
+        "3 results are in quarantine, the last: a sample is nan ms; a time is finite and at least 1e-06 ms"
     )
-    assert desk.verdicts(key) == [("quarantined", "a sample is nan ms; a time is finite and > 0")] * 3
+    assert desk.verdicts(key) == [("quarantined", "a sample is nan ms; a time is finite and at least 1e-06 ms")] * 3
     assert desk.submit("net") != [key]  # what is in quarantine answers nobody
 
 

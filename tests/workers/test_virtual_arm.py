@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from space import CondenseNetConfig, cost_of
-from space.errors import EmulatorMissing, InvalidSettings
+from space.errors import EmulatorMissing, InvalidSettings, ReadOnlyFolder
 from tests.workers.arm_device import arm_device, linked_copy, small_config, write_condensenet
 from tests.workers.test_latency_contract import sha256, write_corrupt
 from workers.latency import FailedMeasurement, MeasurementStopped, virtual_arm
@@ -50,6 +50,14 @@ def test_the_folder_follows_the_cache_variable(monkeypatch, tmp_path):
     assert default_folder() == tmp_path / "arm64"
     monkeypatch.delenv("CONDENSERY_CACHE")
     assert default_folder() == Path.home() / ".cache/condensery/arm64"
+
+
+@needs_tools
+def test_a_folder_that_can_not_be_made_is_one_error_of_ours(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for folder in (Path("/proc/no/arm64"), tmp_path / "loop" / "arm64"):
+        with pytest.raises(ReadOnlyFolder, match="choose a folder you may write"):
+            build(folder)
 
 
 def test_missing_tools_are_named_by_their_packages(monkeypatch, tmp_path):

@@ -1134,7 +1134,7 @@ _LARGEST_MODEL = 1 << 30
 _SLOWEST_MODEL = 10_000  # bytes a second: a download that is slower is broken off and tried again
 _COUNT_RUNS, _COUNT_WARMUP = 5, 2
 _HUBS_ERRORS_MOST = 20  # of answers to one report: some six minutes
-_GATEWAYS_OWN = (502, 504)  # a hub doesn't give them: it is away, however long
+_AWAY = (502, 503, 504)  # the hub, or its database: it is waited for, however long
 _Call = Callable[[str, dict[str, Any]], dict[str, Any]]  # path and body of a call -> the hub's answer
 
 _POLICY_LIMITS: dict[str, tuple[type, float, float]] = {  # every other key of a job's policy is ignored
@@ -1406,7 +1406,7 @@ def _refusal(error: Any, call_s: float) -> Exception:
         if isinstance(answer, dict) and "detail" in answer:
             return _SaysNo(error.code, _plain(answer["detail"]))
     hint = "; give the address it points to as --hub" if 300 <= error.code < 400 else ""
-    is_hubs_error = error.code >= 500 and error.code not in _GATEWAYS_OWN
+    is_hubs_error = error.code >= 500 and error.code not in _AWAY
     return _Unreachable(f"it answered with status {error.code}{hint}", is_hubs_error)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from space.errors import EmulatorMissing, InvalidSettings, MeasurementFailed
+from space.errors import EmulatorMissing, InvalidSettings, MeasurementFailed, ReadOnlyFolder
 from workers.files import disk_errors
 from workers.latency import agent, arm_root
 from workers.latency.arm_root import missing_tools
@@ -130,8 +130,13 @@ def build(
 @contextlib.contextmanager
 def _building(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
     """Hold the right to build `folder`; the system lets go of it however this process ends."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+    try:
+        with disk_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = folder.with_name(f".{folder.name}.lock").open("w")
+    except OSError as error:  # /proc has no such file, a loop of links, ...
+        raise ReadOnlyFolder(f"{folder} can't be made ({error.strerror}); choose a folder you may write.") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
