@@ -57,8 +57,13 @@ class Latencies:
     def only(self, group: int) -> Latencies:
         """Return the latencies of one group; the others are NaN."""
         out = self.group != group
-        cut = {name: np.where(out, np.nan, getattr(self, name)) for name in ("median_ms", "low_ms", "high_ms")}
-        return replace(self, group=np.where(out, np.int16(-1), self.group), **cut)
+        return replace(
+            self,
+            group=np.where(out, np.int16(-1), self.group),
+            median_ms=np.where(out, np.nan, self.median_ms),
+            low_ms=np.where(out, np.nan, self.low_ms),
+            high_ms=np.where(out, np.nan, self.high_ms),
+        )
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ class StudyColumns:
 
     def is_state(self, name: str) -> Mask:
         """Return which trials are in a state."""
-        return self.state == STATES.index(name)
+        found: Mask = self.state == STATES.index(name)
+        return found
 
     @cached_property
     def trained(self) -> Mask:

@@ -1,19 +1,34 @@
 """One study as the dashboards see it: rows, front and a revision, by SELECTs only.
 
 The revision is a few aggregates in SQL, so a page can ask every second whether anything is new without reading rows.
+Rows come as columns (`dashboards.columns`), and a `LiveStudy` reads them again only when the revision says so.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import time
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from dashboards.columns import StudyColumns
+from dashboards.reading import ConfigBook, read_columns_of
 from search.pareto import pareto_front
+from search.store.database import database_errors, open_for_reading
 from search.store.reader import StudyRow, TrialRow, count_waiting_requests, find_study, read_trials
-from search.store.tables import artifact, curve, latency, request, study, trial
+from search.store.tables import OPEN_STATES, artifact, curve, event, latency, request, study, trial
+from space.errors import CondenseryError
+
+
+@dataclass(frozen=True)
+class Stale:
+    """The database can't be read."""
+
+    since: float  # UTC seconds since 1970
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -49,34 +64,89 @@ def load_study_view(engine: sa.Engine, study_name: str) -> StudyView:
 
 
 def load_revision(engine: sa.Engine, study_id: int) -> str:
-    """Return a short text that changes whenever the study's trials, curves, latencies, files or requests do."""
-    mine = sa.select(trial.c.id).where(trial.c.study_id == study_id)
-    queries: tuple[sa.Executable, ...] = (
-        sa.select(study.c.settings_hash, study.c.data_info.is_(None), study.c.stop_requested, study.c.controller).where(
-            study.c.id == study_id
-        ),
-        sa.select(
-            trial.c.state,
-            sa.func.count(),
-            sa.func.max(trial.c.asked_at),
-            sa.func.max(trial.c.started_at),
-            sa.func.max(trial.c.finished_at),
-            sa.func.sum(trial.c.attempt),
-            sa.func.sum(trial.c.latency_id),
-            sa.func.count(trial.c.test_top1),
-            sa.func.sum(sa.cast(trial.c.cancel_requested, sa.Integer)),
-        )
-        .where(trial.c.study_id == study_id)
-        .group_by(trial.c.state)
-        .order_by(trial.c.state),
-        # A resumed trial repeats epochs under the same key, with other seconds.
-        sa.select(sa.func.count(), sa.func.sum(curve.c.seconds)).where(curve.c.trial_id.in_(mine)),
-        sa.select(sa.func.max(latency.c.id)).where(latency.c.trial_id.in_(mine)),
-        sa.select(sa.func.count(), sa.func.sum(sa.cast(artifact.c.removed, sa.Integer))).where(
-            artifact.c.trial_id.in_(mine)
-        ),
+    """Return a short text that changes whenever the study's trials, curves, latencies, files or requests do.
+
+    It may also change when they don't (another study of the database was measured): a reload too many.
+    """
+    with engine.connect() as connection:
+        facts = [[list(row) for row in connection.execute(query)] for query in _revision_queries(study_id)]
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
+
+
+def _revision_queries(study_id: int) -> tuple[sa.Executable, ...]:
+    """What a revision is made of. Each is answered from an index, a key or a narrow scan: a page asks every second."""
+    columns = (study.c.settings_hash, study.c.data_info.is_(None), study.c.stop_requested, study.c.controller)
+    in_study = trial.c.study_id == study_id
+    numbers = (
+        sa.func.count(),
+        *(sa.func.max(trial.c[name]) for name in ("asked_at", "started_at", "finished_at")),
+        *(sa.func.sum(trial.c[name]) for name in ("attempt", "latency_id")),
+        sa.func.count(trial.c.test_top1),
+        sa.func.sum(sa.cast(trial.c.cancel_requested, sa.Integer)),
+    )
+    return (
+        sa.select(*columns).where(study.c.id == study_id),
+        sa.select(trial.c.state, *numbers).where(in_study).group_by(trial.c.state).order_by(trial.c.state),
+        # Curves grow while a trial is open; a resumed one repeats epochs under the same key, with other seconds.
+        sa.select(sa.func.count(), sa.func.sum(curve.c.seconds))
+        .join(trial, trial.c.id == curve.c.trial_id)
+        .where(in_study, trial.c.state.in_(OPEN_STATES)),
+        sa.select(sa.func.max(latency.c.id)),
+        sa.select(sa.func.count(), sa.func.sum(sa.cast(artifact.c.removed, sa.Integer))),
+        sa.select(sa.func.max(event.c.id)).where(event.c.study_id == study_id),
         sa.select(sa.func.count(), sa.func.count(request.c.trial_number)).where(request.c.study_id == study_id),
     )
+
+
+def read_columns(engine: sa.Engine, study_name: str, book: ConfigBook | None = None) -> StudyColumns:
+    """Read a study as columns; `book` saves time where a study is read again and again.
+
+    Raises:
+        StudyNotFound: there is none of this name.
+    """
+    found = find_study(engine, study_name)
+    revision = load_revision(engine, found.id)  # before the rows, as in `load_study_view`
     with engine.connect() as connection:
-        facts = [[list(row) for row in connection.execute(query)] for query in queries]
-    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
+        return read_columns_of(connection, found, revision, ConfigBook() if book is None else book)
+
+
+class LiveStudy:
+    """A study that is looked at again and again, by several threads: read anew only when it has changed.
+
+    While the database is away the columns stay as they were, and `stale` says since when and why.
+    """
+
+    def __init__(self, url: str, study_name: str) -> None:
+        """Read the study for the first time; raises what `open_for_reading` and `find_study` raise."""
+        self.url, self.name = url, study_name
+        self._engine = open_for_reading(url)
+        self._book, self._lock = ConfigBook(), threading.Lock()
+        self._columns = read_columns(self._engine, study_name, self._book)
+        self._stale: Stale | None = None
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The database, opened read-only."""
+        return self._engine
+
+    @property
+    def columns(self) -> StudyColumns:
+        """The columns as they were read last."""
+        return self._columns
+
+    @property
+    def stale(self) -> Stale | None:
+        """Since when the database has been away; None while it answers."""
+        return self._stale
+
+    def refresh(self) -> StudyColumns:
+        """Return the columns as of now; the same object as before where nothing is new, or the database is away."""
+        with self._lock:
+            try:
+                with database_errors(self.url):
+                    if load_revision(self._engine, self._columns.study.id) != self._columns.revision:
+                        self._columns = read_columns(self._engine, self.name, self._book)
+                self._stale = None
+            except CondenseryError as error:  # away, locked, or the study deleted: show what was known, and say so
+                self._stale = self._stale or Stale(time.time(), str(error))
+            return self._columns

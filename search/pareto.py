@@ -28,19 +28,16 @@ def latency_key(latency: LatencyRow | sa.Row[Any]) -> LatencyKey:
 def non_dominated(objectives: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return a mask (n,) of the rows of `objectives` (n, m), all minimised, that no row dominates.
 
-    Rows with a NaN are never in the mask and dominate nothing. O(n * front) after a sort.
+    Rows with a NaN are never in the mask and dominate nothing. O(n * front) after a sort, in `front` steps.
     """
     mask = np.zeros(len(objectives), dtype=bool)
-    front: list[int] = []
-    finite = ~np.isnan(objectives).any(axis=1)
-    # Sorted so, no later row can dominate an earlier one: each is compared with the front found so far only.
-    for index in np.lexsort(objectives.T[::-1]):
-        if not finite[index]:
-            continue
-        row, kept = objectives[index], objectives[front]
-        if not ((kept <= row).all(axis=1) & (kept < row).any(axis=1)).any():
-            front.append(int(index))
-    mask[front] = True
+    # Sorted so, no later row can dominate an earlier one: the first that is left is on the front.
+    left = np.lexsort(objectives.T[::-1])
+    left = left[~np.isnan(objectives[left]).any(axis=1)]
+    while left.size:
+        mask[left[0]] = True
+        rows, best = objectives[left], objectives[left[0]]
+        left = left[1:][~((best <= rows).all(axis=1) & (best < rows).any(axis=1))[1:]]
     return mask
 
 
