@@ -10,6 +10,7 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -21,6 +22,8 @@ from search.store.database import database_errors, open_for_reading
 from search.store.reader import StudyRow, TrialRow, count_waiting_requests, find_study, read_trials
 from search.store.tables import OPEN_STATES, artifact, curve, event, latency, request, study, trial
 from space.errors import CondenseryError
+
+LOOK_WHOLE_S = 5.0  # how often a live study looks for what takes a scan to find
 
 
 @dataclass(frozen=True)
@@ -63,38 +66,54 @@ def load_study_view(engine: sa.Engine, study_name: str) -> StudyView:
     return StudyView(found, rows, front, count_waiting_requests(engine, found.id), revision)
 
 
-def load_revision(engine: sa.Engine, study_id: int) -> str:
+def load_revision(engine: sa.Engine, study_id: int, before: str = "") -> str:
     """Return a short text that changes whenever the study's trials, curves, latencies, files or requests do.
 
-    It may also change when they don't (another study of the database was measured): a reload too many.
+    It may also change when they don't (another study of the database was measured): a reload too many. With a revision
+    from `before` what takes a scan of tables is not looked at again but taken over: test results of ended trials and
+    files removed.
     """
+    parts = [_digest(engine, _quick_queries(study_id))]
+    parts.append(before.partition(".")[2] if before else _digest(engine, _slow_queries(study_id)))
+    return ".".join(parts)
+
+
+def _digest(engine: sa.Engine, queries: Sequence[sa.Executable]) -> str:
     with engine.connect() as connection:
-        facts = [[list(row) for row in connection.execute(query)] for query in _revision_queries(study_id)]
-    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
+        facts = [[list(row) for row in connection.execute(query)] for query in queries]
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:12]
 
 
-def _revision_queries(study_id: int) -> tuple[sa.Executable, ...]:
-    """What a revision is made of. Each is answered from an index, a key or a narrow scan: a page asks every second."""
+def _quick_queries(study_id: int) -> tuple[sa.Executable, ...]:
+    """What an index or a key answers, however many trials have ended: a page asks every second."""
     columns = (study.c.settings_hash, study.c.data_info.is_(None), study.c.stop_requested, study.c.controller)
     in_study = trial.c.study_id == study_id
+    is_open = trial.c.state.in_(OPEN_STATES)
     numbers = (
-        sa.func.count(),
-        *(sa.func.max(trial.c[name]) for name in ("asked_at", "started_at", "finished_at")),
+        *(sa.func.max(trial.c[name]) for name in ("asked_at", "started_at")),
         *(sa.func.sum(trial.c[name]) for name in ("attempt", "latency_id")),
-        sa.func.count(trial.c.test_top1),
         sa.func.sum(sa.cast(trial.c.cancel_requested, sa.Integer)),
     )
     return (
         sa.select(*columns).where(study.c.id == study_id),
-        sa.select(trial.c.state, *numbers).where(in_study).group_by(trial.c.state).order_by(trial.c.state),
+        sa.select(trial.c.state, sa.func.count()).where(in_study).group_by(trial.c.state).order_by(trial.c.state),
+        sa.select(*numbers).where(in_study, is_open),
         # Curves grow while a trial is open; a resumed one repeats epochs under the same key, with other seconds.
         sa.select(sa.func.count(), sa.func.sum(curve.c.seconds))
         .join(trial, trial.c.id == curve.c.trial_id)
-        .where(in_study, trial.c.state.in_(OPEN_STATES)),
+        .where(in_study, is_open),
         sa.select(sa.func.max(latency.c.id)),
-        sa.select(sa.func.count(), sa.func.sum(sa.cast(artifact.c.removed, sa.Integer))),
         sa.select(sa.func.max(event.c.id)).where(event.c.study_id == study_id),
         sa.select(sa.func.count(), sa.func.count(request.c.trial_number)).where(request.c.study_id == study_id),
+    )
+
+
+def _slow_queries(study_id: int) -> tuple[sa.Executable, ...]:
+    return (
+        sa.select(sa.func.count(trial.c.test_top1), sa.func.max(trial.c.finished_at)).where(
+            trial.c.study_id == study_id
+        ),
+        sa.select(sa.func.count(), sa.func.sum(sa.cast(artifact.c.removed, sa.Integer))),
     )
 
 
@@ -123,6 +142,7 @@ class LiveStudy:
         self._book, self._lock = ConfigBook(), threading.Lock()
         self._columns = read_columns(self._engine, study_name, self._book)
         self._stale: Stale | None = None
+        self._looked_at = time.monotonic()
 
     @property
     def engine(self) -> sa.Engine:
@@ -144,9 +164,16 @@ class LiveStudy:
         with self._lock:
             try:
                 with database_errors(self.url):
-                    if load_revision(self._engine, self._columns.study.id) != self._columns.revision:
+                    if self._revision() != self._columns.revision:
                         self._columns = read_columns(self._engine, self.name, self._book)
                 self._stale = None
             except CondenseryError as error:  # away, locked, or the study deleted: show what was known, and say so
                 self._stale = self._stale or Stale(time.time(), str(error))
             return self._columns
+
+    def _revision(self) -> str:
+        known, now = self._columns, time.monotonic()
+        whole = now - self._looked_at >= LOOK_WHOLE_S
+        if whole:
+            self._looked_at = now
+        return load_revision(self._engine, known.study.id, "" if whole else known.revision)
