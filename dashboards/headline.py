@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 from dashboards.formats import (
@@ -15,6 +14,7 @@ from dashboards.formats import (
     percent,
     place_label,
 )
+from dashboards.intervals import wilson_interval
 from dashboards.page import esc
 from dashboards.queries import StudyView
 from search.gate import Budget
@@ -89,11 +89,3 @@ def _accuracy_note(view: StudyView, pick: TrialRow) -> str:
         return "deployed network"
     low, high = wilson_interval(pick.top1, images)
     return f"deployed network; 95 % interval {percent(low, 1)} to {percent(high, 1)} for {images:,} images"
-
-
-def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
-    """Return the 95 % score interval of an accuracy seen on so many images (Wilson 1927)."""
-    z2 = 1.959964**2
-    middle = (fraction + z2 / (2 * images)) / (1 + z2 / images)
-    half = math.sqrt(z2 * (fraction * (1 - fraction) + z2 / (4 * images)) / images) / (1 + z2 / images)
-    return max(0.0, middle - half), min(1.0, middle + half)
