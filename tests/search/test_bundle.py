@@ -29,7 +29,7 @@ def trained_study(folder: Path, probe: CountingProbe) -> StudyStore:
     """A study on digits with one network, trained by nobody, and its files."""
     engine, settings = open_for_writing(sqlite_url(folder)), tiny_settings().model_dump(mode="json")
     store = StudyStore(engine, create_study(engine, "tiny", 1, settings, ("a" * 64, "b" * 64)))
-    store.add_trial(NewTrial(0, 0, "sampled", INSIDE, {}, 0, "0", cost_of(INSIDE)))
+    store.add_trial(NewTrial(0, "sampled", INSIDE, {}, 0, "0", cost_of(INSIDE)))
     network, model, weights = DeployedCondenseNet.random(INSIDE), folder / ONNX_FILE, folder / NETWORK_FILE
     hashes = save_onnx(network, model), write_atomically(weights, safetensors.torch.save(model_tensors(network)))
     store.add_artifacts(0, {path.name: (str(path), sha) for path, sha in zip((model, weights), hashes, strict=True)})
