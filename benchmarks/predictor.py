@@ -1,13 +1,14 @@
 """Latency predicted from a network's structure, learned from 30 measured networks, beside simpler and other models.
 
-    python -m benchmarks.predictor [--networks 60] [--preset cifar] [--policy standard] [--core N]
+    python -m benchmarks.predictor [--networks 60] [--preset cifar] [--policy standard] [--core N] [--seed 0]
     python -m benchmarks.predictor --from benchmarks/results/predictor_cifar.json
     python -m benchmarks.predictor --counted cifar
 
 The first measures networks sampled from a preset space on this machine, and saves the raw data beside the result in
 results/predictor_PRESET.json; `--from` takes such a file's data instead of measuring. `--counted` takes the networks
 whose instructions were counted on the virtual ARM device, with the latency that the Raspberry Pi 5 profile estimates.
-Repeated random splits: fit on 30, predict the rest. Goals: median error <= 3 %, about 95 % inside the 95 % intervals.
+Repeated random splits: fit on 30, predict the rest. Measurements that were not steady are left out, as `devices fit`
+leaves them out. Goals: median error <= 3 %, about 95 % inside the 95 % intervals.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ FIT_ON = 30
 SEED = 0
 
 
-def sampled(preset: str, count: int) -> list[CondenseNetConfig]:
-    """Return `count` different networks of a preset space."""
-    space, rng = SearchSpace.preset(preset), np.random.default_rng(SEED)
+def sampled(preset: str, count: int, seed: int = SEED) -> list[CondenseNetConfig]:
+    """Return `count` different networks of a preset space; other ones for every seed."""
+    space, rng = SearchSpace.preset(preset), np.random.default_rng(seed)
     found: dict[str, CondenseNetConfig] = {}
     while len(found) < count:
         config = space.sample(rng)
@@ -200,24 +201,32 @@ def main() -> None:
     parser.add_argument("--preset", default="cifar")
     parser.add_argument("--policy", choices=("standard", "quick"), default="standard")
     parser.add_argument("--core", type=int)
+    parser.add_argument("--seed", type=int, default=SEED, help="of the networks sampled")
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--from", dest="data", type=Path)
     parser.add_argument("--counted", choices=("cifar", "digits"))
     options = parser.parse_args()
+    measured_on: dict[str, Any] = {}
     if options.counted:
         name, rows = f"predictor_counted_{options.counted}", counted(options.counted)
     elif options.data:
-        name, rows = options.data.stem, json.loads(options.data.read_text())["result"]["rows"]
+        document = json.loads(options.data.read_text())
+        name, rows = options.data.stem, document["result"]["rows"]
+        measured_on = document["result"].get("measured") or {key: document[key] for key in ("date", "machine")}
     else:
         name = f"predictor_{options.preset}"
-        rows = measured(sampled(options.preset, options.networks), options.policy, options.core)
-    if len(rows) <= FIT_ON:
-        raise SystemExit(f"more than {FIT_ON} networks are needed, but there are {len(rows)}; raise --networks")
-    configs = [CondenseNetConfig.from_dict(row["config"]) for row in rows]
-    latencies = np.array([row["median_ms"] for row in rows])
+        rows = measured(sampled(options.preset, options.networks, options.seed), options.policy, options.core)
+        measured_on = {"policy": options.policy, "seed": options.seed}
+    steady = [row for row in rows if row.get("steady", True)]
+    if len(steady) <= FIT_ON:
+        rule = f"more than {FIT_ON} steady networks are needed"
+        raise SystemExit(f"{rule}, but there are {len(steady)} of {len(rows)}; raise --networks")
+    configs = [CondenseNetConfig.from_dict(row["config"]) for row in steady]
+    latencies = np.array([row["median_ms"] for row in steady])
     warnings.simplefilter("ignore")  # scikit-learn's, about a kernel parameter at its bound
     result: dict[str, Any] = {
-        "networks": len(rows),
+        "networks": len(steady),
+        "not_steady": len(rows) - len(steady),
         "fitted_on": FIT_ON,
         "held_out": ours_held_out(configs, latencies, options.repeats),
         "peers": {
@@ -228,7 +237,8 @@ def main() -> None:
         "speed": speed(configs, latencies),
     }
     print(
-        f"{name}: {len(rows)} networks, {options.repeats} random splits, fitted on {FIT_ON}; relative errors held out"
+        f"{name}: {len(steady)} networks ({len(rows) - len(steady)} more not steady), {options.repeats} random splits, "
+        f"fitted on {FIT_ON}; relative errors held out"
     )
     print(f"  {'':38}{'median':>8}{'p90':>8}{'max':>8}{'in 95 %':>9}{'width':>8}")
     print_row("ours (goals: median 3 %, 95 % inside)", result["held_out"])
@@ -239,7 +249,7 @@ def main() -> None:
     print(f"  rank correlation: {held_out['spearman']:.3f} ours, {result['macs_spearman']:.3f} macs alone")
     print(f"  fit on 30: {quick['fit_30_s'] * 1e3:.0f} ms; predict 1000: {quick['predict_1000_s'] * 1e3:.0f} ms")
     if not options.counted:
-        result["rows"] = rows  # the counted data set has a file of its own
+        result |= {"measured": measured_on, "rows": rows}  # the counted data set has a file of its own
     save(name, result)
 
 

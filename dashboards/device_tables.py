@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +46,10 @@ def devices_table(rows: Sequence[DeviceRow]) -> RenderableType:
         if row.profile is not None:
             name.append(f"\nvirtual, {one_line(row.profile)}", style="dim")
         state = Text(row.state, style=STATE_COLOURS.get(row.state, "dim"))
-        if row.last_seen_at is not None:
-            state.append(f"\n{duration(max(0.0, time.time() - row.last_seen_at))} ago", style="dim")
+        if row.doing is not None:
+            state.append(f", {one_line(row.doing)}")
+        if row.seen_s_ago is not None:
+            state.append(f"\n{duration(max(0.0, row.seen_s_ago))} ago", style="dim")
         cores = facts.get("cores")
         processor = Text(one_line(facts.get("cpu_model") or NOTHING, 60))
         if cores:

@@ -4,7 +4,8 @@ The same operators run as in the trained network, so the latency is the same; on
 
 Notable choices:
 - A batch is priced in a thread of its own: a device may take minutes, and meanwhile workers report and Ctrl-C is heard.
-- Devices are asked one after the other, the judging one first; what one of them refuses is not measured on the next.
+- Devices are asked in the study's order, the judging one first; what one of them refuses is not measured on the next.
+  Neighbouring queues of agents are asked at the same time: none needs this machine, and the slowest sets the pace.
 - Once a device's fitted model is sure that a candidate is over its limit, the candidate is not measured at all. Its
   price then says `predicted`; what is trained has always been measured (or estimated, on a virtual device).
 """
@@ -14,9 +15,10 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -53,6 +55,7 @@ class Target:
     limit_ms: float | None = None
     forecast: Forecast | None = None
     local: bool = False  # timed on this machine: workers must keep off the measuring processor
+    remote: bool = False  # agents of a queue measure; only the waiting is done here
 
 
 def host_probe(policy: MeasurementPolicy, core: int | None, files: Path) -> HostProbe:
@@ -78,10 +81,50 @@ def price(
     Raises:
         MeasurementStopped: `stop` said so.
     """
-    distinct = list(dict.fromkeys(configs))
     with _folder_in(files) as folder:
-        prices = dict(zip(distinct, probe.measure(write_models(distinct, probe.runtime, folder), stop), strict=True))
-    return [prices[config] for config in configs]
+        return _Task.of(configs, probe, folder).run(stop)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Configs to be measured by one probe, whose model files are written."""
+
+    configs: tuple[CondenseNetConfig, ...]
+    probe: LatencyProbe
+    models: dict[CondenseNetConfig, Path]
+
+    @classmethod
+    def of(cls, configs: Sequence[CondenseNetConfig], probe: LatencyProbe, folder: Path) -> _Task:
+        distinct = list(dict.fromkeys(configs))
+        files = write_models(distinct, probe.runtime, folder)
+        return cls(tuple(configs), probe, dict(zip(distinct, files, strict=True)))
+
+    def run(self, stop: Callable[[], bool]) -> list[Price]:
+        measured = self.probe.measure(list(self.models.values()), stop)
+        prices = dict(zip(self.models, measured, strict=True))
+        return [prices[config] for config in self.configs]
+
+
+def _run_together(tasks: Sequence[_Task], stop: Callable[[], bool]) -> list[list[Price]]:
+    """Run tasks at the same time; once one raises, the others are stopped, and it is raised."""
+    if len(tasks) == 1:
+        return [tasks[0].run(stop)]
+    broken = threading.Event()
+
+    def run(task: _Task) -> list[Price]:
+        try:
+            return task.run(lambda: stop() or broken.is_set())
+        except BaseException:
+            broken.set()
+            raise
+
+    with ThreadPoolExecutor(len(tasks), thread_name_prefix="device") as threads:
+        running = [threads.submit(run, task) for task in tasks]
+        wait(running)
+    errors = [error for one in running if (error := one.exception()) is not None]
+    if errors:  # rather what went wrong than that the others were stopped for it
+        raise next((error for error in errors if not isinstance(error, MeasurementStopped)), errors[0])
+    return [one.result() for one in running]
 
 
 def write_models(configs: Sequence[CondenseNetConfig], runtime: str, folder: Path) -> list[Path]:
@@ -165,19 +208,41 @@ class Pricer:
     def _prices(self, configs: Sequence[CondenseNetConfig]) -> list[Prices]:
         found: list[Prices] = [{} for _ in configs]
         open_ = list(range(len(configs)))  # refused by no device yet
-        for target in self.targets:
-            wanted = []
+        for remote, group in groupby(self.targets, lambda target: target.remote):
+            for targets in [list(group)] if remote else [[target] for target in group]:
+                open_ = self._ask(targets, configs, open_, found)
+        return found
+
+    def _ask(
+        self,
+        targets: Sequence[Target],
+        configs: Sequence[CondenseNetConfig],
+        open_: Sequence[int],
+        found: list[Prices],
+    ) -> list[int]:
+        """Add the prices of the open places on these targets, asked together; return the places not refused."""
+        wanted: list[list[int]] = []
+        for target in targets:
+            unsure = []
             for place in open_:
                 foreseen = _foreseen(target, configs[place])
                 if foreseen is None:
-                    wanted.append(place)
+                    unsure.append(place)
                 else:
                     found[place][target.name] = foreseen
-            measured = price([configs[place] for place in wanted], target.probe, self._files, self._stop.is_set)
-            for place, one in zip(wanted, measured, strict=True):
+            wanted.append(unsure)
+            if target is targets[0]:  # what the judging one is sure of is asked of no other
+                open_ = unsure
+        with _folder_in(self._files) as folder:  # written one after the other: drawing weights uses torch's generator
+            tasks = [
+                _Task.of([configs[place] for place in places], target.probe, folder)
+                for target, places in zip(targets, wanted, strict=True)
+            ]
+            measured = _run_together(tasks, self._stop.is_set)
+        for target, places, prices in zip(targets, wanted, measured, strict=True):
+            for place, one in zip(places, prices, strict=True):
                 found[place][target.name] = one
-            open_ = [place for place in wanted if not _refused(target, found[place][target.name])]
-        return found
+        return [place for place in open_ if not any(_refused(one, found[place][one.name]) for one in targets)]
 
 
 def _foreseen(target: Target, config: CondenseNetConfig) -> Measurement | None:

@@ -52,7 +52,8 @@ def targets_of(
         if latency.predict and engine is not None and limits.get(name) is not None:
             kind = "estimated" if is_estimated(name, engine) else "measured"
             foreseen = FittedForecast(engine, probe.device, probe.runtime, latency.threads, kind)
-        targets.append(Target(name, probe, limits.get(name), foreseen, local=name == HOST))
+        places = {"local": name == HOST, "remote": isinstance(probe, HubProbe)}
+        targets.append(Target(name, probe, limits.get(name), foreseen, **places))
     return tuple(targets)
 
 

@@ -50,6 +50,8 @@ class DeviceRow:
     facts: dict[str, Any]
     conditions: dict[str, Any]
     last_seen_at: float | None
+    seen_s_ago: float | None  # by the same clock; below 0 where it was set back
+    doing: str | None  # what its agent is at with the jobs it holds: leased, downloading, measuring or cooling
     waiting: int  # open jobs of its queue that nobody holds
     leased: int  # jobs it holds
     accepted: int  # its results that count
@@ -168,6 +170,8 @@ def list_devices(engine: sa.Engine, lease_s: float = LEASE_S, now: Clock | None 
         waiting = _counts(connection, sa.select(job.c.queue, sa.func.count()).where(job.c.state == OPEN_JOB_STATES[0]))
         held = sa.select(lease.c.device_id, sa.func.count()).where(lease.c.outcome.is_(None))
         leased = _counts(connection, held)
+        at_work = sa.select(lease.c.device_id, lease.c.doing).where(lease.c.outcome.is_(None))
+        doing = {one.device_id: one.doing for one in connection.execute(at_work)}  # one thing with all it holds
         verdicts = {
             verdict: _counts(
                 connection, sa.select(result.c.device_id, sa.func.count()).where(result.c.verdict == verdict)
@@ -184,6 +188,8 @@ def list_devices(engine: sa.Engine, lease_s: float = LEASE_S, now: Clock | None 
             facts=json.loads(row.facts) if row.facts else {},
             conditions=json.loads(row.conditions) if row.conditions else {},
             last_seen_at=row.last_seen_at,
+            seen_s_ago=None if row.last_seen_at is None else at - row.last_seen_at,
+            doing=doing.get(row.id),
             waiting=waiting.get(row.queue, 0),
             leased=leased.get(row.id, 0),
             accepted=verdicts["accepted"].get(row.id, 0),

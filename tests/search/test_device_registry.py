@@ -137,6 +137,21 @@ def test_the_list_says_what_a_device_is_and_when_it_was_last_seen(desk: Desk):
     assert rows["two"].facts == FACTS
     assert rows["two"].conditions == CONDITIONS
     assert rows["two"].last_seen_at == desk.clock()
+    desk.clock.tick(7.0)
+    rows = listed(desk)
+    assert (rows["one"].seen_s_ago, rows["two"].seen_s_ago) == (None, 7.0)
+
+
+def test_the_list_says_what_an_agent_is_at(desk: Desk):
+    agent = desk.agent("pi")
+    desk.submit("a")
+    assert listed(desk)["pi"].doing is None
+    (job,) = agent.lease()
+    assert listed(desk)["pi"].doing == "leased"
+    agent.heartbeat(job, "cooling")
+    assert listed(desk)["pi"].doing == "cooling"
+    agent.answer(job)
+    assert listed(desk)["pi"].doing is None
 
 
 def test_the_list_counts_what_waits_what_is_held_what_came_and_what_nobody_believes(desk: Desk):

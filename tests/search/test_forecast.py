@@ -168,7 +168,7 @@ def test_references_are_appended_and_the_newest_counts(engine):
 def test_the_newest_counts_whether_a_trial_or_a_fit_asked_for_it(engine):
     study = StudyStore(engine, create_study(engine, "one", 1, {}, ("a" * 64, "b" * 64)))
     for number, config in enumerate((A, B)):
-        study.add_trial(NewTrial(number, number, "sampled", config, {}, 0, str(number), cost_of(config)))
+        study.add_trial(NewTrial(number, "sampled", config, {}, 0, str(number), cost_of(config)))
     study.add_latency(0, measured(2.0), "price")
     add_references(engine, [(A, measured(3.0)), (B, measured(4.0))])
     study.add_latency(1, measured(5.0), "price")

@@ -142,6 +142,14 @@ def test_a_few_samples_do_not_pass_for_the_measurement_that_was_ordered():
     assert "asked for was 'standard'" in doubts({**whole, "policy": "standard-plus"}, ordered)[0]
 
 
+@pytest.mark.parametrize(("ms", "doubted"), [(40.0, False), (0.04, True), (5.0, True)])
+def test_a_clock_a_thousand_times_too_slow_is_seen_by_the_first_report_of_a_queue(ms: float, doubted: bool):
+    """Three runs are to take at least 0.1 s: one a third of that is nothing special, a fiftieth can't be."""
+    first = expected(policy={**POLICY, "run_s": 0.1}, macs=None, anchors_ms=())
+    found = doubts(wall_report(MODEL, ms=ms, policy="standard"), first)
+    assert any("asked for were at least 0.1 s" in doubt for doubt in found) is doubted
+
+
 @pytest.mark.parametrize("drift", [math.nan, math.inf, -0.01])
 def test_a_drift_that_is_none_is_doubted(drift: float):
     assert "drift" in doubts(wall_report(MODEL, anchor_drift=drift), WALL)[0]

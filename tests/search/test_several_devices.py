@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +13,15 @@ from search.controller import Controller, Surroundings
 from search.gate import Budget
 from search.pareto import pareto_front
 from search.pick import best, rank
-from search.pricing import Target
+from search.pricing import Pricer, Target
 from search.settings import settings_from
 from search.view import SilentView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.errors import InvalidSettings, NothingFeasible
+from space.errors import DiskFull, InvalidSettings, NothingFeasible
 from tests.search.tiny_studies import (
+    INSIDE,
+    SMALLEST,
     Bench,
     CountingProbe,
     assert_consistent,
@@ -27,7 +31,7 @@ from tests.search.tiny_studies import (
     optuna_trials,
 )
 from workers.latency import FakeProbe
-from workers.latency.measurement import FailedMeasurement
+from workers.latency.measurement import FailedMeasurement, MeasurementStopped, never
 
 DEVICES = {"devices": ["pi5", "phone"], "policy": "quick"}
 
@@ -144,6 +148,64 @@ def test_what_is_foreseen_over_the_limit_is_refused_unmeasured_and_says_predicte
     assert all(row.state == "infeasible" and "predicted" in (row.reason or "") for row in predicted)
     assert not {row.config for row in predicted} & set(bench.probe.measured)
     assert all(latency.kind == "measured" for row in bench.done() for latency in row.latencies.values())
+
+
+class Meeting(CountingProbe):
+    """A probe that answers only once another one measures at the same time."""
+
+    def __init__(self, meeting: threading.Barrier, latency_ms=by_layers) -> None:
+        super().__init__(latency_ms)
+        self.meeting = meeting
+
+    def measure(self, models, stop=never):
+        self.meeting.wait(30)
+        return super().measure(models, stop)
+
+
+def prices_of(targets: list[Target], configs: list[CondenseNetConfig], folder: Path):
+    pricer = Pricer(targets, folder)
+    try:
+        pricer.start(configs)
+        while pricer.busy:
+            prices = pricer.take(1.0)
+        return prices
+    finally:
+        pricer.close()
+
+
+def test_neighbouring_queues_of_agents_are_asked_at_the_same_time(tmp_path: Path):
+    meeting = threading.Barrier(2)
+    targets = [Target(name, Meeting(meeting), remote=True) for name in ("pi5", "phone")]
+    found = prices_of(targets, [INSIDE, SMALLEST, INSIDE], tmp_path)
+    assert [list(one) for one in found] == [["pi5", "phone"]] * 3
+    assert found[0] == found[2]
+    assert [target.probe.measured for target in targets] == [[INSIDE, SMALLEST]] * 2
+
+
+def test_what_goes_wrong_on_one_device_stops_the_others_and_is_raised(tmp_path: Path):
+    class Broken(CountingProbe):
+        def measure(self, models, stop=never):
+            raise DiskFull("no room")
+
+    class Waiting(CountingProbe):
+        def measure(self, models, stop=never):
+            while not stop():
+                time.sleep(0.01)
+            raise MeasurementStopped
+
+    targets = [Target("pi5", Waiting(by_layers), remote=True), Target("phone", Broken(by_layers), remote=True)]
+    with pytest.raises(DiskFull, match="no room"):
+        prices_of(targets, [INSIDE], tmp_path)
+
+
+def test_one_that_needs_this_machine_is_asked_alone_and_what_it_refuses_is_asked_of_no_queue(tmp_path: Path):
+    host = CountingProbe(by_layers)
+    phone = CountingProbe(by_layers)
+    targets = [Target("host", host, limit_ms=1.5, local=True), Target("phone", phone, remote=True)]
+    two_layers = replace(INSIDE, stages=(2,))
+    found = prices_of(targets, [INSIDE, two_layers], tmp_path)
+    assert [list(one) for one in found] == [["host", "phone"], ["host"]]
+    assert phone.measured == [INSIDE]
 
 
 def test_a_resumed_study_keeps_what_each_device_said(two_devices):

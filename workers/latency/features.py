@@ -28,6 +28,7 @@ FEATURES = (
     "ends",  # elements of stem, final norm and classifier
     "pooled",  # elements that the poolings between stages read
     "gather",  # elements copied by the channel gathers before the 1x1s
+    "gather_dense",  # of these, those for a dense 1x1, whose blocked layout the gather breaks up
     "norm",  # elements of batch norm and ReLU on gathered channels
     "norm_channels",
     "spill",  # of these elements, those beyond what a core's cache holds
@@ -111,6 +112,7 @@ def _layer_columns(layers: NDArray[np.int64]) -> dict[str, Array]:
         "layers": np.ones(len(layers)),
         "pooled": 4 * channels * size * pools,
         "gather": gathered * ~(dense & (factor == 1)),  # all channels in order are not gathered
+        "gather_dense": gathered * (dense & (factor > 1)),
         "norm": gathered,
         "norm_channels": inputs * groups,
         "spill": np.maximum(0, gathered - CACHE_ELEMENTS),
