@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.dashboards.browser import browser  # noqa: F401  a fixture of every folder
 from tests.postgres import postgres, postgres_url  # noqa: F401  fixtures of every folder
 
 torch.set_num_threads(1)
