@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dashboards import panels
+from dashboards import old_panels as panels
 from dashboards.drawing import PLOT_CONFIG
 from dashboards.formats import (
     budget_of,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dashboards import panels
+from dashboards import old_panels as panels
 from dashboards.queries import load_study_view
 from search.store import reader
 from space.config import CondenseNetConfig

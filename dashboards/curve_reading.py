@@ -1,0 +1,49 @@
+"""Learning curves as the charts read them: of chosen trials, and the newest epoch of all that aren't done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from dashboards.panels.points import LastEpoch
+from search.store.tables import curve, trial
+
+UNFINISHED = ("running", "queued", "failed", "cancelled")
+
+
+def read_curves(engine: sa.Engine, study_id: int, numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Return the learning curves of some trials by number, epoch by epoch; a trial without one is left out."""
+    columns = [column for column in curve.c if column.name != "trial_id"]
+    query = (
+        sa.select(trial.c.number.label("number"), *columns)
+        .join(trial, trial.c.id == curve.c.trial_id)
+        .where(trial.c.study_id == study_id, trial.c.number.in_(list(numbers)))
+        .order_by(trial.c.number, curve.c.epoch)
+    )
+    found: dict[int, list[dict[str, Any]]] = {}
+    with engine.connect() as connection:
+        for row in connection.execute(query):
+            values = dict(row._mapping)
+            found.setdefault(values.pop("number"), []).append(values)
+    return found
+
+
+def read_last_epochs(engine: sa.Engine, study_id: int) -> dict[int, LastEpoch]:
+    """Return the newest epoch of every trial that isn't done and has one, by number."""
+    newest = (
+        sa.select(curve.c.trial_id, sa.func.max(curve.c.epoch).label("epoch"))
+        .join(trial, trial.c.id == curve.c.trial_id)
+        .where(trial.c.study_id == study_id, trial.c.state.in_(UNFINISHED))
+        .group_by(curve.c.trial_id)
+        .subquery()
+    )
+    query = (
+        sa.select(trial.c.number, curve.c.epoch, curve.c.progress, curve.c.val_top1)
+        .join(newest, sa.and_(newest.c.trial_id == curve.c.trial_id, newest.c.epoch == curve.c.epoch))
+        .join(trial, trial.c.id == curve.c.trial_id)
+    )
+    with engine.connect() as connection:
+        rows = connection.execute(query).all()
+    return {row[0]: LastEpoch(*row[1:]) for row in rows}

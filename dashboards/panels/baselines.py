@@ -1,0 +1,143 @@
+"""Published networks as reference marks: VGG-16, ResNet-18, MobileNets and CondenseNets, where they can be compared.
+
+Comparable is what was published for the study's data set (CIFAR-10, CIFAR-100, or ImageNet: 1000 classes at 224
+pixels). Macs and params are exact. A latency is shown only in a group of the same kind, device, runtime version and
+threads; one of this or another host says nothing here. `baselines.json` holds the numbers and says where they are from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dashboards.columns import Axis, LatencyGroup, StudyColumns, View
+from dashboards.formats import NOTHING, count, digits_ms, percent
+
+_FILE = Path(__file__).with_name("baselines.json")
+_SHAPES = {"cifar10": ((3, 32, 32), 10), "cifar100": ((3, 32, 32), 100), "imagenet": ((3, 224, 224), 1000)}
+_PAPER = "CondenseNet (CVPR 2018)"
+
+
+@dataclass(frozen=True)
+class BaselineLatency:
+    """Where and how a network's latency is known; the interval is 95 %, in ms."""
+
+    kind: str
+    device: str
+    runtime: str  # name and version
+    threads: int
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    extrapolates: bool
+
+    def is_of(self, group: LatencyGroup) -> bool:
+        """Whether it may be compared with the latencies of a group."""
+        same = (group.kind, group.device, group.runtime, group.threads)
+        return (self.kind, self.device, self.runtime, self.threads) == same
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One published network on one data set."""
+
+    name: str
+    short: str  # beside its mark
+    dataset: str
+    top1_pct: float
+    macs: int
+    params: int
+    origin: str  # of the accuracy
+    latencies: tuple[BaselineLatency, ...] = ()
+    latency: BaselineLatency | None = None  # in the group that is looked at
+
+    def cost(self, axis: Axis) -> float:
+        """Return ms (in the group that is looked at), million macs or million params."""
+        if axis == "latency":
+            return math.nan if self.latency is None else self.latency.median_ms
+        return (self.macs if axis == "macs" else self.params) / 1e6
+
+    def row(self, axis: Axis) -> tuple[str, ...]:
+        """Return its line in the front's table."""
+        words, mark = (NOTHING, NOTHING), ""
+        if axis == "latency" and (seen := self.latency) is not None:
+            words = digits_ms(seen.median_ms, 4), f"{digits_ms(seen.low_ms, 4)} to {digits_ms(seen.high_ms, 4)}"
+            mark = "; its latency is outside the calibrated range" if seen.extrapolates else ""
+        cost = (count(float(self.macs)), count(float(self.params)))
+        return "published", NOTHING, percent(self.top1_pct / 100), *words, *cost, f"{self.name}; {self.origin}{mark}"
+
+
+def dataset_of(columns: StudyColumns) -> str | None:
+    """Return which data set with published results a study is on; None for any other."""
+    data, info = columns.study.settings.get("data"), columns.study.data_info or {}
+    name = data.get("dataset") if isinstance(data, dict) else None
+    for known, (shape, classes) in _SHAPES.items():
+        seen = tuple(info.get("input_shape") or _config_value(columns, "input_shape") or ())
+        named = name == known or (known == "imagenet" and str(name).startswith("imagefolder"))
+        if named and seen == shape and (info.get("num_classes") or _config_value(columns, "num_classes")) == classes:
+            return known
+    return None
+
+
+def _config_value(columns: StudyColumns, name: str) -> Any:
+    return json.loads(columns.config_json[0]).get(name) if len(columns) else None
+
+
+def comparable(columns: StudyColumns, view: View) -> list[Baseline]:
+    """Return the networks that can be set against a study's on the view's axis."""
+    dataset = dataset_of(columns)
+    found = [one for one in all_baselines() if one.dataset == dataset]
+    if view.axis != "latency":
+        return found
+    if view.group is None:
+        return []
+    group = columns.latency_groups[view.group]
+    known = [(one, next((ms for ms in one.latencies if ms.is_of(group)), None)) for one in found]
+    return [replace(one, latency=ms) for one, ms in known if ms is not None]
+
+
+@cache
+def all_baselines() -> tuple[Baseline, ...]:
+    """Return every published network that is known here."""
+    document = json.loads(_FILE.read_text(encoding="utf-8"))
+    others = [
+        Baseline(
+            name=one["name"],
+            short=one["name"],
+            dataset=one["dataset"],
+            top1_pct=round(100 - one["top1_error_pct"], 2),
+            macs=one["macs"],
+            params=one["params"],
+            origin=one["accuracy_source"],
+            latencies=_latencies(document, one["id"]),
+        )
+        for one in document["networks"]
+    ]
+    return (*others, *_condensenets(document))
+
+
+def _latencies(document: dict[str, Any], name: str) -> tuple[BaselineLatency, ...]:
+    return tuple(BaselineLatency(**row) for row in document["latencies"].get(name, ()))
+
+
+def _condensenets(document: dict[str, Any]) -> Iterator[Baseline]:
+    from space.cost import cost_of
+    from space.presets import PUBLISHED
+
+    for name, network in PUBLISHED.items():
+        config, layers = network.config, 2 + 2 * sum(network.config.stages)
+        imagenet = config.num_classes == 1000
+        words = f"CondenseNet-{layers}" + (f" G=C={config.groups}" if imagenet else "")
+        results = [("imagenet" if imagenet else "cifar10", config, network.top1_error_pct)]
+        results.append(("cifar100", replace(config, num_classes=100), network.cifar100_error_pct))
+        for dataset, built, error_pct in results:
+            if error_pct is not None:
+                cost = cost_of(built)
+                short = words.replace("CondenseNet-", "CN-")
+                top1_pct, known = round(100 - error_pct, 2), _latencies(document, name)
+                yield Baseline(words, short, dataset, top1_pct, cost.macs, cost.params, _PAPER, known)
