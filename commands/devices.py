@@ -231,9 +231,9 @@ def virtual(
     arm = build(folder or default_folder(), say, sources=sources)
     if count:
         from dashboards import device_tables
+        from workers.file_names import runtime_of
         from workers.latency.estimated_probe import EstimatedProbe
         from workers.latency.measurement import FailedMeasurement
-        from workers.model_files import runtime_of
 
         runtimes = {runtime_of(path) for path in count}
         if len(runtimes) > 1:

@@ -88,7 +88,7 @@ def logs(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -
     """Print a trial's log file."""
     from search.launch import trial_folder
     from search.store import reader
-    from workers.trial import LOG_FILE
+    from workers.file_names import LOG_FILE
 
     engine, found, url = open_named(study, storage)
     row = reader.find_trial(engine, found, trial)

@@ -19,7 +19,7 @@ from search.study import OpenStudy
 from search.view import LaunchView
 from space.errors import CondenseryError, SearchFailed
 from workers.checkpoint import remove_checkpoints
-from workers.trial import CHECKPOINTS, NETWORK_FILE, ONNX_FILE
+from workers.file_names import CHECKPOINTS, NETWORK_FILE, ONNX_FILE
 
 
 @dataclass

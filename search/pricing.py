@@ -24,11 +24,12 @@ from typing import Protocol
 
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet
+from workers.file_names import file_for
 from workers.files import disk_errors
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement, MeasurementStopped, never
 from workers.latency.policy import MeasurementPolicy
 from workers.latency.probes import HostProbe
-from workers.model_files import file_for, save_for
+from workers.model_files import save_for
 
 # Runs of this fixed network before and after each batch show whether the machine kept still. Never change it: its
 # figures are compared over years.

@@ -18,8 +18,9 @@ from search.engines.base import Engine, EngineEvent
 from search.ledger import Ledger, Step
 from search.store.reader import TrialRow
 from space.errors import DataNotFound, DiskFull, OutOfMemory, ReadOnlyFolder, UnreadableImage
+from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.settings import TrainingSettings
-from workers.trial import NETWORK_FILE, ONNX_FILE, TrialJob, trial_identity
+from workers.trial import TrialJob, trial_identity
 
 BEAT_S = 2.0  # between two heartbeats of the running trials
 SILENT_S = 120.0  # a worker that the engine knows nothing of for so long is taken for lost

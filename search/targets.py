@@ -15,11 +15,11 @@ from search.forecast import FittedForecast
 from search.pricing import Target, host_probe, price, write_anchor
 from search.settings import HOST, StudySettings
 from space.errors import DeviceNotFound, InvalidSettings, MeasurementFailed
+from workers.file_names import SUFFIXES
 from workers.latency import agent
 from workers.latency.measurement import LatencyProbe, Measurement
 from workers.latency.policy import MeasurementPolicy
 from workers.latency.profiles import VIRTUAL, load_profile
-from workers.model_files import SUFFIXES
 
 AUTO_NETWORKS = 3  # sampled to choose the faster runtime
 

@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE
 from workers.files import file_hash
-from workers.trial import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, TrialJob
+from workers.trial import TrialJob
 
 RESULTS = (NETWORK_FILE, ONNX_FILE)
 SCRATCH = "condensery-trial-"

@@ -25,11 +25,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from space.deployed import DeployedCondenseNet, DeployedLayer
+from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
 from workers.packing import batch_difference, within_tolerance
 
 OPSET, IR_VERSION = 17, 8
-INPUT, OUTPUT = "images", "logits"
 
 
 @dataclass

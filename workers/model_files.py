@@ -6,29 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from space.deployed import DeployedCondenseNet
-from space.errors import InvalidSettings
-
-SUFFIXES = {"onnxruntime": ".onnx", "ncnn": ".ncnn.zip", "native": ".native.zip"}  # by runtime
+from workers.file_names import known_runtime
 
 Save = Callable[[DeployedCondenseNet, Path], str]
 Check = Callable[[Path, DeployedCondenseNet], float]
-
-
-def file_for(runtime: str, stem: str) -> str:
-    """Return the name of a runtime's model file, such as model.onnx."""
-    return stem + SUFFIXES[_known(runtime)]
-
-
-def runtime_of(path: Path) -> str:
-    """Return the runtime that a model file is for, by its name.
-
-    Raises:
-        InvalidSettings: it ends in none of `SUFFIXES`.
-    """
-    for runtime, suffix in SUFFIXES.items():
-        if path.name.endswith(suffix):
-            return runtime
-    raise InvalidSettings(f"a model file must end in one of {', '.join(SUFFIXES.values())}, but {path.name} doesn't.")
 
 
 def save_for(runtime: str, network: DeployedCondenseNet, path: Path) -> str:
@@ -45,14 +26,8 @@ def check_for(runtime: str, path: Path, network: DeployedCondenseNet) -> float:
     return _both(runtime)[1](path, network)
 
 
-def _known(runtime: str) -> str:
-    if runtime not in SUFFIXES:
-        raise InvalidSettings(f"a runtime must be one of {', '.join(SUFFIXES)}, but got {runtime!r}; use one of those.")
-    return runtime
-
-
 def _both(runtime: str) -> tuple[Save, Check]:
-    if _known(runtime) == "ncnn":
+    if known_runtime(runtime) == "ncnn":
         from workers.export_ncnn import check_ncnn, save_ncnn
 
         return save_ncnn, check_ncnn

@@ -30,11 +30,9 @@ from space.operator_count import fvcore_cost
 from workers import data, training
 from workers.checkpoint import model_tensors
 from workers.export import check_onnx, save_onnx
+from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 from workers.files import disk_errors, file_hash, write_atomically
 from workers.settings import DataSettings, TrainingSettings
-
-NETWORK_FILE, ONNX_FILE, LOG_FILE, SETTINGS_FILE = "network.safetensors", "model.onnx", "log.txt", "trial.json"
-CHECKPOINTS = "checkpoints"  # folder
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ from ray.tune import Trainable
 
 from space.errors import DataNotFound, TrainingFailed
 from workers.exchange import RESULTS, ExchangeFailed, TrialExchange, scratch_folder
+from workers.file_names import LOG_FILE
 from workers.process import outcome_of
-from workers.trial import LOG_FILE, TrialJob, TrialResult, run_trial
+from workers.trial import TrialJob, TrialResult, run_trial
 
 TICK_S = 1.0
 FINAL = ("done", "failed", "stopped", "lost")

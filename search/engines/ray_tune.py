@@ -34,8 +34,9 @@ from search.engines.tune_run import Plan
 from search.settings import EnginePart
 from space.errors import EngineUnavailable, InvalidSettings
 from workers.exchange import RESULTS, ExchangeFailed, TrialExchange, open_exchange
+from workers.file_names import SETTINGS_FILE
 from workers.files import write_atomically
-from workers.trial import SETTINGS_FILE, TrialJob
+from workers.trial import TrialJob
 
 START_S = 120.0  # at most, to start or join Ray
 STARTS = 3  # in a row, before giving up

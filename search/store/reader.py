@@ -332,8 +332,10 @@ def count_states(engine: sa.Engine, study_id: int) -> dict[str, int]:
         return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def read_attempts(engine: sa.Engine, study_id: int, only_open: bool = False) -> list[AttemptRow]:
-    """Return a study's attempts by trial; optionally only those that have not ended."""
+def read_attempts(
+    engine: sa.Engine, study_id: int, only_open: bool = False, number: int | None = None
+) -> list[AttemptRow]:
+    """Return a study's attempts by trial; optionally only those that have not ended, or of one trial."""
     columns = [attempt.c[name] for name in AttemptRow.__dataclass_fields__ if name != "number"]
     query = (
         sa.select(trial.c.number, *columns)
@@ -343,14 +345,18 @@ def read_attempts(engine: sa.Engine, study_id: int, only_open: bool = False) -> 
     )
     if only_open:
         query = query.where(attempt.c.outcome.is_(None))
+    if number is not None:
+        query = query.where(trial.c.number == number)
     with engine.connect() as connection:
         return [AttemptRow(**row._mapping) for row in connection.execute(query)]
 
 
-def newest_events(engine: sa.Engine, study_id: int, last: int) -> list[EventRow]:
-    """Return the newest of a study's events, the newest first."""
+def newest_events(engine: sa.Engine, study_id: int, last: int, number: int | None = None) -> list[EventRow]:
+    """Return the newest of a study's events, the newest first; optionally only those about one trial."""
     columns = [event.c[name] for name in EventRow.__dataclass_fields__]
     query = sa.select(*columns).where(event.c.study_id == study_id).order_by(event.c.id.desc()).limit(last)
+    if number is not None:
+        query = query.where(event.c.number == number)
     with engine.connect() as connection:
         return [EventRow(**row._mapping) for row in connection.execute(query)]
 
@@ -406,13 +412,13 @@ def devices_measured(engine: sa.Engine, study_id: int) -> set[str]:
 
 
 def latencies_of_configs(
-    engine: sa.Engine, device: str, runtime: str, threads: int, kind: str, least: int = 1
+    engine: sa.Engine, device: str, runtime: str, threads: int, kind: str, least: int = 1, most: int | None = None
 ) -> list[tuple[CondenseNetConfig, float]]:
     """Return every config whose latency is known on a device, with its newest median in ms.
 
     From all studies of the database and from what was measured for a fit; only what can be compared: steady rows of
     the runtime version that the newest row of all has. Where these hold at least `least` configs measured with the
-    standard policy, only those; else every policy's.
+    standard policy, only those; else every policy's. Of more than `most` configs, so many, evenly over the time.
     """
     rows = _rows_of_configs(device, runtime, threads, kind)
     with engine.connect() as connection:
@@ -420,7 +426,10 @@ def latencies_of_configs(
     good = [row for row in found if row.steady and row.runtime_version == found[-1].runtime_version]
     standard = {row.config: row.median_ms for row in good if row.policy == "standard"}
     newest = standard if len(standard) >= least else {row.config: row.median_ms for row in good}
-    return [(CondenseNetConfig.from_json(config), float(median_ms)) for config, median_ms in newest.items()]
+    chosen = list(newest.items())
+    if most is not None and len(chosen) > most:
+        chosen = [chosen[place * len(chosen) // most] for place in range(most)]
+    return [(CondenseNetConfig.from_json(config), float(median_ms)) for config, median_ms in chosen]
 
 
 def count_rows_of_configs(engine: sa.Engine, device: str, runtime: str, threads: int, kind: str) -> int:

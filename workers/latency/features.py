@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from space.config import CondenseNetConfig
+from space.parts import parts_of
 
 Array = NDArray[np.float64]
 
@@ -64,17 +65,37 @@ def feature_matrix(configs: Sequence[CondenseNetConfig]) -> Array:
     starts = np.cumsum([0, *(len(config.layer_shapes) for config in configs[:-1])])
     sums = {name: np.add.reduceat(values, starts) for name, values in _layer_columns(_layers(configs)).items()}
     sums["network"] = np.ones(len(configs))
-    sums["ends"] = np.array([_ends(config) for config in configs])
+    sums["ends"] = np.array([sum(_ends(config)) for config in configs])
     matrix: Array = np.stack([sums[name] for name in FEATURES], axis=1)
     return matrix
 
 
-def _ends(config: CondenseNetConfig) -> float:
-    """Elements at both ends of a network; eight multiply-adds of the stem count as one."""
+def part_matrix(config: CondenseNetConfig) -> Array:
+    """Return the amounts in each part of one network: (parts + 1, features); the columns add up to `features`.
+
+    The rows are those of `space.parts.parts_of`, and one more for what a run takes whatever the network.
+    """
+    parts = parts_of(config)
+    columns = _layer_columns(_layers([config]))
+    pooled = columns.pop("pooled")
+    kinds = np.array([part.kind for part in parts] + ["run"])
+    first_of_stage = [shape.stage > 0 and shape.index == 0 for shape in config.layer_shapes]
+    matrix: Array = np.zeros((len(kinds), len(FEATURES)))
+    for name, values in columns.items():
+        matrix[kinds == "layer", FEATURES.index(name)] = values
+    matrix[kinds == "pooling", FEATURES.index("pooled")] = pooled[first_of_stage]
+    for kind, amount in zip(("stem", "norm", "classifier"), _ends(config), strict=True):
+        matrix[kinds == kind, FEATURES.index("ends")] = amount
+    matrix[kinds == "run", FEATURES.index("network")] = 1
+    return matrix
+
+
+def _ends(config: CondenseNetConfig) -> tuple[float, float, float]:
+    """Elements of stem, final norm and classifier; eight multiply-adds of the stem count as one."""
     height, width = config.stem_size
     last_height, last_width = config.last_size
     stem = config.stem_channels * height * width * (9 * config.input_shape[0] / 8 + 1)
-    return stem + config.num_features * last_height * last_width + config.classifier_inputs * config.num_classes
+    return stem, config.num_features * last_height * last_width, config.classifier_inputs * config.num_classes
 
 
 def _layers(configs: Sequence[CondenseNetConfig]) -> NDArray[np.int64]:
