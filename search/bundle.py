@@ -6,16 +6,25 @@ A bundle is a folder: `model.onnx`, `network.safetensors`, `deploy.toml` (what a
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from search.bundle_texts import (
+    BUNDLE_FILES,
+    CARD_FILE,
+    DEPLOY_FILE,
+    MODEL,
+    BundleFacts,
+    LatencyFacts,
+    deploy_toml,
+    model_card,
+    one_line,
+)
 from search.gate import Budget
 from search.pick import best
 from search.pricing import Target
@@ -23,24 +32,21 @@ from search.settings import settings_from
 from search.store import reader
 from search.store.reader import StudyRow, TrialRow
 from search.store.store import StudyStore
+from search.trained_files import trained_files
 from space.deployed import DeployedCondenseNet
 from space.errors import (
-    CheckpointCorrupt,
     DataNotFound,
     MeasurementFailed,
     NothingFeasible,
     ReadOnlyFolder,
-    TrialNotReady,
 )
 from workers import data
-from workers.export import INPUT, OUTPUT, check_onnx, exported_network, save_onnx
-from workers.files import disk_errors, file_hash
+from workers.export import check_onnx, exported_network, save_onnx
+from workers.file_names import ONNX_FILE, file_for
+from workers.files import disk_errors
 from workers.latency.measurement import FailedMeasurement, Measurement
-from workers.model_files import SUFFIXES, check_for, file_for, save_for
-from workers.trial import NETWORK_FILE, ONNX_FILE, load_network
-
-DEPLOY_FILE, CARD_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "model"
-BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE} | {MODEL + suffix for suffix in SUFFIXES.values()}
+from workers.model_files import check_for, save_for
+from workers.trial import load_network
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
         if any(entry["removed"] for entry in files.values()):
             passed_over.append(f"trial {row.number}'s network was removed by the retention rule")
             continue
-        model, weights = trained_files(store, row)
+        model, weights = trained_files(store.engine, row)
         network = load_network(weights.parent, row.config)
         verified = _verify(store, row, (model, network), targets)
         if why := _over(budget, verified, targets):
@@ -135,28 +141,6 @@ def _over(budget: Budget, verified: Mapping[str, Measurement], targets: Sequence
     return None
 
 
-def trained_files(store: StudyStore, row: TrialRow) -> tuple[Path, Path]:
-    """Return a finished trial's (ONNX, safetensors) files, both checked against their recorded hashes.
-
-    Raises:
-        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or is another.
-    """
-    if row.state != "done":
-        why = f" ({row.reason})" if row.reason else ""
-        raise TrialNotReady(f"trial {row.number} is {row.state}{why}; only a done trial has a network.")
-    files = reader.read_artifacts(store.engine, row.id)
-    paths = []
-    for name in (ONNX_FILE, NETWORK_FILE):
-        found = files.get(name)
-        path = Path(found["path"]) if found else Path(name)
-        if found is None or found["removed"] or not path.exists():
-            raise CheckpointCorrupt(f"{path} of trial {row.number} is gone (moved, or removed by a retention rule).")
-        if file_hash(path) != found["sha256"]:
-            raise CheckpointCorrupt(f"{path} is not the file that was recorded (its SHA-256 differs).")
-        paths.append(path)
-    return paths[0], paths[1]
-
-
 def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
     """Run the exported file over the test split in onnxruntime; return its top-1."""
     settings = settings_from(study.settings, "the stored settings")
@@ -177,7 +161,7 @@ def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
 
 def export_trial(store: StudyStore, row: TrialRow, out: Path) -> Path:
     """Write a finished trial's ONNX to `out` (a file, or a folder that gets model.onnx); return the path."""
-    _, weights = trained_files(store, row)
+    _, weights = trained_files(store.engine, row)
     target = out / ONNX_FILE if out.is_dir() or not out.suffix else out
     network = load_network(weights.parent, row.config)
     save_onnx(network, target)
@@ -207,8 +191,9 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
                 save_for(runtime, network, path)
                 check_for(runtime, path, network)
             recorded = reader.read_artifacts(store.engine, picked.trial.id)[ONNX_FILE]["sha256"]
-            (new / DEPLOY_FILE).write_text(_deploy_toml(study, picked, recorded), encoding="utf-8")
-            (new / CARD_FILE).write_text(_model_card(study, picked), encoding="utf-8")
+            facts = _facts(study, picked, recorded, frozenset(path.name for path in new.iterdir()))
+            (new / DEPLOY_FILE).write_text(deploy_toml(facts), encoding="utf-8")
+            (new / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
             old = Path(temporary) / "old"
             if out.exists():
                 out.rename(old)
@@ -221,125 +206,18 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
     return out
 
 
-def _deploy_toml(study: StudyRow, picked: Picked, sha256: str) -> str:
-    """Return deploy.toml: everything a program needs to run the model, in tables of plain values."""
-    info, row, seen = study.data_info or {}, picked.trial, picked.verified
-    tables: dict[str, dict[str, Any]] = {
-        "model": {"file": ONNX_FILE, "sha256": sha256, "input": INPUT, "output": OUTPUT, "precision": seen.precision},
-        "input": {
-            "shape": ["batch", *row.config.input_shape],
-            "layout": "NCHW",
-            "scale": "x = (pixel / 255 - mean) / std, per channel",
-            "mean": list(info.get("mean", ())),
-            "std": list(info.get("std", ())),
-        },
-        "classes": {"names": list(map(str, info.get("class_names", ())))},
-        "accuracy": {"dataset": info.get("dataset", ""), "validation_top1": row.top1, "test_top1": picked.test_top1},
-        "latency": _latency_table(seen),
-        **{f'latency_on."{name}"': _latency_table(other) for name, other in picked.elsewhere.items()},
-        "cost": {"macs": row.macs, "params": row.params, "paper_flops": row.paper_flops},
-        "budget": _budget_table(picked.budget),
-        "config": {k: v for k, v in row.config.to_dict().items() if v is not None},
-        "origin": {"study": study.name, "trial": row.number, "settings_sha256": study.settings_hash},
-    }
-    lines = ["# How to run model.onnx, and what to expect of it."]
-    for name, values in tables.items():
-        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _latency_table(seen: Measurement) -> dict[str, Any]:
-    return {
-        "kind": seen.kind,
-        "policy": seen.policy,
-        "device": seen.device,
-        "runtime": f"{seen.runtime} {seen.runtime_version}",
-        "file": file_for(seen.runtime, MODEL),
-        "threads": seen.threads,
-        "median_ms": seen.summary.median_ms,
-        **({} if seen.summary.p90_ms is None else {"p90_ms": seen.summary.p90_ms}),
-        "interval_95_ms": [seen.summary.interval_low_ms, seen.summary.interval_high_ms],
-        "extrapolates": seen.extrapolates,
-    }
-
-
-def _budget_table(budget: Budget) -> dict[str, Any]:
-    counts = {"max_macs": budget.max_macs, "max_params": budget.max_params, "max_latency_ms": budget.max_latency_ms}
-    elsewhere = {f'max_latency_ms_on."{name}"': limit for name, limit in budget.elsewhere_ms.items()}
-    return {name: limit for name, limit in {**counts, **elsewhere}.items() if limit is not None}
-
-
-def _toml(value: Any) -> str:
-    """Write a string, number or list as TOML; JSON's forms are valid TOML for all of them, but for DEL."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _model_card(study: StudyRow, picked: Picked) -> str:
-    row, seen, info = picked.trial, picked.verified, study.data_info or {}
-    summary = seen.summary
-    quick = " with the quick policy: fewer runs than a standard measurement" if seen.policy == "quick" else ""
-    tested = (
-        "it is the only network of this study that was"
-        if picked.test_evaluations == 1
-        else f"{picked.test_evaluations} networks of this study have been, so treat it as slightly optimistic"
+def _facts(study: StudyRow, picked: Picked, sha256: str, shipped: frozenset[str]) -> BundleFacts:
+    budget = one_line(picked.budget)
+    return BundleFacts(
+        study=study,
+        trial=picked.trial,
+        budget=picked.budget,
+        onnx_sha256=sha256,
+        shipped=shipped,
+        standing=f"the most accurate of\n{picked.candidates} trained networks inside the budget ({budget})",
+        latency=LatencyFacts.of_verification(picked.verified),
+        elsewhere={name: LatencyFacts.of_verification(seen) for name, seen in picked.elsewhere.items()},
+        test_evaluations=picked.test_evaluations,
+        export_difference=picked.export_difference,
+        passed_over=picked.passed_over,
     )
-    p90 = "" if summary.p90_ms is None else f", p90 {summary.p90_ms:.4g}"
-    passed = "".join(f"- Passed over: {text}.\n" for text in picked.passed_over)
-    elsewhere = "".join(
-        f"| latency, {other.kind}, on {other.device} | {other.summary.median_ms:.4g} ms (95 % interval "
-        f"{other.summary.interval_low_ms:.4g} to {other.summary.interval_high_ms:.4g}) |\n"
-        for other in picked.elsewhere.values()
-    )
-    versions = "\n".join(f"| {name} | {version} |" for name, version in sorted(study.versions.items()))
-    return f"""# {row.config}
-
-A CondenseNet for image classification, trial {row.number} of the study `{_one_line(study.name)}`: the most accurate of
-{picked.candidates} trained networks inside the budget ({picked.budget}).
-
-| | |
-|---|---|
-| test top-1 | {picked.test_top1:.2%} ({info.get("test_images", "?")} images of {_one_line(info.get("dataset", "?"))}) |
-| validation top-1 | {row.top1 or 0.0:.2%} |
-| latency, {seen.kind} | {summary.median_ms:.4g} ms (95 % interval {summary.interval_low_ms:.4g} to \
-{summary.interval_high_ms:.4g}{p90}) |
-| on | {seen.device}, {seen.runtime} {seen.runtime_version}, {seen.threads} thread(s), {seen.precision} |
-{elsewhere}| macs | {row.macs:,} (1 multiply-add = 1, convolutions and linear) |
-| params | {row.params:,} |
-
-- Both accuracies are the exported network's. The choice was made on the validation split; the test split was used once
-  for this network, and {tested}.
-- {_origin_of(seen)}{quick}.
-- The exported file equals the trained network to {picked.export_difference:.1e} of its largest output.
-{passed}
-## Run it
-
-`deploy.toml` has the input's name, shape, mean and standard deviation, and the classes in order.
-
-```python
-import onnxruntime, tomllib
-deploy = tomllib.load(open("deploy.toml", "rb"))
-session = onnxruntime.InferenceSession(deploy["model"]["file"])
-logits, = session.run(None, {{deploy["model"]["input"]: images}})
-```
-
-`images` is float32 of shape (batch, {", ".join(map(str, row.config.input_shape))}).
-
-## Made with
-
-| | |
-|---|---|
-{versions}
-"""
-
-
-def _origin_of(seen: Measurement) -> str:
-    """Say where the latency comes from: an estimate must never read like a measurement."""
-    if seen.kind == "measured":
-        return "The latency was measured on the exported file after training"
-    outside = "; this network lies outside the range it was calibrated on" if seen.extrapolates else ""
-    how = f"The latency is {seen.kind} from instructions counted in the exported file after training, not measured"
-    return how + outside
-
-
-def _one_line(text: Any) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|").replace("`", "'")

@@ -99,7 +99,7 @@ class DeviceShares:
         if len(networks) < least:
             return None
         try:
-            return Predictor.fit(*zip(*networks, strict=True))
+            return Predictor.fit([config for config, _ in networks], [latency_ms for _, latency_ms in networks])
         except InvalidSettings:  # too few that differ
             return None
 

@@ -7,37 +7,15 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import safetensors.torch
-
-from search import bundle
+from search import bundle, trained_files
 from search.pricing import Target
 from search.store import reader
-from search.store.database import open_for_writing
-from search.store.store import NewTrial, StudyStore, create_study
-from space.cost import cost_of
-from space.deployed import DeployedCondenseNet
-from tests.search.tiny_studies import INSIDE, CountingProbe, sqlite_url, tiny_settings
-from workers.checkpoint import model_tensors
-from workers.export import save_onnx
-from workers.files import file_hash, write_atomically
-from workers.latency import LatencySummary, Measurement
+from tests.search.tiny_studies import CountingProbe, tiny_settings
+from tests.search.trained_study import trained_study
+from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.files import file_hash
+from workers.latency import LatencySummary
 from workers.latency.measurement import never
-from workers.trial import NETWORK_FILE, ONNX_FILE
-
-
-def trained_study(folder: Path, probe: CountingProbe) -> StudyStore:
-    """A study on digits with one network, trained by nobody, and its files."""
-    engine, settings = open_for_writing(sqlite_url(folder)), tiny_settings().model_dump(mode="json")
-    store = StudyStore(engine, create_study(engine, "tiny", 1, settings, ("a" * 64, "b" * 64)))
-    store.add_trial(NewTrial(0, "sampled", INSIDE, {}, 0, "0", cost_of(INSIDE)))
-    network, model, weights = DeployedCondenseNet.random(INSIDE), folder / ONNX_FILE, folder / NETWORK_FILE
-    hashes = save_onnx(network, model), write_atomically(weights, safetensors.torch.save(model_tensors(network)))
-    store.add_artifacts(0, {path.name: (str(path), sha) for path, sha in zip((model, weights), hashes, strict=True)})
-    (price,) = probe.measure([model])
-    assert isinstance(price, Measurement)
-    store.add_latency(0, price, "price")
-    store.finish(0, "done", top1=0.5, val_loss=1.0)
-    return store
 
 
 def picked_and_bundled(folder: Path, probe: CountingProbe) -> tuple[bundle.Picked, Path]:
@@ -56,7 +34,7 @@ def test_a_picked_networks_files_are_hashed_once_and_the_bundle_says_the_hash(tm
         hashed[path.name] += 1
         return file_hash(path)
 
-    monkeypatch.setattr(bundle, "file_hash", counting)
+    monkeypatch.setattr(trained_files, "file_hash", counting)
     picked, folder = picked_and_bundled(tmp_path, CountingProbe())
     assert hashed == {ONNX_FILE: 1, NETWORK_FILE: 1}
     deploy = tomllib.loads((folder / "deploy.toml").read_text())

@@ -1,0 +1,79 @@
+"""A bundle to look at before `pick`: the recorded files with texts that say what was not done yet.
+
+It only reads: nothing is measured, nothing is tested, nothing is written into the database, and torch isn't loaded. So
+any trained network can be tried out without spending its test split.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+
+import sqlalchemy as sa
+
+from search.bundle_texts import CARD_FILE, DEPLOY_FILE, BundleFacts, LatencyFacts, deploy_toml, model_card, one_line
+from search.gate import Budget, refusal
+from search.store import reader
+from search.store.reader import StudyRow, TrialRow
+from search.trained_files import TRAINED, read_trained
+from workers.file_names import ONNX_FILE
+
+WRITTEN = (1980, 1, 1, 0, 0, 0)  # of every file: the same facts make the same zip
+
+
+def preview_bundle(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) -> bytes:
+    """Return a zip of a finished trial's bundle, as far as it can be made of what is recorded.
+
+    It holds a folder with model.onnx, network.safetensors, deploy.toml and MODEL_CARD.md. The model file of another
+    runtime than onnxruntime is made by `pick` alone.
+
+    Raises:
+        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or is another.
+    """
+    files = {name: read_trained(engine, row, name) for name in TRAINED}
+    facts = _facts(engine, study, row, budget)
+    files |= {DEPLOY_FILE: deploy_toml(facts).encode(), CARD_FILE: model_card(facts).encode()}
+    folder, content = bundle_name(study, row), io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", WRITTEN), data, zipfile.ZIP_DEFLATED)
+    return content.getvalue()
+
+
+def bundle_name(study: StudyRow, row: TrialRow) -> str:
+    """Return a name for the bundle's folder and file that every system takes, whatever the study is called."""
+    safe = re.sub(r"[^A-Za-z0-9]+", "-", study.name).strip("-")[:60] or "study"
+    return f"{safe}-trial-{row.number}"
+
+
+def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) -> BundleFacts:
+    over = refusal(budget, row.macs, row.params, row.latency, row.others)
+    if over is None and budget.max_latency_ms is not None and row.latency is None:
+        over = "its latency is unknown"
+    inside = f"inside the budget ({budget})" if over is None else f"not inside the budget ({budget}): {over}"
+    done = reader.count_states(engine, study.id).get("done", 0)
+    latencies = _newest_latencies(engine, row)
+    first = None if row.latency is None else latencies.pop(row.latency.target, None)
+    return BundleFacts(
+        study=study,
+        trial=row,
+        budget=budget,
+        onnx_sha256=str(reader.read_artifacts(engine, row.id)[ONNX_FILE]["sha256"]),
+        shipped=frozenset((*TRAINED, DEPLOY_FILE, CARD_FILE)),
+        standing=f"one of\n{done} trained networks, {one_line(inside)}",
+        latency=first,
+        elsewhere=latencies,
+        test_evaluations=reader.count_test_evaluations(engine, study.id),
+    )
+
+
+def _newest_latencies(engine: sa.Engine, row: TrialRow) -> dict[str, LatencyFacts]:
+    """Return by device the newest verification, or where there is none the newest price."""
+    found: dict[str, LatencyFacts] = {}
+    for one in reader.read_latencies(engine, row.id):  # oldest first
+        facts = LatencyFacts.of_row(one)
+        before = found.get(one["target"])
+        if before is None or facts.verified or not before.verified:
+            found[one["target"]] = facts
+    return found

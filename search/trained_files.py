@@ -1,0 +1,93 @@
+"""A finished trial's files, as they were recorded: found, read and checked against their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from search.store import reader
+from search.store.reader import TrialRow
+from search.store.tables import attempt
+from space.errors import CheckpointCorrupt, TrialNotReady
+from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.files import file_hash
+
+TRAINED = (ONNX_FILE, NETWORK_FILE)
+
+
+def trained_files(engine: sa.Engine, row: TrialRow) -> tuple[Path, Path]:
+    """Return a finished trial's (ONNX, safetensors) files, both checked against their recorded hashes.
+
+    Raises:
+        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or is another.
+    """
+    recorded = recorded_files(engine, row)
+    paths = []
+    for name in TRAINED:
+        path = Path(recorded[name]["path"])
+        if file_hash(path) != recorded[name]["sha256"]:
+            raise _is_another(path)
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def read_trained(engine: sa.Engine, row: TrialRow, name: str) -> bytes:
+    """Return the content of one of a finished trial's `TRAINED` files; what is returned has the recorded hash.
+
+    Raises:
+        TrialNotReady: it has not finished. CheckpointCorrupt: the file is gone, can't be read or is another.
+    """
+    found = recorded_files(engine, row, (name,))[name]
+    path = Path(found["path"])
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointCorrupt(f"{path} of trial {row.number} can't be read ({error.strerror}).") from error
+    if hashlib.sha256(content).hexdigest() != found["sha256"]:
+        raise _is_another(path)
+    return content
+
+
+def recorded_files(
+    engine: sa.Engine, row: TrialRow, names: tuple[str, ...] = TRAINED
+) -> Mapping[str, Mapping[str, Any]]:
+    """Return path and SHA-256 of a finished trial's files, all of which are there.
+
+    Raises:
+        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone; the message says why.
+    """
+    if row.state == "duplicate" and row.duplicate_of is not None:
+        raise TrialNotReady(f"trial {row.number} repeats trial {row.duplicate_of}, which has the network.")
+    if row.state != "done":
+        why = f" ({row.reason})" if row.reason else ""
+        raise TrialNotReady(f"trial {row.number} is {row.state}{why}; only a done trial has a network.")
+    files = reader.read_artifacts(engine, row.id)
+    for name in names:
+        found = files.get(name)
+        if found is None:
+            raise CheckpointCorrupt(f"{name} of trial {row.number} is gone: it was never recorded.")
+        if found["removed"]:
+            raise CheckpointCorrupt(f"{name} of trial {row.number} is gone: removed by the retention rule.")
+        if not Path(found["path"]).is_file():
+            raise CheckpointCorrupt(f"{found['path']} of trial {row.number} is gone ({_whereabouts(engine, row)}).")
+    return files
+
+
+def _whereabouts(engine: sa.Engine, row: TrialRow) -> str:
+    """Say why a file that was recorded isn't here: the controller may have run, and recorded it, on another machine."""
+    here = socket.gethostname()
+    newest = sa.select(attempt.c.owner).where(attempt.c.trial_id == row.id).order_by(attempt.c.attempt.desc()).limit(1)
+    with engine.connect() as connection:
+        host = (connection.scalar(newest) or "").rpartition(":")[0]
+    if host not in ("", here):
+        return f"moved, or on another machine: it was recorded on {host}, this is {here}"
+    return "moved or deleted"
+
+
+def _is_another(path: Path) -> CheckpointCorrupt:
+    return CheckpointCorrupt(f"{path} is not the file that was recorded (its SHA-256 differs).")

@@ -1,0 +1,36 @@
+"""A study with one finished network and its files, in a fraction of a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+
+from search.store.database import open_for_writing
+from search.store.store import NewTrial, StudyStore, create_study
+from space.config import CondenseNetConfig
+from space.cost import cost_of
+from space.deployed import DeployedCondenseNet
+from tests.search.tiny_studies import INSIDE, CountingProbe, sqlite_url, tiny_settings
+from workers.checkpoint import model_tensors
+from workers.export import save_onnx
+from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.files import write_atomically
+from workers.latency import Measurement
+
+
+def trained_study(
+    folder: Path, probe: CountingProbe, config: CondenseNetConfig = INSIDE, name: str = "tiny"
+) -> StudyStore:
+    """A study on digits with one network, trained by nobody, and its files."""
+    engine, settings = open_for_writing(sqlite_url(folder)), tiny_settings().model_dump(mode="json")
+    store = StudyStore(engine, create_study(engine, name, 1, settings, ("a" * 64, "b" * 64)))
+    store.add_trial(NewTrial(0, "sampled", config, {}, 0, "0", cost_of(config)))
+    network, model, weights = DeployedCondenseNet.random(config), folder / ONNX_FILE, folder / NETWORK_FILE
+    hashes = save_onnx(network, model), write_atomically(weights, safetensors.torch.save(model_tensors(network)))
+    store.add_artifacts(0, {path.name: (str(path), sha) for path, sha in zip((model, weights), hashes, strict=True)})
+    (price,) = probe.measure([model])
+    assert isinstance(price, Measurement)
+    store.add_latency(0, price, "price")
+    store.finish(0, "done", top1=0.5, val_loss=1.0)
+    return store
