@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from commands import database, devices, handing_out, reading, running
+from commands import database, devices, handing_out, reading, running, showing
 from commands.common import INTERRUPTED
 from space.errors import CondenseryError
 
@@ -41,7 +41,8 @@ for verb in (
     reading.logs,
     handing_out.pick,
     handing_out.export,
-    handing_out.report,
+    showing.dashboard,
+    showing.report,
     database.doctor,
     database.delete,
 ):

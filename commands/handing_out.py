@@ -1,4 +1,4 @@
-"""Handing networks out: pick, export, report."""
+"""Handing networks out: pick, export."""
 
 from __future__ import annotations
 
@@ -113,19 +113,3 @@ def export(
     engine, found, _ = open_named(study, storage)
     row = reader.find_trial(engine, found, trial)
     show_text(f"wrote {export_trial(StudyStore(engine, found.id), row, out)}")
-
-
-def report(
-    study: StudyName = None,
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
-    max_latency_ms: Annotated[
-        float | None, typer.Option(min=0.0, help="Limit of the latency, in ms.", show_default="the study's own")
-    ] = None,
-    storage: Storage = None,
-) -> None:
-    """Write one self-contained HTML page with the Pareto front."""
-    from dashboards.report import write_report
-
-    engine, found, _ = open_named(study, storage)
-    write_report(engine, found.name, out, max_latency_ms)
-    show_text(f"wrote {out}")

@@ -44,9 +44,9 @@
     };
   }
 
-  /** The answer in words. */
-  function sentence(table, limits) {
-    if (!table.trained) { return table.why_none; }
+  /** The answer in words, sentence by sentence. */
+  function sentences(table, limits) {
+    if (!table.trained) { return [table.why_none]; }
     const found = answer(table, limits), many = table.controls.length > 1;
     const on = (name) => (many ? ` on ${name}` : "");
     const at = (offer) => (offer.latency ? ` at ${offer.latency}` : "");
@@ -75,8 +75,10 @@
       const more = table.offers[found.more];
       parts.push(`${steps.join(" and ")} would buy ${more.top1_text}: ${more.name}${at(more)}.`);
     }
-    return parts.join(" ");
+    return parts;
   }
+
+  const sentence = (table, limits) => sentences(table, limits).join(" ");
 
   /** The command that picks under these limits; `words` are those after "condensery pick" that name the study. */
   function pickCommand(table, limits, words) {
@@ -92,21 +94,23 @@
     latency: offer.median_ms[target], macs: offer.macs / 1e6, params: offer.params / 1e6, top1: 100 * offer.top1,
   })[what];
 
-  /** Move a figure's budget line and star. `layout.meta` says which device its latencies are of, and its axes. */
-  function moveBudget(graph, table, limits) {
-    const layout = graph.layout, meta = layout && layout.meta;
-    if (!meta || !graph.data) { return Promise.resolve(); }
+  /** What a budget changes in a figure: `layout` by path, `trace` of the star at place `star` (-1: it has none).
+
+      The figure's `layout.meta` says which device its latencies are of, and what stands on its axes. */
+  function budgetMarks(figure, table, limits) {
+    const layout = figure.layout, meta = layout && layout.meta, change = {};
+    if (!meta || !figure.data) { return null; }
     const target = table.controls.findIndex((control) => control.target === meta.target);
-    const limit = target < 0 ? Infinity : ms(limits[meta.target]), change = {};
-    const axis = meta.x === "latency" ? "x" : meta.y === "latency" ? "y" : null;
-    const visible = axis !== null && limit !== Infinity;
+    const limit = target < 0 ? Infinity : ms(limits[meta.target]);
+    const axis = meta.x === "latency" ? "x" : meta.y === "latency" ? "y" : null;  // null: the limit shown is another
+    const visible = limit !== Infinity;
     const log = axis !== null && layout[`${axis}axis`] && layout[`${axis}axis`].type === "log";
-    (layout.shapes || []).forEach((shape, i) => {
+    (axis === null ? [] : layout.shapes || []).forEach((shape, i) => {
       if (shape.name !== "budget") { return; }
       change[`shapes[${i}].visible`] = visible;
       if (visible) { change[`shapes[${i}].${axis}0`] = limit; change[`shapes[${i}].${axis}1`] = limit; }
     });
-    (layout.annotations || []).forEach((note, i) => {
+    (axis === null ? [] : layout.annotations || []).forEach((note, i) => {
       if (note.name !== "budget") { return; }
       change[`annotations[${i}].visible`] = visible;
       if (visible) {
@@ -117,11 +121,34 @@
     const best = answer(table, limits).best, offer = best === null ? null : table.offers[best];
     const x = offer && valueOf(offer, meta.x, target), y = offer && valueOf(offer, meta.y, target);
     const known = Number.isFinite(x) && Number.isFinite(y);
-    const star = graph.data.findIndex((trace) => trace.meta === "recommended");
-    const trace = star < 0 ? {} : {
-      x: [known ? [x] : []], y: [known ? [y] : []], name: [known ? `recommended: trial ${offer.number}` : "recommended"],
+    return {
+      layout: change,
+      star: figure.data.findIndex((trace) => trace.meta === "recommended"),
+      trace: { x: known ? [x] : [], y: known ? [y] : [], name: known ? `recommended: trial ${offer.number}` : "recommended" },
     };
-    return window.Plotly.update(graph, trace, change, star < 0 ? [] : [star]);
+  }
+
+  /** Move the budget line and the star of a figure that is drawn. */
+  function moveBudget(graph, table, limits) {
+    const marks = budgetMarks(graph, table, limits);
+    if (marks === null) { return Promise.resolve(); }
+    const same = marks.star < 0 || JSON.stringify(graph.data[marks.star].x) === JSON.stringify(marks.trace.x);
+    if (same) { return window.Plotly.relayout(graph, marks.layout); }  // the costly half is drawing points anew
+    const trace = Object.fromEntries(Object.entries(marks.trace).map(([name, value]) => [name, [value]]));
+    return window.Plotly.update(graph, trace, marks.layout, [marks.star]);
+  }
+
+  /** Put the budget line and the star into a figure that is yet to be drawn; its layout is changed. */
+  function placeBudget(figure, table, limits) {
+    const marks = budgetMarks(figure, table, limits);
+    if (marks === null) { return; }
+    for (const [path, value] of Object.entries(marks.layout)) {
+      const [, list, place, name] = path.match(/^(\w+)\[(\d+)\]\.(\w+)$/);
+      figure.layout[list][place][name] = value;
+    }
+    if (marks.star >= 0) {
+      figure.data = figure.data.map((trace, i) => (i === marks.star ? { ...trace, ...marks.trace } : trace));
+    }
   }
 
   // ---- colours --------------------------------------------------------------------------------------------
@@ -162,5 +189,5 @@
     window.history.replaceState(window.history.state, "", text ? `?${text}` : window.location.pathname);
   }
 
-  window.Condensery = { answer, sentence, pickCommand, moreThan, limitText, moveBudget, themed, colour, shown, remember };
+  window.Condensery = { answer, sentence, sentences, pickCommand, moreThan, limitText, moveBudget, placeBudget, themed, colour, shown, remember };
 })();

@@ -1,0 +1,141 @@
+"""The live page: one Dash app over a study database that is only read.
+
+`make_app` builds it, `serve` runs it. The server computes (`shown`, `charts`, `table`), the browser draws and answers
+the budget (`../assets`), and `access` decides who may look.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dashboards.app.access import Access, access_for, guard, is_loopback
+from space.errors import InvalidSettings
+
+if TYPE_CHECKING:
+    from dash import Dash
+
+__all__ = ["Access", "access_for", "make_app", "serve"]
+
+ASSETS = Path(__file__).parents[1] / "assets"
+THREADS = 8
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+<head>
+{%metas%}
+<title>{%title%}</title>
+<link rel="icon" href="/assets/icon.svg">
+{%css%}
+</head>
+<body>
+<noscript><p>This page needs JavaScript; the tables of what `condensery report` writes don't.</p></noscript>
+{%app_entry%}
+<div hidden>{%config%}</div>
+{%scripts%}
+{%renderer%}
+</body>
+</html>"""
+
+
+def make_app(url: str, study: str | None = None, access: Access | None = None, command_words: str = "") -> Dash:
+    """Return the page of a database, as a Dash app whose `server` is a WSGI application.
+
+    Args:
+        url: of the database; it is opened read-only.
+        study: the only study to show; None shows them all, with a page to choose from where there are several.
+        access: who may look; None: everybody who asks for localhost.
+        command_words: what names this database in the commands that the page shows.
+
+    Raises:
+        StudyNotFound: there is no such study. Those of `open_for_reading`.
+    """
+    from dash import Dash
+    from flask import Flask
+
+    from dashboards.app.callbacks import add_callbacks
+    from dashboards.app.layout import page_layout
+    from dashboards.app.routes import add_routes
+    from dashboards.app.shown import Studies
+
+    studies = Studies(url, study)
+    server: Any = Flask("condensery-dashboard", static_folder=None)
+    hashes: list[str] = []
+    guard(server, access or Access(), hashes)
+    add_routes(server, studies)
+    app = Dash(
+        "condensery-dashboard",
+        server=server,
+        assets_folder=str(ASSETS),
+        serve_locally=True,
+        title="Condensery" if study is None else f"{study[:100]} - Condensery",
+        update_title="",  # the tab's name doesn't flicker at every poll
+        index_string=INDEX,
+        add_log_handler=False,
+    )
+    app.layout = page_layout()
+    add_callbacks(app, studies, command_words)
+    hashes.extend(app.csp_hashes())
+    return app
+
+
+def serve(
+    url: str,
+    study: str | None,
+    access: Access,
+    address: tuple[str, int],
+    note: Callable[[str], None] = lambda text: None,
+    open_browser: bool = False,
+    command_words: str = "",
+) -> None:
+    """Serve the page until SIGTERM or Ctrl-C.
+
+    Args:
+        url: of the database.
+        study: the only study to show; None shows them all.
+        access: who may look; see `access_for`.
+        address: host and port to listen on; port 0 takes a free one.
+        note: told the page's address, and what is to be known of it.
+        open_browser: open the page.
+        command_words: what names this database in the commands that the page shows.
+
+    Raises:
+        InvalidSettings: the address can't be listened on. Those of `make_app`.
+    """
+    from waitress import create_server
+
+    host, port = address
+    app = make_app(url, study, access, command_words)
+    with _listening(host, port) as listener:
+        server = create_server(app.server, sockets=[listener], threads=THREADS, ident=None)
+        page = f"http://{_reached_at(host)}:{listener.getsockname()[1]}/"
+        private = f"{page}?token={access.token}" if access.token else page
+        note(f"dashboard at {private if access.shown else page}")
+        if access.token is not None and not access.shown:
+            note("its address ends in ?token= and the token, at the first visit")
+        if not is_loopback(host):
+            note(
+                f"warning: {host} is open to other machines without TLS: the token can be read on the way; "
+                "docs/dashboards.md shows how to put TLS before it"
+            )
+        if open_browser:
+            threading.Timer(0.3, webbrowser.open, (private,)).start()
+        server.run()
+
+
+def _reached_at(host: str) -> str:
+    """Return what stands for a host in an address: this machine's name where it listens on every network."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise InvalidSettings(f"{host} port {port} can't be listened on ({error}); choose another --port.") from None

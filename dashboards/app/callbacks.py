@@ -1,0 +1,96 @@
+"""The page's callbacks: read the study, call a panel, send what has changed. What needs no server runs in the browser.
+
+Every answer carries a stamp. The page sends back the stamps of what it shows, and gets nothing anew that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, State, no_update
+
+from dashboards.app import heading
+from dashboards.app.charts import CHARTS, payload_of
+from dashboards.app.shown import Payload, ShownStudy, Studies, guarded
+
+Asked = Mapping[str, Any] | None
+
+
+def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
+    """Add the callbacks to a page; `command_words` name the database in commands that are shown."""
+    _in_the_browser(app)
+
+    def study_of(asked: Asked) -> ShownStudy:
+        return studies.get((asked or {}).get("study"))
+
+    def once(compute: Callable[[ShownStudy, Asked], Payload]) -> Callable[..., tuple[Any, Any]]:
+        """Wrap what computes a payload: send it only where its stamp is another than the page's."""
+
+        def answer(asked: Asked, _: Any, known: str | None) -> tuple[Any, Any]:
+            if asked is None:
+                return no_update, no_update
+            payload = guarded("This part of the page", lambda: compute(study_of(asked), asked))
+            return (no_update, no_update) if payload["stamp"] == known else (payload, payload["stamp"])
+
+        return answer
+
+    def head(shown: ShownStudy, asked: Asked) -> Payload:
+        return heading.head(shown, asked, command_words, studies.only is None)
+
+    def chart_of(name: str) -> Callable[[ShownStudy, Asked], Payload]:
+        return lambda shown, asked: payload_of(shown, name, asked)
+
+    for name, compute in (("head", head), ("table", heading.budget_table)):
+        app.callback(
+            Output(name, "data"),
+            Output(f"{name}-stamp", "data"),
+            Input("view", "data"),
+            Input("fast", "data"),
+            State(f"{name}-stamp", "data"),
+        )(once(compute))
+    for name, chart in CHARTS.items():
+        app.callback(
+            Output(f"{name}-payload", "data"),
+            Output(f"{name}-stamp", "data"),
+            Input("view" if name == "front" else "late", "data"),
+            Input(chart.clock, "data"),
+            State(f"{name}-stamp", "data"),
+        )(once(chart_of(name)))
+
+
+def _in_the_browser(app: Dash) -> None:
+    """Add the callbacks of `assets/page.js`."""
+
+    def page(function: str, *parts: Any, **options: Any) -> None:
+        register: Any = app.clientside_callback  # untyped
+        register(ClientsideFunction("page", function), *parts, **options)
+
+    page("start", Output("view", "data"), Output("chosen", "data"), Output("theme-data", "data"), Input("page", "id"))
+    page(
+        "poll",
+        Output("fast", "data"),
+        Output("slow", "data"),
+        Output("pulse", "data"),
+        Input("clock", "n_intervals"),
+        State("fast", "data"),
+        State("slow", "data"),
+        State("pulse", "data"),
+        prevent_initial_call=True,
+    )
+    page("head", Output("trials-grid", "columnDefs"), Input("head", "data"))
+    page("budget", Output("drawn", "data"), Input("table", "data"))
+    page("news", Output("clock", "disabled"), Input("fast", "data"))
+    for name in CHARTS:
+        page(
+            "draw",
+            Output(f"{name}-graph", "figure"),
+            Output(f"{name}-box", "hidden"),
+            Output(f"{name}-state", "hidden"),
+            Output(f"{name}-state", "children"),
+            Output(f"{name}-caption", "children"),
+            Input(f"{name}-payload", "data"),
+            Input("theme-data", "data"),
+            State(f"{name}-graph", "id"),
+        )
+        page("clicked", Output(f"{name}-graph", "clickData"), Input(f"{name}-graph", "clickData"))

@@ -1,0 +1,120 @@
+"""The page's charts as payloads: what a panel's info and figure give, or why there is nothing to see.
+
+A payload is plain JSON: `figure`, `caption` and `stamp`, or `reason` in the figure's place. It is computed once for a
+revision and a view, whoever asks for it (`ShownStudy.computed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dashboards.app.shown import Computed, Payload, ShownStudy, guarded
+from dashboards.app.view import view_of
+from dashboards.columns import StudyColumns, View
+from dashboards.curve_reading import read_curves, read_last_epochs
+from dashboards.formats import budget_of
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart of the page."""
+
+    title: str
+    lead: str  # the question it answers, in a sentence
+    info: Callable[[ShownStudy, StudyColumns, View], Any]
+    figure: Callable[[Any], Any]
+    clock: str = "fast"  # what has it computed anew: a new revision, a slow one, or the pulse
+    axis_matters: bool = False  # else it is the same for every axis
+    twin: str = "The chart as a table"
+
+
+def _front_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
+    from dashboards.panels import FrontOptions, front_info
+
+    budget = budget_of(columns.study.settings)
+    limit = {"latency": None, "macs": budget.max_macs, "params": budget.max_params}[view.axis]  # ms: the page's own
+    last = read_last_epochs(shown.live.engine, columns.study.id)
+    return front_info(columns, view, FrontOptions(budget=limit, last_epochs=last))
+
+
+def _macs_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
+    from dashboards.panels import macs_latency_info
+
+    return macs_latency_info(columns, view)
+
+
+def _curves_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
+    from dashboards.panels import curve_numbers, curves_info
+    from dashboards.panels.curves import MOST_CURVES
+
+    numbers = curve_numbers(columns, view)
+    first = numbers[:MOST_CURVES]
+    return curves_info(columns, read_curves(shown.live.engine, columns.study.id, first), numbers)
+
+
+def _drawn_by(name: str) -> Callable[[Any], Any]:
+    def draw(info: Any) -> Any:
+        from dashboards import panels
+
+        return getattr(panels, name)(info)
+
+    return draw
+
+
+CHARTS: Mapping[str, Chart] = {
+    "front": Chart(
+        "Pareto front",
+        "How accurate a network can be for what it costs.",
+        _front_info,
+        _drawn_by("front_figure"),
+        axis_matters=True,
+    ),
+    "macs-latency": Chart(
+        "Macs against latency",
+        "Where counting multiply-adds would mislead you about the device.",
+        _macs_info,
+        _drawn_by("macs_latency_figure"),
+    ),
+    "curves": Chart(
+        "Learning curves",
+        "How the front's networks learned, with every condensing stage and stop.",
+        _curves_info,
+        _drawn_by("curves_figure"),
+        clock="slow",
+    ),
+}
+
+
+def payload_of(shown: ShownStudy, name: str, asked: Mapping[str, Any] | None) -> Payload:
+    """Return what the page shows of a chart; never raises."""
+    return guarded(CHARTS[name].title, lambda: _computed(shown, name, asked).payload)
+
+
+def twin_of(shown: ShownStudy, name: str, asked: Mapping[str, Any] | None) -> Payload:
+    """Return a chart as a table.
+
+    Raises:
+        KeyError: there is no such chart.
+    """
+    return _computed(shown, name, asked).twin
+
+
+def _computed(shown: ShownStudy, name: str, asked: Mapping[str, Any] | None) -> Computed:
+    chart = CHARTS[name]
+    columns = shown.slow_columns if chart.clock == "slow" else shown.columns
+    view = view_of(columns, asked)
+    if not chart.axis_matters:
+        view = View(view.group)
+
+    def compute() -> Computed:
+        info = chart.info(shown, columns, view)
+        table = info.table()
+        twin = {"headers": table.headers, "rows": table.rows, "rest": table.rest}
+        if info.reason is not None:
+            return Computed({"reason": info.reason}, twin)
+        figure = chart.figure(info).to_plotly_json()
+        return Computed({"figure": figure, "caption": " ".join(getattr(info, "notes", ()))}, twin)
+
+    return shown.computed((name, view), columns.revision, compute)

@@ -1,0 +1,71 @@
+"""What the page says of the study as a whole: its name and counts, the choices of the view, the budget's table."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from dashboards.app.shown import Computed, Payload, ShownStudy
+from dashboards.app.table import table_columns
+from dashboards.app.view import token_of, view_of
+from dashboards.budget import BudgetTable
+from dashboards.columns import StudyColumns
+from dashboards.formats import budget_of, budget_text, one_line
+from dashboards.tables import moment
+
+Asked = Mapping[str, Any] | None
+
+
+def head(shown: ShownStudy, asked: Asked, command_words: str, choosable: bool) -> Payload:
+    """Return name, subtitle, counts, groups of latencies, the table's columns, and how a command names the study."""
+    columns = shown.columns
+    view = view_of(columns, asked)
+
+    def compute() -> Computed:
+        payload = {
+            "name": one_line(columns.study.name, 300),
+            "subtitle": _subtitle(columns),
+            "trials": len(columns),
+            "counts": columns.counts,
+            "groups": [{"token": token_of(group), "text": one_line(group, 160)} for group in columns.latency_groups],
+            "group": None if view.group is None else token_of(columns.latency_groups[view.group]),
+            "axis": view.axis,
+            "words": " ".join(filter(None, (shlex.quote(columns.study.name), command_words))),
+            "choosable": choosable,
+            "columns": [_column_of_grid(column) for column in table_columns(columns, view)],
+        }
+        return Computed(payload, {})
+
+    return shown.computed(("head", view), columns.revision, compute).payload
+
+
+def _subtitle(columns: StudyColumns) -> str:
+    study = columns.study
+    data = (study.data_info or {}).get("dataset") or (study.settings.get("data") or {}).get("dataset")
+    parts = (one_line(data, 80) if data else "", f"budget: {budget_text(study.settings)}")
+    return " · ".join(filter(None, (*parts, f"begun {moment(study.created_at)} UTC")))
+
+
+def _column_of_grid(column: Any) -> dict[str, Any]:
+    definition: dict[str, Any] = {
+        "field": column.name.replace(".", "·"),  # a dot would be a path
+        "colId": column.name,
+        "headerName": column.title,
+        "width": column.width_px,
+        "filter": "agNumberColumnFilter" if column.is_number else "agTextColumnFilter",
+        "sortingOrder": ["desc", "asc", None] if column.name in ("top1", "front") else ["asc", "desc", None],
+    }
+    if column.is_number:
+        definition["type"] = "rightAligned"
+    return definition | ({"pinned": "left"} if column.name == "number" else {})
+
+
+def budget_table(shown: ShownStudy, asked: Asked) -> Payload:
+    """Return what the budget control looks answers up in."""
+    columns = shown.columns
+
+    def compute() -> Computed:
+        return Computed({"table": BudgetTable.of(columns, budget_of(columns.study.settings)).to_dict()}, {})
+
+    return shown.computed("table", columns.revision, compute).payload

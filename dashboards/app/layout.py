@@ -1,0 +1,213 @@
+"""The page's skeleton: every section in its place, empty. What stands in it comes from callbacks and `assets/page.js`.
+
+Landmarks, headings and names are here, so that the page makes sense to a screen reader before anything has loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash_ag_grid as dag
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from dashboards.app.charts import CHARTS, Chart
+from dashboards.panels import PLOT_CONFIG
+
+POLL_MS = 1500
+GRID_OPTIONS: dict[str, Any] = {
+    "theme": "themeQuartz",
+    "cacheBlockSize": 100,
+    "maxBlocksInCache": 12,
+    "rowHeight": 36,
+    "headerHeight": 40,
+    "rowSelection": {"mode": "multiRow", "checkboxes": True, "headerCheckbox": False, "enableClickSelection": True},
+    "selectionColumnDef": {"width": 44, "pinned": "left"},
+    "suppressCellFocus": False,
+    "suppressDragLeaveHidesColumns": True,
+    "enableCellTextSelection": True,
+    "ensureDomOrder": True,
+    "localeText": {"noRowsToShow": "No trial matches."},
+}
+
+
+def words(attributes: dict[str, str]) -> Any:
+    """Return attributes whose names are no Python names; untyped, for Dash's own types know only theirs."""
+    return attributes
+
+
+def aria(**attributes: str) -> Any:
+    """Return `aria-` attributes."""
+    return {f"aria-{name}": value for name, value in attributes.items()}
+
+
+def page_layout() -> Component:
+    """Return the layout, the same for every study."""
+    return html.Div(
+        [
+            html.A("Skip to the answer", href="#answer", className="skip"),
+            _header(),
+            html.Main(
+                [
+                    _answer(),
+                    *(_chart_section(name, chart) for name, chart in CHARTS.items() if name != "progress"),
+                    _trials(),
+                    _compared(),
+                ]
+            ),
+            html.Footer(html.P("Condensery. This page only reads the database.")),
+            *_stores(),
+        ],
+        id="page",
+    )
+
+
+def _header() -> Component:
+    return html.Header(
+        html.Div(
+            [
+                html.Div([html.H1(id="name"), html.P(id="subtitle", className="muted"), html.Ul(id="counts")]),
+                html.Div(
+                    [
+                        html.Span("Loading", id="badge", className="badge waiting", role="status"),
+                        html.A("All studies", id="all-studies", href="/", className="button", hidden=True),
+                        html.Button("Copy link", id="share", type="button"),
+                        html.Button("Colours: system", id="theme", type="button"),
+                    ],
+                    className="head-tools",
+                ),
+            ],
+            className="head-row",
+        )
+    )
+
+
+def _answer() -> Component:
+    return html.Section(
+        [
+            html.H2("Which network fits your budget?", id="answer-title"),
+            html.Div(id="budget", role="group", **aria(label="Latency budget")),
+            html.Div(id="sentence", className="sentence", role="status", **aria(live="polite")),
+            html.Dl(id="tiles", className="tiles"),
+            html.Div(
+                [
+                    html.Button("Copy pick command", id="copy-pick", type="button", className="primary"),
+                    html.A("Download bundle", id="bundle", className="button", href="", hidden=True),
+                    html.Button("Open trial", id="open-best", type="button", hidden=True),
+                    html.Span(id="copied", className="muted", role="status"),
+                ],
+                id="answer-buttons",
+                className="buttons",
+                hidden=True,
+            ),
+            html.Pre(html.Code(id="command"), id="command-box", hidden=True, tabIndex=0),
+        ],
+        id="answer",
+        className="answer",
+        tabIndex=-1,
+        **aria(labelledby="answer-title"),
+    )
+
+
+def _chart_section(name: str, chart: Chart) -> Component:
+    return html.Section(
+        [
+            html.Div(
+                [
+                    html.Div([html.H2(chart.title, id=f"{name}-title"), html.P(chart.lead, className="muted")]),
+                    html.Div(id=f"{name}-controls", className="controls"),
+                ],
+                className="section-head",
+            ),
+            html.Div(html.P("Loading …"), id=f"{name}-state", className="state"),
+            html.Div(
+                dcc.Graph(id=f"{name}-graph", config=PLOT_CONFIG, responsive=True),
+                id=f"{name}-box",
+                hidden=True,
+                role="figure",
+                **aria(labelledby=f"{name}-title", describedby=f"{name}-caption"),
+            ),
+            html.P(id=f"{name}-caption", className="caption"),
+            html.Details(
+                [html.Summary(chart.twin), html.Div(className="scroll tall", tabIndex=0)],
+                id=f"{name}-twin",
+                **words({"data-twin": name}),
+            ),
+        ],
+        id=name,
+        **aria(labelledby=f"{name}-title"),
+    )
+
+
+def _trials() -> Component:
+    return html.Section(
+        [
+            html.Div(
+                [
+                    html.Div(
+                        [
+                            html.H2("Trials", id="trials-title"),
+                            html.P("Select a row to see the trial below; up to four are compared.", className="muted"),
+                        ]
+                    ),
+                    html.Div(
+                        [
+                            html.Span(id="rows-shown", className="muted", role="status"),
+                            html.Button("Clear filters", id="clear-filters", type="button", hidden=True),
+                            html.A("Download CSV", id="csv", className="button", href="/trials.csv"),
+                        ],
+                        className="controls",
+                    ),
+                ],
+                className="section-head",
+            ),
+            dag.AgGrid(
+                id="trials-grid",
+                rowModelType="infinite",
+                columnDefs=[],
+                defaultColDef={"resizable": True, "sortable": True, "floatingFilter": True, "suppressMovable": False},
+                getRowId="params.data.number",
+                dashGridOptions=GRID_OPTIONS,
+                className="trials-grid",
+                style={"height": "min(560px, 80vh)"},
+            ),
+        ],
+        id="trials",
+        **aria(labelledby="trials-title"),
+    )
+
+
+def _compared() -> Component:
+    return html.Section(
+        [
+            html.Div(
+                [
+                    html.Div(
+                        [
+                            html.H2("One trial, or up to four compared", id="compared-title"),
+                            html.P("What the network looks like, layer by layer.", className="muted"),
+                        ]
+                    ),
+                    html.Div(id="compared-controls", className="controls"),
+                ],
+                className="section-head",
+            ),
+            html.Div(
+                html.P("Select trials in the table, click a point of a chart, or give a number."),
+                id="compared-state",
+                className="state",
+            ),
+            html.Div(id="compared-body"),
+        ],
+        id="compared",
+        **aria(labelledby="compared-title"),
+    )
+
+
+def _stores() -> list[Component]:
+    """Return what passes values between server and page. `late` is the view once the front has been drawn."""
+    names = ("view", "late", "fast", "slow", "pulse", "chosen", "theme-data", "head", "head-stamp", "table", "drawn")
+    stores = [dcc.Store(id=name) for name in (*names, "table-stamp", "compared-stamp")]
+    for name in CHARTS:
+        stores += [dcc.Store(id=f"{name}-payload"), dcc.Store(id=f"{name}-stamp")]
+    return [*stores, dcc.Interval(id="clock", interval=POLL_MS)]

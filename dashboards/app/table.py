@@ -1,0 +1,222 @@
+"""The trials table: sorted, filtered and cut out of the columns on the server, so that ten thousand trials stay light.
+
+Sorting and filtering follow AG Grid's models: `[{"colId", "sort"}, …]` and `{column: condition}`, a condition being one
+of its number or text filters or several of them joined. A value that isn't there sorts last, whichever way.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dashboards.columns import Floats, Mask, StudyColumns, View
+from dashboards.formats import count, digits_ms, duration, one_line, percent
+from search.store.tables import STATES
+
+LONGEST_REASON = 300
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which rows a table asks for."""
+
+    start: int = 0
+    end: int = 100
+    sort: Sequence[Mapping[str, Any]] = ()
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    among: Mask | None = None  # only these trials
+
+
+@dataclass(frozen=True, eq=False)
+class TableColumn:
+    """One column: its values (numbers, or texts), and how a number looks."""
+
+    name: str
+    title: str
+    values: Floats | Sequence[str]
+    text: Callable[[int], str]  # of the trial at this place
+    width_px: int = 110
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it holds numbers."""
+        return isinstance(self.values, np.ndarray)
+
+
+def table_columns(columns: StudyColumns, view: View) -> list[TableColumn]:
+    """Return the columns of a study's table; latencies of the view's group, and of every further device's own."""
+    reasons = [_reason(columns, place) for place in range(len(columns))]
+    states = [STATES[code] for code in columns.state]
+    front = ["◆ front" if member else "" for member in columns.front(view.group)]
+    return [
+        _number("number", "trial", columns.number.astype(np.float64), lambda v: f"{v:.0f}", 96),
+        TableColumn("state", "state", states, lambda place: states[place], 118),
+        TableColumn("front", "front", front, lambda place: front[place], 96),
+        _number("top1", "top-1", columns.top1, percent, 104),
+        *_latency_columns(columns, view),
+        _number("macs", "macs", columns.macs.astype(np.float64), count, 100),
+        _number("params", "params", columns.params.astype(np.float64), count, 100),
+        TableColumn("config", "config", columns.config_text, lambda place: columns.config_text[place], 330),
+        _number("groups", "groups G", columns.groups_1x1.astype(np.float64), lambda v: f"{v:.0f}", 100),
+        _number("condense", "condense C", columns.condense_factor.astype(np.float64), lambda v: f"{v:.0f}", 112),
+        _number("trained", "trained", columns.train_seconds, duration, 104),
+        TableColumn("reason", "reason", reasons, lambda place: reasons[place], 360),
+    ]
+
+
+def _number(name: str, title: str, values: Floats, shown: Callable[[float], str], width_px: int) -> TableColumn:
+    def text(place: int) -> str:
+        value = float(values[place])
+        return shown(value) if np.isfinite(value) else ""
+
+    return TableColumn(name, title, values, text, width_px)
+
+
+def _latency_columns(columns: StudyColumns, view: View) -> Iterator[TableColumn]:
+    shown = None if view.group is None else columns.latency_groups[view.group].target
+    for target, all_of_it in columns.latencies.items():
+        latencies = all_of_it if target != shown or view.group is None else all_of_it.only(view.group)
+
+        def text(place: int, latencies: Any = latencies) -> str:
+            median = float(latencies.median_ms[place])
+            if not np.isfinite(median):
+                return ""
+            low, high = digits_ms(latencies.low_ms[place]), digits_ms(latencies.high_ms[place])
+            marks = ("" if latencies.steady[place] else " *") + (" †" if latencies.extrapolates[place] else "")
+            return f"{digits_ms(median)} [{low}, {high}]{marks}"
+
+        yield TableColumn(f"latency:{target}", f"ms on {target} [95 %]", latencies.median_ms, text, 190)
+
+
+def _reason(columns: StudyColumns, place: int) -> str:
+    same = columns.duplicate_of[place]
+    if np.isfinite(same):
+        return f"same as trial {same:.0f}"
+    return one_line(columns.reason[place] or "", LONGEST_REASON)
+
+
+def places(columns: Sequence[TableColumn], question: Question) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Return where the trials asked for stand, filtered and in order; `start` and `end` are not applied."""
+    by_name = {column.name: column for column in columns}
+    total = len(columns[0].values)
+    mask = np.ones(total, dtype=bool) if question.among is None else question.among.copy()
+    for name, condition in question.filters.items():
+        if name in by_name and isinstance(condition, Mapping):
+            mask &= _matching(by_name[name], condition)
+    found = np.flatnonzero(mask)
+    for key in reversed([key for key in question.sort if key.get("colId") in by_name]):
+        found = found[_order(by_name[key["colId"]], found, key.get("sort") == "desc")]
+    return found
+
+
+def _order(
+    column: TableColumn, found: np.ndarray[Any, np.dtype[np.intp]], falling: bool
+) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Return the stable order of some trials by a column."""
+    if isinstance(column.values, np.ndarray):
+        values = column.values[found]
+        return np.argsort(np.where(np.isnan(values), np.inf, -values if falling else values), kind="stable")
+    texts = np.array([column.values[place] for place in found], dtype=object)
+    _, ranks = np.unique(texts.astype(str), return_inverse=True)
+    empty = texts == ""
+    return np.argsort(np.where(empty, len(texts), -ranks if falling else ranks), kind="stable")
+
+
+def _matching(column: TableColumn, condition: Mapping[str, Any]) -> Mask:
+    parts = condition.get("conditions")
+    if isinstance(parts, Sequence) and parts:
+        masks = [_matching(column, part) for part in parts if isinstance(part, Mapping)]
+        either = condition.get("operator") == "OR"
+        return np.asarray((np.logical_or if either else np.logical_and).reduce(masks), dtype=bool)
+    kind = str(condition.get("type", ""))
+    if isinstance(column.values, np.ndarray):
+        return _numbers_matching(column.values, kind, condition)
+    wanted = str(condition.get("filter", "")).casefold()
+    test = _TEXT_TESTS.get(kind)
+    if test is None:
+        return np.ones(len(column.values), dtype=bool)
+    return np.fromiter((test(text.casefold(), wanted) for text in column.values), bool, len(column.values))
+
+
+_TEXT_TESTS: dict[str, Callable[[str, str], bool]] = {
+    "contains": lambda text, wanted: wanted in text,
+    "notContains": lambda text, wanted: wanted not in text,
+    "equals": lambda text, wanted: text == wanted,
+    "notEqual": lambda text, wanted: text != wanted,
+    "startsWith": lambda text, wanted: text.startswith(wanted),
+    "endsWith": lambda text, wanted: text.endswith(wanted),
+    "blank": lambda text, _: not text,
+    "notBlank": lambda text, _: bool(text),
+}
+
+
+def _numbers_matching(values: Floats, kind: str, condition: Mapping[str, Any]) -> Mask:
+    if kind in ("blank", "notBlank"):
+        return np.asarray(np.isnan(values) == (kind == "blank"), dtype=bool)
+    try:
+        low, high = float(condition.get("filter", "nan")), float(condition.get("filterTo") or "nan")
+    except (TypeError, ValueError):
+        return np.ones(len(values), dtype=bool)
+    tests: dict[str, Callable[[], Mask]] = {
+        "equals": lambda: values == low,
+        "notEqual": lambda: values != low,
+        "greaterThan": lambda: values > low,
+        "greaterThanOrEqual": lambda: values >= low,
+        "lessThan": lambda: values < low,
+        "lessThanOrEqual": lambda: values <= low,
+        "inRange": lambda: (values >= low) & (values <= high),
+    }
+    return tests[kind]() if kind in tests else np.ones(len(values), dtype=bool)
+
+
+def rows(columns: StudyColumns, view: View, question: Question) -> dict[str, Any]:
+    """Return the rows asked for as texts, and how many there are in all."""
+    shown = table_columns(columns, view)
+    found = places(shown, question)
+    cut = found[max(0, question.start) : max(0, question.end)].tolist()
+    return {"rows": [{column.name: column.text(place) for column in shown} for place in cut], "total": len(found)}
+
+
+def as_csv(columns: StudyColumns, view: View, question: Question) -> str:
+    """Return the rows asked for, all of them, as CSV: plain numbers, and no text that a spreadsheet would run."""
+    shown = table_columns(columns, view)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\r\n")
+    latencies = {f"latency:{target}": found for target, found in columns.latencies.items()}
+    head: list[str] = []
+    for column in shown:
+        head.append(_csv_title(column))
+        if column.name in latencies:
+            target = column.name.removeprefix("latency:")
+            head += [f"latency_low_ms_{target}", f"latency_high_ms_{target}"]
+    writer.writerow(head)
+    for place in places(shown, question).tolist():
+        cells: list[str] = []
+        for column in shown:
+            cells.append(_csv_cell(column, place))
+            if column.name in latencies:
+                known = cells[-1] != ""
+                ends = (latencies[column.name].low_ms, latencies[column.name].high_ms)
+                cells += [repr(float(end[place])) if known else "" for end in ends]
+        writer.writerow(cells)
+    return file.getvalue()
+
+
+def _csv_title(column: TableColumn) -> str:
+    target = column.name.partition("latency:")[2]
+    return f"latency_median_ms_{target}" if target else column.name
+
+
+def _csv_cell(column: TableColumn, place: int) -> str:
+    value = column.values[place]
+    if isinstance(column.values, np.ndarray):
+        number = float(value)
+        return "" if not np.isfinite(number) else str(int(number)) if number.is_integer() else repr(number)
+    text = str(value)
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
