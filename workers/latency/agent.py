@@ -1,7 +1,7 @@
 """The measuring agent: one file that runs alone on a device and times models there.
 
-- Needs Python 3.9+, numpy and a runtime (onnxruntime, ncnn, or a C compiler for the project's own); imports nothing
-  else of the project, so it can be copied anywhere.
+- Needs Python 3.9+, numpy and a runtime (onnxruntime, ncnn, LiteRT, or a C compiler for the project's own); imports
+  nothing else of the project, so it can be copied anywhere.
 - Owns the runtimes, the measuring loop and the batch of fresh processes; whoever measures (a host probe, a device)
   goes through this file.
 - `python agent.py measure --policy JSON [--core N] MODEL...` times models in this process,
@@ -380,6 +380,49 @@ def _unzip(
     return facts, files
 
 
+class LiteRt:
+    """LiteRT on the CPU with its XNNPACK kernels; fp32 models (.tflite), one image with its channels last."""
+
+    name = "litert"
+    MODULE = "ai_edge_litert"
+
+    def __init__(self) -> None:
+        from ai_edge_litert import interpreter  # here, so that everything else works without it
+
+        self._interpreter = interpreter.Interpreter
+        self.version = importlib.metadata.version("ai-edge-litert")
+
+    def load(self, model: bytes, threads: int) -> Callable[[], object]:
+        """See `Runtime`; the model is a .tflite file."""
+        interpreter, (given, _) = self._open(model, threads)
+        interpreter.set_tensor(given["index"], np.random.default_rng(0).standard_normal(given["shape"], np.float32))
+        run: Callable[[], object] = interpreter.invoke
+        return run
+
+    def open(self, model: bytes, threads: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+        """Return the function from one image (C, H, W) float32 to the output; raises what the runtime raises."""
+        interpreter, (given, found) = self._open(model, threads)
+
+        def infer(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            interpreter.set_tensor(given["index"], np.ascontiguousarray(image.transpose(1, 2, 0)[None]))
+            interpreter.invoke()
+            return np.array(interpreter.get_tensor(found["index"])[0])
+
+        return infer
+
+    def _open(self, model: bytes, threads: int) -> tuple[Any, tuple[dict[str, Any], dict[str, Any]]]:
+        """Return an interpreter ready to run, and what it says of its input and its output."""
+        if model[4:8] != b"TFL3":
+            raise ValueError("a model for litert must be a .tflite file, but isn't; export it anew")
+        interpreter = self._interpreter(model_content=model, num_threads=threads)
+        interpreter.allocate_tensors()
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        fits = len(inputs) == len(outputs) == 1 and inputs[0]["dtype"] is np.float32 and len(inputs[0]["shape"]) == 4
+        if not fits or inputs[0]["shape"][0] != 1:
+            raise ValueError("a model for litert must take one fp32 image and give one tensor; export it so")
+        return interpreter, (inputs[0], outputs[0])
+
+
 class Native:
     """The project's own kernel (condensenet.c), one image, one thread, fp32.
 
@@ -483,7 +526,12 @@ def _wide_vectors() -> list[str]:
     return ["-mavx2", "-mfma"] if {"avx2", "fma"} <= has else []
 
 
-RUNTIMES: dict[str, Callable[[], Runtime]] = {"onnxruntime": OnnxRuntime, "ncnn": Ncnn, "native": Native}
+RUNTIMES: dict[str, Callable[[], Runtime]] = {
+    "onnxruntime": OnnxRuntime,
+    "ncnn": Ncnn,
+    "litert": LiteRt,
+    "native": Native,
+}
 
 
 def installed_runtimes() -> dict[str, str]:
@@ -493,9 +541,9 @@ def installed_runtimes() -> dict[str, str]:
         if name == Native.name:
             if Native.available():
                 found[name] = Native.VERSION
-        elif importlib.util.find_spec(name) is not None:
+        elif importlib.util.find_spec(module := LiteRt.MODULE if name == LiteRt.name else name) is not None:
             try:
-                found[name] = importlib.metadata.version(name)
+                found[name] = importlib.metadata.version(module.replace("_", "-"))
             except importlib.metadata.PackageNotFoundError:  # put there by hand, without its record
                 found[name] = "unknown"
     return found
