@@ -245,7 +245,7 @@ class Ncnn:
 
     A model is one uncompressed zip of model.param, model.bin and model.json, which names the input and output blobs,
     the input's shape (channels, height, width) and the layers that ncnn itself doesn't have. Of those it may have
-    `ChannelGather`, which runs in numpy here.
+    `ChannelGather`, which runs in numpy here, unless it was built into this ncnn.
     """
 
     name = "ncnn"
@@ -255,7 +255,7 @@ class Ncnn:
         import ncnn  # here, so that everything else works without it
 
         self._ncnn = ncnn
-        self.version = str(ncnn.__version__)
+        self.version = _installed_version("ncnn")  # where a build of one's own says so
 
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """See `Runtime`; the model is the zip's bytes."""
@@ -275,7 +275,8 @@ class Ncnn:
         if unknown:
             rule = f"a model's layers must be ncnn's own or {self.GATHER}"
             raise ValueError(f"{rule}, but it needs {unknown}; export it anew")
-        network = self._net(bool(facts["layers"]))
+        written_here = bool([name for name in facts["layers"] if self._ncnn.layer_to_index(name) < 0])  # not built in
+        network = self._net(written_here)
 
         def infer(pixels: Any) -> Any:
             extractor = network.create_extractor()
@@ -285,7 +286,7 @@ class Ncnn:
                 raise RuntimeError(f"ncnn must reach {facts['output']!r}, but ended with code {code}")
             return output
 
-        if facts["layers"]:
+        if written_here:
             weakref.finalize(infer, _free_nets().append, network)  # the next such model takes this net over
         self._stay_in_fp32(network.opt, threads)
         with tempfile.TemporaryDirectory() as folder:  # ncnn takes no weights from memory
@@ -390,7 +391,7 @@ class LiteRt:
         from ai_edge_litert import interpreter  # here, so that everything else works without it
 
         self._interpreter = interpreter.Interpreter
-        self.version = importlib.metadata.version("ai-edge-litert")
+        self.version = _installed_version(self.MODULE)
 
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """See `Runtime`; the model is a .tflite file."""
@@ -542,11 +543,16 @@ def installed_runtimes() -> dict[str, str]:
             if Native.available():
                 found[name] = Native.VERSION
         elif importlib.util.find_spec(module := LiteRt.MODULE if name == LiteRt.name else name) is not None:
-            try:
-                found[name] = importlib.metadata.version(module.replace("_", "-"))
-            except importlib.metadata.PackageNotFoundError:  # put there by hand, without its record
-                found[name] = "unknown"
+            found[name] = _installed_version(module)
     return found
+
+
+def _installed_version(module: str) -> str:
+    """Return the version that a module was installed in."""
+    try:
+        return importlib.metadata.version(module.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:  # put there by hand, without its record
+        return "unknown"
 
 
 def _runtime(name: str) -> Runtime:
@@ -2108,15 +2114,19 @@ def _locked(folder: Path) -> IO[str]:
     return lock
 
 
-def _instance(folder: Path) -> str:
-    """Return the name this agent keeps through restarts, made up when the folder is new."""
+def _instance(folder: Path, root: Path = _ROOT) -> str:
+    """Return the name this agent keeps through restarts, made up when the folder is new or another board's.
+
+    A card copied for a second board must not make two agents one: each would give up what the other one leased.
+    """
     path = folder / "instance"
+    board = hashlib.sha256((_text(root / "proc/device-tree/serial-number") or "").encode()).hexdigest()[:16]
     try:
-        known = path.read_text(encoding="ascii").strip() if path.exists() else ""
-        if re.fullmatch("[0-9a-f]{32}", known):
+        known, _, home = (path.read_text(encoding="ascii") if path.exists() else "").strip().partition(" ")
+        if re.fullmatch("[0-9a-f]{32}", known) and home in ("", board):
             return known
         made_up = os.urandom(16).hex()
-        _write_whole(path, made_up.encode())
+        _write_whole(path, f"{made_up} {board}".encode())
     except (OSError, UnicodeError) as error:
         raise _WrongUse(f"--folder must be usable, but {path} is not: {error}") from None
     return made_up
