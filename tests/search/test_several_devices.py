@@ -268,8 +268,8 @@ def test_a_wrong_device_or_limit_is_named_with_its_rule(changes, message):
 @pytest.mark.parametrize(
     ("runtime", "message"),
     [
-        ("openvino", "a runtime must be one of onnxruntime, ncnn, native, auto, or a table"),
-        ({"pi5": "openvino"}, "a runtime must be one of onnxruntime, ncnn, native, auto, or a table"),
+        ("openvino", "a runtime must be one of onnxruntime, ncnn, litert, native, auto, or a table"),
+        ({"pi5": "openvino"}, "a runtime must be one of onnxruntime, ncnn, litert, native, auto, or a table"),
         ({}, "or a table of one for each device"),
         ({"pi4": "ncnn"}, "runtime names 'pi4', which is not in devices"),
     ],
@@ -302,7 +302,7 @@ def test_the_fastest_runtime_of_this_host_is_chosen_by_measuring(tmp_path: Path)
     said = re.fullmatch(r"runtime on host: (.*); (\w+) is used", notes[-1])
     assert said is not None
     means = {name: float(mean) for name, mean in re.findall(r"(\w+) ([\d.e-]+) ms", said[1])}
-    assert means.keys() <= {"onnxruntime", "ncnn", "native"}
+    assert means.keys() <= {"onnxruntime", "ncnn", "litert", "native"}
     assert len(means) >= 2
     assert chosen == said[2] == min(means, key=lambda name: means[name])
 
