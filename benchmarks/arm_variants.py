@@ -7,6 +7,7 @@ Every variant starts from the same deployed network and is first checked to equa
     torch.onnx, onnxruntime    torch.onnx.export (dynamo=False) of the deployed module: the peer
     onnx, onnxruntime          the project's ONNX file
     ncnn                       the project's ncnn file; its gather runs in numpy
+    litert                     the project's LiteRT file, under LiteRT with XNNPACK
     native                     the project's kernel (needs a C compiler for aarch64: apt install gcc-aarch64-linux-gnu)
 
 Goal: the best needs at least 1.4 times fewer instructions than the peer, better 2 times. aarch64 instructions are
@@ -36,6 +37,7 @@ from space.deployed import DeployedCondenseNet, deploy
 from space.network import CondenseNet
 from space.presets import PUBLISHED
 from workers.export import exported_network, save_onnx
+from workers.export_litert import save_litert
 from workers.export_native import save_native
 from workers.export_ncnn import save_ncnn
 from workers.latency import agent
@@ -99,6 +101,12 @@ def variants(network: DeployedCondenseNet, folder: Path, arm: VirtualArm, runs: 
             lambda path: save_ncnn(network, path),
             lambda path: agent.Ncnn().open(path.read_bytes(), threads=1),
             counted("ncnn"),
+        ),
+        "litert": Variant(
+            folder / "model.tflite",
+            lambda path: save_litert(network, path),
+            lambda path: agent.LiteRt().open(path.read_bytes(), threads=1),
+            counted("litert"),
         ),
         "native": Variant(
             folder / "model.native.zip",

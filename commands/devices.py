@@ -29,7 +29,7 @@ app = typer.Typer(help="Measure on real ARM devices, and on one in software.", n
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DeviceName = Annotated[str, typer.Argument(help="The device's name.", show_default=False)]
-Runtime = Annotated[str, typer.Option(help="onnxruntime, ncnn or native.")]
+Runtime = Annotated[str, typer.Option(help="onnxruntime, ncnn, litert or native.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of a run.")]
 More = Annotated[int, typer.Option("--networks", min=0, help="So many sampled networks are measured first.")]
 Preset = Annotated[str, typer.Option(help="The space they are sampled from: digits, cifar, imagenet-mobile.")]

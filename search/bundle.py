@@ -185,8 +185,8 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
             new.mkdir()
             for path in picked.files:
                 shutil.copyfile(path, new / path.name)
-            runtime = picked.verified.runtime
-            if runtime != "onnxruntime":
+            runtimes = {seen.runtime for seen in (picked.verified, *picked.elsewhere.values())}
+            for runtime in sorted(runtimes - {"onnxruntime"}):  # model.onnx is among the files copied
                 network, path = load_network(new, picked.trial.config), new / file_for(runtime, MODEL)
                 save_for(runtime, network, path)
                 check_for(runtime, path, network)

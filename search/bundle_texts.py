@@ -219,7 +219,8 @@ def _figures(facts: BundleFacts) -> str:
         lines.append(f"| latency, {_kind(seen)} | {seen} |")
         lines.append(f"| on | {place}, {seen.threads} thread(s), {seen.precision} |")
     for other in facts.elsewhere.values():
-        lines.append(f"| latency, {_kind(other)}, on {one_line(other.device)} | {other} |")
+        place = f"{one_line(other.device)}, {one_line(other.runtime)} {one_line(other.runtime_version)}"
+        lines.append(f"| latency, {_kind(other)}, on {place} | {other} |")
     lines.append(f"| macs | {row.macs:,} (1 multiply-add = 1, convolutions and linear) |")
     lines.append(f"| params | {row.params:,} |")
     return "\n".join(lines)

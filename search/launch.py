@@ -19,13 +19,13 @@ from search.controller import Controller, Ending, Surroundings
 from search.engines import make_engine
 from search.ledger import folder_of_trial
 from search.pricing import Target, price
-from search.settings import StudySettings, fit_to_data
+from search.settings import LatencyPart, StudySettings, fit_to_data
 from search.store import reader
 from search.store.database import open_for_reading, open_for_writing, sqlite_file, url_shown
 from search.store.patience import Patience
 from search.store.reader import StudyRow
 from search.study import OpenStudy, already_there, open_study
-from search.targets import choose_runtime, targets_of, with_runtime
+from search.targets import choose_runtimes, known_runtimes, targets_of
 from search.view import LaunchView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -85,8 +85,8 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView, st
         settings = fit_to_data(settings, info.input_shape, info.num_classes)
         engine, root = existing_engine(url), files_root(settings, url)
         if found is not None:
-            settings = with_runtime(settings, found.settings["latency"].get("runtime", settings.latency.runtime))
-        settings = choose_runtime(settings, engine, root, view.note)
+            settings = known_runtimes(settings, LatencyPart.model_validate(found.settings["latency"]))
+        settings = choose_runtimes(settings, engine, root, view.note)
         targets = targets_of(settings, engine, root, view.note)
         if found is None:
             check_reachable(settings, targets, files)

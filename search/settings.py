@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
@@ -87,11 +87,22 @@ class LatencyPart(Settings):
     # host; virtual:PROFILE (estimated from counted ARM instructions); or queues of devices that agents serve.
     devices: tuple[str, ...] = Field(default=(HOST,), min_length=1, max_length=8)
     objectives: tuple[str, ...] | None = None  # which devices' latencies are minimised; None = all of them
-    runtime: Literal[Runtime, "auto"] = "onnxruntime"  # auto: the faster on the first device
+    # One for all devices, or a table (runtime.pi5 = "native") of those it names; auto: the fastest there, by measuring
+    runtime: str | dict[str, str] = "onnxruntime"
     policy: Literal["standard", "quick"] = "standard"
     threads: int = Field(default=1, ge=1, le=256)
     core: int | None = Field(default=None, ge=0)  # of the host, kept free while measuring; None = the last one
     predict: bool = True  # refuse without measuring what a device's fitted model puts surely over its limit
+
+    @field_validator("runtime", mode="plain")
+    @classmethod
+    def _known(cls, runtime: Any) -> str | dict[str, str]:
+        known = (*get_args(Runtime), "auto")
+        every = runtime.values() if isinstance(runtime, dict) else [runtime]
+        if not every or any(one not in known for one in every):
+            raise ValueError(f"a runtime must be one of {', '.join(known)}, or a table of one for each device")
+        found: str | dict[str, str] = runtime
+        return found
 
     @model_validator(mode="after")
     def _plain_devices(self) -> LatencyPart:
@@ -104,6 +115,8 @@ class LatencyPart(Settings):
         unknown = set(self.objectives or ()) - set(self.devices)
         if unknown or self.objectives == ():
             raise ValueError(f"objectives must be some of devices, but hold {sorted(unknown) or 'none'}")
+        if isinstance(self.runtime, dict) and set(self.runtime) - set(self.devices):
+            raise ValueError(f"runtime names {min(set(self.runtime) - set(self.devices))!r}, which is not in devices")
         if self.threads > 1 and any(name.startswith(VIRTUAL) for name in self.devices):
             raise ValueError("a virtual device counts the instructions of one thread: threads must be 1")
         return self
@@ -113,10 +126,20 @@ class LatencyPart(Settings):
         """The devices whose latency is an objective."""
         return self.devices if self.objectives is None else self.objectives
 
-    def resolved(self) -> MeasurementPolicy:
-        """Return the policy with this study's thread count and runtime."""
-        runtime = "onnxruntime" if self.runtime == "auto" else self.runtime
-        return policy_named(self.policy).model_copy(update={"threads": self.threads, "runtime": runtime})
+    def runtime_on(self, device: str) -> str:
+        """Return the runtime of one of the devices, or `auto`."""
+        return self.runtime.get(device, "onnxruntime") if isinstance(self.runtime, dict) else self.runtime
+
+    def with_runtimes(self, runtimes: Mapping[str, str]) -> LatencyPart:
+        """Return it with these runtimes by device (the others keep theirs); one name where all are the same."""
+        every = {name: runtimes.get(name, self.runtime_on(name)) for name in self.devices}
+        return self.model_copy(update={"runtime": every if len(set(every.values())) > 1 else every[self.devices[0]]})
+
+    def resolved(self, device: str) -> MeasurementPolicy:
+        """Return the policy with this study's thread count and a device's runtime (`auto`: the default)."""
+        runtime = self.runtime_on(device)
+        update = {"threads": self.threads, "runtime": "onnxruntime" if runtime == "auto" else runtime}
+        return policy_named(self.policy).model_copy(update=update)
 
 
 class SearchPart(Settings):

@@ -121,7 +121,7 @@ validation_fraction = 0.2      # held out of the training images; choices are ma
 
 [latency]
 devices = ["host"]             # this machine; or your devices' queues, or "virtual:raspberry-pi-5" (estimated)
-runtime = "onnxruntime"        # onnxruntime, ncnn, native, or auto: the fastest
+runtime = "onnxruntime"        # onnxruntime, ncnn, litert, native, or auto: the fastest
 policy = "{template.latency_policy}"             # standard: 3 processes of 1 s each; quick: 0.12 s, labelled so
 threads = 1
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ from search.devices import registry
 from search.devices.probe import AT_THE_GATE, VERIFYING, Errand, HubProbe, need_runtime
 from search.forecast import FittedForecast
 from search.pricing import Target, host_probe, price, write_anchor
-from search.settings import HOST, StudySettings
+from search.settings import HOST, LatencyPart, StudySettings
 from space.errors import DeviceNotFound, InvalidSettings, MeasurementFailed
 from workers.file_names import SUFFIXES
 from workers.latency import agent
-from workers.latency.measurement import LatencyProbe, Measurement
+from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
 from workers.latency.policy import MeasurementPolicy
 from workers.latency.profiles import VIRTUAL, load_profile
 
@@ -73,7 +73,7 @@ def probe_named(
     priority: int = AT_THE_GATE,
 ) -> LatencyProbe:
     """Return the probe of one device of a study; see `targets_of`."""
-    policy = settings.latency.resolved()
+    policy = settings.latency.resolved(name)
     if name == HOST:
         need_runtime(policy.runtime, agent.installed_runtimes(), "this machine")
         return host_probe(policy, settings.latency.core, files)
@@ -120,42 +120,52 @@ def virtual_probe(name: str, policy: MeasurementPolicy) -> LatencyProbe:
     return EstimatedProbe(profile, VirtualArm(default_folder()), device=name, runtime=policy.runtime)
 
 
-def choose_runtime(
+def choose_runtimes(
     settings: StudySettings, engine: sa.Engine | None, files: Path, note: Callable[[str], None]
 ) -> StudySettings:
-    """Return the settings with `latency.runtime = "auto"` replaced by the faster runtime on the first device.
+    """Return the settings with each device's `auto` runtime replaced by the fastest one there.
 
-    A few sampled networks are measured on each; the smaller geometric mean wins.
+    A few sampled networks are measured on each; the smallest geometric mean wins.
 
     Raises:
-        MeasurementFailed: no runtime could measure them.
+        MeasurementFailed: no runtime could measure them on a device.
     """
-    if settings.latency.runtime != "auto":
-        return settings
     space, rng = settings.search_space(), np.random.default_rng(settings.study.seed)
     configs = [space.sample(rng) for _ in range(AUTO_NETWORKS)]
-    means: dict[str, float] = {}
-    for runtime in SUFFIXES:
-        fixed = with_runtime(settings, runtime)
+
+    def mean_ms(device: str, runtime: str) -> float | None:
+        """The geometric mean of the networks' latencies on a device; None, having said why, where there is none."""
         try:
-            probe = probe_named(settings.latency.devices[0], fixed, engine, files, note)
+            probe = probe_named(device, with_runtimes(settings, {device: runtime}), engine, files, note)
         except InvalidSettings as error:
             note(f"{runtime}: {error}")
-            continue
+            return None
         found = price(configs, probe, files)
-        medians = [one.summary.median_ms for one in found if isinstance(one, Measurement)]
-        if len(medians) == len(found):
-            means[runtime] = math.exp(sum(map(math.log, medians)) / len(medians))
-        else:
-            reasons = [one.reason for one in found if not isinstance(one, Measurement)]
-            note(f"{runtime} can't measure on {settings.latency.devices[0]}: {reasons[0]}")
-    if not means:
-        raise MeasurementFailed(f"no runtime could measure a network on {settings.latency.devices[0]}.")
-    best = min(means, key=lambda runtime: means[runtime])
-    note("runtime: " + ", ".join(f"{name} {mean:.4g} ms" for name, mean in means.items()) + f"; {best} is used")
-    return with_runtime(settings, best)
+        failed = [one for one in found if isinstance(one, FailedMeasurement)]
+        if failed:
+            note(f"{runtime} can't measure on {device}: {failed[0].reason}")
+            return None
+        return statistics.geometric_mean(one.summary.median_ms for one in found if isinstance(one, Measurement))
+
+    chosen = {}
+    for device in settings.latency.devices:
+        if settings.latency.runtime_on(device) == "auto":
+            every = {runtime: mean_ms(device, runtime) for runtime in SUFFIXES}
+            means = {runtime: mean for runtime, mean in every.items() if mean is not None}
+            if not means:
+                raise MeasurementFailed(f"no runtime could measure a network on {device}.")
+            best = chosen[device] = min(means, key=lambda runtime: means[runtime])
+            listed = ", ".join(f"{name} {mean:.4g} ms" for name, mean in means.items())
+            note(f"runtime on {device}: {listed}; {best} is used")
+    return with_runtimes(settings, chosen)
 
 
-def with_runtime(settings: StudySettings, runtime: str) -> StudySettings:
-    """Return the settings with this runtime."""
-    return settings.model_copy(update={"latency": settings.latency.model_copy(update={"runtime": runtime})})
+def known_runtimes(settings: StudySettings, stored: LatencyPart) -> StudySettings:
+    """Return a resumed study's settings with each `auto` runtime as it was chosen when the study began."""
+    auto = [name for name in settings.latency.devices if settings.latency.runtime_on(name) == "auto"]
+    return with_runtimes(settings, {name: stored.runtime_on(name) for name in auto if name in stored.devices})
+
+
+def with_runtimes(settings: StudySettings, runtimes: Mapping[str, str]) -> StudySettings:
+    """Return the settings with these runtimes by device."""
+    return settings.model_copy(update={"latency": settings.latency.with_runtimes(runtimes)})

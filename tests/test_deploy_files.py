@@ -31,7 +31,7 @@ from workers.settings import Settings, TrainingSettings
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 TEXTS = [ROOT / "docs" / "cluster.md", *sorted(path for path in DEPLOY.iterdir() if path.is_file())]
-SCRIPTS = sorted(DEPLOY.glob("*.sh"))
+SCRIPTS = [*sorted(DEPLOY.glob("*.sh")), ROOT / "examples" / "ncnn" / "build.sh"]
 COMPOSE = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text())
 KUBERAY = {part["kind"]: part for part in yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text())}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -12,7 +12,12 @@ from space.errors import InvalidSettings
 NETWORK_FILE, ONNX_FILE, LOG_FILE, SETTINGS_FILE = "network.safetensors", "model.onnx", "log.txt", "trial.json"
 CHECKPOINTS = "checkpoints"  # folder
 INPUT, OUTPUT = "images", "logits"  # of every exported network
-SUFFIXES = {"onnxruntime": ".onnx", "ncnn": ".ncnn.zip", "native": ".native.zip"}  # by runtime
+SUFFIXES = {  # by runtime
+    "onnxruntime": ".onnx",
+    "ncnn": ".ncnn.zip",
+    "litert": ".tflite",
+    "native": ".native.zip",
+}
 
 
 def file_for(runtime: str, stem: str) -> str:

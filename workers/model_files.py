@@ -31,6 +31,10 @@ def _both(runtime: str) -> tuple[Save, Check]:
         from workers.export_ncnn import check_ncnn, save_ncnn
 
         return save_ncnn, check_ncnn
+    if runtime == "litert":
+        from workers.export_litert import check_litert, save_litert
+
+        return save_litert, check_litert
     if runtime == "native":
         from workers.export_native import check_native, save_native
 

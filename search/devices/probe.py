@@ -46,6 +46,7 @@ LOOK_AFTER_S = 3.0  # between two renewals of the orders, with a look at dead ag
 INSTALL = {
     "onnxruntime": "`pip install onnxruntime` there",
     "ncnn": "`pip install ncnn` there",
+    "litert": "`pip install ai-edge-litert` there",
     "native": "install a C compiler there",
 }
 
@@ -203,10 +204,14 @@ def _macs_of(content: bytes) -> int | None:
     import onnx
     from google.protobuf.message import DecodeError
 
+    from workers import tflite
+
     try:
         if content[:4] == b"PK\x03\x04":
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 return cost_of(CondenseNetConfig.from_dict(json.loads(archive.read("model.json"))["config"])).macs
+        if tflite.is_model(content):
+            return cost_of(CondenseNetConfig.from_dict(json.loads(tflite.description_of(content))["config"])).macs
         properties = {entry.key: entry.value for entry in onnx.load_model_from_string(content).metadata_props}
         return cost_of(CondenseNetConfig.from_json(properties["config"])).macs
     except (DecodeError, KeyError, TypeError, ValueError, zipfile.BadZipFile):  # InvalidConfig is a ValueError

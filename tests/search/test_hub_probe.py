@@ -151,7 +151,7 @@ def test_a_runtime_that_no_device_of_the_queue_has_is_refused_instead_of_awaited
     assert line.state == "failed"  # taken back
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "ncnn", "native"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "ncnn", "litert", "native"])
 def test_the_macs_of_every_kind_of_model_file_are_known(runtime: str, tmp_path: Path):
     network = DeployedCondenseNet.random(SMALLEST)
     path = tmp_path / "model"

@@ -112,7 +112,8 @@ def test_a_queue_that_no_device_serves_is_named_before_anything_is_made(place: P
 
 def test_a_study_whose_latency_is_estimated_on_the_virtual_device(place: Place):
     arm_device()
-    overrides = (f'latency.devices=["{VIRTUAL}", "host"]', f'budget.max_latency_ms={{"{VIRTUAL}" = 5}}')
+    devices = (f'latency.devices=["{VIRTUAL}", "host"]', 'latency.runtime={host = "ncnn"}')
+    overrides = (*devices, f'budget.max_latency_ms={{"{VIRTUAL}" = 5}}')
     assert place.launch(*overrides, "study.trainings=2").done == 2
     done = [row for row in place.read() if row.state == "done"]
     for row in done:
@@ -130,5 +131,9 @@ def test_a_study_whose_latency_is_estimated_on_the_virtual_device(place: Place):
     card = (place.folder / "bundle" / "MODEL_CARD.md").read_text()
     assert "estimated from instructions counted" in card
     assert "latency, measured, on host" in card
+    deploy = tomllib.loads((place.folder / "bundle" / "deploy.toml").read_text())
+    assert deploy["latency"]["file"] == "model.onnx"
+    assert deploy["latency_on"]["host"]["file"] == "model.ncnn.zip"
+    assert (place.folder / "bundle" / "model.ncnn.zip").exists()
     with pytest.raises(FrozenSettings, match=r"were measured on host:.*, virtual:raspberry-pi-5, but this is host:"):
         place.launch('latency.devices=["host"]', resume=True)

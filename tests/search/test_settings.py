@@ -37,7 +37,7 @@ def test_a_short_file_has_every_default_filled_in(file: Path):
     assert settings.training["epochs"] == 300
     assert settings.space["groups"] == [1, 2, 4, 8]
     assert settings.storage == "sqlite:///condensery.db"
-    assert settings.latency.resolved().label == "standard"
+    assert settings.latency.resolved("host").label == "standard"
 
 
 def test_resolved_settings_survive_json_and_keep_their_hashes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import replace
@@ -15,6 +16,7 @@ from search.pareto import pareto_front
 from search.pick import best, rank
 from search.pricing import Pricer, Target
 from search.settings import settings_from
+from search.targets import choose_runtimes, known_runtimes
 from search.view import SilentView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -261,6 +263,48 @@ def test_a_wrong_device_or_limit_is_named_with_its_rule(changes, message):
     settings = {"latency": dict(DEVICES), **changes}
     with pytest.raises(InvalidSettings, match=message):
         settings_from(document(**settings), "tiny.toml")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "message"),
+    [
+        ("openvino", "a runtime must be one of onnxruntime, ncnn, litert, native, auto, or a table"),
+        ({"pi5": "openvino"}, "a runtime must be one of onnxruntime, ncnn, litert, native, auto, or a table"),
+        ({}, "or a table of one for each device"),
+        ({"pi4": "ncnn"}, "runtime names 'pi4', which is not in devices"),
+    ],
+)
+def test_a_wrong_runtime_is_named_with_its_rule(runtime, message):
+    with pytest.raises(InvalidSettings, match=message):
+        settings_from(document(latency={**DEVICES, "runtime": runtime}), "x")
+
+
+def test_each_device_has_its_runtime_and_one_name_stands_for_all():
+    latency = settings_from(document(latency={**DEVICES, "runtime": {"phone": "ncnn"}}), "x").latency
+    assert [latency.resolved(name).runtime for name in latency.devices] == ["onnxruntime", "ncnn"]
+    assert latency.with_runtimes({"phone": "native"}).runtime == {"pi5": "onnxruntime", "phone": "native"}
+    assert latency.with_runtimes({"phone": "onnxruntime"}).runtime == "onnxruntime"
+
+
+def test_a_resumed_study_keeps_the_runtimes_that_were_chosen_and_no_others():
+    chosen = settings_from(document(latency={**DEVICES, "runtime": {"pi5": "native", "phone": "ncnn"}}), "x")
+    file = settings_from(document(latency={**DEVICES, "runtime": "auto"}), "x")
+    assert known_runtimes(file, chosen.latency) == chosen
+    file = settings_from(document(latency={**DEVICES, "runtime": {"pi5": "onnxruntime", "phone": "auto"}}), "x")
+    assert known_runtimes(file, chosen.latency).latency.runtime == {"pi5": "onnxruntime", "phone": "ncnn"}
+
+
+@pytest.mark.slow
+def test_the_fastest_runtime_of_this_host_is_chosen_by_measuring(tmp_path: Path):
+    notes: list[str] = []
+    settings = settings_from(document(latency={"runtime": "auto", "policy": "quick"}), "x")
+    chosen = choose_runtimes(settings, None, tmp_path, notes.append).latency.runtime
+    said = re.fullmatch(r"runtime on host: (.*); (\w+) is used", notes[-1])
+    assert said is not None
+    means = {name: float(mean) for name, mean in re.findall(r"(\w+) ([\d.e-]+) ms", said[1])}
+    assert means.keys() <= {"onnxruntime", "ncnn", "litert", "native"}
+    assert len(means) >= 2
+    assert chosen == said[2] == min(means, key=lambda name: means[name])
 
 
 def test_one_number_is_the_first_devices_limit():

@@ -64,6 +64,22 @@ def test_it_is_the_same_agent_after_a_restart_and_another_one_in_another_folder(
     assert first == again != other
 
 
+def test_a_copied_card_in_another_board_is_another_agent(tmp_path):
+    boards = [tmp_path / "one", tmp_path / "two"]
+    for board in boards:
+        (board / "proc/device-tree").mkdir(parents=True)
+        (board / "proc/device-tree/serial-number").write_text(f"1000000{board.name}\0")
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    first = agent._instance(folder, boards[0])
+    assert agent._instance(folder, boards[0]) == first
+    second = agent._instance(folder, boards[1])
+    assert second != first
+    assert agent._instance(folder, boards[1]) == second
+    (folder / "instance").write_text(first)  # as earlier agents wrote it: it is nobody else's
+    assert agent._instance(folder, boards[1]) == first
+
+
 def test_a_lease_is_renewed_while_its_model_is_measured(hub, tmp_path, network):
     hub.lease_s = 0.4
     job = hub.ask(offer(hub, network, policy={**QUICKEST, "run_s": 0.5}))

@@ -6,7 +6,7 @@ import io
 import json
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -142,12 +142,14 @@ def test_a_policy_names_the_runtime_of_a_whole_batch(tmp_path, ncnn):
 
 
 def test_installed_runtimes_are_named_with_the_versions_they_report(ncnn):
-    imported = {"onnxruntime": onnxruntime.__version__, "ncnn": ncnn.version}
+    litert = pytest.importorskip("ai_edge_litert.interpreter") and agent.LiteRt().version
+    imported = {"onnxruntime": onnxruntime.__version__, "ncnn": ncnn.version, "litert": litert}
     assert agent.installed_runtimes() == {**imported, "native": agent.Native.VERSION}
 
 
 def test_a_runtime_that_is_not_installed_is_not_listed_and_can_not_be_asked_for(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(agent.importlib.util, "find_spec", hide("ncnn", agent.importlib.util.find_spec))
+    gone = ("ncnn", agent.LiteRt.MODULE)
+    monkeypatch.setattr(agent.importlib.util, "find_spec", hide(gone, agent.importlib.util.find_spec))
     monkeypatch.setitem(sys.modules, "ncnn", None)  # what an absent module looks like to `import`
     monkeypatch.setattr(agent.Native, "available", lambda: False)  # as without a compiler
     assert list(agent.installed_runtimes()) == ["onnxruntime"]
@@ -157,20 +159,23 @@ def test_a_runtime_that_is_not_installed_is_not_listed_and_can_not_be_asked_for(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def hide(name: str, find: Callable) -> Callable:
-    return lambda wanted, *rest: None if wanted == name else find(wanted, *rest)
+def hide(names: Sequence[str], find: Callable) -> Callable:
+    return lambda wanted, *rest: None if wanted in names else find(wanted, *rest)
 
 
 def test_listing_the_runtimes_imports_none_of_them(monkeypatch):
-    for name in agent.RUNTIMES:
+    modules = {agent.LiteRt.MODULE, *agent.RUNTIMES}
+    for name in modules:
         monkeypatch.delitem(sys.modules, name, raising=False)
     agent.installed_runtimes()
-    assert not set(agent.RUNTIMES) & set(sys.modules)
+    assert not modules & set(sys.modules)
 
 
 def test_an_unknown_runtime_in_a_policy_is_refused_with_the_ones_there_are(tmp_path):
     policy = {**TINY.model_dump(mode="json"), "runtime": "abacus"}
-    with pytest.raises(ValueError, match=r"must be one of \['native', 'ncnn', 'onnxruntime'\], but got 'abacus'"):
+    with pytest.raises(
+        ValueError, match=r"must be one of \['litert', 'native', 'ncnn', 'onnxruntime'\], but got 'abacus'"
+    ):
         agent.measure_models([tmp_path / "model"], policy)
 
 

@@ -1,7 +1,7 @@
 """The measuring agent: one file that runs alone on a device and times models there.
 
-- Needs Python 3.9+, numpy and a runtime (onnxruntime, ncnn, or a C compiler for the project's own); imports nothing
-  else of the project, so it can be copied anywhere.
+- Needs Python 3.9+, numpy and a runtime (onnxruntime, ncnn, LiteRT, or a C compiler for the project's own); imports
+  nothing else of the project, so it can be copied anywhere.
 - Owns the runtimes, the measuring loop and the batch of fresh processes; whoever measures (a host probe, a device)
   goes through this file.
 - `python agent.py measure --policy JSON [--core N] MODEL...` times models in this process,
@@ -245,7 +245,7 @@ class Ncnn:
 
     A model is one uncompressed zip of model.param, model.bin and model.json, which names the input and output blobs,
     the input's shape (channels, height, width) and the layers that ncnn itself doesn't have. Of those it may have
-    `ChannelGather`, which runs in numpy here.
+    `ChannelGather`, which runs in numpy here, unless it was built into this ncnn.
     """
 
     name = "ncnn"
@@ -255,7 +255,7 @@ class Ncnn:
         import ncnn  # here, so that everything else works without it
 
         self._ncnn = ncnn
-        self.version = str(ncnn.__version__)
+        self.version = _installed_version("ncnn")  # where a build of one's own says so
 
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """See `Runtime`; the model is the zip's bytes."""
@@ -275,7 +275,8 @@ class Ncnn:
         if unknown:
             rule = f"a model's layers must be ncnn's own or {self.GATHER}"
             raise ValueError(f"{rule}, but it needs {unknown}; export it anew")
-        network = self._net(bool(facts["layers"]))
+        written_here = bool([name for name in facts["layers"] if self._ncnn.layer_to_index(name) < 0])  # not built in
+        network = self._net(written_here)
 
         def infer(pixels: Any) -> Any:
             extractor = network.create_extractor()
@@ -285,7 +286,7 @@ class Ncnn:
                 raise RuntimeError(f"ncnn must reach {facts['output']!r}, but ended with code {code}")
             return output
 
-        if facts["layers"]:
+        if written_here:
             weakref.finalize(infer, _free_nets().append, network)  # the next such model takes this net over
         self._stay_in_fp32(network.opt, threads)
         with tempfile.TemporaryDirectory() as folder:  # ncnn takes no weights from memory
@@ -378,6 +379,49 @@ def _unzip(
     if wrong:
         raise ValueError(f"{rule}, but model.json gives no {wrong[0]}; export it anew")
     return facts, files
+
+
+class LiteRt:
+    """LiteRT on the CPU with its XNNPACK kernels; fp32 models (.tflite), one image with its channels last."""
+
+    name = "litert"
+    MODULE = "ai_edge_litert"
+
+    def __init__(self) -> None:
+        from ai_edge_litert import interpreter  # here, so that everything else works without it
+
+        self._interpreter = interpreter.Interpreter
+        self.version = _installed_version(self.MODULE)
+
+    def load(self, model: bytes, threads: int) -> Callable[[], object]:
+        """See `Runtime`; the model is a .tflite file."""
+        interpreter, (given, _) = self._open(model, threads)
+        interpreter.set_tensor(given["index"], np.random.default_rng(0).standard_normal(given["shape"], np.float32))
+        run: Callable[[], object] = interpreter.invoke
+        return run
+
+    def open(self, model: bytes, threads: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+        """Return the function from one image (C, H, W) float32 to the output; raises what the runtime raises."""
+        interpreter, (given, found) = self._open(model, threads)
+
+        def infer(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            interpreter.set_tensor(given["index"], np.ascontiguousarray(image.transpose(1, 2, 0)[None]))
+            interpreter.invoke()
+            return np.array(interpreter.get_tensor(found["index"])[0])
+
+        return infer
+
+    def _open(self, model: bytes, threads: int) -> tuple[Any, tuple[dict[str, Any], dict[str, Any]]]:
+        """Return an interpreter ready to run, and what it says of its input and its output."""
+        if model[4:8] != b"TFL3":
+            raise ValueError("a model for litert must be a .tflite file, but isn't; export it anew")
+        interpreter = self._interpreter(model_content=model, num_threads=threads)
+        interpreter.allocate_tensors()
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        fits = len(inputs) == len(outputs) == 1 and inputs[0]["dtype"] is np.float32 and len(inputs[0]["shape"]) == 4
+        if not fits or inputs[0]["shape"][0] != 1:
+            raise ValueError("a model for litert must take one fp32 image and give one tensor; export it so")
+        return interpreter, (inputs[0], outputs[0])
 
 
 class Native:
@@ -483,7 +527,12 @@ def _wide_vectors() -> list[str]:
     return ["-mavx2", "-mfma"] if {"avx2", "fma"} <= has else []
 
 
-RUNTIMES: dict[str, Callable[[], Runtime]] = {"onnxruntime": OnnxRuntime, "ncnn": Ncnn, "native": Native}
+RUNTIMES: dict[str, Callable[[], Runtime]] = {
+    "onnxruntime": OnnxRuntime,
+    "ncnn": Ncnn,
+    "litert": LiteRt,
+    "native": Native,
+}
 
 
 def installed_runtimes() -> dict[str, str]:
@@ -493,12 +542,17 @@ def installed_runtimes() -> dict[str, str]:
         if name == Native.name:
             if Native.available():
                 found[name] = Native.VERSION
-        elif importlib.util.find_spec(name) is not None:
-            try:
-                found[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:  # put there by hand, without its record
-                found[name] = "unknown"
+        elif importlib.util.find_spec(module := LiteRt.MODULE if name == LiteRt.name else name) is not None:
+            found[name] = _installed_version(module)
     return found
+
+
+def _installed_version(module: str) -> str:
+    """Return the version that a module was installed in."""
+    try:
+        return importlib.metadata.version(module.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:  # put there by hand, without its record
+        return "unknown"
 
 
 def _runtime(name: str) -> Runtime:
@@ -2060,15 +2114,19 @@ def _locked(folder: Path) -> IO[str]:
     return lock
 
 
-def _instance(folder: Path) -> str:
-    """Return the name this agent keeps through restarts, made up when the folder is new."""
+def _instance(folder: Path, root: Path = _ROOT) -> str:
+    """Return the name this agent keeps through restarts, made up when the folder is new or another board's.
+
+    A card copied for a second board must not make two agents one: each would give up what the other one leased.
+    """
     path = folder / "instance"
+    board = hashlib.sha256((_text(root / "proc/device-tree/serial-number") or "").encode()).hexdigest()[:16]
     try:
-        known = path.read_text(encoding="ascii").strip() if path.exists() else ""
-        if re.fullmatch("[0-9a-f]{32}", known):
+        known, _, home = (path.read_text(encoding="ascii") if path.exists() else "").strip().partition(" ")
+        if re.fullmatch("[0-9a-f]{32}", known) and home in ("", board):
             return known
         made_up = os.urandom(16).hex()
-        _write_whole(path, made_up.encode())
+        _write_whole(path, f"{made_up} {board}".encode())
     except (OSError, UnicodeError) as error:
         raise _WrongUse(f"--folder must be usable, but {path} is not: {error}") from None
     return made_up

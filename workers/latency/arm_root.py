@@ -65,7 +65,7 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 _TRY_OUT = """
 import json, os, importlib, importlib.metadata, platform, sys
 for name in sys.argv[1:]:
-    importlib.import_module(name)
+    importlib.import_module(name.replace("-", "_"))
 for marker in (0x5EED01, 0x5EED02):
     try:
         os.getsid(marker)
@@ -306,8 +306,8 @@ def _fetch_wheels(folder: Path, runtimes: Mapping[str, str], glibc_minor: int) -
     pip += ["--platform", "manylinux2014_aarch64"]
     _output([*pip, "numpy"], "pip can't fetch numpy for aarch64")
     for name, version in runtimes.items():
-        # ncnn's wheel asks for packages that only its model zoo uses
-        command = [*pip, "--upgrade", *(["--no-deps"] if name == "ncnn" else [])]
+        # These two ask for packages that only their converters and model zoos use.
+        command = [*pip, "--upgrade", *(["--no-deps"] if name in ("ncnn", "ai-edge-litert") else [])]
         try:
             _output([*command, f"{name}=={version}" if version else name], f"pip can't fetch {name} for aarch64")
         except EmulatorMissing:

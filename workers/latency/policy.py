@@ -10,7 +10,7 @@ from space.errors import InvalidSettings
 from workers.settings import Settings
 
 PolicyLabel = Literal["standard", "quick"]
-Runtime = Literal["onnxruntime", "ncnn", "native"]
+Runtime = Literal["onnxruntime", "ncnn", "litert", "native"]
 
 
 class MeasurementPolicy(Settings):

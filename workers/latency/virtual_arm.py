@@ -94,7 +94,7 @@ def _is_whole(value: Any) -> bool:
 def build(
     folder: Path,
     progress: Callable[[str], None] = lambda text: None,
-    runtimes: Sequence[str] = ("onnxruntime", "ncnn"),
+    runtimes: Sequence[str] = ("onnxruntime", "ncnn", "ai-edge-litert"),
     sources: Path | None = None,
 ) -> VirtualArm:
     """Make the device in `folder`, or use the one that is there if it is complete and of the versions wanted now.
@@ -105,7 +105,7 @@ def build(
     Args:
         folder: where; usually `default_folder()`.
         progress: told what is being done.
-        runtimes: names of runtimes, in the versions installed here (else the newest).
+        runtimes: packages of runtimes, in the versions installed here (else the newest).
         sources: an apt source list that offers arm64 packages (default: this machine's own sources).
 
     Raises:

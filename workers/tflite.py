@@ -1,0 +1,169 @@
+"""LiteRT's model file (a flatbuffer, identifier TFL3), written from operators on constant and named tensors.
+
+Only what a CondenseNet needs, by the numbers of LiteRT's published schema (`schema.fbs`, version 3): fields of its
+tables by their position, operators and their options by their codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SAME, VALID = 0, 1  # padding: so that stride 1 keeps the size, or none
+RELU = 1  # activation
+_IDENTIFIER, _VERSION = b"TFL3", 3
+_TYPES = {"float32": 0, "int32": 2}
+_ALIGNED = 16  # bytes, of a buffer's content
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An operator: its code, its version, and its table of options with (position, width in bytes) of each field."""
+
+    code: int
+    version: int
+    options: int
+    fields: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+_STRIDES = {"padding": (0, 1), "stride_w": (1, 4), "stride_h": (2, 4)}
+ADD = Kind(0, 1, 11, {"activation": (0, 1)})
+AVERAGE_POOL = Kind(1, 1, 5, {**_STRIDES, "filter_w": (3, 4), "filter_h": (4, 4), "activation": (5, 1)})
+CONCATENATION = Kind(2, 1, 10, {"axis": (0, 4)})
+CONV = Kind(3, 6, 1, {**_STRIDES, "activation": (3, 1)})  # version 6: in groups, where a filter is narrower
+FULLY_CONNECTED = Kind(9, 1, 8)
+MULTIPLY = Kind(18, 1, 21, {"activation": (0, 1)})
+RESHAPE = Kind(22, 1, 17)
+PAD = Kind(34, 1, 22)
+GATHER = Kind(36, 1, 23, {"axis": (0, 4)})
+TRANSPOSE = Kind(39, 4, 26)  # version 4: of five dimensions
+MEAN = Kind(40, 1, 27, {"keep_dims": (0, 1)})
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph; its place there, and its shape."""
+
+    place: int
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Graph:
+    """Tensors and operators in the order they run; `to_bytes` writes the file."""
+
+    _tensors: list[tuple[tuple[int, ...], int, int, str]] = field(default_factory=list)  # shape, type, buffer, name
+    _buffers: list[bytes] = field(default_factory=lambda: [b""])  # the first one is every filled tensor's: empty
+    _kinds: list[Kind] = field(default_factory=list)
+    _operators: list[tuple[Kind, list[int], int, dict[str, int]]] = field(default_factory=list)
+
+    def tensor(self, shape: Sequence[int]) -> Tensor:
+        """Add a tensor that an operator or the caller fills."""
+        return self._tensor(tuple(shape), "float32", 0)
+
+    def constant(self, values: Array) -> Tensor:
+        """Add a tensor of float32 or int32 that is part of the model."""
+        self._buffers.append(np.ascontiguousarray(values).tobytes())
+        return self._tensor(values.shape, values.dtype.name, len(self._buffers) - 1)
+
+    def _tensor(self, shape: tuple[int, ...], kind: str, buffer: int) -> Tensor:
+        self._tensors.append((shape, _TYPES[kind], buffer, f"t{len(self._tensors)}"))
+        return Tensor(len(self._tensors) - 1, shape)
+
+    def add(self, kind: Kind, inputs: Sequence[Tensor], shape: Sequence[int], **options: int) -> Tensor:
+        """Add an operator with these options (0 where not given); return its output, of this shape."""
+        output = self.tensor(shape)
+        if kind not in self._kinds:
+            self._kinds.append(kind)
+        self._operators.append((kind, [one.place for one in inputs], output.place, options))
+        return output
+
+    def to_bytes(self, ends: tuple[Tensor, Tensor], names: tuple[str, str], description: str) -> bytes:
+        """Return the file: of a model from the first end to the second, which are called so."""
+        for end, name in zip(ends, names, strict=True):
+            self._tensors[end.place] = (*self._tensors[end.place][:3], name)
+        build = flatbuffers.Builder(1 << 16)
+        buffers = _vector(build, [_table(build, {0: _content(build, one)} if one else {}) for one in self._buffers])
+        tensors = _vector(build, [_tensor_table(build, *one) for one in self._tensors])
+        operators = _vector(build, [self._operator(build, *one) for one in self._operators])
+        codes = _vector(build, [self._code(build, kind) for kind in self._kinds])
+        given, found = (_integers(build, [end.place]) for end in ends)
+        graph = _table(build, {0: tensors, 1: given, 2: found, 3: operators})
+        text, graphs = build.CreateString(description), _vector(build, [graph])
+        root = _table(build, {1: codes, 2: graphs, 3: text, 4: buffers}, {0: (4, _VERSION)})
+        build.Finish(root, file_identifier=_IDENTIFIER)
+        return bytes(build.Output())
+
+    def _operator(self, build: Any, kind: Kind, inputs: list[int], output: int, options: dict[str, int]) -> int:
+        scalars = {kind.fields[name][0]: (kind.fields[name][1], value) for name, value in options.items()}
+        offsets = {1: _integers(build, inputs), 2: _integers(build, [output]), 4: _table(build, {}, scalars)}
+        return _table(build, offsets, {0: (4, self._kinds.index(kind)), 3: (1, kind.options)})
+
+    @staticmethod
+    def _code(build: Any, kind: Kind) -> int:
+        return _table(build, {}, {0: (1, kind.code), 2: (4, kind.version), 3: (4, kind.code)})
+
+
+def is_model(content: bytes) -> bool:
+    """Say whether bytes begin as LiteRT's model files do."""
+    return content[4:8] == _IDENTIFIER
+
+
+def description_of(model: bytes) -> str:
+    """Return what `Graph.to_bytes` was told of the model; ValueError where the bytes are no such file."""
+    if not is_model(model):
+        raise ValueError("it is no model for LiteRT")
+    try:
+        root = flatbuffers.encode.Get(flatbuffers.packer.uoffset, model, 0)
+        table = flatbuffers.Table(bytearray(model), root)
+        at = table.Offset(4 + 2 * 3)
+        return str(table.String(table.Pos + at), "utf-8") if at else ""
+    except Exception as error:  # offsets of a damaged file lead anywhere
+        raise ValueError(f"it is a damaged model for LiteRT: {error}") from None
+
+
+# ---- flatbuffers -----------------------------------------------------------------------------------------
+
+
+def _table(build: Any, offsets: dict[int, int], scalars: dict[int, tuple[int, int]] | None = None) -> int:
+    """Write a table; offsets by position, scalars by position as (width in bytes, value)."""
+    scalars = scalars or {}
+    build.StartObject(max([*offsets, *scalars], default=-1) + 1)
+    for place, offset in offsets.items():
+        build.PrependUOffsetTRelativeSlot(place, offset, 0)
+    prepend: dict[int, Callable[[int, int, int], None]] = {
+        1: build.PrependInt8Slot,
+        4: build.PrependInt32Slot,
+    }
+    for place, (width, value) in scalars.items():
+        prepend[width](place, value, 0)
+    return int(build.EndObject())
+
+
+def _vector(build: Any, offsets: Sequence[int]) -> int:
+    build.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        build.PrependUOffsetTRelative(offset)
+    return int(build.EndVector())
+
+
+def _integers(build: Any, values: Sequence[int]) -> int:
+    return int(build.CreateNumpyVector(np.asarray(values, "<i4")))
+
+
+def _content(build: Any, content: bytes) -> int:
+    build.StartVector(1, len(content), _ALIGNED)
+    build.head -= len(content)
+    build.Bytes[build.head : build.head + len(content)] = content
+    return int(build.EndVector())
+
+
+def _tensor_table(build: Any, shape: tuple[int, ...], kind: int, buffer: int, name: str) -> int:
+    offsets = {0: _integers(build, shape), 3: build.CreateString(name)}
+    return _table(build, offsets, {1: (1, kind), 2: (4, buffer)})
