@@ -37,7 +37,7 @@ class Runs:
         self.ledger, self._engine = ledger, engine
         self._cache, self._fingerprint = cache, fingerprint
         self._heard_at: dict[int, float] = {}  # when the engine last knew a running trial's worker to live
-        self._reported: set[int] = set()  # running trials whose attempt has reported an epoch
+        self._reported: set[int] = set()  # running trials whose attempt has reported a new epoch
         self._smaller_tried = ledger.store.transact(lambda: ledger.store.numbers_of_event("smaller batch"))
         self._late: set[tuple[int, int, str]] = set()  # refused news: (number, attempt, kind)
         self._beaten_at = -1e9
@@ -107,19 +107,28 @@ class Runs:
         """Record the news of the workers: in one transaction, then in memory."""
         step = Step()
         for event in events:
+            if event.kind == "lost":  # what to make of it depends on the epochs before it
+                step.run(self.ledger.store.transact)
+                step = Step()
             row = self.ledger.running.get(event.number)
             if row is None or row.attempt != event.attempt:
                 self._refuse_late(step, event)
             elif event.kind == "started":
                 step.writes.append(partial(self.ledger.store.set_worker, event.number, event.attempt, event.payload))
+            elif event.kind == "earlier":
+                step.writes.append(partial(self.ledger.store.fill_curve, event.number, event.payload))
             elif event.kind == "curve":
                 self._heard_at[event.number] = time.monotonic()
-                self._reported.add(event.number)
-                step.writes.append(partial(self.ledger.store.add_curve_row, event.number, event.payload, event.attempt))
+                step.writes.append(partial(self._add_epoch, event))
                 step.then.append(partial(self.ledger.view.curve, event.number, event.payload))
             else:
                 self._plan_ending(step, row, event)
         step.run(self.ledger.store.transact)
+
+    def _add_epoch(self, event: EngineEvent) -> None:
+        """Record an epoch; one that no attempt had reported before is a step forward."""
+        if self.ledger.store.add_curve_row(event.number, event.payload, event.attempt):
+            self._reported.add(event.number)
 
     def _refuse_late(self, step: Step, event: EngineEvent) -> None:
         """Record, once of each kind, what comes of an attempt that was given up; it changes nothing else."""

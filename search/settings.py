@@ -148,7 +148,7 @@ class LimitsPart(Settings):
     trial_time_s: float | None = Field(default=None, gt=0)  # seconds of training, over all attempts
     checkpoint_every_s: float = Field(default=30.0, gt=0)
     failures_in_a_row: int = Field(default=5, ge=1)  # then the search ends: something else is wrong
-    lost_attempts: int = Field(default=3, ge=1)  # in a row and without an epoch: then the trial has failed
+    lost_attempts: int = Field(default=3, ge=1)  # in a row and without a new epoch: then the trial has failed
     database_wait_s: float = Field(default=600.0, ge=0)  # how long to wait for a database that is away
 
 

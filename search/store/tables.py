@@ -80,7 +80,7 @@ attempt = sa.Table(  # append-only but for its lease and its end
     sa.Column("worker", sa.String(200)),  # host:pid of the process that trains, once known
     sa.Column("started_at", sa.Float, nullable=False),
     sa.Column("heartbeat_at", sa.Float, nullable=False),  # when its worker was last known to live
-    sa.Column("epochs", sa.Integer, nullable=False),  # reported by this attempt
+    sa.Column("epochs", sa.Integer, nullable=False),  # that this attempt was the first to report
     sa.Column("outcome", sa.String(12)),  # NULL while it runs; done, failed, stopped, cancelled or lost
     sa.Column("reason", sa.Text),
     sa.Column("ended_at", sa.Float),
