@@ -31,7 +31,6 @@ from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import (
     BudgetUnreachable,
-    DatabaseUnavailable,
     FrozenSettings,
     NotOurDatabase,
     ReadOnlyFolder,
@@ -135,7 +134,11 @@ def left_clean(files: Path) -> Iterator[None]:
 
 
 def existing_study(url: str, name: str) -> StudyRow | None:
-    """Return the study of this name if the database holds it; an absent database holds none."""
+    """Return the study of this name if the database holds it; an absent SQLite file holds none.
+
+    Raises:
+        DatabaseUnavailable: it can't be asked.
+    """
     file = sqlite_file(url)
     if file is not None and not file.absolute().parent.is_dir():
         open_for_writing(url)  # says what is wrong, before any folder is made
@@ -143,7 +146,7 @@ def existing_study(url: str, name: str) -> StudyRow | None:
         return None
     try:
         engine = open_for_reading(url)
-    except (DatabaseUnavailable, NotOurDatabase):
+    except NotOurDatabase:
         return None  # opening it for writing says what is wrong, or makes our tables beside Optuna's
     try:
         return reader.find_study(engine, name)
