@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
 from search.gate import Budget
+from search.store.database import DEFAULT_STORAGE
 from space.errors import InvalidSettings, StudyFileVersion
 from space.search_space import SearchSpace
 from workers.latency.policy import MeasurementPolicy, Runtime, policy_named
@@ -26,7 +27,6 @@ from workers.settings import DataSettings, Settings
 from workers.training_space import TrainingSpace
 
 FORMAT = 1
-DEFAULT_STORAGE = "sqlite:///condensery.db"
 HOST = "host"  # latency.devices: this machine; or virtual:PROFILE, or a queue of devices
 DEVICE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
