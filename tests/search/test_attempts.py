@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -261,6 +262,22 @@ def test_losses_are_counted_over_a_restart(make_bench):
     assert bench.run(resume=True) == "finished"
     assert (bench.rows[0].state, bench.rows[0].attempt) == ("failed", 3)
     assert_consistent(bench)
+
+
+def test_what_a_killed_worker_left_half_written_goes_when_its_trial_has_ended(make_bench):
+    bench = make_bench()
+
+    def script(job: TrialJob) -> list[EngineEvent] | None:
+        if (job.number, job.attempt) != (0, 1):
+            return None
+        Path(job.folder).mkdir(parents=True)
+        (Path(job.folder) / ".network.safetensors.4711").write_bytes(b"half")
+        return [lost(job)]
+
+    bench.engine = Scripted(script)
+    assert bench.run() == "finished"
+    assert bench.rows[0].state == "done"
+    assert list(bench.folder.rglob("*.4711")) == []
 
 
 def test_attempts_that_only_repeat_what_was_reported_get_no_further(make_bench):
