@@ -53,7 +53,7 @@ class Launched:
 
     ending: Ending
     name: str
-    done: int
+    done: int  # trainings, those that were ended early among them
     wanted: int
 
 
@@ -117,7 +117,8 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView, st
 
 
 def _ended(study: OpenStudy, ending: Ending) -> Launched:
-    done = reader.count_states(study.engine, study.store.study_id).get("done", 0)
+    counts = reader.count_states(study.engine, study.store.study_id)
+    done = counts.get("done", 0) + counts.get("pruned", 0)
     return Launched(ending, study.settings.study.name, done, study.settings.study.trainings)
 
 

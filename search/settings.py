@@ -126,6 +126,7 @@ class SearchPart(Settings):
     startup: int = Field(default=8, ge=1)  # trials drawn at random before the sampler's model is used
     batch: int | None = Field(default=None, ge=1, le=64)  # candidates priced together; None = the number of workers
     give_up_after: int = Field(default=300, ge=1)  # refused or repeated proposals in a row
+    stopping: Literal["none", "rungs"] = "none"  # rungs: trainings that fall behind cheaper networks are ended early
 
 
 class EnginePart(Settings):

@@ -57,7 +57,7 @@ class Attempts(Transactions):
             connection.execute(sa.update(attempt).where(still).values(heartbeat_at=time.time()))
 
     def end_attempt(self, number: int, of: int, outcome: str, reason: str | None = None) -> None:
-        """Record how an attempt ended: done, failed, stopped, cancelled or lost. What has ended stays so."""
+        """Record how an attempt ended: done, failed, stopped, cancelled, pruned or lost. What has ended stays so."""
         values = {"outcome": outcome, "reason": reason, "ended_at": time.time()}
         with self._begin() as connection:
             connection.execute(_END, {"key": self._key(connection, number), "of": of, **values})
@@ -87,6 +87,23 @@ class Attempts(Transactions):
             if of is not None and is_new:
                 connection.execute(_COUNT_EPOCH, {"key": key, "of": of})
         return is_new
+
+    def top1_at(self, rungs: Iterable[float]) -> dict[float, dict[int, float]]:
+        """Return, by rung and trial number, the top-1 after the first epoch behind that fraction of the schedule.
+
+        The last epoch of a training is left out: it is the deployed network's, and decides nothing any more.
+        """
+        found = {}
+        for rung in rungs:
+            behind = (curve.c.progress >= rung) & (curve.c.progress < 1.0)
+            first = sa.select(curve.c.trial_id, sa.func.min(curve.c.epoch).label("epoch"))
+            first_of = first.where(behind).group_by(curve.c.trial_id).subquery()
+            same = (curve.c.trial_id == first_of.c.trial_id) & (curve.c.epoch == first_of.c.epoch)
+            query = sa.select(trial.c.number, curve.c.val_top1).join(first_of, same)
+            mine = query.join(trial, trial.c.id == curve.c.trial_id).where(trial.c.study_id == self.study_id)
+            with self._read() as connection:
+                found[rung] = {row.number: row.val_top1 for row in connection.execute(mine)}
+        return found
 
     def fill_curve(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert those epochs that aren't there: what a checkpoint holds, but no controller lived to record."""
