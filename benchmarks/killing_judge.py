@@ -207,6 +207,9 @@ class _Curve:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
+    def earlier(self, rows: Any) -> None:
+        """There is no checkpoint to go on from."""
+
     def curve(self, row: Any) -> None:
         self.rows.append({key: getattr(row, key) for key in _COMPARED})
 

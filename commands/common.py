@@ -65,9 +65,11 @@ def say(text: str) -> None:
 
 def name_and_url(study: str | None, storage: str | None) -> tuple[str | None, str]:
     """Return the study's name (None: the only one) and its database."""
-    from search.settings import DEFAULT_STORAGE, load_settings
+    from search.store.database import DEFAULT_STORAGE
 
     if study is not None and study.endswith(".toml"):
+        from search.settings import load_settings
+
         settings = load_settings(Path(study))
         return settings.study.name, storage or settings.storage
     return study, storage or DEFAULT_STORAGE

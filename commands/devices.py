@@ -37,7 +37,7 @@ Policy = Annotated[str, typer.Option(help="standard or quick.")]
 
 
 def _database(storage: str | None) -> str:
-    from search.settings import DEFAULT_STORAGE
+    from search.store.database import DEFAULT_STORAGE
 
     return storage or DEFAULT_STORAGE
 

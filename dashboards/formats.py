@@ -20,6 +20,7 @@ STATE_STYLES = {
     "queued": "dim",
     "running": "cyan",
     "done": "green",
+    "pruned": "yellow",
     "infeasible": "yellow",
     "duplicate": "dim",
     "failed": "red",

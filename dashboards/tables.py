@@ -148,7 +148,7 @@ def status_panel(study: StudyRow, standing: Standing, now: float | None = None) 
         ("created", f"{moment(study.created_at)} UTC"),
         ("data", _dataset(study)),
         ("budget", budget_text(study.settings)),
-        ("trainings", f"{counts.get('done', 0)} of {wanted} done" if wanted else f"{counts.get('done', 0)} done"),
+        ("trainings", _trainings_text(counts, wanted)),
         ("trials", _counts_text(counts)),
     ]
     if waiting:
@@ -166,6 +166,13 @@ def status_panel(study: StudyRow, standing: Standing, now: float | None = None) 
     if standing.events:
         parts += [Text("\nNewest events", style="bold"), _events_table(standing.events, at)]
     return Group(*parts)
+
+
+def _trainings_text(counts: Mapping[str, int], wanted: int | None) -> str:
+    """Return "12 of 16 done, 3 of them ended early"."""
+    done, early = counts.get("done", 0) + counts.get("pruned", 0), counts.get("pruned", 0)
+    of, which = f" of {wanted}" if wanted else "", f", {early} of them ended early" if early else ""
+    return f"{done}{of} done{which}"
 
 
 def _running_table(running: Sequence[AttemptRow], now: float) -> Table:

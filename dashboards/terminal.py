@@ -39,7 +39,7 @@ from search.view import LaunchView
 
 REFRESHES_PER_S = 4
 LINES_AROUND = 8  # of the live view besides the table's rows: header, rules, label, bar, note and a spare one
-PLAIN_WORDS = {"infeasible": "refused", "duplicate": "repeats an earlier one"}
+PLAIN_WORDS = {"pruned": "did not go on", "infeasible": "refused", "duplicate": "repeats an earlier one"}
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="_Watcher")

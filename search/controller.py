@@ -156,10 +156,13 @@ class Controller:
         self.proposer.replay(rows)
         for row in rows:
             ledger.meet(row)
+        self.runs.read_rungs(rows)
         step = Step()
         for row in rows:
             if row.state == "done":
                 ledger.keep(row)
+            if row.state == "pruned":
+                ledger.done += 1
             if row.state == "asked":
                 if not self.candidates.refused_unmeasured(row):
                     unpriced.append(row)

@@ -33,11 +33,10 @@ from search.store.tables import FINAL_STATES, artifact, curve, trial
 from search.store.transactions import shown
 from search.study import OpenStudy
 from space.errors import StudyBusy
-from workers.files import file_hash
+from workers.files import HALF_WRITTEN, file_hash
 
 ORPHANS = ".orphans"  # in a study's folder: what no row knows
 _TRIAL_FOLDER = re.compile(r"trial-(\d{5,})")
-_HALF_WRITTEN = re.compile(r"\..+\.\d+")  # by `workers.files.write_atomically`: .NAME.PID
 _OPTUNA = models.TrialModel.__table__
 _OPTUNA_VALUES = models.TrialValueModel.__table__
 
@@ -283,7 +282,7 @@ def _folders(patient: Patient, rows: Sequence[TrialRow], quiet: bool) -> Iterato
             to = files / ORPHANS
             yield Finding("folder", f"no trial knows {path}", f"moved into {to}", repair=partial(_set_aside, path, to))
     for path in sorted(files.rglob(".*")):
-        if path.is_file() and _HALF_WRITTEN.fullmatch(path.name) and ORPHANS not in path.relative_to(files).parts:
+        if path.is_file() and HALF_WRITTEN.fullmatch(path.name) and ORPHANS not in path.relative_to(files).parts:
             text = f"{path} was never written to its end"
             yield Finding("temporary", text, "removed", repair=partial(path.unlink, missing_ok=True))
 

@@ -31,7 +31,6 @@ from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import (
     BudgetUnreachable,
-    DatabaseUnavailable,
     FrozenSettings,
     NotOurDatabase,
     ReadOnlyFolder,
@@ -54,7 +53,7 @@ class Launched:
 
     ending: Ending
     name: str
-    done: int
+    done: int  # trainings, those that were ended early among them
     wanted: int
 
 
@@ -118,7 +117,8 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView, st
 
 
 def _ended(study: OpenStudy, ending: Ending) -> Launched:
-    done = reader.count_states(study.engine, study.store.study_id).get("done", 0)
+    counts = reader.count_states(study.engine, study.store.study_id)
+    done = counts.get("done", 0) + counts.get("pruned", 0)
     return Launched(ending, study.settings.study.name, done, study.settings.study.trainings)
 
 
@@ -135,7 +135,11 @@ def left_clean(files: Path) -> Iterator[None]:
 
 
 def existing_study(url: str, name: str) -> StudyRow | None:
-    """Return the study of this name if the database holds it; an absent database holds none."""
+    """Return the study of this name if the database holds it; an absent SQLite file holds none.
+
+    Raises:
+        DatabaseUnavailable: it can't be asked.
+    """
     file = sqlite_file(url)
     if file is not None and not file.absolute().parent.is_dir():
         open_for_writing(url)  # says what is wrong, before any folder is made
@@ -143,7 +147,7 @@ def existing_study(url: str, name: str) -> StudyRow | None:
         return None
     try:
         engine = open_for_reading(url)
-    except (DatabaseUnavailable, NotOurDatabase):
+    except NotOurDatabase:
         return None  # opening it for writing says what is wrong, or makes our tables beside Optuna's
     try:
         return reader.find_study(engine, name)

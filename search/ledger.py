@@ -20,6 +20,7 @@ from search.view import LaunchView
 from space.errors import CondenseryError, SearchFailed
 from workers.checkpoint import remove_checkpoints
 from workers.file_names import CHECKPOINTS, NETWORK_FILE, ONNX_FILE
+from workers.files import remove_half_written
 
 
 @dataclass
@@ -102,7 +103,8 @@ class Ledger:
             self.fatal = SearchFailed(f"{self.failures_in_a_row} trials in a row failed, the last because: {reason}")
 
     def clean(self, number: int) -> None:
-        """Remove the checkpoints of a trial whose end is recorded, unless they are to be kept."""
+        """Remove what killed workers left of a trial whose end is recorded, and its checkpoints unless they stay."""
+        remove_half_written(self.trial_folder(number))
         if self.settings.retention.checkpoints == "none":
             remove_checkpoints(self.trial_folder(number) / CHECKPOINTS)
 

@@ -5,8 +5,8 @@ Notable choices:
   (`replay`): nothing can be half told, no zombie can repel its sampler, and an ask waits for no database.
 - A trial that has ended is also written into Optuna's tables of the same database (`flush`), in one transaction with
   our note that it is there, so that Optuna's own tools can read the study.
-- A trial that is done is COMPLETE; a refused one is PRUNED with its constraints, from which TPE learns; a duplicate, a
-  failure and a trial outside the space are FAIL, which samplers pass over.
+- A trial that is done is COMPLETE; one that was refused or ended early is PRUNED with its constraints, from which TPE
+  learns; a duplicate, a failure and a trial outside the space are FAIL, which samplers pass over.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Proposer:
         if row.state == "done" and row.top1 is not None and self._minimised <= row.latencies.keys():
             medians = [row.latencies[device].median_ms for device in self.settings.latency.minimised]
             return [row.top1, *medians, float(row.macs)], TrialState.COMPLETE
-        return None, TrialState.PRUNED if row.state == "infeasible" else TrialState.FAIL
+        return None, TrialState.PRUNED if row.state in ("infeasible", "pruned") else TrialState.FAIL
 
     # -- Optuna's tables --
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any
 
 from search.engines.base import Engine, EngineEvent
 from search.ledger import Ledger, Step
+from search.stopping import RUNGS, StoppingRule
 from search.store.reader import TrialRow
-from space.errors import DataNotFound, DiskFull, OutOfMemory, ReadOnlyFolder, UnreadableImage
+from space.errors import DataNotFound, DiskFull, OutOfMemory, ReadOnlyFolder, TrainingFailed, UnreadableImage
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.settings import TrainingSettings
 from workers.trial import TrialJob, trial_identity
@@ -37,10 +38,19 @@ class Runs:
         self.ledger, self._engine = ledger, engine
         self._cache, self._fingerprint = cache, fingerprint
         self._heard_at: dict[int, float] = {}  # when the engine last knew a running trial's worker to live
-        self._reported: set[int] = set()  # running trials whose attempt has reported an epoch
+        self._reported: set[int] = set()  # running trials whose attempt has reported a new epoch
         self._smaller_tried = ledger.store.transact(lambda: ledger.store.numbers_of_event("smaller batch"))
         self._late: set[tuple[int, int, str]] = set()  # refused news: (number, attempt, kind)
+        search, minimised = ledger.settings.search, ledger.settings.latency.minimised
+        self._rule = StoppingRule(minimised, search.stopping == "rungs")
+        self._pruned: dict[int, str] = {}  # running trials that were told to end, and why
         self._beaten_at = -1e9
+
+    def read_rungs(self, rows: Sequence[TrialRow]) -> None:
+        """Let the stopping rule know what is recorded of the study; once, at the start."""
+        if self._rule.enabled:
+            store = self.ledger.store
+            self._rule.replay(rows, store.transact(lambda: store.top1_at(RUNGS)))
 
     def beat(self) -> None:
         """Renew the leases of the trials whose workers live; give up those that nothing is heard of."""
@@ -107,19 +117,39 @@ class Runs:
         """Record the news of the workers: in one transaction, then in memory."""
         step = Step()
         for event in events:
+            if event.kind == "lost":  # what to make of it depends on the epochs before it
+                step.run(self.ledger.store.transact)
+                step = Step()
             row = self.ledger.running.get(event.number)
             if row is None or row.attempt != event.attempt:
                 self._refuse_late(step, event)
             elif event.kind == "started":
                 step.writes.append(partial(self.ledger.store.set_worker, event.number, event.attempt, event.payload))
+            elif event.kind == "earlier":
+                step.writes.append(partial(self.ledger.store.fill_curve, event.number, event.payload))
+                step.then.append(partial(self._rule.take, row, event.payload))
             elif event.kind == "curve":
                 self._heard_at[event.number] = time.monotonic()
-                self._reported.add(event.number)
-                step.writes.append(partial(self.ledger.store.add_curve_row, event.number, event.payload, event.attempt))
+                step.writes.append(partial(self._add_epoch, event))
                 step.then.append(partial(self.ledger.view.curve, event.number, event.payload))
+                step.then.append(partial(self._judge, row, event.payload))
             else:
                 self._plan_ending(step, row, event)
         step.run(self.ledger.store.transact)
+
+    def _add_epoch(self, event: EngineEvent) -> None:
+        """Record an epoch; one that no attempt had reported before is a step forward."""
+        if self.ledger.store.add_curve_row(event.number, event.payload, event.attempt):
+            self._reported.add(event.number)
+
+    def _judge(self, row: TrialRow, epoch: Mapping[str, Any]) -> None:
+        """Let the stopping rule see an epoch; tell the worker to end when it says so."""
+        self._rule.take(row, [epoch])
+        if row.number in self.ledger.running and row.number not in self._pruned:
+            why = self._rule.verdict(row)
+            if why is not None:
+                self._pruned[row.number] = why
+                self._engine.cancel(row.number)
 
     def _refuse_late(self, step: Step, event: EngineEvent) -> None:
         """Record, once of each kind, what comes of an attempt that was given up; it changes nothing else."""
@@ -132,7 +162,12 @@ class Runs:
     def _plan_ending(self, step: Step, row: TrialRow, event: EngineEvent) -> None:
         del self.ledger.running[row.number]
         self._heard_at.pop(row.number, None)
-        if event.kind == "done":
+        pruned = self._pruned.pop(row.number, None)
+        # Told to end, a worker says that its training failed, or dies first; one that had finished has a result.
+        has_ended = event.kind == "lost" or (event.kind == "failed" and event.payload[1] == TrainingFailed.exit_code)
+        if pruned is not None and has_ended:
+            self._plan_pruned(step, row, pruned)
+        elif event.kind == "done":
             self._plan_result(step, row, event.payload)
         elif event.kind == "stopped":
             self._plan_again(step, row, "stopped", None)
@@ -151,6 +186,15 @@ class Runs:
         self.ledger.plan_close(step, row, "done", None, **{name: result[name] for name in OF_RESULT})
         if self.ledger.settings.retention.networks == "front":
             step.then.append(partial(self.ledger.remove_dominated, replace(row, top1=float(result["top1"]))))
+
+    def _plan_pruned(self, step: Step, row: TrialRow, reason: str) -> None:
+        """A training was ended early: it counts as one of the study's, without a result."""
+        if row.number in self.ledger.cancelled:
+            self.ledger.plan_close(step, row, "cancelled", reason="cancelled by the user")
+            return
+        self.ledger.done += 1
+        self.ledger.failures_in_a_row = 0
+        self.ledger.plan_close(step, row, "pruned", reason=reason)
 
     def _plan_again(self, step: Step, row: TrialRow, outcome: str, reason: str | None) -> None:
         """The attempt is over and the trial waits for the next one, from its checkpoint."""
@@ -203,6 +247,7 @@ class Runs:
         identity = trial_identity(row.config, smaller, self.ledger.settings.data, row.seed)
         text = f"{reason}: tried again with batch size {smaller.batch_size}"
         self._smaller_tried.add(row.number)
+        self._rule.forget(row.number)
         self.ledger.results.setdefault(identity, row.number)
         self.ledger.view.note(f"trial {row.number}: {text}")
         step.writes += [

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
 from search.gate import Budget
+from search.store.database import DEFAULT_STORAGE
 from space.errors import InvalidSettings, StudyFileVersion
 from space.search_space import SearchSpace
 from workers.latency.policy import MeasurementPolicy, Runtime, policy_named
@@ -26,7 +27,6 @@ from workers.settings import DataSettings, Settings
 from workers.training_space import TrainingSpace
 
 FORMAT = 1
-DEFAULT_STORAGE = "sqlite:///condensery.db"
 HOST = "host"  # latency.devices: this machine; or virtual:PROFILE, or a queue of devices
 DEVICE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -149,6 +149,7 @@ class SearchPart(Settings):
     startup: int = Field(default=8, ge=1)  # trials drawn at random before the sampler's model is used
     batch: int | None = Field(default=None, ge=1, le=64)  # candidates priced together; None = the number of workers
     give_up_after: int = Field(default=300, ge=1)  # refused or repeated proposals in a row
+    stopping: Literal["none", "rungs"] = "none"  # rungs: trainings that fall behind cheaper networks are ended early
 
 
 class EnginePart(Settings):
@@ -171,7 +172,7 @@ class LimitsPart(Settings):
     trial_time_s: float | None = Field(default=None, gt=0)  # seconds of training, over all attempts
     checkpoint_every_s: float = Field(default=30.0, gt=0)
     failures_in_a_row: int = Field(default=5, ge=1)  # then the search ends: something else is wrong
-    lost_attempts: int = Field(default=3, ge=1)  # in a row and without an epoch: then the trial has failed
+    lost_attempts: int = Field(default=3, ge=1)  # in a row and without a new epoch: then the trial has failed
     database_wait_s: float = Field(default=600.0, ge=0)  # how long to wait for a database that is away
 
 

@@ -33,6 +33,7 @@ class Progress:
     loss_count: int
     seconds: float  # spent training, over all attempts
     identity: str  # hash of config, training settings, data and seed: a checkpoint of another trial is never used
+    curve: tuple[dict[str, Any], ...] = ()  # the epochs before `step`: the controller may have died before it had them
 
 
 def save_checkpoint(
@@ -75,7 +76,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         for name, parameter in model.named_parameters():
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
                 optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
-        return Progress(**{key: document[key] for key in Progress.__dataclass_fields__})
+        values = {key: document[key] for key in Progress.__dataclass_fields__ if key != "curve"}
+        return Progress(**values, curve=tuple(document.get("curve", ())))
     return None
 
 

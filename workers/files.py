@@ -6,10 +6,13 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from space.errors import DiskFull, ReadOnlyFolder
+
+HALF_WRITTEN = re.compile(r"\..+\.\d+")  # .NAME.PID: what `write_atomically` leaves when it is killed
 
 
 @contextlib.contextmanager
@@ -47,6 +50,14 @@ def write_atomically(path: Path, content: bytes) -> str:
             temporary.unlink(missing_ok=True)
             raise
     return hashlib.sha256(content).hexdigest()
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what killed writers left in a folder that nobody writes to any more."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if HALF_WRITTEN.fullmatch(path.name):
+                path.unlink()
 
 
 def file_hash(path: Path) -> str:

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -88,6 +88,10 @@ class PipeReporter:
 
     def __init__(self, pipe: Connection, number: int, attempt: int) -> None:
         self._pipe, self._number, self._attempt = pipe, number, attempt
+
+    def earlier(self, rows: Sequence[Any]) -> None:
+        """Send the epochs of a checkpoint."""
+        self._pipe.send(("earlier", self._number, self._attempt, [asdict(row) for row in rows]))
 
     def curve(self, row: Any) -> None:
         """Send one epoch's figures."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -87,6 +87,9 @@ class TrainingRun:
 
 class Observer(Protocol):
     """Watches a training: told every epoch, asked before every step."""
+
+    def earlier(self, rows: Sequence[CurveRow]) -> None:
+        """Take the epochs of the checkpoint that the training goes on from: reported before, perhaps in vain."""
 
     def curve(self, row: CurveRow) -> None:
         """Take one epoch's figures. A resumed training repeats rows since its checkpoint, with equal values."""
@@ -167,6 +170,9 @@ class _Loop:
         self.loss_sum = torch.tensor(restored.loss_sum if restored else 0.0, dtype=dtype, device=self.device)
         self.loss_count = restored.loss_count if restored else 0
         self.seconds_before = restored.seconds if restored else 0.0
+        self.curve = [CurveRow(**row) for row in restored.curve] if restored else []  # as far as a checkpoint needs it
+        if self.curve:
+            observer.earlier(self.curve)
         self.started = self.saved_at = run.clock()
         run.note(f"training from step {self.step} of {self.steps}")
 
@@ -254,26 +260,27 @@ class _Loop:
                 "try a smaller learning rate."
             )
         per_epoch = self.batches.steps_per_epoch
-        self.observer.curve(
-            CurveRow(
-                epoch=self.step // per_epoch,
-                progress=self.step / self.steps,
-                train_loss=float(self.loss_sum) / max(self.loss_count, 1),
-                val_loss=evaluation.loss,
-                val_top1=evaluation.top1,
-                learning_rate=learning_rate_at(self.step - 1, self.steps, self.run.training.learning_rate),
-                condensing_stage=self.model.condensing_stage,
-                form=form,
-                seconds=self.seconds,
-            )
+        row = CurveRow(
+            epoch=self.step // per_epoch,
+            progress=self.step / self.steps,
+            train_loss=float(self.loss_sum) / max(self.loss_count, 1),
+            val_loss=evaluation.loss,
+            val_top1=evaluation.top1,
+            learning_rate=learning_rate_at(self.step - 1, self.steps, self.run.training.learning_rate),
+            condensing_stage=self.model.condensing_stage,
+            form=form,
+            seconds=self.seconds,
         )
+        self.observer.curve(row)
+        self.curve.append(row)
         if self.step < self.steps:
             self.loss_sum.zero_()
             self.loss_count = 0
         return evaluation
 
     def _save(self) -> None:
-        progress = Progress(self.step, float(self.loss_sum), self.loss_count, self.seconds, self.run.identity)
+        sums, curve = (float(self.loss_sum), self.loss_count), tuple(map(asdict, self.curve))
+        progress = Progress(self.step, *sums, self.seconds, self.run.identity, curve)
         save_checkpoint(self.run.checkpoints, self.model, self.optimizer, progress)
         self.saved_at = self.run.clock()
 

@@ -13,7 +13,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,6 +107,9 @@ class TrialResult:
 class Reporter(Protocol):
     """The way back from a worker: the seam every engine implements."""
 
+    def earlier(self, rows: Sequence[training.CurveRow]) -> None:
+        """Report the epochs of the checkpoint that the trial goes on from, in case an earlier report was lost."""
+
     def curve(self, row: training.CurveRow) -> None:
         """Report one epoch."""
 
@@ -120,6 +123,9 @@ class _Watch:
     def __init__(self, job: TrialJob, reporter: Reporter, log: logging.Logger) -> None:
         self.job, self.reporter, self.log = job, reporter, log
         self.seconds = 0.0  # as of the last epoch
+
+    def earlier(self, rows: Sequence[training.CurveRow]) -> None:
+        self.reporter.earlier(rows)
 
     def curve(self, row: training.CurveRow) -> None:
         self.log.info(

@@ -19,7 +19,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,10 @@ class _Attempt:
             while True:
                 news.append(self._news.get_nowait())
         return news
+
+    def earlier(self, rows: Sequence[Any]) -> None:
+        """Tell the epochs of a checkpoint."""
+        self._tell("earlier", [asdict(row) for row in rows])
 
     def curve(self, row: Any) -> None:
         """Tell one epoch's figures."""

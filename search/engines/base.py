@@ -14,12 +14,13 @@ from workers.trial import TrialJob
 class EngineEvent:
     """News of one trial: who runs it, an epoch's figures, or how its attempt ended.
 
-    payload: started: the worker, as host:pid. curve: the columns of `condensery_curve`. done: `TrialResult.to_dict()`.
+    payload: started: the worker, as host:pid. earlier: the curve of the checkpoint that the attempt goes on from, a
+    list of rows. curve: one row, the columns of `condensery_curve`. done: `TrialResult.to_dict()`.
     failed: (reason, exit code). stopped: None; the checkpoint is kept and the trial may be submitted again. lost: why
     the worker died in one line; the trial may be submitted again too.
     """
 
-    kind: Literal["started", "curve", "done", "failed", "stopped", "lost"]
+    kind: Literal["started", "earlier", "curve", "done", "failed", "stopped", "lost"]
     number: int
     attempt: int
     payload: Any
@@ -29,8 +30,8 @@ class Engine(Protocol):
     """Runs trials, several at a time.
 
     Contract: every submitted job ends in exactly one `done`, `failed`, `stopped` or `lost` event, after all of its
-    `curve` events; a job whose worker dies ends as `lost`. `started` comes first, if it comes at all. Methods are
-    called from one thread.
+    `curve` events; a job whose worker dies ends as `lost`. `started` comes first, if it comes at all, then `earlier`,
+    if there was a checkpoint. Methods are called from one thread.
     """
 
     def free_slots(self) -> int:

@@ -130,7 +130,7 @@ class LocalEngine:
                     worker.settled = True
                     continue
                 events.append(EngineEvent(kind, number, attempt, payload))
-                if kind != "curve":
+                if kind not in ("earlier", "curve"):
                     worker.job = None
         except (EOFError, ConnectionError):
             pass

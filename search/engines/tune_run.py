@@ -132,7 +132,7 @@ class _Desk:
         if not news:
             return
         *before, (kind, _, _, payload) = news
-        if kind in ("started", "curve"):
+        if kind in ("started", "earlier", "curve"):
             self.send("events", news)
         else:
             if before:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,6 +28,7 @@ _START = sa.insert(attempt)
 _COUNT_EPOCH = _CHANGE.values(epochs=attempt.c.epochs + 1)
 _FORGET_EPOCH = sa.delete(curve).where(curve.c.trial_id == sa.bindparam("key"), curve.c.epoch == sa.bindparam("at"))
 _ADD_EPOCH = sa.insert(curve)
+_EPOCHS = sa.select(curve.c.epoch).where(curve.c.trial_id == sa.bindparam("key"))
 
 
 class Attempts(Transactions):
@@ -56,13 +57,13 @@ class Attempts(Transactions):
             connection.execute(sa.update(attempt).where(still).values(heartbeat_at=time.time()))
 
     def end_attempt(self, number: int, of: int, outcome: str, reason: str | None = None) -> None:
-        """Record how an attempt ended: done, failed, stopped, cancelled or lost. What has ended stays so."""
+        """Record how an attempt ended: done, failed, stopped, cancelled, pruned or lost. What has ended stays so."""
         values = {"outcome": outcome, "reason": reason, "ended_at": time.time()}
         with self._begin() as connection:
             connection.execute(_END, {"key": self._key(connection, number), "of": of, **values})
 
     def losses_in_a_row(self, number: int, before: int) -> int:
-        """Return how many attempts in a row, up to the one before `before`, were lost without a reported epoch."""
+        """Return how many attempts in a row, up to the one before `before`, were lost without a new epoch."""
         count = 0
         with self._read() as connection:
             earlier = (attempt.c.trial_id == self._key(connection, number)) & (attempt.c.attempt < before)
@@ -73,11 +74,42 @@ class Attempts(Transactions):
                 count += 1
         return count
 
-    def add_curve_row(self, number: int, row: Mapping[str, Any], of: int | None = None) -> None:
-        """Insert or replace one epoch: a resumed trial repeats those since its checkpoint. `of` is the attempt."""
+    def add_curve_row(self, number: int, row: Mapping[str, Any], of: int | None = None) -> bool:
+        """Insert or replace one epoch: a resumed trial repeats those since its checkpoint. `of` is the attempt.
+
+        Returns whether the epoch is new, and counts it for the attempt then: an attempt that dies wherever the one
+        before it died gets no further, however much it repeats.
+        """
         with self._begin() as connection:
             key = self._key(connection, number)
-            connection.execute(_FORGET_EPOCH, {"key": key, "at": row["epoch"]})
+            is_new = not connection.execute(_FORGET_EPOCH, {"key": key, "at": row["epoch"]}).rowcount
             connection.execute(_ADD_EPOCH, {"trial_id": key, **row})
-            if of is not None:
+            if of is not None and is_new:
                 connection.execute(_COUNT_EPOCH, {"key": key, "of": of})
+        return is_new
+
+    def top1_at(self, rungs: Iterable[float]) -> dict[float, dict[int, float]]:
+        """Return, by rung and trial number, the top-1 after the first epoch behind that fraction of the schedule.
+
+        The last epoch of a training is left out: it is the deployed network's, and decides nothing any more.
+        """
+        found = {}
+        for rung in rungs:
+            behind = (curve.c.progress >= rung) & (curve.c.progress < 1.0)
+            first = sa.select(curve.c.trial_id, sa.func.min(curve.c.epoch).label("epoch"))
+            first_of = first.where(behind).group_by(curve.c.trial_id).subquery()
+            same = (curve.c.trial_id == first_of.c.trial_id) & (curve.c.epoch == first_of.c.epoch)
+            query = sa.select(trial.c.number, curve.c.val_top1).join(first_of, same)
+            mine = query.join(trial, trial.c.id == curve.c.trial_id).where(trial.c.study_id == self.study_id)
+            with self._read() as connection:
+                found[rung] = {row.number: row.val_top1 for row in connection.execute(mine)}
+        return found
+
+    def fill_curve(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert those epochs that aren't there: what a checkpoint holds, but no controller lived to record."""
+        with self._begin() as connection:
+            key = self._key(connection, number)
+            there = set(connection.scalars(_EPOCHS, {"key": key}))
+            missing = [{"trial_id": key, **row} for row in rows if row["epoch"] not in there]
+            if missing:
+                connection.execute(_ADD_EPOCH, missing)

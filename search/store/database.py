@@ -33,6 +33,7 @@ from space.errors import (
     NotOurDatabase,
 )
 
+DEFAULT_STORAGE = "sqlite:///condensery.db"
 SECRETS = ("password", "sslpassword")  # of libpq, as parameters of a URL
 LOCK_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 10.0

@@ -289,8 +289,15 @@ class StudyStore(ControllerLease, Attempts):
         return [Wish(row.id, CondenseNetConfig.from_json(row.config), json.loads(row.training)) for row in rows]
 
     def retry_smaller(self, number: int, training: Mapping[str, Any], identity: str) -> None:
-        """Give a trial other training settings, with the identity that follows, and let it wait for a worker."""
-        self._set_trial(number, training=json.dumps(training), identity=identity, state="queued")
+        """Give a trial other training settings, with the identity that follows, and let it wait for a worker.
+
+        What it has of a curve belongs to the settings before, and goes.
+        """
+        with self._begin() as connection:
+            key = self._key(connection, number)
+            connection.execute(sa.delete(curve).where(curve.c.trial_id == key))
+            values = {"training": json.dumps(training), "identity": identity, "state": "queued"}
+            connection.execute(_CHANGE, {"key": key, **values})
 
     def request_cancel(self, number: int) -> None:
         """Ask for one trial to be cancelled."""

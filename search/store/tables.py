@@ -12,8 +12,9 @@ HEAD_REVISION = "0006"  # the newest migration; a test holds it to the migration
 VERSION_TABLE = "condensery_alembic_version"
 
 # asked: proposed, not yet priced. queued: priced and let through. running: with a worker. The others are final.
+# pruned: the stopping rule ended its training early.
 OPEN_STATES = ("asked", "queued", "running")
-FINAL_STATES = ("done", "infeasible", "duplicate", "failed", "cancelled")
+FINAL_STATES = ("done", "pruned", "infeasible", "duplicate", "failed", "cancelled")
 STATES = OPEN_STATES + FINAL_STATES
 
 metadata = sa.MetaData()
@@ -53,7 +54,7 @@ trial = sa.Table(
     sa.Column("params", sa.BigInteger, nullable=False),
     sa.Column("paper_flops", sa.BigInteger, nullable=False),
     sa.Column("latency_id", sa.Integer),  # the measurement it is judged by
-    sa.Column("reason", sa.Text),  # why it is infeasible, a duplicate, failed or cancelled
+    sa.Column("reason", sa.Text),  # why it is pruned, infeasible, a duplicate, failed or cancelled
     sa.Column("duplicate_of", sa.Integer),  # number of the trial that holds the result
     sa.Column("attempt", sa.Integer, nullable=False, default=0),
     sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
@@ -80,8 +81,8 @@ attempt = sa.Table(  # append-only but for its lease and its end
     sa.Column("worker", sa.String(200)),  # host:pid of the process that trains, once known
     sa.Column("started_at", sa.Float, nullable=False),
     sa.Column("heartbeat_at", sa.Float, nullable=False),  # when its worker was last known to live
-    sa.Column("epochs", sa.Integer, nullable=False),  # reported by this attempt
-    sa.Column("outcome", sa.String(12)),  # NULL while it runs; done, failed, stopped, cancelled or lost
+    sa.Column("epochs", sa.Integer, nullable=False),  # that this attempt was the first to report
+    sa.Column("outcome", sa.String(12)),  # NULL while it runs; done, failed, stopped, cancelled, pruned or lost
     sa.Column("reason", sa.Text),
     sa.Column("ended_at", sa.Float),
 )

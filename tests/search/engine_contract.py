@@ -97,7 +97,11 @@ class EngineContract:
         assert engine.free_slots() == 2
         for number in (0, 1):
             engine.submit(make_job(number, attempt=2, epochs=12))
-        again = [event for event in collect(engine, {0, 1}) if event.kind in FINAL]
+        events = collect(engine, {0, 1})
+        for number in (0, 1):
+            kinds = [event.kind for event in events if event.number == number]
+            assert "earlier" not in kinds[1:]
+        again = [event for event in events if event.kind in FINAL]
         assert sorted((event.number, event.attempt, event.kind) for event in again) == [(0, 2, "done"), (1, 2, "done")]
 
     def test_stopping_when_nothing_runs_does_not_stop_what_comes_after(self, engine: Engine, make_job: MakeJob):

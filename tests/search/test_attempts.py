@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,14 +101,33 @@ def test_an_attempt_ends_once(store: StudyStore):
     assert reader.read_attempts(store.engine, store.study_id, only_open=True) == []
 
 
-def test_epochs_are_counted_for_the_attempt_that_reports_them(store: StudyStore):
+def test_epochs_are_counted_for_the_attempt_that_reports_them_first(store: StudyStore):
     store.set_running(0, 1)
     store.add_curve_row(0, ROW, 1)
     store.add_curve_row(0, {**ROW, "epoch": 2}, 1)
     store.set_running(0, 2)
     store.add_curve_row(0, {**ROW, "epoch": 2}, 2)  # again since its checkpoint
+    store.add_curve_row(0, {**ROW, "epoch": 3}, 2)
     assert [one.epochs for one in attempts(store)] == [2, 1]
-    assert [row["epoch"] for row in reader.read_curve(store.engine, store.trial(0).id)] == [1, 2]
+    assert [row["epoch"] for row in reader.read_curve(store.engine, store.trial(0).id)] == [1, 2, 3]
+
+
+def test_a_checkpoints_curve_fills_gaps_and_changes_nothing_that_is_recorded(store: StudyStore):
+    store.set_running(0, 1)
+    store.add_curve_row(0, ROW, 1)
+    store.add_curve_row(0, {**ROW, "epoch": 3}, 1)
+    store.set_running(0, 2)
+    store.fill_curve(0, [{**ROW, "epoch": epoch, "val_loss": 9.0} for epoch in (1, 2, 3)])
+    found = [(row["epoch"], row["val_loss"]) for row in reader.read_curve(store.engine, store.trial(0).id)]
+    assert found == [(1, ROW["val_loss"]), (2, 9.0), (3, ROW["val_loss"])]
+    assert [one.epochs for one in attempts(store)] == [2, 0]
+
+
+def test_a_smaller_batch_begins_a_curve_of_its_own(store: StudyStore):
+    store.set_running(0, 1)
+    store.add_curve_row(0, ROW, 1)
+    store.retry_smaller(0, {"epochs": 2}, "other")
+    assert reader.read_curve(store.engine, store.trial(0).id) == []
 
 
 @pytest.mark.parametrize(
@@ -241,6 +261,49 @@ def test_losses_are_counted_over_a_restart(make_bench):
     bench.stop.clear()
     assert bench.run(resume=True) == "finished"
     assert (bench.rows[0].state, bench.rows[0].attempt) == ("failed", 3)
+    assert_consistent(bench)
+
+
+def test_what_a_killed_worker_left_half_written_goes_when_its_trial_has_ended(make_bench):
+    bench = make_bench()
+
+    def script(job: TrialJob) -> list[EngineEvent] | None:
+        if (job.number, job.attempt) != (0, 1):
+            return None
+        Path(job.folder).mkdir(parents=True)
+        (Path(job.folder) / ".network.safetensors.4711").write_bytes(b"half")
+        return [lost(job)]
+
+    bench.engine = Scripted(script)
+    assert bench.run() == "finished"
+    assert bench.rows[0].state == "done"
+    assert list(bench.folder.rglob("*.4711")) == []
+
+
+def test_attempts_that_only_repeat_what_was_reported_get_no_further(make_bench):
+    bench = make_bench(limits__lost_attempts=3)
+    bench.engine = Scripted(lambda job: [epoch(job, 1), lost(job)] if job.number == 0 else None)
+    assert bench.run() == "finished"
+    assert (bench.rows[0].state, bench.rows[0].attempt) == ("failed", 4)
+    assert [epochs for _, _, _, epochs in attempts_of(bench, 0)] == [1, 0, 0, 0]
+    assert_consistent(bench)
+
+
+def test_an_epoch_that_no_controller_lived_to_record_comes_with_the_checkpoint(make_bench):
+    bench = make_bench()
+
+    def script(job: TrialJob) -> list[EngineEvent] | None:
+        if job.number != 0:
+            return None
+        if job.attempt == 1:
+            return [epoch(job, 1), lost(job)]  # epoch 2 is in its checkpoint, but never came
+        earlier = EngineEvent("earlier", job.number, job.attempt, [{**ROW, "epoch": at} for at in (1, 2)])
+        return [earlier, epoch(job, 3), done(job)]
+
+    bench.engine = Scripted(script)
+    assert bench.run() == "finished"
+    curve = reader.read_curve(bench.study.engine, bench.rows[0].id)
+    assert [row["epoch"] for row in curve] == [1, 2, 3]
     assert_consistent(bench)
 
 

@@ -38,6 +38,7 @@ from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import (
     BudgetUnreachable,
+    DatabaseUnavailable,
     FrozenSettings,
     InvalidSettings,
     MeasurementFailed,
@@ -456,6 +457,12 @@ def test_a_latency_budget_is_checked_against_the_smallest_networks(tmp_path: Pat
 def test_an_absent_database_holds_no_study_and_is_not_created(place: Place):
     assert not existing_study(place.url, "digits")
     assert not (place.folder / "study.db").exists()
+
+
+def test_a_database_that_does_not_answer_is_not_taken_for_one_without_the_study(place: Place):
+    """Else a launch would begin the study anew, and find that another's files are in its way."""
+    with pytest.raises(DatabaseUnavailable, match="can't be used"):
+        existing_study("postgresql+psycopg://nobody@127.0.0.1:1/none", "digits")
 
 
 def test_a_core_this_machine_does_not_have_is_refused(place: Place):

@@ -51,6 +51,13 @@ def test_the_front_is_what_brute_force_finds(rows: list[tuple[float, ...]]):
     assert non_dominated(np.array(rows)).tolist() == by_brute_force(rows)
 
 
+@pytest.mark.parametrize("levels", [2, 12, 10_000])
+def test_the_front_of_many_rows_is_what_brute_force_finds(levels: int):
+    rows = np.random.default_rng(levels).integers(0, levels, (500, 3)).astype(float)
+    rows[::97] = math.nan
+    assert non_dominated(rows).tolist() == by_brute_force([tuple(row) for row in rows.tolist()])
+
+
 def test_no_rows_have_no_front():
     assert non_dominated(np.zeros((0, 3))).tolist() == []
 

@@ -193,7 +193,8 @@ def assert_consistent(bench: Bench) -> None:
         if row.state == "done":
             medians = [row.latencies[device].median_ms for device in bench.settings.latency.minimised]
             assert known.values == [row.top1, *medians, float(row.macs)]
-        expected = {"done": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}.get(row.state, TrialState.FAIL)
+        states = {"done": TrialState.COMPLETE, "infeasible": TrialState.PRUNED, "pruned": TrialState.PRUNED}
+        expected = states.get(row.state, TrialState.FAIL)
         assert known.state == expected
     for number in trials.keys() - {row.number for row in rows}:
         assert trials[number].state == TrialState.FAIL

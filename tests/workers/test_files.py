@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from space.errors import DiskFull, ReadOnlyFolder
 from workers import files
-from workers.files import disk_errors, file_hash, write_atomically
+from workers.files import disk_errors, file_hash, remove_half_written, write_atomically
 
 
 @given(content=st.binary(max_size=5000))
@@ -38,6 +38,15 @@ def test_a_write_that_dies_half_way_leaves_the_old_file_and_nothing_beside_it(tm
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path):
+    kept = [".hidden", "network.safetensors", "log.txt.4711", ".4711"]
+    for name in (*kept, ".network.safetensors.4711", ".trial.json.1"):
+        (tmp_path / name).write_bytes(b"half")
+    remove_half_written(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    remove_half_written(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(

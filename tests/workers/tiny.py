@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,11 @@ class Recorder:
     at_step: Callable[[int], None] = lambda step: None
     first: int = 0  # the step that this attempt begins with
     rows: list[training.CurveRow] = field(default_factory=list)
+    restored: list[training.CurveRow] = field(default_factory=list)  # of the checkpoint
     steps: int = 0
+
+    def earlier(self, rows: Sequence[training.CurveRow]) -> None:
+        self.restored += rows
 
     def curve(self, row: training.CurveRow) -> None:
         self.rows.append(row)

@@ -1,0 +1,87 @@
+"""The stopping rule: a training that has fallen behind cheaper networks is ended early.
+
+Notable choices:
+- Curves are compared at rungs: at the same progress of the schedule, not at the same epoch, since trials may differ in
+  their epochs. Every network is fully condensed half-way through its schedule and loses accuracy each time it is; the
+  rungs lie behind that, so that condensed networks are compared with condensed ones.
+- A trial is compared only with those that cost no more: no more macs, and not measurably slower on any device whose
+  latency is minimised. A small network is never ended because larger ones are more accurate.
+- Among those it is the median rule (Golovin et al. 2017, "Google Vizier", section 3.2.2): with more than half of them
+  ahead at the same progress, a place on the front is out of sight. What somebody asked for by `enqueue` goes on.
+- It is a function of what is recorded, asked anew at every epoch behind a rung: a controller that goes on after another
+  decides as that one would have.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from search.store.reader import TrialRow
+
+RUNGS = (0.6, 0.8)  # fractions of the schedule
+LEAST = 4  # trials to compare with; fewer say nothing
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """A trial at a rung."""
+
+    top1: float  # after the first epoch that ended at the rung or behind it
+    costs: tuple[float, ...]  # macs, then the median latency (ms) on each device that counts
+
+
+@dataclass
+class StoppingRule:
+    """Knows every trial's accuracy at every rung that it has reached."""
+
+    minimised: tuple[str, ...]  # devices
+    enabled: bool = True
+    _reached: dict[float, dict[int, _Reached]] = field(default_factory=lambda: {rung: {} for rung in RUNGS})
+
+    def replay(self, rows: Sequence[TrialRow], at: Mapping[float, Mapping[int, float]]) -> None:
+        """Take what is recorded of a study: its trials, and by rung the top-1 of those that have reached it."""
+        for row in rows:
+            for rung in RUNGS:
+                if row.number in at[rung]:
+                    self._count(row, rung, at[rung][row.number])
+
+    def take(self, row: TrialRow, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Take epochs of a trial, in order and from its first one on; those it has reported before change nothing."""
+        for epoch in epochs if self.enabled else ():
+            for rung in RUNGS:
+                if rung <= epoch["progress"] < 1.0 and row.number not in self._reached[rung]:
+                    self._count(row, rung, float(epoch["val_top1"]))
+
+    def _count(self, row: TrialRow, rung: float, top1: float) -> None:
+        if all(device in row.latencies for device in self.minimised):
+            medians = [row.latencies[device].median_ms for device in self.minimised]
+            self._reached[rung][row.number] = _Reached(top1, (float(row.macs), *medians))
+
+    def forget(self, number: int) -> None:
+        """Forget a trial that begins anew with other settings."""
+        for reached in self._reached.values():
+            reached.pop(number, None)
+
+    def verdict(self, row: TrialRow) -> str | None:
+        """Return why a trial that is under way should end, or None."""
+        rung = max((rung for rung in RUNGS if row.number in self._reached[rung]), default=None)
+        if rung is None or row.origin == "enqueued":
+            return None
+        reached = self._reached[rung]
+        highest = [row.latencies[device].interval_high_ms for device in self.minimised]
+        limits = (float(row.macs), *highest)
+        ahead = [
+            other.top1
+            for number, other in reached.items()
+            if number != row.number and all(cost <= limit for cost, limit in zip(other.costs, limits, strict=True))
+        ]
+        mine = reached[row.number].top1
+        if len(ahead) < LEAST or mine >= (median := statistics.median(ahead)):
+            return None
+        return (
+            f"ended early: top-1 {100 * mine:.1f} % at {100 * rung:.0f} % of its schedule, while the median of "
+            f"{len(ahead)} networks that cost no more was {100 * median:.1f} %"
+        )
