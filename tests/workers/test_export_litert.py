@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from space.config import CondenseNetConfig
+from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
 from space.errors import ExportMismatch
+from tests.workers.arm_device import arm_device
 from tests.workers.test_export import BASE, trained_like, varied
 from tests.workers.test_export_ncnn import CONFIGS
 from tests.workers.test_latency_contract import TINY
@@ -20,6 +22,7 @@ from workers.export_litert import check_litert, save_litert, to_litert
 from workers.latency import agent
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.probes import HostProbe
+from workers.latency.virtual_arm import Counts
 
 pytest.importorskip("ai_edge_litert")
 
@@ -59,6 +62,17 @@ def test_threads_change_nothing_but_the_speed():
     image = torch.randn(BASE.input_shape, generator=torch.Generator().manual_seed(1)).numpy()
     one, two = (agent.LiteRt().open(to_litert(network), threads)(image) for threads in (1, 2))
     assert np.allclose(one, two, rtol=0, atol=1e-5 * np.abs(one).max())
+
+
+@pytest.mark.slow
+def test_on_arm_it_takes_few_instructions_beyond_its_multiply_adds(tmp_path: Path):
+    config = varied(stages=(4, 4, 4), growth=(8, 16, 32))
+    save_litert(DeployedCondenseNet.random(config), tmp_path / "model.tflite")
+    (counted,) = arm_device().count([tmp_path / "model.tflite"], runs=3, runtime="litert")
+    assert isinstance(counted, Counts)
+    vectors = cost_of(config).macs / 4
+    assert vectors < counted.median["vfma"] < 2 * vectors  # narrow groups are filled up
+    assert counted.median["all"] < 6 * vectors  # it takes 4; gathering number by number 8
 
 
 @pytest.mark.slow

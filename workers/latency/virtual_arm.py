@@ -99,7 +99,7 @@ def build(
 ) -> VirtualArm:
     """Make the device in `folder`, or use the one that is there if it is complete and of the versions wanted now.
 
-    It fetches about 70 MB, takes 200 MB and some twenty seconds. Builds of the same folder wait for each other; one
+    It fetches about 90 MB, takes 240 MB and some twenty seconds. Builds of the same folder wait for each other; one
     that is interrupted leaves what was there before.
 
     Args:
