@@ -93,7 +93,13 @@ def _said(status: int, detail: str) -> Any:
     return answer
 
 
+def _write_down(request: Request, why: str) -> None:
+    sender = request.client.host if request.client is not None else "somewhere"
+    log.warning("%s", bodies.one_line(f"{request.method} {request.url.path[:100]} from {sender}: {why}")[:400])
+
+
 def _unlike(request: Request, error: Exception) -> Response:
+    _write_down(request, str(error))
     return _problem(409, str(error))
 
 
@@ -108,6 +114,8 @@ def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:  # only a body that can't be parsed gives it
         return _problem(422, "the body is no JSON object that can be read")
+    if error.status_code in (401, 409):  # a wrong token, a second agent: what whoever runs the hub must know of
+        _write_down(request, str(error.detail))
     return _problem(error.status_code, str(error.detail), dict(error.headers or {}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,18 @@ def test_every_call_needs_a_token_and_all_wrong_ones_are_told_the_same(hub: Hub,
         said = hub.client.request(method, path, headers=headers, json={} if method == "POST" else None)
         answers.append((said.status_code, said.content, said.headers["www-authenticate"]))
     assert set(answers) == {(401, answers[0][1], "Bearer")}
+
+
+def test_the_hubs_log_says_who_was_refused_and_never_a_token(hub: Hub, caplog: pytest.LogCaptureFixture):
+    token = hub.add("pi")
+    hub.enrol(token)
+    hub.enrol(token, TWO)
+    hub.get("wrong-token", "/v1/models/%1Babc")
+    second, wrong = (record.getMessage() for record in caplog.records if record.name == "condensery.hub")
+    assert re.fullmatch("POST /v1/enrol from .*: another agent serves 'pi'; .*", second)
+    assert re.fullmatch("GET /v1/models/ abc from .*: this token is unknown or revoked; .*", wrong)
+    assert token not in caplog.text
+    assert "wrong-token" not in caplog.text
 
 
 def test_every_call_of_the_interface_is_in_the_list_above(hub: Hub):
