@@ -166,6 +166,7 @@ def profile_panel(profile: Profile, path: Path) -> RenderableType:
         ("calibrated on", f"{profile.networks} networks, {profile.runtime}, {profile.threads} thread(s)"),
         ("error", f"each left out in turn: median {error.median_error:.1%}, at most {error.max_error:.1%}"),
         ("use", f"condensery devices virtual --profile {path} --count MODEL.onnx"),
+        ("in a study", f'latency.devices = ["virtual:{path.stem}"], launched from {path.absolute().parent}'),
     )
 
 

@@ -19,7 +19,7 @@ from workers.file_names import SUFFIXES
 from workers.latency import agent
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
 from workers.latency.policy import MeasurementPolicy
-from workers.latency.profiles import VIRTUAL, load_profile
+from workers.latency.profiles import VIRTUAL, load_profile, virtual_device
 
 AUTO_NETWORKS = 3  # sampled to choose the faster runtime
 
@@ -116,8 +116,8 @@ def virtual_probe(name: str, policy: MeasurementPolicy) -> LatencyProbe:
     from workers.latency.estimated_probe import EstimatedProbe
     from workers.latency.virtual_arm import VirtualArm, default_folder
 
-    profile = load_profile(name.removeprefix(VIRTUAL))
-    return EstimatedProbe(profile, VirtualArm(default_folder()), device=name, runtime=policy.runtime)
+    profile, device = virtual_device(name)
+    return EstimatedProbe(profile, VirtualArm(default_folder()), device=device, runtime=policy.runtime)
 
 
 def choose_runtimes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 from space.errors import InvalidSettings, MeasurementFailed
 from workers.latency import profiles
 from workers.latency.calibration import Calibration, fit_profile, rank_correlation, read_networks
-from workers.latency.profiles import CLASSES, Estimate, Profile, load_profile, save_profile, shipped_profiles
+from workers.latency.profiles import (
+    CLASSES,
+    Estimate,
+    Profile,
+    load_profile,
+    save_profile,
+    shipped_profiles,
+    virtual_device,
+)
 
 SHIPPED = load_profile("raspberry-pi-5")
 DATA = profiles._SHIPPED / "raspberry-pi-5.csv"
@@ -316,6 +325,20 @@ def test_a_profile_read_back_is_the_profile_written(tmp_path_factory, latencies,
     save_profile(profile, path)
     assert load_profile(path) == profile
     assert load_profile(str(path)) == profile
+
+
+def test_a_profile_in_this_folder_goes_by_its_name_and_is_another_device_once_it_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = SHIPPED.model_copy(update={"name": "my-pi5"})
+    save_profile(mine, tmp_path / "my-pi5.json")
+    assert load_profile("my-pi5") == mine
+    profile, device = virtual_device("virtual:my-pi5")
+    assert profile == mine
+    assert re.fullmatch("virtual:my-pi5@[0-9a-f]{8}", device)
+    assert virtual_device("virtual:my-pi5")[1] == device
+    save_profile(mine.model_copy(update={"title": "another board"}), tmp_path / "my-pi5.json")
+    assert virtual_device("virtual:my-pi5")[1] != device
+    assert virtual_device("virtual:raspberry-pi-5") == (SHIPPED, "virtual:raspberry-pi-5")
 
 
 def test_a_profile_file_has_sorted_keys_on_lines_of_their_own(tmp_path):

@@ -12,6 +12,7 @@ network unlike the calibrated ones is marked. `workers.latency.calibration` make
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -203,12 +204,15 @@ def shipped_profiles() -> list[str]:
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
-    """Read a shipped profile by name, or any profile file by path.
+    """Read a shipped profile by name, or any profile file by path; NAME alone is also NAME.json in this folder.
 
     Raises InvalidSettings, naming file and key, when there is none or it isn't a valid profile.
     """
-    shipped = shipped_profiles()
-    path = _SHIPPED / f"{name_or_path}.json" if str(name_or_path) in shipped else Path(name_or_path)
+    shipped, path = shipped_profiles(), Path(name_or_path)
+    if str(name_or_path) in shipped:
+        path = _SHIPPED / f"{name_or_path}.json"
+    elif path.suffix == "" and not path.exists():
+        path = path.with_name(f"{path.name}.json")
     try:
         return Profile.model_validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:
@@ -219,6 +223,19 @@ def load_profile(name_or_path: str | Path) -> Profile:
         raise InvalidSettings(f"the profile {path} can't be read: {error.strerror}.") from None
     except ValidationError as error:
         raise InvalidSettings(f"the profile {path} is not valid: {first_error(error)}") from None
+
+
+def virtual_device(name: str) -> tuple[Profile, str]:
+    """Return the profile of `virtual:PROFILE` and the label of what it estimates.
+
+    The label of one that isn't shipped holds a hash of its content: calibrated anew, it is another device.
+    """
+    profile_name = name.removeprefix(VIRTUAL)
+    profile = load_profile(profile_name)
+    if profile_name in shipped_profiles():
+        return profile, name
+    text = json.dumps(profile.model_dump(mode="json"), sort_keys=True)
+    return profile, f"{name}@{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def save_profile(profile: Profile, path: Path) -> None:
