@@ -11,8 +11,9 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from search.devices import agents, bodies, leases, registry
-from search.devices.leases import Ask, Fault, Sign, Terms, Ticket
+from search.devices import agents, answers, bodies, leases, registry
+from search.devices.answers import Fault
+from search.devices.leases import Ask, Sign, Terms, Ticket
 from search.devices.registry import Device
 from workers.latency import agent
 
@@ -144,7 +145,7 @@ def heartbeat(job_id: JobId, body: bodies.HeartbeatBody, caller: Caller, hub: Hu
 def result(job_id: JobId, body: bodies.ResultBody, caller: Caller, hub: Hub) -> bodies.Judged:
     """Hand in what was measured; doing so again changes nothing."""
     ticket = Ticket(job_id, body.attempt, body.instance)
-    verdict = leases.record_result(hub.engine, caller, ticket, body.report.model_dump(), hub.terms)
+    verdict = answers.record_result(hub.engine, caller, ticket, body.report.model_dump(), hub.terms)
     return bodies.Judged(verdict=verdict)
 
 
@@ -152,7 +153,7 @@ def result(job_id: JobId, body: bodies.ResultBody, caller: Caller, hub: Hub) -> 
 def failure(job_id: JobId, body: bodies.FailureBody, caller: Caller, hub: Hub) -> bodies.Recorded:
     """Say why nothing was measured; doing so again changes nothing."""
     ticket = Ticket(job_id, body.attempt, body.instance)
-    leases.record_failure(hub.engine, caller, ticket, Fault(body.fault, body.reason), hub.terms)
+    answers.record_failure(hub.engine, caller, ticket, Fault(body.fault, body.reason), hub.terms)
     return bodies.Recorded(recorded=True)
 
 

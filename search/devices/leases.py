@@ -1,8 +1,6 @@
-"""Handing jobs to devices and taking their answers: each job has one holder at most, and one accepted result.
+"""Handing jobs to devices: each job has one holder at most, who renews its lease.
 
-A lease belongs to (job, attempt, device, instance). Whoever lost it may still answer: the answer counts while nobody
-else has begun, and is kept as late otherwise. Every function is one transaction: an answer is stored with the job's
-new state and its event, or not at all.
+A lease belongs to (job, attempt, device, instance). Every function is one transaction.
 """
 
 from __future__ import annotations
@@ -14,17 +12,11 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from search.devices import plausible
 from search.devices.agents import seen
-from search.devices.numbers import as_json
 from search.devices.registry import Device
-from search.devices.transitions import LEASE_S, Return, complete, end_lease, fail, note, put_back, sweep
+from search.devices.transitions import LEASE_S, note, sweep
 from search.store.clock import Clock, now_of
-from search.store.device_tables import job, lease, model, result
-
-ANCHORS_KNOWN = 50  # newest accepted anchor times that a new one is compared with
-
-Verdict = Literal["accepted", "quarantined", "late", "repeated"]
+from search.store.device_tables import job, lease, model
 
 
 class NotEnrolled(Exception):
@@ -63,14 +55,6 @@ class Ticket:
     job_id: int
     attempt: int
     instance: str
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why there is no result: the `model` can't be measured anywhere, or this `device` couldn't."""
-
-    fault: Literal["model", "device"]
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -187,13 +171,13 @@ def heartbeat(engine: sa.Engine, caller: Device, ticket: Ticket, sign: Sign, ter
     """
     with engine.begin() as connection:
         at = now_of(connection, terms.now)
-        _lease_of(connection, caller, ticket)
+        lease_of(connection, caller, ticket)
         enrolled = seen(connection, caller, ticket.instance, at, sign.conditions)
-        _locked_job(connection, ticket)
-        held = _lease_of(connection, caller, ticket)
+        locked_job(connection, ticket)
+        held = lease_of(connection, caller, ticket)
         if enrolled is None or held.instance != ticket.instance or held.outcome is not None:
             raise LeaseLost
-        connection.execute(sa.update(lease).where(_key(lease, ticket)).values(heartbeat_at=at, doing=sign.doing))
+        connection.execute(sa.update(lease).where(by_ticket(lease, ticket)).values(heartbeat_at=at, doing=sign.doing))
         if held.doing != sign.doing:
             note(connection, ticket.job_id, ticket.attempt, sign.doing, at, device_id=caller.id)
 
@@ -204,114 +188,19 @@ def expire(engine: sa.Engine, queue: str, terms: Terms = Terms()) -> None:
         sweep(connection, queue, terms.lease_s, now_of(connection, terms.now))
 
 
-def record_result(
-    engine: sa.Engine, caller: Device, ticket: Ticket, report: Mapping[str, Any], terms: Terms
-) -> Verdict:
-    """Store an attempt's report with its verdict, once: of a second one nothing is kept (`repeated`).
-
-    Raises:
-        JobUnknown: never its own. LeaseLost: the attempt was another instance's.
-    """
-    with engine.begin() as connection:
-        at = now_of(connection, terms.now)
-        row, held = _answered(connection, caller, ticket, at)
-        if connection.execute(sa.select(result.c.verdict).where(_key(result, ticket))).first() is not None:
-            return "repeated"
-        verdict, reason = _judge(connection, row, held, report, at)
-        values = {
-            "job_id": ticket.job_id,
-            "attempt": ticket.attempt,
-            "device_id": caller.id,
-            "verdict": verdict,
-            "reason": reason,
-            "report": as_json(report),
-            "anchor_ms": plausible.anchor_ms(report.get("processes") or []),
-            "received_at": at,
-        }
-        connection.execute(sa.insert(result).values(values))
-        if verdict == "quarantined":
-            back = Return(verdict, reason, caller.id, quarantine=True, attempt=ticket.attempt)
-            put_back(connection, row, back, at)
-            return verdict
-        note(connection, ticket.job_id, ticket.attempt, verdict, at, device_id=caller.id)
-        if verdict == "accepted":
-            end_lease(connection, ticket.job_id, ticket.attempt, verdict)
-            complete(connection, row, str(report["runtime_version"]), at)
-    return verdict
-
-
-def _judge(
-    connection: sa.Connection, row: sa.Row[Any], held: sa.Row[Any], report: Mapping[str, Any], at: float
-) -> tuple[Verdict, str | None]:
-    if held.outcome is not None and row.state != "waiting":
-        return "late", None
-    expected = plausible.Expected(
-        model_sha256=row.model_sha256,
-        mode=row.mode,
-        runtime=row.runtime,
-        threads=row.threads,
-        macs=row.macs,
-        policy=json.loads(row.policy),
-        elapsed_s=at - held.leased_at if at >= held.leased_at else None,
-        anchors_ms=_anchors_ms(connection, row),
-    )
-    found = plausible.doubts(report, expected)
-    return ("quarantined", "; ".join(found)) if found else ("accepted", None)
-
-
-def _anchors_ms(connection: sa.Connection, row: sa.Row[Any]) -> Sequence[float]:
-    """Return the newest accepted times of a job's anchor on its queue, ms."""
-    alike = [job.c[name] == row._mapping[name] for name in ("queue", "anchor_sha256", "runtime", "threads")]
-    query = (
-        sa.select(result.c.anchor_ms)
-        .join(job, job.c.id == result.c.job_id)
-        .where(*alike, result.c.verdict == "accepted", result.c.anchor_ms.is_not(None))
-        .order_by(result.c.received_at.desc())
-        .limit(ANCHORS_KNOWN)
-    )
-    return connection.scalars(query).all()
-
-
-def record_failure(engine: sa.Engine, caller: Device, ticket: Ticket, fault: Fault, terms: Terms) -> None:
-    """End an attempt without a result: the job has failed, or goes back to the queue when it was the device's fault.
-
-    Raises:
-        JobUnknown: never its own. LeaseLost: the attempt was another instance's.
-    """
-    with engine.begin() as connection:
-        at = now_of(connection, terms.now)
-        row, held = _answered(connection, caller, ticket, at)
-        if held.outcome in ("refused", "gave up"):
-            return  # said again after a lost answer
-        if held.outcome is not None:
-            note(connection, row.id, ticket.attempt, "late failure", at, device_id=caller.id, detail=fault.reason)
-        elif fault.fault == "device":
-            put_back(connection, row, Return("gave up", fault.reason, caller.id, trouble=True), at)
-        else:
-            end_lease(connection, row.id, ticket.attempt, "refused")
-            note(connection, row.id, ticket.attempt, "refused", at, device_id=caller.id, detail=fault.reason)
-            fail(connection, row, fault.reason, at)
-
-
-def _answered(connection: sa.Connection, caller: Device, ticket: Ticket, at: float) -> tuple[sa.Row[Any], sa.Row[Any]]:
-    """Return the locked job and the lease that an answer is to, having noted the sign of life."""
-    if _lease_of(connection, caller, ticket).instance != ticket.instance:
-        raise LeaseLost
-    seen(connection, caller, ticket.instance, at)  # devices are locked before jobs, everywhere
-    row = _locked_job(connection, ticket)
-    return row, _lease_of(connection, caller, ticket)
-
-
-def _lease_of(connection: sa.Connection, caller: Device, ticket: Ticket) -> sa.Row[Any]:
-    row = connection.execute(sa.select(lease).where(_key(lease, ticket), lease.c.device_id == caller.id)).first()
+def lease_of(connection: sa.Connection, caller: Device, ticket: Ticket) -> sa.Row[Any]:
+    """Return a device's lease of an attempt; JobUnknown when it never had it."""
+    row = connection.execute(sa.select(lease).where(by_ticket(lease, ticket), lease.c.device_id == caller.id)).first()
     if row is None:
         raise JobUnknown
     return row
 
 
-def _locked_job(connection: sa.Connection, ticket: Ticket) -> sa.Row[Any]:
+def locked_job(connection: sa.Connection, ticket: Ticket) -> sa.Row[Any]:
+    """Return the job of a ticket, locked until the transaction ends."""
     return connection.execute(sa.select(job).where(job.c.id == ticket.job_id).with_for_update()).one()
 
 
-def _key(table: sa.Table, ticket: Ticket) -> sa.ColumnElement[bool]:
+def by_ticket(table: sa.Table, ticket: Ticket) -> sa.ColumnElement[bool]:
+    """Return the condition for the row of an attempt in a table of leases or results."""
     return (table.c.job_id == ticket.job_id) & (table.c.attempt == ticket.attempt)

@@ -7,10 +7,12 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from search.controller import Controller, Surroundings
+from search.devices.probe import INSTALL
 from search.gate import Budget
 from search.pareto import pareto_front
 from search.pick import best, rank
@@ -32,8 +34,10 @@ from tests.search.tiny_studies import (
     optuna_study,
     optuna_trials,
 )
-from workers.latency import FakeProbe
+from workers.file_names import SUFFIXES
+from workers.latency import FakeProbe, agent
 from workers.latency.measurement import FailedMeasurement, MeasurementStopped, never
+from workers.latency.policy import Runtime
 
 DEVICES = {"devices": ["pi5", "phone"], "policy": "quick"}
 
@@ -277,6 +281,12 @@ def test_a_wrong_device_or_limit_is_named_with_its_rule(changes, message):
 def test_a_wrong_runtime_is_named_with_its_rule(runtime, message):
     with pytest.raises(InvalidSettings, match=message):
         settings_from(document(latency={**DEVICES, "runtime": runtime}), "x")
+
+
+def test_every_runtime_can_be_named_installed_and_has_a_file_of_its_own():
+    assert get_args(Runtime) == tuple(agent.RUNTIMES)
+    assert set(agent.RUNTIMES) == INSTALL.keys() == SUFFIXES.keys()
+    assert len(set(SUFFIXES.values())) == len(SUFFIXES)
 
 
 def test_each_device_has_its_runtime_and_one_name_stands_for_all():

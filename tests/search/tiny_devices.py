@@ -9,9 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from search.devices import agents, jobs, leases, registry
+from search.devices import agents, answers, jobs, leases, registry
+from search.devices.answers import Fault
 from search.devices.jobs import JobRow, Order
-from search.devices.leases import Ask, Fault, Leased, Sign, Terms, Ticket
+from search.devices.leases import Ask, Leased, Sign, Terms, Ticket
 from search.store.database import open_for_writing
 from search.store.device_tables import event, order, result
 from tests.search.tiny_studies import sqlite_url
@@ -123,10 +124,10 @@ class Agent:
 
     def answer(self, job: Leased, report: dict[str, Any] | None = None) -> str:
         report = wall_report(job.model_sha256) if report is None else report
-        return leases.record_result(self.desk.engine, self.device, self.ticket(job), report, self.desk.terms)
+        return answers.record_result(self.desk.engine, self.device, self.ticket(job), report, self.desk.terms)
 
     def fail(self, job: Leased, fault: Any = "device", reason: str = "the disk is full") -> None:
-        leases.record_failure(self.desk.engine, self.device, self.ticket(job), Fault(fault, reason), self.desk.terms)
+        answers.record_failure(self.desk.engine, self.device, self.ticket(job), Fault(fault, reason), self.desk.terms)
 
     def leave(self) -> None:
         agents.leave(self.desk.engine, self.device, self.instance, self.desk.clock)
