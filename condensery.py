@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from commands import database, devices, handing_out, reading, running, showing
+from commands import database, devices, handing_out, plotting, reading, running, showing
 from commands.common import INTERRUPTED
 from space.errors import CondenseryError
 
@@ -43,6 +43,7 @@ for verb in (
     handing_out.export,
     showing.dashboard,
     showing.report,
+    plotting.plot,
     database.doctor,
     database.delete,
 ):

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dashboards.panels.points import LastEpoch
 from search.store.tables import curve, trial
 
-UNFINISHED = ("running", "queued", "failed", "cancelled")
+UNFINISHED = ("running", "queued", "pruned", "failed", "cancelled")
 
 
 def read_curves(engine: sa.Engine, study_id: int, numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:

@@ -33,7 +33,8 @@
     ├── MeasurementFailed             74  a latency could not be measured
     ├── TrainingFailed                75  a training ended without a usable network (its reason says why)
     ├── EmulatorMissing               76  the ARM device in software is not built, or its tools are missing
-    └── EngineUnavailable             77  Ray can't be started, reached or started again
+    ├── EngineUnavailable             77  Ray can't be started, reached or started again
+    └── PlotUnavailable               79  a plot can't be drawn as an image here
 
 Exit codes 0 (done), 2 (wrong use of the command line) and 130 (interrupted, resumable) complete the table.
 """
@@ -247,3 +248,9 @@ class EngineUnavailable(CondenseryError):
     """Who should run the trials can't be started or reached; the message says why."""
 
     exit_code = 77
+
+
+class PlotUnavailable(CondenseryError):
+    """An image of a plot needs kaleido and Chromium, and one of them is missing or failed; the message says which."""
+
+    exit_code = 79

@@ -15,9 +15,13 @@ from typing import Any
 _HOMES = {
     "front": "front_info front_figure FrontInfo FrontOptions",
     "macs_latency": "macs_latency_info macs_latency_figure MacsLatencyInfo",
+    "parallel": "parallel_info parallel_figure ParallelInfo brushed dimension_values",
+    "importance": "importance_info importance_figure ImportanceInfo",
+    "progress": "progress_info progress_figure ProgressInfo",
     "curves": "curves_info curves_figure curve_numbers CurvesInfo",
     "look": "PLOT_CONFIG TableTwin",
     "points": "LastEpoch",
+    "notebook": "study_figures StudyFigures",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = sorted(_HOME_OF)

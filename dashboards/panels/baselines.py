@@ -138,6 +138,6 @@ def _condensenets(document: dict[str, Any]) -> Iterator[Baseline]:
         for dataset, built, error_pct in results:
             if error_pct is not None:
                 cost = cost_of(built)
-                short = words.replace("CondenseNet-", "CN-")
+                short = words.replace("CondenseNet-", "CN-") if imagenet else str(layers)
                 top1_pct, known = round(100 - error_pct, 2), _latencies(document, name)
                 yield Baseline(words, short, dataset, top1_pct, cost.macs, cost.params, _PAPER, known)

@@ -27,7 +27,7 @@ from dashboards.panels.look import (
 
 MOST_CURVES = 8  # that one chart can tell apart
 EARLY = 0.2  # progress until which a curve rises so steeply that it would flatten all that follows
-ENDED_EARLY = ("failed", "cancelled")
+ENDED_EARLY = ("pruned", "failed", "cancelled")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Curve:
     top1: Floats
     stages: tuple[int, ...]  # condensing stages performed by then
     forms: tuple[str, ...]  # training, condensed or deployed: whose accuracy it is
-    why_stopped: str | None  # of a trial that failed or was cancelled
+    why_stopped: str | None  # of a trial that was ended early, failed or was cancelled
 
     @property
     def condensed_at(self) -> list[int]:
@@ -179,7 +179,7 @@ def curves_figure(info: CurvesInfo) -> Any:
     for stage in stages:
         _add_key(figure, trace, f"condensing stage {stage}", SYMBOLS[stage % len(SYMBOLS)], 9)
     if any("deployed" in curve.forms for curve in info.curves):
-        _add_key(figure, trace, "deployed", "star", 13)
+        _add_key(figure, trace, "deployed", "star", 11)
     if any(curve.why_stopped is not None for curve in info.curves):
         _add_key(figure, trace, "stopped", "x", 10)
     figure.update_xaxes(title={"text": "training progress, % of the schedule"}, range=[-2, 104])
@@ -194,7 +194,7 @@ def _add_curve(figure: Any, trace: Any, curve: Curve, index: int) -> None:
         symbols[place], sizes[place] = SYMBOLS[curve.stages[place] % len(SYMBOLS)], 9.0
     for place, form in enumerate(curve.forms):
         if form == "deployed":
-            symbols[place], sizes[place] = "star", 13.0
+            symbols[place], sizes[place] = "star", 11.0
     if curve.why_stopped is not None:
         symbols[-1], sizes[-1] = "x", 10.0
     stopped = "" if curve.why_stopped is None else f"<br>stopped: {escaped(curve.why_stopped)}"
@@ -206,10 +206,10 @@ def _add_curve(figure: Any, trace: Any, curve: Curve, index: int) -> None:
             name=f"trial {curve.number}",
             line={"color": colour, "width": 2, "dash": DASHES[index // 3 % len(DASHES)]},
             marker={"symbol": symbols, "opacity": 1.0, "size": slim(sizes), "color": colour, "line": {"width": 0}},
-            customdata=np.array([curve.epochs, curve.stages], dtype=np.int32).T,
+            customdata=np.array([[curve.number] * len(curve.epochs), curve.epochs, curve.stages], dtype=np.int32).T,
             text=[escaped(form) for form in curve.forms],
-            hovertemplate=f"<b>trial {curve.number}</b>, epoch %{{customdata[0]}}: %{{y:.2f}} %<br>"
-            f"%{{text}} form, condensing stage %{{customdata[1]}}{stopped.replace('%{', '% {')}<extra></extra>",
+            hovertemplate=f"<b>trial {curve.number}</b>, epoch %{{customdata[1]}}: %{{y:.2f}} %<br>"
+            f"%{{text}} form, condensing stage %{{customdata[2]}}{stopped.replace('%{', '% {')}<extra></extra>",
         )
     )
 

@@ -17,6 +17,7 @@ from dashboards.panels.look import (
     REFERENCE,
     TableTwin,
     add_budget,
+    add_limit,
     add_recommended,
     empty_figure,
     escaped,
@@ -40,7 +41,7 @@ from dashboards.panels.points import (
     with_last_accuracy,
 )
 
-STOPPED = ("failed", "cancelled")
+STOPPED = ("pruned", "failed", "cancelled")
 LOWEST_SHOWN = 0.05  # of the trained trials may lie below what the chart opens with
 BASELINE_COST = 3.0  # times beyond the study's own costs that a reference mark may lie
 BASELINE_PCT = 10.0  # and % top-1 beyond its accuracies
@@ -53,10 +54,11 @@ class FrontInfo:
 
     axis: Axis
     title: str  # of the cost axis
+    target: str | None  # device of the latencies
     front: Points
     trained: Points  # not on the front
     infeasible: Points  # refused, never trained
-    stopped: Points  # failed or cancelled, at the accuracy of their last epoch
+    stopped: Points  # ended early, failed or cancelled, at the accuracy of their last epoch
     running: Points  # at the accuracy of their newest epoch
     line: tuple[Floats, Floats]  # cost and accuracy of the trials more accurate than every cheaper one
     baselines: tuple[Baseline, ...]  # that fit into the chart
@@ -111,6 +113,7 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
     info = FrontInfo(
         axis=view.axis,
         title=_title(columns, view),
+        target=None if view.group is None else columns.latency_groups[view.group].target,
         front=roles["on the front"],
         trained=roles["trained"],
         infeasible=roles["over a budget"],
@@ -200,6 +203,8 @@ def _with_notes(info: FrontInfo, columns: StudyColumns, view: View) -> FrontInfo
         notes.append(f"Latency: {columns.latency_groups[view.group]}; bars are 95 % intervals.")
     if len(info.infeasible):
         notes.append(f"Ticks at the bottom: {len(info.infeasible):,} candidates over a budget, priced, never trained.")
+    if len(info.stopped):
+        notes.append("A stopped trial stands at the accuracy of its last epoch.")
     if info.bottom_pct is not None:
         shown = np.concatenate([points.top1_pct for points in info.roles.values()])
         below = int((shown < info.bottom_pct).sum())
@@ -229,7 +234,7 @@ def front_figure(info: FrontInfo) -> Any:
     trace = scatter(sum(map(len, info.roles.values())))
     crowd = 7 if len(info.trained) <= 300 else 5
     _add(figure, trace, info, info.trained, "other trained", {"symbol": "circle", "size": crowd, "color": GREY})
-    _add(figure, trace, info, info.stopped, "stopped, last seen", {"symbol": "x-thin-open", "size": 8, "color": GREY})
+    _add(figure, trace, info, info.stopped, "stopped", {"symbol": "x-thin-open", "size": 8, "color": GREY})
     _add(figure, trace, info, info.running, "training now", {"symbol": "circle-open", "size": 8, "color": GREY})
     _add_rug(figure, trace, info)
     _add_baselines(figure, trace, info)
@@ -253,12 +258,12 @@ def _add(figure: Any, trace: Any, info: FrontInfo, points: Points, name: str, ma
     if not len(points):
         return
     marker = marker | {"line": {"color": marker["color"], "width": 1.5 if "open" in marker["symbol"] else 0}}
-    on_front = name == "on the front"
+    with_bars = info.axis == "latency" and name in ("on the front", "other trained")
     figure.add_trace(
         trace(
             x=slim(points.along(info.axis)),
             y=slim(points.top1_pct),
-            error_x=bars(points, marker["color"], on_front) if info.axis == "latency" else None,
+            error_x=bars(points, marker["color"], points is info.front) if with_bars else None,
             mode="markers",
             name=name,
             marker=marker,
@@ -277,7 +282,7 @@ def _add_rug(figure: Any, trace: Any, info: FrontInfo) -> None:
             y=np.zeros(len(info.infeasible), dtype=np.int8),
             yaxis="y2",
             mode="markers",
-            name="over a budget, not trained",
+            name="over a budget",
             marker={"symbol": "line-ns-open", "size": 11, "color": GREY, "line": {"width": 1.5, "color": GREY}},
             **hover(info.infeasible, info.axis, "nothing"),
         )
@@ -287,13 +292,13 @@ def _add_rug(figure: Any, trace: Any, info: FrontInfo) -> None:
 def _add_baselines(figure: Any, trace: Any, info: FrontInfo) -> None:
     if not info.baselines:
         return
-    log = _is_log(info)
+    log, by_layers = _is_log(info), all(one.short.isdigit() for one in info.baselines)
     figure.add_trace(
         trace(
             x=slim([one.cost(info.axis) for one in info.baselines]),
             y=slim([one.top1_pct for one in info.baselines]),
             mode="markers",
-            name="published networks",
+            name="published CondenseNets, by layers" if by_layers else "published networks",
             marker={"symbol": "cross-open", "size": 9, "color": REFERENCE, "line": {"color": REFERENCE, "width": 2}},
             text=[f"<b>{one.name}</b><br>{one.origin}" for one in info.baselines],
             hovertemplate="%{text}<br>%{y:.2f} % top-1, %{x:.4~g}<extra></extra>",
@@ -333,11 +338,13 @@ def _style(figure: Any, info: FrontInfo) -> None:
     elif info.bottom_pct is not None:
         top = max([*trained, *(one.top1_pct for one in info.baselines)])
         figure.layout.yaxis.range = [info.bottom_pct, top + 0.06 * (top - info.bottom_pct)]
-    words = milliseconds(info.budget) if info.axis == "latency" else count(1e6 * (info.budget or 0))
-    add_budget(figure, "x", info.budget, f"budget {words}", log)
+    if info.axis == "latency":
+        add_budget(figure, "x", info.budget, log)
+    elif info.budget is not None:
+        add_limit(figure, "x", info.budget, f"limit {count(1e6 * info.budget)}", log)
     place = np.flatnonzero(np.concatenate((info.front.number, info.trained.number)) == info.recommended)
     cost = np.concatenate((info.front.along(info.axis), info.trained.along(info.axis)))
     star = (float(cost[place[0]]), float(trained[place[0]])) if len(place) else None
-    add_recommended(figure, star, scatter(sum(map(len, info.roles.values()))))
-    unit = {"latency": "latency_ms", "macs": "macs_millions", "params": "params_millions"}[info.axis]
-    figure.layout.meta = {"x": unit, "y": "top1_pct"}
+    trace = scatter(sum(map(len, info.roles.values())))
+    add_recommended(figure, info.recommended if star else None, star, trace)
+    figure.layout.meta = {"target": info.target, "x": info.axis, "y": "top1"}

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dashboards.budget import limit_text
 from dashboards.formats import one_line
 
 PLOT_CONFIG = {
@@ -101,7 +102,7 @@ def message(text: str) -> Any:
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     figure.update_layout(margin={"t": 20, "b": 20}, showlegend=False)
-    return note(figure, wrapped(escaped(text)))
+    return note(figure, wrapped(escaped(text, 600)))
 
 
 def note(figure: Any, text: str) -> Any:
@@ -117,9 +118,9 @@ def wrapped(text: str, width: int = 44) -> str:
     return "<br>".join(textwrap.wrap(text, width, break_long_words=False))
 
 
-def escaped(text: str) -> str:
-    """Return a user's text as one line that Plotly shows as it is."""
-    return one_line(text, LONGEST_TEXT).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def escaped(text: str, longest: int = LONGEST_TEXT) -> str:
+    """Return a user's text as one line of at most so many letters that Plotly shows as it is."""
+    return one_line(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def scatter(points: int) -> Any:
@@ -153,16 +154,21 @@ def on_axis(value: float, log: bool) -> float:
     return math.log10(value) if log else value
 
 
-def add_budget(figure: Any, axis: str, limit: float | None, text: str, log: bool) -> None:
-    """Draw the budget line across axis "x" or "y", named at its end; hidden while there is no limit.
+def add_budget(figure: Any, axis: str, limit: float | None, log: bool) -> None:
+    """Draw the budget in ms as a line across axis "x" or "y", named at its end; hidden while there is none.
 
     Shape and annotation are called "budget": a page moves them without asking for a new figure.
     """
+    add_limit(figure, axis, limit, "budget" if limit is None else f"budget {limit_text(limit)} ms", log, "budget")
+
+
+def add_limit(figure: Any, axis: str, limit: float | None, text: str, log: bool, name: str = "limit") -> None:
+    """Draw a limit as a line across an axis; hidden where there is none."""
     hidden = limit is None or not math.isfinite(limit) or limit <= 0
     at = 1.0 if hidden or limit is None else limit
     across = "y" if axis == "x" else "x"
     figure.add_shape(
-        name="budget",
+        name=name,
         type="line",
         visible=not hidden,
         line={"color": STAR, "dash": "dash", "width": 1.5},
@@ -171,17 +177,17 @@ def add_budget(figure: Any, axis: str, limit: float | None, text: str, log: bool
     place: dict[str, Any] = {axis: on_axis(at, log), across: 1, f"{across}ref": "paper", "yanchor": "bottom"}
     if axis == "y":
         place["xanchor"] = "right"
-    figure.add_annotation(name="budget", text=text, showarrow=False, visible=not hidden, **place)
+    figure.add_annotation(name=name, text=text, showarrow=False, visible=not hidden, **place)
 
 
-def add_recommended(figure: Any, place: tuple[float, float] | None, trace: Any) -> None:
+def add_recommended(figure: Any, number: int | None, place: tuple[float, float] | None, trace: Any) -> None:
     """Add the last trace, the star of the recommended trial (`meta="recommended"`); empty where there is none."""
     figure.add_trace(
         trace(
             x=slim([] if place is None else place[:1]),
             y=slim([] if place is None else place[1:]),
             mode="markers",
-            name="recommended",
+            name="recommended" if number is None else f"recommended: trial {number}",
             meta="recommended",
             marker={"symbol": "star", "size": 18, "color": STAR},
             hoverinfo="skip",  # the point below it speaks

@@ -46,8 +46,9 @@ class Contradiction:
     def __str__(self) -> str:
         saved = 100 * (1 - self.macs[0] / self.macs[1])
         slower = self.latency_ms[0] / self.latency_ms[1]
+        fewer = f"{saved:.0f} % fewer macs than" if saved >= 0.5 else "hardly fewer macs than"
         return (
-            f"trial {self.fewer} has {saved:.0f} % fewer macs than trial {self.more} "
+            f"trial {self.fewer} has {fewer} trial {self.more} "
             f"({count(self.macs[0])} against {count(self.macs[1])}) and takes {slower:.2f} times as long "
             f"({milliseconds(self.latency_ms[0])} against {milliseconds(self.latency_ms[1])})"
         )
@@ -58,6 +59,7 @@ class MacsLatencyInfo:
     """Latency in ms against million macs of every priced trial of one latency group."""
 
     title: str  # of the latency axis
+    target: str | None  # device of the latencies
     front: Points
     trained: Points
     infeasible: Points
@@ -112,6 +114,7 @@ def macs_latency_info(
     group = None if view.group is None else columns.latency_groups[view.group]
     info = MacsLatencyInfo(
         title="latency, ms" if group is None else f"{escaped(group.kind)} latency on {escaped(group.target)}, ms",
+        target=None if group is None else group.target,
         front=roles["on the front"],
         trained=roles["trained"],
         infeasible=roles["over a budget"],
@@ -216,7 +219,7 @@ def macs_latency_figure(info: MacsLatencyInfo) -> Any:
     trace = scatter(info.total)
     crowd = 7 if info.total <= 300 else 5
     looks: tuple[tuple[str, Points, dict[str, Any]], ...] = (
-        ("over a budget, not trained", info.infeasible, {"symbol": "x-thin-open", "size": crowd - 1, "color": GREY}),
+        ("over a budget", info.infeasible, {"symbol": "x-thin-open", "size": crowd - 1, "color": GREY}),
         ("other trained", info.trained, {"symbol": "circle", "size": crowd, "color": GREY}),
         ("on the front", info.front, {"symbol": "diamond", "size": 10, "color": FRONT}),
         ("macs mislead most", info.misled, {"symbol": "circle-open", "size": 15, "color": REFERENCE}),
@@ -242,10 +245,10 @@ def macs_latency_figure(info: MacsLatencyInfo) -> Any:
     style_axis(figure.layout.yaxis, log)
     figure.update_xaxes(title={"text": "multiply-adds (macs), millions"})
     figure.update_yaxes(title={"text": info.title})
-    add_budget(figure, "y", info.budget, f"budget {milliseconds(info.budget)}", log)
+    add_budget(figure, "y", info.budget, log)
     number = np.concatenate([points.number for points in info.roles.values()])
     place = np.flatnonzero(number == info.recommended)
     star = (float(macs[place[0]]), float(latency_ms[place[0]])) if len(place) else None
-    add_recommended(figure, star, trace)
-    figure.layout.meta = {"x": "macs_millions", "y": "latency_ms"}
+    add_recommended(figure, info.recommended if star else None, star, trace)
+    figure.layout.meta = {"target": info.target, "x": "macs", "y": "latency"}
     return figure

@@ -14,6 +14,7 @@ from dashboards.curve_reading import read_last_epochs
 from dashboards.panels import LastEpoch
 from dashboards.queries import read_columns
 from search.store.reader import StudyRow
+from search.store.tables import STATES
 from space.config import CondenseNetConfig
 from tests.dashboards.studies import SETTINGS, SMALL, Study
 
@@ -99,8 +100,9 @@ def many(trials: int, seed: int = 0) -> StudyColumns:
     bottleneck = 2 ** rng.integers(0, 3, trials)
     macs = (2e4 * (stages * growth).sum(axis=1) * bottleneck / factor).astype(np.int64)
     latency = 0.02 + macs / 4e6 * rng.uniform(0.7, 1.4, trials) + 0.01 * stages.sum(axis=1)
-    state = rng.choice([7, 3, 4, 6], trials, p=[0.02, 0.7, 0.25, 0.03]).astype(np.int8)
-    done = state == 3
+    codes = {name: STATES.index(name) for name in ("cancelled", "done", "infeasible", "failed")}
+    state = rng.choice([*codes.values()], trials, p=[0.02, 0.7, 0.25, 0.03]).astype(np.int8)
+    done = state == codes["done"]
     top1 = np.where(done, np.clip(0.85 + 0.04 * np.log10(macs / 2e4) + rng.normal(0, 0.01, trials), 0, 0.99), np.nan)
     blank = np.full(trials, np.nan)
     row = StudyRow(1, "made-up", 1, 0.0, SETTINGS, "a", "b", {}, None, False, None, None)
@@ -109,7 +111,7 @@ def many(trials: int, seed: int = 0) -> StudyColumns:
     known = Latencies(
         "host", np.zeros(trials, dtype=np.int16), latency, latency * 0.97, latency * 1.03, no, ~no, no
     )  # fmt: skip
-    start = np.where(state != 4, np.arange(trials) * 30.0, np.nan)
+    start = np.where(state != codes["infeasible"], np.arange(trials) * 30.0, np.nan)
     return StudyColumns(
         study=row,
         revision="0",
@@ -126,7 +128,7 @@ def many(trials: int, seed: int = 0) -> StudyColumns:
         started_at=start,
         finished_at=np.arange(trials) * 30.0 + 25,
         duplicate_of=blank,
-        reason=tuple("out of memory" if code == 6 else None for code in state),
+        reason=tuple("out of memory" if code == codes["failed"] else None for code in state),
         config_text=tuple(f"made-up {n}" for n in range(trials)),
         config_json=("{}",) * trials,
         groups_1x1=groups,

@@ -76,7 +76,7 @@ def test_each_trial_stands_in_its_role(tmp_path: Path) -> None:
     }
     assert info.stopped.top1_pct == pytest.approx([100 * last_of(made)[cancelled].top1])
     figure = panels.front_figure(info)
-    assert named(figure)["over a budget, not trained"].yaxis == "y2"
+    assert named(figure)["over a budget"].yaxis == "y2"
     assert [row[0] for row in info.table().rows] == [name for name, numbers in roles.items() for _ in numbers]
 
 
@@ -116,7 +116,7 @@ def test_a_budget_is_a_named_line_and_the_recommended_trial_the_last_trace(tmp_p
         assert len(star.x) == (number is not None)
         if limit is not None:
             assert line.x0 == line.x1 == limit
-            assert words.text == "budget 0.300 ms"
+            assert words.text == "budget 0.3 ms"
             assert star.marker.symbol == "star"
 
 
@@ -190,7 +190,7 @@ def test_published_condensenets_stand_beside_a_search_on_cifar() -> None:
     assert names == {f"CondenseNet-{layers}" for layers in (50, 74, 86, 98, 110, 122, 182)}
     assert any("Published networks" in words for words in info.notes)
     figure = panels.front_figure(info)
-    assert len(named(figure)["published networks"].x) == len(info.baselines) > 0
+    assert len(named(figure)["published CondenseNets, by layers"].x) == len(info.baselines) > 0
     assert {one.name for one in comparable(on_cifar("cifar100", 100), View(0, "macs"))} == {
         "CondenseNet-86",
         "CondenseNet-182",

@@ -1,0 +1,56 @@
+"""One plot as a file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.common import Storage, StudyName, open_named, show_text
+
+
+class Plot(StrEnum):
+    """What can be plotted."""
+
+    FRONT = "front"
+    MACS_LATENCY = "macs-latency"
+    PARALLEL = "parallel"
+    IMPORTANCE = "importance"
+    CURVES = "curves"
+    PROGRESS = "progress"
+
+
+class AxisName(StrEnum):
+    """What accuracy is set against."""
+
+    LATENCY = "latency"
+    MACS = "macs"
+    PARAMS = "params"
+
+
+def plot(
+    panel: Annotated[Plot, typer.Argument(help="Which plot.")],
+    study: StudyName = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A .png, .svg, .pdf or .html file.", show_default="PANEL.png")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0.0, help="Limit of the latency, in ms.", show_default="the study's own")
+    ] = None,
+    axis: Annotated[AxisName, typer.Option(help="What front and progress set accuracy against.")] = AxisName.LATENCY,
+    trial: Annotated[list[int] | None, typer.Option(min=0, help="Whose curve; again for another trial.")] = None,
+    width: Annotated[int, typer.Option(min=300, max=4000, help="Width in pixels; a PNG has twice as many.")] = 1000,
+    dark: Annotated[bool, typer.Option("--dark", help="Light on dark.")] = False,
+    storage: Storage = None,
+) -> None:
+    """Write one plot of a study as PNG, SVG, PDF or HTML."""
+    from dashboards.image_files import Look, write_figure
+    from dashboards.panels.notebook import StudyFigures
+
+    engine, found, _ = open_named(study, storage)
+    path = Path(f"{panel.value}.png") if out is None else out
+    figure = StudyFigures(engine, found.name).plot(panel.value, budget or None, axis.value, trial or ())
+    write_figure(figure, path, Look(width_px=width, dark=dark))
+    show_text(f"wrote {path}")

@@ -1,0 +1,135 @@
+"""A study's figures in one line, for notebooks and `condensery plot`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dashboards.columns import Axis, StudyColumns, View
+from search.gate import Budget
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+PLOTS = ("front", "macs-latency", "parallel", "importance", "curves", "progress")
+
+
+def study_figures(name: str | None = None, storage: str | None = None) -> StudyFigures:
+    """Return the figures of a study as it stands now; read-only.
+
+        study_figures("digits").front(budget_ms=0.4)
+
+    Args:
+        name: the study; None = the only one of the database.
+        storage: the database's URL; None = the environment's CONDENSERY_STORAGE, else sqlite:///condensery.db.
+
+    Raises:
+        StudyNotFound: there is no such study, or more than one and no name.
+    """
+    from search.store.database import DEFAULT_STORAGE, open_for_reading
+    from search.store.reader import list_studies
+    from space.errors import StudyNotFound
+
+    engine = open_for_reading(storage or os.environ.get("CONDENSERY_STORAGE") or DEFAULT_STORAGE)
+    if name is None:
+        names = [row.name for row in list_studies(engine)]
+        if len(names) != 1:
+            raise StudyNotFound(f"name a study: {', '.join(map(repr, names[:10])) or 'the database holds none yet'}.")
+        name = names[0]
+    return StudyFigures(engine, name)
+
+
+class StudyFigures:
+    """The figures of one study, as it stood when it was first looked at; each method returns a plotly figure."""
+
+    def __init__(self, engine: sa.Engine, name: str) -> None:
+        """Take a database that is open for reading."""
+        self.engine, self.name = engine, name
+
+    def __repr__(self) -> str:
+        return f"StudyFigures({self.name!r}): {', '.join(name.replace('-', '_') for name in PLOTS)}"
+
+    @cached_property
+    def columns(self) -> StudyColumns:
+        """The study."""
+        from dashboards.queries import read_columns
+
+        return read_columns(self.engine, self.name)
+
+    def front(self, budget_ms: float | None = None, axis: Axis = "latency") -> Any:
+        """Return accuracy against latency, macs or params; `budget_ms` in place of the study's own limit."""
+        from dashboards.curve_reading import read_last_epochs
+        from dashboards.panels.front import FrontOptions, front_figure, front_info
+
+        view, budget = self._view(axis), self._budget(budget_ms)
+        limit = {"latency": budget.max_latency_ms, "macs": budget.max_macs, "params": budget.max_params}[view.axis]
+        last = read_last_epochs(self.engine, self.columns.study.id)
+        return front_figure(front_info(self.columns, view, FrontOptions(limit, self.recommended(budget_ms), last)))
+
+    def macs_latency(self, budget_ms: float | None = None) -> Any:
+        """Return latency against macs."""
+        from dashboards.panels.macs_latency import macs_latency_figure, macs_latency_info
+
+        limit = self._budget(budget_ms).max_latency_ms
+        info = macs_latency_info(self.columns, self._view(), limit, self.recommended(budget_ms))
+        return macs_latency_figure(info)
+
+    def parallel(self) -> Any:
+        """Return the trained networks in parallel coordinates."""
+        from dashboards.panels.parallel import parallel_figure, parallel_info
+
+        return parallel_figure(parallel_info(self.columns, self._view()))
+
+    def importance(self) -> Any:
+        """Return what matters for accuracy, latency and macs."""
+        from dashboards.panels.importance import importance_figure, importance_info
+
+        return importance_figure(importance_info(self.columns, self._view()))
+
+    def curves(self, *numbers: int) -> Any:
+        """Return the learning curves of some trials; without numbers, of the most accurate on the front."""
+        from dashboards.curve_reading import read_curves
+        from dashboards.panels.curves import MOST_CURVES, curve_numbers, curves_figure, curves_info
+
+        chosen = curve_numbers(self.columns, self._view(), numbers)
+        curves = read_curves(self.engine, self.columns.study.id, chosen[:MOST_CURVES])
+        return curves_figure(curves_info(self.columns, curves, chosen))
+
+    def progress(self, axis: Axis = "latency") -> Any:
+        """Return the hypervolume over the trainings."""
+        from dashboards.panels.progress import progress_figure, progress_info
+
+        return progress_figure(progress_info(self.columns, self._view(axis)))
+
+    def plot(
+        self, name: str, budget_ms: float | None = None, axis: Axis = "latency", trials: Sequence[int] = ()
+    ) -> Any:
+        """Return one of `PLOTS` by its name; what a plot has no use for is passed over."""
+        if name == "front":
+            return self.front(budget_ms, axis)
+        if name == "macs-latency":
+            return self.macs_latency(budget_ms)
+        if name == "curves":
+            return self.curves(*trials)
+        return self.progress(axis) if name == "progress" else getattr(self, name)()
+
+    def recommended(self, budget_ms: float | None = None) -> int | None:
+        """Return the trial to deploy inside the study's limits, `budget_ms` in place of the one on its first device."""
+        from dashboards.budget import BudgetTable
+
+        budget = self._budget(budget_ms)
+        table = BudgetTable.of(self.columns, budget)
+        best = table.answer({control.target: control.limit_ms for control in table.controls}).best
+        return None if best is None else table.offers[best].number
+
+    def _budget(self, budget_ms: float | None) -> Budget:
+        from dashboards.formats import budget_of
+
+        budget = budget_of(self.columns.study.settings)
+        return budget if budget_ms is None else replace(budget, max_latency_ms=budget_ms)
+
+    def _view(self, axis: Axis = "latency") -> View:
+        return View(self.columns.default_group, axis)
