@@ -16,6 +16,11 @@ _HOMES = {
     "front": "front_info front_figure FrontInfo FrontOptions",
     "macs_latency": "macs_latency_info macs_latency_figure MacsLatencyInfo",
     "curves": "curves_info curves_figure curve_numbers CurvesInfo",
+    "network": "network_info network_figure NetworkInfo",
+    "kept_channels": "kept_channels_info kept_channels_figure kept_layer_figure KeptChannelsInfo",
+    "measurements": "measurements_info measurements_figure MeasurementsInfo",
+    "compare": "compare_info compare_figure CompareInfo",
+    "trial": "trial_tables settings_json",
     "look": "PLOT_CONFIG TableTwin",
     "points": "LastEpoch",
 }
