@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
-from dashboards.formats import public_settings
+from dashboards.formats import one_line, public_settings
 from search.store import reader
 from search.store.reader import AttemptRow, EventRow, StudyRow, TrialRow
-from search.trained_files import read_trained
+from search.trained_files import trained_file
 from space.errors import CheckpointCorrupt, TrialNotFound, TrialNotReady
 from workers.file_names import NETWORK_FILE
 
 LARGEST_NUMBER = 2**31 - 1  # that every database takes
 MOST_EVENTS = 100
+INDEX = ".conv_1x1.index"  # how the names of the indices end
 NO_TRIAL = "No trial is chosen: click a point in a chart, or a row of the table."
 
 
@@ -77,11 +81,11 @@ class TrialDetail:
         return f"trial {self.row.number}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedNetwork:
-    """The content of a trial's network.safetensors, whose hash is the recorded one, or why there is none."""
+    """Which channels a trained network gathers, as its file says, or why that can't be read here."""
 
-    content: bytes | None
+    indices: Mapping[str, NDArray[np.int64]] | None  # by the tensor's name, "layers.0.conv_1x1.index" and so on
     reason: str | None = None
 
 
@@ -123,9 +127,21 @@ def _is_judged_by(values: Mapping[str, Any], row: TrialRow) -> bool:
 
 
 def read_trained_network(engine: sa.Engine, row: TrialRow) -> TrainedNetwork:
-    """Return a trial's trained network as it was recorded, or the sentence that says why it can't be read here."""
+    """Return what a trial's trained network gathers; its file must be the one that was recorded."""
     try:
-        return TrainedNetwork(read_trained(engine, row, NETWORK_FILE))
+        return gathered_channels(trained_file(engine, row, NETWORK_FILE))
     except (TrialNotReady, CheckpointCorrupt) as error:
         text = str(error)
         return TrainedNetwork(None, text[:1].upper() + text[1:])
+
+
+def gathered_channels(path: Path) -> TrainedNetwork:
+    """Return the indices in a network's safetensors file; nothing else of it is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            names = [name for name in tensors.keys() if name.endswith(INDEX)]  # noqa: SIM118  not a dict
+            return TrainedNetwork({name: tensors.get_tensor(name) for name in names})
+    except (SafetensorError, OSError) as error:
+        return TrainedNetwork(None, f"{path} is damaged ({one_line(error, 200)}).")

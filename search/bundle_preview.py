@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from typing import IO
 
 import sqlalchemy as sa
 
@@ -16,29 +17,35 @@ from search.bundle_texts import CARD_FILE, DEPLOY_FILE, BundleFacts, LatencyFact
 from search.gate import Budget, refusal
 from search.store import reader
 from search.store.reader import StudyRow, TrialRow
-from search.trained_files import TRAINED, read_trained
+from search.trained_files import TRAINED, read_trained, recorded_files
 from workers.file_names import ONNX_FILE
 
 WRITTEN = (1980, 1, 1, 0, 0, 0)  # of every file: the same facts make the same zip
 
 
 def preview_bundle(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) -> bytes:
-    """Return a zip of a finished trial's bundle, as far as it can be made of what is recorded.
+    """Return `write_preview`'s zip; it takes as much memory as the files."""
+    content = io.BytesIO()
+    write_preview(engine, study, row, budget, content)
+    return content.getvalue()
+
+
+def write_preview(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget, out: IO[bytes]) -> None:
+    """Write a zip of a finished trial's bundle, as far as it can be made of what is recorded.
 
     It holds a folder with model.onnx, network.safetensors, deploy.toml and MODEL_CARD.md. The model file of another
-    runtime than onnxruntime is made by `pick` alone.
+    runtime than onnxruntime is made by `pick` alone. One file at a time is held in memory; `out` can be any file.
 
     Raises:
-        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or is another.
+        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or is another; `out` then holds rubbish.
     """
-    files = {name: read_trained(engine, row, name) for name in TRAINED}
-    facts = _facts(engine, study, row, budget)
-    files |= {DEPLOY_FILE: deploy_toml(facts).encode(), CARD_FILE: model_card(facts).encode()}
-    folder, content = bundle_name(study, row), io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", WRITTEN), data, zipfile.ZIP_DEFLATED)
-    return content.getvalue()
+    recorded_files(engine, row)  # says what is missing before anything is written
+    facts, folder = _facts(engine, study, row, budget), bundle_name(study, row)
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in TRAINED:  # weights don't compress
+            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", WRITTEN), read_trained(engine, row, name))
+        for name, text in ((DEPLOY_FILE, deploy_toml(facts)), (CARD_FILE, model_card(facts))):
+            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", WRITTEN), text)
 
 
 def bundle_name(study: StudyRow, row: TrialRow) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,20 @@ def trained_files(engine: sa.Engine, row: TrialRow) -> tuple[Path, Path]:
         TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or is another.
     """
     recorded = recorded_files(engine, row)
-    paths = []
-    for name in TRAINED:
-        path = Path(recorded[name]["path"])
-        if file_hash(path) != recorded[name]["sha256"]:
+    return _checked(recorded[ONNX_FILE], row), _checked(recorded[NETWORK_FILE], row)
+
+
+def trained_file(engine: sa.Engine, row: TrialRow, name: str) -> Path:
+    """Return one of a finished trial's `TRAINED` files, as `trained_files` does."""
+    return _checked(recorded_files(engine, row, (name,))[name], row)
+
+
+def _checked(recorded: Mapping[str, Any], row: TrialRow) -> Path:
+    path = Path(recorded["path"])
+    with _readable(path, row):
+        if file_hash(path) != recorded["sha256"]:
             raise _is_another(path)
-        paths.append(path)
-    return paths[0], paths[1]
+    return path
 
 
 def read_trained(engine: sa.Engine, row: TrialRow, name: str) -> bytes:
@@ -44,10 +52,8 @@ def read_trained(engine: sa.Engine, row: TrialRow, name: str) -> bytes:
     """
     found = recorded_files(engine, row, (name,))[name]
     path = Path(found["path"])
-    try:
+    with _readable(path, row):
         content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointCorrupt(f"{path} of trial {row.number} can't be read ({error.strerror}).") from error
     if hashlib.sha256(content).hexdigest() != found["sha256"]:
         raise _is_another(path)
     return content
@@ -87,6 +93,14 @@ def _whereabouts(engine: sa.Engine, row: TrialRow) -> str:
     if host not in ("", here):
         return f"moved, or on another machine: it was recorded on {host}, this is {here}"
     return "moved or deleted"
+
+
+@contextlib.contextmanager
+def _readable(path: Path, row: TrialRow) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointCorrupt(f"{path} of trial {row.number} can't be read ({error.strerror}).") from error
 
 
 def _is_another(path: Path) -> CheckpointCorrupt:

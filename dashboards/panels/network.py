@@ -15,6 +15,7 @@ import numpy as np
 
 from dashboards.formats import count, milliseconds, one_line, percent
 from dashboards.panels.look import FRONT, GREY, STAR, TableTwin, empty_figure, escaped, message, slim
+from dashboards.trial_detail import NO_TRIAL
 from search.layer_shares import LayerShares
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -106,7 +107,7 @@ def network_info(
         title: what the network is called.
     """
     if config is None:
-        return NetworkInfo(title, None, reason="No trial is chosen: click a point in a chart, or a row of the table.")
+        return NetworkInfo(title, None, reason=NO_TRIAL)
     parts, cost = parts_of(config), cost_of(config)
     predicted = shares if isinstance(shares, LayerShares) else None
     return NetworkInfo(

@@ -64,7 +64,7 @@ def test_a_trial_without_a_training_is_told_as_far_as_it_got(made: Study, state:
     assert detail.row.state == state
     assert detail.curve == ()
     found = read_trained_network(made.engine, detail.row)
-    assert found.content is None
+    assert found.indices is None
     why = f" ({detail.row.reason})" if detail.row.reason else ""
     assert found.reason == f"Trial 0 is {state}{why}; only a done trial has a network."
 
@@ -89,7 +89,8 @@ def test_reading_goes_through_a_read_only_database(tmp_path: Path):
     store.engine.dispose()
     engine = open_for_reading(sqlite_url(tmp_path))
     detail = read_trial_detail(engine, reader.find_study(engine, "tiny"), 0)
-    assert read_trained_network(engine, detail.row).content == (tmp_path / NETWORK_FILE).read_bytes()
+    indices = read_trained_network(engine, detail.row).indices or {}
+    assert {name: index.shape for name, index in indices.items()} == {"layers.0.conv_1x1.index": (8,)}
     (tmp_path / NETWORK_FILE).write_bytes(b"other")
     reason = read_trained_network(engine, detail.row).reason or ""
     engine.dispose()
@@ -100,7 +101,7 @@ def test_a_network_that_no_longer_lies_there_says_so(tmp_path: Path):
     store = trained_study(tmp_path, CountingProbe())
     (tmp_path / NETWORK_FILE).unlink()
     found = read_trained_network(store.engine, store.trials()[0])
-    assert (found.content, "is gone (moved or deleted)" in (found.reason or "")) == (None, True)
+    assert (found.indices, "is gone (moved or deleted)" in (found.reason or "")) == (None, True)
     with store.engine.begin() as connection:
         values = {"trial_id": 1, "attempt": 1, "owner": "big-box:7@1", "started_at": 0, "heartbeat_at": 0, "epochs": 0}
         connection.execute(sa.insert(attempt), [values])
