@@ -117,7 +117,8 @@ def _policy(script_hashes: list[str]) -> str:
     return "; ".join(
         (
             "default-src 'none'",
-            " ".join(("script-src 'self'", *script_hashes)),
+            # 'unsafe-eval': plotly compiles what draws by WebGL; inline scripts stay forbidden but for Dash's own
+            " ".join(("script-src 'self' 'unsafe-eval'", *script_hashes)),
             "style-src 'self' 'unsafe-inline'",  # plotly and the table write their style sheets into the page
             "img-src 'self' data: blob:",
             "font-src 'self' data:",

@@ -5,14 +5,18 @@ Every answer carries a stamp. The page sends back the stamps of what it shows, a
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, no_update
+from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, no_update
 
 from dashboards.app import heading
 from dashboards.app.charts import CHARTS, payload_of
+from dashboards.app.compared import Compared
 from dashboards.app.shown import Payload, ShownStudy, Studies, guarded
+from dashboards.app.view import numbers_of, view_of
+from space.errors import CondenseryError
 
 Asked = Mapping[str, Any] | None
 
@@ -58,6 +62,35 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
             State(f"{name}-stamp", "data"),
         )(once(chart_of(name)))
 
+    makers: dict[str, Compared] = {}
+    lock = threading.Lock()
+
+    def compared(chosen: Any, asked: Asked, _: Any, known: str | None) -> tuple[Any, Any, Any]:
+        numbers = numbers_of(chosen)
+        if not numbers:
+            return [], False, ""
+        try:
+            shown = study_of(asked)
+        except CondenseryError:
+            return no_update, no_update, no_update  # the badge says that the database is away
+        with lock:
+            maker = makers.setdefault(shown.live.name, Compared(shown))
+        view = view_of(shown.columns, asked)
+        stamp = maker.stamp(numbers, view)
+        if stamp == known:
+            return no_update, no_update, no_update
+        return maker.section(numbers, view), True, stamp
+
+    app.callback(
+        Output("compared-body", "children"),
+        Output("compared-state", "hidden"),
+        Output("compared-stamp", "data"),
+        Input("chosen", "data"),
+        Input("late", "data"),
+        Input("fast", "data"),
+        State("compared-stamp", "data"),
+    )(compared)
+
 
 def _in_the_browser(app: Dash) -> None:
     """Add the callbacks of `assets/page.js`."""
@@ -94,3 +127,15 @@ def _in_the_browser(app: Dash) -> None:
             State(f"{name}-graph", "id"),
         )
         page("clicked", Output(f"{name}-graph", "clickData"), Input(f"{name}-graph", "clickData"))
+    page(
+        "brushed",
+        Output("drawn", "data", allow_duplicate=True),
+        Input("parallel-graph", "restyleData"),
+        prevent_initial_call=True,
+    )
+    page(
+        "part",
+        Output({"type": "part-graph", "of": MATCH}, "figure"),
+        Input({"type": "part", "of": MATCH}, "data"),
+        Input("theme-data", "data"),
+    )

@@ -6,8 +6,10 @@ revision and a view, whoever asks for it (`ShownStudy.computed`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from dashboards.app.shown import Computed, Payload, ShownStudy, guarded
@@ -15,6 +17,8 @@ from dashboards.app.view import view_of
 from dashboards.columns import StudyColumns, View
 from dashboards.curve_reading import read_curves, read_last_epochs
 from dashboards.formats import budget_of
+
+PULSE_S = 10  # how often a page asks for what no revision tells: who is alive
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,31 @@ def _curves_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
     return curves_info(columns, read_curves(shown.live.engine, columns.study.id, first), numbers)
 
 
+def _parallel_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
+    from dashboards.panels.parallel import parallel_info
+
+    return parallel_info(columns, view)
+
+
+def _importance_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
+    from dashboards.panels.importance import importance_info
+
+    return importance_info(columns, view)
+
+
+def _progress_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
+    from dashboards.panels.progress import progress_info
+    from dashboards.standing import read_standing_facts
+
+    engine = shown.live.engine
+    standing = read_standing_facts(engine, columns.study.name)
+    return progress_info(columns, view, standing, read_last_epochs(engine, columns.study.id))
+
+
 def _drawn_by(name: str) -> Callable[[Any], Any]:
     def draw(info: Any) -> Any:
-        from dashboards import panels
-
-        return getattr(panels, name)(info)
+        module = import_module(f"dashboards.panels.{name.removesuffix('_figure')}")
+        return getattr(module, name)(info)
 
     return draw
 
@@ -77,12 +101,34 @@ CHARTS: Mapping[str, Chart] = {
         _macs_info,
         _drawn_by("macs_latency_figure"),
     ),
+    "parallel": Chart(
+        "Every choice at once",
+        "Drag along an axis to brush: the table below keeps the trials inside.",
+        _parallel_info,
+        _drawn_by("parallel_figure"),
+        clock="slow",
+    ),
+    "importance": Chart(
+        "What matters",
+        "Which choices decide accuracy, and which decide latency.",
+        _importance_info,
+        _drawn_by("importance_figure"),
+        clock="slow",
+    ),
     "curves": Chart(
         "Learning curves",
         "How the front's networks learned, with every condensing stage and stop.",
         _curves_info,
         _drawn_by("curves_figure"),
         clock="slow",
+    ),
+    "progress": Chart(
+        "Progress",
+        "How far the search has come, and who works on it.",
+        _progress_info,
+        _drawn_by("progress_figure"),
+        clock="pulse",
+        axis_matters=True,
     ),
 }
 
@@ -112,9 +158,28 @@ def _computed(shown: ShownStudy, name: str, asked: Mapping[str, Any] | None) -> 
         info = chart.info(shown, columns, view)
         table = info.table()
         twin = {"headers": table.headers, "rows": table.rows, "rest": table.rest}
+        payload: Payload = {"shows": f"{view.axis} {view.group}"}
+        if name == "progress":
+            payload |= _beside_progress(info)
         if info.reason is not None:
-            return Computed({"reason": info.reason}, twin)
+            return Computed(payload | {"reason": info.reason}, twin)
         figure = chart.figure(info).to_plotly_json()
-        return Computed({"figure": figure, "caption": " ".join(getattr(info, "notes", ()))}, twin)
+        return Computed(payload | {"figure": figure, "caption": " ".join(getattr(info, "notes", ()))}, twin)
 
-    return shown.computed((name, view), columns.revision, compute)
+    revision = columns.revision
+    if chart.clock == "pulse":  # who is alive changes without a revision
+        revision += f" {time.time() // PULSE_S:.0f}"
+    return shown.computed((name, view), revision, compute)
+
+
+def _beside_progress(info: Any) -> Payload:
+    """Return what stands beside the progress chart: facts in words, failures, workers, devices."""
+    tables = (("Failures", info.failures_table()), ("Workers", info.workers), ("Devices", info.devices))
+    return {
+        "facts": info.facts,
+        "tables": [
+            {"title": title, "headers": found.headers, "rows": found.rows, "rest": found.rest}
+            for title, found in tables
+            if found.rows
+        ],
+    }

@@ -54,6 +54,7 @@ def _column_of_grid(column: Any) -> dict[str, Any]:
         "headerName": column.title,
         "width": column.width_px,
         "filter": "agNumberColumnFilter" if column.is_number else "agTextColumnFilter",
+        "suppressFloatingFilterButton": True,
         "sortingOrder": ["desc", "asc", None] if column.name in ("top1", "front") else ["asc", "desc", None],
     }
     if column.is_number:

@@ -53,6 +53,7 @@ def page_layout() -> Component:
                     *(_chart_section(name, chart) for name, chart in CHARTS.items() if name != "progress"),
                     _trials(),
                     _compared(),
+                    _chart_section("progress", CHARTS["progress"]),
                 ]
             ),
             html.Footer(html.P("Condensery. This page only reads the database.")),
@@ -92,9 +93,9 @@ def _answer() -> Component:
             html.Div(
                 [
                     html.Button("Copy pick command", id="copy-pick", type="button", className="primary"),
-                    html.A("Download bundle", id="bundle", className="button", href="", hidden=True),
+                    html.Button("Download bundle", id="bundle", type="button", hidden=True),
                     html.Button("Open trial", id="open-best", type="button", hidden=True),
-                    html.Span(id="copied", className="muted", role="status"),
+                    html.Span(id="said", className="muted", role="status"),
                 ],
                 id="answer-buttons",
                 className="buttons",
@@ -128,6 +129,7 @@ def _chart_section(name: str, chart: Chart) -> Component:
                 **aria(labelledby=f"{name}-title", describedby=f"{name}-caption"),
             ),
             html.P(id=f"{name}-caption", className="caption"),
+            html.Div(id=f"{name}-beside"),
             html.Details(
                 [html.Summary(chart.twin), html.Div(className="scroll tall", tabIndex=0)],
                 id=f"{name}-twin",

@@ -9,6 +9,7 @@ import html
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 from urllib.parse import quote
@@ -18,17 +19,19 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from dashboards.app import charts, table
 from dashboards.app.access import sentence_page
-from dashboards.app.shown import ShownStudy, Studies
+from dashboards.app.shown import ShownStudy, Studies, log
 from dashboards.app.view import brushed, view_of
 from dashboards.columns import StudyColumns, View
-from dashboards.formats import one_line
+from dashboards.formats import budget_of, one_line
 from dashboards.tables import moment
-from search.store.reader import StudyRow
-from space.errors import CondenseryError, StudyNotFound, TrialNotFound, TrialNotReady
+from search.gate import Budget
+from search.store.database import database_errors
+from search.store.reader import StudyRow, find_trial
+from space.errors import CheckpointCorrupt, CondenseryError, StudyNotFound, TrialNotFound, TrialNotReady
 
-PULSE_S = 10  # how often a page asks for what no revision tells: who is alive
 MOST_ROWS = 1000  # in one answer
-NOT_THERE = (StudyNotFound, TrialNotFound, TrialNotReady)
+MOST_NUMBER = 2**31 - 1  # that every database takes
+NOT_THERE = (StudyNotFound, TrialNotFound, TrialNotReady, CheckpointCorrupt)
 FILES = ("/assets/", "/_dash-", "/_favicon.ico", "/_reload-hash")
 
 
@@ -62,7 +65,7 @@ def add_routes(server: Flask, studies: Studies) -> None:
         found: dict[str, Any] = {
             "fast": shown.columns.revision,
             "slow": shown.slow_columns.revision,
-            "pulse": int(time.time() // PULSE_S),
+            "pulse": int(time.time() // charts.PULSE_S),
             "stale": None if stale is None else {"since": round(stale.since, 3), "reason": stale.reason},
         }
         known = {name: request.args.get(name) for name in found}
@@ -88,11 +91,14 @@ def add_routes(server: Flask, studies: Studies) -> None:
 
     @answer("/bundle/<int:number>.zip")
     def bundle(number: int) -> Response:
-        from dashboards.panels.bundle import preview_bundle
+        from search.bundle_preview import bundle_name, preview_bundle
 
         shown = _study(studies)
-        content = preview_bundle(shown.live.engine, shown.columns.study, number)
-        return _file(content, f"{shown.columns.study.name}-trial-{number}.zip", "application/zip")
+        study, engine = shown.columns.study, shown.live.engine
+        with database_errors(studies.url):
+            row = find_trial(engine, study, min(number, MOST_NUMBER))
+            content = preview_bundle(engine, study, row, _budget_asked(shown.columns))
+        return _file(content, f"{bundle_name(study, row)}.zip", "application/zip")
 
 
 def _plainly(function: Callable[..., Response]) -> Callable[..., Response]:
@@ -108,6 +114,9 @@ def _plainly(function: Callable[..., Response]) -> Callable[..., Response]:
             return Response(str(error), 503, mimetype="text/plain")
         except (ValueError, TypeError, KeyError) as error:
             return Response(f"The question can't be read: {one_line(error, 200)}", 400, mimetype="text/plain")
+        except Exception:
+            log.exception("%s can't be answered", request.path)
+            return Response("A fault of the program; the server's log tells more.", 500, mimetype="text/plain")
 
     return answered
 
@@ -118,6 +127,22 @@ def _study(studies: Studies) -> ShownStudy:
 
 def _view_asked() -> dict[str, Any]:
     return {"group": request.args.get("group"), "axis": request.args.get("axis")}
+
+
+def _budget_asked(columns: StudyColumns) -> Budget:
+    """Return the study's budget with the limits in ms that the page asks for (`budget.DEVICE`; "none" is no limit)."""
+    budget = budget_of(columns.study.settings)
+    for place, target in enumerate(columns.latencies):
+        word = request.args.get(f"budget.{target}")
+        if word is None:
+            continue
+        limit = None if word == "none" else float(word)
+        if place == 0:
+            budget = replace(budget, max_latency_ms=limit)
+        else:
+            others = {name: ms for name, ms in budget.elsewhere_ms.items() if name != target}
+            budget = replace(budget, elsewhere_ms=others if limit is None else {**others, target: limit})
+    return budget
 
 
 def _asked(studies: Studies) -> tuple[StudyColumns, View]:

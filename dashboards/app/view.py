@@ -10,8 +10,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from dashboards.columns import LatencyGroup, Mask, StudyColumns, View
 
 AXES = ("latency", "macs", "params")
@@ -55,10 +53,5 @@ def brushed(columns: StudyColumns, view: View, brush: Any) -> Mask | None:
         return None
     from dashboards.panels import parallel
 
-    values = parallel.dimension_values(columns, view)
-    mask = np.ones(len(columns), dtype=bool)
-    for key, ranges in brush:
-        if key in values and ranges:
-            found = values[key]
-            mask &= np.logical_or.reduce([(found >= low) & (found <= high) for low, high in ranges])
-    return mask
+    ranges = {str(key): [(float(low), float(high)) for low, high in pairs] for key, pairs in brush}
+    return parallel.inside(parallel.dimension_values(columns, view), ranges, len(columns))

@@ -11,7 +11,7 @@
   };
   const AXES = { latency: "Latency", macs: "Macs", params: "Params" };
   const THEMES = { auto: "system", light: "light", dark: "dark" };
-  const MOST_COMPARED = 4;
+  const MOST_COMPARED = 4, parts = {};  // what the other files add: budget, charts, trials
   const keep = () => window.dash_clientside.no_update;
   const set = (id, props) => window.dash_clientside.set_props(id, props);
   const at = (id) => document.getElementById(id);
@@ -31,6 +31,15 @@
     const place = at(id);
     if (place && place.textContent !== text) { place.textContent = text; }
   }
+
+  /** What the server is asked for: the view, and more of it. */
+  const question = (more) => {
+    const words = new URLSearchParams();
+    for (const [name, value] of Object.entries({ ...state.view, ...more })) {
+      if (value !== null && value !== undefined) { words.set(name, value); }
+    }
+    return words.toString();
+  };
 
   let writing = null;
   /** Put what is chosen into the address, once the reader pauses: browsers limit how often that may be done. */
@@ -84,15 +93,16 @@
     });
     at("theme").addEventListener("click", nextTheme);
     at("share").addEventListener("click", () => copy(window.location.href, at("share"), "Copy link"));
+    at("bundle").addEventListener("click", () => parts.download());
     at("copy-pick").addEventListener("click", () => copy(at("command").textContent, at("copy-pick"), "Copy pick command"));
-    at("open-best").addEventListener("click", () => choose([Number(at("open-best").dataset.number)], true));
-    at("clear-filters").addEventListener("click", clearFilters);
+    at("open-best").addEventListener("click", () => parts.choose([Number(at("open-best").dataset.number)], true));
+    at("clear-filters").addEventListener("click", () => parts.clearFilters());
     for (const details of document.querySelectorAll("details[data-twin]")) {
-      details.addEventListener("toggle", () => { if (details.open) { fillTwin(details); } });
+      details.addEventListener("toggle", () => { if (details.open) { parts.fillTwin(details); } });
     }
     buildAxisSwitch();
-    buildChosen();
-    awaitTable();
+    parts.buildChosen();
+    parts.awaitTable();
     return [state.view, state.chosen, theme];
   }
 
@@ -119,6 +129,7 @@
     Object.assign(state.view, change);
     set("view", { data: { ...state.view } });
     if (state.drawn) { set("late", { data: { ...state.view } }); }
+    if ("group" in change) { parts.purgeRows(); }
     remember();
   }
 
@@ -162,351 +173,16 @@
     at("counts").replaceChildren(chip("trials", payload.trials),
       ...Object.entries(payload.counts).map(([name, number]) => chip(name, number)));
     buildGroups(payload);
-    showCommand();
-    markCsv();
+    parts.showCommand();
+    parts.markCsv();
     return before && JSON.stringify(before.columns) === JSON.stringify(payload.columns) ? keep() : payload.columns;
-  }
-
-  // ---- budget ---------------------------------------------------------------------------------------------
-
-  function budget(payload) {
-    if (!payload) { return keep(); }
-    if (payload.reason) { say("sentence", payload.reason); return keep(); }
-    const first = state.table === null;
-    state.table = payload.table;
-    const words = window.Condensery.shown();
-    for (const control of payload.table.controls) {
-      if (control.target in state.limits) { continue; }
-      const word = words[`budget.${control.target}`], number = Number(word);
-      state.limits[control.target] =
-        word === "none" ? null : word !== undefined && number > 0 ? number : control.limit_ms;
-    }
-    buildBudget(payload.table);
-    answerBudget();
-    return first ? true : keep();
-  }
-
-  function buildBudget(table) {
-    const box = at("budget"), targets = JSON.stringify(table.controls.map((control) => control.target));
-    if (box.dataset.targets !== targets) {
-      box.dataset.targets = targets;
-      box.replaceChildren(...table.controls.map(budgetRow));
-    }
-    table.controls.forEach((control, i) => {
-      const range = at(`range-${i}`), limit = state.limits[control.target];
-      const high = Math.max(control.high_ms, limit || 0), low = Math.min(control.low_ms, limit || Infinity);
-      range.min = low; range.max = high; range.step = control.step_ms;
-      say(`kind-${i}`, ` (${control.kind})`);
-      at(`own-${i}`).hidden = control.limit_ms === null;
-      showLimit(control, i);
-    });
-  }
-
-  function budgetRow(control, i) {
-    const many = state.table.controls.length > 1;
-    const range = node("input", {
-      type: "range", id: `range-${i}`, "aria-describedby": "sentence",
-      oninput: () => setLimit(i, Number(range.value)),
-    });
-    const number = node("input", {
-      type: "number", id: `number-${i}`, min: 0, step: "any", placeholder: "none", inputmode: "decimal",
-      "aria-label": `Latency limit on ${control.target} in ms; empty is no limit`,
-      oninput: () => setLimit(i, number.value === "" || !(Number(number.value) > 0) ? null : Number(number.value), number),
-    });
-    return node("div", { class: "budget-row" },
-      node("label", { for: `range-${i}` }, `Latency limit on ${control.target}`, node("span", { class: "muted", id: `kind-${i}` })),
-      range,
-      node("span", { class: "field" }, number, node("span", {}, "ms"),
-        node("button", { type: "button", class: "plain", id: `own-${i}`,
-          "aria-label": `The study's own limit on ${control.target}`,
-          onclick: () => setLimit(i, state.table.controls[i].limit_ms) }, "Study's limit"),
-        node("button", { type: "button", class: "plain", id: `none-${i}`,
-          "aria-label": `No limit on ${control.target}`, onclick: () => setLimit(i, null) }, "No limit")));
-  }
-
-  function showLimit(control, i, source) {
-    const limit = state.limits[control.target], range = at(`range-${i}`), number = at(`number-${i}`);
-    const text = limit === null ? "" : window.Condensery.limitText(limit);
-    if (number !== source && number.value !== text) { number.value = text; }
-    if (limit !== null && limit > Number(range.max)) { range.max = limit; }
-    if (limit !== null && limit < Number(range.min)) { range.min = limit; }
-    range.value = limit === null ? range.max : limit;
-    range.setAttribute("aria-valuetext", limit === null ? "no limit" : `${text} ms`);
-  }
-
-  let frame = null;
-  function setLimit(i, limit, source) {
-    const control = state.table.controls[i];
-    state.limits[control.target] = limit === null ? null : Number(window.Condensery.limitText(limit));
-    showLimit(control, i, source);
-    cancelAnimationFrame(frame);
-    frame = requestAnimationFrame(() => { answerBudget(); moveMarks(); remember(); });
-  }
-
-  function answerBudget() {
-    const table = state.table, C = window.Condensery;
-    const [fits, best, ...rest] = C.sentences(table, state.limits), found = C.answer(table, state.limits);
-    at("sentence").replaceChildren(node("p", {}, [fits, best].filter(Boolean).join(" ")),
-      ...rest.map((text) => node("p", { class: "more" }, text)));
-    at("answer").classList.toggle("none", found.best === null);
-    at("answer-buttons").hidden = at("command-box").hidden = !table.trained;
-    const offer = found.best === null ? null : table.offers[found.best];
-    showTiles(table, offer);
-    for (const id of ["bundle", "open-best"]) { at(id).hidden = offer === null; }
-    at("copy-pick").disabled = offer === null;
-    if (offer) {
-      at("bundle").href = `/bundle/${offer.number}.zip?${question({})}`;
-      at("bundle").textContent = `Download bundle of trial ${offer.number}`;
-      at("open-best").textContent = `Open trial ${offer.number}`;
-      at("open-best").dataset.number = offer.number;
-    }
-    showCommand();
-  }
-
-  function showCommand() {
-    if (state.head && state.table) { say("command", window.Condensery.pickCommand(state.table, state.limits, state.head.words)); }
-  }
-
-  function showTiles(table, offer) {
-    const tile = (name, value, note) => node("div", {}, node("dt", {}, name), node("dd", {}, value, node("small", {}, note)));
-    const C = window.Condensery;
-    at("tiles").replaceChildren(...(offer === null ? [] : [
-      tile("Top-1, validation", offer.top1_text, offer.accuracy_note || ""),
-      ...table.controls.map((control, i) => {
-        const high = offer.high_ms[i], limit = state.limits[control.target], median = offer.median_ms[i];
-        return tile(table.controls.length > 1 ? `Latency on ${control.target}` : "Latency, median",
-          median === null ? "-" : `${C.limitText(Number(median.toPrecision(3)))} ms`,
-          limit === null || high === null ? control.kind
-            : `${control.kind}; ${Math.max(0, 100 * (1 - high / limit)).toFixed(0)} % of the limit is left`);
-      }),
-      tile("Multiply-adds", short(offer.macs), offer.macs.toLocaleString("en")),
-      tile("Parameters", short(offer.params), offer.params.toLocaleString("en")),
-    ]));
-  }
-
-  const short = (value) => {
-    const [size, unit] = value >= 1e9 ? [1e9, " G"] : value >= 1e5 ? [1e6, " M"] : value >= 1e3 ? [1e3, " k"] : [1, ""];
-    return `${Number((value / size).toPrecision(3))}${unit}`;
-  };
-
-  // ---- charts ---------------------------------------------------------------------------------------------
-
-  const graphOf = (name) => document.querySelector(`#${CSS.escape(name)}-graph .js-plotly-plot`);
-
-  function draw(payload, theme, id) {
-    const name = id.replace(/-graph$/, "");
-    if (!payload) { return [keep(), keep(), keep(), keep(), keep()]; }
-    if (name === "front" && !state.drawn) { afterFront(); }
-    refillTwin(name);
-    if (payload.reason) {
-      at(`${name}-state`).classList.toggle("wrong", Boolean(payload.wrong));
-      return [keep(), true, false, payload.reason, ""];
-    }
-    const box = at(name), C = window.Condensery;
-    const layout = C.themed(payload.figure.layout, box.clientWidth - 44, payload.figure.data.length);
-    layout.uirevision = payload.shows || "constant";
-    const figure = { data: payload.figure.data, layout };
-    if (state.table) { C.placeBudget(figure, state.table, state.limits); }
-    if (name === "parallel") { keepBrush(figure); }
-    return [figure, false, true, keep(), payload.caption || ""];
-  }
-
-  /** The other charts wait until the front is there. */
-  function afterFront() {
-    state.drawn = true;
-    setTimeout(() => set("late", { data: { ...state.view } }), 60);
-  }
-
-  let moving = false, again = false;
-  /** Move line and star of both charts; while they are drawn later steps are put together. */
-  async function moveMarks() {
-    if (moving) { again = true; return; }
-    moving = true;
-    try {
-      for (const graph of ["front", "macs-latency"].map(graphOf)) {
-        if (graph && graph.offsetParent) { await window.Condensery.moveBudget(graph, state.table, state.limits); }
-      }
-    } finally { moving = false; }
-    if (again) { again = false; moveMarks(); }
-  }
-
-  function clicked(click) {
-    const point = click && click.points && click.points[0];
-    const data = point && point.customdata, number = Array.isArray(data) ? data[0] : data;
-    if (Number.isInteger(number)) { choose([...state.chosen.filter((other) => other !== number), number], true); }
-    return click ? null : keep();
-  }
-
-  // ---- brushing the parallel coordinates --------------------------------------------------------------------
-
-  function keepBrush(figure) {
-    const graph = graphOf("parallel"), before = graph && graph.data && graph.data[0];
-    const trace = figure.data[0];
-    if (!before || !before.dimensions || !trace || !trace.dimensions) { return; }
-    const ranges = new Map(before.dimensions.map((dimension) => [dimension.name || dimension.label, dimension.constraintrange]));
-    figure.data = [{ ...trace, dimensions: trace.dimensions.map((dimension) => {
-      const range = ranges.get(dimension.name || dimension.label);
-      return range ? { ...dimension, constraintrange: range } : dimension;
-    }) }, ...figure.data.slice(1)];
-  }
-
-  function brushed() {
-    const graph = graphOf("parallel"), trace = graph && graph.data && graph.data[0];
-    const found = ((trace && trace.dimensions) || []).filter((one) => one.constraintrange && one.constraintrange.length)
-      .map((one) => [one.name, Array.isArray(one.constraintrange[0]) ? one.constraintrange : [one.constraintrange]]);
-    const brush = found.length ? found : null;
-    if (JSON.stringify(brush) !== JSON.stringify(state.brush)) { state.brush = brush; purgeRows(); }
-    return keep();
-  }
-
-  // ---- tables of the charts -----------------------------------------------------------------------------------
-
-  const question = (more) => {
-    const words = new URLSearchParams();
-    for (const [name, value] of Object.entries({ ...state.view, ...more })) {
-      if (value !== null && value !== undefined) { words.set(name, value); }
-    }
-    return words.toString();
-  };
-
-  async function fillTwin(details) {
-    const box = details.querySelector(".scroll");
-    try {
-      const answer = await fetch(`/twin/${details.dataset.twin}?${question({})}`);
-      if (!answer.ok) { throw new Error(await answer.text()); }
-      const twin = await answer.json();
-      box.setAttribute("aria-label", details.querySelector("summary").textContent);
-      box.setAttribute("role", "region");
-      box.replaceChildren(
-        node("table", {}, node("thead", {}, node("tr", {}, ...twin.headers.map((text) => node("th", { scope: "col" }, text)))),
-          node("tbody", {}, ...twin.rows.map((row) => node("tr", {}, ...row.map((text) =>
-            node("td", { class: text.length > 40 ? "wrap" : null }, text)))))),
-        twin.rest ? node("p", { class: "muted" }, twin.rest) : null);
-    } catch (error) {
-      box.replaceChildren(node("p", { class: "muted" }, `The table can't be shown now: ${error.message}`));
-    }
-  }
-
-  function refillTwin(name) {
-    const details = at(`${name}-twin`);
-    if (details && details.open) { fillTwin(details); }
-  }
-
-  // ---- trials table -------------------------------------------------------------------------------------------
-
-  let grid = null, selecting = false;
-
-  /** Find the grid, once it has columns (rows that come before them are never drawn), and give it its rows.
-
-      Asked at every poll, too: the component may have made its grid anew. */
-  function startTable() {
-    if (!document.querySelector("#trials-grid .ag-root")) { return false; }  // asked before, it complains
-    const found = window.dash_ag_grid.getApi("trials-grid");
-    if (!found || found.isDestroyed() || !(found.getColumnDefs() || []).length) { return false; }
-    if (found === grid) { return true; }
-    grid = found;
-    grid.addEventListener("rowSelected", (event) => {
-      if (selecting || event.source === "api") { return; }
-      const number = Number(event.node.id), others = state.chosen.filter((one) => one !== number);
-      choose(event.node.isSelected() ? [...others, number] : others);
-    });
-    grid.addEventListener("modelUpdated", selectRows);
-    grid.addEventListener("filterChanged", markCsv);
-    grid.addEventListener("sortChanged", markCsv);
-    grid.setGridOption("datasource", { getRows: rows });
-    markCsv();
-    return true;
-  }
-
-  function awaitTable() { if (!startTable()) { setTimeout(awaitTable, 100); } }
-
-  function tableQuestion() {
-    const sort = grid.getColumnState().filter((column) => column.sort)
-      .sort((a, b) => a.sortIndex - b.sortIndex).map(({ colId, sort: way }) => ({ colId, sort: way }));
-    const filter = grid.getFilterModel();
-    return {
-      sort: sort.length ? JSON.stringify(sort) : null, filter: Object.keys(filter).length ? JSON.stringify(filter) : null,
-      brush: state.brush ? JSON.stringify(state.brush) : null,
-    };
-  }
-
-  async function rows(asked) {
-    try {
-      const answer = await fetch(`/rows?${question({ ...tableQuestion(), start: asked.startRow, end: asked.endRow })}`);
-      if (!answer.ok) { throw new Error(await answer.text()); }
-      const found = await answer.json();
-      asked.successCallback(found.rows, found.total);
-      showTotal(found.total);
-    } catch (error) {
-      asked.failCallback();
-    }
-  }
-
-  function showTotal(total) {
-    const all = state.head ? state.head.trials : total;
-    const filtered = state.brush || Object.keys(grid.getFilterModel()).length;
-    say("rows-shown", filtered ? `${total.toLocaleString("en")} of ${all.toLocaleString("en")} trials${state.brush ? ", brushed" : ""}` : "");
-    at("clear-filters").hidden = !filtered;
-    if (total === 0) { grid.showNoRowsOverlay(); } else { grid.hideOverlay(); }
-  }
-
-  const refreshRows = () => { if (grid) { grid.refreshInfiniteCache(); } };
-  const purgeRows = () => { if (grid) { grid.purgeInfiniteCache(); markCsv(); } };
-  function markCsv() { if (grid && state.head) { at("csv").href = `/trials.csv?${question(tableQuestion())}`; } }
-
-  function clearFilters() {
-    grid.setFilterModel(null);
-    const graph = graphOf("parallel");
-    if (state.brush && graph) {
-      const change = {};
-      graph.data[0].dimensions.forEach((_, i) => { change[`dimensions[${i}].constraintrange`] = null; });
-      window.Plotly.restyle(graph, change, [0]);
-    }
-    if (state.brush) { state.brush = null; purgeRows(); }
-  }
-
-  function selectRows() {
-    selecting = true;
-    grid.forEachNode((row) => {
-      if (row.id === undefined || !row.data) { return; }
-      const wanted = state.chosen.includes(Number(row.id));
-      if (row.isSelected() !== wanted) { row.setSelected(wanted, false, "api"); }
-    });
-    selecting = false;
-  }
-
-  // ---- chosen trials ------------------------------------------------------------------------------------------
-
-  function choose(numbers, go) {
-    state.chosen = [...new Set(numbers)].slice(-MOST_COMPARED);
-    set("chosen", { data: [...state.chosen] });
-    showChosen();
-    if (grid) { selectRows(); }
-    remember();
-    if (go) { at("compared").scrollIntoView({ block: "start" }); }
-  }
-
-  function buildChosen() {
-    const input = node("input", { type: "number", id: "add-trial", min: 0, step: 1 });
-    const form = node("form", { class: "field", onsubmit: (event) => {
-      event.preventDefault();
-      if (/^\d+$/.test(input.value)) { choose([...state.chosen, Number(input.value)]); input.value = ""; }
-    } }, node("label", { for: "add-trial" }, "Trial number"), input, node("button", { type: "submit" }, "Show"));
-    at("compared-controls").append(node("ul", { id: "chosen-list", class: "chips", "aria-label": "Trials shown" }), form);
-    showChosen();
-  }
-
-  function showChosen() {
-    at("chosen-list").replaceChildren(...state.chosen.map((number) => node("li", { class: "chip" }, `Trial ${number}`,
-      node("button", { type: "button", class: "plain remove", "aria-label": `Close trial ${number}`,
-        onclick: () => choose(state.chosen.filter((other) => other !== number)) }, "×"))));
   }
 
   // ---- news ---------------------------------------------------------------------------------------------------
 
   async function poll(_, fast, slow, pulse) {
     const nothing = [keep(), keep(), keep()];
-    startTable();
+    parts.startTable();
     if (document.hidden) { return nothing; }
     const known = { fast, slow, pulse, stale: state.stale ? state.stale.since : null };
     let answer;
@@ -533,11 +209,12 @@
   }
 
   function news() {
-    refreshRows();
+    parts.refreshRows();
     return keep();
   }
 
-  window.dash_clientside = Object.assign({}, window.dash_clientside, {
-    page: { start, poll, head, budget, draw, clicked, brushed, news },
+  Object.assign(window.CondenseryPage = {}, {
+    MOST_COMPARED, state, node, say, at, set, keep, remember, question, changeView, copy, parts,
   });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { page: { start, poll, head, news } });
 })();

@@ -1,0 +1,149 @@
+/* The charts of the live page: drawn in the reader's colours, with the budget's marks, a brush and a table each. */
+(function () {
+  "use strict";
+
+  const { state, node, at, set, keep, question, parts } = window.CondenseryPage;
+
+  // ---- charts ---------------------------------------------------------------------------------------------
+
+  const graphOf = (name) => document.querySelector(`#${CSS.escape(name)}-graph .js-plotly-plot`);
+
+  const hasWebGL = (() => {
+    let known = null;
+    return () => (known ??= Boolean(document.createElement("canvas").getContext("webgl")));
+  })();
+
+  /** Where the browser has no WebGL: points as SVG, which is slow but there; lines of thousands only in the table. */
+  function withoutWebGL(payload) {
+    if (hasWebGL() || !payload.figure) { return payload; }
+    const { data } = payload.figure;
+    if (data.some((trace) => trace.type === "parcoords")) {
+      return { reason: "This chart needs WebGL, which this browser doesn't have; its table says the same." };
+    }
+    const plain = data.map((trace) => (trace.type === "scattergl" ? { ...trace, type: "scatter" } : trace));
+    return { ...payload, figure: { ...payload.figure, data: plain } };
+  }
+
+  function draw(given, theme, id) {
+    const payload = given && withoutWebGL(given);
+    const name = id.replace(/-graph$/, "");
+    if (!payload) { return [keep(), keep(), keep(), keep(), keep()]; }
+    if (name === "front" && !state.drawn) { afterFront(); }
+    refillTwin(name);
+    showBeside(name, payload);
+    if (payload.reason) {
+      at(`${name}-state`).classList.toggle("wrong", Boolean(payload.wrong));
+      return [keep(), true, false, payload.reason, ""];
+    }
+    const box = at(name), C = window.Condensery;
+    const layout = C.themed(payload.figure.layout, box.clientWidth - 44, payload.figure.data.length);
+    layout.uirevision = payload.shows || "constant";
+    at(id).style.height = `${layout.height}px`;
+    const figure = { data: payload.figure.data, layout };
+    if (state.table) { C.placeBudget(figure, state.table, state.limits); }
+    if (name === "parallel") { keepBrush(figure); }
+    return [figure, false, true, keep(), payload.caption || ""];
+  }
+
+  /** A figure of one trial, in the page's colours. */
+  function part(payload) {
+    if (!payload) { return keep(); }
+    const { data, layout } = payload.figure, width = at("compared").clientWidth - 44;
+    return { data, layout: window.Condensery.themed(layout, width, data.length) };
+  }
+
+  /** What stands beside a chart: facts in words and tables of its own. */
+  function showBeside(name, payload) {
+    const box = at(`${name}-beside`), key = JSON.stringify([payload.facts, payload.tables]);
+    if (!payload.facts || box.dataset.key === key) { return; }
+    box.dataset.key = key;
+    const open = new Set([...box.querySelectorAll("details[open]")].map((one) => one.dataset.title));
+    box.replaceChildren(
+      node("dl", { class: "facts" }, ...payload.facts.map(([what, much]) =>
+        node("div", {}, node("dt", {}, what), node("dd", {}, much)))),
+      ...payload.tables.map((table) => node("details", { "data-title": table.title, open: open.has(table.title) },
+        node("summary", {}, `${table.title} (${table.rows.length})`),
+        node("div", { class: "scroll tall", tabindex: 0, role: "region", "aria-label": table.title }, ...tableOf(table)))));
+  }
+
+  function tableOf({ headers, rows, rest }) {
+    const cell = (text) => node("td", { class: text.length > 40 ? "wrap" : null }, text);
+    return [
+      node("table", {}, node("thead", {}, node("tr", {}, ...headers.map((text) => node("th", { scope: "col" }, text)))),
+        node("tbody", {}, ...rows.map((row) => node("tr", {}, ...row.map(cell))))),
+      ...(rest ? [node("p", { class: "muted" }, rest)] : []),
+    ];
+  }
+
+  /** The other charts wait until the front is there. */
+  function afterFront() {
+    state.drawn = true;
+    setTimeout(() => set("late", { data: { ...state.view } }), 60);
+  }
+
+  let moving = false, again = false;
+  /** Move line and star of both charts; while they are drawn later steps are put together. */
+  async function moveMarks() {
+    if (moving) { again = true; return; }
+    moving = true;
+    try {
+      for (const graph of ["front", "macs-latency"].map(graphOf)) {
+        if (graph && graph.offsetParent) { await window.Condensery.moveBudget(graph, state.table, state.limits); }
+      }
+    } finally { moving = false; }
+    if (again) { again = false; moveMarks(); }
+  }
+
+  function clicked(click) {
+    const point = click && click.points && click.points[0];
+    const data = point && point.customdata, number = Array.isArray(data) ? data[0] : data;
+    if (Number.isInteger(number)) { parts.choose([...state.chosen.filter((other) => other !== number), number], true); }
+    return click ? null : keep();
+  }
+
+  // ---- brushing the parallel coordinates --------------------------------------------------------------------
+
+  function keepBrush(figure) {
+    const graph = graphOf("parallel"), before = graph && graph.data && graph.data[0];
+    const trace = figure.data[0];
+    if (!before || !before.dimensions || !trace || !trace.dimensions) { return; }
+    const ranges = new Map(before.dimensions.map((dimension) => [dimension.name || dimension.label, dimension.constraintrange]));
+    figure.data = [{ ...trace, dimensions: trace.dimensions.map((dimension) => {
+      const range = ranges.get(dimension.name || dimension.label);
+      return range ? { ...dimension, constraintrange: range } : dimension;
+    }) }, ...figure.data.slice(1)];
+  }
+
+  function brushed() {
+    const graph = graphOf("parallel"), trace = graph && graph.data && graph.data[0];
+    const found = ((trace && trace.dimensions) || []).filter((one) => one.constraintrange && one.constraintrange.length)
+      .map((one) => [one.name, Array.isArray(one.constraintrange[0]) ? one.constraintrange : [one.constraintrange]]);
+    const brush = found.length ? found : null;
+    if (JSON.stringify(brush) !== JSON.stringify(state.brush)) { state.brush = brush; parts.purgeRows(); }
+    return keep();
+  }
+
+  // ---- tables of the charts -----------------------------------------------------------------------------------
+
+  async function fillTwin(details) {
+    const box = details.querySelector(".scroll");
+    try {
+      const answer = await fetch(`/twin/${details.dataset.twin}?${question({})}`);
+      if (!answer.ok) { throw new Error(await answer.text()); }
+      const twin = await answer.json();
+      box.setAttribute("aria-label", details.querySelector("summary").textContent);
+      box.setAttribute("role", "region");
+      box.replaceChildren(...tableOf(twin));
+    } catch (error) {
+      box.replaceChildren(node("p", { class: "muted" }, `The table can't be shown now: ${error.message}`));
+    }
+  }
+
+  function refillTwin(name) {
+    const details = at(`${name}-twin`);
+    if (details && details.open) { fillTwin(details); }
+  }
+
+  Object.assign(parts, { fillTwin, graphOf, moveMarks });
+  Object.assign(window.dash_clientside.page, { draw, clicked, brushed, part });
+})();

@@ -1,0 +1,118 @@
+/* The trials of the live page: the table that asks for its rows as they are scrolled to, and the trials chosen. */
+(function () {
+  "use strict";
+
+  const { MOST_COMPARED, state, node, say, at, set, remember, question, parts } = window.CondenseryPage;
+
+  // ---- trials table -------------------------------------------------------------------------------------------
+
+  let grid = null, selecting = false;
+
+  /** Find the grid, once it has columns (rows that come before them are never drawn), and give it its rows.
+
+      Asked at every poll, too: the component may have made its grid anew. */
+  function startTable() {
+    if (!document.querySelector("#trials-grid .ag-root")) { return false; }  // asked before, it complains
+    const found = window.dash_ag_grid.getApi("trials-grid");
+    if (!found || found.isDestroyed() || !(found.getColumnDefs() || []).length) { return false; }
+    if (found === grid) { return true; }
+    grid = found;
+    grid.addEventListener("rowSelected", (event) => {
+      if (selecting || event.source === "api") { return; }
+      const number = Number(event.node.id), others = state.chosen.filter((one) => one !== number);
+      choose(event.node.isSelected() ? [...others, number] : others);
+    });
+    grid.addEventListener("modelUpdated", selectRows);
+    grid.addEventListener("filterChanged", markCsv);
+    grid.addEventListener("sortChanged", markCsv);
+    grid.setGridOption("datasource", { getRows: rows });
+    markCsv();
+    return true;
+  }
+
+  function awaitTable() { if (!startTable()) { setTimeout(awaitTable, 100); } }
+
+  function tableQuestion() {
+    const sort = grid.getColumnState().filter((column) => column.sort)
+      .sort((a, b) => a.sortIndex - b.sortIndex).map(({ colId, sort: way }) => ({ colId, sort: way }));
+    const filter = grid.getFilterModel();
+    return {
+      sort: sort.length ? JSON.stringify(sort) : null, filter: Object.keys(filter).length ? JSON.stringify(filter) : null,
+      brush: state.brush ? JSON.stringify(state.brush) : null,
+    };
+  }
+
+  async function rows(asked) {
+    try {
+      const answer = await fetch(`/rows?${question({ ...tableQuestion(), start: asked.startRow, end: asked.endRow })}`);
+      if (!answer.ok) { throw new Error(await answer.text()); }
+      const found = await answer.json();
+      asked.successCallback(found.rows, found.total);
+      showTotal(found.total);
+    } catch (error) {
+      asked.failCallback();
+    }
+  }
+
+  function showTotal(total) {
+    const all = state.head ? state.head.trials : total;
+    const filtered = state.brush || Object.keys(grid.getFilterModel()).length;
+    say("rows-shown", filtered ? `${total.toLocaleString("en")} of ${all.toLocaleString("en")} trials${state.brush ? ", brushed" : ""}` : "");
+    at("clear-filters").hidden = !filtered;
+    if (total === 0) { grid.showNoRowsOverlay(); } else { grid.hideOverlay(); }
+  }
+
+  const refreshRows = () => { if (grid) { grid.refreshInfiniteCache(); } };
+  const purgeRows = () => { if (grid) { grid.purgeInfiniteCache(); markCsv(); } };
+  function markCsv() { if (grid && state.head) { at("csv").href = `/trials.csv?${question(tableQuestion())}`; } }
+
+  function clearFilters() {
+    grid.setFilterModel(null);
+    const graph = parts.graphOf("parallel");
+    if (state.brush && graph) {
+      const change = {};
+      graph.data[0].dimensions.forEach((_, i) => { change[`dimensions[${i}].constraintrange`] = null; });
+      window.Plotly.restyle(graph, change, [0]);
+    }
+    if (state.brush) { state.brush = null; purgeRows(); }
+  }
+
+  function selectRows() {
+    selecting = true;
+    grid.forEachNode((row) => {
+      if (row.id === undefined || !row.data) { return; }
+      const wanted = state.chosen.includes(Number(row.id));
+      if (row.isSelected() !== wanted) { row.setSelected(wanted, false, "api"); }
+    });
+    selecting = false;
+  }
+
+  // ---- chosen trials ------------------------------------------------------------------------------------------
+
+  function choose(numbers, go) {
+    state.chosen = [...new Set(numbers)].slice(-MOST_COMPARED);
+    set("chosen", { data: [...state.chosen] });
+    showChosen();
+    if (grid) { selectRows(); }
+    remember();
+    if (go) { at("compared").scrollIntoView({ block: "start" }); }
+  }
+
+  function buildChosen() {
+    const input = node("input", { type: "number", id: "add-trial", min: 0, step: 1 });
+    const form = node("form", { class: "field", onsubmit: (event) => {
+      event.preventDefault();
+      if (/^\d+$/.test(input.value)) { choose([...state.chosen, Number(input.value)]); input.value = ""; }
+    } }, node("label", { for: "add-trial" }, "Trial number"), input, node("button", { type: "submit" }, "Show"));
+    at("compared-controls").append(node("ul", { id: "chosen-list", class: "chips", "aria-label": "Trials shown" }), form);
+    showChosen();
+  }
+
+  function showChosen() {
+    at("chosen-list").replaceChildren(...state.chosen.map((number) => node("li", { class: "chip" }, `Trial ${number}`,
+      node("button", { type: "button", class: "plain remove", "aria-label": `Close trial ${number}`,
+        onclick: () => choose(state.chosen.filter((other) => other !== number)) }, "×"))));
+  }
+
+  Object.assign(parts, { awaitTable, startTable, refreshRows, purgeRows, markCsv, clearFilters, choose, buildChosen });
+})();
