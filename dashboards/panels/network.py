@@ -249,7 +249,7 @@ def _label(figure: Any, info: NetworkInfo) -> None:
         if part.kind == "pooling":
             line = {"color": GREY, "dash": "dot", "width": 1}
             figure.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, yref="paper", line=line, layer="below")
-    names = {"stem": "stem", "pooling": "pool", "norm": "norm", "classifier": "classes"}
+    names = {"stem": "stem", "pooling": "pool", "classifier": "classes"}  # the norm stands too near to be named
     ticks = {place: names[part.kind] for place, part in enumerate(info.parts) if part.kind in names}
     groups = f"1x1: {_groups(config.groups)}, C={config.condense_factor}, {config.bottleneck} x growth"
     figure.update_layout(
