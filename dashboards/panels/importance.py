@@ -220,7 +220,9 @@ def importance_figure(info: ImportanceInfo) -> Any:
                 hovertemplate=f"<b>%{{y}}</b>: {outcome.name} loses %{{x:.3f}} of R²<extra></extra>",
             )
         )
-    figure.update_layout(barmode="group", bargap=0.25, legend={"traceorder": "reversed", "y": -0.28})
+    figure.update_layout(
+        barmode="group", bargap=0.25, legend={"traceorder": "reversed", "y": -66 / (64 + 54 * len(names))}
+    )
     figure.update_xaxes(title={"text": "R² lost when shuffled"}, rangemode="tozero")
     figure.update_yaxes(griddash="solid", showgrid=False)
     return figure

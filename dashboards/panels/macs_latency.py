@@ -231,7 +231,9 @@ def macs_latency_figure(info: MacsLatencyInfo) -> Any:
                 trace(
                     x=slim(points.along("macs")),
                     y=slim(points.latency_ms),
-                    error_y=None if points is info.misled else bars(points, marker["color"], points is info.front),
+                    error_y=None
+                    if points in (info.misled, info.infeasible)
+                    else bars(points, marker["color"], points is info.front),
                     mode="markers",
                     name=name,
                     marker={**marker, "line": {"width": width, "color": marker["color"]}},

@@ -137,13 +137,18 @@ def inside(values: Mapping[str, Floats], ranges: Ranges, total: int) -> Mask:
 def parallel_info(columns: StudyColumns, view: View) -> ParallelInfo:
     """Return the trained networks over what varies among them; latencies are of the view's group."""
     places = np.flatnonzero(columns.trained)
+    latency = columns.axis_values(View(view.group, "latency"))
+    priced = places[np.isfinite(latency[places])]
+    unpriced = len(places) - len(priced) if len(priced) >= LEAST_NETWORKS else 0
+    if unpriced:  # plotly draws no line with a gap
+        places = priced
     places = places[np.argsort(columns.top1[places], kind="stable")]  # the best are drawn last, over the others
     if len(places) < LEAST_NETWORKS:
         return ParallelInfo((), columns.number[:0], reason=_why_none(len(places)))
     shown = [
         Dimension(one.key, one.label, one.values[places], one.log)
         for one in _dimensions(columns, view)
-        if _varies(one.values[places])
+        if _varies(one.values[places]) and np.isfinite(one.plotted[places]).all()
     ]
     shown = _without_repeats(shown)
     settings = [one for one in shown if one.key not in OUTCOMES]
@@ -154,6 +159,8 @@ def parallel_info(columns: StudyColumns, view: View) -> ParallelInfo:
     others = [one for one in shown if one in kept or (one.key in OUTCOMES and one.key != "top1")]
     left_out = tuple(one.label for one in settings if one not in kept)
     notes = [f"{len(places):,} trained networks, coloured by top-1. Drag along an axis to choose a part of it."]
+    if unpriced:
+        notes.append(f"{unpriced:,} more have no latency of this kind and are not shown.")
     if left_out:
         notes.append(f"Not shown for want of room: {', '.join(left_out)}.")
     if view.group is not None:
@@ -167,7 +174,10 @@ def _why_none(trained: int) -> str:
 
 
 def _dimensions(columns: StudyColumns, view: View) -> list[Dimension]:
-    """Every dimension of a study, in the order they are shown; values (n,) of all trials."""
+    """Every dimension of a study, in the order they are shown; values (n,) of all trials.
+
+    A stage that a network doesn't have counts as one of no layers that adds no channels.
+    """
     found = [
         Dimension("G", "G", columns.groups_1x1.astype(float), True),
         Dimension("C", "C", columns.condense_factor.astype(float), True),
@@ -178,7 +188,9 @@ def _dimensions(columns: StudyColumns, view: View) -> list[Dimension]:
     ]
     for name, values in (("layers", columns.stages), ("growth", columns.growth)):
         for stage in range(values.shape[1]):
-            found.append(Dimension(f"{name}_{stage + 1}", f"{name} {stage + 1}", values[:, stage], False))
+            found.append(
+                Dimension(f"{name}_{stage + 1}", f"{name} {stage + 1}", np.nan_to_num(values[:, stage]), False)
+            )
     for name, values in training_values(columns).items():
         found.append(Dimension(f"training.{name}", name.replace("_", " "), values, is_log(values)))
     found.append(Dimension("macs", "macs", columns.macs.astype(float), True))

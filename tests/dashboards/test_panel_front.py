@@ -190,7 +190,7 @@ def test_published_condensenets_stand_beside_a_search_on_cifar() -> None:
     assert names == {f"CondenseNet-{layers}" for layers in (50, 74, 86, 98, 110, 122, 182)}
     assert any("Published networks" in words for words in info.notes)
     figure = panels.front_figure(info)
-    assert len(named(figure)["published CondenseNets, by layers"].x) == len(info.baselines) > 0
+    assert len(named(figure)["published (layers)"].x) == len(info.baselines) > 0
     assert {one.name for one in comparable(on_cifar("cifar100", 100), View(0, "macs"))} == {
         "CondenseNet-86",
         "CondenseNet-182",

@@ -78,6 +78,21 @@ def test_the_values_of_all_trials_stand_where_the_charts_do(tmp_path: Path) -> N
     assert np.isnan(everywhere["top1"][~columns.trained]).all()
 
 
+def test_every_network_has_a_place_on_every_axis_or_is_counted_as_left_out(tmp_path: Path) -> None:
+    made = lively(tmp_path)  # networks of two and of three stages
+    columns = columns_of(made)
+    info = panels.parallel_info(columns, default_view(columns))
+    assert len(info.number) == columns.trained.sum()
+    assert all(np.isfinite(one.plotted).all() for one in info.dimensions)
+    third = next(one for one in info.dimensions if one.key == "growth_3")
+    assert set(third.values) > {0.0}
+    elsewhere = made.done(3.0, 0.9, kind="estimated")
+    columns = columns_of(made)
+    info = panels.parallel_info(columns, default_view(columns))
+    assert elsewhere not in info.number
+    assert any(words.startswith("1 more have no latency") for words in info.notes)
+
+
 @given(
     st.lists(st.integers(0, 9).map(float), min_size=1, max_size=20),
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted), max_size=3),
