@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "front": "front_info front_figure FrontInfo FrontOptions",
+    "front": "front_info FrontInfo FrontOptions",
+    "front_drawing": "front_figure",
     "macs_latency": "macs_latency_info macs_latency_figure MacsLatencyInfo",
     "parallel": "parallel_info parallel_figure ParallelInfo brushed dimension_values",
     "importance": "importance_info importance_figure ImportanceInfo",

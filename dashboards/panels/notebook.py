@@ -62,7 +62,8 @@ class StudyFigures:
     def front(self, budget_ms: float | None = None, axis: Axis = "latency") -> Any:
         """Return accuracy against latency, macs or params; `budget_ms` in place of the study's own limit."""
         from dashboards.curve_reading import read_last_epochs
-        from dashboards.panels.front import FrontOptions, front_figure, front_info
+        from dashboards.panels.front import FrontOptions, front_info
+        from dashboards.panels.front_drawing import front_figure
 
         view, budget = self._view(axis), self._budget(budget_ms)
         limit = {"latency": budget.max_latency_ms, "macs": budget.max_macs, "params": budget.max_params}[view.axis]
