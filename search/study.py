@@ -95,13 +95,15 @@ def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
                 storage=storage, study_name=name, directions=list(aims.values()), load_if_exists=True
             )
             study.set_metric_names(list(aims))
-        study_id = create_study(engine, name, study._study_id, settings.model_dump(mode="json"), hashes)
-        opened = OpenStudy(settings, url, engine, StudyStore(engine, study_id), study._study_id)
-    else:
-        _check_frozen(settings, found)
-        opened = OpenStudy(settings, url, engine, StudyStore(engine, found.id), found.optuna_study_id)
+        try:
+            create_study(engine, name, study._study_id, settings.model_dump(mode="json"), hashes)
+        except StudyExists:  # another launch has begun it just now
+            if not resume:
+                raise
+        found = reader.find_study(engine, name)
+    _check_frozen(settings, found)
     storage.engine.dispose()
-    return opened
+    return OpenStudy(settings, url, engine, StudyStore(engine, found.id), found.optuna_study_id)
 
 
 def already_there(name: str) -> StudyExists:

@@ -36,6 +36,7 @@ from space.errors import (
 DEFAULT_STORAGE = "sqlite:///condensery.db"
 SECRETS = ("password", "sslpassword")  # of libpq, as parameters of a URL
 LOCK_TIMEOUT_S = 30.0
+MAKING_TABLES = 1_668_246_627  # of an advisory lock of PostgreSQL's: of several processes one makes the tables
 READ_TIMEOUT_S = 10.0
 
 
@@ -285,6 +286,8 @@ def _migrate(engine: sa.Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     with engine.connect() as connection, _foreign_keys_off(connection), connection.begin():
+        if connection.dialect.name == "postgresql":  # SQLite's transaction has the lock already
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MAKING_TABLES})
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

@@ -205,6 +205,7 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "beat": lambda store, _: store.beat([0]),
     "end_attempt": lambda store, _: store.end_attempt(0, 1, "done"),
     "add_curve_row": lambda store, _: store.add_curve_row(0, ROW, 1),
+    "fill_curve": lambda store, _: store.fill_curve(0, [{**ROW, "epoch": 2}]),
     "note_event": lambda store, _: store.note_event("late", "a word"),
     "heartbeat": lambda store, _: store.heartbeat(),
     "transact": lambda store, _: store.transact(lambda: store.set_queued(0)),
@@ -212,7 +213,7 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
 }
 UNFENCED = {  # reading, and the words about who runs the study
     *("claim", "release", "stand_by", "request_stop", "is_run", "trial", "trials"),
-    *("waiting_wishes", "cancel_wishes", "losses_in_a_row", "numbers_of_event"),
+    *("waiting_wishes", "cancel_wishes", "losses_in_a_row", "numbers_of_event", "top1_at"),
 }
 
 

@@ -98,11 +98,12 @@ def test_the_network_that_is_loaded_has_the_accuracy_that_was_reported(finished,
 def test_the_log_tells_the_trial_epoch_by_epoch(finished):
     folder, result, _ = finished
     lines = (folder / LOG_FILE).read_text().splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert f"trial 0 of tiny, attempt 1: {NET}" in lines[0]
-    assert "epoch 1: train loss" in lines[1]
-    assert "(deployed)" in lines[2]
-    assert f"done: top-1 {result.top1:.4f} on validation, {result.macs} macs" in lines[3]
+    assert "training from step 0 of" in lines[1]
+    assert "epoch 1: train loss" in lines[2]
+    assert "(deployed)" in lines[3]
+    assert f"done: top-1 {result.top1:.4f} on validation, {result.macs} macs" in lines[4]
 
 
 def test_the_settings_beside_the_network_are_the_job(finished):
@@ -268,7 +269,7 @@ def test_two_trials_side_by_side_write_to_their_own_logs_only(cache: Path, image
     run_trial(job(tmp_path / "outer", cache, number=1, training=TWO_EPOCHS), Reporter(run_another))
     for name, number in (("outer", 1), ("inner", 2)):
         lines = (tmp_path / name / LOG_FILE).read_text().splitlines()
-        assert len(lines) == 4
+        assert len(lines) == 5
         assert f"trial {number} of" in lines[0]
     networks = [safetensors.torch.load_file(tmp_path / name / NETWORK_FILE) for name in ("outer", "inner")]
     assert all(torch.equal(value, networks[1][key]) for key, value in networks[0].items())
