@@ -32,6 +32,7 @@ import sqlalchemy as sa
 
 from search.devices import registry
 from search.store.database import open_for_writing
+from space.errors import DatabaseUnavailable
 from workers.latency import agent
 from workers.trial import CHECKPOINTS, LOG_FILE
 
@@ -271,7 +272,7 @@ class Run:
         self.files = folder / "files" / "digits"
         self.kills: list[Kill] = []
         self.violations: list[str] = []
-        self.gave_up: list[str] = []  # processes that ended by themselves because PostgreSQL was away
+        self.gave_up: list[str] = []  # processes that ended by themselves because PostgreSQL was away as they started
         self.taken_over = 0
         self.mark = f"CONDENSERY_KILLED={secrets.token_hex(8)}"
         self._postgres_back_at: float | None = None
@@ -393,7 +394,7 @@ class Run:
         line = f"{process.name} ended with exit code {code}: {last[:300]}"
         if "Traceback" in text:
             self.violations.append(f"{line} (traceback)")
-        elif time.monotonic() - self._was_away_at < 20.0:
+        elif time.monotonic() - self._was_away_at < 20.0 and code == DatabaseUnavailable.exit_code and not _began(text):
             self.gave_up.append(line)
         else:
             self.violations.append(line)
@@ -646,6 +647,11 @@ class Run:
             "redone_cpu_s": round(redone, 3),
             "killed": is_gone,
         }
+
+
+def _began(text: str) -> bool:
+    """Whether a launch or a hub had come to its work, by what it says: from then on it waits for its database."""
+    return any(word in text for word in ("Digits (scikit-learn)", "hub at "))
 
 
 def _pid_of(owner: str | None) -> int | None:

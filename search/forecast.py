@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from search.store.patience import is_away
 from search.store.reader import count_rows_of_configs, latencies_of_configs
 from space.config import CondenseNetConfig
 from workers.latency.measurement import Measurement
@@ -37,11 +38,16 @@ class FittedForecast:
         return self._as_measurement(seen)
 
     def _fitted(self) -> Predictor | None:
-        rows = count_rows_of_configs(self._engine, *self._key)
-        if rows == self._rows:  # asked for every candidate, and reading them all takes long
-            return self._predictor
+        try:
+            rows = count_rows_of_configs(self._engine, *self._key)
+            if rows == self._rows:  # asked for every candidate, and reading them all takes long
+                return self._predictor
+            known = latencies_of_configs(self._engine, *self._key, least=ROWS_LEAST)
+        except sa.exc.DBAPIError as error:
+            if not is_away(error):
+                raise
+            return self._predictor  # nothing is waited for that is only a saving
         self._rows = rows
-        known = latencies_of_configs(self._engine, *self._key, least=ROWS_LEAST)
         if len(known) < self._fitted_on:  # what it was fitted on counts no more, as of a runtime that was replaced
             self._predictor, self._fitted_on = None, 0
         if len(known) >= max(ROWS_LEAST, self._fitted_on * REFIT_GROWTH):

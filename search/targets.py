@@ -102,6 +102,7 @@ def probe_named(
         profile=None if profile is None else load_profile(profile),
         priority=priority,
         fresh=priority == VERIFYING,  # the chosen network is looked at a second time
+        database_wait_s=settings.limits.database_wait_s,
     )
     return HubProbe(engine, errand, note)
 

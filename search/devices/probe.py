@@ -3,11 +3,12 @@
 It talks to the tables that the hub serves, not to the hub: the two need not run at the same time. A model that was
 measured before, steadily and under the same key (hash, queue and processor, runtime and version, threads, precision,
 policy), is not measured again unless the errand asks for it. Orders are renewed while they are awaited: devices measure
-nothing for a killed search.
+nothing for a killed search. A database that is away is waited for; orders that ran out meanwhile are given again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -17,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -25,6 +26,7 @@ from search.devices import jobs, leases, plausible, registry
 from search.devices.jobs import JobRow, Order
 from search.devices.transitions import CANCELLED
 from search.store.device_tables import OPEN_JOB_STATES
+from search.store.patience import Patience
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import InvalidSettings
@@ -39,6 +41,7 @@ from workers.latency.measurement import (
 from workers.latency.policy import MeasurementPolicy
 from workers.latency.profiles import Profile
 
+Found = TypeVar("Found")
 POLL_S = (0.1, 1.0)  # from the first look at the table to the slowest
 NOTE_AFTER_S = 15.0  # without any progress
 LOOK_AFTER_S = 3.0  # between two renewals of the orders, with a look at dead agents and at what devices can run
@@ -63,6 +66,7 @@ class Errand:
     profile: Profile | None = None  # of a virtual device: its counts become an estimate
     priority: int = AT_THE_GATE
     fresh: bool = False  # measure anew what was measured before
+    database_wait_s: float = 0.0  # how long to wait for a database that is away
 
 
 class HubProbe:
@@ -71,14 +75,20 @@ class HubProbe:
     def __init__(self, engine: sa.Engine, errand: Errand, note: Callable[[str], None] = lambda text: None) -> None:
         self.device, self.runtime = errand.queue, errand.policy.runtime
         self._engine, self._errand, self._note = engine, errand, note
+        self._stop: Callable[[], bool] = never
 
     def measure(
         self, models: Sequence[Path], stop: Callable[[], bool] = never
     ) -> list[Measurement | FailedMeasurement]:
-        """Return the latency of each model; see `workers.latency.measurement.LatencyProbe`."""
+        """Return the latency of each model; see `workers.latency.measurement.LatencyProbe`.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the database was away for longer than the errand waits.
+        """
+        self._stop = stop
         results: list[Measurement | FailedMeasurement | None] = [None] * len(models)
         orders: dict[int, Order] = {}  # by place in `models`
-        anchor = jobs.put_model(self._engine, self._errand.anchor.read_bytes()) if models else ""
+        anchor = self._ask(jobs.put_model, self._errand.anchor.read_bytes()) if models else ""
         for place, path in enumerate(models):
             if stop():
                 raise MeasurementStopped
@@ -87,19 +97,34 @@ class HubProbe:
             except OSError as error:
                 results[place] = FailedMeasurement("", f"{path.name} can't be read: {error.strerror or error}")
                 continue
-            orders[place] = self._order(jobs.put_model(self._engine, content), anchor, content)
+            orders[place] = self._order(self._ask(jobs.put_model, content), anchor, content)
         owner = secrets.token_hex(16)
         if self._errand.fresh:
             orders = {place: replace(order, nonce=owner) for place, order in orders.items()}
         try:
-            rows = self._wait({order.identity: order for order in orders.values()}, owner, stop)
+            rows = self._wait({order.identity: order for order in orders.values()}, owner)
         except BaseException:
-            jobs.cancel(self._engine, owner)
+            with contextlib.suppress(sa.exc.DBAPIError):  # what nobody renews runs out by itself
+                jobs.cancel(self._engine, owner)
             raise
         for place, order in orders.items():
             results[place] = self._result(rows[order.identity], order)
-        jobs.drop_models_of_finished(self._engine)
+        self._ask(jobs.drop_models_of_finished)
         return [one for one in results if one is not None]
+
+    def _ask(self, work: Callable[..., Found], *arguments: Any) -> Found:
+        """Do one repeatable transaction, as `work(engine, …)`; wait for a database that is away.
+
+        Raises:
+            MeasurementStopped: the measurement was stopped meanwhile.
+        """
+        patience = Patience(self._errand.database_wait_s, self._note, self._stop)
+        try:
+            return patience.call(lambda: work(self._engine, *arguments))
+        except sa.exc.DBAPIError:
+            if self._stop():
+                raise MeasurementStopped from None
+            raise
 
     def _order(self, model: str, anchor: str, content: bytes) -> Order:
         virtual = self._errand.profile is not None
@@ -118,9 +143,9 @@ class HubProbe:
         )
 
     def _submit(self, orders: Mapping[str, Order], owner: str) -> dict[str, int]:
-        return dict(zip(orders, jobs.submit(self._engine, list(orders.values()), owner), strict=True))
+        return dict(zip(orders, self._ask(jobs.submit, list(orders.values()), owner), strict=True))
 
-    def _wait(self, orders: Mapping[str, Order], owner: str, stop: Callable[[], bool]) -> dict[str, JobRow]:
+    def _wait(self, orders: Mapping[str, Order], owner: str) -> dict[str, JobRow]:
         """Look until the job of every order, by identity, has ended; say so when nothing moves for a while."""
         ids = self._submit(orders, owner)
         pause_s, left, moved_at, told = POLL_S[0], len(ids), time.monotonic(), False
@@ -128,8 +153,8 @@ class HubProbe:
         while True:
             if time.monotonic() - looked_at > LOOK_AFTER_S:
                 looked_at = time.monotonic()
-                jobs.renew(self._engine, owner)
-                leases.expire(self._engine, self.device)
+                self._ask(jobs.renew, owner)
+                self._ask(leases.expire, self.device)
                 self._check_runtime()
             rows = self._rows(ids, reports=False)
             forgotten = {identity: orders[identity] for identity, row in rows.items() if row.reason == CANCELLED}
@@ -149,13 +174,13 @@ class HubProbe:
                 )
             until = time.monotonic() + pause_s
             while time.monotonic() < until:
-                if stop():
+                if self._stop():
                     raise MeasurementStopped
                 time.sleep(min(0.1, pause_s))
             pause_s = min(pause_s * 1.5, POLL_S[1])
 
     def _rows(self, ids: Mapping[str, int], reports: bool) -> dict[str, JobRow]:
-        return dict(zip(ids, jobs.states(self._engine, list(ids.values()), reports), strict=True))
+        return dict(zip(ids, self._ask(jobs.states, list(ids.values()), reports), strict=True))
 
     def _check_runtime(self) -> None:
         """Refuse to wait for what no device of the queue can do; one that has yet to enrol may.
@@ -163,7 +188,7 @@ class HubProbe:
         Raises:
             InvalidSettings: every device that enrolled lacks the runtime.
         """
-        rows = [row for row in registry.list_devices(self._engine) if row.queue == self.device and not row.revoked]
+        rows = [row for row in self._ask(registry.list_devices) if row.queue == self.device and not row.revoked]
         have = [set(row.facts.get("runtimes", ())) for row in rows if row.facts]
         if have and len(have) == len(rows):
             need_runtime(self.runtime, set().union(*have), f"queue {self.device!r}", "its devices have")

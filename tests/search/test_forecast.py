@@ -194,3 +194,9 @@ def test_quick_measurements_count_only_while_there_are_too_few_standard_ones(eng
     add_references(engine, [(A, measured(3.5)), (B, measured(4.0))])
     assert known(engine, least=2) == {A: 3.5, B: 4.0}
     assert known(engine, least=1) == {A: 3.0}
+
+
+def test_a_forecast_whose_database_is_away_keeps_silent():
+    away = sa.create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    config = SPACE.sample(np.random.default_rng(0))
+    assert FittedForecast(away, "host", "onnxruntime", 1).over(config, 1e-9) is None

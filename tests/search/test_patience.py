@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from search.devices.probe import Errand, HubProbe
 from search.engines.base import EngineEvent
 from search.engines.fake import FakeEngine
 from search.store import database as opening
@@ -23,7 +24,11 @@ from search.store.patience import Patience, is_away
 from search.study import optuna_storage
 from space.errors import StudyBusy
 from tests.postgres import database_of, postgres_server
+from tests.search.test_probe_orders import good_report
+from tests.search.tiny_devices import Desk
 from tests.search.tiny_studies import Bench, CountingProbe, assert_consistent
+from workers.latency.measurement import Measurement
+from workers.latency.policy import QUICK
 from workers.trial import TrialJob
 
 
@@ -133,6 +138,57 @@ def test_a_server_that_restarts_under_a_search_costs_it_nothing_but_time(
     assert_consistent(bench)
     for row in bench.done():
         assert rows_of(bench, "condensery_curve", row.id) == rows_of(bench, "condensery_latency", row.id) == 1
+
+
+def test_a_server_that_restarts_while_devices_measure_is_waited_for(
+    server: tuple[Server, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Both its stops: while nobody has the order yet, and while a device is at it."""
+    monkeypatch.setattr("search.devices.probe.LOOK_AFTER_S", 0.05)
+    model, found = tmp_path / "model.onnx", list[Any]()
+    model.write_bytes(b"net")
+    with database_of(server[0].url, server[1]) as url:
+        desk = Desk(open_for_writing(url))
+        desk.clock.at = time.time()
+        agent = desk.agent("pi")
+        probe = HubProbe(desk.engine, Errand("pi5", QUICK, model, database_wait_s=60.0))
+        search = threading.Thread(target=lambda: found.extend(probe.measure([model])))
+        search.start()
+        wait_for(desk.orders)
+        server[0].away(2.0).join()
+        (taken,) = wait_for(agent.lease)
+        server[0].away(2.0).join()
+        wait_for(lambda: agent.answer(taken, good_report(taken.model_sha256)))
+        search.join(60.0)
+        desk.engine.dispose()
+    (one,) = found
+    assert isinstance(one, Measurement)
+
+
+def test_without_patience_a_probe_says_that_the_server_is_away(server: tuple[Server, str], tmp_path: Path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"net")
+    with database_of(server[0].url, server[1]) as url:
+        engine = open_for_writing(url)
+        back = server[0].away(1.0)
+        with pytest.raises(exc.OperationalError):
+            HubProbe(engine, Errand("pi5", QUICK, model)).measure([model])
+        back.join()
+        engine.dispose()
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Ask again until there is an answer, and the database to give it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if answer := what():
+                return answer
+        except exc.DBAPIError as error:
+            if not is_away(error):
+                raise
+        time.sleep(0.02)
+    raise AssertionError("it never came")
 
 
 def rows_of(bench: Bench, table: str, key: int) -> int:
