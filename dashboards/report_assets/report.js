@@ -237,6 +237,7 @@
     if (!state.drawn.has("parallel")) { return; }
     window.Plotly.purge(graph);
     state.drawn.delete("parallel");
+    for (const axis of inView("parallel").figure.data[0].dimensions) { delete axis.constraintrange; }  // Plotly put it there
     draw("parallel");
   }
 
