@@ -111,7 +111,7 @@ def chart(name: str, height_px: int | None, reason: str | None, caption: str, tw
     else:
         place = (
             f'<div class="state" id="{name}-state" style="min-height:{height_px or 300}px"><p>Drawing …</p></div>'
-            f'<div class="chart-box"><div class="chart" id="{name}-chart" role="figure" '
+            f'<div class="chart-box marked"><div class="chart" id="{name}-chart" role="figure" '
             f'aria-labelledby="{name}-title" aria-describedby="{name}-caption" hidden></div></div>'
         )
     return f'{place}<p class="caption" id="{name}-caption">{esc(caption)}</p>{twin_table(name, twin)}'

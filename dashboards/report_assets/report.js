@@ -8,6 +8,7 @@
   const at = (id) => document.getElementById(id);
   const state = {
     core: null, charts: null, networks: null, limits: {}, view: 0, views: new Map(), trials: null, drawn: new Set(),
+    overlays: new Map(),
   };
 
   // ---- unpacking ------------------------------------------------------------------------------------------
@@ -79,9 +80,9 @@
     state.limits[state.core.table.controls[i].target] = limit === null ? null : Number(C.limitText(limit));
     showLimit(i, source);
     cancelAnimationFrame(frame);
-    frame = requestAnimationFrame(async () => {
+    frame = requestAnimationFrame(() => {
       answerBudget();
-      await Promise.all([...state.drawn].map((name) => C.moveBudget(graphOf(name), state.core.table, state.limits)));
+      state.overlays.forEach((overlay, name) => mark(name));
       performance.mark("condensery-budget");
       remember();
     });
@@ -151,21 +152,30 @@
   const graphOf = (name) => at(`${name}-chart`);
   const inView = (name) => state.views.get(state.view)?.[name] ?? state.charts[name];
 
-  /** Draw a chart as the chosen view has it, in the page's colours, with the budget where it stands now. */
+  /** Draw a chart as the chosen view has it, in the page's colours, with the budget above it. */
   async function draw(name) {
     const graph = graphOf(name), chart = inView(name);
     if (!graph || !chart || !chart.figure) { return; }
     const box = graph.parentElement, least = (chart.figure.layout.meta || {}).min_width_px || 0;
     const width = Math.max(least, box.clientWidth);
     const figure = { data: chart.figure.data, layout: C.themed(chart.figure.layout, width, chart.figure.data.length) };
-    C.placeBudget(figure, state.core.table, state.limits);
+    C.BudgetOverlay.empty(figure);
     at(`${name}-state`).hidden = true;
     graph.hidden = false;
     graph.style.height = `${figure.layout.height}px`;
     graph.style.minWidth = least > box.clientWidth ? `${least}px` : "";
     await window.Plotly.react(graph, figure.data, figure.layout, state.core.config);
+    mark(name);
     if (name === "parallel" && !state.drawn.has(name)) { graph.on("plotly_restyle", () => brush(graph)); }
     state.drawn.add(name);
+  }
+
+  /** Show the budget above a chart that knows it: line and star move without the chart. */
+  function mark(name) {
+    const graph = graphOf(name);
+    if (!graph.data.some((trace) => trace.meta === "recommended")) { return; }
+    if (!state.overlays.has(name)) { state.overlays.set(name, new C.BudgetOverlay(graph.parentElement)); }
+    state.overlays.get(name).show(graph, state.core.table, state.limits);
   }
 
   const redraw = () => Promise.all([...state.drawn].map(draw));
