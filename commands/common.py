@@ -6,14 +6,16 @@ Data goes to stdout, everything else to stderr.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from space.errors import StudyNotFound
+from space.errors import InvalidSettings, StudyNotFound
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -38,6 +40,11 @@ Storage = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. training.epochs=5.")
+]
+
+LatencyLimits = Annotated[
+    list[str] | None,
+    typer.Option("--max-latency-ms", metavar="MS|DEVICE=MS", help="Limit of the latency; again for another device."),
 ]
 
 
@@ -80,6 +87,27 @@ def storage_words(storage: str | None) -> list[str]:
     from search.store.database import url_shown
 
     return [] if storage in (None, os.environ.get(STORAGE)) else ["--storage", url_shown(str(storage))]
+
+
+def limits_by_device(given: Sequence[str], devices: Sequence[str]) -> dict[str, float]:
+    """Return `--max-latency-ms` by the device's name in the study; a bare number is for the first.
+
+    Raises:
+        InvalidSettings: it isn't a number above 0, or of a device that the study hasn't.
+    """
+    limits: dict[str, float] = {}
+    for text in given:
+        device, _, number = text.rpartition("=")
+        try:
+            limit_ms = float(number)
+        except ValueError:
+            limit_ms = math.nan
+        if not 0 < limit_ms < math.inf:
+            raise InvalidSettings(f"--max-latency-ms must be a number > 0 or DEVICE=number, but got {text!r}.")
+        if device and device not in devices:
+            raise InvalidSettings(f"--max-latency-ms {text}: the study's devices are {', '.join(devices)}.")
+        limits[device or devices[0]] = limit_ms
+    return limits
 
 
 def open_named(study: str | None, storage: str | None, write: bool = False) -> tuple[sa.Engine, StudyRow, str]:

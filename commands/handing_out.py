@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +10,11 @@ import typer
 
 from commands.common import (
     AsJson,
+    LatencyLimits,
     Storage,
     StudyName,
     TrialNumber,
+    limits_by_device,
     open_named,
     print_json,
     say,
@@ -22,28 +22,6 @@ from commands.common import (
     store_named,
     stored_settings,
 )
-from space.errors import InvalidSettings
-
-LatencyLimits = Annotated[
-    list[str] | None,
-    typer.Option("--max-latency-ms", metavar="MS|DEVICE=MS", help="Limit of the latency; again for another device."),
-]
-
-
-def _limits_by_device(given: Sequence[str], devices: Sequence[str]) -> dict[str, float]:
-    limits: dict[str, float] = {}
-    for text in given:
-        device, _, number = text.rpartition("=")
-        try:
-            limit_ms = float(number)
-        except ValueError:
-            limit_ms = math.nan
-        if not 0 < limit_ms < math.inf:
-            raise InvalidSettings(f"--max-latency-ms must be a number > 0 or DEVICE=number, but got {text!r}.")
-        if device and device not in devices:
-            raise InvalidSettings(f"--max-latency-ms {text}: the study's devices are {', '.join(devices)}.")
-        limits[device or devices[0]] = limit_ms
-    return limits
 
 
 def pick(
@@ -69,14 +47,9 @@ def pick(
     engine, found, url = open_named(study, storage)
     settings = stored_settings(found)
     budget = settings.search_budget()
-    limits = _limits_by_device(max_latency_ms or (), settings.latency.devices)
-    budget = replace(
-        budget,
-        max_latency_ms=limits.pop(settings.latency.devices[0], budget.max_latency_ms),
-        max_macs=max_macs or budget.max_macs,
-        max_params=max_params or budget.max_params,
-        elsewhere_ms={**budget.elsewhere_ms, **limits},
-    )
+    devices = settings.latency.devices
+    budget = budget.with_limits_ms(limits_by_device(max_latency_ms or (), devices), devices[0])
+    budget = replace(budget, max_macs=max_macs or budget.max_macs, max_params=max_params or budget.max_params)
     ranked = best(reader.read_trials(engine, found.id), budget)
     if preview:
         if as_json:

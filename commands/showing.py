@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from commands.common import Storage, StudyName, name_and_url, open_named, say, show_text, storage_words
+from commands.common import (
+    LatencyLimits,
+    Storage,
+    StudyName,
+    limits_by_device,
+    name_and_url,
+    open_named,
+    say,
+    show_text,
+    storage_words,
+)
 
 
 def dashboard(
@@ -37,14 +47,17 @@ def dashboard(
 def report(
     study: StudyName = None,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
-    max_latency_ms: Annotated[
-        float | None, typer.Option(min=0.0, help="Limit of the latency, in ms.", show_default="the study's own")
-    ] = None,
+    max_latency_ms: LatencyLimits = None,
     storage: Storage = None,
 ) -> None:
-    """Write one self-contained HTML page with the Pareto front."""
+    """Write one HTML page that needs no server and no network: budget, front, charts, trials.
+
+    Limits that are not given are the study's own; whoever reads the page can move them.
+    """
     from dashboards.report import write_report
 
     engine, found, _ = open_named(study, storage)
-    write_report(engine, found.name, out, max_latency_ms)
+    devices = (found.settings.get("latency") or {}).get("devices") or ["host"]
+    limits_ms = limits_by_device(max_latency_ms or (), devices)
+    write_report(engine, found.name, out, limits_ms, shlex.join(storage_words(storage)))
     show_text(f"wrote {out}")

@@ -9,6 +9,7 @@ The page and the report look up in the same way (`assets/condensery.js`); a test
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboards.columns import StudyColumns
-from dashboards.formats import count, digits_ms, milliseconds, one_line, percent
+from dashboards.formats import budget_text, count, digits_ms, milliseconds, one_line, percent
 from dashboards.intervals import wilson_interval
 from search.gate import Budget
 
@@ -216,8 +217,12 @@ def why_none_trained(columns: StudyColumns) -> str:
     if any(counts.get(state) for state in ("asked", "queued", "running")):
         return f"No network has finished its training yet: {words}."
     if counts.get("infeasible") and not counts.get("failed"):
-        return f"No candidate was inside the budget, so none was trained: {words}."
-    return f"No trial led to a trained network: {words}."
+        limits = budget_text(columns.study.settings)
+        return f"No candidate was inside the budget ({limits}), so none was trained: {words}."
+    failed = [columns.reason[row] for row in np.flatnonzero(columns.is_state("failed"))]
+    common = Counter(one_line(reason, 200) for reason in failed if reason).most_common(1)
+    why = f" Most frequent reason: {common[0][0].rstrip('.')}." if common else ""
+    return f"No trial led to a trained network: {words}.{why}"
 
 
 def _can_be_offered(ranked: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -1,197 +1,225 @@
-"""One study as one HTML file to send around: the answer first, then the charts, every trial, and what it rests on."""
+"""One study as one HTML file to send around: the answer first, then the charts, every trial, and what it rests on.
+
+The charts are the panels of the live page, and the budget is answered in the reader's browser by the same script.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
+import shlex
 import time
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
-from dashboards import old_panels as panels
-from dashboards.drawing import PLOT_CONFIG
-from dashboards.formats import (
-    budget_of,
-    budget_text,
-    one_line,
-    public_settings,
-    shared_label,
-)
-from dashboards.headline import answer_card, counted
-from dashboards.page import chart, esc, page
-from dashboards.queries import StudyView, load_study_view
-from dashboards.report_tables import ALL_COLUMNS, FRONT_COLUMNS, trials_html
+from dashboards.budget import BudgetTable
+from dashboards.columns import StudyColumns, View
+from dashboards.formats import budget_of, budget_text, one_line, public_settings
+from dashboards.panels import PLOT_CONFIG, TableTwin
+from dashboards.queries import read_columns
+from dashboards.report_charts import Drawn, Source, changing_charts, name_of, progress_of, steady_charts, views_of
+from dashboards.report_data import trials_data
+from dashboards.report_networks import front_places, networks_json
+from dashboards.report_page import chart, document, esc, html_table, packed, section, twin_table
 from dashboards.tables import moment
-from search.gate import Budget
-from search.store.reader import TrialRow, read_curve
 from space.errors import DiskFull, ReadOnlyFolder
 
-MOST_CURVES = 8
+TITLES = {
+    "front": ("Pareto front", "How accurate a network can be for what it costs."),
+    "macs-latency": ("Macs against latency", "Where counting multiply-adds would mislead you about the device."),
+    "parallel": ("What went with what", "Every trained network as a line; drag along an axis to list those it meets."),
+    "importance": ("What matters", "Which choice decides accuracy, latency and macs in this study."),
+    "curves": ("Learning curves", "How the front's networks learned, with every condensing stage and stop."),
+    "networks": ("One network of the front", "What it looks like, and what each of its parts costs."),
+    "progress": ("Progress", "Whether the search still gained, what it saved, and what failed."),
+}
+LARGEST_BYTES = 5_700_000  # of a report; further views are left out rather than going beyond
+FIXED_BYTES = 2_400_000  # what plotly.js, style, scripts and tables take of it
 
 
-def write_report(engine: sa.Engine, study_name: str, path: Path, max_latency_ms: float | None = None) -> None:
+def write_report(
+    engine: sa.Engine,
+    study_name: str,
+    path: Path,
+    limits_ms: Mapping[str, float] | None = None,
+    command_words: str = "",
+) -> None:
     """Write a study's report to `path`, replacing what is there in one step; the database is only read.
 
     Args:
         engine: the study database.
         study_name: which study.
         path: the HTML file; its folder is made when it isn't there.
-        max_latency_ms: latency budget of the answer; None takes the study's own.
+        limits_ms: latency limits that the page opens with, by device; the others are the study's own.
+        command_words: what names this database in the command that the page offers.
 
     Raises:
         StudyNotFound: there is no such study.
         ReadOnlyFolder, DiskFull: the file can't be written.
     """
-    view = load_study_view(engine, study_name)
-    curves = {row.number: read_curve(engine, row.id) for row in _curve_rows(view)}
-    _put_in_place(path, report_html(view, curves, max_latency_ms).encode("utf-8"))
+    columns = read_columns(engine, study_name)
+    budget = budget_of(columns.study.settings)
+    if limits_ms:
+        budget = budget.with_limits_ms(limits_ms, next(iter(columns.latencies)))
+    source = Source.read(engine, columns, budget, BudgetTable.of(columns, budget))
+    _put_in_place(path, report_html(source, command_words).encode("utf-8"))
 
 
-def report_html(view: StudyView, curves: dict[int, list[dict[str, Any]]], max_latency_ms: float | None = None) -> str:
-    """Return the report's HTML; `curves` has learning curves by trial number (see `write_report`)."""
-    budget = budget_of(view.study.settings)
-    if max_latency_ms is not None:
-        budget = replace(budget, max_latency_ms=max_latency_ms)
-    pick, answer = answer_card(view, budget)
-    name = one_line(view.study.name)
-    body = "\n".join(
-        (
-            f"<header><h1>{esc(name)}</h1><p class=muted>{esc(_subtitle(view))}</p></header>",
-            f"<main>{answer}",
-            "<noscript><p>The charts need JavaScript; the tables hold the same numbers.</p></noscript>",
-            _front_section(view, budget, pick),
-            _macs_section(view, budget),
-            _curves_section(view, curves),
-            _trials_section(view, pick),
-            _basis_section(view),
-            "</main>",
-            f"<footer><p>Written by Condensery on {esc(moment(time.time()))} UTC.</p></footer>",
-        )
-    )
-    return page(f"{name} - Condensery", body, json.dumps(PLOT_CONFIG))
+def report_html(source: Source, command_words: str = "") -> str:
+    """Return the report of a study."""
+    columns = source.columns
+    first, *others = views_of(columns)
+    shown = dict(changing_charts(source, first)) | dict(steady_charts(source))
+    name = one_line(columns.study.name, 300)
+    data = {
+        "charts": _json_of(shown),
+        "trials": json.dumps(trials_data(columns, source.budget)).encode(),
+        "networks": networks_json(source.engine, columns),
+    }
+    parts = [packed(key, content) for key, content in data.items()]
+    left = LARGEST_BYTES - FIXED_BYTES - sum(map(len, parts))
+    more, names = _further_views(source, others, left)
+    core = {
+        "table": source.table.to_dict(),
+        "words": " ".join(filter(None, (shlex.quote(name), command_words))),
+        "config": PLOT_CONFIG,
+        "views": [name_of(columns, first), *names],
+        "left_out": [name_of(columns, view) for view in others[len(names) :]],
+    }
+    parts = [packed("core", json.dumps(core).encode()), *parts, *more]
+    return document(f"{name} - Condensery", _body(source, name, shown), parts)
+
+
+def _further_views(source: Source, views: Sequence[View], left: int) -> tuple[list[str], list[str]]:
+    """Return the packed charts of as many views as fit into `left` bytes, and the views' names."""
+    parts: list[str] = []
+    for place, view in enumerate(views, start=1):
+        part = packed(f"view-{place}", _json_of(dict(changing_charts(source, view))))
+        left -= len(part)
+        if left < 0:
+            break
+        parts.append(part)
+    return parts, [name_of(source.columns, view) for view in views[: len(parts)]]
+
+
+def _json_of(charts: dict[str, Drawn]) -> bytes:
+    return ("{" + ", ".join(f"{json.dumps(name)}: {one.to_json()}" for name, one in charts.items()) + "}").encode()
 
 
 # ---- sections -------------------------------------------------------------------------------------------
 
 
-def _front_section(view: StudyView, budget: Budget, pick: TrialRow | None) -> str:
-    info = panels.front_info(view.trials, view.front, budget.max_latency_ms)
-    # The study may limit macs and params too, which the chart's own recommendation doesn't know of.
-    info = dataclasses.replace(info, recommended=None if pick is None else pick.number)
-    rows = view.front_rows
-    figure = chart(
-        "front",
-        panels.front_figure(info),
-        f"Top-1 against latency of {len(info.points)} trials, {len(rows)} of them on the front",
-        _front_caption(info),
+def _body(source: Source, name: str, shown: dict[str, Drawn]) -> str:
+    columns = source.columns
+    return "\n".join(
+        (
+            '<a class="skip" href="#answer">Skip to the answer</a>',
+            f'<header><h1>{esc(name)}</h1><p class="muted">{esc(_subtitle(columns))}</p>{_counts(columns)}</header>',
+            f"<main>{_answer(source)}",
+            *(_chart(key, shown) for key in ("front", "macs-latency", "parallel", "importance", "curves")),
+            _trials(columns),
+            _networks(columns),
+            _chart("progress", shown, _facts(source)),
+            _basis(columns),
+            "</main>",
+            f"<footer><p>Written by Condensery on {esc(moment(time.time()))} UTC.</p></footer>",
+        )
     )
-    members = trials_html(rows, FRONT_COLUMNS, pick, "Networks on the front") if rows else ""
-    return _section("front-section", "Accuracy against latency", figure + members)
 
 
-def _front_caption(info: panels.FrontInfo) -> str:
-    words = []
-    if any(point.role == "front" for point in info.points):
-        words.append(
-            "No network beats one on the front in accuracy, latency and macs at once. The steps follow the most "
-            "accurate network up to each latency; a front marker below them earns its place by fewer macs."
-        )
-    if any(point.top1 is not None for point in info.points):
-        words.append("Horizontal bars are 95 % intervals of the median latency.")
-    if any(point.role == "infeasible" for point in info.points):
-        words.append("The grey ticks at the bottom are candidates over a budget: priced, never trained.")
-    labels = {point.label.removesuffix(", not steady") for point in info.points}
-    if len(info.groups) == 1:
-        place = info.groups[0].partition(", ")[2]
-        words.append(f"Latency: {labels.pop() if len(labels) == 1 else 'of several policies'}, on {place}.")
-    elif info.groups:
-        words.append(
-            "Latencies of different kinds, devices or runtimes can't be compared: each has a front of its own."
-        )
-    return " ".join(words)
+def _chart(key: str, shown: dict[str, Drawn], more: str = "") -> str:
+    drawn = shown[key]
+    return section(key, *TITLES[key], more + chart(key, drawn.height_px, drawn.reason, drawn.caption, drawn.twin))
 
 
-def _macs_section(view: StudyView, budget: Budget) -> str:
-    info = panels.macs_latency_info(view.trials, view.front, budget.max_latency_ms)
-    known = [(name, rho) for name, rho in zip(info.groups, info.rank_correlations, strict=True) if rho is not None]
-    words = [
-        f"Rank correlation of macs and latency{f' ({name})' if len(info.groups) > 1 else ''}: {rho:.2f}."
-        for name, rho in known
-    ]
-    if words:
-        words.append("At 1 macs alone would put the networks in the device's order; below it, measuring pays.")
-    figure = chart(
-        "macs-latency",
-        panels.macs_latency_figure(info),
-        f"Latency against macs of {len(info.points)} priced trials",
-        " ".join(words),
+def _subtitle(columns: StudyColumns) -> str:
+    study = columns.study
+    data = (study.data_info or {}).get("dataset") or (study.settings.get("data") or {}).get("dataset")
+    parts = (one_line(data, 80) if data else "", f"budget: {budget_text(study.settings)}")
+    return " · ".join(filter(None, (*parts, f"begun {moment(study.created_at)} UTC")))
+
+
+def _counts(columns: StudyColumns) -> str:
+    chips = {"trial" if len(columns) == 1 else "trials": len(columns), **columns.counts}
+    items = (f'<li class="chip"><b class="state-{name}">{number:,}</b> {name}</li>' for name, number in chips.items())
+    return f'<ul class="chips">{"".join(items)}</ul>'
+
+
+def _answer(source: Source) -> str:
+    """The answer as text; the script puts the controls above it and changes it as they move."""
+    table = source.table
+    limits = {control.target: control.limit_ms for control in table.controls}
+    kind = "answer" if table.answer(limits).best is not None else "answer none"
+    return (
+        f'<section id="answer" class="{kind}" aria-labelledby="answer-title" tabindex="-1">'
+        '<h2 id="answer-title">Which network fits your budget?</h2>'
+        '<div id="budget" role="group" aria-label="Latency budget"></div>'
+        '<div id="sentence" class="sentence" role="status" aria-live="polite">'
+        f"<p>{esc(table.sentence(limits))}</p></div>"
+        '<dl id="tiles" class="tiles"></dl>'
+        '<div id="answer-buttons" class="buttons" hidden>'
+        '<button type="button" id="copy-pick" class="primary">Copy pick command</button>'
+        '<span id="copied" class="muted" role="status"></span></div>'
+        '<pre id="command-box" tabindex="0" aria-label="The pick command" hidden><code id="command"></code></pre>'
+        '<p id="cannot" class="muted" hidden></p>'
+        '<noscript><p class="muted">Without scripts this page answers the budget that it was written with. The front '
+        "and every chart are there as tables: open &ldquo;The chart as a table&rdquo;.</p></noscript></section>"
     )
-    return _section("macs-section", "What macs say about latency", figure)
 
 
-def _curve_rows(view: StudyView) -> list[TrialRow]:
-    """Whose curves are shown: the front's, most accurate first; before there is a front, whatever has trained."""
-    front = sorted(view.front_rows, key=lambda row: -(row.top1 or 0.0))
-    return front or [row for row in view.trials if row.started_at is not None][:MOST_CURVES]
+def _trials(columns: StudyColumns) -> str:
+    if not len(columns):
+        return section("trials", "Trials", "", '<div class="state"><p>None yet.</p></div>')
+    inner = (
+        '<div id="trials-table" class="scroll" role="region" tabindex="0" aria-label="Trials"></div>'
+        '<nav id="trials-pages" class="controls" aria-label="Pages of the table"></nav>'
+        '<noscript><p class="muted">The table of all trials needs scripts.</p></noscript>'
+    )
+    return section("trials", "Trials", "Every trial: sort by a heading, filter, save as CSV.", inner)
 
 
-def _curves_section(view: StudyView, curves: dict[int, list[dict[str, Any]]]) -> str:
-    info = panels.curves_info(_curve_rows(view), curves, MOST_CURVES)
-    words = []
-    if info.curves:
-        words.append(
-            "A dip where the marker changes is the price of a condensing stage: connections were removed there. The "
-            "star is the deployed network, the one that counts."
-        )
-        words.append("The axis spans what comes after the first fifth of a training; a double click shows all.")
-    if info.left_out:
-        words.append(f"The {len(info.curves)} most accurate are shown, {info.left_out} more are not.")
-    label = f"Validation accuracy over training progress of {len(info.curves)} trials"
-    figure = chart("curves", panels.curves_figure(info), label, " ".join(words))
-    title = "Learning curves of the front" if view.front else "Learning curves"
-    return _section("curves-section", title, figure)
+def _networks(columns: StudyColumns) -> str:
+    places = front_places(columns)
+    if not places:
+        return section("networks", *TITLES["networks"], '<div class="state"><p>The front is empty.</p></div>')
+    inner = (
+        '<div class="state" id="networks-state"><p>Drawing …</p></div>'
+        '<div class="chart-box"><div class="chart" id="networks-chart" role="figure" '
+        'aria-labelledby="networks-title" aria-describedby="networks-caption" hidden></div></div>'
+        '<p class="caption" id="networks-caption"></p>'
+        + twin_table("networks", TableTwin((), ()), "Its parts, with macs, params and shares")
+        + '<details id="networks-settings" hidden><summary>Its exact settings</summary>'
+        + '<pre tabindex="0"></pre></details>'
+    )
+    return section("networks", *TITLES["networks"], inner)
 
 
-def _trials_section(view: StudyView, pick: TrialRow | None) -> str:
-    if not view.trials:
-        return _section("trials-section", "All trials", "<p class=muted>None yet.</p>")
-    states = Counter(row.state for row in view.trials)
-    shared = shared_label(view.trials)
-    note = f"{counted(states)}." + (f" Latency: {shared}." if shared else "")
-    inner = f"<p class=muted>{esc(note)}</p>" + trials_html(view.trials, ALL_COLUMNS, pick, "All trials")
-    return _section("trials-section", "All trials", inner)
+def _facts(source: Source) -> str:
+    """What the search did, as facts, and why trainings failed."""
+    info = progress_of(source, View(source.columns.default_group))
+    facts = "".join(f"<div><dt>{esc(what)}</dt><dd>{esc(value)}</dd></div>" for what, value in info.facts)
+    failures = info.failures_table()
+    table = f'<h3>Failures</h3><div class="scroll">{html_table(failures)}</div>' if failures.rows else ""
+    return f'<dl class="facts">{facts}</dl>{table}'
 
 
-def _basis_section(view: StudyView) -> str:
-    settings = json.dumps(public_settings(view.study.settings), indent=2, ensure_ascii=False)
-    versions = "\n".join(f"{name} {version}" for name, version in view.study.versions.items())
-    data = json.dumps(view.study.data_info, indent=2, ensure_ascii=False) if view.study.data_info else "not read yet"
+def _basis(columns: StudyColumns) -> str:
+    study = columns.study
+    settings = json.dumps(public_settings(study.settings), indent=2, ensure_ascii=False)
+    versions = "\n".join(f"{name} {version}" for name, version in study.versions.items())
+    data = json.dumps(study.data_info, indent=2, ensure_ascii=False) if study.data_info else "not read yet"
     inner = (
         "<details><summary>Settings, data and versions</summary>"
         f"<h3>Settings</h3><pre tabindex=0>{esc(settings)}</pre>"
         f"<h3>Data</h3><pre tabindex=0>{esc(data)}</pre>"
         f"<h3>Versions</h3><pre tabindex=0>{esc(versions)}</pre>"
-        f"<p class=muted>Settings hash {esc(view.study.settings_hash)}</p></details>"
+        f'<p class="muted">Settings hash {esc(study.settings_hash)}</p></details>'
     )
-    return _section("basis-section", "What this rests on", inner)
-
-
-def _section(name: str, title: str, inner: str) -> str:
-    return f'<section aria-labelledby="{name}"><h2 id="{name}">{esc(title)}</h2>{inner}</section>'
-
-
-def _subtitle(view: StudyView) -> str:
-    data = (view.study.data_info or {}).get("dataset") or (view.study.settings.get("data") or {}).get("dataset")
-    trials = f"{len(view.trials)} {'trial' if len(view.trials) == 1 else 'trials'}"
-    parts = [f"Data: {one_line(data, 80)}" if data else "", f"budget: {budget_text(view.study.settings)}", trials]
-    return ", ".join(filter(None, (*parts, f"begun {moment(view.study.created_at)} UTC")))
+    return section("basis", "What this rests on", "", inner)
 
 
 # ---- the file -------------------------------------------------------------------------------------------

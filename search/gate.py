@@ -7,7 +7,7 @@ study may name several devices; the first is the one it is judged by unless some
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from search.store.reader import LatencyRow
@@ -40,6 +40,12 @@ class Budget:
     def limits_ms(self, first: str) -> dict[str, float | None]:
         """Return the limit of each device by its name in the study, whose first device is called `first`."""
         return {first: self.max_latency_ms, **self.elsewhere_ms}
+
+    def with_limits_ms(self, limits_ms: Mapping[str, float], first: str) -> Budget:
+        """Return the budget with these latency limits in place of its own, by the device's name; see `limits_ms`."""
+        further = {name: limit for name, limit in limits_ms.items() if name != first}
+        own = limits_ms.get(first, self.max_latency_ms)
+        return replace(self, max_latency_ms=own, elsewhere_ms={**self.elsewhere_ms, **further})
 
     def latency_limit(self, row: LatencyRow, first: bool) -> float | None:
         """Return the limit that a latency is held to; `first` says that it is the one on the study's first device."""

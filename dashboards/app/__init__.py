@@ -6,6 +6,7 @@ the budget (`../assets`), and `access` decides who may look.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import webbrowser
@@ -63,6 +64,7 @@ def make_app(url: str, study: str | None = None, access: Access | None = None, c
 
     studies = Studies(url, study)
     server: Any = Flask("condensery-dashboard", static_folder=None)
+    server.config["STUDIES"] = studies
     hashes: list[str] = []
     guard(server, access or Access(), hashes)
     add_routes(server, studies)
@@ -121,9 +123,21 @@ def serve(
                 f"warning: {host} is open to other machines without TLS: the token can be read on the way; "
                 "docs/dashboards.md shows how to put TLS before it"
             )
+        threading.Thread(target=_warm, args=(app,), daemon=True).start()
         if open_browser:
             threading.Timer(0.3, webbrowser.open, (private,)).start()
         server.run()
+
+
+def _warm(app: Any) -> None:
+    """Ask for what the first visit needs, so that it is there by then."""
+    from dashboards.app.charts import payload_of
+    from dashboards.app.heading import budget_table
+
+    with contextlib.suppress(Exception):  # the visit itself will say what is wrong
+        shown = app.server.config["STUDIES"].get(None)
+        budget_table(shown, None)
+        payload_of(shown, "front", None)
 
 
 def _reached_at(host: str) -> str:

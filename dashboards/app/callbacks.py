@@ -14,6 +14,7 @@ from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, no_updat
 from dashboards.app import heading
 from dashboards.app.charts import CHARTS, payload_of
 from dashboards.app.compared import Compared
+from dashboards.app.layout import trials_grid
 from dashboards.app.shown import Payload, ShownStudy, Studies, guarded
 from dashboards.app.view import numbers_of, view_of
 from space.errors import CondenseryError
@@ -61,6 +62,14 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
             Input(chart.clock, "data"),
             State(f"{name}-stamp", "data"),
         )(once(chart_of(name)))
+
+    def grid(asked: Asked, shown: Any) -> Any:
+        if asked is None or not isinstance(shown, dict) or shown.get("type") != "Div":
+            return no_update  # it is there
+        found = guarded("The table", lambda: head(study_of(asked), asked))
+        return trials_grid(found["columns"]) if "columns" in found else no_update
+
+    app.callback(Output("grid-box", "children"), Input("late", "data"), State("grid-box", "children"))(grid)
 
     makers: dict[str, Compared] = {}
     lock = threading.Lock()
@@ -111,7 +120,7 @@ def _in_the_browser(app: Dash) -> None:
         State("pulse", "data"),
         prevent_initial_call=True,
     )
-    page("head", Output("trials-grid", "columnDefs"), Input("head", "data"))
+    page("head", Output("drawn", "data", allow_duplicate=True), Input("head", "data"), prevent_initial_call=True)
     page("budget", Output("drawn", "data"), Input("table", "data"))
     page("news", Output("clock", "disabled"), Input("fast", "data"))
     for name in CHARTS:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboards.app.shown import Computed, Payload, ShownStudy
-from dashboards.app.table import table_columns
 from dashboards.app.view import token_of, view_of
 from dashboards.budget import BudgetTable
 from dashboards.columns import StudyColumns
@@ -33,7 +32,7 @@ def head(shown: ShownStudy, asked: Asked, command_words: str, choosable: bool) -
             "axis": view.axis,
             "words": " ".join(filter(None, (shlex.quote(columns.study.name), command_words))),
             "choosable": choosable,
-            "columns": [_column_of_grid(column) for column in table_columns(columns, view)],
+            "columns": [_column_of_grid(column) for column in shown.table(view)[1]],
         }
         return Computed(payload, {})
 

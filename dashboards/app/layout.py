@@ -125,6 +125,7 @@ def _chart_section(name: str, chart: Chart) -> Component:
                 dcc.Graph(id=f"{name}-graph", config=PLOT_CONFIG, responsive=True),
                 id=f"{name}-box",
                 hidden=True,
+                className="marked",
                 role="figure",
                 **aria(labelledby=f"{name}-title", describedby=f"{name}-caption"),
             ),
@@ -163,20 +164,26 @@ def _trials() -> Component:
                 ],
                 className="section-head",
             ),
-            dag.AgGrid(
-                id="trials-grid",
-                rowModelType="infinite",
-                columnDefs=[],
-                defaultColDef={"resizable": True, "sortable": True, "floatingFilter": True, "suppressMovable": False},
-                getRowId="params.data.number",
-                dashGridOptions=GRID_OPTIONS,
-                className="trials-grid",
-                style={"height": "min(560px, 80vh)"},
-            ),
+            html.Div(html.Div(html.P("Loading …"), className="state"), id="grid-box"),
         ],
         id="trials",
         **aria(labelledby="trials-title"),
     )
+
+
+def trials_grid(columns: list[dict[str, Any]]) -> Component:
+    """Return the table; it comes when the front has been drawn, and asks for its rows itself."""
+    grid: Component = dag.AgGrid(
+        id="trials-grid",
+        rowModelType="infinite",
+        columnDefs=columns,
+        defaultColDef={"resizable": True, "sortable": True, "floatingFilter": True},
+        getRowId="params.data.number",
+        dashGridOptions=GRID_OPTIONS,
+        className="trials-grid",
+        style={"height": "min(560px, 80vh)"},
+    )
+    return grid
 
 
 def _compared() -> Component:

@@ -76,13 +76,13 @@ def add_routes(server: Flask, studies: Studies) -> None:
 
     @answer("/rows")
     def rows() -> Response:
-        columns, view = _asked(studies)
-        return _json(table.rows(columns, view, _question(columns, view)))
+        _, shown, question = _table_asked(studies)
+        return _json(table.rows(shown, question))
 
     @answer("/trials.csv")
     def trials_csv() -> Response:
-        columns, view = _asked(studies)
-        return _file(table.as_csv(columns, view, _question(columns, view)), f"{columns.study.name}.csv", "text/csv")
+        columns, shown, question = _table_asked(studies)
+        return _file(table.as_csv(columns, shown, question), f"{columns.study.name}.csv", "text/csv")
 
     @answer("/twin/<panel>")
     def twin(panel: str) -> Response:
@@ -145,9 +145,11 @@ def _budget_asked(columns: StudyColumns) -> Budget:
     return budget
 
 
-def _asked(studies: Studies) -> tuple[StudyColumns, View]:
-    columns = _study(studies).columns
-    return columns, view_of(columns, _view_asked())
+def _table_asked(studies: Studies) -> tuple[StudyColumns, list[table.TableColumn], table.Question]:
+    study = _study(studies)
+    view = view_of(study.columns, _view_asked())
+    columns, shown = study.table(view)
+    return columns, shown, _question(columns, view)
 
 
 def _question(columns: StudyColumns, view: View) -> table.Question:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dashboards.columns import StudyColumns
+from dashboards.app.table import TableColumn, table_columns
+from dashboards.columns import StudyColumns, View
 from dashboards.queries import LiveStudy
 from search.store.database import database_errors, open_for_reading
 from search.store.reader import StudyRow, find_study, list_studies
@@ -45,6 +46,7 @@ class ShownStudy:
         self._working: dict[Hashable, threading.Lock] = {}
         self._done: OrderedDict[Hashable, tuple[str, Computed]] = OrderedDict()
         self._slow = (live.columns, time.monotonic())
+        self._table: tuple[StudyColumns, View, list[TableColumn]] | None = None
 
     @property
     def columns(self) -> StudyColumns:
@@ -63,6 +65,13 @@ class ShownStudy:
             before, since = self._slow
             if columns is not before and time.monotonic() - since >= COSTLY_EVERY_S:
                 self._slow = (columns, time.monotonic())
+
+    def table(self, view: View) -> tuple[StudyColumns, list[TableColumn]]:
+        """Return the study as the trials table shows it, and what it was made of."""
+        columns, known = self.columns, self._table
+        if known is None or known[0] is not columns or known[1] != view:
+            self._table = known = (columns, view, table_columns(columns, view))
+        return known[0], known[2]
 
     def computed(self, key: Hashable, revision: str, compute: Callable[[], Computed]) -> Computed:
         """Return what `compute` gives for this revision; computed once, while others who ask for it wait."""

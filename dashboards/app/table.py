@@ -175,17 +175,15 @@ def _numbers_matching(values: Floats, kind: str, condition: Mapping[str, Any]) -
     return tests[kind]() if kind in tests else np.ones(len(values), dtype=bool)
 
 
-def rows(columns: StudyColumns, view: View, question: Question) -> dict[str, Any]:
+def rows(shown: Sequence[TableColumn], question: Question) -> dict[str, Any]:
     """Return the rows asked for as texts, and how many there are in all."""
-    shown = table_columns(columns, view)
     found = places(shown, question)
     cut = found[max(0, question.start) : max(0, question.end)].tolist()
     return {"rows": [{column.name: column.text(place) for column in shown} for place in cut], "total": len(found)}
 
 
-def as_csv(columns: StudyColumns, view: View, question: Question) -> str:
+def as_csv(columns: StudyColumns, shown: Sequence[TableColumn], question: Question) -> str:
     """Return the rows asked for, all of them, as CSV: plain numbers, and no text that a spreadsheet would run."""
-    shown = table_columns(columns, view)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")
     latencies = {f"latency:{target}": found for target, found in columns.latencies.items()}

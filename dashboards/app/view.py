@@ -54,4 +54,5 @@ def brushed(columns: StudyColumns, view: View, brush: Any) -> Mask | None:
     from dashboards.panels import parallel
 
     ranges = {str(key): [(float(low), float(high)) for low, high in pairs] for key, pairs in brush}
-    return parallel.inside(parallel.dimension_values(columns, view), ranges, len(columns))
+    mask: Mask = parallel.inside(parallel.dimension_values(columns, view), ranges, len(columns))
+    return mask

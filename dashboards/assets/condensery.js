@@ -94,60 +94,153 @@
     latency: offer.median_ms[target], macs: offer.macs / 1e6, params: offer.params / 1e6, top1: 100 * offer.top1,
   })[what];
 
-  /** What a budget changes in a figure: `layout` by path, `trace` of the star at place `star` (-1: it has none).
-
-      The figure's `layout.meta` says which device its latencies are of, and what stands on its axes. */
-  function budgetMarks(figure, table, limits) {
-    const layout = figure.layout, meta = layout && layout.meta, change = {};
+  /** What a budget marks in a figure: the limit on one of its axes (`axis` null: on neither; `limit` Infinity: none),
+      and the star's place. The figure's `layout.meta` says which device its latencies are of, and its axes. */
+  function marksOf(figure, table, limits) {
+    const meta = figure.layout && figure.layout.meta;
     if (!meta || !figure.data) { return null; }
     const target = table.controls.findIndex((control) => control.target === meta.target);
-    const limit = target < 0 ? Infinity : ms(limits[meta.target]);
-    const axis = meta.x === "latency" ? "x" : meta.y === "latency" ? "y" : null;  // null: the limit shown is another
-    const visible = limit !== Infinity;
-    const log = axis !== null && layout[`${axis}axis`] && layout[`${axis}axis`].type === "log";
-    (axis === null ? [] : layout.shapes || []).forEach((shape, i) => {
-      if (shape.name !== "budget") { return; }
-      change[`shapes[${i}].visible`] = visible;
-      if (visible) { change[`shapes[${i}].${axis}0`] = limit; change[`shapes[${i}].${axis}1`] = limit; }
-    });
-    (axis === null ? [] : layout.annotations || []).forEach((note, i) => {
-      if (note.name !== "budget") { return; }
-      change[`annotations[${i}].visible`] = visible;
-      if (visible) {
-        change[`annotations[${i}].${axis}`] = log ? Math.log10(limit) : limit;
-        change[`annotations[${i}].text`] = `budget ${limitText(limit)} ms`;
-      }
-    });
     const best = answer(table, limits).best, offer = best === null ? null : table.offers[best];
     const x = offer && valueOf(offer, meta.x, target), y = offer && valueOf(offer, meta.y, target);
     const known = Number.isFinite(x) && Number.isFinite(y);
     return {
-      layout: change,
-      star: figure.data.findIndex((trace) => trace.meta === "recommended"),
-      trace: { x: known ? [x] : [], y: known ? [y] : [], name: known ? `recommended: trial ${offer.number}` : "recommended" },
+      axis: meta.x === "latency" ? "x" : meta.y === "latency" ? "y" : null,
+      limit: target < 0 ? Infinity : ms(limits[meta.target]),
+      star: known ? { x, y } : null,
+      name: known ? `recommended: trial ${offer.number}` : "recommended",
+      trace: figure.data.findIndex((trace) => trace.meta === "recommended"),
     };
   }
 
-  /** Move the budget line and the star of a figure that is drawn. */
-  function moveBudget(graph, table, limits) {
-    const marks = budgetMarks(graph, table, limits);
-    if (marks === null) { return Promise.resolve(); }
-    const same = marks.star < 0 || JSON.stringify(graph.data[marks.star].x) === JSON.stringify(marks.trace.x);
-    if (same) { return window.Plotly.relayout(graph, marks.layout); }  // the costly half is drawing points anew
-    const trace = Object.fromEntries(Object.entries(marks.trace).map(([name, value]) => [name, [value]]));
-    return window.Plotly.update(graph, trace, marks.layout, [marks.star]);
-  }
-
-  /** Put the budget line and the star into a figure that is yet to be drawn; its layout is changed. */
+  /** Put the marks into a figure that is yet to be drawn; its layout is changed. */
   function placeBudget(figure, table, limits) {
-    const marks = budgetMarks(figure, table, limits);
+    const marks = marksOf(figure, table, limits);
     if (marks === null) { return; }
-    for (const [path, value] of Object.entries(marks.layout)) {
+    for (const [path, value] of Object.entries(layoutOf(figure, marks))) {
       const [, list, place, name] = path.match(/^(\w+)\[(\d+)\]\.(\w+)$/);
       figure.layout[list][place][name] = value;
     }
-    if (marks.star >= 0) {
-      figure.data = figure.data.map((trace, i) => (i === marks.star ? { ...trace, ...marks.trace } : trace));
+    figure.data = figure.data.map((trace, i) => (i === marks.trace ? { ...trace, ...traceOf(marks) } : trace));
+  }
+
+  const traceOf = (marks) => ({ x: marks.star ? [marks.star.x] : [], y: marks.star ? [marks.star.y] : [], name: marks.name });
+
+  /** The changes to line and label in a figure's layout, by path. */
+  function layoutOf(figure, { axis, limit }) {
+    const change = {}, visible = limit !== Infinity;
+    if (axis === null) { return change; }
+    const log = (figure.layout[`${axis}axis`] || {}).type === "log";
+    (figure.layout.shapes || []).forEach((shape, i) => {
+      if (shape.name !== "budget") { return; }
+      change[`shapes[${i}].visible`] = visible;
+      if (visible) { change[`shapes[${i}].${axis}0`] = limit; change[`shapes[${i}].${axis}1`] = limit; }
+    });
+    (figure.layout.annotations || []).forEach((note, i) => {
+      if (note.name !== "budget") { return; }
+      change[`annotations[${i}].visible`] = visible;
+      if (visible) {
+        change[`annotations[${i}].${axis}`] = log ? Math.log10(limit) : limit;
+        change[`annotations[${i}].text`] = budgetText(limit);
+      }
+    });
+    return change;
+  }
+
+  const budgetText = (limit) => `budget ${limitText(limit)} ms`;
+
+  /** Move the marks of a figure that is drawn. With thousands of points this draws them all anew: see `BudgetOverlay`. */
+  function moveBudget(graph, table, limits) {
+    const marks = marksOf(graph, table, limits);
+    if (marks === null) { return Promise.resolve(); }
+    const trace = Object.fromEntries(Object.entries(traceOf(marks)).map(([name, value]) => [name, [value]]));
+    const drawn = marks.trace >= 0 ? [trace, [marks.trace]] : [{}, []];
+    return window.Plotly.update(graph, drawn[0], layoutOf(graph, marks), drawn[1]);
+  }
+
+  /** Line, label and star above a drawn figure. They move without the figure, at once whatever it holds; the figure's
+      own marks stay empty (`BudgetOverlay.empty`) but for the legend. */
+  class BudgetOverlay {
+    constructor(box) {
+      const make = (name) => {
+        const made = document.createElement("div");
+        made.className = `mark ${name}`;
+        return made;
+      };
+      this.line = make("line"); this.label = make("label"); this.star = make("star");
+      this.root = make("marks");
+      this.root.setAttribute("aria-hidden", "true");
+      this.root.append(this.line, this.star, this.label);
+      box.append(this.root);
+      this.graph = null;
+      this.naming = null;
+      this.again = () => this.place();
+    }
+
+    /** Take the marks out of a figure that is yet to be drawn; the legend keeps its entry. */
+    static empty(figure) {
+      for (const list of [figure.layout.shapes, figure.layout.annotations]) {
+        for (const one of list || []) { if (one.name === "budget" && figure.layout.meta) { one.visible = false; } }
+      }
+      figure.data = figure.data.map((trace) =>
+        (trace.meta === "recommended" ? { ...trace, x: [null], y: [null] } : trace));
+    }
+
+    /** Show a budget's marks above a graph, now and wherever it is drawn, panned or zoomed from now on. */
+    show(graph, table, limits) {
+      this.marks = marksOf(graph, table, limits);
+      this.graph = graph;
+      for (const event of ["plotly_afterplot", "plotly_relayouting"]) {
+        graph.removeListener(event, this.again);
+        graph.on(event, this.again);
+      }
+      this.place();
+      clearTimeout(this.naming);
+      this.naming = setTimeout(() => this.name(), 250);
+    }
+
+    name() {
+      const trace = this.marks && this.graph.data && this.graph.data[this.marks.trace];
+      if (trace && trace.name !== this.marks.name) {
+        window.Plotly.restyle(this.graph, { name: [this.marks.name] }, [this.marks.trace]);
+      }
+    }
+
+    place() {
+      const full = this.graph._fullLayout, marks = this.marks;
+      const ready = marks && full && full.xaxis && full.xaxis.d2p;
+      this.root.hidden = !ready;
+      if (!ready) { return; }
+      const size = full._size, area = { x: size.l, y: size.t, w: size.w, h: size.h };
+      const at = (axis, value) => axis._offset + axis.d2p(value);
+      const low = full.yaxis._offset, high = low + full.yaxis._length;
+      const px = marks.star && { x: at(full.xaxis, marks.star.x), y: at(full.yaxis, marks.star.y) };
+      const inside = (x, y) => x >= area.x - 1 && x <= area.x + area.w + 1 && y >= low - 1 && y <= high + 1;
+      this.star.hidden = !px || !inside(px.x, px.y);
+      if (!this.star.hidden) { this.star.style.transform = `translate(${px.x}px, ${px.y}px) translate(-50%, -50%)`; }
+      this.line.hidden = this.label.hidden = marks.axis === null || marks.limit === Infinity;
+      if (this.line.hidden) { return; }
+      const upright = marks.axis === "x", along = at(full[`${marks.axis}axis`], marks.limit);
+      const start = upright ? area.x : area.y, end = start + (upright ? area.w : area.h);
+      const off = along < start - 1 ? -1 : along > end + 1 ? 1 : 0;  // beyond an end: the label says so there
+      this.line.hidden = off !== 0;
+      const where = Math.min(Math.max(along, start), end);
+      this.line.className = `mark line ${upright ? "upright" : "level"}`;
+      this.line.style.transform = upright ? `translate(${where}px, ${area.y}px)` : `translate(${area.x}px, ${where}px)`;
+      this.line.style[upright ? "height" : "width"] = `${upright ? area.h : area.w}px`;
+      this.line.style[upright ? "width" : "height"] = "0px";
+      const text = budgetText(marks.limit), arrow = upright ? ["\u2190 ", " \u2192"] : ["\u2191 ", " \u2193"];
+      this.label.textContent = off < 0 ? arrow[0] + text : off > 0 ? text + arrow[1] : text;
+      this.placeLabel(upright, where, area);
+    }
+
+    placeLabel(upright, where, area) {
+      if (!upright) {
+        this.label.style.transform = `translate(${area.x + area.w}px, ${where}px) translate(-100%, -110%)`;
+        return;
+      }
+      const half = this.label.offsetWidth / 2, full = this.root.clientWidth;
+      const middle = Math.min(Math.max(where, half), full - half);
+      this.label.style.transform = `translate(${middle}px, ${area.y}px) translate(-50%, -105%)`;
     }
   }
 
@@ -189,5 +282,6 @@
     window.history.replaceState(window.history.state, "", text ? `?${text}` : window.location.pathname);
   }
 
-  window.Condensery = { answer, sentence, sentences, pickCommand, moreThan, limitText, moveBudget, placeBudget, themed, colour, shown, remember };
+  window.Condensery = { answer, sentence, sentences, pickCommand, moreThan, limitText, moveBudget, placeBudget, BudgetOverlay, themed, colour, shown,
+    remember };
 })();

@@ -175,7 +175,8 @@
     buildGroups(payload);
     parts.showCommand();
     parts.markCsv();
-    return before && JSON.stringify(before.columns) === JSON.stringify(payload.columns) ? keep() : payload.columns;
+    if (before && JSON.stringify(before.columns) !== JSON.stringify(payload.columns)) { parts.newColumns(payload.columns); }
+    return keep();
   }
 
   // ---- news ---------------------------------------------------------------------------------------------------

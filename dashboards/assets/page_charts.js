@@ -40,7 +40,7 @@
     layout.uirevision = payload.shows || "constant";
     at(id).style.height = `${layout.height}px`;
     const figure = { data: payload.figure.data, layout };
-    if (state.table) { C.placeBudget(figure, state.table, state.limits); }
+    if (MARKED.includes(name)) { C.BudgetOverlay.empty(figure); setTimeout(() => mark(name), 0); }
     if (name === "parallel") { keepBrush(figure); }
     return [figure, false, true, keep(), payload.caption || ""];
   }
@@ -81,18 +81,38 @@
     setTimeout(() => set("late", { data: { ...state.view } }), 60);
   }
 
-  let moving = false, again = false;
-  /** Move line and star of both charts; while they are drawn later steps are put together. */
-  async function moveMarks() {
-    if (moving) { again = true; return; }
-    moving = true;
-    try {
-      for (const graph of ["front", "macs-latency"].map(graphOf)) {
-        if (graph && graph.offsetParent) { await window.Condensery.moveBudget(graph, state.table, state.limits); }
-      }
-    } finally { moving = false; }
-    if (again) { again = false; moveMarks(); }
+  const MARKED = ["front", "macs-latency"], overlays = {};
+
+  /** Show the budget above a chart, as soon as it has been drawn. */
+  function mark(name, tries = 200) {
+    const graph = graphOf(name);
+    if (!graph || !graph._fullLayout || !graph.on) {
+      if (tries > 0) { setTimeout(() => mark(name, tries - 1), 50); }
+      return;
+    }
+    overlays[name] ??= new window.Condensery.BudgetOverlay(at(`${name}-box`));
+    if (state.table) { overlays[name].show(graph, state.table, state.limits); }
   }
+
+  function moveMarks() {
+    for (const name of MARKED) { if (graphOf(name)) { mark(name, 0); } }
+  }
+
+  /** A picture of a chart has the marks too: they are put into the figure while it is made. */
+  async function download(event) {
+    const button = event.target.closest("[data-title^='Download']"), graph = button && button.closest(".js-plotly-plot");
+    const name = graph && MARKED.find((one) => graphOf(one) === graph);
+    if (!name || !state.table) { return; }
+    event.stopPropagation();
+    event.preventDefault();
+    await window.Condensery.moveBudget(graph, state.table, state.limits);
+    await window.Plotly.downloadImage(graph, { format: "png", filename: name });
+    const figure = { data: graph.data, layout: graph.layout };
+    window.Condensery.BudgetOverlay.empty(figure);
+    await window.Plotly.react(graph, figure.data, figure.layout);
+    mark(name);
+  }
+  document.addEventListener("click", download, true);
 
   function clicked(click) {
     const point = click && click.points && click.points[0];

@@ -30,6 +30,8 @@
     return true;
   }
 
+  const newColumns = (columns) => { if (grid) { grid.setGridOption("columnDefs", columns); } };
+
   function awaitTable() { if (!startTable()) { setTimeout(awaitTable, 100); } }
 
   function tableQuestion() {
@@ -114,5 +116,5 @@
         onclick: () => choose(state.chosen.filter((other) => other !== number)) }, "×"))));
   }
 
-  Object.assign(parts, { awaitTable, startTable, refreshRows, purgeRows, markCsv, clearFilters, choose, buildChosen });
+  Object.assign(parts, { awaitTable, newColumns, startTable, refreshRows, purgeRows, markCsv, clearFilters, choose, buildChosen });
 })();

@@ -94,7 +94,7 @@ class Visit:
         """Save what the page looks like under test-artifacts/; return the file."""
         PICTURES.mkdir(exist_ok=True)
         path = PICTURES / f"{name}.png"
-        self.page.screenshot(path=str(path), full_page=full)
+        self.page.screenshot(path=str(path), full_page=full, timeout=120_000)  # WebGL without a graphics card
         return path
 
     def colours(self, *names: str) -> list[str]:

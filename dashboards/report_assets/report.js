@@ -1,0 +1,325 @@
+/* The report in the reader's browser: unpack what the page carries, answer the budget, draw the charts, list the trials.
+
+   The first chart comes first; the others are drawn when they come near. */
+(function () {
+  "use strict";
+
+  const C = window.Condensery, { node, SHOWN } = window.CondenseryTable;
+  const at = (id) => document.getElementById(id);
+  const state = {
+    core: null, charts: null, networks: null, limits: {}, view: 0, views: new Map(), trials: null, drawn: new Set(),
+    overlays: new Map(),
+  };
+
+  // ---- unpacking ------------------------------------------------------------------------------------------
+
+  async function unpacked(name) {
+    const text = at(`packed-${name}`).textContent;
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  }
+
+  const parsed = async (name) => JSON.parse(await unpacked(name));
+
+  function run(code) {  // its hash stands in the page's policy
+    const script = document.createElement("script");
+    script.textContent = code;
+    document.head.append(script);
+  }
+
+  // ---- budget ---------------------------------------------------------------------------------------------
+
+  function startBudget() {
+    const { table } = state.core, words = C.shown();
+    for (const control of table.controls) {
+      const word = words[`budget.${control.target}`], number = Number(word);
+      state.limits[control.target] = word === "none" ? null : word !== undefined && number > 0 ? number : control.limit_ms;
+    }
+    at("budget").append(...table.controls.map(budgetRow));
+    table.controls.forEach((control, i) => showLimit(i));
+    at("copy-pick").addEventListener("click", copyCommand);
+    answerBudget();
+  }
+
+  function budgetRow(control, i) {
+    const range = node("input", {
+      type: "range", id: `range-${i}`, min: control.low_ms, max: control.high_ms, step: control.step_ms,
+      oninput: () => setLimit(i, Number(range.value)),
+    });
+    const number = node("input", {
+      type: "number", id: `number-${i}`, min: 0, step: "any", placeholder: "none", inputmode: "decimal",
+      "aria-label": `Latency limit on ${control.target} in ms; empty is no limit`,
+      oninput: () => setLimit(i, Number(number.value) > 0 ? Number(number.value) : null, number),
+    });
+    const reset = control.limit_ms === null ? null : node("button", {
+      type: "button", class: "plain", "aria-label": `The first limit on ${control.target}`,
+      onclick: () => setLimit(i, control.limit_ms),
+    }, "Reset");
+    return node("div", { class: "budget-row" },
+      node("label", { for: `range-${i}` }, `Latency limit on ${control.target}`, node("span", { class: "muted" }, ` (${control.kind})`)),
+      range,
+      node("span", { class: "field" }, number, node("span", {}, "ms"), reset,
+        node("button", {
+          type: "button", class: "plain", "aria-label": `No limit on ${control.target}`, onclick: () => setLimit(i, null),
+        }, "No limit")));
+  }
+
+  function showLimit(i, source) {
+    const control = state.core.table.controls[i], limit = state.limits[control.target];
+    const range = at(`range-${i}`), number = at(`number-${i}`), text = limit === null ? "" : C.limitText(limit);
+    if (number !== source) { number.value = text; }
+    if (limit !== null && limit > Number(range.max)) { range.max = limit; }
+    if (limit !== null && limit < Number(range.min)) { range.min = limit; }
+    range.value = limit === null ? range.max : limit;
+    range.setAttribute("aria-valuetext", limit === null ? "no limit" : `${text} ms`);
+  }
+
+  let frame = null;
+  function setLimit(i, limit, source) {
+    state.limits[state.core.table.controls[i].target] = limit === null ? null : Number(C.limitText(limit));
+    showLimit(i, source);
+    cancelAnimationFrame(frame);
+    frame = requestAnimationFrame(() => {
+      answerBudget();
+      state.overlays.forEach((overlay, name) => mark(name));
+      performance.mark("condensery-budget");
+      remember();
+    });
+  }
+
+  let writing = null;
+  function remember() {
+    clearTimeout(writing);
+    writing = setTimeout(() => {
+      const pairs = state.core.table.controls.map(({ target, limit_ms: own }) => {
+        const limit = state.limits[target];
+        return [`budget.${target}`, limit === own ? null : limit === null ? "none" : limit];
+      });
+      try { C.remember(Object.fromEntries(pairs)); } catch (error) { /* a browser may refuse it to a file */ }
+    }, 250);
+  }
+
+  function answerBudget() {
+    const { table, words } = state.core, found = C.answer(table, state.limits);
+    const [fits, best, ...rest] = C.sentences(table, state.limits);
+    at("sentence").replaceChildren(node("p", {}, [fits, best].filter(Boolean).join(" ")),
+      ...rest.map((text) => node("p", { class: "more" }, text)));
+    at("answer").classList.toggle("none", found.best === null);
+    const offer = found.best === null ? null : table.offers[found.best];
+    showTiles(offer);
+    at("answer-buttons").hidden = at("command-box").hidden = offer === null;
+    at("command").textContent = C.pickCommand(table, state.limits, words);
+    if (state.trials) { state.trials.mark(offer && offer.number); }
+  }
+
+  function showTiles(offer) {
+    const { table } = state.core;
+    const tile = (name, value, words) => node("div", {}, node("dt", {}, name), node("dd", {}, value, node("small", {}, words)));
+    at("tiles").replaceChildren(...(offer === null ? [] : [
+      tile("Top-1, validation", offer.top1_text, "of the deployed network"),
+      ...table.controls.map((control, i) => {
+        const high = offer.high_ms[i], limit = state.limits[control.target], median = offer.median_ms[i];
+        const left = limit === null || high === null ? "" : `; ${(100 * (1 - high / limit)).toFixed(0)} % of the limit is left`;
+        return tile(table.controls.length > 1 ? `Latency on ${control.target}` : "Latency, median",
+          median === null ? "-" : `${SHOWN.ms(median)} ms`, `${control.kind}${left}`);
+      }),
+      tile("Multiply-adds", SHOWN.count(offer.macs), offer.macs.toLocaleString("en")),
+      tile("Parameters", SHOWN.count(offer.params), offer.params.toLocaleString("en")),
+    ]));
+  }
+
+  async function copyCommand() {
+    const text = at("command").textContent;
+    let done = true;
+    try { await navigator.clipboard.writeText(text); } catch (error) { done = copyBySelection(text); }
+    at("copied").textContent = done ? "Copied." : "It can't be copied here; select it below.";
+    setTimeout(() => { at("copied").textContent = ""; }, 4000);
+  }
+
+  function copyBySelection(text) {
+    const box = node("textarea", { class: "unseen", "aria-hidden": "true" });
+    box.value = text;
+    document.body.append(box);
+    box.select();
+    const done = document.execCommand("copy");
+    box.remove();
+    return done;
+  }
+
+  // ---- charts ---------------------------------------------------------------------------------------------
+
+  const graphOf = (name) => at(`${name}-chart`);
+  const inView = (name) => state.views.get(state.view)?.[name] ?? state.charts[name];
+
+  /** Draw a chart as the chosen view has it, in the page's colours, with the budget above it. */
+  async function draw(name) {
+    const graph = graphOf(name), chart = inView(name);
+    if (!graph || !chart || !chart.figure) { return; }
+    const box = graph.parentElement, least = (chart.figure.layout.meta || {}).min_width_px || 0;
+    const width = Math.max(least, box.clientWidth);
+    const figure = { data: chart.figure.data, layout: C.themed(chart.figure.layout, width, chart.figure.data.length) };
+    C.BudgetOverlay.empty(figure);
+    at(`${name}-state`).hidden = true;
+    graph.hidden = false;
+    graph.style.height = `${figure.layout.height}px`;
+    graph.style.minWidth = least > box.clientWidth ? `${least}px` : "";
+    await window.Plotly.react(graph, figure.data, figure.layout, state.core.config);
+    mark(name);
+    if (name === "parallel" && !state.drawn.has(name)) { graph.on("plotly_restyle", () => brush(graph)); }
+    state.drawn.add(name);
+  }
+
+  /** Show the budget above a chart that knows it: line and star move without the chart. */
+  function mark(name) {
+    const graph = graphOf(name);
+    if (!graph.data.some((trace) => trace.meta === "recommended")) { return; }
+    if (!state.overlays.has(name)) { state.overlays.set(name, new C.BudgetOverlay(graph.parentElement)); }
+    state.overlays.get(name).show(graph, state.core.table, state.limits);
+  }
+
+  const redraw = () => Promise.all([...state.drawn].map(draw));
+
+  function drawWhenNear() {
+    const names = [...Object.keys(state.charts), "networks"].filter((name) => graphOf(name) && !state.drawn.has(name));
+    const watcher = new IntersectionObserver((entries) => {
+      for (const entry of entries.filter((one) => one.isIntersecting)) {
+        watcher.unobserve(entry.target);
+        (entry.target.id === "networks" ? startNetworks() : draw(entry.target.id));
+      }
+    }, { rootMargin: "600px" });
+    names.forEach((name) => watcher.observe(at(name)));
+    window.addEventListener("beforeprint", () => names.filter((name) => !state.drawn.has(name)).forEach(draw));
+    window.matchMedia("print").addEventListener("change", redraw);
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  }
+
+  // ---- views ----------------------------------------------------------------------------------------------
+
+  function startViews() {
+    const { views, left_out: left } = state.core;
+    if (!graphOf("front") || views.length < 2) { return; }
+    const select = node("select", { id: "view", onchange: () => choose(Number(select.value)) },
+      ...views.map((name, i) => node("option", { value: i }, name)));
+    at("front-controls").append(node("span", { class: "field" }, node("label", { for: "view" }, "Accuracy against"), select));
+    if (left.length) {
+      at("front-controls").append(node("span", { class: "muted" }, `Left out, to keep this file small: ${left.join("; ")}.`));
+    }
+  }
+
+  async function choose(view) {
+    if (view !== 0 && !state.views.has(view)) { state.views.set(view, await parsed(`view-${view}`)); }
+    state.view = view;
+    for (const name of Object.keys(state.views.get(view) ?? state.charts)) {
+      const chart = inView(name);
+      say(name, chart);
+      if (state.drawn.has(name)) { window.Plotly.purge(graphOf(name)); await draw(name); }
+    }
+    performance.mark("condensery-view");
+  }
+
+  /** A chart's caption and table. */
+  function say(name, chart) {
+    const twin = at(`${name}-twin`), { headers = [], rows = [], rest = "" } = chart.twin;
+    at(`${name}-caption`).textContent = chart.caption;
+    if (chart.reason) { at(`${name}-state`).replaceChildren(node("p", {}, chart.reason)); }
+    at(`${name}-state`).hidden = !chart.reason;
+    if (graphOf(name)) { graphOf(name).hidden = Boolean(chart.reason); }
+    twin.hidden = !rows.length;
+    twin.querySelector("table").replaceChildren(
+      node("thead", {}, node("tr", {}, ...headers.map((header) => node("th", { scope: "col" }, header)))),
+      node("tbody", {}, ...rows.map((row) => node("tr", {}, ...row.map((cell) => node("td", {}, cell))))));
+    twin.querySelector("p").textContent = rest;
+  }
+
+  /** List the trials that the ranges drawn on the parallel axes hold. */
+  function brush(graph) {
+    if (!state.trials) { return; }
+    const axes = graph._fullData[0].dimensions.filter((one) => one.constraintrange);
+    const ranges = axes.map(({ constraintrange: range }) => (Array.isArray(range[0]) ? range : [range]));
+    const holds = (place) => axes.every((axis, i) =>
+      ranges[i].some(([low, high]) => axis.values[place] >= low && axis.values[place] <= high));
+    state.trials.brushed(axes.length ? inView("parallel").lines.filter((number, place) => holds(place)) : null);
+  }
+
+  function clearBrush() {
+    const graph = graphOf("parallel");
+    if (!state.drawn.has("parallel")) { return; }
+    window.Plotly.purge(graph);
+    state.drawn.delete("parallel");
+    for (const axis of inView("parallel").figure.data[0].dimensions) { delete axis.constraintrange; }  // Plotly put it there
+    draw("parallel");
+  }
+
+  // ---- networks -------------------------------------------------------------------------------------------
+
+  async function startNetworks() {
+    state.networks = await parsed("networks");
+    if (!state.networks.length) { say("networks", { reason: "None of the front's rows can be read.", twin: {}, caption: "" }); return; }
+    const select = node("select", { id: "network", onchange: () => showNetwork(Number(select.value)) },
+      ...state.networks.map((one, i) => node("option", { value: i }, one.title)));
+    at("networks-controls").append(node("span", { class: "field" }, node("label", { for: "network" }, "Network"), select));
+    const best = state.networks.findIndex((one) => state.trials && one.number === state.trials.pick);
+    select.value = Math.max(0, best);
+    await showNetwork(Number(select.value));
+  }
+
+  async function showNetwork(place) {
+    const one = state.networks[place];
+    state.charts.networks = { ...one.chart, caption: `${one.sentence} ${one.note}` };
+    say("networks", state.charts.networks);
+    at("networks-settings").hidden = false;
+    at("networks-settings").querySelector("pre").textContent = one.settings;
+    await draw("networks");
+  }
+
+  // ---- trials ---------------------------------------------------------------------------------------------
+
+  async function startTrials() {
+    if (!at("trials-table")) { return; }
+    const trials = await parsed("trials");
+    const front = new Set(trials.front), trained = new Set(trials.trained), { controls } = state.core.table;
+    const highs = controls.map(({ target }) => trials.columns.find(({ name }) => name === trials.highs[target]).values);
+    const inside = (row) => trained.has(row) &&
+      controls.every(({ target }, i) => (highs[i][row] ?? Infinity) <= (state.limits[target] ?? Infinity));
+    state.trials = window.CondenseryTable.start(trials, { "on the front": (row) => front.has(row), "inside the budget": inside });
+    state.trials.onclear = clearBrush;
+    answerBudget();
+  }
+
+  // ---- start ----------------------------------------------------------------------------------------------
+
+  function cannot(text) {
+    at("cannot").textContent = text;
+    at("cannot").hidden = false;
+    for (const place of document.querySelectorAll(".state[id$='-state']")) {
+      if (graphOf(place.id.slice(0, -"-state".length))) { place.replaceChildren(node("p", {}, text)); }
+    }
+  }
+
+  async function start() {
+    if (typeof DecompressionStream === "undefined") {
+      cannot("This browser can't unpack the charts (that takes Chrome 80, Firefox 113, Safari 16.4 or newer); the answer " +
+        "and the tables can be read.");
+      return;
+    }
+    const code = unpacked("plotly"), charts = parsed("charts");
+    state.core = await parsed("core");
+    startBudget();
+    state.charts = await charts;
+    if (Object.keys(state.charts).some(graphOf)) {
+      run(await code);
+      await draw("front");
+      performance.mark("condensery-front");
+      startViews();
+      drawWhenNear();
+    }
+    await startTrials();
+    performance.mark("condensery-ready");
+  }
+
+  start().catch((error) => {
+    cannot(`The charts can't be drawn here: ${error.message}; the answer and the tables can be read.`);
+    throw error;
+  });
+})();

@@ -1,0 +1,134 @@
+"""All of a study's trials in the compact form that the report's table and its CSV are made of in the browser.
+
+A column is `{"name", "title", "kind", "values"}`: one value a trial, in the order of numbers; null is none. `kind` says
+how it is shown: text, state, percent (of a fraction), ms, count, seconds, number. Columns without a title are for the
+CSV alone. Rows are named by their places.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dashboards.columns import Latencies, LatencyGroup, StudyColumns
+from dashboards.formats import DAGGER_NOTE, STAR_NOTE, one_line
+from search.gate import Budget
+from search.store.tables import STATES
+
+LONGEST_REASON = 300
+Column = dict[str, Any]
+
+
+def trials_data(columns: StudyColumns, budget: Budget) -> dict[str, Any]:
+    """Return what the table is made of: columns, the front, and who is trained inside the limits on macs and params."""
+    inside = columns.trained.copy()
+    for limit, values in ((budget.max_macs, columns.macs), (budget.max_params, columns.params)):
+        if limit is not None:
+            inside &= values <= limit
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in one_line(columns.study.name, 80))
+    return {
+        "file": f"{name}-trials.csv",
+        "columns": trial_columns(columns),
+        "front": np.flatnonzero(columns.front(columns.default_group)).tolist(),
+        "trained": np.flatnonzero(inside).tolist(),
+        "note": _note(columns),
+        "highs": {target: f"latency_high_ms.{one_line(target, 80)}" for target in columns.latencies},
+    }
+
+
+def _note(columns: StudyColumns) -> str:
+    """Return what the marks behind latencies mean, as far as there are any."""
+    known = columns.latencies.values()
+    star = any((~one.steady & (one.group >= 0)).any() for one in known)
+    dagger = any((one.extrapolates & (one.group >= 0)).any() for one in known)
+    notes = ("Latencies with their 95 % intervals", STAR_NOTE if star else "", DAGGER_NOTE if dagger else "")
+    return ". ".join(filter(None, notes))
+
+
+def trial_columns(columns: StudyColumns) -> list[Column]:
+    """Return the study's trials as columns."""
+    many = len(columns.latencies) > 1
+    found = [
+        _column("number", "trial", "number", columns.number.tolist()),
+        _coded("state", "state", "state", [STATES[state] for state in columns.state.tolist()]),
+        _coded("architecture", "architecture", "text", [one_line(text, 200) for text in columns.config_text]),
+        _floats("top1", "top-1", "percent", columns.top1),
+    ]
+    for target, latencies in columns.latencies.items():
+        found += _latency_columns(columns, target, latencies, many)
+    return [
+        *found,
+        _column("macs", "macs", "count", columns.macs.tolist()),
+        _column("params", "params", "count", columns.params.tolist()),
+        _floats("train_seconds", "trained for", "seconds", columns.train_seconds),
+        _coded("reason", "reason", "text", list(_reasons(columns))),
+        _floats("val_loss", "", "number", columns.val_loss),
+        _floats("test_top1", "", "percent", columns.test_top1),
+        _column("attempt", "", "number", columns.attempt.tolist()),
+        _column("asked_at", "", "number", [round(at, 1) for at in columns.asked_at.tolist()]),
+        _coded("config", "", "text", list(columns.config_json)),
+    ]
+
+
+def _latency_columns(columns: StudyColumns, target: str, known: Latencies, many: bool) -> Iterable[Column]:
+    """Yield a device's columns; the first says what its usual kind is, and marks the values of any other."""
+    name = one_line(target, 80)
+    groups = [None if group < 0 else columns.latency_groups[group] for group in known.group.tolist()]
+    kinds = Counter(group.kind for group in groups if group is not None)
+    usual = kinds.most_common(1)[0][0] if kinds else ""
+    low, high = f"latency_low_ms.{name}", f"latency_high_ms.{name}"
+    title = ", ".join(filter(None, (f"latency on {name}" if many else "latency", usual, "ms")))
+    marks = [_marks(known, row, group, usual) for row, group in enumerate(groups)]
+    interval = {"low": low, "high": high, "marks": _coded("", "", "text", marks)}
+    yield {**_floats(f"latency_ms.{name}", title, "ms", known.median_ms), **interval}
+    yield _floats(low, "", "ms", known.low_ms)
+    yield _floats(high, "", "ms", known.high_ms)
+    yield _coded(f"latency_is.{name}", "", "text", [_words(known, row, group) for row, group in enumerate(groups)])
+
+
+def _marks(known: Latencies, row: int, group: LatencyGroup | None, usual: str) -> str:
+    """Return what follows a latency: the marks of the terminal's tables, and a kind that isn't the usual."""
+    if group is None:
+        return ""
+    star = "" if known.steady[row] else " *"
+    dagger = " †" if known.extrapolates[row] else ""
+    return star + dagger + ("" if group.kind == usual else f" {one_line(group.kind, 20)}")
+
+
+def _words(known: Latencies, row: int, group: LatencyGroup | None) -> str | None:
+    if group is None:
+        return None
+    marks = (
+        (", quick", known.quick[row]),
+        (", not steady", not known.steady[row]),
+        (", extrapolated", known.extrapolates[row]),
+    )
+    return one_line(f"{group.kind}{''.join(word for word, holds in marks if holds)}; {group}", 240)
+
+
+def _reasons(columns: StudyColumns) -> Iterable[str | None]:
+    for reason, repeats in zip(columns.reason, columns.duplicate_of.tolist(), strict=True):
+        if np.isfinite(repeats):
+            yield f"same as trial {repeats:.0f}"
+        else:
+            yield None if reason is None else one_line(reason, LONGEST_REASON)
+
+
+def _column(name: str, title: str, kind: str, values: Sequence[Any]) -> Column:
+    return {"name": name, "title": title, "kind": kind, "values": values}
+
+
+def _floats(name: str, title: str, kind: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> Column:
+    """Return a column of numbers with six digits; what isn't finite is none."""
+    texts = (float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist())
+    return _column(name, title, kind, list(texts))
+
+
+def _coded(name: str, title: str, kind: str, texts: Sequence[str | None]) -> Column:
+    """Return a column of texts, each text once: `values` are places in `texts`."""
+    places: dict[str | None, int] = {}
+    values = [places.setdefault(text, len(places)) for text in texts]
+    return {**_column(name, title, kind, values), "texts": list(places)}
