@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, no_update
+from dash import MATCH, ClientsideFunction, Dash, Input, Output, State
+from dash.exceptions import PreventUpdate
 
 from dashboards.app import heading
 from dashboards.app.charts import CHARTS, payload_of
@@ -33,10 +34,10 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         """Wrap what computes a payload: send it only where its stamp is another than the page's."""
 
         def answer(asked: Asked, _: Any, known: str | None) -> tuple[Any, Any]:
-            if asked is None:
-                return no_update, no_update
-            payload = guarded("This part of the page", lambda: compute(study_of(asked), asked))
-            return (no_update, no_update) if payload["stamp"] == known else (payload, payload["stamp"])
+            payload = None if asked is None else guarded("This part", lambda: compute(study_of(asked), asked))
+            if payload is None or payload["stamp"] == known:
+                raise PreventUpdate
+            return payload, payload["stamp"]
 
         return answer
 
@@ -65,9 +66,11 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
 
     def grid(asked: Asked, shown: Any) -> Any:
         if asked is None or not isinstance(shown, dict) or shown.get("type") != "Div":
-            return no_update  # it is there
+            raise PreventUpdate  # it is there
         found = guarded("The table", lambda: head(study_of(asked), asked))
-        return trials_grid(found["columns"]) if "columns" in found else no_update
+        if "columns" not in found:
+            raise PreventUpdate
+        return trials_grid(found["columns"])
 
     app.callback(Output("grid-box", "children"), Input("late", "data"), State("grid-box", "children"))(grid)
 
@@ -81,13 +84,13 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         try:
             shown = study_of(asked)
         except CondenseryError:
-            return no_update, no_update, no_update  # the badge says that the database is away
+            raise PreventUpdate from None  # the badge says that the database is away
         with lock:
             maker = makers.setdefault(shown.live.name, Compared(shown))
         view = view_of(shown.columns, asked)
         stamp = maker.stamp(numbers, view)
         if stamp == known:
-            return no_update, no_update, no_update
+            raise PreventUpdate
         return maker.section(numbers, view), True, stamp
 
     app.callback(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from dashboards.app.shown import Computed, Payload, ShownStudy, guarded
@@ -81,8 +80,9 @@ def _progress_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
 
 def _drawn_by(name: str) -> Callable[[Any], Any]:
     def draw(info: Any) -> Any:
-        module = import_module(f"dashboards.panels.{name.removesuffix('_figure')}")
-        return getattr(module, name)(info)
+        from dashboards import panels
+
+        return getattr(panels, name)(info)
 
     return draw
 

@@ -186,7 +186,7 @@ def _chooser_or_page(studies: Studies) -> AnyResponse | None:
         found = studies.list()
         name = request.args.get("study")
         if studies.only is None and (name is not None or len(found) == 1):
-            studies.get(name)
+            studies.get(name or studies.single())
     except StudyNotFound as error:
         return sentence_page(f"{str(error)[:1].upper()}{str(error)[1:]}", 404)
     except CondenseryError as error:

@@ -110,6 +110,7 @@ class Studies:
         self._engine = open_for_reading(url)
         self._lock = threading.Lock()
         self._shown: dict[str, ShownStudy] = {}
+        self._single: str | None = None  # what a page that names no study was opened with
         if only is not None:
             self.get(only)
 
@@ -120,19 +121,27 @@ class Studies:
                 return [find_study(self._engine, self.only)]
             return list_studies(self._engine)
 
+    def single(self) -> str:
+        """Return the name of the only study; pages that name none show it from now on, even when others come.
+
+        Raises:
+            StudyNotFound: there is none, or there are several.
+        """
+        studies = self.list()
+        if len(studies) != 1:
+            raise StudyNotFound("name a study." if studies else "the database holds no study yet; launch one.")
+        self._single = studies[0].name
+        return self._single
+
     def get(self, name: str | None) -> ShownStudy:
         """Return a study; without a name the only one.
 
         Raises:
             StudyNotFound: there is none of this name, or several and no name. Those of `open_for_reading`.
         """
-        if self.only is not None:
-            name = self.only
+        name = self.only or name or self._single
         if name is None:
-            studies = self.list()
-            if len(studies) != 1:
-                raise StudyNotFound("name a study." if studies else "the database holds no study yet; launch one.")
-            name = studies[0].name
+            name = self.single()
         with self._lock:
             if name not in self._shown:
                 with database_errors(self.url):
