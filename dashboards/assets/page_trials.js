@@ -15,7 +15,10 @@
     if (!document.querySelector("#trials-grid .ag-root")) { return false; }  // asked before, it complains
     const found = window.dash_ag_grid.getApi("trials-grid");
     if (!found || found.isDestroyed() || !(found.getColumnDefs() || []).length) { return false; }
-    if (found === grid) { return true; }
+    if (found === grid) {
+      ensureSource();
+      return true;
+    }
     grid = found;
     grid.addEventListener("rowSelected", (event) => {
       if (selecting || event.source === "api") { return; }
@@ -25,14 +28,22 @@
     grid.addEventListener("modelUpdated", selectRows);
     grid.addEventListener("filterChanged", markCsv);
     grid.addEventListener("sortChanged", markCsv);
-    grid.setGridOption("datasource", { getRows: rows });
+    ensureSource();
     markCsv();
     return true;
   }
 
+  const source = { getRows: (asked) => rows(asked) };
+
+  /** The component gives its grid a source of its own when the grid is ready, which may be later than this. */
+  function ensureSource() {
+    if (grid.getGridOption("datasource") !== source) { grid.setGridOption("datasource", source); }
+  }
+
   const newColumns = (columns) => { if (grid) { grid.setGridOption("columnDefs", columns); } };
 
-  function awaitTable() { if (!startTable()) { setTimeout(awaitTable, 100); } }
+  let looks = 0;
+  function awaitTable() { if (!startTable() || looks++ < 30) { setTimeout(awaitTable, 100); } }
 
   function tableQuestion() {
     const sort = grid.getColumnState().filter((column) => column.sort)
