@@ -57,7 +57,7 @@ def access_for(host: str, token_file: Path | None = None) -> Access:
     Raises:
         InvalidSettings: the token's file can't be read, or the token is too short to be one.
     """
-    token, source = os.environ.get(TOKEN), TOKEN
+    token, source = os.environ.get(TOKEN) or None, TOKEN
     if token_file is not None:
         source = str(token_file)
         try:
