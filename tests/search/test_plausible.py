@@ -142,12 +142,19 @@ def test_a_few_samples_do_not_pass_for_the_measurement_that_was_ordered():
     assert "asked for was 'standard'" in doubts({**whole, "policy": "standard-plus"}, ordered)[0]
 
 
-@pytest.mark.parametrize(("ms", "doubted"), [(40.0, False), (0.04, True), (5.0, True)])
+@pytest.mark.parametrize(("ms", "doubted"), [(40.0, False), (2.0, False), (0.04, True)])
 def test_a_clock_a_thousand_times_too_slow_is_seen_by_the_first_report_of_a_queue(ms: float, doubted: bool):
-    """Three runs are to take at least 0.1 s: one a third of that is nothing special, a fiftieth can't be."""
+    """Three runs are to take at least 0.1 s. The machine may have paused between them, but not for nearly all of it."""
     first = expected(policy={**POLICY, "run_s": 0.1}, macs=None, anchors_ms=())
     found = doubts(wall_report(MODEL, ms=ms, policy="standard"), first)
     assert any("asked for were at least 0.1 s" in doubt for doubt in found) is doubted
+
+
+def test_a_pause_between_the_runs_of_one_process_is_nothing_to_doubt():
+    report = wall_report(MODEL, ms=40.0, policy="standard")
+    paused = wall_report(MODEL, ms=0.04)["processes"][0]
+    report = {**report, "processes": [report["processes"][0], paused]}
+    assert doubts(report, expected(policy={**POLICY, "run_s": 0.1}, macs=None)) == []
 
 
 @pytest.mark.parametrize("drift", [math.nan, math.inf, -0.01])
