@@ -75,19 +75,19 @@ def main() -> None:
                 found = {"form": form.name, "kills": len(run.kills), "violations": [traceback.format_exc()]}
             runs.append(found | {"hits": [as_json(kill) for kill in run.kills]})
             print(f"  {found}", flush=True)
+            violations = [f"run {turn}: {text}" for turn, run in enumerate(runs) for text in run["violations"]]
+            result = {  # saved after each study: whoever ends this early keeps what was made
+                "kills": sum(table.values()),
+                "minutes": round((time.monotonic() - begin) / 60, 1),
+                "table": {f"{role}, {phase}": table[(role, phase)] for role, phase in cells},
+                "violations": violations,
+                "runs": runs,
+            }
+            save("kill_anywhere", result)
     for line in table_lines(table, cells):
         print(line)
-    violations = [f"run {turn}: {text}" for turn, run in enumerate(runs) for text in run["violations"]]
     print(f"{sum(table.values())} kills in {len(runs)} studies, {len(violations)} violations")
     print("\n".join(violations))
-    result = {
-        "kills": sum(table.values()),
-        "minutes": round((time.monotonic() - begin) / 60, 1),
-        "table": {f"{role}, {phase}": table[(role, phase)] for role, phase in cells},
-        "violations": violations,
-        "runs": runs,
-    }
-    save("kill_anywhere", result)
     sys.exit(bool(violations) or any(not table[cell] for cell in cells))
 
 
