@@ -1,0 +1,333 @@
+"""The live page and the report beside optuna-dashboard, on the same SQLite file.
+
+    python -m benchmarks.dashboard [--trials 2000 10000] [--rounds 3] [--timeout-s 400] [--quick]
+
+The file is filled by `benchmarks.dashboard_fill`: the same trials in our tables and in Optuna's. Both servers are
+started anew for each size, one after the other, and looked at with the same headless Chromium (WebGL by software):
+
+- first front: from the start of the navigation until the Pareto chart is drawn and the browser has painted; the first
+  visit of a server just started, then further ones of a browser without a cache;
+- budget step: from a key on the slider until the sentence and the line above the front have changed and are painted
+  (optuna-dashboard has no budget);
+- poll: what the page asks for every 1.5 s (optuna-dashboard's, every 10 s) while nothing is new, and after a new trial;
+- growth: from the commit of a new trial until the open page counts it;
+- memory: the server's resident set after all of this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.dashboard_fill import STUDY, grow
+from benchmarks.record import save
+from tests.dashboards.browser import CHROMIUM, FLAGS
+
+ROOT = Path(__file__).parent.parent
+LIMITS = {"first front s": 2.0, "budget step ms": 300.0, "unchanged poll ms": 50.0, "server MB": 400.0}
+# In the page: a graph has ticks once Plotly has drawn what it was given; two frames later it is on the screen.
+PAINTED = "requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now())))"
+DRAWN = "((graph) => graph && (graph._fullData || []).length > 2 && graph.querySelector('.xtick'))({})"
+OURS_DRAWN = DRAWN.replace("{}", "document.querySelector('#front-graph .js-plotly-plot')")
+REPORT_DRAWN = DRAWN.replace("{}", "document.getElementById('front-chart')")
+PEER_DRAWN = DRAWN.replace("{}", "document.getElementById('graph-pareto-front')").replace("> 2", "> 0")
+STEP = (
+    "() => { window.stepped = new Promise((done) => addEventListener('keydown', () => {"
+    "const said = () => [document.getElementById('sentence').textContent, "
+    "document.querySelector('#front .mark.label').textContent];"
+    "const before = said(), begin = performance.now(); const look = () => {"
+    "const now = said(); const changed = now[0] !== before[0] && now[1] !== before[1];"
+    "if (changed) { requestAnimationFrame(() => setTimeout(() => done(performance.now() - begin), 0)); }"
+    "else { requestAnimationFrame(look); } }; look(); }, { once: true, capture: true })); }"
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How much is measured."""
+
+    trials: list[int]
+    rounds: int
+    polls: int
+    timeout_s: float  # of one thing that the peer does
+
+
+# ---- servers ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(command: list[str], address: re.Pattern[str]) -> Iterator[tuple[str, psutil.Process]]:
+    """Start a server and wait until it prints its address; end it at the end."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if (found := address.search(line)) is not None:
+                break
+        else:
+            raise SystemExit(f"{command[0]} ended without serving")
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # or a full pipe would stop it
+        yield found[1], psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def ours(url: str) -> Any:
+    command = [sys.executable, str(ROOT / "condensery.py"), "dashboard", STUDY, "--storage", url, "--port", "0"]
+    return served(command, re.compile(r"dashboard at (http://\S+/)"))
+
+
+def peer(url: str) -> Any:
+    command = [str(Path(sys.executable).with_name("optuna-dashboard")), url, "--port", str(_free_port())]
+    return served(command, re.compile(r"(http://[\w.:]+/)"))
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def resident_mb(process: psutil.Process) -> float:
+    """Return the memory of a server and its children."""
+    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 2**20
+
+
+def answered(address: str, timeout_s: float) -> tuple[float, int, bytes]:
+    """Ask for a page; return the milliseconds until all of the answer is here, its status and its content."""
+    begin = time.perf_counter()
+    with urllib.request.urlopen(address, timeout=timeout_s) as answer:
+        content = answer.read()
+    return 1000 * (time.perf_counter() - begin), answer.status, content
+
+
+# ---- in the browser ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened(browser: Any, address: str, drawn: str, timeout_s: float) -> Iterator[tuple[Any, float | None]]:
+    """Open a page with an empty cache; give it with the seconds until its front was drawn (None: not in time)."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    try:
+        page.set_default_timeout(1000 * timeout_s)
+        page.goto(address, wait_until="commit")
+        look = (
+            f"() => new Promise((done) => {{ const look = () => {{ if ({drawn}) {{ {PAINTED}; }}"
+            f"else if (performance.now() > {1000 * timeout_s}) {{ done(null); }} else {{ setTimeout(look, 10); }} }};"
+            "look(); })"
+        )
+        milliseconds = page.evaluate(look)
+        yield page, None if milliseconds is None else milliseconds / 1000
+    finally:
+        context.close()
+
+
+def budget_steps(page: Any, rounds: int) -> list[float]:
+    """Return the milliseconds of steps of the budget by keys."""
+    page.locator("#range-0").focus()
+    page.evaluate(
+        "() => new Promise((done) => { const look = () => document.querySelector('#front .mark.label')?.textContent"
+        " ? setTimeout(done, 3000) : setTimeout(look, 20); look(); })"  # 3 s: the page's other charts
+    )
+    steps = []
+    for turn in range(rounds):
+        page.evaluate(STEP)
+        page.keyboard.press("ArrowLeft" if turn % 2 else "PageDown")
+        steps.append(page.evaluate("() => window.stepped"))
+        page.wait_for_timeout(400)
+    return steps
+
+
+# ---- what is measured -------------------------------------------------------------------------------------
+
+
+def measure_ours(browser: Any, url: str, wanted: Wanted, trials: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with ours(url) as (address, process):
+        visits = []
+        for turn in range(wanted.rounds):
+            with opened(browser, address, OURS_DRAWN, wanted.timeout_s) as (page, seconds):
+                visits.append(seconds)
+                if turn == wanted.rounds - 1:
+                    found["budget_step_ms"] = spread(budget_steps(page, 2 * wanted.rounds))
+                    found["poll_ms"], found["growth_poll_ms"] = polls(address, url, wanted)
+                    found["growth_shown_s"] = growth(page, url, trials + 1, wanted)
+        found = {"first_front_s": {"first": visits[0], "further": visits[1:]}, **found}
+        found["server_mb"] = resident_mb(process)
+    return found
+
+
+def polls(address: str, url: str, wanted: Wanted) -> tuple[dict[str, float], float]:
+    """Return the milliseconds of polls with nothing new, and of the first after a new trial."""
+    known: dict[str, Any] = {}
+    quiet = []
+
+    def ask() -> tuple[float, int]:
+        words = {name: value for name, value in known.items() if value is not None}
+        took, status, content = answered(f"{address}news?{urllib.parse.urlencode(words)}", wanted.timeout_s)
+        known.update(json.loads(content) if content else {})
+        return took, status
+
+    ask()
+    while len(quiet) < wanted.polls:
+        took, status = ask()
+        if status == 204:
+            quiet.append(took)
+        time.sleep(0.1)
+    grow(url, 1)
+    took, status = ask()
+    if status != 200:
+        raise SystemExit("a new trial was no news")
+    return spread(quiet), took
+
+
+def growth(page: Any, url: str, known: int, wanted: Wanted) -> dict[str, float]:
+    """Return the seconds from a new trial's commit until the page counts it."""
+    seconds = []
+    for turn in range(wanted.rounds):
+        grow(url, 1, seed=10 + turn)
+        begin = time.perf_counter()
+        count = f"{known + turn + 1:,}"
+        page.evaluate(
+            f"() => new Promise((done) => {{ const look = () => document.getElementById('counts').textContent.includes("
+            f"{json.dumps(count)}) ? done() : setTimeout(look, 20); look(); }})"
+        )
+        seconds.append(time.perf_counter() - begin)
+    return spread(seconds)
+
+
+def measure_peer(browser: Any, url: str, wanted: Wanted) -> dict[str, Any]:
+    """Return optuna-dashboard's figures; None where it didn't come in time."""
+    found: dict[str, Any] = {}
+    with peer(url) as (address, process):
+        visits: list[float | None] = []
+        for _ in range(wanted.rounds):
+            with opened(browser, f"{address}dashboard/studies/1", PEER_DRAWN, wanted.timeout_s) as (_, seconds):
+                visits.append(seconds)
+            if seconds is None or seconds > wanted.timeout_s / 4:
+                break  # further visits would take as long
+        found["first_front_s"] = {"first": visits[0], "further": visits[1:]}
+        try:
+            _, _, content = answered(f"{address}api/studies/1?after=0", wanted.timeout_s)
+            known = len(json.loads(content)["trials"])
+            rounds = [answered(f"{address}api/studies/1?after={known}", wanted.timeout_s)[0]]
+            while len(rounds) < wanted.polls and sum(rounds) < 60_000:
+                rounds.append(answered(f"{address}api/studies/1?after={known}", wanted.timeout_s)[0])
+            found["poll_ms"] = spread(rounds)
+        except (TimeoutError, urllib.error.URLError):
+            found["poll_ms"] = None
+        found["server_mb"] = resident_mb(process)
+    return found
+
+
+def measure_report(browser: Any, url: str, folder: Path, wanted: Wanted) -> dict[str, Any]:
+    path = folder / "report.html"
+    command = [sys.executable, str(ROOT / "condensery.py"), "report", STUDY, "--storage", url, "--out", str(path)]
+    written = []
+    for _ in range(wanted.rounds):
+        begin = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        written.append(time.perf_counter() - begin)
+    visits = []
+    for turn in range(wanted.rounds):
+        with opened(browser, path.as_uri(), REPORT_DRAWN, wanted.timeout_s) as (page, seconds):
+            visits.append(seconds)
+            steps = budget_steps(page, 2 * wanted.rounds) if turn == wanted.rounds - 1 else []
+    return {
+        "write_s": spread(written),  # the command, its start included
+        "bytes": path.stat().st_size,
+        "first_front_s": spread([seconds for seconds in visits if seconds is not None]),
+        "budget_step_ms": spread(steps),
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return min, median and max, rounded."""
+    known = sorted(values)
+    return {"min": round(known[0], 3), "median": round(statistics.median(known), 3), "max": round(known[-1], 3)}
+
+
+def measure(wanted: Wanted) -> dict[str, Any]:
+    from playwright.sync_api import sync_playwright
+
+    result: dict[str, Any] = {}
+    with sync_playwright() as driver, tempfile.TemporaryDirectory() as name:
+        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        for trials in wanted.trials:
+            folder = Path(name) / str(trials)
+            folder.mkdir()
+            url = f"sqlite:///{folder / 'study.db'}"
+            fill_line = [sys.executable, "-m", "benchmarks.dashboard_fill", url, str(trials)]
+            subprocess.run(fill_line, check=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+            found = {"report": measure_report(browser, url, folder, wanted)}
+            print(f"{trials} trials, the report: {json.dumps(found['report'])}", flush=True)
+            found["peer"] = measure_peer(browser, url, wanted)
+            print(f"{trials} trials, optuna-dashboard: {json.dumps(found['peer'])}", flush=True)
+            found["ours"] = measure_ours(browser, url, wanted, trials)  # last: it adds trials
+            print(f"{trials} trials, the live page: {json.dumps(found['ours'])}", flush=True)
+            result[str(trials)] = found
+        browser.close()
+    return result
+
+
+def verdicts(result: dict[str, Any]) -> list[str]:
+    """Return the limits that were missed, in words."""
+    missed = []
+    for trials, found in result.items():
+        page, report = found["ours"], found["report"]
+        seen = {
+            "first front s": page["first_front_s"]["first"],
+            "budget step ms": page["budget_step_ms"]["max"],
+            "unchanged poll ms": page["poll_ms"]["max"],
+            "server MB": page["server_mb"],
+        }
+        missed += [
+            f"{trials} trials: {name} {value:.0f} > {LIMITS[name]:.0f}"
+            for name, value in seen.items()
+            if value is None or value > LIMITS[name]
+        ]
+        if report["bytes"] > 6_000_000:
+            missed.append(f"{trials} trials: the report has {report['bytes']:,} bytes")
+    return missed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The dashboards beside optuna-dashboard.")
+    parser.add_argument("--trials", type=int, nargs="+", default=[2000, 10000])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--timeout-s", type=float, default=400.0)
+    parser.add_argument("--quick", action="store_true", help="200 trials, and nothing is saved: whether it runs")
+    given = parser.parse_args()
+    wanted = Wanted([200] if given.quick else given.trials, given.rounds, 5 if given.quick else 40, given.timeout_s)
+    result = measure(wanted)
+    for line in verdicts(result) or ["every limit is kept"]:
+        print(line)
+    if not given.quick:
+        save("dashboard", {"rounds": wanted.rounds, "limits": LIMITS, "by_trials": result})
+
+
+if __name__ == "__main__":
+    main()
