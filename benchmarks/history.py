@@ -1,6 +1,6 @@
 """What TPE finds when it is shown the best and the newest trials instead of all of them: `search.history`.
 
-    python -m benchmarks.history [--trials 1500] [--seeds 3]
+    python -m benchmarks.history [--trials 1000] [--seeds 3]
 
 The CIFAR space with a made-up accuracy and latency, smooth in what a network costs and different by group count. Each
 seed is searched twice, with the whole past and with the bounded one; they propose the same until the bound is reached.
@@ -69,7 +69,7 @@ def search(storage: BaseStorage, trials: int, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=1500)
+    parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -75,7 +75,7 @@ def run(peer: Peer) -> dict[str, Any]:
     optuna.create_study(storage=storage, study_name=STUDY, directions=AIMS)
     storage.engine.dispose()
     forked = multiprocessing.get_context("fork")  # spawned, 64 of them would import Optuna for half a minute
-    barrier, count = forked.Barrier(peer.workers), forked.RawArray("i", peer.workers)
+    barrier, count = forked.Barrier(peer.workers + 1), forked.RawArray("i", peer.workers)
     locked = forked.RawArray("i", peer.workers)
     workers = [
         forked.Process(target=ask_and_tell, args=(peer, settings, seed, barrier, count, locked))
@@ -83,7 +83,10 @@ def run(peer: Peer) -> dict[str, Any]:
     ]
     for worker in workers:
         worker.start()
+    barrier.wait()
+    time.sleep(peer.seconds)
     for worker in workers:
+        worker.kill()  # 64 on SQLite would wait for one another's locks for minutes to end their last trial
         worker.join()
     return {"rate": sum(count) / peer.seconds, "trials": sum(count), "locked": sum(locked)}
 

@@ -1,8 +1,8 @@
 """What a sampler sees of a study's past: all of it while it is short, later the best and the newest trials.
 
 TPE looks at every finished trial at every proposal, 50 times as long at 10,000 trials as at 100. It splits them into
-the 25 best (by fronts) and the rest. The best are always shown, so that part stays what it was; of the rest only the
-newest are, which its weights prefer anyway.
+the 25 best (by fronts) and the rest. So many of the best are shown, spread over the front: choosing them from a long
+front is most of what TPE's own split costs. Of the rest only the newest are shown, which its weights prefer anyway.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import copy
 from collections.abc import Container, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.pareto import non_dominated
 
-SHOWN = 512  # finished trials; `docs/experiments.md` compares
-SLACK = 128  # trials that may end before the choice is made anew
-BEST = 128  # of those shown, at most, for their values; TPE models 25
+SHOWN = 192  # finished trials; `docs/experiments.md` compares
+SLACK = 32  # trials that may end before the choice is made anew
+BEST = 25  # of those shown, at most, for their values: as many as TPE models
 
 
 class BoundedHistory(InMemoryStorage):
@@ -55,17 +56,34 @@ class BoundedHistory(InMemoryStorage):
 
 
 def shown(past: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
-    """Return `SHOWN` of these trials: up to `BEST` from the first fronts (newer ones first), then the newest."""
+    """Return `SHOWN` of these trials: up to `BEST` from the first fronts, spread over them, then the newest."""
     by_age = sorted(past, key=lambda trial: trial.number, reverse=True)
     signs = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
     left = [trial for trial in by_age if trial.state == TrialState.COMPLETE]
     best: list[FrozenTrial] = []
     while left and len(best) < BEST:
         front = non_dominated(np.array([trial.values for trial in left]) * signs)
-        best += [trial for trial, kept in zip(left, front, strict=True) if kept][: BEST - len(best)]
+        members = [trial for trial, kept in zip(left, front, strict=True) if kept]
+        apart = np.argsort(-crowding(np.array([trial.values for trial in members])), kind="stable")
+        best += [members[place] for place in apart[: BEST - len(best)]]
         left = [trial for trial, kept in zip(left, front, strict=True) if not kept]
         if not front.any():  # nothing but NaN is left
             break
     chosen = {trial.number for trial in best}
     newest = [trial for trial in by_age if trial.number not in chosen]
     return best + newest[: SHOWN - len(best)]
+
+
+def crowding(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far each row of a front (n, m) is from its neighbours; infinite for the ends of each objective.
+
+    Source: Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II", section III-B.
+    """
+    distance = np.zeros(len(values))
+    for column in values.T:
+        order = np.argsort(column, kind="stable")
+        spread = column[order[-1]] - column[order[0]]
+        distance[order[[0, -1]]] = np.inf
+        if spread > 0:
+            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / spread
+    return distance

@@ -8,7 +8,7 @@ import pytest
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
-from search.history import BEST, SHOWN, SLACK, BoundedHistory
+from search.history import BEST, SHOWN, SLACK, BoundedHistory, crowding
 from search.sampler import distributions, make_sampler
 from search.settings import SearchPart
 from tests.search.tiny_studies import tiny_settings
@@ -50,6 +50,20 @@ def test_of_a_long_past_the_best_and_the_newest_are_seen():
     assert seen[-(SHOWN - BEST) :] == list(range(len(values) - (SHOWN - BEST), len(values)))
 
 
+def test_the_best_are_spread_over_their_front():
+    """Its ends are always shown, and of neighbours that say nearly the same only some."""
+    crowded = [[0.5 + 0.001 * place, 0.5 + 0.001 * place, 0.5] for place in range(SHOWN + SLACK - 1)]
+    seen = numbers(study_of([[0.1, 0.1, 0.5], *crowded, [0.9, 0.9, 0.5]], BoundedHistory()))
+    assert len(seen) == SHOWN
+    assert {0, SHOWN + SLACK} <= set(seen)
+
+
+def test_crowding_is_the_distance_of_neighbours_and_without_end_at_the_ends():
+    front = np.array([[0.0, 4.0], [1.0, 3.0], [3.0, 1.0], [4.0, 0.0]])
+    assert crowding(front).tolist() == [np.inf, 1.5, 1.5, np.inf]
+    assert crowding(np.zeros((3, 2))).tolist() == [np.inf, 0.0, np.inf]
+
+
 def test_every_open_trial_is_seen_and_a_failed_one_never():
     study = study_of([], BoundedHistory())
     waiting = study.ask(DISTRIBUTIONS)
@@ -68,7 +82,7 @@ def test_any_number_of_trials_can_be_told_whatever_is_shown():
     assert study.ask(DISTRIBUTIONS).number == SHOWN + SLACK + 10
 
 
-@pytest.mark.parametrize("told", [40, 300])
+@pytest.mark.parametrize("told", [40, 200])
 def test_the_proposals_are_those_of_plain_tpe_while_the_past_is_short(told: int):
     plain = study_of(made_up(told), optuna.storages.InMemoryStorage())
     bounded = study_of(made_up(told), BoundedHistory())
