@@ -1,0 +1,29 @@
+"""A report of a lively study, written once, and visits to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dashboards.report import write_report
+from tests.dashboards.browser import Visit
+from tests.dashboards.report_visits import READY
+from tests.dashboards.studies import Study, lively
+
+
+@pytest.fixture(scope="session")
+def lively_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    made = lively(tmp_path_factory.mktemp("lively"))
+    write_report(made.engine, made.name, made.folder / "report.html")
+    return made
+
+
+@pytest.fixture
+def visit(browser: Any, lively_study: Study) -> Iterator[Visit]:
+    with Visit(browser) as opened:
+        path = lively_study.folder / "report.html"
+        yield opened.open(path, READY)
+        assert opened.complaints == []
+        assert opened.requests == [path.as_uri()]
