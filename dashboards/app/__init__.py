@@ -7,6 +7,7 @@ the budget (`../assets`), and `access` decides who may look.
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import webbrowser
@@ -109,6 +110,7 @@ def serve(
     """
     from waitress import create_server
 
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait for a moment is no news
     host, port = address
     app = make_app(url, study, access, command_words)
     with _listening(host, port) as listener:

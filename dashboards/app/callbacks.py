@@ -42,7 +42,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         return answer
 
     def head(shown: ShownStudy, asked: Asked) -> Payload:
-        return heading.head(shown, asked, command_words, studies.only is None)
+        return heading.head(shown, asked, command_words, studies)
 
     def chart_of(name: str) -> Callable[[ShownStudy, Asked], Payload]:
         return lambda shown, asked: payload_of(shown, name, asked)
@@ -138,7 +138,8 @@ def _in_the_browser(app: Dash) -> None:
             Input("theme-data", "data"),
             State(f"{name}-graph", "id"),
         )
-        page("clicked", Output(f"{name}-graph", "clickData"), Input(f"{name}-graph", "clickData"))
+        graph = f"{name}-graph"
+        page("clicked", Output(graph, "clickData"), Input(graph, "clickData"), State(graph, "id"))
     page(
         "brushed",
         Output("drawn", "data", allow_duplicate=True),

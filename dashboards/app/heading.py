@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from dashboards.app.shown import Computed, Payload, ShownStudy
+from dashboards.app.shown import Computed, Payload, ShownStudy, Studies
 from dashboards.app.view import token_of, view_of
 from dashboards.budget import BudgetTable
 from dashboards.columns import StudyColumns
@@ -16,7 +16,7 @@ from dashboards.tables import moment
 Asked = Mapping[str, Any] | None
 
 
-def head(shown: ShownStudy, asked: Asked, command_words: str, choosable: bool) -> Payload:
+def head(shown: ShownStudy, asked: Asked, command_words: str, studies: Studies) -> Payload:
     """Return name, subtitle, counts, groups of latencies, the table's columns, and how a command names the study."""
     columns = shown.columns
     view = view_of(columns, asked)
@@ -31,7 +31,7 @@ def head(shown: ShownStudy, asked: Asked, command_words: str, choosable: bool) -
             "group": None if view.group is None else token_of(columns.latency_groups[view.group]),
             "axis": view.axis,
             "words": " ".join(filter(None, (shlex.quote(columns.study.name), command_words))),
-            "choosable": choosable,
+            "choosable": studies.only is None and len(studies.list()) > 1,
             "columns": [_column_of_grid(column) for column in shown.table(view)[1]],
         }
         return Computed(payload, {})

@@ -55,17 +55,17 @@ def table_columns(columns: StudyColumns, view: View) -> list[TableColumn]:
     states = [STATES[code] for code in columns.state]
     front = ["◆ front" if member else "" for member in columns.front(view.group)]
     return [
-        _number("number", "trial", columns.number.astype(np.float64), lambda v: f"{v:.0f}", 96),
+        _number("number", "trial", columns.number.astype(np.float64), lambda v: f"{v:.0f}", 104),
         TableColumn("state", "state", states, lambda place: states[place], 118),
-        TableColumn("front", "front", front, lambda place: front[place], 96),
-        _number("top1", "top-1", columns.top1, percent, 104),
+        TableColumn("front", "front", front, lambda place: front[place], 104),
+        _number("top1", "top-1", columns.top1, percent, 112),
         *_latency_columns(columns, view),
-        _number("macs", "macs", columns.macs.astype(np.float64), count, 100),
-        _number("params", "params", columns.params.astype(np.float64), count, 100),
+        _number("macs", "macs", columns.macs.astype(np.float64), count, 112),
+        _number("params", "params", columns.params.astype(np.float64), count, 122),
         TableColumn("config", "config", columns.config_text, lambda place: columns.config_text[place], 330),
-        _number("groups", "groups G", columns.groups_1x1.astype(np.float64), lambda v: f"{v:.0f}", 100),
-        _number("condense", "condense C", columns.condense_factor.astype(np.float64), lambda v: f"{v:.0f}", 112),
-        _number("trained", "trained", columns.train_seconds, duration, 104),
+        _number("groups", "groups G", columns.groups_1x1.astype(np.float64), lambda v: f"{v:.0f}", 124),
+        _number("condense", "condense C", columns.condense_factor.astype(np.float64), lambda v: f"{v:.0f}", 140),
+        _number("trained", "trained", columns.train_seconds, duration, 120),
         TableColumn("reason", "reason", reasons, lambda place: reasons[place], 360),
     ]
 

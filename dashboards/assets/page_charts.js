@@ -38,18 +38,44 @@
     const box = at(name), C = window.Condensery;
     const layout = C.themed(payload.figure.layout, box.clientWidth - 44, payload.figure.data.length);
     layout.uirevision = payload.shows || "constant";
+    keepZoom(name, layout);
     at(id).style.height = `${layout.height}px`;
+    const least = (layout.meta || {}).min_width_px || 0;  // narrower, a chart of many axes scrolls
+    at(id).style.minWidth = `${least}px`;
+    at(`${name}-box`).classList.toggle("wide", least > 0);
     const figure = { data: payload.figure.data, layout };
     if (MARKED.includes(name)) { C.BudgetOverlay.empty(figure); setTimeout(() => mark(name), 0); }
     if (name === "parallel") { keepBrush(figure); }
     return [figure, false, true, keep(), payload.caption || ""];
   }
 
+  const sent = {};
+
+  /** Keep the ranges that the reader has zoomed or panned to. Plotly would by itself, by `uirevision`, but the Graph
+      component writes them into its figure, and then they count as the figure's own. */
+  function keepZoom(name, layout) {
+    const graph = graphOf(name), before = sent[name];
+    const axes = Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key));
+    sent[name] = { shows: layout.uirevision, ranges: Object.fromEntries(axes.map((key) => [key, layout[key].range])) };
+    if (!graph || !graph.layout || !before || before.shows !== layout.uirevision) { return; }
+    for (const key of axes) {
+      const now = graph.layout[key];
+      if (!now || !now.range || now.autorange || JSON.stringify(now.range) === JSON.stringify(before.ranges[key])) {
+        continue;
+      }
+      Object.assign(layout[key], { range: [...now.range], autorange: false });
+    }
+  }
+
   /** A figure of one trial, in the page's colours. */
   function part(payload) {
     if (!payload) { return keep(); }
     const { data, layout } = payload.figure, width = at("compared").clientWidth - 44;
-    return { data, layout: window.Condensery.themed(layout, width, data.length) };
+    const themed = window.Condensery.themed(layout, width, data.length);
+    const { of, type } = window.dash_clientside.callback_context.outputs_list.id;
+    const graph = at(JSON.stringify({ of, type }));
+    if (graph) { graph.style.height = `${themed.height}px`; }
+    return { data, layout: themed };
   }
 
   /** What stands beside a chart: facts in words and tables of its own. */
@@ -114,11 +140,15 @@
   }
   document.addEventListener("click", download, true);
 
-  function clicked(click) {
+  /** Open the trial of a point: its number comes first in what the point carries, or is the curve's name. */
+  function clicked(click, id) {
     const point = click && click.points && click.points[0];
-    const data = point && point.customdata, number = Array.isArray(data) ? data[0] : data;
+    if (!point) { return keep(); }
+    const graph = graphOf(id.replace(/-graph$/, "")), carried = point.customdata;
+    const named = /^trial (\d+)/.exec(graph.data[point.curveNumber].name || "");
+    const number = named ? Number(named[1]) : Number(carried && typeof carried === "object" ? carried[0] : carried);
     if (Number.isInteger(number)) { parts.choose([...state.chosen.filter((other) => other !== number), number], true); }
-    return click ? null : keep();
+    return null;
   }
 
   // ---- brushing the parallel coordinates --------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from waitress import create_server
 
 from benchmarks.dashboard_fill import fill
@@ -19,6 +20,7 @@ from dashboards.app import Access, make_app
 from dashboards.budget import BudgetTable
 from dashboards.formats import budget_of
 from dashboards.queries import read_columns
+from search.store.tables import curve, trial
 from tests.dashboards.browser import Visit, contrast, in_browser
 from tests.dashboards.studies import Study, lively
 
@@ -153,9 +155,14 @@ def unusual(folder: Path, kind: str) -> Study:
     if kind == "infeasible only":
         made.infeasible(0.9)
         made.infeasible(9.0)
-    if kind == "NaN":
-        made.done(0.3, math.nan)
+    if kind == "NaN":  # a database may hold infinities, and nothing where a NaN was written
+        made.done(0.3, 0.5)
         made.done(0.2, 0.91)
+        made.done(0.25, 0.6)
+        with made.engine.begin() as connection:
+            connection.execute(sa.update(trial).where(trial.c.number == 0).values(top1=math.nan, val_loss=math.inf))
+            connection.execute(sa.update(trial).where(trial.c.number == 2).values(top1=math.inf))
+            connection.execute(sa.update(curve).values(train_loss=math.inf))
     if kind == "ties":
         for _ in range(4):
             made.done(0.3, 0.95)
@@ -246,11 +253,28 @@ def test_the_front_is_set_against_macs_and_params_too(visit: Visit, page: str) -
     visit.page.get_by_role("radio", name="Macs").check(force=True)
     visit.wait(f"{title}.includes('macs')")
     assert visit.page.locator("#front-box .mark.line").is_hidden()
-    visit.page.keyboard.press("ArrowRight")
+    visit.page.get_by_role("radio", name="Macs").press("ArrowRight")
     visit.wait(f"{title}.includes('params')")
     visit.wait("location.search.includes('axis=params')")
     opened(visit, visit.page.url, READY)
     assert "params" in in_page(visit, title)
+    silent(visit, page)
+
+
+def test_a_click_on_a_point_opens_its_trial(visit: Visit, page: str) -> None:
+    opened(visit, page, READY)
+    visit.page.locator("#front").scroll_into_view_if_needed()
+    x, y = in_page(
+        visit,
+        f"""{{
+        const graph = {FRONT}, {{ xaxis, yaxis }} = graph._fullLayout, box = graph.getBoundingClientRect();
+        const trace = graph._fullData.find((one) => one.name === "on the front");
+        return [box.x + xaxis._offset + xaxis.d2p(trace.x[0]), box.y + yaxis._offset + yaxis.d2p(trace.y[0])]; }}""",
+    )
+    visit.page.mouse.move(x, y)
+    visit.page.mouse.click(x, y)
+    visit.wait("document.querySelector('#compared-body .trial')")
+    visit.wait("/trials=\\d+$/.test(location.search)")
     silent(visit, page)
 
 
