@@ -144,8 +144,9 @@
   function clicked(click, id) {
     const point = click && click.points && click.points[0];
     if (!point) { return keep(); }
-    const graph = graphOf(id.replace(/-graph$/, "")), carried = point.customdata;
-    const named = /^trial (\d+)/.exec(graph.data[point.curveNumber].name || "");
+    const trace = graphOf(id.replace(/-graph$/, ""))._fullData[point.curveNumber];
+    const carried = trace.customdata && trace.customdata[point.pointNumber];  // the click has none of packed arrays
+    const named = /^trial (\d+)/.exec(trace.name || "");
     const number = named ? Number(named[1]) : Number(carried && typeof carried === "object" ? carried[0] : carried);
     if (Number.isInteger(number)) { parts.choose([...state.chosen.filter((other) => other !== number), number], true); }
     return null;

@@ -254,10 +254,10 @@ def test_the_front_is_set_against_macs_and_params_too(visit: Visit, page: str) -
     visit.wait(f"{title}.includes('macs')")
     assert visit.page.locator("#front-box .mark.line").is_hidden()
     visit.page.get_by_role("radio", name="Macs").press("ArrowRight")
-    visit.wait(f"{title}.includes('params')")
+    visit.wait(f"{title}.includes('parameters')")
     visit.wait("location.search.includes('axis=params')")
     opened(visit, visit.page.url, READY)
-    assert "params" in in_page(visit, title)
+    assert "parameters" in in_page(visit, title)
     silent(visit, page)
 
 
