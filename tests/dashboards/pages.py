@@ -1,0 +1,67 @@
+"""The live page as the browser tests open it: served by waitress in a thread, ready when everything is there."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from waitress import create_server
+
+from dashboards.app import Access, make_app
+from tests.dashboards.browser import Visit
+from tests.dashboards.studies import Study
+
+CHARTS = ("front", "macs-latency", "parallel", "importance", "curves", "progress")
+# Everything is there, or says why it isn't.
+READY = (
+    "document.getElementById('name').textContent && document.getElementById('sentence').textContent && "
+    f"{json.dumps(CHARTS)}.every((name) => document.getElementById(`${{name}}-state`).hidden"
+    " ? document.querySelector(`#${name}-graph .main-svg`)"
+    " : !document.getElementById(`${name}-state`).textContent.startsWith('Loading'))"
+)
+TABLE = f"{READY} && document.querySelector('#trials-grid .ag-row .ag-cell[col-id=number]')?.textContent"
+
+
+@contextmanager
+def served(url: str, access: Access | None = None) -> Iterator[str]:
+    """The page of a database, served by waitress in a thread; its address."""
+    server = create_server(make_app(url, None, access).server, host="127.0.0.1", port=0, threads=8, ident=None)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.effective_port}/"
+    finally:
+        server.close()
+        thread.join(timeout=5)
+
+
+def url_of(made: Study) -> str:
+    return f"sqlite:///{made.folder / 'study.db'}"
+
+
+def opened(visit: Visit, address: str, ready: str = READY) -> Visit:
+    return visit.open(address, ready, timeout_s=120)
+
+
+def silent(visit: Visit, address: str) -> None:
+    assert visit.complaints == []
+    assert visit.outside(address) == []
+
+
+def in_page(visit: Visit, script: str) -> Any:
+    return visit.page.evaluate(f"() => {script}")
+
+
+FRONT = "document.querySelector('#front-graph .js-plotly-plot')"
+
+
+def zoom_of(visit: Visit) -> list[float]:
+    found: list[float] = in_page(visit, f"[...{FRONT}.layout.xaxis.range]")
+    return found
+
+
+def hidden(visit: Visit, name: str) -> bool:
+    return bool(in_page(visit, f"document.getElementById('{name}').hidden"))
