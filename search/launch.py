@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -102,8 +103,9 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView, st
         try:
             for leftover in files.glob("pricing-*"):  # of a controller that was killed while it measured
                 shutil.rmtree(leftover, ignore_errors=True)
-            study.store.update_settings(settings.model_dump(mode="json"), settings.digest())
-            study.store.set_data_info(info.to_dict())
+            stored = partial(study.store.update_settings, settings.model_dump(mode="json"), settings.digest())
+            study.store.transact(stored)
+            study.store.transact(partial(study.store.set_data_info, info.to_dict()))
             view.note(describe_data(info))
             workers = make_engine(settings.engine, cores, view.note)
             try:
@@ -111,13 +113,16 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView, st
                 ending = Controller(study, around).run()
             finally:
                 workers.close()
-        finally:
-            study.store.release()
+        except BaseException:
+            with contextlib.suppress(sa.exc.DBAPIError):  # what ended the search is to be heard; the lease runs out
+                study.store.release()
+            raise
+        study.store.patience.call(study.store.release)
     return _ended(study, ending)
 
 
 def _ended(study: OpenStudy, ending: Ending) -> Launched:
-    counts = reader.count_states(study.engine, study.store.study_id)
+    counts = study.store.patience.call(partial(reader.count_states, study.engine, study.store.study_id))
     done = counts.get("done", 0) + counts.get("pruned", 0)
     return Launched(ending, study.settings.study.name, done, study.settings.study.trainings)
 

@@ -12,7 +12,7 @@ from workers.trial import TrialJob
 FINAL = ("done", "failed", "stopped", "lost")
 MakeJob = Callable[..., TrialJob]  # of (number, attempt=1, epochs=1, broken=False); a broken one finds no images
 LONG = 3000  # epochs: longer than any test waits
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0  # none waits so long on a machine that is not crowded
 
 
 def collect(engine: Engine, numbers: set[int], kinds: tuple[str, ...] = FINAL) -> list[EngineEvent]:
