@@ -104,8 +104,8 @@ def _doubts_of_repeats(processes: Sequence[Mapping[str, Any]], policy: Mapping[s
 
     It needs no clock but the device's own: times that were multiplied after the loop show here, however late they come.
     """
-    ordered_s, least_runs = policy.get("run_s"), policy.get("runs", 1)
-    for process in processes if ordered_s else ():
+    ordered_s, least_runs = policy.get("run_s") or math.inf, policy.get("runs", 1)
+    for process in processes:
         runs, typical_ms = process.get("runs", 0), statistics.median(process["samples_ms"])
         if runs > least_runs and runs * typical_ms / 1e3 > ordered_s * LOOP_MOST:
             return [f"{runs} runs of about {typical_ms:.4g} ms, but from {least_runs} on they end after {ordered_s} s"]
@@ -137,7 +137,9 @@ def _doubts_of_times(processes: Sequence[Mapping[str, Any]], expected: Expected)
     found = []
     total_s = sum(_spent_ms(process) for process in processes) / 1e3
     if expected.elapsed_s is not None and total_s > expected.elapsed_s * TIME_SLACK + TIME_SLACK_S:
-        found.append(f"its runs add up to {total_s:.4g} s, but the report came {expected.elapsed_s:.4g} s after the lease")
+        found.append(
+            f"its runs add up to {total_s:.4g} s, but the report came {expected.elapsed_s:.4g} s after the lease"
+        )
     if expected.macs is not None:
         fastest_ms = min(statistics.median(process) for process in samples)
         if expected.macs > MACS_PER_S * expected.threads * fastest_ms / 1e3:
@@ -161,7 +163,7 @@ def _doubts_of_slowness(processes: Sequence[Mapping[str, Any]], macs: int | None
     """Hold a network's time to the anchor's, and the first anchor of a queue to the slowest core there is."""
     reference_ms = anchor_ms(processes)
     assert reference_ms is not None  # else it was doubted
-    if ANCHOR_MACS < MACS_LEAST_PER_S * reference_ms / 1e3:
+    if MACS_LEAST_PER_S * reference_ms / 1e3 > ANCHOR_MACS:
         return [f"the anchor took {reference_ms:.4g} ms for its {ANCHOR_MACS} macs: no core is so slow"]
     if macs is None:
         return []
