@@ -33,6 +33,7 @@ from space.cost import cost_of
 from space.search_space import SearchSpace
 from workers.latency.features import feature_matrix
 from workers.latency.predictor import Prediction, Predictor, cross_validate, macs_rank_correlation, validation_of
+from workers.latency.probes import default_core
 from workers.latency.profiles import CLASSES, load_profile
 
 Array = NDArray[np.float64]
@@ -53,7 +54,7 @@ def sampled(preset: str, count: int, seed: int = SEED) -> list[CondenseNetConfig
     return list(found.values())
 
 
-def measured(configs: list[CondenseNetConfig], policy: str, core: int | None) -> list[dict[str, Any]]:
+def measured(configs: list[CondenseNetConfig], policy: str, core: int) -> list[dict[str, Any]]:
     """Measure each network on this machine, in batches with one anchor."""
     from space.deployed import DeployedCondenseNet
     from workers.export import save_onnx
@@ -80,6 +81,12 @@ def measured(configs: list[CondenseNetConfig], policy: str, core: int | None) ->
                 )
             print(f"  measured {len(rows)} of {len(paths)}", flush=True)
     return rows
+
+
+def provenance_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Return when, where and how a result's rows were measured, however often they were fitted anew since."""
+    here = {key: document[key] for key in ("date", "machine")}
+    return here | document["result"].get("measured", {})
 
 
 def counted(preset: str) -> list[dict[str, Any]]:
@@ -212,11 +219,12 @@ def main() -> None:
     elif options.data:
         document = json.loads(options.data.read_text())
         name, rows = options.data.stem, document["result"]["rows"]
-        measured_on = document["result"].get("measured") or {key: document[key] for key in ("date", "machine")}
+        measured_on = provenance_of(document)
     else:
         name = f"predictor_{options.preset}"
-        rows = measured(sampled(options.preset, options.networks, options.seed), options.policy, options.core)
-        measured_on = {"policy": options.policy, "seed": options.seed}
+        core = default_core() if options.core is None else options.core
+        rows = measured(sampled(options.preset, options.networks, options.seed), options.policy, core)
+        measured_on = {"policy": options.policy, "core": core, "seed": options.seed}
     steady = [row for row in rows if row.get("steady", True)]
     if len(steady) <= FIT_ON:
         rule = f"more than {FIT_ON} steady networks are needed"

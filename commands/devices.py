@@ -295,17 +295,16 @@ def calibrate(
     """Fit a profile for estimates on a device of yours, from 8 or more networks measured on it."""
     from dashboards import device_tables
     from search.device_fit import calibrate as run
-    from workers.latency.profiles import VIRTUAL, save_profile
+    from workers.latency.profiles import VIRTUAL, check_writable, save_profile
     from workers.latency.virtual_arm import VirtualArm, default_folder
 
-    if out.exists():
-        raise InvalidSettings(f"{out} exists; choose another path, or remove it first.")
+    profile_name = check_writable(out)
     if name.startswith(VIRTUAL):
         raise InvalidSettings("a profile is calibrated from measurements, but a virtual device has estimates only.")
     arm = VirtualArm(default_folder())
     engine = _engine(storage)
     probe = _measured(engine, name, _settings(name, preset, runtime, 1, policy), networks, storage)
-    profile = run(engine, probe, arm, out.name.removesuffix(".json"), say)
+    profile = run(engine, probe, arm, profile_name, say)
     save_profile(profile, out)
     show_text(device_tables.profile_panel(profile, out))
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboards.documents import plain, trial_document
-from dashboards.formats import count, duration, one_line
+from dashboards.formats import count, duration, latency_label, one_line
 
 if TYPE_CHECKING:
     from search.bundle import Picked
@@ -71,15 +71,14 @@ def estimate_document(found: Estimate, timed: TimeEstimate | None) -> dict[str, 
 
 def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
     """Return what `pick` shows: the network, its accuracy, its latency, and where the bundle is."""
-    row, seen, summary = picked.trial, picked.verified, picked.verified.summary
-    quick = ", quick" if seen.policy == "quick" else ""
+    row, seen = picked.trial, picked.verified
     facts = Table.grid(padding=(0, 2))
     lines = [
         ("pick", f"trial {row.number}: {row.config}"),
         ("test top-1", f"{picked.test_top1:.2%} (validation {row.top1 or 0.0:.2%})"),
-        ("latency", f"{summary.median_ms:.4g} ms, up to {summary.interval_high_ms:.4g} ({seen.kind}{quick})"),
+        ("latency", _latency_line(seen)),
         ("on", f"{one_line(seen.device)}, {seen.runtime} {seen.runtime_version}, {seen.threads} thread(s)"),
-        *(("and", _latency_line(other)) for other in picked.elsewhere.values()),
+        *(("and", f"{_latency_line(other)} on {one_line(other.device)}") for other in picked.elsewhere.values()),
         ("cost", f"{row.macs:,} macs, {row.params:,} params"),
         ("budget", f"{picked.budget}; the best of {picked.candidates} trained networks inside it"),
     ]
@@ -93,7 +92,7 @@ def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
 
 def _latency_line(seen: Measurement) -> str:
     summary = seen.summary
-    return f"{summary.median_ms:.4g} ms, up to {summary.interval_high_ms:.4g} ({seen.kind}) on {one_line(seen.device)}"
+    return f"{summary.median_ms:.4g} ms, up to {summary.interval_high_ms:.4g} ({latency_label(seen)})"
 
 
 def _latency_document(seen: Measurement) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboards.documents import plain
-from dashboards.formats import DAGGER_NOTE, NOTHING, duration, one_line
+from dashboards.formats import DAGGER_NOTE, NOTHING, duration, is_number, one_line
 from dashboards.tables import moment, plain_table
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ STATE_COLOURS = {
     "failed": "red",
     "leased": "cyan",
 }
+CELSIUS = (-40.0, 150.0)  # between these a processor runs
 REASON = 160  # letters of it shown
 
 
@@ -55,11 +56,16 @@ def devices_table(rows: Sequence[DeviceRow]) -> RenderableType:
         if cores:
             processor.append(f"\n{cores} cores", style="dim")
         runtimes = "\n".join(one_line(f"{n} {v}", 40) for n, v in (facts.get("runtimes") or {}).items())
-        celsius = conditions.get("temperature_c")
-        warm = f"{celsius:.0f}" if isinstance(celsius, int | float) else NOTHING
+        warm = _celsius(conditions.get("temperature_c"))
         unbelieved = Text(str(row.quarantined), style="red" if row.quarantined else "")
         table.add_row(name, state, processor, runtimes or NOTHING, warm, f"{row.waiting} + {row.leased}", unbelieved)
     return table
+
+
+def _celsius(value: Any) -> str:
+    """Return a temperature as agents send it, "-" for what no processor has: a broken sensor may say anything."""
+    believable = is_number(value) and not isinstance(value, bool) and CELSIUS[0] < value < CELSIUS[1]
+    return f"{value:.0f}" if believable else NOTHING
 
 
 def devices_document(rows: Sequence[DeviceRow]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 from search.gate import Budget
 from search.pareto import latency_key
 from search.store.reader import LatencyRow, TrialRow
+from workers.latency.labels import Labelled, doubts_text
 
 NOTHING = "-"
 STATE_STYLES = {
@@ -83,10 +84,9 @@ def latency_text(latency: LatencyRow | None) -> str:
     return f"{digits_ms(latency.median_ms, 4)} {interval_text(latency)}{_marks(latency)}"
 
 
-def latency_label(latency: LatencyRow) -> str:
+def latency_label(latency: Labelled) -> str:
     """Return what a latency is worth: "measured", "measured, quick, not steady", "estimated, extrapolated"."""
-    still = "" if latency.steady else ", not steady"
-    return common_label(latency) + still + (", extrapolated" if latency.extrapolates else "")
+    return one_line(latency.kind + doubts_text(latency), 60)
 
 
 def _marks(latency: LatencyRow) -> str:

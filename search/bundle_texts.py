@@ -15,6 +15,7 @@ from typing import Any
 from search.gate import Budget
 from search.store.reader import StudyRow, TrialRow
 from workers.file_names import INPUT, NETWORK_FILE, ONNX_FILE, OUTPUT, SUFFIXES, file_for
+from workers.latency.labels import doubts_text
 from workers.latency.measurement import Measurement
 
 DEPLOY_FILE, CARD_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "model"
@@ -37,6 +38,7 @@ class LatencyFacts:
     p90_ms: float | None
     interval_low_ms: float
     interval_high_ms: float
+    steady: bool
     extrapolates: bool
     verified: bool  # of the trained file; else of the same operators with random weights, before training
 
@@ -44,7 +46,7 @@ class LatencyFacts:
     def of_verification(cls, seen: Measurement) -> LatencyFacts:
         """Return what `pick` saw of the trained file."""
         names = ("median_ms", "p90_ms", "interval_low_ms", "interval_high_ms")
-        plain = ("kind", "policy", "device", "runtime", "runtime_version", "threads", "precision", "extrapolates")
+        plain = "kind policy device runtime runtime_version threads precision steady extrapolates".split()
         return cls(
             **{name: getattr(seen.summary, name) for name in names},
             **{name: getattr(seen, name) for name in plain},
@@ -70,6 +72,7 @@ class LatencyFacts:
             "median_ms": self.median_ms,
             **({} if self.p90_ms is None else {"p90_ms": self.p90_ms}),
             "interval_95_ms": [self.interval_low_ms, self.interval_high_ms],
+            "steady": self.steady,
             "extrapolates": self.extrapolates,
             "verified": self.verified,
         }
@@ -227,24 +230,26 @@ def _figures(facts: BundleFacts) -> str:
 
 
 def _kind(seen: LatencyFacts) -> str:
-    return seen.kind if seen.verified else f"{seen.kind} before training"
+    """Return what the latency is and what it is worth: "measured before training, quick, not steady"."""
+    when = "" if seen.verified else " before training"
+    return f"{one_line(seen.kind)}{when}{doubts_text(seen)}"
 
 
 def _remarks(facts: BundleFacts) -> str:
     """What the figures are worth, point by point."""
     lines = [_accuracy_remark(facts)]
     if facts.latency is not None:
-        seen = facts.latency
-        quick = " with the quick policy: fewer runs than a standard measurement" if seen.policy == "quick" else ""
-        lines.append(f"{_origin_of(seen)}{quick}.")
+        lines.append(_latency_remark("The latency", facts.latency))
+    lines += [_latency_remark(f"The latency on {one_line(on)}", seen) for on, seen in facts.elsewhere.items()]
     if facts.export_difference is None:
         lines.append("The exported file was held against the trained network when it was written, not again since.")
     else:
         lines.append(
             f"The exported file equals the trained network to {facts.export_difference:.1e} of its largest output."
         )
-    if facts.latency is not None and "file" not in facts.latency.table(facts.shipped):
-        lines.append(f"The file for {one_line(facts.latency.runtime)}, which the latency is of, is not in this bundle.")
+    known = [seen for seen in (facts.latency, *facts.elsewhere.values()) if seen is not None]
+    missing = dict.fromkeys(one_line(seen.runtime) for seen in known if "file" not in seen.table(facts.shipped))
+    lines += [f"The file for {runtime}, which a latency is of, is not in this bundle." for runtime in missing]
     lines += [f"Passed over: {one_line(text)}." for text in facts.passed_over]
     return "\n".join(f"- {line}" for line in lines)
 
@@ -266,15 +271,22 @@ def _accuracy_remark(facts: BundleFacts) -> str:
     )
 
 
-def _origin_of(seen: LatencyFacts) -> str:
-    """Say where the latency comes from: an estimate must never read like a measurement."""
+def _latency_remark(which: str, seen: LatencyFacts) -> str:
+    """Say where a latency comes from and what it is worth."""
+    quick = " with the quick policy: fewer runs than a standard measurement" if seen.policy == "quick" else ""
+    moved = "" if seen.steady else "; the machine did not keep still during it"
+    return f"{_origin_of(which, seen)}{quick}{moved}."
+
+
+def _origin_of(which: str, seen: LatencyFacts) -> str:
+    """Say where a latency comes from: an estimate must never read like a measurement."""
     file = "the exported file after training" if seen.verified else "a network of the same shape before training"
     if seen.kind == "measured":
-        return f"The latency was measured on {file}"
+        return f"{which} was measured on {file}"
     outside = "; this network lies outside the range it was calibrated on" if seen.extrapolates else ""
     if seen.kind == "predicted":
-        return f"The latency is predicted from measurements of other networks, not measured{outside}"
-    return f"The latency is {seen.kind} from instructions counted in {file}, not measured{outside}"
+        return f"{which} is predicted from measurements of other networks, not measured{outside}"
+    return f"{which} is {seen.kind} from instructions counted in {file}, not measured{outside}"
 
 
 def one_line(text: Any) -> str:

@@ -23,6 +23,7 @@ from space.search_space import SearchSpace
 from workers.image_cache import DataInfo, outline
 from workers.latency.measurement import Measurement
 from workers.latency.policy import QUICK
+from workers.latency.profiles import VIRTUAL, virtual_device
 
 SAMPLES = 500
 
@@ -57,6 +58,9 @@ def estimate(settings: StudySettings, show: int = 5) -> Estimate:
     Raises:
         CondenseryError: whatever a launch would raise for these settings and images.
     """
+    for device in settings.latency.devices:
+        if device.startswith(VIRTUAL):
+            virtual_device(device)  # says which profiles there are
     info = outline(settings.data)
     settings = fit_to_data(settings, info.input_shape, info.num_classes)
     space, training = settings.search_space(), settings.training_space()

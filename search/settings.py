@@ -309,6 +309,9 @@ def _override(document: dict[str, Any], override: str) -> None:
     table[parts[-1]] = value
 
 
+LONGEST_VALUE = 200  # letters of a wrong value that an error shows
+
+
 def _first_error(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
@@ -320,7 +323,14 @@ def _first_error(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"`{where}` is missing."
     message = first["msg"].removeprefix("Value error, ")
-    return f"`{where}`: {message}, but got {first['input']!r}."
+    place = f"`{where}`: " if where else ""
+    if first["type"] == "value_error" and isinstance(first["input"], Mapping):
+        return f"{place}{message}."  # a rule between keys names its values itself
+    return f"{place}{message}, but got {_shortened(repr(first['input']))}."
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} …"
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:

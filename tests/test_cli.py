@@ -286,6 +286,21 @@ def test_devices_asked_for_before_any_was_added_are_told_how_to_add_one(tmp_path
         assert not (tmp_path / "condensery.db").exists()
 
 
+def test_check_refuses_a_virtual_device_without_a_profile_and_names_those_there_are(tmp_path: Path):
+    assert run("init", "study.toml", cwd=tmp_path).returncode == 0
+    options = ("--no-timing", "--set", 'latency.devices=["virtual:nope"]', "--set", "budget.max_latency_ms=3")
+    line = error_line(run("check", "study.toml", *options, cwd=tmp_path), errors.InvalidSettings.exit_code)
+    assert "no profile is called nope; there are raspberry-pi-5" in line
+
+
+def test_a_profile_that_could_not_be_written_is_refused_before_anything_is_measured(tmp_path: Path):
+    for out, why in (("MyPi5.json", "'MyPi5' isn't"), ("study.toml/pi5.json", "can't be written")):
+        (tmp_path / "study.toml").touch()
+        done = run("devices", "calibrate", "pi5", "--networks", "16", "--out", out, cwd=tmp_path)
+        assert why in error_line(done, done.returncode)
+    assert not (tmp_path / "condensery.db").exists()
+
+
 def test_a_hub_that_is_no_address_is_refused_before_anything_is_registered(tmp_path: Path):
     for hub in ("ftp://pi.local", "pi.local:8700", "http://a; rm -rf", "http://pi:port"):
         line = error_line(run("devices", "add", "pi5", "--hub", hub, cwd=tmp_path), errors.InvalidSettings.exit_code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import configparser
 import re
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from search.settings import StudySettings, load_settings
 from search.study_files import TEMPLATES, study_file
 from space import errors
 from space.search_space import KEYS
+from workers.latency import agent
 from workers.settings import Settings, TrainingSettings
 
 ROOT = Path(__file__).parent.parent
@@ -82,3 +85,19 @@ def test_the_code_in_the_readme_runs() -> None:
 def test_no_document_holds_a_placeholder() -> None:
     for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
         assert not re.findall(r"@[A-Z]+@|TODO|TBD", path.read_text()), path
+
+
+def test_the_service_file_for_servers_is_one_that_systemd_reads() -> None:
+    """systemd takes what follows a value on its line as part of the value."""
+    (block,) = re.findall(r"```ini\n(.*?)```", (ROOT / "docs" / "devices.md").read_text(), re.DOTALL)
+    unit = configparser.ConfigParser(delimiters="=", comment_prefixes=None, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(block)
+    assert unit["Unit"]["After"] == "network-online.target"
+    assert unit["Service"]["User"]
+    assert unit["Install"]["WantedBy"] == "multi-user.target"
+    assert not [line for line in block.splitlines() if "#" in line]
+    words = unit["Service"]["ExecStart"].split()
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    agent._add_run(parser.add_subparsers())
+    assert parser.parse_args(words[2:]).hub.startswith("https://")

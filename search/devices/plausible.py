@@ -19,6 +19,10 @@ ANCHOR_FACTOR = 20.0
 TIME_SLACK = 1.05  # the hub's clock and the device's may run at slightly different speeds
 TIME_SLACK_S = 5.0
 LOOP_SHARE = 0.01  # of the seconds ordered for the runs pass inside them, at least; the rest are pauses between them
+LOOP_MOST = 10.0  # times those seconds: who ran oftener than ordered did so only to fill them
+ANCHOR_MACS = 4_965_632  # of `search.pricing.ANCHOR`, which never changes
+MACS_LEAST_PER_S = 1e7  # of the anchor; a twentieth of the slowest core that runs Linux on 64 bits
+SLOW_FACTOR = 100.0  # times the anchor's time, for as many macs or fewer; what a deep and narrow network takes is 15
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,12 @@ def _doubts_of_thoroughness(report: Mapping[str, Any], policy: Mapping[str, Any]
         else:
             continue
         break
-    return found + _doubts_of_duration(processes, policy) + _doubts_of_drift(report, policy)
+    return (
+        found
+        + _doubts_of_duration(processes, policy)
+        + _doubts_of_repeats(processes, policy)
+        + _doubts_of_drift(report, policy)
+    )
 
 
 def _doubts_of_duration(processes: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> list[str]:
@@ -88,6 +97,19 @@ def _doubts_of_duration(processes: Sequence[Mapping[str, Any]], policy: Mapping[
     if not seconds or max(seconds) >= ordered_s * LOOP_SHARE:
         return []
     return [f"its runs took {max(seconds):.4g} s a process, asked for were at least {ordered_s} s"]
+
+
+def _doubts_of_repeats(processes: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> list[str]:
+    """Doubt more runs than were ordered where each is said to take long: the ordered seconds would have ended them.
+
+    It needs no clock but the device's own: times that were multiplied after the loop show here, however late they come.
+    """
+    ordered_s, least_runs = policy.get("run_s") or math.inf, policy.get("runs", 1)
+    for process in processes:
+        runs, typical_ms = process.get("runs", 0), statistics.median(process["samples_ms"])
+        if runs > least_runs and runs * typical_ms / 1e3 > ordered_s * LOOP_MOST:
+            return [f"{runs} runs of about {typical_ms:.4g} ms, but from {least_runs} on they end after {ordered_s} s"]
+    return []
 
 
 def _doubts_of_drift(report: Mapping[str, Any], policy: Mapping[str, Any]) -> list[str]:
@@ -113,10 +135,10 @@ def _doubts_of_times(processes: Sequence[Mapping[str, Any]], expected: Expected)
     if wrong is not None:
         return [f"a sample is {wrong} ms; a time is finite and at least {TIME_LEAST_MS} ms"]
     found = []
-    total_s = sum(every) / 1e3
+    total_s = sum(_spent_ms(process) for process in processes) / 1e3
     if expected.elapsed_s is not None and total_s > expected.elapsed_s * TIME_SLACK + TIME_SLACK_S:
         found.append(
-            f"the samples add up to {total_s:.4g} s, but the report came {expected.elapsed_s:.4g} s after the lease"
+            f"its runs add up to {total_s:.4g} s, but the report came {expected.elapsed_s:.4g} s after the lease"
         )
     if expected.macs is not None:
         fastest_ms = min(statistics.median(process) for process in samples)
@@ -124,7 +146,34 @@ def _doubts_of_times(processes: Sequence[Mapping[str, Any]], expected: Expected)
             found.append(
                 f"{expected.macs} macs in {fastest_ms:.4g} ms on {expected.threads} thread(s): no core does that"
             )
-    return found + _doubts_of_anchor(processes, expected)
+    return found + (_doubts_of_anchor(processes, expected) or _doubts_of_slowness(processes, expected.macs))
+
+
+def _spent_ms(process: Mapping[str, Any]) -> float:
+    """Return about how long a process's runs took in all, ms: the kept samples, and the median for each left out.
+
+    A mean would take one pause that was kept for as many as runs were left out.
+    """
+    samples = process["samples_ms"]
+    left_out = max(0, process.get("runs", 0) - len(samples))
+    return float(sum(samples) + left_out * statistics.median(samples))
+
+
+def _doubts_of_slowness(processes: Sequence[Mapping[str, Any]], macs: int | None) -> list[str]:
+    """Hold a network's time to the anchor's, and the first anchor of a queue to the slowest core there is."""
+    reference_ms = anchor_ms(processes)
+    assert reference_ms is not None  # else it was doubted
+    if MACS_LEAST_PER_S * reference_ms / 1e3 > ANCHOR_MACS:
+        return [f"the anchor took {reference_ms:.4g} ms for its {ANCHOR_MACS} macs: no core is so slow"]
+    if macs is None:
+        return []
+    fastest_ms = min(statistics.median(process["samples_ms"]) for process in processes)
+    if fastest_ms > SLOW_FACTOR * reference_ms * max(1.0, macs / ANCHOR_MACS):
+        return [
+            f"{macs} macs in {fastest_ms:.4g} ms, where the anchor took {reference_ms:.4g} ms for {ANCHOR_MACS}: "
+            "out of all proportion"
+        ]
+    return []
 
 
 def _doubts_of_anchor(processes: Sequence[Mapping[str, Any]], expected: Expected) -> list[str]:

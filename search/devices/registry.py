@@ -131,7 +131,7 @@ def revoke_device(engine: sa.Engine, name: str, now: Clock | None = None) -> Non
             raise DeviceNotFound(f"no device is called {name!r} ({there}).")
         if row.revoked_at is None:
             give_back(connection, row.id, Return("revoked", "its device was revoked", row.id), now_of(connection, now))
-            gone = {"revoked_at": now_of(connection, now), "instance": None}
+            gone = {"revoked_at": now_of(connection, now), "instance": None, "conditions": None}
             connection.execute(sa.update(device).where(device.c.id == row.id).values(gone))
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import tomllib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from rich.console import Console
+
+from dashboards.answers import picked_panel
 from search import bundle, trained_files
 from search.pricing import Target
 from search.store import reader
@@ -18,10 +22,14 @@ from workers.latency import LatencySummary
 from workers.latency.measurement import never
 
 
-def picked_and_bundled(folder: Path, probe: CountingProbe) -> tuple[bundle.Picked, Path]:
+def picked_and_bundled(
+    folder: Path, probe: CountingProbe, further: tuple[Target, ...] = ()
+) -> tuple[bundle.Picked, Path]:
     store = trained_study(folder, probe)
     study = reader.find_study(store.engine, "tiny")
-    picked = bundle.pick(store, study, tiny_settings().search_budget(), (Target("host", probe),), folder / "images")
+    picked = bundle.pick(
+        store, study, tiny_settings().search_budget(), (Target("host", probe), *further), folder / "images"
+    )
     written = bundle.write_bundle(store, study, picked, folder / "bundle")
     store.engine.dispose()
     return picked, written
@@ -56,3 +64,36 @@ def test_a_bundle_whose_latency_is_estimated_has_no_p90(tmp_path: Path):
     assert (deploy["latency"]["kind"], deploy["latency"]["median_ms"]) == ("estimated", 2.0)
     assert "p90_ms" not in deploy["latency"]
     assert "p90" not in (folder / "MODEL_CARD.md").read_text()
+
+
+class Quick(CountingProbe):
+    """A device that was busy, with the quick policy."""
+
+    def measure(self, models, stop=never):
+        return [replace(one, policy="quick", steady=False) for one in super().measure(models, stop)]
+
+
+class Extrapolating(CountingProbe):
+    """A virtual device to which every network is unlike the calibrated ones."""
+
+    def measure(self, models, stop=never):
+        summary = LatencySummary.without_samples(2.0, 1.5, 3.0)
+        changed = {"kind": "estimated", "policy": "counts", "summary": summary, "extrapolates": True}
+        return [replace(one, device="virtual:a", samples_ms=(), **changed) for one in super().measure(models, stop)]
+
+
+def test_what_a_latency_is_worth_is_said_for_every_device(tmp_path: Path):
+    picked, folder = picked_and_bundled(tmp_path, Quick(), (Target("virtual:a", Extrapolating()),))
+    card, deploy = (folder / "MODEL_CARD.md").read_text(), tomllib.loads((folder / "deploy.toml").read_text())
+    assert "| latency, measured, quick, not steady |" in card
+    assert "| latency, estimated, extrapolated, on virtual:a" in card
+    assert "with the quick policy: fewer runs than a standard measurement; the machine did not keep still" in card
+    assert "The latency on virtual:a is estimated from instructions counted in" in card
+    assert "outside the range it was calibrated on" in card
+    assert deploy["latency"]["steady"] is False
+    assert deploy["latency_on"]["virtual:a"]["extrapolates"] is True
+    file = io.StringIO()
+    Console(file=file, width=200).print(picked_panel(picked, None))
+    shown = file.getvalue()
+    assert "(measured, quick, not steady)" in shown
+    assert "(estimated, extrapolated) on virtual:a" in shown

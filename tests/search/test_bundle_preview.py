@@ -71,7 +71,7 @@ def test_the_preview_holds_the_recorded_files_and_says_what_was_not_done(store: 
     todo = "not verified on the device after training, not tested: run `condensery pick tiny --max-latency-ms 2"
     assert todo in card
     assert "| test top-1 | not tested |" in card
-    assert "| latency, measured before training | " in card
+    assert "| latency, measured before training, quick | " in card
     assert "one of\n1 trained networks, inside the budget (2 ms)" in card
     assert deploy["checks"] == {"verified": False, "tested": False, "not_done": f"{todo} --out bundle`"}
     assert "test_top1" not in deploy["accuracy"]

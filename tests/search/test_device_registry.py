@@ -70,6 +70,7 @@ def test_a_revoked_token_is_worth_nothing_and_what_the_device_held_goes_to_the_n
     assert desk.job(key).device == "two"
     assert listed(desk)["one"].state == "revoked"
     assert listed(desk)["one"].revoked
+    assert (listed(desk)["one"].conditions, listed(desk)["two"].conditions) == ({}, CONDITIONS)
 
 
 def test_revoking_an_unknown_device_names_those_there_are(desk: Desk):

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.devices.numbers import as_json
-from search.devices.plausible import Expected, anchor_ms, doubts
+from search.devices.plausible import ANCHOR_MACS, Expected, anchor_ms, doubts
+from search.pricing import ANCHOR
+from space.cost import cost_of
 from tests.search.tiny_devices import counts_report, wall_report
 
 MODEL = "a" * 64
@@ -50,10 +52,58 @@ def test_a_missing_anchor_is_doubted():
 
 def test_samples_longer_than_the_lease_are_doubted_and_a_little_slack_is_not():
     report = wall_report(MODEL, ms=6_000.0)  # 36 s in all
-    assert doubts(report, expected(elapsed_s=30.0)) == []
-    (doubt,) = doubts(report, expected(elapsed_s=20.0))
-    assert doubt == "the samples add up to 36 s, but the report came 20 s after the lease"
-    assert doubts(report, expected(elapsed_s=None)) == []  # the clock was set back: nobody knows
+    assert doubts(report, expected(elapsed_s=30.0, macs=None)) == []
+    (doubt,) = doubts(report, expected(elapsed_s=20.0, macs=None))
+    assert doubt == "its runs add up to 36 s, but the report came 20 s after the lease"
+    assert doubts(report, expected(elapsed_s=None, macs=None)) == []  # the clock was set back: nobody knows
+
+
+def thinned(ms: float, runs: int, kept: list[float] | None = None) -> dict[str, Any]:
+    """A report of two processes that kept every thousandth of their runs."""
+    report = wall_report(MODEL, policy="standard")
+    process = {**report["processes"][0], "samples_ms": kept or [ms] * -(-runs // 1000), "runs": runs, "stride": 1000}
+    return {**report, "processes": [process, process]}
+
+
+def test_the_runs_that_were_not_kept_count_towards_the_time_too():
+    assert doubts(thinned(1.0, 10_000), expected(elapsed_s=20.0)) == []
+    (doubt,) = doubts(thinned(1.0, 10_000), expected(elapsed_s=10.0))
+    assert doubt == "its runs add up to 20 s, but the report came 10 s after the lease"
+
+
+def test_one_pause_that_was_kept_does_not_stand_for_the_runs_that_were_not():
+    assert doubts(thinned(0.1, 10_000, kept=[*[0.1] * 9, 500.0]), expected(elapsed_s=5.0)) == []
+
+
+STANDARD = {"label": "standard", "processes": 2, "runs": 40, "run_s": 1.0, "anchor_tolerance": 0.05}
+
+
+@pytest.mark.parametrize(("true_ms", "runs"), [(0.05, 20_000), (2.0, 500), (24.0, 42)])
+def test_times_multiplied_by_a_thousand_are_doubted_however_late_they_come(true_ms: float, runs: int):
+    late = expected(elapsed_s=1e6, macs=None, policy=STANDARD)
+    assert doubts(thinned(true_ms, runs), late) == []
+    (doubt,) = doubts(thinned(true_ms * 1000, runs), late)
+    assert doubt.endswith("but from 40 on they end after 1.0 s")
+
+
+@pytest.mark.parametrize("macs", [4_000_000, 400_000_000])
+def test_a_time_out_of_proportion_to_the_anchors_is_doubted_however_late_it_comes(macs: int):
+    true_ms = 2.0 * max(1.0, macs / ANCHOR_MACS)  # as fast as the anchor, which took 2 ms
+    late = expected(elapsed_s=1e6, macs=macs)
+    assert doubts(wall_report(MODEL, ms=true_ms * 15), late) == []
+    (doubt,) = doubts(wall_report(MODEL, ms=true_ms * 1000), late)
+    assert "out of all proportion" in doubt
+
+
+def test_a_clock_a_thousand_times_too_fast_is_seen_by_the_first_report_of_a_queue():
+    first = expected(anchors_ms=(), elapsed_s=1e6)
+    assert doubts(wall_report(MODEL, anchor_ms=300.0), first) == []
+    (doubt,) = doubts(wall_report(MODEL, anchor_ms=1_000.0), first)
+    assert doubt.startswith("the anchor took 1000 ms")
+
+
+def test_the_anchors_macs_are_those_of_the_network_that_agents_get():
+    assert cost_of(ANCHOR).macs == ANCHOR_MACS
 
 
 @pytest.mark.parametrize(("macs", "threads", "doubted"), [(5e9, 1, False), (5.1e9, 1, True), (5.1e9, 2, False)])

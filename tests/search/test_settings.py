@@ -106,6 +106,19 @@ def test_a_wrong_value_is_named_with_its_rule(change: dict[str, Any], message: s
     assert "\n" not in str(caught.value)
 
 
+def test_a_broken_rule_between_keys_is_told_without_the_whole_file(file: Path):
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings(file, ["budget.max_latency_ms.nope=3"])
+    rule = "budget.max_latency_ms names 'nope', which is not in latency.devices"
+    assert str(caught.value) == f"{file}: {rule}."
+
+
+def test_a_long_wrong_value_is_shown_in_part():
+    with pytest.raises(InvalidSettings, match=r"`search.sampler`") as caught:
+        tiny_settings(search__sampler="x" * 10_000)
+    assert len(str(caught.value)) < 400
+
+
 def test_a_missing_table_is_named():
     content = document()
     del content["space"]

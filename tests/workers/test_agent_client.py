@@ -88,6 +88,14 @@ def test_a_lease_is_renewed_while_its_model_is_measured(hub, tmp_path, network):
     assert job.verdicts == ["accepted"]
 
 
+def test_the_hub_hears_at_once_that_the_measuring_has_begun(hub, tmp_path, network):
+    assert hub.lease_s == 60.0  # a beat every 15 s says nothing of a measurement that takes one
+    job = hub.ask(offer(hub, network, policy={**QUICKEST, "run_s": 0.5}))
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert job.states[-1] == "measuring"
+    assert job.states[0] == "downloading"
+
+
 def test_a_lost_lease_stops_the_batch_and_sends_nothing(hub, tmp_path, network):
     hub.lease_s = 0.4
     hub.trouble("/v1/jobs/1/heartbeat", "409")

@@ -79,6 +79,13 @@ def test_it_waits_while_another_agent_serves_the_device_and_says_so_once(hub, tm
     assert "\x1b" not in log  # what a hub says is printed plainly
 
 
+@pytest.mark.parametrize("kind", ["404", "a page"])
+def test_a_wrong_path_in_the_hubs_address_is_asked_about(hub, tmp_path, capfd, kind: str):
+    hub.trouble("/v1/enrol", kind, kind)
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert capfd.readouterr().err.count("is the address right?") == 1
+
+
 def test_it_enrols_again_when_the_hub_knows_it_no_more(hub, tmp_path, network):
     job = hub.ask(offer(hub, network))
     hub.trouble("/v1/leases", "409")

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from space.errors import InvalidSettings, MeasurementFailed
+from space.errors import InvalidSettings, MeasurementFailed, ReadOnlyFolder
 from workers.latency import profiles
 from workers.latency.calibration import Calibration, fit_profile, rank_correlation, read_networks
 from workers.latency.profiles import (
     CLASSES,
     Estimate,
     Profile,
+    check_writable,
     load_profile,
     save_profile,
     shipped_profiles,
@@ -423,3 +424,20 @@ def test_a_calibration_file_with_a_hole_is_refused_by_line_and_column(tmp_path, 
 def test_a_calibration_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InvalidSettings, match=r"absent\.csv can't be read"):
         read_networks(tmp_path / "absent.csv", "ms")
+
+
+@pytest.mark.parametrize("name", ["MyPi5.json", ".json", "my pi.json", "-pi.json", f"{'a' * 65}.json", "pi\n.json"])
+def test_a_name_that_no_profile_may_have_is_refused_before_anything_is_measured(tmp_path, name: str):
+    with pytest.raises(InvalidSettings, match="lower-case letters"):
+        check_writable(tmp_path / name)
+
+
+def test_a_path_for_a_profile_must_be_free_and_its_folder_writable(tmp_path):
+    assert check_writable(tmp_path / "new" / "my-pi5.json") == "my-pi5"
+    assert not list((tmp_path / "new").iterdir())
+    taken = tmp_path / "taken.json"
+    taken.write_text("{}")
+    with pytest.raises(InvalidSettings, match="exists"):
+        check_writable(taken)
+    with pytest.raises(ReadOnlyFolder):
+        check_writable(taken / "my-pi5.json")

@@ -1448,6 +1448,9 @@ def _received(reply: Any, most_bytes: int, within_s: float) -> Iterator[bytes]:
         raise _Unreachable(f"the connection broke after {got} of {expected} bytes")
 
 
+_WRONG_ADDRESS = "is the address right? --hub takes it as `devices serve` prints it, without a path"
+
+
 def _refusal(error: Any, call_s: float) -> Exception:
     """Tell the hub's own no (JSON with a `detail`) from whatever stands between us and a hub that is down."""
     if error.code == 401:
@@ -1460,6 +1463,7 @@ def _refusal(error: Any, call_s: float) -> Exception:
         if isinstance(answer, dict) and "detail" in answer:
             return _SaysNo(error.code, _plain(answer["detail"]))
     hint = "; give the address it points to as --hub" if 300 <= error.code < 400 else ""
+    hint = f"; {_WRONG_ADDRESS}" if error.code == 404 else hint
     is_hubs_error = error.code >= 500 and error.code not in _AWAY
     return _Unreachable(f"it answered with status {error.code}{hint}", is_hubs_error)
 
@@ -1712,6 +1716,12 @@ class _Leases:
         self.state = "downloading"
         self._wake.set()
 
+    def tell(self, state: str) -> None:
+        """Say what the device is at; the hub hears of a change at once, not at the next beat."""
+        if state != self.state:
+            self.state = state
+            self._wake.set()
+
     def let_go(self, tickets: Iterable[_Ticket]) -> None:
         with self._lock:
             self._held.difference_update(tickets)
@@ -1843,7 +1853,8 @@ class _Agent:
                     rule = f"the hub must take this agent in, but refuses it ({refusal})"
                     raise _WrongUse(f"{rule}; mend that, or fetch the agent anew from the hub's /agent.py") from None
                 if not said:
-                    self._journal.say(f"waiting: the hub can't enrol this agent now ({refusal})")
+                    why = f"{refusal}; {_WRONG_ADDRESS}" if refusal.status == 404 else str(refusal)
+                    self._journal.say(f"waiting: the hub can't enrol this agent now ({why})")
                     said = True
                 self._ending.sleep(patience.next_s())
         self._enrolled = True
@@ -1998,7 +2009,7 @@ class _Agent:
             self._fail(job.ticket, "device", f"the report can't be written: {error}")
 
     def _set_state(self, state: str) -> None:
-        self._leases.state = state
+        self._leases.tell(state)
 
     def _fetched(self, jobs: list[_Job]) -> tuple[list[_Job], dict[_Model, Path]]:
         """Return the jobs whose models are here now, and where; the others are answered with a fault."""

@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +25,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from space.errors import InvalidSettings, MeasurementFailed
-from workers.files import write_atomically
+from workers.files import disk_errors, write_atomically
 from workers.settings import Settings
 
 CLASSES = ("branch", "load", "store", "vload", "vstore", "vfma", "simd_fp", "int")
 PRICED = {"classes": CLASSES, "two": ("all", "vfma")}  # what each fit puts a price on
 
+PROFILE_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 VIRTUAL = "virtual:"  # + a profile's name: the ARM device in software, as a device of a study
 
 SIZE_SLACK = 1.5  # a network this many times larger or smaller than the calibrated ones still counts as like them
@@ -116,7 +119,7 @@ class Profile(Settings):
     """What one device, runtime and number of threads pay for instructions, and what that was learned from."""
 
     format: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=PROFILE_NAME)]
     title: str
     runtime: str
     threads: Annotated[int, Field(ge=1, le=1024)]
@@ -242,6 +245,25 @@ def save_profile(profile: Profile, path: Path) -> None:
     """Write a profile as JSON with sorted keys that a person can read; DiskFull or ReadOnlyFolder when that fails."""
     text = json.dumps(profile.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False)
     write_atomically(path, f"{text}\n".encode())
+
+
+def check_writable(path: Path) -> str:
+    """Return the name of the profile that `path` is to hold, before anything is measured for it.
+
+    Raises:
+        InvalidSettings: the path is taken, or its name is none for a profile.
+        ReadOnlyFolder: nothing can be written there. DiskFull: no space is left.
+    """
+    name = path.name.removesuffix(".json")
+    if path.exists():
+        raise InvalidSettings(f"{path} exists; choose another path, or remove it first.")
+    if re.fullmatch(PROFILE_NAME, name) is None:
+        rule = "a profile's name must be at most 64 lower-case letters, digits, dots, - and _"
+        raise InvalidSettings(f"{rule}, but {name!r} isn't; choose another name for {path.name}.")
+    with disk_errors(path):
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
+    return name
 
 
 def first_error(error: ValidationError) -> str:

@@ -1,0 +1,163 @@
+"""The figures that the documents quote are those in benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.record import RESULTS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+EXPERIMENTS = (ROOT / "docs" / "experiments.md").read_text()
+
+
+def result_of(name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())["result"]
+    return result
+
+
+def pct(fraction: float) -> str:
+    """Two digits below 10 %, else whole per cents: "0.36", "2.7", "17"."""
+    return f"{100 * fraction:.0f}" if fraction >= 0.0995 else f"{100 * fraction:.2g}"
+
+
+def exporting(result: dict[str, Any]) -> list[str]:
+    ratios = {name: f"{ratio['median']:.0f} times" for name, ratio in result["ratios"].items()}
+    return [
+        f"{statistics.median(result['seconds']['condensery']) * 1e3:.0f} ms |",
+        f"dynamo {ratios['torch_dynamo']}, TorchScript {ratios['torch_script']} as long",
+    ]
+
+
+def controlling(result: dict[str, Any]) -> list[str]:
+    both = [result["tpe"], result["random"]]
+    ours, plain = (sorted(one[key] * 1e3 for one in both) for key in ("overhead_s", "plain_optuna_s"))
+    return [f"| {ours[0]:.0f} to {ours[1]:.0f} ms |", f"tell: {plain[0]:.0f} to {plain[1]:.0f} ms |"]
+
+
+def counting(result: dict[str, Any]) -> list[str]:
+    millions = {name: f"{one['millions']['all']:.1f} M" for name, one in result["variants"].items()}
+    return [
+        f"{millions['native']} with the project's kernel, {millions['ncnn']} with ncnn",
+        f"{millions['litert']} with LiteRT |",
+        f"under onnxruntime: {millions[result['peer']]} |",
+    ]
+
+
+def estimating(result: dict[str, Any]) -> list[str]:
+    errors = {name: (pct(one["median"]), pct(one["max"])) for name, one in result["leave_one_out"].items()}
+    ours, macs, x86 = (
+        errors[name] for name in ("estimate (their mean)", "MACs + constant", "x86 wall time + constant")
+    )
+    return [
+        f"each of {result['networks']} networks left out | median error {ours[0]} %, largest {ours[1]} % |",
+        f"MACs + constant {macs[0]} % and {macs[1]} %, x86 wall time {x86[0]} % and {x86[1]} % |",
+    ]
+
+
+def predicting(result: dict[str, Any]) -> list[str]:
+    macs = result["peers"]["macs and a constant"]
+    return [
+        f"from {result['fitted_on']} CondenseNets | median error {pct(result['held_out']['median_error'])} % |",
+        f"MACs + constant {pct(macs['median_error'])} % |",
+    ]
+
+
+def killing(result: dict[str, Any]) -> list[str]:
+    ended = "ended with exit code 33"  # a launch without its database; the trials are whole
+    return [
+        f"{result['kills']} times `kill -9`",
+        f"{sum(ended not in one for one in result['violations'])} trials lost",
+    ]
+
+
+def simulating(result: dict[str, Any]) -> list[str]:
+    run = result["runs"][0]
+    return [
+        f"{run['workers']:,} simulated workers, {run['trials']:,} trials",
+        f"busy {run['utilisation']:.0%} of the time, workers idle {run['idle_share']:.1%}",
+        f"{run['memory_mb'] / 1e3:.2f} GB |",
+    ]
+
+
+def starting(result: dict[str, Any]) -> list[str]:
+    helps, sampled = result["help_s"], result["samples_per_s"].values()
+    low, high = (round(end(sampled), -3) for end in (min, max))
+    return [
+        f"| {helps['condensery']:.2f} s | `optuna --help`: {helps['optuna']:.2f} s |",
+        f"| {low:,.0f} to {high:,.0f} valid networks a second |",
+        f"| {result['cost_of_ms']:.2f} ms | fvcore counting the module: {result['fvcore_ms']:.0f} ms |",
+    ]
+
+
+FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {  # by the end of a row's command
+    "benchmarks.export": ("export", exporting),
+    "benchmarks.controller": ("controller", controlling),
+    "benchmarks.arm_variants": ("arm_variants", counting),
+    "benchmarks.estimate": ("estimate", estimating),
+    "benchmarks.predictor --counted cifar": ("predictor_counted_cifar", predicting),
+    "benchmarks.kill_anywhere --ray": ("kill_anywhere", killing),
+    "benchmarks.cluster_simulation": ("cluster_simulation", simulating),
+    "benchmarks.startup": ("startup", starting),
+}
+
+
+def rows_of(command: str) -> str:
+    """Return the rows of the README's figures that a command prints, "0.3%" written as "0.3 %"."""
+    return "\n".join(line for line in README.splitlines() if line.endswith(f"| `python -m {command}` |"))
+
+
+@pytest.mark.parametrize("command", FIGURES)
+def test_the_readme_quotes_what_the_benchmark_saved(command: str):
+    name, texts_of = FIGURES[command]
+    for text in texts_of(result_of(name)):
+        assert re.sub(r"(?<=\d)%", " %", text) in rows_of(command)
+
+
+def test_every_figure_in_the_readme_that_has_a_result_is_held_to_it():
+    commands = re.findall(r"\| `python -m (benchmarks\.[^`]*)` \|$", README, re.MULTILINE)
+    results = {path.stem for path in RESULTS.glob("*.json")}
+    assert {one for one in commands if one.split()[0].removeprefix("benchmarks.") in results} <= set(FIGURES)
+    assert set(FIGURES) <= set(commands)
+
+
+def test_the_experiments_quote_the_counted_variants():
+    rows = {
+        "torch.onnx, onnxruntime": "| `torch.onnx.export(dynamo=False)`, onnxruntime |",
+        "onnx, onnxruntime": "| our ONNX file, onnxruntime |",
+        "litert": "| `litert`: our .tflite file,",
+        "ncnn": "| ncnn, gather in numpy |",
+        "native": "| `native`: ",
+    }
+    result = result_of("arm_variants")
+    assert set(rows) == set(result["variants"])
+    for name, begin in rows.items():
+        (line,) = [line for line in EXPERIMENTS.splitlines() if line.startswith(begin)]
+        one = result["variants"][name]
+        counts = " | ".join(f"{one['millions'][key]:.1f}" for key in ("all", "vfma", "int", "branch"))
+        plain = line.replace("*", "")
+        assert f"| {counts} |" in plain
+        assert plain.endswith(f" | {one['estimated_ms']:.1f} |")
+
+
+@pytest.mark.parametrize(("preset", "column"), [("cifar", 2), ("digits", 4)])
+def test_the_experiments_quote_the_predictors_errors_on_counts(preset: str, column: int):
+    result = result_of(f"predictor_counted_{preset}")
+    quoted = {
+        "MACs + constant": result["peers"]["macs and a constant"],
+        "**non-negative least squares on physical features**": result["held_out"],
+        "the same, a Gaussian process on what is left": result["peers"]["ours, a Gaussian process on the rest"],
+    }
+    for name, errors in quoted.items():
+        (line,) = [line for line in EXPERIMENTS.splitlines() if line.startswith(f"| {name} |")]
+        seen = [float(number) for number in line.split("|")[column + 1].replace("*", "").split("/")]
+        for number, key in zip(seen, ("median_error", "p90_error", "max_error"), strict=True):
+            digits = len(f"{number:g}".partition(".")[2])
+            assert number == round(100 * errors[key], digits), (name, key)
