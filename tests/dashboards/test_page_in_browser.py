@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -146,6 +147,11 @@ def test_unusual_studies_are_shown_safely(browser: Any, tmp_path: Path, kind: st
 # ---- the budget -----------------------------------------------------------------------------------------
 
 
+def says(visit: Visit, sentence: str) -> None:
+    shown = "document.getElementById('sentence').innerText.split(/\\s+/).join(' ')"
+    visit.wait(f"{shown} === {json.dumps(sentence)}")
+
+
 def test_the_budget_is_set_by_keyboard_and_answered_as_python_answers_it(visit: Visit, page: str, study: Study) -> None:
     opened(visit, page, READY)
     columns = read_columns(study.engine, study.name)
@@ -160,7 +166,7 @@ def test_the_budget_is_set_by_keyboard_and_answered_as_python_answers_it(visit: 
     assert limit < 0.4
     number = visit.page.get_by_role("spinbutton", name=re.compile("Latency limit on host"))
     assert float(number.input_value()) == limit
-    assert " ".join(visit.text("#sentence").split()) == table.sentence({"host": limit})
+    says(visit, table.sentence({"host": limit}))
     visit.wait(f"location.search.includes('budget.host={limit:g}')")
     assert f"--max-latency-ms {limit:g}" in visit.text("#command")
     after = label.bounding_box()
@@ -170,9 +176,9 @@ def test_the_budget_is_set_by_keyboard_and_answered_as_python_answers_it(visit: 
     opened(visit, visit.page.url, READY)
     assert float(number.input_value()) == limit
     number.fill("")
-    assert " ".join(visit.text("#sentence").split()) == table.sentence({})
+    says(visit, table.sentence({}))
     number.fill("0.0001")
-    assert " ".join(visit.text("#sentence").split()) == table.sentence({"host": 0.0001})
+    says(visit, table.sentence({"host": 0.0001}))
     assert visit.page.locator("#bundle").is_hidden()
     visit.page.get_by_role("button", name="The study's own limit on host").click()
     assert float(number.input_value()) == 0.4
