@@ -90,11 +90,9 @@ def mend(patient: Patient, findings: Sequence[Finding]) -> None:
     if not repairs:
         return
     store.claim()
-    try:
+    with store.kept():
         for finding, repair in repairs:
             store.transact(partial(_repair, store, finding, repair))
-    finally:
-        store.release()
 
 
 def _repair(store: StudyStore, finding: Finding, repair: Callable[[], object]) -> None:

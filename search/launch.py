@@ -100,7 +100,7 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView, st
             study.store.claim()
         elif not study.store.stand_by(stop.is_set, view.note):
             return _ended(study, ending)
-        try:
+        with study.store.kept():
             for leftover in files.glob("pricing-*"):  # of a controller that was killed while it measured
                 shutil.rmtree(leftover, ignore_errors=True)
             stored = partial(study.store.update_settings, settings.model_dump(mode="json"), settings.digest())
@@ -113,11 +113,6 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView, st
                 ending = Controller(study, around).run()
             finally:
                 workers.close()
-        except BaseException:
-            with contextlib.suppress(sa.exc.DBAPIError):  # what ended the search is to be heard; the lease runs out
-                study.store.release()
-            raise
-        study.store.patience.call(study.store.release)
     return _ended(study, ending)
 
 

@@ -21,6 +21,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from search.processes import children_of
+
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 LOOK_EVERY_S = 0.2
 PAUSES = "pauses"  # folder of one file for each worker on this machine, named by its process id
@@ -98,23 +100,6 @@ def _end_all(driver: int, patience_s: float = 20.0) -> None:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         time.sleep(0.01)
-
-
-def children_of(parent: int) -> list[int]:
-    """Return the processes whose parent this is, zombies included (Linux)."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, IndexError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(stat.parent.name))
-    return found
-
-
-def lives(pid: int) -> bool:
-    """Whether the process runs: it is there and no zombie (Linux)."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    return False
 
 
 def _kill(pid: int) -> None:

@@ -267,7 +267,10 @@ class RayTuneEngine:
         return event
 
     def alive(self) -> Collection[int]:
-        """Return the trials whose workers gave a sign of life within a minute, or are paused."""
+        """Return the trials that gave a sign of life within a minute, or are paused.
+
+        The driver gives one of those that wait: for a node, or for their worker to start.
+        """
         now = time.monotonic()
         alive = set()
         for number, trial in self._trials.items():

@@ -17,18 +17,21 @@ import socket
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from search.engines.keeper import PAUSES, children_of, lives
+from search.engines.keeper import PAUSES
+from search.processes import children_of, lives
 
 OBJECT_STORE_BYTES = 150 * 2**20  # hardly used: a job is a few kilobytes
 PULSE_S = 0.5
 DEAD_AFTER_S = 45.0  # without an answer from the switchboard, which is on this machine
 IDLE_WAIT_S = 1.0
+PENDING_TICK_S = 2.0  # between two signs of life of trials that have no worker yet
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class _Desk:
         self.open: dict[str, tuple[int, int, int]] = {}  # Tune's trial: serial, number, attempt; until its end was told
         self._pipe = pipe
         self._sending = threading.Lock()
+        self._ticked_at = -1e9
 
     def send(self, kind: str, *payload: Any) -> None:
         with self._sending:
@@ -124,6 +128,14 @@ class _Desk:
             serial, number, attempt = self.open.pop(trial_id)
             self.words.pop(serial, None)
             self.send("events", [(kind, number, attempt, payload)])
+
+    def tick_pending(self, trial_ids: Sequence[str]) -> None:
+        """Say of trials without a worker that they are not forgotten: Tune lists them, and its loop turns."""
+        if time.monotonic() - self._ticked_at >= PENDING_TICK_S:
+            self._ticked_at = time.monotonic()
+            for trial_id in trial_ids:
+                if trial_id in self.open:
+                    self.send("tick", *self.open[trial_id][1:])
 
     def take(self, trial_id: str, news: list[tuple[str, int, int, Any]]) -> None:
         """Pass a worker's news on; none at all is a sign of life."""
@@ -260,10 +272,10 @@ def _run_tune(desk: _Desk) -> None:
             desk.end(trial.trial_id, "lost", reason_of(trial))
 
         def choose_trial_to_run(self, tune_controller: Any) -> None:
-            """Leave the choice to Tune; end those that wait and aren't wanted any more."""
-            if not desk.words:
-                return
-            for trial in [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]:
+            """Leave the choice to Tune; of those that wait, end the unwanted and give a sign of life of the others."""
+            pending = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+            desk.tick_pending([trial.trial_id for trial in pending])
+            for trial in pending if desk.words else ():
                 word = desk.words.get(desk.open.get(trial.trial_id, (-1,))[0])
                 if word == "stop":
                     desk.end(trial.trial_id, "stopped", None)

@@ -6,25 +6,31 @@ has one. Taking over is one transaction, and the former owner's every write fail
 
 from __future__ import annotations
 
-import os
+import contextlib
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import sqlalchemy as sa
 
+from search.processes import lives, process_start
 from search.store.clock import now_of
 from search.store.tables import attempt, study, trial
-from search.store.transactions import Transactions, process_start, shown
+from search.store.transactions import Transactions, shown
 from space.errors import StudyBusy
 
 LEASE_S = 60.0  # a controller on another host that was not seen for this long is taken for dead
+RENEWALS = 6  # of the lease in its time, when the controller is at something long
+STUCK_S = 1800.0  # a controller that didn't come round for so long is not kept in office any more
 _NOBODY = {"controller": None, "controller_seen_at": None, "stop_requested": False}
 
 
 class ControllerLease(Transactions):
     """The part of a study's store that says who runs it."""
+
+    _round_at = -1e9  # when this process last claimed the study or gave a heartbeat of its own
 
     def claim(self, after: str | None = None) -> None:
         """Become the controller; the attempts that the one before left open are ended as stopped.
@@ -54,7 +60,7 @@ class ControllerLease(Transactions):
                 self._lose_attempts(connection, f"{who} is gone")
             finally:
                 self._open = None
-        self._fenced = True
+        self._fenced, self._round_at = True, time.monotonic()
 
     def _lose_attempts(self, connection: sa.Connection, reason: str) -> None:
         mine = sa.select(trial.c.id).where(trial.c.study_id == self.study_id)
@@ -71,7 +77,49 @@ class ControllerLease(Transactions):
         with self._begin() as connection:
             self._check_fence(connection)
             self._set_study(connection, controller_seen_at=now_of(connection))
+            self._round_at = time.monotonic()
             return bool(connection.scalar(sa.select(study.c.stop_requested).where(study.c.id == self.study_id)))
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Renew the claimed lease while the block lasts, whatever its thread is at, and release it at the end.
+
+        Ray's start, or the reading of a large study, takes longer than a lease lasts. A block that gave no heartbeat of
+        its own for `STUCK_S` is taken for stuck, and its lease runs out.
+        """
+        ended = threading.Event()
+        thread = threading.Thread(target=self._renew, args=(ended,), name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            self._end_renewing(ended, thread)
+            with contextlib.suppress(sa.exc.DBAPIError):  # what ended the block is to be heard; the lease runs out
+                self.release()
+            raise
+        self._end_renewing(ended, thread)
+        self.patience.call(self.release)
+
+    @staticmethod
+    def _end_renewing(ended: threading.Event, thread: threading.Thread) -> None:
+        ended.set()
+        thread.join(5.0)  # no longer: one that waits for a database renews nothing that was released
+
+    def _renew(self, ended: threading.Event) -> None:
+        mine = ControllerLease(self.engine, self.study_id)  # with connections of its own
+        mine.me, mine._fenced = self.me, True
+        renewed = time.monotonic()
+        while not ended.wait(LEASE_S / RENEWALS / 4):
+            now = time.monotonic()
+            if now - max(renewed, self._round_at) < LEASE_S / RENEWALS or now - self._round_at > STUCK_S:
+                continue
+            try:
+                mine.heartbeat()
+                renewed = now
+            except StudyBusy:  # taken over: the block's next write says so
+                return
+            except sa.exc.SQLAlchemyError:  # away, or locked: asked again soon
+                continue
 
     def release(self) -> None:
         """Stop being the controller."""
@@ -98,10 +146,10 @@ class ControllerLease(Transactions):
         row = connection.execute(query).one()
         if row.controller is None:
             return None
-        lives = local_process_lives(row.controller)
-        if lives is None:
-            lives = row.controller_seen_at is not None and now_of(connection) - row.controller_seen_at < LEASE_S
-        return row.controller if lives else None
+        alive = local_process_lives(row.controller)
+        if alive is None:
+            alive = row.controller_seen_at is not None and now_of(connection) - row.controller_seen_at < LEASE_S
+        return row.controller if alive else None
 
     def stand_by(self, stopped: Callable[[], bool], waiting: Callable[[str], None]) -> bool:
         """Wait until nobody runs the study, and claim it; return False when `stopped` says to end instead.
@@ -115,8 +163,8 @@ class ControllerLease(Transactions):
             owner, at = self.patience.call(self._owner)
             if (owner, at) != seen:
                 seen, since = (owner, at), time.monotonic()
-            lives = None if owner is None else local_process_lives(owner)
-            if owner is None or lives is False or (lives is None and time.monotonic() - since > LEASE_S):
+            alive = None if owner is None else local_process_lives(owner)
+            if owner is None or alive is False or (alive is None and time.monotonic() - since > LEASE_S):
                 try:
                     self.patience.call(partial(self.claim, after=owner or ""))
                     return True
@@ -141,10 +189,4 @@ def local_process_lives(owner: str) -> bool | None:
     pid, at, begun = process.partition("@")
     if host != socket.gethostname():
         return None
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return not at or process_start(int(pid)) in ("", f"@{begun}")
+    return lives(int(pid)) and (not at or process_start(int(pid)) in ("", f"@{begun}"))

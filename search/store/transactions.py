@@ -13,11 +13,11 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from search.processes import process_start
 from search.store.patience import Patience
 from search.store.tables import event, study, trial
 from space.errors import StudyBusy
@@ -125,12 +125,3 @@ class Transactions:
 def shown(owner: str | None) -> str:
     """Return host:pid of an owner, for people."""
     return "nobody" if owner is None else owner.partition("@")[0]
-
-
-def process_start(pid: int) -> str:
-    """Return "@" and the process's start in clock ticks since boot, so that a pid used again is another; else ""."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return "@" + stat.rpartition(")")[2].split()[19]  # proc(5): field 22

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from search.processes import lives, process_start
 from search.store import controller_lease, reader, transactions
 from search.store.database import open_for_writing
 from search.store.reader import StudyRow
@@ -73,7 +76,7 @@ def trial(number: int) -> NewTrial:
 def living():
     """Another live process of this host: its owner's name, and itself."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield f"{HERE}:{process.pid}{transactions.process_start(process.pid)}", process
+    yield f"{HERE}:{process.pid}{process_start(process.pid)}", process
     process.kill()
     process.communicate()
 
@@ -100,6 +103,17 @@ def test_a_pid_used_again_by_another_process_is_not_the_controller(store: StudyS
     store.claim()
     with pytest.raises(StudyBusy, match="taken over"):
         theirs.heartbeat()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a zombie is known by /proc, on Linux")
+def test_a_dead_process_that_nobody_has_waited_for_is_not_the_controller(store: StudyStore, living):
+    another(store, living[0]).claim()
+    living[1].kill()
+    while lives(living[1].pid):
+        time.sleep(0.01)
+    os.kill(living[1].pid, 0)  # it is there, as a zombie
+    store.claim()
+    assert row_of(store).controller == store.me
 
 
 def test_a_live_process_is_believed_however_long_it_is_silent(store: StudyStore, living, monkeypatch):
@@ -174,6 +188,75 @@ def test_taking_over_ends_the_attempts_that_were_left_open(store: StudyStore, li
     ]
 
 
+# -- keeping --
+
+KEEPING = """
+import sys, time
+from search.store import controller_lease
+from search.store.database import open_for_writing
+from search.store.store import StudyStore
+controller_lease.LEASE_S, controller_lease.STUCK_S = float(sys.argv[3]), float(sys.argv[4])
+store = StudyStore(open_for_writing(sys.argv[1]), int(sys.argv[2]))
+store.me = "elsewhere.example:1"
+store.claim()
+with store.kept():
+    print("claimed", flush=True)
+    sys.stdin.read()  # at something long
+"""
+SHORT_S = 2.0  # a lease
+
+
+@pytest.fixture
+def keep(store: StudyStore, monkeypatch: pytest.MonkeyPatch):
+    """Starts a process that holds the study as if on another host."""
+    monkeypatch.setattr(controller_lease, "LEASE_S", SHORT_S)
+    started: list[subprocess.Popen[str]] = []
+    url = store.engine.url.render_as_string(hide_password=False)
+
+    def start(stuck_s: float = 600.0) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", KEEPING, url, str(store.study_id), str(SHORT_S), str(stuck_s)]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout is not None
+        assert started[-1].stdout.readline() == "claimed\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def stands_by(store: StudyStore, most_s: float) -> bool:
+    until = time.monotonic() + most_s
+    return store.stand_by(lambda: time.monotonic() > until, lambda text: None)
+
+
+def test_a_kept_study_is_not_taken_over_while_its_controller_is_at_something_long_but_when_it_is_dead(
+    store: StudyStore, keep
+):
+    process = keep()
+    assert stands_by(store, 3 * SHORT_S) is False
+    process.kill()
+    assert stands_by(store, 60.0) is True
+    assert [kind for kind, _ in events(store)] == ["taken over"]
+
+
+def test_a_controller_that_never_comes_round_loses_its_study_although_its_process_lives(store: StudyStore, keep):
+    process = keep(stuck_s=1.0)
+    assert stands_by(store, 60.0) is True
+    assert process.poll() is None
+
+
+def test_a_kept_study_is_released_at_its_end_and_stays_released(store: StudyStore, monkeypatch):
+    monkeypatch.setattr(controller_lease, "LEASE_S", 0.5)
+    store.claim()
+    with contextlib.suppress(ZeroDivisionError), store.kept():
+        time.sleep(1.0)
+        raise ZeroDivisionError
+    time.sleep(0.5)
+    assert (row_of(store).controller, row_of(store).controller_seen_at) == (None, None)
+
+
 # -- the fence --
 
 
@@ -212,7 +295,7 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "with_connection": lambda store, _: store.with_connection(lambda on: on.execute(sa.delete(event))),
 }
 UNFENCED = {  # reading, and the words about who runs the study
-    *("claim", "release", "stand_by", "request_stop", "is_run", "trial", "trials"),
+    *("claim", "kept", "release", "stand_by", "request_stop", "is_run", "trial", "trials"),
     *("waiting_wishes", "cancel_wishes", "losses_in_a_row", "numbers_of_event", "top1_at"),
 }
 

@@ -24,12 +24,12 @@ import condensery
 from search.devices import jobs
 from search.devices.transitions import ORDER_S
 from search.engines.fake import FakeEngine, instant_result
+from search.processes import process_start
 from search.store import reader
 from search.store.device_tables import job, order
 from search.store.optuna_mirror import TRIALS, drop_open_trials
 from search.store.store import StudyStore
 from search.store.tables import artifact, attempt, curve, event, metadata, study, trial
-from search.store.transactions import process_start
 from space.errors import StudyBusy, StudyDamaged
 from tests.search.tiny_studies import Bench, assert_consistent, optuna_study
 from workers.trial import NETWORK_FILE, ONNX_FILE, TrialJob

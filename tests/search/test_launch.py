@@ -16,6 +16,7 @@ import urllib.request
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -26,10 +27,11 @@ from optuna.trial import TrialState
 
 from search import launch as launching
 from search import targets as targeting
+from search.engines.base import Engine
 from search.launch import Launched, cheapest, check_reachable, check_same, existing_study, interruptible, launch
 from search.pricing import ANCHOR, Target, price
 from search.settings import StudySettings, load_settings
-from search.store import reader
+from search.store import controller_lease, reader, transactions
 from search.store.database import open_for_reading, open_for_writing
 from search.store.store import StudyStore
 from search.study import optuna_storage
@@ -39,6 +41,7 @@ from space.cost import cost_of
 from space.errors import (
     BudgetUnreachable,
     DatabaseUnavailable,
+    EngineUnavailable,
     FrozenSettings,
     InvalidSettings,
     MeasurementFailed,
@@ -497,3 +500,27 @@ def test_the_anchor_never_changes():
     expected = CondenseNetConfig((2, 2, 2), (8, 16, 32), 4, 4, 4, None, 0.0, 10, (3, 32, 32), 1.0)
     assert expected == ANCHOR
     assert cost_of(ANCHOR).macs == 4_965_632
+
+
+def test_a_launch_keeps_its_study_while_its_engine_takes_longer_to_start_than_a_lease_lasts(tmp_path, monkeypatch):
+    """Whoever stands by is on another host, as the launch sees it, and goes by the heartbeat."""
+    place = new_place(tmp_path)
+    monkeypatch.setattr(transactions, "socket", SimpleNamespace(gethostname=lambda: "elsewhere.example"))
+    monkeypatch.setattr(controller_lease, "LEASE_S", 2.0)
+    took_over: list[bool] = []
+
+    def slow_start(*_: Any) -> Engine:
+        engine, until = open_for_writing(place.url), time.monotonic() + 6.0
+        store = StudyStore(engine, reader.find_study(engine, "digits").id)
+        store.me = "thirdhost.example:1"
+        took_over.append(store.stand_by(lambda: time.monotonic() > until, lambda text: None))
+        engine.dispose()
+        raise EngineUnavailable("it doesn't start after all")
+
+    monkeypatch.setattr(launching, "make_engine", slow_start)
+    with pytest.raises(EngineUnavailable):
+        launch(place.settings(), place.url, False, SilentView())
+    assert took_over == [False]
+    engine = open_for_reading(place.url)
+    assert reader.find_study(engine, "digits").controller is None
+    engine.dispose()

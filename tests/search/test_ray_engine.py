@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from search.engines.base import EngineEvent
-from search.engines.keeper import children_of, lives
 from search.engines.ray_tune import RayTuneEngine, check_settings, processors_apart
 from search.launch import launch
-from search.settings import EnginePart
+from search.processes import lives
 from search.view import SilentView
 from space.errors import EngineUnavailable, InvalidSettings
-from tests.search.engine_contract import FINAL, LONG, PATIENCE_S, EngineContract, MakeJob, collect
+from tests.search.engine_contract import LONG, EngineContract, MakeJob, collect
 from tests.search.test_launch import new_place
-from tests.workers.tiny import DIGITS, TRAINING, digits, job
+from tests.search.tiny_ray import (
+    ROOT,
+    command_of,
+    descendants,
+    epochs_of,
+    final,
+    job_maker,
+    settings,
+    started,
+    wait_until,
+)
+from tests.workers.tiny import TRAINING, digits, job
 from workers.files import file_hash
 from workers.latency.probes import default_core
-from workers.trial import NETWORK_FILE, ONNX_FILE, SETTINGS_FILE, TrialJob
+from workers.trial import NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc, on Linux"),
 ]
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +53,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_job(tmp_path: Path, cache: Path) -> MakeJob:
-    def make(number: int, attempt: int = 1, epochs: int = 1, broken: bool = False) -> TrialJob:
-        schedule = TRAINING.model_copy(update={"epochs": epochs})
-        images = DIGITS.model_copy(update={"dataset": "imagefolder:/nowhere"}) if broken else DIGITS
-        folder = tmp_path / f"trial-{number}"
-        return job(folder, cache, number=number, attempt=attempt, training=schedule, data=images)
-
-    return make
-
-
-def settings(**values: object) -> EnginePart:
-    return EnginePart.model_validate({"kind": "ray", "workers": 2, "device": "cpu", **values})
+    return job_maker(tmp_path, cache)
 
 
 @pytest.fixture(scope="module")
@@ -66,54 +61,6 @@ def ray_engine() -> Iterator[RayTuneEngine]:
     engine = RayTuneEngine(settings(), {default_core()})
     yield engine
     engine.close()
-
-
-def wait_until(condition: Callable[[], bool], engine: RayTuneEngine | None = None) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        if engine is None:
-            time.sleep(0.05)
-        else:
-            assert engine.poll(0.1) == []
-
-
-def started(engine: RayTuneEngine, numbers: set[int]) -> dict[int, int]:
-    """Poll until these trials have begun and shown an epoch; return their workers' process ids."""
-    pids: dict[int, int] = {}
-    learning: set[int] = set()
-    deadline = time.monotonic() + PATIENCE_S
-    while not (numbers <= pids.keys() and numbers <= learning):
-        assert time.monotonic() < deadline
-        for event in engine.poll(0.1):
-            assert event.kind not in FINAL, event
-            if event.kind == "started":
-                pids[event.number] = int(event.payload.rpartition(":")[2])
-            else:
-                learning.add(event.number)
-    return pids
-
-
-def final(events: list[EngineEvent]) -> dict[int, EngineEvent]:
-    return {event.number: event for event in events if event.kind in FINAL}
-
-
-def epochs_of(events: list[EngineEvent], number: int) -> list[int]:
-    """The epochs that an attempt says, those of the checkpoint that it goes on from first."""
-    (earlier,) = [event for event in events if (event.number, event.kind) == (number, "earlier")]
-    own = [event.payload for event in events if (event.number, event.kind) == (number, "curve")]
-    return [row["epoch"] for row in [*earlier.payload, *own]]
-
-
-def descendants(pid: int) -> set[int]:
-    found = set(children_of(pid))
-    return found.union(*(descendants(child) for child in found)) if found else found
-
-
-def command_of(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return ""
 
 
 class TestRayEngine(EngineContract):
@@ -267,72 +214,6 @@ def test_with_an_exchange_workers_need_none_of_the_controllers_folders(
         engine.close()
 
 
-# -- clusters --
-
-
-def test_trials_run_on_both_nodes_of_a_cluster_and_one_that_waits_for_a_node_can_be_cancelled(
-    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this cluster, not the user's
-    root = Path(sys.executable).parent / "ray"
-    folder = f"/tmp/condensery-test-{os.getpid()}"
-    own = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
-    port = 6400 + os.getpid() % 1000
-    common = ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats", "--block"]
-    head = [str(root), "start", "--head", f"--port={port}", "--include-dashboard=false"]
-    second = [str(root), "start", f"--address=127.0.0.1:{port}", "--dashboard-agent-listen-port=52999"]
-    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": own, "start_new_session": True}
-    nodes = [subprocess.Popen([*head, *common, f"--temp-dir={folder}"], **output)]
-    engine = None
-    try:
-        wait_for_port(port)
-        nodes.append(subprocess.Popen([*second, *common], **output))
-        notes: list[str] = []
-        deadline = time.monotonic() + PATIENCE_S
-        while engine is None or any("room for 1 of" in text for text in notes):
-            assert time.monotonic() < deadline
-            if engine is not None:  # the second node wasn't there yet
-                engine.close()
-            notes.clear()
-            engine = RayTuneEngine(settings(address=f"127.0.0.1:{port}", workers=3), set(), notes.append)
-        assert "Ray has room for 2 of 3 workers now; the others wait for nodes" in notes
-        for number in (0, 1, 2):
-            engine.submit(make_job(number, epochs=LONG))
-        pids = started(engine, {0, 1})
-        parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids.values()}
-        assert len(parents) == 2  # two raylets
-        engine.cancel(2)
-        assert collect(engine, {2})[-1].payload[0] == "cancelled by the user"
-        engine.stop()
-        assert {event.kind for event in final(collect(engine, {0, 1})).values()} == {"stopped"}
-        engine.submit(make_job(3))
-        assert collect(engine, {3})[-1].kind == "done"
-        worker = next(iter(pids.values()))
-        engine.close()
-        engine = None
-        wait_until(lambda: not lives(worker))  # the cluster ends what was ours, and stays
-        assert all(node.poll() is None for node in nodes)
-    finally:
-        if engine is not None:
-            engine.close()
-        for node in nodes:
-            for pid in (*descendants(node.pid), node.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            node.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_for_port(port: int) -> None:
-    def answers() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
-            return True
-        return False
-
-    wait_until(answers)
-
-
 # -- beginnings and ends --
 
 CONTROLLER = """
@@ -343,6 +224,17 @@ from search.launch import launch
 from search.settings import EnginePart
 from search.view import SilentView
 from tests.search.test_launch import new_place
+from tests.search.tiny_ray import (
+    ROOT,
+    command_of,
+    descendants,
+    epochs_of,
+    final,
+    job_maker,
+    settings,
+    started,
+    wait_until,
+)
 from tests.workers.tiny import TRAINING, digits, job
 
 if __name__ == "__main__":

@@ -1,0 +1,42 @@
+"""What the system says of its processes; standard library alone, so that any process may ask."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def lives(pid: int) -> bool:
+    """Whether the process runs: it is there and, as far as the system tells (Linux), no zombie."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's, whose state may be hidden too
+    with contextlib.suppress(OSError, IndexError):
+        return _fields(pid)[0] not in "ZX"
+    return True
+
+
+def process_start(pid: int) -> str:
+    """Return "@" and the process's start in clock ticks since boot, so that a pid used again is another; else ""."""
+    with contextlib.suppress(OSError, IndexError):
+        return "@" + _fields(pid)[19]  # proc(5): field 22
+    return ""
+
+
+def children_of(parent: int) -> list[int]:
+    """Return the processes whose parent this is, zombies included (Linux)."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            if int(_fields(int(place.name))[1]) == parent:
+                found.append(int(place.name))
+    return found
+
+
+def _fields(pid: int) -> list[str]:
+    """What proc(5) says of a process after its name: state, parent, …"""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
