@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboards.documents import plain, trial_document
-from dashboards.formats import count, duration, latency_label, one_line
+from dashboards.formats import count, duration, latency_label, one_line, threads_text
 
 if TYPE_CHECKING:
     from search.bundle import Picked
@@ -77,7 +77,7 @@ def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
         ("pick", f"trial {row.number}: {row.config}"),
         ("test top-1", f"{picked.test_top1:.2%} (validation {row.top1 or 0.0:.2%})"),
         ("latency", _latency_line(seen)),
-        ("on", f"{one_line(seen.device)}, {seen.runtime} {seen.runtime_version}, {seen.threads} thread(s)"),
+        ("on", f"{one_line(seen.device)}, {seen.runtime} {seen.runtime_version}, {threads_text(seen.threads)}"),
         *(("and", f"{_latency_line(other)} on {one_line(other.device)}") for other in picked.elsewhere.values()),
         ("cost", f"{row.macs:,} macs, {row.params:,} params"),
         ("budget", f"{picked.budget}; the best of {picked.candidates} trained networks inside it"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,27 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboards.columns import StudyColumns
-from dashboards.formats import budget_text, count, digits_ms, milliseconds, one_line, percent
-from dashboards.intervals import wilson_interval
+from dashboards.formats import budget_text, count, one_line, percent
+from dashboards.offers import Control, Offer, control_of, offer_of
 from search.gate import Budget
 
 MORE_MS = 2.0  # what "a little more" is, from ten milliseconds up
 MORE_SHARE = 0.2  # below, it is a fifth of the limit
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A network that is the best or the second under some budget; latencies in ms, on the devices of its table."""
-
-    number: int
-    high_ms: tuple[float, ...]  # upper ends of the 95 % intervals: what a budget is held to
-    median_ms: tuple[float, ...]
-    top1: float
-    macs: int
-    params: int
-    name: str  # "trial 7 (14-14-14 growth 8-16-32 G=4 C=4 B=4)"
-    accuracy: str  # "94.61 % top-1 (95 % interval 93.9 % to 95.2 %)"
-    latency: str  # "11.2 ms [11.1, 11.4] (measured)", of each device
 
 
 @dataclass(frozen=True)
@@ -52,24 +37,12 @@ class Answer:
     more_ms: Mapping[str, float]  # how much more that is, by device
 
 
-@dataclass(frozen=True)
-class Control:
-    """One device's control: its name, what its latencies are, and a range of sensible limits in ms."""
-
-    target: str
-    kind: str
-    low_ms: float
-    high_ms: float
-    step_ms: float
-    limit_ms: float | None  # the study's own
-    least: str  # upper end of the fastest trained network's interval, in words; "" where none is trained
-
-
 @dataclass(frozen=True, eq=False)
 class BudgetTable:
     """Answers budgets of one study. `highs_ms` is (trained inside the fixed limits, devices)."""
 
     controls: tuple[Control, ...]
+    judged_by: str  # the study's first device: what a limit without a device's name is for
     highs_ms: NDArray[np.float64]
     offers: tuple[Offer, ...]  # best first
     trained: int  # networks trained, whatever they cost
@@ -88,15 +61,19 @@ class BudgetTable:
         rows = np.flatnonzero(inside)
         table = np.empty((len(rows), 0)) if highs is None else highs[rows]
         table = np.where(np.isnan(table), np.inf, table)  # not known to fit anything
-        medians = columns.latencies[targets[0]].median_ms if targets else np.full(len(columns), np.nan)
+        judged_by = next(iter(columns.latencies), "host")
+        limits = {**budget.elsewhere_ms, judged_by: budget.max_latency_ms}
+        known = columns.latencies.get(judged_by)
+        medians = np.full(len(columns), np.nan) if known is None else known.median_ms
         best_first = rows[np.lexsort((columns.number[rows], columns.macs[rows], medians[rows], -columns.top1[rows]))]
         by_row = dict(zip(rows.tolist(), table, strict=True))
         ranked = np.array([by_row[row] for row in best_first.tolist()]).reshape(len(rows), len(targets))
         contenders = best_first[_can_be_offered(ranked)]
         return cls(
-            controls=tuple(_control(columns, name, inside, _limit_of(budget, name, targets)) for name in targets),
+            controls=tuple(control_of(columns, name, inside, limits.get(name)) for name in targets),
+            judged_by=judged_by,
             highs_ms=table,
-            offers=tuple(_offer(columns, targets, int(row)) for row in contenders),
+            offers=tuple(offer_of(columns, targets, int(row)) for row in contenders),
             trained=int(columns.trained.sum()),
             fixed=" and ".join(
                 f"at most {count(limit)} {name}"
@@ -179,13 +156,9 @@ class BudgetTable:
         """Return plain JSON values: what the browser looks answers up in; an infinite ms is null."""
         return {
             "controls": [vars(control) for control in self.controls],
+            "judged_by": self.judged_by,
             "highs_ms": [[_finite(ms) for ms in row] for row in self.highs_ms.tolist()],
-            "offers": [
-                vars(offer)
-                | {name: [_finite(ms) for ms in getattr(offer, name)] for name in ("high_ms", "median_ms")}
-                | {"top1_text": percent(offer.top1)}
-                for offer in self.offers
-            ],
+            "offers": [offer.to_dict() for offer in self.offers],
             "trained": self.trained,
             "fixed": self.fixed,
             "why_none": self.why_none,
@@ -240,64 +213,6 @@ def _can_be_offered(ranked: NDArray[np.float64]) -> NDArray[np.bool_]:
     mask = np.zeros(len(ranked), dtype=bool)
     mask[kept] = True
     return mask
-
-
-def _limit_of(budget: Budget, target: str, targets: Sequence[str]) -> float | None:
-    return budget.max_latency_ms if target == targets[0] else budget.elsewhere_ms.get(target)
-
-
-def _control(columns: StudyColumns, target: str, inside: NDArray[np.bool_], limit: float | None) -> Control:
-    known = columns.latencies[target]
-    highs = known.high_ms[np.isfinite(known.high_ms)]
-    trained = known.high_ms[inside & np.isfinite(known.high_ms)]
-    seen = (trained if trained.size else highs).tolist() + ([] if limit is None else [limit])
-    low, high = min(seen), max(seen)
-    step = 10.0 ** math.floor(math.log10(max(high - low, high * 0.01) / 100))
-    kinds = sorted({columns.latency_groups[group].kind for group in np.unique(known.group[known.group >= 0])})
-    return Control(
-        target=target,
-        kind=" and ".join(kinds),
-        low_ms=round(math.floor(0.9 * low / step) * step, 9),
-        high_ms=round(math.ceil(1.05 * high / step) * step, 9),
-        step_ms=round(step, 9),
-        limit_ms=limit,
-        least=f"{digits_ms(_rounded_up(float(trained.min())), 4)} ms" if trained.size else "",
-    )
-
-
-def _rounded_up(ms: float) -> float:
-    """Return a latency with four digits that as a limit lets it in."""
-    unit = 10.0 ** (math.floor(math.log10(ms)) - 3)
-    return math.ceil(ms / unit - 1e-9) * unit
-
-
-def _offer(columns: StudyColumns, targets: Sequence[str], row: int) -> Offer:
-    latencies = [columns.latencies[name] for name in targets]
-    top1 = float(columns.top1[row])
-    images = (columns.study.data_info or {}).get("validation_images")
-    accuracy = f"{percent(top1)} top-1"
-    if isinstance(images, int) and images > 0:
-        low, high = wilson_interval(top1, images)
-        accuracy += f" (95 % interval {percent(low, 1)} to {percent(high, 1)})"
-    many = len(targets) > 1
-    texts = []
-    for name, known in zip(targets, latencies, strict=True):
-        if known.group[row] >= 0:
-            interval = f"[{digits_ms(known.low_ms[row], 4)}, {digits_ms(known.high_ms[row], 4)}]"
-            place = f" on {name}" if many else ""
-            kind = columns.latency_groups[known.group[row]].kind
-            texts.append(f"{milliseconds(known.median_ms[row])} {interval}{place} ({kind})")
-    return Offer(
-        number=int(columns.number[row]),
-        high_ms=tuple(float(known.high_ms[row]) if known.group[row] >= 0 else math.inf for known in latencies),
-        median_ms=tuple(float(known.median_ms[row]) if known.group[row] >= 0 else math.inf for known in latencies),
-        top1=top1,
-        macs=int(columns.macs[row]),
-        params=int(columns.params[row]),
-        name=f"trial {columns.number[row]} ({one_line(columns.config_text[row], 120)})",
-        accuracy=accuracy,
-        latency=" and ".join(texts),
-    )
 
 
 def _at(offer: Offer) -> str:

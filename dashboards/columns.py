@@ -135,11 +135,14 @@ class StudyColumns:
     @cached_property
     def default_group(self) -> int | None:
         """The group to show unless another is chosen: of the first device that has latencies, the fullest."""
-        for latencies in self.latencies.values():
-            known = latencies.group[latencies.group >= 0]
-            if known.size:
-                return int(np.bincount(known).argmax())
-        return None
+        found = (self.fullest_group(target) for target in self.latencies)
+        return next((group for group in found if group is not None), None)
+
+    def fullest_group(self, target: str) -> int | None:
+        """Return the group that most of a device's latencies are of; None where it has none."""
+        group = self.latencies[target].group
+        known = group[group >= 0]
+        return int(np.bincount(known).argmax()) if known.size else None
 
     def of_group(self, group: int) -> Latencies:
         """Return the latencies of a group."""

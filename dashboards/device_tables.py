@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboards.documents import plain
-from dashboards.formats import DAGGER_NOTE, NOTHING, duration, is_number, one_line
+from dashboards.formats import DAGGER_NOTE, NOTHING, duration, is_number, one_line, threads_text
 from dashboards.tables import moment, plain_table
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def jobs_table(rows: Sequence[JobLine]) -> RenderableType:
         return Text("No measurement jobs.")
     table = plain_table(">job", "queue", "~what", "state", ">attempts", "~device", "submitted (UTC)")
     for row in rows:
-        what = Text(f"{row.mode}, {row.runtime}, {row.threads} thread(s), {row.policy}, {row.model_sha256[:12]}")
+        what = Text(f"{row.mode}, {row.runtime}, {threads_text(row.threads)}, {row.policy}, {row.model_sha256[:12]}")
         if row.reason:
             what.append(f"\n{one_line(row.reason, REASON)}", style="dim")
         elif row.quarantines:
@@ -141,7 +141,7 @@ def estimates_document(
 def fit_panel(fitted: DeviceFit) -> RenderableType:
     """Return how well a device's latency is predicted."""
     return _facts(
-        ("device", f"{one_line(fitted.device)}, {fitted.runtime}, {fitted.threads} thread(s), {fitted.kind}"),
+        ("device", f"{one_line(fitted.device)}, {fitted.runtime}, {threads_text(fitted.threads)}, {fitted.kind}"),
         ("networks", f"{fitted.networks}, each left out once"),
         (
             "error",
@@ -169,7 +169,7 @@ def profile_panel(profile: Profile, path: Path) -> RenderableType:
     error = profile.estimate_leave_one_out
     return _facts(
         ("profile", str(path)),
-        ("calibrated on", f"{profile.networks} networks, {profile.runtime}, {profile.threads} thread(s)"),
+        ("calibrated on", f"{profile.networks} networks, {profile.runtime}, {threads_text(profile.threads)}"),
         ("error", f"each left out in turn: median {error.median_error:.1%}, at most {error.max_error:.1%}"),
         ("use", f"condensery devices virtual --profile {path} --count MODEL.onnx"),
         ("in a study", f'latency.devices = ["virtual:{path.stem}"], launched from {path.absolute().parent}'),

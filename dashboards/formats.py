@@ -93,10 +93,15 @@ def _marks(latency: LatencyRow) -> str:
     return ("" if latency.steady else " *") + (" †" if latency.extrapolates else "")
 
 
+def threads_text(threads: int) -> str:
+    """Return "1 thread" or "2 threads"."""
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
 def place_label(latency: LatencyRow) -> str:
     """Return where a latency holds: "host:some-cpu, onnxruntime 1.23.0, 1 thread"."""
-    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
-    return one_line(f"{latency.device}, {latency.runtime} {latency.runtime_version}, {threads}", 200)
+    place = f"{latency.device}, {latency.runtime} {latency.runtime_version}, {threads_text(latency.threads)}"
+    return one_line(place, 200)
 
 
 def common_label(latency: LatencyRow) -> str:

@@ -7,14 +7,14 @@ CSV alone. Rows are named by their places.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from dashboards.columns import Latencies, LatencyGroup, StudyColumns
-from dashboards.formats import DAGGER_NOTE, STAR_NOTE, one_line
+from dashboards.formats import one_line
+from dashboards.marks import marks_note
 from search.gate import Budget
 from search.store.tables import STATES
 
@@ -34,18 +34,9 @@ def trials_data(columns: StudyColumns, budget: Budget) -> dict[str, Any]:
         "columns": trial_columns(columns),
         "front": np.flatnonzero(columns.front(columns.default_group)).tolist(),
         "trained": np.flatnonzero(inside).tolist(),
-        "note": _note(columns),
+        "note": marks_note(columns),
         "highs": {target: f"latency_high_ms.{one_line(target, 80)}" for target in columns.latencies},
     }
-
-
-def _note(columns: StudyColumns) -> str:
-    """Return what the marks behind latencies mean, as far as there are any."""
-    known = columns.latencies.values()
-    star = any((~one.steady & (one.group >= 0)).any() for one in known)
-    dagger = any((one.extrapolates & (one.group >= 0)).any() for one in known)
-    notes = ("Latencies with their 95 % intervals", STAR_NOTE if star else "", DAGGER_NOTE if dagger else "")
-    return ". ".join(filter(None, notes))
 
 
 def trial_columns(columns: StudyColumns) -> list[Column]:
@@ -74,28 +65,32 @@ def trial_columns(columns: StudyColumns) -> list[Column]:
 
 
 def _latency_columns(columns: StudyColumns, target: str, known: Latencies, many: bool) -> Iterable[Column]:
-    """Yield a device's columns; the first says what its usual kind is, and marks the values of any other."""
+    """Yield a device's columns; the first says what its usual kind is, and marks and sorts apart any other group's."""
     name = one_line(target, 80)
     groups = [None if group < 0 else columns.latency_groups[group] for group in known.group.tolist()]
-    kinds = Counter(group.kind for group in groups if group is not None)
-    usual = kinds.most_common(1)[0][0] if kinds else ""
+    fullest = columns.fullest_group(target)
+    usual = None if fullest is None else columns.latency_groups[fullest]
     low, high = f"latency_low_ms.{name}", f"latency_high_ms.{name}"
-    title = ", ".join(filter(None, (f"latency on {name}" if many else "latency", usual, "ms")))
+    title = ", ".join(filter(None, (f"latency on {name}" if many else "latency", usual.kind if usual else "", "ms")))
     marks = [_marks(known, row, group, usual) for row, group in enumerate(groups)]
-    interval = {"low": low, "high": high, "marks": _coded("", "", "text", marks)}
+    apart = [row for row, group in enumerate(groups) if group not in (None, usual)]
+    interval = {"low": low, "high": high, "marks": _coded("", "", "text", marks), "apart": apart}
     yield {**_floats(f"latency_ms.{name}", title, "ms", known.median_ms), **interval}
     yield _floats(low, "", "ms", known.low_ms)
     yield _floats(high, "", "ms", known.high_ms)
+    yield _coded(f"latency_kind.{name}", "", "text", [None if group is None else group.kind for group in groups])
     yield _coded(f"latency_is.{name}", "", "text", [_words(known, row, group) for row, group in enumerate(groups)])
 
 
-def _marks(known: Latencies, row: int, group: LatencyGroup | None, usual: str) -> str:
-    """Return what follows a latency: the marks of the terminal's tables, and a kind that isn't the usual."""
-    if group is None:
+def _marks(known: Latencies, row: int, group: LatencyGroup | None, usual: LatencyGroup | None) -> str:
+    """Return what follows a latency: the marks of the terminal's tables, and what isn't of the usual group."""
+    if group is None or usual is None:
         return ""
     star = "" if known.steady[row] else " *"
+    other = f" {one_line(group.kind, 20)}" if group.kind != usual.kind else ""
+    other = other or ("" if group == usual else " other runtime or device")
     dagger = " †" if known.extrapolates[row] else ""
-    return star + dagger + ("" if group.kind == usual else f" {one_line(group.kind, 20)}")
+    return star + dagger + other
 
 
 def _words(known: Latencies, row: int, group: LatencyGroup | None) -> str | None:

@@ -76,7 +76,7 @@ def recorded_files(
     for name in names:
         found = files.get(name)
         if found is None:
-            raise CheckpointCorrupt(f"{name} of trial {row.number} is gone: it was never recorded.")
+            raise CheckpointCorrupt(f"{name} of trial {row.number} was never recorded.")
         if found["removed"]:
             raise CheckpointCorrupt(f"{name} of trial {row.number} is gone: removed by the retention rule.")
         if not Path(found["path"]).is_file():

@@ -11,6 +11,7 @@ from dashboards.app.view import token_of, view_of
 from dashboards.budget import BudgetTable
 from dashboards.columns import StudyColumns
 from dashboards.formats import budget_of, budget_text, one_line
+from dashboards.marks import marks_note
 from dashboards.tables import moment
 
 Asked = Mapping[str, Any] | None
@@ -32,6 +33,7 @@ def head(shown: ShownStudy, asked: Asked, command_words: str, studies: Studies) 
             "axis": view.axis,
             "words": " ".join(filter(None, (shlex.quote(columns.study.name), command_words))),
             "choosable": studies.only is None and len(studies.list()) > 1,
+            "table_note": marks_note(columns),
             "columns": [_column_of_grid(column) for column in shown.table(view)[1]],
         }
         return Computed(payload, {})

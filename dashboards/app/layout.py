@@ -165,6 +165,7 @@ def _trials() -> Component:
                 className="section-head",
             ),
             html.Div(html.Div(html.P("Loading …"), className="state"), id="grid-box"),
+            html.P(id="table-note", className="caption"),
         ],
         id="trials",
         **aria(labelledby="trials-title"),

@@ -10,11 +10,12 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dashboards.columns import Floats, Mask, StudyColumns, View
+from dashboards.columns import Floats, Latencies, Mask, StudyColumns, View
 from dashboards.formats import count, digits_ms, duration, one_line, percent
 from search.store.tables import STATES
 
@@ -79,19 +80,38 @@ def _number(name: str, title: str, values: Floats, shown: Callable[[float], str]
 
 
 def _latency_columns(columns: StudyColumns, view: View) -> Iterator[TableColumn]:
+    """Yield a device's latencies and what they are. Those of one group are sorted, the others have no place among them.
+
+    The group is the view's, on a device that the view doesn't show the fullest.
+    """
     shown = None if view.group is None else columns.latency_groups[view.group].target
-    for target, all_of_it in columns.latencies.items():
-        latencies = all_of_it if target != shown or view.group is None else all_of_it.only(view.group)
+    for target, known in columns.latencies.items():
+        group = view.group if target == shown else columns.fullest_group(target)
+        words = [*_kinds(columns, group), ""]  # the last for -1
+        kinds = [words[of] for of in known.group.tolist()]
 
-        def text(place: int, latencies: Any = latencies) -> str:
-            median = float(latencies.median_ms[place])
-            if not np.isfinite(median):
-                return ""
-            low, high = digits_ms(latencies.low_ms[place]), digits_ms(latencies.high_ms[place])
-            marks = ("" if latencies.steady[place] else " *") + (" †" if latencies.extrapolates[place] else "")
-            return f"{digits_ms(median)} [{low}, {high}]{marks}"
+        alone = known.median_ms if group is None else known.only(group).median_ms
+        kind = "" if group is None else f"{columns.latency_groups[group].kind} "
+        yield TableColumn(
+            f"latency:{target}", f"{kind}ms on {target} [95 %]", alone, partial(_latency_text, known), 210
+        )
+        yield TableColumn(f"kind:{target}", f"kind on {target}", kinds, kinds.__getitem__, 140)
 
-        yield TableColumn(f"latency:{target}", f"ms on {target} [95 %]", latencies.median_ms, text, 190)
+
+def _latency_text(known: Latencies, place: int) -> str:
+    median = float(known.median_ms[place])
+    if not np.isfinite(median):
+        return ""
+    low, high = digits_ms(known.low_ms[place], 4), digits_ms(known.high_ms[place], 4)
+    marks = ("" if known.steady[place] else " *") + (" †" if known.extrapolates[place] else "")
+    return f"{digits_ms(median, 4)} [{low}, {high}]{marks}"
+
+
+def _kinds(columns: StudyColumns, shown: int | None) -> Iterator[str]:
+    """Yield what each group is called; one of the shown kind that still can't be compared says all that it is."""
+    for place, group in enumerate(columns.latency_groups):
+        same = shown not in (None, place) and group.kind == columns.latency_groups[shown or 0].kind
+        yield one_line(group if same else group.kind, 160)
 
 
 def _reason(columns: StudyColumns, place: int) -> str:
@@ -186,35 +206,38 @@ def as_csv(columns: StudyColumns, shown: Sequence[TableColumn], question: Questi
     """Return the rows asked for, all of them, as CSV: plain numbers, and no text that a spreadsheet would run."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")
-    latencies = {f"latency:{target}": found for target, found in columns.latencies.items()}
-    head: list[str] = []
-    for column in shown:
-        head.append(_csv_title(column))
-        if column.name in latencies:
-            target = column.name.removeprefix("latency:")
-            head += [f"latency_low_ms_{target}", f"latency_high_ms_{target}"]
-    writer.writerow(head)
+    fields = [field for column in shown for field in _csv_fields(columns, column)]
+    writer.writerow([name for name, _ in fields])
     for place in places(shown, question).tolist():
-        cells: list[str] = []
-        for column in shown:
-            cells.append(_csv_cell(column, place))
-            if column.name in latencies:
-                known = cells[-1] != ""
-                ends = (latencies[column.name].low_ms, latencies[column.name].high_ms)
-                cells += [repr(float(end[place])) if known else "" for end in ends]
-        writer.writerow(cells)
+        writer.writerow([_csv_cell(values[place]) for _, values in fields])
     return file.getvalue()
 
 
-def _csv_title(column: TableColumn) -> str:
-    target = column.name.partition("latency:")[2]
-    return f"latency_median_ms_{target}" if target else column.name
+def _csv_fields(columns: StudyColumns, column: TableColumn) -> list[tuple[str, Floats | Sequence[str]]]:
+    """Return a column's fields by name: a latency, whichever group it is of, stands beside what it is."""
+    what, _, target = column.name.partition(":")
+    known = columns.latencies.get(target)
+    if known is None or what not in ("latency", "kind"):
+        return [(column.name, column.values)]
+    if what == "latency":
+        ends = (("median", known.median_ms), ("low", known.low_ms), ("high", known.high_ms))
+        return [(f"latency_{name}_ms_{target}", values) for name, values in ends]
+    groups = known.group.tolist()
+    kinds = [*(group.kind for group in columns.latency_groups), ""]  # the last for -1
+    words = [*(one_line(group, 240) for group in columns.latency_groups), ""]
+    marks = [
+        ", ".join(["quick"] * bool(quick) + ["not steady"] * (not steady) + ["extrapolated"] * bool(beyond))
+        for quick, steady, beyond in zip(known.quick, known.steady, known.extrapolates, strict=True)
+    ]
+    return [
+        (f"latency_kind_{target}", [kinds[group] for group in groups]),
+        (f"latency_of_{target}", [words[group] for group in groups]),
+        (f"latency_marks_{target}", ["" if group < 0 else mark for group, mark in zip(groups, marks, strict=True)]),
+    ]
 
 
-def _csv_cell(column: TableColumn, place: int) -> str:
-    value = column.values[place]
-    if isinstance(column.values, np.ndarray):
+def _csv_cell(value: Any) -> str:
+    if not isinstance(value, str):
         number = float(value)
         return "" if not np.isfinite(number) else str(int(number)) if number.is_integer() else repr(number)
-    text = str(value)
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    return f"'{value}" if value.startswith(FORMULA_STARTS) else value

@@ -82,7 +82,7 @@
 
   /** The command that picks under these limits; `words` are those after "condensery pick" that name the study. */
   function pickCommand(table, limits, words) {
-    const many = table.controls.length > 1;
+    const many = table.controls.length > 1 || table.controls.some(({ target }) => target !== table.judged_by);
     const options = table.controls.filter((control) => ms(limits[control.target]) !== Infinity).map((control) =>
       `--max-latency-ms ${many ? `${control.target}=` : ""}${limitText(limits[control.target])}`);
     return ["condensery pick", words, ...options, "--out bundle"].filter(Boolean).join(" ");
@@ -94,6 +94,15 @@
     latency: offer.median_ms[target], macs: offer.macs / 1e6, params: offer.params / 1e6, top1: 100 * offer.top1,
   })[what];
 
+  /** Why an offer has no place among a figure's latencies, in brackets; "" where it has one. As Python says it
+      (panels/points.py). */
+  function whyAway(offer, target, meta) {
+    const kind = target < 0 ? "" : offer.kinds[target].split(",")[0];
+    if (kind && offer.groups[target] === meta.group) { return ""; }
+    return !kind ? " (no latency here)" : kind !== meta.kind ? ` (${kind}: not shown here)`
+      : ` (${kind} with another runtime or device: not shown here)`;
+  }
+
   /** What a budget marks in a figure: the limit on one of its axes (`axis` null: on neither; `limit` Infinity: none),
       and the star's place. The figure's `layout.meta` says which device its latencies are of, and its axes. */
   function marksOf(figure, table, limits) {
@@ -102,12 +111,13 @@
     const target = table.controls.findIndex((control) => control.target === meta.target);
     const best = answer(table, limits).best, offer = best === null ? null : table.offers[best];
     const x = offer && valueOf(offer, meta.x, target), y = offer && valueOf(offer, meta.y, target);
-    const known = Number.isFinite(x) && Number.isFinite(y);
+    const away = offer && (meta.x === "latency" || meta.y === "latency") ? whyAway(offer, target, meta) : "";
+    const known = !away && Number.isFinite(x) && Number.isFinite(y);
     return {
       axis: meta.x === "latency" ? "x" : meta.y === "latency" ? "y" : null,
       limit: target < 0 ? Infinity : ms(limits[meta.target]),
       star: known ? { x, y } : null,
-      name: known ? `recommended: trial ${offer.number}` : "recommended",
+      name: offer ? `recommended: trial ${offer.number}${away}` : "recommended",
       trace: figure.data.findIndex((trace) => trace.meta === "recommended"),
     };
   }
@@ -123,7 +133,11 @@
     figure.data = figure.data.map((trace, i) => (i === marks.trace ? { ...trace, ...traceOf(marks) } : trace));
   }
 
-  const traceOf = (marks) => ({ x: marks.star ? [marks.star.x] : [], y: marks.star ? [marks.star.y] : [], name: marks.name });
+  /** A point without a place keeps the legend's entry, which says why there is no star. */
+  function traceOf({ star, name }) {
+    const none = name === "recommended" ? [] : [null];
+    return { x: star ? [star.x] : none, y: star ? [star.y] : none, name };
+  }
 
   /** The changes to line and label in a figure's layout, by path. */
   function layoutOf(figure, { axis, limit }) {

@@ -172,6 +172,7 @@
       node("li", { class: "chip" }, node("b", { class: `state-${name}` }, number.toLocaleString("en")), name);
     at("counts").replaceChildren(chip("trials", payload.trials),
       ...Object.entries(payload.counts).map(([name, number]) => chip(name, number)));
+    say("table-note", payload.table_note);
     buildGroups(payload);
     parts.showCommand();
     parts.markCsv();

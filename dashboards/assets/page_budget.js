@@ -126,25 +126,19 @@
 
   function showTiles(table, offer) {
     const tile = (name, value, note) => node("div", {}, node("dt", {}, name), node("dd", {}, value, node("small", {}, note)));
-    const C = window.Condensery;
     at("tiles").replaceChildren(...(offer === null ? [] : [
-      tile("Top-1, validation", offer.top1_text, offer.accuracy_note || ""),
+      tile("Top-1, validation", offer.top1_text, "of the deployed network"),
       ...table.controls.map((control, i) => {
-        const high = offer.high_ms[i], limit = state.limits[control.target], median = offer.median_ms[i];
+        const high = offer.high_ms[i], limit = state.limits[control.target];
         return tile(table.controls.length > 1 ? `Latency on ${control.target}` : "Latency, median",
-          median === null ? "-" : `${C.limitText(Number(median.toPrecision(3)))} ms`,
-          limit === null || high === null ? control.kind
-            : `${control.kind}; ${Math.max(0, 100 * (1 - high / limit)).toFixed(0)} % of the limit is left`);
+          offer.median_texts[i],
+          limit === null || high === null ? offer.kinds[i]
+            : `${offer.kinds[i]}; ${Math.max(0, 100 * (1 - high / limit)).toFixed(0)} % of the limit is left`);
       }),
-      tile("Multiply-adds", short(offer.macs), offer.macs.toLocaleString("en")),
-      tile("Parameters", short(offer.params), offer.params.toLocaleString("en")),
+      tile("Multiply-adds", offer.macs_text, offer.macs.toLocaleString("en")),
+      tile("Parameters", offer.params_text, offer.params.toLocaleString("en")),
     ]));
   }
-
-  const short = (value) => {
-    const [size, unit] = value >= 1e9 ? [1e9, " G"] : value >= 1e5 ? [1e6, " M"] : value >= 1e3 ? [1e3, " k"] : [1, ""];
-    return `${Number((value / size).toPrecision(3))}${unit}`;
-  };
 
   Object.assign(parts, { showCommand, download });
   Object.assign(window.dash_clientside.page, { budget });

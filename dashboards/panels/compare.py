@@ -20,6 +20,7 @@ from dashboards.trial_detail import TrialDetail
 from search.store.reader import LatencyRow
 
 MOST_TRIALS = 4
+CLOSE = 1.5  # times the first one's or less, either way: the chart shows differences in %
 DIFFERS, SAME = "≠", "="
 NONE = "-"
 
@@ -190,25 +191,24 @@ def compare_figure(info: CompareInfo) -> Any:
         return message("These trials have no figure in common yet.")
     figure = empty_figure(130 + 44 * len(info.ratios))
     places = np.arange(len(info.ratios))
+    known = [ratio for row in info.ratios for ratio in row.ratios if math.isfinite(ratio)]
+    close = all(1 / CLOSE <= ratio <= CLOSE for ratio in known)  # a logarithmic axis would have one tick
+    same = 0 if close else 1
     for index, name in enumerate(info.names):
         lane = 0.16 * (index - (len(info.names) - 1) / 2)
         figure.add_scatter(
-            x=slim([row.ratios[index] for row in info.ratios]),
+            x=slim([100 * (row.ratios[index] - 1) if close else row.ratios[index] for row in info.ratios]),
             y=slim(places + lane),
             mode="markers",
             name=name,
             marker={"symbol": SYMBOLS[index], "size": 11, "color": COLOURS[index]},
-            hovertemplate=f"<b>{name}</b>: %{{x:.3~f}} times as much as {info.names[0]}<extra></extra>",
+            customdata=slim([row.ratios[index] for row in info.ratios]),
+            hovertemplate=f"<b>{name}</b>: %{{customdata:.3~f}} times as much as {info.names[0]}<extra></extra>",
         )
     line = {"color": GREY, "width": 1.5}
-    figure.add_shape(type="line", x0=1, x1=1, y0=0, y1=1, yref="paper", line=line, layer="below")
+    figure.add_shape(type="line", x0=same, x1=same, y0=0, y1=1, yref="paper", line=line, layer="below")
     figure.update_layout(
-        xaxis={
-            "type": "log",
-            "title": {"text": f"times as much as {info.names[0]}"},
-            "dtick": "D2",
-            "tickformat": "~g",
-        },
+        xaxis=_close_axis(info, known) if close else _wide_axis(info),
         yaxis={
             "tickvals": places,
             "ticktext": [escaped(row.label) for row in info.ratios],
@@ -218,3 +218,23 @@ def compare_figure(info: CompareInfo) -> Any:
         legend={"y": -60 / figure.layout.height},
     )
     return figure
+
+
+def _close_axis(info: CompareInfo, ratios: Sequence[float]) -> dict[str, Any]:
+    """Return the axis of differences in %; as wide as they are, never narrower than a per cent either way."""
+    reach = 1.15 * max(1.0, *(100 * abs(ratio - 1) for ratio in ratios))
+    return {
+        "title": {"text": f"difference to {info.names[0]}, %"},
+        "range": [-reach, reach],
+        "tickformat": "+~g",
+        "nticks": 9,
+    }
+
+
+def _wide_axis(info: CompareInfo) -> dict[str, Any]:
+    return {
+        "type": "log",
+        "title": {"text": f"times as much as {info.names[0]}"},
+        "dtick": "D2",
+        "tickformat": "~g",
+    }

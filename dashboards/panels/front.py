@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,9 @@ from dashboards.panels.points import (
     HEADERS,
     LastEpoch,
     Points,
+    latencies_shown,
     points_of,
+    recommended_name,
     why_no_points,
     with_last_accuracy,
 )
@@ -37,7 +40,7 @@ class FrontInfo:
 
     axis: Axis
     title: str  # of the cost axis
-    target: str | None  # device of the latencies
+    latencies: Mapping[str, Any]  # target, kind and group of the latencies shown
     front: Points
     trained: Points  # not on the front
     infeasible: Points  # refused, never trained
@@ -48,6 +51,7 @@ class FrontInfo:
     far_baselines: tuple[Baseline, ...]  # that don't
     budget: float | None  # limit on the cost axis, in its unit
     recommended: int | None  # trial
+    recommended_name: str  # in the legend
     bottom_pct: float | None  # the accuracy that the chart opens with; None = all are seen
     notes: tuple[str, ...] = ()  # sentences for the caption
     reason: str | None = None  # why there is nothing to see
@@ -96,7 +100,7 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
     info = FrontInfo(
         axis=view.axis,
         title=_title(columns, view),
-        target=None if view.group is None else columns.latency_groups[view.group].target,
+        latencies=latencies_shown(columns, view),
         front=roles["on the front"],
         trained=roles["trained"],
         infeasible=roles["over a budget"],
@@ -107,6 +111,7 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
         far_baselines=far,
         budget=None if options.budget is None else options.budget / unit,
         recommended=options.recommended,
+        recommended_name=recommended_name(columns, view, options.recommended, (view.axis, "top1")),
         bottom_pct=_bottom(roles),
         roles=roles,
         reason=None if any(map(len, roles.values())) else why_no_points(columns, view),
@@ -183,13 +188,20 @@ def _with_notes(info: FrontInfo, columns: StudyColumns, view: View) -> FrontInfo
     if view.axis == "latency" and view.group is not None and info.reason is None:
         notes.append(f"Latency: {columns.latency_groups[view.group]}; bars are 95 % intervals.")
     if len(info.infeasible):
-        notes.append(f"Ticks at the bottom: {len(info.infeasible):,} candidates over a budget, priced, never trained.")
-    if len(info.stopped):
-        notes.append("A stopped trial stands at the accuracy of its last epoch.")
+        refused = "1 candidate" if len(info.infeasible) == 1 else f"{len(info.infeasible):,} candidates"
+        notes.append(f"Ticks at the bottom: {refused} over a budget, priced, never trained.")
+    unfinished = [name for name, points in (("stopped", info.stopped), ("running", info.running)) if len(points)]
+    if unfinished:
+        notes.append(
+            f"A {' or '.join(unfinished)} trial stands at the accuracy of its last epoch, which is not that of a "
+            "deployed network; all others stand at their deployed network's."
+        )
     if info.bottom_pct is not None:
         shown = np.concatenate([points.top1_pct for points in info.roles.values()])
         below = int((shown < info.bottom_pct).sum())
-        notes.append(f"{below:,} below {info.bottom_pct:.1f} % are out of sight; a double click shows all.")
+        are = "trial below {} is" if below == 1 else "trials below {} are"
+        are = are.format(percent(info.bottom_pct / 100, 1))
+        notes.append(f"{below:,} {are} out of sight; a double click shows all.")
     if info.baselines or info.far_baselines:
         notes.append("Published networks: their accuracy on the test images, as printed; the study's own is on its")
         notes[-1] += " validation images."

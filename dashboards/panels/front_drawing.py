@@ -128,7 +128,7 @@ def _style(figure: Any, info: FrontInfo) -> None:
     style_axis(figure.layout.xaxis, log)
     figure.layout.xaxis.title.text = info.title
     figure.update_layout(
-        yaxis={"title": {"text": "top-1 of the deployed network, %"}, "domain": [0.12 if rug else 0.0, 1.0]},
+        yaxis={"title": {"text": "top-1, %"}, "domain": [0.12 if rug else 0.0, 1.0]},
         yaxis2={"domain": [0.0, 0.08], "range": [-1, 1], "visible": False, "fixedrange": True},
     )
     if rug:
@@ -148,5 +148,5 @@ def _style(figure: Any, info: FrontInfo) -> None:
     cost = np.concatenate((info.front.along(info.axis), info.trained.along(info.axis)))
     star = (float(cost[place[0]]), float(trained[place[0]])) if len(place) else None
     trace = scatter(sum(map(len, info.roles.values())))
-    add_recommended(figure, info.recommended if star else None, star, trace)
-    figure.layout.meta = {"target": info.target, "x": info.axis, "y": "top1"}
+    add_recommended(figure, info.recommended_name, star, trace)
+    figure.layout.meta = {**info.latencies, "x": info.axis, "y": "top1"}

@@ -180,14 +180,18 @@ def add_limit(figure: Any, axis: str, limit: float | None, text: str, log: bool,
     figure.add_annotation(name=name, text=text, showarrow=False, visible=not hidden, **place)
 
 
-def add_recommended(figure: Any, number: int | None, place: tuple[float, float] | None, trace: Any) -> None:
-    """Add the last trace, the star of the recommended trial (`meta="recommended"`); empty where there is none."""
+def add_recommended(figure: Any, name: str, place: tuple[float, float] | None, trace: Any) -> None:
+    """Add the last trace, the star of the recommended trial (`meta="recommended"`); empty where there is none.
+
+    A trial that has no place here (its latency is of another kind) keeps its entry in the legend, which says so.
+    """
+    none = [] if name == "recommended" else [None]
     figure.add_trace(
         trace(
-            x=slim([] if place is None else place[:1]),
-            y=slim([] if place is None else place[1:]),
+            x=none if place is None else slim(place[:1]),
+            y=none if place is None else slim(place[1:]),
             mode="markers",
-            name="recommended" if number is None else f"recommended: trial {number}",
+            name=name,
             meta="recommended",
             marker={"symbol": "star", "size": 18, "color": STAR},
             hoverinfo="skip",  # the point below it speaks

@@ -12,6 +12,7 @@ import numpy as np
 from dashboards.columns import Floats, Mask, StudyColumns, View
 from dashboards.formats import count, milliseconds
 from dashboards.panels.look import (
+    COLOURS,
     FRONT,
     GREY,
     REFERENCE,
@@ -27,9 +28,19 @@ from dashboards.panels.look import (
     style_axis,
     twin,
 )
-from dashboards.panels.points import HEADERS, Points, bars, hover, points_of, why_no_points
+from dashboards.panels.points import (
+    HEADERS,
+    Points,
+    bars,
+    hover,
+    latencies_shown,
+    points_of,
+    recommended_name,
+    why_no_points,
+)
 
 MISLED = 6  # trials that are marked
+TRAINED = COLOURS[2]  # in a crowd, shape alone doesn't tell who was trained from who was refused
 LEAST_FOR_RANKS = 3
 LEAST_TO_MARK = 10  # priced trials; among fewer a difference of ranks says nothing
 
@@ -59,7 +70,7 @@ class MacsLatencyInfo:
     """Latency in ms against million macs of every priced trial of one latency group."""
 
     title: str  # of the latency axis
-    target: str | None  # device of the latencies
+    latencies: Mapping[str, Any]  # target, kind and group of the latencies shown
     front: Points
     trained: Points
     infeasible: Points
@@ -71,6 +82,7 @@ class MacsLatencyInfo:
     contradiction: Contradiction | None  # the starkest
     budget: float | None  # ms
     recommended: int | None
+    recommended_name: str = "recommended"  # in the legend
     notes: tuple[str, ...] = ()
     reason: str | None = None
     roles: Mapping[str, Points] = field(default_factory=dict)
@@ -114,7 +126,7 @@ def macs_latency_info(
     group = None if view.group is None else columns.latency_groups[view.group]
     info = MacsLatencyInfo(
         title="latency, ms" if group is None else f"{escaped(group.kind)} latency on {escaped(group.target)}, ms",
-        target=None if group is None else group.target,
+        latencies=latencies_shown(columns, view),
         front=roles["on the front"],
         trained=roles["trained"],
         infeasible=roles["over a budget"],
@@ -126,6 +138,7 @@ def macs_latency_info(
         contradiction=_contradiction(columns, view, shown),
         budget=budget,
         recommended=recommended,
+        recommended_name=recommended_name(columns, latency_view, recommended, ("macs", "latency")),
         roles=roles,
         reason=None if shown.any() else why_no_points(columns, latency_view),
     )
@@ -219,8 +232,8 @@ def macs_latency_figure(info: MacsLatencyInfo) -> Any:
     trace = scatter(info.total)
     crowd = 7 if info.total <= 300 else 5
     looks: tuple[tuple[str, Points, dict[str, Any]], ...] = (
-        ("over a budget", info.infeasible, {"symbol": "x-thin-open", "size": crowd - 1, "color": GREY}),
-        ("other trained", info.trained, {"symbol": "circle", "size": crowd, "color": GREY}),
+        ("over a budget", info.infeasible, {"symbol": "triangle-down", "size": crowd, "color": GREY, "opacity": 0.55}),
+        ("other trained", info.trained, {"symbol": "circle", "size": crowd, "color": TRAINED}),
         ("on the front", info.front, {"symbol": "diamond", "size": 10, "color": FRONT}),
         ("macs mislead most", info.misled, {"symbol": "circle-open", "size": 15, "color": REFERENCE}),
     )
@@ -251,6 +264,6 @@ def macs_latency_figure(info: MacsLatencyInfo) -> Any:
     number = np.concatenate([points.number for points in info.roles.values()])
     place = np.flatnonzero(number == info.recommended)
     star = (float(macs[place[0]]), float(latency_ms[place[0]])) if len(place) else None
-    add_recommended(figure, info.recommended if star else None, star, trace)
-    figure.layout.meta = {"target": info.target, "x": "macs", "y": "latency"}
+    add_recommended(figure, info.recommended_name, star, trace)
+    figure.layout.meta = {**info.latencies, "x": "macs", "y": "latency"}
     return figure

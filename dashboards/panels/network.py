@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.formats import count, milliseconds, one_line, percent
+from dashboards.formats import count, milliseconds, one_line, percent, threads_text
 from dashboards.panels.look import FRONT, GREY, STAR, TableTwin, empty_figure, escaped, message, slim
 from dashboards.trial_detail import NO_TRIAL
 from search.layer_shares import LayerShares
@@ -149,9 +149,9 @@ def _note(shares: LayerShares | str | None) -> str:
     device = one_line(shares.device, 100)
     unlike = f" This network is unlike those: {shares.extrapolates}." if shares.extrapolates else ""
     return (
-        f"Predicted from {shares.networks} networks {shares.kind} on {device} with {shares.runtime} and "
-        f"{shares.threads} thread(s); {error}. The prediction for the whole is {milliseconds(shares.predicted_ms)}. "
-        f"A part with no share has no price of its own in the fit.{unlike}"
+        f"Predicted from {shares.networks} networks {shares.kind} on {device} with {shares.runtime} "
+        f"and {threads_text(shares.threads)}; {error}. The prediction for the whole is "
+        f"{milliseconds(shares.predicted_ms)}. A part with no share has no price of its own in the fit.{unlike}"
     )
 
 

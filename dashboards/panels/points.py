@@ -40,6 +40,7 @@ class Points:
     macs: Ints
     params: Ints
     config: tuple[str, ...]
+    epoch: Ints | None = None  # whose accuracy it is, where it isn't the deployed network's
 
     def __len__(self) -> int:
         return len(self.number)
@@ -62,13 +63,17 @@ class Points:
         """Return one line of a table: trial, top-1, latency, interval, macs, params, architecture."""
         return (
             str(self.number[index]),
-            percent(self.top1_pct[index] / 100),
+            percent(self.top1_pct[index] / 100) + ("" if self.epoch is None else _not_deployed(self.epoch[index])),
             digits_ms(self.latency_ms[index], 4),
             f"{digits_ms(self.low_ms[index], 4)} to {digits_ms(self.high_ms[index], 4)}",
             count(float(self.macs[index])),
             count(float(self.params[index])),
             self.config[index],
         )
+
+
+def _not_deployed(epoch: Any) -> str:
+    return f" at epoch {epoch}, not the deployed network"
 
 
 HEADERS = ("trial", "top-1", "latency, ms", "95 % interval, ms", "macs", "params", "architecture")
@@ -96,9 +101,45 @@ def points_of(columns: StudyColumns, view: View, chosen: Mask, order: Floats | N
     )
 
 
+def latencies_shown(columns: StudyColumns, view: View) -> dict[str, Any]:
+    """Return which latencies a chart shows, for its `layout.meta`: target, kind and the group's place."""
+    group = None if view.group is None else columns.latency_groups[view.group]
+    return {
+        "target": None if group is None else group.target,
+        "kind": None if group is None else group.kind,
+        "group": view.group,
+    }
+
+
+def recommended_name(columns: StudyColumns, view: View, number: int | None, axes: tuple[str, str]) -> str:
+    """Return what the legend calls the recommended trial; it says so where its latency isn't the chart's.
+
+    `assets/condensery.js` says the same when the budget moves.
+    """
+    if number is None:
+        return "recommended"
+    name, row = f"recommended: trial {number}", columns.index_of(number)
+    if "latency" not in axes or view.group is None or row is None:
+        return name
+    shown = columns.latency_groups[view.group]
+    place = int(columns.latencies[shown.target].group[row])
+    if place == view.group:
+        return name
+    if place < 0:
+        return f"{name} (no latency here)"
+    kind = columns.latency_groups[place].kind
+    other = kind if kind != shown.kind else f"{kind} with another runtime or device"
+    return f"{name} ({escaped(other)}: not shown here)"
+
+
 def with_last_accuracy(points: Points, last: Mapping[int, LastEpoch]) -> Points:
-    """Return the points at the accuracy of their newest epoch."""
-    return replace(points, top1_pct=np.array([100 * last[int(number)].top1 for number in points.number]))
+    """Return the points at the accuracy of their newest epoch, which is not that of a deployed network."""
+    newest = [last[int(number)] for number in points.number]
+    return replace(
+        points,
+        top1_pct=np.array([100 * one.top1 for one in newest]),
+        epoch=np.array([one.epoch for one in newest], dtype=np.int64),
+    )
 
 
 def why_no_points(columns: StudyColumns, view: View) -> str:
@@ -138,6 +179,8 @@ def hover(points: Points, x: str, y: str) -> dict[str, Any]:
     lines = ["<b>trial %{customdata[0]:d}</b>"]
     if np.isfinite(points.top1_pct).any():
         lines[0] += f": %{{{value('top1', points.top1_pct)}:.2f}} % top-1"
+    if points.epoch is not None:
+        lines[0] += _not_deployed(f"%{{{value('epoch', points.epoch.astype(np.float64))}:d}}")
     if len(points) <= CONFIGS_UP_TO:
         lines.append("%{text}")
     if np.isfinite(points.latency_ms).any():

@@ -4,7 +4,7 @@
 (function () {
   "use strict";
 
-  const C = window.Condensery, { node, SHOWN } = window.CondenseryTable;
+  const C = window.Condensery, { node } = window.CondenseryTable;
   const at = (id) => document.getElementById(id);
   const state = {
     core: null, charts: null, networks: null, limits: {}, view: 0, views: new Map(), trials: null, drawn: new Set(),
@@ -119,13 +119,13 @@
     at("tiles").replaceChildren(...(offer === null ? [] : [
       tile("Top-1, validation", offer.top1_text, "of the deployed network"),
       ...table.controls.map((control, i) => {
-        const high = offer.high_ms[i], limit = state.limits[control.target], median = offer.median_ms[i];
+        const high = offer.high_ms[i], limit = state.limits[control.target];
         const left = limit === null || high === null ? "" : `; ${(100 * (1 - high / limit)).toFixed(0)} % of the limit is left`;
         return tile(table.controls.length > 1 ? `Latency on ${control.target}` : "Latency, median",
-          median === null ? "-" : `${SHOWN.ms(median)} ms`, `${control.kind}${left}`);
+          offer.median_texts[i], `${offer.kinds[i]}${left}`);
       }),
-      tile("Multiply-adds", SHOWN.count(offer.macs), offer.macs.toLocaleString("en")),
-      tile("Parameters", SHOWN.count(offer.params), offer.params.toLocaleString("en")),
+      tile("Multiply-adds", offer.macs_text, offer.macs.toLocaleString("en")),
+      tile("Parameters", offer.params_text, offer.params.toLocaleString("en")),
     ]));
   }
 

@@ -56,7 +56,8 @@
 
   // ---- what is shown, and in which order ------------------------------------------------------------------
 
-  /** Places of the rows in the order of a column; rows without a value come last either way. */
+  /** Places of the rows in the order of a column; rows without a value come last either way, and so do latencies that
+      can't be compared with the column's. */
   function ordered(rows, column, up) {
     const keys = new Map();
     if (column.texts) {  // compare each text once, not each row
@@ -64,7 +65,8 @@
       places.sort((a, b) => (column.texts[a] < column.texts[b] ? -1 : 1));
       places.forEach((place, rank) => keys.set(place, rank));
     }
-    const key = (row) => (column.texts ? keys.get(column.values[row]) ?? null : column.values[row]);
+    const apart = new Set(column.apart);
+    const key = (row) => (apart.has(row) ? null : column.texts ? keys.get(column.values[row]) ?? null : column.values[row]);
     return rows.map((row) => [key(row), row]).sort(([a, i], [b, j]) => {
       if (a === null || b === null) { return (a === null) - (b === null) || i - j; }
       return (up ? a - b : b - a) || i - j;
@@ -134,7 +136,7 @@
       type: "button", "aria-label": name, onclick: () => { state.page += step; render(); },
     }, text);
     const before = turn("Previous", "Previous page", -1), after = turn("Next", "Next page", 1);
-    document.getElementById("trials-pages").append(before, after, note, node("span", { class: "muted" }, `${trials.note}.`));
+    document.getElementById("trials-pages").append(before, after, note, node("span", { class: "muted" }, trials.note));
 
     function isNumber(column) { return !column.texts; }
 

@@ -131,7 +131,9 @@ def test_a_young_study_says_what_it_is_doing(tmp_path: Path) -> None:
 def test_a_budget_nothing_fits_gives_the_smallest_reached(tmp_path: Path) -> None:
     made = Study(tmp_path)
     made.done(0.2, 0.9)
-    assert re.search(r"0 of 1 trained network fit 0.1 ms. The fastest needs 0\.2\d* ms\.", report(made, host=0.1).text)
+    assert re.search(
+        r"0 of 1 trained network fit 0.1 ms. The fastest needs 0\.2\d* ms \(measured\)\.", report(made, host=0.1).text
+    )
 
 
 def test_every_chart_has_its_table_in_the_page(tmp_path: Path) -> None:

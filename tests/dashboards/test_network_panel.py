@@ -62,7 +62,7 @@ def test_without_a_fit_the_note_says_why_and_what_is_shown_instead():
 
 def test_with_a_fit_the_note_says_what_the_prediction_rests_on():
     note = network_info(SMALL, shares_of(SMALL)).share_note
-    assert "Predicted from 40 networks measured on pi5 with onnxruntime and 1 thread(s)" in note
+    assert "Predicted from 40 networks measured on pi5 with onnxruntime and 1 thread" in note
     assert "its median error is 3.0 %" in note
     assert "nobody has cross-validated" in network_info(SMALL, shares_of(SMALL, median_error=None)).share_note
     assert "unlike those: macs 7" in network_info(SMALL, shares_of(SMALL, extrapolates="macs 7")).share_note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,33 @@ def test_each_trial_stands_in_its_role(tmp_path: Path) -> None:
     assert [row[0] for row in info.table().rows] == [name for name, numbers in roles.items() for _ in numbers]
 
 
+def test_a_trial_that_isnt_done_says_that_its_accuracy_is_not_a_deployed_networks(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.done(0.1, 0.90)
+    stopped, running = made.running(0.2, epochs=3), made.running(0.25)
+    made.store.finish(stopped, "cancelled", reason="cancelled by request")
+    info = front_of(made)
+    figure = panels.front_figure(info)
+    for name, number, epoch in (("stopped", stopped, 3), ("training now", running, 5)):
+        trace = named(figure)[name]
+        place = re.search(r"top-1 at epoch %\{customdata\[(\d)\]:d\}, not the deployed network", trace.hovertemplate)
+        assert place is not None
+        assert (trace.customdata[0][0], trace.customdata[0][int(place[1])]) == (number, epoch)
+    assert "deployed" not in named(figure)["on the front"].hovertemplate
+    cells = {row[1]: row[2] for row in info.table().rows}
+    assert cells[str(stopped)].endswith("% at epoch 3, not the deployed network")
+    assert cells["0"] == "90.00 %"
+    assert figure.layout.yaxis.title.text == "top-1, %"
+    assert "A stopped or running trial stands at the accuracy of its last epoch" in " ".join(info.notes)
+
+
+def test_one_candidate_is_said_in_the_singular(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.done(0.1, 0.90)
+    made.infeasible(0.9)
+    assert "1 candidate over a budget" in " ".join(front_of(made).notes)
+
+
 def test_the_front_has_its_intervals_and_its_own_shape_and_colour(tmp_path: Path) -> None:
     made = lively(tmp_path)
     info = front_of(made)
@@ -148,7 +176,7 @@ def test_a_few_poor_trials_do_not_flatten_the_chart(tmp_path: Path) -> None:
     info = front_of(made)
     assert info.bottom_pct is not None
     assert info.bottom_pct > 90
-    assert any("1 below" in words for words in info.notes)
+    assert any("1 trial below" in words for words in info.notes)
     assert str(poor) in {row[1] for row in info.table().rows}
 
 

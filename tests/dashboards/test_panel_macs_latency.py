@@ -131,3 +131,13 @@ def test_many_points_are_drawn_by_webgl_alone() -> None:
     figure = panels.macs_latency_figure(panels.macs_latency_info(many(3000), View(0)))
     assert {trace.type for trace in figure.data} == {"scattergl"}
     is_sound(figure)
+
+
+@pytest.mark.parametrize("trials", [200, 10_000])
+def test_who_was_refused_and_who_was_trained_differ_in_shape_and_colour(trials: int) -> None:
+    columns = many(trials)
+    found = named(panels.macs_latency_figure(panels.macs_latency_info(columns, default_view(columns))))
+    markers = [found[name].marker for name in ("over a budget", "other trained", "on the front")]
+    assert len({marker.color for marker in markers}) == 3
+    assert len({marker.symbol for marker in markers}) == 3
+    assert not any("thin" in marker.symbol for marker in markers)  # a line of a pixel or two, in a crowd a dot

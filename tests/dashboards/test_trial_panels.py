@@ -148,6 +148,24 @@ def test_ratios_are_over_the_first_trial_and_of_like_latencies_only(made: Study)
     assert len({trace.marker.symbol for trace in figure.data}) == 3
 
 
+@pytest.mark.parametrize(("latency_ms", "close"), [(0.22, True), (0.9, False)])
+def test_ratios_near_one_stand_on_an_axis_of_differences_in_percent(made: Study, latency_ms: float, close: bool):
+    details = [detail_of(made, made.done(0.2, 0.9)), detail_of(made, made.done(latency_ms, 0.91))]
+    info = compare_info(details)
+    figure = compare_figure(info)
+    ratios = np.array([row.ratios[1] for row in info.ratios])
+    shown = 100 * (ratios - 1) if close else ratios
+    assert figure.data[1].x == pytest.approx(shown, rel=1e-5, abs=1e-5)
+    assert figure.data[1].customdata == pytest.approx(ratios)
+    axis = figure.layout.xaxis
+    if close:
+        assert axis.type is None  # linear
+        assert axis.title.text == "difference to trial 0, %"
+        assert axis.range[0] < shown.min() <= shown.max() < axis.range[1]
+    else:
+        assert (axis.type, axis.title.text) == ("log", "times as much as trial 0")
+
+
 def test_trials_that_were_never_trained_are_compared_by_their_costs(made: Study):
     info = compare_info([detail_of(made, made.asked()), detail_of(made, made.failed("nan"))])
     assert [row.label for row in info.ratios] == ["macs", "params"]

@@ -1,0 +1,28 @@
+"""What stands behind a latency: its kind, and the marks that say what is wrong with it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dashboards.columns import Latencies, StudyColumns
+from dashboards.formats import DAGGER_NOTE, STAR_NOTE
+
+
+def kind_words(columns: StudyColumns, known: Latencies, row: int) -> str:
+    """Return what a trial's latency is: "measured", "measured, not steady", "predicted, extrapolated"; "": none."""
+    if known.group[row] < 0:
+        return ""
+    words = [columns.latency_groups[known.group[row]].kind]
+    words += ["not steady"] * (not known.steady[row]) + ["extrapolated"] * bool(known.extrapolates[row])
+    return ", ".join(words)
+
+
+def marks_note(columns: StudyColumns) -> str:
+    """Return what the marks behind a table's latencies mean, as far as there are any, and what isn't sorted."""
+    known = columns.latencies.values()
+    star = any((~one.steady & (one.group >= 0)).any() for one in known)
+    dagger = any((one.extrapolates & (one.group >= 0)).any() for one in known)
+    mixed = any(len(np.unique(one.group[one.group >= 0])) > 1 for one in known)
+    other = "what is of another kind, runtime or device stands below the latencies that are sorted" if mixed else ""
+    notes = ("Latencies with their 95 % intervals", STAR_NOTE if star else "", DAGGER_NOTE if dagger else "", other)
+    return "; ".join(filter(None, notes)) + "."
