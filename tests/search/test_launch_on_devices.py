@@ -130,7 +130,7 @@ def test_a_study_whose_latency_is_estimated_on_the_virtual_device(place: Place):
     assert picked.verified.summary.median_ms == pytest.approx(counted[picked.trial.config], rel=0.05)
     card = (place.folder / "bundle" / "MODEL_CARD.md").read_text()
     assert "estimated from instructions counted" in card
-    assert "latency, measured, on host" in card
+    assert "latency, measured, quick" in card
     deploy = tomllib.loads((place.folder / "bundle" / "deploy.toml").read_text())
     assert deploy["latency"]["file"] == "model.onnx"
     assert deploy["latency_on"]["host"]["file"] == "model.ncnn.zip"
