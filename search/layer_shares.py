@@ -6,6 +6,7 @@ part. What comes out is a prediction, and only as good as the fit: how good that
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,12 +57,13 @@ class _Fit:
 class DeviceShares:
     """Keeps a fit for each device it was asked for, and renews it as measurements come in; the database is only read.
 
-    Not for several threads at once.
+    Threads may share it; while one fits, the others wait, and find the fit made.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._fits: dict[Key, _Fit] = {}
+        self._lock = threading.Lock()
 
     def of(self, config: CondenseNetConfig, latency: LatencyRow) -> LayerShares:
         """Return the shares of a network on the device that a latency of it is of.
@@ -71,7 +73,8 @@ class DeviceShares:
         """
         for kind in ("estimated",) if latency.kind == "estimated" else ("measured", "estimated"):
             key = (latency.device, latency.runtime, latency.threads, kind)
-            fit = self._fit(key)
+            with self._lock:
+                fit = self._fit(key)
             if fit.predictor is not None:
                 return _shares(config, key, fit, fit.predictor)
         raise DeviceNotFound(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from tests.search.tiny_studies import sqlite_url
 from tests.space.strategies import configs
 from workers.latency import FakeProbe, LatencySummary, Measurement
 from workers.latency.features import features, part_matrix
+from workers.latency.predictor import Predictor
 
 ROWS = json.loads((Path(__file__).parents[2] / "benchmarks/results/predictor_counts_cifar.json").read_text())["rows"]
 NETWORK = PUBLISHED["condensenet-86"].config
@@ -88,6 +92,27 @@ def test_enough_networks_make_a_fit_that_says_its_error_is_unknown(engine: sa.En
     add_references(engine, measured(ROWS[:35]))
     shares = DeviceShares(engine).of(NETWORK, latency())
     assert (shares.networks, shares.median_error) == (35, None)
+
+
+def test_threads_that_ask_at_once_share_one_fit(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
+    add_references(engine, measured(ROWS[:35]))
+    fits, fit, together = [], Predictor.fit, threading.Barrier(4)
+
+    def counted(*given: Any) -> Predictor:
+        fits.append(given)
+        return fit(*given)
+
+    monkeypatch.setattr(Predictor, "fit", counted)
+    shares = DeviceShares(engine)
+
+    def ask(_: int) -> Any:
+        together.wait(30)
+        return shares.of(NETWORK, latency())
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ask, range(4)))
+    assert len(fits) == 1
+    assert found == [found[0]] * 4
 
 
 def test_a_fit_is_renewed_as_measurements_come_in(engine: sa.Engine):
