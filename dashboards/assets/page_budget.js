@@ -2,21 +2,21 @@
 (function () {
   "use strict";
 
-  const { state, node, say, at, keep, remember, question, parts } = window.CondenseryPage;
+  const { state, node, say, at, keep, remember, question, markAway, parts } = window.CondenseryPage;
 
   // ---- budget ---------------------------------------------------------------------------------------------
 
   function budget(payload) {
     if (!payload) { return keep(); }
+    markAway(at("sentence"), payload);
     if (payload.reason) { say("sentence", payload.reason); return keep(); }
     const first = state.table === null;
     state.table = payload.table;
     const words = window.Condensery.shown();
     for (const control of payload.table.controls) {
       if (control.target in state.limits) { continue; }
-      const word = words[`budget.${control.target}`], number = Number(word);
-      state.limits[control.target] =
-        word === "none" ? null : word !== undefined && number > 0 ? number : control.limit_ms;
+      const word = words[`budget.${control.target}`];
+      state.limits[control.target] = word === "none" ? null : isLimit(word) ? Number(word) : control.limit_ms;
     }
     buildBudget(payload.table);
     answerBudget();
@@ -31,13 +31,32 @@
       box.replaceChildren(...table.controls.map(budgetRow));
     }
     table.controls.forEach((control, i) => {
-      const range = at(`range-${i}`), limit = state.limits[control.target];
-      const high = Math.max(control.high_ms, limit || 0), low = Math.min(control.low_ms, limit || Infinity);
-      range.min = low; range.max = high; range.step = control.step_ms;
+      at(`range-${i}`).step = control.step_ms;
       say(`kind-${i}`, ` (${control.kind})`);
       at(`own-${i}`).hidden = control.limit_ms === null;
-      showLimit(control, i);
+      const number = at(`number-${i}`);  // what is being typed stays
+      const typing = number === document.activeElement || number.hasAttribute("aria-invalid");
+      showLimit(control, i, typing ? number : null);
     });
+  }
+
+  const LEAST_MS = 1e-6, MOST_MS = 1e6;
+  const isLimit = (text) => Boolean(text) && Number(text) >= LEAST_MS && Number(text) <= MOST_MS;
+
+  /** Take a limit that was typed; what can't be one is said, and the limit before it holds. */
+  let doubt = null;
+  function typed(i, number) {
+    clearTimeout(doubt);
+    const empty = number.value === "" && !number.validity.badInput;
+    if (empty || isLimit(number.value)) { setLimit(i, empty ? null : Number(number.value), number); return; }
+    doubt = setTimeout(() => refuse(i, number), 500);  // "0" may become "0.3"
+  }
+
+  function refuse(i, number) {
+    const before = state.limits[state.table.controls[i].target];
+    number.setAttribute("aria-invalid", "true");
+    say(`wrong-${i}`, `A limit is a number of ms from 0.000001 to 1,000,000; ${
+      before === null ? "there is still none" : `${window.Condensery.limitText(before)} ms still holds`}.`);
   }
 
   function budgetRow(control, i) {
@@ -49,7 +68,7 @@
     const number = node("input", {
       type: "number", id: `number-${i}`, min: 0, step: "any", placeholder: "none", inputmode: "decimal",
       "aria-label": `Latency limit on ${control.target} in ms; empty is no limit`,
-      oninput: () => setLimit(i, number.value === "" || !(Number(number.value) > 0) ? null : Number(number.value), number),
+      "aria-describedby": `wrong-${i}`, oninput: () => typed(i, number),
     });
     return node("div", { class: "budget-row" },
       node("label", { for: `range-${i}` }, `Latency limit on ${control.target}`, node("span", { class: "muted", id: `kind-${i}` })),
@@ -59,15 +78,16 @@
           "aria-label": `The study's own limit on ${control.target}`,
           onclick: () => setLimit(i, state.table.controls[i].limit_ms) }, "Study's limit"),
         node("button", { type: "button", class: "plain", id: `none-${i}`,
-          "aria-label": `No limit on ${control.target}`, onclick: () => setLimit(i, null) }, "No limit")));
+          "aria-label": `No limit on ${control.target}`, onclick: () => setLimit(i, null) }, "No limit"),
+        node("span", { class: "wrong", id: `wrong-${i}`, role: "status" })));
   }
 
   function showLimit(control, i, source) {
     const limit = state.limits[control.target], range = at(`range-${i}`), number = at(`number-${i}`);
     const text = limit === null ? "" : window.Condensery.limitText(limit);
     if (number !== source && number.value !== text) { number.value = text; }
-    if (limit !== null && limit > Number(range.max)) { range.max = limit; }
-    if (limit !== null && limit < Number(range.min)) { range.min = limit; }
+    range.min = Math.min(control.low_ms, limit ?? Infinity);  // as far as the limit, and no farther than need be
+    range.max = Math.max(control.high_ms, limit ?? 0);
     range.value = limit === null ? range.max : limit;
     range.setAttribute("aria-valuetext", limit === null ? "no limit" : `${text} ms`);
   }
@@ -76,6 +96,9 @@
   function setLimit(i, limit, source) {
     const control = state.table.controls[i];
     state.limits[control.target] = limit === null ? null : Number(window.Condensery.limitText(limit));
+    clearTimeout(doubt);
+    at(`number-${i}`).removeAttribute("aria-invalid");
+    say(`wrong-${i}`, "");
     showLimit(control, i, source);
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(() => { answerBudget(); parts.moveMarks(); remember(); });
