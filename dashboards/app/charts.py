@@ -103,7 +103,7 @@ CHARTS: Mapping[str, Chart] = {
     ),
     "parallel": Chart(
         "Every choice at once",
-        "Drag along an axis to brush: the table below keeps the trials inside.",
+        "Drag along an axis, or choose it here: the table below keeps the trials inside.",
         _parallel_info,
         _drawn_by("parallel_figure"),
         clock="slow",

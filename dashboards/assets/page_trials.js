@@ -87,7 +87,7 @@
       graph.data[0].dimensions.forEach((_, i) => { change[`dimensions[${i}].constraintrange`] = null; });
       window.Plotly.restyle(graph, change, [0]);
     }
-    if (state.brush) { state.brush = null; purgeRows(); }
+    if (state.brush) { state.brush = null; parts.offerEnds(); purgeRows(); }
   }
 
   function selectRows() {

@@ -275,4 +275,10 @@ def _axis(one: Dimension) -> dict[str, Any]:
     axis: dict[str, Any] = {"name": one.key, "label": escaped(one.label), "values": slim(one.plotted)}
     axis["tickvals"], axis["ticktext"] = one.ticks()
     known = one.plotted[np.isfinite(one.plotted)]
-    return axis | {"range": [float(known.min()), float(known.max())]}
+    low, high = float(known.min()), float(known.max())
+    # Plotly lets a brush reach from the first tick to the last: without one at the end the best network is beyond it.
+    if low < axis["tickvals"][0] - 1e-9:
+        axis["tickvals"], axis["ticktext"] = [low, *axis["tickvals"]], ["", *axis["ticktext"]]
+    if high > axis["tickvals"][-1] + 1e-9:
+        axis["tickvals"], axis["ticktext"] = [*axis["tickvals"], high], [*axis["ticktext"], ""]
+    return axis | {"range": [low, high]}
