@@ -21,7 +21,7 @@ from search.pareto import pareto_front
 from search.store.database import database_errors, open_for_reading
 from search.store.reader import StudyRow, TrialRow, count_waiting_requests, find_study, read_trials
 from search.store.tables import OPEN_STATES, artifact, curve, event, latency, request, study, trial
-from space.errors import CondenseryError
+from space.errors import CondenseryError, StudyNotFound
 
 LOOK_WHOLE_S = 5.0  # how often a live study looks for what takes a scan to find
 
@@ -32,6 +32,7 @@ class Stale:
 
     since: float  # UTC seconds since 1970
     reason: str
+    deleted: bool = False  # it can be read, but the study isn't in it any more
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class LiveStudy:
                         self._columns = read_columns(self._engine, self.name, self._book)
                 self._stale = None
             except CondenseryError as error:  # away, locked, or the study deleted: show what was known, and say so
-                self._stale = self._stale or Stale(time.time(), str(error))
+                self._stale = _stale(self._stale, error)
             return self._columns
 
     def _revision(self) -> str:
@@ -177,3 +178,11 @@ class LiveStudy:
         if whole:
             self._looked_at = now
         return load_revision(self._engine, known.study.id, "" if whole else known.revision)
+
+
+def _stale(before: Stale | None, error: CondenseryError) -> Stale:
+    """Return why the study can't be read; since the first failure of the same kind."""
+    deleted = isinstance(error, StudyNotFound)
+    if before is not None and before.deleted == deleted:
+        return before
+    return Stale(time.time(), str(error), deleted)

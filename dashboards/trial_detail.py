@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dashboards.formats import one_line, public_settings
 from search.store import reader
 from search.store.reader import AttemptRow, EventRow, StudyRow, TrialRow
+from search.store.tables import attempt, curve, event, latency, trial
 from search.trained_files import trained_file
 from space.errors import CheckpointCorrupt, TrialNotFound, TrialNotReady
 from workers.file_names import NETWORK_FILE
@@ -124,6 +125,19 @@ def _measurement(values: Mapping[str, Any], row: TrialRow) -> MeasurementDetail:
 def _is_judged_by(values: Mapping[str, Any], row: TrialRow) -> bool:
     judged = row.latency
     return judged is not None and all(getattr(judged, name) == values[name] for name in reader.LATENCY_FIELDS)
+
+
+def read_growth(engine: sa.Engine, study_id: int, number: int) -> tuple[Any, ...]:
+    """Return what changes as an open trial goes on: epochs and their seconds, latencies, events, attempts."""
+    own = sa.select(trial.c.id).where(trial.c.study_id == study_id, trial.c.number == number).scalar_subquery()
+    queries = (
+        sa.select(sa.func.count(), sa.func.sum(curve.c.seconds)).where(curve.c.trial_id == own),
+        sa.select(sa.func.max(latency.c.id)).where(latency.c.trial_id == own),
+        sa.select(sa.func.max(event.c.id)).where(event.c.study_id == study_id, event.c.number == number),
+        sa.select(sa.func.count(), sa.func.count(attempt.c.worker)).where(attempt.c.trial_id == own),
+    )
+    with engine.connect() as connection:
+        return tuple(value for query in queries for value in connection.execute(query).one())
 
 
 def read_trained_network(engine: sa.Engine, row: TrialRow) -> TrainedNetwork:

@@ -33,7 +33,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
     def once(compute: Callable[[ShownStudy, Asked], Payload]) -> Callable[..., tuple[Any, Any]]:
         """Wrap what computes a payload: send it only where its stamp is another than the page's."""
 
-        def answer(asked: Asked, _: Any, known: str | None) -> tuple[Any, Any]:
+        def answer(asked: Asked, _news: Any, _retry: Any, known: str | None) -> tuple[Any, Any]:
             payload = None if asked is None else guarded("This part", lambda: compute(study_of(asked), asked))
             if payload is None or payload["stamp"] == known:
                 raise PreventUpdate
@@ -53,6 +53,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
             Output(f"{name}-stamp", "data"),
             Input("view", "data"),
             Input("fast", "data"),
+            Input("retry", "data"),
             State(f"{name}-stamp", "data"),
         )(once(compute))
     for name, chart in CHARTS.items():
@@ -61,10 +62,11 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
             Output(f"{name}-stamp", "data"),
             Input("view" if name == "front" else "late", "data"),
             Input(chart.clock, "data"),
+            Input("retry", "data"),
             State(f"{name}-stamp", "data"),
         )(once(chart_of(name)))
 
-    def grid(asked: Asked, shown: Any) -> Any:
+    def grid(asked: Asked, _retry: Any, shown: Any) -> Any:
         if asked is None or not isinstance(shown, dict) or shown.get("type") != "Div":
             raise PreventUpdate  # it is there
         found = guarded("The table", lambda: head(study_of(asked), asked))
@@ -72,26 +74,30 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
             raise PreventUpdate
         return trials_grid(found["columns"])
 
-    app.callback(Output("grid-box", "children"), Input("late", "data"), State("grid-box", "children"))(grid)
+    app.callback(
+        Output("grid-box", "children"),
+        Input("late", "data"),
+        Input("retry", "data"),
+        State("grid-box", "children"),
+    )(grid)
 
     makers: dict[str, Compared] = {}
     lock = threading.Lock()
 
-    def compared(chosen: Any, asked: Asked, _: Any, known: str | None) -> tuple[Any, Any, Any]:
+    def compared(chosen: Any, asked: Asked, _news: Any, _retry: Any, known: str | None) -> tuple[Any, Any, Any]:
         numbers = numbers_of(chosen)
         if not numbers:
             return [], False, ""
         try:
             shown = study_of(asked)
         except CondenseryError:
-            raise PreventUpdate from None  # the badge says that the database is away
+            raise PreventUpdate from None  # the heading says why
         with lock:
             maker = makers.setdefault(shown.live.name, Compared(shown))
-        view = view_of(shown.columns, asked)
-        stamp = maker.stamp(numbers, view)
-        if stamp == known:
+        found = maker.section(numbers, view_of(shown.columns, asked), known or "")
+        if found is None:
             raise PreventUpdate
-        return maker.section(numbers, view), True, stamp
+        return found.content, True, found.stamp
 
     app.callback(
         Output("compared-body", "children"),
@@ -100,6 +106,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         Input("chosen", "data"),
         Input("late", "data"),
         Input("fast", "data"),
+        Input("retry", "data"),
         State("compared-stamp", "data"),
     )(compared)
 
@@ -117,10 +124,12 @@ def _in_the_browser(app: Dash) -> None:
         Output("fast", "data"),
         Output("slow", "data"),
         Output("pulse", "data"),
+        Output("retry", "data"),
         Input("clock", "n_intervals"),
         State("fast", "data"),
         State("slow", "data"),
         State("pulse", "data"),
+        State("retry", "data"),
         prevent_initial_call=True,
     )
     page("head", Output("drawn", "data", allow_duplicate=True), Input("head", "data"), prevent_initial_call=True)
@@ -152,3 +161,5 @@ def _in_the_browser(app: Dash) -> None:
         Input({"type": "part", "of": MATCH}, "data"),
         Input("theme-data", "data"),
     )
+    zoom = Input({"type": "part-graph", "of": MATCH}, "relayoutData")
+    page("zoomed", Output({"type": "part-zoom", "of": MATCH}, "data"), zoom)

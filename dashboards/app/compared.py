@@ -1,7 +1,7 @@
 """One trial, or up to four beside each other: the network drawn, what it kept, learned and took, and its settings.
 
-What can't be read or drawn says so in its own place, and the rest stands. Texts are Dash components, which show a text
-as it is whatever is in it; figures travel in stores and are drawn in the reader's colours.
+What can't be read or drawn says so in its own place, and the rest stands. While the database is away, trials that were
+shown before are shown again as they were.
 """
 
 from __future__ import annotations
@@ -9,24 +9,40 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dash import dcc, html
+from dash import html
 from dash.development.base_component import Component
 
-from dashboards.app.layout import aria
-from dashboards.app.shown import ShownStudy, guarded
+from dashboards.app.layout import words
+from dashboards.app.shown import AWAY, AWAY_TEXT, ShownStudy
+from dashboards.app.trial_parts import differences, facts, more, names, part
 from dashboards.columns import StudyColumns, View
-from dashboards.formats import count, duration, latency_label, one_line, percent, place_label
-from dashboards.panels import PLOT_CONFIG
-from dashboards.panels.look import TableTwin
-from dashboards.trial_detail import TrialDetail, read_trained_network, read_trial_detail
+from dashboards.trial_detail import TrialDetail, read_growth, read_trained_network, read_trial_detail
 from search.layer_shares import DeviceShares, LayerShares
+from search.store.database import driver_errors
 from search.store.tables import FINAL_STATES, STATES
 from space.errors import CondenseryError, DeviceNotFound
 
+KEPT = 16  # trials that can still be shown while the database is away
 Part = tuple[str, str, Callable[[], Any], Callable[[Any], Any]]  # name, title, info, figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the section shows, and a stamp that differs whenever that could."""
+
+    content: list[Component]
+    stamp: str
+
+
+@dataclass(frozen=True)
+class _Trial:
+    detail: TrialDetail
+    parts: list[Component]
 
 
 class Compared:
@@ -35,28 +51,79 @@ class Compared:
     def __init__(self, shown: ShownStudy) -> None:
         self._shown = shown
         self._shares = DeviceShares(shown.live.engine)
-        self._lock = threading.Lock()  # a fit of a device is kept, and made anew as it grows
+        self._lock = threading.Lock()
+        self._known: OrderedDict[int, _Trial] = OrderedDict()
 
-    def stamp(self, numbers: Sequence[int], view: View) -> str:
-        """Return a text that changes when what the section shows of these trials does; reads nothing."""
-        columns = self._shown.columns
-        parts = [str(view.group), *(_fingerprint(columns, number) for number in numbers)]
+    def section(self, numbers: Sequence[int], view: View, known: str = "") -> Section | None:
+        """Return the section of some trials; None where the page, whose stamp is `known`, can keep what it shows."""
+        asked = f"{list(numbers)} {view.group}: "
+        away = f"{asked}away"
+        try:
+            stamp = asked + self._stamp(numbers)
+            if stamp == known:
+                return None
+        except AWAY:
+            stamp = away
+        content, whole = self._content(numbers)
+        if not whole and known.startswith(asked):
+            return None
+        return Section(content, stamp if whole else away)
+
+    def _stamp(self, numbers: Sequence[int]) -> str:
+        with driver_errors(self._shown.live.url):
+            parts = [self._fingerprint(self._shown.columns, number) for number in numbers]
         return hashlib.sha1(json.dumps(parts).encode(), usedforsecurity=False).hexdigest()
 
-    def section(self, numbers: Sequence[int], view: View) -> list[Component]:
-        """Return what the section shows."""
-        found: list[TrialDetail] = []
+    def _fingerprint(self, columns: StudyColumns, number: int) -> str:
+        """Return what changes when this trial's own facts do; only of an open one anything is read."""
+        place = columns.index_of(number)
+        if place is None:
+            return f"{number} of {len(columns)}"
+        own = (columns.state, columns.attempt, columns.top1, columns.test_top1, columns.finished_at)
+        medians = [float(known.median_ms[place]) for known in columns.latencies.values()]
+        grown: Sequence[Any] = ()
+        if STATES[columns.state[place]] not in FINAL_STATES:
+            grown = read_growth(self._shown.live.engine, columns.study.id, number)
+        return json.dumps([number, *(float(fact[place]) for fact in own), *medians, *grown])
+
+    def _content(self, numbers: Sequence[int]) -> tuple[list[Component], bool]:
+        """Return what the section shows, and whether all of it is as of now."""
+        found: list[_Trial] = []
         wrong: list[Component] = []
+        whole = True
         for number in numbers:
             try:
-                found.append(read_trial_detail(self._shown.live.engine, self._shown.columns.study, number))
+                found.append(self._trial(number))
+            except AWAY:
+                whole = False
+                with self._lock:
+                    before = self._known.get(number)
+                if before is not None:
+                    found.append(before)
+                else:
+                    text = f"Trial {number}: {AWAY_TEXT[:1].lower()}{AWAY_TEXT[1:]}"
+                    wrong.append(html.Div(html.P(text), className="state", **words({"data-away": "yes"})))
             except CondenseryError as error:
-                wrong.append(html.Div(html.P(str(error)), className="state wrong"))
-        differences = [_differences(found)] if len(found) > 1 else []
-        curves = [self._curves(found, view)] if found else []
-        return [*wrong, *differences, *curves, *(self._trial(detail, len(found) > 1) for detail in found)]
+                stale = self._shown.live.stale
+                text = stale.reason if stale is not None and stale.deleted else str(error)
+                wrong.append(html.Div(html.P(text), className="state wrong"))
+        details = [one.detail for one in found]
+        together = [differences(details)] if len(found) > 1 else []
+        curves = [self._curves(details)] if found else []
+        return [*wrong, *together, *curves, *(_standing(one, len(found) > 1) for one in found)], whole
 
-    def _curves(self, found: Sequence[TrialDetail], view: View) -> Component:
+    def _trial(self, number: int) -> _Trial:
+        with driver_errors(self._shown.live.url):
+            detail = read_trial_detail(self._shown.live.engine, self._shown.columns.study, number)
+        made = _Trial(detail, self._parts(detail))
+        with self._lock:
+            self._known[number] = made
+            self._known.move_to_end(number)
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        return made
+
+    def _curves(self, found: Sequence[TrialDetail]) -> Component:
         from dashboards.panels import curves_figure, curves_info
 
         def info() -> Any:
@@ -64,9 +131,9 @@ class Compared:
             return curves_info(self._shown.columns, {one.row.number: one.curve for one in found}, numbers)
 
         title = "Learning curve" if len(found) == 1 else "Learning curves"
-        return _part(f"{_names(found)}/curves", title, info, curves_figure)
+        return part(f"{names(found)}/curves", title, info, curves_figure)
 
-    def _trial(self, detail: TrialDetail, several: bool) -> Component:
+    def _parts(self, detail: TrialDetail) -> list[Component]:
         from dashboards.panels.kept_channels import kept_channels_figure, kept_channels_info
         from dashboards.panels.measurements import measurements_figure, measurements_info
         from dashboards.panels.network import network_figure, network_info
@@ -74,145 +141,33 @@ class Compared:
         config, number = detail.row.config, detail.row.number
 
         def kept() -> Any:
-            return kept_channels_info(config, read_trained_network(self._shown.live.engine, detail.row))
+            with driver_errors(self._shown.live.url):
+                trained = read_trained_network(self._shown.live.engine, detail.row)
+            return kept_channels_info(config, trained)
 
         parts: list[Part] = [
             ("network", "The network", lambda: network_info(config, self._shares_of(detail)), network_figure),
             ("kept", "Which channels each group kept", kept, kept_channels_figure),
             ("measurements", "Latency measurements", lambda: measurements_info(detail), measurements_figure),
         ]
-        inner = [
-            _facts(detail),
-            *(_part(f"{number}/{name}", title, info, figure) for name, title, info, figure in parts),
-            _more(detail),
+        return [
+            facts(detail),
+            *(part(f"{number}/{name}", title, info, figure) for name, title, info, figure in parts),
+            more(detail),
         ]
-        head = html.H3(f"Trial {number}", id=f"trial-{number}", className="trial-head")
-        if not several:
-            return html.Div([head, *inner], className="trial", key=f"trial-{number}")
-        return html.Div([head, *inner], className="trial several", key=f"trial-{number}")
 
     def _shares_of(self, detail: TrialDetail) -> LayerShares | str:
         latency = detail.row.latency
         if latency is None:
             return "it has no latency"
-        with self._lock:
-            try:
+        try:
+            with driver_errors(self._shown.live.url):
                 return self._shares.of(detail.row.config, latency)
-            except DeviceNotFound as error:
-                return str(error)
+        except DeviceNotFound as error:
+            return str(error)
 
 
-def _names(found: Sequence[TrialDetail]) -> str:
-    return "-".join(str(detail.row.number) for detail in found)
-
-
-def _fingerprint(columns: StudyColumns, number: int) -> str:
-    place = columns.index_of(number)
-    if place is None or STATES[columns.state[place]] not in FINAL_STATES:
-        return f"{number} {columns.revision}"
-    facts = (columns.state, columns.attempt, columns.top1, columns.test_top1, columns.finished_at)
-    medians = [float(known.median_ms[place]) for known in columns.latencies.values()]
-    return json.dumps([number, *(float(fact[place]) for fact in facts), *medians])
-
-
-# ---- parts ----------------------------------------------------------------------------------------------
-
-
-def _part(
-    name: str, title: str, info_of: Callable[[], Any], figure_of: Callable[[Any], Any], with_table: bool = True
-) -> Component:
-    """Return a titled figure with its words and its table, or the sentence that says why there is none."""
-
-    def compute() -> dict[str, Any]:
-        info = info_of()
-        sentence = info.sentence() if hasattr(info, "sentence") else " ".join(getattr(info, "notes", ()))
-        note = getattr(info, "share_note", "")
-        if info.reason is not None:
-            return {"reason": info.reason, "table": info.table()}
-        return {
-            "figure": figure_of(info).to_plotly_json(),
-            "caption": " ".join(filter(None, (sentence, note))),
-            "table": info.table(),
-        }
-
-    found = guarded(title, compute)
-    head: list[Any] = [html.H4(title)]
-    if "reason" in found:
-        return html.Div([*head, html.Div(html.P(found["reason"]), className="state small")], className="part", key=name)
-    kind = {"of": name}
-    height = {"height": f"{found['figure']['layout'].get('height', 420)}px"}
-    return html.Div(
-        [
-            *head,
-            dcc.Store(id={"type": "part", **kind}, data={"figure": found["figure"]}),
-            html.Div(
-                dcc.Graph(id={"type": "part-graph", **kind}, config=PLOT_CONFIG, responsive=True, style=height),
-                role="figure",
-                **aria(label=title),
-            ),
-            html.P(found["caption"], className="caption"),
-            *([html.Details([html.Summary("The chart as a table"), table_of(found["table"])])] if with_table else []),
-        ],
-        className="part",
-        key=name,
-    )
-
-
-def _differences(found: Sequence[TrialDetail]) -> Component:
-    """Return the comparison: its table stands open, with the rows that differ marked by sign and colour."""
-    from dashboards.panels.compare import compare_figure, compare_info
-
-    info = compare_info(found)
-    marked = frozenset(place for place, row in enumerate(info.rows) if row.differs)
-    chart = _part(f"{_names(found)}/compare", "Against the first", lambda: info, compare_figure, with_table=False)
-    return html.Div([html.H3("What differs", className="trial-head"), table_of(info.table(), marked), chart])
-
-
-def table_of(found: TableTwin, marked: frozenset[int] = frozenset()) -> Component:
-    """Return a table; rows of `marked` stand out."""
-    head = html.Thead(html.Tr([html.Th(text, scope="col") for text in found.headers]))
-    body = html.Tbody(
-        [
-            html.Tr(
-                [html.Td(text, className="wrap" if len(text) > 40 else "") for text in row],
-                className="pick" if place in marked else "",
-            )
-            for place, row in enumerate(found.rows)
-        ]
-    )
-    rest = [html.P(found.rest, className="muted")] if found.rest else []
-    return html.Div([html.Table([head, body]), *rest], className="scroll tall", tabIndex=0)
-
-
-def _facts(detail: TrialDetail) -> Component:
-    row = detail.row
-    facts = [
-        ("State", row.state, one_line(row.reason or "", 300)),
-        ("Top-1, validation", percent(row.top1), "of the deployed network"),
-        ("Top-1, test", percent(row.test_top1), "" if row.test_top1 is not None else "`pick` evaluates it, once"),
-        *(
-            (f"Latency on {one.target}", f"{one.median_ms:.4g} ms", _latency_note(one))
-            for one in row.latencies.values()
-        ),
-        ("Multiply-adds", count(row.macs), f"{row.macs:,}"),
-        ("Parameters", count(row.params), f"{row.params:,}"),
-        ("Trained for", duration(row.train_seconds), f"attempt {row.attempt}" if row.attempt else "not yet"),
-    ]
-    tiles = [html.Div([html.Dt(name), html.Dd([value, html.Small(note)])]) for name, value, note in facts]
-    return html.Div([html.P(html.Code(str(row.config)), className="config"), html.Dl(tiles, className="tiles small")])
-
-
-def _latency_note(one: Any) -> str:
-    return f"[{one.interval_low_ms:.4g}, {one.interval_high_ms:.4g}], {latency_label(one)}, {place_label(one)}"
-
-
-def _more(detail: TrialDetail) -> Component:
-    """Return outcome, settings, curve, files, attempts and events as tables, folded."""
-    from dashboards.panels.trial import settings_json, trial_tables
-
-    tables = {title: table for title, table in trial_tables(detail).items() if table.rows}
-    exact = html.Details(
-        [html.Summary("Exact settings, to copy"), html.Pre(settings_json(detail), tabIndex=0, className="tall")]
-    )
-    folded = [html.Details([html.Summary(title), table_of(table)]) for title, table in tables.items()]
-    return html.Div([*folded, exact], className="folded")
+def _standing(one: _Trial, several: bool) -> Component:
+    number = one.detail.row.number
+    head = html.H3(f"Trial {number}", id=f"trial-{number}", className="trial-head")
+    return html.Div([head, *one.parts], className="trial several" if several else "trial", key=f"trial-{number}")

@@ -20,10 +20,11 @@ Asked = Mapping[str, Any] | None
 def head(shown: ShownStudy, asked: Asked, command_words: str, studies: Studies) -> Payload:
     """Return name, subtitle, counts, groups of latencies, the table's columns, and how a command names the study."""
     columns = shown.columns
-    view = view_of(columns, asked)
+    view, several = view_of(columns, asked), studies.are_several()
 
     def compute() -> Computed:
         payload = {
+            "study": columns.study.name,
             "name": one_line(columns.study.name, 300),
             "subtitle": _subtitle(columns),
             "trials": len(columns),
@@ -32,13 +33,13 @@ def head(shown: ShownStudy, asked: Asked, command_words: str, studies: Studies) 
             "group": None if view.group is None else token_of(columns.latency_groups[view.group]),
             "axis": view.axis,
             "words": " ".join(filter(None, (shlex.quote(columns.study.name), command_words))),
-            "choosable": studies.only is None and len(studies.list()) > 1,
+            "choosable": several,
             "table_note": marks_note(columns),
             "columns": [_column_of_grid(column) for column in shown.table(view)[1]],
         }
         return Computed(payload, {})
 
-    return shown.computed(("head", view), columns.revision, compute).payload
+    return shown.computed(("head", view), f"{columns.revision} {several}", compute).payload
 
 
 def _subtitle(columns: StudyColumns) -> str:

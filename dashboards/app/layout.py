@@ -41,6 +41,11 @@ def aria(**attributes: str) -> Any:
     return {f"aria-{name}": value for name, value in attributes.items()}
 
 
+def region(name: str) -> Any:
+    """Return the attributes of a part that scrolls, so that it can be reached by keyboard and has a name."""
+    return {"role": "region", "tabIndex": 0, **aria(label=name)}
+
+
 def page_layout() -> Component:
     """Return the layout, the same for every study."""
     return html.Div(
@@ -65,21 +70,24 @@ def page_layout() -> Component:
 
 def _header() -> Component:
     return html.Header(
-        html.Div(
-            [
-                html.Div([html.H1(id="name"), html.P(id="subtitle", className="muted"), html.Ul(id="counts")]),
-                html.Div(
-                    [
-                        html.Span("Loading", id="badge", className="badge waiting", role="status"),
-                        html.A("All studies", id="all-studies", href="/", className="button", hidden=True),
-                        html.Button("Copy link", id="share", type="button"),
-                        html.Button("Colours: system", id="theme", type="button"),
-                    ],
-                    className="head-tools",
-                ),
-            ],
-            className="head-row",
-        )
+        [
+            html.Div(
+                [
+                    html.Div([html.H1(id="name"), html.P(id="subtitle", className="muted"), html.Ul(id="counts")]),
+                    html.Div(
+                        [
+                            html.Span("Loading", id="badge", className="badge waiting", role="status"),
+                            html.A("All studies", id="all-studies", href="/", className="button", hidden=True),
+                            html.Button("Copy link", id="share", type="button"),
+                            html.Button("Colours: system", id="theme", type="button"),
+                        ],
+                        className="head-tools",
+                    ),
+                ],
+                className="head-row",
+            ),
+            html.P(id="stale-reason", className="stale-reason", hidden=True),
+        ],
     )
 
 
@@ -101,7 +109,7 @@ def _answer() -> Component:
                 className="buttons",
                 hidden=True,
             ),
-            html.Pre(html.Code(id="command"), id="command-box", hidden=True, tabIndex=0),
+            html.Pre(html.Code(id="command"), id="command-box", hidden=True, **region("The pick command")),
         ],
         id="answer",
         className="answer",
@@ -132,7 +140,7 @@ def _chart_section(name: str, chart: Chart) -> Component:
             html.P(id=f"{name}-caption", className="caption"),
             html.Div(id=f"{name}-beside"),
             html.Details(
-                [html.Summary(chart.twin), html.Div(className="scroll tall", tabIndex=0)],
+                [html.Summary(chart.twin), html.Div(className="scroll tall", **region(f"{chart.title}: {chart.twin}"))],
                 id=f"{name}-twin",
                 **words({"data-twin": name}),
             ),
@@ -215,9 +223,12 @@ def _compared() -> Component:
 
 
 def _stores() -> list[Component]:
-    """Return what passes values between server and page. `late` is the view once the front has been drawn."""
-    names = ("view", "late", "fast", "slow", "pulse", "chosen", "theme-data", "head", "head-stamp", "table", "drawn")
-    stores = [dcc.Store(id=name) for name in (*names, "table-stamp", "compared-stamp")]
+    """Return what passes values between server and page.
+
+    `late` is the view once the front has been drawn; `retry` counts how often the database came back.
+    """
+    names = ("view", "late", "fast", "slow", "pulse", "retry", "chosen", "theme-data", "head", "table", "drawn")
+    stores = [dcc.Store(id=name) for name in (*names, "head-stamp", "table-stamp", "compared-stamp")]
     for name in CHARTS:
         stores += [dcc.Store(id=f"{name}-payload"), dcc.Store(id=f"{name}-stamp")]
     return [*stores, dcc.Interval(id="clock", interval=POLL_MS)]

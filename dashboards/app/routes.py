@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from flask import Flask, Response, request
 from werkzeug.wrappers import Response as AnyResponse
@@ -23,6 +23,7 @@ from dashboards.app.shown import ShownStudy, Studies, log
 from dashboards.app.view import brushed, view_of
 from dashboards.columns import StudyColumns, View
 from dashboards.formats import budget_of, one_line
+from dashboards.queries import Stale
 from dashboards.tables import moment
 from search.gate import Budget
 from search.store.database import database_errors
@@ -66,7 +67,7 @@ def add_routes(server: Flask, studies: Studies) -> None:
             "fast": shown.columns.revision,
             "slow": shown.slow_columns.revision,
             "pulse": int(time.time() // charts.PULSE_S),
-            "stale": None if stale is None else {"since": round(stale.since, 3), "reason": stale.reason},
+            "stale": None if stale is None else _stale_document(stale),
         }
         known = {name: request.args.get(name) for name in found}
         since = None if stale is None else str(found["stale"]["since"])
@@ -99,6 +100,10 @@ def add_routes(server: Flask, studies: Studies) -> None:
             row = find_trial(engine, study, min(number, MOST_NUMBER))
             content = preview_bundle(engine, study, row, _budget_asked(shown.columns))
         return _file(content, f"{bundle_name(study, row)}.zip", "application/zip")
+
+
+def _stale_document(stale: Stale) -> dict[str, Any]:
+    return {"since": round(stale.since, 3), "reason": stale.reason, "deleted": stale.deleted}
 
 
 def _plainly(function: Callable[..., Response]) -> Callable[..., Response]:
@@ -154,12 +159,15 @@ def _table_asked(studies: Studies) -> tuple[StudyColumns, list[table.TableColumn
 
 def _question(columns: StudyColumns, view: View) -> table.Question:
     start = int(request.args.get("start", 0))
+    end = min(int(request.args.get("end", start + 100)), start + MOST_ROWS)
+    if not 0 <= start <= end:
+        raise ValueError(f"0 <= start <= end must hold, but got start={start}, end={end}")
     sort, filters = json.loads(request.args.get("sort", "[]")), json.loads(request.args.get("filter", "{}"))
     if not isinstance(sort, list) or not isinstance(filters, dict):
         raise ValueError("sort must be a list and filter an object")
     return table.Question(
         start,
-        min(int(request.args.get("end", start + 100)), start + MOST_ROWS),
+        end,
         [key for key in sort if isinstance(key, dict)],
         filters,
         brushed(columns, view, json.loads(request.args.get("brush", "null"))),
@@ -199,7 +207,8 @@ def _chooser_or_page(studies: Studies) -> AnyResponse | None:
 
 
 def _chooser(found: list[StudyRow]) -> Response:
-    rows = "".join(_study_line(row) for row in sorted(found, key=lambda row: -row.created_at))
+    others = {name: word for name, word in request.args.items() if name not in ("study", "token")}
+    rows = "".join(_study_line(row, urlencode(others)) for row in sorted(found, key=lambda row: -row.created_at))
     body = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Studies - Condensery</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="/assets/icon.svg">'
@@ -212,7 +221,9 @@ def _chooser(found: list[StudyRow]) -> Response:
     return Response(body, mimetype="text/html")
 
 
-def _study_line(row: StudyRow) -> str:
+def _study_line(row: StudyRow, others: str) -> str:
+    """Return a study's line; its link carries what else the address asks for."""
     data = (row.data_info or {}).get("dataset") or (row.settings.get("data") or {}).get("dataset") or ""
-    link = f'<a href="/?study={quote(row.name, safe="")}">{html.escape(one_line(row.name, 200))}</a>'
+    address = html.escape(f"/?study={quote(row.name, safe='')}" + (f"&{others}" if others else ""))
+    link = f'<a href="{address}">{html.escape(one_line(row.name, 200))}</a>'
     return f"<tr><td class=wrap>{link}<td class=wrap>{html.escape(one_line(data, 80))}<td>{moment(row.created_at)}</tr>"

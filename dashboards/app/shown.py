@@ -6,6 +6,7 @@ Computing is shared by every page that is open, and by every thread. What is cos
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -19,10 +20,19 @@ from typing import Any
 from dashboards.app.table import TableColumn, table_columns
 from dashboards.columns import StudyColumns, View
 from dashboards.queries import LiveStudy
-from search.store.database import database_errors, open_for_reading
+from search.store.database import database_errors, driver_errors, open_for_reading
 from search.store.reader import StudyRow, find_study, list_studies
-from space.errors import CondenseryError, StudyNotFound
+from space.errors import (
+    CondenseryError,
+    DatabaseLocked,
+    DatabaseUnavailable,
+    DiskFull,
+    NotOurDatabase,
+    StudyNotFound,
+)
 
+AWAY = (DatabaseUnavailable, DatabaseLocked, NotOurDatabase, DiskFull)  # what passes when the database answers again
+AWAY_TEXT = "The database is away; this is shown as soon as it answers."
 COSTLY_EVERY_S = 10.0
 KEPT = 48  # computed things of a study
 Payload = dict[str, Any]  # plain JSON
@@ -74,7 +84,13 @@ class ShownStudy:
         return known[0], known[2]
 
     def computed(self, key: Hashable, revision: str, compute: Callable[[], Computed]) -> Computed:
-        """Return what `compute` gives for this revision; computed once, while others who ask for it wait."""
+        """Return what `compute` gives for this revision; computed once, while others who ask for it wait.
+
+        While the database is away, or the study deleted: what it gave last, though of an older revision.
+
+        Raises:
+            DatabaseUnavailable, DatabaseLocked, NotOurDatabase, DiskFull, StudyNotFound: and there is nothing older.
+        """
         with self._lock:
             lock = self._working.setdefault(key, threading.Lock())
         with lock:
@@ -82,7 +98,13 @@ class ShownStudy:
                 found = self._done.get(key)
             if found is not None and found[0] == revision:
                 return found[1]
-            done = compute()
+            try:
+                with driver_errors(self.live.url):
+                    done = compute()
+            except (*AWAY, StudyNotFound):
+                if found is None:
+                    raise
+                return found[1]
             done.payload["stamp"] = stamp(done.payload)
             with self._lock:
                 self._done[key] = (revision, done)
@@ -109,7 +131,9 @@ class Studies:
         self.url, self.only = url, only
         self._engine = open_for_reading(url)
         self._lock = threading.Lock()
+        self._opening: dict[str, threading.Lock] = {}
         self._shown: dict[str, ShownStudy] = {}
+        self._several = False
         self._single: str | None = None  # what a page that names no study was opened with
         if only is not None:
             self.get(only)
@@ -120,6 +144,12 @@ class Studies:
             if self.only is not None:
                 return [find_study(self._engine, self.only)]
             return list_studies(self._engine)
+
+    def are_several(self) -> bool:
+        """Whether there is a choice of studies; while the database is away, whether there was one."""
+        with contextlib.suppress(*AWAY, StudyNotFound):
+            self._several = self.only is None and len(self.list()) > 1
+        return self._several
 
     def single(self) -> str:
         """Return the name of the only study; pages that name none show it from now on, even when others come.
@@ -143,16 +173,36 @@ class Studies:
         if name is None:
             name = self.single()
         with self._lock:
-            if name not in self._shown:
+            shown = self._shown.get(name)
+            if shown is not None:
+                return shown
+            opening = self._opening.setdefault(name, threading.Lock())
+        with opening:  # a first read may take seconds: who asks for another study doesn't wait for it
+            return self._opened(name)
+
+    def _opened(self, name: str) -> ShownStudy:
+        shown = self._shown.get(name)
+        try:
+            if shown is None:
                 with database_errors(self.url):
-                    self._shown[name] = ShownStudy(LiveStudy(self.url, name))
-            return self._shown[name]
+                    shown = ShownStudy(LiveStudy(self.url, name))
+        finally:
+            with self._lock:
+                if shown is not None:
+                    self._shown[name] = shown
+                self._opening.pop(name, None)  # names that aren't there don't pile up
+        return shown
 
 
 def guarded(what: str, compute: Callable[[], Payload]) -> Payload:
-    """Return what `compute` gives; where it fails, a payload that says so in its place."""
+    """Return what `compute` gives; where it fails, a payload that says so in its place.
+
+    A database that is away is marked `away`: the page asks again when it is back.
+    """
     try:
         return compute()
+    except AWAY:
+        return {"reason": AWAY_TEXT, "away": True, "stamp": AWAY_TEXT}
     except CondenseryError as error:
         return {"reason": f"This can't be shown now: {error}", "wrong": True, "stamp": str(error)}
     except Exception:

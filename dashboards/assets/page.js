@@ -7,7 +7,7 @@
 
   const state = {
     view: { study: null, group: null, axis: "latency" }, limits: {}, chosen: [], theme: "auto", brush: null,
-    head: null, table: null, drawn: false, stale: null, away: false,
+    head: null, table: null, drawn: false, stale: null, away: null,
   };
   const AXES = { latency: "Latency", macs: "Macs", params: "Params" };
   const THEMES = { auto: "system", light: "light", dark: "dark" };
@@ -52,7 +52,7 @@
         limits[`budget.${control.target}`] = limit === own ? null : limit === null ? "none" : limit;
       }
       window.Condensery.remember({
-        group: state.view.group, axis: state.view.axis === "latency" ? null : state.view.axis,
+        study: state.view.study, group: state.view.group, axis: state.view.axis === "latency" ? null : state.view.axis,
         trials: state.chosen.join(","), theme: state.theme === "auto" ? null : state.theme, ...limits,
       });
     }, 250);
@@ -102,6 +102,8 @@
     }
     buildAxisSwitch();
     parts.buildChosen();
+    parts.keepOpen();
+    parts.buildBrush();
     parts.awaitTable();
     return [state.view, state.chosen, theme];
   }
@@ -160,13 +162,16 @@
 
   function head(payload) {
     if (!payload) { return keep(); }
+    markAway(at("subtitle"), payload);
     if (payload.reason) { say("subtitle", payload.reason); return keep(); }
     const before = state.head;
     state.head = payload;
+    if (state.view.study === null) { state.view.study = payload.study; remember(); }  // others may come
     document.title = `${payload.name} - Condensery`;
     say("name", payload.name);
     say("subtitle", payload.subtitle);
     at("all-studies").hidden = !payload.choosable;
+    at("all-studies").href = state.theme === "auto" ? "/" : `/?theme=${state.theme}`;
     at("counts").className = "chips";
     const chip = (name, number) =>
       node("li", { class: "chip" }, node("b", { class: `state-${name}` }, number.toLocaleString("en")), name);
@@ -182,33 +187,50 @@
 
   // ---- news ---------------------------------------------------------------------------------------------------
 
-  async function poll(_, fast, slow, pulse) {
-    const nothing = [keep(), keep(), keep()];
+  /** Mark what waits for the database, so that it is asked for again when the database is back. */
+  function markAway(place, payload) {
+    if (payload.away) { place.dataset.away = "yes"; } else { delete place.dataset.away; }
+  }
+
+  async function poll(_, fast, slow, pulse, retry) {
+    const nothing = [keep(), keep(), keep(), keep()];
     parts.startTable();
     if (document.hidden) { return nothing; }
     const known = { fast, slow, pulse, stale: state.stale ? state.stale.since : null };
     let answer;
-    try { answer = await fetch(`/news?${question(known)}`); } catch (error) { badge(null, true); return nothing; }
-    if (answer.status === 204) { badge(state.stale, false); return nothing; }
-    if (!answer.ok) { badge(null, true, answer.status === 401); return nothing; }
-    const news = await answer.json();
-    badge(news.stale, false);
-    return [news.fast === fast ? keep() : news.fast, news.slow === slow ? keep() : news.slow,
-      news.pulse === pulse ? keep() : news.pulse];
+    try { answer = await fetch(`/news?${question(known)}`); } catch (error) { badge(null, "server"); return nothing; }
+    if (!answer.ok) { badge(null, { 401: "locked", 404: "unknown", 503: "database" }[answer.status] || "server"); return nothing; }
+    const news = answer.status === 204 ? { fast, slow, pulse, stale: state.stale } : await answer.json();
+    const wasAway = state.stale || state.away || document.querySelector("[data-away]");
+    badge(news.stale, null);
+    const anew = wasAway && !news.stale;
+    if (anew) { parts.fillOpenTwins(); }
+    const changed = (now, before) => (now === before ? keep() : now);
+    return [changed(news.fast, fast), changed(news.slow, slow), changed(news.pulse, pulse),
+      anew ? (retry || 0) + 1 : keep()];
   }
 
   const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString("en-GB");
+  const AWAY = {
+    server: "No answer from the server since", database: "Stale: the database is away since",
+    unknown: "The study isn't in the database, since",
+  };
 
-  function badge(stale, away, locked) {
+  /** Say how the page stands: live, stale (what the server says of the database), or away (why there is no answer). */
+  function badge(stale, away) {
     if (away && !state.away) { state.awaySince = Date.now() / 1000; }
     state.stale = stale; state.away = away;
-    const place = at("badge");
-    place.className = stale || away ? "badge stale" : "badge";
-    place.title = stale ? stale.reason : "";
-    say("badge", locked ? "The token is no longer valid: open the printed address"
-      : away ? `No answer from the server since ${clock(state.awaySince)}`
-        : stale ? `Stale: the database is away since ${clock(stale.since)}` : "Live");
+    at("badge").className = stale || away ? "badge stale" : "badge";
+    say("badge", away === "locked" ? "The token is no longer valid: open the printed address"
+      : away ? `${AWAY[away]} ${clock(state.awaySince)}`
+        : stale ? `${stale.deleted ? "This study was deleted, seen" : "Stale: the database is away since"} ${clock(stale.since)}`
+          : "Live");
+    say("stale-reason", !stale ? "" : stale.deleted ? `${upper(stale.reason)} What is shown is what it held last.`
+      : `${upper(stale.reason)} What is shown is what was known before.`);
+    at("stale-reason").hidden = !stale;
   }
+
+  const upper = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
   function news() {
     parts.refreshRows();
@@ -216,7 +238,7 @@
   }
 
   Object.assign(window.CondenseryPage = {}, {
-    MOST_COMPARED, state, node, say, at, set, keep, remember, question, changeView, copy, parts,
+    MOST_COMPARED, state, node, say, at, set, keep, remember, question, changeView, copy, markAway, parts,
   });
   window.dash_clientside = Object.assign({}, window.dash_clientside, { page: { start, poll, head, news } });
 })();

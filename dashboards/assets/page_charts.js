@@ -2,7 +2,7 @@
 (function () {
   "use strict";
 
-  const { state, node, at, set, keep, question, parts } = window.CondenseryPage;
+  const { state, node, at, set, keep, question, markAway, parts } = window.CondenseryPage;
 
   // ---- charts ---------------------------------------------------------------------------------------------
 
@@ -31,6 +31,7 @@
     if (name === "front" && !state.drawn) { afterFront(); }
     refillTwin(name);
     showBeside(name, payload);
+    markAway(at(`${name}-state`), payload);
     if (payload.reason) {
       at(`${name}-state`).classList.toggle("wrong", Boolean(payload.wrong));
       return [keep(), true, false, payload.reason, ""];
@@ -45,7 +46,7 @@
     at(`${name}-box`).classList.toggle("wide", least > 0);
     const figure = { data: payload.figure.data, layout };
     if (MARKED.includes(name)) { C.BudgetOverlay.empty(figure); setTimeout(() => mark(name), 0); }
-    if (name === "parallel") { keepBrush(figure); }
+    if (name === "parallel") { parts.keepBrush(figure); }
     return [figure, false, true, keep(), payload.caption || ""];
   }
 
@@ -67,12 +68,46 @@
     }
   }
 
+  const zooms = {}, opened = new Set();  // of the trials below, which are made anew as they go on
+
+  /** Keep in mind what the reader zooms a trial's figure to; the figure may be made anew with another graph. */
+  function zoomed(change) {
+    const { of } = window.dash_clientside.callback_context.inputs_list[0].id;
+    const ranges = (zooms[of] ??= {});
+    for (const [key, value] of Object.entries(change || {})) {
+      const [, axis, what, place] = key.match(/^([xy]axis\d*)\.(range|autorange)(?:\[(\d)\])?$/) || [];
+      if (what === "autorange") { delete ranges[axis]; }
+      else if (what === "range" && place !== undefined) { (ranges[axis] ??= [])[Number(place)] = value; }
+      else if (what === "range") { ranges[axis] = [...value]; }
+    }
+    return keep();
+  }
+
+  /** Keep what the reader has opened in the trials below open when they are made anew. */
+  function keepOpen() {
+    const body = at("compared-body");
+    body.addEventListener("toggle", (event) => {
+      const key = event.target.dataset.key;
+      if (event.target.open) { opened.add(key); } else if (event.target.isConnected) { opened.delete(key); }
+    }, true);
+    new MutationObserver(() => {
+      for (const details of body.querySelectorAll("details[data-key]:not([open])")) {
+        if (opened.has(details.dataset.key) && !details.dataset.seen) { details.open = true; }
+        details.dataset.seen = "yes";
+      }
+    }).observe(body, { childList: true, subtree: true });
+  }
+
   /** A figure of one trial, in the page's colours. */
   function part(payload) {
     if (!payload) { return keep(); }
     const { data, layout } = payload.figure, width = at("compared").clientWidth - 44;
     const themed = window.Condensery.themed(layout, width, data.length);
     const { of, type } = window.dash_clientside.callback_context.outputs_list.id;
+    themed.uirevision = of;
+    for (const [key, range] of Object.entries(zooms[of] || {})) {
+      if (themed[key]) { Object.assign(themed[key], { range, autorange: false }); }
+    }
     const graph = at(JSON.stringify({ of, type }));
     if (graph) { graph.style.height = `${themed.height}px`; }
     return { data, layout: themed };
@@ -152,28 +187,6 @@
     return null;
   }
 
-  // ---- brushing the parallel coordinates --------------------------------------------------------------------
-
-  function keepBrush(figure) {
-    const graph = graphOf("parallel"), before = graph && graph.data && graph.data[0];
-    const trace = figure.data[0];
-    if (!before || !before.dimensions || !trace || !trace.dimensions) { return; }
-    const ranges = new Map(before.dimensions.map((dimension) => [dimension.name || dimension.label, dimension.constraintrange]));
-    figure.data = [{ ...trace, dimensions: trace.dimensions.map((dimension) => {
-      const range = ranges.get(dimension.name || dimension.label);
-      return range ? { ...dimension, constraintrange: range } : dimension;
-    }) }, ...figure.data.slice(1)];
-  }
-
-  function brushed() {
-    const graph = graphOf("parallel"), trace = graph && graph.data && graph.data[0];
-    const found = ((trace && trace.dimensions) || []).filter((one) => one.constraintrange && one.constraintrange.length)
-      .map((one) => [one.name, Array.isArray(one.constraintrange[0]) ? one.constraintrange : [one.constraintrange]]);
-    const brush = found.length ? found : null;
-    if (JSON.stringify(brush) !== JSON.stringify(state.brush)) { state.brush = brush; parts.purgeRows(); }
-    return keep();
-  }
-
   // ---- tables of the charts -----------------------------------------------------------------------------------
 
   async function fillTwin(details) {
@@ -182,8 +195,6 @@
       const answer = await fetch(`/twin/${details.dataset.twin}?${question({})}`);
       if (!answer.ok) { throw new Error(await answer.text()); }
       const twin = await answer.json();
-      box.setAttribute("aria-label", details.querySelector("summary").textContent);
-      box.setAttribute("role", "region");
       box.replaceChildren(...tableOf(twin));
     } catch (error) {
       box.replaceChildren(node("p", { class: "muted" }, `The table can't be shown now: ${error.message}`));
@@ -195,6 +206,10 @@
     if (details && details.open) { fillTwin(details); }
   }
 
-  Object.assign(parts, { fillTwin, graphOf, moveMarks });
-  Object.assign(window.dash_clientside.page, { draw, clicked, brushed, part });
+  function fillOpenTwins() {
+    for (const details of document.querySelectorAll("details[data-twin][open]")) { fillTwin(details); }
+  }
+
+  Object.assign(parts, { fillTwin, fillOpenTwins, keepOpen, graphOf, moveMarks });
+  Object.assign(window.dash_clientside.page, { draw, clicked, part, zoomed });
 })();

@@ -41,12 +41,20 @@ READ_TIMEOUT_S = 10.0
 
 
 @contextlib.contextmanager
+def driver_errors(url: str) -> Iterator[None]:
+    """Do the same for what the driver says alone: for a block that computes too, and may be wrong in its own ways."""
+    try:
+        yield
+    except (exc.DBAPIError, exc.TimeoutError, sqlite3.Error) as error:
+        raise _translated(error, url) from error
+
+
+@contextlib.contextmanager
 def database_errors(url: str) -> Iterator[None]:
     """Turn a driver's error into ours: locked, full, read-only, no database, out of reach."""
     try:
-        yield
-    except (exc.DBAPIError, sqlite3.Error) as error:
-        raise _translated(error, url) from error
+        with driver_errors(url):
+            yield
     except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
         if isinstance(error, CondenseryError):
             raise

@@ -65,7 +65,7 @@ def test_the_table_sorts_filters_and_opens_trials(visit: Visit, page: str) -> No
     silent(visit, page)
 
 
-def test_a_brush_on_the_parallel_coordinates_filters_the_table_and_is_kept(visit: Visit, page: str) -> None:
+def test_a_brush_on_the_parallel_coordinates_filters_the_table(visit: Visit, page: str) -> None:
     opened(visit, page, TABLE)
     axis = visit.page.locator("#parallel-graph .axis-brush").last
     axis.scroll_into_view_if_needed()
@@ -118,6 +118,12 @@ def test_every_control_has_a_name_and_every_landmark_too(visit: Visit, page: str
             || document.getElementById(one.getAttribute('aria-labelledby'))))
         .map((one) => one.outerHTML.slice(0, 200))"""
     assert in_page(visit, nameless) == []
+    in_page(visit, "document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    unnamed = """[...document.querySelectorAll('[tabindex="0"]')]
+        .filter((one) => one.offsetParent !== null && !one.closest('.ag-root-wrapper'))
+        .filter((one) => !one.getAttribute('role') || !one.getAttribute('aria-label'))
+        .map((one) => one.outerHTML.slice(0, 200))"""
+    assert in_page(visit, unnamed) == []
     sections = "[...document.querySelectorAll('section')].map((one) => one.getAttribute('aria-labelledby'))"
     assert all(in_page(visit, f"document.getElementById('{name}').textContent") for name in in_page(visit, sections))
     for role in ("banner", "main", "contentinfo"):

@@ -152,6 +152,8 @@ def test_a_brush_keeps_the_trials_inside_it(client: Any) -> None:
     "query",
     [
         {"start": "x"},
+        {"start": "-5"},
+        {"start": "7", "end": "3"},
         {"sort": "{"},
         {"sort": {"a": 1}},
         {"filter": [1]},
@@ -228,6 +230,8 @@ def test_several_studies_are_offered_and_one_that_isnt_there_is_said_with_the_ne
     assert "digits-small" in chooser
     assert HOSTILE not in chooser
     assert "/?study=%3C%2Fscript%3E" in chooser
+    shared = asked(client, "/", axis="macs", **{"budget.host": "0.3"}, trials='"3').text
+    assert '"/?study=digits-small&amp;axis=macs&amp;budget.host=0.3&amp;trials=%223"' in shared
     assert "react-entry-point" in asked(client, "/", study=HOSTILE).text
     wrong = asked(client, "/", study="digits-smal")
     assert wrong.status_code == 404
@@ -273,6 +277,7 @@ def test_the_page_asks_for_what_it_shows_only_where_that_has_changed(client: Any
             "inputs": [
                 {"id": "view", "property": "data", "value": {"axis": "macs"}},
                 {"id": "fast", "property": "data", "value": None},
+                {"id": "retry", "property": "data", "value": None},
             ],
             "state": [{"id": "front-stamp", "property": "data", "value": stamp}],
             "changedPropIds": ["view.data"],

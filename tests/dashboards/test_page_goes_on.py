@@ -1,0 +1,112 @@
+"""The live page while the database comes and goes, and a trial that is open goes on: what the reader sees stays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dashboards.browser import Visit, in_browser
+from tests.dashboards.pages import CHARTS, TABLE, hidden, in_page, opened, served, silent, url_of
+from tests.dashboards.studies import lively
+
+pytestmark = [pytest.mark.browser, in_browser]
+
+LIVE = "document.getElementById('badge').textContent === 'Live'"
+STALE = r"/^Stale: .* since \d\d:\d\d:\d\d$/.test(document.getElementById('badge').textContent)"
+AWAY_S = 12.5  # longer than it takes to ask anew for what no revision tells
+
+
+def test_what_is_shown_stays_while_the_database_is_away_and_what_is_asked_then_comes_later(
+    browser: Any, tmp_path: Path
+) -> None:
+    made = lively(tmp_path)
+    with served(url_of(made)) as address, Visit(browser) as visit:
+        opened(visit, f"{address}?trials=3", TABLE)
+        visit.wait("document.getElementById('trial-3')")
+        made.engine.dispose()
+        (tmp_path / "study.db").rename(tmp_path / "away.db")
+        visit.wait(STALE)
+        visit.page.wait_for_timeout(1000 * AWAY_S)
+        assert [name for name in CHARTS if hidden(visit, f"{name}-box")] == []
+        assert "unable to open" in visit.text("#stale-reason")
+        visit.page.get_by_role("radio", name="Macs").check(force=True)
+        visit.wait("document.getElementById('front-state').textContent.startsWith('The database is away')")
+        visit.page.get_by_label("Trial number").fill("4")
+        visit.page.get_by_label("Trial number").press("Enter")
+        visit.wait("document.getElementById('compared-body').textContent.includes('Trial 4: the database is away')")
+        assert in_page(visit, "Boolean(document.getElementById('trial-3'))")
+        visit.picture("page-away", full=False)
+        (tmp_path / "away.db").rename(tmp_path / "study.db")
+        visit.wait(LIVE)
+        visit.wait("document.querySelector('#front-graph .js-plotly-plot')?.layout.xaxis.title.text.includes('macs')")
+        visit.wait("document.getElementById('front-state').hidden && document.getElementById('trial-4')")
+        assert "database is away" not in visit.text("main")
+        assert visit.page.locator("#stale-reason").is_hidden()
+        silent(visit, address)
+
+
+def test_an_open_trial_keeps_its_zoom_and_what_is_unfolded_as_it_goes_on(browser: Any, tmp_path: Path) -> None:
+    made = lively(tmp_path)
+    (running,) = [row.number for row in made.rows() if row.state == "running"]
+    graph = f"document.getElementById(JSON.stringify({{of: '{running}/curves', type: 'part-graph'}}))"
+    plot = f"{graph}.querySelector('.js-plotly-plot')"
+    settings = f"document.querySelector('[data-key=\"{running}/settings\"]')"
+    with served(url_of(made)) as address, Visit(browser) as visit:
+        opened(visit, f"{address}?trials={running}", TABLE)
+        visit.wait(f"{plot}._fullLayout.xaxis.d2p")
+        in_page(visit, f"{settings}.querySelector('summary').click()")
+        in_page(visit, f"{graph}.scrollIntoView({{block: 'center'}})")
+        area = f"{plot}.querySelector('.nsewdrag').getBoundingClientRect()"
+        x, y, width, height = in_page(visit, f"['x', 'y', 'width', 'height'].map((name) => {area}[name])")
+        visit.page.mouse.move(x + 0.2 * width, y + 0.3 * height)
+        visit.page.mouse.down()
+        visit.page.mouse.move(x + 0.6 * width, y + 0.7 * height, steps=5)
+        visit.page.mouse.up()
+        visit.wait(f"{plot}.layout.xaxis.range && {plot}.layout.xaxis.autorange === false")
+        ranges = f"JSON.stringify([{plot}.layout.xaxis.range, {plot}.layout.yaxis.range])"
+        zoomed = in_page(visit, ranges)
+        epochs = f"Math.max(...{plot}._fullData.map((trace) => trace.x.length))"
+        before = in_page(visit, epochs)
+        row = {"train_loss": 0.5, "val_loss": 0.5, "val_top1": 0.9, "learning_rate": 0.1, "condensing_stage": 3}
+        for epoch in (6, 7):
+            made.store.add_curve_row(
+                running, {**row, "epoch": epoch, "progress": epoch / 12, "form": "condensed", "seconds": 1.0 * epoch}, 1
+            )
+            visit.wait(f"{epochs} > {before}")
+            before = in_page(visit, epochs)
+            visit.page.wait_for_timeout(300)
+            assert json.loads(in_page(visit, ranges)) == json.loads(zoomed)
+            assert in_page(visit, f"{settings}.open")
+        silent(visit, address)
+
+
+def test_a_brush_is_set_by_keyboard_and_kept_as_the_study_grows(browser: Any, tmp_path: Path) -> None:
+    made = lively(tmp_path)
+    lines = "document.querySelector('#parallel-graph .js-plotly-plot')._fullData[0]"
+    brush = f"JSON.stringify({lines}.dimensions.find((one) => one.name === 'top1').constraintrange)"
+    with served(url_of(made)) as address, Visit(browser) as visit:
+        opened(visit, address, TABLE)
+        before = in_page(visit, f"{lines}._length")
+        visit.page.get_by_label("Keep", exact=True).focus()
+        visit.page.keyboard.press("End")  # the last axis: top-1
+        visit.page.keyboard.press("Tab")
+        visit.page.keyboard.press("End")
+        visit.wait("/^\\d+ of 32 trials, brushed$/.test(document.getElementById('rows-shown').textContent)")
+        least = in_page(visit, "window.CondenseryPage.state.brush[0][1][0][0]")
+        drawn = json.loads(in_page(visit, brush))
+        assert drawn[1] == pytest.approx(100 * max(row.top1 or 0 for row in made.rows()))  # the best is inside
+        rows = "document.getElementById('rows-shown').textContent"
+        inside = sum(100 * (row.top1 or 0) >= least for row in made.rows())
+        assert in_page(visit, rows) == f"{inside} of 32 trials, brushed"
+        made.done(0.2, 0.998)
+        visit.wait(f"{rows} === '{inside + 1} of 33 trials, brushed'")
+        visit.wait(f"{lines}._length === {before + 1}")
+        assert json.loads(in_page(visit, brush)) == pytest.approx([drawn[0], 99.8])
+        assert in_page(visit, rows) == f"{inside + 1} of 33 trials, brushed"
+        visit.page.get_by_role("button", name="Clear filters").click()
+        visit.wait(f"{rows} === ''")
+        assert in_page(visit, "document.getElementById('brush-from').value") == ""
+        silent(visit, address)
