@@ -212,6 +212,19 @@ def test_counts_are_the_same_in_another_process_within_two_in_a_thousand(arm, ne
         assert again.median[name] == pytest.approx(count, rel=0.01 if name in few else 0.002), name
 
 
+# The deep network's, under the onnxruntime that a device is built with: medians of five runs. Count anew for another.
+KNOWN_WITH = "1.31.1"
+KNOWN = {"all": 7_718_458, "branch": 1_204_081, "vload": 895_572, "vstore": 598_312, "vfma": 1_698_633}
+
+
+@pytest.mark.slow
+def test_the_counts_of_a_known_network_are_those_known_within_two_in_a_thousand(arm, counted):
+    if arm.facts["onnxruntime"] != KNOWN_WITH:
+        pytest.skip(f"the counts are known for onnxruntime {KNOWN_WITH}, this device has {arm.facts['onnxruntime']}")
+    found = counted[2].median
+    assert {name: found[name] for name in KNOWN} == pytest.approx(KNOWN, rel=0.002)
+
+
 def macs(layers: int) -> int:
     return cost_of(small_config(layers)).macs
 
