@@ -139,6 +139,9 @@ class SimulatedCluster:
     def quiet(self, cores: Collection[int]) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def forget(self, study: str, number: int) -> None:
+        """There is nothing but tables."""
+
     def close(self) -> None:
         self._running.clear()
 

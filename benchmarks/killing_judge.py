@@ -9,23 +9,44 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 import sqlalchemy as sa
 
-from benchmarks.killing import CHECKPOINT_EVERY_S, Run
+from benchmarks.killing_causes import only_the_database, pairs_by_attempt, strange_attempts, strange_events
+from benchmarks.killing_forms import CHECKPOINT_EVERY_S, Form, Kill
+from search.doctor import Patient, examine
+from search.settings import settings_from
 from search.store import device_tables, reader, tables
 from search.store.database import open_for_reading
-from search.study import optuna_storage
+from search.store.store import StudyStore
+from search.study import OpenStudy, optuna_storage
+from space.cost import cost_of
+from workers.file_names import LOG_FILE, SETTINGS_FILE
 from workers.files import file_hash
-from workers.trial import CHECKPOINTS, LOG_FILE, SETTINGS_FILE, TrialJob, load_network, run_trial
+from workers.settings import TrainingSettings
+from workers.trial import CHECKPOINTS, TrialJob, load_network, run_trial
 
 # A checkpoint is due at the end of a step: one step, an epoch's evaluation and the looking (LOOK_S) come on top.
 SLACK_S = 0.3
 
 
-def judge(run: Run, compared: int | None = None) -> dict[str, Any]:
+class Killed(Protocol):
+    """What the judge must know of a study beside its tables and files; see `benchmarks.killing.Run`."""
+
+    form: Form
+    url: str
+    files: Path
+    trainings: int
+    epochs: int  # of each training
+    kills: list[Kill]
+    violations: list[str]
+    taken_over: int
+    gave_up: list[str]
+
+
+def judge(run: Killed, compared: int | None = None) -> dict[str, Any]:
     """Check every promise; return figures and the violations. `compared` trainings (None: all) are trained anew."""
     engine = open_for_reading(run.url)
     try:
@@ -35,18 +56,25 @@ def judge(run: Run, compared: int | None = None) -> dict[str, Any]:
 
 
 class _Judgement:
-    def __init__(self, run: Run, engine: sa.Engine) -> None:
+    def __init__(self, run: Killed, engine: sa.Engine) -> None:
         self.run, self.engine = run, engine
         self.study = reader.find_study(engine, "digits")
         self.rows = reader.read_trials(engine, self.study.id)
+        self.attempts = reader.read_attempts(engine, self.study.id)
+        store = StudyStore(engine, self.study.id)
+        settings = settings_from(self.study.settings, "the stored settings")
+        self.opened = OpenStudy(settings, run.url, engine, store, self.study.optuna_study_id)
         self.done = [row for row in self.rows if row.state == "done"]
         self.violations = list(run.violations)
 
     def result(self, compared: int | None) -> dict[str, Any]:
         self._trials()
         self._attempts()
+        self._causes()
+        self._figures()
         self._curves_and_files()
         self._optuna()
+        self._doctor()
         self._leftovers()
         if self.run.form.devices:
             self._device_jobs()
@@ -85,19 +113,30 @@ class _Judgement:
         self._must(self.study.controller is None, f"{self.study.controller} still owns the study")
 
     def _attempts(self) -> None:
-        query = sa.select(tables.attempt).order_by(tables.attempt.c.trial_id, tables.attempt.c.attempt)
-        with self.engine.connect() as connection:
-            found = connection.execute(query).all()
-        of_trial: dict[int, list[Any]] = {}
-        for one in found:
-            of_trial.setdefault(one.trial_id, []).append(one)
         for row in self.rows:
-            mine = of_trial.get(row.id, [])
+            mine = [one for one in self.attempts if one.number == row.number]
             self._must([one.attempt for one in mine] == list(range(1, row.attempt + 1)), f"attempts of {row.number}")
             outcomes = [one.outcome for one in mine]
             self._must(None not in outcomes, f"trial {row.number} has an attempt without an end")
             expected = int(row.state == "done")
             self._must(outcomes.count("done") == expected, f"trial {row.number}: outcomes {outcomes}")
+
+    def _causes(self) -> None:
+        events = reader.newest_events(self.engine, self.study.id, 10_000)
+        self.violations += strange_attempts(self.attempts, self.run.kills)
+        self.violations += strange_events(events, self.attempts, self.run.kills)
+
+    def _figures(self) -> None:
+        """Cost is what the config says; what was measured has its samples."""
+        for row in self.rows:
+            cost = cost_of(row.config)
+            same = (row.macs, row.params) == (cost.macs, cost.params)
+            self._must(same, f"trial {row.number} has {row.macs} macs, {row.params} params; its config has {cost}")
+            for one in reader.read_latencies(self.engine, row.id):
+                samples = [sample for of_process in one["samples_ms"] for sample in of_process]
+                if one["kind"] == "measured":
+                    within = bool(samples) and min(samples) <= one["median_ms"] <= max(samples)
+                    self._must(within, f"trial {row.number}: {len(samples)} samples for {one['median_ms']} ms")
 
     def _curves_and_files(self) -> None:
         for row in self.done:
@@ -129,10 +168,20 @@ class _Judgement:
         states = Counter(trial.state.name for trial in trials)
         self._must(states["RUNNING"] + states["WAITING"] == 0, f"Optuna's tables: {dict(states)}")
         self._must(states["COMPLETE"] == len(self.done), f"Optuna's tables: {dict(states)}, {len(self.done)} are done")
-        if self.run.form.database == "SQLite":
-            with self.engine.connect() as connection:
-                said = connection.exec_driver_sql("PRAGMA integrity_check").scalar()
-            self._must(said == "ok", f"the database is damaged: {said}")
+        theirs, ours = sorted(trial.number for trial in trials), [row.number for row in self.rows]
+        self._must(theirs == ours, f"Optuna's tables hold trials {theirs}, ours {ours}")
+        space, training_space = self.opened.settings.search_space(), self.opened.settings.training_space()
+        by_number = {row.number: row for row in self.rows}
+        for trial in trials:
+            if (row := by_number.get(trial.number)) is not None:
+                training = TrainingSettings.model_validate(row.training)
+                params = {**space.to_params(row.config), **training_space.to_params(training)}
+                same = trial.params == {name: params[name] for name in trial.distributions}
+                self._must(same and bool(trial.params), f"trial {row.number} has other parameters in Optuna's tables")
+
+    def _doctor(self) -> None:
+        """What `condensery doctor` finds: Optuna's states and values beside ours, files, curves, the database."""
+        self.violations += [f"doctor: {one.found}" for one in examine(Patient(self.opened, self.run.files))]
 
     def _leftovers(self) -> None:
         left = [path for path in self.run.files.iterdir() if path.name.startswith("pricing-")]
@@ -163,9 +212,12 @@ class _Judgement:
         for number, of_attempt in starts.items():
             steps = [step for _, step, _ in of_attempt]
             self._must(steps == sorted(steps), f"trial {number} went back: it began at the steps {steps}")
-        found = []
+        found, followed = [], pairs_by_attempt(self.attempts)
         for kill in self.run.kills:
             for hit in kill.trainings:
+                pair = followed.get((hit["trial"], hit["attempt"]))
+                if kill.role == "postgres" and pair is not None:  # its worker lived on, unless nothing else ended it
+                    hit = hit | {"killed": hit["killed"] or only_the_database(*pair, self.run.kills)}
                 name = f"{kill.role} killed ({kill.phase}), trial {hit['trial']}"
                 after = [one for one in starts.get(hit["trial"], []) if one[0] > hit["attempt"]]
                 if hit["killed"] and after:

@@ -51,6 +51,7 @@ class Controller:
         self.ledger = Ledger(study, around.view, around.files)
         self.store, self.proposer = self.ledger.store, self.ledger.proposer
         self.engine, self.view = around.engine, around.view
+        self.ledger.forget = partial(self.engine.forget, study.settings.study.name)
         self.candidates = Candidates(self.ledger, around.targets, around.engine, around.stop)
         self.runs = Runs(self.ledger, around.engine, around.cache, around.data_fingerprint)
         self.batch = study.settings.search.batch or study.settings.engine.workers
@@ -170,7 +171,7 @@ class Controller:
                 step.writes.append(partial(self.store.set_queued, row.number))
                 ledger.queue.append(replace(row, state="queued"))
             elif not row.told:
-                ledger.clean(row.number)
+                ledger.clean(row)
         step.run(self.store.transact)
         self.proposer.flush(now=True)
         if rows:

@@ -58,6 +58,7 @@ class Ledger:
         self.fatal: CondenseryError | None = None  # why the search has to end
         self.smallest_macs: int | None = None
         self.smallest_ms: float | None = None
+        self.forget: Callable[[int], None] = lambda number: None  # of the engine, for a trial that it may have run
         self._kept: list[TrialRow] = []  # done trials whose networks are there, with retention `front`
 
     def meet(self, row: TrialRow) -> None:
@@ -90,7 +91,7 @@ class Ledger:
         if state in ("failed", "cancelled", "duplicate") and self.results.get(row.identity) == row.number:
             del self.results[row.identity]  # it may be tried again
         step.then += [
-            partial(self.clean, row.number),
+            partial(self.clean, row),
             partial(self.proposer.tell, closed),
             partial(self.view.trial, closed),
         ]
@@ -102,11 +103,13 @@ class Ledger:
         if self.failures_in_a_row >= self.settings.limits.failures_in_a_row:
             self.fatal = SearchFailed(f"{self.failures_in_a_row} trials in a row failed, the last because: {reason}")
 
-    def clean(self, number: int) -> None:
+    def clean(self, row: TrialRow) -> None:
         """Remove what killed workers left of a trial whose end is recorded, and its checkpoints unless they stay."""
-        remove_half_written(self.trial_folder(number))
+        remove_half_written(self.trial_folder(row.number))
         if self.settings.retention.checkpoints == "none":
-            remove_checkpoints(self.trial_folder(number) / CHECKPOINTS)
+            remove_checkpoints(self.trial_folder(row.number) / CHECKPOINTS)
+        if row.attempt:
+            self.forget(row.number)
 
     def remove_dominated(self, new: TrialRow) -> None:
         """Retention `front`: networks that no budget could pick any more go; their figures and logs stay."""

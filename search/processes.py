@@ -37,6 +37,16 @@ def children_of(parent: int) -> list[int]:
     return found
 
 
+def kills_for_memory(statistics: Path = Path("/proc/vmstat")) -> int:
+    """Return how many processes the system has killed for want of memory since it started; 0 where it doesn't say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in statistics.read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":  # Linux 4.13: of cgroups as well
+                return int(count)
+    return 0
+
+
 def _fields(pid: int) -> list[str]:
     """What proc(5) says of a process after its name: state, parent, …"""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

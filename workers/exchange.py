@@ -48,15 +48,15 @@ class TrialExchange:
     """One trial's folder in the exchange; every method raises `ExchangeFailed`."""
 
     def __init__(self, url: str, job: TrialJob) -> None:
-        with self._errors():
+        with _errors():
             self._files, root = open_exchange(url)
-        self.folder = f"{root}/{job.study}/trial-{job.number:05d}"
+        self.folder = _folder(root, job.study, job.number)
         self.url = url
         self._pushed = ""  # name of the newest checkpoint that is there
 
     def fetch_checkpoints(self, folder: Path) -> None:
         """Fetch the checkpoints and the log into `folder`, to go on from there."""
-        with self._errors():
+        with _errors():
             there = self._names(CHECKPOINTS)
             for name in sorted(there):
                 tensors = name.removesuffix(".json") + ".safetensors"
@@ -71,7 +71,7 @@ class TrialExchange:
         here = _committed(folder / CHECKPOINTS)
         if not here or here[-1] == self._pushed:
             return
-        with self._errors():
+        with _errors():
             tensors = here[-1].removesuffix(".json") + ".safetensors"
             for part in (tensors, here[-1]):
                 self._put(folder, f"{CHECKPOINTS}/{part}")
@@ -83,31 +83,25 @@ class TrialExchange:
     def seed(self, folder: Path) -> None:
         """Push the newest checkpoint in `folder` if it is later than any there: another engine wrote it."""
         here = _committed(folder / CHECKPOINTS)
-        with self._errors():
+        with _errors():
             there = [name for name in self._names(CHECKPOINTS) if name.endswith(".json")]
         if here and here[-1] > max(there, default=""):
             self.push_checkpoint(folder)
 
     def push(self, folder: Path, names: tuple[str, ...]) -> None:
         """Push these files of `folder`, as far as they are there."""
-        with self._errors():
+        with _errors():
             for name in names:
                 if (folder / name).is_file():
                     self._put(folder, name)
 
     def fetch_results(self, folder: Path, hashes: dict[str, str]) -> None:
         """Fetch the log and these files into `folder`; each is put in its place only when it has its SHA-256."""
-        with self._errors():
+        with _errors():
             for name, sha256 in hashes.items():
                 self._get(name, folder, sha256)
             if LOG_FILE in self._names(""):
                 self._get(LOG_FILE, folder)
-
-    def clear(self) -> None:
-        """Remove the trial's folder: its results are recorded elsewhere."""
-        with self._errors():
-            if self._files.exists(self.folder):
-                self._files.rm(self.folder, recursive=True)
 
     def _names(self, part: str) -> set[str]:
         self._files.invalidate_cache()
@@ -134,14 +128,33 @@ class TrialExchange:
         finally:
             partial.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except ExchangeFailed:
-            raise
-        except Exception as error:  # each file system has its own
-            raise ExchangeFailed(f"the exchange failed: {type(error).__name__}: {error}".splitlines()[0]) from error
+
+def clear(url: str, study: str, number: int) -> None:
+    """Remove a trial's folder from the exchange: what came of it is recorded elsewhere.
+
+    Raises:
+        ExchangeFailed: the exchange can't be reached or written.
+    """
+    with _errors():
+        files, root = open_exchange(url)
+        folder = _folder(root, study, number)
+        files.invalidate_cache()
+        if files.exists(folder):
+            files.rm(folder, recursive=True)
+
+
+def _folder(root: str, study: str, number: int) -> str:
+    return f"{root}/{study}/trial-{number:05d}"
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except ExchangeFailed:
+        raise
+    except Exception as error:  # each file system has its own
+        raise ExchangeFailed(f"the exchange failed: {type(error).__name__}: {error}".splitlines()[0]) from error
 
 
 def _committed(checkpoints: Path) -> list[str]:

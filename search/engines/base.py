@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from space.errors import OutOfMemory
 from workers.trial import TrialJob
 
 
@@ -24,6 +25,12 @@ class EngineEvent:
     number: int
     attempt: int
     payload: Any
+
+
+def killed_for_memory(job: TrialJob) -> EngineEvent:
+    """Return how a job ends whose worker the system killed for want of memory: it may be tried with less."""
+    reason = f"out of memory (batch size {job.training.batch_size}): the system killed its worker"
+    return EngineEvent("failed", job.number, job.attempt, (reason, OutOfMemory.exit_code))
 
 
 class Engine(Protocol):
@@ -54,6 +61,9 @@ class Engine(Protocol):
 
     def quiet(self, cores: Collection[int]) -> AbstractContextManager[None]:
         """Keep every trial off these processors while the context lasts; the time doesn't count as theirs."""
+
+    def forget(self, study: str, number: int) -> None:
+        """Remove what is kept of a trial outside its folder: its final state is recorded. Nothing if nothing is."""
 
     def close(self) -> None:
         """End all workers at once; running jobs are lost (their checkpoints stay)."""

@@ -35,6 +35,7 @@ class FakeEngine:
     def __init__(self, slots: int = 2, outcome: Callable[[TrialJob], TrialResult] = instant_result) -> None:
         self.slots, self.outcome = slots, outcome
         self.submitted: list[TrialJob] = []
+        self.forgotten: list[int] = []
         self._running: deque[TrialJob] = deque()
         self._cancelled: set[int] = set()
         self._stopped: set[int] = set()
@@ -89,6 +90,10 @@ class FakeEngine:
     def quiet(self, cores: Collection[int]) -> AbstractContextManager[None]:
         """Do nothing: there are no processes."""
         return nullcontext()
+
+    def forget(self, study: str, number: int) -> None:
+        """Remember that it was asked to."""
+        self.forgotten.append(number)
 
     def close(self) -> None:
         """Forget what runs."""

@@ -20,11 +20,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any
 
-from search.engines.base import EngineEvent
-from space.errors import OutOfMemory
+from search.engines.base import EngineEvent, killed_for_memory
+from search.processes import kills_for_memory
 from workers.process import WorkerPlace, worker_main
 from workers.trial import TrialJob
 
@@ -117,8 +116,7 @@ class LocalEngine:
         killed, before = kills_for_memory(), self._killed_for_memory
         self._killed_for_memory = killed
         if worker.process.exitcode == -signal.SIGKILL and killed > before:
-            reason = f"out of memory (batch size {job.training.batch_size}): the system killed its worker"
-            return EngineEvent("failed", job.number, job.attempt, (reason, OutOfMemory.exit_code))
+            return killed_for_memory(job)
         return EngineEvent("lost", job.number, job.attempt, _how_it_died(worker.process))
 
     def _drain(self, worker: _Worker) -> list[EngineEvent]:
@@ -172,6 +170,9 @@ class LocalEngine:
                 worker.paused_s.value += time.monotonic() - begun  # before it runs on, so that it never sees less
                 _signal(worker.process, signal.SIGCONT)
 
+    def forget(self, study: str, number: int) -> None:
+        """Do nothing: the trial's folder is all there is."""
+
     def close(self) -> None:
         """Send idle workers home, end the others."""
         for worker in self._workers:
@@ -201,16 +202,6 @@ def _signal(process: SpawnProcess, number: signal.Signals) -> None:
     if process.pid is not None and process.is_alive():
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
-
-
-def kills_for_memory(statistics: Path = Path("/proc/vmstat")) -> int:
-    """Return how many processes the system has killed for want of memory since it started; 0 where it doesn't say."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in statistics.read_text().splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":  # Linux 4.13: of cgroups as well
-                return int(count)
-    return 0
 
 
 def _how_it_died(process: SpawnProcess) -> str:

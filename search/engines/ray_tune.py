@@ -14,6 +14,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import secrets
 import signal
 import socket
 import struct
@@ -28,12 +29,13 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from search.engines.base import EngineEvent
+from search.engines.base import EngineEvent, killed_for_memory
 from search.engines.keeper import PAUSES, keeper_main
-from search.engines.tune_run import Plan
+from search.engines.tune_run import DIED, NO_MEMORY, TOKEN, Plan, dashboard_is_installed
+from search.processes import kills_for_memory, lives
 from search.settings import EnginePart
 from space.errors import EngineUnavailable, InvalidSettings
-from workers.exchange import RESULTS, ExchangeFailed, TrialExchange, open_exchange
+from workers.exchange import RESULTS, ExchangeFailed, TrialExchange, clear, open_exchange
 from workers.file_names import SETTINGS_FILE
 from workers.files import write_atomically
 from workers.trial import TrialJob
@@ -83,7 +85,7 @@ class RayTuneEngine:
         self._apart = processors_apart(part, measuring)
         self._trials: dict[int, _Trial] = {}
         self._submitted = 0
-        self._recorded: list[TrialExchange] = []  # whose results the controller has when it polls again
+        self._killed_for_memory = kills_for_memory()
         self._events: list[EngineEvent] = []
         self._quiet = False
         self._paused: dict[int, float] = {}  # process id: since when
@@ -100,6 +102,8 @@ class RayTuneEngine:
         # In /tmp, where Ray itself would put it: the path of a socket may have 107 bytes.
         folder = Path(tempfile.mkdtemp(prefix="condensery-", dir="/tmp" if sys.platform != "win32" else None))
         (folder / PAUSES).mkdir()
+        (folder / TOKEN).touch(mode=0o600)  # of a Ray of ours: who can't read it can't run code there
+        (folder / TOKEN).write_text(secrets.token_hex(32))
         part = self._part
         cores = None if self._apart is None else tuple(self._apart)
         plan = Plan(
@@ -154,10 +158,10 @@ class RayTuneEngine:
 
     def _welcome(self, dashboard_url: str, resources: dict[str, float]) -> None:
         part = self._part
-        url = f"http://{dashboard_url}" if dashboard_url and "://" not in dashboard_url else dashboard_url
-        if url != self.dashboard_url or not url:
-            self._note(f"Ray dashboard: {url}" if url else "Ray dashboard: none (pip install 'condensery[cluster]')")
-        self.dashboard_url = url
+        self.dashboard_url = (
+            f"http://{dashboard_url}" if dashboard_url and "://" not in dashboard_url else dashboard_url
+        )
+        self._note(f"Ray dashboard: {self._about_dashboard()}")
         slots = resources.get("CPU", 0.0) // part.threads
         if part.gpus:
             slots = min(slots, resources.get("GPU", 0.0) // part.gpus)
@@ -169,6 +173,14 @@ class RayTuneEngine:
                 )
         if slots < part.workers:
             self._note(f"Ray has room for {slots:g} of {part.workers} workers now; the others wait for nodes")
+
+    def _about_dashboard(self) -> str:
+        if self.dashboard_url:
+            asks = f" (it asks for the token in {self._driver.folder / TOKEN})" if self._part.address is None else ""
+            return self.dashboard_url + asks
+        if self._part.address is not None:
+            return "none (the cluster's head runs without one)"
+        return "none (it didn't start)" if dashboard_is_installed() else "none (pip install 'condensery[cluster]')"
 
     def _replace(self, reason: str) -> None:
         """Lose what ran and start another driver."""
@@ -220,10 +232,6 @@ class RayTuneEngine:
         Raises:
             EngineUnavailable: it can't be started again.
         """
-        for exchange in self._recorded:
-            with contextlib.suppress(ExchangeFailed):
-                exchange.clear()
-        self._recorded = []
         self._wait(0.0 if self._events else timeout_s)
         events, self._events = self._events, []
         return events
@@ -239,10 +247,20 @@ class RayTuneEngine:
                 if self._quiet:
                     self._pause(trial.pid)
         elif event.kind in FINAL:
+            if event.kind == "lost" and self._was_killed_for_memory(trial, event.payload):
+                event = killed_for_memory(trial.job)
             if self._exchange is not None:
                 event = self._fetch(trial.job, event)
             del self._trials[event.number]
         self._events.append(event)
+
+    def _was_killed_for_memory(self, trial: _Trial, reason: str) -> bool:
+        """Whether the system, or Ray itself, killed a worker for want of memory."""
+        if trial.pid is None or not reason.startswith(DIED):
+            return NO_MEMORY in reason
+        killed, before = kills_for_memory(), self._killed_for_memory
+        self._killed_for_memory = killed
+        return NO_MEMORY in reason or (killed > before and not lives(trial.pid))
 
     def _fetch(self, job: TrialJob, event: EngineEvent) -> EngineEvent:
         """Bring what the worker left in the exchange into the trial's folder."""
@@ -262,8 +280,6 @@ class RayTuneEngine:
                 exchange.fetch_checkpoints(folder)  # any engine may go on
         except ExchangeFailed as error:
             return replace(event, kind="lost", payload=str(error)) if event.kind == "done" else event
-        if event.kind == "done":
-            self._recorded.append(exchange)
         return event
 
     def alive(self) -> Collection[int]:
@@ -322,6 +338,12 @@ class RayTuneEngine:
         for trial in self._trials.values():
             if trial.pid == pid:
                 trial.seen_at = now
+
+    def forget(self, study: str, number: int) -> None:
+        """Remove the trial from the exchange."""
+        if self._exchange is not None:
+            with contextlib.suppress(ExchangeFailed):  # it stays there, and no search goes by it
+                clear(self._exchange, study, number)
 
     def close(self) -> None:
         """End Ray, or leave the cluster; running jobs are lost."""

@@ -31,6 +31,8 @@ OBJECT_STORE_BYTES = 150 * 2**20  # hardly used: a job is a few kilobytes
 PULSE_S = 0.5
 DEAD_AFTER_S = 45.0  # without an answer from the switchboard, which is on this machine
 IDLE_WAIT_S = 1.0
+TOKEN = "token"  # file in the run's folder: what a Ray of ours asks of everyone
+DIED, NO_MEMORY = "the worker died: ", "out of memory"  # how a reason begins; what it says when Ray killed for memory
 PENDING_TICK_S = 2.0  # between two signs of life of trials that have no worker yet
 
 
@@ -67,16 +69,17 @@ def drive(pipe: Connection, plan: Plan) -> None:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     }
     if plan.address is None:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(Path(plan.folder) / TOKEN)}
+        os.environ.pop("RAY_AUTH_TOKEN", None)  # the user's, of some cluster: it would win
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on any system: Ray's servers listen on loopback only
     elif plan.address != "auto":
         answers(plan.address)
     import ray
 
-    with_dashboard = find_spec("aiohttp_cors") is not None and find_spec("opencensus") is not None
     own: dict[str, Any] = {
         "num_cpus": plan.workers * plan.threads,
         "object_store_memory": OBJECT_STORE_BYTES,
-        "include_dashboard": with_dashboard,
+        "include_dashboard": dashboard_is_installed(),
         "dashboard_host": "127.0.0.1",
         "_temp_dir": str(Path(plan.folder) / "r"),
     }
@@ -94,6 +97,11 @@ def drive(pipe: Connection, plan: Plan) -> None:
     threading.Thread(target=desk.listen, daemon=True).start()
     threading.Thread(target=desk.pulse, args=(board,), daemon=True).start()
     _run_tune(desk)
+
+
+def dashboard_is_installed() -> bool:
+    """Whether what Ray's dashboard needs beside Ray is there."""
+    return find_spec("aiohttp_cors") is not None and find_spec("opencensus") is not None
 
 
 def answers(address: str) -> None:
@@ -310,5 +318,7 @@ def reason_of(trial: Any) -> str:
         error = trial.get_pickled_error()
     lines = [line.strip() for line in str(error or trial.get_error() or "for no reason given").splitlines()]
     lines = [line for line in lines if line]
+    if type(error).__name__ == "OutOfMemoryError":  # the node was about to be full
+        return f"{DIED}{NO_MEMORY}, Ray killed it"
     died = type(error).__name__.startswith(("RayActor", "ActorDied"))
-    return "the worker died: " + (lines[0] if died else lines[-1])
+    return DIED + (lines[0] if died else lines[-1])

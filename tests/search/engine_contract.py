@@ -109,6 +109,12 @@ class EngineContract:
         engine.submit(make_job(0))
         assert [event.kind for event in collect(engine, {0})][-1] == "done"
 
+    def test_forgetting_what_nothing_is_kept_of_does_nothing(self, engine: Engine, make_job: MakeJob):
+        engine.submit(make_job(0))
+        engine.forget("tiny", 7)
+        assert [event.kind for event in collect(engine, {0})][-1] == "done"
+        engine.forget("tiny", 0)
+
     def test_jobs_go_on_after_a_quiet_while(self, engine: Engine, make_job: MakeJob):
         engine.submit(make_job(0, epochs=2))
         with engine.quiet({0}):

@@ -46,6 +46,15 @@ def test_a_failed_training_is_recorded_with_its_reason_and_the_search_goes_on(ma
     assert_consistent(bench)
 
 
+def test_the_engine_forgets_every_trial_that_it_ran_once_its_end_is_recorded(make_bench):
+    bench = make_bench(budget__max_macs=40_000)
+    bench.engine = FakeEngine(outcome=failing(0, 2))
+    assert bench.run() == "finished"
+    ran = [row.number for row in bench.rows if row.attempt]
+    assert {"done", "failed", "infeasible"} <= set(bench.states())
+    assert sorted(bench.engine.forgotten) == ran
+
+
 def test_failures_in_a_row_end_the_search_with_the_last_reason(make_bench):
     bench = make_bench(limits__failures_in_a_row=3, study__trainings=9)
     bench.engine = FakeEngine(outcome=failing(*range(2, 99)))

