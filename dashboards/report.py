@@ -31,12 +31,14 @@ from space.errors import DiskFull, ReadOnlyFolder
 TITLES = {
     "front": ("Pareto front", "How accurate a network can be for what it costs."),
     "macs-latency": ("Macs against latency", "Where counting multiply-adds would mislead you about the device."),
-    "parallel": ("What went with what", "Every trained network as a line; drag along an axis to list those it meets."),
-    "importance": ("What matters", "Which choice decides accuracy, latency and macs in this study."),
+    "parallel": ("Every choice at once", "Drag along an axis to brush: the table below keeps the trials inside."),
+    "importance": ("What matters", "Which choices decide accuracy, and which decide latency."),
     "curves": ("Learning curves", "How the front's networks learned, with every condensing stage and stop."),
     "networks": ("One network of the front", "What it looks like, and what each of its parts costs."),
     "progress": ("Progress", "Whether the search still gained, what it saved, and what failed."),
 }
+OWN_LIMIT = ("Study's limit", "The study's own limit")  # text and name of the button that leads back to it
+FIRST_LIMIT = ("First limit", "The first limit")  # where the report was asked for another
 LARGEST_BYTES = 5_700_000  # of a report; further views are left out rather than going beyond
 FIXED_BYTES = 2_400_000  # what plotly.js, style, scripts and tables take of it
 
@@ -86,6 +88,7 @@ def report_html(source: Source, command_words: str = "") -> str:
     core = {
         "table": source.table.to_dict(),
         "words": " ".join(filter(None, (shlex.quote(name), command_words))),
+        "own": OWN_LIMIT if source.budget == budget_of(columns.study.settings) else FIRST_LIMIT,
         "config": PLOT_CONFIG,
         "views": [name_of(columns, first), *names],
         "left_out": [name_of(columns, view) for view in others[len(names) :]],
@@ -179,7 +182,7 @@ def _trials(columns: StudyColumns) -> str:
         '<nav id="trials-pages" class="controls" aria-label="Pages of the table"></nav>'
         '<noscript><p class="muted">The table of all trials needs scripts.</p></noscript>'
     )
-    return section("trials", "Trials", "Every trial: sort by a heading, filter, save as CSV.", inner)
+    return section("trials", "Trials", "Every trial: sort by a heading, filter, download as CSV.", inner)
 
 
 def _networks(columns: StudyColumns) -> str:

@@ -22,7 +22,12 @@ from typing import Any
 from dashboards.panels import TableTwin
 
 STYLES = ("assets/condensery.css", "report_assets/report.css")  # the first of each is the live page's too
-SCRIPTS = ("assets/condensery.js", "report_assets/report_table.js", "report_assets/report.js")  # in this order
+SCRIPTS = (  # in this order
+    "assets/condensery.js",
+    "assets/budget_control.js",
+    "report_assets/report_table.js",
+    "report_assets/report.js",
+)
 
 
 def esc(value: Any) -> str:

@@ -5,6 +5,8 @@
 (function () {
   "use strict";
 
+  const { node, copyText } = window.CondenseryBudget;
+
   const state = {
     view: { study: null, group: null, axis: "latency" }, limits: {}, chosen: [], theme: "auto", brush: null,
     head: null, table: null, drawn: false, stale: null, away: null,
@@ -15,17 +17,6 @@
   const keep = () => window.dash_clientside.no_update;
   const set = (id, props) => window.dash_clientside.set_props(id, props);
   const at = (id) => document.getElementById(id);
-
-  function node(tag, attributes, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes || {})) {
-      if (name.startsWith("on")) { made.addEventListener(name.slice(2), value); }
-      else if (value === true) { made.setAttribute(name, ""); }
-      else if (value !== false && value !== null && value !== undefined) { made.setAttribute(name, value); }
-    }
-    made.append(...children.filter((child) => child !== null && child !== undefined));
-    return made;
-  }
 
   function say(id, text) {
     const place = at(id);
@@ -46,14 +37,9 @@
   function remember() {
     clearTimeout(writing);
     writing = setTimeout(() => {
-      const limits = {};
-      for (const control of state.table ? state.table.controls : []) {
-        const limit = state.limits[control.target], own = control.limit_ms;
-        limits[`budget.${control.target}`] = limit === own ? null : limit === null ? "none" : limit;
-      }
       window.Condensery.remember({
         study: state.view.study, group: state.view.group, axis: state.view.axis === "latency" ? null : state.view.axis,
-        trials: state.chosen.join(","), theme: state.theme === "auto" ? null : state.theme, ...limits,
+        trials: state.chosen.join(","), theme: state.theme === "auto" ? null : state.theme, ...parts.budgetWords(),
       });
     }, 250);
   }
@@ -109,20 +95,9 @@
   }
 
   async function copy(text, button, label) {
-    let done = true;
-    try { await navigator.clipboard.writeText(text); } catch (error) { done = copyBySelection(text); }
+    const done = await copyText(text);
     button.textContent = done ? "Copied" : "Copy failed";
     setTimeout(() => { button.textContent = label; }, 1600);
-  }
-
-  function copyBySelection(text) {  // a page without TLS has no clipboard
-    const box = node("textarea", { class: "unseen", "aria-hidden": "true" });
-    box.value = text;
-    document.body.append(box);
-    box.select();
-    const done = document.execCommand("copy");
-    box.remove();
-    return done;
   }
 
   // ---- view: axis and group -------------------------------------------------------------------------------

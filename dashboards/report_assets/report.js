@@ -4,7 +4,7 @@
 (function () {
   "use strict";
 
-  const C = window.Condensery, { node } = window.CondenseryTable;
+  const C = window.Condensery, { BudgetControl, showAnswer, copyText, node } = window.CondenseryBudget;
   const at = (id) => document.getElementById(id);
   const state = {
     core: null, charts: null, networks: null, limits: {}, view: 0, views: new Map(), trials: null, drawn: new Set(),
@@ -30,121 +30,41 @@
 
   // ---- budget ---------------------------------------------------------------------------------------------
 
+  let control = null;
+
   function startBudget() {
-    const { table } = state.core, words = C.shown();
-    for (const control of table.controls) {
-      const word = words[`budget.${control.target}`], number = Number(word);
-      state.limits[control.target] = word === "none" ? null : word !== undefined && number > 0 ? number : control.limit_ms;
-    }
-    at("budget").append(...table.controls.map(budgetRow));
-    table.controls.forEach((control, i) => showLimit(i));
+    control = new BudgetControl(state.limits, moved, state.core.own);
+    control.show(state.core.table);
     at("copy-pick").addEventListener("click", copyCommand);
     answerBudget();
   }
 
-  function budgetRow(control, i) {
-    const range = node("input", {
-      type: "range", id: `range-${i}`, min: control.low_ms, max: control.high_ms, step: control.step_ms,
-      oninput: () => setLimit(i, Number(range.value)),
-    });
-    const number = node("input", {
-      type: "number", id: `number-${i}`, min: 0, step: "any", placeholder: "none", inputmode: "decimal",
-      "aria-label": `Latency limit on ${control.target} in ms; empty is no limit`,
-      oninput: () => setLimit(i, Number(number.value) > 0 ? Number(number.value) : null, number),
-    });
-    const reset = control.limit_ms === null ? null : node("button", {
-      type: "button", class: "plain", "aria-label": `The first limit on ${control.target}`,
-      onclick: () => setLimit(i, control.limit_ms),
-    }, "Reset");
-    return node("div", { class: "budget-row" },
-      node("label", { for: `range-${i}` }, `Latency limit on ${control.target}`, node("span", { class: "muted" }, ` (${control.kind})`)),
-      range,
-      node("span", { class: "field" }, number, node("span", {}, "ms"), reset,
-        node("button", {
-          type: "button", class: "plain", "aria-label": `No limit on ${control.target}`, onclick: () => setLimit(i, null),
-        }, "No limit")));
-  }
-
-  function showLimit(i, source) {
-    const control = state.core.table.controls[i], limit = state.limits[control.target];
-    const range = at(`range-${i}`), number = at(`number-${i}`), text = limit === null ? "" : C.limitText(limit);
-    if (number !== source) { number.value = text; }
-    if (limit !== null && limit > Number(range.max)) { range.max = limit; }
-    if (limit !== null && limit < Number(range.min)) { range.min = limit; }
-    range.value = limit === null ? range.max : limit;
-    range.setAttribute("aria-valuetext", limit === null ? "no limit" : `${text} ms`);
-  }
-
-  let frame = null;
-  function setLimit(i, limit, source) {
-    state.limits[state.core.table.controls[i].target] = limit === null ? null : Number(C.limitText(limit));
-    showLimit(i, source);
-    cancelAnimationFrame(frame);
-    frame = requestAnimationFrame(() => {
-      answerBudget();
-      state.overlays.forEach((overlay, name) => mark(name));
-      performance.mark("condensery-budget");
-      remember();
-    });
+  function moved() {
+    answerBudget();
+    state.overlays.forEach((overlay, name) => mark(name));
+    performance.mark("condensery-budget");
+    remember();
   }
 
   let writing = null;
   function remember() {
     clearTimeout(writing);
     writing = setTimeout(() => {
-      const pairs = state.core.table.controls.map(({ target, limit_ms: own }) => {
-        const limit = state.limits[target];
-        return [`budget.${target}`, limit === own ? null : limit === null ? "none" : limit];
-      });
-      try { C.remember(Object.fromEntries(pairs)); } catch (error) { /* a browser may refuse it to a file */ }
+      try { C.remember(control.words()); } catch (error) { /* a browser may refuse it to a file */ }
     }, 250);
   }
 
   function answerBudget() {
-    const { table, words } = state.core, found = C.answer(table, state.limits);
-    const [fits, best, ...rest] = C.sentences(table, state.limits);
-    at("sentence").replaceChildren(node("p", {}, [fits, best].filter(Boolean).join(" ")),
-      ...rest.map((text) => node("p", { class: "more" }, text)));
-    at("answer").classList.toggle("none", found.best === null);
-    const offer = found.best === null ? null : table.offers[found.best];
-    showTiles(offer);
+    const { table, words } = state.core, offer = showAnswer(table, state.limits);
     at("answer-buttons").hidden = at("command-box").hidden = offer === null;
     at("command").textContent = C.pickCommand(table, state.limits, words);
     if (state.trials) { state.trials.mark(offer && offer.number); }
   }
 
-  function showTiles(offer) {
-    const { table } = state.core;
-    const tile = (name, value, words) => node("div", {}, node("dt", {}, name), node("dd", {}, value, node("small", {}, words)));
-    at("tiles").replaceChildren(...(offer === null ? [] : [
-      tile("Top-1, validation", offer.top1_text, "of the deployed network"),
-      ...table.controls.map((control, i) => {
-        const high = offer.high_ms[i], limit = state.limits[control.target];
-        const left = limit === null || high === null ? "" : `; ${(100 * (1 - high / limit)).toFixed(0)} % of the limit is left`;
-        return tile(table.controls.length > 1 ? `Latency on ${control.target}` : "Latency, median",
-          offer.median_texts[i], `${offer.kinds[i]}${left}`);
-      }),
-      tile("Multiply-adds", offer.macs_text, offer.macs.toLocaleString("en")),
-      tile("Parameters", offer.params_text, offer.params.toLocaleString("en")),
-    ]));
-  }
-
   async function copyCommand() {
-    const text = at("command").textContent;
-    let done = true;
-    try { await navigator.clipboard.writeText(text); } catch (error) { done = copyBySelection(text); }
+    const done = await copyText(at("command").textContent);
     at("copied").textContent = done ? "Copied." : "It can't be copied here; select it below.";
     setTimeout(() => { at("copied").textContent = ""; }, 4000);
-  }
-
-  function copyBySelection(text) {
-    const box = node("textarea", { class: "unseen", "aria-hidden": "true" });
-    box.value = text;
-    document.body.append(box);
-    box.select();
-    const done = document.execCommand("copy");
-    box.remove();
-    return done;
   }
 
   // ---- charts ---------------------------------------------------------------------------------------------

@@ -4,18 +4,7 @@
 (function () {
   "use strict";
 
-  const PAGE = 50, NONE = "-";
-
-  function node(tag, attributes, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes || {})) {
-      if (name.startsWith("on")) { made.addEventListener(name.slice(2), value); }
-      else if (value === true) { made.setAttribute(name, ""); }
-      else if (value !== false && value !== null && value !== undefined) { made.setAttribute(name, value); }
-    }
-    made.append(...children.filter((child) => child !== null && child !== undefined));
-    return made;
-  }
+  const PAGE = 50, NONE = "-", { node } = window.CondenseryBudget;
 
   // ---- numbers as people read them: as dashboards/formats.py has them -------------------------------------
 
@@ -131,7 +120,7 @@
     document.getElementById("trials-controls").append(
       node("span", { class: "field" }, node("label", { for: "trials-show" }, "Show"), show),
       node("span", { class: "field" }, node("label", { for: "trials-filter" }, "Filter"), filter), brush,
-      node("button", { type: "button", id: "trials-csv", onclick: () => save(trials.file, csv(columns, state.rows)) }, "Save as CSV"));
+      node("button", { type: "button", id: "trials-csv", onclick: () => save(trials.file, csv(columns, state.rows)) }, "Download CSV"));
     const turn = (text, name, step) => node("button", {
       type: "button", "aria-label": name, onclick: () => { state.page += step; render(); },
     }, text);
@@ -203,5 +192,5 @@
     return table;
   }
 
-  window.CondenseryTable = { start, node, SHOWN };
+  window.CondenseryTable = { start, SHOWN };
 })();

@@ -57,9 +57,23 @@ def test_a_number_no_limit_and_reset_can_be_given_and_stay_in_the_address(visit:
     visit.page.get_by_role("button", name="No limit on host").click()
     visit.wait("document.getElementById('sentence').innerText.includes(' fit no limit')")
     visit.wait("window.location.search === '?budget.host=none'")
-    visit.page.get_by_role("button", name="The first limit on host").click()
+    visit.page.get_by_role("button", name="The study's own limit on host").click()
     visit.wait(f"document.getElementById('sentence').innerText === {json.dumps(first)}")
     visit.wait("window.location.search === ''")
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "1e-7", "1e12"])
+def test_what_is_no_limit_is_said_and_the_last_limit_holds(visit: Visit, text: str) -> None:
+    before = visit.text("#sentence")
+    number = visit.page.get_by_label("Latency limit on host in ms")
+    number.fill(text)
+    visit.wait("document.getElementById('number-0').getAttribute('aria-invalid') === 'true'")
+    assert "0.4 ms still holds" in visit.text("#wrong-0")
+    assert visit.text("#sentence") == before
+    number.fill("0.2")
+    visit.wait("document.getElementById('sentence').innerText.includes(' fit 0.2 ms')")
+    assert number.get_attribute("aria-invalid") is None
+    assert visit.text("#wrong-0") == ""
 
 
 def test_an_address_with_a_budget_opens_with_it(browser: Any, lively_study: Study) -> None:

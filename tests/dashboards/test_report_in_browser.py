@@ -182,7 +182,7 @@ def test_ten_thousand_trials_fit_into_six_megabytes_and_are_all_there(browser: A
         visit.page.keyboard.press("PageDown")
         visit.wait(f"document.getElementById('sentence').innerText !== {json.dumps(before)}")
         with visit.page.expect_download() as download:
-            visit.page.get_by_role("button", name="Save as CSV").click()
+            visit.page.get_by_role("button", name="Download CSV").click()
         text = Path(download.value.path()).read_text(encoding="utf-8-sig")
         assert len(list(csv.reader(io.StringIO(text)))) == 10_001
         visit.picture("report-10000-trials", full=False)

@@ -56,7 +56,7 @@ def test_trials_can_be_narrowed_by_state_front_budget_and_words(visit: Visit, li
 def test_the_csv_holds_every_value_of_the_trials_listed(visit: Visit, lively_study: Study) -> None:
     visit.page.get_by_label("Show").select_option("done")
     with visit.page.expect_download() as download:
-        visit.page.get_by_role("button", name="Save as CSV").click()
+        visit.page.get_by_role("button", name="Download CSV").click()
     assert download.value.suggested_filename == "digits-small-trials.csv"
     text = Path(download.value.path()).read_text(encoding="utf-8-sig")
     found = list(csv.DictReader(io.StringIO(text)))
@@ -92,7 +92,7 @@ def test_hostile_names_run_nothing_and_a_csv_holds_no_formula(browser: Any, tmp_
         assert visit.page.locator("main script").count() == 0
         assert visit.page.locator("main img").count() == 0
         with visit.page.expect_download() as download:
-            visit.page.get_by_role("button", name="Save as CSV").click()
+            visit.page.get_by_role("button", name="Download CSV").click()
         text = Path(download.value.path()).read_text(encoding="utf-8-sig")
         reasons = [line["reason"] for line in csv.DictReader(io.StringIO(text))]
         assert reasons[-1] == "'=HYPERLINK(1)"
