@@ -114,7 +114,12 @@ class TrialExchange:
     def _put(self, folder: Path, name: str) -> None:
         target = f"{self.folder}/{name}"
         self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._files.put_file(str(folder / name), target)
+        if "file" not in self._files.protocol:
+            self._files.put_file(str(folder / name), target)  # an object is there whole or not at all
+            return
+        partial = f"{target}.{os.getpid()}.part"  # a worker that is killed here leaves what was there before
+        self._files.put_file(str(folder / name), partial)
+        Path(partial).replace(target)
 
     def _get(self, name: str, folder: Path, sha256: str | None = None) -> None:
         target = folder / name

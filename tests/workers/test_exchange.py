@@ -38,6 +38,28 @@ def test_the_newest_checkpoint_passes_and_older_ones_go(exchange: TrialExchange,
     assert names(there) == ["checkpoint-000000002.json", "checkpoint-000000002.safetensors"]
 
 
+def test_a_worker_killed_while_it_pushes_leaves_what_was_there_before(
+    exchange: TrialExchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    (here / "log.txt").write_text("attempt 1")
+    exchange.push(here, ("log.txt",))
+    put = exchange._files.put_file
+
+    def half(source: str, target: str) -> None:
+        if "file" in exchange._files.protocol:
+            Path(target).write_text("att")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exchange._files, "put_file", half)
+    with pytest.raises(KeyboardInterrupt):
+        exchange.push(here, ("log.txt",))
+    monkeypatch.setattr(exchange._files, "put_file", put)
+    exchange.fetch_checkpoints(there)
+    assert (there / "log.txt").read_text() == "attempt 1"
+
+
 def test_tensors_without_their_json_do_not_count(exchange: TrialExchange, tmp_path: Path):
     here, there = tmp_path / "here", tmp_path / "there"
     checkpoint(here, 1)
