@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from search.gate import Budget
+from search.latency_labels import Labelled, doubts_text
 from search.pareto import latency_key
 from search.store.reader import LatencyRow, TrialRow
-from workers.latency.labels import Labelled, doubts_text
 
 NOTHING = "-"
 STATE_STYLES = {

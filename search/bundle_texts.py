@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.gate import Budget
+from search.latency_labels import doubts_text
 from search.store.reader import StudyRow, TrialRow
 from workers.file_names import INPUT, NETWORK_FILE, ONNX_FILE, OUTPUT, SUFFIXES, file_for
-from workers.latency.labels import doubts_text
 from workers.latency.measurement import Measurement
 
 DEPLOY_FILE, CARD_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "model"
