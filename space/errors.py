@@ -32,6 +32,7 @@
     ├── CheckpointCorrupt             73  a checkpoint whose files don't match their hash
     ├── MeasurementFailed             74  a latency could not be measured
     ├── TrainingFailed                75  a training ended without a usable network (its reason says why)
+    │   └── OutOfMemory               78  it needed more memory than its worker has
     ├── EmulatorMissing               76  the ARM device in software is not built, or its tools are missing
     ├── EngineUnavailable             77  Ray can't be started, reached or started again
     └── PlotUnavailable               79  a plot can't be drawn as an image here

@@ -90,7 +90,8 @@ def test_the_agent_is_python_3_9_and_imports_only_the_standard_library_numpy_and
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             imported.add((node.module or "").partition(".")[0])
-    assert imported - set(sys.stdlib_module_names) == {"numpy", *agent.RUNTIMES} - {"native"}  # compiled, not imported
+    modules = {agent.LiteRt.MODULE if name == "litert" else name for name in agent.RUNTIMES}
+    assert imported - set(sys.stdlib_module_names) == {"numpy", *modules} - {"native"}  # compiled, not imported
 
 
 def test_more_runs_than_are_kept_are_thinned_evenly_and_counted(tmp_path):
