@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,9 @@ import pytest
 from search.store.store import create_study
 from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.pages import READY, in_page, opened, served, silent, url_of
-from tests.dashboards.studies import SETTINGS, Study, lively
+from tests.dashboards.studies import SETTINGS, lively
 
 pytestmark = [pytest.mark.browser, in_browser]
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return lively(tmp_path_factory.mktemp("lively"))
-
-
-@pytest.fixture(scope="module")
-def page(study: Study) -> Iterator[str]:
-    with served(url_of(study)) as address:
-        yield address
 
 
 def test_what_cant_be_a_limit_is_refused_in_a_sentence_and_the_last_one_holds(browser: Any, page: str) -> None:
@@ -35,6 +23,7 @@ def test_what_cant_be_a_limit_is_refused_in_a_sentence_and_the_last_one_holds(br
         slider = visit.page.get_by_role("slider", name=re.compile("Latency limit on host"))
         own = slider.get_attribute("max")
         number.fill("0.25")
+        visit.wait("document.getElementById('sentence').textContent.includes('fit 0.25 ms')")
         answer = visit.text("#sentence")
         for text in ("0", "-5", "1e-7", "1e12"):
             number.fill(text)
