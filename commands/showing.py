@@ -54,10 +54,10 @@ def report(
 
     Limits that are not given are the study's own; whoever reads the page can move them.
     """
+    from dashboards.formats import devices_of
     from dashboards.report import write_report
 
     engine, found, _ = open_named(study, storage)
-    devices = (found.settings.get("latency") or {}).get("devices") or ["host"]
-    limits_ms = limits_by_device(max_latency_ms or (), devices)
+    limits_ms = limits_by_device(max_latency_ms or (), devices_of(found.settings))
     write_report(engine, found.name, out, limits_ms, shlex.join(storage_words(storage)))
     show_text(f"wrote {out}")

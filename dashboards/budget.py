@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboards.columns import StudyColumns
+from dashboards.columns import Mask, StudyColumns
 from dashboards.formats import budget_text, count, one_line, percent
-from dashboards.offers import Control, Offer, control_of, offer_of
+from dashboards.offers import Control, Offer, control_of, finite, offer_of
 from search.gate import Budget
 
 MORE_MS = 2.0  # what "a little more" is, from ten milliseconds up
@@ -53,10 +53,7 @@ class BudgetTable:
     def of(cls, columns: StudyColumns, budget: Budget) -> BudgetTable:
         """Return a study's table; `budget` has the limits that the controls start at, and those on macs and params."""
         targets = [name for name, known in columns.latencies.items() if (known.group >= 0).any()]
-        inside = columns.trained.copy()
-        for limit, values in ((budget.max_macs, columns.macs), (budget.max_params, columns.params)):
-            if limit is not None:
-                inside &= values <= limit
+        inside = trained_inside(columns, budget)
         highs = np.stack([columns.latencies[name].high_ms for name in targets], axis=1) if targets else None
         rows = np.flatnonzero(inside)
         table = np.empty((len(rows), 0)) if highs is None else highs[rows]
@@ -65,10 +62,8 @@ class BudgetTable:
         limits = {**budget.elsewhere_ms, judged_by: budget.max_latency_ms}
         known = columns.latencies.get(judged_by)
         medians = np.full(len(columns), np.nan) if known is None else known.median_ms
-        best_first = rows[np.lexsort((columns.number[rows], columns.macs[rows], medians[rows], -columns.top1[rows]))]
-        by_row = dict(zip(rows.tolist(), table, strict=True))
-        ranked = np.array([by_row[row] for row in best_first.tolist()]).reshape(len(rows), len(targets))
-        contenders = best_first[_can_be_offered(ranked)]
+        best_first = np.lexsort((columns.number[rows], columns.macs[rows], medians[rows], -columns.top1[rows]))
+        contenders = rows[best_first][_can_be_offered(table[best_first])]
         return cls(
             controls=tuple(control_of(columns, name, inside, limits.get(name)) for name in targets),
             judged_by=judged_by,
@@ -82,6 +77,17 @@ class BudgetTable:
             ),
             why_none="" if columns.trained.any() else why_none_trained(columns),
         )
+
+    @property
+    def limits_ms(self) -> dict[str, float | None]:
+        """The limits that the controls start at, by device."""
+        return {control.target: control.limit_ms for control in self.controls}
+
+    @property
+    def recommended(self) -> int | None:
+        """The number of the trial that these limits get; None where none fits."""
+        best = self.answer(self.limits_ms).best
+        return None if best is None else self.offers[best].number
 
     def answer(self, limits_ms: Mapping[str, float | None]) -> Answer:
         """Return what limits in ms get; a device that is not named, or None, is not limited."""
@@ -157,12 +163,21 @@ class BudgetTable:
         return {
             "controls": [vars(control) for control in self.controls],
             "judged_by": self.judged_by,
-            "highs_ms": [[_finite(ms) for ms in row] for row in self.highs_ms.tolist()],
+            "highs_ms": [[finite(ms) for ms in row] for row in self.highs_ms.tolist()],
             "offers": [offer.to_dict() for offer in self.offers],
             "trained": self.trained,
             "fixed": self.fixed,
             "why_none": self.why_none,
         }
+
+
+def trained_inside(columns: StudyColumns, budget: Budget) -> Mask:
+    """Return which trained networks are inside a budget's limits on macs and params, whatever their latency."""
+    inside = columns.trained.copy()
+    for limit, values in ((budget.max_macs, columns.macs), (budget.max_params, columns.params)):
+        if limit is not None:
+            inside &= values <= limit
+    return inside
 
 
 def more_than(limit_ms: float) -> float:
@@ -217,7 +232,3 @@ def _can_be_offered(ranked: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _at(offer: Offer) -> str:
     return f" at {offer.latency}" if offer.latency else ""
-
-
-def _finite(ms: float) -> float | None:
-    return ms if math.isfinite(ms) else None

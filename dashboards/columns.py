@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dashboards.formats import one_line, threads_text
 from search.pareto import non_dominated
 from search.store.reader import StudyRow
 from search.store.tables import STATES
@@ -24,6 +25,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Axis = Literal["latency", "macs", "params"]
+LONGEST_REASON = 300  # characters that a table shows
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,7 @@ class LatencyGroup:
     threads: int
 
     def __str__(self) -> str:
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{self.kind} on {self.target} ({self.device}, {self.runtime}, {threads})"
+        return f"{self.kind} on {self.target} ({self.device}, {self.runtime}, {threads_text(self.threads)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +121,13 @@ class StudyColumns:
         """Return which trials are in a state."""
         found: Mask = self.state == STATES.index(name)
         return found
+
+    def reason_of(self, place: int) -> str:
+        """Return why the trial at a place has no result of its own, as one line; "" where there is no reason."""
+        same = self.duplicate_of[place]
+        if np.isfinite(same):
+            return f"same as trial {same:.0f}"
+        return one_line(self.reason[place] or "", LONGEST_REASON)
 
     @cached_property
     def trained(self) -> Mask:

@@ -81,7 +81,8 @@ def latency_text(latency: LatencyRow | None) -> str:
     """
     if latency is None:
         return NOTHING
-    return f"{digits_ms(latency.median_ms, 4)} {interval_text(latency)}{_marks(latency)}"
+    marks = marks_text(latency.steady, latency.extrapolates)
+    return f"{digits_ms(latency.median_ms, 4)} {interval_text(latency)}{marks}"
 
 
 def latency_label(latency: Labelled) -> str:
@@ -89,8 +90,9 @@ def latency_label(latency: Labelled) -> str:
     return one_line(latency.kind + doubts_text(latency), 60)
 
 
-def _marks(latency: LatencyRow) -> str:
-    return ("" if latency.steady else " *") + (" †" if latency.extrapolates else "")
+def marks_text(steady: bool, extrapolates: bool) -> str:
+    """Return what stands behind a latency in a table: " *" (`STAR_NOTE`), " †" (`DAGGER_NOTE`), both or nothing."""
+    return ("" if steady else " *") + (" †" if extrapolates else "")
 
 
 def threads_text(threads: int) -> str:
@@ -164,10 +166,15 @@ def _without_password(url: str) -> str:
     return url_shown(url)
 
 
+def devices_of(settings: Mapping[str, Any]) -> list[str]:
+    """Return the devices that a study names, the one it is judged by first; an older or damaged row has the host."""
+    latency = settings.get("latency")
+    return list((latency.get("devices") if isinstance(latency, Mapping) else None) or ["host"])
+
+
 def budget_of(settings: Mapping[str, Any]) -> Budget:
     """Return the limits a study was searched under; what is no limit (an older or damaged row) is none."""
-    part, latency = settings.get("budget"), settings.get("latency")
-    devices = latency.get("devices") if isinstance(latency, Mapping) else None
+    part = settings.get("budget")
     if not isinstance(part, Mapping):
         return Budget()
     limit = part.get("max_latency_ms")
@@ -176,7 +183,7 @@ def budget_of(settings: Mapping[str, Any]) -> Budget:
     elif not is_number(limit):
         limit = None
     counts = {name: part[name] for name in ("max_macs", "max_params") if is_number(part.get(name))}
-    return Budget.of_settings({"max_latency_ms": limit, **counts}, devices or ["host"])
+    return Budget.of_settings({"max_latency_ms": limit, **counts}, devices_of(settings))
 
 
 def budget_text(settings: Mapping[str, Any]) -> str:

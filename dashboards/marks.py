@@ -6,15 +6,15 @@ import numpy as np
 
 from dashboards.columns import Latencies, StudyColumns
 from dashboards.formats import DAGGER_NOTE, STAR_NOTE
+from search.latency_labels import doubts
 
 
 def kind_words(columns: StudyColumns, known: Latencies, row: int) -> str:
     """Return what a trial's latency is: "measured", "measured, not steady", "predicted, extrapolated"; "": none."""
     if known.group[row] < 0:
         return ""
-    words = [columns.latency_groups[known.group[row]].kind]
-    words += ["not steady"] * (not known.steady[row]) + ["extrapolated"] * bool(known.extrapolates[row])
-    return ", ".join(words)
+    kind = columns.latency_groups[known.group[row]].kind
+    return ", ".join([kind, *doubts(False, known.steady[row], known.extrapolates[row])])
 
 
 def marks_note(columns: StudyColumns) -> str:

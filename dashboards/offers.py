@@ -36,8 +36,8 @@ class Offer:
         """Return plain JSON values, with the texts that page and report show; an infinite ms is null."""
         return {
             **vars(self),
-            "high_ms": [_finite(ms) for ms in self.high_ms],
-            "median_ms": [_finite(ms) for ms in self.median_ms],
+            "high_ms": [finite(ms) for ms in self.high_ms],
+            "median_ms": [finite(ms) for ms in self.median_ms],
             "median_texts": [f"{digits_ms(ms, 4)} ms" if math.isfinite(ms) else NOTHING for ms in self.median_ms],
             "top1_text": percent(self.top1),
             "macs_text": count(self.macs),
@@ -45,7 +45,8 @@ class Offer:
         }
 
 
-def _finite(ms: float) -> float | None:
+def finite(ms: float) -> float | None:
+    """Return a latency as JSON has it: None where it is infinite."""
     return ms if math.isfinite(ms) else None
 
 

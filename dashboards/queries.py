@@ -17,9 +17,8 @@ import sqlalchemy as sa
 
 from dashboards.columns import StudyColumns
 from dashboards.reading import ConfigBook, read_columns_of
-from search.pareto import pareto_front
 from search.store.database import database_errors, open_for_reading
-from search.store.reader import StudyRow, TrialRow, count_waiting_requests, find_study, read_trials
+from search.store.reader import find_study
 from search.store.tables import OPEN_STATES, artifact, curve, event, latency, request, study, trial
 from space.errors import CondenseryError, StudyNotFound
 
@@ -33,38 +32,6 @@ class Stale:
     since: float  # UTC seconds since 1970
     reason: str
     deleted: bool = False  # it can be read, but the study isn't in it any more
-
-
-@dataclass(frozen=True)
-class StudyView:
-    """A study at one moment. `revision` differs from an earlier one's whenever what is shown could differ."""
-
-    study: StudyRow
-    trials: tuple[TrialRow, ...]
-    front: tuple[int, ...]  # trial numbers, fastest first
-    waiting_requests: int
-    revision: str
-
-    @property
-    def front_rows(self) -> list[TrialRow]:
-        """The trials on the front, fastest first."""
-        by_number = {row.number: row for row in self.trials}
-        return [by_number[number] for number in self.front]
-
-
-def load_study_view(engine: sa.Engine, study_name: str) -> StudyView:
-    """Read a study's rows and find its front.
-
-    Raises:
-        StudyNotFound: there is none of this name.
-    """
-    found = find_study(engine, study_name)
-    # Read before the rows: a change in between gives a revision that is too old, and so one reload too many, never
-    # one too few.
-    revision = load_revision(engine, found.id)
-    rows = tuple(read_trials(engine, found.id))
-    front = tuple(row.number for row in pareto_front(rows))
-    return StudyView(found, rows, front, count_waiting_requests(engine, found.id), revision)
 
 
 def load_revision(engine: sa.Engine, study_id: int, before: str = "") -> str:
@@ -125,7 +92,9 @@ def read_columns(engine: sa.Engine, study_name: str, book: ConfigBook | None = N
         StudyNotFound: there is none of this name.
     """
     found = find_study(engine, study_name)
-    revision = load_revision(engine, found.id)  # before the rows, as in `load_study_view`
+    # Read before the rows: a change in between gives a revision that is too old, and so one reload too many, never
+    # one too few.
+    revision = load_revision(engine, found.id)
     with engine.connect() as connection:
         return read_columns_of(connection, found, revision, ConfigBook() if book is None else book)
 

@@ -10,6 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from dashboards.columns import Latencies, LatencyGroup, StudyColumns
+from dashboards.formats import devices_of
 from search.pareto import latency_key
 from search.store.reader import StudyRow
 from search.store.tables import STATES, latency, trial
@@ -123,7 +124,7 @@ def _latencies(
         before = newest.get((row.target, index))
         if before is None or before.id not in judged:
             newest[row.target, index] = row
-    targets = list((found.settings.get("latency") or {}).get("devices") or ["host"])
+    targets = devices_of(found.settings)
     targets += sorted({target for target, _ in newest} - set(targets))
     groups: dict[LatencyGroup, int] = {}
     filled = {target: _filled(target, len(place), newest, groups) for target in targets}

@@ -18,22 +18,20 @@ import sqlalchemy as sa
 
 from dashboards.budget import BudgetTable
 from dashboards.columns import StudyColumns, View
-from dashboards.formats import budget_of, budget_text, one_line, public_settings
+from dashboards.formats import budget_of, one_line, public_settings
 from dashboards.panels import PLOT_CONFIG, TableTwin
+from dashboards.panels.titles import TITLES
 from dashboards.queries import read_columns
 from dashboards.report_charts import Drawn, Source, changing_charts, name_of, progress_of, steady_charts, views_of
 from dashboards.report_data import trials_data
 from dashboards.report_networks import front_places, networks_json
 from dashboards.report_page import chart, document, esc, html_table, packed, section, twin_table
-from dashboards.tables import moment
+from dashboards.tables import moment, study_subtitle
 from space.errors import DiskFull, ReadOnlyFolder
 
-TITLES = {
-    "front": ("Pareto front", "How accurate a network can be for what it costs."),
-    "macs-latency": ("Macs against latency", "Where counting multiply-adds would mislead you about the device."),
+HEADS = {  # a file has no controls in its charts' heads, and nobody who works
+    **TITLES,
     "parallel": ("Every choice at once", "Drag along an axis to brush: the table below keeps the trials inside."),
-    "importance": ("What matters", "Which choices decide accuracy, and which decide latency."),
-    "curves": ("Learning curves", "How the front's networks learned, with every condensing stage and stop."),
     "networks": ("One network of the front", "What it looks like, and what each of its parts costs."),
     "progress": ("Progress", "Whether the search still gained, what it saved, and what failed."),
 }
@@ -121,7 +119,8 @@ def _body(source: Source, name: str, shown: dict[str, Drawn]) -> str:
     return "\n".join(
         (
             '<a class="skip" href="#answer">Skip to the answer</a>',
-            f'<header><h1>{esc(name)}</h1><p class="muted">{esc(_subtitle(columns))}</p>{_counts(columns)}</header>',
+            f'<header><h1>{esc(name)}</h1><p class="muted">{esc(study_subtitle(columns.study))}</p>',
+            f"{_counts(columns)}</header>",
             f"<main>{_answer(source)}",
             *(_chart(key, shown) for key in ("front", "macs-latency", "parallel", "importance", "curves")),
             _trials(columns),
@@ -136,14 +135,7 @@ def _body(source: Source, name: str, shown: dict[str, Drawn]) -> str:
 
 def _chart(key: str, shown: dict[str, Drawn], more: str = "") -> str:
     drawn = shown[key]
-    return section(key, *TITLES[key], more + chart(key, drawn.height_px, drawn.reason, drawn.caption, drawn.twin))
-
-
-def _subtitle(columns: StudyColumns) -> str:
-    study = columns.study
-    data = (study.data_info or {}).get("dataset") or (study.settings.get("data") or {}).get("dataset")
-    parts = (one_line(data, 80) if data else "", f"budget: {budget_text(study.settings)}")
-    return " · ".join(filter(None, (*parts, f"begun {moment(study.created_at)} UTC")))
+    return section(key, *HEADS[key], more + chart(key, drawn.height_px, drawn.reason, drawn.caption, drawn.twin))
 
 
 def _counts(columns: StudyColumns) -> str:
@@ -155,14 +147,13 @@ def _counts(columns: StudyColumns) -> str:
 def _answer(source: Source) -> str:
     """The answer as text; the script puts the controls above it and changes it as they move."""
     table = source.table
-    limits = {control.target: control.limit_ms for control in table.controls}
-    kind = "answer" if table.answer(limits).best is not None else "answer none"
+    kind = "answer" if table.recommended is not None else "answer none"
     return (
         f'<section id="answer" class="{kind}" aria-labelledby="answer-title" tabindex="-1">'
         '<h2 id="answer-title">Which network fits your budget?</h2>'
         '<div id="budget" role="group" aria-label="Latency budget"></div>'
         '<div id="sentence" class="sentence" role="status" aria-live="polite">'
-        f"<p>{esc(table.sentence(limits))}</p></div>"
+        f"<p>{esc(table.sentence(table.limits_ms))}</p></div>"
         '<dl id="tiles" class="tiles"></dl>'
         '<div id="answer-buttons" class="buttons" hidden>'
         '<button type="button" id="copy-pick" class="primary">Copy pick command</button>'
@@ -188,7 +179,7 @@ def _trials(columns: StudyColumns) -> str:
 def _networks(columns: StudyColumns) -> str:
     places = front_places(columns)
     if not places:
-        return section("networks", *TITLES["networks"], '<div class="state"><p>The front is empty.</p></div>')
+        return section("networks", *HEADS["networks"], '<div class="state"><p>The front is empty.</p></div>')
     inner = (
         '<div class="state" id="networks-state"><p>Drawing …</p></div>'
         '<div class="chart-box"><div class="chart" id="networks-chart" role="figure" '
@@ -198,7 +189,7 @@ def _networks(columns: StudyColumns) -> str:
         + '<details id="networks-settings" hidden><summary>Its exact settings</summary>'
         + '<pre tabindex="0"></pre></details>'
     )
-    return section("networks", *TITLES["networks"], inner)
+    return section("networks", *HEADS["networks"], inner)
 
 
 def _facts(source: Source) -> str:

@@ -18,7 +18,6 @@ from dashboards.formats import one_line
 from search.gate import Budget
 
 MOST_GROUPS = 4  # of latencies that a report can show
-MOST_CURVES = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Source:
             budget,
             table,
             read_last_epochs(engine, columns.study.id),
-            read_curves(engine, columns.study.id, numbers[:MOST_CURVES]),
+            read_curves(engine, columns.study.id, numbers[: panels.MOST_CURVES]),
             numbers,
         )
 
@@ -71,9 +70,8 @@ class Drawn:
 
     def to_json(self) -> str:
         """Return it as the page's script takes it."""
-        words = {"reason": self.reason, "caption": self.caption, "lines": self.lines}
-        twin = {"headers": self.twin.headers, "rows": self.twin.rows, "rest": self.twin.rest}
-        return f'{json.dumps(words)[:-1]}, "twin": {json.dumps(twin)}, "figure": {self.figure or "null"}}}'
+        words = {"reason": self.reason, "caption": self.caption, "lines": self.lines, "twin": self.twin.to_dict()}
+        return f'{json.dumps(words)[:-1]}, "figure": {self.figure or "null"}}}'
 
 
 def views_of(columns: StudyColumns) -> list[View]:
@@ -99,10 +97,8 @@ def changing_charts(source: Source, view: View) -> Iterator[tuple[str, Drawn]]:
     """Yield the charts that differ from view to view, by name."""
     columns = source.columns
     target = None if view.group is None else columns.latency_groups[view.group].target
-    limits = {control.target: control.limit_ms for control in source.table.controls}
-    best = source.table.answer(limits).best
-    recommended = None if best is None else source.table.offers[best].number
-    limit_ms = limits.get(target) if target is not None else None
+    recommended = source.table.recommended
+    limit_ms = source.table.limits_ms.get(target) if target is not None else None
     limit = {"latency": limit_ms, "macs": source.budget.max_macs, "params": source.budget.max_params}[view.axis]
     options = panels.FrontOptions(limit, recommended, source.last_epochs)
     yield "front", Drawn.of(panels.front_info(columns, view, options), panels.front_figure)

@@ -12,28 +12,25 @@ from typing import Any
 
 import numpy as np
 
+from dashboards.budget import trained_inside
 from dashboards.columns import Latencies, LatencyGroup, StudyColumns
-from dashboards.formats import one_line
+from dashboards.formats import marks_text, one_line
 from dashboards.marks import marks_note
 from search.gate import Budget
+from search.latency_labels import doubts
 from search.store.tables import STATES
 
-LONGEST_REASON = 300
 Column = dict[str, Any]
 
 
 def trials_data(columns: StudyColumns, budget: Budget) -> dict[str, Any]:
     """Return what the table is made of: columns, the front, and who is trained inside the limits on macs and params."""
-    inside = columns.trained.copy()
-    for limit, values in ((budget.max_macs, columns.macs), (budget.max_params, columns.params)):
-        if limit is not None:
-            inside &= values <= limit
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in one_line(columns.study.name, 80))
     return {
         "file": f"{name}-trials.csv",
         "columns": trial_columns(columns),
         "front": np.flatnonzero(columns.front(columns.default_group)).tolist(),
-        "trained": np.flatnonzero(inside).tolist(),
+        "trained": np.flatnonzero(trained_inside(columns, budget)).tolist(),
         "note": marks_note(columns),
         "highs": {target: f"latency_high_ms.{one_line(target, 80)}" for target in columns.latencies},
     }
@@ -55,7 +52,7 @@ def trial_columns(columns: StudyColumns) -> list[Column]:
         _column("macs", "macs", "count", columns.macs.tolist()),
         _column("params", "params", "count", columns.params.tolist()),
         _floats("train_seconds", "trained for", "seconds", columns.train_seconds),
-        _coded("reason", "reason", "text", list(_reasons(columns))),
+        _coded("reason", "reason", "text", [columns.reason_of(place) or None for place in range(len(columns))]),
         _floats("val_loss", "", "number", columns.val_loss),
         _floats("test_top1", "", "percent", columns.test_top1),
         _column("attempt", "", "number", columns.attempt.tolist()),
@@ -86,30 +83,16 @@ def _marks(known: Latencies, row: int, group: LatencyGroup | None, usual: Latenc
     """Return what follows a latency: the marks of the terminal's tables, and what isn't of the usual group."""
     if group is None or usual is None:
         return ""
-    star = "" if known.steady[row] else " *"
     other = f" {one_line(group.kind, 20)}" if group.kind != usual.kind else ""
     other = other or ("" if group == usual else " other runtime or device")
-    dagger = " †" if known.extrapolates[row] else ""
-    return star + dagger + other
+    return marks_text(known.steady[row], known.extrapolates[row]) + other
 
 
 def _words(known: Latencies, row: int, group: LatencyGroup | None) -> str | None:
     if group is None:
         return None
-    marks = (
-        (", quick", known.quick[row]),
-        (", not steady", not known.steady[row]),
-        (", extrapolated", known.extrapolates[row]),
-    )
-    return one_line(f"{group.kind}{''.join(word for word, holds in marks if holds)}; {group}", 240)
-
-
-def _reasons(columns: StudyColumns) -> Iterable[str | None]:
-    for reason, repeats in zip(columns.reason, columns.duplicate_of.tolist(), strict=True):
-        if np.isfinite(repeats):
-            yield f"same as trial {repeats:.0f}"
-        else:
-            yield None if reason is None else one_line(reason, LONGEST_REASON)
+    words = [group.kind, *doubts(known.quick[row], known.steady[row], known.extrapolates[row])]
+    return one_line(f"{', '.join(words)}; {group}", 240)
 
 
 def _column(name: str, title: str, kind: str, values: Sequence[Any]) -> Column:

@@ -129,7 +129,7 @@ def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
             Text(one_line(row.name)),
             moment(row.created_at),
             str(part.get("trainings", NOTHING)),
-            Text(_dataset(row)),
+            Text(dataset_text(row)),
             budget_text(row.settings),
             Text(one_line((row.controller or "nobody").partition("@")[0], 40)),
         )
@@ -146,7 +146,7 @@ def status_panel(study: StudyRow, standing: Standing, now: float | None = None) 
     facts: list[tuple[str, str | Text]] = [
         ("study", Text(one_line(study.name), style="bold")),
         ("created", f"{moment(study.created_at)} UTC"),
-        ("data", _dataset(study)),
+        ("data", dataset_text(study)),
         ("budget", budget_text(study.settings)),
         ("trainings", _trainings_text(counts, wanted)),
         ("trials", _counts_text(counts)),
@@ -275,9 +275,16 @@ def _counts_text(counts: Mapping[str, int]) -> Text:
     return text or Text("none yet")
 
 
-def _dataset(study: StudyRow) -> str:
+def dataset_text(study: StudyRow, longest: int = 60, nothing: str = NOTHING) -> str:
+    """Return what a study's images are called, as one line; `nothing` where that isn't known."""
     name = (study.settings.get("data") or {}).get("dataset")
-    return one_line((study.data_info or {}).get("dataset") or name or NOTHING, 60)
+    return one_line((study.data_info or {}).get("dataset") or name or nothing, longest)
+
+
+def study_subtitle(study: StudyRow) -> str:
+    """Return what stands below a study's name: "Digits · budget: latency 0.4 ms · begun 2026-01-31 13:05 UTC"."""
+    data, budget = dataset_text(study, 80, ""), f"budget: {budget_text(study.settings)}"
+    return " · ".join(filter(None, (data, budget, f"begun {moment(study.created_at)} UTC")))
 
 
 def _latencies_table(latencies: Sequence[Mapping[str, Any]]) -> Table:

@@ -31,5 +31,9 @@ class Labelled(Protocol):
 
 def doubts_text(seen: Labelled) -> str:
     """Return what to add to a latency's kind: ", quick, not steady", ", extrapolated", or nothing."""
-    quick = ", quick" if seen.policy == "quick" else ""
-    return quick + ("" if seen.steady else ", not steady") + (", extrapolated" if seen.extrapolates else "")
+    return "".join(f", {word}" for word in doubts(seen.policy == "quick", seen.steady, seen.extrapolates))
+
+
+def doubts(quick: bool, steady: bool, extrapolates: bool) -> list[str]:
+    """Return what there is to be said against a latency, word by word."""
+    return ["quick"] * bool(quick) + ["not steady"] * (not steady) + ["extrapolated"] * bool(extrapolates)

@@ -25,7 +25,7 @@ from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers import tflite
 from workers.files import write_atomically
 from workers.latency import agent
-from workers.packing import Array, affine, checked, doubles
+from workers.packing import Array, affine, checked, doubles, folded_1x1
 from workers.tflite import RELU, SAME, VALID, Graph, Tensor
 
 
@@ -87,16 +87,11 @@ class _Model:
 def _dense_layer(model: _Model, x: Tensor, layer: DeployedLayer) -> Tensor:
     conv_1x1 = layer.conv_1x1
     y = model.norm_relu(model.gather(x, conv_1x1.index), *affine(conv_1x1.norm))
-    scale, shift = affine(layer.norm)
-    order = conv_1x1.permutation.cpu().numpy()  # training order from group order
-    folded = np.empty_like(doubles(conv_1x1.conv.weight)), np.empty_like(shift)
-    folded[0][order] = doubles(conv_1x1.conv.weight)[order] * scale[:, None, None, None]
-    folded[1][order] = shift
-    y = model.conv(y, conv_1x1.conv, *folded)
+    y = model.conv(y, conv_1x1.conv, *folded_1x1(layer))
     weight = doubles(layer.conv_3x3.weight)
     if layer.conv_3x3.groups == 1:
         turned = np.empty_like(weight)
-        turned[:, order] = weight
+        turned[:, conv_1x1.permutation.cpu().numpy()] = weight  # to group order
         weight = turned
     elif conv_1x1.groups > 1:
         y = model.shuffle(y, conv_1x1.groups)

@@ -27,7 +27,7 @@ from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers.files import write_atomically
 from workers.latency import agent
-from workers.packing import Array, affine, checked, doubles, model_facts, stored_zip
+from workers.packing import Array, affine, checked, doubles, folded_1x1, model_facts, stored_zip
 
 GATHER = agent.Ncnn.GATHER  # the layer's name
 _PARAM_MAGIC = 7767517
@@ -92,12 +92,7 @@ def _dense_layer(model: _Model, x: str, layer: DeployedLayer) -> str:
     kept, gathered = f"blob{model.blobs}", f"blob{model.blobs + 1}"
     model.add("Split", [x], [kept, gathered], {})
     y = model.norm_relu(model.gather(gathered, conv_1x1.index, layer.in_channels), conv_1x1.norm)
-    scale, shift = affine(layer.norm)
-    order = conv_1x1.permutation.cpu().numpy()
-    folded = np.empty_like(doubles(conv_1x1.conv.weight)), np.empty_like(shift)
-    folded[0][order] = doubles(conv_1x1.conv.weight)[order] * scale[:, None, None, None]
-    folded[1][order] = shift
-    y = model.conv(y, conv_1x1.conv, *folded)
+    y = model.conv(y, conv_1x1.conv, *folded_1x1(layer))
     if conv_1x1.groups > 1:
         y = model.layer("ShuffleChannel", y, {0: conv_1x1.groups})
     new = model.conv(y, layer.conv_3x3, doubles(layer.conv_3x3.weight))

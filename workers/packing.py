@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from space.config import CondenseNetConfig
-from space.deployed import DeployedCondenseNet
+from space.deployed import DeployedCondenseNet, DeployedLayer
 from space.errors import ExportMismatch
 
 TOLERANCE = 1e-5  # of the largest output
@@ -31,6 +31,17 @@ def affine(norm: nn.BatchNorm2d) -> tuple[Array, Array]:
     """Return (scale, shift), each (channels,) float64: in eval mode the norm is scale * x + shift."""
     scale = doubles(norm.weight) / np.sqrt(doubles(cast(Tensor, norm.running_var)) + norm.eps)
     return scale, doubles(norm.bias) - doubles(cast(Tensor, norm.running_mean)) * scale
+
+
+def folded_1x1(layer: DeployedLayer) -> tuple[Array, Array]:
+    """Return the 1x1's (weight, bias) with the batch norm before the 3x3 folded in; outputs come group by group."""
+    conv_1x1 = layer.conv_1x1
+    scale, shift = affine(layer.norm)
+    order = conv_1x1.permutation.cpu().numpy()  # training order from group order
+    weight, bias = np.empty_like(doubles(conv_1x1.conv.weight)), np.empty_like(shift)
+    weight[order] = doubles(conv_1x1.conv.weight)[order] * scale[:, None, None, None]
+    bias[order] = shift
+    return weight, bias
 
 
 def model_facts(config: CondenseNetConfig, layers: list[str]) -> bytes:

@@ -16,6 +16,7 @@ from dashboards.app.view import view_of
 from dashboards.columns import StudyColumns, View
 from dashboards.curve_reading import read_curves, read_last_epochs
 from dashboards.formats import budget_of
+from dashboards.panels.titles import TITLES
 
 PULSE_S = 10  # how often a page asks for what no revision tells: who is alive
 
@@ -42,31 +43,12 @@ def _front_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
     return front_info(columns, view, FrontOptions(budget=limit, last_epochs=last))
 
 
-def _macs_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
-    from dashboards.panels import macs_latency_info
-
-    return macs_latency_info(columns, view)
-
-
 def _curves_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
-    from dashboards.panels import curve_numbers, curves_info
-    from dashboards.panels.curves import MOST_CURVES
+    from dashboards.panels import MOST_CURVES, curve_numbers, curves_info
 
     numbers = curve_numbers(columns, view)
     first = numbers[:MOST_CURVES]
     return curves_info(columns, read_curves(shown.live.engine, columns.study.id, first), numbers)
-
-
-def _parallel_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
-    from dashboards.panels.parallel import parallel_info
-
-    return parallel_info(columns, view)
-
-
-def _importance_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
-    from dashboards.panels.importance import importance_info
-
-    return importance_info(columns, view)
 
 
 def _progress_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
@@ -76,6 +58,17 @@ def _progress_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
     engine = shown.live.engine
     standing = read_standing_facts(engine, columns.study.name)
     return progress_info(columns, view, standing, read_last_epochs(engine, columns.study.id))
+
+
+def _info_of(name: str) -> Callable[[ShownStudy, StudyColumns, View], Any]:
+    """Return the info of a panel that needs nothing but columns and view."""
+
+    def info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
+        from dashboards import panels
+
+        return getattr(panels, name)(columns, view)
+
+    return info
 
 
 def _drawn_by(name: str) -> Callable[[Any], Any]:
@@ -89,42 +82,36 @@ def _drawn_by(name: str) -> Callable[[Any], Any]:
 
 CHARTS: Mapping[str, Chart] = {
     "front": Chart(
-        "Pareto front",
-        "How accurate a network can be for what it costs.",
+        *TITLES["front"],
         _front_info,
         _drawn_by("front_figure"),
         axis_matters=True,
     ),
     "macs-latency": Chart(
-        "Macs against latency",
-        "Where counting multiply-adds would mislead you about the device.",
-        _macs_info,
+        *TITLES["macs-latency"],
+        _info_of("macs_latency_info"),
         _drawn_by("macs_latency_figure"),
     ),
     "parallel": Chart(
-        "Every choice at once",
-        "Drag along an axis, or choose it here: the table below keeps the trials inside.",
-        _parallel_info,
+        *TITLES["parallel"],
+        _info_of("parallel_info"),
         _drawn_by("parallel_figure"),
         clock="slow",
     ),
     "importance": Chart(
-        "What matters",
-        "Which choices decide accuracy, and which decide latency.",
-        _importance_info,
+        *TITLES["importance"],
+        _info_of("importance_info"),
         _drawn_by("importance_figure"),
         clock="slow",
     ),
     "curves": Chart(
-        "Learning curves",
-        "How the front's networks learned, with every condensing stage and stop.",
+        *TITLES["curves"],
         _curves_info,
         _drawn_by("curves_figure"),
         clock="slow",
     ),
     "progress": Chart(
-        "Progress",
-        "How far the search has come, and who works on it.",
+        *TITLES["progress"],
         _progress_info,
         _drawn_by("progress_figure"),
         clock="pulse",
@@ -156,8 +143,7 @@ def _computed(shown: ShownStudy, name: str, asked: Mapping[str, Any] | None) -> 
 
     def compute() -> Computed:
         info = chart.info(shown, columns, view)
-        table = info.table()
-        twin = {"headers": table.headers, "rows": table.rows, "rest": table.rest}
+        twin = info.table().to_dict()
         payload: Payload = {"shows": f"{view.axis} {view.group}"}
         if name == "progress":
             payload |= _beside_progress(info)
@@ -177,9 +163,5 @@ def _beside_progress(info: Any) -> Payload:
     tables = (("Failures", info.failures_table()), ("Workers", info.workers), ("Devices", info.devices))
     return {
         "facts": info.facts,
-        "tables": [
-            {"title": title, "headers": found.headers, "rows": found.rows, "rest": found.rest}
-            for title, found in tables
-            if found.rows
-        ],
+        "tables": [{"title": title, **found.to_dict()} for title, found in tables if found.rows],
     }

@@ -9,10 +9,9 @@ from typing import Any
 from dashboards.app.shown import Computed, Payload, ShownStudy, Studies
 from dashboards.app.view import token_of, view_of
 from dashboards.budget import BudgetTable
-from dashboards.columns import StudyColumns
-from dashboards.formats import budget_of, budget_text, one_line
+from dashboards.formats import budget_of, one_line
 from dashboards.marks import marks_note
-from dashboards.tables import moment
+from dashboards.tables import study_subtitle
 
 Asked = Mapping[str, Any] | None
 
@@ -26,7 +25,7 @@ def head(shown: ShownStudy, asked: Asked, command_words: str, studies: Studies) 
         payload = {
             "study": columns.study.name,
             "name": one_line(columns.study.name, 300),
-            "subtitle": _subtitle(columns),
+            "subtitle": study_subtitle(columns.study),
             "trials": len(columns),
             "counts": columns.counts,
             "groups": [{"token": token_of(group), "text": one_line(group, 160)} for group in columns.latency_groups],
@@ -40,13 +39,6 @@ def head(shown: ShownStudy, asked: Asked, command_words: str, studies: Studies) 
         return Computed(payload, {})
 
     return shown.computed(("head", view), f"{columns.revision} {several}", compute).payload
-
-
-def _subtitle(columns: StudyColumns) -> str:
-    study = columns.study
-    data = (study.data_info or {}).get("dataset") or (study.settings.get("data") or {}).get("dataset")
-    parts = (one_line(data, 80) if data else "", f"budget: {budget_text(study.settings)}")
-    return " · ".join(filter(None, (*parts, f"begun {moment(study.created_at)} UTC")))
 
 
 def _column_of_grid(column: Any) -> dict[str, Any]:

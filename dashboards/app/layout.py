@@ -118,16 +118,15 @@ def _answer() -> Component:
     )
 
 
+def _section_head(name: str, title: str, lead: str, controls: Component) -> Component:
+    words_of_it = html.Div([html.H2(title, id=f"{name}-title"), html.P(lead, className="muted")])
+    return html.Div([words_of_it, controls], className="section-head")
+
+
 def _chart_section(name: str, chart: Chart) -> Component:
     return html.Section(
         [
-            html.Div(
-                [
-                    html.Div([html.H2(chart.title, id=f"{name}-title"), html.P(chart.lead, className="muted")]),
-                    html.Div(id=f"{name}-controls", className="controls"),
-                ],
-                className="section-head",
-            ),
+            _section_head(name, chart.title, chart.lead, html.Div(id=f"{name}-controls", className="controls")),
             html.Div(html.P("Loading …"), id=f"{name}-state", className="state"),
             html.Div(
                 dcc.Graph(id=f"{name}-graph", config=PLOT_CONFIG, responsive=True),
@@ -153,24 +152,18 @@ def _chart_section(name: str, chart: Chart) -> Component:
 def _trials() -> Component:
     return html.Section(
         [
-            html.Div(
-                [
-                    html.Div(
-                        [
-                            html.H2("Trials", id="trials-title"),
-                            html.P("Select a row to see the trial below; up to four are compared.", className="muted"),
-                        ]
-                    ),
-                    html.Div(
-                        [
-                            html.Span(id="rows-shown", className="muted", role="status"),
-                            html.Button("Clear filters", id="clear-filters", type="button", hidden=True),
-                            html.A("Download CSV", id="csv", className="button", href="/trials.csv"),
-                        ],
-                        className="controls",
-                    ),
-                ],
-                className="section-head",
+            _section_head(
+                "trials",
+                "Trials",
+                "Select a row to see the trial below; up to four are compared.",
+                html.Div(
+                    [
+                        html.Span(id="rows-shown", className="muted", role="status"),
+                        html.Button("Clear filters", id="clear-filters", type="button", hidden=True),
+                        html.A("Download CSV", id="csv", className="button", href="/trials.csv"),
+                    ],
+                    className="controls",
+                ),
             ),
             html.Div(html.Div(html.P("Loading …"), className="state"), id="grid-box"),
             html.P(id="table-note", className="caption"),
@@ -198,17 +191,11 @@ def trials_grid(columns: list[dict[str, Any]]) -> Component:
 def _compared() -> Component:
     return html.Section(
         [
-            html.Div(
-                [
-                    html.Div(
-                        [
-                            html.H2("One trial, or up to four compared", id="compared-title"),
-                            html.P("What the network looks like, layer by layer.", className="muted"),
-                        ]
-                    ),
-                    html.Div(id="compared-controls", className="controls"),
-                ],
-                className="section-head",
+            _section_head(
+                "compared",
+                "One trial, or up to four compared",
+                "What the network looks like, layer by layer.",
+                html.Div(id="compared-controls", className="controls"),
             ),
             html.Div(
                 html.P("Select trials in the table, click a point of a chart, or give a number."),

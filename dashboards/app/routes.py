@@ -24,14 +24,14 @@ from dashboards.app.view import brushed, view_of
 from dashboards.columns import StudyColumns, View
 from dashboards.formats import budget_of, one_line
 from dashboards.queries import Stale
-from dashboards.tables import moment
+from dashboards.tables import dataset_text, moment
+from dashboards.trial_detail import LARGEST_NUMBER
 from search.gate import Budget
 from search.store.database import database_errors
 from search.store.reader import StudyRow, find_trial
 from space.errors import CheckpointCorrupt, CondenseryError, StudyNotFound, TrialNotFound, TrialNotReady
 
 MOST_ROWS = 1000  # in one answer
-MOST_NUMBER = 2**31 - 1  # that every database takes
 NOT_THERE = (StudyNotFound, TrialNotFound, TrialNotReady, CheckpointCorrupt)
 FILES = ("/assets/", "/_dash-", "/_favicon.ico", "/_reload-hash")
 
@@ -97,7 +97,7 @@ def add_routes(server: Flask, studies: Studies) -> None:
         shown = _study(studies)
         study, engine = shown.columns.study, shown.live.engine
         with database_errors(studies.url):
-            row = find_trial(engine, study, min(number, MOST_NUMBER))
+            row = find_trial(engine, study, min(number, LARGEST_NUMBER))
             content = preview_bundle(engine, study, row, _budget_asked(shown.columns))
         return _file(content, f"{bundle_name(study, row)}.zip", "application/zip")
 
@@ -223,7 +223,7 @@ def _chooser(found: list[StudyRow]) -> Response:
 
 def _study_line(row: StudyRow, others: str) -> str:
     """Return a study's line; its link carries what else the address asks for."""
-    data = (row.data_info or {}).get("dataset") or (row.settings.get("data") or {}).get("dataset") or ""
     address = html.escape(f"/?study={quote(row.name, safe='')}" + (f"&{others}" if others else ""))
     link = f'<a href="{address}">{html.escape(one_line(row.name, 200))}</a>'
-    return f"<tr><td class=wrap>{link}<td class=wrap>{html.escape(one_line(data, 80))}<td>{moment(row.created_at)}</tr>"
+    data = html.escape(dataset_text(row, 80, ""))
+    return f"<tr><td class=wrap>{link}<td class=wrap>{data}<td>{moment(row.created_at)}</tr>"

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from dashboards.columns import Floats, Latencies, Mask, StudyColumns, View
-from dashboards.formats import count, digits_ms, duration, one_line, percent
+from dashboards.formats import count, digits_ms, duration, marks_text, one_line, percent
+from search.latency_labels import doubts
 from search.store.tables import STATES
 
-LONGEST_REASON = 300
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -52,7 +52,7 @@ class TableColumn:
 
 def table_columns(columns: StudyColumns, view: View) -> list[TableColumn]:
     """Return the columns of a study's table; latencies of the view's group, and of every further device's own."""
-    reasons = [_reason(columns, place) for place in range(len(columns))]
+    reasons = [columns.reason_of(place) for place in range(len(columns))]
     states = [STATES[code] for code in columns.state]
     front = ["◆ front" if member else "" for member in columns.front(view.group)]
     return [
@@ -103,8 +103,7 @@ def _latency_text(known: Latencies, place: int) -> str:
     if not np.isfinite(median):
         return ""
     low, high = digits_ms(known.low_ms[place], 4), digits_ms(known.high_ms[place], 4)
-    marks = ("" if known.steady[place] else " *") + (" †" if known.extrapolates[place] else "")
-    return f"{digits_ms(median, 4)} [{low}, {high}]{marks}"
+    return f"{digits_ms(median, 4)} [{low}, {high}]{marks_text(known.steady[place], known.extrapolates[place])}"
 
 
 def _kinds(columns: StudyColumns, shown: int | None) -> Iterator[str]:
@@ -112,13 +111,6 @@ def _kinds(columns: StudyColumns, shown: int | None) -> Iterator[str]:
     for place, group in enumerate(columns.latency_groups):
         same = shown not in (None, place) and group.kind == columns.latency_groups[shown or 0].kind
         yield one_line(group if same else group.kind, 160)
-
-
-def _reason(columns: StudyColumns, place: int) -> str:
-    same = columns.duplicate_of[place]
-    if np.isfinite(same):
-        return f"same as trial {same:.0f}"
-    return one_line(columns.reason[place] or "", LONGEST_REASON)
 
 
 def places(columns: Sequence[TableColumn], question: Question) -> np.ndarray[Any, np.dtype[np.intp]]:
@@ -225,10 +217,7 @@ def _csv_fields(columns: StudyColumns, column: TableColumn) -> list[tuple[str, F
     groups = known.group.tolist()
     kinds = [*(group.kind for group in columns.latency_groups), ""]  # the last for -1
     words = [*(one_line(group, 240) for group in columns.latency_groups), ""]
-    marks = [
-        ", ".join(["quick"] * bool(quick) + ["not steady"] * (not steady) + ["extrapolated"] * bool(beyond))
-        for quick, steady, beyond in zip(known.quick, known.steady, known.extrapolates, strict=True)
-    ]
+    marks = [", ".join(doubts(*facts)) for facts in zip(known.quick, known.steady, known.extrapolates, strict=True)]
     return [
         (f"latency_kind_{target}", [kinds[group] for group in groups]),
         (f"latency_of_{target}", [words[group] for group in groups]),

@@ -19,7 +19,7 @@ _HOMES = {
     "parallel": "parallel_info parallel_figure ParallelInfo brushed dimension_values",
     "importance": "importance_info importance_figure ImportanceInfo",
     "progress": "progress_info progress_figure ProgressInfo",
-    "curves": "curves_info curves_figure curve_numbers CurvesInfo",
+    "curves": "curves_info curves_figure curve_numbers CurvesInfo MOST_CURVES",
     "network": "network_info network_figure NetworkInfo",
     "kept_channels": "kept_channels_info kept_channels_figure kept_layer_figure KeptChannelsInfo",
     "measurements": "measurements_info measurements_figure MeasurementsInfo",

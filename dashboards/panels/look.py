@@ -56,6 +56,10 @@ class TableTwin:
         """The sentence for the rows that are not here; empty when all are."""
         return f"{self.left_out:,} more are not listed here." if self.left_out else ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, as page and report take them."""
+        return {"headers": self.headers, "rows": self.rows, "rest": self.rest}
+
 
 def twin(headers: Sequence[str], rows: Iterable[Sequence[str]], total: int) -> TableTwin:
     """Return the first rows of an iterable that would give `total` of them."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.columns import Floats
+from dashboards.columns import Floats, LatencyGroup
 from dashboards.formats import digits_ms, milliseconds, one_line, percent
 from dashboards.panels.look import (
     COLOURS,
@@ -82,9 +82,8 @@ def measurements_info(detail: TrialDetail | None) -> MeasurementsInfo:
 
 
 def _group(one: MeasurementDetail) -> str:
-    threads = "1 thread" if one.threads == 1 else f"{one.threads} threads"
-    place = f"{one.kind} on {one.target} ({one.device}, {one.runtime} {one.runtime_version}, {threads})"
-    return one_line(place, 160)
+    runtime = f"{one.runtime} {one.runtime_version}"
+    return one_line(LatencyGroup(one.target, one.kind, one.device, runtime, one.threads), 160)
 
 
 def _thinned(samples: Sequence[float]) -> Floats:

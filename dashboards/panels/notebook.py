@@ -121,10 +121,7 @@ class StudyFigures:
         """Return the trial to deploy inside the study's limits, `budget_ms` in place of the one on its first device."""
         from dashboards.budget import BudgetTable
 
-        budget = self._budget(budget_ms)
-        table = BudgetTable.of(self.columns, budget)
-        best = table.answer({control.target: control.limit_ms for control in table.controls}).best
-        return None if best is None else table.offers[best].number
+        return BudgetTable.of(self.columns, self._budget(budget_ms)).recommended
 
     def _budget(self, budget_ms: float | None) -> Budget:
         from dashboards.formats import budget_of

@@ -1,4 +1,4 @@
-"""A report of a lively study, written once, and visits to it."""
+"""A report of a lively study, written once, and visits to it; the live page of one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ def lively_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     made = lively(tmp_path_factory.mktemp("lively"))
     write_report(made.engine, made.name, made.folder / "report.html")
     return made
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return lively(tmp_path_factory.mktemp("lively"))
+
+
+@pytest.fixture(scope="module")
+def page(study: Study) -> Iterator[str]:
+    """The live page of `study`, served; its address."""
+    from tests.dashboards.pages import served, url_of  # here: other tests don't wait for Dash
+
+    with served(url_of(study)) as address:
+        yield address
 
 
 @pytest.fixture

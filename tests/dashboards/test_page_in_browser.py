@@ -18,22 +18,11 @@ from dashboards.queries import read_columns
 from search.store.tables import curve, trial
 from tests.dashboards.browser import Visit, contrast, in_browser
 from tests.dashboards.pages import CHARTS, FRONT, READY, TABLE, hidden, in_page, opened, served, silent, url_of
-from tests.dashboards.studies import Study, lively
+from tests.dashboards.studies import Study
 
 pytestmark = [pytest.mark.browser, in_browser]
 
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return lively(tmp_path_factory.mktemp("lively"))
-
-
-@pytest.fixture(scope="module")
-def page(study: Study) -> Iterator[str]:
-    with served(url_of(study)) as address:
-        yield address
 
 
 @pytest.fixture

@@ -19,17 +19,6 @@ from tests.dashboards.studies import Study, lively
 pytestmark = [pytest.mark.browser, in_browser]
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return lively(tmp_path_factory.mktemp("lively"))
-
-
-@pytest.fixture(scope="module")
-def page(study: Study) -> Iterator[str]:
-    with served(url_of(study)) as address:
-        yield address
-
-
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Visit]:
     with Visit(browser) as made:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from dashboards import formats, tables
-from dashboards.queries import load_study_view
+from search.pareto import pareto_front
 from search.store import reader
 from tests.dashboards.studies import SETTINGS, Study, lively
 from workers.latency import LatencySummary
@@ -29,8 +29,8 @@ def shown(renderable: RenderableType, width: int = 80) -> str:
 
 
 def test_no_line_is_longer_than_80_columns_and_nothing_is_cut(made: Study) -> None:
-    view = load_study_view(made.engine, made.name)
-    for renderable in (tables.trials_table(view.trials), tables.pareto_table(view.front_rows)):
+    rows = made.rows()
+    for renderable in (tables.trials_table(rows), tables.pareto_table(pareto_front(rows))):
         text = shown(renderable)
         assert max(map(len, text.splitlines())) <= 80
         assert "…" not in text

@@ -1,4 +1,4 @@
-"""The view a dashboard loads: rows, front, and a revision that moves with them; and what the package imports."""
+"""What a dashboard loads: trials, front, and a revision that moves with them; and what the package imports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dashboards.queries import load_study_view
+from dashboards.queries import load_revision, read_columns
+from search.pareto import front_of_study
 from search.store.database import open_for_reading
 from space.errors import StudyNotFound
 from tests.dashboards.studies import Study, lively
@@ -16,14 +17,13 @@ from tests.dashboards.studies import Study, lively
 
 def test_an_empty_study_has_rows_and_front_empty(tmp_path: Path) -> None:
     made = Study(tmp_path)
-    view = load_study_view(made.engine, made.name)
-    assert view.trials == ()
-    assert view.front == ()
+    assert len(read_columns(made.engine, made.name)) == 0
+    assert front_of_study(made.engine, made.id) == []
 
 
 def test_the_front_is_fastest_first(tmp_path: Path) -> None:
     made = lively(tmp_path)
-    rows = load_study_view(made.engine, made.name).front_rows
+    rows = front_of_study(made.engine, made.id)
     medians = [row.latency.median_ms for row in rows if row.latency is not None]
     assert len(medians) == len(rows) > 3
     assert medians == sorted(medians)
@@ -31,12 +31,12 @@ def test_the_front_is_fastest_first(tmp_path: Path) -> None:
 
 def test_the_revision_changes_with_every_step_and_with_nothing_else(tmp_path: Path) -> None:
     made = Study(tmp_path)
-    seen = [load_study_view(made.engine, made.name).revision]
+    seen = [load_revision(made.engine, made.id)]
 
     def step() -> None:
-        revision = load_study_view(made.engine, made.name).revision
+        revision = load_revision(made.engine, made.id)
         assert revision not in seen
-        assert load_study_view(made.engine, made.name).revision == revision
+        assert load_revision(made.engine, made.id) == revision
         seen.append(revision)
 
     number = made.asked()
@@ -75,13 +75,13 @@ def test_a_read_only_engine_is_enough(tmp_path: Path) -> None:
     made = lively(tmp_path)
     made.engine.dispose()
     engine = open_for_reading(f"sqlite:///{tmp_path / 'study.db'}")
-    assert len(load_study_view(engine, made.name).trials) == 32
+    assert len(read_columns(engine, made.name)) == 32
 
 
 def test_an_unknown_study_is_refused(tmp_path: Path) -> None:
     made = Study(tmp_path)
     with pytest.raises(StudyNotFound, match="digits-small"):
-        load_study_view(made.engine, "digit-small")
+        read_columns(made.engine, "digit-small")
 
 
 def imported_by(*modules: str) -> set[str]:

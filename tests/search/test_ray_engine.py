@@ -263,21 +263,7 @@ CONTROLLER = """
 import sys, time
 from pathlib import Path
 from search.engines.ray_tune import RayTuneEngine
-from search.launch import launch
 from search.settings import EnginePart
-from search.view import SilentView
-from tests.search.test_launch import new_place
-from tests.search.tiny_ray import (
-    ROOT,
-    command_of,
-    descendants,
-    epochs_of,
-    final,
-    job_maker,
-    settings,
-    started,
-    wait_until,
-)
 from tests.workers.tiny import TRAINING, digits, job
 
 if __name__ == "__main__":

@@ -1,0 +1,13 @@
+"""What page and report call the panels, and the question that each answers."""
+
+TITLES = {
+    "front": ("Pareto front", "How accurate a network can be for what it costs."),
+    "macs-latency": ("Macs against latency", "Where counting multiply-adds would mislead you about the device."),
+    "parallel": (
+        "Every choice at once",
+        "Drag along an axis, or choose it here: the table below keeps the trials inside.",
+    ),
+    "importance": ("What matters", "Which choices decide accuracy, and which decide latency."),
+    "curves": ("Learning curves", "How the front's networks learned, with every condensing stage and stop."),
+    "progress": ("Progress", "How far the search has come, and who works on it."),
+}
