@@ -5,8 +5,9 @@
 The file is filled by `benchmarks.dashboard_fill`: the same trials in our tables and in Optuna's. Both servers are
 started anew for each size, one after the other, and looked at with the same headless Chromium (WebGL by software):
 
-- first front: from the start of the navigation until the Pareto chart is drawn and the browser has painted; the first
-  visit of a server just started, then further ones of a browser without a cache;
+- first front: from the start of the navigation until the Pareto chart is drawn and the browser has painted, in an idle
+  window of a browser that is not inspected (`bare_browser`); the first visit of a server just started, then further
+  ones without a cache;
 - budget step: from a key on the slider until the sentence and the line above the front have changed and are painted
   (optuna-dashboard has no budget);
 - poll: what the page asks for every 1.5 s (optuna-dashboard's, every 10 s) while nothing is new, and after a new trial;
@@ -37,6 +38,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.bare_browser import BareBrowser
 from benchmarks.dashboard_fill import STUDY, grow
 from benchmarks.record import save
 from tests.dashboards.browser import CHROMIUM, FLAGS
@@ -126,21 +128,32 @@ def answered(address: str, timeout_s: float) -> tuple[float, int, bytes]:
 # ---- in the browser ---------------------------------------------------------------------------------------
 
 
+def first_fronts(address: str, drawn: str, wanted: Wanted) -> list[float | None]:
+    """Return the seconds until a page's front was drawn, of visits one after the other; None: not in time."""
+    look = (
+        f"new Promise((done) => {{ const look = () => {{ if ({drawn}) {{ {PAINTED}; }} "
+        "else { setTimeout(look, 10); } }; look(); })"
+    )
+    seconds: list[float | None] = []
+    with BareBrowser(str(CHROMIUM), FLAGS) as browser:
+        for _ in range(wanted.rounds):
+            try:
+                seconds.append(round(browser.visit(address, look, wanted.timeout_s) / 1000, 3))
+            except TimeoutError:
+                return [*seconds, None]  # further visits would take as long
+    return seconds
+
+
 @contextmanager
-def opened(browser: Any, address: str, drawn: str, timeout_s: float) -> Iterator[tuple[Any, float | None]]:
-    """Open a page with an empty cache; give it with the seconds until its front was drawn (None: not in time)."""
+def opened(browser: Any, address: str, drawn: str, timeout_s: float) -> Iterator[Any]:
+    """Open a page, to be used once its front is drawn."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
     page = context.new_page()
     try:
         page.set_default_timeout(1000 * timeout_s)
         page.goto(address, wait_until="commit")
-        look = (
-            f"() => new Promise((done) => {{ const look = () => {{ if ({drawn}) {{ {PAINTED}; }}"
-            f"else if (performance.now() > {1000 * timeout_s}) {{ done(null); }} else {{ setTimeout(look, 10); }} }};"
-            "look(); })"
-        )
-        milliseconds = page.evaluate(look)
-        yield page, None if milliseconds is None else milliseconds / 1000
+        page.wait_for_function(f"() => {drawn}")
+        yield page
     finally:
         context.close()
 
@@ -167,15 +180,11 @@ def budget_steps(page: Any, rounds: int) -> list[float]:
 def measure_ours(browser: Any, url: str, wanted: Wanted, trials: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with ours(url) as (address, process):
-        visits = []
-        for turn in range(wanted.rounds):
-            with opened(browser, address, OURS_DRAWN, wanted.timeout_s) as (page, seconds):
-                visits.append(seconds)
-                if turn == wanted.rounds - 1:
-                    found["budget_step_ms"] = spread(budget_steps(page, 2 * wanted.rounds))
-                    found["poll_ms"], found["growth_poll_ms"] = polls(address, url, wanted)
-                    found["growth_shown_s"] = growth(page, url, trials + 1, wanted)
-        found = {"first_front_s": {"first": visits[0], "further": visits[1:]}, **found}
+        found["first_front_s"] = fronts(first_fronts(address, OURS_DRAWN, wanted))
+        with opened(browser, address, OURS_DRAWN, wanted.timeout_s) as page:
+            found["budget_step_ms"] = spread(budget_steps(page, 2 * wanted.rounds))
+            found["poll_ms"], found["growth_poll_ms"] = polls(address, url, wanted)
+            found["growth_shown_s"] = growth(page, url, trials + 1, wanted)
         found["server_mb"] = resident_mb(process)
     return found
 
@@ -219,17 +228,11 @@ def growth(page: Any, url: str, known: int, wanted: Wanted) -> dict[str, float]:
     return spread(seconds)
 
 
-def measure_peer(browser: Any, url: str, wanted: Wanted) -> dict[str, Any]:
+def measure_peer(url: str, wanted: Wanted) -> dict[str, Any]:
     """Return optuna-dashboard's figures; None where it didn't come in time."""
     found: dict[str, Any] = {}
     with peer(url) as (address, process):
-        visits: list[float | None] = []
-        for _ in range(wanted.rounds):
-            with opened(browser, f"{address}dashboard/studies/1", PEER_DRAWN, wanted.timeout_s) as (_, seconds):
-                visits.append(seconds)
-            if seconds is None or seconds > wanted.timeout_s / 4:
-                break  # further visits would take as long
-        found["first_front_s"] = {"first": visits[0], "further": visits[1:]}
+        found["first_front_s"] = fronts(first_fronts(f"{address}dashboard/studies/1", PEER_DRAWN, wanted))
         try:
             _, _, content = answered(f"{address}api/studies/1?after=0", wanted.timeout_s)
             known = len(json.loads(content)["trials"])
@@ -251,17 +254,21 @@ def measure_report(browser: Any, url: str, folder: Path, wanted: Wanted) -> dict
         begin = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
         written.append(time.perf_counter() - begin)
-    visits = []
-    for turn in range(wanted.rounds):
-        with opened(browser, path.as_uri(), REPORT_DRAWN, wanted.timeout_s) as (page, seconds):
-            visits.append(seconds)
-            steps = budget_steps(page, 2 * wanted.rounds) if turn == wanted.rounds - 1 else []
+    with opened(browser, path.as_uri(), REPORT_DRAWN, wanted.timeout_s) as page:
+        steps = budget_steps(page, 2 * wanted.rounds)
     return {
         "write_s": spread(written),  # the command, its start included
         "bytes": path.stat().st_size,
-        "first_front_s": spread([seconds for seconds in visits if seconds is not None]),
+        "first_front_s": fronts(first_fronts(path.as_uri(), REPORT_DRAWN, wanted)),
         "budget_step_ms": spread(steps),
     }
+
+
+def fronts(visits: list[float | None]) -> dict[str, Any]:
+    """Return the first visit's seconds, the further ones' and the median; None where one didn't come in time."""
+    known = [seconds for seconds in visits if seconds is not None]
+    median = statistics.median(known) if len(known) == len(visits) else None
+    return {"first": visits[0], "further": visits[1:], "median": median}
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -284,7 +291,7 @@ def measure(wanted: Wanted) -> dict[str, Any]:
             subprocess.run(fill_line, check=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
             found = {"report": measure_report(browser, url, folder, wanted)}
             print(f"{trials} trials, the report: {json.dumps(found['report'])}", flush=True)
-            found["peer"] = measure_peer(browser, url, wanted)
+            found["peer"] = measure_peer(url, wanted)
             print(f"{trials} trials, optuna-dashboard: {json.dumps(found['peer'])}", flush=True)
             found["ours"] = measure_ours(browser, url, wanted, trials)  # last: it adds trials
             print(f"{trials} trials, the live page: {json.dumps(found['ours'])}", flush=True)
@@ -305,7 +312,7 @@ def verdicts(result: dict[str, Any]) -> list[str]:
             "server MB": page["server_mb"],
         }
         missed += [
-            f"{trials} trials: {name} {value:.0f} > {LIMITS[name]:.0f}"
+            f"{trials} trials: {name} {value} > {LIMITS[name]:.0f}"
             for name, value in seen.items()
             if value is None or value > LIMITS[name]
         ]

@@ -29,6 +29,7 @@ from typing import Any
 from benchmarks.record import save
 
 ROOT = Path(__file__).parent.parent
+PEER_CONNECTIONS = 400  # 64 of the peer's workers take more than a server's default of 100
 Database = Callable[[bool], AbstractContextManager[str]]  # filled? -> the URL of a database for one round
 
 
@@ -78,7 +79,7 @@ def postgres_databases(trials: int) -> Iterator[Database]:
     from tests.postgres import database_of, postgres_server
 
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder, ExitStack() as stack:
-        server = stack.enter_context(postgres_server(Path(folder) / "data"))
+        server = stack.enter_context(postgres_server(Path(folder) / "data", PEER_CONNECTIONS))
         filled = stack.enter_context(database_of(server))
         fill_in_process(filled, trials)
         template = filled.rpartition("/")[2].partition("?")[0]

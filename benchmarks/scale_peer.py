@@ -22,6 +22,7 @@ from search.settings import StudySettings
 from search.store.database import tune_sqlite
 from space.cost import cost_of
 
+START_S = 120.0
 AIMS = ("maximize", "minimize", "minimize")
 
 
@@ -49,7 +50,7 @@ def ask_and_tell(peer: Peer, settings: StudySettings, seed: int, barrier: Any, c
     study = optuna.load_study(study_name=STUDY, storage=storage_of(peer), sampler=sampler_of(peer, settings, seed))
     space = settings.search_space()
     named = distributions({**space.domains, **settings.training_space().domains})
-    barrier.wait()
+    barrier.wait(START_S)
     until = time.monotonic() + peer.seconds
     while time.monotonic() < until:
         try:
@@ -83,7 +84,7 @@ def run(peer: Peer) -> dict[str, Any]:
     ]
     for worker in workers:
         worker.start()
-    barrier.wait()
+    barrier.wait(START_S)  # or a worker that can't start would keep the others waiting for ever
     time.sleep(peer.seconds)
     for worker in workers:
         worker.kill()  # 64 on SQLite would wait for one another's locks for minutes to end their last trial

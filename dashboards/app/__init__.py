@@ -38,6 +38,7 @@ INDEX = """<!DOCTYPE html>
 {%app_entry%}
 <div hidden>{%config%}</div>
 {%scripts%}
+<script src="PLOTLY"></script>
 {%renderer%}
 </body>
 </html>"""
@@ -76,13 +77,28 @@ def make_app(url: str, study: str | None = None, access: Access | None = None, c
         serve_locally=True,
         title="Condensery" if study is None else f"{study[:100]} - Condensery",
         update_title="",  # the tab's name doesn't flicker at every poll
-        index_string=INDEX,
+        index_string=INDEX.replace("PLOTLY", _plotly_address()),
         add_log_handler=False,
     )
     app.layout = page_layout()
     add_callbacks(app, studies, command_words)
     hashes.extend(app.csp_hashes())
     return app
+
+
+def _plotly_address() -> str:
+    """Return where Dash serves Plotly from, by a name that lets a browser keep it.
+
+    Dash would ask for it once the first chart stands in the page; asked for with the other scripts, it is compiled
+    while they run.
+    """
+    import plotly
+    from dash import fingerprint
+
+    named: Any = fingerprint.build_fingerprint  # untyped
+    script = "package_data/plotly.min.js"
+    changed = int((Path(plotly.__file__).parent / script).stat().st_mtime)
+    return f"/_dash-component-suites/plotly/{named(script, plotly.__version__, changed)}"
 
 
 def serve(

@@ -55,6 +55,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
             Input("fast", "data"),
             Input("retry", "data"),
             State(f"{name}-stamp", "data"),
+            prevent_initial_call=True,
         )(once(compute))
     for name, chart in CHARTS.items():
         app.callback(
@@ -64,6 +65,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
             Input(chart.clock, "data"),
             Input("retry", "data"),
             State(f"{name}-stamp", "data"),
+            prevent_initial_call=True,
         )(once(chart_of(name)))
 
     def grid(asked: Asked, _retry: Any, shown: Any) -> Any:
@@ -79,6 +81,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         Input("late", "data"),
         Input("retry", "data"),
         State("grid-box", "children"),
+        prevent_initial_call=True,
     )(grid)
 
     makers: dict[str, Compared] = {}
@@ -108,6 +111,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         Input("fast", "data"),
         Input("retry", "data"),
         State("compared-stamp", "data"),
+        prevent_initial_call=True,
     )(compared)
 
 

@@ -296,6 +296,11 @@
     window.history.replaceState(window.history.state, "", text ? `?${text}` : window.location.pathname);
   }
 
+  /** Draw WebGL as sharp as the screen; Plotly's own choice is twice that, which costs where there is no graphics card. */
+  function asSharpAsTheScreen() {
+    window.Plotly.setPlotConfig({ plotGlPixelRatio: Math.max(1, window.devicePixelRatio) });
+  }
+
   window.Condensery = { answer, sentence, sentences, pickCommand, moreThan, limitText, moveBudget, placeBudget, BudgetOverlay, themed, colour, shown,
-    remember };
+    remember, asSharpAsTheScreen };
 })();

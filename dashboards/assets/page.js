@@ -66,6 +66,7 @@
   // ---- start --------------------------------------------------------------------------------------------
 
   function start() {
+    window.Condensery.asSharpAsTheScreen();
     const words = window.Condensery.shown();
     state.view = {
       study: words.study ?? null, group: words.group ?? null, axis: words.axis in AXES ? words.axis : "latency",

@@ -189,7 +189,7 @@ def _with_notes(info: FrontInfo, columns: StudyColumns, view: View) -> FrontInfo
         notes.append(f"Latency: {columns.latency_groups[view.group]}; bars are 95 % intervals.")
     if len(info.infeasible):
         refused = "1 candidate" if len(info.infeasible) == 1 else f"{len(info.infeasible):,} candidates"
-        notes.append(f"Ticks at the bottom: {refused} over a budget, priced, never trained.")
+        notes.append(f"Triangles at the bottom: {refused} over a budget, priced, never trained.")
     unfinished = [name for name, points in (("stopped", info.stopped), ("running", info.running)) if len(points)]
     if unfinished:
         notes.append(

@@ -229,6 +229,7 @@
     state.charts = await charts;
     if (Object.keys(state.charts).some(graphOf)) {
       run(await code);
+      window.Condensery.asSharpAsTheScreen();
       await draw("front");
       performance.mark("condensery-front");
       startViews();
