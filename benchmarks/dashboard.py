@@ -44,6 +44,7 @@ from benchmarks.record import save
 from tests.dashboards.browser import CHROMIUM, FLAGS
 
 ROOT = Path(__file__).parent.parent
+SETTLES_MS = 4000  # what was new before is drawn by then
 LIMITS = {"first front s": 2.0, "budget step ms": 300.0, "unchanged poll ms": 50.0, "server MB": 400.0}
 # In the page: a graph has ticks once Plotly has drawn what it was given; two frames later it is on the screen.
 PAINTED = "requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now())))"
@@ -217,6 +218,7 @@ def growth(page: Any, url: str, known: int, wanted: Wanted) -> dict[str, float]:
     """Return the seconds from a new trial's commit until the page counts it."""
     seconds = []
     for turn in range(wanted.rounds):
+        page.wait_for_timeout(SETTLES_MS)
         grow(url, 1, seed=10 + turn)
         begin = time.perf_counter()
         count = f"{known + turn + 1:,}"

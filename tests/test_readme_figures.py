@@ -89,6 +89,32 @@ def simulating(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def looking(result: dict[str, Any]) -> list[str]:
+    found = result["by_trials"]["10000"]
+    page, peer, report = found["ours"], found["peer"], found["report"]
+    first, other = (one["first_front_s"]["median"] for one in (page, peer))
+    return [
+        f"| {first:.1f} s | optuna-dashboard on the same file: {other:.0f} s |",
+        f"| {page['poll_ms']['median']:.0f} ms | optuna-dashboard's: {peer['poll_ms']['median']:,.0f} ms |",
+        f"step of the budget | {page['budget_step_ms']['median']:.0f} ms |",
+        f"| {page['server_mb']:.0f} MB | optuna-dashboard's: {peer['server_mb']:.0f} MB |",
+        f"| {report['bytes'] / 1e6:.1f} MB, its front {report['first_front_s']['median']:.1f} s after",
+    ]
+
+
+def scaling(result: dict[str, Any]) -> list[str]:
+    texts, full = [], []
+    for kind in ("sqlite", "postgresql"):
+        plain, tpe = (result[kind][sampler]["8"] for sampler in ("random", "tpe"))
+        texts.append(
+            f"| {plain['rate']:.0f} a second, with TPE {tpe['rate']:.0f} "
+            f"| plain Optuna's workers: {plain['optuna']:.0f}, with TPE {tpe['optuna']:.0f} |"
+        )
+        full += [result[kind][sampler]["full"] for sampler in ("random", "tpe")]
+    kept, memory = min(one["share_of_early_rate"] for one in full), max(one["memory_mb"] for one in full)
+    return [*texts, f"| {100 * kept:.0f} % of the first trials' rate or more, {memory:.0f} MB |"]
+
+
 def starting(result: dict[str, Any]) -> list[str]:
     helps, sampled = result["help_s"], result["samples_per_s"].values()
     low, high = (round(end(sampled), -3) for end in (min, max))
@@ -107,6 +133,8 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {  # by 
     "benchmarks.predictor --counted cifar": ("predictor_counted_cifar", predicting),
     "benchmarks.kill_anywhere": ("kill_anywhere", killing),
     "benchmarks.cluster_simulation": ("cluster_simulation", simulating),
+    "benchmarks.scale": ("scale", scaling),
+    "benchmarks.dashboard": ("dashboard", looking),
     "benchmarks.startup": ("startup", starting),
 }
 
