@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dashboards.columns import Latencies, StudyColumns
-from dashboards.formats import DAGGER_NOTE, STAR_NOTE
+from dashboards.formats import DAGGER_NOTE, STAR_NOTE, one_line
 from search.latency_labels import doubts
 
 
@@ -15,6 +15,15 @@ def kind_words(columns: StudyColumns, known: Latencies, row: int) -> str:
         return ""
     kind = columns.latency_groups[known.group[row]].kind
     return ", ".join([kind, *doubts(False, known.steady[row], known.extrapolates[row])])
+
+
+def latency_words(columns: StudyColumns, known: Latencies, row: int) -> str:
+    """Return in one line all that a trial's latency is: kind, doubts, device, runtime; "": none."""
+    if known.group[row] < 0:
+        return ""
+    group = columns.latency_groups[known.group[row]]
+    words = [group.kind, *doubts(known.quick[row], known.steady[row], known.extrapolates[row])]
+    return one_line(f"{', '.join(words)}; {group}", 240)
 
 
 def marks_note(columns: StudyColumns) -> str:

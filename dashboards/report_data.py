@@ -15,9 +15,8 @@ import numpy as np
 from dashboards.budget import trained_inside
 from dashboards.columns import Latencies, LatencyGroup, StudyColumns
 from dashboards.formats import marks_text, one_line
-from dashboards.marks import marks_note
+from dashboards.marks import latency_words, marks_note
 from search.gate import Budget
-from search.latency_labels import doubts
 from search.store.tables import STATES
 
 Column = dict[str, Any]
@@ -76,7 +75,8 @@ def _latency_columns(columns: StudyColumns, target: str, known: Latencies, many:
     yield _floats(low, "", "ms", known.low_ms)
     yield _floats(high, "", "ms", known.high_ms)
     yield _coded(f"latency_kind.{name}", "", "text", [None if group is None else group.kind for group in groups])
-    yield _coded(f"latency_is.{name}", "", "text", [_words(known, row, group) for row, group in enumerate(groups)])
+    words = [latency_words(columns, known, row) or None for row in range(len(groups))]
+    yield _coded(f"latency_is.{name}", "", "text", words)
 
 
 def _marks(known: Latencies, row: int, group: LatencyGroup | None, usual: LatencyGroup | None) -> str:
@@ -86,13 +86,6 @@ def _marks(known: Latencies, row: int, group: LatencyGroup | None, usual: Latenc
     other = f" {one_line(group.kind, 20)}" if group.kind != usual.kind else ""
     other = other or ("" if group == usual else " other runtime or device")
     return marks_text(known.steady[row], known.extrapolates[row]) + other
-
-
-def _words(known: Latencies, row: int, group: LatencyGroup | None) -> str | None:
-    if group is None:
-        return None
-    words = [group.kind, *doubts(known.quick[row], known.steady[row], known.extrapolates[row])]
-    return one_line(f"{', '.join(words)}; {group}", 240)
 
 
 def _column(name: str, title: str, kind: str, values: Sequence[Any]) -> Column:

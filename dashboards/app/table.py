@@ -17,9 +17,10 @@ import numpy as np
 
 from dashboards.columns import Floats, Latencies, Mask, StudyColumns, View
 from dashboards.formats import count, digits_ms, duration, marks_text, one_line, percent
-from search.latency_labels import doubts
+from dashboards.marks import latency_words
 from search.store.tables import STATES
 
+CSV_NAMES = {"config": "architecture", "trained": "train_seconds"}  # what the report calls them
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -206,22 +207,19 @@ def as_csv(columns: StudyColumns, shown: Sequence[TableColumn], question: Questi
 
 
 def _csv_fields(columns: StudyColumns, column: TableColumn) -> list[tuple[str, Floats | Sequence[str]]]:
-    """Return a column's fields by name: a latency, whichever group it is of, stands beside what it is."""
+    """Return a column's fields, named as in the report's CSV; a latency of any group stands beside what it is."""
     what, _, target = column.name.partition(":")
     known = columns.latencies.get(target)
     if known is None or what not in ("latency", "kind"):
-        return [(column.name, column.values)]
+        return [(CSV_NAMES.get(column.name, column.name), column.values)]
+    target = one_line(target, 80)
     if what == "latency":
-        ends = (("median", known.median_ms), ("low", known.low_ms), ("high", known.high_ms))
-        return [(f"latency_{name}_ms_{target}", values) for name, values in ends]
-    groups = known.group.tolist()
+        ends = (("", known.median_ms), ("low_", known.low_ms), ("high_", known.high_ms))
+        return [(f"latency_{name}ms.{target}", values) for name, values in ends]
     kinds = [*(group.kind for group in columns.latency_groups), ""]  # the last for -1
-    words = [*(one_line(group, 240) for group in columns.latency_groups), ""]
-    marks = [", ".join(doubts(*facts)) for facts in zip(known.quick, known.steady, known.extrapolates, strict=True)]
     return [
-        (f"latency_kind_{target}", [kinds[group] for group in groups]),
-        (f"latency_of_{target}", [words[group] for group in groups]),
-        (f"latency_marks_{target}", ["" if group < 0 else mark for group, mark in zip(groups, marks, strict=True)]),
+        (f"latency_kind.{target}", [kinds[group] for group in known.group.tolist()]),
+        (f"latency_is.{target}", [latency_words(columns, known, row) for row in range(len(known.group))]),
     ]
 
 

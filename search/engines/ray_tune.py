@@ -14,12 +14,10 @@ import contextlib
 import json
 import multiprocessing
 import os
-import secrets
 import signal
 import socket
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -31,6 +29,7 @@ from typing import Any
 
 from search.engines.base import EngineEvent, killed_for_memory
 from search.engines.keeper import PAUSES, keeper_main
+from search.engines.ray_folder import RayFolder
 from search.engines.tune_run import DIED, NO_MEMORY, TOKEN, Plan, dashboard_is_installed
 from search.processes import kills_for_memory, lives
 from search.settings import EnginePart
@@ -62,7 +61,7 @@ class _Driver:
 
     process: SpawnProcess
     pipe: Connection
-    folder: Path
+    folder: RayFolder
     started_at: float = field(default_factory=time.monotonic)
     ready: bool = False
     reason: str = ""  # why it ended, in its own words
@@ -99,15 +98,10 @@ class RayTuneEngine:
     # -- the driver --
 
     def _start(self) -> _Driver:
-        # In /tmp, where Ray itself would put it: the path of a socket may have 107 bytes.
-        folder = Path(tempfile.mkdtemp(prefix="condensery-", dir="/tmp" if sys.platform != "win32" else None))
-        (folder / PAUSES).mkdir()
-        (folder / TOKEN).touch(mode=0o600)  # of a Ray of ours: who can't read it can't run code there
-        (folder / TOKEN).write_text(secrets.token_hex(32))
-        part = self._part
+        folder, part = RayFolder(), self._part
         cores = None if self._apart is None else tuple(self._apart)
         plan = Plan(
-            folder=str(folder),
+            folder=str(folder.path),
             host=socket.gethostname(),
             workers=part.workers,
             threads=part.threads,
@@ -176,7 +170,9 @@ class RayTuneEngine:
 
     def _about_dashboard(self) -> str:
         if self.dashboard_url:
-            asks = f" (it asks for the token in {self._driver.folder / TOKEN})" if self._part.address is None else ""
+            asks = (
+                f" (it asks for the token in {self._driver.folder.path / TOKEN})" if self._part.address is None else ""
+            )
             return self.dashboard_url + asks
         if self._part.address is not None:
             return "none (the cluster's head runs without one)"
@@ -201,6 +197,7 @@ class RayTuneEngine:
         if driver.process.is_alive():
             driver.process.kill()
             driver.process.join()
+        driver.folder.remove()  # its keeper did, unless that was killed
         self._paused.clear()
         self._paused_s.clear()
 
@@ -242,7 +239,7 @@ class RayTuneEngine:
             return
         if event.kind == "started":
             host, _, pid = event.payload.rpartition(":")
-            if host == socket.gethostname() and (self._driver.folder / PAUSES / pid).exists():
+            if host == socket.gethostname() and (self._driver.folder.path / PAUSES / pid).exists():
                 trial.pid = int(pid)
                 if self._quiet:
                     self._pause(trial.pid)
@@ -331,7 +328,7 @@ class RayTuneEngine:
     def _resume(self, pid: int, since: float) -> None:
         now = time.monotonic()
         self._paused_s[pid] = self._paused_s.get(pid, 0.0) + now - since
-        file = self._driver.folder / PAUSES / str(pid)
+        file = self._driver.folder.path / PAUSES / str(pid)
         with contextlib.suppress(OSError), file.open("r+b") as opened:
             opened.write(struct.pack("d", self._paused_s[pid]))  # before it runs on, so that it never sees less
         _signal(pid, signal.SIGCONT)

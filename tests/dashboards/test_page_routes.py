@@ -186,7 +186,7 @@ def test_the_csv_has_the_filtered_rows_as_plain_numbers(client: Any) -> None:
     assert len(rows) == 25
     assert all(0 < float(row["top1"]) < 1 for row in rows)
     assert all(
-        float(row["latency_low_ms_host"]) <= float(row["latency_median_ms_host"]) <= float(row["latency_high_ms_host"])
+        float(row["latency_low_ms.host"]) <= float(row["latency_ms.host"]) <= float(row["latency_high_ms.host"])
         for row in rows
     )
 

@@ -153,7 +153,7 @@ class TestRayEngine(EngineContract):
         assert last.payload == ("out of memory (batch size 128): the system killed its worker", OutOfMemory.exit_code)
 
     def test_who_has_not_the_token_is_refused(self, engine: RayTuneEngine):
-        token = engine._driver.folder / TOKEN
+        token = engine._driver.folder.path / TOKEN
         assert token.stat().st_mode & 0o077 == 0
         assert token.parent.stat().st_mode & 0o077 == 0
         pids = descendants(engine._driver.process.pid)
@@ -184,7 +184,7 @@ class TestRayEngine(EngineContract):
         lost = collect(engine, {0})[-1]
         assert (lost.kind, lost.payload) == ("lost", "Ray ended: its raylet died")
         assert engine._driver is not first
-        assert not first.folder.exists()
+        assert not first.folder.path.exists()
         wait_until(lambda: engine.free_slots() == 2, engine)
         engine.submit(make_job(1))
         assert collect(engine, {1})[-1].kind == "done"
@@ -274,7 +274,7 @@ if __name__ == "__main__":
     while not any(event.kind == "curve" for event in engine.poll(1.0)):
         pass
     with engine.quiet(set(range(64))):
-        print(engine._driver.folder, flush=True)
+        print(engine._driver.folder.path, flush=True)
         time.sleep(600)
 """
 
