@@ -255,7 +255,7 @@ class Run:
                 one, hit = self.rng.choice(list(launches.values())), []
             one.kill()
         patience_s = 0.0 if role == "postgres" else 10.0  # its workers live on
-        kill.trainings = [self.lookout.lost(training, used[training.pid], patience_s) for training in hit]
+        kill.trainings = self.lookout.losses(hit, used, patience_s)
         lost = [training["redone_cpu_s"] for training in kill.trainings if training["killed"]]
         if lost:
             kill.detail += f"{' ' if kill.detail else ''}{max(lost):.2f} s of training lost"

@@ -9,6 +9,8 @@ from benchmarks.killing_forms import Kill
 from search.store.reader import AttemptRow, EventRow
 
 GIVEN_UP = ("lost", "stopped")  # how an attempt ends that is followed by another
+DISPATCH_S = 2.0  # a worker that was idle when it was killed may be given a trial in that very moment
+RAY_ENDS_S = 20.0  # the rest of Ray follows one of its processes; what is dispatched meanwhile is lost with it
 ENDS_ALL = ("controller", "ray", "postgres")  # whoever these are killed under may lose every attempt under way
 
 
@@ -44,8 +46,16 @@ def strange_events(events: Sequence[EventRow], attempts: Sequence[AttemptRow], k
 def causes(before: AttemptRow, after: AttemptRow, kills: Sequence[Kill]) -> list[Kill]:
     """The kills that may have ended an attempt: of its worker, or of what would end every worker, in its time."""
     until = after.started_at if before.ended_at is None else before.ended_at
-    meanwhile = [kill for kill in kills if before.started_at <= kill.at <= until]
-    found = [kill for kill in meanwhile if kill.role in ENDS_ALL or _is_of(kill, before)]
+    found = [
+        kill
+        for kill in kills
+        if kill.at <= until
+        and (
+            (kill.role in ENDS_ALL and kill.at >= before.started_at)
+            or (kill.role == "ray" and kill.at >= until - RAY_ENDS_S)
+            or (_is_of(kill, before) and kill.at >= before.started_at - DISPATCH_S)
+        )
+    ]
     return found + [kill for kill in kills if names(kill, before) and kill not in found]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,9 @@ class Lookout:
         steps = [int(path.stem.rpartition("-")[2]) for path in (folder / CHECKPOINTS).glob("checkpoint-*.json")]
         lines = tail(folder / LOG_FILE)
         phase = "beginning"
-        for line in lines[last_with(lines, f", attempt {attempt}: ") :]:
+        for place, line in enumerate(lines[last_with(lines, f", attempt {attempt}: ") :]):
+            if place and ", attempt " in line:  # the next one's
+                break
             begun = line.partition(" training from step ")[2].split(" of ")
             if f" epoch {EPOCHS}: " in line or (len(begun) == 2 and begun[0] == begun[1]):
                 phase = "finishing"
@@ -200,12 +202,21 @@ class Lookout:
                 found[pid] = kind
         return found
 
-    def lost(self, training: Training, used: float | None, patience_s: float = 10.0) -> dict[str, Any]:
-        """What the kill of a training cost, once its worker is gone; of one that lives what it would cost."""
-        deadline = time.monotonic() + patience_s
-        while not is_dead(training.pid) and time.monotonic() < deadline:
+    def losses(
+        self, trainings: Sequence[Training], used: Mapping[int | None, float | None], patience_s: float
+    ) -> list[dict[str, Any]]:
+        """What a kill cost the trainings, each as soon as its worker is gone; of one that lives what it would cost."""
+        deadline, found = time.monotonic() + patience_s, dict[int, dict[str, Any]]()
+        while len(found) < len(trainings):
+            is_late = time.monotonic() >= deadline
+            for training in trainings:
+                is_gone = is_dead(training.pid)
+                if training.number not in found and (is_gone or is_late):
+                    found[training.number] = self._loss(training, used[training.pid], is_gone)
             time.sleep(0.002)
-        is_gone = is_dead(training.pid)
+        return [found[training.number] for training in trainings]
+
+    def _loss(self, training: Training, used: float | None, is_gone: bool) -> dict[str, Any]:
         after = self._training(training.number, training.attempt, training.pid)
         seen, since = self._cpu.get((training.number, training.attempt), (None, 0.0))
         is_same = seen == (after.phase, after.checkpoint) and after.phase == "training" and used is not None
