@@ -63,57 +63,55 @@ def _progress_info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
 def _info_of(name: str) -> Callable[[ShownStudy, StudyColumns, View], Any]:
     """Return the info of a panel that needs nothing but columns and view."""
 
-    def info(shown: ShownStudy, columns: StudyColumns, view: View) -> Any:
+    info = _of_panels(name)
+    return lambda shown, columns, view: info(columns, view)
+
+
+def _of_panels(name: str) -> Callable[..., Any]:
+    """Return a function of the panels, which are imported when it is called."""
+
+    def call(*arguments: Any) -> Any:
         from dashboards import panels
 
-        return getattr(panels, name)(columns, view)
+        return getattr(panels, name)(*arguments)
 
-    return info
-
-
-def _drawn_by(name: str) -> Callable[[Any], Any]:
-    def draw(info: Any) -> Any:
-        from dashboards import panels
-
-        return getattr(panels, name)(info)
-
-    return draw
+    return call
 
 
 CHARTS: Mapping[str, Chart] = {
     "front": Chart(
         *TITLES["front"],
         _front_info,
-        _drawn_by("front_figure"),
+        _of_panels("front_figure"),
         axis_matters=True,
     ),
     "macs-latency": Chart(
         *TITLES["macs-latency"],
         _info_of("macs_latency_info"),
-        _drawn_by("macs_latency_figure"),
+        _of_panels("macs_latency_figure"),
     ),
     "parallel": Chart(
         *TITLES["parallel"],
         _info_of("parallel_info"),
-        _drawn_by("parallel_figure"),
+        _of_panels("parallel_figure"),
         clock="slow",
     ),
     "importance": Chart(
         *TITLES["importance"],
         _info_of("importance_info"),
-        _drawn_by("importance_figure"),
+        _of_panels("importance_figure"),
         clock="slow",
     ),
     "curves": Chart(
         *TITLES["curves"],
         _curves_info,
-        _drawn_by("curves_figure"),
+        _of_panels("curves_figure"),
         clock="slow",
     ),
     "progress": Chart(
         *TITLES["progress"],
         _progress_info,
-        _drawn_by("progress_figure"),
+        _of_panels("progress_figure"),
         clock="pulse",
         axis_matters=True,
     ),
