@@ -354,7 +354,8 @@ class Slurm:
 
 
 def test_a_job_starts_a_head_workers_and_the_controller_with_a_token_of_its_own(tmp_path: Path):
-    slurm = Slurm(tmp_path, "exit 0\n")
+    # the workers are started in the background: a search that ended at once could be over before they are
+    slurm = Slurm(tmp_path, f'until grep -q "^ray start --address" {tmp_path}/calls; do sleep 0.05; done\n')
     assert slurm.end(slurm.start()) == 0
     assert slurm.called("condensery") == ["condensery launch study.toml --resume 10.0.0.1:22345 token"]
     head, *others = [line for line in slurm.called("ray") if line.startswith("ray start")]
