@@ -25,6 +25,7 @@ __all__ = ["Access", "access_for", "make_app", "serve"]
 
 ASSETS = Path(__file__).parents[1] / "assets"
 THREADS = 8
+WARM_S = 30.0  # at most, that the end waits for what the first visit was to find ready
 INDEX = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -133,18 +134,22 @@ def serve(
         server = create_server(app.server, sockets=[listener], threads=THREADS, ident=None)
         page = f"http://{_reached_at(host)}:{listener.getsockname()[1]}/"
         private = f"{page}?token={access.token}" if access.token else page
-        note(f"dashboard at {private if access.shown else page}")
-        if access.token is not None and not access.shown:
-            note("its address ends in ?token= and the token, at the first visit")
-        if not is_loopback(host):
-            note(
-                f"warning: {host} is open to other machines without TLS: the token can be read on the way; "
-                "docs/dashboards.md shows how to put TLS before it"
-            )
-        threading.Thread(target=_warm, args=(app,), daemon=True).start()
-        if open_browser:
-            threading.Timer(0.3, webbrowser.open, (private,)).start()
-        server.run()
+        warming = threading.Thread(target=_warm, args=(app,), daemon=True)
+        with contextlib.suppress(KeyboardInterrupt):  # the server's own way to end; here, before it has begun
+            note(f"dashboard at {private if access.shown else page}")
+            if access.token is not None and not access.shown:
+                note("its address ends in ?token= and the token, at the first visit")
+            if not is_loopback(host):
+                note(
+                    f"warning: {host} is open to other machines without TLS: the token can be read on the way; "
+                    "docs/dashboards.md shows how to put TLS before it"
+                )
+            warming.start()
+            if open_browser:
+                threading.Timer(0.3, webbrowser.open, (private,)).start()
+            server.run()
+        if warming.ident is not None:  # ending Python while it runs compiled code would abort the process
+            warming.join(WARM_S)
 
 
 def _warm(app: Any) -> None:

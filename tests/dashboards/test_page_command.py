@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -63,6 +64,17 @@ def test_it_serves_this_machine_until_it_is_interrupted(url: str) -> None:
             assert "waitress" not in str(answer.headers).lower()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.3, 0.6])
+def test_it_ends_cleanly_whenever_it_is_interrupted(url: str, after_s: float) -> None:
+    """Before it serves, while it prepares the first visit, and after."""
+    with started(url) as (process, _):
+        time.sleep(after_s)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
 
 
 def test_opened_to_a_network_it_prints_a_token_once_and_answers_nobody_without_it(url: str) -> None:
