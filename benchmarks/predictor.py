@@ -1,14 +1,16 @@
 """Latency predicted from a network's structure, learned from 30 measured networks, beside simpler and other models.
 
-    python -m benchmarks.predictor [--networks 60] [--preset cifar] [--policy standard] [--core N] [--seed 0]
-    python -m benchmarks.predictor --from benchmarks/results/predictor_cifar.json
+    python -m benchmarks.predictor [--networks 60] [--preset cifar] [--policy quick] [--seed 0] [--core N] [--batch 3]
+    python -m benchmarks.predictor --from benchmarks/results/predictor_cifar_standard_0.json
     python -m benchmarks.predictor --counted cifar
 
-The first measures networks sampled from a preset space on this machine, and saves the raw data beside the result in
-results/predictor_PRESET.json; `--from` takes such a file's data instead of measuring. `--counted` takes the networks
-whose instructions were counted on the virtual ARM device, with the latency that the Raspberry Pi 5 profile estimates.
-Repeated random splits: fit on 30, predict the rest. Measurements that were not steady are left out, as `devices fit`
-leaves them out. Goals: median error <= 3 %, about 95 % inside the 95 % intervals.
+The first measures networks sampled from a preset space on this machine, until so many were measured while it kept
+still (five times as many at most), and saves the raw data beside the result in
+results/predictor_PRESET_POLICY_SEED.json, batch by batch; `--from` takes such a file's data instead of measuring, also
+of one that was cut short. `--counted` takes the networks whose instructions were counted on the virtual ARM device,
+with the latency that the Raspberry Pi 5 profile estimates. Repeated random splits: fit on 30, predict the rest.
+Measurements that were not steady are left out, as `devices fit` leaves them out. Goals: median error <= 3 %, about 95 %
+inside the 95 % intervals.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ from workers.latency.profiles import CLASSES, load_profile
 Array = NDArray[np.float64]
 Peer = Callable[[list[CondenseNetConfig], Array, list[CondenseNetConfig]], Array]
 
-BATCH = 10  # networks measured between two anchors
+BATCH = 3  # networks measured between two anchors
+MOST = 5  # networks measured for each one wanted, on a machine that rarely keeps still
 FIT_ON = 30
 SEED = 0
 
@@ -54,8 +57,13 @@ def sampled(preset: str, count: int, seed: int = SEED) -> list[CondenseNetConfig
     return list(found.values())
 
 
-def measured(configs: list[CondenseNetConfig], policy: str, core: int) -> list[dict[str, Any]]:
-    """Measure each network on this machine, in batches with one anchor."""
+def measured(
+    configs: list[CondenseNetConfig], wanted: int, policy: str, core: int, batch: int
+) -> Iterator[list[dict[str, Any]]]:
+    """Measure networks on this machine, in batches with one anchor, until the wanted number is steady or all are done.
+
+    Yields all rows so far after each batch.
+    """
     from space.deployed import DeployedCondenseNet
     from workers.export import save_onnx
     from workers.latency.measurement import FailedMeasurement
@@ -64,12 +72,15 @@ def measured(configs: list[CondenseNetConfig], policy: str, core: int) -> list[d
 
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
-        paths = [Path(name) / f"{number:04d}.onnx" for number in range(len(configs))]
-        for path, config in zip(paths, configs, strict=True):
-            save_onnx(DeployedCondenseNet.random(config), path)
-        probe = HostProbe(policy_named(policy), paths[0], core)
-        for start in range(0, len(paths), BATCH):
-            for config, one in zip(configs[start:], probe.measure(paths[start : start + BATCH]), strict=False):
+        anchor = Path(name) / "anchor.onnx"
+        save_onnx(DeployedCondenseNet.random(configs[0]), anchor)
+        probe = HostProbe(policy_named(policy), anchor, core)
+        for start in range(0, len(configs), batch):
+            together = configs[start : start + batch]
+            paths = [Path(name) / f"{number}.onnx" for number in range(len(together))]
+            for path, config in zip(paths, together, strict=True):
+                save_onnx(DeployedCondenseNet.random(config), path)
+            for config, one in zip(together, probe.measure(paths), strict=True):
                 if isinstance(one, FailedMeasurement):
                     print(f"  {config}: {one.reason}")
                     continue
@@ -78,9 +89,13 @@ def measured(configs: list[CondenseNetConfig], policy: str, core: int) -> list[d
                     {"config": config.to_dict(), "median_ms": one.summary.median_ms, "by_process_ms": by_process}
                     | {"interval_ms": [one.summary.interval_low_ms, one.summary.interval_high_ms]}
                     | {"anchor_drift": one.anchor_drift, "steady": one.steady}
+                    | {"anchor_ms": [process["anchor_ms"] for process in one.conditions["processes"]]}
                 )
-            print(f"  measured {len(rows)} of {len(paths)}", flush=True)
-    return rows
+            steady = sum(row["steady"] for row in rows)
+            print(f"  measured {len(rows)}, {steady} of {wanted} steady", flush=True)
+            yield rows
+            if steady >= wanted:
+                return
 
 
 def provenance_of(document: dict[str, Any]) -> dict[str, Any]:
@@ -204,11 +219,12 @@ def print_row(name: str, row: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", type=int, default=60)
+    parser.add_argument("--networks", type=int, default=60, help="measured while the machine kept still")
     parser.add_argument("--preset", default="cifar")
     parser.add_argument("--policy", choices=("standard", "quick"), default="standard")
     parser.add_argument("--core", type=int)
     parser.add_argument("--seed", type=int, default=SEED, help="of the networks sampled")
+    parser.add_argument("--batch", type=int, default=BATCH, help="networks measured between two anchors")
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--from", dest="data", type=Path)
     parser.add_argument("--counted", choices=("cifar", "digits"))
@@ -221,10 +237,13 @@ def main() -> None:
         name, rows = options.data.stem, document["result"]["rows"]
         measured_on = provenance_of(document)
     else:
-        name = f"predictor_{options.preset}"
+        name = f"predictor_{options.preset}_{options.policy}_{options.seed}"
         core = default_core() if options.core is None else options.core
-        rows = measured(sampled(options.preset, options.networks, options.seed), options.policy, core)
-        measured_on = {"policy": options.policy, "core": core, "seed": options.seed}
+        measured_on = {"policy": options.policy, "core": core, "seed": options.seed, "batch": options.batch}
+        configs = sampled(options.preset, MOST * options.networks, options.seed)
+        rows = []
+        for rows in measured(configs, options.networks, options.policy, core, options.batch):
+            save(name, {"measured": measured_on, "rows": rows})
     steady = [row for row in rows if row.get("steady", True)]
     if len(steady) <= FIT_ON:
         rule = f"more than {FIT_ON} steady networks are needed"

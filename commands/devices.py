@@ -336,6 +336,8 @@ def _measured(
     probe = probe_named(name, settings, engine, files, say, CALIBRATING)
     if networks:
         space: SearchSpace = budget_space(settings)
-        for done, failed in measure_more(engine, probe, space, networks, files):
-            say(f"{done} of {networks} networks measured" + (f", {failed} failed" if failed else ""))
+        for done in measure_more(engine, probe, space, networks, files):
+            unsteady = f", {done.unsteady} of them not steady: a fit leaves those out" if done.unsteady else ""
+            failed = f", {done.failed} failed" if done.failed else ""
+            say(f"{done.recorded} of {networks} networks measured{unsteady}{failed}")
     return probe

@@ -34,6 +34,15 @@ LIKE = "raspberry-pi-5"  # the profile whose prices' ratios a new one may lean o
 
 
 @dataclass(frozen=True)
+class Measured:
+    """How far measuring for a fit has come, in networks."""
+
+    recorded: int
+    unsteady: int  # of those recorded; a fit leaves them out
+    failed: int
+
+
+@dataclass(frozen=True)
 class DeviceFit:
     """How well a device's latency can be predicted from a network's structure, by cross-validation."""
 
@@ -53,14 +62,14 @@ class DeviceFit:
 
 def measure_more(
     engine: sa.Engine, probe: LatencyProbe, space: SearchSpace, count: int, files: Path
-) -> Iterator[tuple[int, int]]:
-    """Measure networks sampled from a space until `count` more are recorded; yields (recorded, failed) by batch.
+) -> Iterator[Measured]:
+    """Measure networks sampled from a space until `count` more are recorded; yields how far it is by batch.
 
     Raises:
         MeasurementFailed: a whole batch failed.
     """
     rng = np.random.default_rng(int(time.time() * 1000) % 2**32)
-    recorded = failed = 0
+    recorded = unsteady = failed = 0
     while recorded < count:
         configs = [space.sample(rng) for _ in range(min(BATCH, count - recorded))]
         found = price(configs, probe, files)
@@ -70,8 +79,9 @@ def measure_more(
             raise MeasurementFailed(f"none of {len(found)} networks could be measured on {probe.device}: {reasons[0]}")
         add_references(engine, good)
         recorded += len(good)
+        unsteady += sum(not one.steady for _, one in good)
         failed += len(found) - len(good)
-        yield recorded, failed
+        yield Measured(recorded, unsteady, failed)
 
 
 def add_references(engine: sa.Engine, measured: Sequence[tuple[CondenseNetConfig, Measurement]]) -> None:

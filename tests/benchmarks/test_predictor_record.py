@@ -15,9 +15,11 @@ def test_a_result_says_how_its_rows_were_measured_also_when_it_is_fitted_again(t
     """The measuring is cut short: 31 networks would take minutes. Their latencies are their macs'."""
     seen = []
 
-    def as_if_measured(configs, policy, core):
+    def as_if_measured(configs, wanted, policy, core, batch):
         seen.append(core)
-        return [{"config": one.to_dict(), "median_ms": predictor.cost_of(one).macs / 1e7} for one in configs]
+        rows = [{"config": one.to_dict(), "median_ms": predictor.cost_of(one).macs / 1e7} for one in configs[:wanted]]
+        yield rows[:batch]
+        yield rows
 
     monkeypatch.setattr(predictor, "measured", as_if_measured)
     monkeypatch.setattr(record, "RESULTS", tmp_path)
@@ -25,9 +27,9 @@ def test_a_result_says_how_its_rows_were_measured_also_when_it_is_fitted_again(t
     monkeypatch.setattr(predictor, "peers", dict)
     monkeypatch.setattr(sys, "argv", [*words, "--policy", "quick"])
     predictor.main()
-    path = tmp_path / "predictor_cifar.json"
+    path = tmp_path / "predictor_cifar_quick_0.json"
     first = json.loads(path.read_text())["result"]["measured"]
-    assert first == {"policy": "quick", "core": seen[0], "seed": 0}
+    assert first == {"policy": "quick", "core": seen[0], "seed": 0, "batch": predictor.BATCH}
     monkeypatch.setattr(sys, "argv", [*words, "--from", str(path)])
     predictor.main()
     document = json.loads(path.read_text())

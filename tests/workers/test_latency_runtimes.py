@@ -148,10 +148,10 @@ def test_installed_runtimes_are_named_with_the_versions_they_report(ncnn):
 
 
 def test_a_runtime_that_is_not_installed_is_not_listed_and_can_not_be_asked_for(monkeypatch, tmp_path, capsys):
-    gone = ("ncnn", agent.LiteRt.MODULE)
+    gone = (agent.Ncnn.MODULE, agent.LiteRt.MODULE)
     monkeypatch.setattr(agent.importlib.util, "find_spec", hide(gone, agent.importlib.util.find_spec))
     monkeypatch.setitem(sys.modules, "ncnn", None)  # what an absent module looks like to `import`
-    monkeypatch.setattr(agent.Native, "available", lambda: False)  # as without a compiler
+    monkeypatch.setattr(agent.Native, "installed", lambda: None)  # as without a compiler
     assert list(agent.installed_runtimes()) == ["onnxruntime"]
     model = str(write_ncnn(tmp_path / "model.ncnn"))
     policy = TINY.model_dump_json()
@@ -164,7 +164,7 @@ def hide(names: Sequence[str], find: Callable) -> Callable:
 
 
 def test_listing_the_runtimes_imports_none_of_them(monkeypatch):
-    modules = {agent.LiteRt.MODULE, *agent.RUNTIMES}
+    modules = {runtime.MODULE for runtime in (agent.OnnxRuntime, agent.Ncnn, agent.LiteRt)}
     for name in modules:
         monkeypatch.delitem(sys.modules, name, raising=False)
     agent.installed_runtimes()

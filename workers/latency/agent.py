@@ -199,6 +199,10 @@ class Runtime(Protocol):
     name: str
     version: str
 
+    @classmethod
+    def installed(cls) -> str | None:
+        """Return the version that is installed here, without importing it; None when there is none."""
+
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """Return a function that runs the model once on a fixed random input; raises what the runtime raises."""
         ...
@@ -208,6 +212,12 @@ class OnnxRuntime:
     """onnxruntime on the CPU with all graph optimisations; fp32 models, batch 1."""
 
     name = "onnxruntime"
+    MODULE = "onnxruntime"
+
+    @classmethod
+    def installed(cls) -> str | None:
+        """See `Runtime`."""
+        return _installed_version(cls.MODULE)
 
     def __init__(self) -> None:
         import onnxruntime  # here, so that --help and the sensors work without it
@@ -249,13 +259,19 @@ class Ncnn:
     """
 
     name = "ncnn"
+    MODULE = "ncnn"
     GATHER = "ChannelGather"  # picks channels: parameter 0 says how many, its weights are their indices as int32
+
+    @classmethod
+    def installed(cls) -> str | None:
+        """See `Runtime`."""
+        return _installed_version(cls.MODULE)
 
     def __init__(self) -> None:
         import ncnn  # here, so that everything else works without it
 
         self._ncnn = ncnn
-        self.version = _installed_version("ncnn")  # where a build of one's own says so
+        self.version = self.installed() or "unknown"  # where a build of one's own says so
 
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """See `Runtime`; the model is the zip's bytes."""
@@ -387,11 +403,16 @@ class LiteRt:
     name = "litert"
     MODULE = "ai_edge_litert"
 
+    @classmethod
+    def installed(cls) -> str | None:
+        """See `Runtime`."""
+        return _installed_version(cls.MODULE)
+
     def __init__(self) -> None:
         from ai_edge_litert import interpreter  # here, so that everything else works without it
 
         self._interpreter = interpreter.Interpreter
-        self.version = _installed_version(self.MODULE)
+        self.version = self.installed() or "unknown"
 
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """See `Runtime`; the model is a .tflite file."""
@@ -438,15 +459,15 @@ class Native:
     VERSION = SHA256[:12]
     FLAGS = ("-O3", "-shared", "-fPIC")
 
+    @classmethod
+    def installed(cls) -> str | None:
+        """See `Runtime`; it is there where it is compiled, or can be."""
+        return cls.VERSION if cls.library().exists() or cls.compiler() is not None else None
+
     def __init__(self) -> None:
-        if not self.available():
+        if self.installed() is None:
             raise ImportError("the native runtime needs a C compiler; install one: apt install gcc libc6-dev")
         self.version = self.VERSION
-
-    @classmethod
-    def available(cls) -> bool:
-        """Say whether the kernel is compiled, or can be."""
-        return cls.library().exists() or cls.compiler() is not None
 
     @staticmethod
     def compiler() -> str | None:
@@ -527,28 +548,19 @@ def _wide_vectors() -> list[str]:
     return ["-mavx2", "-mfma"] if {"avx2", "fma"} <= has else []
 
 
-RUNTIMES: dict[str, Callable[[], Runtime]] = {
-    "onnxruntime": OnnxRuntime,
-    "ncnn": Ncnn,
-    "litert": LiteRt,
-    "native": Native,
-}
+RUNTIMES: dict[str, type[Runtime]] = {runtime.name: runtime for runtime in (OnnxRuntime, Ncnn, LiteRt, Native)}
 
 
 def installed_runtimes() -> dict[str, str]:
     """Return the version of each runtime that is installed here, by name, without importing any."""
-    found = {}
-    for name in RUNTIMES:
-        if name == Native.name:
-            if Native.available():
-                found[name] = Native.VERSION
-        elif importlib.util.find_spec(module := LiteRt.MODULE if name == LiteRt.name else name) is not None:
-            found[name] = _installed_version(module)
-    return found
+    found = {name: runtime.installed() for name, runtime in RUNTIMES.items()}
+    return {name: version for name, version in found.items() if version is not None}
 
 
-def _installed_version(module: str) -> str:
-    """Return the version that a module was installed in."""
+def _installed_version(module: str) -> str | None:
+    """Return the version that a module is installed in; None when it isn't installed."""
+    if importlib.util.find_spec(module) is None:
+        return None
     try:
         return importlib.metadata.version(module.replace("_", "-"))
     except importlib.metadata.PackageNotFoundError:  # put there by hand, without its record
