@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -292,6 +292,7 @@ def _run_tune(desk: _Desk) -> None:
                 if word is not None:
                     tune_controller.stop_trial(trial)
 
+    _outlive_kills_for_memory()
     tune.run(
         TuneWorker,
         name="run",
@@ -311,14 +312,36 @@ def _run_tune(desk: _Desk) -> None:
     raise RuntimeError("the Tune run ended by itself")
 
 
+def _outlive_kills_for_memory() -> None:
+    """Have Tune take a worker that Ray killed for want of memory as what it is, a dead one.
+
+    Ray's monitor kills the youngest workers of a node that is about to be full. Tune 2.60 doesn't know this end of an
+    actor: it ends the whole run ("Caught unexpected exception", in ray.air.execution._internal.actor_manager), and all
+    other trials with it.
+    """
+    from ray.air.execution._internal import RayActorManager
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    def as_dead(handle: Callable[..., None]) -> Callable[..., None]:
+        def told(*words: Any, exception: Exception, **more: Any) -> None:
+            if isinstance(exception, OutOfMemoryError):
+                exception = RayActorError(error_msg=f"{NO_MEMORY}, Ray killed it")
+            handle(*words, exception=exception, **more)
+
+        return told
+
+    for name in ("_actor_start_failed", "_actor_task_failed"):
+        setattr(RayActorManager, name, as_dead(getattr(RayActorManager, name)))
+
+
 def reason_of(trial: Any) -> str:
     """Return in one line why Tune lost a trial."""
+    from ray import cloudpickle
+
     error = None
     with contextlib.suppress(Exception):
-        error = trial.get_pickled_error()
-    lines = [line.strip() for line in str(error or trial.get_error() or "for no reason given").splitlines()]
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())  # written by this process
+    lines = [line.strip() for line in str(error or "for no reason given").splitlines()]
     lines = [line for line in lines if line]
-    if type(error).__name__ == "OutOfMemoryError":  # the node was about to be full
-        return f"{DIED}{NO_MEMORY}, Ray killed it"
     died = type(error).__name__.startswith(("RayActor", "ActorDied"))
     return DIED + (lines[0] if died else lines[-1])

@@ -21,7 +21,7 @@ from search.launch import launch
 from search.processes import lives
 from search.view import SilentView
 from space.errors import EngineUnavailable, InvalidSettings, OutOfMemory
-from tests.search.engine_contract import LONG, PATIENCE_S, EngineContract, MakeJob, collect
+from tests.search.engine_contract import FINAL, LONG, PATIENCE_S, EngineContract, MakeJob, collect
 from tests.search.test_launch import new_place
 from tests.search.tiny_ray import (
     ROOT,
@@ -89,7 +89,7 @@ class TestRayEngine(EngineContract):
         os.kill(pid, signal.SIGKILL)
         lost = collect(engine, {0})[-1]
         assert (lost.kind, lost.attempt) == ("lost", 1)
-        assert lost.payload.startswith("the worker died: ")
+        assert lost.payload == "the worker died: The actor died unexpectedly before finishing this task."
         assert "\n" not in lost.payload
         engine.submit(replace(careful, attempt=2))
         engine.submit(make_job(1, epochs=30))
@@ -188,6 +188,41 @@ class TestRayEngine(EngineContract):
         wait_until(lambda: engine.free_slots() == 2, engine)
         engine.submit(make_job(1))
         assert collect(engine, {1})[-1].kind == "done"
+
+
+def memory_used() -> tuple[int, int]:
+    """Bytes of this machine's memory in use, and all of them."""
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, available = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    return total - available, total
+
+
+def test_a_worker_that_ray_kills_for_memory_is_out_of_memory_and_ray_goes_on(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+):
+    """This process takes memory until Ray, told to act a little above what is used now, ends its youngest worker."""
+    used, total = memory_used()
+    monkeypatch.setenv("RAY_memory_usage_threshold", str((used + 2.5 * 2**30) / total))
+    engine = RayTuneEngine(settings(), {default_core()})
+    try:
+        engine.submit(make_job(0, epochs=LONG))
+        started(engine, {0})
+        driver, taken, events = engine._driver, [], []
+        while not [event for event in events if event.kind in FINAL]:
+            assert len(taken) < 40, events
+            taken.append(bytearray(os.urandom(2**20)) * 256)
+            events += engine.poll(0.5)
+        taken.clear()
+        assert events[-1].kind == "failed"
+        assert events[-1].payload == (
+            "out of memory (batch size 128): the system killed its worker",
+            OutOfMemory.exit_code,
+        )
+        engine.submit(make_job(1))
+        assert collect(engine, {1})[-1].kind == "done"
+        assert engine._driver is driver
+    finally:
+        engine.close()
 
 
 NODES = """
