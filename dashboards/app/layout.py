@@ -19,6 +19,7 @@ GRID_OPTIONS: dict[str, Any] = {
     "theme": "themeQuartz",
     "cacheBlockSize": 100,
     "maxBlocksInCache": 12,
+    "maxConcurrentDatasourceRequests": -1,  # no limit: a load that was dropped under way would count for good
     "rowHeight": 36,
     "headerHeight": 40,
     "rowSelection": {"mode": "multiRow", "checkboxes": True, "headerCheckbox": False, "enableClickSelection": True},
