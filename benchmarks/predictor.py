@@ -7,16 +7,18 @@
 The first measures networks sampled from a preset space on this machine, until so many were measured while it kept
 still (five times as many at most), and saves the raw data beside the result in
 results/predictor_PRESET_POLICY_SEED.json, batch by batch; `--from` takes such a file's data instead of measuring, also
-of one that was cut short. `--counted` takes the networks whose instructions were counted on the virtual ARM device,
-with the latency that the Raspberry Pi 5 profile estimates. Repeated random splits: fit on 30, predict the rest.
-Measurements that were not steady are left out, as `devices fit` leaves them out. Goals: median error <= 3 %, about 95 %
-inside the 95 % intervals.
+of one that was cut short. With `--passes` every network is measured so often, in turn, and the median of its passes
+counts, steady or not: for machines that never keep still. `--counted` takes the networks whose instructions were
+counted on the virtual ARM device, with the latency that the Raspberry Pi 5 profile estimates. Repeated random splits:
+fit on 30, predict the rest. Measurements that were not steady are left out, as `devices fit` leaves them out. Goals:
+median error <= 3 %, about 95 % inside the 95 % intervals.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 import warnings
@@ -58,11 +60,11 @@ def sampled(preset: str, count: int, seed: int = SEED) -> list[CondenseNetConfig
 
 
 def measured(
-    configs: list[CondenseNetConfig], wanted: int, policy: str, core: int, batch: int
+    configs: list[CondenseNetConfig], wanted: int | None, policy: str, core: int, batch: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Measure networks on this machine, in batches with one anchor, until the wanted number is steady or all are done.
 
-    Yields all rows so far after each batch.
+    Yields all rows so far after each batch. `wanted` None measures all.
     """
     from space.deployed import DeployedCondenseNet
     from workers.export import save_onnx
@@ -92,10 +94,21 @@ def measured(
                     | {"anchor_ms": [process["anchor_ms"] for process in one.conditions["processes"]]}
                 )
             steady = sum(row["steady"] for row in rows)
-            print(f"  measured {len(rows)}, {steady} of {wanted} steady", flush=True)
+            print(f"  measured {len(rows)} of at most {len(configs)}, {steady} of them steady", flush=True)
             yield rows
-            if steady >= wanted:
+            if wanted is not None and steady >= wanted:
                 return
+
+
+def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row a network, with the median of its passes; steady or not, for they are spread over the run."""
+    passes: dict[str, list[float]] = {}
+    for row in rows:
+        passes.setdefault(json.dumps(row["config"]), []).append(row["median_ms"])
+    return [
+        {"config": json.loads(config), "median_ms": statistics.median(found), "passes_ms": found}
+        for config, found in passes.items()
+    ]
 
 
 def provenance_of(document: dict[str, Any]) -> dict[str, Any]:
@@ -224,6 +237,7 @@ def main() -> None:
     parser.add_argument("--policy", choices=("standard", "quick"), default="standard")
     parser.add_argument("--core", type=int)
     parser.add_argument("--seed", type=int, default=SEED, help="of the networks sampled")
+    parser.add_argument("--passes", type=int, default=1, help="over all networks; their medians count, steady or not")
     parser.add_argument("--batch", type=int, default=BATCH, help="networks measured between two anchors")
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--from", dest="data", type=Path)
@@ -240,10 +254,16 @@ def main() -> None:
         name = f"predictor_{options.preset}_{options.policy}_{options.seed}"
         core = default_core() if options.core is None else options.core
         measured_on = {"policy": options.policy, "core": core, "seed": options.seed, "batch": options.batch}
-        configs = sampled(options.preset, MOST * options.networks, options.seed)
+        if options.passes > 1:
+            name += f"_{options.passes}_passes"
+            measured_on["passes"] = options.passes
+            configs, wanted = sampled(options.preset, options.networks, options.seed) * options.passes, None
+        else:
+            configs, wanted = sampled(options.preset, MOST * options.networks, options.seed), options.networks
         rows = []
-        for rows in measured(configs, options.networks, options.policy, core, options.batch):
+        for rows in measured(configs, wanted, options.policy, core, options.batch):
             save(name, {"measured": measured_on, "rows": rows})
+        rows = merged(rows) if options.passes > 1 else rows
     steady = [row for row in rows if row.get("steady", True)]
     if len(steady) <= FIT_ON:
         rule = f"more than {FIT_ON} steady networks are needed"

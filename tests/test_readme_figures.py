@@ -127,6 +127,10 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {  # by 
     "benchmarks.arm_variants": ("arm_variants", counting),
     "benchmarks.estimate": ("estimate", estimating),
     "benchmarks.predictor --counted cifar": ("predictor_counted_cifar", predicting),
+    "benchmarks.predictor --policy quick --networks 36 --seed 2 --passes 5": (
+        "predictor_cifar_quick_2_5_passes",
+        predicting,
+    ),
     "benchmarks.kill_anywhere": ("kill_anywhere", killing),
     "benchmarks.cluster_simulation": ("cluster_simulation", simulating),
     "benchmarks.scale": ("scale", scaling),
