@@ -1,17 +1,18 @@
 """Latency predicted from a network's structure, learned from 30 measured networks, beside simpler and other models.
 
-    python -m benchmarks.predictor [--networks 60] [--preset cifar] [--policy quick] [--seed 0] [--core N] [--batch 3]
-    python -m benchmarks.predictor --from benchmarks/results/predictor_cifar_standard_0.json
+    python -m benchmarks.predictor [--networks 60] [--preset cifar] [--policy standard] [--seed 0] [--core N]
+    python -m benchmarks.predictor --policy quick --networks 36 --seed 2 --passes 5
+    python -m benchmarks.predictor --from benchmarks/results/predictor_cifar.json
     python -m benchmarks.predictor --counted cifar
 
-The first measures networks sampled from a preset space on this machine, until so many were measured while it kept
-still (five times as many at most), and saves the raw data beside the result in
-results/predictor_PRESET_POLICY_SEED.json, batch by batch; `--from` takes such a file's data instead of measuring, also
-of one that was cut short. With `--passes` every network is measured so often, in turn, and the median of its passes
-counts, steady or not: for machines that never keep still. `--counted` takes the networks whose instructions were
-counted on the virtual ARM device, with the latency that the Raspberry Pi 5 profile estimates. Repeated random splits:
-fit on 30, predict the rest. Measurements that were not steady are left out, as `devices fit` leaves them out. Goals:
-median error <= 3 %, about 95 % inside the 95 % intervals.
+The first measures networks sampled from a preset space on this machine until `--networks` of them were measured
+steadily (at most five times as many are tried), and saves the raw data beside the result in
+results/predictor_PRESET_POLICY_SEED.json; batch by batch, in a file of its own that ends in `_part`, while it goes on.
+`--passes N` measures every network N times, pass after pass, and takes the median of its passes, steady or not: for a
+machine that never keeps still. `--from` takes a file's data instead of measuring, also of a run that was cut short.
+`--counted` takes the networks whose instructions were counted on the virtual ARM device, with the latency that the
+Raspberry Pi 5 profile estimates. Repeated random splits: fit on 30, predict the rest. Measurements that were not steady
+are left out, as `devices fit` leaves them out. Goals: median error <= 3 %, about 95 % inside the 95 % intervals.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ Array = NDArray[np.float64]
 Peer = Callable[[list[CondenseNetConfig], Array, list[CondenseNetConfig]], Array]
 
 BATCH = 3  # networks measured between two anchors
-MOST = 5  # networks measured for each one wanted, on a machine that rarely keeps still
+TRIED_PER_WANTED = 5  # networks measured at most, where the machine rarely keeps still
+PART = "_part"  # ends the name of what is saved while networks are measured
 FIT_ON = 30
 SEED = 0
 
@@ -104,7 +106,7 @@ def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row a network, with the median of its passes; steady or not, for they are spread over the run."""
     passes: dict[str, list[float]] = {}
     for row in rows:
-        passes.setdefault(json.dumps(row["config"]), []).append(row["median_ms"])
+        passes.setdefault(json.dumps(row["config"]), []).extend(row.get("passes_ms", [row["median_ms"]]))
     return [
         {"config": json.loads(config), "median_ms": statistics.median(found), "passes_ms": found}
         for config, found in passes.items()
@@ -232,48 +234,49 @@ def print_row(name: str, row: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", type=int, default=60, help="measured while the machine kept still")
+    parser.add_argument("--networks", type=int, default=60, help="measured steadily; with --passes, steadily or not")
     parser.add_argument("--preset", default="cifar")
     parser.add_argument("--policy", choices=("standard", "quick"), default="standard")
     parser.add_argument("--core", type=int)
     parser.add_argument("--seed", type=int, default=SEED, help="of the networks sampled")
-    parser.add_argument("--passes", type=int, default=1, help="over all networks; their medians count, steady or not")
+    parser.add_argument("--passes", type=int, default=1, help="over all networks; the median of each counts")
     parser.add_argument("--batch", type=int, default=BATCH, help="networks measured between two anchors")
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--from", dest="data", type=Path)
     parser.add_argument("--counted", choices=("cifar", "digits"))
     options = parser.parse_args()
     measured_on: dict[str, Any] = {}
+    part = None
     if options.counted:
         name, rows = f"predictor_counted_{options.counted}", counted(options.counted)
     elif options.data:
         document = json.loads(options.data.read_text())
-        name, rows = options.data.stem, document["result"]["rows"]
+        name, rows = options.data.stem.removesuffix(PART), document["result"]["rows"]
         measured_on = provenance_of(document)
     else:
         name = f"predictor_{options.preset}_{options.policy}_{options.seed}"
         core = default_core() if options.core is None else options.core
         measured_on = {"policy": options.policy, "core": core, "seed": options.seed, "batch": options.batch}
+        wanted, tried = options.networks, TRIED_PER_WANTED * options.networks
         if options.passes > 1:
             name += f"_{options.passes}_passes"
             measured_on["passes"] = options.passes
-            configs, wanted = sampled(options.preset, options.networks, options.seed) * options.passes, None
-        else:
-            configs, wanted = sampled(options.preset, MOST * options.networks, options.seed), options.networks
+            wanted, tried = None, options.networks
+        configs = sampled(options.preset, tried, options.seed) * options.passes
         rows = []
         for rows in measured(configs, wanted, options.policy, core, options.batch):
-            save(name, {"measured": measured_on, "rows": rows})
-        rows = merged(rows) if options.passes > 1 else rows
-    steady = [row for row in rows if row.get("steady", True)]
+            part = save(name + PART, {"measured": measured_on, "rows": rows})
+    networks = merged(rows) if measured_on.get("passes", 1) > 1 else rows
+    steady = [row for row in networks if row.get("steady", True)]
     if len(steady) <= FIT_ON:
         rule = f"more than {FIT_ON} steady networks are needed"
-        raise SystemExit(f"{rule}, but there are {len(steady)} of {len(rows)}; raise --networks")
+        raise SystemExit(f"{rule}, but there are {len(steady)} of {len(networks)}; raise --networks")
     configs = [CondenseNetConfig.from_dict(row["config"]) for row in steady]
     latencies = np.array([row["median_ms"] for row in steady])
     warnings.simplefilter("ignore")  # scikit-learn's, about a kernel parameter at its bound
     result: dict[str, Any] = {
         "networks": len(steady),
-        "not_steady": len(rows) - len(steady),
+        "not_steady": len(networks) - len(steady),
         "fitted_on": FIT_ON,
         "held_out": ours_held_out(configs, latencies, options.repeats),
         "peers": {
@@ -284,7 +287,7 @@ def main() -> None:
         "speed": speed(configs, latencies),
     }
     print(
-        f"{name}: {len(steady)} networks ({len(rows) - len(steady)} more not steady), {options.repeats} random splits, "
+        f"{name}: {len(steady)} networks ({result['not_steady']} more not steady), {options.repeats} random splits, "
         f"fitted on {FIT_ON}; relative errors held out"
     )
     print(f"  {'':38}{'median':>8}{'p90':>8}{'max':>8}{'in 95 %':>9}{'width':>8}")
@@ -298,6 +301,8 @@ def main() -> None:
     if not options.counted:
         result |= {"measured": measured_on, "rows": rows}  # the counted data set has a file of its own
     save(name, result)
+    if part is not None:
+        part.unlink()
 
 
 if __name__ == "__main__":

@@ -337,7 +337,7 @@ def _measured(
     if networks:
         space: SearchSpace = budget_space(settings)
         for done in measure_more(engine, probe, space, networks, files):
-            unsteady = f", {done.unsteady} of them not steady: a fit leaves those out" if done.unsteady else ""
+            unsteady = f" ({done.unsteady} not steady, which a fit leaves out)" if done.unsteady else ""
             failed = f", {done.failed} failed" if done.failed else ""
             say(f"{done.recorded} of {networks} networks measured{unsteady}{failed}")
     return probe

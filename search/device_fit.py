@@ -34,10 +34,10 @@ LIKE = "raspberry-pi-5"  # the profile whose prices' ratios a new one may lean o
 
 
 @dataclass(frozen=True)
-class Measured:
+class Progress:
     """How far measuring for a fit has come, in networks."""
 
-    recorded: int
+    recorded: int  # steady or not
     unsteady: int  # of those recorded; a fit leaves them out
     failed: int
 
@@ -62,7 +62,7 @@ class DeviceFit:
 
 def measure_more(
     engine: sa.Engine, probe: LatencyProbe, space: SearchSpace, count: int, files: Path
-) -> Iterator[Measured]:
+) -> Iterator[Progress]:
     """Measure networks sampled from a space until `count` more are recorded; yields how far it is by batch.
 
     Raises:
@@ -81,7 +81,7 @@ def measure_more(
         recorded += len(good)
         unsteady += sum(not one.steady for _, one in good)
         failed += len(found) - len(good)
-        yield Measured(recorded, unsteady, failed)
+        yield Progress(recorded, unsteady, failed)
 
 
 def add_references(engine: sa.Engine, measured: Sequence[tuple[CondenseNetConfig, Measurement]]) -> None:

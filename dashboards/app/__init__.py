@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ __all__ = ["Access", "access_for", "make_app", "serve"]
 
 ASSETS = Path(__file__).parents[1] / "assets"
 THREADS = 8
-WARM_S = 30.0  # at most, that the end waits for what the first visit was to find ready
+WARM_S = 30.0  # at most, that the end waits for what was to be ready for the first visit; usually a second
 INDEX = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -134,7 +135,9 @@ def serve(
         server = create_server(app.server, sockets=[listener], threads=THREADS, ident=None)
         page = f"http://{_reached_at(host)}:{listener.getsockname()[1]}/"
         private = f"{page}?token={access.token}" if access.token else page
-        warming = threading.Thread(target=_warm, args=(app,), daemon=True)
+        ended = threading.Event()
+        warming = threading.Thread(target=_warm, args=(app, ended), daemon=True)
+        opening = threading.Timer(0.3, webbrowser.open, (private,))
         with contextlib.suppress(KeyboardInterrupt):  # the server's own way to end; here, before it has begun
             note(f"dashboard at {private if access.shown else page}")
             if access.token is not None and not access.shown:
@@ -146,21 +149,26 @@ def serve(
                 )
             warming.start()
             if open_browser:
-                threading.Timer(0.3, webbrowser.open, (private,)).start()
+                opening.start()
             server.run()
-        if warming.ident is not None:  # ending Python while it runs compiled code would abort the process
-            warming.join(WARM_S)
+        opening.cancel()
+        ended.set()
+        until = time.monotonic() + WARM_S
+        while warming.is_alive() and time.monotonic() < until:  # or Python aborts, if it ends within compiled code
+            with contextlib.suppress(KeyboardInterrupt):
+                warming.join(until - time.monotonic())
 
 
-def _warm(app: Any) -> None:
-    """Ask for what the first visit needs, so that it is there by then."""
+def _warm(app: Any, ended: threading.Event) -> None:
+    """Ask for what the first visit needs, so that it is there by then; about a second of work, in two steps."""
     from dashboards.app.charts import payload_of
     from dashboards.app.heading import budget_table
 
     with contextlib.suppress(Exception):  # the visit itself will say what is wrong
         shown = app.server.config["STUDIES"].get(None)
         budget_table(shown, None)
-        payload_of(shown, "front", None)
+        if not ended.is_set():
+            payload_of(shown, "front", None)
 
 
 def _reached_at(host: str) -> str:

@@ -19,7 +19,7 @@ GRID_OPTIONS: dict[str, Any] = {
     "theme": "themeQuartz",
     "cacheBlockSize": 100,
     "maxBlocksInCache": 12,
-    "maxConcurrentDatasourceRequests": -1,  # no limit: a load that was dropped under way would count for good
+    "maxConcurrentDatasourceRequests": -1,  # no limit: loads that the component's own source took never end
     "rowHeight": 36,
     "headerHeight": 40,
     "rowSelection": {"mode": "multiRow", "checkboxes": True, "headerCheckbox": False, "enableClickSelection": True},

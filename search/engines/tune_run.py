@@ -315,33 +315,37 @@ def _run_tune(desk: _Desk) -> None:
 def _outlive_kills_for_memory() -> None:
     """Have Tune take a worker that Ray killed for want of memory as what it is, a dead one.
 
-    Ray's monitor kills the youngest workers of a node that is about to be full. Tune 2.60 doesn't know this end of an
-    actor: it ends the whole run ("Caught unexpected exception", in ray.air.execution._internal.actor_manager), and all
-    other trials with it.
+    Ray's monitor kills workers of a node that is about to be full, the newest first, until enough is free (its policy
+    since 2.56). Tune in Ray 2.60 doesn't know this end of an actor: it ends the whole run ("Caught unexpected
+    exception", in ray.air.execution._internal.actor_manager), and all other trials with it. A Ray without these methods
+    is left as it is.
     """
     from ray.air.execution._internal import RayActorManager
     from ray.exceptions import OutOfMemoryError, RayActorError
 
     def as_dead(handle: Callable[..., None]) -> Callable[..., None]:
-        def told(*words: Any, exception: Exception, **more: Any) -> None:
-            if isinstance(exception, OutOfMemoryError):
-                exception = RayActorError(error_msg=f"{NO_MEMORY}, Ray killed it")
-            handle(*words, exception=exception, **more)
+        def plain(word: Any) -> Any:
+            killed = isinstance(word, OutOfMemoryError)
+            return RayActorError(error_msg=f"{NO_MEMORY}, Ray killed it") if killed else word
+
+        def told(*words: Any, **named: Any) -> None:
+            handle(*map(plain, words), **{name: plain(word) for name, word in named.items()})
 
         return told
 
     for name in ("_actor_start_failed", "_actor_task_failed"):
-        setattr(RayActorManager, name, as_dead(getattr(RayActorManager, name)))
+        if handle := getattr(RayActorManager, name, None):
+            setattr(RayActorManager, name, as_dead(handle))
 
 
 def reason_of(trial: Any) -> str:
     """Return in one line why Tune lost a trial."""
     from ray import cloudpickle
 
-    error = None
+    error: Any = None
     with contextlib.suppress(Exception):
+        error = Path(trial.error_file).read_text(encoding="utf-8")
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())  # written by this process
-    lines = [line.strip() for line in str(error or "for no reason given").splitlines()]
-    lines = [line for line in lines if line]
+    lines = [line.strip() for line in str(error or "for no reason given").splitlines() if line.strip()]
     died = type(error).__name__.startswith(("RayActor", "ActorDied"))
     return DIED + (lines[0] if died else lines[-1])

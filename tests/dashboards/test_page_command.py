@@ -72,7 +72,7 @@ def test_it_ends_cleanly_whenever_it_is_interrupted(url: str, after_s: float) ->
     with started(url) as (process, _):
         time.sleep(after_s)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
 

@@ -90,7 +90,6 @@ class TestRayEngine(EngineContract):
         lost = collect(engine, {0})[-1]
         assert (lost.kind, lost.attempt) == ("lost", 1)
         assert lost.payload == "the worker died: The actor died unexpectedly before finishing this task."
-        assert "\n" not in lost.payload
         engine.submit(replace(careful, attempt=2))
         engine.submit(make_job(1, epochs=30))
         events = collect(engine, {0, 1})
@@ -190,38 +189,35 @@ class TestRayEngine(EngineContract):
         assert collect(engine, {1})[-1].kind == "done"
 
 
-def memory_used() -> tuple[int, int]:
-    """Bytes of this machine's memory in use, and all of them."""
-    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    total, available = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    return total - available, total
-
-
 def test_a_worker_that_ray_kills_for_memory_is_out_of_memory_and_ray_goes_on(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ):
-    """This process takes memory until Ray, told to act a little above what is used now, ends its youngest worker."""
-    used, total = memory_used()
-    monkeypatch.setenv("RAY_memory_usage_threshold", str((used + 2.5 * 2**30) / total))
-    engine = RayTuneEngine(settings(), {default_core()})
+    """This process takes memory until Ray, told to act a little above what is used now, ends the newest worker."""
+    from ray._common.utils import get_system_memory
+    from ray._private.utils import get_used_memory  # both know of a container's limit, as Ray's monitor does
+
+    room, total = 2.5 * 2**30, get_system_memory()  # Ray, its workers and what else runs here stay below
+    limit = get_used_memory() + room
+    assert limit + room < total, "this test needs 5 GiB of free memory"
+    monkeypatch.setenv("RAY_memory_usage_threshold", str(limit / total))
+    engine, taken = RayTuneEngine(settings(), {default_core()}), []
     try:
         engine.submit(make_job(0, epochs=LONG))
         started(engine, {0})
-        driver, taken, events = engine._driver, [], []
+        driver, events, deadline = engine._driver, [], time.monotonic() + PATIENCE_S
         while not [event for event in events if event.kind in FINAL]:
-            assert len(taken) < 40, events
-            taken.append(bytearray(os.urandom(2**20)) * 256)
-            events += engine.poll(0.5)
+            assert time.monotonic() < deadline, events
+            if get_used_memory() < limit + 2**28:
+                taken.append(bytearray(os.urandom(2**20)) * 128)
+            events += engine.poll(0.1)
         taken.clear()
-        assert events[-1].kind == "failed"
-        assert events[-1].payload == (
-            "out of memory (batch size 128): the system killed its worker",
-            OutOfMemory.exit_code,
-        )
+        reason = "out of memory (batch size 128): the system killed its worker"
+        assert (events[-1].kind, events[-1].payload) == ("failed", (reason, OutOfMemory.exit_code))
         engine.submit(make_job(1))
         assert collect(engine, {1})[-1].kind == "done"
         assert engine._driver is driver
     finally:
+        taken.clear()
         engine.close()
 
 

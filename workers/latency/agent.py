@@ -271,7 +271,7 @@ class Ncnn:
         import ncnn  # here, so that everything else works without it
 
         self._ncnn = ncnn
-        self.version = self.installed() or "unknown"  # where a build of one's own says so
+        self.version = self.installed() or "unknown"
 
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """See `Runtime`; the model is the zip's bytes."""
