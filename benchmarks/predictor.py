@@ -81,9 +81,10 @@ def measured(
         probe = HostProbe(policy_named(policy), anchor, core)
         for start in range(0, len(configs), batch):
             together = configs[start : start + batch]
-            paths = [Path(name) / f"{number}.onnx" for number in range(len(together))]
+            paths = [Path(name) / f"{config.digest}.onnx" for config in together]
             for path, config in zip(paths, together, strict=True):
-                save_onnx(DeployedCondenseNet.random(config), path)
+                if not path.exists():  # a later pass measures the same file
+                    save_onnx(DeployedCondenseNet.random(config), path)
             for config, one in zip(together, probe.measure(paths), strict=True):
                 if isinstance(one, FailedMeasurement):
                     print(f"  {config}: {one.reason}")

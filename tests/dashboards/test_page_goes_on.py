@@ -86,13 +86,12 @@ def test_an_open_trial_keeps_its_zoom_and_what_is_unfolded_as_it_goes_on(browser
 def test_the_trials_table_fills_also_after_another_source_took_its_loads(browser: Any, tmp_path: Path) -> None:
     """The component's own source, which a slow page may meet, answers nobody: its loads count as under way for good."""
     made = lively(tmp_path)
-    cell = "document.querySelector('#trials-grid .ag-row .ag-cell[col-id=number]')?.textContent"
     grid = "window.dash_ag_grid.getApi('trials-grid')"
     with served(url_of(made)) as address, Visit(browser) as visit:
         opened(visit, address, TABLE)
         foreign = "{ getRows: () => {} }"
         in_page(visit, f"{{ for (let i = 0; i < 3; i++) {{ {grid}.setGridOption('datasource', {foreign}); }} }}")
-        visit.wait(f"{grid}.getCacheBlockState()[0].pageStatus === 'loaded' && {cell}")
+        visit.wait(f"{grid}.getCacheBlockState()[0].pageStatus === 'loaded' && {TABLE}")
         silent(visit, address)
 
 

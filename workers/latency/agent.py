@@ -208,16 +208,22 @@ class Runtime(Protocol):
         ...
 
 
-class OnnxRuntime:
-    """onnxruntime on the CPU with all graph optimisations; fp32 models, batch 1."""
+class _Package:
+    """What the runtimes share that are Python packages."""
 
-    name = "onnxruntime"
-    MODULE = "onnxruntime"
+    MODULE: str  # what is imported
 
     @classmethod
     def installed(cls) -> str | None:
         """See `Runtime`."""
         return _installed_version(cls.MODULE)
+
+
+class OnnxRuntime(_Package):
+    """onnxruntime on the CPU with all graph optimisations; fp32 models, batch 1."""
+
+    name = "onnxruntime"
+    MODULE = "onnxruntime"
 
     def __init__(self) -> None:
         import onnxruntime  # here, so that --help and the sensors work without it
@@ -248,7 +254,7 @@ def _random_input(name: str, kind: str, shape: Sequence[Any]) -> np.ndarray[Any,
     return np.random.default_rng(0).standard_normal(sizes).astype(np.float32)
 
 
-class Ncnn:
+class Ncnn(_Package):
     """ncnn on the CPU, fp32 storage and arithmetic, one image.
 
     Its Winograd convolutions stay on, as whoever deploys has them; they round to within 1e-5 of the largest output.
@@ -261,11 +267,6 @@ class Ncnn:
     name = "ncnn"
     MODULE = "ncnn"
     GATHER = "ChannelGather"  # picks channels: parameter 0 says how many, its weights are their indices as int32
-
-    @classmethod
-    def installed(cls) -> str | None:
-        """See `Runtime`."""
-        return _installed_version(cls.MODULE)
 
     def __init__(self) -> None:
         import ncnn  # here, so that everything else works without it
@@ -397,16 +398,11 @@ def _unzip(
     return facts, files
 
 
-class LiteRt:
+class LiteRt(_Package):
     """LiteRT on the CPU with its XNNPACK kernels; fp32 models (.tflite), one image with its channels last."""
 
     name = "litert"
     MODULE = "ai_edge_litert"
-
-    @classmethod
-    def installed(cls) -> str | None:
-        """See `Runtime`."""
-        return _installed_version(cls.MODULE)
 
     def __init__(self) -> None:
         from ai_edge_litert import interpreter  # here, so that everything else works without it
