@@ -31,27 +31,12 @@ from space.errors import DataNotFound, TrainingFailed
 from workers.exchange import RESULTS, ExchangeFailed, TrialExchange, scratch_folder
 from workers.file_names import LOG_FILE
 from workers.process import outcome_of
+from workers.switchboard import SWITCHBOARD
 from workers.trial import TrialJob, TrialResult, run_trial
 
 TICK_S = 1.0
 FINAL = ("done", "failed", "stopped", "lost")
-SWITCHBOARD = "condensery-switchboard"
 News = tuple[str, int, int, Any]  # see `search.engines.base.EngineEvent`
-
-
-class Switchboard:
-    """An actor on the controller's machine: its words ("stop", "cancel") for jobs, by serial number."""
-
-    def __init__(self) -> None:
-        self._words: dict[int, str] = {}
-
-    def say(self, words: dict[int, str]) -> None:
-        """Replace all words."""
-        self._words = words
-
-    def word(self, serial: int) -> str | None:
-        """Return the word for one job."""
-        return self._words.get(serial)
 
 
 class TuneWorker(Trainable):  # type: ignore[misc]  # Ray has no type information

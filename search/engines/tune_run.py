@@ -174,7 +174,7 @@ class _Desk:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from workers.tune_worker import SWITCHBOARD, Switchboard
+        from workers.switchboard import SWITCHBOARD, Switchboard
 
         here = ray.get_runtime_context().get_node_id()
         board = (
