@@ -164,6 +164,8 @@ def _warm(app: Any, ended: threading.Event) -> None:
     from dashboards.app.charts import payload_of
     from dashboards.app.heading import budget_table
 
+    if ended.is_set():  # before this began: nobody may wait for it any more
+        return
     with contextlib.suppress(Exception):  # the visit itself will say what is wrong
         shown = app.server.config["STUDIES"].get(None)
         budget_table(shown, None)

@@ -125,10 +125,6 @@ def _in_the_browser(app: Dash) -> None:
     page("start", Output("view", "data"), Output("chosen", "data"), Output("theme-data", "data"), Input("page", "id"))
     page(
         "poll",
-        Output("fast", "data"),
-        Output("slow", "data"),
-        Output("pulse", "data"),
-        Output("retry", "data"),
         Input("clock", "n_intervals"),
         State("fast", "data"),
         State("slow", "data"),

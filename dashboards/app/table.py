@@ -189,10 +189,11 @@ def _numbers_matching(values: Floats, kind: str, condition: Mapping[str, Any]) -
 
 
 def rows(shown: Sequence[TableColumn], question: Question) -> dict[str, Any]:
-    """Return the rows asked for as texts, and how many there are in all."""
+    """Return the rows asked for as texts, how many pass the filters (`total`), and how many there are (`all`)."""
     found = places(shown, question)
     cut = found[max(0, question.start) : max(0, question.end)].tolist()
-    return {"rows": [{column.name: column.text(place) for column in shown} for place in cut], "total": len(found)}
+    texts = [{column.name: column.text(place) for column in shown} for place in cut]
+    return {"rows": texts, "total": len(found), "all": len(shown[0].values)}
 
 
 def as_csv(columns: StudyColumns, shown: Sequence[TableColumn], question: Question) -> str:

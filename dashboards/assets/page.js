@@ -13,6 +13,7 @@
   };
   const AXES = { latency: "Latency", macs: "Macs", params: "Params" };
   const THEMES = { auto: "system", light: "light", dark: "dark" };
+  const PATIENCE_MS = 20000;  // then the server is taken for away
   const MOST_COMPARED = 4, parts = {};  // what the other files add: budget, charts, trials
   const keep = () => window.dash_clientside.no_update;
   const set = (id, props) => window.dash_clientside.set_props(id, props);
@@ -168,22 +169,34 @@
     if (payload.away) { place.dataset.away = "yes"; } else { delete place.dataset.away; }
   }
 
-  async function poll(_, fast, slow, pulse, retry) {
-    const nothing = [keep(), keep(), keep(), keep()];
+  let asking = false;
+  /** Ask for news, unless the last answer is still to come.
+
+      Nothing is returned: Dash drops what a callback returns once the clock has called it again. */
+  function poll(_, fast, slow, pulse, retry) {
     parts.startTable();
-    if (document.hidden) { return nothing; }
+    if (document.hidden || asking) { return; }
+    asking = true;
+    ask(fast, slow, pulse, retry).finally(() => { asking = false; });
+  }
+
+  async function ask(fast, slow, pulse, retry) {
     const known = { fast, slow, pulse, stale: state.stale ? state.stale.since : null };
     let answer;
-    try { answer = await fetch(`/news?${question(known)}`); } catch (error) { badge(null, "server"); return nothing; }
-    if (!answer.ok) { badge(null, { 401: "locked", 404: "unknown", 503: "database" }[answer.status] || "server"); return nothing; }
+    try {
+      answer = await fetch(`/news?${question(known)}`, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    } catch (error) { badge(null, "server"); return; }
+    if (!answer.ok) { badge(null, { 401: "locked", 404: "unknown", 503: "database" }[answer.status] || "server"); return; }
     const news = answer.status === 204 ? { fast, slow, pulse, stale: state.stale } : await answer.json();
     const wasAway = state.stale || state.away || document.querySelector("[data-away]");
     badge(news.stale, null);
     const anew = wasAway && !news.stale;
     if (anew) { parts.fillOpenTwins(); }
-    const changed = (now, before) => (now === before ? keep() : now);
-    return [changed(news.fast, fast), changed(news.slow, slow), changed(news.pulse, pulse),
-      anew ? (retry || 0) + 1 : keep()];
+    const tell = (id, now, before) => { if (now !== before) { set(id, { data: now }); } };
+    tell("fast", news.fast, fast);
+    tell("slow", news.slow, slow);
+    tell("pulse", news.pulse, pulse);
+    if (anew) { set("retry", { data: (retry || 0) + 1 }); }
   }
 
   const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString("en-GB");

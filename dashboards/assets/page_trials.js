@@ -55,20 +55,22 @@
     };
   }
 
+  let loads = 0, told = 0;
   async function rows(asked) {
+    const table = tableQuestion(), load = ++loads;
     try {
-      const answer = await fetch(`/rows?${question({ ...tableQuestion(), start: asked.startRow, end: asked.endRow })}`);
+      const answer = await fetch(`/rows?${question({ ...table, start: asked.startRow, end: asked.endRow })}`);
       if (!answer.ok) { throw new Error(await answer.text()); }
       const found = await answer.json();
       asked.successCallback(found.rows, found.total);
-      showTotal(found.total);
+      // An answer may come after the table was filtered otherwise, or after that to a later question.
+      if (load > told && question(table) === question(tableQuestion())) { told = load; showTotal(found); }
     } catch (error) {
       asked.failCallback();
     }
   }
 
-  function showTotal(total) {
-    const all = state.head ? state.head.trials : total;
+  function showTotal({ total, all }) {
     const filtered = state.brush || Object.keys(grid.getFilterModel()).length;
     say("rows-shown", filtered ? `${total.toLocaleString("en")} of ${all.toLocaleString("en")} trials${state.brush ? ", brushed" : ""}` : "");
     at("clear-filters").hidden = !filtered;

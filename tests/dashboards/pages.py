@@ -34,8 +34,9 @@ def served(url: str, access: Access | None = None) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.effective_port}/"
     finally:
-        server.close()
+        server.trigger.pull_trigger(server.close)  # in its own thread, which may be looking at its sockets just now
         thread.join(timeout=5)
+        server.task_dispatcher.shutdown()
 
 
 def url_of(made: Study) -> str:

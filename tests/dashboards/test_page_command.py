@@ -63,7 +63,7 @@ def test_it_serves_this_machine_until_it_is_interrupted(url: str) -> None:
             assert b"react-entry-point" in answer.read()
             assert "waitress" not in str(answer.headers).lower()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.3, 0.6])

@@ -43,7 +43,7 @@ def test_what_is_shown_stays_while_the_database_is_away_and_what_is_asked_then_c
         visit.wait(LIVE)
         visit.wait("document.querySelector('#front-graph .js-plotly-plot')?.layout.xaxis.title.text.includes('macs')")
         visit.wait("document.getElementById('front-state').hidden && document.getElementById('trial-4')")
-        assert "database is away" not in visit.text("main")
+        visit.wait("!document.querySelector('main').innerText.includes('database is away')")
         assert visit.page.locator("#stale-reason").is_hidden()
         silent(visit, address)
 
@@ -106,13 +106,13 @@ def test_a_brush_is_set_by_keyboard_and_kept_as_the_study_grows(browser: Any, tm
         visit.page.keyboard.press("End")  # the last axis: top-1
         visit.page.keyboard.press("Tab")
         visit.page.keyboard.press("End")
-        visit.wait("/^\\d+ of 32 trials, brushed$/.test(document.getElementById('rows-shown').textContent)")
+        visit.wait("window.CondenseryPage.state.brush?.[0][0] === 'top1'")
         least = in_page(visit, "window.CondenseryPage.state.brush[0][1][0][0]")
         drawn = json.loads(in_page(visit, brush))
         assert drawn[1] == pytest.approx(100 * max(row.top1 or 0 for row in made.rows()))  # the best is inside
         rows = "document.getElementById('rows-shown').textContent"
         inside = sum(100 * (row.top1 or 0) >= least for row in made.rows())
-        assert in_page(visit, rows) == f"{inside} of 32 trials, brushed"
+        visit.wait(f"{rows} === '{inside} of 32 trials, brushed'")
         made.done(0.2, 0.998)
         visit.wait(f"{rows} === '{inside + 1} of 33 trials, brushed'")
         visit.wait(f"{lines}._length === {before + 1}")
@@ -121,4 +121,52 @@ def test_a_brush_is_set_by_keyboard_and_kept_as_the_study_grows(browser: Any, tm
         visit.page.get_by_role("button", name="Clear filters").click()
         visit.wait(f"{rows} === ''")
         assert in_page(visit, "document.getElementById('brush-from').value") == ""
+        silent(visit, address)
+
+
+SLOW_NEWS = """{
+    const fetch = window.fetch;
+    window.fetch = async (asked, ...more) => {
+        if (String(asked).startsWith('/news')) { await new Promise((done) => setTimeout(done, 4000)); }
+        return fetch(asked, ...more);
+    };
+}"""
+
+
+def test_answers_that_take_longer_than_the_time_between_two_questions_still_count(browser: Any, tmp_path: Path) -> None:
+    made = lively(tmp_path)
+    with served(url_of(made)) as address, Visit(browser) as visit:
+        opened(visit, address, TABLE)
+        in_page(visit, SLOW_NEWS)
+        made.done(0.2, 0.95)
+        visit.wait("document.getElementById('counts').textContent.startsWith('33')")
+        visit.wait("document.querySelector('#trials-grid .ag-row [col-id=number]') && " + LIVE)
+        silent(visit, address)
+
+
+def test_an_answer_that_comes_after_a_later_one_does_not_say_how_many_trials_there_are(
+    browser: Any, tmp_path: Path
+) -> None:
+    made = lively(tmp_path)
+    rows = "document.getElementById('rows-shown').textContent"
+    with served(url_of(made)) as address, Visit(browser) as visit:
+        opened(visit, address, TABLE)
+        late: list[Any] = []
+
+        def hold(route: Any) -> None:
+            """Keep the first answer back until the filtered one is there."""
+            late.append(route)
+            if len(late) > 1:
+                route.continue_()
+
+        visit.page.route("**/rows?*", hold)
+        in_page(visit, "window.CondenseryPage.parts.refreshRows()")
+        while not late:
+            visit.page.wait_for_timeout(50)
+        visit.page.locator("#trials-grid").get_by_role("textbox", name="state Filter Input").fill("fail")
+        visit.wait(f"{rows} === '1 of 32 trials'")
+        late[0].continue_()
+        visit.page.wait_for_timeout(500)
+        assert in_page(visit, rows) == "1 of 32 trials"
+        visit.page.unroute("**/rows?*", hold)
         silent(visit, address)
