@@ -52,10 +52,11 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
 fi
 
 # Three minutes before the time is over Slurm sends TERM to this shell: the search then stops cleanly.
+time_is_over=0 status=0 controller=
+trap 'time_is_over=1; [ -z "$controller" ] || kill -TERM "$controller"' TERM
 RAY_ADDRESS="$address:$port" condensery launch "$study" --resume &
 controller=$!
-trap 'time_is_over=1; kill -TERM "$controller"' TERM
-time_is_over=0 status=0
+[ "$time_is_over" -eq 0 ] || kill -TERM "$controller" # it came while the search was being started
 wait "$controller" || status=$?
 if [ "$time_is_over" -eq 1 ]; then # the wait was cut short
     status=0

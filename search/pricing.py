@@ -176,19 +176,10 @@ class Pricer:
 
         Raises whatever the measuring raised: DiskFull, MeasurementStopped after `stop`, …
         """
-        if self._batch is None:
+        if self._batch is None or not wait([self._batch], wait_s).done:
             return None
-        try:
-            prices = self._batch.result(wait_s)
-        except TimeoutError:
-            if not self._batch.done():
-                return None
-            raise
-        except BaseException:
-            self._batch = None
-            raise
-        self._batch = None
-        return prices
+        batch, self._batch = self._batch, None
+        return batch.result()
 
     def stop(self) -> None:
         """End the batch under way; nothing of it is kept. Returns when its processes have ended."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -45,6 +47,28 @@ def kills_for_memory(statistics: Path = Path("/proc/vmstat")) -> int:
             if name == "oom_kill":  # Linux 4.13: of cgroups as well
                 return int(count)
     return 0
+
+
+class KillsForMemory:
+    """Tells whether the system has killed for want of memory lately; what it killed long ago is no worker's reason."""
+
+    LATELY_S = 60.0  # at least; a process of many gigabytes takes seconds to be gone
+
+    def __init__(self, count: Callable[[], int] = kills_for_memory) -> None:
+        self._count = count
+        self._older = self._newer = count()
+        self._looked_at = time.monotonic()
+
+    def look(self) -> None:
+        """Forget what is older; to be called now and then."""
+        if time.monotonic() - self._looked_at >= self.LATELY_S:
+            self._older, self._newer, self._looked_at = self._newer, self._count(), time.monotonic()
+
+    def any_lately(self) -> bool:
+        """Whether there was one that was not told before."""
+        killed, before = self._count(), self._older
+        self._older = self._newer = killed
+        return killed > before
 
 
 def _fields(pid: int) -> list[str]:

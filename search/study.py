@@ -17,7 +17,7 @@ from sqlalchemy import exc
 
 from search.settings import StudySettings, settings_from
 from search.store import reader
-from search.store.database import database_errors, open_for_writing, tune_sqlite
+from search.store.database import LOCK_TIMEOUT_S, database_errors, open_for_writing, tune_sqlite
 from search.store.store import StudyStore, create_study, delete_study
 from space.errors import FrozenSettings, StudyExists, StudyNotFound
 
@@ -58,15 +58,17 @@ def optuna_storage(url: str) -> RDBStorage:
 
 def _made_by_one(url: str) -> RDBStorage:
     """Return Optuna's storage; of two processes that make its tables at once, one finds them there and asks again."""
+    # Optuna makes each table in a transaction of its own: on a slow disk the other takes longer than SQLite would wait.
+    patient = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if url.startswith("sqlite") else {}
     for _ in range(MAKING_TRIES):
         try:
-            return RDBStorage(url, skip_compatibility_check=False)
+            return RDBStorage(url, patient, skip_compatibility_check=False)
         except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError) as error:
             words = ("already exists", "unique", "no such table", "does not exist")
             if not any(word in str(error.orig).lower() for word in words):
                 raise
             time.sleep(0.3)
-    return RDBStorage(url, skip_compatibility_check=False)
+    return RDBStorage(url, patient, skip_compatibility_check=False)
 
 
 def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:

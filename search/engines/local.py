@@ -23,7 +23,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from search.engines.base import EngineEvent, killed_for_memory
-from search.processes import kills_for_memory
+from search.processes import KillsForMemory
 from workers.process import WorkerPlace, worker_main
 from workers.trial import TrialJob
 
@@ -64,7 +64,7 @@ class LocalEngine:
             places = [WorkerPlace(threads, None)] * workers
         self._workers = [self._start(place) for place in places]
         self._begun: list[EngineEvent] = []  # not yet returned by a poll
-        self._killed_for_memory = kills_for_memory()
+        self._kills = KillsForMemory()
 
     def _start(self, place: WorkerPlace) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -100,6 +100,7 @@ class LocalEngine:
         """Collect messages of all workers; replace the dead."""
         sources = [w.pipe for w in self._workers] + [w.process.sentinel for w in self._workers if w.job is not None]
         wait(sources, 0.0 if self._begun else timeout_s)
+        self._kills.look()
         events, self._begun = self._begun, []
         for index, worker in enumerate(self._workers):
             alive = worker.process.is_alive()  # before reading: a worker that dies meanwhile is read to its end next
@@ -113,9 +114,7 @@ class LocalEngine:
 
     def _end_of(self, worker: _Worker, job: TrialJob) -> EngineEvent:
         """Say how a job ended whose worker died."""
-        killed, before = kills_for_memory(), self._killed_for_memory
-        self._killed_for_memory = killed
-        if worker.process.exitcode == -signal.SIGKILL and killed > before:
+        if worker.process.exitcode == -signal.SIGKILL and self._kills.any_lately():
             return killed_for_memory(job)
         return EngineEvent("lost", job.number, job.attempt, _how_it_died(worker.process))
 

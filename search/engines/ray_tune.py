@@ -31,7 +31,7 @@ from search.engines.base import EngineEvent, killed_for_memory
 from search.engines.keeper import PAUSES, keeper_main
 from search.engines.ray_folder import RayFolder
 from search.engines.tune_run import DIED, NO_MEMORY, TOKEN, Plan, dashboard_is_installed
-from search.processes import kills_for_memory, lives
+from search.processes import KillsForMemory, lives
 from search.settings import EnginePart
 from space.errors import EngineUnavailable, InvalidSettings
 from workers.exchange import RESULTS, ExchangeFailed, TrialExchange, clear, open_exchange
@@ -84,7 +84,7 @@ class RayTuneEngine:
         self._apart = processors_apart(part, measuring)
         self._trials: dict[int, _Trial] = {}
         self._submitted = 0
-        self._killed_for_memory = kills_for_memory()
+        self._kills = KillsForMemory()
         self._events: list[EngineEvent] = []
         self._quiet = False
         self._paused: dict[int, float] = {}  # process id: since when
@@ -155,7 +155,8 @@ class RayTuneEngine:
         self.dashboard_url = (
             f"http://{dashboard_url}" if dashboard_url and "://" not in dashboard_url else dashboard_url
         )
-        self._note(f"Ray dashboard: {self._about_dashboard()}")
+        token = self._driver.folder.path / TOKEN if part.address is None else None
+        self._note(f"Ray dashboard: {about_dashboard(self.dashboard_url, token)}")
         slots = resources.get("CPU", 0.0) // part.threads
         if part.gpus:
             slots = min(slots, resources.get("GPU", 0.0) // part.gpus)
@@ -167,16 +168,6 @@ class RayTuneEngine:
                 )
         if slots < part.workers:
             self._note(f"Ray has room for {slots:g} of {part.workers} workers now; the others wait for nodes")
-
-    def _about_dashboard(self) -> str:
-        if self.dashboard_url:
-            asks = (
-                f" (it asks for the token in {self._driver.folder.path / TOKEN})" if self._part.address is None else ""
-            )
-            return self.dashboard_url + asks
-        if self._part.address is not None:
-            return "none (the cluster's head runs without one)"
-        return "none (it didn't start)" if dashboard_is_installed() else "none (pip install 'condensery[cluster]')"
 
     def _replace(self, reason: str) -> None:
         """Lose what ran and start another driver."""
@@ -230,6 +221,7 @@ class RayTuneEngine:
             EngineUnavailable: it can't be started again.
         """
         self._wait(0.0 if self._events else timeout_s)
+        self._kills.look()
         events, self._events = self._events, []
         return events
 
@@ -253,11 +245,10 @@ class RayTuneEngine:
 
     def _was_killed_for_memory(self, trial: _Trial, reason: str) -> bool:
         """Whether the system, or Ray itself, killed a worker for want of memory."""
-        if trial.pid is None or not reason.startswith(DIED):
-            return NO_MEMORY in reason
-        killed, before = kills_for_memory(), self._killed_for_memory
-        self._killed_for_memory = killed
-        return NO_MEMORY in reason or (killed > before and not lives(trial.pid))
+        if NO_MEMORY in reason:
+            return True
+        died_here = trial.pid is not None and reason.startswith(DIED) and not lives(trial.pid)
+        return died_here and self._kills.any_lately()
 
     def _fetch(self, job: TrialJob, event: EngineEvent) -> EngineEvent:
         """Bring what the worker left in the exchange into the trial's folder."""
@@ -372,6 +363,15 @@ def check_settings(part: EnginePart) -> tuple[EnginePart, str | None]:
         except Exception as error:  # each file system has its own
             raise InvalidSettings(f"engine.exchange = {part.exchange!r} can't be opened: {error}.") from None
     return part, exchange
+
+
+def about_dashboard(url: str, token: Path | None) -> str:
+    """Return where Ray's dashboard is, or why there is none; `token` is the file that a Ray of ours asks for."""
+    if url:
+        return url if token is None else f"{url} (it asks for the token in {token})"
+    if token is None:
+        return "none (the cluster's head runs without one)"
+    return "none (it didn't start)" if dashboard_is_installed() else "none (pip install 'condensery[cluster]')"
 
 
 def processors_apart(part: EnginePart, measuring: Collection[int]) -> list[int] | None:

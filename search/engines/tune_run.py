@@ -74,6 +74,8 @@ def drive(pipe: Connection, plan: Plan) -> None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on any system: Ray's servers listen on loopback only
     elif plan.address != "auto":
         answers(plan.address)
+    # How long a call to a dead worker waits to hear why it died; else memory's kills would pass for lost connections.
+    os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "10000")
     import ray
 
     own: dict[str, Any] = {

@@ -22,6 +22,7 @@ from search.store.transactions import Transactions, shown
 from space.errors import StudyBusy
 
 LEASE_S = 60.0  # a controller on another host that was not seen for this long is taken for dead
+LOOK_S = 0.5  # between two looks at who runs a study, standing by
 RENEWALS = 6  # of the lease in its time, when the controller is at something long
 STUCK_S = 1800.0  # a controller that didn't come round for so long is not kept in office any more
 _NOBODY = {"controller": None, "controller_seen_at": None, "stop_requested": False}
@@ -158,13 +159,15 @@ class ControllerLease(Transactions):
         monotonic clock, in which the database was there: no wall clock is asked, so none can mislead.
         """
         seen: tuple[str | None, float | None] = (None, None)
-        since, told = time.monotonic(), ""
+        quiet_s, looked_at, told = 0.0, time.monotonic(), ""
         while not stopped():
             owner, at = self.patience.call(self._owner)
-            if (owner, at) != seen:
-                seen, since = (owner, at), time.monotonic()
+            now = time.monotonic()
+            # A longer time between two looks says nothing: the database was away, or this machine stood still.
+            quiet_s = quiet_s + min(now - looked_at, 2 * LOOK_S) if (owner, at) == seen else 0.0
+            seen, looked_at = (owner, at), now
             alive = None if owner is None else local_process_lives(owner)
-            if owner is None or alive is False or (alive is None and time.monotonic() - since > LEASE_S):
+            if owner is None or alive is False or (alive is None and quiet_s > LEASE_S):
                 try:
                     self.patience.call(partial(self.claim, after=owner or ""))
                     return True
@@ -173,7 +176,7 @@ class ControllerLease(Transactions):
             if owner != told:
                 told = owner
                 waiting(f"standing by: {shown(owner)} (host:pid) runs this study")
-            time.sleep(0.5)
+            time.sleep(LOOK_S)
         return False
 
     def _owner(self) -> tuple[str | None, float | None]:

@@ -90,13 +90,13 @@ class EngineContract:
 
     def test_stopped_jobs_end_as_stopped_and_finish_when_submitted_again(self, engine: Engine, make_job: MakeJob):
         for number in (0, 1):
-            engine.submit(make_job(number, epochs=12))
+            engine.submit(make_job(number, epochs=30))
         engine.stop()
         ended = {event.number: event.kind for event in collect(engine, {0, 1}) if event.kind in FINAL}
         assert ended == {0: "stopped", 1: "stopped"}
         assert engine.free_slots() == 2
         for number in (0, 1):
-            engine.submit(make_job(number, attempt=2, epochs=12))
+            engine.submit(make_job(number, attempt=2, epochs=30))
         events = collect(engine, {0, 1})
         for number in (0, 1):
             kinds = [event.kind for event in events if event.number == number]

@@ -95,7 +95,7 @@ class Pair:
     # -- what the database says
 
     def order(self, *models: Path) -> list[int]:
-        policy = {**TINY.model_dump(mode="json"), "processes": 1, "run_s": 0.3}
+        policy = {**TINY.model_dump(mode="json"), "processes": 2, "run_s": 0.15}
         anchor = jobs.put_model(self.engine, models[0].read_bytes())
         orders = [
             Order(
@@ -116,6 +116,7 @@ class Pair:
         return jobs.states(self.engine, ids)
 
     def are_over(self, ids: list[int]) -> bool:
+        jobs.renew(self.engine, "test")  # as a search does that waits
         return all(row.state in ("done", "failed") for row in self.rows(ids))
 
     def has_seen(self, kind: str) -> bool:
@@ -197,8 +198,9 @@ def while_measuring(pair: Pair) -> None:
 
 
 def at_a_post_nobody_answers(pair: Pair) -> None:
-    until(lambda: list((pair.folder / "agent" / "unsent").glob("*/*.json")))
+    while_measuring(pair)
     pair.signal("hub", signal.SIGSTOP)
+    until(lambda: list((pair.folder / "agent" / "unsent").glob("*/*.json")))
 
 
 def once_a_result_is_in(pair: Pair) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from search.store.store import StudyStore
 from space.errors import DiskFull, MeasurementFailed, SearchFailed, TrainingFailed
 from tests.search.tiny_studies import (
     SMALLEST,
+    Bench,
     CountingProbe,
     assert_consistent,
     by_macs,
@@ -124,14 +126,16 @@ class PatientEngine(FakeEngine):
         return [event for job in gone for event in self._events(job)]
 
 
+def once_all_are_begun_or_priced(bench: Bench, act: Callable[[], object]) -> PatientEngine:
+    """An engine that acts when two trials run and two wait: how many polls that takes is the pricing's matter."""
+    return PatientEngine(lambda engine: Counter(bench.states()) == {"running": 2, "queued": 2} and act())
+
+
 def test_a_wish_to_stop_leaves_running_trials_queued_and_resuming_finishes_them(make_bench):
     bench = make_bench()
-
-    def ask_to_stop(engine: PatientEngine) -> None:
-        if engine.polls == 3:
-            StudyStore(bench.study.engine, bench.study.store.study_id).request_stop()
-
-    bench.engine = PatientEngine(ask_to_stop)
+    bench.engine = once_all_are_begun_or_priced(
+        bench, lambda: StudyStore(bench.study.engine, bench.study.store.study_id).request_stop()
+    )
     assert bench.run() == "stopped"
     assert bench.states() == ["queued"] * 4  # two were running, two were priced in advance
     assert optuna_trials(bench) == []  # it is told of what has ended
@@ -144,7 +148,7 @@ def test_a_wish_to_stop_leaves_running_trials_queued_and_resuming_finishes_them(
 
 def test_resuming_with_fewer_trainings_leaves_the_rest_queued_but_serves_a_wish(make_bench):
     bench = make_bench()
-    bench.engine = PatientEngine(lambda engine: bench.stop.set() if engine.polls == 3 else None)
+    bench.engine = once_all_are_begun_or_priced(bench, bench.stop.set)
     assert bench.run() == "stopped"
     assert bench.states() == ["queued"] * 4
     bench.stop.clear()
@@ -186,7 +190,7 @@ def test_an_interrupt_before_anything_ran_stops_at_once(make_bench):
 
 def test_an_interrupt_while_training_stops_with_checkpoints(make_bench):
     bench = make_bench()
-    bench.engine = PatientEngine(lambda engine: bench.stop.set() if engine.polls == 3 else None)
+    bench.engine = once_all_are_begun_or_priced(bench, bench.stop.set)
     assert bench.run() == "stopped"
     assert bench.states() == ["queued"] * 4
     assert [row.attempt for row in bench.rows] == [1, 1, 0, 0]
@@ -210,7 +214,7 @@ def test_a_running_trial_is_cancelled_on_request(make_bench, monkeypatch):
 
 def test_a_waiting_trial_is_cancelled_without_being_run(make_bench):
     bench = make_bench()
-    bench.engine = PatientEngine(lambda engine: bench.stop.set() if engine.polls == 3 else None)
+    bench.engine = once_all_are_begun_or_priced(bench, bench.stop.set)
     bench.run()
     bench.stop.clear()
     bench.study.store.request_cancel(1)

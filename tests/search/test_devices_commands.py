@@ -62,11 +62,15 @@ def rows_of(engine: sa.Engine, table: sa.Table) -> list[sa.Row[Any]]:
 
 @pytest.mark.parametrize("verb", ["fit", "calibrate"])
 def test_devices_measure_nothing_for_a_command_that_was_killed(pair: Pair, tmp_path: Path, verb: str):
+    if verb == "calibrate":
+        arm_device()  # which it looks for first
     options = ["--out", tmp_path / "profile.json"] if verb == "calibrate" else []
     command = devices(verb, "tiny", "--networks", "1", "--storage", pair.url, *options)
     with subprocess.Popen(command, env=environment(), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-        (row,) = until(lambda: rows_of(pair.engine, job))
-        process.send_signal(signal.SIGKILL)
+        try:
+            (row,) = until(lambda: rows_of(pair.engine, job))
+        finally:
+            process.send_signal(signal.SIGKILL)
     assert (row.state, row.priority) == ("waiting", CALIBRATING)
 
     def swept() -> sa.Row[Any] | None:

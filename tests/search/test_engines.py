@@ -14,7 +14,7 @@ import pytest
 
 from search.engines.fake import FakeEngine, instant_result
 from search.engines.local import LocalEngine, plan_places
-from search.processes import kills_for_memory
+from search.processes import KillsForMemory, kills_for_memory
 from space.errors import DataNotFound, OutOfMemory
 from tests.search.engine_contract import LONG, PATIENCE_S, EngineContract, MakeJob, collect
 from tests.workers.tiny import DIGITS, TRAINING, digits, job
@@ -113,10 +113,8 @@ class TestLocalEngine(EngineContract):
     ):
         """The kernel's counter is a file of ours here: filling this machine's memory is nothing for a test."""
         counter = tmp_path / "vmstat"
-        counter.write_text("nr_free_pages 7\noom_kill 4\npgfault 1\n")
-        assert kills_for_memory(counter) == 4
-        monkeypatch.setattr("search.engines.local.kills_for_memory", lambda: kills_for_memory(counter))
-        engine._killed_for_memory = 4
+        counter.write_text("nr_free_pages 7\noom_kill 4\n")
+        monkeypatch.setattr(engine, "_kills", KillsForMemory(lambda: kills_for_memory(counter)))
         engine.submit(make_job(0, epochs=LONG))
         collect(engine, {0}, ("curve",))
         counter.write_text("nr_free_pages 7\noom_kill 5\n")
@@ -127,9 +125,6 @@ class TestLocalEngine(EngineContract):
         collect(engine, {1}, ("curve",))
         os.kill(self.worker_of(engine, 1), signal.SIGKILL)
         assert collect(engine, {1})[-1].kind == "lost"
-
-    def test_where_the_system_counts_no_kills_there_are_none(self, tmp_path: Path):
-        assert kills_for_memory(tmp_path / "absent") == 0
 
     def test_a_killed_job_goes_on_from_its_checkpoint(self, engine: LocalEngine, make_job: MakeJob):
         careful = replace(make_job(0, epochs=12), checkpoint_every_s=0.0)  # a checkpoint after every step
@@ -158,15 +153,15 @@ class TestLocalEngine(EngineContract):
     def test_a_stopped_job_keeps_its_checkpoint_and_ends_with_the_same_network(
         self, engine: LocalEngine, make_job: MakeJob, tmp_path: Path
     ):
-        engine.submit(make_job(0, epochs=12))
+        engine.submit(make_job(0, epochs=30))
         collect(engine, {0}, ("curve",))
         engine.stop()
-        engine.submit(make_job(1, epochs=12))
+        engine.submit(make_job(1, epochs=30))
         ended = {event.number: event for event in collect(engine, {0, 1}) if event.kind != "curve"}
         assert {number: event.kind for number, event in ended.items()} == {0: "stopped", 1: "done"}
         assert list((tmp_path / "trial-0" / "checkpoints").glob("checkpoint-*.safetensors"))
         assert not (tmp_path / "trial-0" / NETWORK_FILE).exists()
-        engine.submit(make_job(0, attempt=2, epochs=12))
+        engine.submit(make_job(0, attempt=2, epochs=30))
         *_, again = collect(engine, {0})
         assert again.payload["network_sha256"] == ended[1].payload["network_sha256"]
 
@@ -206,10 +201,13 @@ class TestLocalEngine(EngineContract):
             assert os.sched_getaffinity(worker.process.pid) == set(worker.place.cores)
 
     def test_a_terminals_interrupt_does_not_end_a_job(self, engine: LocalEngine, make_job: MakeJob):
-        engine.submit(make_job(0, epochs=4))
+        engine.submit(make_job(0, epochs=LONG))
         collect(engine, {0}, ("curve",))
         os.kill(self.worker_of(engine, 0), signal.SIGINT)
-        assert collect(engine, {0})[-1].kind == "done"
+        for _ in range(2):  # it goes on
+            collect(engine, {0}, ("curve",))
+        engine.cancel(0)
+        assert "cancelled" in collect(engine, {0})[-1].payload[0]
 
 
 CONTROLLER = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
@@ -19,7 +20,15 @@ from search.engines.local import LocalEngine
 from search.store import reader
 from search.store.database import open_for_reading
 from search.store.tables import event
-from space.errors import DatabaseUnavailable, DiskFull, OutOfMemory, ReadOnlyFolder, StudyBusy, StudyExists
+from space.errors import (
+    CondenseryError,
+    DatabaseUnavailable,
+    DiskFull,
+    OutOfMemory,
+    ReadOnlyFolder,
+    StudyBusy,
+    StudyExists,
+)
 from tests.search.engine_contract import collect
 from tests.search.test_launch import Place, new_place
 from tests.search.tiny_studies import assert_consistent
@@ -82,6 +91,15 @@ def epochs(place: Place) -> int:
         return 0
 
 
+def is_run(place: Place) -> bool:
+    """Whether the study is there and has a controller."""
+    with contextlib.ExitStack() as after, contextlib.suppress(CondenseryError, sa.exc.SQLAlchemyError):
+        engine = open_for_reading(place.url)  # neither may be there yet
+        after.callback(engine.dispose)
+        return reader.find_study(engine, "digits").controller is not None
+    return False
+
+
 def ends_well(place: Place, wanted: int) -> None:
     rows = place.read()
     done = [row for row in rows if row.state == "done"]
@@ -102,7 +120,7 @@ def on_a_small_disk(folder: Path, script: str) -> subprocess.CompletedProcess[st
     mount = f'mount -t tmpfs -o size=3m tmpfs "{disk}" && cp "{folder}/study.toml" "{disk}" && cd "{disk}"\n'
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DISK": str(disk), "CONDENSERY": " ".join(command())}
     isolated = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", mount + script]
-    return subprocess.run(isolated, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(isolated, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_a_full_disk_ends_the_search_and_with_room_it_goes_on(tmp_path: Path):
@@ -238,9 +256,9 @@ def test_one_that_stands_by_takes_over_when_the_controller_is_killed(tmp_path: P
     place = new_place(tmp_path)
     options = ("--storage", place.url, "--set", "training.epochs=120", "--set", "limits.checkpoint_every_s=0.2")
     first = started(place, "launch", "study.toml", *options)
-    wait_for(lambda: epochs(place) > 0)
+    wait_for(lambda: is_run(place))
     second = started(place, "launch", "study.toml", "--stand-by", *options)
-    wait_for(lambda: "standing by" in said(second))
+    wait_for(lambda: "standing by" in said(second) and epochs(place) > 0)
     assert first.poll() is None
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
@@ -253,7 +271,7 @@ def test_one_that_stands_by_ends_cleanly_on_ctrl_c_and_finds_a_finished_study_fi
     place = new_place(tmp_path)
     options = ("--storage", place.url, "--set", "training.epochs=60")
     first = started(place, "launch", "study.toml", *options)
-    wait_for(lambda: epochs(place) > 0)
+    wait_for(lambda: is_run(place))
     waiting, interrupted = (started(place, "launch", "study.toml", "--stand-by", *options) for _ in range(2))
     wait_for(lambda: "standing by" in said(waiting) and "standing by" in said(interrupted))
     interrupted.send_signal(signal.SIGINT)

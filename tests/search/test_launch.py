@@ -331,7 +331,7 @@ def running(place: Place):
     """A launch in a process of its own (and its own group, as a terminal starts it), after its first epochs."""
     command = [sys.executable, "-c", LAUNCH, str(place.folder), *LONG]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (existing_study(place.url, "digits") and any(place.curve(row) for row in place.read())):
         assert process.poll() is None, "the launch ended by itself"
         assert time.monotonic() < deadline
@@ -356,7 +356,7 @@ def resumes_to_the_end(place: Place) -> None:
 @pytest.mark.slow
 def test_an_interrupt_ends_cleanly_and_resuming_completes_the_study(place: Place, running: subprocess.Popen):
     os.killpg(running.pid, signal.SIGINT)
-    output, _ = running.communicate(timeout=60)
+    output, _ = running.communicate(timeout=300)
     assert (running.returncode, output) == (0, "stopped\n")
     states = place.states()
     assert states["queued"] >= 1
@@ -506,11 +506,11 @@ def test_a_launch_keeps_its_study_while_its_engine_takes_longer_to_start_than_a_
     """Whoever stands by is on another host, as the launch sees it, and goes by the heartbeat."""
     place = new_place(tmp_path)
     monkeypatch.setattr(transactions, "socket", SimpleNamespace(gethostname=lambda: "elsewhere.example"))
-    monkeypatch.setattr(controller_lease, "LEASE_S", 2.0)
+    monkeypatch.setattr(controller_lease, "LEASE_S", 3.0)
     took_over: list[bool] = []
 
     def slow_start(*_: Any) -> Engine:
-        engine, until = open_for_writing(place.url), time.monotonic() + 6.0
+        engine, until = open_for_writing(place.url), time.monotonic() + 9.0
         store = StudyStore(engine, reader.find_study(engine, "digits").id)
         store.me = "thirdhost.example:1"
         took_over.append(store.stand_by(lambda: time.monotonic() > until, lambda text: None))

@@ -45,12 +45,15 @@ class Server:
     def stop(self) -> None:
         self._running.close()
 
-    def away(self, seconds: float) -> threading.Thread:
-        """Stop it; start it again after a while, in a thread."""
+    def away(self, seconds: float, missed: Callable[[], object] = lambda: True) -> threading.Thread:
+        """Stop it; start it again after a while, once it is `missed`, in a thread."""
         self.stop()
 
         def later() -> None:
             time.sleep(seconds)
+            deadline = time.monotonic() + 60.0
+            while not missed() and time.monotonic() < deadline:
+                time.sleep(0.05)
             self.start()
 
         thread = threading.Thread(target=later)
@@ -124,7 +127,7 @@ def test_a_server_that_restarts_under_a_search_costs_it_nothing_but_time(
     server: tuple[Server, str], own_bench, method: str, nth: int
 ):
     bench, notes, threads = own_bench(budget__max_macs=40_000), list[str](), list[threading.Thread]()
-    bench.engine = Interrupted(method, nth, lambda: threads.append(server[0].away(2.5)))
+    bench.engine = Interrupted(method, nth, lambda: threads.append(server[0].away(0.0, lambda: notes)))
     assert run_through(bench, Patience(60.0, notes.append)) == "finished"
     (thread,) = threads
     thread.join()
@@ -221,7 +224,7 @@ def test_a_study_is_resumed_by_a_controller_whose_server_goes_away_meanwhile(ser
     )
     controller = bench.controller(resume=True)
     controller.store.patience = Patience(60.0, notes.append)
-    thread = server[0].away(2.5)
+    thread = server[0].away(0.0, lambda: notes)
     assert controller.run() == "finished"
     thread.join()
     assert notes[-1] == "the database is back; going on"

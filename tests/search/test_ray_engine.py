@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from search.engines.ray_tune import RayTuneEngine, check_settings, processors_apart
+from search.engines.ray_tune import RayTuneEngine, about_dashboard, check_settings, processors_apart
 from search.engines.tune_run import TOKEN
 from search.launch import launch
-from search.processes import lives
+from search.processes import KillsForMemory, lives
 from search.view import SilentView
 from space.errors import EngineUnavailable, InvalidSettings, OutOfMemory
 from tests.search.engine_contract import FINAL, LONG, PATIENCE_S, EngineContract, MakeJob, collect
@@ -145,7 +145,8 @@ class TestRayEngine(EngineContract):
         """The kernel's counter is a number of ours here: filling this machine's memory is nothing for a test."""
         engine.submit(make_job(0, epochs=LONG))
         pid = started(engine, {0})[0]
-        monkeypatch.setattr("search.engines.ray_tune.kills_for_memory", lambda: engine._killed_for_memory + 1)
+        count = iter([4, 5])
+        monkeypatch.setattr(engine, "_kills", KillsForMemory(lambda: next(count)))
         os.kill(pid, signal.SIGKILL)
         last = collect(engine, {0})[-1]
         assert last.kind == "failed"
@@ -220,6 +221,21 @@ def test_a_worker_that_ray_kills_for_memory_is_out_of_memory_and_ray_goes_on(
     finally:
         taken.clear()
         engine.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "installed", "said"),
+    [
+        ("http://127.0.0.1:8265", "/run/token", True, "http://127.0.0.1:8265 (it asks for the token in /run/token)"),
+        ("http://10.0.0.1:8265", None, True, "http://10.0.0.1:8265"),
+        ("", None, True, "none (the cluster's head runs without one)"),
+        ("", "/run/token", True, "none (it didn't start)"),
+        ("", "/run/token", False, "none (pip install 'condensery[cluster]')"),
+    ],
+)
+def test_it_is_said_where_the_dashboard_is_or_why_there_is_none(url, token, installed, said, monkeypatch):
+    monkeypatch.setattr("search.engines.ray_tune.dashboard_is_installed", lambda: installed)
+    assert about_dashboard(url, token and Path(token)) == said
 
 
 def used_memory() -> int:

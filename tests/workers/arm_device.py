@@ -20,10 +20,13 @@ from workers.latency.virtual_arm import VirtualArm, build, default_folder
 
 @functools.cache
 def _built() -> VirtualArm | str:
-    try:
-        return build(default_folder())
-    except EmulatorMissing as error:  # no tools, or no network
-        return str(error)
+    reason = ""
+    for _ in range(2):
+        try:
+            return build(default_folder())
+        except EmulatorMissing as error:  # no tools, or no network
+            reason = str(error)
+    return reason
 
 
 def arm_device() -> VirtualArm:

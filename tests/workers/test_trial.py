@@ -27,6 +27,7 @@ from workers.trial import (
     ONNX_FILE,
     SETTINGS_FILE,
     TrialJob,
+    _log_file,
     load_network,
     run_trial,
     trial_identity,
@@ -276,11 +277,12 @@ def test_two_trials_side_by_side_write_to_their_own_logs_only(cache: Path, image
 
 
 def resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
+    """Memory of this process's own; of the libraries' files as much is resident as the system likes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024 / 1e6
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_a_worker_does_not_grow_from_trial_to_trial(cache: Path, images: ImageData, tmp_path: Path):
     sizes = []
     for number in range(8):
@@ -294,3 +296,15 @@ def test_equal_jobs_give_equal_files(finished, cache: Path, tmp_path: Path):
     result = run_trial(job(tmp_path, cache, training=TWO_EPOCHS), Reporter())
     assert result.network_sha256 == finished[1].network_sha256
     assert equal_tensors(load_network(tmp_path, NET), load_network(finished[0], NET))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_log_for_which_there_is_no_space_neither_ends_a_trial_nor_hides_what_did(capfd: pytest.CaptureFixture[str]):
+    def run() -> None:
+        with _log_file(Path("/dev/full")) as log:
+            log.info("a line")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+    assert capfd.readouterr() == ("", "")
