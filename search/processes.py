@@ -56,11 +56,11 @@ class KillsForMemory:
 
     def __init__(self, count: Callable[[], int] = kills_for_memory) -> None:
         self._count = count
-        self._older = self._newer = count()
+        self._older = self._newer = count()  # the older is of one to two LATELY_S ago
         self._looked_at = time.monotonic()
 
     def look(self) -> None:
-        """Forget what is older; to be called now and then."""
+        """Forget the kills of more than a minute or two ago; to be called at every poll."""
         if time.monotonic() - self._looked_at >= self.LATELY_S:
             self._older, self._newer, self._looked_at = self._newer, self._count(), time.monotonic()
 

@@ -257,7 +257,9 @@ class _Lines(logging.FileHandler):
     """Passes over lines for which there is no space: what the trial's own files meet is what ends it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        """Do nothing, where logging would print a traceback."""
+        """Do nothing of what the disk says, where logging would print a traceback."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dash.exceptions import PreventUpdate
 from dashboards.app import heading
 from dashboards.app.charts import CHARTS, payload_of
 from dashboards.app.compared import Compared
-from dashboards.app.layout import trials_grid
+from dashboards.app.layout import PARTS, trials_grid
 from dashboards.app.shown import Payload, ShownStudy, Studies, guarded
 from dashboards.app.view import numbers_of, view_of
 from space.errors import CondenseryError
@@ -55,6 +55,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
             Input("fast", "data"),
             Input("retry", "data"),
             State(f"{name}-stamp", "data"),
+            running=busy(name),
             prevent_initial_call=True,
         )(once(compute))
     for name, chart in CHARTS.items():
@@ -65,6 +66,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
             Input(chart.clock, "data"),
             Input("retry", "data"),
             State(f"{name}-stamp", "data"),
+            running=busy(name),
             prevent_initial_call=True,
         )(once(chart_of(name)))
 
@@ -111,8 +113,14 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         Input("fast", "data"),
         Input("retry", "data"),
         State("compared-stamp", "data"),
+        running=busy("compared"),
         prevent_initial_call=True,
     )(compared)
+
+
+def busy(name: str) -> list[tuple[Output, bool, bool]]:
+    """Return what a callback says of a part while it computes."""
+    return [(Output(f"{name}-busy", "data"), True, False)]
 
 
 def _in_the_browser(app: Dash) -> None:
@@ -130,6 +138,7 @@ def _in_the_browser(app: Dash) -> None:
         State("slow", "data"),
         State("pulse", "data"),
         State("retry", "data"),
+        *(State(f"{name}-busy", "data") for name in PARTS),
         prevent_initial_call=True,
     )
     page("head", Output("drawn", "data", allow_duplicate=True), Input("head", "data"), prevent_initial_call=True)

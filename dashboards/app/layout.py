@@ -15,6 +15,7 @@ from dashboards.app.charts import CHARTS, Chart
 from dashboards.panels import PLOT_CONFIG
 
 POLL_MS = 1500
+PARTS = ("head", "table", *CHARTS, "compared")  # what the server computes anew when there are news
 GRID_OPTIONS: dict[str, Any] = {
     "theme": "themeQuartz",
     "cacheBlockSize": 100,
@@ -213,10 +214,11 @@ def _compared() -> Component:
 def _stores() -> list[Component]:
     """Return what passes values between server and page.
 
-    `late` is the view once the front has been drawn; `retry` counts how often the database came back.
+    `late` is the view once the front has been drawn; `retry` counts how often the database came back; of each part that
+    the server computes there is the stamp of what is shown, and whether it is at it.
     """
     names = ("view", "late", "fast", "slow", "pulse", "retry", "chosen", "theme-data", "head", "table", "drawn")
-    stores = [dcc.Store(id=name) for name in (*names, "head-stamp", "table-stamp", "compared-stamp")]
-    for name in CHARTS:
-        stores += [dcc.Store(id=f"{name}-payload"), dcc.Store(id=f"{name}-stamp")]
+    stores = [dcc.Store(id=name) for name in (*names, *(f"{name}-payload" for name in CHARTS))]
+    for name in PARTS:
+        stores += [dcc.Store(id=f"{name}-stamp"), dcc.Store(id=f"{name}-busy")]
     return [*stores, dcc.Interval(id="clock", interval=POLL_MS)]

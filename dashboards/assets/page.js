@@ -169,30 +169,33 @@
     if (payload.away) { place.dataset.away = "yes"; } else { delete place.dataset.away; }
   }
 
-  let asking = false;
-  /** Ask for news, unless the last answer is still to come.
+  let asking = false, toldAt = 0;
+  /** Ask for news, unless the last answer is still to come; `busy`: which parts the server is still computing.
 
-      Nothing is returned: Dash drops what a callback returns once the clock has called it again. */
-  function poll(_, fast, slow, pulse, retry) {
+      Dash drops what a callback brings once its inputs have changed again. So nothing is returned here, and no news are
+      told before what the last ones asked for is there: a slow server's page would stand still while a study grows. */
+  function poll(_, fast, slow, pulse, retry, ...busy) {
     parts.startTable();
     if (document.hidden || asking) { return; }
     asking = true;
-    ask(fast, slow, pulse, retry).finally(() => { asking = false; });
+    const now = performance.now(), free = !busy.some(Boolean) || now - toldAt > PATIENCE_MS;
+    if (free) { toldAt = now; }
+    ask(fast, slow, pulse, retry, free).finally(() => { asking = false; });
   }
 
-  async function ask(fast, slow, pulse, retry) {
+  async function ask(fast, slow, pulse, retry, free) {
     const known = { fast, slow, pulse, stale: state.stale ? state.stale.since : null };
-    let answer;
+    let answer, news;
     try {
       answer = await fetch(`/news?${question(known)}`, { signal: AbortSignal.timeout(PATIENCE_MS) });
+      news = answer.status === 200 ? await answer.json() : { fast, slow, pulse, stale: state.stale };
     } catch (error) { badge(null, "server"); return; }
     if (!answer.ok) { badge(null, { 401: "locked", 404: "unknown", 503: "database" }[answer.status] || "server"); return; }
-    const news = answer.status === 204 ? { fast, slow, pulse, stale: state.stale } : await answer.json();
     const wasAway = state.stale || state.away || document.querySelector("[data-away]");
     badge(news.stale, null);
     const anew = wasAway && !news.stale;
     if (anew) { parts.fillOpenTwins(); }
-    const tell = (id, now, before) => { if (now !== before) { set(id, { data: now }); } };
+    const tell = (id, now, before) => { if (now !== before && (free || anew)) { set(id, { data: now }); } };
     tell("fast", news.fast, fast);
     tell("slow", news.slow, slow);
     tell("pulse", news.pulse, pulse);

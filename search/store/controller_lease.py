@@ -181,6 +181,7 @@ class ControllerLease(Transactions):
 
     def _owner(self) -> tuple[str | None, float | None]:
         query = sa.select(study.c.controller, study.c.controller_seen_at).where(study.c.id == self.study_id)
+        query = query.with_for_update()  # a server that can be read only is away: nobody's heartbeat gets through
         with self.engine.connect() as connection:
             row = connection.execute(query).one()
         return row.controller, row.controller_seen_at

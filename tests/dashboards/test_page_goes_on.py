@@ -144,6 +144,34 @@ def test_answers_that_take_longer_than_the_time_between_two_questions_still_coun
         silent(visit, address)
 
 
+SLOW_PARTS = """{
+    const fetch = window.fetch;
+    window.fetch = async (asked, ...more) => {
+        if (String(asked).includes('_dash-update-component')) { await new Promise((done) => setTimeout(done, 2500)); }
+        return fetch(asked, ...more);
+    };
+}"""
+
+
+def test_a_page_whose_server_computes_for_longer_than_a_poll_goes_on_while_the_study_grows(
+    browser: Any, tmp_path: Path
+) -> None:
+    made = lively(tmp_path)
+    number = "Number(document.getElementById('counts').textContent.match(/^\\d+/)[0])"
+    with served(url_of(made)) as address, Visit(browser) as visit:
+        opened(visit, address, TABLE)
+        in_page(visit, SLOW_PARTS)
+        seen = set()
+        for grown in range(60):
+            made.done(0.2, 0.9 + grown / 1000)
+            visit.page.wait_for_timeout(1000)
+            seen.add(in_page(visit, number))
+            if len(seen) == 3:
+                break
+        assert len(seen) == 3
+        silent(visit, address)
+
+
 def test_an_answer_that_comes_after_a_later_one_does_not_say_how_many_trials_there_are(
     browser: Any, tmp_path: Path
 ) -> None:
@@ -161,12 +189,15 @@ def test_an_answer_that_comes_after_a_later_one_does_not_say_how_many_trials_the
 
         visit.page.route("**/rows?*", hold)
         in_page(visit, "window.CondenseryPage.parts.refreshRows()")
-        while not late:
+        for _ in range(600):
             visit.page.wait_for_timeout(50)
+            if late:
+                break
         visit.page.locator("#trials-grid").get_by_role("textbox", name="state Filter Input").fill("fail")
         visit.wait(f"{rows} === '1 of 32 trials'")
-        late[0].continue_()
-        visit.page.wait_for_timeout(500)
+        with visit.page.expect_event("requestfinished", lambda request: request == late[0].request):
+            late[0].continue_()
+        visit.page.wait_for_timeout(500)  # the page takes it
         assert in_page(visit, rows) == "1 of 32 trials"
         visit.page.unroute("**/rows?*", hold)
         silent(visit, address)

@@ -201,9 +201,10 @@ def test_a_running_trial_is_cancelled_on_request(make_bench, monkeypatch):
     bench = make_bench()
 
     def cancel_the_first(engine: PatientEngine) -> None:
-        if engine.polls == 3:
+        states = bench.states()
+        if states[:1] == ["running"]:
             bench.study.store.request_cancel(0)
-        engine.finish_all = engine.polls > 6
+        engine.finish_all = "cancelled" in states or engine.polls > 10_000
 
     bench.engine = PatientEngine(cancel_the_first)
     assert bench.run() == "finished"
@@ -229,10 +230,11 @@ def test_cancelling_does_not_count_as_a_failure(make_bench):
     bench = make_bench(limits__failures_in_a_row=1)
 
     def cancel_all_of_the_first(engine: PatientEngine) -> None:
-        if engine.polls == 3:
+        states = bench.states()
+        if states[:2] == ["running", "running"]:
             for number in (0, 1):
                 bench.study.store.request_cancel(number)
-        engine.finish_all = engine.polls > 6
+        engine.finish_all = states.count("cancelled") == 2 or engine.polls > 10_000
 
     bench.engine = PatientEngine(cancel_all_of_the_first)
     assert bench.run() == "finished"

@@ -82,12 +82,13 @@ def test_a_trial_that_waits_for_a_node_is_alive_however_long_it_waits(
         engine.submit(make_job(0, epochs=LONG))
         started(engine, {0})
         engine.submit(make_job(1))
-        submitted = time.monotonic()
-        until = submitted + 2 * ray_tune.ALIVE_S
-        while time.monotonic() < until or set(engine.alive()) != {0, 1}:  # a machine may stand still for a moment
-            assert time.monotonic() < until + PATIENCE_S
+        looked_at = time.monotonic()
+        until = looked_at + 2 * ray_tune.ALIVE_S
+        while time.monotonic() < until:
             assert all(event.number == 0 for event in engine.poll(0.2))
-        assert engine._trials[1].seen_at > submitted + ray_tune.ALIVE_S
+            before, looked_at = looked_at, time.monotonic()
+            stood_still = looked_at - before > ray_tune.ALIVE_S / 4  # the machine, and whoever gives signs of life
+            assert stood_still or set(engine.alive()) == {0, 1}
         engine.cancel(0)
         events = collect(engine, {0, 1})
         assert [event.attempt for event in events if event.number == 1] == [1, 1]  # its curve, its result

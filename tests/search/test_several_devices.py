@@ -188,6 +188,23 @@ def test_neighbouring_queues_of_agents_are_asked_at_the_same_time(tmp_path: Path
     assert [target.probe.measured for target in targets] == [[INSIDE, SMALLEST]] * 2
 
 
+def test_a_batch_that_ends_with_a_time_out_of_its_own_ends_with_that(tmp_path: Path):
+    """A device's, say: it is no sign that the batch is still under way."""
+
+    class Late(CountingProbe):
+        def measure(self, models, stop=never):
+            raise TimeoutError("the device")
+
+    pricer = Pricer([Target("pi5", Late(), remote=True)], tmp_path)
+    try:
+        pricer.start([INSIDE])
+        with pytest.raises(TimeoutError, match="the device"):
+            pricer.take(60.0)
+        assert not pricer.busy
+    finally:
+        pricer.close()
+
+
 def test_what_goes_wrong_on_one_device_stops_the_others_and_is_raised(tmp_path: Path):
     class Broken(CountingProbe):
         def measure(self, models, stop=never):
