@@ -124,33 +124,22 @@ def test_a_brush_is_set_by_keyboard_and_kept_as_the_study_grows(browser: Any, tm
         silent(visit, address)
 
 
-SLOW_NEWS = """{
-    const fetch = window.fetch;
-    window.fetch = async (asked, ...more) => {
-        if (String(asked).startsWith('/news')) { await new Promise((done) => setTimeout(done, 4000)); }
-        return fetch(asked, ...more);
-    };
-}"""
+def slow_down(visit: Visit, path: str, seconds: float) -> None:
+    """Hold back what the page asks for under this path from now on."""
+    wait = f"await new Promise((done) => setTimeout(done, {1000 * seconds}))"
+    held = f"if (String(asked).startsWith('{path}')) {{ {wait}; }} return fetch(asked, ...more);"
+    in_page(visit, f"{{ const fetch = window.fetch; window.fetch = async (asked, ...more) => {{ {held} }}; }}")
 
 
 def test_answers_that_take_longer_than_the_time_between_two_questions_still_count(browser: Any, tmp_path: Path) -> None:
     made = lively(tmp_path)
     with served(url_of(made)) as address, Visit(browser) as visit:
         opened(visit, address, TABLE)
-        in_page(visit, SLOW_NEWS)
+        slow_down(visit, "/news", 4.0)
         made.done(0.2, 0.95)
         visit.wait("document.getElementById('counts').textContent.startsWith('33')")
         visit.wait("document.querySelector('#trials-grid .ag-row [col-id=number]') && " + LIVE)
         silent(visit, address)
-
-
-SLOW_PARTS = """{
-    const fetch = window.fetch;
-    window.fetch = async (asked, ...more) => {
-        if (String(asked).includes('_dash-update-component')) { await new Promise((done) => setTimeout(done, 2500)); }
-        return fetch(asked, ...more);
-    };
-}"""
 
 
 def test_a_page_whose_server_computes_for_longer_than_a_poll_goes_on_while_the_study_grows(
@@ -160,7 +149,7 @@ def test_a_page_whose_server_computes_for_longer_than_a_poll_goes_on_while_the_s
     number = "Number(document.getElementById('counts').textContent.match(/^\\d+/)[0])"
     with served(url_of(made)) as address, Visit(browser) as visit:
         opened(visit, address, TABLE)
-        in_page(visit, SLOW_PARTS)
+        slow_down(visit, "/_dash-update-component", 2.5)
         seen = set()
         for grown in range(60):
             made.done(0.2, 0.9 + grown / 1000)
