@@ -169,7 +169,7 @@
     if (payload.away) { place.dataset.away = "yes"; } else { delete place.dataset.away; }
   }
 
-  let asking = false, toldAt = 0;
+  let asking = false, toldAt = 0, owed = false;  // owed: the database is back, and nobody was told
   /** Ask for news, unless the last answer is still to come; `busy`: which parts the server is still computing.
 
       Dash drops what a callback brings once its inputs have changed again. So nothing is returned here, and no news are
@@ -193,9 +193,10 @@
     if (!answer.ok) { badge(null, { 401: "locked", 404: "unknown", 503: "database" }[answer.status] || "server"); return; }
     const wasAway = state.stale || state.away || document.querySelector("[data-away]");
     badge(news.stale, null);
-    const anew = wasAway && !news.stale;
-    if (anew) { parts.fillOpenTwins(); }
-    const tell = (id, now, before) => { if (now !== before && (free || anew)) { set(id, { data: now }); } };
+    owed = !news.stale && Boolean(owed || wasAway);
+    const anew = owed && free;
+    if (anew) { owed = false; parts.fillOpenTwins(); }
+    const tell = (id, now, before) => { if (now !== before && free) { set(id, { data: now }); } };
     tell("fast", news.fast, fast);
     tell("slow", news.slow, slow);
     tell("pulse", news.pulse, pulse);
