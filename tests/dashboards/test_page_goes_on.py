@@ -138,7 +138,7 @@ def test_answers_that_take_longer_than_the_time_between_two_questions_still_coun
         slow_down(visit, "/news", 4.0)
         made.done(0.2, 0.95)
         visit.wait("document.getElementById('counts').textContent.startsWith('33')")
-        visit.wait("document.querySelector('#trials-grid .ag-row [col-id=number]') && " + LIVE)
+        visit.wait(f"{TABLE} && {LIVE}")
         silent(visit, address)
 
 
