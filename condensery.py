@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from commands import database, devices, handing_out, plotting, reading, running, showing
+from commands import database, deploying, devices, inspecting, plotting, running, showing
 from commands.common import INTERRUPTED
 from space.errors import CondenseryError
 
@@ -34,13 +34,13 @@ for verb in (
     running.enqueue,
     running.stop,
     running.cancel,
-    reading.status,
-    reading.trials,
-    reading.show,
-    reading.pareto,
-    reading.logs,
-    handing_out.pick,
-    handing_out.export,
+    inspecting.status,
+    inspecting.trials,
+    inspecting.show,
+    inspecting.pareto,
+    inspecting.logs,
+    deploying.pick,
+    deploying.export,
     showing.dashboard,
     showing.report,
     plotting.plot,

@@ -36,15 +36,15 @@ from benchmarks.record import in_turn, save
 from space.deployed import DeployedCondenseNet, deploy
 from space.network import CondenseNet
 from space.presets import PUBLISHED
-from workers.export import exported_network, save_onnx
-from workers.export_litert import save_litert
-from workers.export_native import save_native
-from workers.export_ncnn import save_ncnn
+from workers.export.common import TOLERANCE, difference
+from workers.export.litert import save_litert
+from workers.export.native import save_native
+from workers.export.ncnn import save_ncnn
+from workers.export.onnx import exported_network, save_onnx
 from workers.latency import agent
 from workers.latency.measurement import FailedMeasurement
 from workers.latency.profiles import load_profile
 from workers.latency.virtual_arm import Counts, VirtualArm, build, default_folder
-from workers.packing import TOLERANCE, difference
 
 PEER = "torch.onnx, onnxruntime"
 PROFILE = "raspberry-pi-5"

@@ -31,15 +31,16 @@ import numpy as np
 import optuna
 
 from benchmarks.record import save
-from benchmarks.scale_round import controller_of, settings_for, watch, write_nothing
-from benchmarks.scale_worker import answers
-from search import candidates, controller, ledger, pricing, runs
+from benchmarks.scale.round import controller_of, settings_for, watch, write_nothing
+from benchmarks.scale.worker import answers
 from search.engines.base import EngineEvent
+from search.loop import candidates, controller, state, trainings
+from search.loop.callbacks import SilentCallback
+from search.pricing import pricer
 from search.study import open_study
-from search.view import SilentView
-from workers.trial import TrialJob, peak_memory_mb, reset_peak_memory
+from workers.training.trial import TrialJob, peak_memory_mb, reset_peak_memory
 
-ON_THE_CLOCK = (controller, candidates, ledger, runs)  # what asks for the time
+ON_THE_CLOCK = (controller, candidates, state, trainings)  # what asks for the time
 SPREAD = 0.5  # of the logarithm of a training's time
 LOST = 0.01  # share of attempts whose worker dies half-way
 
@@ -158,7 +159,7 @@ def _plain(job: TrialJob) -> dict[str, Any]:
     return {"config": job.config.to_dict(), "number": job.number, "attempt": job.attempt}
 
 
-class Gauge(SilentView):
+class Gauge(SilentCallback):
     """Looks at the queue at every turn of the controller, and stops it after so many trainings."""
 
     def __init__(self, trials: int, stop: threading.Event, engine: SimulatedCluster) -> None:
@@ -183,7 +184,7 @@ def simulate(workers: int, trials: int, mean_s: float, sampler: str, folder: Pat
     study = open_study(settings_for(sampler, workers), f"sqlite:///{folder / sampler}.db", resume=False)
     study.store.claim()
     gauge = Gauge(trials, stop, engine)
-    real_write, pricing.write_models = pricing.write_models, write_nothing
+    real_write, pricer.write_models = pricer.write_models, write_nothing
     for module in ON_THE_CLOCK:
         module.time = clock  # type: ignore[attr-defined]
     try:
@@ -194,7 +195,7 @@ def simulate(workers: int, trials: int, mean_s: float, sampler: str, folder: Pat
         driven.run()
         cpu_s, wall_s, simulated_s = time.process_time() - cpu, time.perf_counter() - began, clock.monotonic()
     finally:
-        pricing.write_models = real_write
+        pricer.write_models = real_write
         for module in ON_THE_CLOCK:
             module.time = time  # type: ignore[attr-defined]
     study.store.release()

@@ -21,15 +21,15 @@ from typing import Any
 import optuna
 
 from benchmarks.record import save
-from benchmarks.scale_round import Steps
-from search.controller import Controller, Surroundings
+from benchmarks.scale.round import Steps
 from search.engines.fake import FakeEngine
-from search.pricing import Target
-from search.sampler import distributions, make_sampler
-from search.settings import SearchPart, StudySettings, settings_from
+from search.loop.callbacks import SilentCallback
+from search.loop.controller import Controller, Surroundings
+from search.pricing.pricer import Target
+from search.samplers.optuna_samplers import distributions, make_sampler
+from search.settings import SearchSettings, StudySettings, settings_from
 from search.store.database import tune_sqlite
 from search.study import open_study
-from search.view import SilentView
 from space.presets import SPACE_PRESETS
 from space.search_space import SearchSpace
 from workers.latency.measurement import FakeProbe
@@ -51,7 +51,7 @@ def run_ours(trials: int, sampler: str, folder: Path) -> tuple[float, float]:
     """Return (seconds in all, seconds inside the sampler's ask)."""
     study = open_study(settings_for(trials, sampler), f"sqlite:///{folder / 'ours.db'}", resume=False)
     probe = FakeProbe(lambda path: path.stat().st_size / 1e6)
-    around = Surroundings(FakeEngine(), (Target("host", probe),), SilentView(), folder, folder, threading.Event())
+    around = Surroundings(FakeEngine(), (Target("host", probe),), SilentCallback(), folder, folder, threading.Event())
     study.store.claim()
     controller = Controller(study, around)
     steps = Steps()
@@ -70,7 +70,7 @@ def run_optuna(trials: int, sampler: str, folder: Path) -> float:
     space = distributions(SearchSpace.preset("cifar").domains)
     begin = time.perf_counter()
     for number in range(trials):
-        study.sampler = make_sampler(SearchPart(sampler=sampler), 0, number, at_random=False)
+        study.sampler = make_sampler(SearchSettings(sampler=sampler), 0, number, at_random=False)
         trial = study.ask(space)
         study.tell(trial, [number / trials, 1.0, 1.0])
     return time.perf_counter() - begin

@@ -24,7 +24,7 @@ from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
 from space.presets import PUBLISHED
 from space.search_space import SearchSpace
-from workers.export import save_onnx
+from workers.export.onnx import save_onnx
 from workers.latency.virtual_arm import Counts, VirtualArm, build, default_folder
 
 GOAL_S = 15.0

@@ -15,15 +15,15 @@ import numpy as np
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from search.gate import excess, refusal
-from search.sampler import distributions
+from search.budget import excess, refusal
+from search.samplers.optuna_samplers import distributions
 from search.store.optuna_mirror import MirroredTrial, write_trials
 from search.store.reader import LatencyRow
 from search.store.tables import artifact, attempt, curve, event, latency, trial
 from search.study import OpenStudy
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
-from workers.trial import NETWORK_FILE, ONNX_FILE, trial_identity
+from workers.training.trial import NETWORK_FILE, ONNX_FILE, trial_identity
 
 HOST, PI = "host", "virtual:raspberry-pi-5"
 LIMITS_MS = {HOST: 6.0, PI: 45.0}

@@ -23,7 +23,7 @@ import torch
 from benchmarks.record import in_turn, ratios, save
 from space.deployed import DeployedCondenseNet
 from space.presets import PUBLISHED
-from workers.export import check_onnx, save_onnx
+from workers.export.onnx import check_onnx, save_onnx
 
 
 def main() -> None:

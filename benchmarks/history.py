@@ -1,4 +1,4 @@
-"""What TPE finds when it is shown the best and the newest trials instead of all of them: `search.history`.
+"""What TPE finds when it sees the best and the newest trials instead of all: `search.samplers.bounded_history`.
 
     python -m benchmarks.history [--trials 1000] [--seeds 3]
 
@@ -22,10 +22,10 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from benchmarks.record import save
-from search.history import SHOWN, SLACK, BoundedHistory
-from search.pareto import non_dominated
-from search.sampler import distributions, make_sampler
-from search.settings import SearchPart
+from search.results.pareto import non_dominated
+from search.samplers.bounded_history import SHOWN, SLACK, BoundedHistory
+from search.samplers.optuna_samplers import distributions, make_sampler
+from search.settings import SearchSettings
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.search_space import SearchSpace
@@ -51,7 +51,7 @@ def hypervolume(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
 
 def search(storage: BaseStorage, trials: int, seed: int) -> dict[str, Any]:
     """Let TPE propose so many networks, one at a time; return volumes on the way and ms an ask at the end."""
-    space, part = SearchSpace.preset("cifar"), SearchPart()
+    space, part = SearchSpace.preset("cifar"), SearchSettings()
     named, common = distributions(space.domains), IntersectionSearchSpace(include_pruned=True)
     study = optuna.create_study(storage=storage, directions=["minimize"] * 3)
     values, asks_s, volumes = [], [], {}

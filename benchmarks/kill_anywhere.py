@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.killing import Run
-from benchmarks.killing_forms import Cell, Form, as_json
-from benchmarks.killing_judge import judge, table_lines
-from benchmarks.killing_processes import postgres_server
+from benchmarks.killing.forms import Cell, Form, as_json
+from benchmarks.killing.judge import judge, table_lines
+from benchmarks.killing.processes import postgres_server
+from benchmarks.killing.run import Run
 from benchmarks.record import save
 
 FORMS = (

@@ -26,7 +26,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 STEPS = """
 import json, resource, sys, torch
 torch.set_num_threads(1)
-from search.estimate import time_step
+from search.time_estimate import time_step
 from search.settings import settings_from
 from space.config import CondenseNetConfig
 from space.presets import SPACE_PRESETS

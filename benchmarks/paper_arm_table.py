@@ -263,7 +263,7 @@ def result_of(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def main() -> None:
-    from search.pricing import write_anchor
+    from search.pricing.pricer import write_anchor
     from workers.latency.policy import STANDARD
     from workers.latency.probes import HostProbe
     from workers.latency.virtual_arm import build, default_folder

@@ -69,7 +69,7 @@ def measured(
     Yields all rows so far after each batch. `wanted` None measures all.
     """
     from space.deployed import DeployedCondenseNet
-    from workers.export import save_onnx
+    from workers.export.onnx import save_onnx
     from workers.latency.measurement import FailedMeasurement
     from workers.latency.policy import policy_named
     from workers.latency.probes import HostProbe

@@ -27,7 +27,7 @@ def doctor(
     engine, found, url = open_named(study, storage, write=not dry_run)
     settings = stored_settings(found)
     opened = OpenStudy(settings, url, engine, StudyStore(engine, found.id), found.optuna_study_id)
-    patient = surgery.Patient(opened, study_files(settings, url))
+    patient = surgery.StudyUnderCheck(opened, study_files(settings, url))
     if not dry_run:
         surgery.refuse_while_run(patient)
     findings = surgery.examine(patient)

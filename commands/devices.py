@@ -160,7 +160,7 @@ def remove(name: DeviceName, storage: Storage = None) -> None:
 @app.command("list")
 def list_(storage: Storage = None, as_json: AsJson = False) -> None:
     """List the devices: processor, cores, runtimes, last seen, temperature, queue."""
-    from dashboards import device_tables
+    from dashboards.terminal import device_tables
     from search.devices import registry
 
     rows = registry.list_devices(_reading(storage))
@@ -177,7 +177,7 @@ def jobs_(
     as_json: AsJson = False,
 ) -> None:
     """List measurement jobs, newest first: what became of each, quarantined results and why."""
-    from dashboards import device_tables
+    from dashboards.terminal import device_tables
     from search.devices import history
 
     rows = history.newest_jobs(_reading(storage), last)
@@ -230,7 +230,7 @@ def virtual(
 
     arm = build(folder or default_folder(), say, sources=sources)
     if count:
-        from dashboards import device_tables
+        from dashboards.terminal import device_tables
         from workers.file_names import runtime_of
         from workers.latency.estimated_probe import EstimatedProbe
         from workers.latency.measurement import FailedMeasurement
@@ -269,9 +269,9 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit the latency predictor to a device's measurements; show its error by cross-validation."""
-    from dashboards import device_tables
-    from search.device_fit import fit_device
-    from search.targets import is_estimated
+    from dashboards.terminal import device_tables
+    from search.pricing.device_fit import fit_device
+    from search.pricing.targets import is_estimated
 
     engine = _engine(storage)
     probe = _measured(engine, name, _settings(name, preset, runtime, threads, policy), networks, storage)
@@ -293,8 +293,8 @@ def calibrate(
     storage: Storage = None,
 ) -> None:
     """Fit a profile for estimates on a device of yours, from 8 or more networks measured on it."""
-    from dashboards import device_tables
-    from search.device_fit import calibrate as run
+    from dashboards.terminal import device_tables
+    from search.pricing.device_fit import calibrate as run
     from workers.latency.profiles import VIRTUAL, check_writable, save_profile
     from workers.latency.virtual_arm import VirtualArm, default_folder
 
@@ -314,7 +314,7 @@ def _settings(name: str, preset: str, runtime: str, threads: int, policy: str) -
     import tomllib
 
     from search.settings import settings_from
-    from search.study_files import study_file
+    from search.study_template import study_file
 
     document = tomllib.loads(study_file(preset, "devices"))
     document["latency"] = {"devices": [name], "runtime": runtime, "threads": threads, "policy": policy}
@@ -326,10 +326,10 @@ def _measured(
     engine: sa.Engine, name: str, settings: StudySettings, networks: int, storage: str | None
 ) -> LatencyProbe:
     """Return the device's probe, after measuring so many sampled networks with it."""
-    from search.device_fit import measure_more
     from search.devices.probe import CALIBRATING
     from search.launch import budget_space, files_root
-    from search.targets import probe_named
+    from search.pricing.device_fit import measure_more
+    from search.pricing.targets import probe_named
 
     files = files_root(settings, _database(storage))
     files.mkdir(parents=True, exist_ok=True)

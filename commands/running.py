@@ -38,7 +38,7 @@ def init(
 ) -> None:
     """Write a commented study file to start from."""
     from search.settings import settings_from
-    from search.study_files import study_file
+    from search.study_template import study_file
 
     if path.is_dir():
         path = path / "study.toml"
@@ -46,8 +46,8 @@ def init(
         raise ReadOnlyFolder(f"{path} exists; choose another path, or remove it first.")
     text = study_file(preset, name or preset)
     if measure_budget:
-        from search.estimate import suggest_budget_ms
         from search.launch import budget_space
+        from search.time_estimate import suggest_budget_ms
 
         say("measuring a dozen sampled networks on this host …")
         budget_ms = suggest_budget_ms(budget_space(settings_from(_toml(text), str(path))))
@@ -77,9 +77,9 @@ def check(
     ] = False,
 ) -> None:
     """Validate a study file and say what it means: space, sample networks, time. Writes nothing."""
-    from dashboards import answers
-    from search.estimate import estimate, time_study
+    from dashboards.terminal import answers
     from search.settings import load_settings
+    from search.time_estimate import estimate, time_study
 
     found = estimate(load_settings(study, set_ or ()))
     if not as_json:
@@ -102,7 +102,7 @@ def launch(
     storage: Storage = None,
 ) -> None:
     """Run a search to its number of trainings; Ctrl-C once stops it cleanly."""
-    from dashboards.terminal import live_view
+    from dashboards.terminal.live_view import live_view
     from search.settings import load_settings
 
     settings = load_settings(study, set_ or ())

@@ -37,7 +37,7 @@ def dashboard(
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve the live page: budget, front, charts, trials; the database is only read. Ctrl-C ends it."""
-    from dashboards.app import access_for, serve
+    from dashboards.page import access_for, serve
 
     name, url = name_and_url(study, storage)
     words = shlex.join(storage_words(storage))
@@ -55,7 +55,7 @@ def report(
     Limits that are not given are the study's own; whoever reads the page can move them.
     """
     from dashboards.formats import devices_of
-    from dashboards.report import write_report
+    from dashboards.report.report_file import write_report
 
     engine, found, _ = open_named(study, storage)
     limits_ms = limits_by_device(max_latency_ms or (), devices_of(found.settings))

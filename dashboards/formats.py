@@ -10,9 +10,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from search.gate import Budget
-from search.latency_labels import Labelled, doubts_text
-from search.pareto import latency_key
+from search.budget import Budget
+from search.results.latency_labels import Labelled, doubts_text
+from search.results.pareto import latency_key
 from search.store.reader import LatencyRow, TrialRow
 
 NOTHING = "-"

@@ -23,8 +23,8 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
 from search.devices import transitions
-from search.ledger import folder_of_trial
-from search.proposer import Proposer
+from search.loop.state import folder_of_trial
+from search.samplers.proposer import Proposer
 from search.store import reader
 from search.store.device_tables import job, order
 from search.store.reader import TrialRow
@@ -53,7 +53,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Patient:
+class StudyUnderCheck:
     """A study to look at, with its folder."""
 
     study: OpenStudy
@@ -65,7 +65,7 @@ class Patient:
         return self.study.store
 
 
-def examine(patient: Patient) -> list[Finding]:
+def examine(patient: StudyUnderCheck) -> list[Finding]:
     """Return what is wrong; changes nothing. While a controller runs the study, what it is at is not looked at."""
     damaged = list(_integrity(patient.study.engine))
     if damaged:
@@ -80,7 +80,7 @@ def examine(patient: Patient) -> list[Finding]:
     return findings
 
 
-def mend(patient: Patient, findings: Sequence[Finding]) -> None:
+def mend(patient: StudyUnderCheck, findings: Sequence[Finding]) -> None:
     """Make every repair that there is, each with its event in one transaction.
 
     Raises:
@@ -100,7 +100,7 @@ def _repair(store: StudyStore, finding: Finding, repair: Callable[[], object]) -
     store.note_event("repaired", f"{finding.found}: {finding.remedy}", finding.trial)
 
 
-def refuse_while_run(patient: Patient) -> None:
+def refuse_while_run(patient: StudyUnderCheck) -> None:
     """Refuse to repair under a live controller.
 
     Raises:
@@ -128,7 +128,7 @@ def _integrity(engine: sa.Engine) -> Iterator[Finding]:
         yield Finding("integrity", f"SQLite finds its file damaged: {lines[0]}{more}", remedy)
 
 
-def _left_open(patient: Patient, rows: Sequence[TrialRow]) -> Iterator[Finding]:
+def _left_open(patient: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Finding]:
     """What a controller that died left as it was."""
     store, engine = patient.store, patient.study.engine
     found = next(one for one in reader.list_studies(engine) if one.id == store.study_id)
@@ -148,7 +148,7 @@ def _left_open(patient: Patient, rows: Sequence[TrialRow]) -> Iterator[Finding]:
             yield Finding("running trial", text, "queued, to go on from its checkpoint", row.number, back)
 
 
-def _unwanted_jobs(patient: Patient) -> Iterator[Finding]:
+def _unwanted_jobs(patient: StudyUnderCheck) -> Iterator[Finding]:
     """What devices would measure for nobody; of the whole database, since jobs belong to no study."""
     now = time.time()
     renewed = sa.func.abs(order.c.renewed_at - now) < transitions.ORDER_S
@@ -168,7 +168,7 @@ def _sweep(store: StudyStore, queue: str) -> None:
 # -- Optuna's tables --
 
 
-def _optuna(patient: Patient, rows: Sequence[TrialRow], quiet: bool) -> Iterator[Finding]:
+def _optuna(patient: StudyUnderCheck, rows: Sequence[TrialRow], quiet: bool) -> Iterator[Finding]:
     study = patient.study
     mine = _OPTUNA.c.study_id == study.optuna_study_id
     with study.engine.connect() as connection:
@@ -245,7 +245,7 @@ def _artifacts(engine: sa.Engine, rows: Sequence[TrialRow]) -> Iterator[Finding]
 _TRAIN_AGAIN = "put it back from a copy; until then `pick` and `export` can't hand this network out"
 
 
-def _curves(patient: Patient, rows: Sequence[TrialRow]) -> Iterator[Finding]:
+def _curves(patient: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Finding]:
     query = sa.select(trial.c.number, curve.c.epoch).join(trial, trial.c.id == curve.c.trial_id)
     mine = query.where(trial.c.study_id == patient.store.study_id).order_by(trial.c.number, curve.c.epoch)
     epochs: dict[int, list[int]] = {}
@@ -265,7 +265,7 @@ def _curves(patient: Patient, rows: Sequence[TrialRow]) -> Iterator[Finding]:
 _NO_CURVE = "it can't be made up; the trial's result doesn't rest on it"
 
 
-def _folders(patient: Patient, rows: Sequence[TrialRow], quiet: bool) -> Iterator[Finding]:
+def _folders(patient: StudyUnderCheck, rows: Sequence[TrialRow], quiet: bool) -> Iterator[Finding]:
     files = patient.files
     if not files.is_dir() or not quiet:
         return

@@ -16,18 +16,18 @@ from types import FrameType
 import numpy as np
 import sqlalchemy as sa
 
-from search.controller import Controller, Ending, Surroundings
 from search.engines import make_engine
-from search.ledger import folder_of_trial
-from search.pricing import Target, price
-from search.settings import LatencyPart, StudySettings, fit_to_data
+from search.loop.callbacks import LaunchCallback
+from search.loop.controller import Controller, Ending, Surroundings
+from search.loop.state import folder_of_trial
+from search.pricing.pricer import Target, price
+from search.pricing.targets import choose_runtimes, known_runtimes, targets_of
+from search.settings import LatencySettings, StudySettings, fit_to_data
 from search.store import reader
 from search.store.database import open_for_reading, open_for_writing, sqlite_file, url_shown
 from search.store.patience import Patience
 from search.store.reader import StudyRow
 from search.study import OpenStudy, already_there, open_study
-from search.targets import choose_runtimes, known_runtimes, targets_of
-from search.view import LaunchView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import (
@@ -38,10 +38,10 @@ from space.errors import (
     StudyNotFound,
 )
 from space.search_space import SearchSpace
-from workers.data import DataInfo, prepare
 from workers.files import disk_errors
-from workers.image_sources import KNOWN
-from workers.images import shape_of
+from workers.images.batches import DataInfo, prepare
+from workers.images.source import shape_of
+from workers.images.sources import KNOWN
 from workers.latency.measurement import FailedMeasurement
 from workers.latency.probes import measuring_cores
 
@@ -58,13 +58,13 @@ class Launched:
     wanted: int
 
 
-def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView, stand_by: bool = False) -> Launched:
+def launch(settings: StudySettings, url: str, resume: bool, view: LaunchCallback, stand_by: bool = False) -> Launched:
     """Run a study to its number of trainings; Ctrl-C once stops it cleanly, twice at once.
 
     With `stand_by`, while another process runs the study, wait until that ends or dies, and go on after it.
 
     Raises:
-        CondenseryError: see `search.controller.Controller.run`, `search.study.open_study`, `workers.data.prepare`.
+        CondenseryError: see `Controller.run`, `search.study.open_study` and `workers.images.batches.prepare`.
     """
     found = existing_study(url, settings.study.name)
     if found is not None and not resume:
@@ -85,7 +85,7 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchView, st
         settings = fit_to_data(settings, info.input_shape, info.num_classes)
         engine, root = existing_engine(url), files_root(settings, url)
         if found is not None:
-            settings = known_runtimes(settings, LatencyPart.model_validate(found.settings["latency"]))
+            settings = known_runtimes(settings, LatencySettings.model_validate(found.settings["latency"]))
         settings = choose_runtimes(settings, engine, root, view.note)
         targets = targets_of(settings, engine, root, view.note)
         if found is None:

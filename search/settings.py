@@ -17,21 +17,21 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
-from search.gate import Budget
+from search.budget import Budget
 from search.store.database import DEFAULT_STORAGE
 from space.errors import InvalidSettings, StudyFileVersion
 from space.search_space import SearchSpace
 from workers.latency.policy import MeasurementPolicy, Runtime, policy_named
 from workers.latency.profiles import VIRTUAL
 from workers.settings import DataSettings, Settings
-from workers.training_space import TrainingSpace
+from workers.training.space import TrainingSpace
 
 FORMAT = 1
 HOST = "host"  # latency.devices: this machine; or virtual:PROFILE, or a queue of devices
 DEVICE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
-class StudyPart(Settings):
+class StudySection(Settings):
     """[study]: its name, how many trainings, where it is kept."""
 
     name: str = Field(min_length=1, max_length=100)  # also the name of a folder
@@ -60,7 +60,7 @@ class StudyPart(Settings):
         return url_shown(storage)
 
 
-class BudgetPart(Settings):
+class BudgetSettings(Settings):
     """[budget]: upper limits; a candidate over one is never trained."""
 
     # One number is for the first of latency.devices; a table (max_latency_ms.pi5 = 12) has one for each it names.
@@ -81,7 +81,7 @@ class BudgetPart(Settings):
         return {name: number(value) for name, value in limit.items()} if isinstance(limit, dict) else number(limit)
 
 
-class LatencyPart(Settings):
+class LatencySettings(Settings):
     """[latency]: where and how a candidate's latency is found."""
 
     # host; virtual:PROFILE (estimated from counted ARM instructions); or queues of devices that agents serve.
@@ -105,7 +105,7 @@ class LatencyPart(Settings):
         return found
 
     @model_validator(mode="after")
-    def _plain_devices(self) -> LatencyPart:
+    def _plain_devices(self) -> LatencySettings:
         for name in self.devices:
             if DEVICE_NAME.fullmatch(name.removeprefix(VIRTUAL)) is None:
                 rule = "host, virtual:PROFILE or a lower-case name of letters, digits, - and _"
@@ -130,7 +130,7 @@ class LatencyPart(Settings):
         """Return the runtime of one of the devices, or `auto`."""
         return self.runtime.get(device, "onnxruntime") if isinstance(self.runtime, dict) else self.runtime
 
-    def with_runtimes(self, runtimes: Mapping[str, str]) -> LatencyPart:
+    def with_runtimes(self, runtimes: Mapping[str, str]) -> LatencySettings:
         """Return it with these runtimes by device (the others keep theirs); one name where all are the same."""
         every = {name: runtimes.get(name, self.runtime_on(name)) for name in self.devices}
         return self.model_copy(update={"runtime": every if len(set(every.values())) > 1 else every[self.devices[0]]})
@@ -142,7 +142,7 @@ class LatencyPart(Settings):
         return policy_named(self.policy).model_copy(update=update)
 
 
-class SearchPart(Settings):
+class SearchSettings(Settings):
     """[search]: who proposes."""
 
     sampler: Literal["tpe", "nsga2", "gp", "random"] = "tpe"
@@ -152,7 +152,7 @@ class SearchPart(Settings):
     stopping: Literal["none", "rungs"] = "none"  # rungs: trainings that fall behind cheaper networks are ended early
 
 
-class EnginePart(Settings):
+class EngineSettings(Settings):
     """[engine]: who trains."""
 
     kind: Literal["local", "ray"] = "local"
@@ -166,7 +166,7 @@ class EnginePart(Settings):
     exchange: str | None = None
 
 
-class LimitsPart(Settings):
+class LimitsSettings(Settings):
     """[limits]: what one trial may take."""
 
     trial_time_s: float | None = Field(default=None, gt=0)  # seconds of training, over all attempts
@@ -176,7 +176,7 @@ class LimitsPart(Settings):
     database_wait_s: float = Field(default=600.0, ge=0)  # how long to wait for a database that is away
 
 
-class RetentionPart(Settings):
+class RetentionSettings(Settings):
     """[retention]: which files stay."""
 
     checkpoints: Literal["none", "last"] = "none"  # of trials that have finished
@@ -187,16 +187,16 @@ class StudySettings(Settings):
     """A whole study file, resolved: every default filled in."""
 
     format: int = FORMAT
-    study: StudyPart
+    study: StudySection
     data: DataSettings = DataSettings()
     space: dict[str, Any]
     training: dict[str, Any] = Field(default_factory=dict)
-    budget: BudgetPart = BudgetPart()
-    latency: LatencyPart = LatencyPart()
-    search: SearchPart = SearchPart()
-    engine: EnginePart = EnginePart()
-    limits: LimitsPart = LimitsPart()
-    retention: RetentionPart = RetentionPart()
+    budget: BudgetSettings = BudgetSettings()
+    latency: LatencySettings = LatencySettings()
+    search: SearchSettings = SearchSettings()
+    engine: EngineSettings = EngineSettings()
+    limits: LimitsSettings = LimitsSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @model_validator(mode="after")
     def _limits_name_devices(self) -> StudySettings:

@@ -24,7 +24,7 @@ import typer.main
 import yaml
 
 import condensery
-from search.settings import EnginePart, StudySettings
+from search.settings import EngineSettings, StudySettings
 from space.search_space import KEYS
 from workers.settings import Settings, TrainingSettings
 
@@ -96,7 +96,7 @@ def test_the_settings_shown_are_valid():
     blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "cluster.md").read_text(), re.DOTALL)
     assert blocks
     for block in blocks:
-        engine = EnginePart.model_validate(tomllib.loads(block)["engine"])
+        engine = EngineSettings.model_validate(tomllib.loads(block)["engine"])
         assert (engine.kind, engine.address) == ("ray", "auto")
 
 

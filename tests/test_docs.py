@@ -12,7 +12,7 @@ import pytest
 import condensery
 from commands import devices
 from search.settings import StudySettings, load_settings
-from search.study_files import TEMPLATES, study_file
+from search.study_template import TEMPLATES, study_file
 from space import errors
 from space.search_space import KEYS
 from workers.latency import agent

@@ -69,7 +69,7 @@ def test_a_package_imports_only_what_stands_before_it(part):
 @pytest.mark.parametrize(
     ("part", "text", "found"),
     [
-        ("space", "import workers.data", 1),
+        ("space", "import workers.images.batches", 1),
         ("workers", "def late():\n    from search import store", 1),
         ("search", "if TYPE_CHECKING:\n    import dashboards", 1),
         ("dashboards", "import condensery", 1),
@@ -182,5 +182,8 @@ def test_no_module_of_space_hides_an_export_of_the_same_name():
 
 
 def test_what_the_reading_commands_and_check_need_waits_for_no_torch_and_no_optuna():
-    modules = "search.estimate, search.pareto, search.pick, search.store.reader, dashboards.answers, dashboards.tables"
+    modules = (
+        "search.time_estimate, search.results.pareto, search.results.pick, search.store.reader, "
+        "dashboards.terminal.answers, dashboards.terminal.tables"
+    )
     assert not loaded_by(f"import {modules}") & {"torch", "optuna", "ray", "dash", "plotly"}

@@ -1,6 +1,6 @@
 /* What the page and the static report do in the reader's browser: answer a budget, move its marks, colour the figures.
 
-   The answers are those of dashboards/budget.py, looked up in the same table; a test holds the two together. Nothing
+   The answers are those of dashboards/budget/table.py, looked up in the same table; a test holds the two together. Nothing
    here asks the network for anything, and no text is ever taken for HTML. */
 (function () {
   "use strict";

@@ -25,7 +25,7 @@ _HOMES = {
     "measurements": "measurements_info measurements_figure MeasurementsInfo",
     "compare": "compare_info compare_figure CompareInfo",
     "trial": "trial_tables settings_json",
-    "look": "PLOT_CONFIG TableTwin",
+    "look": "PLOT_CONFIG DataTable",
     "points": "LastEpoch",
     "notebook": "study_figures StudyFigures",
 }

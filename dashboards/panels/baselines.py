@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dashboards.columns import Axis, LatencyGroup, StudyColumns, View
+from dashboards.data.columns import Axis, LatencyGroup, StudyColumns, View
 from dashboards.formats import NOTHING, count, digits_ms, percent
 
 _FILE = Path(__file__).with_name("baselines.json")

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from dashboards.data.trial_detail import TrialDetail
 from dashboards.formats import duration, interval_text, latency_label, milliseconds, one_line, percent, place_label
-from dashboards.panels.look import COLOURS, GREY, SYMBOLS, TableTwin, empty_figure, escaped, message, slim
-from dashboards.trial_detail import TrialDetail
+from dashboards.panels.look import COLOURS, GREY, SYMBOLS, DataTable, empty_figure, escaped, message, slim
 from search.store.reader import LatencyRow
 
 MOST_TRIALS = 4
@@ -62,10 +62,10 @@ class CompareInfo:
         """How many lines differ."""
         return sum(row.differs for row in self.rows)
 
-    def table(self) -> TableTwin:
+    def table(self) -> DataTable:
         """Return every line, its sign first."""
         rows = tuple((row.mark, row.section, row.label, *row.values) for row in self.rows)
-        return TableTwin(("", "", "", *self.names), rows)
+        return DataTable(("", "", "", *self.names), rows)
 
     def sentence(self) -> str:
         """Return the comparison in words."""

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.columns import Floats, StudyColumns, View
+from dashboards.data.columns import Floats, StudyColumns, View
 from dashboards.formats import percent
 from dashboards.panels.look import (
     COLOURS,
     DASHES,
     GREY,
     SYMBOLS,
-    TableTwin,
+    DataTable,
     empty_figure,
     escaped,
     message,
@@ -60,7 +60,7 @@ class CurvesInfo:
     notes: tuple[str, ...] = ()
     reason: str | None = None
 
-    def table(self) -> TableTwin:
+    def table(self) -> DataTable:
         """Return one line for each stretch between two events: the start, a condensing stage, the end."""
         lines = [line for curve in self.curves for line in _lines(curve)]
         headers = ("trial", "epoch", "progress", "top-1", "condensing stage", "form", "what")

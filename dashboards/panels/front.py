@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.columns import Axis, Floats, StudyColumns, View
+from dashboards.data.columns import Axis, Floats, StudyColumns, View
 from dashboards.formats import count, milliseconds, percent
 from dashboards.panels.baselines import Baseline, comparable
 from dashboards.panels.look import (
-    TableTwin,
+    DataTable,
     escaped,
     twin,
 )
@@ -57,13 +57,13 @@ class FrontInfo:
     reason: str | None = None  # why there is nothing to see
     roles: Mapping[str, Points] = field(default_factory=dict)  # all of the above by what a table calls them
 
-    def table(self) -> TableTwin:
+    def table(self) -> DataTable:
         """Return the points, the front first."""
         lines = ((role, *points.row(index)) for role, points in self.roles.items() for index in points)
         marks = (baseline.row(self.axis) for baseline in (*self.baselines, *self.far_baselines))
         total = sum(map(len, self.roles.values()))
         found = twin(("", *HEADERS), lines, total)
-        return TableTwin(found.headers, (*found.rows, *marks), found.left_out)
+        return DataTable(found.headers, (*found.rows, *marks), found.left_out)
 
 
 @dataclass(frozen=True)

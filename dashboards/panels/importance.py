@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.columns import Floats, StudyColumns, View
-from dashboards.panels.look import FRONT, GREY, STAR, TableTwin, empty_figure, escaped, message
+from dashboards.data.columns import Floats, StudyColumns, View
+from dashboards.panels.look import FRONT, GREY, STAR, DataTable, empty_figure, escaped, message
 from dashboards.panels.parallel import training_values
 
 LEAST_TRIALS = 20
@@ -63,7 +63,7 @@ class ImportanceInfo:
             best[score.parameter] = max(best.get(score.parameter, -np.inf), score.lost)
         return sorted(best, key=lambda name: -best[name])
 
-    def table(self) -> TableTwin:
+    def table(self) -> DataTable:
         """Return one line for each parameter."""
         known = [outcome for outcome in self.outcomes if outcome.scores]
         lines = []
@@ -71,7 +71,7 @@ class ImportanceInfo:
             scores = [next(one for one in outcome.scores if one.parameter == name) for outcome in known]
             lines.append((name, *(f"{score.lost:.3f} ± {score.spread:.3f}" for score in scores)))
         headers = ("parameter", *(f"R² lost for {outcome.name}" for outcome in known))
-        return TableTwin(headers, tuple(lines))
+        return DataTable(headers, tuple(lines))
 
 
 def importance_info(columns: StudyColumns, view: View) -> ImportanceInfo:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dashboards.data.trial_detail import INDEX, NO_TRIAL, TrainedNetwork
 from dashboards.formats import one_line
-from dashboards.panels.look import COLOURS, GREY, SCALE, TableTwin, empty_figure, message, twin
-from dashboards.trial_detail import INDEX, NO_TRIAL, TrainedNetwork
+from dashboards.panels.look import COLOURS, GREY, SCALE, DataTable, empty_figure, message, twin
 from space.config import CondenseNetConfig, LayerShape
 
 Index = NDArray[np.int64]
@@ -81,14 +81,14 @@ class KeptChannelsInfo:
             row[: place + 1] = np.add.reduceat(layer.times, starts) / (sizes * len(layer.kept))
         return cells
 
-    def table(self) -> TableTwin:
+    def table(self) -> DataTable:
         """Return the channels that each group of each layer kept, as ranges."""
         rows = (row for layer in self.layers for row in _rows(layer))
         return twin(HEADERS, rows, sum(len(layer.kept) for layer in self.layers))
 
-    def layer_table(self, layer: int) -> TableTwin:
+    def layer_table(self, layer: int) -> DataTable:
         """Return the channels that each group of one layer (by its place, from 0) kept."""
-        return TableTwin(HEADERS, tuple(_rows(self.layers[layer])) if self.layers else ())
+        return DataTable(HEADERS, tuple(_rows(self.layers[layer])) if self.layers else ())
 
     def sentence(self) -> str:
         """Return what the picture shows, in words."""
@@ -109,7 +109,7 @@ def kept_channels_info(config: CondenseNetConfig | None, trained: TrainedNetwork
 
     Args:
         config: of the network; None: none is chosen.
-        trained: what its file says (`dashboards.trial_detail.read_trained_network`).
+        trained: what its file says (`dashboards.data.trial_detail.read_trained_network`).
     """
     if config is None or trained is None:
         return KeptChannelsInfo(config, reason=NO_TRIAL)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboards.budget import limit_text
+from dashboards.budget.table import limit_text
 from dashboards.formats import one_line
 
 PLOT_CONFIG = {
@@ -44,7 +44,7 @@ SCALE = ((0.0, FRONT), (0.35, "#8A6FD0"), (0.65, "#D6498F"), (1.0, STAR))
 
 
 @dataclass(frozen=True)
-class TableTwin:
+class DataTable:
     """What a chart shows as a table of text; the rows beyond `TABLE_ROWS` are only counted."""
 
     headers: tuple[str, ...]
@@ -61,10 +61,10 @@ class TableTwin:
         return {"headers": self.headers, "rows": self.rows, "rest": self.rest}
 
 
-def twin(headers: Sequence[str], rows: Iterable[Sequence[str]], total: int) -> TableTwin:
+def twin(headers: Sequence[str], rows: Iterable[Sequence[str]], total: int) -> DataTable:
     """Return the first rows of an iterable that would give `total` of them."""
     first = tuple(tuple(row) for row in islice(rows, TABLE_ROWS))
-    return TableTwin(tuple(headers), first, max(0, total - len(first)))
+    return DataTable(tuple(headers), first, max(0, total - len(first)))
 
 
 def empty_figure(height_px: int) -> Any:

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.columns import Floats, Mask, StudyColumns, View
+from dashboards.data.columns import Floats, Mask, StudyColumns, View
 from dashboards.formats import count, milliseconds
 from dashboards.panels.look import (
     COLOURS,
     FRONT,
     GREY,
     REFERENCE,
-    TableTwin,
+    DataTable,
     add_budget,
     add_recommended,
     empty_figure,
@@ -92,7 +92,7 @@ class MacsLatencyInfo:
         """How many trials are shown."""
         return sum(map(len, self.roles.values()))
 
-    def table(self) -> TableTwin:
+    def table(self) -> DataTable:
         """Return the points; those that macs mislead most about first, with their ranks of all."""
         pairs = zip(self.rank_by_macs, self.rank_by_latency, strict=True)
         ranks = (f"{macs:g} by macs, {latency:g} by latency" for macs, latency in pairs)

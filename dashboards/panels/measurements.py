@@ -13,21 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.columns import Floats, LatencyGroup
+from dashboards.data.columns import Floats, LatencyGroup
+from dashboards.data.trial_detail import NO_TRIAL, MeasurementDetail, TrialDetail
 from dashboards.formats import digits_ms, milliseconds, one_line, percent
 from dashboards.panels.look import (
     COLOURS,
     GREY,
     STAR,
     SYMBOLS,
-    TableTwin,
+    DataTable,
     empty_figure,
     escaped,
     message,
     scatter,
     slim,
 )
-from dashboards.trial_detail import NO_TRIAL, MeasurementDetail, TrialDetail
 
 MOST_SAMPLES = 300  # drawn of a process
 ROW_PX, STRIP_PX, LEAST_PX = 46, 74, 200
@@ -60,10 +60,10 @@ class MeasurementsInfo:
     strips: tuple[StripInfo, ...] = ()
     reason: str | None = None
 
-    def table(self) -> TableTwin:
+    def table(self) -> DataTable:
         """Return every latency with its figures."""
         rows = (_row(strip, row) for strip in self.strips for row in strip.rows)
-        return TableTwin(HEADERS, tuple(rows))
+        return DataTable(HEADERS, tuple(rows))
 
 
 def measurements_info(detail: TrialDetail | None) -> MeasurementsInfo:

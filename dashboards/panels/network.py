@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from dashboards.data.trial_detail import NO_TRIAL
 from dashboards.formats import count, milliseconds, one_line, percent, threads_text
-from dashboards.panels.look import FRONT, GREY, STAR, TableTwin, empty_figure, escaped, message, slim
-from dashboards.trial_detail import NO_TRIAL
-from search.layer_shares import LayerShares
+from dashboards.panels.look import FRONT, GREY, STAR, DataTable, empty_figure, escaped, message, slim
+from search.pricing.layer_shares import LayerShares
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.parts import NetworkPart, parts_of
@@ -55,7 +55,7 @@ class NetworkInfo:
     share_note: str = ""  # what the shares are worth, or why there are none of the latency
     reason: str | None = None
 
-    def table(self) -> TableTwin:
+    def table(self) -> DataTable:
         """Return all parts and their sum: layers are many, but none may be missing from a sum."""
         headers = ("part", "channels in", "channels out", "size", "macs", "params", self.share_of)
         rows = [
@@ -74,7 +74,7 @@ class NetworkInfo:
             rows.append((RUN, "", "", "", "", "", percent(self.run_share, 1)))
         if self.parts:
             rows.append(("whole network", "", "", "", f"{self.macs:,}", f"{self.params:,}", percent(1.0, 1)))
-        return TableTwin(headers, tuple(rows))
+        return DataTable(headers, tuple(rows))
 
     def sentence(self) -> str:
         """Return the drawing in words."""

@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dashboards.columns import Axis, StudyColumns, View
-from search.gate import Budget
+from dashboards.data.columns import Axis, StudyColumns, View
+from search.budget import Budget
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -55,13 +55,13 @@ class StudyFigures:
     @cached_property
     def columns(self) -> StudyColumns:
         """The study."""
-        from dashboards.queries import read_columns
+        from dashboards.data.live_study import read_columns
 
         return read_columns(self.engine, self.name)
 
     def front(self, budget_ms: float | None = None, axis: Axis = "latency") -> Any:
         """Return accuracy against latency, macs or params; `budget_ms` in place of the study's own limit."""
-        from dashboards.curve_reading import read_last_epochs
+        from dashboards.data.curves import read_last_epochs
         from dashboards.panels.front import FrontOptions, front_info
         from dashboards.panels.front_drawing import front_figure
 
@@ -92,7 +92,7 @@ class StudyFigures:
 
     def curves(self, *numbers: int) -> Any:
         """Return the learning curves of some trials; without numbers, of the most accurate on the front."""
-        from dashboards.curve_reading import read_curves
+        from dashboards.data.curves import read_curves
         from dashboards.panels.curves import MOST_CURVES, curve_numbers, curves_figure, curves_info
 
         chosen = curve_numbers(self.columns, self._view(), numbers)
@@ -119,7 +119,7 @@ class StudyFigures:
 
     def recommended(self, budget_ms: float | None = None) -> int | None:
         """Return the trial to deploy inside the study's limits, `budget_ms` in place of the one on its first device."""
-        from dashboards.budget import BudgetTable
+        from dashboards.budget.table import BudgetTable
 
         return BudgetTable.of(self.columns, self._budget(budget_ms)).recommended
 

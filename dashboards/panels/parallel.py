@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.columns import Floats, Ints, Mask, StudyColumns, View
+from dashboards.data.columns import Floats, Ints, Mask, StudyColumns, View
 from dashboards.formats import count, digits_ms, percent
-from dashboards.panels.look import SCALE, TableTwin, empty_figure, escaped, is_log, message, slim, twin
+from dashboards.panels.look import SCALE, DataTable, empty_figure, escaped, is_log, message, slim, twin
 
 MOST_DIMENSIONS = 13  # that one screen can hold
 WIDTH_PX = 74  # that one of them needs
@@ -97,10 +97,10 @@ class ParallelInfo:
     notes: tuple[str, ...] = ()
     reason: str | None = None
 
-    def table(self) -> TableTwin:
+    def table(self) -> DataTable:
         """Return one line for each network, the most accurate first."""
         if self.reason is not None:
-            return TableTwin(("trial",))
+            return DataTable(("trial",))
         order = np.argsort(-self.dimensions[-1].values, kind="stable")
         lines = (
             (str(self.number[place]), *(one.text(float(one.values[place])) for one in self.dimensions))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dashboards.columns import Floats, Ints, Mask, StudyColumns, View
+from dashboards.data.columns import Floats, Ints, Mask, StudyColumns, View
 from dashboards.formats import count, digits_ms, percent
 from dashboards.panels.look import escaped, slim
 

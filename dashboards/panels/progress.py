@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashboards.columns import Floats, Ints, StudyColumns, View
+from dashboards.data.columns import Floats, Ints, StudyColumns, View
 from dashboards.formats import count, digits_ms, duration, milliseconds, one_line
-from dashboards.panels.look import FRONT, TableTwin, empty_figure, message, scatter, slim, twin
+from dashboards.panels.look import FRONT, DataTable, empty_figure, message, scatter, slim, twin
 from dashboards.panels.points import LastEpoch, why_no_points
 
 if TYPE_CHECKING:
-    from dashboards.standing import StandingFacts
+    from dashboards.data.liveness import Liveness
 
 RATE_WINDOW_S = 3600.0  # trials per hour are those of the last one
 REASON = 160  # letters of one
@@ -46,18 +46,18 @@ class ProgressInfo:
     axis: str  # in words
     facts: tuple[tuple[str, str], ...]  # (what, how much), for a list
     failures: tuple[Failure, ...]  # the most frequent first
-    workers: TableTwin
-    devices: TableTwin
+    workers: DataTable
+    devices: DataTable
     notes: tuple[str, ...] = ()
     reason: str | None = None  # why there is no hypervolume; the facts hold all the same
 
-    def table(self) -> TableTwin:
+    def table(self) -> DataTable:
         """Return the trainings that gained, the newest first."""
         gained = np.flatnonzero(np.diff(self.hypervolume, prepend=0.0) > 0)[::-1]
         lines = ((str(place + 1), str(self.number[place]), f"{self.hypervolume[place]:.4f}") for place in gained)
         return twin(("training", "trial", "hypervolume"), lines, len(gained))
 
-    def failures_table(self) -> TableTwin:
+    def failures_table(self) -> DataTable:
         """Return what failed, how often."""
         lines = [(str(one.times), one.reason, str(one.newest)) for one in self.failures]
         return twin(("times", "reason", "newest trial"), lines, len(lines))
@@ -66,7 +66,7 @@ class ProgressInfo:
 def progress_info(
     columns: StudyColumns,
     view: View,
-    standing: StandingFacts | None = None,
+    standing: Liveness | None = None,
     last_epochs: Mapping[int, LastEpoch] | None = None,
 ) -> ProgressInfo:
     """Return a study's progress; accuracy is set against the view's axis.
@@ -216,7 +216,7 @@ def _failures(columns: StudyColumns) -> tuple[Failure, ...]:
     return tuple(Failure(newest[alike][0], number, newest[alike][1]) for alike, number in times.most_common())
 
 
-def _living(standing: StandingFacts | None) -> tuple[tuple[str, str], ...]:
+def _living(standing: Liveness | None) -> tuple[tuple[str, str], ...]:
     if standing is None:
         return ()
     counts, running = standing.standing.counts, standing.standing.running
@@ -241,10 +241,10 @@ def _living(standing: StandingFacts | None) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _workers(standing: StandingFacts | None) -> TableTwin:
+def _workers(standing: Liveness | None) -> DataTable:
     headers = ("trial", "worker", "epochs", "last heard of", "")
     if standing is None:
-        return TableTwin(headers)
+        return DataTable(headers)
     rows = standing.standing.running
     lines = (
         (
@@ -259,10 +259,10 @@ def _workers(standing: StandingFacts | None) -> TableTwin:
     return twin(headers, lines, len(rows))
 
 
-def _devices(standing: StandingFacts | None) -> TableTwin:
+def _devices(standing: Liveness | None) -> DataTable:
     headers = ("device", "state", "last seen", "waiting jobs", "at work on", "unbelieved results")
     if standing is None:
-        return TableTwin(headers)
+        return DataTable(headers)
     lines = (
         (
             one_line(row.name, 80),

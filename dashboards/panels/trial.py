@@ -6,16 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from dashboards.data.trial_detail import TrialDetail
 from dashboards.formats import count, duration, latency_label, latency_text, one_line, percent, place_label
-from dashboards.panels.look import TableTwin, twin
-from dashboards.tables import moment
-from dashboards.trial_detail import TrialDetail
+from dashboards.panels.look import DataTable, twin
+from dashboards.terminal.tables import moment
 from search.store.transactions import shown
 
 LONGEST = 300
 
 
-def trial_tables(detail: TrialDetail) -> dict[str, TableTwin]:
+def trial_tables(detail: TrialDetail) -> dict[str, DataTable]:
     """Return the tables of a trial by their titles, in the order in which a page shows them."""
     return {
         "Outcome": outcome_table(detail),
@@ -27,7 +27,7 @@ def trial_tables(detail: TrialDetail) -> dict[str, TableTwin]:
     }
 
 
-def outcome_table(detail: TrialDetail) -> TableTwin:
+def outcome_table(detail: TrialDetail) -> DataTable:
     """How a trial went."""
     row = detail.row
     lines = [
@@ -50,10 +50,10 @@ def outcome_table(detail: TrialDetail) -> TableTwin:
         ("peak memory", "-" if row.peak_memory_mb is None else f"{row.peak_memory_mb:.0f} MB"),
         ("asked, started, finished", ", ".join(_when(at) for at in (row.asked_at, row.started_at, row.finished_at))),
     ]
-    return TableTwin(("", detail.name), tuple(lines))
+    return DataTable(("", detail.name), tuple(lines))
 
 
-def settings_table(detail: TrialDetail) -> TableTwin:
+def settings_table(detail: TrialDetail) -> DataTable:
     """Everything that decides a trial's result: what another one must have to be its duplicate."""
     row = detail.row
     parts: tuple[tuple[str, Mapping[str, Any]], ...] = (
@@ -63,7 +63,7 @@ def settings_table(detail: TrialDetail) -> TableTwin:
         ("", {"seed": row.seed, "identity": row.identity}),
     )
     rows = [(part, one_line(name, 80), _json(value)) for part, values in parts for name, value in values.items()]
-    return TableTwin(("", "setting", "value"), tuple(rows))
+    return DataTable(("", "setting", "value"), tuple(rows))
 
 
 def settings_json(detail: TrialDetail) -> str:
@@ -73,7 +73,7 @@ def settings_json(detail: TrialDetail) -> str:
     return json.dumps(exact, indent=2, ensure_ascii=False, default=str)
 
 
-def curve_table(detail: TrialDetail) -> TableTwin:
+def curve_table(detail: TrialDetail) -> DataTable:
     """The learning curve by epoch."""
     headers = ("epoch", "top-1, validation", "loss, validation", "loss, training", "learning rate", "stage", "form")
     rows = (
@@ -91,17 +91,17 @@ def curve_table(detail: TrialDetail) -> TableTwin:
     return twin(headers, rows, len(detail.curve))
 
 
-def files_table(detail: TrialDetail) -> TableTwin:
+def files_table(detail: TrialDetail) -> DataTable:
     """The files, and whether a rule removed them."""
     fate = {True: "removed by the retention rule", False: "kept"}
     rows = (
         (one_line(one.name, 100), one_line(one.path, LONGEST), one.sha256, fate[bool(one.removed)])
         for one in detail.files
     )
-    return TableTwin(("file", "path", "SHA-256", ""), tuple(rows))
+    return DataTable(("file", "path", "SHA-256", ""), tuple(rows))
 
 
-def attempts_table(detail: TrialDetail) -> TableTwin:
+def attempts_table(detail: TrialDetail) -> DataTable:
     """Who trained it, when, and how each attempt ended."""
     headers = ("attempt", "controller", "worker", "started", "ended", "epochs", "outcome", "why")
     rows = (
@@ -117,16 +117,16 @@ def attempts_table(detail: TrialDetail) -> TableTwin:
         )
         for one in detail.attempts
     )
-    return TableTwin(headers, tuple(rows))
+    return DataTable(headers, tuple(rows))
 
 
-def events_table(detail: TrialDetail) -> TableTwin:
+def events_table(detail: TrialDetail) -> DataTable:
     """What went wrong with it, the newest first."""
     rows = (
         (_when(one.at), one_line(one.kind, 40), str(one.attempt or "-"), one_line(one.detail, LONGEST))
         for one in detail.events
     )
-    return TableTwin(("when (UTC)", "what", "attempt", "detail"), tuple(rows))
+    return DataTable(("when (UTC)", "what", "attempt", "detail"), tuple(rows))
 
 
 def _when(at: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from search.devices.numbers import as_json
+from search.devices.json_numbers import as_json
 from search.devices.registry import Device
 from search.devices.transitions import LEASE_S, Return, give_back, is_fresh
 from search.store.clock import Clock, now_of

@@ -11,10 +11,10 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from search.devices import agents, answers, bodies, leases, registry
-from search.devices.answers import Fault
-from search.devices.leases import Ask, Sign, Terms, Ticket
+from search.devices import agents, leases, registry, schemas, submissions
+from search.devices.leases import Heartbeat, LeaseRequest, LeaseTerms, Ticket
 from search.devices.registry import Device
+from search.devices.submissions import Fault
 from workers.latency import agent
 
 BODY_BYTES_MOST = 8 << 20
@@ -28,13 +28,13 @@ class HubState:
     """What the calls work on."""
 
     engine: sa.Engine
-    terms: Terms
+    terms: LeaseTerms
     retry_s: float
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return how the refusals that a call may give look, for the interface's description."""
-    return {status: {"model": bodies.Problem, "description": _WHY[status]} for status in statuses}
+    return {status: {"model": schemas.Problem, "description": _WHY[status]} for status in statuses}
 
 
 _WHY = {
@@ -69,18 +69,18 @@ def _caller(hub: Hub, credentials: Annotated[HTTPAuthorizationCredentials | None
 
 
 Caller = Annotated[Device, Depends(_caller)]
-JobId = Annotated[int, PathParameter(ge=1, le=bodies.DATABASE_INTEGER)]
+JobId = Annotated[int, PathParameter(ge=1, le=schemas.DATABASE_INTEGER)]
 
 
 # -- calls --
 
 
 @router.get("/v1/health", responses=_problems(413, 503))
-def health(hub: Hub) -> bodies.Health:
+def health(hub: Hub) -> schemas.Health:
     """Say that the hub and its database answer."""
     with hub.engine.connect() as connection:
         connection.execute(sa.select(1))
-    return bodies.Health(status="ok", protocol=1)
+    return schemas.Health(status="ok", protocol=1)
 
 
 @router.get(
@@ -94,7 +94,7 @@ def agent_file() -> Response:
 
 
 @router.post("/v1/enrol", responses=_problems(*_ALWAYS, 409))
-def enrol(body: bodies.EnrolBody, caller: Caller, hub: Hub) -> bodies.Enrolled:
+def enrol(body: schemas.EnrolBody, caller: Caller, hub: Hub) -> schemas.Enrolled:
     """Begin to serve the token's device; leases that this agent held before it was restarted go back to the queue."""
     if body.virtual != caller.virtual:
         kinds = ("a virtual device", "a real device")
@@ -103,15 +103,15 @@ def enrol(body: bodies.EnrolBody, caller: Caller, hub: Hub) -> bodies.Enrolled:
     enrolment = agents.Enrolment(body.instance, body.facts.model_dump(), body.conditions)
     if not agents.enrol(hub.engine, caller, enrolment, hub.terms.lease_s, hub.terms.now):
         raise HTTPException(409, f"another agent serves {caller.name!r}; end it, or give this one a device of its own")
-    return bodies.Enrolled(device=caller.name, queue=caller.queue, retry_s=hub.retry_s, lease_s=hub.terms.lease_s)
+    return schemas.Enrolled(device=caller.name, queue=caller.queue, retry_s=hub.retry_s, lease_s=hub.terms.lease_s)
 
 
 @router.post("/v1/leases", responses=_problems(*_ALWAYS, 409))
-def lease(body: bodies.LeaseBody, caller: Caller, hub: Hub) -> bodies.Jobs:
+def lease(body: schemas.LeaseBody, caller: Caller, hub: Hub) -> schemas.Jobs:
     """Take jobs that can be measured together; an empty list when there is nothing to do."""
-    ask = Ask(body.instance, body.limit, body.conditions)
+    ask = LeaseRequest(body.instance, body.limit, body.conditions)
     taken = leases.lease_jobs(hub.engine, caller, ask, hub.terms)
-    return bodies.Jobs(jobs=[bodies.Job.of(one) for one in taken])
+    return schemas.Jobs(jobs=[schemas.Job.of(one) for one in taken])
 
 
 @router.get(
@@ -125,7 +125,7 @@ def lease(body: bodies.LeaseBody, caller: Caller, hub: Hub) -> bodies.Jobs:
         **_problems(*_ALWAYS, 404),
     },
 )
-def model(sha256: bodies.Sha256, caller: Caller, hub: Hub) -> Response:
+def model(sha256: schemas.Sha256, caller: Caller, hub: Hub) -> Response:
     """Return a model or anchor of a job that this device holds a lease on."""
     content = leases.model_of_lease(hub.engine, caller, sha256)
     if content is None:
@@ -134,31 +134,31 @@ def model(sha256: bodies.Sha256, caller: Caller, hub: Hub) -> Response:
 
 
 @router.post("/v1/jobs/{job_id}/heartbeat", responses=_problems(*_ALWAYS, 404, 409))
-def heartbeat(job_id: JobId, body: bodies.HeartbeatBody, caller: Caller, hub: Hub) -> bodies.Renewed:
+def heartbeat(job_id: JobId, body: schemas.HeartbeatBody, caller: Caller, hub: Hub) -> schemas.Renewed:
     """Renew a lease."""
     ticket = Ticket(job_id, body.attempt, body.instance)
-    leases.heartbeat(hub.engine, caller, ticket, Sign(body.state, body.conditions), hub.terms)
-    return bodies.Renewed(lease_s=hub.terms.lease_s)
+    leases.heartbeat(hub.engine, caller, ticket, Heartbeat(body.state, body.conditions), hub.terms)
+    return schemas.Renewed(lease_s=hub.terms.lease_s)
 
 
 @router.post("/v1/jobs/{job_id}/result", responses=_problems(*_ALWAYS, 404, 409))
-def result(job_id: JobId, body: bodies.ResultBody, caller: Caller, hub: Hub) -> bodies.Judged:
+def result(job_id: JobId, body: schemas.ResultBody, caller: Caller, hub: Hub) -> schemas.Judged:
     """Hand in what was measured; doing so again changes nothing."""
     ticket = Ticket(job_id, body.attempt, body.instance)
-    verdict = answers.record_result(hub.engine, caller, ticket, body.report.model_dump(), hub.terms)
-    return bodies.Judged(verdict=verdict)
+    verdict = submissions.record_result(hub.engine, caller, ticket, body.report.model_dump(), hub.terms)
+    return schemas.Judged(verdict=verdict)
 
 
 @router.post("/v1/jobs/{job_id}/failure", responses=_problems(*_ALWAYS, 404, 409))
-def failure(job_id: JobId, body: bodies.FailureBody, caller: Caller, hub: Hub) -> bodies.Recorded:
+def failure(job_id: JobId, body: schemas.FailureBody, caller: Caller, hub: Hub) -> schemas.Recorded:
     """Say why nothing was measured; doing so again changes nothing."""
     ticket = Ticket(job_id, body.attempt, body.instance)
-    answers.record_failure(hub.engine, caller, ticket, Fault(body.fault, body.reason), hub.terms)
-    return bodies.Recorded(recorded=True)
+    submissions.record_failure(hub.engine, caller, ticket, Fault(body.fault, body.reason), hub.terms)
+    return schemas.Recorded(recorded=True)
 
 
 @router.post("/v1/leave", responses=_problems(*_ALWAYS))
-def leave(body: bodies.LeaveBody, caller: Caller, hub: Hub) -> bodies.Recorded:
+def leave(body: schemas.LeaveBody, caller: Caller, hub: Hub) -> schemas.Recorded:
     """End serving the device; its leases go back to the queue at once."""
     agents.leave(hub.engine, caller, body.instance, hub.terms.now)
-    return bodies.Recorded(recorded=True)
+    return schemas.Recorded(recorded=True)

@@ -24,11 +24,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from search.devices import PORT, bodies
+from search.devices import PORT, schemas
 from search.devices.agents import UnlikeDevice
 from search.devices.api import BODY_BYTES_MOST, HubState, router
 from search.devices.body_limit import BodyLimit
-from search.devices.leases import JobUnknown, LeaseLost, NotEnrolled, Terms
+from search.devices.leases import JobUnknown, LeaseLost, LeaseTerms, NotEnrolled
 from search.devices.transitions import LEASE_S
 from search.store.clock import Clock
 from search.store.database import open_for_writing
@@ -67,12 +67,12 @@ def create_app(
     """
     app = FastAPI(
         title="Condensery device hub",
-        version=str(bodies.PROTOCOL),
+        version=str(schemas.PROTOCOL),
         description="What measuring agents ask and answer. Tokens come from `condensery devices add`.",
         docs_url=None,  # those pages would load scripts from elsewhere
         redoc_url=None,
     )
-    app.state.hub = HubState(engine, Terms(lease_s, now), retry_s)
+    app.state.hub = HubState(engine, LeaseTerms(lease_s, now), retry_s)
     app.include_router(router)
     app.add_middleware(BodyLimit, most_bytes=BODY_BYTES_MOST)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -95,7 +95,7 @@ def _said(status: int, detail: str) -> Any:
 
 def _write_down(request: Request, why: str) -> None:
     sender = request.client.host if request.client is not None else "somewhere"
-    log.warning("%s", bodies.one_line(f"{request.method} {request.url.path[:100]} from {sender}: {why}")[:400])
+    log.warning("%s", schemas.one_line(f"{request.method} {request.url.path[:100]} from {sender}: {why}")[:400])
 
 
 def _unlike(request: Request, error: Exception) -> Response:
@@ -120,19 +120,19 @@ def _refused(request: Request, error: Exception) -> Response:
 
 
 def _database_away(request: Request, error: Exception) -> Response:
-    log.warning("%s %s: %s", request.method, request.url.path, bodies.one_line(str(error))[:300])
+    log.warning("%s %s: %s", request.method, request.url.path, schemas.one_line(str(error))[:300])
     why = "the database is locked or away; try again"
     return _problem(503, why, {"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _database_refuses(request: Request, error: Exception) -> Response:
     """Say that a call can't be served as it is: coming back with the same doesn't help, and agents count these."""
-    log.error("%s %s: %s", request.method, request.url.path, bodies.one_line(str(error))[:300])
+    log.error("%s %s: %s", request.method, request.url.path, schemas.one_line(str(error))[:300])
     return _problem(500, "the database refuses what this call would write")
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    plain = bodies.one_line(detail).encode("utf-8", "replace").decode()
+    plain = schemas.one_line(detail).encode("utf-8", "replace").decode()
     return JSONResponse({"detail": plain}, status, headers)
 
 

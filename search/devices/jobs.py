@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from search.devices.numbers import as_json, digest
+from search.devices.json_numbers import as_json, digest
 from search.devices.transitions import CANCELLED, fail, is_wanted, note
 from search.store.clock import Clock, now_of
 from search.store.device_tables import OPEN_JOB_STATES, device, job, lease, model, order, result

@@ -32,7 +32,7 @@ class JobUnknown(Exception):
 
 
 @dataclass(frozen=True)
-class Terms:
+class LeaseTerms:
     """What leases are given on."""
 
     lease_s: float = LEASE_S  # a lease not renewed for so long goes to the next device
@@ -40,7 +40,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Ask:
+class LeaseRequest:
     """An agent's wish for work, with the newest reading of its sensors."""
 
     instance: str
@@ -74,7 +74,7 @@ class Leased:
     policy: dict[str, Any]
 
 
-def lease_jobs(engine: sa.Engine, caller: Device, ask: Ask, terms: Terms) -> list[Leased]:
+def lease_jobs(engine: sa.Engine, caller: Device, ask: LeaseRequest, terms: LeaseTerms) -> list[Leased]:
     """Lease up to `ask.limit` waiting jobs of the device's queue that it can measure together, the most urgent first.
 
     A job that was given up before goes out alone: if it takes its device down, no other is to blame.
@@ -156,14 +156,14 @@ def model_of_lease(engine: sa.Engine, caller: Device, sha256: str) -> bytes | No
 
 
 @dataclass(frozen=True)
-class Sign:
+class Heartbeat:
     """A sign of life: what the agent is at, and the newest reading of its sensors."""
 
     doing: Literal["downloading", "measuring", "cooling"]
     conditions: Mapping[str, Any] | None = None
 
 
-def heartbeat(engine: sa.Engine, caller: Device, ticket: Ticket, sign: Sign, terms: Terms) -> None:
+def heartbeat(engine: sa.Engine, caller: Device, ticket: Ticket, sign: Heartbeat, terms: LeaseTerms) -> None:
     """Renew a lease.
 
     Raises:
@@ -182,7 +182,7 @@ def heartbeat(engine: sa.Engine, caller: Device, ticket: Ticket, sign: Sign, ter
             note(connection, ticket.job_id, ticket.attempt, sign.doing, at, device_id=caller.id)
 
 
-def expire(engine: sa.Engine, queue: str, terms: Terms = Terms()) -> None:
+def expire(engine: sa.Engine, queue: str, terms: LeaseTerms = LeaseTerms()) -> None:
     """Give the jobs of dead agents back to their queue, for whoever waits while no agent asks."""
     with engine.begin() as connection:
         sweep(connection, queue, terms.lease_s, now_of(connection, terms.now))

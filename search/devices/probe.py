@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from search.devices import jobs, leases, plausible, registry
+from search.devices import jobs, leases, plausibility, registry
 from search.devices.jobs import JobRow, Order
 from search.devices.transitions import CANCELLED
 from search.store.device_tables import OPEN_JOB_STATES
@@ -57,7 +57,7 @@ AT_THE_GATE, VERIFYING, CALIBRATING = 0, 1, 2  # priorities: candidates that wor
 
 
 @dataclass(frozen=True)
-class Errand:
+class MeasurementRequest:
     """What a probe asks the agents of a queue for."""
 
     queue: str
@@ -72,7 +72,9 @@ class Errand:
 class HubProbe:
     """Has models measured on the devices of one queue, and waits for them as long as it takes."""
 
-    def __init__(self, engine: sa.Engine, errand: Errand, note: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, engine: sa.Engine, errand: MeasurementRequest, note: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.device, self.runtime = errand.queue, errand.policy.runtime
         self._engine, self._errand, self._note = engine, errand, note
         self._stop: Callable[[], bool] = never
@@ -202,7 +204,7 @@ class HubProbe:
             found = estimated_measurement(report, report, self._errand.profile, self.device)
         else:
             # The anchor's own times say how far it moved; what the agent calls its drift is not needed.
-            seen = {**report, "anchor_drift": plausible.anchor_drift(report["processes"])}
+            seen = {**report, "anchor_drift": plausibility.anchor_drift(report["processes"])}
             found = measurement_from_report(seen, seen, self.device)
         if isinstance(found, Measurement):
             found.conditions["agent"] = row.device
@@ -229,7 +231,7 @@ def _macs_of(content: bytes) -> int | None:
     import onnx
     from google.protobuf.message import DecodeError
 
-    from workers import tflite
+    from workers.export import tflite
 
     try:
         if content[:4] == b"PK\x03\x04":

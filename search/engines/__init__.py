@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from search.engines.base import Engine
-    from search.settings import EnginePart
+    from search.settings import EngineSettings
 
 
-def make_engine(part: EnginePart, measuring: Collection[int], note: Callable[[str], None]) -> Engine:
+def make_engine(part: EngineSettings, measuring: Collection[int], note: Callable[[str], None]) -> Engine:
     """Return the engine of the settings; its workers keep off the `measuring` processors as far as they can.
 
     Raises:
-        InvalidSettings, EngineUnavailable: see `search.engines.ray_tune.RayTuneEngine`.
+        InvalidSettings, EngineUnavailable: see `search.engines.ray.engine.RayTuneEngine`.
     """
     if part.kind == "ray":
-        from search.engines.ray_tune import RayTuneEngine
+        from search.engines.ray.engine import RayTuneEngine
 
         return RayTuneEngine(part, measuring, note)
     from search.engines.local import LocalEngine

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from space.errors import OutOfMemory
-from workers.trial import TrialJob
+from workers.training.trial import TrialJob
 
 
 @dataclass(frozen=True)

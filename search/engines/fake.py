@@ -10,8 +10,8 @@ from dataclasses import asdict
 from search.engines.base import EngineEvent
 from space.cost import cost_of
 from space.errors import CondenseryError
-from workers.training import CurveRow
-from workers.trial import TrialJob, TrialResult
+from workers.training.loop import CurveRow
+from workers.training.trial import TrialJob, TrialResult
 
 
 def instant_result(job: TrialJob) -> TrialResult:

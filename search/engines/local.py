@@ -23,9 +23,9 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from search.engines.base import EngineEvent, killed_for_memory
-from search.processes import KillsForMemory
-from workers.process import WorkerPlace, worker_main
-from workers.trial import TrialJob
+from workers.processes import KillsForMemory
+from workers.runners.process import WorkerPlace, worker_main
+from workers.training.trial import TrialJob
 
 
 @dataclass

@@ -15,11 +15,11 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from search.processes import lives, process_start
 from search.store.clock import now_of
 from search.store.tables import attempt, study, trial
 from search.store.transactions import Transactions, shown
 from space.errors import StudyBusy
+from workers.processes import lives, process_start
 
 LEASE_S = 60.0  # a controller on another host that was not seen for this long is taken for dead
 LOOK_S = 0.5  # between two looks at who runs a study, standing by

@@ -168,7 +168,7 @@ class EventRow:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudyStatus:
     """How a study stands at this moment."""
 
     counts: Mapping[str, int]  # trials by state
@@ -315,9 +315,9 @@ def find_trial(engine: sa.Engine, found: StudyRow, number: int) -> TrialRow:
     raise TrialNotFound(f"study {found.name!r} {held}, but you asked for {number}.")
 
 
-def read_standing(engine: sa.Engine, study_id: int, events: int = 5) -> Standing:
+def read_status(engine: sa.Engine, study_id: int, events: int = 5) -> StudyStatus:
     """Return how a study stands, with so many of its newest events."""
-    return Standing(
+    return StudyStatus(
         count_states(engine, study_id),
         count_waiting_requests(engine, study_id),
         read_attempts(engine, study_id, only_open=True),

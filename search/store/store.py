@@ -51,7 +51,7 @@ class NewTrial:
 
 
 @dataclass(frozen=True)
-class Wish:
+class EnqueuedConfig:
     """An enqueued config that no trial has taken yet."""
 
     id: int
@@ -151,7 +151,7 @@ class StudyStore(ControllerLease, Attempts):
 
     # -- trials --
 
-    def add_trial(self, new: NewTrial, wish: Wish | None = None, at: float | None = None) -> int:
+    def add_trial(self, new: NewTrial, wish: EnqueuedConfig | None = None, at: float | None = None) -> int:
         """Insert a proposal in state `asked`; return its row id. A wish it answers is marked in one transaction.
 
         `at` is when it was asked, UTC seconds; None = now.
@@ -277,7 +277,7 @@ class StudyStore(ControllerLease, Attempts):
         with self._begin() as connection:
             connection.execute(sa.insert(request).values(values))
 
-    def waiting_wishes(self) -> list[Wish]:
+    def pending_requests(self) -> list[EnqueuedConfig]:
         """Return enqueued configs that no trial has taken, oldest first."""
         query = (
             sa.select(request.c.id, request.c.config, request.c.training)
@@ -286,7 +286,9 @@ class StudyStore(ControllerLease, Attempts):
         )
         with self._read() as connection:
             rows = connection.execute(query).all()
-        return [Wish(row.id, CondenseNetConfig.from_json(row.config), json.loads(row.training)) for row in rows]
+        return [
+            EnqueuedConfig(row.id, CondenseNetConfig.from_json(row.config), json.loads(row.training)) for row in rows
+        ]
 
     def retry_smaller(self, number: int, training: Mapping[str, Any], identity: str) -> None:
         """Give a trial other training settings, with the identity that follows, and let it wait for a worker.
@@ -303,7 +305,7 @@ class StudyStore(ControllerLease, Attempts):
         """Ask for one trial to be cancelled."""
         self._set_trial(number, cancel_requested=True)
 
-    def cancel_wishes(self) -> list[int]:
+    def cancel_requests(self) -> list[int]:
         """Return the numbers of open trials that someone wants cancelled."""
         query = sa.select(trial.c.number).where(
             trial.c.study_id == self.study_id,

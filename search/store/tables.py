@@ -30,7 +30,7 @@ study = sa.Table(
     sa.Column("settings_hash", sa.String(64), nullable=False),
     sa.Column("frozen_hash", sa.String(64), nullable=False),
     sa.Column("versions", sa.Text, nullable=False),  # JSON: libraries, Python, machine
-    sa.Column("data_info", sa.Text),  # JSON: workers.data.DataInfo
+    sa.Column("data_info", sa.Text),  # JSON: workers.images.batches.DataInfo
     sa.Column("stop_requested", sa.Boolean, nullable=False, default=False),
     sa.Column("controller", sa.String(200)),  # host:pid of the process that asks
     sa.Column("controller_seen_at", sa.Float),
@@ -194,7 +194,7 @@ reference_latency = sa.Table(  # append-only: measured for a fit or a calibratio
     sa.Column("measured_at", sa.Float, nullable=False),
 )
 
-device_fit = sa.Table(  # append-only: how well a device's latency is predicted; search.device_fit.DeviceFit
+device_fit = sa.Table(  # append-only: how well a device's latency is predicted; search.pricing.device_fit.DeviceFit
     "condensery_device_fit",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),

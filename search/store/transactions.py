@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from search.processes import process_start
 from search.store.patience import Patience
 from search.store.tables import event, study, trial
 from space.errors import StudyBusy
+from workers.processes import process_start
 
 Result = TypeVar("Result")
 

@@ -17,21 +17,21 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
 from benchmarks.kill_anywhere import shortfalls
-from benchmarks.killing_forms import Form, Kill
-from benchmarks.killing_judge import judge
-from search.controller import Controller, Surroundings
+from benchmarks.killing.forms import Form, Kill
+from benchmarks.killing.judge import judge
 from search.engines.base import EngineEvent
 from search.engines.fake import FakeEngine, instant_result
+from search.loop.callbacks import SilentCallback
+from search.loop.controller import Controller, Surroundings
 from search.store import tables
 from search.study import optuna_storage
-from search.view import SilentView
 from space.deployed import DeployedCondenseNet
 from tests.search.tiny_studies import Bench, targets
-from workers.checkpoint import model_tensors
-from workers.export import save_onnx
+from workers.export.onnx import save_onnx
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.files import write_atomically
-from workers.trial import TrialJob, TrialResult
+from workers.training.checkpoint import model_tensors
+from workers.training.trial import TrialJob, TrialResult
 
 
 def untrained(job: TrialJob) -> TrialResult:
@@ -86,7 +86,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Study:
     study = bench.open()
     study.store.claim()
     devices = targets(bench.settings, bench.probe)
-    ending = Controller(study, Surroundings(bench.engine, devices, SilentView(), files, folder, bench.stop)).run()
+    ending = Controller(study, Surroundings(bench.engine, devices, SilentCallback(), files, folder, bench.stop)).run()
     assert ending == "finished"
     study.store.release()
     with study.engine.connect() as connection:

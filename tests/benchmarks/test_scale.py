@@ -9,13 +9,13 @@ import pytest
 
 from benchmarks import scale
 from benchmarks.cluster_simulation import SimulatedClock, SimulatedCluster, closed_queue, most_workers, simulate
-from benchmarks.scale_fill import fill
-from search.pareto import front_of_study, pareto_front
+from benchmarks.scale.fill import fill
+from search.results.pareto import front_of_study, pareto_front
 from search.store import reader
 from search.store.database import open_for_reading
 from search.store.tables import FINAL_STATES
 from tests.workers.tiny import job
-from workers.trial import TrialJob
+from workers.training.trial import TrialJob
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any
 
 from waitress import create_server
 
-from dashboards.app import Access, make_app
+from dashboards.page import Access, make_app
 from tests.dashboards.browser import Visit
 from tests.dashboards.studies import Study
 

@@ -24,7 +24,6 @@ import condensery
 from search.devices import jobs
 from search.devices.transitions import ORDER_S
 from search.engines.fake import FakeEngine, instant_result
-from search.processes import process_start
 from search.store import reader
 from search.store.device_tables import job, order
 from search.store.optuna_mirror import TRIALS, drop_open_trials
@@ -32,7 +31,8 @@ from search.store.store import StudyStore
 from search.store.tables import artifact, attempt, curve, event, metadata, study, trial
 from space.errors import StudyBusy, StudyDamaged
 from tests.search.tiny_studies import Bench, assert_consistent, optuna_study
-from workers.trial import NETWORK_FILE, ONNX_FILE, TrialJob
+from workers.processes import process_start
+from workers.training.trial import NETWORK_FILE, ONNX_FILE, TrialJob
 
 
 def trained(job: TrialJob):

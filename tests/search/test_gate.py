@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.gate import Budget, excess, refusal
+from search.budget import Budget, excess, refusal
 from search.store.reader import LatencyRow
 from space.cost import Cost
 

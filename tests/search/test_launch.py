@@ -26,16 +26,16 @@ import pytest
 from optuna.trial import TrialState
 
 from search import launch as launching
-from search import targets as targeting
 from search.engines.base import Engine
 from search.launch import Launched, cheapest, check_reachable, check_same, existing_study, interruptible, launch
-from search.pricing import ANCHOR, Target, price
+from search.loop.callbacks import SilentCallback
+from search.pricing import targets as targeting
+from search.pricing.pricer import ANCHOR, Target, price
 from search.settings import StudySettings, load_settings
 from search.store import controller_lease, reader, transactions
 from search.store.database import open_for_reading, open_for_writing
 from search.store.store import StudyStore
 from search.study import optuna_storage
-from search.view import SilentView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import (
@@ -50,10 +50,10 @@ from space.errors import (
     StudyExists,
 )
 from tests.search.tiny_studies import CountingProbe, sqlite_url, targets, tiny_settings
-from workers.data import DataInfo
 from workers.files import file_hash
+from workers.images.batches import DataInfo
 from workers.latency import FailedMeasurement, FakeProbe, Measurement
-from workers.trial import load_network
+from workers.training.trial import load_network
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
@@ -102,7 +102,7 @@ class Place:
         return load_settings(self.file, overrides)
 
     def launch(self, *overrides: str, resume: bool = False) -> Launched:
-        return launch(self.settings(*overrides), self.url, resume, SilentView())
+        return launch(self.settings(*overrides), self.url, resume, SilentCallback())
 
     def read(self, study: str = "digits") -> list[reader.TrialRow]:
         engine = open_for_reading(self.url)
@@ -257,7 +257,7 @@ def test_a_finished_trial_keeps_no_checkpoints_and_its_network(finished: Place):
 def test_files_of_another_study_of_the_same_name_are_left_alone(finished: Place, tmp_path: Path):
     """Two databases with one files folder: the second study must not write over the first one's networks."""
     with pytest.raises(ReadOnlyFolder, match="holds the files of another study of this name"):
-        launch(finished.settings(), sqlite_url(tmp_path), False, SilentView())
+        launch(finished.settings(), sqlite_url(tmp_path), False, SilentCallback())
     assert not (tmp_path / "study.db").exists()
 
 
@@ -519,7 +519,7 @@ def test_a_launch_keeps_its_study_while_its_engine_takes_longer_to_start_than_a_
 
     monkeypatch.setattr(launching, "make_engine", slow_start)
     with pytest.raises(EngineUnavailable):
-        launch(place.settings(), place.url, False, SilentView())
+        launch(place.settings(), place.url, False, SilentCallback())
     assert took_over == [False]
     engine = open_for_reading(place.url)
     assert reader.find_study(engine, "digits").controller is None

@@ -9,10 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from search.devices import agents, answers, jobs, leases, registry
-from search.devices.answers import Fault
+from search.devices import agents, jobs, leases, registry, submissions
 from search.devices.jobs import JobRow, Order
-from search.devices.leases import Ask, Leased, Sign, Terms, Ticket
+from search.devices.leases import Heartbeat, Leased, LeaseRequest, LeaseTerms, Ticket
+from search.devices.submissions import Fault
 from search.store.database import open_for_writing
 from search.store.device_tables import event, order, result
 from tests.search.tiny_studies import sqlite_url
@@ -114,20 +114,24 @@ class Agent:
         return agents.enrol(self.desk.engine, self.device, enrolment, LEASE_S, self.desk.clock)
 
     def lease(self, limit: int = 1) -> list[Leased]:
-        return leases.lease_jobs(self.desk.engine, self.device, Ask(self.instance, limit, CONDITIONS), self.desk.terms)
+        return leases.lease_jobs(
+            self.desk.engine, self.device, LeaseRequest(self.instance, limit, CONDITIONS), self.desk.terms
+        )
 
     def ticket(self, job: Leased) -> Ticket:
         return Ticket(job.id, job.attempt, self.instance)
 
     def heartbeat(self, job: Leased, doing: Any = "measuring") -> None:
-        leases.heartbeat(self.desk.engine, self.device, self.ticket(job), Sign(doing, CONDITIONS), self.desk.terms)
+        leases.heartbeat(self.desk.engine, self.device, self.ticket(job), Heartbeat(doing, CONDITIONS), self.desk.terms)
 
     def answer(self, job: Leased, report: dict[str, Any] | None = None) -> str:
         report = wall_report(job.model_sha256) if report is None else report
-        return answers.record_result(self.desk.engine, self.device, self.ticket(job), report, self.desk.terms)
+        return submissions.record_result(self.desk.engine, self.device, self.ticket(job), report, self.desk.terms)
 
     def fail(self, job: Leased, fault: Any = "device", reason: str = "the disk is full") -> None:
-        answers.record_failure(self.desk.engine, self.device, self.ticket(job), Fault(fault, reason), self.desk.terms)
+        submissions.record_failure(
+            self.desk.engine, self.device, self.ticket(job), Fault(fault, reason), self.desk.terms
+        )
 
     def leave(self) -> None:
         agents.leave(self.desk.engine, self.device, self.instance, self.desk.clock)
@@ -138,7 +142,7 @@ class Desk:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine, self.clock = engine, Clock()
-        self.terms = Terms(LEASE_S, self.clock)
+        self.terms = LeaseTerms(LEASE_S, self.clock)
 
     @classmethod
     def at(cls, folder: Path) -> Desk:

@@ -15,14 +15,14 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from search.controller import Controller, Surroundings
 from search.engines.fake import FakeEngine
-from search.pricing import Target
+from search.loop.callbacks import SilentCallback
+from search.loop.controller import Controller, Surroundings
+from search.pricing.pricer import Target
 from search.settings import StudySettings, settings_from
 from search.store.reader import TrialRow
 from search.store.tables import FINAL_STATES, attempt, trial
 from search.study import OpenStudy, open_study, optuna_storage
-from search.view import SilentView
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from workers.latency import FakeProbe, LatencyProbe
@@ -131,7 +131,7 @@ class Bench:
         study.store.claim()
         files = self.folder / "files"
         devices = targets(self.settings, self.probe)
-        return Controller(study, Surroundings(self.engine, devices, SilentView(), files, files, self.stop))
+        return Controller(study, Surroundings(self.engine, devices, SilentCallback(), files, files, self.stop))
 
     def run(self, resume: bool = False) -> str:
         controller = self.controller(resume)

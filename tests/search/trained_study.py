@@ -12,11 +12,11 @@ from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
 from tests.search.tiny_studies import INSIDE, CountingProbe, sqlite_url, tiny_settings
-from workers.checkpoint import model_tensors
-from workers.export import save_onnx
+from workers.export.onnx import save_onnx
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.files import write_atomically
 from workers.latency import Measurement
+from workers.training.checkpoint import model_tensors
 
 
 def trained_study(

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.workers.latency.test_latency_contract import TINY
 from tests.workers.small_hub import PATIENCE_S, TOKEN, SmallHub
-from tests.workers.test_latency_contract import TINY
 from workers.latency import agent
 from workers.latency.agent import HubSettings
 

@@ -13,7 +13,7 @@ import torch
 
 from space import CondenseNetConfig, DeployedCondenseNet
 from space.errors import EmulatorMissing
-from workers.export import save_onnx
+from workers.export.onnx import save_onnx
 from workers.latency import arm_root
 from workers.latency.virtual_arm import VirtualArm, build, default_folder
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.workers.agents import Agent, agents_started, signals_kept
+from tests.workers.latency.test_latency_contract import write_network
 from tests.workers.small_hub import SmallHub
-from tests.workers.test_latency_contract import write_network
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from space.config import CondenseNetConfig
-from workers import data, training
+from workers.images import batches
 from workers.settings import DataSettings, TrainingSettings
-from workers.trial import TrialJob
+from workers.training import loop
+from workers.training.trial import TrialJob
 
 DIGITS = DataSettings(dataset="digits")
 NET = CondenseNetConfig(stages=(1, 1), growth=(4, 4), groups=2, condense_factor=4, bottleneck=2, input_shape=(1, 8, 8))
@@ -20,9 +21,9 @@ TRAINING = TrainingSettings(epochs=3, batch_size=128, learning_rate=0.1)
 STEPS_PER_EPOCH = 8  # floor(1149 training images / 128)
 
 
-def digits(cache: Path, settings: DataSettings = DIGITS) -> data.ImageData:
-    data.prepare(settings, cache)
-    return data.load(settings, cache)
+def digits(cache: Path, settings: DataSettings = DIGITS) -> batches.ImageData:
+    batches.prepare(settings, cache)
+    return batches.load(settings, cache)
 
 
 @dataclass
@@ -31,14 +32,14 @@ class Recorder:
 
     at_step: Callable[[int], None] = lambda step: None
     first: int = 0  # the step that this attempt begins with
-    rows: list[training.CurveRow] = field(default_factory=list)
-    restored: list[training.CurveRow] = field(default_factory=list)  # of the checkpoint
+    rows: list[loop.CurveRow] = field(default_factory=list)
+    restored: list[loop.CurveRow] = field(default_factory=list)  # of the checkpoint
     steps: int = 0
 
-    def earlier(self, rows: Sequence[training.CurveRow]) -> None:
+    def earlier(self, rows: Sequence[loop.CurveRow]) -> None:
         self.restored += rows
 
-    def curve(self, row: training.CurveRow) -> None:
+    def curve(self, row: loop.CurveRow) -> None:
         self.rows.append(row)
 
     def before_step(self, seconds: float) -> None:
@@ -49,14 +50,14 @@ class Recorder:
 def stop_at(stop: int) -> Callable[[int], None]:
     def ask(step: int) -> None:
         if step == stop:
-            raise training.TrainingStopped
+            raise loop.TrainingStopped
 
     return ask
 
 
-def training_run(folder: Path, **values: Any) -> training.TrainingRun:
+def training_run(folder: Path, **values: Any) -> loop.TrainingRun:
     defaults = {"config": NET, "training": TRAINING, "data": DIGITS, "seed": 5, "identity": "one", "device": "cpu"}
-    return training.TrainingRun(**{**defaults, "checkpoints": folder, **values})
+    return loop.TrainingRun(**{**defaults, "checkpoints": folder, **values})
 
 
 def job(folder: Path, cache: Path, **values: Any) -> TrialJob:

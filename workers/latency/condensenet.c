@@ -15,7 +15,7 @@
  *   a column of tiles reads don't all compete for the same lines of the cache.
  * - The 1x1 writes into planes with a border of zeros, which the 3x3 reads without looking for the image's edge.
  * - Tiles of outputs stay in registers; weights come in the order in which they are read.
- * - The exporter (workers/export_native.py) writes the model; its docstring describes the format.
+ * - The exporter (workers/export/native.py) writes the model; its docstring describes the format.
  */
 
 #include <stddef.h>

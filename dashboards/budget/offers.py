@@ -1,0 +1,131 @@
+"""What a budget control offers: the networks that can be best or second under some budget; and the controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dashboards.data.columns import Latencies, StudyColumns
+from dashboards.data.intervals import wilson_interval
+from dashboards.data.latency_marks import kind_words
+from dashboards.formats import NOTHING, count, digits_ms, one_line, percent
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A network that is the best or the second under some budget; latencies in ms, on the devices of its table."""
+
+    number: int
+    high_ms: tuple[float, ...]  # upper ends of the 95 % intervals: what a budget is held to
+    median_ms: tuple[float, ...]
+    kinds: tuple[str, ...]  # "measured", "predicted, extrapolated": what each of them is; "" where there is none
+    groups: tuple[int, ...]  # their places in `StudyColumns.latency_groups`; -1: no latency
+    top1: float
+    macs: int
+    params: int
+    name: str  # "trial 7 (14-14-14 growth 8-16-32 G=4 C=4 B=4)"
+    accuracy: str  # "94.61 % top-1 (95 % interval 93.9 % to 95.2 %)"
+    latency: str  # "11.20 ms [11.1, 11.4] (measured)", of each device
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, with the texts that page and report show; an infinite ms is null."""
+        return {
+            **vars(self),
+            "high_ms": [finite(ms) for ms in self.high_ms],
+            "median_ms": [finite(ms) for ms in self.median_ms],
+            "median_texts": [f"{digits_ms(ms, 4)} ms" if math.isfinite(ms) else NOTHING for ms in self.median_ms],
+            "top1_text": percent(self.top1),
+            "macs_text": count(self.macs),
+            "params_text": count(self.params),
+        }
+
+
+def finite(ms: float) -> float | None:
+    """Return a latency as JSON has it: None where it is infinite."""
+    return ms if math.isfinite(ms) else None
+
+
+@dataclass(frozen=True)
+class Control:
+    """One device's control: its name, what its latencies are, and a range of sensible limits in ms."""
+
+    target: str
+    kind: str
+    low_ms: float
+    high_ms: float
+    step_ms: float
+    limit_ms: float | None  # the study's own
+    least: str  # upper end of the fastest trained network's interval, in words; "" where none is trained
+
+
+def control_of(columns: StudyColumns, target: str, inside: NDArray[np.bool_], limit: float | None) -> Control:
+    """Return a device's control; `inside` (n,) are the trained networks that can be offered, `limit` is in ms."""
+    known = columns.latencies[target]
+    highs = known.high_ms[np.isfinite(known.high_ms)]
+    trained = known.high_ms[inside & np.isfinite(known.high_ms)]
+    seen = (trained if trained.size else highs).tolist() + ([] if limit is None else [limit])
+    low, high = min(seen), max(seen)
+    step = 10.0 ** math.floor(math.log10(max(high - low, high * 0.01) / 100))
+    kinds = sorted({columns.latency_groups[group].kind for group in np.unique(known.group[known.group >= 0])})
+    return Control(
+        target=target,
+        kind=" and ".join(kinds),
+        low_ms=round(math.floor(0.9 * low / step) * step, 9),
+        high_ms=round(math.ceil(1.05 * high / step) * step, 9),
+        step_ms=round(step, 9),
+        limit_ms=limit,
+        least=_least(columns, known, inside),
+    )
+
+
+def _least(columns: StudyColumns, known: Latencies, inside: NDArray[np.bool_]) -> str:
+    """Return the lowest upper end of an interval with its kind: "0.2006 ms (measured)"; "" where there is none."""
+    highs = np.where(inside & np.isfinite(known.high_ms), known.high_ms, np.inf)
+    if not np.isfinite(highs).any():
+        return ""
+    row = int(highs.argmin())
+    kind = columns.latency_groups[known.group[row]].kind
+    return f"{digits_ms(_rounded_up(float(highs[row])), 4)} ms ({kind})"
+
+
+def _rounded_up(ms: float) -> float:
+    """Return a latency with four digits that as a limit lets it in."""
+    unit = 10.0 ** (math.floor(math.log10(ms)) - 3)
+    return math.ceil(ms / unit - 1e-9) * unit
+
+
+def offer_of(columns: StudyColumns, targets: Sequence[str], row: int) -> Offer:
+    """Return the trained network in a row of the columns, with its latencies on these devices."""
+    latencies = [columns.latencies[name] for name in targets]
+    top1 = float(columns.top1[row])
+    images = (columns.study.data_info or {}).get("validation_images")
+    accuracy = f"{percent(top1)} top-1"
+    if isinstance(images, int) and images > 0:
+        low, high = wilson_interval(top1, images)
+        accuracy += f" (95 % interval {percent(low, 1)} to {percent(high, 1)})"
+    many = len(targets) > 1
+    texts = []
+    for name, known in zip(targets, latencies, strict=True):
+        if known.group[row] >= 0:
+            interval = f"[{digits_ms(known.low_ms[row], 4)}, {digits_ms(known.high_ms[row], 4)}]"
+            place = f" on {name}" if many else ""
+            kind = kind_words(columns, known, row)
+            texts.append(f"{digits_ms(known.median_ms[row], 4)} ms {interval}{place} ({kind})")
+    return Offer(
+        number=int(columns.number[row]),
+        high_ms=tuple(float(known.high_ms[row]) if known.group[row] >= 0 else math.inf for known in latencies),
+        median_ms=tuple(float(known.median_ms[row]) if known.group[row] >= 0 else math.inf for known in latencies),
+        kinds=tuple(kind_words(columns, known, row) for known in latencies),
+        groups=tuple(int(known.group[row]) for known in latencies),
+        top1=top1,
+        macs=int(columns.macs[row]),
+        params=int(columns.params[row]),
+        name=f"trial {columns.number[row]} ({one_line(columns.config_text[row], 120)})",
+        accuracy=accuracy,
+        latency=" and ".join(texts),
+    )

@@ -1,0 +1,234 @@
+"""What fits a latency budget: a small table that answers any budget at once, here and in the reader's browser.
+
+Whoever moves a budget asks the same question again and again: how many trained networks fit, which is the best, which
+comes next, and what would a little more buy? `BudgetTable` holds what the answers are looked up in: the upper ends of
+all intervals, and the few networks that can be best or second under some budget. It ranks as `search.results.pick`.
+The page and the report look up in the same way (`assets/condensery.js`); a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dashboards.budget.offers import Control, Offer, control_of, finite, offer_of
+from dashboards.data.columns import Mask, StudyColumns
+from dashboards.formats import budget_text, count, one_line, percent
+from search.budget import Budget
+
+MORE_MS = 2.0  # what "a little more" is, from ten milliseconds up
+MORE_SHARE = 0.2  # below, it is a fifth of the limit
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a budget gets: how many of the trained networks fit, and the offers' places in the table (None: no such)."""
+
+    fits: int
+    best: int | None
+    runner_up: int | None
+    more: int | None  # the best with a little more, where it is better
+    more_ms: Mapping[str, float]  # how much more that is, by device
+
+
+@dataclass(frozen=True, eq=False)
+class BudgetTable:
+    """Answers budgets of one study. `highs_ms` is (trained inside the fixed limits, devices)."""
+
+    controls: tuple[Control, ...]
+    judged_by: str  # the study's first device: what a limit without a device's name is for
+    highs_ms: NDArray[np.float64]
+    offers: tuple[Offer, ...]  # best first
+    trained: int  # networks trained, whatever they cost
+    fixed: str  # the study's limits on macs and params in words; "" where there are none
+    why_none: str  # why there is no trained network, where there is none
+
+    @classmethod
+    def of(cls, columns: StudyColumns, budget: Budget) -> BudgetTable:
+        """Return a study's table; `budget` has the limits that the controls start at, and those on macs and params."""
+        targets = [name for name, known in columns.latencies.items() if (known.group >= 0).any()]
+        inside = trained_inside(columns, budget)
+        highs = np.stack([columns.latencies[name].high_ms for name in targets], axis=1) if targets else None
+        rows = np.flatnonzero(inside)
+        table = np.empty((len(rows), 0)) if highs is None else highs[rows]
+        table = np.where(np.isnan(table), np.inf, table)  # not known to fit anything
+        judged_by = next(iter(columns.latencies), "host")
+        limits = {**budget.elsewhere_ms, judged_by: budget.max_latency_ms}
+        known = columns.latencies.get(judged_by)
+        medians = np.full(len(columns), np.nan) if known is None else known.median_ms
+        best_first = np.lexsort((columns.number[rows], columns.macs[rows], medians[rows], -columns.top1[rows]))
+        contenders = rows[best_first][_can_be_offered(table[best_first])]
+        return cls(
+            controls=tuple(control_of(columns, name, inside, limits.get(name)) for name in targets),
+            judged_by=judged_by,
+            highs_ms=table,
+            offers=tuple(offer_of(columns, targets, int(row)) for row in contenders),
+            trained=int(columns.trained.sum()),
+            fixed=" and ".join(
+                f"at most {count(limit)} {name}"
+                for name, limit in (("macs", budget.max_macs), ("params", budget.max_params))
+                if limit is not None
+            ),
+            why_none="" if columns.trained.any() else why_none_trained(columns),
+        )
+
+    @property
+    def limits_ms(self) -> dict[str, float | None]:
+        """The limits that the controls start at, by device."""
+        return {control.target: control.limit_ms for control in self.controls}
+
+    @property
+    def recommended(self) -> int | None:
+        """The number of the trial that these limits get; None where none fits."""
+        best = self.answer(self.limits_ms).best
+        return None if best is None else self.offers[best].number
+
+    def answer(self, limits_ms: Mapping[str, float | None]) -> Answer:
+        """Return what limits in ms get; a device that is not named, or None, is not limited."""
+        limits = [limits_ms.get(control.target) for control in self.controls]
+        ceiling = np.array([math.inf if limit is None else limit for limit in limits])
+        more_ms = {
+            control.target: more_than(limit)
+            for control, limit in zip(self.controls, limits, strict=True)
+            if limit is not None
+        }
+        raised = ceiling + np.array([more_ms.get(control.target, 0.0) for control in self.controls])
+        fitting = [i for i, offer in enumerate(self.offers) if (np.array(offer.high_ms) <= ceiling).all()][:2]
+        best = fitting[0] if fitting else None
+        more = next((i for i, offer in enumerate(self.offers) if (np.array(offer.high_ms) <= raised).all()), None)
+        better = more is not None and (best is None or self.offers[more].top1 > self.offers[best].top1)
+        return Answer(
+            fits=int((self.highs_ms <= ceiling).all(axis=1).sum()),
+            best=best,
+            runner_up=fitting[1] if len(fitting) > 1 else None,
+            more=more if better else None,
+            more_ms=more_ms,
+        )
+
+    def sentence(self, limits_ms: Mapping[str, float | None]) -> str:
+        """Return the answer in words; `assets/condensery.js` says the same."""
+        if not self.trained:
+            return self.why_none
+        found = self.answer(limits_ms)
+        budget = self._budget_text(limits_ms)
+        networks = "1 trained network" if self.trained == 1 else f"{self.trained} trained networks"
+        parts = [f"{found.fits} of {networks} {'fits' if found.fits == 1 else 'fit'} {budget}."]
+        if found.best is not None:
+            best = self.offers[found.best]
+            parts.append(f"Best: {best.name}, {best.accuracy}{_at(best)}.")
+        if found.runner_up is not None:
+            second = self.offers[found.runner_up]
+            parts.append(f"Runner-up: {second.name}, {percent(second.top1)}{_at(second)}.")
+        if found.best is None:
+            parts.append(self._least_text(limits_ms))
+        parts.append(self._more_text(found))
+        return " ".join(filter(None, parts))
+
+    def _budget_text(self, limits_ms: Mapping[str, float | None]) -> str:
+        many = len(self.controls) > 1
+        limits = [
+            f"{limit_text(limit)} ms" + (f" on {control.target}" if many else "")
+            for control in self.controls
+            if (limit := limits_ms.get(control.target)) is not None
+        ]
+        return " and ".join([*limits, *filter(None, (self.fixed,))]) or "no limit"
+
+    def _least_text(self, limits_ms: Mapping[str, float | None]) -> str:
+        many = len(self.controls) > 1
+        least = [
+            control.least + (f" on {control.target}" if many else "")
+            for control in self.controls
+            if control.least and limits_ms.get(control.target) is not None
+        ]
+        return f"The fastest needs {' and '.join(least)}." if least else ""
+
+    def _more_text(self, found: Answer) -> str:
+        if not found.more_ms:
+            return ""
+        many = len(self.controls) > 1
+        steps = [f"{limit_text(ms)} ms more" + (f" on {name}" if many else "") for name, ms in found.more_ms.items()]
+        if found.more is None:
+            return f"{' and '.join(steps)} would buy nothing better."
+        more = self.offers[found.more]
+        return f"{' and '.join(steps)} would buy {percent(more.top1)}: {more.name}{_at(more)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values: what the browser looks answers up in; an infinite ms is null."""
+        return {
+            "controls": [vars(control) for control in self.controls],
+            "judged_by": self.judged_by,
+            "highs_ms": [[finite(ms) for ms in row] for row in self.highs_ms.tolist()],
+            "offers": [offer.to_dict() for offer in self.offers],
+            "trained": self.trained,
+            "fixed": self.fixed,
+            "why_none": self.why_none,
+        }
+
+
+def trained_inside(columns: StudyColumns, budget: Budget) -> Mask:
+    """Return which trained networks are inside a budget's limits on macs and params, whatever their latency."""
+    inside = columns.trained.copy()
+    for limit, values in ((budget.max_macs, columns.macs), (budget.max_params, columns.params)):
+        if limit is not None:
+            inside &= values <= limit
+    return inside
+
+
+def more_than(limit_ms: float) -> float:
+    """Return how much "a little more" than a limit is, in ms: 2 from 10 ms up, below that a fifth, in one digit."""
+    if limit_ms >= MORE_MS / MORE_SHARE:
+        return MORE_MS
+    fifth = MORE_SHARE * limit_ms
+    unit = 10.0 ** int(f"{fifth:.16e}".partition("e")[2])
+    return math.floor(fifth / unit + 0.5) * unit
+
+
+def limit_text(ms: float) -> str:
+    """Return a limit with at most six digits and no zeros at the end: "12", "0.35"."""
+    if 1e-4 <= ms < 1e6:
+        return f"{ms:.6g}"
+    return f"{ms:.0f}" if ms >= 1e6 else f"{ms:.6f}".rstrip("0").rstrip(".")
+
+
+def why_none_trained(columns: StudyColumns) -> str:
+    """Return why a study has no trained network yet, in a sentence."""
+    counts = columns.counts
+    if not counts:
+        return "This study has no trials yet."
+    words = ", ".join(f"{number} {state}" for state, number in counts.items())
+    if any(counts.get(state) for state in ("asked", "queued", "running")):
+        return f"No network has finished its training yet: {words}."
+    if counts.get("infeasible") and not counts.get("failed"):
+        limits = budget_text(columns.study.settings)
+        return f"No candidate was inside the budget ({limits}), so none was trained: {words}."
+    failed = [columns.reason[row] for row in np.flatnonzero(columns.is_state("failed"))]
+    common = Counter(one_line(reason, 200) for reason in failed if reason).most_common(1)
+    why = f" Most frequent reason: {common[0][0].rstrip('.')}." if common else ""
+    return f"No trial led to a trained network: {words}.{why}"
+
+
+def _can_be_offered(ranked: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which of the rows (best first, of upper ends) can be best or second under some budget.
+
+    A row can't be when two better ones fit every budget that it fits itself.
+    """
+    kept: list[int] = []
+    rows = np.empty_like(ranked)
+    for index, row in enumerate(ranked):
+        before = rows[: len(kept)]
+        if (before <= row).all(axis=1).sum() < 2:
+            rows[len(kept)] = row
+            kept.append(index)
+    mask = np.zeros(len(ranked), dtype=bool)
+    mask[kept] = True
+    return mask
+
+
+def _at(offer: Offer) -> str:
+    return f" at {offer.latency}" if offer.latency else ""

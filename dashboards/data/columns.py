@@ -1,0 +1,178 @@
+"""A study as columns: arrays with one element for each trial, in the order of trial numbers.
+
+What ten thousand trials take as objects, in memory and in time, they don't take as columns. Conventions:
+- `n` trials; every array has shape (n,) unless it says otherwise. A float that isn't there is NaN.
+- Latencies that can't be compared (other kind, device, runtime, runtime version or thread count) are of different
+  `LatencyGroup`s, and whatever shows latencies shows one group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dashboards.formats import one_line, threads_text
+from search.results.pareto import non_dominated
+from search.store.reader import StudyRow
+from search.store.tables import STATES
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Axis = Literal["latency", "macs", "params"]
+LONGEST_REASON = 300  # characters that a table shows
+
+
+@dataclass(frozen=True)
+class LatencyGroup:
+    """Latencies that may be compared with each other: one kind, device, runtime and thread count."""
+
+    target: str  # the device as the study names it
+    kind: str  # measured, estimated or predicted
+    device: str
+    runtime: str  # name and version
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} on {self.target} ({self.device}, {self.runtime}, {threads_text(self.threads)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Latencies:
+    """The trials' latencies on one device, in ms; the interval is 95 %."""
+
+    target: str
+    group: NDArray[np.int16]  # index into `StudyColumns.latency_groups`; -1: no latency
+    median_ms: Floats
+    low_ms: Floats
+    high_ms: Floats
+    quick: Mask  # measured with the quick policy
+    steady: Mask
+    extrapolates: Mask  # an estimate or prediction outside its calibrated range
+
+    def only(self, group: int) -> Latencies:
+        """Return the latencies of one group; the others are NaN."""
+        out = self.group != group
+        return replace(
+            self,
+            group=np.where(out, np.int16(-1), self.group),
+            median_ms=np.where(out, np.nan, self.median_ms),
+            low_ms=np.where(out, np.nan, self.low_ms),
+            high_ms=np.where(out, np.nan, self.high_ms),
+        )
+
+
+@dataclass(frozen=True)
+class View:
+    """What the reader looks at: one group of latencies (None: there is none), and what accuracy is set against."""
+
+    group: int | None = None
+    axis: Axis = "latency"
+
+
+@dataclass(frozen=True, eq=False)
+class StudyColumns:
+    """A study at one moment; `revision` differs from an earlier one's whenever what is shown could differ."""
+
+    study: StudyRow
+    revision: str
+    number: Ints
+    state: NDArray[np.int8]  # index into `STATES`
+    top1: Floats  # fraction, of the deployed network on the validation images
+    val_loss: Floats
+    test_top1: Floats
+    macs: Ints
+    params: Ints
+    attempt: Ints
+    train_seconds: Floats
+    asked_at: Floats  # UTC seconds since 1970, as the next two
+    started_at: Floats
+    finished_at: Floats
+    duplicate_of: Floats  # number of the trial that holds the result
+    reason: tuple[str | None, ...]
+    config_text: tuple[str, ...]
+    config_json: tuple[str, ...]  # canonical
+    groups_1x1: Ints  # G
+    condense_factor: Ints  # C
+    bottleneck: Ints
+    groups_3x3: Ints
+    layers: Ints  # dense layers of all stages
+    stages: Floats  # (n, S), dense layers of each; NaN beyond a config's last stage
+    growth: Floats  # (n, S)
+    training: tuple[Mapping[str, Any], ...]
+    latencies: Mapping[str, Latencies]  # by device as the study names it; the first is the one trials are judged by
+    latency_groups: tuple[LatencyGroup, ...]
+    _fronts: dict[int | None, Mask] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def index_of(self, number: int) -> int | None:
+        """Return where a trial stands in the columns; None when the study has none of this number."""
+        place = int(np.searchsorted(self.number, number))
+        return place if place < len(self) and self.number[place] == number else None
+
+    def is_state(self, name: str) -> Mask:
+        """Return which trials are in a state."""
+        found: Mask = self.state == STATES.index(name)
+        return found
+
+    def reason_of(self, place: int) -> str:
+        """Return why the trial at a place has no result of its own, as one line; "" where there is no reason."""
+        same = self.duplicate_of[place]
+        if np.isfinite(same):
+            return f"same as trial {same:.0f}"
+        return one_line(self.reason[place] or "", LONGEST_REASON)
+
+    @cached_property
+    def trained(self) -> Mask:
+        """Which trials are done with a finite top-1."""
+        return self.is_state("done") & np.isfinite(self.top1)
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state, those that occur."""
+        found = np.bincount(self.state, minlength=len(STATES))
+        return {name: int(number) for name, number in zip(STATES, found, strict=True) if number}
+
+    @cached_property
+    def default_group(self) -> int | None:
+        """The group to show unless another is chosen: of the first device that has latencies, the fullest."""
+        found = (self.fullest_group(target) for target in self.latencies)
+        return next((group for group in found if group is not None), None)
+
+    def fullest_group(self, target: str) -> int | None:
+        """Return the group that most of a device's latencies are of; None where it has none."""
+        group = self.latencies[target].group
+        known = group[group >= 0]
+        return int(np.bincount(known).argmax()) if known.size else None
+
+    def of_group(self, group: int) -> Latencies:
+        """Return the latencies of a group."""
+        return self.latencies[self.latency_groups[group].target].only(group)
+
+    def axis_values(self, view: View) -> Floats:
+        """Return what the view sets accuracy against: ms of its group, macs or params; NaN where there is none."""
+        if view.axis == "latency":
+            return np.full(len(self), np.nan) if view.group is None else self.of_group(view.group).median_ms
+        return (self.macs if view.axis == "macs" else self.params).astype(np.float64)
+
+    def front(self, group: int | None) -> Mask:
+        """Return which trials stand on the front over accuracy, a group's latency and macs (`search.results.pareto`).
+
+        Without a group (no latency is known) the front is over accuracy and macs.
+        """
+        if group not in self._fronts:
+            columns = [-self.top1, self.macs.astype(np.float64)]
+            if group is not None:
+                columns.insert(1, self.of_group(group).median_ms)
+            members = np.flatnonzero(self.trained & ~np.isnan(columns).any(axis=0))
+            mask = np.zeros(len(self), dtype=bool)
+            mask[members[non_dominated(np.stack(columns, axis=1)[members])]] = True
+            self._fronts[group] = mask
+        return self._fronts[group]

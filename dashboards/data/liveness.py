@@ -1,0 +1,46 @@
+"""Who is alive and what is waiting: what the progress panel shows beside a study's columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from search.store.clock import Clock, now_of
+from search.store.controller_lease import LEASE_S
+from search.store.reader import StudyRow, StudyStatus, find_study, read_status
+
+if TYPE_CHECKING:
+    from search.devices.registry import DeviceRow
+
+ALIVE_S = LEASE_S  # whoever was heard of within it is taken to live
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """A study's liveness at one moment, by the database's clock."""
+
+    at: float  # UTC seconds since 1970
+    study: StudyRow  # with its controller as of now
+    standing: StudyStatus
+    devices: tuple[DeviceRow, ...] = field(default=())  # registered ones that are not revoked
+
+    def is_alive(self, seen_at: float | None) -> bool:
+        """Whether somebody who was last seen then is taken to live."""
+        return seen_at is not None and self.at - seen_at <= ALIVE_S
+
+
+def read_liveness(engine: sa.Engine, study_name: str, now: Clock | None = None) -> Liveness:
+    """Read who works on a study, what waits, and the devices of its database.
+
+    Raises:
+        StudyNotFound: there is none of this name.
+    """
+    from search.devices.registry import list_devices
+
+    found = find_study(engine, study_name)
+    with engine.connect() as connection:
+        at = now_of(connection, now)
+    devices = tuple(row for row in list_devices(engine, now=now) if not row.revoked)
+    return Liveness(at, found, read_status(engine, found.id), devices)

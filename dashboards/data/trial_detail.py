@@ -1,0 +1,161 @@
+"""One trial and all that is recorded of it, by SELECTs and one look at its files; nothing is ever written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from dashboards.formats import one_line, public_settings
+from search.results.trained_files import trained_file
+from search.store import reader
+from search.store.reader import AttemptRow, EventRow, StudyRow, TrialRow
+from search.store.tables import attempt, curve, event, latency, trial
+from space.errors import CheckpointCorrupt, TrialNotFound, TrialNotReady
+from workers.file_names import NETWORK_FILE
+
+LARGEST_NUMBER = 2**31 - 1  # that every database takes
+MOST_EVENTS = 100
+INDEX = ".conv_1x1.index"  # how the names of the indices end
+NO_TRIAL = "No trial is chosen: click a point in a chart, or a row of the table."
+
+
+@dataclass(frozen=True)
+class MeasurementDetail:
+    """One latency of a trial in ms (the interval is 95 %), with its raw samples."""
+
+    purpose: str  # price (random weights, before training) or verify (the trained file)
+    target: str  # the device as the study names it
+    kind: str  # measured, estimated or predicted
+    policy: str
+    device: str
+    cpu_model: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    precision: str
+    median_ms: float
+    p90_ms: float | None
+    interval_low_ms: float
+    interval_high_ms: float
+    anchor_drift: float | None
+    steady: bool
+    extrapolates: bool
+    measured_at: float
+    samples_ms: tuple[tuple[float, ...], ...]  # by process; empty where nothing was timed
+    conditions: Mapping[str, Any]
+    judged_by: bool  # whether the trial is judged by this one
+
+
+@dataclass(frozen=True)
+class FileDetail:
+    """One file of a trial as recorded."""
+
+    name: str
+    path: str
+    sha256: str
+    removed: bool  # by the retention rule
+
+
+@dataclass(frozen=True)
+class TrialDetail:
+    """Everything recorded of one trial."""
+
+    study: StudyRow
+    row: TrialRow
+    curve: tuple[Mapping[str, Any], ...]  # by epoch; see search.store.tables.curve
+    measurements: tuple[MeasurementDetail, ...]  # oldest first
+    files: tuple[FileDetail, ...]
+    attempts: tuple[AttemptRow, ...]
+    events: tuple[EventRow, ...]  # the newest `MOST_EVENTS`, newest first
+    data: Mapping[str, Any]  # settings of the images
+    settings: Mapping[str, Any]  # the study's, without its database's password
+
+    @property
+    def name(self) -> str:
+        """What charts and tables call it."""
+        return f"trial {self.row.number}"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """Which channels a trained network gathers, as its file says, or why that can't be read here."""
+
+    indices: Mapping[str, NDArray[np.int64]] | None  # by the tensor's name, "layers.0.conv_1x1.index" and so on
+    reason: str | None = None
+
+
+def read_trial_detail(engine: sa.Engine, study: StudyRow, number: int) -> TrialDetail:
+    """Return everything recorded of one trial.
+
+    Raises:
+        TrialNotFound: the study has none of this number.
+    """
+    if not 0 <= number <= LARGEST_NUMBER:
+        raise TrialNotFound(f"a trial's number is at least 0 and at most {LARGEST_NUMBER}, but got {str(number)[:40]}.")
+    row = reader.find_trial(engine, study, number)
+    settings = public_settings(study.settings)
+    data = settings.get("data")
+    return TrialDetail(
+        study=study,
+        row=row,
+        curve=tuple(reader.read_curve(engine, row.id)),
+        measurements=tuple(_measurement(one, row) for one in reader.read_latencies(engine, row.id)),
+        files=tuple(
+            FileDetail(name, **values) for name, values in sorted(reader.read_artifacts(engine, row.id).items())
+        ),
+        attempts=tuple(reader.read_attempts(engine, study.id, number=number)),
+        events=tuple(reader.newest_events(engine, study.id, MOST_EVENTS, number=number)),
+        data=data if isinstance(data, Mapping) else {},
+        settings=settings,
+    )
+
+
+def _measurement(values: Mapping[str, Any], row: TrialRow) -> MeasurementDetail:
+    plain = {name: values[name] for name in MeasurementDetail.__dataclass_fields__ if name in values}
+    plain["samples_ms"] = tuple(map(tuple, values["samples_ms"]))
+    return MeasurementDetail(**plain, judged_by=_is_judged_by(values, row))
+
+
+def _is_judged_by(values: Mapping[str, Any], row: TrialRow) -> bool:
+    judged = row.latency
+    return judged is not None and all(getattr(judged, name) == values[name] for name in reader.LATENCY_FIELDS)
+
+
+def read_growth(engine: sa.Engine, study_id: int, number: int) -> tuple[Any, ...]:
+    """Return what changes as an open trial goes on: epochs and their seconds, latencies, events, attempts."""
+    own = sa.select(trial.c.id).where(trial.c.study_id == study_id, trial.c.number == number).scalar_subquery()
+    queries = (
+        sa.select(sa.func.count(), sa.func.sum(curve.c.seconds)).where(curve.c.trial_id == own),
+        sa.select(sa.func.max(latency.c.id)).where(latency.c.trial_id == own),
+        sa.select(sa.func.max(event.c.id)).where(event.c.study_id == study_id, event.c.number == number),
+        sa.select(sa.func.count(), sa.func.count(attempt.c.worker)).where(attempt.c.trial_id == own),
+    )
+    with engine.connect() as connection:
+        return tuple(value for query in queries for value in connection.execute(query).one())
+
+
+def read_trained_network(engine: sa.Engine, row: TrialRow) -> TrainedNetwork:
+    """Return what a trial's trained network gathers; its file must be the one that was recorded."""
+    try:
+        return gathered_channels(trained_file(engine, row, NETWORK_FILE))
+    except (TrialNotReady, CheckpointCorrupt) as error:
+        text = str(error)
+        return TrainedNetwork(None, text[:1].upper() + text[1:])
+
+
+def gathered_channels(path: Path) -> TrainedNetwork:
+    """Return the indices in a network's safetensors file; nothing else of it is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            names = [name for name in tensors.keys() if name.endswith(INDEX)]  # noqa: SIM118  not a dict
+            return TrainedNetwork({name: tensors.get_tensor(name) for name in names})
+    except (SafetensorError, OSError) as error:
+        return TrainedNetwork(None, f"{path} is damaged ({one_line(error, 200)}).")

@@ -1,0 +1,165 @@
+"""The page's charts as payloads: what a panel's info and figure give, or why there is nothing to see.
+
+A payload is plain JSON: `figure`, `caption` and `stamp`, or `reason` in the figure's place. It is computed once for a
+revision and a view, whoever asks for it (`CachedStudy.computed`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dashboards.data.columns import StudyColumns, View
+from dashboards.data.curves import read_curves, read_last_epochs
+from dashboards.formats import budget_of
+from dashboards.page.study_cache import CachedStudy, Computed, Payload, guarded
+from dashboards.page.view import view_of
+from dashboards.panels.titles import TITLES
+
+PULSE_S = 10  # how often a page asks for what no revision tells: who is alive
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart of the page."""
+
+    title: str
+    lead: str  # the question it answers, in a sentence
+    info: Callable[[CachedStudy, StudyColumns, View], Any]
+    figure: Callable[[Any], Any]
+    clock: str = "fast"  # what has it computed anew: a new revision, a slow one, or the pulse
+    axis_matters: bool = False  # else it is the same for every axis
+    twin: str = "The chart as a table"
+
+
+def _front_info(shown: CachedStudy, columns: StudyColumns, view: View) -> Any:
+    from dashboards.panels import FrontOptions, front_info
+
+    budget = budget_of(columns.study.settings)
+    limit = {"latency": None, "macs": budget.max_macs, "params": budget.max_params}[view.axis]  # ms: the page's own
+    last = read_last_epochs(shown.live.engine, columns.study.id)
+    return front_info(columns, view, FrontOptions(budget=limit, last_epochs=last))
+
+
+def _curves_info(shown: CachedStudy, columns: StudyColumns, view: View) -> Any:
+    from dashboards.panels import MOST_CURVES, curve_numbers, curves_info
+
+    numbers = curve_numbers(columns, view)
+    first = numbers[:MOST_CURVES]
+    return curves_info(columns, read_curves(shown.live.engine, columns.study.id, first), numbers)
+
+
+def _progress_info(shown: CachedStudy, columns: StudyColumns, view: View) -> Any:
+    from dashboards.data.liveness import read_liveness
+    from dashboards.panels.progress import progress_info
+
+    engine = shown.live.engine
+    standing = read_liveness(engine, columns.study.name)
+    return progress_info(columns, view, standing, read_last_epochs(engine, columns.study.id))
+
+
+def _info_of(name: str) -> Callable[[CachedStudy, StudyColumns, View], Any]:
+    """Return the info of a panel that needs nothing but columns and view."""
+
+    info = _of_panels(name)
+    return lambda shown, columns, view: info(columns, view)
+
+
+def _of_panels(name: str) -> Callable[..., Any]:
+    """Return a function of the panels, which are imported when it is called."""
+
+    def call(*arguments: Any) -> Any:
+        from dashboards import panels
+
+        return getattr(panels, name)(*arguments)
+
+    return call
+
+
+CHARTS: Mapping[str, Chart] = {
+    "front": Chart(
+        *TITLES["front"],
+        _front_info,
+        _of_panels("front_figure"),
+        axis_matters=True,
+    ),
+    "macs-latency": Chart(
+        *TITLES["macs-latency"],
+        _info_of("macs_latency_info"),
+        _of_panels("macs_latency_figure"),
+    ),
+    "parallel": Chart(
+        *TITLES["parallel"],
+        _info_of("parallel_info"),
+        _of_panels("parallel_figure"),
+        clock="slow",
+    ),
+    "importance": Chart(
+        *TITLES["importance"],
+        _info_of("importance_info"),
+        _of_panels("importance_figure"),
+        clock="slow",
+    ),
+    "curves": Chart(
+        *TITLES["curves"],
+        _curves_info,
+        _of_panels("curves_figure"),
+        clock="slow",
+    ),
+    "progress": Chart(
+        *TITLES["progress"],
+        _progress_info,
+        _of_panels("progress_figure"),
+        clock="pulse",
+        axis_matters=True,
+    ),
+}
+
+
+def payload_of(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) -> Payload:
+    """Return what the page shows of a chart; never raises."""
+    return guarded(CHARTS[name].title, lambda: _computed(shown, name, asked).payload)
+
+
+def twin_of(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) -> Payload:
+    """Return a chart as a table.
+
+    Raises:
+        KeyError: there is no such chart.
+    """
+    return _computed(shown, name, asked).twin
+
+
+def _computed(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) -> Computed:
+    chart = CHARTS[name]
+    columns = shown.slow_columns if chart.clock == "slow" else shown.columns
+    view = view_of(columns, asked)
+    if not chart.axis_matters:
+        view = View(view.group)
+
+    def compute() -> Computed:
+        info = chart.info(shown, columns, view)
+        twin = info.table().to_dict()
+        payload: Payload = {"shows": f"{view.axis} {view.group}"}
+        if name == "progress":
+            payload |= _beside_progress(info)
+        if info.reason is not None:
+            return Computed(payload | {"reason": info.reason}, twin)
+        figure = chart.figure(info).to_plotly_json()
+        return Computed(payload | {"figure": figure, "caption": " ".join(getattr(info, "notes", ()))}, twin)
+
+    revision = columns.revision
+    if chart.clock == "pulse":  # who is alive changes without a revision
+        revision += f" {time.time() // PULSE_S:.0f}"
+    return shown.computed((name, view), revision, compute)
+
+
+def _beside_progress(info: Any) -> Payload:
+    """Return what stands beside the progress chart: facts in words, failures, workers, devices."""
+    tables = (("Failures", info.failures_table()), ("Workers", info.workers), ("Devices", info.devices))
+    return {
+        "facts": info.facts,
+        "tables": [{"title": title, **found.to_dict()} for title, found in tables if found.rows],
+    }

@@ -1,0 +1,66 @@
+"""What the page says of the study as a whole: its name and counts, the choices of the view, the budget's table."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from dashboards.budget.table import BudgetTable
+from dashboards.data.latency_marks import marks_note
+from dashboards.formats import budget_of, one_line
+from dashboards.page.study_cache import CachedStudy, Computed, Payload, Studies
+from dashboards.page.view import token_of, view_of
+from dashboards.terminal.tables import study_subtitle
+
+Asked = Mapping[str, Any] | None
+
+
+def head(shown: CachedStudy, asked: Asked, command_words: str, studies: Studies) -> Payload:
+    """Return name, subtitle, counts, groups of latencies, the table's columns, and how a command names the study."""
+    columns = shown.columns
+    view, several = view_of(columns, asked), studies.are_several()
+
+    def compute() -> Computed:
+        payload = {
+            "study": columns.study.name,
+            "name": one_line(columns.study.name, 300),
+            "subtitle": study_subtitle(columns.study),
+            "trials": len(columns),
+            "counts": columns.counts,
+            "groups": [{"token": token_of(group), "text": one_line(group, 160)} for group in columns.latency_groups],
+            "group": None if view.group is None else token_of(columns.latency_groups[view.group]),
+            "axis": view.axis,
+            "words": " ".join(filter(None, (shlex.quote(columns.study.name), command_words))),
+            "choosable": several,
+            "table_note": marks_note(columns),
+            "columns": [_column_of_grid(column) for column in shown.table(view)[1]],
+        }
+        return Computed(payload, {})
+
+    return shown.computed(("head", view), f"{columns.revision} {several}", compute).payload
+
+
+def _column_of_grid(column: Any) -> dict[str, Any]:
+    definition: dict[str, Any] = {
+        "field": column.name.replace(".", "·"),  # a dot would be a path
+        "colId": column.name,
+        "headerName": column.title,
+        "width": column.width_px,
+        "filter": "agNumberColumnFilter" if column.is_number else "agTextColumnFilter",
+        "suppressFloatingFilterButton": True,
+        "sortingOrder": ["desc", "asc", None] if column.name in ("top1", "front") else ["asc", "desc", None],
+    }
+    if column.is_number:
+        definition["type"] = "rightAligned"
+    return definition | ({"pinned": "left"} if column.name == "number" else {})
+
+
+def budget_table(shown: CachedStudy, asked: Asked) -> Payload:
+    """Return what the budget control looks answers up in."""
+    columns = shown.columns
+
+    def compute() -> Computed:
+        return Computed({"table": BudgetTable.of(columns, budget_of(columns.study.settings)).to_dict()}, {})
+
+    return shown.computed("table", columns.revision, compute).payload

@@ -1,0 +1,224 @@
+"""The page's skeleton: every section in its place, empty. What stands in it comes from callbacks and `assets/page.js`.
+
+Landmarks, headings and names are here, so that the page makes sense to a screen reader before anything has loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash_ag_grid as dag
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from dashboards.page.charts import CHARTS, Chart
+from dashboards.panels import PLOT_CONFIG
+
+POLL_MS = 1500
+PARTS = ("head", "table", *CHARTS, "compared")  # what the server computes anew when there are news
+GRID_OPTIONS: dict[str, Any] = {
+    "theme": "themeQuartz",
+    "cacheBlockSize": 100,
+    "maxBlocksInCache": 12,
+    "maxConcurrentDatasourceRequests": -1,  # no limit: loads that the component's own source took never end
+    "rowHeight": 36,
+    "headerHeight": 40,
+    "rowSelection": {"mode": "multiRow", "checkboxes": True, "headerCheckbox": False, "enableClickSelection": True},
+    "selectionColumnDef": {"width": 44, "pinned": "left"},
+    "suppressCellFocus": False,
+    "suppressDragLeaveHidesColumns": True,
+    "enableCellTextSelection": True,
+    "ensureDomOrder": True,
+    "localeText": {"noRowsToShow": "No trial matches."},
+}
+
+
+def words(attributes: dict[str, str]) -> Any:
+    """Return attributes whose names are no Python names; untyped, for Dash's own types know only theirs."""
+    return attributes
+
+
+def aria(**attributes: str) -> Any:
+    """Return `aria-` attributes."""
+    return {f"aria-{name}": value for name, value in attributes.items()}
+
+
+def region(name: str) -> Any:
+    """Return the attributes of a part that scrolls, so that it can be reached by keyboard and has a name."""
+    return {"role": "region", "tabIndex": 0, **aria(label=name)}
+
+
+def page_layout() -> Component:
+    """Return the layout, the same for every study."""
+    return html.Div(
+        [
+            html.A("Skip to the answer", href="#answer", className="skip"),
+            _header(),
+            html.Main(
+                [
+                    _answer(),
+                    *(_chart_section(name, chart) for name, chart in CHARTS.items() if name != "progress"),
+                    _trials(),
+                    _compared(),
+                    _chart_section("progress", CHARTS["progress"]),
+                ]
+            ),
+            html.Footer(html.P("Condensery. This page only reads the database.")),
+            *_stores(),
+        ],
+        id="page",
+    )
+
+
+def _header() -> Component:
+    return html.Header(
+        [
+            html.Div(
+                [
+                    html.Div([html.H1(id="name"), html.P(id="subtitle", className="muted"), html.Ul(id="counts")]),
+                    html.Div(
+                        [
+                            html.Span("Loading", id="badge", className="badge waiting", role="status"),
+                            html.A("All studies", id="all-studies", href="/", className="button", hidden=True),
+                            html.Button("Copy link", id="share", type="button"),
+                            html.Button("Colours: system", id="theme", type="button"),
+                        ],
+                        className="head-tools",
+                    ),
+                ],
+                className="head-row",
+            ),
+            html.P(id="stale-reason", className="stale-reason", hidden=True),
+        ],
+    )
+
+
+def _answer() -> Component:
+    return html.Section(
+        [
+            html.H2("Which network fits your budget?", id="answer-title"),
+            html.Div(id="budget", role="group", **aria(label="Latency budget")),
+            html.Div(id="sentence", className="sentence", role="status", **aria(live="polite")),
+            html.Dl(id="tiles", className="tiles"),
+            html.Div(
+                [
+                    html.Button("Copy pick command", id="copy-pick", type="button", className="primary"),
+                    html.Button("Download bundle", id="bundle", type="button", hidden=True),
+                    html.Button("Open trial", id="open-best", type="button", hidden=True),
+                    html.Span(id="said", className="muted", role="status"),
+                ],
+                id="answer-buttons",
+                className="buttons",
+                hidden=True,
+            ),
+            html.Pre(html.Code(id="command"), id="command-box", hidden=True, **region("The pick command")),
+        ],
+        id="answer",
+        className="answer",
+        tabIndex=-1,
+        **aria(labelledby="answer-title"),
+    )
+
+
+def _section_head(name: str, title: str, lead: str, controls: Component) -> Component:
+    words_of_it = html.Div([html.H2(title, id=f"{name}-title"), html.P(lead, className="muted")])
+    return html.Div([words_of_it, controls], className="section-head")
+
+
+def _chart_section(name: str, chart: Chart) -> Component:
+    return html.Section(
+        [
+            _section_head(name, chart.title, chart.lead, html.Div(id=f"{name}-controls", className="controls")),
+            html.Div(html.P("Loading …"), id=f"{name}-state", className="state"),
+            html.Div(
+                dcc.Graph(id=f"{name}-graph", config=PLOT_CONFIG, responsive=True),
+                id=f"{name}-box",
+                hidden=True,
+                className="marked",
+                role="figure",
+                **aria(labelledby=f"{name}-title", describedby=f"{name}-caption"),
+            ),
+            html.P(id=f"{name}-caption", className="caption"),
+            html.Div(id=f"{name}-beside"),
+            html.Details(
+                [html.Summary(chart.twin), html.Div(className="scroll tall", **region(f"{chart.title}: {chart.twin}"))],
+                id=f"{name}-twin",
+                **words({"data-twin": name}),
+            ),
+        ],
+        id=name,
+        **aria(labelledby=f"{name}-title"),
+    )
+
+
+def _trials() -> Component:
+    return html.Section(
+        [
+            _section_head(
+                "trials",
+                "Trials",
+                "Select a row to see the trial below; up to four are compared.",
+                html.Div(
+                    [
+                        html.Span(id="rows-shown", className="muted", role="status"),
+                        html.Button("Clear filters", id="clear-filters", type="button", hidden=True),
+                        html.A("Download CSV", id="csv", className="button", href="/trials.csv"),
+                    ],
+                    className="controls",
+                ),
+            ),
+            html.Div(html.Div(html.P("Loading …"), className="state"), id="grid-box"),
+            html.P(id="table-note", className="caption"),
+        ],
+        id="trials",
+        **aria(labelledby="trials-title"),
+    )
+
+
+def trials_grid(columns: list[dict[str, Any]]) -> Component:
+    """Return the table; it comes when the front has been drawn, and asks for its rows itself."""
+    grid: Component = dag.AgGrid(
+        id="trials-grid",
+        rowModelType="infinite",
+        columnDefs=columns,
+        defaultColDef={"resizable": True, "sortable": True, "floatingFilter": True},
+        getRowId="params.data.number",
+        dashGridOptions=GRID_OPTIONS,
+        className="trials-grid",
+        style={"height": "min(560px, 80vh)"},
+    )
+    return grid
+
+
+def _compared() -> Component:
+    return html.Section(
+        [
+            _section_head(
+                "compared",
+                "One trial, or up to four compared",
+                "What the network looks like, layer by layer.",
+                html.Div(id="compared-controls", className="controls"),
+            ),
+            html.Div(
+                html.P("Select trials in the table, click a point of a chart, or give a number."),
+                id="compared-state",
+                className="state",
+            ),
+            html.Div(id="compared-body"),
+        ],
+        id="compared",
+        **aria(labelledby="compared-title"),
+    )
+
+
+def _stores() -> list[Component]:
+    """Return what passes values between server and page.
+
+    `late` is the view once the front has been drawn; `retry` counts how often the database came back; of each part that
+    the server computes there is the stamp of what is shown, and whether it is at it.
+    """
+    names = ("view", "late", "fast", "slow", "pulse", "retry", "chosen", "theme-data", "head", "table", "drawn")
+    stores = [dcc.Store(id=name) for name in (*names, *(f"{name}-payload" for name in CHARTS))]
+    for name in PARTS:
+        stores += [dcc.Store(id=f"{name}-stamp"), dcc.Store(id=f"{name}-busy")]
+    return [*stores, dcc.Interval(id="clock", interval=POLL_MS)]

@@ -1,0 +1,229 @@
+"""What the page fetches beside Dash's callbacks: rows of the table, CSV, the charts' tables, bundles; and the chooser.
+
+Every answer is JSON, a file or a page of plain HTML. A mistake in the question is a 400 or 404 with one sentence.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from flask import Flask, Response, request
+from werkzeug.wrappers import Response as AnyResponse
+
+from dashboards.data.columns import StudyColumns, View
+from dashboards.data.live_study import Stale
+from dashboards.data.trial_detail import LARGEST_NUMBER
+from dashboards.formats import budget_of, one_line
+from dashboards.page import charts, table
+from dashboards.page.access import sentence_page
+from dashboards.page.study_cache import CachedStudy, Studies, log
+from dashboards.page.view import brushed, view_of
+from dashboards.terminal.tables import dataset_text, moment
+from search.budget import Budget
+from search.store.database import database_errors
+from search.store.reader import StudyRow, find_trial
+from space.errors import CheckpointCorrupt, CondenseryError, StudyNotFound, TrialNotFound, TrialNotReady
+
+MOST_ROWS = 1000  # in one answer
+NOT_THERE = (StudyNotFound, TrialNotFound, TrialNotReady, CheckpointCorrupt)
+FILES = ("/assets/", "/_dash-", "/_favicon.ico", "/_reload-hash")
+
+
+def add_routes(server: Flask, studies: Studies) -> None:
+    """Add the routes to a page's server."""
+
+    @server.before_request
+    def _front_door() -> AnyResponse | None:
+        """Show the chooser, or the sentence that says why there is no page: the page itself always has a study."""
+        if request.path.startswith(FILES) or request.url_rule is None or request.endpoint in server.config["OWN"]:
+            return None
+        if request.path != "/":
+            return sentence_page("There is nothing here; the page is at /.", 404)
+        return _chooser_or_page(studies)
+
+    def answer(rule: str) -> Callable[[Callable[..., Response]], None]:
+        def register(function: Callable[..., Response]) -> None:
+            server.add_url_rule(rule, rule, _plainly(function))
+            server.config["OWN"].add(rule)
+
+        return register
+
+    server.config["OWN"] = set()
+
+    @answer("/news")
+    def news() -> Response:
+        """Say what has changed since what the page knows; nothing (204) where nothing has."""
+        shown = _study(studies)
+        shown.refresh()
+        stale = shown.live.stale
+        found: dict[str, Any] = {
+            "fast": shown.columns.revision,
+            "slow": shown.slow_columns.revision,
+            "pulse": int(time.time() // charts.PULSE_S),
+            "stale": None if stale is None else _stale_document(stale),
+        }
+        known = {name: request.args.get(name) for name in found}
+        since = None if stale is None else str(found["stale"]["since"])
+        if known == {**found, "pulse": str(found["pulse"]), "stale": since}:
+            return Response(status=204)
+        return _json(found)
+
+    @answer("/rows")
+    def rows() -> Response:
+        _, shown, question = _table_asked(studies)
+        return _json(table.rows(shown, question))
+
+    @answer("/trials.csv")
+    def trials_csv() -> Response:
+        columns, shown, question = _table_asked(studies)
+        return _file(table.as_csv(columns, shown, question), f"{columns.study.name}.csv", "text/csv")
+
+    @answer("/twin/<panel>")
+    def twin(panel: str) -> Response:
+        shown = _study(studies)
+        return _json(charts.twin_of(shown, panel, _view_asked()))
+
+    @answer("/bundle/<int:number>.zip")
+    def bundle(number: int) -> Response:
+        from search.results.bundle_preview import bundle_name, preview_bundle
+
+        shown = _study(studies)
+        study, engine = shown.columns.study, shown.live.engine
+        with database_errors(studies.url):
+            row = find_trial(engine, study, min(number, LARGEST_NUMBER))
+            content = preview_bundle(engine, study, row, _budget_asked(shown.columns))
+        return _file(content, f"{bundle_name(study, row)}.zip", "application/zip")
+
+
+def _stale_document(stale: Stale) -> dict[str, Any]:
+    return {"since": round(stale.since, 3), "reason": stale.reason, "deleted": stale.deleted}
+
+
+def _plainly(function: Callable[..., Response]) -> Callable[..., Response]:
+    """Turn a mistake of the asker, or a database that is away, into one sentence."""
+
+    @wraps(function)
+    def answered(**named: Any) -> Response:
+        try:
+            return function(**named)
+        except NOT_THERE as error:
+            return Response(str(error), 404, mimetype="text/plain")
+        except CondenseryError as error:
+            return Response(str(error), 503, mimetype="text/plain")
+        except (ValueError, TypeError, KeyError) as error:
+            return Response(f"The question can't be read: {one_line(error, 200)}", 400, mimetype="text/plain")
+        except Exception:
+            log.exception("%s can't be answered", request.path)
+            return Response("A fault of the program; the server's log tells more.", 500, mimetype="text/plain")
+
+    return answered
+
+
+def _study(studies: Studies) -> CachedStudy:
+    return studies.get(request.args.get("study"))
+
+
+def _view_asked() -> dict[str, Any]:
+    return {"group": request.args.get("group"), "axis": request.args.get("axis")}
+
+
+def _budget_asked(columns: StudyColumns) -> Budget:
+    """Return the study's budget with the limits in ms that the page asks for (`budget.DEVICE`; "none" is no limit)."""
+    budget = budget_of(columns.study.settings)
+    for place, target in enumerate(columns.latencies):
+        word = request.args.get(f"budget.{target}")
+        if word is None:
+            continue
+        limit = None if word == "none" else float(word)
+        if place == 0:
+            budget = replace(budget, max_latency_ms=limit)
+        else:
+            others = {name: ms for name, ms in budget.elsewhere_ms.items() if name != target}
+            budget = replace(budget, elsewhere_ms=others if limit is None else {**others, target: limit})
+    return budget
+
+
+def _table_asked(studies: Studies) -> tuple[StudyColumns, list[table.TableColumn], table.Question]:
+    study = _study(studies)
+    view = view_of(study.columns, _view_asked())
+    columns, shown = study.table(view)
+    return columns, shown, _question(columns, view)
+
+
+def _question(columns: StudyColumns, view: View) -> table.Question:
+    start = int(request.args.get("start", 0))
+    end = min(int(request.args.get("end", start + 100)), start + MOST_ROWS)
+    if not 0 <= start <= end:
+        raise ValueError(f"0 <= start <= end must hold, but got start={start}, end={end}")
+    sort, filters = json.loads(request.args.get("sort", "[]")), json.loads(request.args.get("filter", "{}"))
+    if not isinstance(sort, list) or not isinstance(filters, dict):
+        raise ValueError("sort must be a list and filter an object")
+    return table.Question(
+        start,
+        end,
+        [key for key in sort if isinstance(key, dict)],
+        filters,
+        brushed(columns, view, json.loads(request.args.get("brush", "null"))),
+    )
+
+
+def _json(document: Any) -> Response:
+    return Response(json.dumps(document, ensure_ascii=False), mimetype="application/json")
+
+
+def _file(content: str | bytes, name: str, kind: str) -> Response:
+    response = Response(content, mimetype=kind)
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_. ") else "_" for c in name)
+    response.headers["Content-Disposition"] = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
+    return response
+
+
+# ---- pages without Dash ---------------------------------------------------------------------------------
+
+
+def _chooser_or_page(studies: Studies) -> AnyResponse | None:
+    """Return the chooser or a sentence; None where the page can be shown."""
+    try:
+        found = studies.list()
+        name = request.args.get("study")
+        if studies.only is None and (name is not None or len(found) == 1):
+            studies.get(name or studies.single())
+    except StudyNotFound as error:
+        return sentence_page(f"{str(error)[:1].upper()}{str(error)[1:]}", 404)
+    except CondenseryError as error:
+        return sentence_page(f"The database can't be read now: {error}", 503, again_s=5)
+    if studies.only is not None or name is not None or len(found) == 1:
+        return None
+    if not found:
+        return sentence_page("The database holds no study yet; this page shows the first one that is launched.", 200, 3)
+    return _chooser(found)
+
+
+def _chooser(found: list[StudyRow]) -> Response:
+    others = {name: word for name, word in request.args.items() if name not in ("study", "token")}
+    rows = "".join(_study_line(row, urlencode(others)) for row in sorted(found, key=lambda row: -row.created_at))
+    body = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Studies - Condensery</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="/assets/icon.svg">'
+        '<link rel="stylesheet" href="/assets/condensery.css"></head><body>'
+        "<header><h1>Which study?</h1><p class=muted>This database holds "
+        f"{len(found)} studies.</p></header><main><section aria-label=Studies><div class=scroll tabindex=0><table>"
+        "<thead><tr><th scope=col>study<th scope=col>data<th scope=col>begun (UTC)</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></section></main></body></html>"
+    )
+    return Response(body, mimetype="text/html")
+
+
+def _study_line(row: StudyRow, others: str) -> str:
+    """Return a study's line; its link carries what else the address asks for."""
+    address = html.escape(f"/?study={quote(row.name, safe='')}" + (f"&{others}" if others else ""))
+    link = f'<a href="{address}">{html.escape(one_line(row.name, 200))}</a>'
+    data = html.escape(dataset_text(row, 80, ""))
+    return f"<tr><td class=wrap>{link}<td class=wrap>{data}<td>{moment(row.created_at)}</tr>"

@@ -1,0 +1,145 @@
+"""The parts of a trial on the page: titled figures with their words and tables, facts, and what is folded away.
+
+Texts are Dash components, which show a text as it is whatever is in it; figures travel in stores and are drawn in the
+reader's colours. What can be opened has a key, by which the page keeps it open when a part is made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from dashboards.data.trial_detail import TrialDetail
+from dashboards.formats import count, duration, latency_label, one_line, percent, place_label
+from dashboards.page.layout import aria, region, words
+from dashboards.page.study_cache import guarded
+from dashboards.panels import PLOT_CONFIG
+from dashboards.panels.look import DataTable
+from space.errors import DatabaseUnavailable
+
+
+def names(found: Sequence[TrialDetail]) -> str:
+    """Return what names some trials in keys."""
+    return "-".join(str(detail.row.number) for detail in found)
+
+
+def part(
+    name: str, title: str, info_of: Callable[[], Any], figure_of: Callable[[Any], Any], with_table: bool = True
+) -> Component:
+    """Return a titled figure with its words and its table, or the sentence that says why there is none.
+
+    Raises:
+        DatabaseUnavailable: what it is made of can't be read now.
+    """
+
+    def compute() -> dict[str, Any]:
+        info = info_of()
+        sentence = info.sentence() if hasattr(info, "sentence") else " ".join(getattr(info, "notes", ()))
+        note = getattr(info, "share_note", "")
+        if info.reason is not None:
+            return {"reason": info.reason, "table": info.table()}
+        return {
+            "figure": figure_of(info).to_plotly_json(),
+            "caption": " ".join(filter(None, (sentence, note))),
+            "table": info.table(),
+        }
+
+    found = guarded(title, compute)
+    if found.get("away"):
+        raise DatabaseUnavailable(found["reason"])
+    head: list[Any] = [html.H4(title)]
+    if "reason" in found:
+        return html.Div([*head, html.Div(html.P(found["reason"]), className="state small")], className="part", key=name)
+    kind = {"of": name}
+    height = {"height": f"{found['figure']['layout'].get('height', 420)}px"}
+    return html.Div(
+        [
+            *head,
+            dcc.Store(id={"type": "part", **kind}, data={"figure": found["figure"]}),
+            dcc.Store(id={"type": "part-zoom", **kind}),
+            html.Div(
+                dcc.Graph(id={"type": "part-graph", **kind}, config=PLOT_CONFIG, responsive=True, style=height),
+                role="figure",
+                **aria(label=title),
+            ),
+            html.P(found["caption"], className="caption"),
+            *([folded(name, "The chart as a table", table_of(found["table"], title))] if with_table else []),
+        ],
+        className="part",
+        key=name,
+    )
+
+
+def differences(found: Sequence[TrialDetail]) -> Component:
+    """Return the comparison: its table stands open, with the rows that differ marked by sign and colour."""
+    from dashboards.panels.compare import compare_figure, compare_info
+
+    info = compare_info(found)
+    marked = frozenset(place for place, row in enumerate(info.rows) if row.differs)
+    chart = part(f"{names(found)}/compare", "Against the first", lambda: info, compare_figure, with_table=False)
+    return html.Div(
+        [html.H3("What differs", className="trial-head"), table_of(info.table(), "What differs", marked), chart]
+    )
+
+
+def folded(key: str, title: str, content: Component) -> Component:
+    """Return something under a title that opens it."""
+    return html.Details([html.Summary(title), content], **words({"data-key": key}))
+
+
+def table_of(found: DataTable, title: str, marked: frozenset[int] = frozenset()) -> Component:
+    """Return a table that scrolls; rows of `marked` stand out."""
+    head = html.Thead(html.Tr([html.Th(text, scope="col") for text in found.headers]))
+    body = html.Tbody(
+        [
+            html.Tr(
+                [html.Td(text, className="wrap" if len(text) > 40 else "") for text in row],
+                className="pick" if place in marked else "",
+            )
+            for place, row in enumerate(found.rows)
+        ]
+    )
+    rest = [html.P(found.rest, className="muted")] if found.rest else []
+    return html.Div([html.Table([head, body]), *rest], className="scroll tall", **region(title))
+
+
+def facts(detail: TrialDetail) -> Component:
+    """Return the trial's config, and its results and costs as tiles."""
+    row = detail.row
+    tiles = [
+        ("State", row.state, one_line(row.reason or "", 300)),
+        ("Top-1, validation", percent(row.top1), "of the deployed network"),
+        ("Top-1, test", percent(row.test_top1), "" if row.test_top1 is not None else "`pick` evaluates it, once"),
+        *(
+            (f"Latency on {one.target}", f"{one.median_ms:.4g} ms", _latency_note(one))
+            for one in row.latencies.values()
+        ),
+        ("Multiply-adds", count(row.macs), f"{row.macs:,}"),
+        ("Parameters", count(row.params), f"{row.params:,}"),
+        ("Trained for", duration(row.train_seconds), f"attempt {row.attempt}" if row.attempt else "not yet"),
+    ]
+    shown = [html.Div([html.Dt(name), html.Dd([value, html.Small(note)])]) for name, value, note in tiles]
+    return html.Div([html.P(html.Code(str(row.config)), className="config"), html.Dl(shown, className="tiles small")])
+
+
+def _latency_note(one: Any) -> str:
+    return f"[{one.interval_low_ms:.4g}, {one.interval_high_ms:.4g}], {latency_label(one)}, {place_label(one)}"
+
+
+def more(detail: TrialDetail) -> Component:
+    """Return outcome, settings, curve, files, attempts and events as tables, folded."""
+    from dashboards.panels.trial import settings_json, trial_tables
+
+    number = detail.row.number
+    tables = {title: table for title, table in trial_tables(detail).items() if table.rows}
+    exact = html.Pre(settings_json(detail), className="tall", **region("Exact settings"))
+    return html.Div(
+        [
+            *(folded(f"{number}/{title}", title, table_of(table, title)) for title, table in tables.items()),
+            folded(f"{number}/settings", "Exact settings, to copy", exact),
+        ],
+        className="folded",
+    )

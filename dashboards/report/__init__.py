@@ -1,0 +1,1 @@
+"""The report: one study as one HTML file."""

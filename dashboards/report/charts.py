@@ -1,0 +1,121 @@
+"""The report's charts: of each view what the panels give, as JSON for the page and as text for the page without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from dashboards import panels
+from dashboards.budget.table import BudgetTable
+from dashboards.data.columns import StudyColumns, View
+from dashboards.data.curves import read_curves, read_last_epochs
+from dashboards.formats import one_line
+from search.budget import Budget
+
+MOST_GROUPS = 4  # of latencies that a report can show
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the charts are drawn from."""
+
+    engine: sa.Engine
+    columns: StudyColumns
+    budget: Budget
+    table: BudgetTable
+    last_epochs: Mapping[int, Any]
+    curves: Mapping[int, Sequence[Mapping[str, Any]]]
+    curve_numbers: Sequence[int]
+
+    @classmethod
+    def read(cls, engine: sa.Engine, columns: StudyColumns, budget: Budget, table: BudgetTable) -> Source:
+        """Read what the columns don't hold: the newest epochs, and the curves that are shown."""
+        numbers = panels.curve_numbers(columns, View(columns.default_group))
+        return cls(
+            engine,
+            columns,
+            budget,
+            table,
+            read_last_epochs(engine, columns.study.id),
+            read_curves(engine, columns.study.id, numbers[: panels.MOST_CURVES]),
+            numbers,
+        )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One chart: its figure as JSON (None: `reason` says why there is none), caption and table."""
+
+    figure: str | None
+    height_px: int | None
+    reason: str | None
+    caption: str
+    twin: panels.DataTable
+    lines: tuple[int, ...] = ()  # of parallel coordinates: each line's trial
+
+    @classmethod
+    def of(cls, info: Any, draw: Callable[[Any], Any]) -> Drawn:
+        """Draw a panel's info."""
+        caption = " ".join(getattr(info, "notes", ()))
+        if info.reason is not None:
+            return cls(None, None, info.reason, caption, info.table())
+        figure = draw(info)
+        lines = tuple(info.number.tolist()) if isinstance(info, panels.ParallelInfo) else ()
+        return cls(figure.to_json(), figure.layout.height, None, caption, info.table(), lines)
+
+    def to_json(self) -> str:
+        """Return it as the page's script takes it."""
+        words = {"reason": self.reason, "caption": self.caption, "lines": self.lines, "twin": self.twin.to_dict()}
+        return f'{json.dumps(words)[:-1]}, "figure": {self.figure or "null"}}}'
+
+
+def views_of(columns: StudyColumns) -> list[View]:
+    """Return what a reader may choose, as the page opens first: latency, macs, params, further groups of latencies."""
+    first = columns.default_group
+    priced = [
+        group
+        for group in range(len(columns.latency_groups))
+        if np.isfinite(columns.of_group(group).median_ms[columns.trained]).any()
+    ]
+    groups = [first, *(group for group in priced if group != first)][:MOST_GROUPS]
+    return [View(first), View(first, "macs"), View(first, "params"), *(View(group) for group in groups[1:])]
+
+
+def name_of(columns: StudyColumns, view: View) -> str:
+    """Return what the page calls a view: "latency: measured on host (...)", "macs"."""
+    if view.axis != "latency":
+        return {"macs": "multiply-adds", "params": "parameters"}[view.axis]
+    return "latency" if view.group is None else f"latency, {one_line(columns.latency_groups[view.group], 160)}"
+
+
+def changing_charts(source: Source, view: View) -> Iterator[tuple[str, Drawn]]:
+    """Yield the charts that differ from view to view, by name."""
+    columns = source.columns
+    target = None if view.group is None else columns.latency_groups[view.group].target
+    recommended = source.table.recommended
+    limit_ms = source.table.limits_ms.get(target) if target is not None else None
+    limit = {"latency": limit_ms, "macs": source.budget.max_macs, "params": source.budget.max_params}[view.axis]
+    options = panels.FrontOptions(limit, recommended, source.last_epochs)
+    yield "front", Drawn.of(panels.front_info(columns, view, options), panels.front_figure)
+    if view.axis == "latency":  # the others show what the device does, whatever accuracy is set against
+        info = panels.macs_latency_info(columns, view, limit_ms, recommended)
+        yield "macs-latency", Drawn.of(info, panels.macs_latency_figure)
+        yield "parallel", Drawn.of(panels.parallel_info(columns, view), panels.parallel_figure)
+        yield "importance", Drawn.of(panels.importance_info(columns, view), panels.importance_figure)
+    yield "progress", Drawn.of(progress_of(source, view), panels.progress_figure)
+
+
+def steady_charts(source: Source) -> Iterator[tuple[str, Drawn]]:
+    """Yield the charts that are the same in every view, by name."""
+    info = panels.curves_info(source.columns, source.curves, source.curve_numbers)
+    yield "curves", Drawn.of(info, panels.curves_figure)
+
+
+def progress_of(source: Source, view: View) -> panels.ProgressInfo:
+    """Return the study's progress; who lives is left out of a file that is read later."""
+    return panels.progress_info(source.columns, view, last_epochs=source.last_epochs)

@@ -1,0 +1,105 @@
+"""All of a study's trials in the compact form that the report's table and its CSV are made of in the browser.
+
+A column is `{"name", "title", "kind", "values"}`: one value a trial, in the order of numbers; null is none. `kind` says
+how it is shown: text, state, percent (of a fraction), ms, count, seconds, number. Columns without a title are for the
+CSV alone. Rows are named by their places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dashboards.budget.table import trained_inside
+from dashboards.data.columns import Latencies, LatencyGroup, StudyColumns
+from dashboards.data.latency_marks import latency_words, marks_note
+from dashboards.formats import marks_text, one_line
+from search.budget import Budget
+from search.store.tables import STATES
+
+Column = dict[str, Any]
+
+
+def trials_data(columns: StudyColumns, budget: Budget) -> dict[str, Any]:
+    """Return what the table is made of: columns, the front, and who is trained inside the limits on macs and params."""
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in one_line(columns.study.name, 80))
+    return {
+        "file": f"{name}-trials.csv",
+        "columns": trial_columns(columns),
+        "front": np.flatnonzero(columns.front(columns.default_group)).tolist(),
+        "trained": np.flatnonzero(trained_inside(columns, budget)).tolist(),
+        "note": marks_note(columns),
+        "highs": {target: f"latency_high_ms.{one_line(target, 80)}" for target in columns.latencies},
+    }
+
+
+def trial_columns(columns: StudyColumns) -> list[Column]:
+    """Return the study's trials as columns."""
+    many = len(columns.latencies) > 1
+    found = [
+        _column("number", "trial", "number", columns.number.tolist()),
+        _coded("state", "state", "state", [STATES[state] for state in columns.state.tolist()]),
+        _coded("architecture", "architecture", "text", [one_line(text, 200) for text in columns.config_text]),
+        _floats("top1", "top-1", "percent", columns.top1),
+    ]
+    for target, latencies in columns.latencies.items():
+        found += _latency_columns(columns, target, latencies, many)
+    return [
+        *found,
+        _column("macs", "macs", "count", columns.macs.tolist()),
+        _column("params", "params", "count", columns.params.tolist()),
+        _floats("train_seconds", "trained for", "seconds", columns.train_seconds),
+        _coded("reason", "reason", "text", [columns.reason_of(place) or None for place in range(len(columns))]),
+        _floats("val_loss", "", "number", columns.val_loss),
+        _floats("test_top1", "", "percent", columns.test_top1),
+        _column("attempt", "", "number", columns.attempt.tolist()),
+        _column("asked_at", "", "number", [round(at, 1) for at in columns.asked_at.tolist()]),
+        _coded("config", "", "text", list(columns.config_json)),
+    ]
+
+
+def _latency_columns(columns: StudyColumns, target: str, known: Latencies, many: bool) -> Iterable[Column]:
+    """Yield a device's columns; the first says what its usual kind is, and marks and sorts apart any other group's."""
+    name = one_line(target, 80)
+    groups = [None if group < 0 else columns.latency_groups[group] for group in known.group.tolist()]
+    fullest = columns.fullest_group(target)
+    usual = None if fullest is None else columns.latency_groups[fullest]
+    low, high = f"latency_low_ms.{name}", f"latency_high_ms.{name}"
+    title = ", ".join(filter(None, (f"latency on {name}" if many else "latency", usual.kind if usual else "", "ms")))
+    marks = [_marks(known, row, group, usual) for row, group in enumerate(groups)]
+    apart = [row for row, group in enumerate(groups) if group not in (None, usual)]
+    interval = {"low": low, "high": high, "marks": _coded("", "", "text", marks), "apart": apart}
+    yield {**_floats(f"latency_ms.{name}", title, "ms", known.median_ms), **interval}
+    yield _floats(low, "", "ms", known.low_ms)
+    yield _floats(high, "", "ms", known.high_ms)
+    yield _coded(f"latency_kind.{name}", "", "text", [None if group is None else group.kind for group in groups])
+    words = [latency_words(columns, known, row) or None for row in range(len(groups))]
+    yield _coded(f"latency_is.{name}", "", "text", words)
+
+
+def _marks(known: Latencies, row: int, group: LatencyGroup | None, usual: LatencyGroup | None) -> str:
+    """Return what follows a latency: the marks of the terminal's tables, and what isn't of the usual group."""
+    if group is None or usual is None:
+        return ""
+    other = f" {one_line(group.kind, 20)}" if group.kind != usual.kind else ""
+    other = other or ("" if group == usual else " other runtime or device")
+    return marks_text(known.steady[row], known.extrapolates[row]) + other
+
+
+def _column(name: str, title: str, kind: str, values: Sequence[Any]) -> Column:
+    return {"name": name, "title": title, "kind": kind, "values": values}
+
+
+def _floats(name: str, title: str, kind: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> Column:
+    """Return a column of numbers with six digits; what isn't finite is none."""
+    texts = (float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist())
+    return _column(name, title, kind, list(texts))
+
+
+def _coded(name: str, title: str, kind: str, texts: Sequence[str | None]) -> Column:
+    """Return a column of texts, each text once: `values` are places in `texts`."""
+    places: dict[str | None, int] = {}
+    values = [places.setdefault(text, len(places)) for text in texts]
+    return {**_column(name, title, kind, values), "texts": list(places)}

@@ -1,0 +1,139 @@
+"""The HTML of the report: one file with its style, its scripts and its data inside, that asks the network for nothing.
+
+Notable choices:
+- Data and plotly.js are packed (gzip, base64) and unpacked by the reader's browser; plotly.js alone would fill five
+  megabytes otherwise.
+- Scripts run only if their SHA-256 stands in the page's policy, and nothing may be fetched: whatever markup a name
+  brings in could neither run nor ask for anything.
+- Answer and tables are in the page as text, so they can be read where scripts can't run.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from dashboards.panels import DataTable
+
+STYLES = ("assets/condensery.css", "report/assets/report.css")  # the first of each is the live page's too
+SCRIPTS = (  # in this order
+    "assets/condensery.js",
+    "assets/budget_control.js",
+    "report/assets/report_table.js",
+    "report/assets/report.js",
+)
+
+
+def esc(value: Any) -> str:
+    """Return the value as text that is safe in an element and in a quoted attribute."""
+    return html.escape("".join(c for c in str(value) if c.isprintable() or c in "\n\t"), quote=True)
+
+
+def asset(name: str) -> str:
+    """Return one of the files that the page is made of."""
+    return resources.files("dashboards").joinpath(name).read_text(encoding="utf-8")
+
+
+def packed(name: str, content: bytes) -> str:
+    """Return an element that carries `content`; the page's script unpacks it by its id."""
+    text = base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+    return f'<script type="text/plain" id="packed-{esc(name)}">{text}</script>'
+
+
+@cache
+def _plotly() -> tuple[str, str]:
+    """Return plotly.js as an element, and the source that the policy lets run."""
+    from plotly.offline import get_plotlyjs
+
+    code = get_plotlyjs()
+    return packed("plotly", code.encode()), _source(code)
+
+
+def _source(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def policy(scripts: Sequence[str]) -> str:
+    """Return the page's content security policy: these scripts, our styles, nothing from anywhere.
+
+    Plotly's WebGL compiles its draw calls from text, so what runs may evaluate; what may run is still these alone.
+    """
+    sources = " ".join([*map(_source, scripts), _plotly()[1]])
+    return (
+        f"default-src 'none'; script-src {sources} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def document(title: str, body: str, parts: Sequence[str]) -> str:
+    """Return the whole page; `parts` are what `packed` returned."""
+    scripts = [asset(name) for name in SCRIPTS]
+    style = "\n".join(map(asset, STYLES))
+    return "\n".join(
+        (
+            "<!doctype html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy(scripts)}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="generator" content="Condensery">',
+            '<link rel="icon" href="data:,">',
+            f"<title>{esc(title)}</title>",
+            f"<style>{style}</style>",
+            "</head>",
+            "<body>",
+            body,
+            *parts,
+            _plotly()[0],
+            *(f"<script>{script}</script>" for script in scripts),
+            "</body>",
+            "</html>",
+            "",
+        )
+    )
+
+
+def section(name: str, title: str, lead: str, inner: str, controls: str = "") -> str:
+    """Return a card of the page, called by its heading."""
+    head = f'<div><h2 id="{name}-title">{esc(title)}</h2>' + (f'<p class="muted">{esc(lead)}</p>' if lead else "")
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title"><div class="section-head">{head}</div>'
+        f'<div class="controls" id="{name}-controls">{controls}</div></div>{inner}</section>'
+    )
+
+
+def chart(name: str, height_px: int | None, reason: str | None, caption: str, twin: DataTable) -> str:
+    """Return a chart's place with its caption and the table that says the same; a `reason` stands in its place."""
+    if reason is not None:
+        place = f'<div class="state" id="{name}-state"><p>{esc(reason)}</p></div>'
+    else:
+        place = (
+            f'<div class="state" id="{name}-state" style="min-height:{height_px or 300}px"><p>Drawing …</p></div>'
+            f'<div class="chart-box marked"><div class="chart" id="{name}-chart" role="figure" '
+            f'aria-labelledby="{name}-title" aria-describedby="{name}-caption" hidden></div></div>'
+        )
+    return f'{place}<p class="caption" id="{name}-caption">{esc(caption)}</p>{twin_table(name, twin)}'
+
+
+def twin_table(name: str, twin: DataTable, title: str = "The chart as a table") -> str:
+    """Return a chart's table, closed; hidden while it has no rows."""
+    hidden = "" if twin.rows else " hidden"
+    return (
+        f'<details id="{name}-twin"{hidden}><summary>{esc(title)}</summary>'
+        f'<div class="scroll tall" role="region" tabindex="0" aria-label="{esc(title)}">{html_table(twin)}</div>'
+        f'<p class="muted">{esc(twin.rest)}</p></details>'
+    )
+
+
+def html_table(twin: DataTable) -> str:
+    """Return headers and rows as a table."""
+    head = "".join(f'<th scope="col">{esc(header)}</th>' for header in twin.headers)
+    rows = "".join("<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>" for row in twin.rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

@@ -1,0 +1,61 @@
+"""The networks of the front, each drawn and with its parts and exact settings, as the report carries them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import sqlalchemy as sa
+
+from dashboards.data.columns import StudyColumns
+from dashboards.formats import one_line, percent
+from dashboards.report.charts import Drawn
+from space.config import CondenseNetConfig
+from space.errors import DeviceNotFound, InvalidConfig
+
+MOST_NETWORKS = 24  # each takes 50 ms to draw
+
+
+def networks_json(engine: sa.Engine, columns: StudyColumns) -> bytes:
+    """Return the most accurate networks of the front for the page's script: `[{"number", "title", ...}]`."""
+    return f"[{', '.join(_networks(engine, columns))}]".encode()
+
+
+def _networks(engine: sa.Engine, columns: StudyColumns) -> Iterator[str]:
+    from dashboards.panels.network import network_figure, network_info
+    from search.pricing.layer_shares import DeviceShares, LayerShares
+    from search.store.reader import find_trial
+
+    shares = DeviceShares(engine)
+    for place in front_places(columns):
+        try:
+            config = CondenseNetConfig.from_json(columns.config_json[place])
+        except InvalidConfig:  # a damaged row has no drawing
+            continue
+        number = int(columns.number[place])
+        latency = find_trial(engine, columns.study, number).latency
+        share: LayerShares | str | None = None
+        if latency is not None:
+            try:
+                share = shares.of(config, latency)
+            except DeviceNotFound as error:
+                share = str(error)
+        title = f"trial {number}: {percent(float(columns.top1[place]))} top-1, {one_line(str(config), 120)}"
+        info = network_info(config, share, title)
+        training = json.dumps(dict(columns.training[place]), indent=1)
+        words = {
+            "number": number,
+            "title": title,
+            "sentence": info.sentence(),
+            "note": info.share_note,
+            "settings": f"architecture = {json.dumps(config.to_dict(), indent=1)}\ntraining = {training}",
+        }
+        yield f'{json.dumps(words)[:-1]}, "chart": {Drawn.of(info, network_figure).to_json()}}}'
+
+
+def front_places(columns: StudyColumns) -> list[int]:
+    """Return where the front's most accurate trials stand in the columns, best first."""
+    front = np.flatnonzero(columns.front(columns.default_group))
+    order = np.argsort(-columns.top1[front], kind="stable")[:MOST_NETWORKS]
+    return [int(place) for place in front[order]]

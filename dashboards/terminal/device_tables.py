@@ -1,0 +1,183 @@
+"""What the `devices` commands print, for people and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dashboards.formats import DAGGER_NOTE, NOTHING, duration, is_number, one_line, threads_text
+from dashboards.terminal.documents import plain
+from dashboards.terminal.tables import moment, plain_table
+
+if TYPE_CHECKING:
+    from search.devices.history import JobLine
+    from search.devices.registry import DeviceRow
+    from search.pricing.device_fit import DeviceFit
+    from workers.latency.measurement import FailedMeasurement, Measurement
+    from workers.latency.profiles import Profile
+
+STATE_COLOURS = {
+    "online": "green",
+    "offline": "yellow",
+    "revoked": "red",
+    "done": "green",
+    "failed": "red",
+    "leased": "cyan",
+}
+CELSIUS = (-40.0, 150.0)  # between these a processor runs
+REASON = 160  # letters of it shown
+
+
+def devices_table(rows: Sequence[DeviceRow]) -> RenderableType:
+    """Return the devices, one row each."""
+    if not rows:
+        return Text("No devices. Register one with `condensery devices add NAME`.")
+    table = plain_table("~device", "state", "~processor", "~runtimes", ">°C", ">waiting + leased", ">quarantined")
+    for row in rows:
+        facts, conditions = row.facts or {}, row.conditions or {}
+        name = Text(one_line(row.name))
+        if row.queue != row.name:
+            name.append(f"\nqueue {one_line(row.queue)}", style="dim")
+        if row.profile is not None:
+            name.append(f"\nvirtual, {one_line(row.profile)}", style="dim")
+        state = Text(row.state, style=STATE_COLOURS.get(row.state, "dim"))
+        if row.doing is not None:
+            state.append(f", {one_line(row.doing)}")
+        if row.seen_s_ago is not None:
+            state.append(f"\n{duration(max(0.0, row.seen_s_ago))} ago", style="dim")
+        cores = facts.get("cores")
+        processor = Text(one_line(facts.get("cpu_model") or NOTHING, 60))
+        if cores:
+            processor.append(f"\n{cores} cores", style="dim")
+        runtimes = "\n".join(one_line(f"{n} {v}", 40) for n, v in (facts.get("runtimes") or {}).items())
+        warm = _celsius(conditions.get("temperature_c"))
+        unbelieved = Text(str(row.quarantined), style="red" if row.quarantined else "")
+        table.add_row(name, state, processor, runtimes or NOTHING, warm, f"{row.waiting} + {row.leased}", unbelieved)
+    return table
+
+
+def _celsius(value: Any) -> str:
+    """Return a temperature as agents send it, "-" for what no processor has: a broken sensor may say anything."""
+    believable = is_number(value) and not isinstance(value, bool) and CELSIUS[0] < value < CELSIUS[1]
+    return f"{value:.0f}" if believable else NOTHING
+
+
+def devices_document(rows: Sequence[DeviceRow]) -> list[dict[str, Any]]:
+    """Return the devices as plain JSON values."""
+    return [{name: plain(value) for name, value in dataclasses.asdict(row).items()} for row in rows]
+
+
+def jobs_table(rows: Sequence[JobLine]) -> RenderableType:
+    """Return measurement jobs, one row each, with what went wrong under it."""
+    if not rows:
+        return Text("No measurement jobs.")
+    table = plain_table(">job", "queue", "~what", "state", ">attempts", "~device", "submitted (UTC)")
+    for row in rows:
+        what = Text(f"{row.mode}, {row.runtime}, {threads_text(row.threads)}, {row.policy}, {row.model_sha256[:12]}")
+        if row.reason:
+            what.append(f"\n{one_line(row.reason, REASON)}", style="dim")
+        elif row.quarantines:
+            said = [text for text in row.history if text.startswith("quarantined")]
+            what.append(f"\n{one_line('; '.join(said), REASON)}", style="dim")
+        table.add_row(
+            str(row.id),
+            one_line(row.queue),
+            what,
+            Text(row.state, style=STATE_COLOURS.get(row.state, "")),
+            str(row.attempt),
+            one_line(row.device or NOTHING),
+            moment(row.submitted_at),
+        )
+    return table
+
+
+def jobs_document(rows: Sequence[JobLine]) -> list[dict[str, Any]]:
+    """Return measurement jobs as plain JSON values."""
+    return [{name: plain(value) for name, value in dataclasses.asdict(row).items()} for row in rows]
+
+
+def estimates_table(models: Sequence[Path], found: Sequence[Measurement | FailedMeasurement]) -> RenderableType:
+    """Return counted models with their estimated latency."""
+    table = plain_table("~model", ">M instructions", ">estimated ms", ">95 % interval", "~")
+    outside = False
+    one: Any
+    for path, one in zip(models, found, strict=True):
+        if getattr(one, "reason", None) is not None:
+            table.add_row(
+                one_line(path.name), NOTHING, NOTHING, NOTHING, Text(one_line(one.reason, REASON), style="red")
+            )
+            continue
+        low, high = one.summary.interval_low_ms, one.summary.interval_high_ms
+        counted = one.conditions["counts"]["all"] / 1e6
+        mark = " †" if one.extrapolates else ""
+        why = one_line(str(one.conditions.get("why") or ""), REASON)
+        outside |= one.extrapolates
+        table.add_row(
+            one_line(path.name),
+            f"{counted:,.3f}",
+            f"{one.summary.median_ms:.4g}{mark}",
+            f"{low:.4g} to {high:.4g}",
+            why,
+        )
+    return Group(table, Text(DAGGER_NOTE, style="dim")) if outside else table
+
+
+def estimates_document(
+    models: Sequence[Path], found: Sequence[Measurement | FailedMeasurement]
+) -> list[dict[str, Any]]:
+    """Return counted models with their estimated latency as plain JSON values."""
+    return [
+        {"model": str(path), **{name: plain(value) for name, value in dataclasses.asdict(one).items()}}
+        for path, one in zip(models, found, strict=True)
+    ]
+
+
+def fit_panel(fitted: DeviceFit) -> RenderableType:
+    """Return how well a device's latency is predicted."""
+    return _facts(
+        ("device", f"{one_line(fitted.device)}, {fitted.runtime}, {threads_text(fitted.threads)}, {fitted.kind}"),
+        ("networks", f"{fitted.networks}, each left out once"),
+        (
+            "error",
+            f"median {fitted.median_error:.1%}, 90 % below {fitted.p90_error:.1%}, at most {fitted.max_error:.1%}",
+        ),
+        ("intervals", f"{fitted.coverage_95:.0%} of the latencies lie inside their 95 % interval"),
+        (
+            "rank correlation",
+            f"{_rank(fitted.spearman)} with the predictor, {_rank(fitted.macs_spearman)} with macs alone",
+        ),
+    )
+
+
+def _rank(correlation: float | None) -> str:
+    return NOTHING if correlation is None else f"{correlation:.3f}"
+
+
+def fit_document(fitted: DeviceFit) -> dict[str, Any]:
+    """Return a fit as plain JSON values."""
+    return {name: plain(value) for name, value in dataclasses.asdict(fitted).items()}
+
+
+def profile_panel(profile: Profile, path: Path) -> RenderableType:
+    """Return what a calibration found and how to use it."""
+    error = profile.estimate_leave_one_out
+    return _facts(
+        ("profile", str(path)),
+        ("calibrated on", f"{profile.networks} networks, {profile.runtime}, {threads_text(profile.threads)}"),
+        ("error", f"each left out in turn: median {error.median_error:.1%}, at most {error.max_error:.1%}"),
+        ("use", f"condensery devices virtual --profile {path} --count MODEL.onnx"),
+        ("in a study", f'latency.devices = ["virtual:{path.stem}"], launched from {path.absolute().parent}'),
+    )
+
+
+def _facts(*lines: tuple[str, str]) -> RenderableType:
+    facts = Table.grid(padding=(0, 2))
+    for name, text in lines:
+        facts.add_row(Text(name, style="dim"), Text(text))
+    return facts

@@ -1,0 +1,158 @@
+"""What `--json` prints: studies and trials as plain JSON values.
+
+Units are in the key names, accuracies are fractions 0..1, times are seconds since 1970 (UTC). What isn't known is
+null; NaN and infinity are null too, since JSON has neither.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dashboards.formats import public_settings
+from search.store.reader import StudyRow, StudyStatus, TrialRow
+
+
+def plain(value: Any) -> Any:
+    """Return the value as JSON holds it: dicts with text keys, lists, text, finite numbers, booleans, null."""
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, Iterable):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def trial_document(row: TrialRow) -> dict[str, Any]:
+    """Return one trial: its architecture, cost, the latency it is judged by, and its outcome."""
+    latency = None if row.latency is None else plain(dataclasses.asdict(row.latency))
+    return {
+        "number": row.number,
+        "state": row.state,
+        "reason": row.reason,
+        "origin": row.origin,
+        "duplicate_of": row.duplicate_of,
+        "config": plain(row.config.to_dict()),
+        "config_text": str(row.config),
+        "training": plain(row.training),
+        "seed": row.seed,
+        "identity": row.identity,
+        "macs": row.macs,
+        "params": row.params,
+        "paper_flops": row.paper_flops,
+        "latency": latency,
+        "other_latencies": [plain(dataclasses.asdict(other)) for other in row.others],
+        "top1": plain(row.top1),
+        "test_top1": plain(row.test_top1),
+        "val_loss": plain(row.val_loss),
+        "attempt": row.attempt,
+        "cancel_requested": row.cancel_requested,
+        "train_seconds": plain(row.train_seconds),
+        "peak_memory_mb": plain(row.peak_memory_mb),
+        "asked_at_unix_s": plain(row.asked_at),
+        "started_at_unix_s": plain(row.started_at),
+        "finished_at_unix_s": plain(row.finished_at),
+    }
+
+
+def trial_detail_document(
+    row: TrialRow,
+    curve: Sequence[Mapping[str, Any]],
+    latencies: Sequence[Mapping[str, Any]],
+    artifacts: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return one trial with its learning curve, every measurement (raw samples included) and its files."""
+    measurements = [
+        {("measured_at_unix_s" if name == "measured_at" else name): plain(value) for name, value in entry.items()}
+        for entry in latencies
+    ]
+    return {
+        **trial_document(row),
+        "curve": plain(curve),
+        "measurements": measurements,
+        "artifacts": plain(artifacts),
+    }
+
+
+def trials_document(rows: Iterable[TrialRow]) -> dict[str, Any]:
+    """Return `{"trials": [...]}`."""
+    return {"trials": [trial_document(row) for row in rows]}
+
+
+def front_document(rows: Iterable[TrialRow]) -> dict[str, Any]:
+    """Return `{"front": [...]}`, in the order given (fastest first from `search.results.pareto.pareto_front`)."""
+    return {"front": [trial_document(row) for row in rows]}
+
+
+def study_document(study: StudyRow, standing: StudyStatus, now: float | None = None) -> dict[str, Any]:
+    """Return one study: its settings (database password hidden), how many trials are in each state, who runs what.
+
+    Ages are seconds before `now`, UTC seconds since 1970; None = this moment.
+    """
+    at = time.time() if now is None else now
+    return {
+        "name": study.name,
+        "created_at_unix_s": plain(study.created_at),
+        "trials_by_state": plain(standing.counts),
+        "trials": sum(standing.counts.values()),
+        "waiting_requests": standing.waiting,
+        "stop_requested": study.stop_requested,
+        "controller": study.controller,
+        "controller_seen_at_unix_s": plain(study.controller_seen_at),
+        "controller_age_s": None if study.controller_seen_at is None else plain(at - study.controller_seen_at),
+        "running": [
+            {
+                "trial": one.number,
+                "attempt": one.attempt,
+                "worker": one.worker,
+                "owner": one.owner,
+                "epochs": one.epochs,
+                "started_at_unix_s": plain(one.started_at),
+                "heartbeat_at_unix_s": plain(one.heartbeat_at),
+                "heartbeat_age_s": plain(at - one.heartbeat_at),
+            }
+            for one in standing.running
+        ],
+        "events": [
+            {
+                "kind": one.kind,
+                "trial": one.number,
+                "attempt": one.attempt,
+                "detail": one.detail,
+                "at_unix_s": plain(one.at),
+                "age_s": plain(at - one.at),
+            }
+            for one in standing.events
+        ],
+        "settings": plain(public_settings(study.settings)),
+        "settings_hash": study.settings_hash,
+        "frozen_hash": study.frozen_hash,
+        "data_info": plain(study.data_info),
+        "versions": plain(study.versions),
+    }
+
+
+def studies_document(rows: Iterable[StudyRow]) -> dict[str, Any]:
+    """Return `{"studies": [...]}` with name, time and settings hash of each."""
+    return {
+        "studies": [
+            {
+                "name": row.name,
+                "created_at_unix_s": plain(row.created_at),
+                "controller": row.controller,
+                "stop_requested": row.stop_requested,
+                "settings_hash": row.settings_hash,
+            }
+            for row in rows
+        ]
+    }

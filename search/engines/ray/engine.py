@@ -1,0 +1,387 @@
+"""Trials on Ray Tune: on this machine, or on a cluster.
+
+Notable choices:
+- Ray and Tune live in a process of their own (`search.engines.ray.supervisor` and `driver`) that may be killed at
+  any time: its jobs are lost, another is started, and they go on from their checkpoints.
+- A worker on this machine keeps off the measuring processors when there are enough others, or else is paused (SIGSTOP)
+  while a latency is measured. What runs on other machines disturbs nothing.
+- Ray is imported in that process only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+from search.engines.base import EngineEvent, killed_for_memory
+from search.engines.ray.driver import DIED, NO_MEMORY, TOKEN, Plan, dashboard_is_installed
+from search.engines.ray.run_folder import RayFolder
+from search.engines.ray.supervisor import PAUSES, keeper_main
+from search.settings import EngineSettings
+from space.errors import EngineUnavailable, InvalidSettings
+from workers.file_names import SETTINGS_FILE
+from workers.files import write_atomically
+from workers.processes import KillsForMemory, lives
+from workers.runners.exchange import RESULTS, ExchangeFailed, TrialExchange, clear, open_exchange
+from workers.training.trial import TrialJob
+
+START_S = 120.0  # at most, to start or join Ray
+STARTS = 3  # in a row, before giving up
+ALIVE_S = 60.0  # since the last sign of life
+FINAL = ("done", "failed", "stopped", "lost")
+
+
+@dataclass
+class _Trial:
+    """A running trial, as far as is known."""
+
+    job: TrialJob
+    serial: int  # of the submission
+    seen_at: float  # last sign of life, or the submission
+    pid: int | None = None  # of its worker, when that is on this machine
+
+
+@dataclass
+class _Driver:
+    """One process with a Tune run; `ready` once it takes jobs."""
+
+    process: SpawnProcess
+    pipe: Connection
+    folder: RayFolder
+    started_at: float = field(default_factory=time.monotonic)
+    ready: bool = False
+    reason: str = ""  # why it ended, in its own words
+
+
+class RayTuneEngine:
+    """See `search.engines.base.Engine`."""
+
+    def __init__(
+        self, part: EngineSettings, measuring: Collection[int], note: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """Start or join Ray and wait for it; `note` is told the dashboard's address.
+
+        Raises:
+            InvalidSettings: Ray isn't installed, or a setting can't be kept.
+            EngineUnavailable: Ray can't be started or reached.
+        """
+        self._part, self._exchange = check_settings(part)
+        self._measuring, self._note = measuring, note
+        self._apart = processors_apart(part, measuring)
+        self._trials: dict[int, _Trial] = {}
+        self._submitted = 0
+        self._kills = KillsForMemory()
+        self._events: list[EngineEvent] = []
+        self._quiet = False
+        self._paused: dict[int, float] = {}  # process id: since when
+        self._paused_s: dict[int, float] = {}
+        self._starts, self._was_ready = 1, False
+        self.dashboard_url = ""
+        self._driver = self._start()
+        while not self._driver.ready:
+            self._wait(1.0)
+
+    # -- the driver --
+
+    def _start(self) -> _Driver:
+        folder, part = RayFolder(), self._part
+        cores = None if self._apart is None else tuple(self._apart)
+        plan = Plan(
+            folder=str(folder.path),
+            host=socket.gethostname(),
+            workers=part.workers,
+            threads=part.threads,
+            gpus=part.gpus,
+            address=part.address,
+            exchange=self._exchange,
+            cores=cores,
+        )
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=keeper_main, args=(theirs, plan), daemon=True)
+        # The driver inherits the mask and lets go of it once it ignores Ctrl-C: one pressed meanwhile must not end it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        return _Driver(process, ours, folder)
+
+    def _wait(self, timeout_s: float) -> None:
+        """Take the driver's messages; replace one that has died or doesn't start."""
+        driver = self._driver
+        wait([driver.pipe, driver.process.sentinel], timeout_s)
+        alive = driver.process.is_alive()  # before reading: one that dies meanwhile is read to its end next time
+        with contextlib.suppress(EOFError, ConnectionError):
+            while driver.pipe.poll():
+                self._hear(driver.pipe.recv())
+        late = not driver.ready and time.monotonic() - driver.started_at > START_S
+        if driver.reason or late or not alive:
+            self._replace(driver.reason or ("it didn't start in time" if late else "its process was killed"))
+
+    def _hear(self, message: tuple[Any, ...]) -> None:
+        kind, *content = message
+        if kind == "ready":
+            self._driver.ready, self._was_ready, self._starts = True, True, 0
+            self._welcome(*content)
+        elif kind == "ended":
+            self._driver.reason = content[0]
+        elif kind == "tick":
+            number, attempt = content
+            trial = self._trials.get(number)
+            if trial is not None and trial.job.attempt == attempt:
+                trial.seen_at = time.monotonic()
+        else:
+            for event in content[0]:
+                self._take(EngineEvent(*event))
+
+    def _welcome(self, dashboard_url: str, resources: dict[str, float]) -> None:
+        part = self._part
+        self.dashboard_url = (
+            f"http://{dashboard_url}" if dashboard_url and "://" not in dashboard_url else dashboard_url
+        )
+        token = self._driver.folder.path / TOKEN if part.address is None else None
+        self._note(f"Ray dashboard: {about_dashboard(self.dashboard_url, token)}")
+        slots = resources.get("CPU", 0.0) // part.threads
+        if part.gpus:
+            slots = min(slots, resources.get("GPU", 0.0) // part.gpus)
+            if part.address is None and not slots:
+                self.close()
+                raise InvalidSettings(
+                    f"engine.gpus = {part.gpus:g} for each trial, but Ray sees {resources.get('GPU', 0.0):g} GPUs "
+                    "on this machine; lower it, or name a cluster in engine.address."
+                )
+        if slots < part.workers:
+            self._note(f"Ray has room for {slots:g} of {part.workers} workers now; the others wait for nodes")
+
+    def _replace(self, reason: str) -> None:
+        """Lose what ran and start another driver."""
+        self._end_driver()
+        why = f"Ray ended: {reason}"
+        for trial in list(self._trials.values()):
+            self._take(EngineEvent("lost", trial.job.number, trial.job.attempt, why))
+        if self._starts >= STARTS or (self._part.address is not None and not self._was_ready):
+            where = f"at {self._part.address}" if self._part.address else "on this machine"
+            raise EngineUnavailable(f"Ray can't be used {where}: {reason}; start it, or correct engine.address.")
+        self._starts += 1
+        self._driver = self._start()
+
+    def _end_driver(self) -> None:
+        driver = self._driver
+        driver.pipe.close()  # the keeper's sign to end everything
+        driver.process.join(30.0)
+        if driver.process.is_alive():
+            driver.process.kill()
+            driver.process.join()
+        driver.folder.remove()  # its keeper did, unless that was killed
+        self._paused.clear()
+        self._paused_s.clear()
+
+    def _send(self, *message: Any) -> None:
+        with contextlib.suppress(OSError):  # a driver that dies right here is found at the next poll
+            self._driver.pipe.send(message)
+
+    # -- jobs --
+
+    def free_slots(self) -> int:
+        """Slots without a job; none while Ray is being started again."""
+        return self._part.workers - len(self._trials) if self._driver.ready else 0
+
+    def submit(self, job: TrialJob) -> None:
+        """Hand a job to Tune; it waits there until a worker is up."""
+        assert self.free_slots() > 0, "no slot is free"
+        self._submitted += 1
+        self._trials[job.number] = _Trial(job, self._submitted, time.monotonic())
+        if self._exchange is not None:
+            with contextlib.suppress(ExchangeFailed):  # the worker meets it too, and says so
+                TrialExchange(self._exchange, job).seed(Path(job.folder))
+        # Another machine looks for the images where this one's folder was meant to be.
+        images = job.data.model_copy(update={"folder": str(Path(job.data.folder).expanduser().absolute())})
+        self._send("job", self._submitted, replace(job, data=images).to_dict())
+
+    def poll(self, timeout_s: float) -> list[EngineEvent]:
+        """Collect what has come; start Ray again when it has died.
+
+        Raises:
+            EngineUnavailable: it can't be started again.
+        """
+        self._wait(0.0 if self._events else timeout_s)
+        self._kills.look()
+        events, self._events = self._events, []
+        return events
+
+    def _take(self, event: EngineEvent) -> None:
+        trial = self._trials.get(event.number)
+        if trial is None or trial.job.attempt != event.attempt:
+            return
+        if event.kind == "started":
+            host, _, pid = event.payload.rpartition(":")
+            if host == socket.gethostname() and (self._driver.folder.path / PAUSES / pid).exists():
+                trial.pid = int(pid)
+                if self._quiet:
+                    self._pause(trial.pid)
+        elif event.kind in FINAL:
+            if event.kind == "lost" and self._was_killed_for_memory(trial, event.payload):
+                event = killed_for_memory(trial.job)
+            if self._exchange is not None:
+                event = self._fetch(trial.job, event)
+            del self._trials[event.number]
+        self._events.append(event)
+
+    def _was_killed_for_memory(self, trial: _Trial, reason: str) -> bool:
+        """Whether the system, or Ray itself, killed a worker for want of memory."""
+        if NO_MEMORY in reason:
+            return True
+        died_here = trial.pid is not None and reason.startswith(DIED) and not lives(trial.pid)
+        return died_here and self._kills.any_lately()
+
+    def _fetch(self, job: TrialJob, event: EngineEvent) -> EngineEvent:
+        """Bring what the worker left in the exchange into the trial's folder."""
+        assert self._exchange is not None
+        folder = Path(job.folder)
+        try:
+            exchange = TrialExchange(self._exchange, job)
+            hashes = {}
+            if event.kind == "done":
+                hashes = {
+                    name: event.payload[f"{which}_sha256"]
+                    for name, which in zip(RESULTS, ("network", "onnx"), strict=True)
+                }
+            exchange.fetch_results(folder, hashes)
+            write_atomically(folder / SETTINGS_FILE, json.dumps(job.to_dict(), indent=1).encode())
+            if event.kind == "stopped":
+                exchange.fetch_checkpoints(folder)  # any engine may go on
+        except ExchangeFailed as error:
+            return replace(event, kind="lost", payload=str(error)) if event.kind == "done" else event
+        return event
+
+    def alive(self) -> Collection[int]:
+        """Return the trials that gave a sign of life within a minute, or are paused.
+
+        The driver gives one of those that wait: for a node, or for their worker to start.
+        """
+        now = time.monotonic()
+        alive = set()
+        for number, trial in self._trials.items():
+            if trial.pid in self._paused or now - trial.seen_at < ALIVE_S:
+                alive.add(number)
+        return alive
+
+    def cancel(self, number: int) -> None:
+        """Leave a word for the worker of this trial."""
+        if number in self._trials:
+            self._send("word", self._trials[number].serial, "cancel")
+
+    def stop(self) -> None:
+        """Leave a word for every worker."""
+        for trial in self._trials.values():
+            self._send("word", trial.serial, "stop")
+
+    # -- measurements --
+
+    @contextlib.contextmanager
+    def quiet(self, cores: Collection[int]) -> Iterator[None]:
+        """Pause the workers on this machine, unless they keep to other processors."""
+        if self._apart is not None and not set(cores) & set(self._apart):
+            yield
+            return
+        self._quiet = True
+        for trial in self._trials.values():
+            if trial.pid is not None:
+                self._pause(trial.pid)
+        try:
+            yield
+        finally:
+            self._quiet = False
+            for pid, since in self._paused.items():
+                self._resume(pid, since)
+            self._paused.clear()
+
+    def _pause(self, pid: int) -> None:
+        self._paused[pid] = time.monotonic()
+        _signal(pid, signal.SIGSTOP)
+
+    def _resume(self, pid: int, since: float) -> None:
+        now = time.monotonic()
+        self._paused_s[pid] = self._paused_s.get(pid, 0.0) + now - since
+        file = self._driver.folder.path / PAUSES / str(pid)
+        with contextlib.suppress(OSError), file.open("r+b") as opened:
+            opened.write(struct.pack("d", self._paused_s[pid]))  # before it runs on, so that it never sees less
+        _signal(pid, signal.SIGCONT)
+        for trial in self._trials.values():
+            if trial.pid == pid:
+                trial.seen_at = now
+
+    def forget(self, study: str, number: int) -> None:
+        """Remove the trial from the exchange."""
+        if self._exchange is not None:
+            with contextlib.suppress(ExchangeFailed):  # it stays there, and no search goes by it
+                clear(self._exchange, study, number)
+
+    def close(self) -> None:
+        """End Ray, or leave the cluster; running jobs are lost."""
+        self._trials.clear()
+        self._end_driver()
+
+
+def check_settings(part: EngineSettings) -> tuple[EngineSettings, str | None]:
+    """Return the settings and the exchange as an absolute path or URL.
+
+    Raises:
+        InvalidSettings: Ray isn't installed or gives no such share of GPUs, or fsspec doesn't know the exchange's URL.
+    """
+    if find_spec("ray") is None or find_spec("pyarrow") is None:
+        raise InvalidSettings("engine.kind = 'ray' needs Ray Tune: pip install 'condensery[cluster]'.")
+    if part.gpus > 1 and part.gpus != int(part.gpus):
+        raise InvalidSettings(f"engine.gpus must be a fraction of one GPU or a whole number, but got {part.gpus:g}.")
+    if part.address is not None and "://" in part.address:
+        raise InvalidSettings(
+            f"engine.address must be auto or HOST:PORT of a cluster that this machine is a node of, but got "
+            f"{part.address!r}; launch on a node (`ray start --address=HOST:6379 --num-cpus=0` makes this one such)."
+        )
+    exchange = part.exchange
+    if exchange is not None and "://" not in exchange:
+        exchange = str(Path(exchange).expanduser().absolute())
+    if exchange is not None:
+        try:
+            open_exchange(exchange)
+        except Exception as error:  # each file system has its own
+            raise InvalidSettings(f"engine.exchange = {part.exchange!r} can't be opened: {error}.") from None
+    return part, exchange
+
+
+def about_dashboard(url: str, token: Path | None) -> str:
+    """Return where Ray's dashboard is, or why there is none; `token` is the file that a Ray of ours asks for."""
+    if url:
+        return url if token is None else f"{url} (it asks for the token in {token})"
+    if token is None:
+        return "none (the cluster's head runs without one)"
+    return "none (it didn't start)" if dashboard_is_installed() else "none (pip install 'condensery[cluster]')"
+
+
+def processors_apart(part: EngineSettings, measuring: Collection[int]) -> list[int] | None:
+    """Return the processors of this machine without the measuring ones when they do for all workers, else None."""
+    if sys.platform != "linux":
+        return None
+    others = sorted(set(os.sched_getaffinity(0)) - set(measuring))
+    return others if len(others) >= part.workers * part.threads else None
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)

@@ -1,0 +1,162 @@
+"""What measurements on a device teach: a fitted model of its latency, and a profile for its estimates.
+
+Beside the networks that studies priced, more can be measured for the purpose; they are kept in a table of their own,
+append-only, and serve every study of the database.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+
+from search.pricing.pricer import price, write_models
+from search.store.reader import latencies_of_configs
+from search.store.store import latency_values
+from search.store.tables import device_fit, reference_latency
+from space.config import CondenseNetConfig
+from space.errors import DeviceNotFound, MeasurementFailed
+from space.search_space import SearchSpace
+from workers.latency.calibration import Calibration, fit_profile
+from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
+from workers.latency.predictor import cross_validate, macs_rank_correlation
+from workers.latency.profiles import Profile, load_profile
+from workers.latency.virtual_arm import Counts, VirtualArm
+
+BATCH = 8  # networks measured between two anchors
+FIT_LEAST = 8  # networks
+LIKE = "raspberry-pi-5"  # the profile whose prices' ratios a new one may lean on
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far measuring for a fit has come, in networks."""
+
+    recorded: int  # steady or not
+    unsteady: int  # of those recorded; a fit leaves them out
+    failed: int
+
+
+@dataclass(frozen=True)
+class DeviceFit:
+    """How well a device's latency can be predicted from a network's structure, by cross-validation."""
+
+    device: str
+    runtime: str
+    threads: int
+    kind: str  # of the latencies it was fitted on: measured or estimated
+    networks: int
+    median_error: float  # relative, of networks left out
+    p90_error: float
+    max_error: float
+    coverage_95: float  # share of left-out latencies inside their 95 % interval
+    spearman: float | None  # between predicted and true latencies; None where all are equal
+    macs_spearman: float | None  # between macs and latencies: how far macs alone order networks
+    fitted_at: float
+
+
+def measure_more(
+    engine: sa.Engine, probe: LatencyProbe, space: SearchSpace, count: int, files: Path
+) -> Iterator[Progress]:
+    """Measure networks sampled from a space until `count` more are recorded; yields how far it is by batch.
+
+    Raises:
+        MeasurementFailed: a whole batch failed.
+    """
+    rng = np.random.default_rng(int(time.time() * 1000) % 2**32)
+    recorded = unsteady = failed = 0
+    while recorded < count:
+        configs = [space.sample(rng) for _ in range(min(BATCH, count - recorded))]
+        found = price(configs, probe, files)
+        good = [(config, one) for config, one in zip(configs, found, strict=True) if isinstance(one, Measurement)]
+        if not good:
+            reasons = [one.reason for one in found if isinstance(one, FailedMeasurement)]
+            raise MeasurementFailed(f"none of {len(found)} networks could be measured on {probe.device}: {reasons[0]}")
+        add_references(engine, good)
+        recorded += len(good)
+        unsteady += sum(not one.steady for _, one in good)
+        failed += len(found) - len(good)
+        yield Progress(recorded, unsteady, failed)
+
+
+def add_references(engine: sa.Engine, measured: Sequence[tuple[CondenseNetConfig, Measurement]]) -> None:
+    """Append latencies that belong to no trial."""
+    rows = [{"config": config.to_json(), **latency_values(one)} for config, one in measured]
+    with engine.begin() as connection:
+        connection.execute(sa.insert(reference_latency), rows)
+
+
+def fit_device(engine: sa.Engine, probe: LatencyProbe, threads: int, kind: str) -> DeviceFit:
+    """Cross-validate the predictor on everything known of a device, record the figures and return them.
+
+    Raises:
+        DeviceNotFound: fewer than 8 networks are known.
+    """
+    known = _known_networks(engine, probe, threads, kind, "a fit")
+    configs, latencies_ms = zip(*known, strict=True)
+    seen = cross_validate(configs, latencies_ms)
+    fit = DeviceFit(
+        device=probe.device,
+        runtime=probe.runtime,
+        threads=threads,
+        kind=kind,
+        networks=len(known),
+        median_error=seen.median_error,
+        p90_error=seen.p90_error,
+        max_error=seen.max_error,
+        coverage_95=seen.coverage_95,
+        spearman=seen.spearman,
+        macs_spearman=macs_rank_correlation(configs, latencies_ms),
+        fitted_at=time.time(),
+    )
+    with engine.begin() as connection:
+        connection.execute(sa.insert(device_fit), [asdict(fit)])
+    return fit
+
+
+def calibrate(
+    engine: sa.Engine, probe: LatencyProbe, arm: VirtualArm, name: str, progress: Callable[[str], None]
+) -> Profile:
+    """Fit a profile for a device from networks measured on it and their instructions counted on the virtual one.
+
+    Raises:
+        DeviceNotFound: fewer than 8 networks are known. MeasurementFailed: counting failed.
+    """
+    known = _known_networks(engine, probe, 1, "measured", "a profile")
+    progress(f"counting the instructions of {len(known)} networks …")
+    counted = count_configs([config for config, _ in known], arm, probe.runtime)
+    pairs = [
+        (one.median, latency_ms) for one, (_, latency_ms) in zip(counted, known, strict=True) if isinstance(one, Counts)
+    ]
+    if len(pairs) < FIT_LEAST:
+        reasons = [one.reason for one in counted if isinstance(one, FailedMeasurement)]
+        raise MeasurementFailed(f"only {len(pairs)} of {len(known)} networks could be counted: {reasons[0]}")
+    about = Calibration(title=probe.device, runtime=probe.runtime, counted_with=tuple(sorted(arm.facts.items())))
+    return fit_profile(name, pairs, about, like=load_profile(LIKE))
+
+
+def count_configs(
+    configs: Sequence[CondenseNetConfig], arm: VirtualArm, runtime: str
+) -> list[Counts | FailedMeasurement]:
+    """Count the instructions of configs with random weights on the virtual device, in the order given."""
+    with tempfile.TemporaryDirectory(prefix="counting-") as folder:
+        return list(arm.count(write_models(configs, runtime, Path(folder)), runtime=runtime))
+
+
+def _known_networks(
+    engine: sa.Engine, probe: LatencyProbe, threads: int, kind: str, wanted: str
+) -> list[tuple[CondenseNetConfig, float]]:
+    """Return `latencies_of_configs` for what is `wanted`; DeviceNotFound where there are fewer than 8."""
+    known = latencies_of_configs(engine, probe.device, probe.runtime, threads, kind, FIT_LEAST)
+    if len(known) < FIT_LEAST:
+        raise DeviceNotFound(
+            f"{wanted} needs at least {FIT_LEAST} networks {kind} on {probe.device} with {probe.runtime} and {threads} "
+            f"thread(s), but {len(known)} are known (steady, of its newest runtime version); measure more with "
+            "--networks."
+        )
+    return known

@@ -1,0 +1,249 @@
+"""Pricing a candidate before it is trained: its deployed network with random indices, exported and measured.
+
+The same operators run as in the trained network, so the latency is the same; only the indices and weights differ.
+
+Notable choices:
+- A batch is priced in a thread of its own: a device may take minutes, and meanwhile workers report and Ctrl-C is heard.
+- Devices are asked in the study's order, the judging one first; what one of them refuses is not measured on the next.
+  Neighbouring queues of agents are asked at the same time: none needs this machine, and the slowest sets the pace.
+- Once a device's fitted model is sure that a candidate is over its limit, the candidate is not measured at all. Its
+  price then says `predicted`; what is trained has always been measured (or estimated, on a virtual device).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Protocol
+
+from space.config import CondenseNetConfig
+from space.deployed import DeployedCondenseNet
+from workers.export.model_files import save_for
+from workers.file_names import file_for
+from workers.files import disk_errors
+from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement, MeasurementStopped, never
+from workers.latency.policy import MeasurementPolicy
+from workers.latency.probes import HostProbe
+
+# Runs of this fixed network before and after each batch show whether the machine kept still. Never change it: its
+# figures are compared over years.
+ANCHOR = CondenseNetConfig(stages=(2, 2, 2), growth=(8, 16, 32), input_shape=(3, 32, 32))
+
+Price = Measurement | FailedMeasurement
+Prices = dict[str, Price]  # of one candidate, by the device's name in the study
+
+
+class Forecast(Protocol):
+    """Knows, without measuring, that a config's latency is surely over a limit."""
+
+    def over(self, config: CondenseNetConfig, limit_ms: float) -> Measurement | None:
+        """Return the prediction when even its interval's low end is over the limit, else None."""
+        ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """One device of a study: its name there, who measures, the limit, and what is foreseen without measuring."""
+
+    name: str
+    probe: LatencyProbe
+    limit_ms: float | None = None
+    forecast: Forecast | None = None
+    local: bool = False  # timed on this machine: workers must keep off the measuring processor
+    remote: bool = False  # agents of a queue measure; only the waiting is done here
+
+
+def host_probe(policy: MeasurementPolicy, core: int | None, files: Path) -> HostProbe:
+    """Return a probe of this host, its anchor network written under `files`."""
+    return HostProbe(policy, write_anchor(files, policy.runtime), core)
+
+
+def write_anchor(files: Path, runtime: str = "onnxruntime") -> Path:
+    """Write the anchor network for a runtime under `files`; return its path."""
+    anchor = files / file_for(runtime, ".anchor")
+    save_for(runtime, DeployedCondenseNet.random(ANCHOR), anchor)
+    return anchor
+
+
+def price(
+    configs: Sequence[CondenseNetConfig],
+    probe: LatencyProbe,
+    files: Path,
+    stop: Callable[[], bool] = never,
+) -> list[Price]:
+    """Measure the configs in one batch, in the order given; equal configs are measured once.
+
+    Raises:
+        MeasurementStopped: `stop` said so.
+    """
+    with _folder_in(files) as folder:
+        return _Task.of(configs, probe, folder).run(stop)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Configs to be measured by one probe, whose model files are written."""
+
+    configs: tuple[CondenseNetConfig, ...]
+    probe: LatencyProbe
+    models: dict[CondenseNetConfig, Path]
+
+    @classmethod
+    def of(cls, configs: Sequence[CondenseNetConfig], probe: LatencyProbe, folder: Path) -> _Task:
+        distinct = list(dict.fromkeys(configs))
+        files = write_models(distinct, probe.runtime, folder)
+        return cls(tuple(configs), probe, dict(zip(distinct, files, strict=True)))
+
+    def run(self, stop: Callable[[], bool]) -> list[Price]:
+        measured = self.probe.measure(list(self.models.values()), stop)
+        prices = dict(zip(self.models, measured, strict=True))
+        return [prices[config] for config in self.configs]
+
+
+def _run_together(tasks: Sequence[_Task], stop: Callable[[], bool]) -> list[list[Price]]:
+    """Run tasks at the same time; once one raises, the others are stopped, and it is raised."""
+    if len(tasks) == 1:
+        return [tasks[0].run(stop)]
+    broken = threading.Event()
+
+    def run(task: _Task) -> list[Price]:
+        try:
+            return task.run(lambda: stop() or broken.is_set())
+        except BaseException:
+            broken.set()
+            raise
+
+    with ThreadPoolExecutor(len(tasks), thread_name_prefix="device") as threads:
+        running = [threads.submit(run, task) for task in tasks]
+        wait(running)
+    errors = [error for one in running if (error := one.exception()) is not None]
+    if errors:  # rather what went wrong than that the others were stopped for it
+        raise next((error for error in errors if not isinstance(error, MeasurementStopped)), errors[0])
+    return [one.result() for one in running]
+
+
+def write_models(configs: Sequence[CondenseNetConfig], runtime: str, folder: Path) -> list[Path]:
+    """Write each config's deployed network with random weights for a runtime; return the files in the order given."""
+    paths = []
+    for config in configs:
+        path = folder / file_for(runtime, config.digest[:16])
+        save_for(runtime, DeployedCondenseNet.random(config), path)
+        paths.append(path)
+    return paths
+
+
+@contextmanager
+def _folder_in(files: Path) -> Iterator[Path]:
+    with disk_errors(files):
+        files.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix="pricing-", dir=files)
+    with folder as name:
+        yield Path(name)
+
+
+class Pricer:
+    """Prices one batch of configs at a time in a thread; the controller starts it, polls it and may stop it."""
+
+    def __init__(self, targets: Sequence[Target], files: Path) -> None:
+        self.targets, self._files = tuple(targets), files
+        self._stop = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pricing")
+        self._batch: Future[list[Prices]] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is under way (or its outcome not yet taken)."""
+        return self._batch is not None
+
+    @property
+    def local(self) -> bool:
+        """Whether any device is timed on this machine."""
+        return any(target.local for target in self.targets)
+
+    def start(self, configs: Sequence[CondenseNetConfig]) -> None:
+        """Begin a batch."""
+        assert self._batch is None
+        self._batch = self._thread.submit(self._prices, tuple(configs))
+
+    def take(self, wait_s: float) -> list[Prices] | None:
+        """Return the batch's prices in the order of its configs once there, None while it is under way.
+
+        Raises whatever the measuring raised: DiskFull, MeasurementStopped after `stop`, …
+        """
+        if self._batch is None or not wait([self._batch], wait_s).done:
+            return None
+        batch, self._batch = self._batch, None
+        return batch.result()
+
+    def stop(self) -> None:
+        """End the batch under way; nothing of it is kept. Returns when its processes have ended."""
+        self._stop.set()
+        try:
+            while self.busy:
+                self.take(1.0)
+        except MeasurementStopped:
+            pass
+        finally:
+            self._stop.clear()
+
+    def close(self) -> None:
+        """End the batch under way and the thread."""
+        self._stop.set()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _prices(self, configs: Sequence[CondenseNetConfig]) -> list[Prices]:
+        found: list[Prices] = [{} for _ in configs]
+        open_ = list(range(len(configs)))  # refused by no device yet
+        for remote, group in groupby(self.targets, lambda target: target.remote):
+            for targets in [list(group)] if remote else [[target] for target in group]:
+                open_ = self._ask(targets, configs, open_, found)
+        return found
+
+    def _ask(
+        self,
+        targets: Sequence[Target],
+        configs: Sequence[CondenseNetConfig],
+        open_: Sequence[int],
+        found: list[Prices],
+    ) -> list[int]:
+        """Add the prices of the open places on these targets, asked together; return the places not refused."""
+        wanted: list[list[int]] = []
+        for target in targets:
+            unsure = []
+            for place in open_:
+                foreseen = _foreseen(target, configs[place])
+                if foreseen is None:
+                    unsure.append(place)
+                else:
+                    found[place][target.name] = foreseen
+            wanted.append(unsure)
+            if target is targets[0]:  # what the judging one is sure of is asked of no other
+                open_ = unsure
+        with _folder_in(self._files) as folder:  # written one after the other: drawing weights uses torch's generator
+            tasks = [
+                _Task.of([configs[place] for place in places], target.probe, folder)
+                for target, places in zip(targets, wanted, strict=True)
+            ]
+            measured = _run_together(tasks, self._stop.is_set)
+        for target, places, prices in zip(targets, wanted, measured, strict=True):
+            for place, one in zip(places, prices, strict=True):
+                found[place][target.name] = one
+        return [place for place in open_ if not any(_refused(one, found[place][one.name]) for one in targets)]
+
+
+def _foreseen(target: Target, config: CondenseNetConfig) -> Measurement | None:
+    if target.forecast is None or target.limit_ms is None:
+        return None
+    return target.forecast.over(config, target.limit_ms)
+
+
+def _refused(target: Target, one: Price) -> bool:
+    if isinstance(one, FailedMeasurement):
+        return True
+    return target.limit_ms is not None and one.summary.interval_high_ms > target.limit_ms

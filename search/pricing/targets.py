@@ -1,0 +1,172 @@
+"""From a study's `latency.devices` to who measures there: this host, an ARM device in software, a queue of agents."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+
+from search.devices import registry
+from search.devices.probe import AT_THE_GATE, VERIFYING, HubProbe, MeasurementRequest, need_runtime
+from search.pricing.forecast import FittedForecast
+from search.pricing.pricer import Target, host_probe, price, write_anchor
+from search.settings import HOST, LatencySettings, StudySettings
+from space.errors import DeviceNotFound, InvalidSettings, MeasurementFailed
+from workers.file_names import SUFFIXES
+from workers.latency import agent
+from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
+from workers.latency.policy import MeasurementPolicy
+from workers.latency.profiles import VIRTUAL, load_profile, virtual_device
+
+AUTO_NETWORKS = 3  # sampled to choose the faster runtime
+
+
+def targets_of(
+    settings: StudySettings,
+    engine: sa.Engine | None,
+    files: Path,
+    note: Callable[[str], None],
+    priority: int = AT_THE_GATE,
+) -> tuple[Target, ...]:
+    """Return the devices of a study, the judging one first.
+
+    Args:
+        settings: of the study; its runtime is resolved (not `auto`).
+        engine: the database that the hub serves; None when there is none yet.
+        files: where the anchor networks are written.
+        note: told when a device keeps a measurement waiting.
+        priority: of what is measured on devices; VERIFYING measures anew what was measured before.
+
+    Raises:
+        DeviceNotFound: a queue that no device serves. EmulatorMissing: the ARM device in software isn't built.
+    """
+    budget, latency = settings.search_budget(), settings.latency
+    limits = budget.limits_ms(latency.devices[0])
+    targets = []
+    for name in latency.devices:
+        probe = probe_named(name, settings, engine, files, note, priority)
+        foreseen = None
+        if latency.predict and engine is not None and limits.get(name) is not None:
+            kind = "estimated" if is_estimated(name, engine) else "measured"
+            foreseen = FittedForecast(engine, probe.device, probe.runtime, latency.threads, kind)
+        places = {"local": name == HOST, "remote": isinstance(probe, HubProbe)}
+        targets.append(Target(name, probe, limits.get(name), foreseen, **places))
+    return tuple(targets)
+
+
+def is_estimated(name: str, engine: sa.Engine | None) -> bool:
+    """Whether a device's latencies are estimates: one in software, here or behind the hub."""
+    if name.startswith(VIRTUAL):
+        return True
+    return engine is not None and name != HOST and registry.profile_of_queue(engine, name) is not None
+
+
+def probe_named(
+    name: str,
+    settings: StudySettings,
+    engine: sa.Engine | None,
+    files: Path,
+    note: Callable[[str], None],
+    priority: int = AT_THE_GATE,
+) -> LatencyProbe:
+    """Return the probe of one device of a study; see `targets_of`."""
+    policy = settings.latency.resolved(name)
+    if name == HOST:
+        need_runtime(policy.runtime, agent.installed_runtimes(), "this machine")
+        return host_probe(policy, settings.latency.core, files)
+    if name.startswith(VIRTUAL):
+        return virtual_probe(name, policy)
+    if engine is None or name not in registry.queues(engine):
+        known = sorted(registry.queues(engine)) if engine is not None else []
+        there = f"there are: {', '.join(known)}" if known else "there is none yet"
+        raise DeviceNotFound(
+            f"latency.devices names {name!r}, but no device serves such a queue ({there}); add one with "
+            f"`condensery devices add {name}`, in the database of this study."
+        )
+    for row in registry.list_devices(engine):
+        if row.queue == name and row.facts and not row.revoked:
+            need_runtime(policy.runtime, row.facts["runtimes"], f"device {row.name}")
+    profile = registry.profile_of_queue(engine, name)
+    if profile is not None and policy.threads > 1:
+        raise InvalidSettings(
+            f"latency.threads must be 1 on {name!r}, but is {policy.threads}: its devices are virtual, and count the "
+            "instructions of one thread."
+        )
+    errand = MeasurementRequest(
+        queue=name,
+        policy=on_device(policy),
+        anchor=write_anchor(files, policy.runtime),
+        profile=None if profile is None else load_profile(profile),
+        priority=priority,
+        fresh=priority == VERIFYING,  # the chosen network is looked at a second time
+        database_wait_s=settings.limits.database_wait_s,
+    )
+    return HubProbe(engine, errand, note)
+
+
+def on_device(policy: MeasurementPolicy) -> MeasurementPolicy:
+    """Return the policy as a small board needs it: wait while it is hot."""
+    return policy.model_copy(update={"pause_above_c": 60.0, "resume_below_c": 55.0})
+
+
+def virtual_probe(name: str, policy: MeasurementPolicy) -> LatencyProbe:
+    """Return the probe of an ARM device in software, `virtual:PROFILE`."""
+    from workers.latency.estimated_probe import EstimatedProbe
+    from workers.latency.virtual_arm import VirtualArm, default_folder
+
+    profile, device = virtual_device(name)
+    return EstimatedProbe(profile, VirtualArm(default_folder()), device=device, runtime=policy.runtime)
+
+
+def choose_runtimes(
+    settings: StudySettings, engine: sa.Engine | None, files: Path, note: Callable[[str], None]
+) -> StudySettings:
+    """Return the settings with each device's `auto` runtime replaced by the fastest one there.
+
+    A few sampled networks are measured on each; the smallest geometric mean wins.
+
+    Raises:
+        MeasurementFailed: no runtime could measure them on a device.
+    """
+    space, rng = settings.search_space(), np.random.default_rng(settings.study.seed)
+    configs = [space.sample(rng) for _ in range(AUTO_NETWORKS)]
+
+    def mean_ms(device: str, runtime: str) -> float | None:
+        """The geometric mean of the networks' latencies on a device; None, having said why, where there is none."""
+        try:
+            probe = probe_named(device, with_runtimes(settings, {device: runtime}), engine, files, note)
+        except InvalidSettings as error:
+            note(f"{runtime}: {error}")
+            return None
+        found = price(configs, probe, files)
+        failed = [one for one in found if isinstance(one, FailedMeasurement)]
+        if failed:
+            note(f"{runtime} can't measure on {device}: {failed[0].reason}")
+            return None
+        return statistics.geometric_mean(one.summary.median_ms for one in found if isinstance(one, Measurement))
+
+    chosen = {}
+    for device in settings.latency.devices:
+        if settings.latency.runtime_on(device) == "auto":
+            every = {runtime: mean_ms(device, runtime) for runtime in SUFFIXES}
+            means = {runtime: mean for runtime, mean in every.items() if mean is not None}
+            if not means:
+                raise MeasurementFailed(f"no runtime could measure a network on {device}.")
+            best = chosen[device] = min(means, key=lambda runtime: means[runtime])
+            listed = ", ".join(f"{name} {mean:.4g} ms" for name, mean in means.items())
+            note(f"runtime on {device}: {listed}; {best} is used")
+    return with_runtimes(settings, chosen)
+
+
+def known_runtimes(settings: StudySettings, stored: LatencySettings) -> StudySettings:
+    """Return a resumed study's settings with each `auto` runtime as it was chosen when the study began."""
+    auto = [name for name in settings.latency.devices if settings.latency.runtime_on(name) == "auto"]
+    return with_runtimes(settings, {name: stored.runtime_on(name) for name in auto if name in stored.devices})
+
+
+def with_runtimes(settings: StudySettings, runtimes: Mapping[str, str]) -> StudySettings:
+    """Return the settings with these runtimes by device."""
+    return settings.model_copy(update={"latency": settings.latency.with_runtimes(runtimes)})

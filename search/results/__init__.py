@@ -1,0 +1,1 @@
+"""Results: the Pareto front of a study, the network to pick from it, and the bundle to deploy."""

@@ -1,0 +1,223 @@
+"""From a ranked list to files to deploy: verify on the device, evaluate on the test split once, write the bundle.
+
+A bundle is a folder: `model.onnx`, `network.safetensors`, `deploy.toml` (what a program on the device must know) and
+`MODEL_CARD.md` (what a person wants to know). Every figure in it belongs to the exported network.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from search.budget import Budget
+from search.pricing.pricer import Target
+from search.results.bundle_texts import (
+    BUNDLE_FILES,
+    CARD_FILE,
+    DEPLOY_FILE,
+    MODEL,
+    BundleFacts,
+    LatencyFacts,
+    deploy_toml,
+    model_card,
+    one_line,
+)
+from search.results.pick import best
+from search.results.trained_files import trained_files
+from search.settings import settings_from
+from search.store import reader
+from search.store.reader import StudyRow, TrialRow
+from search.store.store import StudyStore
+from space.deployed import DeployedCondenseNet
+from space.errors import (
+    DataNotFound,
+    MeasurementFailed,
+    NothingFeasible,
+    ReadOnlyFolder,
+)
+from workers.export.model_files import check_for, save_for
+from workers.export.onnx import check_onnx, exported_network, save_onnx
+from workers.file_names import ONNX_FILE, file_for
+from workers.files import disk_errors
+from workers.images import batches
+from workers.latency.measurement import FailedMeasurement, Measurement
+from workers.training.trial import load_network
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The network to deploy, with what was seen of it."""
+
+    trial: TrialRow
+    budget: Budget
+    verified: Measurement  # on the study's first device
+    elsewhere: dict[str, Measurement]  # on its further devices, by name
+    test_top1: float
+    test_evaluations: int  # networks of this study ever evaluated on the test split, this one included
+    candidates: int  # trained networks inside the budget
+    passed_over: tuple[str, ...]  # better ones that failed the verification, and why
+    export_difference: float
+    files: tuple[Path, Path]  # ONNX and safetensors, checked against their recorded hashes
+
+
+def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[Target], cache: Path) -> Picked:
+    """Take the best network inside the budget, measure its exported file again, evaluate it on the test split.
+
+    One whose second measurement lies over the budget is passed over for the next.
+
+    Raises:
+        NothingFeasible: none fits, or none survives the verification.
+        CheckpointCorrupt: the files of the one chosen are gone or damaged.
+    """
+    ranked = best(store.trials(), budget)
+    passed_over: list[str] = []
+    for row in ranked:
+        files = reader.read_artifacts(store.engine, row.id)
+        if any(entry["removed"] for entry in files.values()):
+            passed_over.append(f"trial {row.number}'s network was removed by the retention rule")
+            continue
+        model, weights = trained_files(store.engine, row)
+        network = load_network(weights.parent, row.config)
+        verified = _verify(store, row, (model, network), targets)
+        if why := _over(budget, verified, targets):
+            passed_over.append(f"trial {row.number} {why} when measured again")
+            continue
+        difference = check_onnx(model, network)
+        if row.test_top1 is None:  # a second look would not be a test any more
+            store.set_test_top1(row.number, _test_accuracy(study, model, cache))
+        tested = store.trial(row.number)
+        assert tested.test_top1 is not None
+        return Picked(
+            trial=tested,
+            budget=budget,
+            verified=verified.pop(targets[0].name),
+            elsewhere=verified,
+            test_top1=tested.test_top1,
+            test_evaluations=reader.count_test_evaluations(store.engine, store.study_id),
+            candidates=len(ranked),
+            passed_over=tuple(passed_over),
+            export_difference=difference,
+            files=(model, weights),
+        )
+    raise NothingFeasible(
+        f"none of {len(ranked)} networks stayed inside {budget} when measured again ({'; '.join(passed_over[:3])}); "
+        "raise the budget a little."
+    )
+
+
+def _verify(
+    store: StudyStore, row: TrialRow, trained: tuple[Path, DeployedCondenseNet], targets: Sequence[Target]
+) -> dict[str, Measurement]:
+    """Measure the trained (ONNX file, network) on every device of the study; record and return what was seen."""
+    verified: dict[str, Measurement] = {}
+    model, network = trained
+    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+        for target in targets:
+            path = model
+            if target.probe.runtime != "onnxruntime":
+                path = Path(folder) / file_for(target.probe.runtime, MODEL)
+                save_for(target.probe.runtime, network, path)
+            (seen,) = target.probe.measure([path])
+            if isinstance(seen, FailedMeasurement):
+                place = f"trial {row.number} could not be measured on {target.name}"
+                raise MeasurementFailed(f"{place}: {seen.reason}")
+            store.add_latency(row.number, seen, "verify", target.name)
+            verified[target.name] = seen
+    return verified
+
+
+def _over(budget: Budget, verified: Mapping[str, Measurement], targets: Sequence[Target]) -> str | None:
+    """Return how a verification exceeds the budget, or None."""
+    limits = budget.limits_ms(targets[0].name)
+    for name, seen in verified.items():
+        limit_ms, high_ms = limits.get(name), seen.summary.interval_high_ms
+        if limit_ms is not None and high_ms > limit_ms:
+            return f"took up to {high_ms:.4g} ms" + ("" if name == targets[0].name else f" on {name}")
+    return None
+
+
+def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
+    """Run the exported file over the test split in onnxruntime; return its top-1."""
+    settings = settings_from(study.settings, "the stored settings")
+    info = batches.prepare(settings.data, cache)
+    if info.fingerprint != (study.data_info or {}).get("fingerprint", info.fingerprint):
+        raise DataNotFound(
+            f"the images of {info.dataset} have changed since study {study.name!r} began, so its test split is not "
+            "what it was; put them back."
+        )
+    images = batches.load(settings.data, cache)
+    logits_of = exported_network(model)
+    right = total = 0
+    for x, y in batches.evaluation_batches(images.test(), info, 256):
+        right += int((np.argmax(logits_of(x.numpy()), axis=1) == y.numpy()).sum())
+        total += len(y)
+    return right / total
+
+
+def export_trial(store: StudyStore, row: TrialRow, out: Path) -> Path:
+    """Write a finished trial's ONNX to `out` (a file, or a folder that gets model.onnx); return the path."""
+    _, weights = trained_files(store.engine, row)
+    target = out / ONNX_FILE if out.is_dir() or not out.suffix else out
+    network = load_network(weights.parent, row.config)
+    save_onnx(network, target)
+    check_onnx(target, network)
+    return target
+
+
+def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) -> Path:
+    """Write the bundle folder, whole or not at all; an earlier bundle there is replaced.
+
+    Raises:
+        ReadOnlyFolder: `out` can't be written, or holds something that is no bundle.
+    """
+    out = out.absolute()
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - BUNDLE_FILES):
+        raise ReadOnlyFolder(f"{out} exists and holds other things than a bundle; choose an empty or a new folder.")
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+            new = Path(temporary) / "bundle"
+            new.mkdir()
+            for path in picked.files:
+                shutil.copyfile(path, new / path.name)
+            runtimes = {seen.runtime for seen in (picked.verified, *picked.elsewhere.values())}
+            for runtime in sorted(runtimes - {"onnxruntime"}):  # model.onnx is among the files copied
+                network, path = load_network(new, picked.trial.config), new / file_for(runtime, MODEL)
+                save_for(runtime, network, path)
+                check_for(runtime, path, network)
+            recorded = reader.read_artifacts(store.engine, picked.trial.id)[ONNX_FILE]["sha256"]
+            facts = _facts(study, picked, recorded, frozenset(path.name for path in new.iterdir()))
+            (new / DEPLOY_FILE).write_text(deploy_toml(facts), encoding="utf-8")
+            (new / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
+            old = Path(temporary) / "old"
+            if out.exists():
+                out.rename(old)
+            try:
+                new.rename(out)
+            except OSError:
+                if old.exists():
+                    old.rename(out)
+                raise
+    return out
+
+
+def _facts(study: StudyRow, picked: Picked, sha256: str, shipped: frozenset[str]) -> BundleFacts:
+    budget = one_line(picked.budget)
+    return BundleFacts(
+        study=study,
+        trial=picked.trial,
+        budget=picked.budget,
+        onnx_sha256=sha256,
+        shipped=shipped,
+        standing=f"the most accurate of\n{picked.candidates} trained networks inside the budget ({budget})",
+        latency=LatencyFacts.of_verification(picked.verified),
+        elsewhere={name: LatencyFacts.of_verification(seen) for name, seen in picked.elsewhere.items()},
+        test_evaluations=picked.test_evaluations,
+        export_difference=picked.export_difference,
+        passed_over=picked.passed_over,
+    )

@@ -1,0 +1,94 @@
+"""A bundle to look at before `pick`: the recorded files with texts that say what was not done yet.
+
+It only reads: nothing is measured, nothing is tested, nothing is written into the database, and torch isn't loaded. So
+any trained network can be tried out without spending its test split.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from typing import IO
+
+import sqlalchemy as sa
+
+from search.budget import Budget, refusal
+from search.results.bundle_texts import (
+    CARD_FILE,
+    DEPLOY_FILE,
+    BundleFacts,
+    LatencyFacts,
+    deploy_toml,
+    model_card,
+    one_line,
+)
+from search.results.trained_files import TRAINED, read_trained, recorded_files
+from search.store import reader
+from search.store.reader import StudyRow, TrialRow
+from workers.file_names import ONNX_FILE
+
+WRITTEN = (1980, 1, 1, 0, 0, 0)  # of every file: the same facts make the same zip
+
+
+def preview_bundle(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) -> bytes:
+    """Return `write_preview`'s zip; it takes as much memory as the files."""
+    content = io.BytesIO()
+    write_preview(engine, study, row, budget, content)
+    return content.getvalue()
+
+
+def write_preview(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget, out: IO[bytes]) -> None:
+    """Write a zip of a finished trial's bundle, as far as it can be made of what is recorded.
+
+    It holds a folder with model.onnx, network.safetensors, deploy.toml and MODEL_CARD.md. The model file of another
+    runtime than onnxruntime is made by `pick` alone. One file at a time is held in memory; `out` can be any file.
+
+    Raises:
+        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or is another; `out` then holds rubbish.
+    """
+    recorded_files(engine, row)  # says what is missing before anything is written
+    facts, folder = _facts(engine, study, row, budget), bundle_name(study, row)
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in TRAINED:  # weights don't compress
+            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", WRITTEN), read_trained(engine, row, name))
+        for name, text in ((DEPLOY_FILE, deploy_toml(facts)), (CARD_FILE, model_card(facts))):
+            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", WRITTEN), text)
+
+
+def bundle_name(study: StudyRow, row: TrialRow) -> str:
+    """Return a name for the bundle's folder and file that every system takes, whatever the study is called."""
+    safe = re.sub(r"[^A-Za-z0-9]+", "-", study.name).strip("-")[:60] or "study"
+    return f"{safe}-trial-{row.number}"
+
+
+def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) -> BundleFacts:
+    over = refusal(budget, row.macs, row.params, row.latency, row.others)
+    if over is None and budget.max_latency_ms is not None and row.latency is None:
+        over = "its latency is unknown"
+    inside = f"inside the budget ({budget})" if over is None else f"not inside the budget ({budget}): {over}"
+    done = reader.count_states(engine, study.id).get("done", 0)
+    latencies = _newest_latencies(engine, row)
+    first = None if row.latency is None else latencies.pop(row.latency.target, None)
+    return BundleFacts(
+        study=study,
+        trial=row,
+        budget=budget,
+        onnx_sha256=str(reader.read_artifacts(engine, row.id)[ONNX_FILE]["sha256"]),
+        shipped=frozenset((*TRAINED, DEPLOY_FILE, CARD_FILE)),
+        standing=f"one of\n{done} trained networks, {one_line(inside)}",
+        latency=first,
+        elsewhere=latencies,
+        test_evaluations=reader.count_test_evaluations(engine, study.id),
+    )
+
+
+def _newest_latencies(engine: sa.Engine, row: TrialRow) -> dict[str, LatencyFacts]:
+    """Return by device the newest verification, or where there is none the newest price."""
+    found: dict[str, LatencyFacts] = {}
+    for one in reader.read_latencies(engine, row.id):  # oldest first
+        facts = LatencyFacts.of_row(one)
+        before = found.get(one["target"])
+        if before is None or facts.verified or not before.verified:
+            found[one["target"]] = facts
+    return found

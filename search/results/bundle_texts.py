@@ -1,0 +1,296 @@
+"""The texts of a bundle: deploy.toml, for a program on the device, and MODEL_CARD.md, for people.
+
+They say what is recorded and nothing else. What was not done yet (no second measurement, no test) is said as plainly as
+what was. Names come from users and devices: each is made one harmless line, or one quoted string.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from search.budget import Budget
+from search.results.latency_labels import doubts_text
+from search.store.reader import StudyRow, TrialRow
+from workers.file_names import INPUT, NETWORK_FILE, ONNX_FILE, OUTPUT, SUFFIXES, file_for
+from workers.latency.measurement import Measurement
+
+DEPLOY_FILE, CARD_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "model"
+BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE} | {MODEL + suffix for suffix in SUFFIXES.values()}
+LONGEST = 300  # characters of a name that a text shows
+
+
+@dataclass(frozen=True)
+class LatencyFacts:
+    """A latency as a bundle tells it, in ms; the interval is 95 %."""
+
+    kind: str
+    policy: str
+    device: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    precision: str
+    median_ms: float
+    p90_ms: float | None
+    interval_low_ms: float
+    interval_high_ms: float
+    steady: bool
+    extrapolates: bool
+    verified: bool  # of the trained file; else of the same operators with random weights, before training
+
+    @classmethod
+    def of_verification(cls, seen: Measurement) -> LatencyFacts:
+        """Return what `pick` saw of the trained file."""
+        names = ("median_ms", "p90_ms", "interval_low_ms", "interval_high_ms")
+        plain = "kind policy device runtime runtime_version threads precision steady extrapolates".split()
+        return cls(
+            **{name: getattr(seen.summary, name) for name in names},
+            **{name: getattr(seen, name) for name in plain},
+            verified=True,
+        )
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> LatencyFacts:
+        """Return what is recorded in one of `search.store.reader.read_latencies`."""
+        names = [name for name in cls.__dataclass_fields__ if name != "verified"]
+        return cls(**{name: row[name] for name in names}, verified=row["purpose"] == "verify")
+
+    def table(self, shipped: Iterable[str]) -> dict[str, Any]:
+        """Return its table in deploy.toml; the file is named where the bundle ships it."""
+        file = file_for(self.runtime, MODEL) if self.runtime in SUFFIXES else ""
+        return {
+            "kind": self.kind,
+            "policy": self.policy,
+            "device": self.device,
+            "runtime": f"{self.runtime} {self.runtime_version}",
+            **({"file": file} if file in shipped else {}),
+            "threads": self.threads,
+            "median_ms": self.median_ms,
+            **({} if self.p90_ms is None else {"p90_ms": self.p90_ms}),
+            "interval_95_ms": [self.interval_low_ms, self.interval_high_ms],
+            "steady": self.steady,
+            "extrapolates": self.extrapolates,
+            "verified": self.verified,
+        }
+
+    def __str__(self) -> str:
+        p90 = "" if self.p90_ms is None else f", p90 {self.p90_ms:.4g}"
+        interval = f"95 % interval {self.interval_low_ms:.4g} to {self.interval_high_ms:.4g}"
+        return f"{self.median_ms:.4g} ms ({interval}{p90})"
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """Everything that the texts tell; what is not known (None) or was not done is told too."""
+
+    study: StudyRow
+    trial: TrialRow
+    budget: Budget
+    onnx_sha256: str
+    shipped: frozenset[str]  # names of the files in the bundle
+    standing: str  # how the network stands among others, as the end of the card's first sentence
+    latency: LatencyFacts | None  # on the study's first device
+    elsewhere: Mapping[str, LatencyFacts] = field(default_factory=dict)  # on its further devices, by name
+    test_evaluations: int = 0  # networks of this study ever evaluated on the test split, this one included
+    export_difference: float | None = None
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def verified(self) -> bool:
+        """Whether the trained file was measured on every device."""
+        known = (self.latency, *self.elsewhere.values())
+        return all(seen is not None and seen.verified for seen in known)
+
+    @property
+    def tested(self) -> bool:
+        """Whether the network was evaluated on the test split."""
+        return self.trial.test_top1 is not None
+
+    @property
+    def not_done(self) -> str:
+        """What was not done yet and what does it, in one line; "" when nothing is left."""
+        left = ["not verified on the device after training"] * (not self.verified)
+        left += ["not tested"] * (not self.tested)
+        command = one_line(pick_command(self.study.name, self.budget))
+        return f"{', '.join(left)}: run `{command}`" if left else ""
+
+
+def pick_command(study: str, budget: Budget) -> str:
+    """Return the command that verifies, tests and bundles the best network inside a budget."""
+    limits = [] if budget.max_latency_ms is None else [f"--max-latency-ms {budget.max_latency_ms:g}"]
+    limits += [f"--max-latency-ms {shlex.quote(f'{name}={limit:g}')}" for name, limit in budget.elsewhere_ms.items()]
+    counts = (("--max-macs", budget.max_macs), ("--max-params", budget.max_params))
+    limits += [f"{option} {limit:.0f}" for option, limit in counts if limit is not None]
+    return " ".join(("condensery pick", shlex.quote(study), *limits, "--out bundle"))
+
+
+def deploy_toml(facts: BundleFacts) -> str:
+    """Return deploy.toml: everything a program needs to run the model, in tables of plain values."""
+    study, row, seen = facts.study, facts.trial, facts.latency
+    info = study.data_info or {}
+    accuracy = {"dataset": info.get("dataset", ""), "validation_top1": row.top1, "test_top1": row.test_top1}
+    model = {"file": ONNX_FILE, "sha256": facts.onnx_sha256, "input": INPUT, "output": OUTPUT}
+    tables: dict[str, dict[str, Any]] = {
+        "model": {**model, "precision": "fp32" if seen is None else seen.precision},
+        "input": {
+            "shape": ["batch", *row.config.input_shape],
+            "layout": "NCHW",
+            "scale": "x = (pixel / 255 - mean) / std, per channel",
+            "mean": list(info.get("mean", ())),
+            "std": list(info.get("std", ())),
+        },
+        "classes": {"names": list(map(str, info.get("class_names", ())))},
+        "accuracy": {name: value for name, value in accuracy.items() if value is not None},
+        "checks": {"verified": facts.verified, "tested": facts.tested, "not_done": facts.not_done},
+        **({} if seen is None else {"latency": seen.table(facts.shipped)}),
+        **{f"latency_on.{_toml(name)}": other.table(facts.shipped) for name, other in facts.elsewhere.items()},
+        "cost": {"macs": row.macs, "params": row.params, "paper_flops": row.paper_flops},
+        "budget": _budget_table(facts.budget),
+        "config": {k: v for k, v in row.config.to_dict().items() if v is not None},
+        "origin": {"study": study.name, "trial": row.number, "settings_sha256": study.settings_hash},
+    }
+    lines = ["# How to run model.onnx, and what to expect of it."]
+    if facts.not_done:
+        lines.append(f"# Not a picked bundle: {facts.not_done}.")
+    for name, values in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _budget_table(budget: Budget) -> dict[str, Any]:
+    counts = {"max_macs": budget.max_macs, "max_params": budget.max_params, "max_latency_ms": budget.max_latency_ms}
+    elsewhere = {f"max_latency_ms_on.{_toml(name)}": limit for name, limit in budget.elsewhere_ms.items()}
+    return {name: limit for name, limit in {**counts, **elsewhere}.items() if limit is not None}
+
+
+def _toml(value: Any) -> str:
+    """Write a string, number or list as TOML; JSON's forms are valid TOML for all of them, but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def model_card(facts: BundleFacts) -> str:
+    """Return MODEL_CARD.md."""
+    row, study = facts.trial, one_line(facts.study.name)
+    warning = f"\n> **Not a picked bundle**: {facts.not_done}.\n" if facts.not_done else ""
+    versions = "\n".join(f"| {one_line(k)} | {one_line(v)} |" for k, v in sorted(facts.study.versions.items()))
+    return f"""# {row.config}
+
+A CondenseNet for image classification, trial {row.number} of the study `{study}`: {facts.standing}.
+{warning}
+| | |
+|---|---|
+{_figures(facts)}
+
+{_remarks(facts)}
+
+## Run it
+
+`deploy.toml` has the input's name, shape, mean and standard deviation, and the classes in order.
+
+```python
+import onnxruntime, tomllib
+deploy = tomllib.load(open("deploy.toml", "rb"))
+session = onnxruntime.InferenceSession(deploy["model"]["file"])
+logits, = session.run(None, {{deploy["model"]["input"]: images}})
+```
+
+`images` is float32 of shape (batch, {", ".join(map(str, row.config.input_shape))}).
+
+## Made with
+
+| | |
+|---|---|
+{versions}
+"""
+
+
+def _figures(facts: BundleFacts) -> str:
+    """The rows of the card's first table."""
+    row, seen, info = facts.trial, facts.latency, facts.study.data_info or {}
+    images = f"{one_line(info.get('test_images', '?'))} images of {one_line(info.get('dataset', '?'))}"
+    tested = "not tested" if row.test_top1 is None else f"{row.test_top1:.2%} ({images})"
+    validation = "unknown" if row.top1 is None else f"{row.top1:.2%}"
+    lines = [f"| test top-1 | {tested} |", f"| validation top-1 | {validation} |"]
+    if seen is None:
+        lines.append("| latency | unknown |")
+    else:
+        place = f"{one_line(seen.device)}, {one_line(seen.runtime)} {one_line(seen.runtime_version)}"
+        lines.append(f"| latency, {_kind(seen)} | {seen} |")
+        lines.append(f"| on | {place}, {seen.threads} thread(s), {seen.precision} |")
+    for other in facts.elsewhere.values():
+        place = f"{one_line(other.device)}, {one_line(other.runtime)} {one_line(other.runtime_version)}"
+        lines.append(f"| latency, {_kind(other)}, on {place} | {other} |")
+    lines.append(f"| macs | {row.macs:,} (1 multiply-add = 1, convolutions and linear) |")
+    lines.append(f"| params | {row.params:,} |")
+    return "\n".join(lines)
+
+
+def _kind(seen: LatencyFacts) -> str:
+    """Return what the latency is and what it is worth: "measured before training, quick, not steady"."""
+    when = "" if seen.verified else " before training"
+    return f"{one_line(seen.kind)}{when}{doubts_text(seen)}"
+
+
+def _remarks(facts: BundleFacts) -> str:
+    """What the figures are worth, point by point."""
+    lines = [_accuracy_remark(facts)]
+    if facts.latency is not None:
+        lines.append(_latency_remark("The latency", facts.latency))
+    lines += [_latency_remark(f"The latency on {one_line(on)}", seen) for on, seen in facts.elsewhere.items()]
+    if facts.export_difference is None:
+        lines.append("The exported file was held against the trained network when it was written, not again since.")
+    else:
+        lines.append(
+            f"The exported file equals the trained network to {facts.export_difference:.1e} of its largest output."
+        )
+    known = [seen for seen in (facts.latency, *facts.elsewhere.values()) if seen is not None]
+    missing = dict.fromkeys(one_line(seen.runtime) for seen in known if "file" not in seen.table(facts.shipped))
+    lines += [f"The file for {runtime}, which a latency is of, is not in this bundle." for runtime in missing]
+    lines += [f"Passed over: {one_line(text)}." for text in facts.passed_over]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _accuracy_remark(facts: BundleFacts) -> str:
+    if not facts.tested:
+        return (
+            "The accuracy is the exported network's, on the validation split that choices are made on; the test split "
+            "was not used for\n  this network."
+        )
+    tested = (
+        "it is the only network of this study that was"
+        if facts.test_evaluations == 1
+        else f"{facts.test_evaluations} networks of this study have been, so treat it as slightly optimistic"
+    )
+    return (
+        "Both accuracies are the exported network's. The choice was made on the validation split; the test split was "
+        f"used once\n  for this network, and {tested}."
+    )
+
+
+def _latency_remark(which: str, seen: LatencyFacts) -> str:
+    """Say where a latency comes from and what it is worth."""
+    quick = " with the quick policy: fewer runs than a standard measurement" if seen.policy == "quick" else ""
+    moved = "" if seen.steady else "; the machine did not keep still during it"
+    return f"{_origin_of(which, seen)}{quick}{moved}."
+
+
+def _origin_of(which: str, seen: LatencyFacts) -> str:
+    """Say where a latency comes from: an estimate must never read like a measurement."""
+    file = "the exported file after training" if seen.verified else "a network of the same shape before training"
+    if seen.kind == "measured":
+        return f"{which} was measured on {file}"
+    outside = "; this network lies outside the range it was calibrated on" if seen.extrapolates else ""
+    if seen.kind == "predicted":
+        return f"{which} is predicted from measurements of other networks, not measured{outside}"
+    return f"{which} is {seen.kind} from instructions counted in {file}, not measured{outside}"
+
+
+def one_line(text: Any) -> str:
+    """Return text as one line that Markdown and tables take as it is, cut to `LONGEST` characters."""
+    safe = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    safe = safe if len(safe) <= LONGEST else safe[: LONGEST - 3] + "..."
+    return safe.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")

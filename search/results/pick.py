@@ -1,0 +1,75 @@
+"""Which trained network to deploy: the most accurate whose latency surely fits the budget.
+
+A latency is judged by the upper end of its 95 % interval. Ties in accuracy go to the lower median latency, then to
+fewer macs. The choice rests on the validation split; the test split is only touched by `search.results.bundle`, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from search.budget import Budget, refusal
+from search.store.reader import TrialRow
+from space.errors import NothingFeasible
+
+
+def rank(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
+    """Return the done trials inside the budget, best first: top-1, then median latency, then macs."""
+    inside = [row for row in rows if _trained(row) and _fits(row, budget)]
+    return sorted(inside, key=lambda row: (-(row.top1 or 0.0), _median(row), row.macs, row.number))
+
+
+def best(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
+    """Return `rank`, which is then never empty.
+
+    Raises:
+        NothingFeasible: no trained network fits; the message gives the smallest latency that was reached.
+    """
+    ranked = rank(rows, budget)
+    if ranked:
+        return ranked
+    raise NothingFeasible(_why_not(rows, budget))
+
+
+def _why_not(rows: Sequence[TrialRow], budget: Budget) -> str:
+    trained = [row for row in rows if _trained(row)]
+    if not trained:
+        return f"no network of {len(rows)} trials has finished its training yet; launch the study, or resume it."
+    without_latency = Budget(None, budget.max_macs, budget.max_params)
+    measured = [row for row in trained if row.latency is not None and _fits(row, without_latency)]
+    if measured and not any(_fits(row, Budget(None, elsewhere_ms=budget.elsewhere_ms)) for row in measured):
+        device, limit = next(iter(budget.elsewhere_ms.items()))
+        reached = [row.latencies[device].interval_high_ms for row in measured if device in row.latencies]
+        least = f"{min(reached):.4g} ms" if reached else "not measured"
+        return f"no trained network is inside {budget}; the smallest latency on {device} is {least} (limit {limit:g})."
+    if not measured:
+        fewest = min(trained, key=lambda row: row.macs)
+        return (
+            f"no trained network is inside {budget}; the smallest (trial {fewest.number}) has {fewest.macs:,} macs and "
+            f"{fewest.params:,} params."
+        )
+    fastest = min(measured, key=_high)
+    return (
+        f"no trained network is inside {budget}; the smallest feasible latency is {_high(fastest):.4g} ms "
+        f"(trial {fastest.number}, upper end of the interval)."
+    )
+
+
+def _trained(row: TrialRow) -> bool:
+    return row.state == "done" and row.top1 is not None
+
+
+def _fits(row: TrialRow, budget: Budget) -> bool:
+    if budget.max_latency_ms is not None and row.latency is None:
+        return False
+    if not budget.elsewhere_ms.keys() <= row.latencies.keys():
+        return False
+    return refusal(budget, row.macs, row.params, row.latency, row.others) is None
+
+
+def _high(row: TrialRow) -> float:
+    return float("inf") if row.latency is None else row.latency.interval_high_ms
+
+
+def _median(row: TrialRow) -> float:
+    return float("inf") if row.latency is None else row.latency.median_ms

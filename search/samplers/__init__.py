@@ -1,0 +1,1 @@
+"""Samplers: who proposes the next candidate, what they see of the past, and when a training is stopped early."""

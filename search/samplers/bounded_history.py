@@ -1,0 +1,89 @@
+"""What a sampler sees of a study's past: all of it while it is short, later the best and the newest trials.
+
+TPE looks at every finished trial at every proposal, 50 times as long at 10,000 trials as at 100. It splits them into
+the 25 best (by fronts) and the rest. So many of the best are shown, spread over the front: choosing them from a long
+front is most of what TPE's own split costs. Of the rest only the newest are shown, which its weights prefer anyway.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Container, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search.results.pareto import non_dominated
+
+SHOWN = 192  # finished trials; `docs/experiments.md` compares
+SLACK = 32  # trials that may end before the choice is made anew
+BEST = 25  # of those shown, at most, for their values: as many as TPE models
+
+
+class BoundedHistory(InMemoryStorage):
+    """Optuna's storage in memory for one study; lists of trials leave out what a sampler needn't see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen = 0  # trials that `_open` and `_past` know
+        self._open: list[int] = []  # numbers
+        self._past: list[FrozenTrial] = []  # finished ones that samplers look at, by number
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the open trials and what is shown of the finished ones, by number; failed ones are never shown."""
+        if states == (TrialState.WAITING,):  # asked before every proposal, and quick
+            return super().get_all_trials(study_id, deepcopy, states)
+        with self._lock:
+            every = self._studies[study_id].trials
+            self._open += range(self._seen, len(every))
+            self._seen = len(every)
+            ended = [every[number] for number in self._open if every[number].state.is_finished()]
+            if ended:
+                self._open = [number for number in self._open if not every[number].state.is_finished()]
+                self._past += [trial for trial in ended if trial.state != TrialState.FAIL]
+                if len(self._past) > SHOWN + SLACK:
+                    self._past = shown(self._past, self._studies[study_id].directions)
+                self._past.sort(key=lambda trial: trial.number)
+            trials = sorted([*self._past, *(every[number] for number in self._open)], key=lambda trial: trial.number)
+            if states is not None:
+                trials = [trial for trial in trials if trial.state in states]
+            return copy.deepcopy(trials) if deepcopy else trials
+
+
+def shown(past: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
+    """Return `SHOWN` of these trials: up to `BEST` from the first fronts, spread over them, then the newest."""
+    by_age = sorted(past, key=lambda trial: trial.number, reverse=True)
+    signs = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
+    left = [trial for trial in by_age if trial.state == TrialState.COMPLETE]
+    best: list[FrozenTrial] = []
+    while left and len(best) < BEST:
+        front = non_dominated(np.array([trial.values for trial in left]) * signs)
+        members = [trial for trial, kept in zip(left, front, strict=True) if kept]
+        apart = np.argsort(-crowding(np.array([trial.values for trial in members])), kind="stable")
+        best += [members[place] for place in apart[: BEST - len(best)]]
+        left = [trial for trial, kept in zip(left, front, strict=True) if not kept]
+        if not front.any():  # nothing but NaN is left
+            break
+    chosen = {trial.number for trial in best}
+    newest = [trial for trial in by_age if trial.number not in chosen]
+    return best + newest[: SHOWN - len(best)]
+
+
+def crowding(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far each row of a front (n, m) is from its neighbours; infinite for the ends of each objective.
+
+    Source: Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II", section III-B.
+    """
+    distance = np.zeros(len(values))
+    for column in values.T:
+        order = np.argsort(column, kind="stable")
+        spread = column[order[-1]] - column[order[0]]
+        distance[order[[0, -1]]] = np.inf
+        if spread > 0:
+            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / spread
+    return distance

@@ -1,0 +1,216 @@
+"""The Optuna side of a search: proposals come from here, outcomes go back here.
+
+Notable choices:
+- Our tables are the truth. Optuna's study lives in this process's memory and is built from a study's rows at the start
+  (`replay`): nothing can be half told, no zombie can repel its sampler, and an ask waits for no database.
+- A trial that has ended is also written into Optuna's tables of the same database (`flush`), in one transaction with
+  our note that it is there, so that Optuna's own tools can read the study.
+- A trial that is done is COMPLETE; one that was refused or ended early is PRUNED with its constraints, from which TPE
+  learns; a duplicate, a failure and a trial outside the space are FAIL, which samplers pass over.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.search_space import IntersectionSearchSpace
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from search.budget import excess
+from search.samplers.bounded_history import BoundedHistory
+from search.samplers.optuna_samplers import distributions, make_sampler
+from search.store.optuna_mirror import CONSTRAINT, MirroredTrial, drop_open_trials, write_trials
+from search.store.reader import TrialRow
+from search.store.store import EnqueuedConfig, NewTrial
+from search.study import OpenStudy, objectives
+from space.config import CondenseNetConfig
+from space.cost import cost_of
+from space.domains import Value
+from space.errors import InvalidConfig, InvalidSettings
+from workers.settings import TrainingSettings
+from workers.training.trial import trial_identity
+
+FLUSH_AFTER_S = 2.0  # between two writes into Optuna's tables
+
+
+class Proposer:
+    """Asks Optuna for candidates and tells it how they ended."""
+
+    def __init__(self, study: OpenStudy) -> None:
+        self.settings, self.store, self._optuna_study_id = study.settings, study.store, study.optuna_study_id
+        self.space, self.training_space = self.settings.search_space(), self.settings.training_space()
+        self._distributions = distributions({**self.space.domains, **self.training_space.domains})
+        self._minimised = frozenset(self.settings.latency.minimised)
+        self._budget = self.settings.search_budget()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        aims = list(objectives(self.settings).values())
+        # NSGA-II needs whole generations, and is quick; random looks at nothing.
+        history = BoundedHistory() if self.settings.search.sampler in ("tpe", "gp") else InMemoryStorage()
+        self._study = optuna.create_study(storage=history, study_name="memory", directions=aims)
+        self._next = 0  # number of the next trial
+        self._common = IntersectionSearchSpace(include_pruned=True)
+        self._open: dict[int, optuna.Trial] = {}  # Optuna's objects of trials that have not ended
+        self._at_random = False
+        self._distinct: set[str] = set()  # identities proposed from inside the space
+        self._unwritten: list[TrialRow] = []  # ended, and not yet in Optuna's tables
+        self._flushed_at = time.monotonic()
+
+    # -- at the start --
+
+    def replay(self, rows: Sequence[TrialRow]) -> None:
+        """Let Optuna know every trial of the study, by number; called once, before anything else."""
+        storage = self._study._storage
+        for row in rows:
+            while self._next < row.number:  # a number that was never recorded
+                self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+                self._next += 1
+            params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
+            values, state = self.told(row) if row.finished_at is not None else (None, TrialState.RUNNING)
+            known = {name: self._distributions[name] for name in params}
+            template = optuna.trial.create_trial(
+                state=state,
+                values=values,
+                params=params,
+                distributions=known,
+                system_attrs={CONSTRAINT + name: value for name, value in self._excess(row).items()},
+            )
+            storage.create_new_trial(self._study._study_id, template_trial=template)
+            self._next += 1
+            self.count(row)
+            if row.finished_at is not None and not row.told:
+                self._unwritten.append(row)
+
+    # -- asking --
+
+    def ask(self, wish: EnqueuedConfig | None) -> NewTrial:
+        """Get one proposal, or the trial of an enqueued config. Nothing is recorded yet."""
+        seed, number = self.settings.study.seed, self._next
+        self._study.sampler = make_sampler(self.settings.search, seed, number, self._at_random, self._common)
+        self._at_random = False
+        with _quiet_optuna():
+            if wish is None:
+                trial = self._study.ask(self._distributions)
+                config, training = self.space.from_params(trial.params), self.training_space.from_params(trial.params)
+            else:
+                config, training = wish.config, TrainingSettings.model_validate(wish.training)
+                params = self._params(config, training)
+                if params is not None:
+                    self._study.enqueue_trial(params)
+                trial = self._study.ask(None if params is None else self._distributions)
+        self._open[trial.number] = trial
+        self._next = trial.number + 1
+        return NewTrial(
+            number=trial.number,
+            origin="sampled" if wish is None else "enqueued",
+            config=config,
+            training=training.model_dump(mode="json"),
+            seed=seed,
+            identity=trial_identity(config, training, self.settings.data, seed),
+            cost=cost_of(config),
+        )
+
+    def next_at_random(self) -> None:
+        """Draw the next proposal at random: a sampler that repeats itself would do so for ever."""
+        self._at_random = True
+
+    def _params(self, config: CondenseNetConfig, training: TrainingSettings) -> dict[str, Value] | None:
+        """Return Optuna's parameters of a trial; None for one outside the space."""
+        try:
+            params = {**self.space.to_params(config), **self.training_space.to_params(training)}
+        except (InvalidConfig, InvalidSettings):
+            return None
+        return {name: value for name, value in params.items() if name in self._distributions}
+
+    def _inside(self, row: TrialRow) -> bool:
+        """Whether the space can propose this trial; what a user enqueued need not lie in it."""
+        return row.origin == "sampled" or self._params(row.config, TrainingSettings(**row.training)) is not None
+
+    def count(self, row: TrialRow) -> None:
+        """Count a trial towards those that use up the space."""
+        if self._inside(row):
+            self._distinct.add(row.identity)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every distinct trial of the space has been proposed."""
+        choices = [domain.enumerate() for domain in self.training_space.domains.values()]
+        if self.space.size is None or any(values is None for values in choices):
+            return False
+        return len(self._distinct) >= self.space.size * math.prod(len(values or ()) for values in choices)
+
+    # -- telling --
+
+    def constrain(self, row: TrialRow) -> None:
+        """Tell Optuna by which fraction a priced trial exceeds each limit (0 or less: inside)."""
+        trial = self._open.get(row.number)
+        if trial is None:  # opened by an earlier controller
+            self._study.sampler = optuna.samplers.RandomSampler(seed=0)  # it has nothing to propose here
+            key = self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, row.number)
+            trial = self._open[row.number] = optuna.Trial(self._study, key)
+        with _quiet_optuna():  # a repeated step finds them set
+            for name, value in self._excess(row).items():
+                trial.set_constraint(name, value)
+
+    def _excess(self, row: TrialRow) -> Mapping[str, float]:
+        """Return the constraints of a trial; none while it isn't known which limits it exceeds."""
+        if row.latency is None and row.state != "infeasible":
+            return {}
+        return excess(self._budget, row.macs, row.params, row.latency, row.others)
+
+    def tell(self, row: TrialRow) -> None:
+        """Tell Optuna how a trial ended; telling it again changes nothing."""
+        values, state = self.told(row)
+        if state == TrialState.PRUNED:
+            self.constrain(row)
+        with _quiet_optuna():
+            self._study.tell(row.number, values, state, skip_if_finished=True)
+        self._open.pop(row.number, None)
+        self._unwritten.append(row)
+
+    def told(self, row: TrialRow) -> tuple[list[float] | None, TrialState]:
+        """Return the values and the state that Optuna is told of a trial that has ended."""
+        if not self._inside(row):  # it has no parameters, and samplers model only those that all trials have in common
+            return None, TrialState.FAIL
+        if row.state == "done" and row.top1 is not None and self._minimised <= row.latencies.keys():
+            medians = [row.latencies[device].median_ms for device in self.settings.latency.minimised]
+            return [row.top1, *medians, float(row.macs)], TrialState.COMPLETE
+        return None, TrialState.PRUNED if row.state in ("infeasible", "pruned") else TrialState.FAIL
+
+    # -- Optuna's tables --
+
+    def drop_open_trials(self) -> int:
+        """Delete what Optuna's tables hold as running; return how many there were. An older version wrote such."""
+        return self.store.with_connection(lambda connection: drop_open_trials(connection, self._optuna_study_id))
+
+    def flush(self, now: bool = False) -> None:
+        """Write the trials that have ended into Optuna's tables: after a while, or now."""
+        if not self._unwritten or not (now or time.monotonic() - self._flushed_at > FLUSH_AFTER_S):
+            return
+        mirrored = [self._mirrored(row) for row in self._unwritten]
+
+        def write(connection: Any) -> None:
+            ids = write_trials(connection, self._optuna_study_id, mirrored, self._distributions)
+            self.store.mark_told(ids)
+
+        self.store.with_connection(write)
+        self._unwritten, self._flushed_at = [], time.monotonic()
+
+    def _mirrored(self, row: TrialRow) -> MirroredTrial:
+        values, state = self.told(row)
+        params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
+        constraints = self._excess(row) if params else {}
+        return MirroredTrial(row.number, state, values, params, constraints, row.asked_at, row.finished_at)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

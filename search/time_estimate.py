@@ -1,0 +1,152 @@
+"""What a study will take, before it is launched: sampled architectures with their cost, and a time estimate.
+
+The time is measured, not guessed: a few real steps of a median network on random images, on this machine.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from search.budget import Budget, refusal
+from search.settings import StudySettings, fit_to_data
+from space.config import CondenseNetConfig
+from space.cost import Cost, cost_of
+from space.errors import MeasurementFailed
+from space.search_space import SearchSpace
+from workers.images.cache import DataInfo, outline
+from workers.latency.measurement import Measurement
+from workers.latency.policy import QUICK
+from workers.latency.profiles import VIRTUAL, virtual_device
+
+SAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What `condensery check` shows."""
+
+    settings: StudySettings
+    data: DataInfo
+    size: int | None  # distinct architectures; None when a parameter is a range of reals
+    training_varied: tuple[str, ...]
+    samples: tuple[tuple[CondenseNetConfig, Cost], ...]  # a few, fewest macs first
+    share_inside: float  # of sampled architectures, by macs and params alone
+    median: CondenseNetConfig  # of the sampled ones inside, by macs
+
+
+@dataclass(frozen=True)
+class TimeEstimate:
+    """How long the study will train, from steps timed on this machine."""
+
+    seconds_per_training: float
+    seconds_in_all: float
+    device: str
+
+
+def estimate(settings: StudySettings, show: int = 5) -> Estimate:
+    """Validate a study against its images and sample its space, without torch.
+
+    Writes nothing and downloads nothing.
+
+    Raises:
+        CondenseryError: whatever a launch would raise for these settings and images.
+    """
+    for device in settings.latency.devices:
+        if device.startswith(VIRTUAL):
+            virtual_device(device)  # says which profiles there are
+    info = outline(settings.data)
+    settings = fit_to_data(settings, info.input_shape, info.num_classes)
+    space, training = settings.search_space(), settings.training_space()
+    sampled = sample_costs(space, SAMPLES)
+    budget = Budget(None, settings.budget.max_macs, settings.budget.max_params)
+    inside = [pair for pair in sampled if refusal(budget, pair[1].macs, pair[1].params, None) is None]
+    usual = inside or sampled
+    configs = [usual[round(i * (len(usual) - 1) / max(show - 1, 1))] for i in range(show)]
+    return Estimate(
+        settings=settings,
+        data=info,
+        size=space.size,
+        training_varied=tuple(training.domains),
+        samples=tuple(dict.fromkeys(configs)),
+        share_inside=len(inside) / len(sampled),
+        median=usual[len(usual) // 2][0],
+    )
+
+
+def time_study(found: Estimate) -> TimeEstimate:
+    """Time a few real steps of the median network on this machine and reckon the whole study from them."""
+    from workers.training.loop import EVALUATION_BATCH, pick_device
+
+    settings, training = found.settings, found.settings.training_space()
+    epochs, batches = training.domains.get("epochs"), training.domains.get("batch_size")
+    count = training.fixed.epochs if epochs is None else statistics.mean(map(float, epochs.extremes()))
+    batch_size = training.fixed.batch_size if batches is None else int(batches.extremes()[0])
+    steps = max(found.data.train_images // batch_size, 1) + math.ceil(found.data.validation_images / EVALUATION_BATCH)
+    per_training = count * steps * time_step(found.median, batch_size, settings)
+    return TimeEstimate(
+        seconds_per_training=per_training,
+        seconds_in_all=per_training * settings.study.trainings / settings.engine.workers,
+        device=str(pick_device(settings.engine.device)),
+    )
+
+
+def sample_costs(space: SearchSpace, count: int, seed: int = 0) -> list[tuple[CondenseNetConfig, Cost]]:
+    """Return `count` sampled configs with their cost, fewest macs first."""
+    rng = np.random.default_rng(seed)
+    drawn = (space.sample(rng) for _ in range(count))
+    return sorted(((config, cost_of(config)) for config in drawn), key=lambda pair: pair[1].macs)
+
+
+def time_step(config: CondenseNetConfig, batch_size: int, settings: StudySettings, budget_s: float = 3.0) -> float:
+    """Return the median seconds of a training step of `config` with the study's threads and device."""
+    import torch
+    from torch.nn import functional as F
+
+    from space.network import CondenseNet
+    from workers.training.loop import pick_device
+
+    device = pick_device(settings.engine.device)
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.engine.threads)
+    model = CondenseNet(config).to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    x = torch.randn(batch_size, *config.input_shape, device=device)
+    y = torch.randint(config.num_classes, (batch_size,), device=device)
+    times: list[float] = []
+    started = time.perf_counter()
+    while len(times) < 3 or (len(times) < 20 and time.perf_counter() - started < budget_s):
+        begin = time.perf_counter()
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad(set_to_none=False)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        float(loss.detach())  # waits for the device
+        times.append(time.perf_counter() - begin)
+    torch.set_num_threads(before)
+    return statistics.median(times[1:])
+
+
+def suggest_budget_ms(space: SearchSpace, share: float = 0.6, count: int = 12) -> float:
+    """Measure sampled architectures on this host; return a latency that about `share` of them stay under.
+
+    Raises:
+        MeasurementFailed: none could be measured.
+    """
+    from search.pricing.pricer import host_probe, price
+
+    rng = np.random.default_rng(1)
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder)
+        configs = [space.sample(rng) for _ in range(count)]
+        prices = price(configs, host_probe(QUICK, None, files), files)
+    highs = sorted(found.summary.interval_high_ms for found in prices if isinstance(found, Measurement))
+    if not highs:
+        raise MeasurementFailed("no sampled network could be measured on this host, so no budget can be suggested.")
+    return highs[min(round(share * len(highs)), len(highs) - 1)]

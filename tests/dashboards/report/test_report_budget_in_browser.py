@@ -1,0 +1,131 @@
+"""The report's budget in a real browser: keys, numbers and addresses move it, and it answers as Python does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dashboards.budget.table import BudgetTable
+from dashboards.data.live_study import read_columns
+from dashboards.formats import budget_of
+from dashboards.report.report_file import write_report
+from tests.dashboards.browser import Visit, in_browser
+from tests.dashboards.report.report_visits import READY, mark_of, scroll_to, study_of
+from tests.dashboards.studies import Study
+
+pytestmark = [pytest.mark.browser, in_browser]
+
+LIMITS = 300  # drawn for each study
+
+
+def test_keys_alone_move_the_budget_the_answer_the_line_and_the_star(visit: Visit, lively_study: Study) -> None:
+    columns = read_columns(lively_study.engine, lively_study.name)
+    table = BudgetTable.of(columns, budget_of(columns.study.settings))
+    scroll_to(visit, "macs-latency")
+    visit.page.locator("#range-0").focus()
+    seen = set()
+    for key in ("ArrowLeft", *["PageDown"] * 7, "Home"):
+        before = visit.page.evaluate("() => performance.getEntriesByName('condensery-budget').length")
+        visit.page.keyboard.press(key)
+        visit.wait(f"performance.getEntriesByName('condensery-budget').length > {before}")
+        limit = float(visit.page.locator("#number-0").input_value())
+        best = table.answer({"host": limit}).best
+        assert visit.page.evaluate("() => document.getElementById('sentence').innerText.replaceAll(/\\s+/g, ' ')") == (
+            table.sentence({"host": limit})
+        )
+        line, level = mark_of(visit, "front", "line"), mark_of(visit, "macs-latency", "line")
+        assert line is None or line[0] == pytest.approx(limit, rel=1e-3)  # beyond an end only its label is seen
+        assert level is None or level[1] == pytest.approx(limit, rel=1e-3)
+        assert f"budget {limit:g} ms" in visit.text("#front .mark.label")
+        offer, star = None if best is None else table.offers[best], mark_of(visit, "front", "star")
+        assert star == (None if offer is None else pytest.approx([offer.median_ms[0], 100 * offer.top1], rel=1e-3))
+        seen.add(star and tuple(star))
+    assert len(seen) >= 3
+    assert "0 of" in visit.text("#sentence")  # at the lowest limit nothing fits
+    assert not visit.page.locator("#copy-pick").is_visible()
+
+
+def test_a_number_no_limit_and_reset_can_be_given_and_stay_in_the_address(visit: Visit) -> None:
+    first = visit.text("#sentence")
+    visit.page.get_by_label("Latency limit on host in ms").fill("0.2")
+    visit.wait("document.getElementById('sentence').innerText.includes(' fit 0.2 ms')")
+    visit.wait("window.location.search === '?budget.host=0.2'")
+    visit.page.get_by_role("button", name="No limit on host").click()
+    visit.wait("document.getElementById('sentence').innerText.includes(' fit no limit')")
+    visit.wait("window.location.search === '?budget.host=none'")
+    visit.page.get_by_role("button", name="The study's own limit on host").click()
+    visit.wait(f"document.getElementById('sentence').innerText === {json.dumps(first)}")
+    visit.wait("window.location.search === ''")
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "1e-7", "1e12"])
+def test_what_is_no_limit_is_said_and_the_last_limit_holds(visit: Visit, text: str) -> None:
+    before = visit.text("#sentence")
+    number = visit.page.get_by_label("Latency limit on host in ms")
+    number.fill(text)
+    visit.wait("document.getElementById('number-0').getAttribute('aria-invalid') === 'true'")
+    assert "0.4 ms still holds" in visit.text("#wrong-0")
+    assert visit.text("#sentence") == before
+    number.fill("0.2")
+    visit.wait("document.getElementById('sentence').innerText.includes(' fit 0.2 ms')")
+    assert number.get_attribute("aria-invalid") is None
+    assert visit.text("#wrong-0") == ""
+
+
+def test_an_address_with_a_budget_opens_with_it(browser: Any, lively_study: Study) -> None:
+    with Visit(browser) as visit:
+        visit.open((lively_study.folder / "report.html").as_uri() + "?budget.host=0.25", READY)
+        assert "fit 0.25 ms" in visit.text("#sentence")
+        assert mark_of(visit, "front", "line")[0] == pytest.approx(0.25, rel=1e-3)  # type: ignore[index]
+
+
+def test_the_pick_command_can_be_copied(visit: Visit) -> None:
+    visit.page.get_by_role("button", name="Copy pick command").click()
+    visit.wait("document.getElementById('copied').textContent === 'Copied.'")
+    copied = visit.page.evaluate("() => navigator.clipboard.readText()")
+    assert copied == "condensery pick digits-small --max-latency-ms 0.4 --out bundle"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["empty", "one", "ties", "not a number", "infeasible only", "all failed", "hostile", "two devices", "many"],
+)
+def test_the_page_answers_any_budget_as_python_does(browser: Any, tmp_path: Path, kind: str) -> None:
+    made = study_of(tmp_path, kind)
+    path = tmp_path / "report.html"
+    write_report(made.engine, made.name, path)
+    columns = read_columns(made.engine, made.name)
+    table = BudgetTable.of(columns, budget_of(columns.study.settings))
+    rng = np.random.default_rng(7)
+    drawn = [{control.target: _limit(rng, control) for control in table.controls} for _ in range(LIMITS)]
+    with Visit(browser) as visit:
+        visit.open(path, READY)
+        assert visit.text("h1") == made.name
+        found = visit.page.evaluate(
+            "([table, limits]) => limits.map((one) =>"
+            " [Condensery.answer(table, one), Condensery.sentence(table, one)])",
+            [table.to_dict(), drawn],
+        )
+        for limits, (answer, sentence) in zip(drawn, found, strict=True):
+            expected = table.answer(limits)
+            places = {name: answer[name] for name in ("fits", "best", "runner_up", "more")}
+            assert places == {name: getattr(expected, name) for name in places}, limits
+            assert answer["more_ms"] == pytest.approx(dict(expected.more_ms), rel=1e-12), limits
+            assert sentence == table.sentence(limits)
+        visit.picture(f"report-{kind.replace(' ', '-')}")
+        assert visit.complaints == []
+        assert visit.requests == [path.as_uri()]
+
+
+def _limit(rng: np.random.Generator, control: Any) -> float | None:
+    """Draw a limit: none, on an end of an interval, in the control's range, or far outside."""
+    drawn = rng.random()
+    if drawn < 0.1:
+        return None
+    if drawn < 0.2:
+        return float(10 ** rng.uniform(-6, 6))
+    return float(rng.uniform(0.5 * control.low_ms, 1.2 * control.high_ms))

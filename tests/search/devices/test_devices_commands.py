@@ -1,0 +1,119 @@
+"""`condensery devices …` as processes: what they leave behind when killed, and what runs beside what."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from search.devices import leases, registry
+from search.devices.probe import CALIBRATING
+from search.devices.transitions import CANCELLED, ORDER_S
+from search.store.device_tables import device, job
+from space.errors import MeasurementFailed
+from tests.search.devices.test_agent_and_hub import Pair
+from tests.workers.arm_device import arm_device, linked_copy
+from tests.workers.latency.test_latency_contract import write_corrupt, write_network
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+PATIENCE_S = 120.0  # until a test gives up waiting; none waits that long when all is well
+
+
+def until(holds: Callable[[], Any]) -> Any:
+    give_up = time.monotonic() + PATIENCE_S
+    while not (found := holds()):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    return found
+
+
+def environment(**more: str) -> dict[str, str]:
+    plain = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "no_proxy": "127.0.0.1"}
+    return {**os.environ, **plain, **more}
+
+
+def devices(*words: str | Path) -> list[str]:
+    return [sys.executable, "-W", "ignore", "-m", "condensery", "devices", *map(str, words)]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    pair = Pair(tmp_path)
+    yield pair
+    for process in pair.processes.values():
+        process.kill()
+        process.wait(PATIENCE_S)
+    pair.engine.dispose()
+
+
+def rows_of(engine: sa.Engine, table: sa.Table) -> list[sa.Row[Any]]:
+    with engine.connect() as connection:
+        return list(connection.execute(sa.select(table)))
+
+
+@pytest.mark.parametrize("verb", ["fit", "calibrate"])
+def test_devices_measure_nothing_for_a_command_that_was_killed(pair: Pair, tmp_path: Path, verb: str):
+    if verb == "calibrate":
+        arm_device()  # which it looks for first
+    options = ["--out", tmp_path / "profile.json"] if verb == "calibrate" else []
+    command = devices(verb, "tiny", "--networks", "1", "--storage", pair.url, *options)
+    with subprocess.Popen(command, env=environment(), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        try:
+            (row,) = until(lambda: rows_of(pair.engine, job))
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert (row.state, row.priority) == ("waiting", CALIBRATING)
+
+    def swept() -> sa.Row[Any] | None:
+        """Rows that the killed command's connection still locks are left to the next sweep."""
+        leases.expire(pair.engine, "tiny", leases.LeaseTerms(now=lambda: time.time() + 2 * ORDER_S))
+        (row,) = rows_of(pair.engine, job)
+        return row if row.state != "waiting" else None
+
+    row = until(swept)
+    assert (row.state, row.reason) == ("failed", CANCELLED)
+
+
+def test_a_virtual_agent_runs_beside_a_native_one_of_the_same_user(pair: Pair, tmp_path: Path):
+    cache = tmp_path / "cache"
+    linked_copy(arm_device(), cache / "arm64")
+    token = registry.add_device(pair.engine, "soft", "counted", "raspberry-pi-5")
+    pair.start_hub()
+    hub = ["--hub", f"http://127.0.0.1:{pair.port}"]
+    home = {"HOME": str(tmp_path), "CONDENSERY_CACHE": str(cache)}
+    commands = [
+        ([sys.executable, str(pair.file), "run", *hub], environment(CONDENSERY_TOKEN=pair.token, **home)),
+        (devices("virtual", *hub), environment(CONDENSERY_TOKEN=token, **home)),
+    ]
+    agents = [subprocess.Popen(command, env=variables, cwd=tmp_path) for command, variables in commands]
+    try:
+        until(lambda: all(row.instance is not None for row in rows_of(pair.engine, device)))
+        assert [one.poll() for one in agents] == [None, None]
+        assert len(list(cache.glob("agent-*/instance"))) == 1
+        assert (tmp_path / ".condensery-agent" / "instance").exists()
+    finally:
+        for one in agents:
+            one.terminate()
+            assert one.wait(PATIENCE_S) == 0
+
+
+def test_counting_says_which_models_failed_and_ends_with_a_code_of_its_own(tmp_path: Path):
+    arm = arm_device()
+    good, bad = write_network(tmp_path / "good.onnx", 4), write_corrupt(tmp_path / "bad.onnx")
+    for models, code in (([good], 0), ([good, bad], MeasurementFailed.exit_code)):
+        options = [word for path in models for word in ("--count", path)]
+        command = devices("virtual", "--folder", arm.folder, *options)
+        done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "good.onnx" in done.stdout
+    assert "bad.onnx" in done.stdout
+    assert done.stderr.splitlines()[-1] == "error: 1 of 2 models could not be counted; see above."

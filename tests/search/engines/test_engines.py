@@ -1,0 +1,309 @@
+"""Both engines keep the contract; the local one also survives what processes do to each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from search.engines.fake import FakeEngine, instant_result
+from search.engines.local import LocalEngine, plan_places
+from space.errors import DataNotFound, OutOfMemory
+from tests.search.engines.engine_contract import LONG, PATIENCE_S, EngineContract, MakeJob, collect
+from tests.workers.tiny import DIGITS, TRAINING, digits, job
+from workers.latency.probes import default_core, siblings
+from workers.processes import KillsForMemory, kills_for_memory
+from workers.training.trial import NETWORK_FILE, TrialJob, TrialResult
+
+ROOT = Path(__file__).parents[3]
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are pinned and paused on Linux")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    digits(folder)
+    return folder
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, cache: Path) -> MakeJob:
+    def make(number: int, attempt: int = 1, epochs: int = 1, broken: bool = False) -> TrialJob:
+        schedule = TRAINING.model_copy(update={"epochs": epochs})
+        images = DIGITS.model_copy(update={"split_seed": 999}) if broken else DIGITS
+        folder = tmp_path / f"trial-{number}"
+        return job(folder, cache, number=number, attempt=attempt, training=schedule, data=images)
+
+    return make
+
+
+def outcome(job: TrialJob) -> TrialResult:
+    if job.data.split_seed == 999:
+        raise DataNotFound("these images were never prepared")
+    return instant_result(job)
+
+
+class TestFakeEngine(EngineContract):
+    @pytest.fixture
+    def engine(self) -> FakeEngine:
+        return FakeEngine(slots=2, outcome=outcome)
+
+    def test_closing_forgets_what_runs(self, engine: FakeEngine, make_job: MakeJob):
+        engine.submit(make_job(0))
+        engine.close()
+        assert engine.poll(0.0) == []
+        assert engine.free_slots() == 2
+
+
+@pytest.fixture(scope="module")
+def local_engine():
+    engine = LocalEngine(workers=2, threads=1, measuring={default_core()})
+    yield engine
+    engine.close()
+
+
+def state_of(pid: int) -> str:
+    """The state letter of /proc/PID/stat: R and S run, T is stopped, Z and X are dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
+def wait_for_state(pid: int, states: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while state_of(pid) not in states:
+        assert time.monotonic() < deadline, f"process {pid} is {state_of(pid)}, not {states}"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+class TestLocalEngine(EngineContract):
+    @pytest.fixture
+    def engine(self, local_engine: LocalEngine) -> LocalEngine:
+        assert local_engine.free_slots() == 2
+        return local_engine
+
+    def worker_of(self, engine: LocalEngine, number: int) -> int:
+        (pid,) = [w.process.pid for w in engine._workers if w.job is not None and w.job.number == number]
+        return pid
+
+    def test_a_killed_worker_fails_its_job_by_the_signals_name_and_its_slot_works_again(
+        self, engine: LocalEngine, make_job: MakeJob
+    ):
+        engine.submit(make_job(0, epochs=LONG))
+        collect(engine, {0}, ("curve",))
+        os.kill(self.worker_of(engine, 0), signal.SIGKILL)
+        last = collect(engine, {0})[-1]
+        assert last.kind == "lost"
+        assert last.payload == "the worker process was killed by SIGKILL"
+        assert engine.free_slots() == 2
+        for number in (1, 2):
+            engine.submit(make_job(number))
+        assert sorted(event.kind for event in collect(engine, {1, 2}) if event.kind != "curve") == ["done", "done"]
+
+    def test_a_worker_that_the_system_killed_for_its_memory_is_out_of_memory(
+        self, engine: LocalEngine, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """The kernel's counter is a file of ours here: filling this machine's memory is nothing for a test."""
+        counter = tmp_path / "vmstat"
+        counter.write_text("nr_free_pages 7\noom_kill 4\n")
+        monkeypatch.setattr(engine, "_kills", KillsForMemory(lambda: kills_for_memory(counter)))
+        engine.submit(make_job(0, epochs=LONG))
+        collect(engine, {0}, ("curve",))
+        counter.write_text("nr_free_pages 7\noom_kill 5\n")
+        os.kill(self.worker_of(engine, 0), signal.SIGKILL)
+        last = collect(engine, {0})[-1]
+        assert (last.kind, last.payload[1]) == ("failed", OutOfMemory.exit_code)
+        engine.submit(make_job(1, epochs=LONG))  # the next one that is killed is not
+        collect(engine, {1}, ("curve",))
+        os.kill(self.worker_of(engine, 1), signal.SIGKILL)
+        assert collect(engine, {1})[-1].kind == "lost"
+
+    def test_a_killed_job_goes_on_from_its_checkpoint(self, engine: LocalEngine, make_job: MakeJob):
+        careful = replace(make_job(0, epochs=12), checkpoint_every_s=0.0)  # a checkpoint after every step
+        engine.submit(careful)
+        engine.submit(make_job(1, epochs=12))
+        seen = [event for _ in range(2) for event in collect(engine, {0}, ("curve",))]
+        os.kill(self.worker_of(engine, 0), signal.SIGKILL)
+        waiting = {0, 1} - {event.number for event in seen if event.kind != "curve"}  # the other may be done by now
+        seen += collect(engine, waiting)
+        results = {event.number: event for event in seen if event.kind != "curve"}
+        assert results[0].kind == "lost"
+        engine.submit(replace(careful, attempt=2))
+        earlier, *rows, again = collect(engine, {0})
+        assert earlier.kind == "earlier"
+        assert [row["epoch"] for row in [*earlier.payload, *(row.payload for row in rows)]] == list(range(1, 13))
+        assert again.payload["network_sha256"] == results[1].payload["network_sha256"]
+
+    def test_a_worker_killed_while_idle_is_replaced(self, engine: LocalEngine, make_job: MakeJob):
+        for worker in engine._workers:
+            os.kill(worker.process.pid, signal.SIGKILL)
+            worker.process.join()
+        for number in (0, 1):
+            engine.submit(make_job(number))
+        assert sorted(event.kind for event in collect(engine, {0, 1}) if event.kind != "curve") == ["done", "done"]
+
+    def test_a_stopped_job_keeps_its_checkpoint_and_ends_with_the_same_network(
+        self, engine: LocalEngine, make_job: MakeJob, tmp_path: Path
+    ):
+        engine.submit(make_job(0, epochs=30))
+        collect(engine, {0}, ("curve",))
+        engine.stop()
+        engine.submit(make_job(1, epochs=30))
+        ended = {event.number: event for event in collect(engine, {0, 1}) if event.kind != "curve"}
+        assert {number: event.kind for number, event in ended.items()} == {0: "stopped", 1: "done"}
+        assert list((tmp_path / "trial-0" / "checkpoints").glob("checkpoint-*.safetensors"))
+        assert not (tmp_path / "trial-0" / NETWORK_FILE).exists()
+        engine.submit(make_job(0, attempt=2, epochs=30))
+        *_, again = collect(engine, {0})
+        assert again.payload["network_sha256"] == ended[1].payload["network_sha256"]
+
+    @on_linux
+    def test_quiet_stops_the_workers_on_that_processor_and_lets_them_go_on(
+        self, engine: LocalEngine, make_job: MakeJob
+    ):
+        for number in (0, 1):
+            engine.submit(make_job(number, epochs=LONG))
+        collect(engine, {0, 1}, ("curve",))
+        core = default_core()
+        sharing = [w.process.pid for w in engine._workers if siblings(core) & set(w.place.cores)]
+        others = [w.process.pid for w in engine._workers if w.process.pid not in sharing]
+        with engine.quiet({core}):
+            for pid in sharing:
+                wait_for_state(pid, "T")
+            assert all(state_of(pid) != "T" for pid in others)
+        for pid in sharing:
+            wait_for_state(pid, "RSD")
+        collect(engine, {0, 1}, ("curve",))
+        for number in (0, 1):
+            engine.cancel(number)
+        collect(engine, {0, 1})
+
+    @on_linux
+    def test_an_error_while_measuring_does_not_leave_workers_stopped(self, engine: LocalEngine, make_job: MakeJob):
+        with pytest.raises(KeyboardInterrupt), engine.quiet({default_core()}):
+            raise KeyboardInterrupt
+        engine.submit(make_job(0))
+        engine.submit(make_job(1))
+        collect(engine, {0, 1})
+
+    @on_linux
+    def test_a_worker_runs_in_its_own_group_on_its_own_processors_with_its_threads(self, engine: LocalEngine):
+        for worker in engine._workers:
+            assert os.getpgid(worker.process.pid) == worker.process.pid
+            assert os.sched_getaffinity(worker.process.pid) == set(worker.place.cores)
+
+    def test_a_terminals_interrupt_does_not_end_a_job(self, engine: LocalEngine, make_job: MakeJob):
+        engine.submit(make_job(0, epochs=LONG))
+        collect(engine, {0}, ("curve",))
+        os.kill(self.worker_of(engine, 0), signal.SIGINT)
+        for _ in range(2):  # it goes on
+            collect(engine, {0}, ("curve",))
+        engine.cancel(0)
+        assert "cancelled" in collect(engine, {0})[-1].payload[0]
+
+
+CONTROLLER = """
+import sys, time
+from pathlib import Path
+from search.engines.local import LocalEngine
+from tests.workers.tiny import TRAINING, digits, job
+from workers.latency.probes import default_core
+
+folder = Path(sys.argv[1])
+digits(folder)
+engine = LocalEngine(workers=2, threads=1, measuring={default_core()})
+if sys.argv[2] == "new":  # stopped the moment they were started
+    print(*[worker.process.pid for worker in engine._workers], flush=True)
+    with engine.quiet({default_core()}):
+        print("quiet", flush=True)
+        time.sleep(600)
+for number in (0, 1):
+    long = TRAINING.model_copy(update={"epochs": 3000})
+    engine.submit(job(folder / str(number), folder, number=number, training=long))
+started = set()
+while len(started) < 2:
+    started |= {event.number for event in engine.poll(1.0) if event.kind == "curve"}
+print(*[worker.process.pid for worker in engine._workers], flush=True)
+if sys.argv[2] == "quiet":
+    with engine.quiet({default_core()}):
+        print("quiet", flush=True)
+        time.sleep(600)
+time.sleep(600)
+"""
+
+
+@on_linux
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["new", "busy", "quiet"])
+def test_workers_die_with_a_controller_that_is_killed_even_while_they_are_stopped(tmp_path: Path, mode: str):
+    command = [sys.executable, "-c", CONTROLLER, str(tmp_path), mode]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as controller:
+        try:
+            pids = [int(word) for word in controller.stdout.readline().split()]
+            assert len(pids) == 2
+            assert not {"X", "Z"} & {state_of(pid) for pid in pids}
+            if mode != "busy":
+                assert controller.stdout.readline() == "quiet\n"
+        finally:
+            controller.kill()
+    for pid in pids:
+        wait_for_state(pid, "XZ")
+
+
+@pytest.mark.slow
+def test_closing_ends_busy_and_idle_workers(make_job: MakeJob):
+    engine = LocalEngine(workers=2, threads=1, measuring={default_core()})
+    engine.submit(make_job(0, epochs=LONG))
+    collect(engine, {0}, ("curve",))
+    processes = [worker.process for worker in engine._workers]
+    engine.close()
+    assert all(not process.is_alive() for process in processes)
+
+
+def test_an_interrupt_that_reaches_a_worker_while_it_starts_does_not_end_it():
+    """A terminal sends Ctrl-C to the whole group; a worker that is not yet in its own must not die of it."""
+    engine = LocalEngine(workers=1, threads=1, measuring={default_core()})
+    try:
+        process = engine._workers[0].process
+        for _ in range(20):  # from its first moment on, through the imports
+            os.kill(process.pid, signal.SIGINT)
+            time.sleep(0.05)
+        assert engine._workers[0].pipe.poll(60)
+        assert engine._workers[0].pipe.recv()[0] == "ready"
+        assert process.is_alive()
+    finally:
+        engine.close()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())  # the controller still hears Ctrl-C
+
+
+# -- where workers are put --
+
+
+def test_the_measuring_processor_is_given_away_last():
+    places = plan_places(workers=3, threads=1, usable=[0, 1, 2, 3], measuring={3})
+    assert [place.cores for place in places] == [(0,), (1,), (2,)]
+    places = plan_places(workers=4, threads=1, usable=[0, 1, 2, 3], measuring={0})
+    assert [place.cores for place in places] == [(1,), (2,), (3,), (0,)]
+
+
+def test_all_processors_of_a_measurement_are_given_away_last():
+    places = plan_places(workers=3, threads=1, usable=[0, 1, 2, 3], measuring={1, 3})
+    assert [place.cores for place in places] == [(0,), (2,), (1,)]
+
+
+def test_workers_of_several_threads_get_as_many_processors():
+    places = plan_places(workers=2, threads=2, usable=[0, 1, 2, 3, 4], measuring={4})
+    assert [(place.threads, place.cores) for place in places] == [(2, (0, 1)), (2, (2, 3))]
+
+
+def test_more_threads_than_processors_share_them_all():
+    places = plan_places(workers=3, threads=4, usable=[0, 1], measuring={1})
+    assert [place.cores for place in places] == [(0, 1)] * 3

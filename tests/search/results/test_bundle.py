@@ -1,0 +1,99 @@
+"""The bundle of a picked network, from a study whose one training is made up."""
+
+from __future__ import annotations
+
+import io
+import tomllib
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from dashboards.terminal.answers import picked_panel
+from search.pricing.pricer import Target
+from search.results import bundle, trained_files
+from search.store import reader
+from tests.search.tiny_studies import CountingProbe, tiny_settings
+from tests.search.trained_study import trained_study
+from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.files import file_hash
+from workers.latency import LatencySummary
+from workers.latency.measurement import never
+
+
+def picked_and_bundled(
+    folder: Path, probe: CountingProbe, further: tuple[Target, ...] = ()
+) -> tuple[bundle.Picked, Path]:
+    store = trained_study(folder, probe)
+    study = reader.find_study(store.engine, "tiny")
+    picked = bundle.pick(
+        store, study, tiny_settings().search_budget(), (Target("host", probe), *further), folder / "images"
+    )
+    written = bundle.write_bundle(store, study, picked, folder / "bundle")
+    store.engine.dispose()
+    return picked, written
+
+
+def test_a_picked_networks_files_are_hashed_once_and_the_bundle_says_the_hash(tmp_path: Path, monkeypatch):
+    hashed: Counter[str] = Counter()
+
+    def counting(path: Path) -> str:
+        hashed[path.name] += 1
+        return file_hash(path)
+
+    monkeypatch.setattr(trained_files, "file_hash", counting)
+    picked, folder = picked_and_bundled(tmp_path, CountingProbe())
+    assert hashed == {ONNX_FILE: 1, NETWORK_FILE: 1}
+    deploy = tomllib.loads((folder / "deploy.toml").read_text())
+    assert deploy["model"]["sha256"] == file_hash(folder / ONNX_FILE)
+    assert picked.verified.summary.p90_ms is not None
+    assert deploy["latency"]["p90_ms"] == picked.verified.summary.p90_ms
+
+
+def test_a_bundle_whose_latency_is_estimated_has_no_p90(tmp_path: Path):
+    summary = LatencySummary.without_samples(2.0, 1.5, 3.0)
+
+    class Estimating(CountingProbe):
+        def measure(self, models, stop=never):
+            found = super().measure(models, stop)
+            return [replace(one, kind="estimated", summary=summary, samples_ms=()) for one in found]
+
+    _, folder = picked_and_bundled(tmp_path, Estimating())
+    deploy = tomllib.loads((folder / "deploy.toml").read_text())
+    assert (deploy["latency"]["kind"], deploy["latency"]["median_ms"]) == ("estimated", 2.0)
+    assert "p90_ms" not in deploy["latency"]
+    assert "p90" not in (folder / "MODEL_CARD.md").read_text()
+
+
+class Quick(CountingProbe):
+    """A device that was busy, with the quick policy."""
+
+    def measure(self, models, stop=never):
+        return [replace(one, policy="quick", steady=False) for one in super().measure(models, stop)]
+
+
+class Extrapolating(CountingProbe):
+    """A virtual device to which every network is unlike the calibrated ones."""
+
+    def measure(self, models, stop=never):
+        summary = LatencySummary.without_samples(2.0, 1.5, 3.0)
+        changed = {"kind": "estimated", "policy": "counts", "summary": summary, "extrapolates": True}
+        return [replace(one, device="virtual:a", samples_ms=(), **changed) for one in super().measure(models, stop)]
+
+
+def test_what_a_latency_is_worth_is_said_for_every_device(tmp_path: Path):
+    picked, folder = picked_and_bundled(tmp_path, Quick(), (Target("virtual:a", Extrapolating()),))
+    card, deploy = (folder / "MODEL_CARD.md").read_text(), tomllib.loads((folder / "deploy.toml").read_text())
+    assert "| latency, measured, quick, not steady |" in card
+    assert "| latency, estimated, extrapolated, on virtual:a" in card
+    assert "with the quick policy: fewer runs than a standard measurement; the machine did not keep still" in card
+    assert "The latency on virtual:a is estimated from instructions counted in" in card
+    assert "outside the range it was calibrated on" in card
+    assert deploy["latency"]["steady"] is False
+    assert deploy["latency_on"]["virtual:a"]["extrapolates"] is True
+    file = io.StringIO()
+    Console(file=file, width=200).print(picked_panel(picked, None))
+    shown = file.getvalue()
+    assert "(measured, quick, not steady)" in shown
+    assert "(estimated, extrapolated) on virtual:a" in shown

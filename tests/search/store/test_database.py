@@ -1,0 +1,390 @@
+"""Opening the study database: ours is opened, everything else is refused with a word on what it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import alembic.autogenerate
+import alembic.command
+import alembic.migration
+import optuna
+import pytest
+import sqlalchemy as sa
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from search.store import database, tables
+from search.store.database import open_for_reading, open_for_writing, sqlite_file, upgrade
+from search.study import optuna_storage
+from space.errors import DatabaseLocked, DatabaseUnavailable, DatabaseVersion, NotOurDatabase
+from tests.search.tiny_studies import sqlite_url
+
+ROOT = Path(__file__).parents[3]
+OPENERS = [open_for_writing, open_for_reading]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    url = sqlite_url(tmp_path)
+    open_for_writing(url).dispose()
+    return url
+
+
+def set_version(url: str, version: str) -> None:
+    with sqlite3.connect(sqlite_file(url)) as connection:
+        connection.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = ?", (version,))
+    connection.close()
+
+
+def value_of(engine: sa.Engine, pragma: str) -> object:
+    with engine.connect() as connection:
+        return connection.exec_driver_sql(f"PRAGMA {pragma}").scalar()
+
+
+def test_our_connections_and_optunas_have_wal_foreign_keys_and_a_time_out(url: str):
+    ours, storage = open_for_writing(url), optuna_storage(url)
+    for engine in (ours, storage.engine):
+        assert value_of(engine, "journal_mode") == "wal"
+        assert value_of(engine, "foreign_keys") == 1
+        assert value_of(engine, "busy_timeout") == database.LOCK_TIMEOUT_S * 1000
+        engine.dispose()
+
+
+def test_a_writers_transaction_takes_the_lock_when_it_begins(url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.05)
+    first, second = open_for_writing(url), open_for_writing(url)
+    # `first` holds the lock before it has written anything.
+    with first.begin(), pytest.raises(sa.exc.OperationalError, match="locked"), second.begin():
+        pytest.fail("two writers at once")
+    with second.begin() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(tables.study)) == 0
+    first.dispose()
+    second.dispose()
+
+
+def test_a_reader_waits_for_no_writer(url: str):
+    writer, reader = open_for_writing(url), open_for_reading(url)
+    with writer.begin(), reader.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(tables.trial)) == 0
+    writer.dispose()
+    reader.dispose()
+
+
+def test_nothing_can_be_written_through_a_reader(url: str):
+    reader = open_for_reading(url)
+    with pytest.raises(sa.exc.OperationalError, match="readonly"), reader.begin() as connection:
+        connection.execute(sa.delete(tables.study))
+    reader.dispose()
+
+
+def test_the_migrations_give_exactly_the_metadata(url: str):
+    engine = open_for_writing(url)
+    with engine.connect() as connection:
+        ours = {"version_table": tables.VERSION_TABLE}
+        context = alembic.migration.MigrationContext.configure(connection, opts=ours)
+        assert alembic.autogenerate.compare_metadata(context, tables.metadata) == []
+    engine.dispose()
+
+
+def test_the_comparison_with_the_metadata_would_notice_a_missing_column(url: str):
+    engine = open_for_writing(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE condensery_study DROP COLUMN data_info")
+        context = alembic.migration.MigrationContext.configure(connection, opts={"version_table": tables.VERSION_TABLE})
+        assert len(alembic.autogenerate.compare_metadata(context, tables.metadata)) == 1
+    engine.dispose()
+
+
+def test_the_newest_migration_is_the_one_this_version_asks_for(url: str):
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).with_name("migrations")))
+    script = ScriptDirectory.from_config(config)
+    assert script.get_heads() == [tables.HEAD_REVISION]
+    revisions = [revision.revision for revision in script.walk_revisions()]
+    assert revisions == sorted(revisions, reverse=True)  # `_refuse_newer` compares them as text
+    assert upgrade(url) == (tables.HEAD_REVISION, tables.HEAD_REVISION)
+
+
+def test_foreign_keys_hold_on_the_connection_that_made_the_tables(tmp_path: Path):
+    engine = open_for_writing(sqlite_url(tmp_path))
+    assert value_of(engine, "foreign_keys") == 1
+    engine.dispose()
+
+
+def at_revision(folder: Path, revision: str) -> str:
+    """A database as an older version made it."""
+    url, config = sqlite_url(folder), Config()
+    config.set_main_option("script_location", str(Path(database.__file__).with_name("migrations")))
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, revision)
+    engine.dispose()
+    return url
+
+
+def fill(connection: sa.Connection, table: sa.Table, **values: object) -> None:
+    """Insert a row; what is not given and must be there is 1 or "x"."""
+    needed = [column for column in table.columns if not column.nullable]
+    some = {column.name: "x" if isinstance(column.type, sa.String) else 1 for column in needed}
+    connection.execute(sa.insert(table).values({**some, **values}))
+
+
+def test_an_upgrade_takes_the_p90_from_what_has_no_samples_and_loses_nothing_else(tmp_path: Path):
+    url = at_revision(tmp_path, "0002")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        fill(connection, tables.study)
+        fill(connection, tables.trial, optuna_trial_id=1)
+        for key, kind in enumerate(("measured", "estimated", "predicted"), start=1):
+            fill(connection, tables.latency, id=key, kind=kind, p90_ms=2.0, steady=True, extrapolates=False)
+        fill(connection, tables.latency_samples, samples_ms="[1.5, 2.0]")
+    engine.dispose()
+    assert upgrade(url) == ("0002", tables.HEAD_REVISION)
+    engine = open_for_writing(url)
+    with engine.begin() as connection:
+        p90s_ms = connection.execute(sa.select(tables.latency.c.kind, tables.latency.c.p90_ms)).all()
+        assert dict(map(tuple, p90s_ms)) == {"measured": 2.0, "estimated": None, "predicted": None}
+        assert connection.scalar(sa.select(tables.latency_samples.c.samples_ms)) == "[1.5, 2.0]"
+        connection.execute(sa.delete(tables.trial))  # what hung on the table that was made anew still does
+        assert connection.scalar(sa.select(sa.func.count()).select_from(tables.latency_samples)) == 0
+    engine.dispose()
+
+
+def test_every_table_of_ours_carries_the_prefix(url: str):
+    assert all(name.startswith("condensery_") for name in (*tables.metadata.tables, tables.VERSION_TABLE))
+
+
+def test_optuna_opens_a_database_that_was_ours_first_and_we_one_that_was_its_first(tmp_path: Path, url: str):
+    optuna_storage(url).engine.dispose()
+    open_for_reading(url).dispose()
+    other = f"sqlite:///{tmp_path / 'optuna-first.db'}"
+    storage = optuna.storages.RDBStorage(other)
+    optuna.create_study(storage=storage, study_name="theirs")
+    storage.engine.dispose()
+    with pytest.raises(NotOurDatabase, match="holds no study"):
+        open_for_reading(other)
+    open_for_writing(other).dispose()
+    open_for_reading(other).dispose()
+    storage = optuna.storages.RDBStorage(other)
+    assert optuna.study.get_all_study_names(storage) == ["theirs"]
+    storage.engine.dispose()
+
+
+@pytest.mark.parametrize("opener", [*OPENERS, upgrade])
+@pytest.mark.parametrize("content", [b"hello", b"a text file that is longer than a header of SQLite"])
+def test_a_text_file_is_refused_and_untouched(tmp_path: Path, opener, content: bytes):
+    path = tmp_path / "study.db"
+    path.write_bytes(content)
+    with pytest.raises(NotOurDatabase, match=r"study\.db is not an SQLite database; choose another with --storage"):
+        opener(sqlite_url(tmp_path))
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("opener", [*OPENERS, upgrade])
+def test_another_applications_database_is_refused_and_untouched(tmp_path: Path, opener):
+    connection = sqlite3.connect(tmp_path / "study.db")
+    connection.execute("CREATE TABLE moz_places (id INTEGER)")
+    connection.commit()
+    connection.close()
+    with pytest.raises(NotOurDatabase):
+        opener(sqlite_url(tmp_path))
+    connection = sqlite3.connect(tmp_path / "study.db")
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("moz_places",)]
+    connection.close()
+
+
+def test_the_refusal_names_a_table_that_is_not_ours(tmp_path: Path):
+    connection = sqlite3.connect(tmp_path / "study.db")
+    connection.execute("CREATE TABLE moz_places (id INTEGER)")
+    connection.close()
+    with pytest.raises(NotOurDatabase, match=r"holds other tables .*moz_places"):
+        open_for_writing(sqlite_url(tmp_path))
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+def test_a_header_with_garbage_behind_it_is_refused(tmp_path: Path, opener):
+    (tmp_path / "study.db").write_bytes(b"SQLite format 3\x00" + b"\xff" * 5000)
+    with pytest.raises(NotOurDatabase):
+        opener(sqlite_url(tmp_path))
+
+
+@pytest.mark.parametrize("opener", [*OPENERS, upgrade])
+def test_a_newer_versions_database_says_to_upgrade_the_application(url: str, opener):
+    set_version(url, "9999")
+    with pytest.raises(DatabaseVersion, match=r"version 9999, newer than this version's \d+; upgrade Condensery"):
+        opener(url)
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+def test_an_older_versions_database_says_to_run_db_upgrade(url: str, opener):
+    set_version(url, "0000")
+    with pytest.raises(DatabaseVersion, match=r"version 0000, this version needs .*; run `condensery db upgrade`"):
+        opener(url)
+
+
+@pytest.mark.parametrize("opener", [open_for_reading, upgrade])
+def test_a_missing_file_is_not_created_by_reading(tmp_path: Path, opener):
+    with pytest.raises(DatabaseUnavailable, match=r"no database at .*study\.db"):
+        opener(sqlite_url(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_creates_the_file_in_an_existing_folder_only(tmp_path: Path):
+    with pytest.raises(DatabaseUnavailable, match=r"the folder of .* doesn't exist"):
+        open_for_writing(f"sqlite:///{tmp_path}/absent/study.db")
+    assert not (tmp_path / "absent").exists()
+    open_for_writing(sqlite_url(tmp_path)).dispose()
+    assert (tmp_path / "study.db").exists()
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("url", ["nonsense", "mysterydb://host/db", "sqlite:/x", ""])
+def test_a_wrong_url_shows_how_one_looks(opener, url: str):
+    with pytest.raises(DatabaseUnavailable, match=r"for example sqlite:///condensery\.db"):
+        opener(url)
+
+
+def test_a_password_is_never_shown():
+    with pytest.raises(DatabaseUnavailable) as caught:
+        open_for_writing("mysterydb://me:secret@host/db")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_may_not_be_written_is_named(url: str, monkeypatch: pytest.MonkeyPatch):
+    sqlite_file(url).chmod(0o400)
+    if os.getuid() == 0:  # root may write everything: ask the system as if for another user
+        monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(DatabaseUnavailable, match="can't be written; check its permissions"):
+        open_for_writing(url)
+
+
+@pytest.mark.parametrize("refused", [open_for_writing, upgrade], ids=["open", "upgrade"])
+def test_a_foreign_database_is_not_touched(tmp_path: Path, refused):
+    holder = sqlite3.connect(tmp_path / "study.db")
+    holder.execute("create table cats (name text)")
+    holder.commit()
+    holder.close()
+    before = (tmp_path / "study.db").read_bytes()
+    with pytest.raises(NotOurDatabase):
+        refused(sqlite_url(tmp_path))
+    assert (tmp_path / "study.db").read_bytes() == before
+
+
+def test_a_folder_is_refused(tmp_path: Path):
+    (tmp_path / "study.db").mkdir()
+    with pytest.raises(DatabaseUnavailable, match="can't be read"):
+        open_for_reading(sqlite_url(tmp_path))
+
+
+def test_a_path_with_percent_signs_and_question_marks_is_a_path(tmp_path: Path):
+    folder = tmp_path / "100% sure"
+    folder.mkdir()
+    open_for_writing(sqlite_url(folder)).dispose()
+    open_for_reading(sqlite_url(folder)).dispose()
+    assert (folder / "study.db").exists()
+
+
+def test_a_database_that_another_process_holds_is_locked_after_the_time_out(url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.05)
+    engine = open_for_writing(url)
+    holder = sqlite3.connect(sqlite_file(url), isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    words = "locked by another process; wait for it"
+    with pytest.raises(DatabaseLocked, match=words), database.database_errors(url), engine.begin():
+        pytest.fail("the lock was taken from its holder")
+    with pytest.raises(DatabaseLocked, match=words):
+        open_for_writing(url)
+    holder.close()
+    engine.dispose()
+
+
+def test_creating_a_database_that_another_process_holds_is_locked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(database, "READ_TIMEOUT_S", 0.05)
+    holder = sqlite3.connect(tmp_path / "study.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DatabaseLocked):
+        open_for_writing(sqlite_url(tmp_path))
+    holder.close()
+
+
+def test_a_writer_waits_for_a_lock_that_is_given_back_in_time(url: str):
+    engine = open_for_writing(url)
+    holder = sqlite3.connect(sqlite_file(url), isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN IMMEDIATE")
+    given_back = threading.Event()
+
+    def give_back() -> None:
+        time.sleep(0.2)
+        given_back.set()
+        holder.execute("COMMIT")
+
+    thread = threading.Thread(target=give_back)
+    thread.start()
+    with engine.begin():
+        assert given_back.is_set()
+    thread.join()
+    holder.close()
+    engine.dispose()
+
+
+def test_two_processes_that_create_the_tables_at_once_both_get_them(tmp_path: Path):
+    url, problems = sqlite_url(tmp_path), []
+
+    def open_it() -> None:
+        try:
+            open_for_writing(url).dispose()
+        except Exception as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    open_for_reading(url).dispose()
+
+
+WRITER = """
+import sys
+import sqlalchemy as sa
+from search.store.database import open_for_reading, open_for_writing
+engine = open_for_writing(sys.argv[1])
+with engine.connect() as connection:  # given back to the pool, where it stays open
+    connection.execute(sa.text("SELECT 1"))
+open_for_writing(sys.argv[1]).dispose()
+open_for_reading(sys.argv[1]).dispose()
+print("open", flush=True)
+input()
+with engine.begin() as connection:
+    connection.execute(sa.text("CREATE TABLE written (at INTEGER)"))
+print("written", flush=True)
+input()
+"""
+
+
+def test_what_a_killed_process_wrote_stays_whoever_else_opened_and_closed_the_database(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    open_for_writing(url).dispose()
+    command = [sys.executable, "-c", WRITER, url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as other:  # its last user, it must not believe
+            other.execute("SELECT count(*) FROM condensery_study").fetchone()
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == "written\n"
+        writer.kill()
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as after:
+        assert after.execute("SELECT count(*) FROM written").fetchone() == (0,)

@@ -1,0 +1,88 @@
+"""LiteRT's model file is the deployed network, and says what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from space.config import CondenseNetConfig
+from space.cost import cost_of
+from space.deployed import DeployedCondenseNet
+from space.errors import ExportMismatch
+from tests.workers.arm_device import arm_device
+from tests.workers.export.test_export import BASE, trained_like, varied
+from tests.workers.export.test_export_ncnn import CONFIGS
+from tests.workers.latency.test_latency_contract import TINY
+from workers.export import tflite
+from workers.export.litert import check_litert, save_litert, to_litert
+from workers.latency import agent
+from workers.latency.measurement import FailedMeasurement, Measurement
+from workers.latency.probes import HostProbe
+from workers.latency.virtual_arm import Counts
+
+pytest.importorskip("ai_edge_litert")
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_every_export_equals_the_network(tmp_path: Path, config: CondenseNetConfig):
+    network = trained_like(config)
+    save_litert(network, tmp_path / "model.tflite")
+    assert 0.0 <= check_litert(tmp_path / "model.tflite", network) <= 1e-5
+
+
+def test_equal_networks_give_equal_files():
+    assert to_litert(DeployedCondenseNet.random(BASE)) == to_litert(DeployedCondenseNet.random(BASE))
+    assert to_litert(DeployedCondenseNet.random(BASE)) != to_litert(DeployedCondenseNet.random(BASE, seed=1))
+
+
+def test_the_file_says_which_network_it_is():
+    config = varied(groups_3x3=1)
+    model = to_litert(DeployedCondenseNet.random(config))
+    assert CondenseNetConfig.from_dict(json.loads(tflite.description_of(model))["config"]) == config
+
+
+@pytest.mark.parametrize("damage", [b"", b"TFL3", b"\xff\xff\xff\x7fTFL3" + b"\xff" * 40])
+def test_a_description_of_something_else_is_refused(damage: bytes):
+    with pytest.raises(ValueError, match="model for LiteRT"):
+        tflite.description_of(damage)
+
+
+def test_another_networks_file_does_not_pass(tmp_path: Path):
+    save_litert(trained_like(BASE), tmp_path / "model.tflite")
+    with pytest.raises(ExportMismatch, match="is off by"):
+        check_litert(tmp_path / "model.tflite", DeployedCondenseNet.random(BASE))
+
+
+def test_threads_change_nothing_but_the_speed():
+    network = trained_like(BASE)
+    image = torch.randn(BASE.input_shape, generator=torch.Generator().manual_seed(1)).numpy()
+    one, two = (agent.LiteRt().open(to_litert(network), threads)(image) for threads in (1, 2))
+    assert np.allclose(one, two, rtol=0, atol=1e-5 * np.abs(one).max())
+
+
+@pytest.mark.slow
+def test_on_arm_it_takes_few_instructions_beyond_its_multiply_adds(tmp_path: Path):
+    config = varied(stages=(4, 4, 4), growth=(8, 16, 32))
+    save_litert(DeployedCondenseNet.random(config), tmp_path / "model.tflite")
+    (counted,) = arm_device().count([tmp_path / "model.tflite"], runs=3, runtime="litert")
+    assert isinstance(counted, Counts)
+    vectors = cost_of(config).macs / 4
+    assert vectors < counted.median["vfma"] < 2 * vectors  # narrow groups are filled up
+    assert counted.median["all"] < 6 * vectors  # it takes 4; gathering number by number 8
+
+
+@pytest.mark.slow
+def test_a_whole_batch_is_timed_under_litert_and_what_is_no_model_fails_alone(tmp_path: Path):
+    policy = TINY.model_copy(update={"runtime": "litert"})
+    models = [tmp_path / "model.tflite", tmp_path / "other.tflite"]
+    save_litert(trained_like(BASE), models[0])
+    models[1].write_bytes(b"\x1c\0\0\0TFL4" + bytes(64))
+    found, refused = HostProbe(policy, models[0]).measure(models)
+    assert isinstance(found, Measurement)
+    assert (found.runtime, found.runtime_version) == ("litert", agent.installed_runtimes()["litert"])
+    assert isinstance(refused, FailedMeasurement)
+    assert "must be a .tflite file" in refused.reason

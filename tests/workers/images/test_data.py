@@ -1,0 +1,336 @@
+"""Splits, batches and the cache they are read from. The data sets themselves are in test_image_sources."""
+
+import json
+import mmap
+import resource
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
+from workers.images.batches import (
+    Augmentation,
+    DataInfo,
+    Split,
+    TrainingBatches,
+    augment,
+    evaluation_batches,
+    load,
+    prepare,
+)
+from workers.images.cache import Stream, decoding_progress, random_words, stratified_holdout
+from workers.settings import DataSettings
+
+DIGITS = DataSettings(dataset="digits")
+STILL = DataSettings(dataset="digits", crop_padding=0, flip=False)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    prepare(DIGITS, folder)
+    return folder
+
+
+def numbered_split(count: int) -> tuple[Split, DataInfo]:
+    """A split whose image number i has all pixels i, at a normalisation that leaves them i / 255."""
+    images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 1, 4, 4))
+    info = DataInfo("numbers", (1, 4, 4), 2, ("even", "odd"), count, 0, 0, (count, count), (0.0,), (1.0,))
+    return Split(images, np.arange(count), np.arange(count) % 2), info
+
+
+def numbers_in(images: torch.Tensor) -> list[int]:
+    return torch.round(images[:, 0, 0, 0] * 255).int().tolist()
+
+
+# --- splits -----------------------------------------------------------------------------------------------------
+
+
+@given(
+    labels=st.lists(st.integers(0, 5), max_size=60).map(lambda values: np.array(values, dtype=np.int64)),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**40),
+)
+def test_a_holdout_parts_every_class_and_loses_no_image(labels, fraction, seed):
+    words = random_words(seed, Stream.VALIDATION_SPLIT, 0, len(labels))
+    kept, held = stratified_holdout(labels, fraction, words)
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    for label in np.unique(labels):
+        of_class, of_held = np.sum(labels == label), np.sum(labels[held] == label)
+        if of_class == 1:
+            assert of_held == 0
+        else:
+            assert 1 <= of_held <= of_class - 1
+            assert abs(of_held - of_class * fraction) <= 1
+
+
+@pytest.mark.parametrize("split_seed", [0, 1])
+def test_train_validation_and_test_share_no_image_and_leave_none_out(cache, split_seed):
+    choice = DataSettings(dataset="digits", split_seed=split_seed)
+    info = prepare(choice, cache)
+    data = load(choice, cache)
+    parts = [data.train, data.validation, data.test()]
+    assert sorted(np.concatenate([part.places for part in parts])) == list(range(1797))
+    assert [len(part) for part in parts] == [info.train_images, info.validation_images, info.test_images]
+    published = np.bincount(np.concatenate([part.labels for part in parts]))
+    assert np.array_equal(np.bincount(data.test().labels), np.rint(published * 0.2))
+    assert np.array_equal(np.bincount(data.validation.labels), np.rint(np.array(info.class_counts) * 0.2))
+
+
+def test_images_and_labels_are_those_that_were_published(cache):
+    images, labels = load_digits(return_X_y=True)
+    data = load(DIGITS, cache)
+    for split in (data.train, data.validation, data.test()):
+        pixels = split.pixels(np.arange(len(split)))  # (N, 1, 8, 8)
+        assert np.array_equal(np.rint(pixels.reshape(-1, 64) / 255 * 16), images[split.places])
+        assert np.array_equal(split.labels, labels[split.places])
+
+
+def test_another_split_seed_gives_other_splits_from_the_same_decoded_images(cache):
+    other = DIGITS.model_copy(update={"split_seed": 7})
+    folders = sorted(path for path in cache.iterdir() if path.is_dir())
+    prepare(other, cache)
+    assert sorted(path for path in cache.iterdir() if path.is_dir()) == folders
+    assert not np.array_equal(load(other, cache).test().places, load(DIGITS, cache).test().places)
+
+
+def test_random_words_are_the_same_in_every_version_so_that_studies_keep_their_splits():
+    words = random_words(3, Stream.EPOCH_ORDER, 5, 2).tolist()
+    assert words == [13878714451076519919, 1308956982163961520]
+    _, held = stratified_holdout(np.arange(40) % 4, 0.2, random_words(0, Stream.TEST_SPLIT, 0, 40))
+    assert held.tolist() == [7, 9, 16, 23, 28, 30, 37, 38]
+
+
+# --- what is known of a data set --------------------------------------------------------------------------------
+
+
+def test_the_info_counts_describes_and_survives_json(cache):
+    info = prepare(DIGITS, cache)
+    pixels = load(DIGITS, cache).train.pixels(np.arange(info.train_images)) / 255
+    assert (info.dataset, info.input_shape, info.num_classes) == ("Digits (scikit-learn)", (1, 8, 8), 10)
+    assert info.class_names == tuple("0123456789")
+    assert sum(info.class_counts) == info.train_images + info.validation_images
+    assert info.mean == pytest.approx([pixels.mean()], rel=1e-12)
+    assert info.std == pytest.approx([pixels.std()], rel=1e-12)
+    assert info.imbalance == max(info.class_counts) / min(info.class_counts)
+    assert DataInfo.from_dict(json.loads(json.dumps(info.to_dict()))) == info == load(DIGITS, cache).info
+
+
+def test_size_and_channels_convert_a_built_in_set_and_its_label_says_so(tmp_path):
+    choice = DataSettings(dataset="digits", image_size=16, channels=3)
+    info = prepare(choice, tmp_path)
+    assert info.dataset == "Digits (scikit-learn) at 3×16×16"
+    pixels = load(choice, tmp_path).train.pixels(np.arange(5))
+    assert pixels.shape == (5, *info.input_shape) == (5, 3, 16, 16)
+    assert np.array_equal(pixels[:, 0], pixels[:, 2])
+
+
+# --- the cache --------------------------------------------------------------------------------------------------
+
+
+def test_preparing_twice_changes_no_file(cache):
+    def state() -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in cache.rglob("*")}
+
+    first, before = prepare(DIGITS, cache), state()
+    assert prepare(DIGITS, cache) == first
+    assert state() == before
+
+
+def test_loaded_images_are_mapped_not_copied_and_cannot_be_written(cache):
+    images = load(DIGITS, cache).train.images
+    owner = images
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    assert isinstance(owner, mmap.mmap)
+    with pytest.raises(ValueError, match="read-only"):
+        images[0] = 0
+
+
+def test_loading_what_was_not_prepared_says_so(tmp_path):
+    with pytest.raises(DataNotFound, match=r"'digits' isn't prepared in .*: run prepare"):
+        load(DIGITS, tmp_path)
+    prepare(DIGITS, tmp_path)
+    for folder in filter(Path.is_dir, tmp_path.iterdir()):
+        shutil.rmtree(folder)
+    with pytest.raises(DataNotFound, match="isn't prepared"):
+        load(DIGITS, tmp_path)
+    assert prepare(DIGITS, tmp_path) == load(DIGITS, tmp_path).info
+
+
+def test_processes_that_prepare_at_once_do_it_once_and_clear_what_a_killed_one_left(tmp_path):
+    info = prepare(DIGITS, tmp_path)
+    (folder,) = filter(Path.is_dir, tmp_path.iterdir())
+    partial = folder.rename(folder.with_suffix(".partial"))  # as after a kill: part of the files, under the other name
+    (partial / "train_images.npy").write_bytes(b"half")
+    with ThreadPoolExecutor(4) as pool:  # file locks part threads as they part processes
+        assert list(pool.map(lambda _: prepare(DIGITS, tmp_path), range(4))) == [info] * 4
+    assert [path.suffix for path in sorted(tmp_path.iterdir()) if path.suffix not in {".json", ".lock"}] == [""]
+    assert len(load(DIGITS, tmp_path).train) == info.train_images
+
+
+def test_no_room_is_an_error_of_its_own_and_leaves_nothing_half_written(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))  # bytes; the images need 115,136
+    try:
+        with pytest.raises(DiskFull, match="no space is left to write"):
+            prepare(DIGITS, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert prepare(DIGITS, tmp_path).train_images > 0
+
+
+@pytest.mark.parametrize("place", ["a file", "a system folder"])
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, place):
+    folder = tmp_path / "cache" if place == "a file" else Path("/sys/condensery")
+    if place == "a file":
+        folder.write_text("in the way")
+    elif not folder.parent.is_dir():
+        pytest.skip("needs Linux's /sys, which not even root can write")
+    with pytest.raises(ReadOnlyFolder, match=f"{folder}.* can't be written"):
+        prepare(DIGITS, folder)
+
+
+def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    with decoding_progress("Letters", 3000, interval_s=0.0) as advance:
+        advance(1000)
+    assert capsys.readouterr().err == "Decoding Letters: 1,000 of 3,000 images\n"
+    with decoding_progress("Letters", 3000, interval_s=3600.0) as advance:
+        advance(1000)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
+    with decoding_progress("Letters", 3000) as advance:
+        advance(3000)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Decoding Letters" in shown.err
+    assert "100%" in shown.err
+
+
+# --- batches ----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**63), steps=st.lists(st.integers(0, 10**9) | st.integers(0, 40), max_size=6))
+def test_a_batch_depends_on_seed_and_step_alone(cache, seed, steps):
+    data = load(DIGITS, cache)
+    walking = TrainingBatches(data.train, data.info, DIGITS, 64, seed)
+    for step in steps:
+        images, labels = walking.batch(step)
+        fresh_images, fresh_labels = TrainingBatches(data.train, data.info, DIGITS, 64, seed).batch(step)
+        assert torch.equal(images, fresh_images)
+        assert torch.equal(labels, fresh_labels)
+
+
+def test_other_seeds_and_other_steps_give_other_batches(cache):
+    data = load(DIGITS, cache)
+    first = TrainingBatches(data.train, data.info, DIGITS, 64, 0)
+    other = TrainingBatches(data.train, data.info, DIGITS, 64, 1)
+    batches = [first.batch(0), first.batch(1), first.batch(first.steps_per_epoch), other.batch(0)]
+    for index, (images, _) in enumerate(batches):
+        assert not any(torch.equal(images, later) for later, _ in batches[index + 1 :])
+
+
+@given(count=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 9))
+def test_an_epoch_takes_no_image_twice_and_drops_only_the_ragged_batch(count, batch_size, seed):
+    split, info = numbered_split(count)
+    batches = TrainingBatches(split, info, STILL, batch_size, seed)
+    seen: list[int] = []
+    for step in range(batches.steps_per_epoch):
+        images, labels = batches.batch(step)
+        assert labels.tolist() == [number % 2 for number in numbers_in(images)]
+        assert len(labels) == min(batch_size, count)
+        seen += numbers_in(images)
+    assert len(set(seen)) == len(seen)
+    assert count - len(seen) < min(batch_size, count)
+
+
+def test_the_images_an_epoch_drops_come_back_in_others():
+    split, info = numbered_split(10)
+    batches = TrainingBatches(split, info, STILL, 8, seed=0)  # each epoch drops 2 of 10
+    seen = {number for step in range(20) for number in numbers_in(batches.batch(step)[0])}
+    assert seen == set(range(10))
+
+
+def test_a_batch_is_normalised_float32_with_int64_labels(cache):
+    data = load(DIGITS, cache)
+    images, labels = TrainingBatches(data.train, data.info, DIGITS, 64, 0).batch(3)
+    assert (images.dtype, images.shape) == (torch.float32, (64, 1, 8, 8))
+    assert (labels.dtype, labels.shape) == (torch.int64, (64,))
+    assert images.min().item() == pytest.approx(-data.info.mean[0] / data.info.std[0])  # black
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(0, 4), (4, 0)])
+def test_batches_need_images(images, batch_size):
+    split, info = numbered_split(images)
+    with pytest.raises(ValueError, match=f"got {images} images and batch_size={batch_size}"):
+        TrainingBatches(split, info, STILL, batch_size, 0)
+
+
+def test_steps_count_from_zero():
+    split, info = numbered_split(4)
+    with pytest.raises(ValueError, match="step=-1"):
+        TrainingBatches(split, info, STILL, 2, 0).batch(-1)
+
+
+def test_evaluation_goes_through_the_whole_split_in_order(cache):
+    data = load(DIGITS, cache)
+    batches = list(evaluation_batches(data.train, data.info, 100))
+    images, labels = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+    assert [len(y) for _, y in batches][-2:] == [100, data.info.train_images % 100]
+    assert torch.equal(labels, torch.from_numpy(data.train.labels))
+    pixels = data.train.pixels(np.arange(len(data.train))) / 255
+    assert np.allclose(images.numpy(), (pixels - data.info.mean[0]) / data.info.std[0], atol=1e-5)
+    assert images.mean().item() == pytest.approx(0, abs=1e-5)
+    assert images.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+
+
+# --- augmentation -----------------------------------------------------------------------------------------------
+
+
+def shifted_and_mirrored(image: np.ndarray, padding: int, flip: bool, words: np.ndarray) -> np.ndarray:
+    """The definition, a pixel at a time: (C, H, W) and its three words."""
+    _, height, width = image.shape
+    down, right = (int(word) % (2 * padding + 1) - padding for word in words[:2])
+    result = np.zeros_like(image)
+    for row in range(height):
+        for column in range(width):
+            from_row = row + down
+            from_column = (width - 1 - column if flip and int(words[2]) >= 2**63 else column) + right
+            if 0 <= from_row < height and 0 <= from_column < width:
+                result[:, row, column] = image[:, from_row, from_column]
+    return result
+
+
+@given(padding=st.integers(0, 4), flip=st.booleans(), seed=st.integers(0, 10**6))
+def test_augmentation_is_a_crop_out_of_a_black_border_and_a_mirror(padding, flip, seed):
+    images = np.random.default_rng(seed).integers(0, 256, (5, 3, 4, 5), dtype=np.uint8)
+    words = random_words(seed, Stream.AUGMENTATION, 0, (3, 5))
+    expected = [shifted_and_mirrored(images[i], padding, flip, words[:, i]) for i in range(5)]
+    assert np.array_equal(augment(images.copy(), Augmentation(padding, flip), words), expected)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "usual"),
+    [
+        ("digits", Augmentation(crop_padding=1, flip=False)),
+        ("fashion-mnist", Augmentation(crop_padding=2, flip=False)),
+        ("cifar10", Augmentation(crop_padding=4, flip=True)),
+        ("cifar100", Augmentation(crop_padding=4, flip=True)),
+        ("imagefolder:somewhere", Augmentation(crop_padding=8, flip=True)),
+    ],
+)
+def test_each_data_set_has_its_usual_augmentation_and_settings_overrule_it(dataset, usual):
+    info = DataInfo("a set", (3, 64, 64), 2, ("a", "b"), 2, 2, 2, (2, 2), (0.5,) * 3, (0.2,) * 3)
+    assert Augmentation.of(DataSettings(dataset=dataset), info) == usual
+    chosen = DataSettings(dataset=dataset, crop_padding=0, flip=not usual.flip)
+    assert Augmentation.of(chosen, info) == Augmentation(crop_padding=0, flip=not usual.flip)

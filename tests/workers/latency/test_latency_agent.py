@@ -1,0 +1,225 @@
+"""The agent: one file that measures alone, and what it reads from the machine."""
+
+from __future__ import annotations
+
+import ast
+import gc
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from onnx import TensorProto
+
+from tests.workers.latency.test_latency_contract import TINY, sha256, write_corrupt, write_network
+from workers.latency import agent
+
+POLICY = TINY.model_dump(mode="json")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """A folder that holds the agent's file and nothing else of the project."""
+    folder = tmp_path_factory.mktemp("device")
+    shutil.copy(agent.__file__, folder / "agent.py")
+    return folder
+
+
+def run_alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "agent.py", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_the_agent_file_alone_measures_models_and_prints_one_json_document(alone, tmp_path):
+    models = [
+        write_network(tmp_path / "a.onnx", 4),
+        write_corrupt(tmp_path / "b.onnx"),
+        write_network(tmp_path / "c.onnx", 8),
+    ]
+    core = str(agent.usable_cores()[0])
+    done = run_alone(alone, "measure", "--policy", json.dumps(POLICY), "--core", core, *map(str, models))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["runtime"] == "onnxruntime"
+    assert (report["core"], report["cores"]) == (int(core), [int(core)])
+    assert report["pinned"] == hasattr(os, "sched_setaffinity")
+    assert [entry["sha256"] for entry in report["models"]] == [sha256(model) for model in models]
+    assert ["error" in entry for entry in report["models"]] == [False, True, False]
+    assert all(len(report["models"][place]["samples_ms"]) == 5 for place in (0, 2))
+    positions = [line for line in done.stderr.splitlines() if line.startswith(agent.PROGRESS)]
+    assert positions == [f"{agent.PROGRESS}{position}" for position in range(3)]
+
+
+def test_help_names_the_sub_commands(alone):
+    done = run_alone(alone, "--help")
+    assert done.returncode == 0
+    assert {"measure", "count"} <= set(done.stdout.replace(",", " ").replace("{", " ").replace("}", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("policy", "core", "complaint"),
+    [
+        ("{}", 0, "needs a number for each of"),
+        ("[1]", 0, "must be a JSON object"),
+        ("no json", 0, "Expecting value"),
+        (json.dumps(POLICY), 99_999, "the core must be one of"),
+        (json.dumps({**POLICY, "threads": 99_999}), agent.usable_cores()[0], "threads must be at most"),
+    ],
+)
+def test_a_wrong_policy_or_core_ends_with_code_2_and_one_line(capsys, tmp_path, policy, core, complaint):
+    model = str(write_network(tmp_path / "a.onnx"))
+    assert agent.main(["measure", "--policy", policy, "--core", str(core), model]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert complaint in streams.err
+    assert streams.err.count("\n") == 1
+
+
+def test_the_agent_is_python_3_9_and_imports_only_the_standard_library_numpy_and_the_runtimes():
+    tree = ast.parse(Path(agent.__file__).read_text(encoding="utf-8"), feature_version=(3, 9))
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add((node.module or "").partition(".")[0])
+    modules = {runtime.MODULE for runtime in (agent.OnnxRuntime, agent.Ncnn, agent.LiteRt)}  # the fourth is compiled
+    assert imported - set(sys.stdlib_module_names) == {"numpy", *modules}
+
+
+def test_more_runs_than_are_kept_are_thinned_evenly_and_counted(tmp_path):
+    policy = {**POLICY, "runs": 25, "samples_kept": 10}
+    (entry,) = agent.measure_models([write_network(tmp_path / "a.onnx")], policy)["models"]
+    assert (entry["runs"], entry["stride"], len(entry["samples_ms"])) == (25, 3, 9)
+
+
+@pytest.mark.parametrize(("runs", "run_s", "expected"), [(3, 0.1, 5), (8, 0.1, 8), (3, 0.0, 3)])
+def test_measuring_lasts_until_both_the_count_and_the_duration_are_reached(
+    tmp_path, monkeypatch, runs, run_s, expected
+):
+    ticks = itertools.count(0, 10_000_000)  # each look at the clock is 10 ms later, so a run takes 10 ms of every 20
+    monkeypatch.setattr(agent, "time", SimpleNamespace(perf_counter_ns=lambda: next(ticks)))
+    policy = {**POLICY, "runs": runs, "run_s": run_s}
+    (entry,) = agent.measure_models([write_network(tmp_path / "a.onnx")], policy)["models"]
+    assert entry["samples_ms"] == [10.0] * expected
+
+
+def test_a_symbolic_batch_is_run_as_one(tmp_path):
+    (entry,) = agent.measure_models([write_network(tmp_path / "a.onnx", batch="N")], POLICY)["models"]
+    assert len(entry["samples_ms"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [({"batch": 2}, "must have batch 1"), ({"kind": TensorProto.DOUBLE}, "must be tensor(float)")],
+)
+def test_a_network_that_is_not_fp32_with_batch_one_is_refused(tmp_path, arguments, complaint):
+    path = write_network(tmp_path / "a.onnx", **arguments)
+    (entry,) = agent.measure_models([path], POLICY)["models"]
+    assert complaint in entry["error"]
+
+
+def test_the_garbage_collector_rests_while_timing_and_comes_back_after(tmp_path, monkeypatch):
+    seen = []
+
+    class Watched(agent.OnnxRuntime):
+        def load(self, model, threads):
+            run = super().load(model, threads)
+            return lambda: (seen.append(gc.isenabled()), run())
+
+    monkeypatch.setitem(agent.RUNTIMES, "onnxruntime", Watched)
+    assert gc.isenabled()
+    agent.measure_models([write_network(tmp_path / "a.onnx")], POLICY)
+    assert seen == [False] * 6  # one to warm up, five timed
+    assert gc.isenabled()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system can't pin a thread")
+def test_the_thread_is_pinned_while_measuring_and_free_again_after(tmp_path):
+    before = os.sched_getaffinity(0)
+    pinned = []
+    core = max(before)
+    model = write_network(tmp_path / "a.onnx")
+    agent.measure_models([model], POLICY, core, lambda position: pinned.append(os.sched_getaffinity(0)))
+    assert pinned == [{core}]
+    assert os.sched_getaffinity(0) == before
+
+
+def write_tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+def test_a_machine_without_sensors_gives_none_for_each(tmp_path):
+    seen = agent.conditions(0, tmp_path)
+    assert len(seen.pop("load_average")) == 3
+    assert set(seen.values()) == {None}
+    assert agent.throttled(agent.conditions(0, tmp_path), agent.conditions(0, tmp_path)) is None
+
+
+def test_a_raspberry_pi_is_read_with_its_board_core_temperature_and_throttling(tmp_path):
+    pi = write_tree(
+        tmp_path,
+        {
+            "proc/cpuinfo": "processor\t: 0\nCPU part\t: 0xd0b\n\nprocessor\t: 1\nCPU part\t: 0xd0b\n",
+            "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
+            "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+            "sys/class/thermal/thermal_zone0/temp": "48300\n",
+            "sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq": "2400000\n",
+            "sys/devices/platform/soc/soc:firmware/get_throttled": "80008\n",
+        },
+    )
+    assert agent.cpu_model(1, pi) == "Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76)"
+    seen = agent.conditions(1, pi)
+    assert (seen["temperature_c"], seen["cpu_mhz"], seen["throttle_flags"]) == (48.3, 2400.0, 0x80008)
+
+
+def test_an_x86_machine_is_read_from_its_chip_sensor_and_cpuinfo(tmp_path):
+    pc = write_tree(
+        tmp_path,
+        {
+            "proc/cpuinfo": "processor : 0\nmodel name : A\ncpu MHz : 1000\n\n"
+            "processor : 1\nmodel name : B\ncpu MHz : 2596.1\n",
+            "sys/class/thermal/thermal_zone0/type": "acpitz\n",  # the case, not the processor
+            "sys/class/thermal/thermal_zone0/temp": "27000\n",
+            "sys/class/hwmon/hwmon0/name": "nvme\n",
+            "sys/class/hwmon/hwmon0/temp1_input": "35000\n",
+            "sys/class/hwmon/hwmon1/name": "k10temp\n",
+            "sys/class/hwmon/hwmon1/temp1_input": "61250\n",
+            "sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count": "4\n",
+        },
+    )
+    assert agent.cpu_model(1, pc) == "B"
+    seen = agent.conditions(1, pc)
+    assert (seen["temperature_c"], seen["cpu_mhz"], seen["throttle_count"]) == (61.25, 2596.1, 4)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        ({"flags": 0x0}, {"flags": 0x0}, False),
+        ({"flags": 0x1}, {"flags": 0x1}, False),  # under-voltage alone slows nothing down
+        ({"flags": 0x4}, {"flags": 0x0}, True),
+        ({"flags": 0x0}, {"flags": 0x80008}, True),
+        ({"flags": 0x0}, {"flags": 0x40000}, True),  # over by now, but it began in between
+        ({"flags": 0x40000}, {"flags": 0x40000}, False),  # long before
+        ({"count": 4}, {"count": 4}, False),
+        ({"count": 4}, {"count": 5}, True),
+        ({}, {}, None),
+    ],
+)
+def test_throttling_is_judged_from_what_happened_between_two_readings(before, after, verdict):
+    def reading(given):
+        return {"throttle_flags": given.get("flags"), "throttle_count": given.get("count")}
+
+    assert agent.throttled(reading(before), reading(after)) is verdict

@@ -1,0 +1,325 @@
+"""A batch on the device: how anchor and throttling decide, who is left out, how a hot processor is waited for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.workers.latency.test_latency_contract import TINY, sha256, write_corrupt, write_network
+from workers.latency import FailedMeasurement, Measurement, agent
+from workers.latency.agent import Batch, Client, Cooling, ProcessEnd
+from workers.latency.measurement import measurement_from_report
+
+POLICY = {**TINY.model_dump(mode="json"), "anchor_tolerance": 0.05, "attempts": 3}
+
+
+@pytest.fixture
+def anchor(tmp_path: Path) -> Path:
+    return write_network(tmp_path / "anchor.onnx", 5)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Path]:
+    return [write_network(tmp_path / f"model{channels}.onnx", channels) for channels in (1, 2, 3)]
+
+
+class Scripted:
+    """Stands in for the measuring process: anchors as scripted, every other model 1 ms; keeps what it was asked."""
+
+    def __init__(self, anchors_ms: Sequence[tuple[float, float]], throttled: Sequence[bool | None] = ()) -> None:
+        self.anchors_ms = list(anchors_ms)
+        self.throttled = [*throttled, *[None] * len(self.anchors_ms)]
+        self.batches: list[list[Path]] = []
+
+    def __call__(self, paths: Sequence[Path]) -> ProcessEnd:
+        first_ms, last_ms = self.anchors_ms[len(self.batches)]
+        throttled = self.throttled[len(self.batches)]
+        self.batches.append(list(paths))
+        values = [first_ms, *[1.0] * (len(paths) - 2), last_ms]
+        entries = [self.entry(path, value, throttled) for path, value in zip(paths, values, strict=True)]
+        return ProcessEnd({"runtime": "scripted", "models": entries})
+
+    def entry(self, path: Path, value: float, throttled: bool | None) -> dict:
+        times = {"samples_ms": [value] * 3, "runs": 3, "stride": 1}
+        return {"path": str(path), "sha256": sha256(path), "before": {}, "after": {}, "throttled": throttled, **times}
+
+
+def entries_of(start, anchor, models, client=None, **policy) -> list[dict]:
+    policy, client = {**POLICY, **policy}, client or Client()
+    return Batch(anchor, policy, start, Cooling(policy, client), client).measure(models)[1]
+
+
+# ---- the anchor ---------------------------------------------------------------------------------------------
+
+
+def test_a_still_anchor_is_accepted_at_the_first_attempt(anchor, models):
+    start = Scripted([(1.0, 1.01), (1.04, 1.02)])
+    for entry in entries_of(start, anchor, models):
+        assert entry["steady"]
+        assert entry["anchor_drift"] == pytest.approx(0.04)
+        assert entry["attempt"] == 1
+        assert [process["anchor_ms"] for process in entry["processes"]] == [[1.0, 1.01], [1.04, 1.02]]
+    assert len(start.batches) == 2
+
+
+@pytest.mark.parametrize("moving", [[(1.0, 1.2), (1.0, 1.0)], [(1.0, 1.0), (1.2, 1.2)]])
+def test_an_anchor_that_moves_within_or_between_processes_redoes_the_whole_batch(anchor, models, moving):
+    start = Scripted([*moving, (1.0, 1.0), (1.0, 1.0)])
+    entries = entries_of(start, anchor, models)
+    assert len(start.batches) == 4
+    assert all(entry["steady"] and entry["attempt"] == 2 for entry in entries)
+
+
+def test_when_no_attempt_is_steady_the_least_moved_one_is_kept_and_says_so(anchor, models):
+    start = Scripted([(1.0, 1.5), (1.0, 1.0), (1.0, 1.1), (1.0, 1.0), (1.0, 1.3), (1.0, 1.0)])
+    for entry in entries_of(start, anchor, models):
+        assert not entry["steady"]
+        assert entry["anchor_drift"] == pytest.approx(0.1)
+        assert entry["attempt"] == 2
+    assert len(start.batches) == 6
+
+
+def test_a_throttled_process_redoes_the_batch_although_the_anchor_kept_still(anchor, models):
+    start = Scripted([(1.0, 1.0)] * 4, throttled=[False, True, False, False])
+    entries = entries_of(start, anchor, models)
+    assert len(start.batches) == 4
+    assert all(entry["steady"] and entry["attempt"] == 2 for entry in entries)
+
+
+def test_an_attempt_without_throttling_is_kept_before_one_that_moved_less(anchor, models):
+    start = Scripted([(1.0, 1.0), (1.0, 1.0), (1.0, 1.2), (1.0, 1.0)], throttled=[True, True, False, False])
+    for entry in entries_of(start, anchor, models, attempts=2):
+        assert not entry["steady"]
+        assert (entry["attempt"], entry["processes"][0]["throttled"]) == (2, False)
+
+
+def test_when_every_attempt_is_throttled_the_least_moved_is_kept_and_is_not_steady(anchor, models):
+    start = Scripted([(1.0, 1.02), (1.0, 1.0), (1.0, 1.01), (1.0, 1.0)], throttled=[True] * 4)
+    for entry in entries_of(start, anchor, models, attempts=2):
+        assert not entry["steady"]
+        assert (entry["attempt"], entry["anchor_drift"]) == (2, pytest.approx(0.01))
+
+
+# ---- orders and places --------------------------------------------------------------------------------------
+
+
+def test_every_process_has_the_anchor_first_and_last_and_an_order_of_its_own(anchor, models):
+    start = Scripted([(1.0, 1.0)] * 4)
+    entries_of(start, anchor, models, processes=4)
+    for paths in start.batches:
+        assert paths[0] == paths[-1] == anchor
+        assert sorted(paths[1:-1]) == sorted(models)
+    inner = [paths[1:-1] for paths in start.batches]
+    assert all(one != following for one, following in itertools.pairwise(inner))
+    again = Scripted([(1.0, 1.0)] * 4)
+    entries_of(again, anchor, models, processes=4)
+    assert again.batches == start.batches
+
+
+def test_an_empty_batch_starts_no_process(anchor):
+    start = Scripted([])
+    assert entries_of(start, anchor, []) == []
+    assert start.batches == []
+
+
+def test_a_file_that_changes_between_processes_has_no_latency(anchor, models):
+    class Changing(Scripted):
+        def entry(self, path: Path, value: float, throttled: bool | None) -> dict:
+            if path == models[1]:
+                path.write_bytes(path.read_bytes() + b"\0")
+            return super().entry(path, value, throttled)
+
+    first, changed, last = entries_of(Changing([(1.0, 1.0)] * 2), anchor, models)
+    assert "must not change" in changed["error"]
+    assert "error" not in first
+    assert "error" not in last
+
+
+def test_a_lost_later_attempt_keeps_the_earlier_one(anchor, models):
+    class DyingLater(Scripted):
+        def __call__(self, paths: Sequence[Path]) -> ProcessEnd:
+            if len(self.batches) == len(self.anchors_ms):
+                return ProcessEnd(None, None, "killed")
+            return super().__call__(paths)
+
+    entries = entries_of(DyingLater([(1.0, 1.5), (1.0, 1.0)]), anchor, models)
+    assert all("error" not in entry and not entry["steady"] for entry in entries)
+
+
+@pytest.mark.parametrize(("position", "faults"), [(None, ["device"] * 3), (0, ["device"] * 3), (4, ["device"] * 3)])
+def test_a_process_that_dies_at_no_model_is_the_devices_fault(anchor, models, position, faults):
+    entries = entries_of(lambda paths: ProcessEnd(None, position, "killed"), anchor, models)
+    assert [entry["fault"] for entry in entries] == faults
+    assert [entry["sha256"] for entry in entries] == [sha256(path) for path in models]
+
+
+def test_a_model_that_kills_its_process_is_at_fault_itself_and_left_out_from_then_on(anchor, models):
+    scripted = Scripted([(1.0, 1.0)] * 2)
+
+    def start(paths: Sequence[Path]) -> ProcessEnd:
+        if models[1] in paths:
+            return ProcessEnd(None, list(paths).index(models[1]), "signal 11")
+        return scripted(paths)
+
+    entries = entries_of(start, anchor, models)
+    assert entries[1] == {"path": str(models[1]), "sha256": sha256(models[1]), "error": "signal 11", "fault": "model"}
+    assert all(len(paths) == 4 for paths in scripted.batches)
+
+
+# ---- a hot processor ----------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock without a wall: `sleep` turns it, nothing else does; a look at the date is an error."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    turned = Clock()
+    monkeypatch.setattr(agent, "time", SimpleNamespace(monotonic=turned.monotonic, sleep=turned.sleep))
+    return turned
+
+
+HOT = {"pause_above_c": 60.0, "resume_below_c": 55.0, "cool_for_s": 600.0}
+
+
+def cooling_down(clock: Clock, start_c: float, c_per_s: float, floor_c: float = 20.0):
+    return lambda: max(floor_c, start_c - c_per_s * clock.now_s)
+
+
+def test_a_hot_processor_is_waited_for_until_it_is_below_the_lower_limit(clock):
+    states: list[str] = []
+    temperature = cooling_down(clock, 65.0, 0.1)
+    cooling = Cooling(HOT, Client(heartbeat=states.append), temperature)
+    assert cooling.wait() is True
+    assert temperature() < 55.0
+    assert clock.now_s == pytest.approx(101.0)  # looked at every second
+    assert states == ["cooling"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "temperature_c"), [(HOT, 59.9), (HOT, None), ({**HOT, "pause_above_c": None}, 99.0), ({}, 99.0)]
+)
+def test_a_cool_processor_one_without_a_sensor_and_a_policy_without_a_limit_wait_for_nothing(
+    clock, policy, temperature_c
+):
+    assert Cooling(policy, Client(), lambda: temperature_c).wait() is None
+    assert clock.now_s == 0.0
+
+
+def test_a_machine_that_idles_hot_is_waited_for_once_and_then_measured_hot(clock):
+    cooling = Cooling(HOT, Client(), cooling_down(clock, 70.0, 0.01, floor_c=62.0))
+    assert [cooling.wait() for _ in range(3)] == [False, False, False]
+    assert clock.now_s == pytest.approx(600.0)
+
+
+def test_a_sensor_that_falls_silent_while_cooling_holds_nothing_up(clock):
+    readings = iter([70.0, 70.0, None])
+    assert Cooling(HOT, Client(), lambda: next(readings)).wait() is True
+
+
+def test_a_stop_ends_the_wait_of_a_hot_processor(clock):
+    client = Client(stop=lambda: clock.now_s > 5)
+    with pytest.raises(agent.Stopped):
+        Cooling(HOT, client, lambda: 90.0).wait()
+    assert clock.now_s < 6
+
+
+def test_a_stop_ends_the_pause_between_two_attempts(clock, anchor, models):
+    client = Client(stop=lambda: clock.now_s > 5)
+    with pytest.raises(agent.Stopped):
+        entries_of(Scripted([(1.0, 1.5)] * 9), anchor, models, client, cooldown_s=3600.0)
+    assert clock.now_s < 6
+
+
+def test_each_process_says_whether_it_was_cooled(clock, anchor, models):
+    policy = {**POLICY, **HOT}
+    readings = iter([50.0, 70.0, 40.0])
+    cooling = Cooling(policy, Client(), lambda: next(readings))
+    entry = Batch(anchor, policy, Scripted([(1.0, 1.0)] * 2), cooling, Client()).measure(models)[1][0]
+    assert [process["cooled"] for process in entry["processes"]] == [None, True]
+
+
+def test_whoever_ordered_a_batch_hears_what_it_is_at(clock, anchor, models):
+    states: list[str] = []
+    client = Client(heartbeat=states.append)
+    entries_of(Scripted([(1.0, 1.5), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)]), anchor, models, client)
+    assert states == ["measuring", "measuring", "cooling", "measuring", "measuring"]
+
+
+# ---- the report ---------------------------------------------------------------------------------------------
+
+
+def test_a_report_of_a_real_batch_is_json_and_becomes_measurements(tmp_path, anchor, models):
+    corrupt = write_corrupt(tmp_path / "corrupt.onnx")
+    policy = TINY.model_dump(mode="json")
+    report = json.loads(json.dumps(agent.measure_batch([models[0], corrupt], anchor, policy), allow_nan=False))
+    assert (report["format"], report["mode"], report["runtime"]) == (2, "wall", "onnxruntime")
+    assert report["runtime_version"] == agent.installed_runtimes()["onnxruntime"]
+    assert [entry["path"] for entry in report["models"]] == [str(models[0]), str(corrupt)]
+    measured, refused = (measurement_from_report(report, entry, "a pi") for entry in report["models"])
+    assert isinstance(refused, FailedMeasurement)
+    assert refused == FailedMeasurement(sha256(corrupt), report["models"][1]["error"])
+    assert isinstance(measured, Measurement)
+    assert (measured.device, measured.policy, measured.kind) == ("a pi", "quick", "measured")
+    assert [list(samples) for samples in measured.samples_ms] == [
+        process["samples_ms"] for process in report["models"][0]["processes"]
+    ]
+
+
+def test_an_entry_sent_by_itself_counts_its_tries_and_the_order_names_the_policy(anchor, models):
+    facts = {"cpu_model": "x", "runtime": "onnxruntime", "runtime_version": "1", "threads": 1}
+    (entry,) = entries_of(Scripted([(1.0, 1.0)] * 2), anchor, models[:1])
+    entry["tries"] = entry.pop("attempt") + 1
+    found = measurement_from_report({**facts, **entry}, entry, "pi", "standard")
+    assert isinstance(found, Measurement)
+    assert (found.conditions["attempt"], found.policy) == (2, "standard")
+
+
+def test_samples_that_no_clock_gives_are_a_failed_measurement(anchor, models):
+    (entry,) = entries_of(Scripted([(1.0, 1.0)] * 2), anchor, models[:1])
+    entry["processes"][1]["samples_ms"] = [1.0, -1.0]
+    found = measurement_from_report({}, entry, "pi", "quick")
+    assert isinstance(found, FailedMeasurement)
+    assert "process 1 has -1.0" in found.reason
+
+
+@pytest.mark.parametrize("printed", ["1", "[]", "no report"])
+def test_a_process_that_prints_something_else_than_a_report_is_the_devices_fault(anchor, models, printed):
+    launcher = [sys.executable, "-c", f"print({printed!r})"]
+    report = agent.measure_batch(models, anchor, TINY.model_dump(mode="json"), launcher=launcher)
+    assert [entry["fault"] for entry in report["models"]] == ["device"] * 3
+    assert "exit code 0 and no report" in report["models"][0]["error"]
+
+
+def test_a_launcher_that_is_not_there_is_the_devices_fault(anchor, models):
+    report = agent.measure_batch(models, anchor, TINY.model_dump(mode="json"), launcher=["/nowhere/emulator"])
+    assert all("could not be started" in entry["error"] and entry["fault"] == "device" for entry in report["models"])
+
+
+def test_a_batch_with_a_policy_that_lacks_a_number_or_an_unusable_core_is_refused(anchor, models):
+    with pytest.raises(ValueError, match=r"needs a number for each of \['processes'\]"):
+        agent.measure_batch(models, anchor, {**POLICY, "processes": None})
+    with pytest.raises(ValueError, match="the core must be one of"):
+        agent.measure_batch(models, anchor, POLICY, core=99_999)
+
+
+def test_a_report_without_a_single_process_still_names_the_machine(tmp_path, models):
+    report = agent.measure_batch(models, tmp_path / "nowhere.onnx", TINY.model_dump(mode="json"))
+    assert report["cpu_model"] == agent.cpu_model(report["core"])
+    assert all(entry["fault"] == "device" and "nowhere.onnx" in entry["error"] for entry in report["models"])

@@ -1,0 +1,1 @@
+"""Export: one deployed network written in each runtime's own file format and checked against torch."""

@@ -1,0 +1,139 @@
+"""LiteRT's model file (.tflite) written straight from the deployed network.
+
+Notable choices:
+- LiteRT's convolutions have channels last, so the input is images of shape (1, H, W, C), as cameras give them.
+- The features of a stage have channels first, and what a layer gathers or adds is turned: then a gather copies whole
+  channels. With channels last it copies single numbers, and the network takes 2.3 times the instructions.
+- The second batch norm folds into the 1x1, whose activation is ReLU, as in the ONNX file. The first one is a multiply
+  and an add with ReLU: its tensor has many readers.
+- The permutation after the 1x1 is reshape, transpose, reshape; before a dense 3x3 it moves into the weights.
+- With half a classifier the features are gathered before the last norm, so that norm and mean see half as well.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from space.deployed import DeployedCondenseNet, DeployedLayer
+from workers.export import tflite
+from workers.export.common import Array, affine, checked, doubles, folded_1x1
+from workers.export.tflite import RELU, SAME, VALID, Graph, Tensor
+from workers.files import write_atomically
+from workers.latency import agent
+
+
+@dataclass
+class _Model:
+    graph: Graph = field(default_factory=Graph)
+
+    def floats(self, values: Array) -> Tensor:
+        return self.graph.constant(values.astype("<f4"))
+
+    def integers(self, values: Any) -> Tensor:
+        return self.graph.constant(np.asarray(values, "<i4"))
+
+    def gather(self, x: Tensor, index: torch.Tensor) -> Tensor:
+        """Pick channels of a tensor that has them first; return them last."""
+        if not torch.equal(index.cpu(), torch.arange(x.shape[1])):
+            inputs = [x, self.integers(index.cpu().numpy())]
+            x = self.graph.add(tflite.GATHER, inputs, (1, len(index), *x.shape[2:]), axis=1)
+        return self.turned(x, (0, 2, 3, 1))
+
+    def turned(self, x: Tensor, order: tuple[int, ...]) -> Tensor:
+        return self.graph.add(tflite.TRANSPOSE, [x, self.integers(order)], [x.shape[axis] for axis in order])
+
+    def norm_relu(self, x: Tensor, scale: Array, shift: Array) -> Tensor:
+        scaled = self.graph.add(tflite.MULTIPLY, [x, self.floats(scale)], x.shape)
+        return self.graph.add(tflite.ADD, [scaled, self.floats(shift)], x.shape, activation=RELU)
+
+    def conv(self, x: Tensor, conv: nn.Conv2d, weight: Array, bias: Array | None = None) -> Tensor:
+        """Add a convolution, followed by ReLU where it has a bias; weights (out, in/groups, h, w) as torch has them."""
+        size, stride, border = conv.kernel_size[0], conv.stride[0], cast(tuple[int, int], conv.padding)[0]
+        _, height, width, channels = x.shape
+        found = (1, (height + 2 * border - size) // stride + 1, (width + 2 * border - size) // stride + 1)
+        padding = SAME if stride == 1 else VALID
+        if border and padding == VALID:  # SAME is lopsided with a stride of 2
+            edges = self.integers([[0, 0], [border, border], [border, border], [0, 0]])
+            x = self.graph.add(tflite.PAD, [x, edges], (1, height + 2 * border, width + 2 * border, channels))
+        added = np.zeros(conv.out_channels) if bias is None else bias
+        inputs = [x, self.floats(weight.transpose(0, 2, 3, 1)), self.floats(added)]
+        how = {"padding": padding, "stride_w": stride, "stride_h": stride, "activation": 0 if bias is None else RELU}
+        return self.graph.add(tflite.CONV, inputs, (*found, conv.out_channels), **how)
+
+    def shuffle(self, x: Tensor, groups: int) -> Tensor:
+        """Put channels that come group by group back into training order."""
+        _, height, width, channels = x.shape
+        split, turned = (1, height, width, groups, channels // groups), (1, height, width, channels // groups, groups)
+        x = self.graph.add(tflite.RESHAPE, [x, self.integers(split)], split)
+        x = self.graph.add(tflite.TRANSPOSE, [x, self.integers([0, 1, 2, 4, 3])], turned)
+        return self.graph.add(
+            tflite.RESHAPE, [x, self.integers((1, height, width, channels))], (1, height, width, channels)
+        )
+
+    def halve(self, x: Tensor) -> Tensor:
+        """Add the average pooling between stages: 2x2, stride 2, odd edges dropped."""
+        _, height, width, channels = x.shape
+        how = {"padding": VALID, "stride_w": 2, "stride_h": 2, "filter_w": 2, "filter_h": 2}
+        return self.graph.add(tflite.AVERAGE_POOL, [x], (1, height // 2, width // 2, channels), **how)
+
+
+def _dense_layer(model: _Model, x: Tensor, layer: DeployedLayer) -> Tensor:
+    conv_1x1 = layer.conv_1x1
+    y = model.norm_relu(model.gather(x, conv_1x1.index), *affine(conv_1x1.norm))
+    y = model.conv(y, conv_1x1.conv, *folded_1x1(layer))
+    weight = doubles(layer.conv_3x3.weight)
+    if layer.conv_3x3.groups == 1:
+        turned = np.empty_like(weight)
+        turned[:, conv_1x1.permutation.cpu().numpy()] = weight  # to group order
+        weight = turned
+    elif conv_1x1.groups > 1:
+        y = model.shuffle(y, conv_1x1.groups)
+    new = model.turned(model.conv(y, layer.conv_3x3, weight), (0, 3, 1, 2))
+    channels = x.shape[1] + new.shape[1]
+    return model.graph.add(tflite.CONCATENATION, [x, new], (1, channels, *x.shape[2:]), axis=1)
+
+
+@torch.no_grad()
+def to_litert(network: DeployedCondenseNet) -> bytes:
+    """Return the model file, equal for equal networks: images (1, H, W, C) float32 -> logits (1, classes)."""
+    config, model = network.config, _Model()
+    channels, height, width = config.input_shape
+    images = model.graph.tensor((1, height, width, channels))
+    x = model.turned(model.conv(images, network.stem, doubles(network.stem.weight)), (0, 3, 1, 2))
+    stage = 0
+    for shape, layer in zip(config.layer_shapes, network.layers, strict=True):
+        if shape.stage != stage:
+            x, stage = model.turned(model.halve(model.turned(x, (0, 2, 3, 1))), (0, 3, 1, 2)), shape.stage
+        x = _dense_layer(model, x, cast(DeployedLayer, layer))
+    picked = network.classifier_index.cpu().numpy()
+    scale, shift = affine(network.norm)
+    x = model.norm_relu(model.gather(x, network.classifier_index), scale[picked], shift[picked])
+    x = model.graph.add(tflite.MEAN, [x, model.integers([1, 2])], (1, len(picked)), keep_dims=0)
+    classifier = [model.floats(doubles(one)) for one in (network.classifier.weight, network.classifier.bias)]
+    logits = model.graph.add(tflite.FULLY_CONNECTED, [x, *classifier], (1, config.num_classes))
+    description = json.dumps({"config": config.to_dict()}, sort_keys=True)
+    return model.graph.to_bytes((images, logits), ("images", "logits"), description)
+
+
+def save_litert(network: DeployedCondenseNet, path: Path) -> str:
+    """Write `network` to `path` atomically; return the file's SHA-256."""
+    return write_atomically(path, to_litert(network))
+
+
+def check_litert(path: Path, network: DeployedCondenseNet, images: int = 4) -> float:
+    """Run the file in LiteRT beside torch.
+
+    Returns:
+        The largest difference of a logit, as a fraction of the largest logit.
+
+    Raises:
+        ExportMismatch: LiteRT can't run the file, or the difference is above `TOLERANCE`.
+    """
+    return checked(path, lambda model: agent.LiteRt().open(model, threads=1), network, images)

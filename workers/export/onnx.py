@@ -1,0 +1,166 @@
+"""ONNX written straight from the deployed network, with the batch norms that can fold folded.
+
+Notable choices:
+- The batch norm between the 1x1 and the 3x3 folds into the 1x1 (weight and bias), and its ReLU runs before the
+  permutation, so a runtime can fuse convolution and ReLU; the permutation back is one Gather. Runtimes don't fold
+  across that Gather by themselves.
+- The first batch norm of a layer stands before its ReLU on a tensor with many readers and can't fold. The last one
+  folds into nothing either.
+- A gather of all channels in order is left out.
+- Operator set 17, IR version 8: read by every runtime of the last years, devices' older ones included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from space.deployed import DeployedCondenseNet, DeployedLayer
+from workers.export.common import batch_difference, within_tolerance
+from workers.file_names import INPUT, OUTPUT
+from workers.files import write_atomically
+
+OPSET, IR_VERSION = 17, 8
+
+
+@dataclass
+class _Graph:
+    """Nodes and initializers as they are written; tensor names are made unique by counting."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: list[TensorProto] = field(default_factory=list)
+
+    def constant(self, value: Tensor | np.ndarray[Any, Any]) -> str:
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        name = f"w{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        output = output or f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        return output
+
+    def gather(self, x: str, index: Tensor, channels: int) -> str:
+        """Pick `index` out of `channels` on axis 1; nothing when that is all of them in order."""
+        if torch.equal(index.cpu(), torch.arange(channels)):
+            return x
+        return self.add("Gather", x, self.constant(index.to(torch.int64)), axis=1)
+
+    def norm_relu(self, x: str, norm: nn.BatchNorm2d) -> str:
+        running = (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var))
+        constants = [self.constant(value) for value in (norm.weight, norm.bias, *running)]
+        return self.add("Relu", self.add("BatchNormalization", x, *constants, epsilon=norm.eps))
+
+    def conv(self, x: str, conv: nn.Conv2d, weight: Tensor | None = None, bias: Tensor | None = None) -> str:
+        constants = [self.constant(conv.weight if weight is None else weight)]
+        if bias is not None:
+            constants.append(self.constant(bias))
+        pad = cast(tuple[int, int], conv.padding)
+        return self.add(
+            "Conv",
+            x,
+            *constants,
+            group=conv.groups,
+            kernel_shape=list(conv.kernel_size),
+            pads=[*pad, *pad],
+            strides=list(conv.stride),
+        )
+
+
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Fold a batch norm over `order`ed outputs into the convolution before it: (weight, bias)."""
+    scale = norm.weight / torch.sqrt(cast(Tensor, norm.running_var) + norm.eps)
+    shift = norm.bias - cast(Tensor, norm.running_mean) * scale
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order))  # channel of the convolution -> channel of the norm
+    return conv.weight * scale[back].view(-1, 1, 1, 1), shift[back]
+
+
+def _dense_layer(graph: _Graph, x: str, layer: DeployedLayer) -> str:
+    conv_1x1 = layer.conv_1x1
+    channels = layer.in_channels
+    y = graph.norm_relu(graph.gather(x, conv_1x1.index, channels), conv_1x1.norm)
+    weight, bias = _fold(conv_1x1.conv, layer.norm, conv_1x1.permutation)
+    y = graph.add("Relu", graph.conv(y, conv_1x1.conv, weight, bias))
+    y = graph.gather(y, conv_1x1.permutation, conv_1x1.conv.out_channels)
+    return graph.add("Concat", x, graph.conv(y, layer.conv_3x3), axis=1)
+
+
+@torch.no_grad()
+def to_onnx(network: DeployedCondenseNet) -> onnx.ModelProto:
+    """Return the ONNX model: images (batch, C, H, W) float32, normalised as in training -> logits (batch, classes)."""
+    config, graph = network.config, _Graph()
+    x = graph.conv(INPUT, network.stem)
+    stage = 0
+    for shape, layer in zip(config.layer_shapes, network.layers, strict=True):
+        if shape.stage != stage:
+            x = graph.add("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+            stage = shape.stage
+        x = _dense_layer(graph, x, cast(DeployedLayer, layer))
+    x = graph.norm_relu(x, network.norm)
+    x = graph.add("Flatten", graph.add("GlobalAveragePool", x))
+    x = graph.gather(x, network.classifier_index, config.num_features)
+    weight, bias = graph.constant(network.classifier.weight), graph.constant(network.classifier.bias)
+    graph.add("Gemm", x, weight, bias, output=OUTPUT, transB=1)
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "CondenseNet",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *config.input_shape])],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", config.num_classes])],
+            graph.initializers,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="condensery",
+    )
+    helper.set_model_props(model, {"config": config.to_json()})
+    return model
+
+
+def save_onnx(network: DeployedCondenseNet, path: Path) -> str:
+    """Write `network` to `path` atomically; return the file's SHA-256."""
+    return write_atomically(path, to_onnx(network).SerializeToString())
+
+
+def check_onnx(path: Path, network: DeployedCondenseNet, images: int = 4) -> float:
+    """Check the file with onnx.checker and run it in onnxruntime beside torch.
+
+    Returns:
+        The largest difference of a logit, as a fraction of the largest logit.
+
+    Raises:
+        ExportMismatch: the file is not valid ONNX, or the difference is above `packing.TOLERANCE`.
+    """
+    return within_tolerance(path, lambda: batch_difference(network, partial(_checked_run, path), images))
+
+
+def _checked_run(path: Path, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the logits of a file that onnx.checker accepts, from onnxruntime on the CPU."""
+    onnx.checker.check_model(str(path), full_check=True)
+    return exported_network(path)(images)
+
+
+def exported_network(path: Path) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Load an exported file into onnxruntime on the CPU; return the function from images (N, C, H, W) to logits."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def logits_of(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        (logits,) = session.run([OUTPUT], {INPUT: images})
+        return cast("np.ndarray[Any, Any]", logits)
+
+    return logits_of

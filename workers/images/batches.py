@@ -1,0 +1,185 @@
+"""The data of a trial: splits mapped into memory, and batches that depend on nothing but (seed, step).
+
+- `prepare` (once, in the controller) decodes a data set into a cache; `load` (in every worker) maps it.
+- A validation split is held out of the training images, by class; the test split is behind a method, `test()`, because
+  it is touched once, at the end.
+- Training batches have no hidden state: which images, which crops and which flips follow from (seed, step). A training
+  resumed at any step sees the batches that the uninterrupted one would have seen.
+- The last ragged batch of an epoch is dropped, as batch norm over a few images is mostly noise. The next epoch has
+  another order, so no image is left out for good. Evaluation drops nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+
+from workers.images.cache import DataInfo, Positions, Stream, open_prepared, outline, place, prepare, random_words
+from workers.images.source import Images, Labels
+from workers.images.sources import KNOWN
+from workers.settings import DataSettings
+
+__all__ = [
+    "Augmentation",
+    "DataInfo",
+    "ImageData",
+    "Split",
+    "TrainingBatches",
+    "augment",
+    "evaluation_batches",
+    "load",
+    "outline",
+    "prepare",
+]
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # float32 (N, C, H, W) normalised, int64 (N,)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images of one split: places in a (mapped) array of images that other splits may share, and their labels."""
+
+    images: Images  # (M, C, H, W), all the images of the file
+    places: Positions  # (N,), those of this split, ascending
+    labels: Labels  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, positions: Positions) -> Images:
+        """Return a copy of the images at these positions of the split, (n, C, H, W)."""
+        return np.take(self.images, self.places[positions], axis=0)
+
+
+class ImageData:
+    """A prepared data set as a worker sees it. `train` and `validation` are disjoint, and `test()` from both."""
+
+    def __init__(self, info: DataInfo, train: Split, validation: Split, test: Split) -> None:
+        self.info = info
+        self.train = train
+        self.validation = validation
+        self._test = test
+
+    def test(self) -> Split:
+        """Return the test split. Call it once, for the network that was picked: choosing by it would spoil it."""
+        return self._test
+
+
+def load(settings: DataSettings, cache: Path) -> ImageData:
+    """Map a data set that `prepare` has put into the cache; the same settings give the same splits everywhere.
+
+    Raises:
+        DataNotFound: it wasn't prepared.
+    """
+    info, arrays = open_prepared(settings, cache)
+    places = place(arrays.train_labels, settings, has_test=arrays.test_labels is not None)
+
+    def of_training(positions: Positions) -> Split:
+        return Split(arrays.train_images, positions, arrays.train_labels[positions])
+
+    if arrays.test_images is not None and arrays.test_labels is not None:
+        test = Split(arrays.test_images, np.arange(len(arrays.test_labels)), arrays.test_labels)
+    else:
+        test = of_training(places.test if places.test is not None else np.arange(0))
+    return ImageData(info, of_training(places.train), of_training(places.validation), test)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images vary: a random crop out of a black border of `crop_padding` pixels, a random mirror."""
+
+    crop_padding: int
+    flip: bool
+
+    @classmethod
+    def of(cls, settings: DataSettings, info: DataInfo) -> Augmentation:
+        """Return the settings' augmentation; what they leave open is the data set's usual.
+
+        An image folder's usual is a border of an eighth of the image size, and flips.
+        """
+        known = KNOWN.get(settings.dataset)
+        padding, flip = (known.crop_padding, known.flip) if known else (info.input_shape[1] // 8, True)
+        return cls(
+            crop_padding=padding if settings.crop_padding is None else settings.crop_padding,
+            flip=flip if settings.flip is None else settings.flip,
+        )
+
+
+def augment(images: Images, augmentation: Augmentation, words: npt.NDArray[np.uint64]) -> Images:
+    """Return the images (N, C, H, W) cropped and mirrored as the random words (3, N) say; same shape."""
+    count, _, height, width = images.shape
+    padding = augmentation.crop_padding
+    if padding:
+        border = ((0, 0), (0, 0), (padding, padding), (padding, padding))
+        windows = sliding_window_view(np.pad(images, border), (height, width), axis=(2, 3))
+        down, right = words[:2] % np.uint64(2 * padding + 1)  # the bias of the remainder is below 1e-17
+        images = windows[np.arange(count), :, down, right]  # (N, C, H, W)
+    if augmentation.flip:
+        mirrored = (words[2] >> np.uint64(63)).astype(bool)
+        images[mirrored] = images[mirrored][..., ::-1]
+    return images
+
+
+class TrainingBatches:
+    """The training batches of a split: `batch(step)` is a pure function of (seed, step), for any step in any order.
+
+    An epoch is `steps_per_epoch` = floor(images / batch_size) batches out of a permutation of its own; a split smaller
+    than one batch is one batch. The permutation of the last epoch asked for is kept, so walking on is cheap.
+    """
+
+    def __init__(self, split: Split, info: DataInfo, settings: DataSettings, batch_size: int, seed: int) -> None:
+        if len(split) == 0 or batch_size < 1:
+            raise ValueError(f"a batch needs images, but got {len(split)} images and batch_size={batch_size}")
+        self.steps_per_epoch = max(1, len(split) // batch_size)
+        self._split = split
+        self._normalise = _Normaliser(info)
+        self._augmentation = Augmentation.of(settings, info)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch, self._order = -1, np.arange(0)
+
+    def batch(self, step: int) -> Batch:
+        """Return batch `step` of the training (0 is its first): images as float32 (N, C, H, W), labels as int64 (N,).
+
+        Raises:
+            ValueError: the step is negative.
+        """
+        if step < 0:
+            raise ValueError(f"steps count from 0, but got step={step}")
+        epoch, index = divmod(step, self.steps_per_epoch)
+        positions = self._order_of(epoch)[index * self._batch_size : (index + 1) * self._batch_size]
+        words = random_words(self._seed, Stream.AUGMENTATION, step, (3, len(positions)))
+        images = augment(self._split.pixels(positions), self._augmentation, words)
+        return self._normalise(images), torch.from_numpy(self._split.labels[positions])
+
+    def _order_of(self, epoch: int) -> Positions:
+        if epoch != self._epoch:
+            words = random_words(self._seed, Stream.EPOCH_ORDER, epoch, len(self._split))
+            self._epoch, self._order = epoch, np.argsort(words, kind="stable")
+        return self._order
+
+
+def evaluation_batches(split: Split, info: DataInfo, batch_size: int) -> Iterator[Batch]:
+    """Yield the whole split in order, not augmented: images as float32 (N, C, H, W), labels as int64 (N,)."""
+    normalise = _Normaliser(info)
+    for start in range(0, len(split), batch_size):
+        positions = np.arange(start, min(start + batch_size, len(split)))
+        yield normalise(split.pixels(positions)), torch.from_numpy(split.labels[positions])
+
+
+class _Normaliser:
+    """uint8 (N, C, H, W) to float32 with the training split's mean 0 and deviation 1 in every channel."""
+
+    def __init__(self, info: DataInfo) -> None:
+        mean, std = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (info.mean, info.std))
+        self._scale = (1 / (255 * std)).float()  # (C, 1, 1)
+        self._shift = (-mean / std).float()
+
+    def __call__(self, images: Images) -> torch.Tensor:
+        return torch.from_numpy(images).float().mul_(self._scale).add_(self._shift)

@@ -1,0 +1,351 @@
+"""Decoded images on disk: every data set becomes plain .npy files that all workers map into memory.
+
+A mapped file is one copy in the page cache, however many processes read it. The cache folder holds
+
+    <key>/               one data set at one shape; the key follows the images' content
+        train_images.npy, train_labels.npy, and test_images.npy, test_labels.npy if its maker published a test split
+        content.json     label, shape, class names
+    <key>.lock           held while <key> is written, by one process at a time
+    <settings>.json      what `prepare` made of these settings: the key and the DataInfo
+
+A <key> folder is written under another name and renamed when whole. The pointer file lets a worker find its images
+without looking at a million source files, and keeps a study on the images that it was started with.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import Progress
+
+from space.errors import DataNotFound
+from workers.files import disk_errors, write_atomically
+from workers.images.source import Images, Labels, Shape, Source, SourceSplit, fingerprint
+from workers.images.sources import find_source
+from workers.settings import DataSettings
+
+Positions = npt.NDArray[np.int64]  # places of images in a published split
+
+FORMAT = 1  # raise it when the same source would be decoded to other pixels
+PLAIN_PROGRESS_S = 10.0  # seconds between lines where stderr is no terminal
+
+
+class Stream(IntEnum):
+    """What random words are for: equal seeds must not tie one purpose's choices to another's."""
+
+    TEST_SPLIT = 0
+    VALIDATION_SPLIT = 1
+    EPOCH_ORDER = 2
+    AUGMENTATION = 3
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a network, a table or a reader needs to know of a data set as it was split.
+
+    `class_counts` counts the training images before the validation split; `mean` and `std` are per channel over
+    the images after it, scaled to 0..1. A channel that never varies has std 1, so normalising it gives zeros.
+    """
+
+    dataset: str  # as shown to people
+    input_shape: Shape  # (C, H, W)
+    num_classes: int
+    class_names: tuple[str, ...]
+    train_images: int
+    validation_images: int
+    test_images: int
+    class_counts: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str = (
+        ""  # SHA-256 over decoded images and labels (16 digits); a copied or touched file changes nothing
+    )
+
+    @property
+    def imbalance(self) -> float:
+        """Images of the most frequent class per image of the rarest; 1 is balanced, inf where a class has none."""
+        rarest = min(self.class_counts)
+        return max(self.class_counts) / rarest if rarest else math.inf
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataInfo:
+        """Return the DataInfo whose `to_dict` (through JSON or not) gave these values."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)
+
+
+class Places(NamedTuple):
+    """Which image is in which split. `test` is None where the data set has a test split of its own."""
+
+    train: Positions
+    validation: Positions
+    test: Positions | None
+
+
+class CachedArrays(NamedTuple):
+    """The mapped images and labels of a data set, as published; read-only."""
+
+    train_images: Images
+    train_labels: Labels
+    test_images: Images | None
+    test_labels: Labels | None
+
+
+def prepare(settings: DataSettings, cache: Path) -> DataInfo:
+    """Decode the data set into the cache, unless it is there, and return what it is.
+
+    Called once by the controller before workers start; a second call only looks.
+
+    Raises:
+        UnknownDataset, DataNotFound, UnreadableImage: see `workers.images.sources`.
+        DiskFull, ReadOnlyFolder: the cache can't be written; nothing half-written stays in it.
+    """
+    source = find_source(settings)
+    key = fingerprint(FORMAT, source.fingerprint)[:16]
+    with disk_errors(cache):
+        if (cache / key).is_dir():
+            pointer = _read_pointer(settings, cache)
+            if pointer is not None and pointer["key"] == key:
+                return DataInfo.from_dict(pointer["info"])
+        cache.mkdir(parents=True, exist_ok=True)
+        with _only_one(cache / f"{key}.lock"):
+            if not (cache / key).is_dir():
+                _write_data_set(source, cache / key)
+            info = _describe(settings, cache / key)
+            pointer = {"key": key, "info": info.to_dict()}
+            write_atomically(_pointer_file(settings, cache), json.dumps(pointer).encode())
+    return info
+
+
+def outline(settings: DataSettings) -> DataInfo:
+    """Return what `prepare` would, but for mean and std (0 and 1), from names and labels: no image of a folder is read.
+
+    Raises:
+        UnknownDataset, DataNotFound: see `workers.images.sources`. A missing set is not downloaded.
+    """
+    source = find_source(settings.model_copy(update={"download": False}))
+    content = source.open()
+    names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
+    labels = (content.train.labels, None if content.test is None else content.test.labels)
+    return _info(settings, names, labels, lambda places: ((0.0,) * source.shape[0], (1.0,) * source.shape[0]))
+
+
+def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, CachedArrays]:
+    """Return what `prepare` left for these settings, mapped into memory.
+
+    Raises:
+        DataNotFound: the data set wasn't prepared in this cache.
+    """
+    pointer = _read_pointer(settings, cache)
+    if pointer is None or not (cache / pointer["key"]).is_dir():
+        raise DataNotFound(f"{settings.dataset!r} isn't prepared in {str(cache)!r}: run prepare() with these settings")
+    return DataInfo.from_dict(pointer["info"]), _map_arrays(cache / pointer["key"])
+
+
+def place(labels: Labels, settings: DataSettings, has_test: bool) -> Places:
+    """Split training images by the settings' fractions and seed; a test split is made first unless there is one."""
+    rest, test = np.arange(len(labels)), None
+    if not has_test:
+        words = random_words(settings.split_seed, Stream.TEST_SPLIT, 0, len(labels))
+        rest, test = stratified_holdout(labels, settings.test_fraction, words)
+    words = random_words(settings.split_seed, Stream.VALIDATION_SPLIT, 0, len(rest))
+    kept, held = stratified_holdout(labels[rest], settings.validation_fraction, words)
+    return Places(rest[kept], rest[held], test)
+
+
+def stratified_holdout(labels: Labels, fraction: float, words: npt.NDArray[np.uint64]) -> tuple[Positions, Positions]:
+    """Return sorted positions (kept, held): of each class, the `fraction` with the smallest random words is held.
+
+    A class with two images or more has at least one on both sides; an only image is kept.
+    """
+    counts = np.bincount(labels)
+    wanted = np.clip(np.rint(counts * fraction), 1, np.maximum(counts - 1, 1))
+    wanted[counts < 2] = 0
+    order = np.lexsort((words, labels))  # by class, then at random
+    rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
+    is_held = rank < wanted[labels[order]]
+    return np.sort(order[~is_held]), np.sort(order[is_held])
+
+
+def random_words(seed: int, stream: Stream, index: int, size: int | tuple[int, ...]) -> npt.NDArray[np.uint64]:
+    """Return uniform 64-bit words that depend on (seed, stream, index) alone.
+
+    Raw words, as NumPy promises these for every version, but not what its distributions make of them.
+    """
+    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(int(stream), index))).random_raw(size)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def _pointer_file(settings: DataSettings, cache: Path) -> Path:
+    # What doesn't choose images is left out, so that a study may change it without a second pointer.
+    same = settings.model_copy(update={"folder": "", "download": False, "crop_padding": None, "flip": None})
+    return cache / f"{same.digest()[:16]}.json"
+
+
+def _read_pointer(settings: DataSettings, cache: Path) -> dict[str, Any] | None:
+    try:
+        pointer: dict[str, Any] = json.loads(_pointer_file(settings, cache).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return pointer
+
+
+def _map_arrays(folder: Path) -> CachedArrays:
+    files = [folder / f"{split}_{kind}.npy" for split in ("train", "test") for kind in ("images", "labels")]
+    # A plain view of the map: numpy's memmap class costs microseconds at every indexing.
+    arrays = [np.asarray(np.load(file, mmap_mode="r")) if file.is_file() else None for file in files]
+    return CachedArrays(*arrays)  # type: ignore[arg-type]  # the training pair is always there
+
+
+def _describe(settings: DataSettings, folder: Path) -> DataInfo:
+    arrays, content = _map_arrays(folder), json.loads((folder / "content.json").read_text())
+    labels = (arrays.train_labels, arrays.test_labels)
+    info = _info(settings, content, labels, lambda train: _channel_statistics(arrays.train_images, train))
+    return replace(info, fingerprint=content["sha256"][:16])
+
+
+def _info(
+    settings: DataSettings,
+    names: dict[str, Any],
+    labels: tuple[Labels, Labels | None],
+    statistics: Callable[[Positions], tuple[tuple[float, ...], tuple[float, ...]]],
+) -> DataInfo:
+    """Split by labels (training, test or None) and describe; `statistics` of the places of training images."""
+    train_labels, test_labels = labels
+    places = place(train_labels, settings, has_test=test_labels is not None)
+    if len(places.validation) == 0:
+        least = 2 if places.test is None else 3
+        raise DataNotFound(
+            f"{names['label']} needs a class with at least {least} images, to hold some out for validation"
+            f"{'' if places.test is None else ' and test'}; add images."
+        )
+    in_training = train_labels[np.concatenate([places.train, places.validation])]
+    in_test = test_labels if places.test is None else places.test
+    mean, std = statistics(places.train)
+    return DataInfo(
+        dataset=names["label"],
+        input_shape=tuple(names["shape"]),
+        num_classes=len(names["class_names"]),
+        class_names=tuple(names["class_names"]),
+        train_images=len(places.train),
+        validation_images=len(places.validation),
+        test_images=0 if in_test is None else len(in_test),
+        class_counts=tuple(np.bincount(in_training, minlength=len(names["class_names"])).tolist()),
+        mean=mean,
+        std=std,
+    )
+
+
+def _channel_statistics(images: Images, positions: Positions) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std per channel of the chosen images, scaled to 0..1, from exact counts of the 256 values."""
+    histogram = np.zeros((images.shape[1], 256), dtype=np.int64)
+    for start in range(0, len(positions), 1024):
+        block = images[positions[start : start + 1024]]
+        for channel in range(images.shape[1]):
+            histogram[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
+    share = histogram / histogram.sum(axis=1, keepdims=True)
+    values = np.arange(256) / 255
+    mean = share @ values
+    variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)
+    std = np.where((histogram > 0).sum(axis=1) > 1, np.sqrt(variance), 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Hold an exclusive lock; the system lets go of it when the process ends, however it ends."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write_data_set(source: Source, folder: Path) -> None:
+    partial = folder.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process: whoever holds the lock may clear it
+    try:
+        partial.mkdir()
+        content = source.open()
+        splits = {"train": content.train} | ({} if content.test is None else {"test": content.test})
+        total = sum(len(split.labels) for split in splits.values())
+        digest = hashlib.sha256()
+        with decoding_progress(source.label, total) as advance:
+            for name, split in splits.items():
+                np.save(partial / f"{name}_labels.npy", split.labels)
+                digest.update(np.ascontiguousarray(split.labels).data)
+                write_images(partial / f"{name}_images.npy", split, source.shape, _Watchers(advance, digest.update))
+        names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
+        names["sha256"] = digest.hexdigest()
+        (partial / "content.json").write_text(json.dumps(names))
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+class _Watchers(NamedTuple):
+    """Told of every block of images that is written: how many, and their bytes."""
+
+    advance: Callable[[int], None]
+    digest: Callable[[Any], None]
+
+
+def write_images(file: Path, split: SourceSplit, shape: Shape, watchers: _Watchers) -> None:
+    """Write a split's images as one .npy file of uint8, (N, C, H, W), block by block.
+
+    Plain writes, because a full disk under a memory map kills the process instead of raising an error.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(split.labels), *shape)}
+    with file.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, header)
+        for block in split.blocks():
+            content = np.ascontiguousarray(block).data
+            out.write(content)
+            watchers.digest(content)
+            watchers.advance(len(block))
+        out.flush()
+        os.fsync(out.fileno())
+
+
+@contextmanager
+def decoding_progress(label: str, total: int, interval_s: float = PLAIN_PROGRESS_S) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how many of `total` images are decoded: a bar on a terminal, else a line every `interval_s`."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(f"Decoding {label}", total=total)
+            yield lambda images: bar.advance(task, images)
+        return
+    done, last_s = 0, time.monotonic()
+
+    def advance(images: int) -> None:
+        nonlocal done, last_s
+        done += images
+        if time.monotonic() - last_s >= interval_s:
+            last_s = time.monotonic()
+            sys.stderr.write(f"Decoding {label}: {done:,} of {total:,} images\n")
+
+    yield advance

@@ -1,0 +1,218 @@
+"""Where images come from: every data set, read as blocks of uint8 images of one shape.
+
+- `find_source` looks a data set up without decoding it; the `Source` it returns carries a fingerprint that changes
+  when its images would, so a cache can tell whether it has them already.
+- `Source.open` reads it. Images come in blocks, (n, C, H, W), so that a folder larger than memory can be decoded.
+- Nothing here imports torch, unless a CIFAR set is read or Fashion-MNIST is downloaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from space.errors import DataNotFound, UnknownDataset, UnreadableImage
+from workers.files import disk_errors
+from workers.images.folder import find_image_folder
+from workers.images.source import (
+    BLOCK,
+    Images,
+    Labels,
+    Shape,
+    Source,
+    SourceImages,
+    SourceSplit,
+    fingerprint,
+    fit_image,
+    shape_of,
+)
+from workers.settings import DataSettings
+
+Fetched = TypeVar("Fetched")
+
+IMAGE_FOLDER = "imagefolder"
+IMAGE_FOLDER_SHAPE: Shape = (3, 32, 32)
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
+# fmt: off
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """A data set that goes by a name: its label for people, its own shape and its usual augmentation."""
+
+    label: str
+    shape: Shape
+    crop_padding: int  # pixels of black on every side before a random crop
+    flip: bool  # whether a mirrored image is still of its class
+
+
+KNOWN = {
+    "digits": KnownDataset("Digits (scikit-learn)", (1, 8, 8), crop_padding=1, flip=False),
+    "fashion-mnist": KnownDataset("Fashion-MNIST", (1, 28, 28), crop_padding=2, flip=False),
+    "cifar10": KnownDataset("CIFAR-10", (3, 32, 32), crop_padding=4, flip=True),
+    "cifar100": KnownDataset("CIFAR-100", (3, 32, 32), crop_padding=4, flip=True),
+}
+
+
+def find_source(settings: DataSettings) -> Source:
+    """Return the source that `settings.dataset` names, at the size and channels asked for.
+
+    Raises:
+        UnknownDataset: no data set has this name.
+        DataNotFound: an image folder is missing, empty or not laid out in class folders.
+    """
+    name, colon, folder = settings.dataset.partition(":")
+    if name == IMAGE_FOLDER and folder:
+        return find_image_folder(Path(folder).expanduser(), shape_of(settings, IMAGE_FOLDER_SHAPE))
+    known = KNOWN.get(name)
+    if known is None or colon:
+        raise UnknownDataset(_unknown_name(settings.dataset))
+    shape = shape_of(settings, known.shape)
+    label = known.label
+    if shape != known.shape:  # an accuracy on shrunk images must not pass for one on the real set
+        label += f" at {shape[0]}×{shape[1]}×{shape[2]}"
+    readers = {"digits": _read_digits, "fashion-mnist": _read_fashion_mnist}
+    read = readers.get(name, _read_cifar)
+    return Source(label, shape, fingerprint(name, shape), lambda: read(settings, shape))
+
+
+def read_idx(path: Path) -> Images:
+    """Return the uint8 array of an IDX file, gzipped or not (the format of MNIST's files).
+
+    Raises:
+        UnreadableImage: the file is not IDX, not of bytes, or cut short.
+    """
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+        zeros, kind, dimensions = struct.unpack_from(">HBB", data)
+        if zeros != 0 or kind != 8:  # 8 = unsigned bytes
+            raise ValueError(f"its first bytes are {data[:4].hex()}, those of an IDX file of bytes are 000008..")
+        shape = struct.unpack_from(f">{dimensions}I", data, 4)
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
+        raise UnreadableImage(f"{path} should be an IDX file: {error}; fetch it again") from error
+
+
+def read_cifar(dataset_class: Callable[..., Any], settings: DataSettings, shape: Shape) -> SourceImages:
+    """Return a CIFAR set through its torchvision class, downloaded first where that is missing and allowed.
+
+    Raises:
+        DataNotFound: the files are missing, damaged or can't be downloaded.
+    """
+    root = Path(settings.folder).expanduser()
+
+    def split_of(train: bool) -> tuple[SourceSplit, tuple[str, ...]]:
+        with warnings.catch_warnings():  # the files are Python 2 pickles; NumPy 2.4 dislikes how they spell a dtype
+            warnings.filterwarnings("ignore", category=np.exceptions.VisibleDeprecationWarning)
+            data = dataset_class(root, train=train)  # torchvision checks the files' MD5
+        labels = np.asarray(data.targets, dtype=np.int64)
+        return _split_of_arrays(data.data.transpose(0, 3, 1, 2), labels, shape), tuple(data.classes)
+
+    def read() -> SourceImages:
+        train, class_names = split_of(train=True)
+        return SourceImages(class_names, train, split_of(train=False)[0])
+
+    def fetch() -> SourceImages:
+        dataset_class(root, train=True, download=True)
+        return read()
+
+    try:
+        return read()
+    except (OSError, RuntimeError) as error:  # RuntimeError is torchvision's type for missing and for damaged files
+        return _download(settings, fetch, str(error).partition(". ")[0])
+
+
+def _read_cifar(settings: DataSettings, shape: Shape) -> SourceImages:
+    from torchvision import datasets
+
+    return read_cifar(datasets.CIFAR10 if settings.dataset == "cifar10" else datasets.CIFAR100, settings, shape)
+
+
+def _read_digits(settings: DataSettings, shape: Shape) -> SourceImages:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    pixels = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    train = _split_of_arrays(pixels, labels.astype(np.int64), shape)
+    return SourceImages(tuple("0123456789"), train, test=None)
+
+
+def _read_fashion_mnist(settings: DataSettings, shape: Shape) -> SourceImages:
+    root = Path(settings.folder).expanduser()
+    places = (root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST)
+    files = next(filter(None, map(_fashion_mnist_files, places)), None)
+    if files is None:
+
+        def fetch() -> list[Path] | None:
+            from torchvision import datasets
+
+            datasets.FashionMNIST(root, download=True)
+            return _fashion_mnist_files(places[0])
+
+        files = _download(settings, fetch, f"neither {places[0]} nor {places[1]} holds its four files")
+        if files is None:
+            raise DataNotFound(f"fashion-mnist was downloaded, but {places[0]} doesn't hold its four files")
+    splits = []
+    for images_file, labels_file in (files[:2], files[2:]):
+        images, labels = read_idx(images_file), read_idx(labels_file).astype(np.int64)
+        if images.shape != (len(labels), 28, 28):
+            raise UnreadableImage(f"{images_file} should hold {len(labels)} images of 28x28, has {images.shape}")
+        splits.append(_split_of_arrays(images[:, None], labels, shape))
+    return SourceImages(FASHION_MNIST_CLASSES, *splits)
+
+
+def _fashion_mnist_files(folder: Path) -> list[Path] | None:
+    """Return train images, train labels, test images, test labels (packed or not), or None if one is missing."""
+    stems = [f"{split}-{kind}" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    candidates = [(folder / f"{stem}-ubyte", folder / f"{stem}-ubyte.gz") for stem in stems]
+    found = [next(filter(Path.is_file, pair), None) for pair in candidates]
+    files = [file for file in found if file is not None]
+    return files if len(files) == len(stems) else None
+
+
+def _download(settings: DataSettings, fetch: Callable[[], Fetched], reason: str) -> Fetched:
+    name, root = settings.dataset, Path(settings.folder).expanduser()
+    if not settings.download:
+        raise DataNotFound(
+            f"{name} is not in folder {str(root)!r} ({reason}): under [data], set `folder` to where it is "
+            "or `download = true` to fetch it"
+        )
+    try:
+        with disk_errors(root):
+            return fetch()
+    except (OSError, RuntimeError) as error:
+        raise DataNotFound(f"{name} could not be downloaded to {str(root)!r}: {error}") from error
+
+
+def _split_of_arrays(images: Images, labels: Labels, shape: Shape) -> SourceSplit:
+    def blocks() -> Iterator[Images]:
+        for start in range(0, len(images), BLOCK):
+            block = images[start : start + BLOCK]
+            if block.shape[1:] != shape:
+                pillow = [Image.fromarray(pixels.transpose(1, 2, 0).squeeze()) for pixels in block]
+                block = np.stack([fit_image(image, shape) for image in pillow])
+            yield block
+
+    return SourceSplit(labels, blocks)
+
+
+def _unknown_name(name: str) -> str:
+    nearest = difflib.get_close_matches(name.lower(), [*KNOWN, f"{IMAGE_FOLDER}:PATH"], n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"`dataset` must be one of {', '.join(KNOWN)} or {IMAGE_FOLDER}:PATH, but got {name!r}{hint}"

@@ -1,0 +1,190 @@
+"""Where checkpoints and results pass between machines that share no folder: a folder, or any URL that fsspec opens.
+
+    EXCHANGE/STUDY/trial-00007/
+        checkpoints/     the newest checkpoints, each a tensor file and the JSON that commits it (see `checkpoint`)
+        log.txt          as of the newest checkpoint
+        network.safetensors, model.onnx
+
+The worker trains in a folder of its own and pushes; the controller fetches the results and then clears the trial's
+folder. A checkpoint's JSON is pushed after its tensors and fetched only with them: either both count or neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE
+from workers.files import file_hash
+from workers.training.trial import TrialJob
+
+RESULTS = (NETWORK_FILE, ONNX_FILE)
+SCRATCH = "condensery-trial-"
+
+
+class ExchangeFailed(Exception):
+    """The exchange can't be read or written now; the message is one line."""
+
+
+def open_exchange(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system of a folder or URL, and the path in it.
+
+    Raises:
+        ValueError, ImportError: fsspec doesn't know this kind of URL, or needs a package for it.
+    """
+    import fsspec
+
+    filesystem, root = fsspec.core.url_to_fs(url)
+    return filesystem, str(root).rstrip("/")
+
+
+class TrialExchange:
+    """One trial's folder in the exchange; every method raises `ExchangeFailed`."""
+
+    def __init__(self, url: str, job: TrialJob) -> None:
+        with _errors():
+            self._files, root = open_exchange(url)
+        self.folder = _folder(root, job.study, job.number)
+        self.url = url
+        self._pushed = ""  # name of the newest checkpoint that is there
+
+    def fetch_checkpoints(self, folder: Path) -> None:
+        """Fetch the checkpoints and the log into `folder`, to go on from there."""
+        with _errors():
+            there = self._names(CHECKPOINTS)
+            for name in sorted(there):
+                tensors = name.removesuffix(".json") + ".safetensors"
+                if name.endswith(".json") and tensors in there:
+                    for part in (tensors, name):
+                        self._get(f"{CHECKPOINTS}/{part}", folder)
+            if LOG_FILE in self._names(""):
+                self._get(LOG_FILE, folder)
+
+    def push_checkpoint(self, folder: Path) -> None:
+        """Push the newest checkpoint in `folder`, unless it was the last one pushed; remove those `folder` has not."""
+        here = _committed(folder / CHECKPOINTS)
+        if not here or here[-1] == self._pushed:
+            return
+        with _errors():
+            tensors = here[-1].removesuffix(".json") + ".safetensors"
+            for part in (tensors, here[-1]):
+                self._put(folder, f"{CHECKPOINTS}/{part}")
+            self._pushed = here[-1]
+            for name in self._names(CHECKPOINTS):
+                if name.rpartition(".")[0] + ".json" not in here:
+                    self._files.rm_file(f"{self.folder}/{CHECKPOINTS}/{name}")
+
+    def seed(self, folder: Path) -> None:
+        """Push the newest checkpoint in `folder` if it is later than any there: another engine wrote it."""
+        here = _committed(folder / CHECKPOINTS)
+        with _errors():
+            there = [name for name in self._names(CHECKPOINTS) if name.endswith(".json")]
+        if here and here[-1] > max(there, default=""):
+            self.push_checkpoint(folder)
+
+    def push(self, folder: Path, names: tuple[str, ...]) -> None:
+        """Push these files of `folder`, as far as they are there."""
+        with _errors():
+            for name in names:
+                if (folder / name).is_file():
+                    self._put(folder, name)
+
+    def fetch_results(self, folder: Path, hashes: dict[str, str]) -> None:
+        """Fetch the log and these files into `folder`; each is put in its place only when it has its SHA-256."""
+        with _errors():
+            for name, sha256 in hashes.items():
+                self._get(name, folder, sha256)
+            if LOG_FILE in self._names(""):
+                self._get(LOG_FILE, folder)
+
+    def _names(self, part: str) -> set[str]:
+        self._files.invalidate_cache()
+        try:
+            paths = self._files.ls(f"{self.folder}/{part}".rstrip("/"), detail=False)
+        except FileNotFoundError:
+            return set()
+        return {str(path).rstrip("/").rpartition("/")[2] for path in paths}
+
+    def _put(self, folder: Path, name: str) -> None:
+        target = f"{self.folder}/{name}"
+        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        if "file" not in self._files.protocol:
+            self._files.put_file(str(folder / name), target)  # an object is there whole or not at all
+            return
+        partial = f"{target}.{os.getpid()}.part"  # a worker that is killed here leaves what was there before
+        self._files.put_file(str(folder / name), partial)
+        Path(partial).replace(target)
+
+    def _get(self, name: str, folder: Path, sha256: str | None = None) -> None:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            self._files.get_file(f"{self.folder}/{name}", str(partial))
+            if sha256 is not None and file_hash(partial) != sha256:
+                raise ExchangeFailed(f"{self.folder}/{name} is not the worker's file: its SHA-256 differs")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def clear(url: str, study: str, number: int) -> None:
+    """Remove a trial's folder from the exchange: what came of it is recorded elsewhere.
+
+    Raises:
+        ExchangeFailed: the exchange can't be reached or written.
+    """
+    with _errors():
+        files, root = open_exchange(url)
+        folder = _folder(root, study, number)
+        files.invalidate_cache()
+        if files.exists(folder):
+            files.rm(folder, recursive=True)
+
+
+def _folder(root: str, study: str, number: int) -> str:
+    return f"{root}/{study}/trial-{number:05d}"
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except ExchangeFailed:
+        raise
+    except Exception as error:  # each file system has its own
+        raise ExchangeFailed(f"the exchange failed: {type(error).__name__}: {error}".splitlines()[0]) from error
+
+
+def _committed(checkpoints: Path) -> list[str]:
+    """Names of the checkpoints' JSON files that have their tensors, oldest first."""
+    names = sorted(path.name for path in checkpoints.glob("checkpoint-*.json"))
+    return [name for name in names if (checkpoints / name).with_suffix(".safetensors").exists()]
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Give a folder of this process's own, removed at the end; those that killed processes left go first."""
+    root = Path(tempfile.gettempdir())
+    for left in root.glob(f"{SCRATCH}*"):
+        owner = re.match(rf"{SCRATCH}(\d+)-", left.name)
+        if owner and not _lives(int(owner[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

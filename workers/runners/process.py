@@ -1,0 +1,124 @@
+"""A persistent worker process: takes jobs from a pipe, runs them one after another, sends everything back.
+
+Nothing heavy is imported before the thread count and the processor are set, because torch reads them once. Messages are
+tuples (kind, number, attempt, payload) of plain values. A worker whose controller is gone ends by itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from space.errors import CondenseryError, TrainingFailed
+
+if TYPE_CHECKING:
+    from workers.training.trial import TrialJob, TrialResult
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h: send this signal when the parent dies
+
+
+@dataclass(frozen=True)
+class WorkerPlace:
+    """Where a worker runs: its threads and, on Linux, its processors."""
+
+    threads: int
+    cores: tuple[int, ...] | None
+
+
+def worker_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> None:
+    """Run jobs until the controller sends None or goes away; `paused_s` is a shared double: seconds it was stopped."""
+    _settle(place)
+    try:
+        pipe.send(("ready", -1, 0, os.getpid()))  # before the imports: from now on it may be paused
+    except (BrokenPipeError, OSError):
+        return
+    import torch
+
+    torch.set_num_threads(place.threads)
+    from workers.training.trial import TrialJob, run_trial
+
+    def clock() -> float:
+        return time.monotonic() - (0.0 if paused_s is None else paused_s.value)
+
+    while True:
+        try:
+            message = pipe.recv()
+        except (EOFError, OSError):
+            return
+        if message is None:
+            return
+        if not isinstance(message, dict):
+            continue  # a word about a trial that has ended meanwhile
+        job = TrialJob.from_dict(message)
+        try:
+            reporter = PipeReporter(pipe, job.number, job.attempt)
+            pipe.send(outcome_of(job, partial(run_trial, job, reporter, clock)))
+        except (BrokenPipeError, OSError):
+            return
+
+
+def outcome_of(job: TrialJob, run: Callable[[], TrialResult]) -> tuple[str, int, int, Any]:
+    """Run a job and put how it ended into the words of `search.engines.base.EngineEvent`."""
+    from workers.training.loop import TrainingStopped
+
+    try:
+        result = run()
+    except TrainingStopped:
+        return ("stopped", job.number, job.attempt, None)
+    except CondenseryError as error:
+        return ("failed", job.number, job.attempt, (str(error), error.exit_code))
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"  # noqa: PTH119
+        return ("failed", job.number, job.attempt, (reason.splitlines()[0], 1))
+    return ("done", job.number, job.attempt, result.to_dict())
+
+
+class PipeReporter:
+    """A `workers.training.trial.Reporter` over the worker's pipe."""
+
+    def __init__(self, pipe: Connection, number: int, attempt: int) -> None:
+        self._pipe, self._number, self._attempt = pipe, number, attempt
+
+    def earlier(self, rows: Sequence[Any]) -> None:
+        """Send the epochs of a checkpoint."""
+        self._pipe.send(("earlier", self._number, self._attempt, [asdict(row) for row in rows]))
+
+    def curve(self, row: Any) -> None:
+        """Send one epoch's figures."""
+        self._pipe.send(("curve", self._number, self._attempt, asdict(row)))
+
+    def check(self) -> None:
+        """Obey a word from the controller; end the process when the controller is gone."""
+        from workers.training.loop import TrainingStopped
+
+        try:
+            word = self._pipe.recv() if self._pipe.poll() else None
+        except (EOFError, OSError):
+            os._exit(1)  # nobody is left to report to; the checkpoint has what was done
+        if word == ("stop",):
+            raise TrainingStopped
+        if word == ("cancel", self._number):
+            raise TrainingFailed("cancelled by the user")
+
+
+def _settle(place: WorkerPlace) -> None:
+    """Take the place: threads, processors, signals."""
+    os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the whole group: the controller's alone, which decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by whoever started this process
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(place.threads)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if place.cores:
+            os.sched_setaffinity(0, place.cores)

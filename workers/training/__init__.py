@@ -1,0 +1,1 @@
+"""Training: one network from its first step to its deployed form, with checkpoints on the way."""

@@ -1,0 +1,291 @@
+"""Training one CondenseNet: SGD with Nesterov momentum, a cosine per iteration, condensing on schedule.
+
+Notable choices:
+- Everything random is a function of (seed, step): which images, their crops and flips, and dropout. So a training that
+  is stopped at any step and resumed from its checkpoint ends with the same bits as one that never stopped (CPU).
+- The learning rate follows 0.5 * (1 + cos(pi * step / steps)) per iteration, from its full value to almost 0.
+- The group lasso is on while columns are still being condensed, for any G and C (the original tied it to G).
+- Mixed precision is bfloat16 autocast, on CUDA devices that support it; nothing else needs to know.
+
+Source: CondenseNet (CVPR 2018), section 4.1; the authors' release for the per-iteration cosine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from space.config import CondenseNetConfig
+from space.deployed import DeployedCondenseNet, deploy
+from space.errors import TrainingFailed
+from space.learned_group_conv import stages_due
+from space.network import CondenseNet
+from workers.images.batches import DataInfo, ImageData, Split, TrainingBatches, evaluation_batches
+from workers.settings import DataSettings, TrainingSettings
+from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+
+EVALUATION_BATCH = 256
+Form = Literal["training", "condensed", "deployed"]
+
+
+class TrainingStopped(Exception):
+    """A training was asked to stop; a checkpoint has been written first."""
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """One epoch of a learning curve.
+
+    `form` says whose accuracy it is: the training form's before the last condensing stage, the condensed training
+    form's after it, and at the end the deployed network's.
+    """
+
+    epoch: int  # 1-based
+    progress: float  # fraction of the schedule, 0..1
+    train_loss: float
+    val_loss: float
+    val_top1: float
+    learning_rate: float
+    condensing_stage: int
+    form: Form
+    seconds: float  # spent in this trial so far, over all attempts
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy of a network over a split."""
+
+    top1: float
+    loss: float
+    images: int
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What one training needs to know, beside the images."""
+
+    config: CondenseNetConfig
+    training: TrainingSettings
+    data: DataSettings
+    seed: int
+    checkpoints: Path
+    identity: str  # see `workers.training.checkpoint.Progress`
+    device: str = "auto"
+    checkpoint_every_s: float = 30.0
+    clock: Callable[[], float] = time.monotonic  # seconds, without the pauses for measurements
+    note: Callable[[str], None] = field(default=lambda text: None)  # told once where the training begins
+
+
+class Observer(Protocol):
+    """Watches a training: told every epoch, asked before every step."""
+
+    def earlier(self, rows: Sequence[CurveRow]) -> None:
+        """Take the epochs of the checkpoint that the training goes on from: reported before, perhaps in vain."""
+
+    def curve(self, row: CurveRow) -> None:
+        """Take one epoch's figures. A resumed training repeats rows since its checkpoint, with equal values."""
+
+    def before_step(self, seconds: float) -> None:
+        """Raise `TrainingStopped` (a checkpoint is kept) or `TrainingFailed` (it is not) to end the training."""
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the torch device for auto, cpu, cuda[:n] or mps; auto prefers CUDA, then MPS, then the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device(name)
+
+
+def learning_rate_at(step: int, steps: int, peak: float) -> float:
+    """Cosine from `peak` at step 0 towards 0 at step `steps`."""
+    return 0.5 * peak * (1.0 + math.cos(math.pi * step / steps))
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split, info: DataInfo, device: torch.device) -> Evaluation:
+    """Return top-1 and mean cross-entropy over `split`; the model's mode is put back afterwards."""
+    was_training = model.training
+    model.eval()
+    right = loss = 0.0
+    images = 0
+    for x, y in evaluation_batches(split, info, EVALUATION_BATCH):
+        logits = model(x.to(device)).float()
+        labels = y.to(device)
+        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+        right += float((logits.argmax(1) == labels).sum())
+        images += len(labels)
+    model.train(was_training)
+    return Evaluation(top1=right / images, loss=loss / images, images=images)
+
+
+def train(run: TrainingRun, images: ImageData, observer: Observer) -> tuple[DeployedCondenseNet, Evaluation]:
+    """Train to the end of the schedule; return the deployed network and its validation accuracy.
+
+    Goes on from the newest intact checkpoint in `run.checkpoints`.
+
+    Raises:
+        TrainingStopped: the observer asked to stop; a checkpoint holds every step done.
+        TrainingFailed: the loss became NaN or infinite, or the observer ended it.
+    """
+    loop = _Loop(run, images, observer)
+    for _ in loop.epochs():
+        pass
+    return loop.finish()
+
+
+class _Loop:
+    """The state of one training while it runs."""
+
+    def __init__(self, run: TrainingRun, images: ImageData, observer: Observer) -> None:
+        self.run, self.images, self.observer = run, images, observer
+        self.device = pick_device(run.device)
+        torch.manual_seed(run.seed)
+        self.model = CondenseNet(run.config).to(self.device)
+        settings = run.training
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.momentum > 0,
+        )
+        self.batches = TrainingBatches(images.train, images.info, run.data, settings.batch_size, run.seed)
+        self.steps = settings.epochs * self.batches.steps_per_epoch
+        on_cuda = settings.mixed_precision and self.device.type == "cuda"
+        self.autocast = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        restored = load_checkpoint(run.checkpoints, self.model, self.optimizer, run.identity)
+        self.step = restored.step if restored else 0
+        # Summed on the device, step by step: reading it every step would wait for it, and a sum of parts would depend
+        # on where a training was interrupted.
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no double
+        self.loss_sum = torch.tensor(restored.loss_sum if restored else 0.0, dtype=dtype, device=self.device)
+        self.loss_count = restored.loss_count if restored else 0
+        self.seconds_before = restored.seconds if restored else 0.0
+        self.curve = [CurveRow(**row) for row in restored.curve] if restored else []  # as far as a checkpoint needs it
+        if self.curve:
+            observer.earlier(self.curve)
+        self.started = self.saved_at = run.clock()
+        run.note(f"training from step {self.step} of {self.steps}")
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + self.run.clock() - self.started
+
+    def epochs(self) -> Iterator[None]:
+        """Run steps, yielding after each epoch but the last (which `finish` closes)."""
+        self.model.train()
+        unread = 0  # steps since the loss was looked at
+        per_epoch = self.batches.steps_per_epoch
+        while self.step < self.steps:
+            self._interruptible()
+            self.loss_sum += self._one_step()
+            self.loss_count += 1
+            self.step += 1
+            unread += 1
+            ends = self.step % per_epoch == 0
+            due = self.run.clock() - self.saved_at >= self.run.checkpoint_every_s
+            if ends or due or unread >= 50:
+                self._check_loss()
+                unread = 0
+            if ends and self.step < self.steps:
+                self._end_epoch(self.model, self._form())
+                yield
+            if due or self.step == self.steps:
+                self._save()
+
+    def _interruptible(self) -> None:
+        try:
+            self.observer.before_step(self.seconds)
+        except TrainingStopped:
+            self._check_loss()
+            self._save()
+            raise
+
+    def _one_step(self) -> Tensor:
+        settings, progress = self.run.training, self.step / self.steps
+        x, y = self.batches.batch(self.step)
+        x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+        if self.run.config.dropout:
+            torch.manual_seed(self.run.seed * 1_000_003 + self.step)
+        rate = learning_rate_at(self.step, self.steps, settings.learning_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cuda", torch.bfloat16) if self.autocast else contextlib.nullcontext():
+            logits = self.model(x, progress=progress if self._condensing_due(progress) else None)
+        loss = F.cross_entropy(logits.float(), y, label_smoothing=settings.label_smoothing)
+        total = loss
+        if settings.group_lasso and stages_due(progress, self.run.config.condense_factor) < self._last_stage:
+            total = loss + settings.group_lasso * self.model.group_lasso()
+        self.optimizer.zero_grad(set_to_none=False)  # keeps the gradients' memory: a worker must not grow
+        torch.autograd.backward(total)
+        self.optimizer.step()
+        return loss.detach()
+
+    @property
+    def _last_stage(self) -> int:
+        return self.run.config.condense_factor - 1
+
+    def _condensing_due(self, progress: float) -> bool:
+        """Whether this step's stage differs from the last step's; asking the layers would wait for the device."""
+        factor = self.run.config.condense_factor
+        return self.step == 0 or stages_due(progress, factor) > stages_due((self.step - 1) / self.steps, factor)
+
+    def _check_loss(self) -> None:
+        """Stop at a loss that is no number."""
+        value = float(self.loss_sum)
+        if not math.isfinite(value):
+            rate = learning_rate_at(max(self.step - 1, 0), self.steps, self.run.training.learning_rate)
+            raise TrainingFailed(
+                f"the loss became {value} by step {self.step} of {self.steps} (learning rate {rate:.4g}); "
+                "try a smaller learning rate."
+            )
+
+    def _form(self) -> Form:
+        return "condensed" if self.model.fully_condensed else "training"
+
+    def _end_epoch(self, model: nn.Module, form: Form) -> Evaluation:
+        evaluation = evaluate(model, self.images.validation, self.images.info, self.device)
+        if not math.isfinite(evaluation.loss):
+            raise TrainingFailed(
+                f"the validation loss became {evaluation.loss} at step {self.step} of {self.steps} ({form} network); "
+                "try a smaller learning rate."
+            )
+        per_epoch = self.batches.steps_per_epoch
+        row = CurveRow(
+            epoch=self.step // per_epoch,
+            progress=self.step / self.steps,
+            train_loss=float(self.loss_sum) / max(self.loss_count, 1),
+            val_loss=evaluation.loss,
+            val_top1=evaluation.top1,
+            learning_rate=learning_rate_at(self.step - 1, self.steps, self.run.training.learning_rate),
+            condensing_stage=self.model.condensing_stage,
+            form=form,
+            seconds=self.seconds,
+        )
+        self.observer.curve(row)
+        self.curve.append(row)
+        if self.step < self.steps:
+            self.loss_sum.zero_()
+            self.loss_count = 0
+        return evaluation
+
+    def _save(self) -> None:
+        sums, curve = (float(self.loss_sum), self.loss_count), tuple(map(asdict, self.curve))
+        progress = Progress(self.step, *sums, self.seconds, self.run.identity, curve)
+        save_checkpoint(self.run.checkpoints, self.model, self.optimizer, progress)
+        self.saved_at = self.run.clock()
+
+    def finish(self) -> tuple[DeployedCondenseNet, Evaluation]:
+        """Perform any stage a very short schedule never reached, deploy, and close the curve with its accuracy."""
+        self.model.condense(1.0)
+        deployed = deploy(self.model.eval())
+        return deployed, self._end_epoch(deployed, "deployed")
