@@ -1,0 +1,19 @@
+"""Counts in sentences: how messages, tables and pages say "1 thread" and "1,200 threads"."""
+
+from __future__ import annotations
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return "1 trial" or "1,200 trials".
+
+    Args:
+        number: how many there are.
+        noun: what is counted, in the singular.
+        plural: the noun's plural, where it isn't the singular with an s.
+    """
+    return f"{number:,} {agreeing(number, noun, plural or f'{noun}s')}"
+
+
+def agreeing(number: int, singular: str, plural: str) -> str:
+    """Return the form that agrees with a number: `agreeing(1, "fits", "fit")` is "fits"."""
+    return singular if number == 1 else plural
