@@ -172,7 +172,7 @@ def stop(study: StudyName = None, storage: Storage = None) -> None:
 def cancel(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -> None:
     """Cancel one trial that has not finished."""
     from search.store.reader import find_trial
-    from search.store.tables import FINAL_STATES
+    from search.store.vocabulary import FINAL_STATES
 
     store, found, _ = store_named(study, storage)
     row = find_trial(store.engine, found, trial)

@@ -29,8 +29,9 @@ from search.store import reader
 from search.store.device_tables import job, order
 from search.store.reader import TrialRow
 from search.store.store import StudyStore
-from search.store.tables import FINAL_STATES, artifact, curve, trial
+from search.store.tables import artifact, curve, trial
 from search.store.transactions import shown
+from search.store.vocabulary import FINAL_STATES
 from search.study import OpenStudy
 from space.errors import StudyBusy
 from workers.files import HALF_WRITTEN, file_hash

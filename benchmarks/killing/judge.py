@@ -18,9 +18,10 @@ from benchmarks.killing.causes import only_the_database, pairs_by_attempt, stran
 from benchmarks.killing.forms import CHECKPOINT_EVERY_S, Form, Kill
 from search.doctor import StudyUnderCheck, examine
 from search.settings import settings_from
-from search.store import device_tables, reader, tables
+from search.store import device_tables, reader
 from search.store.database import open_for_reading
 from search.store.store import StudyStore
+from search.store.vocabulary import FINAL_STATES
 from search.study import OpenStudy, optuna_storage
 from space.cost import cost_of
 from workers.file_names import LOG_FILE, SETTINGS_FILE
@@ -105,7 +106,7 @@ class _Judgement:
         numbers = [row.number for row in self.rows]
         self._must(numbers == list(range(len(numbers))), f"trials lost or repeated: {numbers}")
         for row in self.rows:
-            self._must(row.state in tables.FINAL_STATES, f"trial {row.number} is {row.state}")
+            self._must(row.state in FINAL_STATES, f"trial {row.number} is {row.state}")
             self._must(row.state != "failed", f"trial {row.number} failed: {row.reason}")
             self._must(row.told, f"trial {row.number} was never told to Optuna")
         for identity, count in Counter(row.identity for row in self.done).items():

@@ -19,7 +19,8 @@ from dashboards.data.columns import StudyColumns
 from dashboards.data.sql_columns import ConfigBook, read_columns_of
 from search.store.database import database_errors, open_for_reading
 from search.store.reader import find_study
-from search.store.tables import OPEN_STATES, artifact, curve, event, latency, request, study, trial
+from search.store.tables import artifact, curve, event, latency, request, study, trial
+from search.store.vocabulary import OPEN_STATES
 from space.errors import CondenseryError, StudyNotFound
 
 LOOK_WHOLE_S = 5.0  # how often a live study looks for what takes a scan to find

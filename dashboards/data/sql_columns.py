@@ -13,7 +13,8 @@ from dashboards.data.columns import Latencies, LatencyGroup, StudyColumns
 from dashboards.formats import devices_of
 from search.results.pareto import latency_key
 from search.store.reader import StudyRow
-from search.store.tables import STATES, latency, trial
+from search.store.tables import latency, trial
+from search.store.vocabulary import STATES
 from space.config import short_text
 
 FLOATS = (

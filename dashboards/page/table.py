@@ -18,7 +18,7 @@ import numpy as np
 from dashboards.data.columns import Floats, Latencies, Mask, StudyColumns, View
 from dashboards.data.latency_marks import latency_words
 from dashboards.formats import count, digits_ms, duration, marks_text, one_line, percent
-from search.store.tables import STATES
+from search.store.vocabulary import STATES
 
 CSV_NAMES = {"config": "architecture", "trained": "train_seconds"}  # what the report calls them
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

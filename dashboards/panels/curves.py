@@ -103,7 +103,7 @@ def curves_info(
 
 
 def _curve(columns: StudyColumns, number: int, rows: Sequence[Mapping[str, Any]]) -> Curve:
-    from search.store.tables import STATES
+    from search.store.vocabulary import STATES
 
     place = columns.index_of(number) or 0
     state = STATES[columns.state[place]]

@@ -120,7 +120,7 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
 
 
 def _codes(names: Sequence[str]) -> list[int]:
-    from search.store.tables import STATES
+    from search.store.vocabulary import STATES
 
     return [STATES.index(name) for name in names]
 

@@ -81,7 +81,7 @@ HEADERS = ("trial", "top-1", "latency, ms", "95 % interval, ms", "macs", "params
 
 def points_of(columns: StudyColumns, view: View, chosen: Mask, order: Floats | None = None) -> Points:
     """Return the chosen trials as points, in the order of `order` (n,), else of their numbers."""
-    from search.store.tables import STATES
+    from search.store.vocabulary import STATES
 
     places = np.flatnonzero(chosen)
     if order is not None:

@@ -17,7 +17,7 @@ from dashboards.data.columns import Latencies, LatencyGroup, StudyColumns
 from dashboards.data.latency_marks import latency_words, marks_note
 from dashboards.formats import marks_text, one_line
 from search.budget import Budget
-from search.store.tables import STATES
+from search.store.vocabulary import STATES
 
 Column = dict[str, Any]
 

@@ -32,7 +32,7 @@ from dashboards.formats import (
     shared_label,
 )
 from search.store.reader import AttemptRow, EventRow, StudyRow, StudyStatus, TrialRow
-from search.store.tables import STATES
+from search.store.vocabulary import STATES
 
 CURVE_ROWS = 12  # of a longer learning curve, so many are shown
 

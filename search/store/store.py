@@ -14,21 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from search.store import reader, tables
+from search.store import reader
 from search.store.attempts import Attempts
 from search.store.controller_lease import ControllerLease
-from search.store.tables import (
-    FINAL_STATES,
-    artifact,
-    attempt,
-    curve,
-    event,
-    latency,
-    latency_samples,
-    request,
-    study,
-    trial,
-)
+from search.store.tables import artifact, attempt, curve, event, latency, latency_samples, request, study, trial
+from search.store.vocabulary import FINAL_STATES, OPEN_STATES
 from space.config import CondenseNetConfig
 from space.cost import Cost
 from space.errors import StudyExists
@@ -310,7 +300,7 @@ class StudyStore(ControllerLease, Attempts):
         query = sa.select(trial.c.number).where(
             trial.c.study_id == self.study_id,
             trial.c.cancel_requested.is_(True),
-            trial.c.state.in_(tables.OPEN_STATES),
+            trial.c.state.in_(OPEN_STATES),
         )
         with self._read() as connection:
             return list(connection.scalars(query))

@@ -1,23 +1,29 @@
 """The project's own tables, beside Optuna's in the same database. Every name starts with `condensery_`.
 
 Times are UTC seconds since 1970 (float): no time zone can be lost on the way through a database. Documents (config,
-settings, conditions) are JSON text. A trial's state is one of `STATES`.
+settings, conditions) are JSON text. Columns of words are read as the enums of `vocabulary`.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import sqlalchemy as sa
+
+from search.store.vocabulary import AttemptOutcome, LatencyKind, LatencyPurpose, TrialOrigin, TrialState
 
 HEAD_REVISION = "0006"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
-# asked: proposed, not yet priced. queued: priced and let through. running: with a worker. The others are final.
-# pruned: the stopping rule ended its training early.
-OPEN_STATES = ("asked", "queued", "running")
-FINAL_STATES = ("done", "pruned", "infeasible", "duplicate", "failed", "cancelled")
-STATES = OPEN_STATES + FINAL_STATES
-
 metadata = sa.MetaData()
+
+
+def _word_of(vocabulary: type[StrEnum]) -> sa.Enum:
+    """Return the type of a column that holds one of a vocabulary's words as text, and is read as the enum."""
+    return sa.Enum(
+        vocabulary, native_enum=False, length=12, values_callable=lambda words: [str(word) for word in words]
+    )
+
 
 study = sa.Table(
     "condensery_study",
@@ -43,8 +49,8 @@ trial = sa.Table(
     sa.Column("study_id", sa.ForeignKey("condensery_study.id", ondelete="CASCADE"), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),  # as Optuna numbers it
     sa.Column("optuna_trial_id", sa.Integer),  # once it has ended and Optuna's tables hold it
-    sa.Column("state", sa.String(12), nullable=False),
-    sa.Column("origin", sa.String(12), nullable=False),  # sampled or enqueued
+    sa.Column("state", _word_of(TrialState), nullable=False),
+    sa.Column("origin", _word_of(TrialOrigin), nullable=False),
     sa.Column("config", sa.Text, nullable=False),  # JSON
     sa.Column("config_hash", sa.String(64), nullable=False),
     sa.Column("training", sa.Text, nullable=False),  # JSON
@@ -82,7 +88,7 @@ attempt = sa.Table(  # append-only but for its lease and its end
     sa.Column("started_at", sa.Float, nullable=False),
     sa.Column("heartbeat_at", sa.Float, nullable=False),  # when its worker was last known to live
     sa.Column("epochs", sa.Integer, nullable=False),  # that this attempt was the first to report
-    sa.Column("outcome", sa.String(12)),  # NULL while it runs; done, failed, stopped, cancelled, pruned or lost
+    sa.Column("outcome", _word_of(AttemptOutcome)),  # NULL while it runs
     sa.Column("reason", sa.Text),
     sa.Column("ended_at", sa.Float),
 )
@@ -121,7 +127,7 @@ latency = sa.Table(  # append-only
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("purpose", sa.String(12), nullable=False),  # price (random weights, before training) or verify
+    sa.Column("purpose", _word_of(LatencyPurpose), nullable=False),
     sa.Column("target", sa.String(200), nullable=False, server_default="host"),  # as the study's latency.devices says
     sa.Column("model_hash", sa.String(64), nullable=False),
     sa.Column("device", sa.String(200), nullable=False),
@@ -130,7 +136,7 @@ latency = sa.Table(  # append-only
     sa.Column("runtime_version", sa.String(40), nullable=False),
     sa.Column("threads", sa.Integer, nullable=False),
     sa.Column("precision", sa.String(12), nullable=False),
-    sa.Column("kind", sa.String(12), nullable=False),  # measured, estimated or predicted
+    sa.Column("kind", _word_of(LatencyKind), nullable=False),
     sa.Column("policy", sa.String(12), nullable=False),  # standard, quick; counts (estimated), model (predicted)
     sa.Column("extrapolates", sa.Boolean, nullable=False, server_default=sa.false()),  # outside the calibrated range
     sa.Column("median_ms", sa.Float, nullable=False),
@@ -184,7 +190,7 @@ reference_latency = sa.Table(  # append-only: measured for a fit or a calibratio
     sa.Column("runtime", sa.String(40), nullable=False),
     sa.Column("runtime_version", sa.String(40), nullable=False),
     sa.Column("threads", sa.Integer, nullable=False),
-    sa.Column("kind", sa.String(12), nullable=False),
+    sa.Column("kind", _word_of(LatencyKind), nullable=False),
     sa.Column("policy", sa.String(12), nullable=False),
     sa.Column("median_ms", sa.Float, nullable=False),
     sa.Column("interval_low_ms", sa.Float, nullable=False),
@@ -201,7 +207,7 @@ device_fit = sa.Table(  # append-only: how well a device's latency is predicted;
     sa.Column("device", sa.String(200), nullable=False),
     sa.Column("runtime", sa.String(40), nullable=False),
     sa.Column("threads", sa.Integer, nullable=False),
-    sa.Column("kind", sa.String(12), nullable=False),
+    sa.Column("kind", _word_of(LatencyKind), nullable=False),
     sa.Column("networks", sa.Integer, nullable=False),
     sa.Column("median_error", sa.Float, nullable=False),
     sa.Column("p90_error", sa.Float, nullable=False),

@@ -21,7 +21,8 @@ from search.loop.controller import Controller, Surroundings
 from search.pricing.pricer import Target
 from search.settings import StudySettings, settings_from
 from search.store.reader import TrialRow
-from search.store.tables import FINAL_STATES, attempt, trial
+from search.store.tables import attempt, trial
+from search.store.vocabulary import FINAL_STATES
 from search.study import OpenStudy, open_study, optuna_storage
 from space.config import CondenseNetConfig
 from space.cost import cost_of

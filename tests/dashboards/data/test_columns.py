@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.live_study import read_columns
 from search.results.pareto import pareto_front
-from search.store.tables import STATES, trial
+from search.store.tables import trial
+from search.store.vocabulary import STATES
 from tests.dashboards.studies import SETTINGS, SMALL, Study, lively
 
 TWO_DEVICES = {**SETTINGS, "latency": {**SETTINGS["latency"], "devices": ["host", "pi5"]}}

@@ -14,7 +14,7 @@ from dashboards.data.curves import read_last_epochs
 from dashboards.data.live_study import read_columns
 from dashboards.panels import LastEpoch
 from search.store.reader import StudyRow
-from search.store.tables import STATES
+from search.store.vocabulary import STATES
 from space.config import CondenseNetConfig
 from tests.dashboards.studies import SETTINGS, SMALL, Study
 

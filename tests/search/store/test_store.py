@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from search.store import reader, tables
 from search.store.database import open_for_writing
 from search.store.store import NewTrial, StudyStore, create_study, delete_study
-from search.store.tables import FINAL_STATES, OPEN_STATES
+from search.store.vocabulary import FINAL_STATES, OPEN_STATES
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from space.deployed import DeployedCondenseNet

@@ -1,0 +1,58 @@
+"""The vocabulary of the tables: every word is written as text and read back as the enum's member."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from search.store.database import open_for_writing
+from search.store.tables import attempt, device_fit, latency, reference_latency, trial
+from search.store.vocabulary import FINAL_STATES, OPEN_STATES, STATES, AttemptOutcome, TrialState
+
+COLUMNS = (
+    trial.c.state,
+    trial.c.origin,
+    attempt.c.outcome,
+    latency.c.purpose,
+    latency.c.kind,
+    reference_latency.c.kind,
+    device_fit.c.kind,
+)
+
+
+def words_of(column: sa.Column) -> type[StrEnum]:
+    assert isinstance(column.type, sa.Enum)
+    assert column.type.enum_class is not None and issubclass(column.type.enum_class, StrEnum)
+    return column.type.enum_class
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=str)
+def test_each_word_is_stored_as_its_text_and_read_as_the_member(database: str, column: sa.Column):
+    engine = open_for_writing(database)
+    table = sa.Table("words", sa.MetaData(), sa.Column("word", column.type), prefixes=["TEMPORARY"])
+    with engine.begin() as connection:
+        table.create(connection)
+        connection.execute(sa.insert(table), [{"word": word} for word in words_of(column)])
+        read = list(connection.scalars(sa.select(table.c.word)))
+        texts = list(connection.scalars(sa.text("SELECT word FROM words")))
+        assert connection.scalar(sa.select(sa.func.count()).where(table.c.word == str(read[0]))) == 1
+        assert connection.scalar(sa.text("SELECT count(*) FROM words WHERE word = :word"), {"word": read[0]}) == 1
+    engine.dispose()
+    assert read == list(words_of(column)) and all(type(word) is words_of(column) for word in read)
+    assert texts == [word.value for word in read] and all(type(text) is str for text in texts)
+
+
+def test_a_word_stands_in_texts_json_and_arrays_as_plain_text():
+    assert f"{TrialState.DONE}" == "done" and TrialState.DONE == "done"
+    assert json.dumps({"state": TrialState.DONE, AttemptOutcome.LOST: 1}) == '{"state": "done", "lost": 1}'
+    assert list(np.array([TrialState.DONE, TrialState.ASKED]) == "done") == [True, False]
+
+
+def test_a_state_is_open_or_final():
+    assert OPEN_STATES == ("asked", "queued", "running")
+    assert FINAL_STATES == ("done", "pruned", "infeasible", "duplicate", "failed", "cancelled")
+    assert OPEN_STATES + FINAL_STATES == STATES
