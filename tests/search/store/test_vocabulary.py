@@ -26,7 +26,8 @@ COLUMNS = (
 
 def words_of(column: sa.Column) -> type[StrEnum]:
     assert isinstance(column.type, sa.Enum)
-    assert column.type.enum_class is not None and issubclass(column.type.enum_class, StrEnum)
+    assert column.type.enum_class is not None
+    assert issubclass(column.type.enum_class, StrEnum)
     return column.type.enum_class
 
 
@@ -42,12 +43,15 @@ def test_each_word_is_stored_as_its_text_and_read_as_the_member(database: str, c
         assert connection.scalar(sa.select(sa.func.count()).where(table.c.word == str(read[0]))) == 1
         assert connection.scalar(sa.text("SELECT count(*) FROM words WHERE word = :word"), {"word": read[0]}) == 1
     engine.dispose()
-    assert read == list(words_of(column)) and all(type(word) is words_of(column) for word in read)
-    assert texts == [word.value for word in read] and all(type(text) is str for text in texts)
+    assert read == list(words_of(column))
+    assert all(type(word) is words_of(column) for word in read)
+    assert texts == [word.value for word in read]
+    assert all(type(text) is str for text in texts)
 
 
 def test_a_word_stands_in_texts_json_and_arrays_as_plain_text():
-    assert f"{TrialState.DONE}" == "done" and TrialState.DONE == "done"
+    assert f"{TrialState.DONE}" == "done"
+    assert TrialState.DONE == "done"
     assert json.dumps({"state": TrialState.DONE, AttemptOutcome.LOST: 1}) == '{"state": "done", "lost": 1}'
     assert list(np.array([TrialState.DONE, TrialState.ASKED]) == "done") == [True, False]
 
