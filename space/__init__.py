@@ -5,8 +5,9 @@ Exports are loaded on first use, so a command that needs only configurations and
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from space.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from space.config import CondenseNetConfig
@@ -29,24 +30,15 @@ __all__ = [
     "fvcore_cost",
 ]
 
-_HOME = {
-    "CondenseNet": "space.network",
-    "CondenseNetConfig": "space.config",
-    "Cost": "space.cost",
-    "DeployedCondenseNet": "space.deployed",
-    "InvalidConfig": "space.errors",
-    "SearchSpace": "space.search_space",
-    "cost_of": "space.cost",
-    "deploy": "space.deployed",
-    "fvcore_cost": "space.operator_count",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'space' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "config": "CondenseNetConfig",
+        "cost": "Cost cost_of",
+        "deployed": "DeployedCondenseNet deploy",
+        "errors": "InvalidConfig",
+        "network": "CondenseNet",
+        "operator_count": "fvcore_cost",
+        "search_space": "SearchSpace",
+    },
+)

@@ -5,8 +5,9 @@ Names are handed on lazily, so importing the package costs nothing until one of 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from space.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from workers.latency.measurement import (
@@ -40,23 +41,12 @@ __all__ = [
     "summarise",
 ]
 
-_HOMES = {
-    "measurement": {
-        "FailedMeasurement",
-        "FakeProbe",
-        "LatencyProbe",
-        "Measurement",
-        "MeasurementStopped",
-        "never",
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "measurement": "FailedMeasurement FakeProbe LatencyProbe Measurement MeasurementStopped never",
+        "policy": "QUICK STANDARD MeasurementPolicy policy_named",
+        "probes": "HostProbe default_core host_name siblings",
+        "stats": "LatencySummary summarise",
     },
-    "policy": {"QUICK", "STANDARD", "MeasurementPolicy", "policy_named"},
-    "probes": {"HostProbe", "default_core", "host_name", "siblings"},
-    "stats": {"LatencySummary", "summarise"},
-}
-
-
-def __getattr__(name: str) -> Any:
-    home = next((module for module, names in _HOMES.items() if name in names), None)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+)
