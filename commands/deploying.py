@@ -40,7 +40,7 @@ def pick(
 
     Limits that are not given are the study's own.
     """
-    from dashboards.terminal import answers, documents, tables
+    from dashboards.terminal import answers, documents, trial_tables
     from search.results.pick import best
     from search.store import reader
 
@@ -55,7 +55,7 @@ def pick(
         if as_json:
             print_json(documents.trials_document(ranked))
         else:
-            show_text(tables.trials_table(ranked))
+            show_text(trial_tables.trials_table(ranked))
         return
     from search.devices.probe import VERIFYING
     from search.launch import cache_folder, files_root

@@ -20,7 +20,7 @@ from space.errors import TrialNotReady
 
 def status(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show how a study stands; without a name, every study of the database."""
-    from dashboards.terminal import documents, tables
+    from dashboards.terminal import documents, study_tables
     from search.store import reader
     from search.store.database import open_for_reading
 
@@ -30,19 +30,19 @@ def status(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
         if as_json:
             print_json(documents.studies_document(studies))
         else:
-            show_text(tables.studies_table(studies))
+            show_text(study_tables.studies_table(studies))
         return
     engine, found, _ = open_named(study, storage)
     standing = reader.read_status(engine, found.id)
     if as_json:
         print_json(documents.study_document(found, standing))
     else:
-        show_text(tables.status_panel(found, standing))
+        show_text(study_tables.status_panel(found, standing))
 
 
 def trials(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """List a study's trials."""
-    from dashboards.terminal import documents, tables
+    from dashboards.terminal import documents, trial_tables
     from search.store import reader
 
     engine, found, _ = open_named(study, storage)
@@ -50,12 +50,12 @@ def trials(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
     if as_json:
         print_json(documents.trials_document(rows))
     else:
-        show_text(tables.trials_table(rows))
+        show_text(trial_tables.trials_table(rows))
 
 
 def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show one trial: architecture, cost, learning curve, measurements, files."""
-    from dashboards.terminal import documents, tables
+    from dashboards.terminal import documents, trial_tables
     from search.store import reader
 
     engine, found, _ = open_named(study, storage)
@@ -68,12 +68,12 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
     if as_json:
         print_json(documents.trial_detail_document(row, *parts))
     else:
-        show_text(tables.trial_panel(row, *parts))
+        show_text(trial_tables.trial_panel(row, *parts))
 
 
 def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show the Pareto front: the networks that no other beats in accuracy, latency and macs."""
-    from dashboards.terminal import documents, tables
+    from dashboards.terminal import documents, trial_tables
     from search.results.pareto import front_of_study
 
     engine, found, _ = open_named(study, storage)
@@ -81,7 +81,7 @@ def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
     if as_json:
         print_json(documents.front_document(front))
     else:
-        show_text(tables.pareto_table(front))
+        show_text(trial_tables.pareto_table(front))
 
 
 def logs(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -> None:

@@ -46,7 +46,7 @@ def plot(
     storage: Storage = None,
 ) -> None:
     """Write one plot of a study as PNG, SVG, PDF or HTML."""
-    from dashboards.image_files import Look, write_figure
+    from dashboards.panels.image_files import Look, write_figure
     from dashboards.panels.notebook import StudyFigures
 
     engine, found, _ = open_named(study, storage)

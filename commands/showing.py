@@ -54,8 +54,8 @@ def report(
 
     Limits that are not given are the study's own; whoever reads the page can move them.
     """
-    from dashboards.formats import devices_of
-    from dashboards.report.report_file import write_report
+    from dashboards.data.study_settings import devices_of
+    from dashboards.report.report import write_report
 
     engine, found, _ = open_named(study, storage)
     limits_ms = limits_by_device(max_latency_ms or (), devices_of(found.settings))

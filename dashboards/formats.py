@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
-from search.budget import Budget
 from search.results.latency_labels import Labelled, doubts_text
 from search.results.pareto import latency_key
 from search.store.reader import LatencyRow, TrialRow
@@ -138,61 +138,13 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def moment(unix_s: float | None) -> str:
+    """Return a time as "2026-01-31 13:05" in UTC."""
+    return NOTHING if unix_s is None else datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M")
+
+
 def one_line(text: Any, longest: int = 1000) -> str:
     """Return text as one line without control characters, cut to `longest` characters."""
     visible = (c for c in str(text) if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
     safe = " ".join("".join(visible).split())
     return safe if len(safe) <= longest else safe[: longest - 3].rstrip() + "..."
-
-
-def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study's settings with the password of its database hidden, fit to be shown or sent on."""
-    shown = dict(settings)
-    part = shown.get("study")
-    if isinstance(part, Mapping) and part.get("storage"):
-        shown["study"] = {**part, "storage": _without_password(str(part["storage"]))}
-    return shown
-
-
-def _without_password(url: str) -> str:
-    import sqlalchemy as sa
-
-    from search.store.database import url_shown
-
-    try:
-        sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        return "(not a database URL)"
-    return url_shown(url)
-
-
-def devices_of(settings: Mapping[str, Any]) -> list[str]:
-    """Return the devices that a study names, the one it is judged by first; an older or damaged row has the host."""
-    latency = settings.get("latency")
-    return list((latency.get("devices") if isinstance(latency, Mapping) else None) or ["host"])
-
-
-def budget_of(settings: Mapping[str, Any]) -> Budget:
-    """Return the limits a study was searched under; what is no limit (an older or damaged row) is none."""
-    part = settings.get("budget")
-    if not isinstance(part, Mapping):
-        return Budget()
-    limit = part.get("max_latency_ms")
-    if isinstance(limit, Mapping):
-        limit = {name: value for name, value in limit.items() if is_number(value)}
-    elif not is_number(limit):
-        limit = None
-    counts = {name: part[name] for name in ("max_macs", "max_params") if is_number(part.get(name))}
-    return Budget.of_settings({"max_latency_ms": limit, **counts}, devices_of(settings))
-
-
-def budget_text(settings: Mapping[str, Any]) -> str:
-    """Return a study's limits in words."""
-    budget = budget_of(settings)
-    words = []
-    if budget.max_latency_ms is not None:
-        words.append(f"latency {milliseconds(budget.max_latency_ms)}")
-    words += [f"latency {milliseconds(limit)} on {device}" for device, limit in budget.elsewhere_ms.items()]
-    limits = (("macs", budget.max_macs), ("params", budget.max_params))
-    words += [f"{name} {count(limit)}" for name, limit in limits if limit is not None]
-    return ", ".join(words) or "none"

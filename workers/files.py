@@ -14,10 +14,24 @@ from space.errors import DiskFull, ReadOnlyFolder
 
 HALF_WRITTEN = re.compile(r"\..+\.\d+")  # .NAME.PID: what `write_atomically` leaves when it is killed
 
+UNWRITABLE = (
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
+
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path, retry: str = "run it again with --resume") -> Iterator[None]:
     """Turn the operating system's word for a full disk or a read-only folder into ours.
+
+    Args:
+        path: what is written.
+        retry: what the user does once there is space.
 
     Raises:
         DiskFull: no space (or quota) is left where `path` is.
@@ -27,17 +41,20 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFull(f"no space is left to write {path}; free some and run it again with --resume.") from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+            raise DiskFull(f"no space is left to write {path}; free some and {retry}.") from error
+        if error.errno in UNWRITABLE:
             raise ReadOnlyFolder(
                 f"{path} can't be written ({error.strerror}); choose a folder you may write."
             ) from error
         raise
 
 
-def write_atomically(path: Path, content: bytes) -> str:
-    """Write `content` to `path` by way of a temporary file in the same folder; return its SHA-256."""
-    with disk_errors(path):
+def write_atomically(path: Path, content: bytes, retry: str = "run it again with --resume") -> str:
+    """Write `content` to `path` by way of a temporary file in the same folder; return its SHA-256.
+
+    Raises what `disk_errors` raises, with its `retry`.
+    """
+    with disk_errors(path, retry):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:

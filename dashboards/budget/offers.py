@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dashboards.budget.accuracy_interval import wilson_interval
 from dashboards.data.columns import Latencies, StudyColumns
-from dashboards.data.intervals import wilson_interval
 from dashboards.data.latency_marks import kind_words
 from dashboards.formats import NOTHING, count, digits_ms, one_line, percent
 

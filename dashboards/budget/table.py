@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from dashboards.budget.offers import Control, Offer, control_of, finite, offer_of
 from dashboards.data.columns import Mask, StudyColumns
-from dashboards.formats import budget_text, count, one_line, percent
+from dashboards.data.study_settings import budget_text
+from dashboards.formats import count, one_line, percent
 from search.budget import Budget
 
 MORE_MS = 2.0  # what "a little more" is, from ten milliseconds up

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from dashboards.panels.points import LastEpoch
 from search.store.tables import curve, trial
 
 UNFINISHED = ("running", "queued", "pruned", "failed", "cancelled")
+
+
+class LastEpoch(NamedTuple):
+    """The newest epoch of a trial that isn't done: how far it came, and its accuracy there."""
+
+    epoch: int
+    progress: float
+    top1: float  # fraction, of whatever form the network had then
 
 
 def read_curves(engine: sa.Engine, study_id: int, numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:

@@ -11,7 +11,8 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from dashboards.formats import one_line, public_settings
+from dashboards.data.study_settings import public_settings
+from dashboards.formats import one_line
 from search.results.trained_files import trained_file
 from search.store import reader
 from search.store.reader import AttemptRow, EventRow, StudyRow, TrialRow

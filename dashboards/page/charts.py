@@ -13,7 +13,7 @@ from typing import Any
 
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.curves import read_curves, read_last_epochs
-from dashboards.formats import budget_of
+from dashboards.data.study_settings import budget_of
 from dashboards.page.study_cache import CachedStudy, Computed, Payload, guarded
 from dashboards.page.view import view_of
 from dashboards.panels.titles import TITLES
@@ -53,7 +53,7 @@ def _curves_info(shown: CachedStudy, columns: StudyColumns, view: View) -> Any:
 
 def _progress_info(shown: CachedStudy, columns: StudyColumns, view: View) -> Any:
     from dashboards.data.liveness import read_liveness
-    from dashboards.panels.progress import progress_info
+    from dashboards.panels.study.progress import progress_info
 
     engine = shown.live.engine
     standing = read_liveness(engine, columns.study.name)

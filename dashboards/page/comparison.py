@@ -134,9 +134,9 @@ class Compared:
         return part(f"{names(found)}/curves", title, info, curves_figure)
 
     def _parts(self, detail: TrialDetail) -> list[Component]:
-        from dashboards.panels.kept_channels import kept_channels_figure, kept_channels_info
-        from dashboards.panels.measurements import measurements_figure, measurements_info
-        from dashboards.panels.network import network_figure, network_info
+        from dashboards.panels.trial.kept_channels import kept_channels_figure, kept_channels_info
+        from dashboards.panels.trial.measurements import measurements_figure, measurements_info
+        from dashboards.panels.trial.network import network_figure, network_info
 
         config, number = detail.row.config, detail.row.number
 

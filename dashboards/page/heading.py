@@ -8,10 +8,10 @@ from typing import Any
 
 from dashboards.budget.table import BudgetTable
 from dashboards.data.latency_marks import marks_note
-from dashboards.formats import budget_of, one_line
+from dashboards.data.study_settings import budget_of, study_subtitle
+from dashboards.formats import one_line
 from dashboards.page.study_cache import CachedStudy, Computed, Payload, Studies
 from dashboards.page.view import token_of, view_of
-from dashboards.terminal.tables import study_subtitle
 
 Asked = Mapping[str, Any] | None
 

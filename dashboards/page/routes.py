@@ -19,13 +19,13 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.live_study import Stale
+from dashboards.data.study_settings import budget_of, dataset_text
 from dashboards.data.trial_detail import LARGEST_NUMBER
-from dashboards.formats import budget_of, one_line
+from dashboards.formats import moment, one_line
 from dashboards.page import charts, table
 from dashboards.page.access import sentence_page
 from dashboards.page.study_cache import CachedStudy, Studies, log
 from dashboards.page.view import brushed, view_of
-from dashboards.terminal.tables import dataset_text, moment
 from search.budget import Budget
 from search.store.database import database_errors
 from search.store.reader import StudyRow, find_trial

@@ -17,7 +17,7 @@ from dashboards.formats import count, duration, latency_label, one_line, percent
 from dashboards.page.layout import aria, region, words
 from dashboards.page.study_cache import guarded
 from dashboards.panels import PLOT_CONFIG
-from dashboards.panels.look import DataTable
+from dashboards.panels.data_table import DataTable
 from space.errors import DatabaseUnavailable
 
 
@@ -75,7 +75,7 @@ def part(
 
 def differences(found: Sequence[TrialDetail]) -> Component:
     """Return the comparison: its table stands open, with the rows that differ marked by sign and colour."""
-    from dashboards.panels.compare import compare_figure, compare_info
+    from dashboards.panels.trial.compare import compare_figure, compare_info
 
     info = compare_info(found)
     marked = frozenset(place for place, row in enumerate(info.rows) if row.differs)
@@ -131,7 +131,7 @@ def _latency_note(one: Any) -> str:
 
 def more(detail: TrialDetail) -> Component:
     """Return outcome, settings, curve, files, attempts and events as tables, folded."""
-    from dashboards.panels.trial import settings_json, trial_tables
+    from dashboards.panels.trial.tables import settings_json, trial_tables
 
     number = detail.row.number
     tables = {title: table for title, table in trial_tables(detail).items() if table.rows}

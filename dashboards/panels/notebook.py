@@ -55,15 +55,15 @@ class StudyFigures:
     @cached_property
     def columns(self) -> StudyColumns:
         """The study."""
-        from dashboards.data.live_study import read_columns
+        from dashboards.data.column_reader import read_columns
 
         return read_columns(self.engine, self.name)
 
     def front(self, budget_ms: float | None = None, axis: Axis = "latency") -> Any:
         """Return accuracy against latency, macs or params; `budget_ms` in place of the study's own limit."""
         from dashboards.data.curves import read_last_epochs
-        from dashboards.panels.front import FrontOptions, front_info
-        from dashboards.panels.front_drawing import front_figure
+        from dashboards.panels.study.front import FrontOptions, front_info
+        from dashboards.panels.study.front_drawing import front_figure
 
         view, budget = self._view(axis), self._budget(budget_ms)
         limit = {"latency": budget.max_latency_ms, "macs": budget.max_macs, "params": budget.max_params}[view.axis]
@@ -72,7 +72,7 @@ class StudyFigures:
 
     def macs_latency(self, budget_ms: float | None = None) -> Any:
         """Return latency against macs."""
-        from dashboards.panels.macs_latency import macs_latency_figure, macs_latency_info
+        from dashboards.panels.study.macs_latency import macs_latency_figure, macs_latency_info
 
         limit = self._budget(budget_ms).max_latency_ms
         info = macs_latency_info(self.columns, self._view(), limit, self.recommended(budget_ms))
@@ -80,20 +80,20 @@ class StudyFigures:
 
     def parallel(self) -> Any:
         """Return the trained networks in parallel coordinates."""
-        from dashboards.panels.parallel import parallel_figure, parallel_info
+        from dashboards.panels.study.parallel import parallel_figure, parallel_info
 
         return parallel_figure(parallel_info(self.columns, self._view()))
 
     def importance(self) -> Any:
         """Return what matters for accuracy, latency and macs."""
-        from dashboards.panels.importance import importance_figure, importance_info
+        from dashboards.panels.study.importance import importance_figure, importance_info
 
         return importance_figure(importance_info(self.columns, self._view()))
 
     def curves(self, *numbers: int) -> Any:
         """Return the learning curves of some trials; without numbers, of the most accurate on the front."""
         from dashboards.data.curves import read_curves
-        from dashboards.panels.curves import MOST_CURVES, curve_numbers, curves_figure, curves_info
+        from dashboards.panels.study.curves import MOST_CURVES, curve_numbers, curves_figure, curves_info
 
         chosen = curve_numbers(self.columns, self._view(), numbers)
         curves = read_curves(self.engine, self.columns.study.id, chosen[:MOST_CURVES])
@@ -101,7 +101,7 @@ class StudyFigures:
 
     def progress(self, axis: Axis = "latency") -> Any:
         """Return the hypervolume over the trainings."""
-        from dashboards.panels.progress import progress_figure, progress_info
+        from dashboards.panels.study.progress import progress_figure, progress_info
 
         return progress_figure(progress_info(self.columns, self._view(axis)))
 
@@ -124,7 +124,7 @@ class StudyFigures:
         return BudgetTable.of(self.columns, self._budget(budget_ms)).recommended
 
     def _budget(self, budget_ms: float | None) -> Budget:
-        from dashboards.formats import budget_of
+        from dashboards.data.study_settings import budget_of
 
         budget = budget_of(self.columns.study.settings)
         return budget if budget_ms is None else replace(budget, max_latency_ms=budget_ms)

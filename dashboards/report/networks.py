@@ -23,7 +23,7 @@ def networks_json(engine: sa.Engine, columns: StudyColumns) -> bytes:
 
 
 def _networks(engine: sa.Engine, columns: StudyColumns) -> Iterator[str]:
-    from dashboards.panels.network import network_figure, network_info
+    from dashboards.panels.trial.network import network_figure, network_info
     from search.pricing.layer_shares import DeviceShares, LayerShares
     from search.store.reader import find_trial
 

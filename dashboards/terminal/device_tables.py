@@ -11,9 +11,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dashboards.formats import DAGGER_NOTE, NOTHING, duration, is_number, one_line, threads_text
+from dashboards.formats import DAGGER_NOTE, NOTHING, duration, is_number, moment, one_line, threads_text
 from dashboards.terminal.documents import plain
-from dashboards.terminal.tables import moment, plain_table
+from dashboards.terminal.tables import plain_table
 
 if TYPE_CHECKING:
     from search.devices.history import JobLine

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.formats import public_settings
+from dashboards.data.study_settings import public_settings
 from search.store.reader import StudyRow, StudyStatus, TrialRow
 
 

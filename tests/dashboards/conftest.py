@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dashboards.report.report_file import write_report
+from dashboards.report.report import write_report
 from tests.dashboards.browser import Visit
 from tests.dashboards.report.report_visits import READY
 from tests.dashboards.studies import Study, lively

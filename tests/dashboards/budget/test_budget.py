@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboards.budget.table import BudgetTable, limit_text, more_than
+from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import StudyColumns
-from dashboards.data.live_study import read_columns
 from search.budget import Budget
 from search.results.pick import rank
 from tests.dashboards.studies import SETTINGS, Study, lively

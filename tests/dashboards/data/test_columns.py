@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import StudyColumns, View
-from dashboards.data.live_study import read_columns
 from search.results.pareto import pareto_front
 from search.store.tables import trial
 from search.store.vocabulary import STATES

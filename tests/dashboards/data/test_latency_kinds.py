@@ -12,7 +12,7 @@ from dashboards.budget.table import BudgetTable
 from dashboards.data.columns import StudyColumns, View
 from dashboards.page.table import Question, as_csv, rows, table_columns
 from dashboards.panels import FrontOptions, front_figure, front_info, macs_latency_figure, macs_latency_info
-from dashboards.report.data import trials_data
+from dashboards.report.trials_data import trials_data
 from search.budget import Budget
 from tests.dashboards.panels.panel_studies import columns_of
 from tests.dashboards.studies import SETTINGS, Study

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dashboards.data import live_study
-from dashboards.data.live_study import LiveStudy, load_revision
+from dashboards.data.live_study import LiveStudy
+from dashboards.data.revision import load_revision
 from space.errors import DatabaseUnavailable, StudyNotFound
 from tests.dashboards.studies import SMALL, Study
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dashboards.data.live_study import load_revision, read_columns
+from dashboards.data.column_reader import read_columns
+from dashboards.data.revision import load_revision
 from search.results.pareto import front_of_study
 from search.store.database import open_for_reading
 from space.errors import StudyNotFound
@@ -92,7 +93,8 @@ def imported_by(*modules: str) -> set[str]:
 
 def test_reading_at_the_terminal_imports_nothing_heavy() -> None:
     loaded = imported_by(
-        "dashboards.terminal.tables",
+        "dashboards.terminal.study_tables",
+        "dashboards.terminal.trial_tables",
         "dashboards.terminal.live_view",
         "dashboards.terminal.documents",
         "dashboards.data.live_study",
@@ -101,10 +103,10 @@ def test_reading_at_the_terminal_imports_nothing_heavy() -> None:
 
 
 def test_the_report_is_imported_without_torch_optuna_or_ray() -> None:
-    assert not imported_by("dashboards.report.report_file", "dashboards.panels") & {
+    assert not imported_by("dashboards.report.report", "dashboards.panels") & {
         "torch",
         "optuna",
         "ray",
         "plotly",
-        "workers",
+        "onnxruntime",
     }

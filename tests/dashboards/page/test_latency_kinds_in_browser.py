@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dashboards.budget.table import BudgetTable
-from dashboards.report.report_file import write_report
+from dashboards.report.report import write_report
 from search.budget import Budget
 from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.data.test_latency_kinds import two_kinds

@@ -13,8 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from dashboards.budget.table import BudgetTable
-from dashboards.data.live_study import read_columns
-from dashboards.formats import budget_of, one_line
+from dashboards.data.column_reader import read_columns
+from dashboards.data.study_settings import budget_of
+from dashboards.formats import one_line
 from search.store.tables import curve, trial
 from tests.dashboards.browser import Visit, contrast, in_browser
 from tests.dashboards.pages import CHARTS, FRONT, READY, TABLE, hidden, in_page, opened, served, silent, url_of

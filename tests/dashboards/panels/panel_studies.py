@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import StudyColumns, View
-from dashboards.data.curves import read_last_epochs
-from dashboards.data.live_study import read_columns
-from dashboards.panels import LastEpoch
+from dashboards.data.curves import LastEpoch, read_last_epochs
 from search.store.reader import StudyRow
 from search.store.vocabulary import STATES
 from space.config import CondenseNetConfig

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from dashboards.data.intervals import wilson_interval
-from dashboards.data.live_study import read_columns
-from dashboards.report import report_file
-from dashboards.report.html import SCRIPTS
-from dashboards.report.report_file import write_report
+from dashboards.budget.accuracy_interval import wilson_interval
+from dashboards.data.column_reader import read_columns
+from dashboards.report import report as report_file
+from dashboards.report.markup import SCRIPTS
+from dashboards.report.report import write_report
 from search.store.tables import trial
 from space.errors import ReadOnlyFolder, StudyNotFound
 from tests.dashboards.studies import SETTINGS, Study, lively
@@ -298,7 +298,7 @@ def test_the_same_study_gives_the_same_report_but_for_its_date(tmp_path: Path) -
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     made = Study(tmp_path)
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ReadOnlyFolder, match="choose a file in a folder you may write"):
+    with pytest.raises(ReadOnlyFolder, match="choose a folder you may write"):
         write_report(made.engine, made.name, tmp_path / "file" / "report.html")
     (tmp_path / "folder").mkdir()
     with pytest.raises(ReadOnlyFolder):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dashboards.budget.table import BudgetTable
-from dashboards.data.live_study import read_columns
-from dashboards.formats import budget_of
-from dashboards.report.report_file import write_report
+from dashboards.data.column_reader import read_columns
+from dashboards.data.study_settings import budget_of
+from dashboards.report.report import write_report
 from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.report.report_visits import READY, mark_of, scroll_to, study_of
 from tests.dashboards.studies import Study

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.dashboard_fill import fill
-from dashboards.report.report_file import write_report
+from dashboards.report.report import write_report
 from search.store.database import open_for_reading
 from tests.dashboards.browser import Visit, contrast, in_browser
 from tests.dashboards.report.report_visits import READY, mark_of, numbers_shown, scroll_to

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dashboards.data.live_study import read_columns
+from dashboards.data.column_reader import read_columns
 from dashboards.formats import count, duration
-from dashboards.report.report_file import write_report
+from dashboards.report.report import write_report
 from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.report.report_visits import READY, numbers_shown, scroll_to, study_of
 from tests.dashboards.studies import Study

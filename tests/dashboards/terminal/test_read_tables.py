@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from dashboards import formats
-from dashboards.terminal import tables
+from dashboards.data.study_settings import public_settings
+from dashboards.terminal import study_tables, trial_tables
 from search.results.pareto import pareto_front
 from search.store import reader
 from tests.dashboards.studies import SETTINGS, Study, lively
@@ -31,7 +32,7 @@ def shown(renderable: RenderableType, width: int = 80) -> str:
 
 def test_no_line_is_longer_than_80_columns_and_nothing_is_cut(made: Study) -> None:
     rows = made.rows()
-    for renderable in (tables.trials_table(rows), tables.pareto_table(pareto_front(rows))):
+    for renderable in (trial_tables.trials_table(rows), trial_tables.pareto_table(pareto_front(rows))):
         text = shown(renderable)
         assert max(map(len, text.splitlines())) <= 80
         assert "…" not in text
@@ -41,7 +42,7 @@ def test_no_line_is_longer_than_80_columns_and_nothing_is_cut(made: Study) -> No
 def test_a_trial_shows_its_costs_with_interval_and_kind(made: Study) -> None:
     row = next(row for row in made.rows() if row.state == "done")
     assert row.latency is not None
-    text = shown(tables.trials_table([row]))
+    text = shown(trial_tables.trials_table([row]))
     assert formats.percent(row.top1) in text
     assert formats.latency_text(row.latency) in text
     assert "measured, quick, on" in text
@@ -52,7 +53,7 @@ def test_latencies_of_several_kinds_each_say_their_own(tmp_path: Path) -> None:
     made = Study(tmp_path)
     made.done(0.3, 0.9)
     made.done(0.2, 0.9, kind="estimated", policy="standard", device="virtual-arm")
-    text = shown(tables.pareto_table(made.rows()))
+    text = shown(trial_tables.pareto_table(made.rows()))
     assert "measured, quick" in text
     assert "estimated" in text
     assert "virtual-arm" in text
@@ -60,14 +61,14 @@ def test_latencies_of_several_kinds_each_say_their_own(tmp_path: Path) -> None:
 
 def test_reasons_are_shown_in_full_words_at_40_columns(made: Study) -> None:
     failed = next(row for row in made.rows() if row.state == "failed")
-    text = shown(tables.trials_table([failed]), width=40)
+    text = shown(trial_tables.trials_table([failed]), width=40)
     assert max(map(len, text.splitlines())) <= 40
 
 
 def test_empty_reads_say_so() -> None:
-    assert shown(tables.trials_table([])) == "No trials.\n"
-    assert "empty" in shown(tables.pareto_table([]))
-    assert shown(tables.studies_table([])) == "No studies.\n"
+    assert shown(trial_tables.trials_table([])) == "No trials.\n"
+    assert "empty" in shown(trial_tables.pareto_table([]))
+    assert shown(study_tables.studies_table([])) == "No studies.\n"
 
 
 def test_status_counts_the_trials_and_says_who_runs_them(made: Study) -> None:
@@ -77,7 +78,7 @@ def test_status_counts_the_trials_and_says_who_runs_them(made: Study) -> None:
     event = reader.EventRow("lost", 7, 1, "the worker process was killed by SIGKILL", 912.0)
     standing = reader.StudyStatus(counts, 2, [running], [event])
     seen = dataclasses.replace(study, controller="desk:4711", controller_seen_at=1000.0, stop_requested=True)
-    text = shown(tables.status_panel(seen, standing, now=1012.0))
+    text = shown(study_tables.status_panel(seen, standing, now=1012.0))
     assert f"{counts['done']} of 20 done" in text
     assert "1 failed" in " ".join(text.split())
     assert "2 enqueued configs" in text
@@ -88,7 +89,7 @@ def test_status_counts_the_trials_and_says_who_runs_them(made: Study) -> None:
     assert "7 2 desk:4712 desk:4711 5.0 s ago 3" in lines
     assert "1:40 lost 7 the worker process was killed by SIGKILL" in lines
     assert max(map(len, text.splitlines())) <= 80
-    quiet = shown(tables.status_panel(seen, reader.StudyStatus(counts), now=1012.0))
+    quiet = shown(study_tables.status_panel(seen, reader.StudyStatus(counts), now=1012.0))
     assert "Running" not in quiet
     assert "events" not in quiet
 
@@ -97,7 +98,7 @@ def test_one_trial_is_shown_with_measurements_curve_and_files(made: Study) -> No
     row = next(row for row in made.rows() if row.state == "done")
     curve, latencies = reader.read_curve(made.engine, row.id), reader.read_latencies(made.engine, row.id)
     files = {"model.onnx": {"path": "/files/model.onnx", "sha256": "0", "removed": True}}
-    text = shown(tables.trial_panel(row, curve, latencies, files))
+    text = shown(trial_tables.trial_panel(row, curve, latencies, files))
     assert "deployed" in text
     assert "/files/model.onnx (removed by the retention rule)" in text
     assert str(row.config) in text
@@ -109,7 +110,7 @@ def test_an_estimate_is_shown_without_a_p90(tmp_path: Path) -> None:
     made = Study(tmp_path)
     made.done(0.3, 0.9, kind="estimated", summary=LatencySummary.without_samples(0.3, 0.25, 0.4), samples_ms=())
     row = made.row(0)
-    text = shown(tables.trial_panel(row, [], reader.read_latencies(made.engine, row.id), {}))
+    text = shown(trial_tables.trial_panel(row, [], reader.read_latencies(made.engine, row.id), {}))
     assert f"0.3000 [0.2500, 0.4000] {formats.NOTHING} estimated" in " ".join(text.split())
 
 
@@ -117,7 +118,7 @@ def test_a_long_curve_keeps_its_ends_and_every_condensing_stage(made: Study) -> 
     row = made.rows()[0]
     first = reader.read_curve(made.engine, row.id)[0]
     curve = [{**first, "epoch": e, "condensing_stage": min(3, e // 70), "form": "training"} for e in range(1, 301)]
-    text = shown(tables.trial_panel(row, curve, [], {}))
+    text = shown(trial_tables.trial_panel(row, curve, [], {}))
     for epoch in (1, 70, 140, 210, 300):
         assert f"\n{epoch:>5}  " in text
     assert "of 300 epochs shown" in text
@@ -126,7 +127,7 @@ def test_a_long_curve_keeps_its_ends_and_every_condensing_stage(made: Study) -> 
 def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> None:
     name = "[bold red]x[/] <script>\x1b[31m"
     made = Study(tmp_path, name)
-    text = shown(tables.studies_table(reader.list_studies(made.engine)))
+    text = shown(study_tables.studies_table(reader.list_studies(made.engine)))
     assert "\x1b" not in text
     joined = "".join(text.split())
     assert "[boldred]x[/]" in joined.replace("─", "")
@@ -151,5 +152,5 @@ def test_milliseconds_have_three_digits(value_ms: float | None, text: str) -> No
 
 def test_a_database_password_is_never_shown() -> None:
     settings = {**SETTINGS, "study": {"name": "x", "storage": "postgresql+psycopg://me:secret@db/studies"}}
-    assert "secret" not in str(formats.public_settings(settings))
-    assert "me:***@db" in str(formats.public_settings(settings))
+    assert "secret" not in str(public_settings(settings))
+    assert "me:***@db" in str(public_settings(settings))

@@ -1,0 +1,160 @@
+"""From SQL to columns: two statements, whatever the number of trials, and no object for each of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from dashboards.data.columns import Latencies, LatencyGroup, StudyColumns
+from dashboards.data.revision import load_revision
+from dashboards.data.study_settings import devices_of
+from search.results.pareto import latency_key
+from search.store.reader import StudyRow, find_study
+from search.store.tables import latency, trial
+from search.store.vocabulary import STATES
+from space.config import short_text
+
+FLOATS = (
+    "top1 val_loss test_top1 train_seconds asked_at started_at finished_at duplicate_of".split()  # NULL is NaN
+)
+INTS = ("macs", "params", "attempt")
+_OTHERS = ("number", "state", "reason", "config", "config_hash", "training")
+_MEASURED = (
+    "id target kind policy device runtime runtime_version threads median_ms interval_low_ms interval_high_ms steady "
+    "extrapolates"
+).split()
+
+ConfigFacts = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, int, int, int]]  # text, stages, growth, G C B G3
+
+
+class ConfigBook:
+    """What the columns say of a config, by its JSON: read once, however often a study is read."""
+
+    def __init__(self) -> None:
+        self._facts: dict[str, ConfigFacts] = {}
+
+    def facts(self, text: str) -> ConfigFacts:
+        """Return a config's facts; a row that holds no valid config is described by its text."""
+        found = self._facts.get(text)
+        if found is None:
+            found = self._facts[text] = _facts(text)
+        return found
+
+
+def _facts(text: str) -> ConfigFacts:
+    """Read what the controller wrote as a valid config; checking it again would take a hundred times as long."""
+    try:
+        values = json.loads(text)
+        g3 = values["groups"] if values["groups_3x3"] is None else values["groups_3x3"]
+        widths = (int(values["groups"]), int(values["condense_factor"]), int(values["bottleneck"]), int(g3))
+        stages, growth = (tuple(int(value) for value in values[name]) for name in ("stages", "growth"))
+        return short_text(values), stages, growth, widths
+    except (ValueError, KeyError, TypeError, RecursionError):  # a damaged row
+        return text[:200], (), (), (0, 0, 0, 0)
+
+
+def read_columns(engine: sa.Engine, study_name: str, book: ConfigBook | None = None) -> StudyColumns:
+    """Read a study as columns; `book` saves time where a study is read again and again.
+
+    Raises:
+        StudyNotFound: there is none of this name.
+    """
+    found = find_study(engine, study_name)
+    # Read before the rows: a change in between gives a revision that is too old, and so one reload too many, never
+    # one too few.
+    revision = load_revision(engine, found.id)
+    with engine.connect() as connection:
+        return _columns_of(connection, found, revision, ConfigBook() if book is None else book)
+
+
+def _columns_of(connection: sa.Connection, found: StudyRow, revision: str, book: ConfigBook) -> StudyColumns:
+    """Return a study's columns; `book` is kept by whoever reads a study again and again."""
+    names = (*_OTHERS, *FLOATS, *INTS)
+    query = sa.select(trial.c.id, *(trial.c[name] for name in names), trial.c.latency_id)
+    rows = connection.execute(query.where(trial.c.study_id == found.id).order_by(trial.c.number)).all()
+    place = {row.id: index for index, row in enumerate(rows)}
+    judged = {row.latency_id for row in rows}
+    columns = dict(zip(("id", *names, "latency_id"), zip(*rows, strict=True), strict=True)) if rows else {}
+    facts = [book.facts(text) for text in columns.get("config", ())]
+    widths = np.array([fact[3] for fact in facts], dtype=np.int64).reshape(-1, 4)
+    latencies, groups = _latencies(connection, found, place, judged)
+    trainings: dict[str, Mapping[str, Any]] = {}
+    numbers: dict[str, Any] = {name: np.array(columns.get(name, ()), dtype=np.float64) for name in FLOATS}
+    numbers |= {name: np.array(columns.get(name, ()), dtype=np.int64) for name in INTS}
+    return StudyColumns(
+        study=found,
+        revision=revision,
+        number=np.array(columns.get("number", ()), dtype=np.int64),
+        state=np.array([STATES.index(state) for state in columns.get("state", ())], dtype=np.int8),
+        **numbers,
+        reason=tuple(columns.get("reason", ())),
+        config_text=tuple(fact[0] for fact in facts),
+        config_json=tuple(columns.get("config", ())),
+        groups_1x1=widths[:, 0],
+        condense_factor=widths[:, 1],
+        bottleneck=widths[:, 2],
+        groups_3x3=widths[:, 3],
+        layers=np.array([sum(fact[1]) for fact in facts], dtype=np.int64),
+        stages=_padded([fact[1] for fact in facts]),
+        growth=_padded([fact[2] for fact in facts]),
+        training=tuple(_training(text, trainings) for text in columns.get("training", ())),
+        latencies=latencies,
+        latency_groups=groups,
+    )
+
+
+def _training(text: str, known: dict[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    if text not in known:
+        known[text] = json.loads(text)
+    return known[text]
+
+
+def _padded(lists: Sequence[tuple[int, ...]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return lists of different lengths as (n, longest), NaN beyond each one's end."""
+    padded = np.full((len(lists), max((len(one) for one in lists), default=0)), np.nan)
+    for row, values in zip(padded, lists, strict=True):
+        row[: len(values)] = values
+    return padded
+
+
+def _latencies(
+    connection: sa.Connection, found: StudyRow, place: Mapping[int, int], judged: set[int | None]
+) -> tuple[dict[str, Latencies], tuple[LatencyGroup, ...]]:
+    """Return the latency each trial is judged by, and on each further device the newest price, by device."""
+    query = (
+        sa.select(latency.c.trial_id, *(latency.c[name] for name in _MEASURED))
+        .join(trial, trial.c.id == latency.c.trial_id)
+        .where(trial.c.study_id == found.id)
+        .where(sa.or_(latency.c.purpose == "price", latency.c.id == trial.c.latency_id))
+        .order_by(latency.c.id)
+    )
+    newest: dict[tuple[str, int], Any] = {}
+    for row in connection.execute(query):
+        index = place.get(row.trial_id)
+        if index is None:  # asked since the trials were read
+            continue
+        before = newest.get((row.target, index))
+        if before is None or before.id not in judged:
+            newest[row.target, index] = row
+    targets = devices_of(found.settings)
+    targets += sorted({target for target, _ in newest} - set(targets))
+    groups: dict[LatencyGroup, int] = {}
+    filled = {target: _filled(target, len(place), newest, groups) for target in targets}
+    return filled, tuple(groups)
+
+
+def _filled(target: str, n: int, newest: Mapping[tuple[str, int], Any], groups: dict[LatencyGroup, int]) -> Latencies:
+    group = np.full(n, -1, dtype=np.int16)
+    ms = np.full((3, n), np.nan)
+    marks = np.zeros((3, n), dtype=bool)
+    for (of, index), row in newest.items():
+        if of == target:
+            kind, device, runtime, threads = latency_key(row)
+            group[index] = groups.setdefault(LatencyGroup(target, kind, device, runtime, threads), len(groups))
+            ms[:, index] = row.median_ms, row.interval_low_ms, row.interval_high_ms
+            marks[:, index] = row.policy == "quick", row.steady, row.extrapolates
+    return Latencies(target, group, ms[0], ms[1], ms[2], marks[0], marks[1], marks[2])

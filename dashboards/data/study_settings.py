@@ -1,0 +1,75 @@
+"""What a study's settings say of it: its devices and limits, its images, and the settings that may be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dashboards.formats import NOTHING, count, is_number, milliseconds, moment, one_line
+from search.budget import Budget
+from search.store.reader import StudyRow
+
+
+def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study's settings with the password of its database hidden, fit to be shown or sent on."""
+    shown = dict(settings)
+    part = shown.get("study")
+    if isinstance(part, Mapping) and part.get("storage"):
+        shown["study"] = {**part, "storage": _without_password(str(part["storage"]))}
+    return shown
+
+
+def _without_password(url: str) -> str:
+    import sqlalchemy as sa
+
+    from search.store.database import url_shown
+
+    try:
+        sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return "(not a database URL)"
+    return url_shown(url)
+
+
+def devices_of(settings: Mapping[str, Any]) -> list[str]:
+    """Return the devices that a study names, the one it is judged by first; an older or damaged row has the host."""
+    latency = settings.get("latency")
+    return list((latency.get("devices") if isinstance(latency, Mapping) else None) or ["host"])
+
+
+def budget_of(settings: Mapping[str, Any]) -> Budget:
+    """Return the limits a study was searched under; what is no limit (an older or damaged row) is none."""
+    part = settings.get("budget")
+    if not isinstance(part, Mapping):
+        return Budget()
+    limit = part.get("max_latency_ms")
+    if isinstance(limit, Mapping):
+        limit = {name: value for name, value in limit.items() if is_number(value)}
+    elif not is_number(limit):
+        limit = None
+    counts = {name: part[name] for name in ("max_macs", "max_params") if is_number(part.get(name))}
+    return Budget.of_settings({"max_latency_ms": limit, **counts}, devices_of(settings))
+
+
+def budget_text(settings: Mapping[str, Any]) -> str:
+    """Return a study's limits in words."""
+    budget = budget_of(settings)
+    words = []
+    if budget.max_latency_ms is not None:
+        words.append(f"latency {milliseconds(budget.max_latency_ms)}")
+    words += [f"latency {milliseconds(limit)} on {device}" for device, limit in budget.elsewhere_ms.items()]
+    limits = (("macs", budget.max_macs), ("params", budget.max_params))
+    words += [f"{name} {count(limit)}" for name, limit in limits if limit is not None]
+    return ", ".join(words) or "none"
+
+
+def dataset_text(study: StudyRow, longest: int = 60, nothing: str = NOTHING) -> str:
+    """Return what a study's images are called, as one line; `nothing` where that isn't known."""
+    name = (study.settings.get("data") or {}).get("dataset")
+    return one_line((study.data_info or {}).get("dataset") or name or nothing, longest)
+
+
+def study_subtitle(study: StudyRow) -> str:
+    """Return what stands below a study's name: "Digits · budget: latency 0.4 ms · begun 2026-01-31 13:05 UTC"."""
+    data, budget = dataset_text(study, 80, ""), f"budget: {budget_text(study.settings)}"
+    return " · ".join(filter(None, (data, budget, f"begun {moment(study.created_at)} UTC")))

@@ -1,0 +1,107 @@
+"""Figures as files: PNG, SVG and PDF by kaleido and Chromium, HTML by plotly alone. Nothing is asked of any network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dashboards.panels.style import PLOT_CONFIG
+from space.errors import InvalidSettings, PlotUnavailable
+
+IMAGES = (".png", ".svg", ".pdf")
+FORMATS = (*IMAGES, ".html")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+TIMEOUT_S = 90
+LIGHT = {"ground": "#ffffff", "ink": "#1b1f24", "muted": "#59616b", "line": "#d9dde2"}
+DARK = {"ground": "#181c22", "ink": "#e8eaed", "muted": "#a3abb6", "line": "#333a44"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a figure is put on paper; a height of None is the figure's own."""
+
+    width_px: int = 1000
+    height_px: int | None = None
+    scale: float = 2.0  # pixels of a PNG for each of these
+    dark: bool = False
+
+
+def write_figure(figure: Any, path: Path, look: Look | None = None) -> None:
+    """Write a figure to a file whose suffix says the format, replacing what is there in one step.
+
+    Raises:
+        InvalidSettings: no format has this suffix.
+        PlotUnavailable: an image needs kaleido and Chromium, and one of them is missing or failed.
+        ReadOnlyFolder, DiskFull: the file can't be written.
+    """
+    from workers.files import write_atomically
+
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise InvalidSettings(f"a plot is written as {', '.join(FORMATS)}, but {path.name!r} ends otherwise.")
+    look = look or Look()
+    printed = on_paper(figure, look)
+    if kind == ".html":
+        content = printed.to_html(include_plotlyjs=True, config=PLOT_CONFIG).encode("utf-8")
+    else:
+        content = _image(printed, kind.removeprefix("."), look)
+    write_atomically(path, content, retry="draw it again")
+
+
+def on_paper(figure: Any, look: Look) -> Any:
+    """Return a copy in the colours of its paper, with a width of its own."""
+    import plotly.graph_objects as go
+
+    colours = DARK if look.dark else LIGHT
+    printed = go.Figure(figure)
+    height = look.height_px or figure.layout.height or 450
+    printed.update_layout(
+        width=max(look.width_px, (figure.layout.meta or {}).get("min_width_px", 0)),
+        height=height,
+        paper_bgcolor=colours["ground"],
+        plot_bgcolor=colours["ground"],
+        font={"color": colours["ink"]},
+    )
+    axis = {"gridcolor": colours["line"], "linecolor": colours["line"], "tickfont": {"color": colours["muted"]}}
+    printed.update_xaxes(**axis)
+    printed.update_yaxes(**axis)
+    return printed
+
+
+def browser_path() -> str | None:
+    """Return where Chromium (or Chrome) is: what BROWSER_PATH says, else the first on the path."""
+    named = os.environ.get("BROWSER_PATH")
+    if named:
+        return named if Path(named).is_file() else None
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+def _image(figure: Any, kind: str, look: Look) -> bytes:
+    try:
+        import kaleido
+    except ImportError:
+        raise PlotUnavailable(
+            "writing an image needs kaleido; pip install 'condensery[plots]', or write a .html file."
+        ) from None
+    browser = browser_path()
+    if browser is None:
+        raise PlotUnavailable(
+            "writing an image needs Chromium or Chrome; install it, name it in BROWSER_PATH, or write a .html file."
+        )
+    size = {"width": figure.layout.width, "height": figure.layout.height, "scale": look.scale if kind == "png" else 1}
+    try:
+        # Without mathjax=False the page would ask a server for it.
+        made: bytes = kaleido.calc_fig_sync(
+            figure.to_dict(),
+            opts={"format": kind, **size},
+            kopts={"path": browser, "mathjax": False, "timeout": TIMEOUT_S},
+        )
+    except Exception as error:  # of a browser that could be anything
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise PlotUnavailable(
+            f"{browser} could not draw the image ({words}); try again, or write a .html file."
+        ) from error
+    return made

@@ -1,0 +1,213 @@
+"""The Pareto front: accuracy against what it costs, and where the trials that came to nothing stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from dashboards.data.columns import Axis, Floats, StudyColumns, View
+from dashboards.data.curves import LastEpoch
+from dashboards.formats import count, milliseconds, percent
+from dashboards.panels.data_table import DataTable
+from dashboards.panels.study.baselines import Baseline, comparable
+from dashboards.panels.study.points import (
+    HEADERS,
+    Points,
+    latencies_shown,
+    points_of,
+    recommended_name,
+    why_no_points,
+    with_last_accuracy,
+)
+from dashboards.panels.style import escaped
+
+STOPPED = ("pruned", "failed", "cancelled")
+LOWEST_SHOWN = 0.05  # of the trained trials may lie below what the chart opens with
+BASELINE_COST = 3.0  # times beyond the study's own costs that a reference mark may lie
+BASELINE_PCT = 10.0  # and % top-1 beyond its accuracies
+TITLES = {"macs": "multiply-adds (macs), millions", "params": "parameters, millions"}
+
+
+@dataclass(frozen=True, eq=False)
+class FrontInfo:
+    """Accuracy in % against a cost (ms, million macs or million params), every group of points cheapest first."""
+
+    axis: Axis
+    title: str  # of the cost axis
+    latencies: Mapping[str, Any]  # target, kind and group of the latencies shown
+    front: Points
+    trained: Points  # not on the front
+    infeasible: Points  # refused, never trained
+    stopped: Points  # ended early, failed or cancelled, at the accuracy of their last epoch
+    running: Points  # at the accuracy of their newest epoch
+    line: tuple[Floats, Floats]  # cost and accuracy of the trials more accurate than every cheaper one
+    baselines: tuple[Baseline, ...]  # that fit into the chart
+    far_baselines: tuple[Baseline, ...]  # that don't
+    budget: float | None  # limit on the cost axis, in its unit
+    recommended: int | None  # trial
+    recommended_name: str  # in the legend
+    bottom_pct: float | None  # the accuracy that the chart opens with; None = all are seen
+    notes: tuple[str, ...] = ()  # sentences for the caption
+    reason: str | None = None  # why there is nothing to see
+    roles: Mapping[str, Points] = field(default_factory=dict)  # all of the above by what a table calls them
+
+    def table(self) -> DataTable:
+        """Return the points, the front first."""
+        lines = ((role, *points.row(index)) for role, points in self.roles.items() for index in points)
+        marks = (baseline.row(self.axis) for baseline in (*self.baselines, *self.far_baselines))
+        total = sum(map(len, self.roles.values()))
+        found = DataTable.of(("", *HEADERS), lines, total)
+        return DataTable(found.headers, (*found.rows, *marks), found.left_out)
+
+
+@dataclass(frozen=True)
+class FrontOptions:
+    """What a front chart shows beside the study's columns."""
+
+    budget: float | None = None  # limit on the view's axis: ms, macs or params
+    recommended: int | None = None  # number of the trial to deploy
+    last_epochs: Mapping[int, LastEpoch] = field(default_factory=dict)  # of trials that aren't done, by number
+    baselines: bool = True
+
+
+def front_info(columns: StudyColumns, view: View, options: FrontOptions | None = None) -> FrontInfo:
+    """Return what the chart of accuracy against the view's axis shows; latencies are of the view's group alone."""
+    options = options or FrontOptions()
+    cost = columns.axis_values(view)
+    priced = np.isfinite(cost)
+    on_front = columns.front(view.group) & priced
+    seen = np.array([number in options.last_epochs for number in columns.number.tolist()], dtype=bool)
+    halted = np.isin(columns.state, _codes(STOPPED)) & priced & seen
+    masks = {
+        "on the front": on_front,
+        "trained": columns.trained & priced & ~on_front,
+        "over a budget": columns.is_state("infeasible") & priced,
+        "stopped": halted,
+        "training": columns.is_state("running") & priced & seen,
+    }
+    roles = {name: points_of(columns, view, mask, cost) for name, mask in masks.items()}
+    for name in ("stopped", "training"):
+        roles[name] = with_last_accuracy(roles[name], options.last_epochs)
+    line = _steps(cost[columns.trained & priced], 100 * columns.top1[columns.trained & priced])
+    near, far = _baselines(columns, view, roles) if options.baselines else ((), ())
+    unit = 1.0 if view.axis == "latency" else 1e6
+    info = FrontInfo(
+        axis=view.axis,
+        title=_title(columns, view),
+        latencies=latencies_shown(columns, view),
+        front=roles["on the front"],
+        trained=roles["trained"],
+        infeasible=roles["over a budget"],
+        stopped=roles["stopped"],
+        running=roles["training"],
+        line=(line[0] / unit, line[1]),
+        baselines=near,
+        far_baselines=far,
+        budget=None if options.budget is None else options.budget / unit,
+        recommended=options.recommended,
+        recommended_name=recommended_name(columns, view, options.recommended, (view.axis, "top1")),
+        bottom_pct=_bottom(roles),
+        roles=roles,
+        reason=None if any(map(len, roles.values())) else why_no_points(columns, view),
+    )
+    return _with_notes(info, columns, view)
+
+
+def _codes(names: Sequence[str]) -> list[int]:
+    from search.store.vocabulary import STATES
+
+    return [STATES.index(name) for name in names]
+
+
+def _title(columns: StudyColumns, view: View) -> str:
+    if view.axis != "latency":
+        return TITLES[view.axis]
+    if view.group is None:
+        return "latency, ms"
+    group = columns.latency_groups[view.group]
+    return f"{escaped(group.kind)} latency on {escaped(group.target)}, ms"
+
+
+def _steps(cost: Floats, top1_pct: Floats) -> tuple[Floats, Floats]:
+    """Return the trials that are more accurate than every cheaper one: the corners of the step line."""
+    order = np.lexsort((-top1_pct, cost))
+    cost, top1_pct = cost[order], top1_pct[order]
+    before = np.concatenate(([-np.inf], np.maximum.accumulate(top1_pct)[:-1])) if len(cost) else top1_pct
+    better = top1_pct > before
+    return cost[better], top1_pct[better]
+
+
+def _bottom(roles: Mapping[str, Points]) -> float | None:
+    """Return the accuracy in % that the chart opens with, so that a few poor trials don't flatten the rest."""
+    front, trained = roles["on the front"].top1_pct, roles["trained"].top1_pct
+    best = np.concatenate((front, trained))
+    everything = np.concatenate([points.top1_pct for points in roles.values()])
+    everything = everything[np.isfinite(everything)]
+    if not len(best):
+        return None
+    low = min(np.quantile(best, LOWEST_SHOWN), *front) if len(front) else np.quantile(best, LOWEST_SHOWN)
+    low -= 0.1 * max(best.max() - low, 0.1)
+    return float(low) if everything.min() < low - 0.5 * (best.max() - low) else None
+
+
+def _baselines(
+    columns: StudyColumns, view: View, roles: Mapping[str, Points]
+) -> tuple[tuple[Baseline, ...], tuple[Baseline, ...]]:
+    """Return the networks that may be compared: those near enough to be drawn, and the others."""
+    found = comparable(columns, view)
+    trained = [roles["on the front"], roles["trained"]]
+    costs = np.concatenate([points.along(view.axis) for points in trained])
+    if not found or not len(costs):
+        return (), tuple(found)
+    accuracies = np.concatenate([points.top1_pct for points in trained])
+    cost_range = costs.min() / BASELINE_COST, costs.max() * BASELINE_COST
+    pct_range = accuracies.min() - BASELINE_PCT, accuracies.max() + BASELINE_PCT
+    near = [
+        one
+        for one in found
+        if cost_range[0] <= one.cost(view.axis) <= cost_range[1] and pct_range[0] <= one.top1_pct <= pct_range[1]
+    ]
+    return tuple(near), tuple(one for one in found if one not in near)
+
+
+def _with_notes(info: FrontInfo, columns: StudyColumns, view: View) -> FrontInfo:
+    notes = []
+    if len(info.front):
+        notes.append(
+            "No network beats one on the front in accuracy, latency and macs at once."
+            if view.group is not None
+            else "No network beats one on the front in accuracy and macs at once."
+        )
+        notes.append("The steps follow the most accurate network up to each cost.")
+    if view.axis == "latency" and view.group is not None and info.reason is None:
+        notes.append(f"Latency: {columns.latency_groups[view.group]}; bars are 95 % intervals.")
+    if len(info.infeasible):
+        refused = "1 candidate" if len(info.infeasible) == 1 else f"{len(info.infeasible):,} candidates"
+        notes.append(f"Triangles at the bottom: {refused} over a budget, priced, never trained.")
+    unfinished = [name for name, points in (("stopped", info.stopped), ("running", info.running)) if len(points)]
+    if unfinished:
+        notes.append(
+            f"A {' or '.join(unfinished)} trial stands at the accuracy of its last epoch, which is not that of a "
+            "deployed network; all others stand at their deployed network's."
+        )
+    if info.bottom_pct is not None:
+        shown = np.concatenate([points.top1_pct for points in info.roles.values()])
+        below = int((shown < info.bottom_pct).sum())
+        are = "trial below {} is" if below == 1 else "trials below {} are"
+        are = are.format(percent(info.bottom_pct / 100, 1))
+        notes.append(f"{below:,} {are} out of sight; a double click shows all.")
+    if info.baselines or info.far_baselines:
+        notes.append("Published networks: their accuracy on the test images, as printed; the study's own is on its")
+        notes[-1] += " validation images."
+    if info.far_baselines:
+        names = ", ".join(f"{one.name} ({_cost_text(one, info.axis)})" for one in info.far_baselines)
+        notes.append(f"Outside the chart: {names}.")
+    return replace(info, notes=tuple(notes))
+
+
+def _cost_text(one: Baseline, axis: Axis) -> str:
+    cost = one.cost(axis)
+    return f"{percent(one.top1_pct / 100, 1)}, {milliseconds(cost) if axis == 'latency' else count(1e6 * cost)}"

@@ -1,0 +1,155 @@
+"""The figure of a front; `front` says what is in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dashboards.formats import count
+from dashboards.panels.study.front import FrontInfo
+from dashboards.panels.study.points import Points, bars, hover
+from dashboards.panels.style import (
+    FRONT,
+    GREY,
+    REFERENCE,
+    add_budget,
+    add_limit,
+    add_recommended,
+    empty_figure,
+    is_log,
+    message,
+    note,
+    on_axis,
+    scatter,
+    slim,
+    style_axis,
+)
+
+
+def front_figure(info: FrontInfo) -> Any:
+    """Return the chart of a front."""
+    if info.reason is not None:
+        return message(info.reason)
+    figure = empty_figure(460)
+    trace = scatter(sum(map(len, info.roles.values())))
+    crowd = 7 if len(info.trained) <= 300 else 5
+    _add(figure, trace, info, info.trained, "other trained", {"symbol": "circle", "size": crowd, "color": GREY})
+    _add(figure, trace, info, info.stopped, "stopped", {"symbol": "x-thin-open", "size": 8, "color": GREY})
+    _add(figure, trace, info, info.running, "training now", {"symbol": "circle-open", "size": 8, "color": GREY})
+    _add_rug(figure, trace, info)
+    _add_baselines(figure, trace, info)
+    if len(info.line[0]) > 1:
+        figure.add_trace(
+            trace(
+                x=slim(info.line[0]),
+                y=slim(info.line[1]),
+                mode="lines",
+                line={"shape": "hv", "color": FRONT, "width": 2},
+                name="best up to here",
+                hoverinfo="skip",
+            )
+        )
+    _add(figure, trace, info, info.front, "on the front", {"symbol": "diamond", "size": 11, "color": FRONT})
+    _style(figure, info)
+    return figure
+
+
+def _add(figure: Any, trace: Any, info: FrontInfo, points: Points, name: str, marker: dict[str, Any]) -> None:
+    if not len(points):
+        return
+    marker = marker | {"line": {"color": marker["color"], "width": 1.5 if "open" in marker["symbol"] else 0}}
+    with_bars = info.axis == "latency" and name in ("on the front", "other trained")
+    figure.add_trace(
+        trace(
+            x=slim(points.along(info.axis)),
+            y=slim(points.top1_pct),
+            error_x=bars(points, marker["color"], points is info.front) if with_bars else None,
+            mode="markers",
+            name=name,
+            marker=marker,
+            **hover(points, info.axis, "top1"),
+        )
+    )
+
+
+def _add_rug(figure: Any, trace: Any, info: FrontInfo) -> None:
+    """Refused candidates have a cost and no accuracy: triangles below the chart.
+
+    Small and filled, for there may be thousands: without a graphics card, ticks took a third of the first drawing.
+    """
+    if not len(info.infeasible):
+        return
+    figure.add_trace(
+        trace(
+            x=slim(info.infeasible.along(info.axis)),
+            y=np.zeros(len(info.infeasible), dtype=np.int8),
+            yaxis="y2",
+            mode="markers",
+            name="over a budget",
+            marker={"symbol": "triangle-up", "size": 5, "color": GREY},
+            **hover(info.infeasible, info.axis, "nothing"),
+        )
+    )
+
+
+def _add_baselines(figure: Any, trace: Any, info: FrontInfo) -> None:
+    if not info.baselines:
+        return
+    log, by_layers = _is_log(info), all(one.short.isdigit() for one in info.baselines)
+    figure.add_trace(
+        trace(
+            x=slim([one.cost(info.axis) for one in info.baselines]),
+            y=slim([one.top1_pct for one in info.baselines]),
+            mode="markers",
+            name="published (layers)" if by_layers else "published",
+            marker={"symbol": "cross-open", "size": 9, "color": REFERENCE, "line": {"color": REFERENCE, "width": 2}},
+            text=[f"<b>{one.name}</b><br>{one.origin}" for one in info.baselines],
+            hovertemplate="%{text}<br>%{y:.2f} % top-1, %{x:.4~g}<extra></extra>",
+        )
+    )
+    cheapest_first = sorted(info.baselines, key=lambda one: one.cost(info.axis))
+    for index, one in enumerate(cheapest_first):  # of the layout: text of a WebGL trace is blurred
+        figure.add_annotation(
+            x=on_axis(one.cost(info.axis), log),
+            y=one.top1_pct,
+            text=one.short,
+            showarrow=False,
+            yshift=13 + 11 * (index % 2),
+            font={"size": 11},
+        )
+
+
+def _is_log(info: FrontInfo) -> bool:
+    values = [points.along(info.axis) for points in info.roles.values()]
+    values += [np.array([one.cost(info.axis) for one in info.baselines])]
+    return is_log(np.concatenate(values))
+
+
+def _style(figure: Any, info: FrontInfo) -> None:
+    log, rug = _is_log(info), bool(len(info.infeasible))
+    style_axis(figure.layout.xaxis, log)
+    figure.layout.xaxis.title.text = info.title
+    figure.update_layout(
+        yaxis={"title": {"text": "top-1, %"}, "domain": [0.12 if rug else 0.0, 1.0]},
+        yaxis2={"domain": [0.0, 0.08], "range": [-1, 1], "visible": False, "fixedrange": True},
+    )
+    if rug:
+        figure.layout.xaxis.anchor = "y2"
+    trained = np.concatenate((info.front.top1_pct, info.trained.top1_pct))
+    if not len(trained) + len(info.stopped) + len(info.running):
+        figure.layout.yaxis.visible = False
+        note(figure, "No trained network yet:<br>these candidates are over a budget.")
+    elif info.bottom_pct is not None:
+        top = max([*trained, *(one.top1_pct for one in info.baselines)])
+        figure.layout.yaxis.range = [info.bottom_pct, top + 0.06 * (top - info.bottom_pct)]
+    if info.axis == "latency":
+        add_budget(figure, "x", info.budget, log)
+    elif info.budget is not None:
+        add_limit(figure, "x", info.budget, f"limit {count(1e6 * info.budget)}", log)
+    place = np.flatnonzero(np.concatenate((info.front.number, info.trained.number)) == info.recommended)
+    cost = np.concatenate((info.front.along(info.axis), info.trained.along(info.axis)))
+    star = (float(cost[place[0]]), float(trained[place[0]])) if len(place) else None
+    trace = scatter(sum(map(len, info.roles.values())))
+    add_recommended(figure, info.recommended_name, star, trace)
+    figure.layout.meta = {**info.latencies, "x": info.axis, "y": "top1"}

@@ -1,0 +1,229 @@
+"""What matters: how much each part of an architecture decides accuracy, latency and macs.
+
+A random forest learns an outcome from the architectures of two thirds of the trials; on the other third the columns of
+one parameter are shuffled together, and what the forest's R² loses is that parameter's importance (Breiman, "Random
+forests", 2001). It is what this study's trials say: a parameter that was hardly varied can't matter in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dashboards.data.columns import Floats, StudyColumns, View
+from dashboards.panels.data_table import DataTable
+from dashboards.panels.study.parallel import training_values
+from dashboards.panels.style import FRONT, GREY, STAR, empty_figure, escaped, message
+
+LEAST_TRIALS = 20
+MOST_ROWS = 2000  # that a forest learns from and is judged by; more are drawn from, seeded
+HELD_OUT = 1 / 3
+TREES = 50
+REPEATS = 5
+LEAST_R2 = 0.05  # a forest that foresees less says nothing about what matters
+SEED = 0
+LOOKS = {"accuracy": (FRONT, ""), "latency": (STAR, "/"), "macs": ("#1E9E77", "x")}
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the forest's R² loses when one parameter is shuffled: mean and standard deviation of `REPEATS`."""
+
+    parameter: str
+    lost: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What decides one outcome."""
+
+    name: str  # accuracy, latency or macs
+    trials: int  # with this outcome
+    rows: int  # of them, used
+    r2: float | None  # of the forest on held-out rows
+    scores: tuple[Score, ...] = ()  # the largest first
+    reason: str | None = None  # why there are none
+
+
+@dataclass(frozen=True)
+class ImportanceInfo:
+    """What decides accuracy, latency and macs, as far as the trials show it."""
+
+    outcomes: tuple[Outcome, ...] = ()
+    notes: tuple[str, ...] = ()
+    reason: str | None = None
+
+    @property
+    def parameters(self) -> list[str]:
+        """The parameters, by their largest importance for any outcome."""
+        best: dict[str, float] = {}
+        for score in (score for outcome in self.outcomes for score in outcome.scores):
+            best[score.parameter] = max(best.get(score.parameter, -np.inf), score.lost)
+        return sorted(best, key=lambda name: -best[name])
+
+    def table(self) -> DataTable:
+        """Return one line for each parameter."""
+        known = [outcome for outcome in self.outcomes if outcome.scores]
+        lines = []
+        for name in self.parameters:
+            scores = [next(one for one in outcome.scores if one.parameter == name) for outcome in known]
+            lines.append((name, *(f"{score.lost:.3f} ± {score.spread:.3f}" for score in scores)))
+        headers = ("parameter", *(f"R² lost for {outcome.name}" for outcome in known))
+        return DataTable(headers, tuple(lines))
+
+
+def importance_info(columns: StudyColumns, view: View) -> ImportanceInfo:
+    """Return what matters for accuracy, latency (of the view's group) and macs; the same columns give the same."""
+    trained = int(columns.trained.sum())
+    if trained < LEAST_TRIALS:
+        reason = f"Importance can't be computed, because {_trials(trained)} and it takes {LEAST_TRIALS}."
+        return ImportanceInfo(reason=reason)
+    outcomes = {
+        "accuracy": np.where(columns.trained, columns.top1, np.nan),
+        "latency": _log(columns.axis_values(View(view.group, "latency"))),
+        "macs": _log(columns.macs.astype(float)),
+    }
+    parameters = _parameters(columns)
+    if not parameters:
+        return ImportanceInfo(
+            reason="Importance can't be computed, because all trials have the same architecture and training settings."
+        )
+    found = tuple(_outcome(name, parameters, values) for name, values in outcomes.items())
+    if not any(outcome.scores for outcome in found):
+        return ImportanceInfo(found, reason=f"Importance can't be computed: {found[0].reason}.")
+    return ImportanceInfo(found, _notes(found))
+
+
+def _trials(trained: int) -> str:
+    return (
+        "no trial is trained yet" if not trained else f"only {trained} trial{'s are' if trained > 1 else ' is'} trained"
+    )
+
+
+def _log(values: Floats) -> Floats:
+    """Costs multiply: a forest on their logarithm sees the small networks too."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(values > 0, np.log(values), np.nan)
+
+
+def _parameters(columns: StudyColumns) -> dict[str, Floats]:
+    """Return by name the columns (n, any) of each parameter that varies."""
+    found: dict[str, Floats] = {
+        "G (groups)": columns.groups_1x1[:, None].astype(float),
+        "C (condensing)": columns.condense_factor[:, None].astype(float),
+        "growth": np.nan_to_num(columns.growth),
+        "stages (layers)": np.concatenate((np.nan_to_num(columns.stages), columns.layers[:, None]), axis=1),
+        "bottleneck": columns.bottleneck[:, None].astype(float),
+    }
+    if (columns.groups_3x3 != columns.groups_1x1).any():
+        found["3×3 groups"] = columns.groups_3x3[:, None].astype(float)
+    found |= {name.replace("_", " "): np.nan_to_num(v)[:, None] for name, v in training_values(columns).items()}
+    return {name: values for name, values in found.items() if len(values) and bool((values != values[0]).any())}
+
+
+def _outcome(name: str, parameters: dict[str, Floats], values: Floats) -> Outcome:
+    places = np.flatnonzero(np.isfinite(values))
+    total = len(places)
+    if total < LEAST_TRIALS:
+        return Outcome(name, total, 0, None, reason=f"only {total} trials have a {name}, and it takes {LEAST_TRIALS}")
+    if np.ptp(values[places]) < 1e-12:
+        return Outcome(name, total, 0, None, reason=f"all trials have the same {name}")
+    rng = np.random.default_rng(SEED)
+    places = rng.permutation(places)[:MOST_ROWS]
+    groups, at = [], 0
+    for block in parameters.values():
+        groups.append(slice(at, at + block.shape[1]))
+        at += block.shape[1]
+    rows = np.concatenate([block[places] for block in parameters.values()], axis=1).astype(np.float32)
+    r2, lost = _forest(rows, values[places], groups, rng)
+    if r2 < LEAST_R2:
+        reason = f"the settings that were varied don't foretell {name} (held-out R² {r2:.2f})"
+        return Outcome(name, total, len(places), r2, reason=reason)
+    scores = [
+        Score(name, float(drops.mean()), float(drops.std(ddof=1)))
+        for name, drops in zip(parameters, lost, strict=True)
+    ]  # fmt: skip
+    return Outcome(name, total, len(places), r2, tuple(sorted(scores, key=lambda score: -score.lost)))
+
+
+def _forest(rows: Any, values: Floats, groups: list[slice], rng: np.random.Generator) -> tuple[float, Floats]:
+    """Return the forest's R² on held-out rows and what it loses for each group of columns (groups, repeats)."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    cut = max(1, round(len(rows) * HELD_OUT))
+    held, target = rows[:cut], values[:cut]
+    forest = RandomForestRegressor(
+        TREES, min_samples_leaf=2, max_features=0.7, max_samples=0.8, n_jobs=1, random_state=SEED
+    )
+    forest.fit(rows[cut:], values[cut:])
+    spread = float(((target - target.mean()) ** 2).sum()) or 1e-12
+
+    def r2_of(predicted: Any) -> Any:
+        return 1 - ((predicted - target) ** 2).sum(axis=-1) / spread
+
+    base = float(r2_of(forest.predict(held)))
+    tried = np.tile(held, (len(groups) * REPEATS, 1, 1))  # (groups * repeats, held, columns)
+    for index in range(len(tried)):
+        part = groups[index // REPEATS]
+        tried[index, :, part] = held[rng.permutation(cut), part]
+    predicted = forest.predict(tried.reshape(-1, held.shape[1])).reshape(len(tried), cut)
+    return base, (base - r2_of(predicted)).reshape(len(groups), REPEATS)
+
+
+def _notes(outcomes: tuple[Outcome, ...]) -> tuple[str, ...]:
+    fits = ", ".join(f"{one.name} {one.r2:.2f} from {one.rows:,} trials" for one in outcomes if one.scores and one.r2)
+    notes = [
+        "How much of its R² a random forest loses when one parameter is shuffled on networks it has not seen.",
+        f"Its R² there: {fits}.",
+        "It speaks for this study's trials: what was hardly varied can't matter in them.",
+    ]
+    notes += [f"No importance for {one.name}: {one.reason}." for one in outcomes if one.reason is not None]
+    return tuple(notes)
+
+
+# ---- the figure -----------------------------------------------------------------------------------------
+
+
+def importance_figure(info: ImportanceInfo) -> Any:
+    """Return bars for each parameter, one for each outcome; told apart by colour and hatching."""
+    import plotly.graph_objects as go
+
+    if info.reason is not None:
+        return message(info.reason)
+    names = info.parameters[::-1]  # plotly draws from below
+    figure = empty_figure(150 + 54 * len(names))
+    for outcome in reversed([one for one in info.outcomes if one.scores]):
+        colour, hatching = LOOKS[outcome.name]
+        by_name = {score.parameter: score for score in outcome.scores}
+        scores = [by_name[name] for name in names]
+        figure.add_trace(
+            go.Bar(
+                y=[escaped(name) for name in names],
+                x=np.array([max(0.0, score.lost) for score in scores]),
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": np.array([score.spread for score in scores]),
+                    "arrayminus": np.array([min(score.spread, max(0.0, score.lost)) for score in scores]),
+                    "color": GREY,
+                    "thickness": 1.2,
+                    "width": 3,
+                },
+                orientation="h",
+                name=f"for {outcome.name}",
+                marker={
+                    "color": colour,
+                    "pattern": {"shape": hatching, "fillmode": "overlay", "fgcolor": "#FFFFFF", "size": 6},
+                },
+                hovertemplate=f"<b>%{{y}}</b>: {outcome.name} loses %{{x:.3f}} of R²<extra></extra>",
+            )
+        )
+    figure.update_layout(
+        barmode="group", bargap=0.25, legend={"traceorder": "reversed", "y": -66 / (64 + 54 * len(names))}
+    )
+    figure.update_xaxes(title={"text": "R² lost when shuffled"}, rangemode="tozero")
+    figure.update_yaxes(griddash="solid", showgrid=False)
+    return figure

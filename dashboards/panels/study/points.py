@@ -1,0 +1,190 @@
+"""Trials as points of a chart: what the front and the macs-latency chart share, from columns to a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dashboards.data.columns import Floats, Ints, Mask, StudyColumns, View
+from dashboards.data.curves import LastEpoch
+from dashboards.formats import count, digits_ms, percent
+from dashboards.panels.style import escaped, slim
+
+BARS_UP_TO = 300  # points of a trace; the bars of a crowd would hide it
+CONFIGS_UP_TO = 1000  # points of a trace that say their architecture when pointed at
+UNITS = {"latency": "ms", "macs": "million macs", "params": "million params"}
+MILLION = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Trials as points; arrays of shape (k,), latencies in ms (NaN: none in the view's group), top-1 in %."""
+
+    number: Ints
+    state: tuple[str, ...]
+    top1_pct: Floats
+    latency_ms: Floats
+    low_ms: Floats
+    high_ms: Floats
+    macs: Ints
+    params: Ints
+    config: tuple[str, ...]
+    epoch: Ints | None = None  # whose accuracy it is, where it isn't the deployed network's
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self)))
+
+    @cached_property
+    def bars(self) -> tuple[Floats, Floats]:
+        """How far the 95 % interval reaches above and below each latency, in ms."""
+        return np.maximum(self.high_ms - self.latency_ms, 0), np.maximum(self.latency_ms - self.low_ms, 0)
+
+    def along(self, axis: str) -> Floats:
+        """Return where the points stand on an axis, in `UNITS`."""
+        if axis == "latency":
+            return self.latency_ms
+        return (self.macs if axis == "macs" else self.params) / MILLION
+
+    def row(self, index: int) -> tuple[str, ...]:
+        """Return one line of a table: trial, top-1, latency, interval, macs, params, architecture."""
+        return (
+            str(self.number[index]),
+            percent(self.top1_pct[index] / 100) + ("" if self.epoch is None else _not_deployed(self.epoch[index])),
+            digits_ms(self.latency_ms[index], 4),
+            f"{digits_ms(self.low_ms[index], 4)} to {digits_ms(self.high_ms[index], 4)}",
+            count(float(self.macs[index])),
+            count(float(self.params[index])),
+            self.config[index],
+        )
+
+
+def _not_deployed(epoch: Any) -> str:
+    return f" at epoch {epoch}, not the deployed network"
+
+
+HEADERS = ("trial", "top-1", "latency, ms", "95 % interval, ms", "macs", "params", "architecture")
+
+
+def points_of(columns: StudyColumns, view: View, chosen: Mask, order: Floats | None = None) -> Points:
+    """Return the chosen trials as points, in the order of `order` (n,), else of their numbers."""
+    from search.store.vocabulary import STATES
+
+    places = np.flatnonzero(chosen)
+    if order is not None:
+        places = places[np.argsort(order[places], kind="stable")]
+    known = None if view.group is None else columns.of_group(view.group)
+    missing = np.full(len(places), np.nan)
+    return Points(
+        number=columns.number[places],
+        state=tuple(STATES[state] for state in columns.state[places]),
+        top1_pct=100 * columns.top1[places],
+        latency_ms=missing if known is None else known.median_ms[places],
+        low_ms=missing if known is None else known.low_ms[places],
+        high_ms=missing if known is None else known.high_ms[places],
+        macs=columns.macs[places],
+        params=columns.params[places],
+        config=tuple(columns.config_text[place] for place in places),
+    )
+
+
+def latencies_shown(columns: StudyColumns, view: View) -> dict[str, Any]:
+    """Return which latencies a chart shows, for its `layout.meta`: target, kind and the group's place."""
+    group = None if view.group is None else columns.latency_groups[view.group]
+    return {
+        "target": None if group is None else group.target,
+        "kind": None if group is None else group.kind,
+        "group": view.group,
+    }
+
+
+def recommended_name(columns: StudyColumns, view: View, number: int | None, axes: tuple[str, str]) -> str:
+    """Return what the legend calls the recommended trial; it says so where its latency isn't the chart's.
+
+    `assets/condensery.js` says the same when the budget moves.
+    """
+    if number is None:
+        return "recommended"
+    name, row = f"recommended: trial {number}", columns.index_of(number)
+    if "latency" not in axes or view.group is None or row is None:
+        return name
+    shown = columns.latency_groups[view.group]
+    place = int(columns.latencies[shown.target].group[row])
+    if place == view.group:
+        return name
+    if place < 0:
+        return f"{name} (no latency here)"
+    kind = columns.latency_groups[place].kind
+    other = kind if kind != shown.kind else f"{kind} with another runtime or device"
+    return f"{name} ({escaped(other)}: not shown here)"
+
+
+def with_last_accuracy(points: Points, last: Mapping[int, LastEpoch]) -> Points:
+    """Return the points at the accuracy of their newest epoch, which is not that of a deployed network."""
+    newest = [last[int(number)] for number in points.number]
+    return replace(
+        points,
+        top1_pct=np.array([100 * one.top1 for one in newest]),
+        epoch=np.array([one.epoch for one in newest], dtype=np.int64),
+    )
+
+
+def why_no_points(columns: StudyColumns, view: View) -> str:
+    """Return why a chart of priced trials is empty."""
+    if not len(columns):
+        return "No trials yet."
+    if view.axis == "latency" and view.group is None:
+        refused = columns.is_state("infeasible").any()
+        why = ": the candidates refused so far are over a limit on macs or params" if refused else ""
+        return f"No trial has a latency yet{why}."
+    return "No trial has been trained or refused yet."
+
+
+def bars(points: Points, colour: str, always: bool = False) -> dict[str, Any] | None:
+    """Return error bars of the latencies' intervals; None for a crowd."""
+    if not len(points) or (len(points) > BARS_UP_TO and not always):
+        return None
+    above, below = points.bars
+    known = {"type": "data", "symmetric": False, "color": colour, "thickness": 1.2, "width": 3}
+    return known | {"array": slim(above), "arrayminus": slim(below)}
+
+
+def hover(points: Points, x: str, y: str) -> dict[str, Any]:
+    """Return what a trace needs so that a point says what it is when it is pointed at.
+
+    `x` and `y` name what stands on the axes (of top1, latency, macs, params); the rest travels as customdata, after
+    the trial's number.
+    """
+    carried: list[Any] = [points.number]
+
+    def value(name: str, values: Floats) -> str:
+        if name in (x, y):
+            return "x" if name == x else "y"
+        carried.append(values)
+        return f"customdata[{len(carried) - 1}]"
+
+    lines = ["<b>trial %{customdata[0]:d}</b>"]
+    if np.isfinite(points.top1_pct).any():
+        lines[0] += f": %{{{value('top1', points.top1_pct)}:.2f}} % top-1"
+    if points.epoch is not None:
+        lines[0] += _not_deployed(f"%{{{value('epoch', points.epoch.astype(np.float64))}:d}}")
+    if len(points) <= CONFIGS_UP_TO:
+        lines.append("%{text}")
+    if np.isfinite(points.latency_ms).any():
+        times = ("latency", points.latency_ms), ("low", points.low_ms), ("high", points.high_ms)
+        lines.append("%{{{}:.4g}} ms, 95 %: %{{{}:.4g}} to %{{{}:.4g}}".format(*(value(*one) for one in times)))
+    counts = ("macs", points.along("macs")), ("params", points.along("params"))
+    lines.append("%{{{}:.4~g}} million macs, %{{{}:.4~g}} million params".format(*(value(*one) for one in counts)))
+    found: dict[str, Any] = {
+        "customdata": slim(np.stack(carried, axis=1)),
+        "hovertemplate": "<br>".join(lines) + "<extra></extra>",
+    }
+    if len(points) <= CONFIGS_UP_TO:
+        found["text"] = [escaped(config) for config in points.config]
+    return found

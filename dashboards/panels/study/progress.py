@@ -1,0 +1,262 @@
+"""Progress: whether the search still gains, what it has saved, who works on it, and what failed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dashboards.data.columns import Floats, Ints, StudyColumns, View
+from dashboards.data.curves import LastEpoch
+from dashboards.formats import count, digits_ms, duration, milliseconds, one_line
+from dashboards.panels.data_table import DataTable
+from dashboards.panels.study.hypervolume import hypervolumes
+from dashboards.panels.study.points import why_no_points
+from dashboards.panels.style import FRONT, empty_figure, message, scatter, slim
+
+if TYPE_CHECKING:
+    from dashboards.data.liveness import Liveness
+
+RATE_WINDOW_S = 3600.0  # trials per hour are those of the last one
+REASON = 160  # letters of one
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Failures that say the same but for their numbers."""
+
+    reason: str  # of the newest
+    times: int
+    newest: int  # trial
+
+
+@dataclass(frozen=True, eq=False)
+class ProgressInfo:
+    """A search's progress; `number` and `hypervolume` are (k,), in the order in which the trainings ended."""
+
+    number: Ints  # trials
+    hypervolume: Floats  # 0..1
+    axis: str  # in words
+    facts: tuple[tuple[str, str], ...]  # (what, how much), for a list
+    failures: tuple[Failure, ...]  # the most frequent first
+    workers: DataTable
+    devices: DataTable
+    notes: tuple[str, ...] = ()
+    reason: str | None = None  # why there is no hypervolume; the facts hold all the same
+
+    def table(self) -> DataTable:
+        """Return the trainings that gained, the newest first."""
+        gained = np.flatnonzero(np.diff(self.hypervolume, prepend=0.0) > 0)[::-1]
+        lines = ((str(place + 1), str(self.number[place]), f"{self.hypervolume[place]:.4f}") for place in gained)
+        return DataTable.of(("training", "trial", "hypervolume"), lines, len(gained))
+
+    def failures_table(self) -> DataTable:
+        """Return what failed, how often."""
+        lines = [(str(one.times), one.reason, str(one.newest)) for one in self.failures]
+        return DataTable.of(("times", "reason", "newest trial"), lines, len(lines))
+
+
+def progress_info(
+    columns: StudyColumns,
+    view: View,
+    standing: Liveness | None = None,
+    last_epochs: Mapping[int, LastEpoch] | None = None,
+) -> ProgressInfo:
+    """Return a study's progress; accuracy is set against the view's axis.
+
+    Args:
+        columns: the study.
+        view: what accuracy is set against.
+        standing: who lives and what waits; None leaves workers and devices out (a report that is read later).
+        last_epochs: of the trials that aren't done, for the epochs they did train.
+    """
+    cost = columns.axis_values(view)
+    members = np.flatnonzero(columns.trained & np.isfinite(cost) & (cost > 0))
+    members = members[np.argsort(np.nan_to_num(columns.finished_at[members]), kind="stable")]
+    chance = 1 / _classes(columns)
+    most = float(cost[members].max()) if members.size else np.nan
+    return ProgressInfo(
+        number=columns.number[members],
+        hypervolume=hypervolumes(cost[members], columns.top1[members], most, chance),
+        axis={"latency": "latency", "macs": "macs", "params": "params"}[view.axis],
+        facts=(*_facts(columns, last_epochs or {}), *_living(standing)),
+        failures=_failures(columns),
+        workers=_workers(standing),
+        devices=_devices(standing),
+        notes=_notes(view, chance, most) if members.size else (),
+        reason=None if members.size else _why_none(columns, view),
+    )
+
+
+def _classes(columns: StudyColumns) -> int:
+    known = (columns.study.data_info or {}).get("num_classes")
+    return known if isinstance(known, int) and known > 1 else 10
+
+
+def _notes(view: View, chance: float, most: float) -> tuple[str, ...]:
+    cost = milliseconds(most) if view.axis == "latency" else f"{count(most)} {view.axis}"
+    return (
+        f"Share of the rectangle from {100 * chance:.3g} % top-1 (guessing) and {cost} (the largest of a trained "
+        "network) to 100 % and 0 that the networks trained so far dominate. Where it is flat the search gains nothing.",
+    )
+
+
+def _why_none(columns: StudyColumns, view: View) -> str:
+    if columns.trained.any():
+        return f"No trained network has a {view.axis} to be judged by."
+    return why_no_points(columns, view) if not len(columns) else "No training has finished yet."
+
+
+# ---- facts ----------------------------------------------------------------------------------------------
+
+
+def _facts(columns: StudyColumns, last: Mapping[int, LastEpoch]) -> tuple[tuple[str, str], ...]:
+    counts = columns.counts
+    wanted = (columns.study.settings.get("study") or {}).get("trainings")
+    trained = int(columns.trained.sum())
+    rate = trials_per_hour(columns)
+    saved = saved_epochs(columns, last)
+    all_saved = sum(saved.values())
+    words = ", ".join(f"{number:,} {why}" for why, number in saved.items() if number)
+    facts = [
+        ("trainings", f"{trained:,} of {wanted:,}" if isinstance(wanted, int) else f"{trained:,}"),
+        ("trials", ", ".join(f"{number:,} {state}" for state, number in counts.items()) or "none yet"),
+        ("trials per hour", "-" if rate is None else digits_ms(rate)),
+        ("epochs saved", f"{all_saved:,}" + (f": {words}" if words else "")),
+    ]
+    return tuple(facts)
+
+
+def saved_epochs(columns: StudyColumns, last: Mapping[int, LastEpoch]) -> dict[str, int]:
+    """Return how many epochs of their schedules refused, repeated and stopped trials did not train."""
+    schedule = np.array([_epochs(columns, training) for training in columns.training], dtype=np.int64)
+    done = np.zeros(len(columns), dtype=np.int64)
+    for number, epoch in last.items():
+        if (place := columns.index_of(number)) is not None:
+            done[place] = epoch.epoch
+    left = np.maximum(schedule - done, 0)
+    names = {
+        "infeasible": "refused by the gate",
+        "duplicate": "duplicates",
+        "pruned": "ended early",
+        "cancelled": "cancelled",
+    }
+    return {why: int(left[columns.is_state(state)].sum()) for state, why in names.items()}
+
+
+def _epochs(columns: StudyColumns, training: Mapping[str, Any]) -> int:
+    known = training.get("epochs", (columns.study.settings.get("training") or {}).get("epochs"))
+    return known if isinstance(known, int) else 0
+
+
+def trials_per_hour(columns: StudyColumns) -> float | None:
+    """Return how many trials ended per hour in the search's last hour; None before two have."""
+    ended = np.sort(columns.finished_at[np.isfinite(columns.finished_at)])
+    ended = ended[ended >= ended[-1] - RATE_WINDOW_S] if ended.size else ended
+    if ended.size < 2 or ended[-1] <= ended[0]:
+        return None
+    return float(3600 * (ended.size - 1) / (ended[-1] - ended[0]))
+
+
+def _failures(columns: StudyColumns) -> tuple[Failure, ...]:
+    times: Counter[str] = Counter()
+    newest: dict[str, tuple[str, int]] = {}
+    for place in np.flatnonzero(columns.is_state("failed")):
+        reason = one_line(columns.reason[place] or "no reason is known", REASON)
+        alike = re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "#", reason)
+        times[alike] += 1
+        newest[alike] = (reason, int(columns.number[place]))
+    return tuple(Failure(newest[alike][0], number, newest[alike][1]) for alike, number in times.most_common())
+
+
+def _living(standing: Liveness | None) -> tuple[tuple[str, str], ...]:
+    if standing is None:
+        return ()
+    counts, running = standing.standing.counts, standing.standing.running
+    alive = sum(standing.is_alive(one.heartbeat_at) for one in running)
+    study = standing.study
+    if study.controller is None:
+        controller = "nobody runs this study now"
+    else:
+        name = one_line(study.controller.partition("@")[0], 60)
+        seen = study.controller_seen_at
+        ago = "never seen" if seen is None else f"seen {duration(max(0.0, standing.at - seen))} ago"
+        controller = f"{name}, {ago}" if standing.is_alive(seen) else f"{name} is silent, {ago}"
+    online = sum(row.state == "online" for row in standing.devices)
+    queue = f"{counts.get('queued', 0):,} priced, {counts.get('asked', 0):,} to be priced"
+    if standing.standing.waiting:
+        queue += f", {standing.standing.waiting:,} enqueued by hand"
+    return (
+        ("queue", queue),
+        ("run by", controller),
+        ("workers alive", f"{alive} of {len(running)} training" if running else "none is training"),
+        ("devices online", f"{online} of {len(standing.devices)}" if standing.devices else "none registered"),
+    )
+
+
+def _workers(standing: Liveness | None) -> DataTable:
+    headers = ("trial", "worker", "epochs", "last heard of", "")
+    if standing is None:
+        return DataTable(headers)
+    rows = standing.standing.running
+    lines = (
+        (
+            str(one.number),
+            one_line(one.worker or "not known yet", 80),
+            str(one.epochs),
+            f"{duration(max(0.0, standing.at - one.heartbeat_at))} ago",
+            "alive" if standing.is_alive(one.heartbeat_at) else "silent",
+        )
+        for one in rows
+    )
+    return DataTable.of(headers, lines, len(rows))
+
+
+def _devices(standing: Liveness | None) -> DataTable:
+    headers = ("device", "state", "last seen", "waiting jobs", "at work on", "unbelieved results")
+    if standing is None:
+        return DataTable(headers)
+    lines = (
+        (
+            one_line(row.name, 80),
+            row.state,
+            "-" if row.last_seen_at is None else f"{duration(max(0.0, standing.at - row.last_seen_at))} ago",
+            str(row.waiting),
+            str(row.leased),
+            str(row.quarantined),
+        )
+        for row in standing.devices
+    )
+    return DataTable.of(headers, lines, len(standing.devices))
+
+
+# ---- the figure -----------------------------------------------------------------------------------------
+
+
+def progress_figure(info: ProgressInfo) -> Any:
+    """Return the hypervolume over the trainings, as steps."""
+    if info.reason is not None:
+        return message(info.reason)
+    figure = empty_figure(300)
+    total = len(info.number)
+    trace = scatter(total)
+    figure.add_trace(
+        trace(
+            x=np.arange(1, total + 1, dtype=np.int32),
+            y=slim(info.hypervolume),
+            mode="lines+markers" if total <= 60 else "lines",
+            line={"shape": "hv", "color": FRONT, "width": 2},
+            marker={"size": 5, "color": FRONT},
+            name="hypervolume",
+            customdata=info.number.astype(np.int32),
+            hovertemplate="training %{x}, trial %{customdata}<br>hypervolume %{y:.4f}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title={"text": "trainings finished"}, rangemode="nonnegative")
+    figure.update_yaxes(title={"text": f"hypervolume (top-1, {info.axis})"})
+    figure.update_layout(showlegend=False)
+    return figure

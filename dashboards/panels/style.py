@@ -1,0 +1,175 @@
+"""The house style of every chart: its colours and axes, and the message that stands in the place of a chart.
+
+- Colours keep a contrast of 3:1 on white and on the dark ground alike, and shape says what colour says. Text and grid
+  take the page's colours; the ground is transparent.
+- A chart with more than `SVG_UP_TO` points draws all of its traces by WebGL: that is ten times faster there, and it
+  draws above SVG, so the two can't be mixed.
+- Plotly reads a small HTML in its texts: whatever a user has named goes through `escaped` first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dashboards.budget.table import limit_text
+from dashboards.formats import one_line
+
+PLOT_CONFIG = {
+    "showSendToCloud": False,
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+}
+SVG_UP_TO = 1000  # points of a chart
+LOG_FROM_RATIO = 10.0
+LONGEST_TEXT = 120  # letters of a user's text in a chart
+
+GREY = "#848B96"
+STAR = "#D9660A"
+FRONT = "#2F7FD1"
+REFERENCE = "#9467BD"
+COLOURS = (FRONT, STAR, "#1E9E77", "#D6498F", REFERENCE, "#A87B00", "#4C8F9E", "#C0504D")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "cross")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+# Even in lightness, so that either end is seen on either ground; the axis it stands for says the order.
+SCALE = ((0.0, FRONT), (0.35, "#8A6FD0"), (0.65, "#D6498F"), (1.0, STAR))
+
+
+def empty_figure(height_px: int) -> Any:
+    """Return a figure in the house style."""
+    import plotly.graph_objects as go
+
+    axis = {
+        "gridcolor": GREY,
+        "linecolor": GREY,
+        "gridwidth": 0.5,
+        "griddash": "dot",
+        "showline": True,
+        "zeroline": False,
+        "automargin": True,
+        "title": {"standoff": 10},
+    }
+    return go.Figure(
+        layout={
+            "template": "none",
+            "height": height_px,
+            "margin": {"l": 50, "r": 16, "t": 36, "b": 50},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": "system-ui, sans-serif", "size": 13},
+            "showlegend": True,
+            "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"},
+            "hoverlabel": {"align": "left"},
+            "hovermode": "closest",
+            "uirevision": "constant",  # a live page keeps its zoom when data is added
+            "xaxis": axis,
+            "yaxis": axis,
+        }
+    )
+
+
+def message(text: str) -> Any:
+    """Return the figure that says this in place of a chart."""
+    figure = empty_figure(140)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.update_layout(margin={"t": 20, "b": 20}, showlegend=False)
+    return note(figure, wrapped(escaped(text, 600)))
+
+
+def note(figure: Any, text: str) -> Any:
+    """Write into the middle of the figure."""
+    figure.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, text=text, font={"size": 15})
+    return figure
+
+
+def wrapped(text: str, width: int = 44) -> str:
+    """Break a text into lines that fit a narrow screen."""
+    import textwrap
+
+    return "<br>".join(textwrap.wrap(text, width, break_long_words=False))
+
+
+def escaped(text: str, longest: int = LONGEST_TEXT) -> str:
+    """Return a user's text as one line of at most so many letters that Plotly shows as it is."""
+    return one_line(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def scatter(points: int) -> Any:
+    """Return the trace class for every trace of a chart with so many points in all."""
+    import plotly.graph_objects as go
+
+    return go.Scattergl if points > SVG_UP_TO else go.Scatter
+
+
+def slim(values: Any) -> NDArray[np.float32]:
+    """Return values in the precision of a chart: a third of the bytes of the page."""
+    return np.asarray(values, dtype=np.float32)
+
+
+def is_log(values: NDArray[np.float64]) -> bool:
+    """Whether an axis of these values is logarithmic: all are above 0 and span more than a decade."""
+    known = values[np.isfinite(values)]
+    return bool(known.size) and float(known.min()) > 0 and float(known.max()) > LOG_FROM_RATIO * float(known.min())
+
+
+def style_axis(axis: Any, log: bool) -> None:
+    """Make an axis logarithmic where its values call for it; else it starts at no less than 0."""
+    if log:
+        axis.update(type="log", dtick="D2", tickformat="~g")
+    else:
+        axis.update(rangemode="nonnegative")
+
+
+def on_axis(value: float, log: bool) -> float:
+    """Where an annotation or a range must say a value stands: plotly wants the exponent on a logarithmic axis."""
+    return math.log10(value) if log else value
+
+
+def add_budget(figure: Any, axis: str, limit: float | None, log: bool) -> None:
+    """Draw the budget in ms as a line across axis "x" or "y", named at its end; hidden while there is none.
+
+    Shape and annotation are called "budget": a page moves them without asking for a new figure.
+    """
+    add_limit(figure, axis, limit, "budget" if limit is None else f"budget {limit_text(limit)} ms", log, "budget")
+
+
+def add_limit(figure: Any, axis: str, limit: float | None, text: str, log: bool, name: str = "limit") -> None:
+    """Draw a limit as a line across an axis; hidden where there is none."""
+    hidden = limit is None or not math.isfinite(limit) or limit <= 0
+    at = 1.0 if hidden or limit is None else limit
+    across = "y" if axis == "x" else "x"
+    figure.add_shape(
+        name=name,
+        type="line",
+        visible=not hidden,
+        line={"color": STAR, "dash": "dash", "width": 1.5},
+        **{f"{axis}0": at, f"{axis}1": at, f"{across}0": 0, f"{across}1": 1, f"{across}ref": "paper"},
+    )
+    place: dict[str, Any] = {axis: on_axis(at, log), across: 1, f"{across}ref": "paper", "yanchor": "bottom"}
+    if axis == "y":
+        place["xanchor"] = "right"
+    figure.add_annotation(name=name, text=text, showarrow=False, visible=not hidden, **place)
+
+
+def add_recommended(figure: Any, name: str, place: tuple[float, float] | None, trace: Any) -> None:
+    """Add the last trace, the star of the recommended trial (`meta="recommended"`); empty where there is none.
+
+    A trial that has no place here (its latency is of another kind) keeps its entry in the legend, which says so.
+    """
+    none = [] if name == "recommended" else [None]
+    figure.add_trace(
+        trace(
+            x=none if place is None else slim(place[:1]),
+            y=none if place is None else slim(place[1:]),
+            mode="markers",
+            name=name,
+            meta="recommended",
+            marker={"symbol": "star", "size": 18, "color": STAR},
+            hoverinfo="skip",  # the point below it speaks
+        )
+    )

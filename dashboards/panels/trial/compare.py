@@ -1,0 +1,241 @@
+"""Up to four trials side by side: settings, costs, outcome, latencies. What differs is marked by a sign.
+
+The chart sets each trial's figures against the first one's, as a ratio: 1 is the same. Latencies are compared on one
+device and of one kind; where two trials have none in common the table says so and the chart leaves them out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dashboards.data.trial_detail import TrialDetail
+from dashboards.formats import duration, interval_text, latency_label, milliseconds, one_line, percent, place_label
+from dashboards.panels.data_table import DataTable
+from dashboards.panels.style import COLOURS, GREY, SYMBOLS, empty_figure, escaped, message, slim
+from search.store.reader import LatencyRow
+
+MOST_TRIALS = 4
+CLOSE = 1.5  # times the first one's or less, either way: the chart shows differences in %
+DIFFERS, SAME = "≠", "="
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class CompareRow:
+    """One line: a value for each trial, and whether they differ."""
+
+    section: str  # settings, costs, outcome or latency
+    label: str
+    values: tuple[str, ...]
+    differs: bool
+
+    @property
+    def mark(self) -> str:
+        """The sign that says whether the values differ."""
+        return DIFFERS if self.differs else SAME
+
+
+@dataclass(frozen=True)
+class RatioRow:
+    """One figure of each trial over the first one's (less is better); NaN where either is unknown."""
+
+    label: str
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CompareInfo:
+    """Trials side by side."""
+
+    names: tuple[str, ...] = ()
+    rows: tuple[CompareRow, ...] = ()
+    ratios: tuple[RatioRow, ...] = ()
+    reason: str | None = None
+
+    @property
+    def differences(self) -> int:
+        """How many lines differ."""
+        return sum(row.differs for row in self.rows)
+
+    def table(self) -> DataTable:
+        """Return every line, its sign first."""
+        rows = tuple((row.mark, row.section, row.label, *row.values) for row in self.rows)
+        return DataTable(("", "", "", *self.names), rows)
+
+    def sentence(self) -> str:
+        """Return the comparison in words."""
+        if self.reason is not None:
+            return self.reason
+        return f"{', '.join(self.names)}: {self.differences} of {len(self.rows)} lines differ ({DIFFERS})."
+
+
+def compare_info(details: Sequence[TrialDetail]) -> CompareInfo:
+    """Return trials side by side, in the order given; each of them once."""
+    chosen = list({detail.row.number: detail for detail in details}.values())
+    if len(chosen) < 2:
+        return CompareInfo(reason="Choose two to four trials to compare: tick them in the table.")
+    if len(chosen) > MOST_TRIALS:
+        return CompareInfo(
+            reason=f"At most {MOST_TRIALS} trials can stand side by side, but {len(chosen)} are chosen: untick "
+            f"{len(chosen) - MOST_TRIALS}."
+        )
+    rows = [*_settings(chosen), *_costs(chosen), *_outcome(chosen), *_latencies(chosen)]
+    return CompareInfo(tuple(detail.name for detail in chosen), tuple(rows), tuple(_ratios(chosen)))
+
+
+def _line(section: str, label: str, values: Sequence[Any], text: Callable[[Any], str] | None = None) -> CompareRow:
+    """Return a line; it is the values that differ or not, and not what is left of them in the text."""
+    shown = tuple(NONE if value is None else text(value) if text else _text(value) for value in values)
+    keys = {json.dumps(value, sort_keys=True, default=str) for value in values}
+    return CompareRow(section, one_line(label, 80), shown, len(keys) > 1)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return one_line("-".join(map(str, value)), 200)
+    return one_line(value, 200)
+
+
+def _settings(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
+    configs = [detail.row.config.to_dict() | {"groups_3x3": detail.row.config.conv3x3_groups} for detail in chosen]
+    rows = [_line("config", name, [config[name] for config in configs]) for name in configs[0]]
+    trainings = [detail.row.training for detail in chosen]
+    names = list(dict.fromkeys(name for training in trainings for name in training))
+    rows += [_line("training", name, [training.get(name) for training in trainings]) for name in names]
+    return [*rows, _line("training", "seed", [detail.row.seed for detail in chosen], str)]
+
+
+def _costs(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
+    return [
+        _line("cost", name, [getattr(detail.row, name) for detail in chosen])
+        for name in ("macs", "params", "paper_flops")
+    ]
+
+
+def _outcome(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
+    found: dict[str, tuple[Callable[[TrialDetail], Any], Callable[[Any], str] | None]] = {
+        "state": (lambda one: one.row.state, None),
+        "why": (lambda one: one.row.reason, None),
+        "top-1, validation": (lambda one: one.row.top1, percent),
+        "loss, validation": (lambda one: one.row.val_loss, lambda loss: f"{loss:.4f}"),
+        "top-1, test": (lambda one: one.row.test_top1, percent),
+        "epochs": (lambda one: len(one.curve), None),
+        "training time": (lambda one: one.row.train_seconds, duration),
+        "attempts": (lambda one: one.row.attempt, None),
+    }
+    return [_line("outcome", label, list(map(value, chosen)), text) for label, (value, text) in found.items()]
+
+
+def _latencies(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
+    """A line for each device; latencies of different kinds differ, and each says what it is."""
+    by_trial: list[Mapping[str, LatencyRow]] = [detail.row.latencies for detail in chosen]
+    targets = list(dict.fromkeys(target for latencies in by_trial for target in latencies))
+    rows = []
+    for target in targets:
+        values = [None if (row := latencies.get(target)) is None else _latency_words(row) for latencies in by_trial]
+        rows.append(_line("latency", f"on {target}", values))
+    return rows
+
+
+def _latency_words(row: LatencyRow) -> str:
+    interval = f"{milliseconds(row.median_ms)} {interval_text(row)}"
+    return one_line(f"{interval}, {latency_label(row)}, {place_label(row)}", 300)
+
+
+def _ratios(chosen: Sequence[TrialDetail]) -> list[RatioRow]:
+    first = chosen[0].row
+    rows = [
+        RatioRow("errors (1 - top-1)", _over([_error(detail.row.top1) for detail in chosen])),
+        RatioRow("macs", _over([detail.row.macs for detail in chosen])),
+        RatioRow("params", _over([detail.row.params for detail in chosen])),
+        RatioRow("training time", _over([detail.row.train_seconds for detail in chosen])),
+    ]
+    for target, latency in first.latencies.items():
+        same = [detail.row.latencies.get(target) for detail in chosen]
+        medians = [None if row is None or not _comparable(latency, row) else row.median_ms for row in same]
+        rows.insert(1, RatioRow(one_line(f"{latency.kind} latency on {target}", 60), _over(medians)))
+    return [row for row in rows if sum(map(math.isfinite, row.ratios)) > 1]
+
+
+def _error(top1: float | None) -> float | None:
+    return None if top1 is None else 1 - top1
+
+
+def _comparable(one: LatencyRow, other: LatencyRow) -> bool:
+    names = ("kind", "device", "runtime", "runtime_version", "threads")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def _over(values: Sequence[float | None]) -> tuple[float, ...]:
+    known = [math.nan if value is None or not math.isfinite(value) else float(value) for value in values]
+    return tuple(value / known[0] if known[0] > 0 else math.nan for value in known)
+
+
+# ---- the figure -----------------------------------------------------------------------------------------
+
+
+def compare_figure(info: CompareInfo) -> Any:
+    """Return each trial's figures over the first one's."""
+    if info.reason is not None:
+        return message(info.reason)
+    if not info.ratios:
+        return message("These trials have no figure in common yet.")
+    figure = empty_figure(130 + 44 * len(info.ratios))
+    places = np.arange(len(info.ratios))
+    known = [ratio for row in info.ratios for ratio in row.ratios if math.isfinite(ratio)]
+    close = all(1 / CLOSE <= ratio <= CLOSE for ratio in known)  # a logarithmic axis would have one tick
+    same = 0 if close else 1
+    for index, name in enumerate(info.names):
+        lane = 0.16 * (index - (len(info.names) - 1) / 2)
+        figure.add_scatter(
+            x=slim([100 * (row.ratios[index] - 1) if close else row.ratios[index] for row in info.ratios]),
+            y=slim(places + lane),
+            mode="markers",
+            name=name,
+            marker={"symbol": SYMBOLS[index], "size": 11, "color": COLOURS[index]},
+            customdata=slim([row.ratios[index] for row in info.ratios]),
+            hovertemplate=f"<b>{name}</b>: %{{customdata:.3~f}} times as much as {info.names[0]}<extra></extra>",
+        )
+    line = {"color": GREY, "width": 1.5}
+    figure.add_shape(type="line", x0=same, x1=same, y0=0, y1=1, yref="paper", line=line, layer="below")
+    figure.update_layout(
+        xaxis=_close_axis(info, known) if close else _wide_axis(info),
+        yaxis={
+            "tickvals": places,
+            "ticktext": [escaped(row.label) for row in info.ratios],
+            "range": [len(places) - 0.5, -0.5],
+            "showgrid": False,
+        },
+        legend={"y": -60 / figure.layout.height},
+    )
+    return figure
+
+
+def _close_axis(info: CompareInfo, ratios: Sequence[float]) -> dict[str, Any]:
+    """Return the axis of differences in %; as wide as they are, never narrower than a per cent either way."""
+    reach = 1.15 * max(1.0, *(100 * abs(ratio - 1) for ratio in ratios))
+    return {
+        "title": {"text": f"difference to {info.names[0]}, %"},
+        "range": [-reach, reach],
+        "tickformat": "+~g",
+        "nticks": 9,
+    }
+
+
+def _wide_axis(info: CompareInfo) -> dict[str, Any]:
+    return {
+        "type": "log",
+        "title": {"text": f"times as much as {info.names[0]}"},
+        "dtick": "D2",
+        "tickformat": "~g",
+    }

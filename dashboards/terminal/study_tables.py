@@ -1,0 +1,108 @@
+"""What `studies` and `status` print: the studies of a database, and how one of them stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dashboards.data.study_settings import budget_text, dataset_text
+from dashboards.formats import NOTHING, STATE_STYLES, duration, moment, one_line
+from dashboards.terminal.tables import facts_table, plain_table
+from search.store.reader import AttemptRow, EventRow, StudyRow, StudyStatus
+from search.store.vocabulary import STATES
+
+
+def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
+    """Return the studies, one row each."""
+    if not rows:
+        return Text("No studies.")
+    table = plain_table("~study", "created (UTC)", ">trainings", "~data", "~budget", "~run by")
+    for row in rows:
+        part = row.settings.get("study") or {}
+        table.add_row(
+            Text(one_line(row.name)),
+            moment(row.created_at),
+            str(part.get("trainings", NOTHING)),
+            Text(dataset_text(row)),
+            budget_text(row.settings),
+            Text(one_line((row.controller or "nobody").partition("@")[0], 40)),
+        )
+    return table
+
+
+def status_panel(study: StudyRow, standing: StudyStatus, now: float | None = None) -> RenderableType:
+    """Return how a study stands: trials by state, who runs it, what every worker is at, what went wrong last.
+
+    Ages are those at `now`, UTC seconds since 1970; None = this moment.
+    """
+    at, counts, waiting = time.time() if now is None else now, standing.counts, standing.waiting
+    wanted = (study.settings.get("study") or {}).get("trainings")
+    facts: list[tuple[str, str | Text]] = [
+        ("study", Text(one_line(study.name), style="bold")),
+        ("created", f"{moment(study.created_at)} UTC"),
+        ("data", dataset_text(study)),
+        ("budget", budget_text(study.settings)),
+        ("trainings", _trainings_text(counts, wanted)),
+        ("trials", _counts_text(counts)),
+    ]
+    if waiting:
+        facts.append(("waiting", f"{waiting} enqueued {'config' if waiting == 1 else 'configs'}"))
+    if study.controller:
+        ago = "" if study.controller_seen_at is None else f", last seen {_age(study.controller_seen_at, at)} ago"
+        facts.append(("run by", f"{study.controller.partition('@')[0]}{ago}"))
+    else:
+        facts.append(("run by", "nobody at the moment"))
+    if study.stop_requested:
+        facts.append(("stop", "asked for"))
+    parts: list[RenderableType] = [facts_table(facts)]
+    if standing.running:
+        parts += [Text("\nRunning", style="bold"), _running_table(standing.running, at)]
+    if standing.events:
+        parts += [Text("\nNewest events", style="bold"), _events_table(standing.events, at)]
+    return Group(*parts)
+
+
+def _trainings_text(counts: Mapping[str, int], wanted: int | None) -> str:
+    """Return "12 of 16 done, 3 of them ended early"."""
+    done, early = counts.get("done", 0) + counts.get("pruned", 0), counts.get("pruned", 0)
+    of, which = f" of {wanted}" if wanted else "", f", {early} of them ended early" if early else ""
+    return f"{done}{of} done{which}"
+
+
+def _running_table(running: Sequence[AttemptRow], now: float) -> Table:
+    table = plain_table(">trial", ">attempt", "~worker", "~controller", ">heard", ">epochs")
+    for one in running:
+        table.add_row(
+            str(one.number),
+            str(one.attempt),
+            Text(one_line(one.worker or NOTHING)),
+            Text(one_line(one.owner.partition("@")[0])),
+            f"{_age(one.heartbeat_at, now)} ago",
+            str(one.epochs),
+        )
+    return table
+
+
+def _events_table(events: Sequence[EventRow], now: float) -> Table:
+    table = plain_table(">ago", "kind", ">trial", "~detail")
+    for one in events:
+        number = NOTHING if one.number is None else str(one.number)
+        table.add_row(_age(one.at, now), Text(one_line(one.kind, 20)), number, Text(one_line(one.detail, 300)))
+    return table
+
+
+def _age(then: float, now: float) -> str:
+    return duration(max(0.0, now - then))  # the clocks of two hosts may differ
+
+
+def _counts_text(counts: Mapping[str, int]) -> Text:
+    text = Text()
+    for state in STATES:
+        if counts.get(state):
+            text.append(", " if text else "")
+            text.append(f"{counts[state]} {state}", style=STATE_STYLES[state])
+    return text or Text("none yet")

@@ -1,0 +1,198 @@
+"""What `trials`, `pareto` and `trial` print.
+
+What latencies have in common (kind, policy, device) stands once below a table; where they differ, each row says what
+its own are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dashboards.formats import (
+    NOTHING,
+    count,
+    digits_ms,
+    duration,
+    interval_text,
+    latency_label,
+    latency_text,
+    one_line,
+    percent,
+    place_label,
+    shared_label,
+)
+from dashboards.terminal.tables import facts_table, plain_table, state_text
+from search.store.reader import TrialRow
+
+CURVE_ROWS = 12  # of a longer learning curve, so many are shown
+
+
+def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
+    """Return the trials, one row each; a reason stands under the config it is about."""
+    table = plain_table(">#", "~config", ">macs", ">latency ms", ">top-1", "state")
+    mixed = shared_label(rows) is None
+    for row in rows:
+        table.add_row(
+            str(row.number),
+            _config_cell(row, mixed),
+            count(row.macs),
+            _latency_cell(row, mixed),
+            percent(row.top1),
+            state_text(row.state),
+        )
+    return _with_note(table, rows, "No trials.")
+
+
+def pareto_table(rows: Sequence[TrialRow]) -> RenderableType:
+    """Return the front, in the order given: each network is beaten by no other in all of top-1, latency and macs."""
+    table = plain_table(">#", "~config", ">top-1", ">latency ms", ">macs", ">params")
+    mixed = shared_label(rows) is None
+    for row in rows:
+        table.add_row(
+            str(row.number),
+            _config_cell(row, mixed),
+            percent(row.top1),
+            _latency_cell(row, mixed),
+            count(row.macs),
+            count(row.params),
+        )
+    return _with_note(table, rows, "The front is empty: no trained network has a latency yet.")
+
+
+def _with_note(table: Table, rows: Sequence[TrialRow], empty: str) -> RenderableType:
+    if not rows:
+        return Text(empty)
+    shared = shared_label(rows)
+    if not shared:
+        return table
+    return Group(table, Text(f"latency: median [95 % interval] in ms, {shared}", style="dim"))
+
+
+def _latency_cell(row: TrialRow, mixed: bool) -> Text:
+    cell = Text(latency_text(row.latency))
+    if mixed and row.latency is not None:
+        cell.append(f"\n{latency_label(row.latency)}", style="dim")
+    for other in row.others:
+        label = f", {latency_label(other)}" if mixed else ""
+        cell.append(f"\n{latency_text(other)}\non {one_line(other.target, 24)}{label}", style="dim")
+    return cell
+
+
+def _config_cell(row: TrialRow, mixed: bool) -> Text:
+    cell = Text(str(row.config))
+    if row.duplicate_of is not None:
+        cell.append(f"\nsame as trial {row.duplicate_of}", style="dim")
+    elif row.reason:
+        cell.append(f"\n{one_line(row.reason, 160)}", style="dim")
+    if mixed and row.latency is not None:
+        cell.append(f"\non {place_label(row.latency)}", style="dim")
+    return cell
+
+
+def trial_panel(
+    row: TrialRow,
+    curve: Sequence[Mapping[str, Any]],
+    latencies: Sequence[Mapping[str, Any]],
+    artifacts: Mapping[str, Mapping[str, Any]],
+) -> RenderableType:
+    """Return everything about one trial: architecture, cost, outcome, measurements, learning curve, files."""
+    parts: list[RenderableType] = [facts_table(_trial_facts(row))]
+    if latencies:
+        parts += [Text("\nMeasurements", style="bold"), _latencies_table(latencies)]
+    if curve:
+        parts += [Text("\nLearning curve", style="bold"), _curve_table(curve)]
+    if artifacts:
+        parts += [Text("\nFiles", style="bold"), _artifacts_list(artifacts)]
+    return Group(*parts)
+
+
+def _trial_facts(row: TrialRow) -> list[tuple[str, str | Text]]:
+    facts: list[tuple[str, str | Text]] = [
+        ("trial", Text(str(row.number), style="bold")),
+        ("state", state_text(row.state)),
+        ("config", str(row.config)),
+        ("images", f"{'x'.join(map(str, row.config.input_shape))}, {row.config.num_classes} classes"),
+        ("macs", f"{count(row.macs)} ({row.macs:,})"),
+        ("params", f"{count(row.params)} ({row.params:,})"),
+    ]
+    if row.latency is not None:
+        facts += [
+            ("latency", f"{digits_ms(row.latency.median_ms, 4)} ms, 95 % interval {interval_text(row.latency)}"),
+            ("", f"{latency_label(row.latency)}, on {place_label(row.latency)}"),
+        ]
+    for other in row.others:
+        facts += [
+            ("and", f"{digits_ms(other.median_ms, 4)} ms, 95 % interval {interval_text(other)}"),
+            ("", f"{latency_label(other)}, on {place_label(other)}"),
+        ]
+    if row.top1 is not None:
+        facts.append(("top-1", f"{percent(row.top1)} of the validation images, deployed network"))
+    if row.test_top1 is not None:
+        facts.append(("", f"{percent(row.test_top1)} of the test images"))
+    if row.reason:
+        facts.append(("reason", row.reason))
+    if row.duplicate_of is not None:
+        facts.append(("same as", f"trial {row.duplicate_of}"))
+    facts.append(("training", ", ".join(f"{name} {value}" for name, value in row.training.items()) or NOTHING))
+    facts.append(("seed", f"{row.seed} ({row.origin}, attempt {row.attempt})"))
+    if row.train_seconds is not None:
+        facts.append(("took", duration(row.train_seconds)))
+    return facts
+
+
+def _latencies_table(latencies: Sequence[Mapping[str, Any]]) -> Table:
+    table = plain_table("purpose", ">median ms", ">95 % interval", ">p90 ms", "~kind", "~device")
+    for entry in latencies:
+        interval = f"[{digits_ms(entry['interval_low_ms'], 4)}, {digits_ms(entry['interval_high_ms'], 4)}]"
+        kind = entry["kind"] + (", quick" if entry["policy"] == "quick" else "")
+        outside = "\nextrapolated" if entry["extrapolates"] else ""
+        table.add_row(
+            Text(one_line(entry["purpose"])),
+            digits_ms(entry["median_ms"], 4),
+            interval,
+            digits_ms(entry["p90_ms"], 4),
+            Text(one_line(kind) + ("" if entry["steady"] else "\nnot steady") + outside),
+            Text(one_line(entry["device"])),
+        )
+    return table
+
+
+def _curve_table(curve: Sequence[Mapping[str, Any]]) -> RenderableType:
+    table = plain_table(">epoch", ">top-1", ">val loss", ">train loss", ">stage", "form", ">after")
+    shown = [row for index, row in enumerate(curve) if _is_shown(index, curve)]
+    for row in shown:
+        table.add_row(
+            str(row["epoch"]),
+            percent(row["val_top1"]),
+            f"{row['val_loss']:.4f}",
+            f"{row['train_loss']:.4f}",
+            str(row["condensing_stage"]),
+            Text(one_line(row["form"])),
+            duration(row["seconds"]),
+        )
+    if len(shown) == len(curve):
+        return table
+    return Group(table, Text(f"{len(shown)} of {len(curve)} epochs shown; all of them with --json", style="dim"))
+
+
+def _is_shown(index: int, curve: Sequence[Mapping[str, Any]]) -> bool:
+    """Of a long curve: the ends, evenly spaced epochs, and each first epoch of a condensing stage or form."""
+    last = len(curve) - 1
+    if last < CURVE_ROWS or index in (0, last) or index % (len(curve) // CURVE_ROWS + 1) == 0:
+        return True
+    before, here = curve[index - 1], curve[index]
+    return any(before[name] != here[name] for name in ("condensing_stage", "form"))
+
+
+def _artifacts_list(artifacts: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    """One file a line, never broken: a path is there to be copied."""
+    lines = [
+        f"{entry['path']}{' (removed by the retention rule)' if entry['removed'] else ''}"
+        for _, entry in sorted(artifacts.items())
+    ]
+    return Text("\n".join(lines), no_wrap=True, overflow="ignore")

@@ -1,0 +1,265 @@
+"""The front panel: which trials stand where, the step line, the budget's marks and the reference networks."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboards import panels
+from dashboards.data.columns import LatencyGroup, View
+from dashboards.panels.study.baselines import all_baselines, comparable, dataset_of
+from dashboards.panels.study.front import _steps
+from space.cost import cost_of
+from space.presets import PUBLISHED
+from tests.dashboards.panels.panel_studies import (
+    KINDS,
+    LARGE,
+    awkward,
+    columns_of,
+    default_view,
+    is_sound,
+    last_of,
+    many,
+    named,
+    said,
+    with_settings,
+)
+from tests.dashboards.studies import Study, lively
+
+ROOT = Path(__file__).parents[3]
+ARM_TABLE = ROOT / "benchmarks" / "results" / "paper_arm_table.json"
+
+
+def front_of(made: Study, **options: object) -> panels.FrontInfo:
+    columns = columns_of(made)
+    chosen = panels.FrontOptions(last_epochs=last_of(made), **options)  # type: ignore[arg-type]
+    return panels.front_info(columns, default_view(columns), chosen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("axis", ["latency", "macs", "params"])
+def test_every_kind_of_study_is_shown_or_says_why_not(tmp_path: Path, kind: str, axis: str) -> None:
+    made = awkward(tmp_path, kind)
+    columns = columns_of(made)
+    view = View(columns.default_group, axis)  # type: ignore[arg-type]
+    info = panels.front_info(columns, view, panels.FrontOptions(0.3, 0, last_of(made)))
+    figure = panels.front_figure(info)
+    is_sound(figure)
+    assert (info.reason is None) == (len(figure.data) > 0)
+    assert info.reason is None or said(figure) == info.reason
+    assert all(len(row) == len(info.table().headers) for row in info.table().rows)
+
+
+def test_each_trial_stands_in_its_role(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    fast, best = made.done(0.1, 0.90), made.done(0.3, 0.98)
+    beaten = made.done(0.35, 0.97, LARGE)
+    refused = made.infeasible(0.9)
+    cancelled = made.running(0.2)
+    made.store.finish(cancelled, "cancelled", reason="cancelled by request")
+    running = made.running(0.25)
+    made.failed("out of memory")  # never priced, so nowhere
+    info = front_of(made)
+    roles = {name: points.number.tolist() for name, points in info.roles.items()}
+    assert roles == {
+        "on the front": [fast, best],
+        "trained": [beaten],
+        "over a budget": [refused],
+        "stopped": [cancelled],
+        "training": [running],
+    }
+    assert info.stopped.top1_pct == pytest.approx([100 * last_of(made)[cancelled].top1])
+    figure = panels.front_figure(info)
+    assert named(figure)["over a budget"].yaxis == "y2"
+    assert [row[0] for row in info.table().rows] == [name for name, numbers in roles.items() for _ in numbers]
+
+
+def test_a_trial_that_isnt_done_says_that_its_accuracy_is_not_a_deployed_networks(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.done(0.1, 0.90)
+    stopped, running = made.running(0.2, epochs=3), made.running(0.25)
+    made.store.finish(stopped, "cancelled", reason="cancelled by request")
+    info = front_of(made)
+    figure = panels.front_figure(info)
+    for name, number, epoch in (("stopped", stopped, 3), ("training now", running, 5)):
+        trace = named(figure)[name]
+        place = re.search(r"top-1 at epoch %\{customdata\[(\d)\]:d\}, not the deployed network", trace.hovertemplate)
+        assert place is not None
+        assert (trace.customdata[0][0], trace.customdata[0][int(place[1])]) == (number, epoch)
+    assert "deployed" not in named(figure)["on the front"].hovertemplate
+    cells = {row[1]: row[2] for row in info.table().rows}
+    assert cells[str(stopped)].endswith("% at epoch 3, not the deployed network")
+    assert cells["0"] == "90.00 %"
+    assert figure.layout.yaxis.title.text == "top-1, %"
+    assert "A stopped or running trial stands at the accuracy of its last epoch" in " ".join(info.notes)
+
+
+def test_one_candidate_is_said_in_the_singular(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.done(0.1, 0.90)
+    made.infeasible(0.9)
+    assert "1 candidate over a budget" in " ".join(front_of(made).notes)
+
+
+def test_the_front_has_its_intervals_and_its_own_shape_and_colour(tmp_path: Path) -> None:
+    made = lively(tmp_path)
+    info = front_of(made)
+    traces = named(panels.front_figure(info))
+    front, others = traces["on the front"], traces["other trained"]
+    assert front.marker.symbol != others.marker.symbol
+    assert front.marker.color != others.marker.color
+    assert np.allclose(front.error_x.array, info.front.high_ms - info.front.latency_ms, rtol=1e-3)
+    assert np.allclose(front.error_x.arrayminus, info.front.latency_ms - info.front.low_ms, rtol=1e-3)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 6).map(float), st.integers(0, 6).map(float)), max_size=12
+    )  # few values, so many ties
+)
+def test_the_step_line_is_what_is_more_accurate_than_everything_as_cheap(points: list[tuple[float, float]]) -> None:
+    cost, top1 = (np.array([point[i] for point in points]) for i in (0, 1))
+    corners = list(zip(*(values.tolist() for values in _steps(cost, top1)), strict=True))
+    beaten = {p for p in points for q in points if (q[0] <= p[0] and q[1] >= p[1] and q != p)}
+    assert corners == sorted(set(points) - beaten)
+
+
+def test_a_budget_is_a_named_line_and_the_recommended_trial_the_last_trace(tmp_path: Path) -> None:
+    made = lively(tmp_path)
+    trained = columns_of(made).number[columns_of(made).trained]
+    for limit, number in ((0.3, int(trained[0])), (None, None)):
+        figure = panels.front_figure(front_of(made, budget=limit, recommended=number))
+        (line,) = [shape for shape in figure.layout.shapes if shape.name == "budget"]
+        (words,) = [text for text in figure.layout.annotations if text.name == "budget"]
+        assert line.visible == words.visible == (limit is not None)
+        star = figure.data[-1]
+        assert star.meta == "recommended"
+        assert len(star.x) == (number is not None)
+        if limit is not None:
+            assert line.x0 == line.x1 == limit
+            assert words.text == "budget 0.3 ms"
+            assert star.marker.symbol == "star"
+
+
+def test_a_logarithmic_axis_has_its_annotation_where_plotly_wants_it(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.done(0.1, 0.9)
+    made.done(2.0, 0.95, LARGE)
+    figure = panels.front_figure(front_of(made, budget=1.0))
+    assert figure.layout.xaxis.type == "log"
+    assert figure.layout.shapes[0].x0 == 1.0
+    assert figure.layout.annotations[0].x == 0.0
+
+
+def test_latencies_of_another_kind_stay_away(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    measured, estimated = made.done(0.1, 0.9), made.done(5.0, 0.95, kind="estimated")
+    columns = columns_of(made)
+    seen = [panels.front_info(columns, View(group)).front.number.tolist() for group in range(2)]
+    assert sorted(seen) == [[measured], [estimated]]
+    titles = {panels.front_info(columns, View(group)).title for group in range(2)}
+    assert titles == {"measured latency on host, ms", "estimated latency on host, ms"}
+
+
+def test_a_few_poor_trials_do_not_flatten_the_chart(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    for index in range(40):
+        made.done(0.1 + index / 100, 0.95 + index / 1000)
+    poor = made.done(0.7, 0.1)
+    info = front_of(made)
+    assert info.bottom_pct is not None
+    assert info.bottom_pct > 90
+    assert any("1 trial below" in words for words in info.notes)
+    assert str(poor) in {row[1] for row in info.table().rows}
+
+
+def test_many_points_are_drawn_by_webgl_and_fit_a_page() -> None:
+    columns = many(3000)
+    figure = panels.front_figure(panels.front_info(columns, View(0)))
+    assert {trace.type for trace in figure.data} == {"scattergl"}
+    is_sound(figure)
+    assert len(figure.to_json()) < 60 * 3000
+    few = panels.front_figure(panels.front_info(many(300), View(0)))
+    assert {trace.type for trace in few.data} == {"scatter"}
+
+
+def test_the_table_says_how_many_it_leaves_out() -> None:
+    info = panels.front_info(many(3000), View(0))
+    found = info.table()
+    assert len(found.rows) == 200
+    assert found.left_out == sum(map(len, info.roles.values())) - 200
+    assert found.rest == f"{found.left_out:,} more are not listed here."
+
+
+# ---- reference marks ------------------------------------------------------------------------------------
+
+
+def cifar(dataset: str = "cifar10", classes: int = 10) -> dict[str, object]:
+    return {"dataset": "CIFAR", "input_shape": [3, 32, 32], "num_classes": classes}
+
+
+def on_cifar(dataset: str = "cifar10", classes: int = 10):
+    columns = with_settings(many(50), data={"dataset": dataset})
+    columns = replace(columns, study=replace(columns.study, data_info=cifar(dataset, classes)), _fronts={})
+    return replace(columns, macs=columns.macs * 100, top1=columns.top1, _fronts={})
+
+
+def test_published_condensenets_stand_beside_a_search_on_cifar() -> None:
+    columns = on_cifar()
+    info = panels.front_info(columns, View(0, "macs"))
+    names = {one.name for one in (*info.baselines, *info.far_baselines)}
+    assert names == {f"CondenseNet-{layers}" for layers in (50, 74, 86, 98, 110, 122, 182)}
+    assert any("Published networks" in words for words in info.notes)
+    figure = panels.front_figure(info)
+    assert len(named(figure)["published (layers)"].x) == len(info.baselines) > 0
+    assert {one.name for one in comparable(on_cifar("cifar100", 100), View(0, "macs"))} == {
+        "CondenseNet-86",
+        "CondenseNet-182",
+    }
+
+
+def test_other_data_has_no_reference_marks() -> None:
+    assert dataset_of(many(5)) is None
+    assert dataset_of(with_settings(on_cifar(), data={"dataset": "imagefolder:cifar10_jpeg"})) is None
+    resized = on_cifar()
+    larger = {**cifar(), "input_shape": [3, 64, 64]}
+    assert dataset_of(replace(resized, study=replace(resized.study, data_info=larger), _fronts={})) is None
+
+
+def test_a_reference_latency_needs_the_same_kind_device_and_runtime() -> None:
+    columns = with_settings(many(50), data={"dataset": "imagefolder:imagenet"})
+    info = {"dataset": "ImageNet", "input_shape": [3, 224, 224], "num_classes": 1000}
+    columns = replace(columns, study=replace(columns.study, data_info=info), _fronts={})
+    assert comparable(columns, View(0)) == []  # of some host: nothing is known there
+    assert comparable(columns, View(None)) == []
+    virtual = LatencyGroup("virtual:raspberry-pi-5", "estimated", "virtual:raspberry-pi-5", "onnxruntime 1.31.1", 1)
+    found = comparable(replace(columns, latency_groups=(virtual,), _fronts={}), View(0))
+    assert {one.name for one in found} >= {"VGG-16", "ResNet-18", "MobileNet v1", "CondenseNet-74 G=C=8"}
+    assert all(one.latency is not None and one.cost("latency") > 1 for one in found)
+    other = replace(virtual, runtime="onnxruntime 1.20.0")
+    assert comparable(replace(columns, latency_groups=(other,), _fronts={}), View(0)) == []
+
+
+def test_the_reference_numbers_are_those_they_come_from() -> None:
+    table = {row["network"]: row for row in json.loads(ARM_TABLE.read_text())["result"]["rows"]}
+    titles = {"mobilenet-v1": "MobileNet v1", "resnet-18": "ResNet-18", "vgg-16": "VGG-16"}
+    by_name = {(one.name, one.dataset): one for one in all_baselines()}
+    for network, title in titles.items():
+        one, row = by_name[title, "imagenet"], table[network]
+        assert (one.macs, one.params) == (row["macs"], row["params"])
+        assert one.top1_pct == pytest.approx(100 - row["paper"]["top1_error_pct"])
+        assert one.latencies[0].median_ms == pytest.approx(row["estimated"]["latency_ms"], rel=1e-4)
+        assert one.latencies[0].extrapolates == row["estimated"]["extrapolates"]
+    for network in PUBLISHED.values():
+        known = [one for one in by_name.values() if one.params == cost_of(network.config).params]
+        assert len(known) == 1
+        assert known[0].top1_pct == pytest.approx(100 - (network.top1_error_pct or 0))
+    origin = json.loads((ROOT / "dashboards" / "panels" / "baselines.json").read_text())["origin"]
+    assert set(origin) == {"accuracy", "cost", "latencies_ms"}
