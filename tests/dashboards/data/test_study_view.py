@@ -99,7 +99,7 @@ def test_reading_at_the_terminal_imports_nothing_heavy() -> None:
         "dashboards.terminal.documents",
         "dashboards.data.live_study",
     )
-    assert not loaded & {"torch", "optuna", "ray", "plotly", "workers"}
+    assert not loaded & {"torch", "optuna", "ray", "plotly", "onnxruntime"}
 
 
 def test_the_report_is_imported_without_torch_optuna_or_ray() -> None:

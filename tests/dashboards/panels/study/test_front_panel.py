@@ -33,7 +33,7 @@ from tests.dashboards.panels.panel_studies import (
 )
 from tests.dashboards.studies import Study, lively
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 ARM_TABLE = ROOT / "benchmarks" / "results" / "paper_arm_table.json"
 
 
