@@ -26,7 +26,7 @@ from search.devices import transitions
 from search.loop.state import folder_of_trial
 from search.samplers.proposer import Proposer
 from search.store import reader
-from search.store.device_tables import job, order
+from search.store.device_tables import job, request
 from search.store.reader import TrialRow
 from search.store.store import StudyStore
 from search.store.tables import artifact, curve, trial
@@ -152,13 +152,13 @@ def _left_open(patient: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[F
 def _unwanted_jobs(patient: StudyUnderCheck) -> Iterator[Finding]:
     """What devices would measure for nobody; of the whole database, since jobs belong to no study."""
     now = time.time()
-    renewed = sa.func.abs(order.c.renewed_at - now) < transitions.ORDER_S
-    wanted = sa.select(order.c.owner).where(order.c.job_id == job.c.id, renewed)
+    renewed = sa.func.abs(request.c.renewed_at - now) < transitions.REQUEST_S
+    wanted = sa.select(request.c.owner).where(request.c.job_id == job.c.id, renewed)
     query = sa.select(job.c.queue, sa.func.count()).where(job.c.state == "waiting", ~wanted.exists())
     with patient.study.engine.connect() as connection:
         queues = {row[0]: row[1] for row in connection.execute(query.group_by(job.c.queue))}
     for queue, jobs in queues.items():
-        text = f"{jobs} {'job waits' if jobs == 1 else 'jobs wait'} in queue {queue} that nobody orders any more"
+        text = f"{jobs} {'job waits' if jobs == 1 else 'jobs wait'} in queue {queue} that nobody requests any more"
         yield Finding("device jobs", text, "given up", repair=partial(_sweep, patient.store, queue))
 
 

@@ -1,7 +1,7 @@
 """What devices are asked for: models to measure, as jobs of a queue; what became of them, and the models' bytes.
 
-An order equal to an open job joins it; one equal to a finished job gets that job's result, if that was steady and the
-queue still has its processor and version of the runtime. An order has an owner, who renews it: a job that nobody waits
+A request equal to an open job joins it; one equal to a finished job gets that job's result, if that was steady and the
+queue still has its processor and version of the runtime. A request has an owner, who renews it: a job that nobody waits
 for any more is not begun. Every function is one transaction.
 """
 
@@ -18,20 +18,20 @@ import sqlalchemy as sa
 from search.devices.json_numbers import as_json, digest
 from search.devices.transitions import CANCELLED, fail, is_wanted, note
 from search.store.clock import Clock, now_of
-from search.store.device_tables import OPEN_JOB_STATES, device, job, lease, model, order, result
+from search.store.device_tables import OPEN_JOB_STATES, device, job, lease, model, request, result
 from search.store.queue_facts import facts_of_queue, processor, processors_of, versions_of
 
-MODEL_GRACE_S = 600.0  # a model is kept so long for the order that is to follow
+MODEL_GRACE_S = 600.0  # a model is kept so long for the request that is to follow
 
 JobState = Literal["waiting", "leased", "done", "failed"]
 
 
 @dataclass(frozen=True)
-class Order:
+class MeasurementRequest:
     """One model to be measured by one queue. The models named were stored by `put_model` before.
 
     `policy` holds every field of a MeasurementPolicy; smaller priorities go first; `macs`, where known, lets the hub
-    see that a result can't be true. With a `nonce` nothing but an order with the same one answers it: measured anew.
+    see that a result can't be true. With a `nonce` nothing but a request with the same one answers it: measured anew.
     """
 
     queue: str
@@ -49,7 +49,7 @@ class Order:
 
     @property
     def identity(self) -> str:
-        """The hash of what is to be measured and how: equal for orders that one result answers."""
+        """The hash of what is to be measured and how: equal for requests that one result answers."""
         how = self.policy if self.mode == "wall" else None  # a count is a count
         what = (self.queue, self.model_sha256, self.mode, self.runtime, self.threads, self.precision, how)
         return digest(*what) if self.nonce is None else digest(*what, self.nonce)
@@ -89,37 +89,41 @@ def put_model(engine: sa.Engine, content: bytes, now: Clock | None = None) -> st
     return sha256
 
 
-def submit(engine: sa.Engine, orders: Sequence[Order], owner: str, now: Clock | None = None) -> list[int]:
-    """Return the job of each order, made where no equal one is open or answers it.
+def submit(
+    engine: sa.Engine, requests: Sequence[MeasurementRequest], owner: str, now: Clock | None = None
+) -> list[int]:
+    """Return the job of each request, made where no equal one is open or answers it.
 
-    `owner` is at most 32 letters that are nobody else's: `renew` its orders every few seconds, and `cancel` them when
+    `owner` is at most 32 letters that are nobody else's: `renew` its requests every few seconds, and `cancel` them when
     their results are of no use any more.
 
     Raises:
-        ValueError: a model that an order names is not stored.
+        ValueError: a model that a request names is not stored.
     """
     with engine.begin() as connection:
-        found = _submit_all(connection, {one.identity: one for one in orders}, owner, now_of(connection, now))
-    return [found[one.identity] for one in orders]
+        found = _submit_all(connection, {one.identity: one for one in requests}, owner, now_of(connection, now))
+    return [found[one.identity] for one in requests]
 
 
-def _submit_all(connection: sa.Connection, orders: Mapping[str, Order], owner: str, at: float) -> dict[str, int]:
-    files = {sha for one in orders.values() for sha in (one.model_sha256, one.anchor_sha256) if sha is not None}
-    # Equal orders name the same models: whoever submits them at the same time waits here, and then finds ours.
+def _submit_all(
+    connection: sa.Connection, requests: Mapping[str, MeasurementRequest], owner: str, at: float
+) -> dict[str, int]:
+    files = {sha for one in requests.values() for sha in (one.model_sha256, one.anchor_sha256) if sha is not None}
+    # Equal requests name the same models: whoever submits them at the same time waits here, and then finds ours.
     guard = sa.select(model.c.sha256).where(model.c.sha256.in_(files)).order_by(model.c.sha256).with_for_update()
     connection.execute(guard).all()
-    open_now = sa.select(job).where(job.c.open_identity.in_(orders)).order_by(job.c.id).with_for_update()
+    open_now = sa.select(job).where(job.c.open_identity.in_(requests)).order_by(job.c.id).with_for_update()
     found: dict[str, int] = {}
     for row in connection.execute(open_now).all():
-        priority = min(row.priority, orders[row.identity].priority)
+        priority = min(row.priority, requests[row.identity].priority)
         connection.execute(sa.update(job).where(job.c.id == row.id).values(priority=priority))
         note(connection, row.id, row.attempt, "joined", at)
-        mine = (order.c.job_id == row.id) & (order.c.owner == owner)
-        if connection.execute(sa.update(order).where(mine).values(renewed_at=at)).rowcount == 0:
+        mine = (request.c.job_id == row.id) & (request.c.owner == owner)
+        if connection.execute(sa.update(request).where(mine).values(renewed_at=at)).rowcount == 0:
             _wait_for(connection, row.id, owner, at)
         found[row.identity] = row.id
     fresh = []
-    for identity, one in orders.items():
+    for identity, one in requests.items():
         if identity not in found:
             done = _answer(connection, one)
             if done is None:
@@ -130,7 +134,7 @@ def _submit_all(connection: sa.Connection, orders: Mapping[str, Order], owner: s
     needed = {sha256 for one in fresh for sha256 in (one.model_sha256, one.anchor_sha256) if sha256 is not None}
     missing = needed - _keep_models(connection, needed, at)
     if missing:
-        raise ValueError(f"the model {min(missing)} is not stored; put it before it is ordered")
+        raise ValueError(f"the model {min(missing)} is not stored; put it before it is requested")
     for one in fresh:
         found[one.identity] = _insert(connection, one, at)
         _wait_for(connection, found[one.identity], owner, at)
@@ -138,20 +142,20 @@ def _submit_all(connection: sa.Connection, orders: Mapping[str, Order], owner: s
 
 
 def _wait_for(connection: sa.Connection, job_id: int, owner: str, at: float) -> None:
-    connection.execute(sa.insert(order).values(job_id=job_id, owner=owner, renewed_at=at))
+    connection.execute(sa.insert(request).values(job_id=job_id, owner=owner, renewed_at=at))
 
 
-def _answer(connection: sa.Connection, order: Order) -> sa.Row[Any] | None:
-    """Return the newest finished job that answers an order; only under the processor and runtime of the queue now."""
-    facts = facts_of_queue(connection, order.queue)
-    same = (job.c.identity == order.identity) & job.c.runtime_version.in_(versions_of(facts, order.runtime))
+def _answer(connection: sa.Connection, request: MeasurementRequest) -> sa.Row[Any] | None:
+    """Return the newest finished job that answers a request; only under the processor and runtime of the queue now."""
+    facts = facts_of_queue(connection, request.queue)
+    same = (job.c.identity == request.identity) & job.c.runtime_version.in_(versions_of(facts, request.runtime))
     query: sa.Select[Any] = (
         sa.select(job.c.id, job.c.attempt).where(same, job.c.state == "done").order_by(job.c.id.desc())
     )
     for row in connection.execute(query).all():
         accepted = (result.c.job_id == row.id) & (result.c.verdict == "accepted")
         report = json.loads(connection.scalar(sa.select(result.c.report).where(accepted)) or "{}")
-        if report and (order.mode == "counts" or _speaks_for(report, facts)):
+        if report and (request.mode == "counts" or _speaks_for(report, facts)):
             return row
     return None
 
@@ -160,22 +164,22 @@ def _speaks_for(report: Mapping[str, Any], facts: list[dict[str, Any]]) -> bool:
     return bool(report["steady"]) and processor(report["cpu_model"]) in processors_of(facts)
 
 
-def _insert(connection: sa.Connection, order: Order, at: float) -> int:
+def _insert(connection: sa.Connection, request: MeasurementRequest, at: float) -> int:
     values = {
-        "queue": order.queue,
-        "identity": order.identity,
-        "open_identity": order.identity,
-        "model_sha256": order.model_sha256,
-        "anchor_sha256": order.anchor_sha256,
-        "mode": order.mode,
-        "runtime": order.runtime,
-        "threads": order.threads,
-        "precision": order.precision,
-        "policy": as_json(order.policy),
-        "policy_label": order.policy_label,
-        "batch": order.batch,
-        "priority": order.priority,
-        "macs": order.macs,
+        "queue": request.queue,
+        "identity": request.identity,
+        "open_identity": request.identity,
+        "model_sha256": request.model_sha256,
+        "anchor_sha256": request.anchor_sha256,
+        "mode": request.mode,
+        "runtime": request.runtime,
+        "threads": request.threads,
+        "precision": request.precision,
+        "policy": as_json(request.policy),
+        "policy_label": request.policy_label,
+        "batch": request.batch,
+        "priority": request.priority,
+        "macs": request.macs,
         "state": "waiting",
         "attempt": 0,
         "troubles": 0,
@@ -227,22 +231,22 @@ def _job_row(row: sa.Row[Any]) -> JobRow:
 
 
 def renew(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
-    """Say that an owner still waits for what it ordered."""
-    mine = sa.select(order.c.job_id).where(order.c.owner == owner)
+    """Say that an owner still waits for what it requested."""
+    mine = sa.select(request.c.job_id).where(request.c.owner == owner)
     with engine.begin() as connection:
         # What is locked is being ended, or dropped: waiting for it here could be a deadlock.
         held = connection.scalars(mine.with_for_update(skip_locked=True)).all()
         for part in _parts(sorted(held)):
-            theirs = (order.c.owner == owner) & order.c.job_id.in_(part)
-            connection.execute(sa.update(order).where(theirs).values(renewed_at=now_of(connection, now)))
+            theirs = (request.c.owner == owner) & request.c.job_id.in_(part)
+            connection.execute(sa.update(request).where(theirs).values(renewed_at=now_of(connection, now)))
 
 
 def cancel(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
-    """Take an owner's orders back: a waiting job that nobody else wants has failed, a leased one may still end."""
-    mine = sa.select(order.c.job_id).where(order.c.owner == owner)
+    """Take an owner's requests back: a waiting job that nobody else wants has failed, a leased one may still end."""
+    mine = sa.select(request.c.job_id).where(request.c.owner == owner)
     with engine.begin() as connection:
         rows = connection.execute(sa.select(job).where(job.c.id.in_(mine)).order_by(job.c.id).with_for_update()).all()
-        connection.execute(sa.delete(order).where(order.c.owner == owner))
+        connection.execute(sa.delete(request).where(request.c.owner == owner))
         for row in rows:
             if row.state == "waiting" and not is_wanted(connection, row.id):
                 fail(connection, row, CANCELLED, now_of(connection, now))

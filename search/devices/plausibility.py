@@ -18,8 +18,8 @@ TIME_LEAST_MS = 1e-6  # no clock ticks faster, no network is done sooner
 ANCHOR_FACTOR = 20.0
 TIME_SLACK = 1.05  # the hub's clock and the device's may run at slightly different speeds
 TIME_SLACK_S = 5.0
-LOOP_SHARE = 0.01  # of the seconds ordered for the runs pass inside them, at least; the rest are pauses between them
-LOOP_MOST = 10.0  # times those seconds: who ran oftener than ordered did so only to fill them
+LOOP_SHARE = 0.01  # of the seconds requested for the runs pass inside them, at least; the rest are pauses between them
+LOOP_MOST = 10.0  # times those seconds: who ran oftener than requested did so only to fill them
 ANCHOR_MACS = 4_965_632  # of `search.pricing.pricer.ANCHOR`, which never changes
 MACS_LEAST_PER_S = 1e7  # of the anchor; a twentieth of the slowest core that runs Linux on 64 bits
 SLOW_FACTOR = 100.0  # times the anchor's time, for as many macs or fewer; what a deep and narrow network takes is 15
@@ -35,7 +35,7 @@ class Expected:
     threads: int
     macs: int | None = None
     elapsed_s: float | None = None  # from lease to report by the hub's clock; None when the clock was set back
-    policy: Mapping[str, Any] = field(default_factory=dict)  # as it was ordered
+    policy: Mapping[str, Any] = field(default_factory=dict)  # as it was requested
     anchors_ms: Sequence[float] = ()  # of accepted results of the same queue, anchor, runtime and threads
 
 
@@ -62,7 +62,7 @@ def doubts(report: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 def _doubts_of_thoroughness(report: Mapping[str, Any], policy: Mapping[str, Any]) -> list[str]:
-    """Hold a report to the policy that was ordered: a few samples must not pass for a whole measurement."""
+    """Hold a report to the policy that was requested: a few samples must not pass for a whole measurement."""
     found, processes = [], report.get("processes") or []
     label, least_processes, least_runs = policy.get("label"), policy.get("processes", 1), policy.get("runs", 1)
     if label is not None and report.get("policy") != label:
@@ -93,22 +93,22 @@ def _doubts_of_duration(processes: Sequence[Mapping[str, Any]], policy: Mapping[
     but not between those of every process.
     """
     seconds = [statistics.fmean(one["samples_ms"]) * one.get("runs", 0) / 1e3 for one in processes]
-    ordered_s = policy.get("run_s", 0.0)
-    if not seconds or max(seconds) >= ordered_s * LOOP_SHARE:
+    requested_s = policy.get("run_s", 0.0)
+    if not seconds or max(seconds) >= requested_s * LOOP_SHARE:
         return []
-    return [f"its runs took {max(seconds):.4g} s a process, asked for were at least {ordered_s} s"]
+    return [f"its runs took {max(seconds):.4g} s a process, asked for were at least {requested_s} s"]
 
 
 def _doubts_of_repeats(processes: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> list[str]:
-    """Doubt more runs than were ordered where each is said to take long: the ordered seconds would have ended them.
+    """Doubt more runs than were requested where each is said to take long: the requested seconds would have ended them.
 
     It needs no clock but the device's own: times that were multiplied after the loop show here, however late they come.
     """
-    ordered_s, least_runs = policy.get("run_s") or math.inf, policy.get("runs", 1)
+    requested_s, least_runs = policy.get("run_s") or math.inf, policy.get("runs", 1)
     for process in processes:
         runs, typical_ms = process.get("runs", 0), statistics.median(process["samples_ms"])
-        if runs > least_runs and runs * typical_ms / 1e3 > ordered_s * LOOP_MOST:
-            return [f"{runs} runs of about {typical_ms:.4g} ms, but from {least_runs} on they end after {ordered_s} s"]
+        if runs > least_runs and runs * typical_ms / 1e3 > requested_s * LOOP_MOST:
+            return [f"{runs} runs of about {typical_ms:.4g} ms, but from {least_runs} on it ends after {requested_s} s"]
     return []
 
 

@@ -2,8 +2,9 @@
 
 It talks to the tables that the hub serves, not to the hub: the two need not run at the same time. A model that was
 measured before, steadily and under the same key (hash, queue and processor, runtime and version, threads, precision,
-policy), is not measured again unless the errand asks for it. Orders are renewed while they are awaited: devices measure
-nothing for a killed search. A database that is away is waited for; orders that ran out meanwhile are given again.
+policy), is not measured again unless the settings ask for it. The probe renews its requests while it waits, so devices
+measure nothing for a killed search. It waits for a database that is away, and submits requests again that ran out
+meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from search.devices import jobs, leases, plausibility, registry
-from search.devices.jobs import JobRow, Order
+from search.devices.jobs import JobRow, MeasurementRequest
 from search.devices.transitions import CANCELLED
 from search.store.device_tables import OPEN_JOB_STATES
 from search.store.patience import Patience
@@ -44,7 +45,7 @@ from workers.latency.profiles import Profile
 Found = TypeVar("Found")
 POLL_S = (0.1, 1.0)  # from the first look at the table to the slowest
 NOTE_AFTER_S = 15.0  # without any progress
-LOOK_AFTER_S = 3.0  # between two renewals of the orders, with a look at dead agents and at what devices can run
+LOOK_AFTER_S = 3.0  # between two renewals of the requests, with a look at dead agents and at what devices can run
 
 INSTALL = {
     "onnxruntime": "`pip install onnxruntime` there",
@@ -57,7 +58,7 @@ AT_THE_GATE, VERIFYING, CALIBRATING = 0, 1, 2  # priorities: candidates that wor
 
 
 @dataclass(frozen=True)
-class MeasurementRequest:
+class HubProbeSettings:
     """What a probe asks the agents of a queue for."""
 
     queue: str
@@ -73,10 +74,10 @@ class HubProbe:
     """Has models measured on the devices of one queue, and waits for them as long as it takes."""
 
     def __init__(
-        self, engine: sa.Engine, errand: MeasurementRequest, note: Callable[[str], None] = lambda text: None
+        self, engine: sa.Engine, settings: HubProbeSettings, note: Callable[[str], None] = lambda text: None
     ) -> None:
-        self.device, self.runtime = errand.queue, errand.policy.runtime
-        self._engine, self._errand, self._note = engine, errand, note
+        self.device, self.runtime = settings.queue, settings.policy.runtime
+        self._engine, self._settings, self._note = engine, settings, note
         self._stop: Callable[[], bool] = never
 
     def measure(
@@ -85,12 +86,12 @@ class HubProbe:
         """Return the latency of each model; see `workers.latency.measurement.LatencyProbe`.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: the database was away for longer than the errand waits.
+            sqlalchemy.exc.DBAPIError: the database was away for longer than the settings waits.
         """
         self._stop = stop
         results: list[Measurement | FailedMeasurement | None] = [None] * len(models)
-        orders: dict[int, Order] = {}  # by place in `models`
-        anchor = self._ask(jobs.put_model, self._errand.anchor.read_bytes()) if models else ""
+        requests: dict[int, MeasurementRequest] = {}  # by place in `models`
+        anchor = self._ask(jobs.put_model, self._settings.anchor.read_bytes()) if models else ""
         for place, path in enumerate(models):
             if stop():
                 raise MeasurementStopped
@@ -99,18 +100,18 @@ class HubProbe:
             except OSError as error:
                 results[place] = FailedMeasurement("", f"{path.name} can't be read: {error.strerror or error}")
                 continue
-            orders[place] = self._order(self._ask(jobs.put_model, content), anchor, content)
+            requests[place] = self._request(self._ask(jobs.put_model, content), anchor, content)
         owner = secrets.token_hex(16)
-        if self._errand.fresh:
-            orders = {place: replace(order, nonce=owner) for place, order in orders.items()}
+        if self._settings.fresh:
+            requests = {place: replace(request, nonce=owner) for place, request in requests.items()}
         try:
-            rows = self._wait({order.identity: order for order in orders.values()}, owner)
+            rows = self._wait({request.identity: request for request in requests.values()}, owner)
         except BaseException:
             with contextlib.suppress(sa.exc.DBAPIError):  # what nobody renews runs out by itself
                 jobs.cancel(self._engine, owner)
             raise
-        for place, order in orders.items():
-            results[place] = self._result(rows[order.identity], order)
+        for place, request in requests.items():
+            results[place] = self._result(rows[request.identity], request)
         self._ask(jobs.drop_models_of_finished)
         return [one for one in results if one is not None]
 
@@ -120,7 +121,7 @@ class HubProbe:
         Raises:
             MeasurementStopped: the measurement was stopped meanwhile.
         """
-        patience = Patience(self._errand.database_wait_s, self._note, self._stop)
+        patience = Patience(self._settings.database_wait_s, self._note, self._stop)
         try:
             return patience.call(lambda: work(self._engine, *arguments))
         except sa.exc.DBAPIError:
@@ -128,11 +129,11 @@ class HubProbe:
                 raise MeasurementStopped from None
             raise
 
-    def _order(self, model: str, anchor: str, content: bytes) -> Order:
-        virtual = self._errand.profile is not None
-        policy = self._errand.policy
-        return Order(
-            queue=self._errand.queue,
+    def _request(self, model: str, anchor: str, content: bytes) -> MeasurementRequest:
+        virtual = self._settings.profile is not None
+        policy = self._settings.policy
+        return MeasurementRequest(
+            queue=self._settings.queue,
             model_sha256=model,
             anchor_sha256=None if virtual else anchor,
             mode="counts" if virtual else "wall",
@@ -140,16 +141,16 @@ class HubProbe:
             threads=policy.threads,
             policy=policy.model_dump(mode="json"),
             policy_label="counts" if virtual else policy.label,
-            priority=self._errand.priority,
+            priority=self._settings.priority,
             macs=_macs_of(content),
         )
 
-    def _submit(self, orders: Mapping[str, Order], owner: str) -> dict[str, int]:
-        return dict(zip(orders, self._ask(jobs.submit, list(orders.values()), owner), strict=True))
+    def _submit(self, requests: Mapping[str, MeasurementRequest], owner: str) -> dict[str, int]:
+        return dict(zip(requests, self._ask(jobs.submit, list(requests.values()), owner), strict=True))
 
-    def _wait(self, orders: Mapping[str, Order], owner: str) -> dict[str, JobRow]:
-        """Look until the job of every order, by identity, has ended; say so when nothing moves for a while."""
-        ids = self._submit(orders, owner)
+    def _wait(self, requests: Mapping[str, MeasurementRequest], owner: str) -> dict[str, JobRow]:
+        """Look until the job of every request, by identity, has ended; say so when nothing moves for a while."""
+        ids = self._submit(requests, owner)
         pause_s, left, moved_at, told = POLL_S[0], len(ids), time.monotonic(), False
         looked_at = -math.inf
         while True:
@@ -159,8 +160,8 @@ class HubProbe:
                 self._ask(leases.expire, self.device)
                 self._check_runtime()
             rows = self._rows(ids, reports=False)
-            forgotten = {identity: orders[identity] for identity, row in rows.items() if row.reason == CANCELLED}
-            if forgotten:  # this process, or the whole machine, stood still for longer than an order lasts
+            forgotten = {identity: requests[identity] for identity, row in rows.items() if row.reason == CANCELLED}
+            if forgotten:  # this process, or the whole machine, stood still for longer than a request lasts
                 ids |= self._submit(forgotten, owner)
                 continue
             still = sum(row.state in OPEN_JOB_STATES for row in rows.values())
@@ -195,13 +196,13 @@ class HubProbe:
         if have and len(have) == len(rows):
             need_runtime(self.runtime, set().union(*have), f"queue {self.device!r}", "its devices have")
 
-    def _result(self, row: JobRow, order: Order) -> Measurement | FailedMeasurement:
+    def _result(self, row: JobRow, request: MeasurementRequest) -> Measurement | FailedMeasurement:
         if row.state != "done" or row.report is None:
-            return FailedMeasurement(order.model_sha256, row.reason or f"its job is {row.state}")
+            return FailedMeasurement(request.model_sha256, row.reason or f"its job is {row.state}")
         report: dict[str, Any] = row.report
         found: Measurement | FailedMeasurement
-        if self._errand.profile is not None:
-            found = estimated_measurement(report, report, self._errand.profile, self.device)
+        if self._settings.profile is not None:
+            found = estimated_measurement(report, report, self._settings.profile, self.device)
         else:
             # The anchor's own times say how far it moved; what the agent calls its drift is not needed.
             seen = {**report, "anchor_drift": plausibility.anchor_drift(report["processes"])}

@@ -12,12 +12,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from search.store.device_tables import event, job, lease, order
+from search.store.device_tables import event, job, lease, request
 
 TROUBLES_MOST = 5  # attempts that devices gave up or never came back from
 QUARANTINES_MOST = 3
 LEASE_S = 60.0  # an agent that says nothing for so long is taken for gone
-ORDER_S = 120.0  # and whoever ordered a job and doesn't renew the order for so long
+REQUEST_S = 120.0  # and whoever requested a job and doesn't renew the request for so long
 
 CANCELLED = "cancelled: nobody waits for it any more"
 
@@ -81,12 +81,12 @@ def put_back(connection: sa.Connection, row: sa.Row[Any], back: Return, at: floa
 
 def is_wanted(connection: sa.Connection, job_id: int) -> bool:
     """Whether anybody waits for a job."""
-    return connection.execute(sa.select(order.c.owner).where(order.c.job_id == job_id).limit(1)).first() is not None
+    return connection.execute(sa.select(request.c.owner).where(request.c.job_id == job_id).limit(1)).first() is not None
 
 
 def fail(connection: sa.Connection, row: sa.Row[Any], reason: str, at: float) -> None:
     """End a job for good without a result."""
-    _drop_orders(connection, row.id)
+    _drop_requests(connection, row.id)
     values = {"state": "failed", "reason": reason, "finished_at": at, "open_identity": None}
     connection.execute(sa.update(job).where(job.c.id == row.id).values(values))
     note(connection, row.id, row.attempt, "failed", at, detail=reason)
@@ -94,13 +94,13 @@ def fail(connection: sa.Connection, row: sa.Row[Any], reason: str, at: float) ->
 
 def complete(connection: sa.Connection, row: sa.Row[Any], runtime_version: str, at: float) -> None:
     """End a job with the result that was just accepted."""
-    _drop_orders(connection, row.id)
+    _drop_requests(connection, row.id)
     values = {"state": "done", "finished_at": at, "open_identity": None, "runtime_version": runtime_version}
     connection.execute(sa.update(job).where(job.c.id == row.id).values(values))
 
 
-def _drop_orders(connection: sa.Connection, job_id: int) -> None:
-    connection.execute(sa.delete(order).where(order.c.job_id == job_id))
+def _drop_requests(connection: sa.Connection, job_id: int) -> None:
+    connection.execute(sa.delete(request).where(request.c.job_id == job_id))
 
 
 def give_back(connection: sa.Connection, device_id: int, back: Return, at: float) -> None:
@@ -127,11 +127,11 @@ def sweep(connection: sa.Connection, queue: str, lease_s: float, at: float) -> N
         why = f"its device said nothing for {lease_s:g} s" if late else "the clock was set back by more than a lease"
         put_back(connection, row, Return("expired", why, row.device_id, trouble=late and _is_begun(row)), at)
     # Rows that others have locked are left to the next sweep: waiting for them here could be a deadlock.
-    old = sa.func.abs(order.c.renewed_at - at) >= ORDER_S  # far in the future: the clock was set back
-    for one in connection.execute(sa.select(order).where(old).with_for_update(skip_locked=True)).all():
-        connection.execute(sa.delete(order).where(order.c.job_id == one.job_id, order.c.owner == one.owner))
+    old = sa.func.abs(request.c.renewed_at - at) >= REQUEST_S  # far in the future: the clock was set back
+    for one in connection.execute(sa.select(request).where(old).with_for_update(skip_locked=True)).all():
+        connection.execute(sa.delete(request).where(request.c.job_id == one.job_id, request.c.owner == one.owner))
     unwanted = sa.select(job).where(job.c.queue == queue, job.c.state == "waiting")
-    unwanted = unwanted.where(~sa.exists().where(order.c.job_id == job.c.id)).order_by(job.c.id)
+    unwanted = unwanted.where(~sa.exists().where(request.c.job_id == job.c.id)).order_by(job.c.id)
     for row in connection.execute(unwanted.with_for_update(skip_locked=True)).all():
         if not is_wanted(connection, row.id):  # somebody may have joined just before it was locked
             fail(connection, row, CANCELLED, at)

@@ -10,7 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from search.devices import registry
-from search.devices.probe import AT_THE_GATE, VERIFYING, HubProbe, MeasurementRequest, need_runtime
+from search.devices.probe import AT_THE_GATE, VERIFYING, HubProbe, HubProbeSettings, need_runtime
 from search.pricing.forecast import FittedForecast
 from search.pricing.pricer import Target, host_probe, price, write_anchor
 from search.settings import HOST, LatencySettings, StudySettings
@@ -95,7 +95,7 @@ def probe_named(
             f"latency.threads must be 1 on {name!r}, but is {policy.threads}: its devices are virtual, and count the "
             "instructions of one thread."
         )
-    errand = MeasurementRequest(
+    probe_settings = HubProbeSettings(
         queue=name,
         policy=on_device(policy),
         anchor=write_anchor(files, policy.runtime),
@@ -104,7 +104,7 @@ def probe_named(
         fresh=priority == VERIFYING,  # the chosen network is looked at a second time
         database_wait_s=settings.limits.database_wait_s,
     )
-    return HubProbe(engine, errand, note)
+    return HubProbe(engine, probe_settings, note)
 
 
 def on_device(policy: MeasurementPolicy) -> MeasurementPolicy:

@@ -46,7 +46,7 @@ job = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("queue", sa.String(100), nullable=False),
-    sa.Column("identity", sa.String(64), nullable=False),  # hash of what is to be measured: equal for equal orders
+    sa.Column("identity", sa.String(64), nullable=False),  # hash of what is to be measured: equal for equal requests
     sa.Column("open_identity", sa.String(64), unique=True),  # the same while the job is open, then NULL
     sa.Column("model_sha256", sa.String(64), nullable=False),
     sa.Column("anchor_sha256", sa.String(64)),
@@ -71,8 +71,8 @@ job = sa.Table(
 sa.Index("condensery_device_job_next", job.c.queue, job.c.state, job.c.priority, job.c.id)
 sa.Index("condensery_device_job_identity", job.c.identity)
 
-order = sa.Table(  # who waits for an open job
-    "condensery_device_order",
+request = sa.Table(  # who waits for an open job
+    "condensery_device_request",
     metadata,
     sa.Column("job_id", sa.ForeignKey("condensery_device_job.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("owner", sa.String(32), primary_key=True),  # made up by whoever waits

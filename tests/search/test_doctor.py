@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 
 import condensery
 from search.devices import jobs
-from search.devices.transitions import ORDER_S
+from search.devices.transitions import REQUEST_S
 from search.engines.fake import FakeEngine, instant_result
 from search.store import reader
-from search.store.device_tables import job, order
+from search.store.device_tables import job, request
 from search.store.optuna_mirror import TRIALS, drop_open_trials
 from search.store.store import StudyStore
 from search.store.tables import artifact, attempt, curve, event, metadata, study, trial
@@ -339,13 +339,13 @@ def test_curves_with_gaps_and_trials_without_any_are_reported(broken: Broken):
     )
 
 
-def test_device_jobs_that_nobody_orders_any_more_are_given_up(broken: Broken):
+def test_device_jobs_that_nobody_requests_any_more_are_given_up(broken: Broken):
     engine = broken.store.engine
     models_ = [jobs.put_model(engine, content) for content in (b"one", b"another")]
-    orders = [jobs.Order("pi", sha, None, "wall", "onnxruntime", 1, {}, "quick") for sha in models_]
-    key, kept = jobs.submit(engine, orders, "owner-1")
-    broken.sql(sa.update(order).where(order.c.job_id == key).values(renewed_at=time.time() - ORDER_S - 60.0))
-    mended(broken, "1 job waits in queue pi that nobody orders any more; given up", numbers=(None,))
+    requests = [jobs.MeasurementRequest("pi", sha, None, "wall", "onnxruntime", 1, {}, "quick") for sha in models_]
+    key, kept = jobs.submit(engine, requests, "owner-1")
+    broken.sql(sa.update(request).where(request.c.job_id == key).values(renewed_at=time.time() - REQUEST_S - 60.0))
+    mended(broken, "1 job waits in queue pi that nobody requests any more; given up", numbers=(None,))
     with engine.connect() as connection:
         states = {row.id: row.state for row in connection.execute(sa.select(job.c.id, job.c.state))}
     assert states == {key: "failed", kept: "waiting"}

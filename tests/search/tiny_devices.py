@@ -10,11 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from search.devices import agents, jobs, leases, registry, submissions
-from search.devices.jobs import JobRow, Order
+from search.devices.jobs import JobRow, MeasurementRequest
 from search.devices.leases import Heartbeat, Leased, LeaseRequest, LeaseTerms, Ticket
 from search.devices.submissions import Fault
 from search.store.database import open_for_writing
-from search.store.device_tables import event, order, result
+from search.store.device_tables import event, request, result
 from tests.search.tiny_studies import sqlite_url
 
 LEASE_S = 60.0
@@ -148,18 +148,18 @@ class Desk:
     def at(cls, folder: Path) -> Desk:
         return cls(open_for_writing(sqlite_url(folder)))
 
-    def orders(self) -> set[tuple[int, str]]:
-        """(job, owner) of every order that stands."""
+    def requests(self) -> set[tuple[int, str]]:
+        """(job, owner) of every request that stands."""
         with self.engine.connect() as connection:
-            return {(row.job_id, row.owner) for row in connection.execute(sa.select(order))}
+            return {(row.job_id, row.owner) for row in connection.execute(sa.select(request))}
 
     def agent(self, name: str, queue: str = "pi5", profile: str | None = None, enrol: bool = True) -> Agent:
         agent = Agent(self, name, registry.add_device(self.engine, name, queue, profile, self.clock))
         assert not enrol or agent.enrol()
         return agent
 
-    def order(self, name: str, **changes: Any) -> Order:
-        """An order of a made-up model called so."""
+    def request(self, name: str, **changes: Any) -> MeasurementRequest:
+        """A request of a made-up model called so."""
         model = jobs.put_model(self.engine, name.encode(), self.clock)
         values: dict[str, Any] = {
             "queue": "pi5",
@@ -171,12 +171,12 @@ class Desk:
             "policy": POLICY,
             "policy_label": "quick",
         }
-        return Order(**{**values, **changes})
+        return MeasurementRequest(**{**values, **changes})
 
     def submit(self, *names: str, owner: str | None = None, **changes: Any) -> list[int]:
-        """Order models; by a new owner where none is named."""
-        orders = [self.order(name, **changes) for name in names]
-        return jobs.submit(self.engine, orders, owner or secrets.token_hex(16), self.clock)
+        """Request models; by a new owner where none is named."""
+        requests = [self.request(name, **changes) for name in names]
+        return jobs.submit(self.engine, requests, owner or secrets.token_hex(16), self.clock)
 
     def job(self, key: int) -> JobRow:
         (row,) = jobs.states(self.engine, [key])

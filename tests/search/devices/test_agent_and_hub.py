@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from search.devices import jobs, registry
-from search.devices.jobs import JobRow, Order
+from search.devices.jobs import JobRow, MeasurementRequest
 from search.store.database import open_for_writing
 from search.store.device_tables import event, result
 from tests.workers.latency.test_latency_contract import TINY, sha256, write_corrupt, write_network
@@ -94,11 +94,11 @@ class Pair:
 
     # -- what the database says
 
-    def order(self, *models: Path) -> list[int]:
+    def request(self, *models: Path) -> list[int]:
         policy = {**TINY.model_dump(mode="json"), "processes": 2, "run_s": 0.15}
         anchor = jobs.put_model(self.engine, models[0].read_bytes())
-        orders = [
-            Order(
+        requests = [
+            MeasurementRequest(
                 "tiny",
                 jobs.put_model(self.engine, path.read_bytes()),
                 anchor,
@@ -110,7 +110,7 @@ class Pair:
             )
             for path in models
         ]
-        return jobs.submit(self.engine, orders, "test")
+        return jobs.submit(self.engine, requests, "test")
 
     def rows(self, ids: list[int]) -> list[JobRow]:
         return jobs.states(self.engine, ids)
@@ -158,7 +158,7 @@ def check_each_ended_once(pair: Pair, ids: list[int], models: list[Path]) -> Non
 @pytest.mark.slow
 def test_the_agent_the_hub_hands_out_serves_it(pair, tmp_path):
     models = [*networks(tmp_path, 2), write_corrupt(tmp_path / "bad.onnx")]
-    ids = pair.order(*models)
+    ids = pair.request(*models)
     pair.start_hub()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"http://127.0.0.1:{pair.port}/agent.py") as reply:
@@ -176,7 +176,7 @@ def test_the_agent_the_hub_hands_out_serves_it(pair, tmp_path):
 
 @pytest.mark.slow
 def test_a_revoked_device_stops_and_its_job_waits_for_another(pair, tmp_path):
-    ids = pair.order(*networks(tmp_path, 1))
+    ids = pair.request(*networks(tmp_path, 1))
     pair.start_hub()
     registry.revoke_device(pair.engine, "tiny")
     pair.start_agent()
@@ -215,7 +215,7 @@ MOMENTS = [at_its_lease, at_a_download_nobody_answers, while_measuring, at_a_pos
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment.__name__)
 def test_a_kill_at_any_moment_loses_no_job_and_ends_none_twice(pair, tmp_path, victim, moment):
     models = networks(tmp_path, 3)
-    ids = pair.order(*models)
+    ids = pair.request(*models)
     pair.start_hub()
     pair.start_agent()
     moment(pair)
@@ -238,7 +238,7 @@ def test_a_kill_at_any_moment_loses_no_job_and_ends_none_twice(pair, tmp_path, v
 def test_kills_at_random_moments_lose_no_job_and_end_none_twice(pair, tmp_path, seed):
     rng = random.Random(seed)
     models = networks(tmp_path, 6)
-    ids = pair.order(*models)
+    ids = pair.request(*models)
     pair.start_hub()
     pair.start_agent()
     for victim in rng.sample(["agent", "hub"] * 2, 4):  # fewer than the troubles that end a job
@@ -252,7 +252,7 @@ def test_kills_at_random_moments_lose_no_job_and_end_none_twice(pair, tmp_path, 
 @pytest.mark.slow
 def test_a_lease_held_by_an_agent_that_went_silent_goes_to_the_next(pair, tmp_path):
     models = networks(tmp_path, 2)
-    ids = pair.order(*models)
+    ids = pair.request(*models)
     pair.start_hub()
     pair.start_agent()
     at_its_lease(pair)

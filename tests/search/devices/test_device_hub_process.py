@@ -21,7 +21,7 @@ import pytest
 
 from search.devices import registry
 from search.devices.hub import serve
-from search.devices.jobs import Order, put_model, submit
+from search.devices.jobs import MeasurementRequest, put_model, submit
 from search.pricing.pricer import save_for, write_anchor
 from space import DeployedCondenseNet
 from space.cost import cost_of
@@ -194,8 +194,8 @@ def test_an_agent_works_over_tls_with_a_certificate_that_it_was_given(start: Any
     assert hub.greeting == f"hub at https://127.0.0.1:{hub.port}"
     network = put_model(desk.engine, write_network(tmp_path / "network.onnx", 4).read_bytes())
     policy = {**TINY.model_dump(mode="json"), "processes": 1}
-    order = Order("pi5", network, network, "wall", "onnxruntime", 1, policy, "quick")
-    (key,) = submit(desk.engine, [order], "test")
+    request = MeasurementRequest("pi5", network, network, "wall", "onnxruntime", 1, policy, "quick")
+    (key,) = submit(desk.engine, [request], "test")
     environment = {**os.environ, "CONDENSERY_TOKEN": registry.add_device(desk.engine, "pi", "pi5")}
     command = agent_command(hub, tmp_path / "a", "--cafile", str(tmp_path / "hub.pem"), "--once")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
@@ -249,14 +249,14 @@ def test_what_is_no_certificate_is_said_so_in_one_line(tmp_path: Path, empty_dat
         nothing.write_text("nothing")
 
 
-def test_the_agent_measures_what_was_ordered(start: Any, desk: Desk, tmp_path: Path):
+def test_the_agent_measures_what_was_requested(start: Any, desk: Desk, tmp_path: Path):
     anchor = write_anchor(tmp_path).read_bytes()
     network = tmp_path / "network.onnx"
     save_for("onnxruntime", DeployedCondenseNet.random(INSIDE), network)
     content = network.read_bytes()
     assert content != anchor
     policy = QUICK.model_copy(update={"attempts": 1, "processes": 2})
-    order = Order(
+    request = MeasurementRequest(
         queue="pi5",
         model_sha256=put_model(desk.engine, content),
         anchor_sha256=put_model(desk.engine, anchor),
@@ -267,8 +267,8 @@ def test_the_agent_measures_what_was_ordered(start: Any, desk: Desk, tmp_path: P
         policy_label=policy.label,
         macs=cost_of(INSIDE).macs,
     )
-    broken = dataclasses.replace(order, model_sha256=put_model(desk.engine, b"no network"))
-    keys = submit(desk.engine, [order, broken], "test")
+    broken = dataclasses.replace(request, model_sha256=put_model(desk.engine, b"no network"))
+    keys = submit(desk.engine, [request, broken], "test")
     hub, token = start(), registry.add_device(desk.engine, "pi", "pi5")
     fetched = tmp_path / "agent.py"
     with urllib.request.urlopen(hub.address + "/agent.py", timeout=30) as said:
@@ -292,7 +292,7 @@ def test_the_agent_measures_what_was_ordered(start: Any, desk: Desk, tmp_path: P
     assert row.report is not None
     found = measurement_from_report(row.report, {**row.report, "attempt": row.report["tries"]}, "pi5")
     assert isinstance(found, Measurement)
-    assert found.model_hash == order.model_sha256
+    assert found.model_hash == request.model_sha256
     assert desk.job(keys[1]).state == "failed"
     (device,) = registry.list_devices(desk.engine)
     assert (device.state, device.accepted, device.facts["runtimes"]["onnxruntime"]) == (

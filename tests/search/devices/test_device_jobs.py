@@ -1,4 +1,4 @@
-"""Orders and the jobs they become: equal ones are one job, a result is used again, needed models stay."""
+"""Requests and the jobs they become: equal ones are one job, a result is used again, needed models stay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from search.devices import jobs, registry
 from search.devices.leases import model_of_lease
-from search.devices.transitions import CANCELLED, ORDER_S
+from search.devices.transitions import CANCELLED, REQUEST_S
 from search.store.device_tables import model
 from tests.search.tiny_devices import ANCHOR, FACTS, LEASE_S, POLICY, Desk, counts_report, wall_report
 
@@ -17,10 +17,10 @@ def stored_models(desk: Desk) -> set[bytes]:
         return set(connection.scalars(sa.select(model.c.content)))
 
 
-# -- orders --
+# -- requests --
 
 
-def test_a_job_is_ordered_leased_and_answered(desk: Desk):
+def test_a_job_is_requested_leased_and_answered(desk: Desk):
     agent = desk.agent("pi")
     (key,) = desk.submit("net")
     assert desk.job(key).state == "waiting"
@@ -52,7 +52,7 @@ def test_states_come_in_the_order_asked_for_however_many_there_are(desk: Desk):
     assert [row.id for row in jobs.states(desk.engine, keys[::-1])] == keys[::-1]
 
 
-def test_an_equal_order_joins_the_open_job(desk: Desk):
+def test_an_equal_request_joins_the_open_job(desk: Desk):
     agent = desk.agent("pi")
     (key,) = desk.submit("net")
     assert desk.submit("net", "net") == [key, key]
@@ -71,11 +71,11 @@ def test_an_equal_order_joins_the_open_job(desk: Desk):
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_an_order_for_anything_else_is_a_job_of_its_own(desk: Desk, changes):
+def test_a_request_for_anything_else_is_a_job_of_its_own(desk: Desk, changes):
     assert desk.submit("net", **changes) != desk.submit("net")
 
 
-def test_an_equal_order_gets_the_finished_job_of_another_study(desk: Desk):
+def test_an_equal_request_gets_the_finished_job_of_another_study(desk: Desk):
     agent = desk.agent("pi")
     (key,) = desk.submit("net")
     agent.answer(agent.lease()[0])
@@ -83,13 +83,13 @@ def test_an_equal_order_gets_the_finished_job_of_another_study(desk: Desk):
     assert agent.lease() == []
 
 
-def test_a_count_answers_orders_of_any_policy(desk: Desk):
+def test_a_count_answers_requests_of_any_policy(desk: Desk):
     agent = desk.agent("soft", "counted", profile="pi")
-    order = {"queue": "counted", "mode": "counts", "anchor_sha256": None}
-    (key,) = desk.submit("net", **order)
+    request = {"queue": "counted", "mode": "counts", "anchor_sha256": None}
+    (key,) = desk.submit("net", **request)
     (job,) = agent.lease()
     assert agent.answer(job, counts_report(job.model_sha256)) == "accepted"
-    assert desk.submit("net", **order, policy={**POLICY, "runs": 40}) == [key]
+    assert desk.submit("net", **request, policy={**POLICY, "runs": 40}) == [key]
 
 
 def test_a_result_of_another_version_of_the_runtime_is_not_used_again(desk: Desk):
@@ -126,7 +126,7 @@ def test_a_result_of_another_revision_of_the_same_board_is_used_again(desk: Desk
     assert desk.submit("net") == [key]
 
 
-def test_an_unsteady_result_answers_the_order_it_was_made_for_and_no_later_one(desk: Desk):
+def test_an_unsteady_result_answers_the_request_it_was_made_for_and_no_later_one(desk: Desk):
     agent = desk.agent("pi")
     (steady,) = desk.submit("net")
     agent.answer(agent.lease()[0])
@@ -142,7 +142,7 @@ def test_an_unsteady_result_answers_the_order_it_was_made_for_and_no_later_one(d
     assert desk.submit("net", nonce="anew") == [again]
 
 
-def test_a_failed_job_is_ordered_anew(desk: Desk):
+def test_a_failed_job_is_requested_anew(desk: Desk):
     agent = desk.agent("pi")
     (key,) = desk.submit("net")
     agent.fail(agent.lease()[0], "model", "no kernel for Foo")
@@ -150,15 +150,15 @@ def test_a_failed_job_is_ordered_anew(desk: Desk):
     assert desk.submit("net") != [key]
 
 
-def test_an_order_whose_model_nobody_stored_is_refused_whole(desk: Desk):
-    orders = [desk.order("net"), desk.order("other", model_sha256="0" * 64)]
+def test_a_request_whose_model_nobody_stored_is_refused_whole(desk: Desk):
+    requests = [desk.request("net"), desk.request("other", model_sha256="0" * 64)]
     with pytest.raises(ValueError, match="0000 is not stored"):
-        jobs.submit(desk.engine, orders, "test")
+        jobs.submit(desk.engine, requests, "test")
     agent = desk.agent("pi")
     assert agent.lease() == []
 
 
-def test_cancelling_takes_one_order_back_and_ends_the_job_with_the_last(desk: Desk):
+def test_cancelling_takes_one_request_back_and_ends_the_job_with_the_last(desk: Desk):
     (key,) = desk.submit("net", owner="one")
     desk.submit("net", owner="two")
     jobs.cancel(desk.engine, "one")
@@ -186,12 +186,12 @@ def test_what_nobody_renews_is_not_begun(desk: Desk):
     (ours,) = desk.submit("b", owner="killed")
     desk.submit("b", owner="alive")
     for _ in range(3):
-        desk.clock.tick(ORDER_S / 3)
+        desk.clock.tick(REQUEST_S / 3)
         jobs.renew(desk.engine, "alive", desk.clock)
         agent.enrol()
     assert [job.id for job in agent.lease(16)] == [ours]
     assert (desk.job(mine).state, desk.job(mine).reason) == ("failed", CANCELLED)
-    assert desk.orders() == {(ours, "alive")}
+    assert desk.requests() == {(ours, "alive")}
 
 
 def test_what_a_device_is_at_when_its_owner_is_gone_may_end_but_is_not_begun_again(desk: Desk):
@@ -203,53 +203,53 @@ def test_what_a_device_is_at_when_its_owner_is_gone_may_end_but_is_not_begun_aga
         for job in held:
             agent.heartbeat(job)
     assert agent.lease() == []
-    assert desk.orders() == set()
+    assert desk.requests() == set()
     assert agent.answer(held[0]) == "accepted"
     agent.fail(held[1])
     assert (desk.job(done).state, desk.job(lost).state) == ("done", "failed")
     assert desk.job(lost).reason == CANCELLED
 
 
-def test_who_comes_back_orders_again(desk: Desk):
+def test_who_comes_back_requests_again(desk: Desk):
     agent = desk.agent("pi")
     (lost,) = desk.submit("net")
-    desk.clock.tick(ORDER_S)
+    desk.clock.tick(REQUEST_S)
     assert agent.lease() == []
     (key,) = desk.submit("net")
     assert key != lost
     assert [job.id for job in agent.lease()] == [key]
 
 
-def test_an_order_from_the_future_stands_no_longer_than_one_from_the_past(desk: Desk):
+def test_a_request_from_the_future_stands_no_longer_than_one_from_the_past(desk: Desk):
     agent = desk.agent("pi")
     desk.submit("a")
-    desk.clock.tick(-ORDER_S / 2)  # set back a little
+    desk.clock.tick(-REQUEST_S / 2)  # set back a little
     agent.enrol()
     assert len(agent.lease()) == 1
     desk.submit("b")
-    desk.clock.tick(-ORDER_S)
+    desk.clock.tick(-REQUEST_S)
     agent.enrol()
     assert agent.lease() == []
 
 
-def test_the_orders_of_what_has_ended_are_gone(desk: Desk):
+def test_the_requests_of_what_has_ended_are_gone(desk: Desk):
     agent = desk.agent("pi")
     desk.submit("a", "b", owner="one")
     first, second = agent.lease(2)
     agent.answer(first)
     agent.fail(second, "model")
-    assert desk.orders() == set()
+    assert desk.requests() == set()
     jobs.renew(desk.engine, "one", desk.clock)
-    assert desk.orders() == set()
+    assert desk.requests() == set()
 
 
-def test_an_owner_that_orders_twice_waits_once(desk: Desk):
+def test_an_owner_that_requests_twice_waits_once(desk: Desk):
     (key,) = desk.submit("net", owner="one")
     desk.submit("net", owner="one")
-    assert desk.orders() == {(key, "one")}
+    assert desk.requests() == {(key, "one")}
 
 
-def test_an_order_with_a_nonce_is_measured_anew(desk: Desk):
+def test_a_request_with_a_nonce_is_measured_anew(desk: Desk):
     agent = desk.agent("pi")
     (first,) = desk.submit("net")
     agent.answer(agent.lease()[0])
@@ -263,17 +263,17 @@ def test_an_order_with_a_nonce_is_measured_anew(desk: Desk):
 # -- models --
 
 
-def test_models_are_kept_while_an_open_job_needs_them_and_for_a_while_for_the_order_to_come(desk: Desk):
+def test_models_are_kept_while_an_open_job_needs_them_and_for_a_while_for_the_request_to_come(desk: Desk):
     agent = desk.agent("pi")
     desk.submit("a", "b")
-    jobs.put_model(desk.engine, b"ordered soon", desk.clock)
+    jobs.put_model(desk.engine, b"requested soon", desk.clock)
     agent.answer(agent.lease()[0])
     jobs.drop_models_of_finished(desk.engine, desk.clock)
-    assert stored_models(desk) == {b"a", b"b", ANCHOR, b"ordered soon"}
+    assert stored_models(desk) == {b"a", b"b", ANCHOR, b"requested soon"}
     desk.clock.tick(jobs.MODEL_GRACE_S + 1)
-    jobs.put_model(desk.engine, b"ordered soon", desk.clock)
+    jobs.put_model(desk.engine, b"requested soon", desk.clock)
     jobs.drop_models_of_finished(desk.engine, desk.clock)
-    assert stored_models(desk) == {b"b", ANCHOR, b"ordered soon"}
+    assert stored_models(desk) == {b"b", ANCHOR, b"requested soon"}
 
 
 def test_a_device_reads_the_models_of_what_it_holds_and_no_others(desk: Desk):

@@ -107,7 +107,7 @@ class Story:
             rows = connection.execute(sa.select(job)).all()
             open_leases = Counter(connection.scalars(sa.select(lease.c.job_id).where(lease.c.outcome.is_(None))))
             accepted = Counter(connection.scalars(sa.select(result.c.job_id).where(result.c.verdict == "accepted")))
-        wanted = {key for key, _ in self.desk.orders()}
+        wanted = {key for key, _ in self.desk.requests()}
         for row in rows:
             assert row.attempt >= self.attempts[row.id]
             self.attempts[row.id] = row.attempt
@@ -216,7 +216,7 @@ def test_threads_that_lease_at_once_get_every_job_once(desk: Desk):
     assert sorted(leased) == keys
 
 
-def test_equal_orders_at_once_are_one_job(desk: Desk):
+def test_equal_requests_at_once_are_one_job(desk: Desk):
     found: list[list[int]] = []
     ready = threading.Barrier(4)
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from search.devices import agents, jobs, leases, registry
 from search.devices.agents import Enrolment
-from search.devices.jobs import Order
+from search.devices.jobs import MeasurementRequest
 from search.devices.leases import Heartbeat, JobUnknown, LeaseLost, LeaseRequest, LeaseTerms, NotEnrolled, Ticket
 from search.devices.transitions import TROUBLES_MOST
 from search.store.database import open_for_writing
@@ -128,11 +128,11 @@ def test_where_there_is_a_server_its_clock_counts_on_every_machine(postgres_url:
     engine = open_for_writing(postgres_url)
     caller = registry.device_by_token(engine, registry.add_device(engine, "clock", "clock"))
     assert caller is not None
-    order = Order("clock", jobs.put_model(engine, b"net"), None, "wall", "onnxruntime", 1, {}, "quick")
+    request = MeasurementRequest("clock", jobs.put_model(engine, b"net"), None, "wall", "onnxruntime", 1, {}, "quick")
     with monkeypatch.context() as hub:
         hub.setattr(time, "time", lambda: 4e9)  # the hub's machine is far ahead
         agents.enrol(engine, caller, Enrolment("a" * 32, FACTS, {}))
-        (key,) = jobs.submit(engine, [order], "me")
+        (key,) = jobs.submit(engine, [request], "me")
         (job,) = leases.lease_jobs(engine, caller, LeaseRequest("a" * 32), LeaseTerms())
         leases.heartbeat(engine, caller, Ticket(key, job.attempt, "a" * 32), Heartbeat("measuring"), LeaseTerms())
     leases.expire(engine, "clock")
@@ -284,7 +284,7 @@ def test_results_are_compared_with_the_anchor_of_the_same_queue(desk: Desk):
     assert other.answer(job, wall_report(job.model_sha256, anchor_ms=50.0)) == "accepted"
 
 
-def test_a_rate_no_core_reaches_is_seen_by_the_orders_macs(desk: Desk):
+def test_a_rate_no_core_reaches_is_seen_by_the_requests_macs(desk: Desk):
     agent = desk.agent("pi")
     desk.submit("net", macs=10**10)
     (job,) = agent.lease()

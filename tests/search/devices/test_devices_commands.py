@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from search.devices import leases, registry
 from search.devices.probe import CALIBRATING
-from search.devices.transitions import CANCELLED, ORDER_S
+from search.devices.transitions import CANCELLED, REQUEST_S
 from search.store.device_tables import device, job
 from space.errors import MeasurementFailed
 from tests.search.devices.test_agent_and_hub import Pair
@@ -75,7 +75,7 @@ def test_devices_measure_nothing_for_a_command_that_was_killed(pair: Pair, tmp_p
 
     def swept() -> sa.Row[Any] | None:
         """Rows that the killed command's connection still locks are left to the next sweep."""
-        leases.expire(pair.engine, "tiny", leases.LeaseTerms(now=lambda: time.time() + 2 * ORDER_S))
+        leases.expire(pair.engine, "tiny", leases.LeaseTerms(now=lambda: time.time() + 2 * REQUEST_S))
         (row,) = rows_of(pair.engine, job)
         return row if row.state != "waiting" else None
 

@@ -11,7 +11,7 @@ import pytest
 
 from search.devices import agents, jobs, leases, registry
 from search.devices.history import newest_jobs
-from search.devices.probe import HubProbe, MeasurementRequest, _macs_of
+from search.devices.probe import HubProbe, HubProbeSettings, _macs_of
 from search.store.device_tables import model
 from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
@@ -44,7 +44,7 @@ def anchor(tmp_path: Path) -> Path:
 class TestHubProbe(LatencyProbeContract):
     @pytest.fixture
     def probe(self, pair: Pair, anchor: Path) -> HubProbe:
-        return HubProbe(pair.engine, MeasurementRequest("tiny", TINY, anchor))
+        return HubProbe(pair.engine, HubProbeSettings("tiny", TINY, anchor))
 
     def test_a_measurement_says_which_agent_made_it_in_which_job(self, probe: HubProbe, networks: list[Path]):
         (result,) = probe.measure(networks[:1])
@@ -57,11 +57,11 @@ class TestHubProbe(LatencyProbeContract):
 def test_what_was_measured_under_the_same_key_is_not_measured_again(pair: Pair, anchor: Path, tmp_path: Path):
     network = write_network(tmp_path / "network.onnx", 11)
     policy = TINY.model_copy(update={"run_s": 0.1})  # enough runs to be steady: what is not is measured again
-    first = HubProbe(pair.engine, MeasurementRequest("tiny", policy, anchor)).measure([network])
-    again = HubProbe(pair.engine, MeasurementRequest("tiny", policy, anchor)).measure([network])
+    first = HubProbe(pair.engine, HubProbeSettings("tiny", policy, anchor)).measure([network])
+    again = HubProbe(pair.engine, HubProbeSettings("tiny", policy, anchor)).measure([network])
     assert again == first
     other = policy.model_copy(update={"runs": 6})
-    (different,) = HubProbe(pair.engine, MeasurementRequest("tiny", other, anchor)).measure([network])
+    (different,) = HubProbe(pair.engine, HubProbeSettings("tiny", other, anchor)).measure([network])
     assert isinstance(different, Measurement)
     assert different.conditions["job"] != first[0].conditions["job"]  # type: ignore[union-attr]
 
@@ -70,7 +70,7 @@ def test_without_an_agent_it_waits_says_so_and_can_be_stopped(pair: Pair, anchor
     monkeypatch.setattr("search.devices.probe.NOTE_AFTER_S", 0.3)
     registry.add_device(pair.engine, "away")
     notes: list[str] = []
-    probe = HubProbe(pair.engine, MeasurementRequest("away", TINY, anchor), notes.append)
+    probe = HubProbe(pair.engine, HubProbeSettings("away", TINY, anchor), notes.append)
     stop, ended = threading.Event(), threading.Event()
     network = write_network(tmp_path / "network.onnx", 12)
 
@@ -97,7 +97,7 @@ def test_without_an_agent_it_waits_says_so_and_can_be_stopped(pair: Pair, anchor
 
 def test_the_models_of_finished_jobs_do_not_stay_in_the_database(pair: Pair, anchor: Path, tmp_path: Path):
     network = write_network(tmp_path / "network.onnx", 13)
-    HubProbe(pair.engine, MeasurementRequest("tiny", TINY, anchor)).measure([network])
+    HubProbe(pair.engine, HubProbeSettings("tiny", TINY, anchor)).measure([network])
     jobs.drop_models_of_finished(pair.engine, now=lambda: time.time() + 3600)
     with pair.engine.connect() as connection:
         assert connection.execute(model.select()).all() == []
@@ -112,7 +112,7 @@ def test_a_dead_agents_job_goes_back_while_the_search_alone_waits(
     assert caller is not None
     network = write_network(tmp_path / "network.onnx", 14)
     stop = threading.Event()
-    probe = HubProbe(engine, MeasurementRequest("mortal", TINY, anchor))
+    probe = HubProbe(engine, HubProbeSettings("mortal", TINY, anchor))
 
     def measure() -> None:
         with pytest.raises(MeasurementStopped):
@@ -147,7 +147,7 @@ def test_a_runtime_that_no_device_of_the_queue_has_is_refused_instead_of_awaited
     with pytest.raises(
         InvalidSettings, match="'ncnn' must be there on queue 'plain', but its devices have onnxruntime"
     ):
-        HubProbe(engine, MeasurementRequest("plain", ncnn, anchor)).measure([anchor])
+        HubProbe(engine, HubProbeSettings("plain", ncnn, anchor)).measure([anchor])
     (line,) = [line for line in newest_jobs(engine, 100) if line.queue == "plain"]
     assert line.state == "failed"  # taken back
 

@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from search.devices import jobs, registry
-from search.devices.jobs import JobRow, Order
+from search.devices.jobs import JobRow, MeasurementRequest
 from search.store.database import open_for_writing
 from search.store.device_tables import result
 from tests.search.tiny_devices import CONDITIONS, FACTS, instance_of, wall_report
@@ -86,11 +86,13 @@ class Bench:
             answer: dict[str, Any] = json.loads(reply.read())
             return answer
 
-    def order(self, *models: Path) -> list[int]:
+    def request(self, *models: Path) -> list[int]:
         policy = QUICK.model_dump(mode="json")
         hashes = [jobs.put_model(self.engine, path.read_bytes()) for path in models]
-        orders = [Order(QUEUE, one, None, "counts", "onnxruntime", 1, policy, "counts") for one in hashes]
-        return jobs.submit(self.engine, orders, "test")
+        requests = [
+            MeasurementRequest(QUEUE, one, None, "counts", "onnxruntime", 1, policy, "counts") for one in hashes
+        ]
+        return jobs.submit(self.engine, requests, "test")
 
     def rows(self, ids: list[int]) -> list[JobRow]:
         return jobs.states(self.engine, ids)
@@ -117,7 +119,7 @@ def bench(tmp_path) -> Iterator[Bench]:
 
 def test_an_emulated_agent_counts_for_a_hub_and_one_killed_at_it_loses_nothing(bench, tmp_path):
     models = [write_condensenet(tmp_path / f"{layers}.onnx", layers) for layers in (1, 2, 3)]
-    ids = bench.order(*models)
+    ids = bench.request(*models)
     killed = bench.start_agent()
     until(bench.is_counting)
     killed.send_signal(signal.SIGKILL)
@@ -143,7 +145,7 @@ def test_an_emulated_agent_counts_for_a_hub_and_one_killed_at_it_loses_nothing(b
 
 
 def test_timed_samples_of_a_virtual_device_are_kept_in_quarantine_and_never_count(bench, tmp_path):
-    (number,) = bench.order(write_network(tmp_path / "a.onnx"))
+    (number,) = bench.request(write_network(tmp_path / "a.onnx"))
     instance = instance_of("emulated")
     facts = {**FACTS, "cpu_model": "emulated"}
     bench.call("enrol", {"instance": instance, "format": 1, "virtual": True, "facts": facts, "conditions": CONDITIONS})

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from search.devices.probe import HubProbe, MeasurementRequest
+from search.devices.probe import HubProbe, HubProbeSettings
 from search.engines.base import EngineEvent
 from search.engines.fake import FakeEngine
 from search.store import database as opening
@@ -24,7 +24,7 @@ from search.store.patience import Patience, is_away
 from search.study import optuna_storage
 from space.errors import StudyBusy
 from tests.postgres import database_of, postgres_server
-from tests.search.devices.test_probe_orders import good_report
+from tests.search.devices.test_probe_requests import good_report
 from tests.search.tiny_devices import Desk
 from tests.search.tiny_studies import Bench, CountingProbe, assert_consistent
 from workers.latency.measurement import Measurement
@@ -146,7 +146,7 @@ def test_a_server_that_restarts_under_a_search_costs_it_nothing_but_time(
 def test_a_server_that_restarts_while_devices_measure_is_waited_for(
     server: tuple[Server, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Both its stops: while nobody has the order yet, and while a device is at it."""
+    """Both its stops: while nobody has the request yet, and while a device is at it."""
     monkeypatch.setattr("search.devices.probe.LOOK_AFTER_S", 0.05)
     model, found = tmp_path / "model.onnx", list[Any]()
     model.write_bytes(b"net")
@@ -154,10 +154,10 @@ def test_a_server_that_restarts_while_devices_measure_is_waited_for(
         desk = Desk(open_for_writing(url))
         desk.clock.at = time.time()
         agent = desk.agent("pi")
-        probe = HubProbe(desk.engine, MeasurementRequest("pi5", QUICK, model, database_wait_s=60.0))
+        probe = HubProbe(desk.engine, HubProbeSettings("pi5", QUICK, model, database_wait_s=60.0))
         search = threading.Thread(target=lambda: found.extend(probe.measure([model])))
         search.start()
-        wait_for(desk.orders)
+        wait_for(desk.requests)
         server[0].away(2.0).join()
         (taken,) = wait_for(agent.lease)
         server[0].away(2.0).join()
@@ -175,7 +175,7 @@ def test_without_patience_a_probe_says_that_the_server_is_away(server: tuple[Ser
         engine = open_for_writing(url)
         back = server[0].away(1.0)
         with pytest.raises(exc.OperationalError):
-            HubProbe(engine, MeasurementRequest("pi5", QUICK, model)).measure([model])
+            HubProbe(engine, HubProbeSettings("pi5", QUICK, model)).measure([model])
         back.join()
         engine.dispose()
 

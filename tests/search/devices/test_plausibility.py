@@ -83,7 +83,7 @@ def test_times_multiplied_by_a_thousand_are_doubted_however_late_they_come(true_
     late = expected(elapsed_s=1e6, macs=None, policy=STANDARD)
     assert doubts(thinned(true_ms, runs), late) == []
     (doubt,) = doubts(thinned(true_ms * 1000, runs), late)
-    assert doubt.endswith("but from 40 on they end after 1.0 s")
+    assert doubt.endswith("but from 40 on it ends after 1.0 s")
 
 
 @pytest.mark.parametrize("macs", [4_000_000, 400_000_000])
@@ -179,17 +179,17 @@ def test_json_text_holds_words_for_numbers_it_does_not_know():
 POLICY = {"label": "standard", "processes": 2, "runs": 3, "anchor_tolerance": 0.05}
 
 
-def test_a_few_samples_do_not_pass_for_the_measurement_that_was_ordered():
-    ordered = expected(policy=POLICY)
+def test_a_few_samples_do_not_pass_for_the_measurement_that_was_requested():
+    requested = expected(policy=POLICY)
     whole = wall_report(MODEL, policy="standard")
-    assert doubts(whole, ordered) == []
+    assert doubts(whole, requested) == []
     one = whole["processes"][0]
-    assert "1 processes, asked for were 2" in doubts({**whole, "processes": [one]}, ordered)[0]
+    assert "1 processes, asked for were 2" in doubts({**whole, "processes": [one]}, requested)[0]
     short = {**one, "samples_ms": one["samples_ms"][:1]}
-    assert "1 samples of 3 runs" in doubts({**whole, "processes": [one, short]}, ordered)[0]
+    assert "1 samples of 3 runs" in doubts({**whole, "processes": [one, short]}, requested)[0]
     hasty = {**short, "runs": 1}
-    assert "a process of 1 runs, asked for were 3" in doubts({**whole, "processes": [one, hasty]}, ordered)[0]
-    assert "asked for was 'standard'" in doubts({**whole, "policy": "standard-plus"}, ordered)[0]
+    assert "a process of 1 runs, asked for were 3" in doubts({**whole, "processes": [one, hasty]}, requested)[0]
+    assert "asked for was 'standard'" in doubts({**whole, "policy": "standard-plus"}, requested)[0]
 
 
 @pytest.mark.parametrize(("ms", "doubted"), [(40.0, False), (2.0, False), (0.04, True)])

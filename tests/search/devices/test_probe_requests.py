@@ -1,4 +1,4 @@
-"""What a waiting search orders from devices: renewed while it waits, ordered anew when forgotten, gone at the end."""
+"""The requests of a waiting search: renewed while it waits, submitted again when they ran out, gone at the end."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from search.devices import leases, registry
-from search.devices.probe import AT_THE_GATE, CALIBRATING, VERIFYING, HubProbe, MeasurementRequest
-from search.devices.transitions import CANCELLED, ORDER_S
+from search.devices.probe import AT_THE_GATE, CALIBRATING, VERIFYING, HubProbe, HubProbeSettings
+from search.devices.transitions import CANCELLED, REQUEST_S
 from search.pricing.targets import probe_named, targets_of
 from search.settings import settings_from
-from search.store.device_tables import job, order
+from search.store.device_tables import job, request
 from space.errors import InvalidSettings
 from tests.search.tiny_devices import Agent, Desk, wall_report
 from tests.search.tiny_studies import document
@@ -88,7 +88,7 @@ def agent(desk: Desk) -> Agent:
 
 
 def probe_of(desk: Desk, model: Path, **changes: Any) -> HubProbe:
-    return HubProbe(desk.engine, MeasurementRequest("pi5", QUICK, model, **changes))
+    return HubProbe(desk.engine, HubProbeSettings("pi5", QUICK, model, **changes))
 
 
 def rows_of(desk: Desk, table: sa.Table) -> list[sa.Row[Any]]:
@@ -103,32 +103,32 @@ def good_report(sha256: str, **changes: Any) -> dict[str, Any]:
     return wall_report(sha256, processes=[process] * QUICK.processes, **changes)
 
 
-def test_an_order_is_renewed_while_it_is_awaited_and_gone_when_it_is_answered(desk, agent, model, start):
+def test_a_request_is_renewed_while_it_is_awaited_and_gone_when_it_is_answered(desk, agent, model, start):
     search = start(probe_of(desk, model), model)
-    (first,) = until(lambda: rows_of(desk, order))
-    until(lambda: rows_of(desk, order)[0].renewed_at > first.renewed_at)
+    (first,) = until(lambda: rows_of(desk, request))
+    until(lambda: rows_of(desk, request)[0].renewed_at > first.renewed_at)
     (taken,) = until(agent.lease)
     agent.answer(taken, good_report(taken.model_sha256))
     assert isinstance(search.result(), Measurement)
-    assert rows_of(desk, order) == []
+    assert rows_of(desk, request) == []
 
 
-def test_a_search_that_is_stopped_takes_its_order_back(desk, agent, model, start):
+def test_a_search_that_is_stopped_takes_its_request_back(desk, agent, model, start):
     search = start(probe_of(desk, model), model)
-    until(lambda: rows_of(desk, order))
+    until(lambda: rows_of(desk, request))
     search.end()
     assert search.result() == "stopped"
-    assert rows_of(desk, order) == []
+    assert rows_of(desk, request) == []
     assert rows_of(desk, job)[0].reason == CANCELLED
 
 
-def test_a_search_that_stood_still_for_too_long_orders_again(desk, agent, model, start):
+def test_a_search_that_stood_still_for_too_long_requests_again(desk, agent, model, start):
     search = start(probe_of(desk, model), model)
-    until(lambda: rows_of(desk, order))
+    until(lambda: rows_of(desk, request))
 
     def lost_once() -> bool:
-        """A sweep leaves an order that is just being renewed to the next one."""
-        leases.expire(desk.engine, "pi5", leases.LeaseTerms(now=lambda: time.time() + ORDER_S + PATIENCE_S))
+        """A sweep leaves a request that is just being renewed to the next one."""
+        leases.expire(desk.engine, "pi5", leases.LeaseTerms(now=lambda: time.time() + REQUEST_S + PATIENCE_S))
         return any(row.reason == CANCELLED for row in rows_of(desk, job))
 
     until(lost_once)

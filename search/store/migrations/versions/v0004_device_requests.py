@@ -1,6 +1,6 @@
-"""Who waits for a job, and since when nobody said so: an order has an owner, who renews it.
+"""Who waits for a job, and since when nobody said so: a request has an owner, who renews it.
 
-A job that was open before has no order: nobody waits for it in this version's way, and the next sweep ends it.
+A job that was open before has no request: nobody waits for it in this version's way, and the next sweep ends it.
 """
 
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ down_revision = "0003"
 
 def upgrade() -> None:
     op.create_table(
-        "condensery_device_order",
+        "condensery_device_request",
         sa.Column("job_id", sa.Integer(), nullable=False),
         sa.Column("owner", sa.String(length=32), nullable=False),
         sa.Column("renewed_at", sa.Float(), nullable=False),
