@@ -33,7 +33,7 @@ import optuna
 from benchmarks.record import save
 from benchmarks.scale.round import controller_of, settings_for, watch, write_nothing
 from benchmarks.scale.worker import answers
-from search.engines.base import EngineEvent
+from search.engines.base import CANCELLED, EngineEvent
 from search.loop import candidates, controller, state, trainings
 from search.loop.callbacks import SilentCallback
 from search.pricing import pricer
@@ -125,7 +125,7 @@ class SimulatedCluster:
     def cancel(self, number: int) -> None:
         job = self._running.get(number)
         if job is not None:
-            self._end(job, EngineEvent("failed", number, job.attempt, ("cancelled by the user", 75)))
+            self._end(job, EngineEvent("failed", number, job.attempt, CANCELLED))
 
     def stop(self) -> None:
         for job in list(self._running.values()):

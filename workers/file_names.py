@@ -20,6 +20,11 @@ SUFFIXES = {  # by runtime
 }
 
 
+def trial_folder(number: int) -> str:
+    """Return the name of a trial's folder among its study's files, such as trial-00012."""
+    return f"trial-{number:05d}"
+
+
 def file_for(runtime: str, stem: str) -> str:
     """Return the name of a runtime's model file, such as model.onnx."""
     return stem + SUFFIXES[known_runtime(runtime)]

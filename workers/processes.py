@@ -1,9 +1,13 @@
-"""What the system says of its processes; standard library alone, so that any process may ask."""
+"""Processes of this machine: which are alive, whose children they are, and the names under which databases know them.
+
+Standard library alone, because the smallest processes ask as well (see docs/decisions on psutil).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,21 +26,41 @@ def lives(pid: int) -> bool:
     return True
 
 
-def process_start(pid: int) -> str:
-    """Return "@" and the process's start in clock ticks since boot, so that a pid used again is another; else ""."""
-    with contextlib.suppress(OSError, IndexError):
-        return "@" + _fields(pid)[19]  # proc(5): field 22
-    return ""
+def process_name(pid: int) -> str:
+    """Return host:pid@start, by which a database names a process of this machine; host:pid where no start is known.
+
+    The start is in clock ticks since boot, which no change of the wall clock moves: a pid that the system uses again
+    is another process.
+    """
+    return f"{socket.gethostname()}:{pid}" + (f"@{start}" if (start := _start_of(pid)) else "")
+
+
+def host_and_pid(name: str) -> str:
+    """Return host:pid of a process's name, for people."""
+    return name.partition("@")[0]
+
+
+def pid_of(name: str) -> int:
+    """Return the process id in a process's name."""
+    return int(host_and_pid(name).rpartition(":")[2])
+
+
+def is_alive(name: str) -> bool | None:
+    """Whether the process of this name runs; None when it is another host's."""
+    if host_and_pid(name).rpartition(":")[0] != socket.gethostname():
+        return None
+    pid, start = pid_of(name), name.partition("@")[2]
+    return lives(pid) and (not start or _start_of(pid) in ("", start))
 
 
 def children_of(parent: int) -> list[int]:
     """Return the processes whose parent this is, zombies included (Linux)."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
+    children = []
+    for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
-            if int(_fields(int(place.name))[1]) == parent:
-                found.append(int(place.name))
-    return found
+            if int(_fields(int(folder.name))[1]) == parent:
+                children.append(int(folder.name))
+    return children
 
 
 def kills_for_memory(statistics: Path = Path("/proc/vmstat")) -> int:
@@ -71,6 +95,13 @@ class KillsForMemory:
         return killed > before
 
 
+def _start_of(pid: int) -> str:
+    """Return the process's start in clock ticks since boot, or "" where the system doesn't tell."""
+    with contextlib.suppress(OSError, IndexError):
+        return _fields(pid)[19]  # proc(5): field 22
+    return ""
+
+
 def _fields(pid: int) -> list[str]:
-    """What proc(5) says of a process after its name: state, parent, …"""
+    """Return what proc(5) says of a process after its name: state, parent, …"""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

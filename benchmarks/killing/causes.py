@@ -7,6 +7,7 @@ from itertools import groupby, pairwise
 
 from benchmarks.killing.forms import Kill
 from search.store.reader import AttemptRow, EventRow
+from workers.processes import pid_of
 
 GIVEN_UP = ("lost", "stopped")  # how an attempt ends that is followed by another
 DISPATCH_S = 2.0  # a worker that was idle when it was killed may be given a trial in that very moment
@@ -74,7 +75,7 @@ def only_the_database(before: AttemptRow, after: AttemptRow, kills: Sequence[Kil
 
 def _is_of(kill: Kill, attempt: AttemptRow) -> bool:
     """Whether it was this attempt's worker that was killed, which had been idle when it was seen."""
-    return kill.pid is not None and (attempt.worker or "").rpartition(":")[2].partition("@")[0] == str(kill.pid)
+    return kill.pid is not None and attempt.worker is not None and pid_of(attempt.worker) == kill.pid
 
 
 def _pairs(attempts: Sequence[AttemptRow]) -> Iterator[tuple[AttemptRow, AttemptRow]]:

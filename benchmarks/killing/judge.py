@@ -24,10 +24,10 @@ from search.store.store import StudyStore
 from search.store.vocabulary import FINAL_STATES
 from search.study import OpenStudy, optuna_storage
 from space.cost import cost_of
-from workers.file_names import LOG_FILE, SETTINGS_FILE
+from workers.file_names import CHECKPOINTS, LOG_FILE, SETTINGS_FILE, trial_folder
 from workers.files import file_hash
 from workers.settings import TrainingSettings
-from workers.training.trial import CHECKPOINTS, TrialJob, load_network, run_trial
+from workers.training.trial import TrialJob, load_network, run_trial
 
 # A checkpoint is due at the end of a step: one step, an epoch's evaluation and the looking (LOOK_S) come on top.
 SLACK_S = 0.3
@@ -160,7 +160,7 @@ class _Judgement:
                 self.violations.append(f"the network of trial {row.number} can't be loaded: {error}")
 
     def _folder(self, number: int) -> Path:
-        return self.run.files / f"trial-{number:05d}"
+        return self.run.files / trial_folder(number)
 
     def _optuna(self) -> None:
         storage = optuna_storage(self.run.url)

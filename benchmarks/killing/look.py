@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from benchmarks.killing.forms import EPOCHS, OF_SEARCH, PHASES, Form
 from benchmarks.killing.processes import Process, children, command_of, cpu_s, is_dead, last_with, pid_of, tail
-from workers.training.trial import CHECKPOINTS, LOG_FILE
+from workers.file_names import CHECKPOINTS, LOG_FILE, trial_folder
 
 TROUBLES_MOST = 3  # a device that was lost this often with a job is spared: at 5 the hub gives the job up, rightly
 
@@ -123,7 +123,7 @@ class Lookout:
         return "fetching" if doing else "waiting"
 
     def _training(self, number: int, attempt: int, pid: int | None) -> Training:
-        folder = self.files / f"trial-{number:05d}"
+        folder = self.files / trial_folder(number)
         steps = [int(path.stem.rpartition("-")[2]) for path in (folder / CHECKPOINTS).glob("checkpoint-*.json")]
         lines = tail(folder / LOG_FILE)
         phase = "beginning"

@@ -13,6 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from workers import processes
+
 
 class Postgres:
     """A server of our own that can be stopped as by a power cut, and started again."""
@@ -108,7 +110,7 @@ class Process:
 
 def pid_of(owner: str | None) -> int | None:
     """The process of host:pid or host:pid@start."""
-    return None if owner is None else int(owner.rpartition(":")[2].partition("@")[0])
+    return None if owner is None else processes.pid_of(owner)
 
 
 def _stat(pid: int | None) -> list[str] | None:

@@ -14,6 +14,7 @@ from dashboards.formats import NOTHING, STATE_STYLES, duration, moment, one_line
 from dashboards.terminal.tables import facts_table, plain_table
 from search.store.reader import AttemptRow, EventRow, StudyRow, StudyStatus
 from search.store.vocabulary import STATES
+from workers.processes import host_and_pid
 
 
 def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
@@ -29,7 +30,7 @@ def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
             str(part.get("trainings", NOTHING)),
             Text(dataset_text(row)),
             budget_text(row.settings),
-            Text(one_line((row.controller or "nobody").partition("@")[0], 40)),
+            Text(one_line(host_and_pid(row.controller or "nobody"), 40)),
         )
     return table
 
@@ -80,7 +81,7 @@ def _running_table(running: Sequence[AttemptRow], now: float) -> Table:
             str(one.number),
             str(one.attempt),
             Text(one_line(one.worker or NOTHING)),
-            Text(one_line(one.owner.partition("@")[0])),
+            Text(one_line(host_and_pid(one.owner))),
             f"{_age(one.heartbeat_at, now)} ago",
             str(one.epochs),
         )

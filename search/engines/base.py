@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from space.errors import OutOfMemory
+from space.errors import OutOfMemory, TrainingFailed
 from workers.training.trial import TrialJob
+
+CANCELLED = ("cancelled by the user", TrainingFailed.exit_code)  # the payload of a cancelled job's `failed` event
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 
-from search.engines.base import EngineEvent
+from search.engines.base import CANCELLED, EngineEvent
 from space.cost import cost_of
 from space.errors import CondenseryError
 from workers.training.loop import CurveRow
@@ -63,7 +63,7 @@ class FakeEngine:
             return [EngineEvent("stopped", job.number, job.attempt, None)]
         if job.number in self._cancelled:
             self._cancelled.remove(job.number)
-            return [EngineEvent("failed", job.number, job.attempt, ("cancelled by the user", 75))]
+            return [EngineEvent("failed", job.number, job.attempt, CANCELLED)]
         try:
             result = self.outcome(job)
         except CondenseryError as error:

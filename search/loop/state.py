@@ -18,7 +18,7 @@ from search.samplers.proposer import Proposer
 from search.store.reader import TrialRow
 from search.study import OpenStudy
 from space.errors import CondenseryError, SearchFailed
-from workers.file_names import CHECKPOINTS, NETWORK_FILE, ONNX_FILE
+from workers.file_names import CHECKPOINTS, NETWORK_FILE, ONNX_FILE, trial_folder
 from workers.files import remove_half_written
 from workers.training.checkpoint import remove_checkpoints
 
@@ -140,7 +140,7 @@ class SearchState:
 
 def folder_of_trial(files: Path, number: int) -> Path:
     """Where a trial's files are, in its study's folder."""
-    return files / f"trial-{number:05d}"
+    return files / trial_folder(number)
 
 
 def _pick_objectives(row: TrialRow) -> tuple[float, ...]:

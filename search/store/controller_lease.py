@@ -7,7 +7,6 @@ has one. Taking over is one transaction, and the former owner's every write fail
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from search.store.clock import now_of
 from search.store.tables import attempt, study, trial
 from search.store.transactions import Transactions, shown
 from space.errors import StudyBusy
-from workers.processes import lives, process_start
+from workers.processes import is_alive
 
 LEASE_S = 60.0  # a controller on another host that was not seen for this long is taken for dead
 LOOK_S = 0.5  # between two looks at who runs a study, standing by
@@ -147,7 +146,7 @@ class ControllerLease(Transactions):
         row = connection.execute(query).one()
         if row.controller is None:
             return None
-        alive = local_process_lives(row.controller)
+        alive = is_alive(row.controller)
         if alive is None:
             alive = row.controller_seen_at is not None and now_of(connection) - row.controller_seen_at < LEASE_S
         return row.controller if alive else None
@@ -166,7 +165,7 @@ class ControllerLease(Transactions):
             # A longer time between two looks says nothing: the database was away, or this machine stood still.
             quiet_s = quiet_s + min(now - looked_at, 2 * LOOK_S) if (owner, at) == seen else 0.0
             seen, looked_at = (owner, at), now
-            alive = None if owner is None else local_process_lives(owner)
+            alive = None if owner is None else is_alive(owner)
             if owner is None or alive is False or (alive is None and quiet_s > LEASE_S):
                 try:
                     self.patience.call(partial(self.claim, after=owner or ""))
@@ -185,12 +184,3 @@ class ControllerLease(Transactions):
         with self.engine.connect() as connection:
             row = connection.execute(query).one()
         return row.controller, row.controller_seen_at
-
-
-def local_process_lives(owner: str) -> bool | None:
-    """Whether host:pid@start is a live process; None when it is another host's."""
-    host, _, process = owner.rpartition(":")
-    pid, at, begun = process.partition("@")
-    if host != socket.gethostname():
-        return None
-    return lives(int(pid)) and (not at or process_start(int(pid)) in ("", f"@{begun}"))

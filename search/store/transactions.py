@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ import sqlalchemy as sa
 from search.store.patience import Patience
 from search.store.tables import event, study, trial
 from space.errors import StudyBusy
-from workers.processes import process_start
+from workers.processes import host_and_pid, process_name
 
 Result = TypeVar("Result")
 
@@ -35,7 +34,7 @@ class Transactions:
 
     def __init__(self, engine: sa.Engine, study_id: int, patience: Patience | None = None) -> None:
         self.engine, self.study_id, self.patience = engine, study_id, patience or Patience()
-        self.me = f"{socket.gethostname()}:{os.getpid()}{process_start(os.getpid())}"
+        self.me = process_name(os.getpid())
         self._fenced = False  # whether this process claimed the study
         self._keys: dict[int, int] = {}  # row ids of trials by number: they never change
         self._open: sa.Connection | None = None
@@ -124,4 +123,4 @@ class Transactions:
 
 def shown(owner: str | None) -> str:
     """Return host:pid of an owner, for people."""
-    return "nobody" if owner is None else owner.partition("@")[0]
+    return "nobody" if owner is None else host_and_pid(owner)

@@ -31,7 +31,7 @@ from search.store.store import StudyStore
 from search.store.tables import artifact, attempt, curve, event, metadata, study, trial
 from space.errors import StudyBusy, StudyDamaged
 from tests.search.tiny_studies import Bench, assert_consistent, optuna_study
-from workers.processes import process_start
+from workers.processes import process_name
 from workers.training.trial import NETWORK_FILE, ONNX_FILE, TrialJob
 
 
@@ -148,7 +148,7 @@ def test_a_study_that_a_live_controller_runs_is_only_looked_at(broken: Broken):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         store = StudyStore(broken.store.engine, broken.store.study_id)
-        store.me = f"{socket.gethostname()}:{process.pid}{process_start(process.pid)}"
+        store.me = process_name(process.pid)
         store.claim()
         broken.sql(sa.update(trial).where(trial.c.number == 0).values(told=False))
         broken.sql(sa.update(trial).where(trial.c.number == 1).values(state="running", finished_at=None))

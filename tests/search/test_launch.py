@@ -16,7 +16,6 @@ import urllib.request
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -505,7 +504,7 @@ def test_the_anchor_never_changes():
 def test_a_launch_keeps_its_study_while_its_engine_takes_longer_to_start_than_a_lease_lasts(tmp_path, monkeypatch):
     """Whoever stands by is on another host, as the launch sees it, and goes by the heartbeat."""
     place = new_place(tmp_path)
-    monkeypatch.setattr(transactions, "socket", SimpleNamespace(gethostname=lambda: "elsewhere.example"))
+    monkeypatch.setattr(transactions, "process_name", "elsewhere.example:{}".format)
     monkeypatch.setattr(controller_lease, "LEASE_S", 3.0)
     took_over: list[bool] = []
 

@@ -50,6 +50,18 @@ DOCUMENT: dict[str, Any] = {
     "engine": {"workers": 2, "device": "cpu"},
 }
 
+CURVE_ROW: dict[str, Any] = {  # one epoch, as an engine reports it
+    "epoch": 1,
+    "progress": 0.5,
+    "train_loss": 1.5,
+    "val_loss": 1.25,
+    "val_top1": 0.5,
+    "learning_rate": 0.1,
+    "condensing_stage": 1,
+    "form": "training",
+    "seconds": 2.5,
+}
+
 INSIDE = CondenseNetConfig(stages=(1,), growth=(4,), groups=2, condense_factor=2, bottleneck=1, input_shape=(1, 8, 8))
 OUTSIDE = CondenseNetConfig(stages=(1,), growth=(16,), groups=2, condense_factor=2, bottleneck=1, input_shape=(1, 8, 8))
 SMALLEST = CondenseNetConfig(**{**INSIDE.to_dict(), "groups": 4})  # of its space

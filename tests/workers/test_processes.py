@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from workers import processes
-from workers.processes import KillsForMemory, kills_for_memory
+from workers.processes import (
+    KillsForMemory,
+    children_of,
+    host_and_pid,
+    is_alive,
+    kills_for_memory,
+    lives,
+    pid_of,
+    process_name,
+)
 
 
 def test_the_systems_kills_for_memory_are_read_where_it_counts_them(tmp_path: Path):
@@ -55,3 +69,28 @@ def test_a_kill_for_memory_is_forgotten_after_a_minute_or_two(watch: Watch, sinc
         watch.at += 1.0
         kills.look()
     assert kills.any_lately() is lately
+
+
+def test_a_process_is_named_by_host_pid_and_start_and_read_back_from_its_name():
+    name = process_name(os.getpid())
+    assert host_and_pid(name) == f"{socket.gethostname()}:{os.getpid()}"
+    assert pid_of(name) == pid_of(host_and_pid(name)) == os.getpid()
+    assert is_alive(name) is is_alive(host_and_pid(name)) is True
+
+
+def test_a_pid_used_again_is_another_process():
+    host_pid, _, start = process_name(os.getpid()).partition("@")
+    assert is_alive(f"{host_pid}@{int(start) - 1}") is False
+
+
+def test_no_one_here_knows_whether_another_hosts_process_is_alive():
+    assert is_alive(f"elsewhere.example:{os.getpid()}@1") is None
+
+
+def test_a_zombie_is_not_alive_and_is_its_parents_child():
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        name = process_name(child.pid)
+        until(lambda: not lives(child.pid))  # it has ended, and no one has asked how
+        assert is_alive(name) is False
+        assert child.pid in children_of(os.getpid())
+    assert child.pid not in children_of(os.getpid())

@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE
+from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, trial_folder
 from workers.files import file_hash
+from workers.processes import lives
 from workers.training.trial import TrialJob
 
 RESULTS = (NETWORK_FILE, ONNX_FILE)
@@ -149,7 +150,7 @@ def clear(url: str, study: str, number: int) -> None:
 
 
 def _folder(root: str, study: str, number: int) -> str:
-    return f"{root}/{study}/trial-{number:05d}"
+    return f"{root}/{study}/{trial_folder(number)}"
 
 
 @contextlib.contextmanager
@@ -174,17 +175,7 @@ def scratch_folder() -> Iterator[Path]:
     root = Path(tempfile.gettempdir())
     for left in root.glob(f"{SCRATCH}*"):
         owner = re.match(rf"{SCRATCH}(\d+)-", left.name)
-        if owner and not _lives(int(owner[1])):
+        if owner and not lives(int(owner[1])):
             shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

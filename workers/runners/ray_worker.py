@@ -28,7 +28,7 @@ import ray
 from ray.tune import Trainable
 
 from space.errors import DataNotFound, TrainingFailed
-from workers.file_names import LOG_FILE
+from workers.file_names import CHECKPOINTS, LOG_FILE
 from workers.runners.exchange import RESULTS, ExchangeFailed, TrialExchange, scratch_folder
 from workers.runners.mailbox import MAILBOX
 from workers.runners.process import outcome_of
@@ -128,7 +128,7 @@ class _Attempt:
         from workers.training.loop import TrainingStopped
 
         if self._exchange is not None:
-            newest = max((path.name for path in (self._folder / "checkpoints").glob("*.json")), default="")
+            newest = max((path.name for path in (self._folder / CHECKPOINTS).glob("*.json")), default="")
             if newest != self._tried:
                 self._tried = newest
                 with contextlib.suppress(ExchangeFailed):  # the next one, or the last, may get through

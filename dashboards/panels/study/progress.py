@@ -17,6 +17,7 @@ from dashboards.panels.data_table import DataTable
 from dashboards.panels.study.hypervolume import hypervolumes
 from dashboards.panels.study.points import why_no_points
 from dashboards.panels.style import FRONT, empty_figure, message, scatter, slim
+from workers.processes import host_and_pid
 
 if TYPE_CHECKING:
     from dashboards.data.liveness import Liveness
@@ -182,7 +183,7 @@ def _living(standing: Liveness | None) -> tuple[tuple[str, str], ...]:
     if study.controller is None:
         controller = "nobody runs this study now"
     else:
-        name = one_line(study.controller.partition("@")[0], 60)
+        name = one_line(host_and_pid(study.controller), 60)
         seen = study.controller_seen_at
         ago = "never seen" if seen is None else f"seen {duration(max(0.0, standing.at - seen))} ago"
         controller = f"{name}, {ago}" if standing.is_alive(seen) else f"{name} is silent, {ago}"

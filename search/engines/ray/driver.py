@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from search.engines.base import CANCELLED
 from search.engines.ray.supervisor import PAUSES
 from workers.processes import children_of, lives
 
@@ -291,7 +292,7 @@ def _run_tune(desk: JobBridge) -> None:
                 if word == "stop":
                     desk.end(trial.trial_id, "stopped", None)
                 elif word == "cancel":
-                    desk.end(trial.trial_id, "failed", ("cancelled by the user", 75))
+                    desk.end(trial.trial_id, "failed", CANCELLED)
                 if word is not None:
                     tune_controller.stop_trial(trial)
 

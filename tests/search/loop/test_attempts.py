@@ -16,20 +16,8 @@ from search.store.reader import AttemptRow, EventRow
 from search.store.store import NewTrial, StudyStore, create_study
 from space.cost import cost_of
 from space.errors import OutOfMemory
-from tests.search.tiny_studies import INSIDE, Bench, assert_consistent, tiny_settings
+from tests.search.tiny_studies import CURVE_ROW, INSIDE, Bench, assert_consistent, tiny_settings
 from workers.training.trial import TrialJob
-
-ROW = {
-    "epoch": 1,
-    "progress": 0.5,
-    "train_loss": 1.5,
-    "val_loss": 1.25,
-    "val_top1": 0.5,
-    "learning_rate": 0.1,
-    "condensing_stage": 1,
-    "form": "training",
-    "seconds": 2.5,
-}
 
 # -- what is recorded --
 
@@ -103,29 +91,29 @@ def test_an_attempt_ends_once(store: StudyStore):
 
 def test_epochs_are_counted_for_the_attempt_that_reports_them_first(store: StudyStore):
     store.set_running(0, 1)
-    store.add_curve_row(0, ROW, 1)
-    store.add_curve_row(0, {**ROW, "epoch": 2}, 1)
+    store.add_curve_row(0, CURVE_ROW, 1)
+    store.add_curve_row(0, {**CURVE_ROW, "epoch": 2}, 1)
     store.set_running(0, 2)
-    store.add_curve_row(0, {**ROW, "epoch": 2}, 2)  # again since its checkpoint
-    store.add_curve_row(0, {**ROW, "epoch": 3}, 2)
+    store.add_curve_row(0, {**CURVE_ROW, "epoch": 2}, 2)  # again since its checkpoint
+    store.add_curve_row(0, {**CURVE_ROW, "epoch": 3}, 2)
     assert [one.epochs for one in attempts(store)] == [2, 1]
     assert [row["epoch"] for row in reader.read_curve(store.engine, store.trial(0).id)] == [1, 2, 3]
 
 
 def test_a_checkpoints_curve_fills_gaps_and_changes_nothing_that_is_recorded(store: StudyStore):
     store.set_running(0, 1)
-    store.add_curve_row(0, ROW, 1)
-    store.add_curve_row(0, {**ROW, "epoch": 3}, 1)
+    store.add_curve_row(0, CURVE_ROW, 1)
+    store.add_curve_row(0, {**CURVE_ROW, "epoch": 3}, 1)
     store.set_running(0, 2)
-    store.fill_curve(0, [{**ROW, "epoch": epoch, "val_loss": 9.0} for epoch in (1, 2, 3)])
+    store.fill_curve(0, [{**CURVE_ROW, "epoch": epoch, "val_loss": 9.0} for epoch in (1, 2, 3)])
     found = [(row["epoch"], row["val_loss"]) for row in reader.read_curve(store.engine, store.trial(0).id)]
-    assert found == [(1, ROW["val_loss"]), (2, 9.0), (3, ROW["val_loss"])]
+    assert found == [(1, CURVE_ROW["val_loss"]), (2, 9.0), (3, CURVE_ROW["val_loss"])]
     assert [one.epochs for one in attempts(store)] == [2, 0]
 
 
 def test_a_smaller_batch_begins_a_curve_of_its_own(store: StudyStore):
     store.set_running(0, 1)
-    store.add_curve_row(0, ROW, 1)
+    store.add_curve_row(0, CURVE_ROW, 1)
     store.retry_smaller(0, {"epochs": 2}, "other")
     assert reader.read_curve(store.engine, store.trial(0).id) == []
 
@@ -147,7 +135,7 @@ def test_losses_are_counted_in_a_row_until_one_that_reported_an_epoch(store: Stu
     for of, (outcome, epochs) in enumerate(endings, 1):
         store.set_running(0, of)
         for epoch in range(epochs):
-            store.add_curve_row(0, {**ROW, "epoch": epoch + 1}, of)
+            store.add_curve_row(0, {**CURVE_ROW, "epoch": epoch + 1}, of)
         store.end_attempt(0, of, outcome)
     store.set_running(1, 1)
     store.end_attempt(1, 1, "done")  # another trial's
@@ -204,7 +192,7 @@ def lost(job: TrialJob, why: str = "it was killed") -> EngineEvent:
 
 
 def epoch(job: TrialJob, number: int) -> EngineEvent:
-    return EngineEvent("curve", job.number, job.attempt, {**ROW, "epoch": number})
+    return EngineEvent("curve", job.number, job.attempt, {**CURVE_ROW, "epoch": number})
 
 
 def done(job: TrialJob) -> EngineEvent:
@@ -297,7 +285,7 @@ def test_an_epoch_that_no_controller_lived_to_record_comes_with_the_checkpoint(m
             return None
         if job.attempt == 1:
             return [epoch(job, 1), lost(job)]  # epoch 2 is in its checkpoint, but never came
-        earlier = EngineEvent("earlier", job.number, job.attempt, [{**ROW, "epoch": at} for at in (1, 2)])
+        earlier = EngineEvent("earlier", job.number, job.attempt, [{**CURVE_ROW, "epoch": at} for at in (1, 2)])
         return [earlier, epoch(job, 3), done(job)]
 
     bench.engine = Scripted(script)

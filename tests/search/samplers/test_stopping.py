@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.engines.base import Engine, EngineEvent
+from search.engines.base import CANCELLED, Engine, EngineEvent
 from search.engines.fake import FakeEngine, instant_result
 from search.engines.local import LocalEngine
 from search.samplers.stopping import LEAST, RUNGS, StoppingRule
@@ -183,7 +183,7 @@ class Slow(FakeEngine):
             at = self._reached[job.number] = self._reached.get(job.number, 0) + 1
             if job.number in self._cancelled:
                 self._cancelled.remove(job.number)
-                events.append(EngineEvent("failed", job.number, job.attempt, ("cancelled by the user", 75)))
+                events.append(EngineEvent("failed", job.number, job.attempt, CANCELLED))
             elif self._stopped:
                 events.append(EngineEvent("stopped", job.number, job.attempt, None))
             else:

@@ -24,23 +24,12 @@ from search.store.tables import event, metadata, study
 from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
 from space.errors import StudyBusy
-from tests.search.tiny_studies import INSIDE, CountingProbe, tiny_settings
+from tests.search.tiny_studies import CURVE_ROW, INSIDE, CountingProbe, tiny_settings
 from workers.export.onnx import save_onnx
 from workers.latency import Measurement
-from workers.processes import lives, process_start
+from workers.processes import lives, process_name
 
 HERE = socket.gethostname()
-ROW = {
-    "epoch": 1,
-    "progress": 0.5,
-    "train_loss": 1.5,
-    "val_loss": 1.25,
-    "val_top1": 0.5,
-    "learning_rate": 0.1,
-    "condensing_stage": 1,
-    "form": "training",
-    "seconds": 2.5,
-}
 
 
 @pytest.fixture
@@ -76,7 +65,7 @@ def trial(number: int) -> NewTrial:
 def living():
     """Another live process of this host: its owner's name, and itself."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield f"{HERE}:{process.pid}{process_start(process.pid)}", process
+    yield process_name(process.pid), process
     process.kill()
     process.communicate()
 
@@ -287,8 +276,8 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "set_worker": lambda store, _: store.set_worker(0, 1, "late:1"),
     "beat": lambda store, _: store.beat([0]),
     "end_attempt": lambda store, _: store.end_attempt(0, 1, "done"),
-    "add_curve_row": lambda store, _: store.add_curve_row(0, ROW, 1),
-    "fill_curve": lambda store, _: store.fill_curve(0, [{**ROW, "epoch": 2}]),
+    "add_curve_row": lambda store, _: store.add_curve_row(0, CURVE_ROW, 1),
+    "fill_curve": lambda store, _: store.fill_curve(0, [{**CURVE_ROW, "epoch": 2}]),
     "note_event": lambda store, _: store.note_event("late", "a word"),
     "heartbeat": lambda store, _: store.heartbeat(),
     "transact": lambda store, _: store.transact(lambda: store.set_queued(0)),

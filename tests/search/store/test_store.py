@@ -18,22 +18,11 @@ from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from space.deployed import DeployedCondenseNet
 from space.errors import StudyExists, StudyNotFound, TrialNotFound
-from tests.search.tiny_studies import CountingProbe, tiny_settings
+from tests.search.tiny_studies import CURVE_ROW, CountingProbe, tiny_settings
 from workers.export.onnx import save_onnx
 from workers.latency import LatencySummary, Measurement
 
 CONFIG = CondenseNetConfig(stages=(1, 2), growth=(4, 8), groups=2, condense_factor=2, input_shape=(1, 8, 8))
-ROW = {
-    "epoch": 1,
-    "progress": 0.5,
-    "train_loss": 1.5,
-    "val_loss": 1.25,
-    "val_top1": 0.5,
-    "learning_rate": 0.1,
-    "condensing_stage": 1,
-    "form": "training",
-    "seconds": 2.5,
-}
 
 
 @pytest.fixture
@@ -115,7 +104,7 @@ def test_deleting_a_study_removes_every_row_of_it_and_none_of_another(engine: sa
     for one in (kept, gone):
         one.add_trial(proposal())
         one.add_latency(0, measurement, "price")
-        one.add_curve_row(0, ROW)
+        one.add_curve_row(0, CURVE_ROW)
         one.add_artifacts(0, {"model.onnx": ("/x", "0" * 64)})
         one.enqueue(CONFIG, {})
         one.set_running(0, 1)
@@ -215,11 +204,11 @@ def test_what_is_told_to_optuna_is_marked_with_its_ids(study: StudyStore):
 
 def test_an_epoch_reported_again_replaces_the_row(study: StudyStore):
     study.add_trial(proposal())
-    study.add_curve_row(0, ROW)
-    study.add_curve_row(0, {**ROW, "epoch": 2})
-    study.add_curve_row(0, {**ROW, "val_top1": 0.625, "form": "deployed"})
+    study.add_curve_row(0, CURVE_ROW)
+    study.add_curve_row(0, {**CURVE_ROW, "epoch": 2})
+    study.add_curve_row(0, {**CURVE_ROW, "val_top1": 0.625, "form": "deployed"})
     curve = reader.read_curve(study.engine, study.trial(0).id)
-    assert curve == [{**ROW, "val_top1": 0.625, "form": "deployed"}, {**ROW, "epoch": 2}]
+    assert curve == [{**CURVE_ROW, "val_top1": 0.625, "form": "deployed"}, {**CURVE_ROW, "epoch": 2}]
 
 
 def test_a_price_becomes_what_a_trial_is_judged_by_and_a_verification_does_not(
