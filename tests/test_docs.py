@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import configparser
 import re
+import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import condensery
 from commands import devices
@@ -22,6 +25,54 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 STUDY_FILE = (ROOT / "docs" / "study-file.md").read_text()
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ABOUT_THE_CODE = [ROOT / "docs" / "architecture.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+PACKAGES = ("space", "workers", "search", "dashboards", "commands", "benchmarks")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def fenced_blocks(text: str, *languages: str) -> list[str]:
+    """Return the texts of the fenced blocks in these languages."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [block for language, block in blocks if language in languages]
+
+
+def inline_code(text: str) -> list[str]:
+    """Return what stands between backticks, fenced blocks left out, each on one line."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+
+
+def shell_lines(text: str) -> list[str]:
+    """Return the lines that a document asks its reader to type: those of shell blocks, and what follows a prompt."""
+    typed = [line for block in fenced_blocks(text, "sh") for line in block.replace("\\\n", " ").splitlines()]
+    prompts = [line for block in fenced_blocks(text, "console") for line in block.splitlines() if line.startswith("$ ")]
+    indented = re.findall(r"^    (\S.*)$", text, re.MULTILINE)
+    return typed + [line.removeprefix("$ ") for line in prompts] + indented
+
+
+def condensery_arguments(line: str) -> list[list[str]]:
+    """Return the arguments of every call of `condensery` in a line of shell."""
+    calls = []
+    for part in re.split(r"&&|[;|&]", line):
+        words = shlex.split(part, comments=True) if part.count("'") % 2 == 0 and part.count('"') % 2 == 0 else []
+        while words and (re.match(r"\w+=", words[0]) or words[0] in ("sudo", "then", "do")):
+            words = words[1:]
+        if "with-password" in words:
+            words = words[words.index("with-password") + 1 :]
+        if words and words[0].rpartition("/")[2] == "condensery":
+            calls.append(words[1:])
+    return calls
+
+
+def documented_calls(text: str) -> list[list[str]]:
+    """Return the arguments of every call of `condensery` in a document, placeholders such as COMMAND left out."""
+    lines = shell_lines(text) + [code for code in inline_code(text) if code.startswith("condensery ")]
+    calls = [arguments for line in lines for arguments in condensery_arguments(line)]
+    return [arguments for arguments in calls if arguments and not arguments[0].isupper()]
 
 
 def test_every_command_is_documented_and_has_help() -> None:
@@ -37,6 +88,82 @@ def test_every_command_is_documented_and_has_help() -> None:
         assert command.callback.__doc__
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_commands_and_options_in_a_document_exist(document: Path) -> None:
+    """`--help` at the end: the parser refuses an unknown command or option first, and nothing runs."""
+    for arguments in documented_calls(document.read_text()):
+        called = CliRunner().invoke(condensery.app, [*arguments, "--help"])
+        assert called.exit_code == 0, (arguments, called.output)
+
+
+def test_calls_are_found_where_documents_write_them() -> None:
+    text = """
+```sh
+cd demo && ../.venv/bin/condensery dashboard study.toml --open   # a comment
+TOKEN=1 condensery devices serve --host 0.0.0.0
+python3 -m venv condensery
+```
+```console
+$ condensery status
+condensery is what it prints
+```
+`condensery plot
+front` and `condensery COMMAND --help`
+"""
+    calls = [
+        ["dashboard", "study.toml", "--open"],
+        ["devices", "serve", "--host", "0.0.0.0"],
+        ["status"],
+        ["plot", "front"],
+    ]
+    assert documented_calls(text) == calls
+
+
+def exists(dotted: str) -> bool:
+    """Whether `package.module` is there, or `package.module.Name` and the module holds that name."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        path = ROOT.joinpath(*parts[:length])
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                return length == len(parts) or bool(re.search(rf"\b{parts[length]}\b", file.read_text()))
+    return False
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_modules_and_files_that_a_document_names_exist(document: Path) -> None:
+    settings = {f"{part}.{name}" for part, names in settings_by_part().items() for name in names}
+    if document in ABOUT_THE_CODE:
+        settings = set()  # there `search.stopping` would be a module
+    text = document.read_text()
+    code = "\n".join([*inline_code(text), *re.findall(r"^```.*?^```", text, re.DOTALL | re.MULTILINE)])
+    code += "\n".join(re.findall(r"^    .*$", text, re.MULTILINE))
+    packages = "|".join(PACKAGES)
+    for dotted in re.findall(rf"(?<![\w/.])(?:{packages})(?:\.[A-Za-z_]\w*)+", code):
+        if dotted not in settings and not dotted.endswith((".md", ".toml")):
+            assert exists(dotted), dotted
+    for path in re.findall(rf"(?<![\w/.])(?:{packages}|docs|tests|deploy|examples)/[\w./-]*\w", code):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("document", ABOUT_THE_CODE, ids=name_of)
+def test_the_classes_that_the_architecture_names_exist(document: Path) -> None:
+    sources = "".join(path.read_text() for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    for code in inline_code(document.read_text()):
+        for name in re.findall(r"\b(?:[A-Z][a-z]+){2,}\b", code):
+            assert re.search(rf"\b{name}\b", sources), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_settings_that_a_document_shows_are_settings(document: Path) -> None:
+    by_part = settings_by_part()
+    for block in fenced_blocks(document.read_text(), "toml"):
+        for part, values in tomllib.loads(block).items():
+            if part not in by_part:
+                continue
+            assert set(values) <= set(by_part[part]), block
+
+
 def test_the_table_of_exit_codes_is_the_tree_of_errors() -> None:
     table = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| (\w+) \|", COMMANDS, re.MULTILINE)}
     tree = {
@@ -48,15 +175,24 @@ def test_the_table_of_exit_codes_is_the_tree_of_errors() -> None:
     assert len(set(tree.values())) == len(tree)
 
 
-def test_every_setting_is_documented() -> None:
+def settings_by_part() -> dict[str, list[str]]:
+    """Return the names of the settings in each part of a study file."""
+    parts: dict[str, list[str]] = {}
     for part, field in StudySettings.model_fields.items():
         model = field.annotation
         names = KEYS if part == "space" else TrainingSettings.model_fields if part == "training" else ()
         if isinstance(model, type) and issubclass(model, Settings):
             names = model.model_fields
+        parts[part] = list(names)
+    return parts
+
+
+def test_every_setting_is_documented() -> None:
+    for part, names in settings_by_part().items():
         for name in names:
-            known = f"`{part}.{name}`" in STUDY_FILE or f"`{name}`" in STUDY_FILE
-            assert known or (part == "space" and name in ("num_classes", "input_shape")), f"{part}.{name}"
+            documented = f"`{part}.{name}`" in STUDY_FILE or f"`{name}`" in STUDY_FILE
+            of_the_data = part == "space" and name in ("num_classes", "input_shape")
+            assert documented or of_the_data, f"{part}.{name}"
 
 
 @pytest.mark.parametrize("preset", TEMPLATES)
