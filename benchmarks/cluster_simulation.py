@@ -38,7 +38,8 @@ from search.loop import candidates, controller, state, trainings
 from search.loop.callbacks import SilentCallback
 from search.pricing import pricer
 from search.study import open_study
-from workers.training.trial import TrialJob, peak_memory_mb, reset_peak_memory
+from workers.processes import peak_memory_mb, reset_peak_memory
+from workers.training.job import TrialJob
 
 ON_THE_CLOCK = (controller, candidates, state, trainings)  # what asks for the time
 SPREAD = 0.5  # of the logarithm of a training's time

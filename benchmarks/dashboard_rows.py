@@ -23,7 +23,8 @@ from search.store.tables import artifact, attempt, curve, event, latency, trial
 from search.study import OpenStudy
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
-from workers.training.trial import NETWORK_FILE, ONNX_FILE, trial_identity
+from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.training.job import trial_identity
 
 HOST, PI = "host", "virtual:raspberry-pi-5"
 LIMITS_MS = {HOST: 6.0, PI: 45.0}

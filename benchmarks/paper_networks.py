@@ -30,7 +30,8 @@ from benchmarks.mobilenet_v1 import MobileNetV1
 from space.deployed import DeployedCondenseNet
 from space.errors import ExportMismatch
 from space.presets import PUBLISHED
-from workers.export.onnx import INPUT, OPSET, OUTPUT, exported_network, save_onnx
+from workers.export.onnx import OPSET, exported_network, save_onnx
+from workers.file_names import INPUT, OUTPUT
 
 IMAGE = (3, 224, 224)
 TOLERANCE = 1e-4  # of the largest output, between torch and the exported file

@@ -39,9 +39,10 @@ from space.errors import (
 )
 from space.search_space import SearchSpace
 from workers.files import disk_errors
-from workers.images.batches import DataInfo, prepare
+from workers.images.cache import prepare
+from workers.images.data_info import DataInfo
+from workers.images.datasets import KNOWN
 from workers.images.source import shape_of
-from workers.images.sources import KNOWN
 from workers.latency.measurement import FailedMeasurement
 from workers.latency.probes import measuring_cores
 
@@ -64,7 +65,7 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchCallback
     With `stand_by`, while another process runs the study, wait until that ends or dies, and go on after it.
 
     Raises:
-        CondenseryError: see `Controller.run`, `search.study.open_study` and `workers.images.batches.prepare`.
+        CondenseryError: see `Controller.run`, `search.study.open_study` and `workers.images.cache.prepare`.
     """
     found = existing_study(url, settings.study.name)
     if found is not None and not resume:

@@ -24,7 +24,7 @@ from space.search_space import SearchSpace
 from workers.latency.policy import MeasurementPolicy, Runtime, policy_named
 from workers.latency.profiles import VIRTUAL
 from workers.settings import DataSettings, Settings
-from workers.training.space import TrainingSpace
+from workers.training.training_space import TrainingSpace
 
 FORMAT = 1
 HOST = "host"  # latency.devices: this machine; or virtual:PROFILE, or a queue of devices

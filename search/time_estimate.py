@@ -20,7 +20,8 @@ from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from space.errors import MeasurementFailed
 from space.search_space import SearchSpace
-from workers.images.cache import DataInfo, outline
+from workers.images.cache import outline
+from workers.images.data_info import DataInfo
 from workers.latency.measurement import Measurement
 from workers.latency.policy import QUICK
 from workers.latency.profiles import VIRTUAL, virtual_device

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +63,21 @@ def children_of(parent: int) -> list[int]:
             if int(_fields(int(folder.name))[1]) == parent:
                 children.append(int(folder.name))
     return children
+
+
+def reset_peak_memory() -> None:
+    """Begin a new peak for `peak_memory_mb`, where the system can (Linux: proc(5), clear_refs)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float:
+    """Return this process's largest resident memory in MB, since `reset_peak_memory` or else since its start."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def kills_for_memory(statistics: Path = Path("/proc/vmstat")) -> int:

@@ -1,7 +1,7 @@
 """What a study file says about data and training, as frozen pydantic models.
 
 Every model refuses keys it doesn't know. A value that a search may vary (learning rate, epochs, ...) is fixed
-here; `TrainingSpace` in `workers.training.space` is the searchable form of `TrainingSettings`.
+here; `TrainingSpace` in `workers.training.training_space` is the searchable form of `TrainingSettings`.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ from space.cost import cost_of
 from workers.file_names import CHECKPOINTS, LOG_FILE, SETTINGS_FILE, trial_folder
 from workers.files import file_hash
 from workers.settings import TrainingSettings
-from workers.training.trial import TrialJob, load_network, run_trial
+from workers.training.job import TrialJob
+from workers.training.trial import load_network, run_trial
 
 # A checkpoint is due at the end of a step: one step, an epoch's evaluation and the looking (LOOK_S) come on top.
 SLACK_S = 0.3

@@ -18,7 +18,8 @@ from search.store.store import latency_values
 from search.store.tables import artifact, attempt, curve, latency, latency_samples, trial
 from search.study import OpenStudy, open_study
 from space.cost import cost_of
-from workers.training.trial import NETWORK_FILE, ONNX_FILE, trial_identity
+from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.training.job import trial_identity
 
 AT_ONCE = 1000  # trials of one transaction
 

@@ -34,7 +34,7 @@ from space.cost import cost_of
 from space.presets import SPACE_PRESETS
 from workers.latency.measurement import FailedMeasurement, FakeProbe, Measurement, never
 from workers.latency.stats import LatencySummary
-from workers.training.trial import peak_memory_mb, reset_peak_memory
+from workers.processes import peak_memory_mb, reset_peak_memory
 
 STUDY = "scale"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from space.errors import OutOfMemory, TrainingFailed
-from workers.training.trial import TrialJob
+from workers.training.job import TrialJob
 
 CANCELLED = ("cancelled by the user", TrainingFailed.exit_code)  # the payload of a cancelled job's `failed` event
 

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from search.engines.base import CANCELLED, EngineEvent
 from space.cost import cost_of
 from space.errors import CondenseryError
-from workers.training.loop import CurveRow
-from workers.training.trial import TrialJob, TrialResult
+from workers.training.job import TrialJob, TrialResult
+from workers.training.reporting import CurveRow
 
 
 def instant_result(job: TrialJob) -> TrialResult:

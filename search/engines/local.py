@@ -25,7 +25,7 @@ from typing import Any
 from search.engines.base import EngineEvent, killed_for_memory
 from workers.processes import KillsForMemory
 from workers.runners.process import WorkerPlace, worker_main
-from workers.training.trial import TrialJob
+from workers.training.job import TrialJob
 
 
 @dataclass

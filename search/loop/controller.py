@@ -41,7 +41,7 @@ class Surroundings:
     files: Path  # of this study
     cache: Path  # where the images are
     stop: threading.Event  # set by Ctrl-C
-    data_fingerprint: str = ""  # of the images; see `workers.images.cache.DataInfo`
+    data_fingerprint: str = ""  # of the images; see `workers.images.data_info.DataInfo`
 
 
 class Controller:

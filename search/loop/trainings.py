@@ -21,7 +21,7 @@ from search.store.reader import TrialRow
 from space.errors import DataNotFound, DiskFull, OutOfMemory, ReadOnlyFolder, TrainingFailed, UnreadableImage
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.settings import TrainingSettings
-from workers.training.trial import TrialJob, trial_identity
+from workers.training.job import TrialJob, trial_identity
 
 BEAT_S = 2.0  # between two heartbeats of the running trials
 SILENT_S = 120.0  # a worker that the engine knows nothing of for so long is taken for lost

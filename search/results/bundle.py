@@ -45,6 +45,7 @@ from workers.export.onnx import check_onnx, exported_network, save_onnx
 from workers.file_names import ONNX_FILE, file_for
 from workers.files import disk_errors
 from workers.images import batches
+from workers.images.cache import prepare
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.training.trial import load_network
 
@@ -144,7 +145,7 @@ def _over(budget: Budget, verified: Mapping[str, Measurement], targets: Sequence
 def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
     """Run the exported file over the test split in onnxruntime; return its top-1."""
     settings = settings_from(study.settings, "the stored settings")
-    info = batches.prepare(settings.data, cache)
+    info = prepare(settings.data, cache)
     if info.fingerprint != (study.data_info or {}).get("fingerprint", info.fingerprint):
         raise DataNotFound(
             f"the images of {info.dataset} have changed since study {study.name!r} began, so its test split is not "

@@ -35,7 +35,7 @@ from space.cost import cost_of
 from space.domains import Value
 from space.errors import InvalidConfig, InvalidSettings
 from workers.settings import TrainingSettings
-from workers.training.trial import trial_identity
+from workers.training.job import trial_identity
 
 FLUSH_AFTER_S = 2.0  # between two writes into Optuna's tables
 

@@ -36,7 +36,7 @@ study = sa.Table(
     sa.Column("settings_hash", sa.String(64), nullable=False),
     sa.Column("frozen_hash", sa.String(64), nullable=False),
     sa.Column("versions", sa.Text, nullable=False),  # JSON: libraries, Python, machine
-    sa.Column("data_info", sa.Text),  # JSON: workers.images.batches.DataInfo
+    sa.Column("data_info", sa.Text),  # JSON: workers.images.data_info.DataInfo
     sa.Column("stop_requested", sa.Boolean, nullable=False, default=False),
     sa.Column("controller", sa.String(200)),  # host:pid of the process that asks
     sa.Column("controller_seen_at", sa.Float),

@@ -31,7 +31,7 @@ from workers.export.onnx import save_onnx
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.files import write_atomically
 from workers.training.checkpoint import model_tensors
-from workers.training.trial import TrialJob, TrialResult
+from workers.training.job import TrialJob, TrialResult
 
 
 def untrained(job: TrialJob) -> TrialResult:

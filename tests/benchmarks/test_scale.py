@@ -15,7 +15,7 @@ from search.store import reader
 from search.store.database import open_for_reading
 from search.store.vocabulary import FINAL_STATES
 from tests.workers.tiny import job
-from workers.training.trial import TrialJob
+from workers.training.job import TrialJob
 
 
 @pytest.mark.slow

@@ -31,8 +31,9 @@ from search.store.store import StudyStore
 from search.store.tables import artifact, attempt, curve, event, metadata, study, trial
 from space.errors import StudyBusy, StudyDamaged
 from tests.search.tiny_studies import Bench, assert_consistent, optuna_study
+from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.processes import process_name
-from workers.training.trial import NETWORK_FILE, ONNX_FILE, TrialJob
+from workers.training.job import TrialJob
 
 
 def trained(job: TrialJob):

@@ -50,7 +50,7 @@ from space.errors import (
 )
 from tests.search.tiny_studies import CountingProbe, sqlite_url, targets, tiny_settings
 from workers.files import file_hash
-from workers.images.batches import DataInfo
+from workers.images.data_info import DataInfo
 from workers.latency import FailedMeasurement, FakeProbe, Measurement
 from workers.training.trial import load_network
 

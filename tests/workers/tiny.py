@@ -10,10 +10,12 @@ from typing import Any
 import torch
 
 from space.config import CondenseNetConfig
-from workers.images import batches
+from workers.images.batches import ImageData, load
+from workers.images.cache import prepare
 from workers.settings import DataSettings, TrainingSettings
 from workers.training import loop
-from workers.training.trial import TrialJob
+from workers.training.job import TrialJob
+from workers.training.reporting import CurveRow, TrainingStopped
 
 DIGITS = DataSettings(dataset="digits")
 NET = CondenseNetConfig(stages=(1, 1), growth=(4, 4), groups=2, condense_factor=4, bottleneck=2, input_shape=(1, 8, 8))
@@ -21,9 +23,9 @@ TRAINING = TrainingSettings(epochs=3, batch_size=128, learning_rate=0.1)
 STEPS_PER_EPOCH = 8  # floor(1149 training images / 128)
 
 
-def digits(cache: Path, settings: DataSettings = DIGITS) -> batches.ImageData:
-    batches.prepare(settings, cache)
-    return batches.load(settings, cache)
+def digits(cache: Path, settings: DataSettings = DIGITS) -> ImageData:
+    prepare(settings, cache)
+    return load(settings, cache)
 
 
 @dataclass
@@ -32,14 +34,14 @@ class Recorder:
 
     at_step: Callable[[int], None] = lambda step: None
     first: int = 0  # the step that this attempt begins with
-    rows: list[loop.CurveRow] = field(default_factory=list)
-    restored: list[loop.CurveRow] = field(default_factory=list)  # of the checkpoint
+    rows: list[CurveRow] = field(default_factory=list)
+    restored: list[CurveRow] = field(default_factory=list)  # of the checkpoint
     steps: int = 0
 
-    def earlier(self, rows: Sequence[loop.CurveRow]) -> None:
+    def earlier(self, rows: Sequence[CurveRow]) -> None:
         self.restored += rows
 
-    def curve(self, row: loop.CurveRow) -> None:
+    def curve(self, row: CurveRow) -> None:
         self.rows.append(row)
 
     def before_step(self, seconds: float) -> None:
@@ -50,7 +52,7 @@ class Recorder:
 def stop_at(stop: int) -> Callable[[int], None]:
     def ask(step: int) -> None:
         if step == stop:
-            raise loop.TrainingStopped
+            raise TrainingStopped
 
     return ask
 

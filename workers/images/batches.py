@@ -1,6 +1,6 @@
 """The data of a trial: splits mapped into memory, and batches that depend on nothing but (seed, step).
 
-- `prepare` (once, in the controller) decodes a data set into a cache; `load` (in every worker) maps it.
+- `workers.images.cache.prepare` (once, in the controller) decodes a data set; `load` (in every worker) maps it.
 - A validation split is held out of the training images, by class; the test split is behind a method, `test()`, because
   it is touched once, at the end.
 - Training batches have no hidden state: which images, which crops and which flips follow from (seed, step). A training
@@ -20,23 +20,12 @@ import numpy.typing as npt
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
-from workers.images.cache import DataInfo, Positions, Stream, open_prepared, outline, place, prepare, random_words
+from workers.images.cache import open_prepared
+from workers.images.data_info import DataInfo
+from workers.images.datasets import KNOWN
 from workers.images.source import Images, Labels
-from workers.images.sources import KNOWN
+from workers.images.splits import Positions, Stream, place, random_words
 from workers.settings import DataSettings
-
-__all__ = [
-    "Augmentation",
-    "DataInfo",
-    "ImageData",
-    "Split",
-    "TrainingBatches",
-    "augment",
-    "evaluation_batches",
-    "load",
-    "outline",
-    "prepare",
-]
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # float32 (N, C, H, W) normalised, int64 (N,)
 

@@ -14,92 +14,32 @@ without looking at a million source files, and keeps a study on the images that 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from enum import IntEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress
 
 from space.errors import DataNotFound
 from workers.files import disk_errors, write_atomically
+from workers.images.data_info import DataInfo, channel_statistics, describe
+from workers.images.datasets import find_source
 from workers.images.source import Images, Labels, Shape, Source, SourceSplit, fingerprint
-from workers.images.sources import find_source
 from workers.settings import DataSettings
-
-Positions = npt.NDArray[np.int64]  # places of images in a published split
 
 FORMAT = 1  # raise it when the same source would be decoded to other pixels
 PLAIN_PROGRESS_S = 10.0  # seconds between lines where stderr is no terminal
-
-
-class Stream(IntEnum):
-    """What random words are for: equal seeds must not tie one purpose's choices to another's."""
-
-    TEST_SPLIT = 0
-    VALIDATION_SPLIT = 1
-    EPOCH_ORDER = 2
-    AUGMENTATION = 3
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """What a network, a table or a reader needs to know of a data set as it was split.
-
-    `class_counts` counts the training images before the validation split; `mean` and `std` are per channel over
-    the images after it, scaled to 0..1. A channel that never varies has std 1, so normalising it gives zeros.
-    """
-
-    dataset: str  # as shown to people
-    input_shape: Shape  # (C, H, W)
-    num_classes: int
-    class_names: tuple[str, ...]
-    train_images: int
-    validation_images: int
-    test_images: int
-    class_counts: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    fingerprint: str = (
-        ""  # SHA-256 over decoded images and labels (16 digits); a copied or touched file changes nothing
-    )
-
-    @property
-    def imbalance(self) -> float:
-        """Images of the most frequent class per image of the rarest; 1 is balanced, inf where a class has none."""
-        rarest = min(self.class_counts)
-        return max(self.class_counts) / rarest if rarest else math.inf
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DataInfo:
-        """Return the DataInfo whose `to_dict` (through JSON or not) gave these values."""
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**fields)
-
-
-class Places(NamedTuple):
-    """Which image is in which split. `test` is None where the data set has a test split of its own."""
-
-    train: Positions
-    validation: Positions
-    test: Positions | None
 
 
 class CachedArrays(NamedTuple):
@@ -117,7 +57,7 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
     Called once by the controller before workers start; a second call only looks.
 
     Raises:
-        UnknownDataset, DataNotFound, UnreadableImage: see `workers.images.sources`.
+        UnknownDataset, DataNotFound, UnreadableImage: see `workers.images.datasets`.
         DiskFull, ReadOnlyFolder: the cache can't be written; nothing half-written stays in it.
     """
     source = find_source(settings)
@@ -128,7 +68,7 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
             if pointer is not None and pointer["key"] == key:
                 return DataInfo.from_dict(pointer["info"])
         cache.mkdir(parents=True, exist_ok=True)
-        with _only_one(cache / f"{key}.lock"):
+        with FileLock(cache / f"{key}.lock"):  # the system lets go of it when the process ends, however it ends
             if not (cache / key).is_dir():
                 _write_data_set(source, cache / key)
             info = _describe(settings, cache / key)
@@ -141,13 +81,13 @@ def outline(settings: DataSettings) -> DataInfo:
     """Return what `prepare` would, but for mean and std (0 and 1), from names and labels: no image of a folder is read.
 
     Raises:
-        UnknownDataset, DataNotFound: see `workers.images.sources`. A missing set is not downloaded.
+        UnknownDataset, DataNotFound: see `workers.images.datasets`. A missing set is not downloaded.
     """
     source = find_source(settings.model_copy(update={"download": False}))
     content = source.open()
     names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
     labels = (content.train.labels, None if content.test is None else content.test.labels)
-    return _info(settings, names, labels, lambda places: ((0.0,) * source.shape[0], (1.0,) * source.shape[0]))
+    return describe(settings, names, labels, lambda places: ((0.0,) * source.shape[0], (1.0,) * source.shape[0]))
 
 
 def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, CachedArrays]:
@@ -160,39 +100,6 @@ def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, Cached
     if pointer is None or not (cache / pointer["key"]).is_dir():
         raise DataNotFound(f"{settings.dataset!r} isn't prepared in {str(cache)!r}: run prepare() with these settings")
     return DataInfo.from_dict(pointer["info"]), _map_arrays(cache / pointer["key"])
-
-
-def place(labels: Labels, settings: DataSettings, has_test: bool) -> Places:
-    """Split training images by the settings' fractions and seed; a test split is made first unless there is one."""
-    rest, test = np.arange(len(labels)), None
-    if not has_test:
-        words = random_words(settings.split_seed, Stream.TEST_SPLIT, 0, len(labels))
-        rest, test = stratified_holdout(labels, settings.test_fraction, words)
-    words = random_words(settings.split_seed, Stream.VALIDATION_SPLIT, 0, len(rest))
-    kept, held = stratified_holdout(labels[rest], settings.validation_fraction, words)
-    return Places(rest[kept], rest[held], test)
-
-
-def stratified_holdout(labels: Labels, fraction: float, words: npt.NDArray[np.uint64]) -> tuple[Positions, Positions]:
-    """Return sorted positions (kept, held): of each class, the `fraction` with the smallest random words is held.
-
-    A class with two images or more has at least one on both sides; an only image is kept.
-    """
-    counts = np.bincount(labels)
-    wanted = np.clip(np.rint(counts * fraction), 1, np.maximum(counts - 1, 1))
-    wanted[counts < 2] = 0
-    order = np.lexsort((words, labels))  # by class, then at random
-    rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
-    is_held = rank < wanted[labels[order]]
-    return np.sort(order[~is_held]), np.sort(order[is_held])
-
-
-def random_words(seed: int, stream: Stream, index: int, size: int | tuple[int, ...]) -> npt.NDArray[np.uint64]:
-    """Return uniform 64-bit words that depend on (seed, stream, index) alone.
-
-    Raw words, as NumPy promises these for every version, but not what its distributions make of them.
-    """
-    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(int(stream), index))).random_raw(size)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -222,66 +129,11 @@ def _map_arrays(folder: Path) -> CachedArrays:
 def _describe(settings: DataSettings, folder: Path) -> DataInfo:
     arrays, content = _map_arrays(folder), json.loads((folder / "content.json").read_text())
     labels = (arrays.train_labels, arrays.test_labels)
-    info = _info(settings, content, labels, lambda train: _channel_statistics(arrays.train_images, train))
+    info = describe(settings, content, labels, lambda train: channel_statistics(arrays.train_images, train))
     return replace(info, fingerprint=content["sha256"][:16])
 
 
-def _info(
-    settings: DataSettings,
-    names: dict[str, Any],
-    labels: tuple[Labels, Labels | None],
-    statistics: Callable[[Positions], tuple[tuple[float, ...], tuple[float, ...]]],
-) -> DataInfo:
-    """Split by labels (training, test or None) and describe; `statistics` of the places of training images."""
-    train_labels, test_labels = labels
-    places = place(train_labels, settings, has_test=test_labels is not None)
-    if len(places.validation) == 0:
-        least = 2 if places.test is None else 3
-        raise DataNotFound(
-            f"{names['label']} needs a class with at least {least} images, to hold some out for validation"
-            f"{'' if places.test is None else ' and test'}; add images."
-        )
-    in_training = train_labels[np.concatenate([places.train, places.validation])]
-    in_test = test_labels if places.test is None else places.test
-    mean, std = statistics(places.train)
-    return DataInfo(
-        dataset=names["label"],
-        input_shape=tuple(names["shape"]),
-        num_classes=len(names["class_names"]),
-        class_names=tuple(names["class_names"]),
-        train_images=len(places.train),
-        validation_images=len(places.validation),
-        test_images=0 if in_test is None else len(in_test),
-        class_counts=tuple(np.bincount(in_training, minlength=len(names["class_names"])).tolist()),
-        mean=mean,
-        std=std,
-    )
-
-
-def _channel_statistics(images: Images, positions: Positions) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std per channel of the chosen images, scaled to 0..1, from exact counts of the 256 values."""
-    histogram = np.zeros((images.shape[1], 256), dtype=np.int64)
-    for start in range(0, len(positions), 1024):
-        block = images[positions[start : start + 1024]]
-        for channel in range(images.shape[1]):
-            histogram[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
-    share = histogram / histogram.sum(axis=1, keepdims=True)
-    values = np.arange(256) / 255
-    mean = share @ values
-    variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)
-    std = np.where((histogram > 0).sum(axis=1) > 1, np.sqrt(variance), 1.0)
-    return tuple(mean.tolist()), tuple(std.tolist())
-
-
 # --- writing ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Hold an exclusive lock; the system lets go of it when the process ends, however it ends."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _write_data_set(source: Source, folder: Path) -> None:

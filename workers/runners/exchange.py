@@ -23,7 +23,7 @@ from typing import Any
 from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, trial_folder
 from workers.files import file_hash
 from workers.processes import lives
-from workers.training.trial import TrialJob
+from workers.training.job import TrialJob
 
 RESULTS = (NETWORK_FILE, ONNX_FILE)
 SCRATCH = "condensery-trial-"

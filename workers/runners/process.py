@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from space.errors import CondenseryError, TrainingFailed
 
 if TYPE_CHECKING:
-    from workers.training.trial import TrialJob, TrialResult
+    from workers.training.job import TrialJob, TrialResult
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h: send this signal when the parent dies
 
@@ -44,7 +44,8 @@ def worker_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> N
     import torch
 
     torch.set_num_threads(place.threads)
-    from workers.training.trial import TrialJob, run_trial
+    from workers.training.job import TrialJob
+    from workers.training.trial import run_trial
 
     def clock() -> float:
         return time.monotonic() - (0.0 if paused_s is None else paused_s.value)
@@ -68,7 +69,7 @@ def worker_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> N
 
 def outcome_of(job: TrialJob, run: Callable[[], TrialResult]) -> tuple[str, int, int, Any]:
     """Run a job and put how it ended into the words of `search.engines.base.EngineEvent`."""
-    from workers.training.loop import TrainingStopped
+    from workers.training.reporting import TrainingStopped
 
     try:
         result = run()
@@ -84,7 +85,7 @@ def outcome_of(job: TrialJob, run: Callable[[], TrialResult]) -> tuple[str, int,
 
 
 class PipeReporter:
-    """A `workers.training.trial.Reporter` over the worker's pipe."""
+    """A `workers.training.reporting.Reporter` over the worker's pipe."""
 
     def __init__(self, pipe: Connection, number: int, attempt: int) -> None:
         self._pipe, self._number, self._attempt = pipe, number, attempt
@@ -99,7 +100,7 @@ class PipeReporter:
 
     def check(self) -> None:
         """Obey a word from the controller; end the process when the controller is gone."""
-        from workers.training.loop import TrainingStopped
+        from workers.training.reporting import TrainingStopped
 
         try:
             word = self._pipe.recv() if self._pipe.poll() else None

@@ -32,7 +32,8 @@ from workers.file_names import CHECKPOINTS, LOG_FILE
 from workers.runners.exchange import RESULTS, ExchangeFailed, TrialExchange, scratch_folder
 from workers.runners.mailbox import MAILBOX
 from workers.runners.process import outcome_of
-from workers.training.trial import TrialJob, TrialResult, run_trial
+from workers.training.job import TrialJob, TrialResult
+from workers.training.trial import run_trial
 
 TICK_S = 1.0
 FINAL = ("done", "failed", "stopped", "lost")
@@ -88,7 +89,7 @@ def pauses_of_this_process(folder: Path) -> Callable[[], float]:
 
 
 class _Attempt:
-    """One job and the thread that runs it; a `workers.training.trial.Reporter`."""
+    """One job and the thread that runs it; a `workers.training.reporting.Reporter`."""
 
     def __init__(self, order: dict[str, Any], paused_s: Callable[[], float]) -> None:
         self.job, self.serial = TrialJob.from_dict(order["job"]), int(order["serial"])
@@ -125,7 +126,7 @@ class _Attempt:
 
     def check(self) -> None:
         """Obey the controller's word; push a checkpoint that was just written."""
-        from workers.training.loop import TrainingStopped
+        from workers.training.reporting import TrainingStopped
 
         if self._exchange is not None:
             newest = max((path.name for path in (self._folder / CHECKPOINTS).glob("*.json")), default="")
@@ -175,10 +176,9 @@ def with_images(job: TrialJob) -> TrialJob:
     """Return the job with a cache that holds its images: they are prepared on this machine where it has none.
 
     Raises:
-        CondenseryError: see `workers.images.batches.prepare`.
+        CondenseryError: see `workers.images.cache.prepare`.
     """
-    from workers.images.batches import prepare
-    from workers.images.cache import open_prepared
+    from workers.images.cache import open_prepared, prepare
 
     try:
         open_prepared(job.data, Path(job.cache))

@@ -15,10 +15,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,44 +28,13 @@ from space.deployed import DeployedCondenseNet, deploy
 from space.errors import TrainingFailed
 from space.learned_group_conv import stages_due
 from space.network import CondenseNet
-from workers.images.batches import DataInfo, ImageData, Split, TrainingBatches, evaluation_batches
+from workers.images.batches import ImageData, Split, TrainingBatches, evaluation_batches
+from workers.images.data_info import DataInfo
 from workers.settings import DataSettings, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from workers.training.reporting import CurveRow, Evaluation, Form, Observer, TrainingStopped
 
 EVALUATION_BATCH = 256
-Form = Literal["training", "condensed", "deployed"]
-
-
-class TrainingStopped(Exception):
-    """A training was asked to stop; a checkpoint has been written first."""
-
-
-@dataclass(frozen=True)
-class CurveRow:
-    """One epoch of a learning curve.
-
-    `form` says whose accuracy it is: the training form's before the last condensing stage, the condensed training
-    form's after it, and at the end the deployed network's.
-    """
-
-    epoch: int  # 1-based
-    progress: float  # fraction of the schedule, 0..1
-    train_loss: float
-    val_loss: float
-    val_top1: float
-    learning_rate: float
-    condensing_stage: int
-    form: Form
-    seconds: float  # spent in this trial so far, over all attempts
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Accuracy of a network over a split."""
-
-    top1: float
-    loss: float
-    images: int
 
 
 @dataclass(frozen=True)
@@ -83,19 +51,6 @@ class TrainingRun:
     checkpoint_every_s: float = 30.0
     clock: Callable[[], float] = time.monotonic  # seconds, without the pauses for measurements
     note: Callable[[str], None] = field(default=lambda text: None)  # told once where the training begins
-
-
-class Observer(Protocol):
-    """Watches a training: told every epoch, asked before every step."""
-
-    def earlier(self, rows: Sequence[CurveRow]) -> None:
-        """Take the epochs of the checkpoint that the training goes on from: reported before, perhaps in vain."""
-
-    def curve(self, row: CurveRow) -> None:
-        """Take one epoch's figures. A resumed training repeats rows since its checkpoint, with equal values."""
-
-    def before_step(self, seconds: float) -> None:
-        """Raise `TrainingStopped` (a checkpoint is kept) or `TrainingFailed` (it is not) to end the training."""
 
 
 def pick_device(name: str) -> torch.device:

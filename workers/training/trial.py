@@ -7,17 +7,13 @@ again goes on from its checkpoint, and a job that had finished writes the same f
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -31,91 +27,11 @@ from workers.export.onnx import check_onnx, save_onnx
 from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 from workers.files import disk_errors, file_hash, write_atomically
 from workers.images import batches
-from workers.settings import DataSettings, TrainingSettings
+from workers.processes import peak_memory_mb, reset_peak_memory
 from workers.training import loop
 from workers.training.checkpoint import model_tensors
-
-
-@dataclass(frozen=True)
-class TrialJob:
-    """Everything a worker needs to run one trial; plain values, so that it can cross any process boundary."""
-
-    study: str
-    number: int
-    attempt: int
-    config: CondenseNetConfig
-    training: TrainingSettings
-    data: DataSettings
-    seed: int
-    folder: str  # of this trial's files
-    cache: str  # where `batches.prepare` put the images
-    device: str = "auto"
-    time_limit_s: float | None = None  # of training, over all attempts
-    checkpoint_every_s: float = 30.0
-    data_fingerprint: str = ""  # of the images the study began with; "" trusts what is there
-
-    @property
-    def identity(self) -> str:
-        """SHA-256 of what decides the result: two trials with the same identity are duplicates."""
-        return trial_identity(self.config, self.training, self.data, self.seed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return plain | {
-            "config": self.config.to_dict(),
-            "training": self.training.model_dump(mode="json"),
-            "data": self.data.model_dump(mode="json"),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrialJob:
-        """Build from `to_dict`'s form."""
-        return cls(
-            **values
-            | {
-                "config": CondenseNetConfig.from_dict(values["config"]),
-                "training": TrainingSettings.model_validate(values["training"]),
-                "data": DataSettings.model_validate(values["data"]),
-            }
-        )
-
-
-def trial_identity(config: CondenseNetConfig, settings: TrainingSettings, images: DataSettings, seed: int) -> str:
-    """Return the SHA-256 of (config, training settings, data settings but for their whereabouts, seed)."""
-    parts = json.dumps([config.digest, settings.digest(), images.of_content().digest(), seed])
-    return hashlib.sha256(parts.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What a finished trial reports; accuracy and cost are the deployed network's."""
-
-    top1: float  # on the validation split
-    val_loss: float
-    macs: int  # counted by fvcore on the deployed network
-    train_seconds: float
-    onnx_sha256: str
-    network_sha256: str
-    export_difference: float  # ONNX against torch, as a fraction of the largest logit
-    peak_memory_mb: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
-
-class Reporter(Protocol):
-    """The way back from a worker: the seam every engine implements."""
-
-    def earlier(self, rows: Sequence[loop.CurveRow]) -> None:
-        """Report the epochs of the checkpoint that the trial goes on from, in case an earlier report was lost."""
-
-    def curve(self, row: loop.CurveRow) -> None:
-        """Report one epoch."""
-
-    def check(self) -> None:
-        """Raise `loop.TrainingStopped` when the controller asked to stop, `TrainingFailed` when it cancelled."""
+from workers.training.job import TrialJob, TrialResult
+from workers.training.reporting import CurveRow, Reporter, TrainingStopped
 
 
 class _Watch:
@@ -125,10 +41,10 @@ class _Watch:
         self.job, self.reporter, self.log = job, reporter, log
         self.seconds = 0.0  # as of the last epoch
 
-    def earlier(self, rows: Sequence[loop.CurveRow]) -> None:
+    def earlier(self, rows: Sequence[CurveRow]) -> None:
         self.reporter.earlier(rows)
 
-    def curve(self, row: loop.CurveRow) -> None:
+    def curve(self, row: CurveRow) -> None:
         self.log.info(
             "epoch %d: train loss %.4f, validation loss %.4f, top-1 %.4f (%s), condensing stage %d, %.1f s",
             *(row.epoch, row.train_loss, row.val_loss, row.val_top1, row.form, row.condensing_stage, row.seconds),
@@ -159,7 +75,7 @@ def run_trial(job: TrialJob, reporter: Reporter, clock: Callable[[], float] = ti
         log.info("trial %d of %s, attempt %d: %s", job.number, job.study, job.attempt, job.config)
         try:
             result = _run(job, _Watch(job, reporter, log), clock)
-        except loop.TrainingStopped:
+        except TrainingStopped:
             log.info("stopped on request; a checkpoint was kept")
             raise
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
@@ -230,21 +146,6 @@ def load_network(folder: Path, config: CondenseNetConfig, sha256: str | None = N
     network = DeployedCondenseNet(config)
     network.load_state_dict(safetensors.torch.load_file(path))
     return network.requires_grad_(False).eval()
-
-
-def reset_peak_memory() -> None:
-    """Begin a new peak for `peak_memory_mb`, where the system can (Linux: proc(5), clear_refs)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_mb() -> float:
-    """Return this process's largest resident memory in MB, since `reset_peak_memory` or else since its start."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def _out_of_memory(error: BaseException) -> bool:

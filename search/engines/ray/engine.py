@@ -37,7 +37,7 @@ from workers.file_names import SETTINGS_FILE
 from workers.files import write_atomically
 from workers.processes import KillsForMemory, lives
 from workers.runners.exchange import RESULTS, ExchangeFailed, TrialExchange, clear, open_exchange
-from workers.training.trial import TrialJob
+from workers.training.job import TrialJob
 
 START_S = 120.0  # at most, to start or join Ray
 STARTS = 3  # in a row, before giving up

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from search.engines.base import Engine, EngineEvent
 from space.errors import DataNotFound
-from workers.training.trial import TrialJob
+from workers.training.job import TrialJob
 
 FINAL = ("done", "failed", "stopped", "lost")
 MakeJob = Callable[..., TrialJob]  # of (number, attempt=1, epochs=1, broken=False); a broken one finds no images

@@ -17,9 +17,10 @@ from search.engines.local import LocalEngine, plan_places
 from space.errors import DataNotFound, OutOfMemory
 from tests.search.engines.engine_contract import LONG, PATIENCE_S, EngineContract, MakeJob, collect
 from tests.workers.tiny import DIGITS, TRAINING, digits, job
+from workers.file_names import NETWORK_FILE
 from workers.latency.probes import default_core, siblings
 from workers.processes import KillsForMemory, kills_for_memory
-from workers.training.trial import NETWORK_FILE, TrialJob, TrialResult
+from workers.training.job import TrialJob, TrialResult
 
 ROOT = Path(__file__).parents[3]
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are pinned and paused on Linux")

@@ -35,10 +35,10 @@ from tests.search.engines.tiny_ray import (
 )
 from tests.search.test_launch import new_place
 from tests.workers.tiny import TRAINING, digits, job
+from workers.file_names import NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 from workers.files import file_hash
 from workers.latency.probes import default_core
 from workers.processes import KillsForMemory, lives
-from workers.training.trial import NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = [

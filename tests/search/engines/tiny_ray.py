@@ -23,7 +23,7 @@ from search.settings import EngineSettings
 from tests.search.engines.engine_contract import FINAL, PATIENCE_S, MakeJob
 from tests.workers.tiny import DIGITS, TRAINING, job
 from workers.processes import children_of
-from workers.training.trial import TrialJob
+from workers.training.job import TrialJob
 
 ROOT = Path(__file__).parents[3]
 

@@ -17,7 +17,7 @@ from search.store.store import NewTrial, StudyStore, create_study
 from space.cost import cost_of
 from space.errors import OutOfMemory
 from tests.search.tiny_studies import CURVE_ROW, INSIDE, Bench, assert_consistent, tiny_settings
-from workers.training.trial import TrialJob
+from workers.training.job import TrialJob
 
 # -- what is recorded --
 

@@ -24,7 +24,7 @@ from tests.search.tiny_studies import (
     optuna_trials,
     tiny_settings,
 )
-from workers.training.trial import TrialJob
+from workers.training.job import TrialJob
 
 # -- failures --
 

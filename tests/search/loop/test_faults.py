@@ -33,7 +33,7 @@ from tests.search.engines.engine_contract import collect
 from tests.search.test_launch import Place, new_place
 from tests.search.tiny_studies import assert_consistent
 from tests.workers.tiny import NET, TRAINING, digits, job
-from workers.training.trial import CHECKPOINTS
+from workers.file_names import CHECKPOINTS
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 300.0  # none waits so long on a machine that is not crowded

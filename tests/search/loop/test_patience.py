@@ -29,7 +29,7 @@ from tests.search.tiny_devices import Desk
 from tests.search.tiny_studies import Bench, CountingProbe, assert_consistent
 from workers.latency.measurement import Measurement
 from workers.latency.policy import QUICK
-from workers.training.trial import TrialJob
+from workers.training.job import TrialJob
 
 
 class Server:

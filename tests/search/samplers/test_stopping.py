@@ -24,7 +24,8 @@ from space.cost import cost_of
 from space.errors import InvalidSettings, TrainingFailed
 from tests.search.tiny_studies import INSIDE, SPACE, Bench, assert_consistent, optuna_study, tiny_settings
 from tests.workers.tiny import digits
-from workers.training.trial import LOG_FILE, NETWORK_FILE, TrialJob
+from workers.file_names import LOG_FILE, NETWORK_FILE
+from workers.training.job import TrialJob
 
 FIRST, SECOND = RUNGS
 LATENCY = LatencyRow("measured", "standard", "host:x", "onnxruntime", "1.20", 1, 1.0, 1.1, 0.9, 1.1, True)

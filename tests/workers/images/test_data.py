@@ -15,17 +15,10 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
-from workers.images.batches import (
-    Augmentation,
-    DataInfo,
-    Split,
-    TrainingBatches,
-    augment,
-    evaluation_batches,
-    load,
-    prepare,
-)
-from workers.images.cache import Stream, decoding_progress, random_words, stratified_holdout
+from workers.images.batches import Augmentation, Split, TrainingBatches, augment, evaluation_batches, load
+from workers.images.cache import decoding_progress, prepare
+from workers.images.data_info import DataInfo
+from workers.images.splits import Stream, random_words, stratified_holdout
 from workers.settings import DataSettings
 
 DIGITS = DataSettings(dataset="digits")

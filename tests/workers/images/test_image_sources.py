@@ -15,13 +15,14 @@ from threading import Thread
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision import datasets
+from torchvision import datasets as torchvision_datasets
 
 from space.errors import DataNotFound, UnknownDataset, UnreadableImage
-from workers.images import sources
-from workers.images.batches import TrainingBatches, load, prepare
+from workers.images import datasets
+from workers.images.batches import TrainingBatches, load
+from workers.images.cache import prepare
+from workers.images.datasets import find_source, read_cifar, read_idx
 from workers.images.source import fit_image
-from workers.images.sources import find_source, read_cifar, read_idx
 from workers.settings import DataSettings
 
 COLOURS = {"cat": (200, 10, 30), "dog": (0, 120, 250)}
@@ -222,7 +223,7 @@ def save_fashion_mnist(folder: Path, packed: bool) -> None:
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("place", ["debian", "torchvision"])
 def test_fashion_mnist_is_found_where_debian_and_torchvision_put_it(tmp_path, monkeypatch, place, packed):
-    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
     save_fashion_mnist(tmp_path / ("debian" if place == "debian" else "data/FashionMNIST/raw"), packed)
     choice = DataSettings(dataset="fashion-mnist", folder=str(tmp_path / "data"))
     info = prepare(choice, tmp_path / "cache")
@@ -232,7 +233,7 @@ def test_fashion_mnist_is_found_where_debian_and_torchvision_put_it(tmp_path, mo
 
 
 def test_missing_fashion_mnist_says_what_to_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
     with pytest.raises(DataNotFound, match=r"fashion-mnist is not in folder .*`folder`.*`download = true`"):
         prepare(DataSettings(dataset="fashion-mnist", folder=str(tmp_path)), tmp_path / "cache")
 
@@ -275,7 +276,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
-def small_cifar(folder: Path, address: str = "http://127.0.0.1:9") -> type[datasets.CIFAR10]:
+def small_cifar(folder: Path, address: str = "http://127.0.0.1:9") -> type[torchvision_datasets.CIFAR10]:
     """A CIFAR-10 of 8 + 4 images in an archive, and the torchvision class that knows its checksums and address."""
     inside = folder / "cifar-10-batches-py"
     inside.mkdir(parents=True)
@@ -290,7 +291,7 @@ def small_cifar(folder: Path, address: str = "http://127.0.0.1:9") -> type[datas
         archive.add(inside, inside.name)
     md5 = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in [*inside.iterdir(), *folder.glob("*.gz")]}
 
-    class SmallCifar(datasets.CIFAR10):
+    class SmallCifar(torchvision_datasets.CIFAR10):
         url = f"{address}/{folder.name}/small.tar.gz"
         filename = "small.tar.gz"
         tgz_md5 = md5["small.tar.gz"]
@@ -336,7 +337,7 @@ def test_missing_cifar_says_what_to_set(tmp_path, dataset):
         prepare(DataSettings(dataset=dataset, folder=str(tmp_path)), tmp_path / "cache")
 
 
-@pytest.mark.skipif(not sources.DEBIAN_FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
+@pytest.mark.skipif(not datasets.DEBIAN_FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_debians_fashion_mnist_is_found_without_a_download(tmp_path: Path):
     settings = DataSettings(dataset="fashion-mnist", folder=str(tmp_path / "empty"))
     info = prepare(settings, tmp_path / "cache")

@@ -27,7 +27,8 @@ from tests.workers.tiny import (
     training_run,
 )
 from workers.images.batches import ImageData, TrainingBatches
-from workers.training.loop import CurveRow, TrainingStopped, evaluate, learning_rate_at, pick_device, train
+from workers.training.loop import evaluate, learning_rate_at, pick_device, train
+from workers.training.reporting import CurveRow, TrainingStopped
 
 STEPS = TRAINING.epochs * STEPS_PER_EPOCH
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from space.domains import Choice, FloatRange, IntRange
 from space.errors import ImpossibleSpace, InvalidSettings
 from workers.settings import TrainingSettings
-from workers.training.space import TrainingSpace
+from workers.training.training_space import TrainingSpace
 
 WRITTEN = {
     "epochs": {"low": 10, "high": 30, "step": 10},

@@ -16,22 +16,14 @@ from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import CheckpointCorrupt, DataNotFound, ReadOnlyFolder, TrainingFailed
 from tests.workers.tiny import DIGITS, NET, STEPS_PER_EPOCH, TRAINING, Recorder, digits, equal_tensors, job
+from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 from workers.files import file_hash
 from workers.images.batches import ImageData
 from workers.settings import DataSettings, TrainingSettings
-from workers.training.loop import TrainingStopped, evaluate
-from workers.training.trial import (
-    CHECKPOINTS,
-    LOG_FILE,
-    NETWORK_FILE,
-    ONNX_FILE,
-    SETTINGS_FILE,
-    TrialJob,
-    _log_file,
-    load_network,
-    run_trial,
-    trial_identity,
-)
+from workers.training.job import TrialJob, trial_identity
+from workers.training.loop import evaluate
+from workers.training.reporting import TrainingStopped
+from workers.training.trial import _log_file, load_network, run_trial
 
 TWO_EPOCHS = TRAINING.model_copy(update={"epochs": 2})
 

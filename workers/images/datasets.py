@@ -23,7 +23,7 @@ from PIL import Image
 
 from space.errors import DataNotFound, UnknownDataset, UnreadableImage
 from workers.files import disk_errors
-from workers.images.folder import find_image_folder
+from workers.images.image_folder import find_image_folder
 from workers.images.source import (
     BLOCK,
     Images,

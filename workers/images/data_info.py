@@ -1,0 +1,101 @@
+"""What a data set is once it is split: its shape, classes, counts, and the statistics that normalise it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from space.errors import DataNotFound
+from workers.images.source import Images, Labels, Shape
+from workers.images.splits import Positions, place
+from workers.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a network, a table or a reader needs to know of a data set as it was split.
+
+    `class_counts` counts the training images before the validation split; `mean` and `std` are per channel over
+    the images after it, scaled to 0..1. A channel that never varies has std 1, so normalising it gives zeros.
+    """
+
+    dataset: str  # as shown to people
+    input_shape: Shape  # (C, H, W)
+    num_classes: int
+    class_names: tuple[str, ...]
+    train_images: int
+    validation_images: int
+    test_images: int
+    class_counts: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str = (
+        ""  # SHA-256 over decoded images and labels (16 digits); a copied or touched file changes nothing
+    )
+
+    @property
+    def imbalance(self) -> float:
+        """Images of the most frequent class per image of the rarest; 1 is balanced, inf where a class has none."""
+        rarest = min(self.class_counts)
+        return max(self.class_counts) / rarest if rarest else math.inf
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataInfo:
+        """Return the DataInfo whose `to_dict` (through JSON or not) gave these values."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)
+
+
+def describe(
+    settings: DataSettings,
+    names: dict[str, Any],
+    labels: tuple[Labels, Labels | None],
+    statistics: Callable[[Positions], tuple[tuple[float, ...], tuple[float, ...]]],
+) -> DataInfo:
+    """Split by labels (training, test or None) and describe; `statistics` of the places of training images."""
+    train_labels, test_labels = labels
+    places = place(train_labels, settings, has_test=test_labels is not None)
+    if len(places.validation) == 0:
+        least = 2 if places.test is None else 3
+        raise DataNotFound(
+            f"{names['label']} needs a class with at least {least} images, to hold some out for validation"
+            f"{'' if places.test is None else ' and test'}; add images."
+        )
+    in_training = train_labels[np.concatenate([places.train, places.validation])]
+    in_test = test_labels if places.test is None else places.test
+    mean, std = statistics(places.train)
+    return DataInfo(
+        dataset=names["label"],
+        input_shape=tuple(names["shape"]),
+        num_classes=len(names["class_names"]),
+        class_names=tuple(names["class_names"]),
+        train_images=len(places.train),
+        validation_images=len(places.validation),
+        test_images=0 if in_test is None else len(in_test),
+        class_counts=tuple(np.bincount(in_training, minlength=len(names["class_names"])).tolist()),
+        mean=mean,
+        std=std,
+    )
+
+
+def channel_statistics(images: Images, positions: Positions) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std per channel of the chosen images, scaled to 0..1, from exact counts of the 256 values."""
+    histogram = np.zeros((images.shape[1], 256), dtype=np.int64)
+    for start in range(0, len(positions), 1024):
+        block = images[positions[start : start + 1024]]
+        for channel in range(images.shape[1]):
+            histogram[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
+    share = histogram / histogram.sum(axis=1, keepdims=True)
+    values = np.arange(256) / 255
+    mean = share @ values
+    variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)
+    std = np.where((histogram > 0).sum(axis=1) > 1, np.sqrt(variance), 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())

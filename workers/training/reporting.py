@@ -1,0 +1,70 @@
+"""What a training says while it runs, and to whom: rows of its learning curve, and the seams that take them.
+
+No torch here, because engines pass rows on in processes that train nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Form = Literal["training", "condensed", "deployed"]
+
+
+class TrainingStopped(Exception):
+    """A training was asked to stop; a checkpoint has been written first."""
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """One epoch of a learning curve.
+
+    `form` says whose accuracy it is: the training form's before the last condensing stage, the condensed training
+    form's after it, and at the end the deployed network's.
+    """
+
+    epoch: int  # 1-based
+    progress: float  # fraction of the schedule, 0..1
+    train_loss: float
+    val_loss: float
+    val_top1: float
+    learning_rate: float
+    condensing_stage: int
+    form: Form
+    seconds: float  # spent in this trial so far, over all attempts
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy of a network over a split."""
+
+    top1: float
+    loss: float
+    images: int
+
+
+class Observer(Protocol):
+    """Watches a training: told every epoch, asked before every step."""
+
+    def earlier(self, rows: Sequence[CurveRow]) -> None:
+        """Take the epochs of the checkpoint that the training goes on from: reported before, perhaps in vain."""
+
+    def curve(self, row: CurveRow) -> None:
+        """Take one epoch's figures. A resumed training repeats rows since its checkpoint, with equal values."""
+
+    def before_step(self, seconds: float) -> None:
+        """Raise `TrainingStopped` (a checkpoint is kept) or `TrainingFailed` (it is not) to end the training."""
+
+
+class Reporter(Protocol):
+    """The way back from a worker: the seam every engine implements."""
+
+    def earlier(self, rows: Sequence[CurveRow]) -> None:
+        """Report the epochs of the checkpoint that the trial goes on from, in case an earlier report was lost."""
+
+    def curve(self, row: CurveRow) -> None:
+        """Report one epoch."""
+
+    def check(self) -> None:
+        """Raise `TrainingStopped` when the controller asked to stop, `TrainingFailed` when it cancelled."""
