@@ -1,4 +1,4 @@
-"""What a configuration costs once deployed, in closed form: exact, and in microseconds.
+"""What a configuration costs once deployed, as a whole and part by part, in closed form: exact, and in microseconds.
 
 Conventions:
 - 1 multiply-add counts 1. `macs` are those of convolutions and the linear layer, nothing else.
@@ -12,9 +12,13 @@ Conventions:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from space.config import CondenseNetConfig, LayerShape
+
+PartKind = Literal["stem", "pooling", "layer", "norm", "classifier"]
 
 
 @dataclass(frozen=True)
@@ -29,63 +33,132 @@ class Cost:
     avgpool_ops: int
 
 
-@dataclass(frozen=True)
-class LayerCost:
-    """Cost of one dense layer in its deployed form."""
+class PartCost(NamedTuple):
+    """Cost of one part of a deployed network for one image; see the module's conventions."""
 
-    macs_1x1: int
-    macs_3x3: int
-    params: int
-    relu_elements: int
+    macs: int = 0
+    params: int = 0
+    relu_elements: int = 0
+    avgpool_ops: int = 0
+    bias_adds: int = 0
 
     @property
-    def macs(self) -> int:
-        """Multiply-adds of both convolutions."""
-        return self.macs_1x1 + self.macs_3x3
+    def paper_flops(self) -> int:
+        """The cost in the convention of the published tables."""
+        return self.macs + self.relu_elements + self.avgpool_ops + self.bias_adds
 
 
-def layer_cost(config: CondenseNetConfig, layer: LayerShape) -> LayerCost:
-    """Cost of one dense layer: gather, BN, ReLU, 1x1 in G groups, BN, ReLU, 3x3 in groups_3x3 groups."""
+@dataclass(frozen=True)
+class NetworkPart:
+    """One part; channels and (height, width) are those of its output, costs those of one image.
+
+    `stage` and `index` (within the stage) count from 0; stem, norm and classifier are of no stage, a pooling is of the
+    stage that it leads to.
+    """
+
+    kind: PartKind
+    stage: int | None
+    index: int | None
+    in_channels: int
+    out_channels: int
+    height: int
+    width: int
+    macs: int
+    params: int
+    paper_flops: int
+
+    @property
+    def name(self) -> str:
+        """The name that people read: stages and layers count from 1."""
+        stage = 0 if self.stage is None else self.stage + 1
+        if self.kind == "layer":
+            return f"stage {stage}, layer {1 + (self.index or 0)}"
+        names = {"stem": "stem", "pooling": f"pooling before stage {stage}", "norm": "norm and global pooling"}
+        return names.get(self.kind, "classifier")
+
+
+def cost_of(config: CondenseNetConfig) -> Cost:
+    """Return the exact cost of `config`'s deployed network (CONDENSENET, tables 1-3: `paper_flops`)."""
+    costs = [cost for _, _, cost in _walk(config)]
+    total = PartCost(*map(sum, zip(*costs, strict=True)))
+    return Cost(
+        macs=total.macs,
+        params=total.params,
+        paper_flops=total.paper_flops,
+        conv_macs=total.macs - costs[-1].macs,  # all but the classifier's
+        relu_elements=total.relu_elements,
+        avgpool_ops=total.avgpool_ops,
+    )
+
+
+def parts_of(config: CondenseNetConfig) -> tuple[NetworkPart, ...]:
+    """Return the network's parts in the order in which images pass them; their costs add up to `cost_of`'s.
+
+    They are the stem, every dense layer with the poolings between stages, norm and classifier.
+    """
+    return tuple(
+        NetworkPart(
+            kind,
+            None if shape is None else shape.stage,
+            shape.index if shape is not None and kind == "layer" else None,
+            *_output_shape(config, kind, shape),
+            macs=cost.macs,
+            params=cost.params,
+            paper_flops=cost.paper_flops,
+        )
+        for kind, shape, cost in _walk(config)
+    )
+
+
+def _walk(config: CondenseNetConfig) -> Iterator[tuple[PartKind, LayerShape | None, PartCost]]:
+    """Yield each part's kind, its dense layer (a pooling's is the one after it), and its cost."""
+    yield "stem", None, _stem_cost(config)
+    stage = 0
+    for shape in config.layer_shapes:
+        if shape.stage != stage:
+            stage = shape.stage
+            yield "pooling", shape, PartCost(avgpool_ops=4 * shape.in_channels * shape.positions)  # out * 2 * 2
+        yield "layer", shape, _layer_cost(config, shape)
+    yield "norm", None, _norm_cost(config)
+    yield "classifier", None, _classifier_cost(config)
+
+
+def _stem_cost(config: CondenseNetConfig) -> PartCost:
+    height, width = config.stem_size
+    weights = 9 * config.input_shape[0] * config.stem_channels
+    return PartCost(macs=weights * height * width, params=weights)
+
+
+def _layer_cost(config: CondenseNetConfig, layer: LayerShape) -> PartCost:
+    """Return the cost of gather, BN, ReLU, 1x1 in G groups, BN, ReLU, 3x3 in groups_3x3 groups."""
     kept = layer.in_channels // config.condense_factor  # inputs of each group
     gathered = kept * config.groups
     weights_1x1 = kept * layer.bottleneck_channels
     weights_3x3 = 9 * (layer.bottleneck_channels // config.conv3x3_groups) * layer.growth
-    return LayerCost(
-        macs_1x1=weights_1x1 * layer.positions,
-        macs_3x3=weights_3x3 * layer.positions,
+    return PartCost(
+        macs=(weights_1x1 + weights_3x3) * layer.positions,
         params=weights_1x1 + weights_3x3 + 2 * gathered + 2 * layer.bottleneck_channels,
         relu_elements=(gathered + layer.bottleneck_channels) * layer.positions,
     )
 
 
-def cost_of(config: CondenseNetConfig) -> Cost:
-    """Return the exact cost of `config`'s deployed network (CONDENSENET, tables 1-3: `paper_flops`)."""
-    in_channels = config.input_shape[0]
-    height, width = config.stem_size
-    stem_weights = 9 * in_channels * config.stem_channels
-    conv_macs = stem_weights * height * width
-    params, relu_elements, avgpool_ops = stem_weights, 0, 0
-    previous: LayerShape | None = None
-    for layer in config.layer_shapes:
-        if previous is not None and layer.stage != previous.stage:
-            avgpool_ops += 4 * layer.in_channels * layer.positions  # 2 x 2 pooling: out * k * k
-        cost = layer_cost(config, layer)
-        conv_macs += cost.macs
-        params += cost.params
-        relu_elements += cost.relu_elements
-        previous = layer
-    last_height, last_width = config.last_size
-    features, classes = config.num_features, config.num_classes
-    linear_macs = config.classifier_inputs * classes
-    relu_elements += features * last_height * last_width
-    avgpool_ops += features * last_height * last_width  # global: one output, k * k = H * W
-    params += 2 * features + linear_macs + classes
-    macs = conv_macs + linear_macs
-    return Cost(
-        macs=macs,
-        params=params,
-        paper_flops=macs + relu_elements + avgpool_ops + classes,
-        conv_macs=conv_macs,
-        relu_elements=relu_elements,
-        avgpool_ops=avgpool_ops,
-    )
+def _norm_cost(config: CondenseNetConfig) -> PartCost:
+    """Return the cost of the last batch norm and ReLU, then global average pooling: one output, k * k = H * W."""
+    height, width = config.last_size
+    elements = config.num_features * height * width
+    return PartCost(params=2 * config.num_features, relu_elements=elements, avgpool_ops=elements)
+
+
+def _classifier_cost(config: CondenseNetConfig) -> PartCost:
+    weights, classes = config.classifier_inputs * config.num_classes, config.num_classes
+    return PartCost(macs=weights, params=weights + classes, bias_adds=classes)
+
+
+def _output_shape(config: CondenseNetConfig, kind: PartKind, layer: LayerShape | None) -> tuple[int, int, int, int]:
+    """Return a part's input channels, then the channels, height and width of its output."""
+    if layer is not None:
+        grown = layer.growth if kind == "layer" else 0
+        return layer.in_channels, layer.in_channels + grown, layer.height, layer.width
+    if kind == "stem":
+        return config.input_shape[0], config.stem_channels, *config.stem_size
+    return config.num_features, config.num_features if kind == "norm" else config.num_classes, 1, 1

@@ -31,7 +31,7 @@ Key = tuple[str, str, int, str]  # device, runtime, threads, kind
 class LayerShares:
     """Predicted shares of a network's latency on one device.
 
-    `of_parts` has one fraction for each of `space.parts.parts_of`, `of_run` is what a run takes whatever the network;
+    `of_parts` has one fraction for each of `space.cost.parts_of`, `of_run` is what a run takes whatever the network;
     together they are 1.
     """
 

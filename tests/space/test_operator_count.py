@@ -18,7 +18,7 @@ from space.operator_count import fvcore_cost
 from tests.space.strategies import SEEDS, configs, used_network
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(configs(), SEEDS)
 def test_the_closed_form_and_the_counted_module_agree_in_every_field(config, seed):
     assert fvcore_cost(DeployedCondenseNet.random(config, seed), config.input_shape) == cost_of(config)

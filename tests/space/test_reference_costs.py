@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from space.config import CondenseNetConfig
-from space.cost import Cost, cost_of, layer_cost
+from space.cost import Cost, cost_of, parts_of
 from space.deployed import DeployedCondenseNet
 from space.network import CondenseNet
 from space.operator_count import fvcore_cost
@@ -68,12 +69,11 @@ def test_fvcore_counts_the_reference_on_the_real_module(name):
 
 
 @every_network
-def test_the_layers_add_up_to_the_convolutions_behind_the_stem(row):
+def test_stem_and_layers_add_up_to_the_convolutions(row):
     config = config_of(row, 1.0)
-    height, width = config.stem_size
-    stem_macs = 9 * config.input_shape[0] * config.stem_channels * height * width
-    layers = [layer_cost(config, layer) for layer in config.layer_shapes]
-    assert stem_macs + sum(layer.macs for layer in layers) == cost_of(config).conv_macs
+    parts = parts_of(config)
+    assert sum(part.macs for part in parts if part.kind in ("stem", "layer")) == row["half"]["conv_macs"]
+    assert parts[0].macs == 9 * config.input_shape[0] * config.stem_channels * math.prod(config.stem_size)
 
 
 PRESET_OF = {

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from space.config import CondenseNetConfig
-from space.parts import parts_of
+from space.cost import parts_of
 
 Array = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ def feature_matrix(configs: Sequence[CondenseNetConfig]) -> Array:
 def part_matrix(config: CondenseNetConfig) -> Array:
     """Return the amounts in each part of one network: (parts + 1, features); the columns add up to `features`.
 
-    The rows are those of `space.parts.parts_of`, and one more for what a run takes whatever the network.
+    The rows are those of `space.cost.parts_of`, and one more for what a run takes whatever the network.
     """
     parts = parts_of(config)
     columns = _layer_columns(_layers([config]))

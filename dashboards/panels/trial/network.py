@@ -19,8 +19,7 @@ from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import FRONT, GREY, STAR, empty_figure, escaped, message, slim
 from search.pricing.layer_shares import LayerShares
 from space.config import CondenseNetConfig
-from space.cost import cost_of
-from space.parts import NetworkPart, parts_of
+from space.cost import NetworkPart, cost_of, parts_of
 
 PREDICTED, OF_MACS = "predicted share of latency", "share of macs"
 RUN = "a run, whatever the network"

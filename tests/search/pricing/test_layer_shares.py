@@ -18,8 +18,8 @@ from search.pricing.layer_shares import DeviceShares
 from search.store.database import open_for_writing
 from search.store.reader import LatencyRow
 from space.config import CondenseNetConfig
+from space.cost import parts_of
 from space.errors import DeviceNotFound
-from space.parts import parts_of
 from space.presets import PUBLISHED
 from tests.search.tiny_studies import sqlite_url
 from tests.space.strategies import configs

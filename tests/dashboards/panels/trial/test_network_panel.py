@@ -14,8 +14,7 @@ from hypothesis import given
 from dashboards.panels.trial.network import OF_MACS, PREDICTED, network_figure, network_info
 from search.pricing.layer_shares import LayerShares
 from space.config import CondenseNetConfig
-from space.cost import cost_of
-from space.parts import parts_of
+from space.cost import cost_of, parts_of
 from space.presets import PUBLISHED
 from tests.space.strategies import SEEDS, configs
 
