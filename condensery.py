@@ -88,7 +88,7 @@ def _as_ours(error: BaseException | None) -> CondenseryError | None:
         if "sqlalchemy" in sys.modules:
             from sqlalchemy.exc import DBAPIError
 
-            from search.store.database import database_errors
+            from search.store.database_errors import database_errors
 
             if isinstance(error, DBAPIError):
                 try:

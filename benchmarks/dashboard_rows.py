@@ -6,6 +6,7 @@ suffer from much condensing and a bad learning rate, curves dip where a condensi
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -18,12 +19,12 @@ from optuna.trial import TrialState
 from search.budget import excess, refusal
 from search.samplers.optuna_samplers import distributions
 from search.store.optuna_mirror import MirroredTrial, write_trials
-from search.store.reader import LatencyRow
 from search.store.tables import artifact, attempt, curve, event, latency, trial
 from search.study import OpenStudy
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.latency.record import LatencyRecord
 from workers.training.job import trial_identity
 
 HOST, PI = "host", "virtual:raspberry-pi-5"
@@ -57,7 +58,7 @@ class _Candidate:
     config: CondenseNetConfig
     cost: Cost
     learning_rate: float
-    prices: dict[str, LatencyRow]  # by device; one that was foreseen to be over its limit has no other
+    prices: dict[str, LatencyRecord]  # by device; one that was foreseen to be over its limit has no other
 
 
 class Maker:
@@ -81,9 +82,9 @@ class Maker:
         rows = Rows()
         for number in numbers:
             self._trial(number, rows)
-        told = write_trials(connection, self.study.optuna_study_id, rows.mirrored, self.named)
+        keys = write_trials(connection, self.study.optuna_study_id, rows.mirrored, self.named)
         for row in rows.tables[trial]:
-            row["optuna_trial_id"] = told.get(row["number"])
+            row["optuna_trial_id"] = keys.get(row["number"])
         for table, content in rows.tables.items():
             connection.execute(sa.insert(table), content)
         if connection.dialect.name == "postgresql":  # rows came with their keys: the next ones follow
@@ -111,10 +112,10 @@ class Maker:
                 {"trial_id": seen.key, "name": name, "path": f"{folder}/{name}", "sha256": "0" * 64, "removed": False}
                 for name in (NETWORK_FILE, ONNX_FILE)
             ]
-        if row["told"]:
+        if row["mirrored"]:
             rows.mirrored.append(self._as_told(seen, row))
 
-    def _prices(self, config: CondenseNetConfig, cost: Cost) -> dict[str, LatencyRow]:
+    def _prices(self, config: CondenseNetConfig, cost: Cost) -> dict[str, LatencyRecord]:
         """Make up both latencies from macs, layers and params; far over the host's limit, a prediction may do."""
         millions, layers = cost.macs / 1e6, sum(config.stages)
         grouping = 1.0 + 0.05 * np.log2(config.groups)  # indexed, grouped convolutions are slower than their macs say
@@ -178,7 +179,7 @@ class Maker:
             "val_loss": 0.05 + 1.6 * (1 - top1) if done and top1 is not None else None,
             "train_seconds": seconds if done else None,
             "peak_memory_mb": 400.0 + seen.cost.params / 1e4 if done else None,
-            "told": ended,
+            "mirrored": ended,
         }
 
     def _top1(self, seen: _Candidate) -> float:
@@ -197,14 +198,10 @@ class Maker:
                 {
                     "id": self.price_key,
                     "trial_id": seen.key,
-                    "purpose": "price",
-                    "model_hash": seen.config.digest,
-                    "cpu_model": "made up",
-                    "precision": "fp32",
-                    "anchor_drift": 0.01 if row.steady else 0.09,
                     "conditions": "{}",
+                    **dataclasses.asdict(row),
+                    "model_hash": seen.config.digest,
                     "measured_at": self.now + 10.0,
-                    **{name: getattr(row, name) for name in LatencyRow.__dataclass_fields__},
                 }
             )
         return first
@@ -276,11 +273,11 @@ def _price(
     *,
     steady: bool = True,
     outside: bool = False,
-) -> LatencyRow:
+) -> LatencyRecord:
     """Return a made-up latency; `ms` is its median, p90 and interval."""
     median_ms, p90_ms, low_ms, high_ms = ms
     host = target == HOST
-    return LatencyRow(
+    return LatencyRecord(
         kind=kind,
         policy=policy,
         device="host:made-up-cpu" if host else target,
@@ -294,4 +291,6 @@ def _price(
         steady=steady,
         target=target,
         extrapolates=outside,
+        cpu_model="made up",
+        anchor_drift=0.01 if steady else 0.09,
     )

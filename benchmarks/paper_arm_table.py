@@ -162,8 +162,7 @@ def _timed(path: Path, host: LatencyProbe | None, missing: dict[str, str]) -> Ti
     if not isinstance(result, Measurement):
         missing["host"] = result.reason
         return None
-    seen = result.summary
-    return Timed(seen.median_ms, seen.interval_low_ms, seen.interval_high_ms, result.policy, result.steady)
+    return Timed(result.median_ms, result.interval_low_ms, result.interval_high_ms, result.policy, result.steady)
 
 
 # ---- the table -------------------------------------------------------------------------------------------

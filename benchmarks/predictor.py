@@ -91,8 +91,8 @@ def measured(
                     continue
                 by_process = [float(np.median(samples)) for samples in one.samples_ms]
                 rows.append(
-                    {"config": config.to_dict(), "median_ms": one.summary.median_ms, "by_process_ms": by_process}
-                    | {"interval_ms": [one.summary.interval_low_ms, one.summary.interval_high_ms]}
+                    {"config": config.to_dict(), "median_ms": one.median_ms, "by_process_ms": by_process}
+                    | {"interval_ms": [one.interval_low_ms, one.interval_high_ms]}
                     | {"anchor_drift": one.anchor_drift, "steady": one.steady}
                     | {"anchor_ms": [process["anchor_ms"] for process in one.conditions["processes"]]}
                 )

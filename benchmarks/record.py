@@ -41,7 +41,7 @@ def ratios(seconds: dict[str, list[float]], ours: str, peer: str) -> dict[str, f
 
 def save(name: str, result: dict[str, Any]) -> Path:
     """Write benchmarks/results/NAME.json with versions and machine beside the result; return the path."""
-    from search.store.store import library_versions
+    from search.store.studies import library_versions
 
     document = {
         "benchmark": name,

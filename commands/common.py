@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.settings import StudySettings
-    from search.store.reader import StudyRow
+    from search.store.rows import StudyRow
     from search.store.store import StudyStore
 
 INTERRUPTED = 130
@@ -84,7 +84,7 @@ def name_and_url(study: str | None, storage: str | None) -> tuple[str | None, st
 
 def storage_words(storage: str | None) -> list[str]:
     """Return what names the same database in a command that is shown: nothing where the environment or a file does."""
-    from search.store.database import url_shown
+    from search.store.database_errors import url_shown
 
     return [] if storage in (None, os.environ.get(STORAGE)) else ["--storage", url_shown(str(storage))]
 

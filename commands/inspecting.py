@@ -60,15 +60,12 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
 
     engine, found, _ = open_named(study, storage)
     row = reader.find_trial(engine, found, trial)
-    parts = (
-        reader.read_curve(engine, row.id),
-        reader.read_latencies(engine, row.id),
-        reader.read_artifacts(engine, row.id),
-    )
+    curve, latencies = reader.read_curve(engine, row.id), reader.read_latencies(engine, row.id)
+    artifacts = reader.read_artifacts(engine, row.id)
     if as_json:
-        print_json(documents.trial_detail_document(row, *parts))
+        print_json(documents.trial_detail_document(row, curve, latencies, artifacts))
     else:
-        show_text(trial_tables.trial_panel(row, *parts))
+        show_text(trial_tables.trial_panel(row, curve, latencies, artifacts))
 
 
 def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:

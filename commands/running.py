@@ -172,7 +172,7 @@ def stop(study: StudyName = None, storage: Storage = None) -> None:
 def cancel(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -> None:
     """Cancel one trial that has not finished."""
     from search.store.reader import find_trial
-    from search.store.vocabulary import FINAL_STATES
+    from search.store.vocabulary import FINAL_STATES, TrialState
 
     store, found, _ = store_named(study, storage)
     row = find_trial(store.engine, found, trial)
@@ -182,5 +182,5 @@ def cancel(trial: TrialNumber, study: StudyName = None, storage: Storage = None)
         store.request_cancel(trial)
         say(f"asked the running study to cancel trial {trial}")
     else:
-        store.finish(trial, "cancelled", reason="cancelled by the user")
+        store.finish(trial, TrialState.CANCELLED, reason="cancelled by the user")
         say(f"trial {trial} is cancelled")

@@ -13,7 +13,8 @@ from typing import Any
 
 from search.results.latency_labels import Labelled, doubts_text
 from search.results.pareto import latency_key
-from search.store.reader import LatencyRow, TrialRow
+from search.store.rows import TrialRow
+from workers.latency.record import LatencyRecord
 
 NOTHING = "-"
 STATE_STYLES = {
@@ -68,12 +69,12 @@ def milliseconds(value_ms: float | None) -> str:
     return text if text == NOTHING else f"{text} ms"
 
 
-def interval_text(latency: LatencyRow) -> str:
+def interval_text(latency: LatencyRecord) -> str:
     """Return "[0.3091, 0.3152]", the 95 % interval in ms."""
     return f"[{digits_ms(latency.interval_low_ms, 4)}, {digits_ms(latency.interval_high_ms, 4)}]"
 
 
-def latency_text(latency: LatencyRow | None) -> str:
+def latency_text(latency: LatencyRecord | None) -> str:
     """Return "0.3120 [0.3091, 0.3152]": median and 95 % interval in ms; see `latency_label` for what it is.
 
     A star follows where the machine didn't keep still (`STAR_NOTE`), a dagger where an estimate or a prediction
@@ -100,13 +101,13 @@ def threads_text(threads: int) -> str:
     return "1 thread" if threads == 1 else f"{threads} threads"
 
 
-def place_label(latency: LatencyRow) -> str:
+def place_label(latency: LatencyRecord) -> str:
     """Return where a latency holds: "host:some-cpu, onnxruntime 1.23.0, 1 thread"."""
     place = f"{latency.device}, {latency.runtime} {latency.runtime_version}, {threads_text(latency.threads)}"
     return one_line(place, 200)
 
 
-def common_label(latency: LatencyRow) -> str:
+def common_label(latency: LatencyRecord) -> str:
     """Return kind and policy alone: what rows must share to be described once."""
     return one_line(f"{latency.kind}{', quick' if latency.policy == 'quick' else ''}", 60)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from search.store.reader import LatencyRow
+from workers.latency.record import LatencyRecord
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Budget:
         own = limits_ms.get(first, self.max_latency_ms)
         return replace(self, max_latency_ms=own, elsewhere_ms={**self.elsewhere_ms, **further})
 
-    def latency_limit(self, row: LatencyRow, first: bool) -> float | None:
+    def latency_limit(self, row: LatencyRecord, first: bool) -> float | None:
         """Return the limit that a latency is held to; `first` says that it is the one on the study's first device."""
         return self.max_latency_ms if first else self.elsewhere_ms.get(row.target)
 
 
 def excess(
-    budget: Budget, macs: int, params: int, latency: LatencyRow | None, others: Sequence[LatencyRow] = ()
+    budget: Budget, macs: int, params: int, latency: LatencyRecord | None, others: Sequence[LatencyRecord] = ()
 ) -> dict[str, float]:
     """Return, for every limit, by which fraction it is exceeded; 0 or less is inside.
 
@@ -73,7 +73,7 @@ def excess(
 
 
 def refusal(
-    budget: Budget, macs: int, params: int, latency: LatencyRow | None, others: Sequence[LatencyRow] = ()
+    budget: Budget, macs: int, params: int, latency: LatencyRecord | None, others: Sequence[LatencyRecord] = ()
 ) -> str | None:
     """Return why a candidate is over the budget, or None when it is inside (as far as is known yet)."""
     if budget.max_macs is not None and macs > budget.max_macs:
@@ -89,5 +89,5 @@ def refusal(
     return None
 
 
-def _high(row: LatencyRow | None) -> float | None:
+def _high(row: LatencyRecord | None) -> float | None:
     return None if row is None else row.interval_high_ms

@@ -27,7 +27,7 @@ from search.loop.state import folder_of_trial
 from search.samplers.proposer import Proposer
 from search.store import reader
 from search.store.device_tables import job, request
-from search.store.reader import TrialRow
+from search.store.rows import TrialRow
 from search.store.store import StudyStore
 from search.store.tables import artifact, curve, trial
 from search.store.transactions import shown
@@ -187,7 +187,7 @@ def _optuna(patient: StudyUnderCheck, rows: Sequence[TrialRow], quiet: bool) -> 
     final = {row.number: row for row in rows if row.state in FINAL_STATES}
     numbers = {row.number for row in rows}
     known = {number: row for number, row in theirs.items() if row.state.is_finished()}
-    missing = [row for number, row in final.items() if number not in known or not row.told]
+    missing = [row for number, row in final.items() if number not in known or not row.mirrored]
     if missing and quiet:
         text = f"Optuna's tables don't hold {_trials([row.number for row in missing])}, or we don't know that they do"
         yield Finding("Optuna, missing", text, "written there", repair=partial(_write, study, missing))
@@ -212,7 +212,7 @@ _OURS = "the search goes by our tables; whoever reads Optuna's is misled: find o
 
 def _write(study: OpenStudy, missing: Sequence[TrialRow]) -> None:
     proposer = Proposer(study)
-    proposer.replay([replace(row, told=False) for row in missing])
+    proposer.replay([replace(row, mirrored=False) for row in missing])
     proposer.flush(now=True)
 
 

@@ -24,9 +24,10 @@ from search.pricing.pricer import Target, price
 from search.pricing.targets import choose_runtimes, known_runtimes, targets_of
 from search.settings import LatencySettings, StudySettings, fit_to_data
 from search.store import reader
-from search.store.database import open_for_reading, open_for_writing, sqlite_file, url_shown
+from search.store.database import open_for_reading, open_for_writing, sqlite_file
+from search.store.database_errors import url_shown
 from search.store.patience import Patience
-from search.store.reader import StudyRow
+from search.store.rows import StudyRow
 from search.study import OpenStudy, already_there, open_study
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -286,7 +287,7 @@ def check_reachable(settings: StudySettings, targets: Sequence[Target], files: P
     shallow = cheapest(space, lambda config: (sum(config.stages) + len(config.stages)) * 1e12 + cost_of(config).macs)
     for target, limit_ms in limited:
         prices = price([fewest_macs, shallow], target.probe, files)
-        lows = [found.summary.interval_low_ms for found in prices if not isinstance(found, FailedMeasurement)]
+        lows = [found.interval_low_ms for found in prices if not isinstance(found, FailedMeasurement)]
         if lows and min(lows) > limit_ms:
             raise BudgetUnreachable(
                 f"budget.max_latency_ms = {limit_ms:g} is below anything in this space: the smallest networks "

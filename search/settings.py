@@ -55,7 +55,7 @@ class StudySection(Settings):
         """Settings are stored in the database, where others may read them: a password is no part of that."""
         if storage is None or ("@" not in storage and "password" not in storage):
             return storage
-        from search.store.database import url_shown
+        from search.store.database_errors import url_shown
 
         return url_shown(storage)
 

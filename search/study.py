@@ -17,8 +17,11 @@ from sqlalchemy import exc
 
 from search.settings import StudySettings, settings_from
 from search.store import reader
-from search.store.database import LOCK_TIMEOUT_S, database_errors, open_for_writing, tune_sqlite
-from search.store.store import StudyStore, create_study, delete_study
+from search.store.database import LOCK_TIMEOUT_S, open_for_writing, tune_sqlite
+from search.store.database_errors import database_errors
+from search.store.rows import StudyRow
+from search.store.store import StudyStore
+from search.store.studies import create_study, delete_study
 from space.errors import FrozenSettings, StudyExists, StudyNotFound
 
 MAKING_TRIES = 20  # a third of a second apart: the other process makes the tables in one or two
@@ -116,7 +119,7 @@ def already_there(name: str) -> StudyExists:
     )
 
 
-def _check_frozen(settings: StudySettings, found: reader.StudyRow) -> None:
+def _check_frozen(settings: StudySettings, found: StudyRow) -> None:
     if found.frozen_hash == settings.digest_of_frozen():
         return
     before = settings_from(found.settings, "the stored settings").frozen_parts()

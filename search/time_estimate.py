@@ -147,7 +147,7 @@ def suggest_budget_ms(space: SearchSpace, share: float = 0.6, count: int = 12) -
         files = Path(folder)
         configs = [space.sample(rng) for _ in range(count)]
         prices = price(configs, host_probe(QUICK, None, files), files)
-    highs = sorted(found.summary.interval_high_ms for found in prices if isinstance(found, Measurement))
+    highs = sorted(found.interval_high_ms for found in prices if isinstance(found, Measurement))
     if not highs:
         raise MeasurementFailed("no sampled network could be measured on this host, so no budget can be suggested.")
     return highs[min(round(share * len(highs)), len(highs) - 1)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 
 from benchmarks.killing.forms import Kill
-from search.store.reader import AttemptRow, EventRow
+from search.store.rows import AttemptRow, EventRow
 from workers.processes import pid_of
 
 GIVEN_UP = ("lost", "stopped")  # how an attempt ends that is followed by another

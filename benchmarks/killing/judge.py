@@ -21,7 +21,7 @@ from search.settings import settings_from
 from search.store import device_tables, reader
 from search.store.database import open_for_reading
 from search.store.store import StudyStore
-from search.store.vocabulary import FINAL_STATES
+from search.store.vocabulary import FINAL_STATES, LatencyKind
 from search.study import OpenStudy, optuna_storage
 from space.cost import cost_of
 from workers.file_names import CHECKPOINTS, LOG_FILE, SETTINGS_FILE, trial_folder
@@ -109,7 +109,7 @@ class _Judgement:
         for row in self.rows:
             self._must(row.state in FINAL_STATES, f"trial {row.number} is {row.state}")
             self._must(row.state != "failed", f"trial {row.number} failed: {row.reason}")
-            self._must(row.told, f"trial {row.number} was never told to Optuna")
+            self._must(row.mirrored, f"trial {row.number} was never mirrored into Optuna's tables")
         for identity, count in Counter(row.identity for row in self.done).items():
             self._must(count == 1, f"{count} results of identity {identity[:8]}")
         self._must(self.study.controller is None, f"{self.study.controller} still owns the study")
@@ -135,10 +135,10 @@ class _Judgement:
             same = (row.macs, row.params) == (cost.macs, cost.params)
             self._must(same, f"trial {row.number} has {row.macs} macs, {row.params} params; its config has {cost}")
             for one in reader.read_latencies(self.engine, row.id):
-                samples = [sample for of_process in one["samples_ms"] for sample in of_process]
-                if one["kind"] == "measured":
-                    within = bool(samples) and min(samples) <= one["median_ms"] <= max(samples)
-                    self._must(within, f"trial {row.number}: {len(samples)} samples for {one['median_ms']} ms")
+                samples = [sample for of_process in one.samples_ms for sample in of_process]
+                if one.kind == LatencyKind.MEASURED:
+                    within = bool(samples) and min(samples) <= one.median_ms <= max(samples)
+                    self._must(within, f"trial {row.number}: {len(samples)} samples for {one.median_ms} ms")
 
     def _curves_and_files(self) -> None:
         for row in self.done:
@@ -148,7 +148,7 @@ class _Judgement:
             self._must(
                 bool(curve) and curve[-1]["val_top1"] == row.top1, f"trial {row.number}: top-1 isn't its curve's"
             )
-            measured = [one for one in reader.read_latencies(self.engine, row.id) if one["purpose"] == "price"]
+            measured = [one for one in reader.read_latencies(self.engine, row.id) if not one.verified]
             self._must(len(measured) == 1, f"trial {row.number} has {len(measured)} prices")
             files = reader.read_artifacts(self.engine, row.id)
             self._must(len(files) == 2, f"trial {row.number} has {len(files)} artifacts")

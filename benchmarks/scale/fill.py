@@ -70,12 +70,10 @@ def _fill(connection: sa.Connection, study: OpenStudy, numbers: range, rng: np.r
                 "val_loss": 0.1,
                 "train_seconds": 0.0,
                 "peak_memory_mb": 0.0,
-                "told": True,
+                "mirrored": True,
             }
         )
-        own = {name: getattr(price, name) for name in ("model_hash", "cpu_model", "precision", "anchor_drift")}
-        summary = {"p90_ms": price.summary.p90_ms, "extrapolates": False, "purpose": "price", "target": "host"}
-        prices.append({"id": key, "trial_id": key, **latency_values(price), **own, **summary})
+        prices.append({"id": key, "trial_id": key, **latency_values(price)})
         samples += [
             {"latency_id": key, "process": i, "stride": 1, "samples_ms": json.dumps([round(ms, 6) for ms in part])}
             for i, part in enumerate(price.samples_ms)
@@ -83,7 +81,7 @@ def _fill(connection: sa.Connection, study: OpenStudy, numbers: range, rng: np.r
         children.append(_children(key, config.to_dict(), now))
         params = {**space.to_params(config), **trained.to_params(training)}
         params = {name: value for name, value in params.items() if name in named}
-        values = [top1, price.summary.median_ms, float(cost.macs)]
+        values = [top1, price.median_ms, float(cost.macs)]
         mirrored.append(MirroredTrial(number, TrialState.COMPLETE, values, params, {}, now, now))
     for table, rows in ((trial, trials), (latency, prices), (latency_samples, samples)):
         connection.execute(sa.insert(table), rows)

@@ -56,7 +56,7 @@ def ask_and_tell(peer: Peer, settings: StudySettings, seed: int, barrier: Any, c
         try:
             trial = study.ask(named)
             config = space.from_params({name: value for name, value in trial.params.items() if name in space.domains})
-            price = made_up_price(config.digest[:16]).summary.median_ms
+            price = made_up_price(config.digest[:16]).median_ms
             study.tell(trial, [made_up_top1(config.to_dict()), price, float(cost_of(config).macs)])
             count[seed] += time.monotonic() < until
         except (optuna.exceptions.StorageInternalError, optuna.exceptions.UpdateFinishedTrialError):

@@ -33,7 +33,7 @@ from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.presets import SPACE_PRESETS
 from workers.latency.measurement import FailedMeasurement, FakeProbe, Measurement, never
-from workers.latency.stats import LatencySummary
+from workers.latency.record import LatencyKind
 from workers.processes import peak_memory_mb, reset_peak_memory
 
 STUDY = "scale"
@@ -84,6 +84,7 @@ def made_up_price(text: str) -> Measurement:
     median_ms = float(rng.uniform(1.0, 20.0))
     samples = tuple(map(tuple, (median_ms * (1 + 0.01 * rng.uniform(-1, 1, (3, 40)))).tolist()))
     return Measurement(
+        kind=LatencyKind.MEASURED,
         model_hash="0" * 64,
         device="fake",
         cpu_model="none",
@@ -91,7 +92,10 @@ def made_up_price(text: str) -> Measurement:
         runtime_version="0",
         threads=1,
         policy="quick",
-        summary=LatencySummary(median_ms, median_ms * 1.01, median_ms * 0.99, median_ms * 1.01, 0.01, 120),
+        median_ms=median_ms,
+        p90_ms=median_ms * 1.01,
+        interval_low_ms=median_ms * 0.99,
+        interval_high_ms=median_ms * 1.01,
         samples_ms=samples,
         stride=1,
         conditions={},

@@ -13,7 +13,8 @@ from dashboards.data.columns import Latencies, LatencyGroup, StudyColumns
 from dashboards.data.revision import load_revision
 from dashboards.data.study_settings import devices_of
 from search.results.pareto import latency_key
-from search.store.reader import StudyRow, find_study
+from search.store.reader import find_study
+from search.store.rows import StudyRow
 from search.store.tables import latency, trial
 from search.store.vocabulary import STATES
 from space.config import short_text

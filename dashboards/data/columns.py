@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dashboards.formats import one_line, threads_text
 from search.results.pareto import non_dominated
-from search.store.reader import StudyRow
+from search.store.rows import StudyRow
 from search.store.vocabulary import STATES
 
 Floats = NDArray[np.float64]

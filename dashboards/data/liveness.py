@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from search.store.clock import Clock, now_of
 from search.store.controller_lease import LEASE_S
-from search.store.reader import StudyRow, StudyStatus, find_study, read_status
+from search.store.reader import find_study, read_status
+from search.store.rows import StudyRow, StudyStatus
 
 if TYPE_CHECKING:
     from search.devices.registry import DeviceRow

@@ -7,7 +7,7 @@ from typing import Any
 
 from dashboards.formats import NOTHING, count, is_number, milliseconds, moment, one_line
 from search.budget import Budget
-from search.store.reader import StudyRow
+from search.store.rows import StudyRow
 
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _without_password(url: str) -> str:
     import sqlalchemy as sa
 
-    from search.store.database import url_shown
+    from search.store.database_errors import url_shown
 
     try:
         sa.make_url(url)

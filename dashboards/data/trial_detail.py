@@ -15,42 +15,16 @@ from dashboards.data.study_settings import public_settings
 from dashboards.formats import one_line
 from search.results.trained_files import trained_file
 from search.store import reader
-from search.store.reader import AttemptRow, EventRow, StudyRow, TrialRow
+from search.store.rows import AttemptRow, EventRow, StudyRow, TrialRow
 from search.store.tables import attempt, curve, event, latency, trial
 from space.errors import CheckpointCorrupt, TrialNotFound, TrialNotReady
 from workers.file_names import NETWORK_FILE
+from workers.latency.record import Measurement
 
 LARGEST_NUMBER = 2**31 - 1  # that every database takes
 MOST_EVENTS = 100
 INDEX = ".conv_1x1.index"  # how the names of the indices end
 NO_TRIAL = "No trial is chosen: click a point in a chart, or a row of the table."
-
-
-@dataclass(frozen=True)
-class MeasurementDetail:
-    """One latency of a trial in ms (the interval is 95 %), with its raw samples."""
-
-    purpose: str  # price (random weights, before training) or verify (the trained file)
-    target: str  # the device as the study names it
-    kind: str  # measured, estimated or predicted
-    policy: str
-    device: str
-    cpu_model: str
-    runtime: str
-    runtime_version: str
-    threads: int
-    precision: str
-    median_ms: float
-    p90_ms: float | None
-    interval_low_ms: float
-    interval_high_ms: float
-    anchor_drift: float | None
-    steady: bool
-    extrapolates: bool
-    measured_at: float
-    samples_ms: tuple[tuple[float, ...], ...]  # by process; empty where nothing was timed
-    conditions: Mapping[str, Any]
-    judged_by: bool  # whether the trial is judged by this one
 
 
 @dataclass(frozen=True)
@@ -70,7 +44,7 @@ class TrialDetail:
     study: StudyRow
     row: TrialRow
     curve: tuple[Mapping[str, Any], ...]  # by epoch; see search.store.tables.curve
-    measurements: tuple[MeasurementDetail, ...]  # oldest first
+    measurements: tuple[Measurement, ...]  # oldest first
     files: tuple[FileDetail, ...]
     attempts: tuple[AttemptRow, ...]
     events: tuple[EventRow, ...]  # the newest `MOST_EVENTS`, newest first
@@ -81,6 +55,10 @@ class TrialDetail:
     def name(self) -> str:
         """What charts and tables call it."""
         return f"trial {self.row.number}"
+
+    def is_judged_by(self, measurement: Measurement) -> bool:
+        """Whether the trial is judged by this one of its measurements."""
+        return measurement.record == self.row.latency
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +84,7 @@ def read_trial_detail(engine: sa.Engine, study: StudyRow, number: int) -> TrialD
         study=study,
         row=row,
         curve=tuple(reader.read_curve(engine, row.id)),
-        measurements=tuple(_measurement(one, row) for one in reader.read_latencies(engine, row.id)),
+        measurements=tuple(reader.read_latencies(engine, row.id)),
         files=tuple(
             FileDetail(name, **values) for name, values in sorted(reader.read_artifacts(engine, row.id).items())
         ),
@@ -115,17 +93,6 @@ def read_trial_detail(engine: sa.Engine, study: StudyRow, number: int) -> TrialD
         data=data if isinstance(data, Mapping) else {},
         settings=settings,
     )
-
-
-def _measurement(values: Mapping[str, Any], row: TrialRow) -> MeasurementDetail:
-    plain = {name: values[name] for name in MeasurementDetail.__dataclass_fields__ if name in values}
-    plain["samples_ms"] = tuple(map(tuple, values["samples_ms"]))
-    return MeasurementDetail(**plain, judged_by=_is_judged_by(values, row))
-
-
-def _is_judged_by(values: Mapping[str, Any], row: TrialRow) -> bool:
-    judged = row.latency
-    return judged is not None and all(getattr(judged, name) == values[name] for name in reader.LATENCY_FIELDS)
 
 
 def read_growth(engine: sa.Engine, study_id: int, number: int) -> tuple[Any, ...]:

@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboards.formats import count, duration, latency_label, one_line, threads_text
-from dashboards.terminal.documents import plain, trial_document
+from dashboards.terminal.documents import latency_document, plain, trial_document
 
 if TYPE_CHECKING:
     from search.results.bundle import Picked
     from search.time_estimate import Estimate, TimeEstimate
-    from workers.latency.measurement import Measurement
+    from workers.latency.record import LatencyRecord
 
 
 def estimate_panel(found: Estimate) -> RenderableType:
@@ -90,27 +90,8 @@ def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
     return facts
 
 
-def _latency_line(seen: Measurement) -> str:
-    summary = seen.summary
-    return f"{summary.median_ms:.4g} ms, up to {summary.interval_high_ms:.4g} ({latency_label(seen)})"
-
-
-def _latency_document(seen: Measurement) -> dict[str, Any]:
-    summary = seen.summary
-    return {
-        "kind": seen.kind,
-        "policy": seen.policy,
-        "device": seen.device,
-        "runtime": seen.runtime,
-        "runtime_version": seen.runtime_version,
-        "threads": seen.threads,
-        "median_ms": plain(summary.median_ms),
-        "p90_ms": plain(summary.p90_ms),
-        "interval_low_ms": plain(summary.interval_low_ms),
-        "interval_high_ms": plain(summary.interval_high_ms),
-        "steady": seen.steady,
-        "extrapolates": seen.extrapolates,
-    }
+def _latency_line(seen: LatencyRecord) -> str:
+    return f"{seen.median_ms:.4g} ms, up to {seen.interval_high_ms:.4g} ({latency_label(seen)})"
 
 
 def picked_document(picked: Picked, folder: Path | None) -> dict[str, Any]:
@@ -122,8 +103,8 @@ def picked_document(picked: Picked, folder: Path | None) -> dict[str, Any]:
         "budget": plain(vars(picked.budget)),
         "candidates": picked.candidates,
         "passed_over": list(picked.passed_over),
-        "verified_latency": _latency_document(picked.verified),
-        "verified_elsewhere": {name: _latency_document(seen) for name, seen in picked.elsewhere.items()},
+        "verified_latency": latency_document(picked.verified.record),
+        "verified_elsewhere": {name: latency_document(seen.record) for name, seen in picked.elsewhere.items()},
         "export_difference": plain(picked.export_difference),
         "bundle": None if folder is None else str(folder),
     }

@@ -113,7 +113,7 @@ def estimates_table(models: Sequence[Path], found: Sequence[Measurement | Failed
                 one_line(path.name), NOTHING, NOTHING, NOTHING, Text(one_line(one.reason, REASON), style="red")
             )
             continue
-        low, high = one.summary.interval_low_ms, one.summary.interval_high_ms
+        low, high = one.interval_low_ms, one.interval_high_ms
         counted = one.conditions["counts"]["all"] / 1e6
         mark = " †" if one.extrapolates else ""
         why = one_line(str(one.conditions.get("why") or ""), REASON)
@@ -121,7 +121,7 @@ def estimates_table(models: Sequence[Path], found: Sequence[Measurement | Failed
         table.add_row(
             one_line(path.name),
             f"{counted:,.3f}",
-            f"{one.summary.median_ms:.4g}{mark}",
+            f"{one.median_ms:.4g}{mark}",
             f"{low:.4g} to {high:.4g}",
             why,
         )

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from dashboards.data.study_settings import public_settings
-from search.store.reader import StudyRow, StudyStatus, TrialRow
+from search.store.rows import StudyRow, StudyStatus, TrialRow
+from workers.latency.record import LatencyRecord, Measurement
 
 
 def plain(value: Any) -> Any:
@@ -33,9 +34,15 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def latency_document(latency: LatencyRecord) -> dict[str, Any]:
+    """Return a latency with its labels; of a `Measurement` its raw samples and conditions as well."""
+    values = {field.name: plain(getattr(latency, field.name)) for field in dataclasses.fields(latency)}
+    measured_at = values.pop("measured_at")
+    return {**values, "measured_at_unix_s": measured_at}
+
+
 def trial_document(row: TrialRow) -> dict[str, Any]:
     """Return one trial: its architecture, cost, the latency it is judged by, and its outcome."""
-    latency = None if row.latency is None else plain(dataclasses.asdict(row.latency))
     return {
         "number": row.number,
         "state": row.state,
@@ -50,8 +57,8 @@ def trial_document(row: TrialRow) -> dict[str, Any]:
         "macs": row.macs,
         "params": row.params,
         "paper_flops": row.paper_flops,
-        "latency": latency,
-        "other_latencies": [plain(dataclasses.asdict(other)) for other in row.others],
+        "latency": None if row.latency is None else latency_document(row.latency),
+        "other_latencies": [latency_document(other) for other in row.others],
         "top1": plain(row.top1),
         "test_top1": plain(row.test_top1),
         "val_loss": plain(row.val_loss),
@@ -68,18 +75,14 @@ def trial_document(row: TrialRow) -> dict[str, Any]:
 def trial_detail_document(
     row: TrialRow,
     curve: Sequence[Mapping[str, Any]],
-    latencies: Sequence[Mapping[str, Any]],
+    latencies: Sequence[Measurement],
     artifacts: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return one trial with its learning curve, every measurement (raw samples included) and its files."""
-    measurements = [
-        {("measured_at_unix_s" if name == "measured_at" else name): plain(value) for name, value in entry.items()}
-        for entry in latencies
-    ]
     return {
         **trial_document(row),
         "curve": plain(curve),
-        "measurements": measurements,
+        "measurements": [latency_document(measurement) for measurement in latencies],
         "artifacts": plain(artifacts),
     }
 

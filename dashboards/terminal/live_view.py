@@ -35,7 +35,7 @@ from dashboards.formats import (
     shared_label,
 )
 from search.loop.callbacks import LaunchCallback
-from search.store.reader import TrialRow
+from search.store.rows import TrialRow
 
 REFRESHES_PER_S = 4
 LINES_AROUND = 8  # of the live view besides the table's rows: header, rules, label, bar, note and a spare one

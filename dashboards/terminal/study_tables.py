@@ -12,7 +12,7 @@ from rich.text import Text
 from dashboards.data.study_settings import budget_text, dataset_text
 from dashboards.formats import NOTHING, STATE_STYLES, duration, moment, one_line
 from dashboards.terminal.tables import facts_table, plain_table
-from search.store.reader import AttemptRow, EventRow, StudyRow, StudyStatus
+from search.store.rows import AttemptRow, EventRow, StudyRow, StudyStatus
 from search.store.vocabulary import STATES
 from workers.processes import host_and_pid
 

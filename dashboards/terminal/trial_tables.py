@@ -15,6 +15,7 @@ from rich.text import Text
 
 from dashboards.formats import (
     NOTHING,
+    common_label,
     count,
     digits_ms,
     duration,
@@ -27,7 +28,8 @@ from dashboards.formats import (
     shared_label,
 )
 from dashboards.terminal.tables import facts_table, plain_table, state_text
-from search.store.reader import TrialRow
+from search.store.rows import TrialRow
+from workers.latency.record import LatencyRecord
 
 CURVE_ROWS = 12  # of a longer learning curve, so many are shown
 
@@ -97,7 +99,7 @@ def _config_cell(row: TrialRow, mixed: bool) -> Text:
 def trial_panel(
     row: TrialRow,
     curve: Sequence[Mapping[str, Any]],
-    latencies: Sequence[Mapping[str, Any]],
+    latencies: Sequence[LatencyRecord],
     artifacts: Mapping[str, Mapping[str, Any]],
 ) -> RenderableType:
     """Return everything about one trial: architecture, cost, outcome, measurements, learning curve, files."""
@@ -145,19 +147,17 @@ def _trial_facts(row: TrialRow) -> list[tuple[str, str | Text]]:
     return facts
 
 
-def _latencies_table(latencies: Sequence[Mapping[str, Any]]) -> Table:
+def _latencies_table(latencies: Sequence[LatencyRecord]) -> Table:
     table = plain_table("purpose", ">median ms", ">95 % interval", ">p90 ms", "~kind", "~device")
-    for entry in latencies:
-        interval = f"[{digits_ms(entry['interval_low_ms'], 4)}, {digits_ms(entry['interval_high_ms'], 4)}]"
-        kind = entry["kind"] + (", quick" if entry["policy"] == "quick" else "")
-        outside = "\nextrapolated" if entry["extrapolates"] else ""
+    for latency in latencies:
+        outside = "\nextrapolated" if latency.extrapolates else ""
         table.add_row(
-            Text(one_line(entry["purpose"])),
-            digits_ms(entry["median_ms"], 4),
-            interval,
-            digits_ms(entry["p90_ms"], 4),
-            Text(one_line(kind) + ("" if entry["steady"] else "\nnot steady") + outside),
-            Text(one_line(entry["device"])),
+            Text(one_line(latency.purpose)),
+            digits_ms(latency.median_ms, 4),
+            interval_text(latency),
+            digits_ms(latency.p90_ms, 4),
+            Text(common_label(latency) + ("" if latency.steady else "\nnot steady") + outside),
+            Text(one_line(latency.device)),
         )
     return table
 

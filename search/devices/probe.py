@@ -207,10 +207,9 @@ class HubProbe:
             # The anchor's own times say how far it moved; what the agent calls its drift is not needed.
             seen = {**report, "anchor_drift": plausibility.anchor_drift(report["processes"])}
             found = measurement_from_report(seen, seen, self.device)
-        if isinstance(found, Measurement):
-            found.conditions["agent"] = row.device
-            found.conditions["job"] = row.id
-        return found
+        if isinstance(found, FailedMeasurement):
+            return found
+        return replace(found, conditions={**found.conditions, "agent": row.device, "job": row.id})
 
 
 def need_runtime(runtime: str, there: Collection[str], where: str, who_has: str = "it has") -> None:

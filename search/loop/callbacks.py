@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from search.store.reader import TrialRow
+from search.store.rows import TrialRow
 
 
 class LaunchCallback(Protocol):

@@ -19,8 +19,8 @@ from search.budget import refusal
 from search.engines.base import Engine
 from search.loop.state import SearchState, Step
 from search.pricing.pricer import Pricer, Prices, Target
-from search.store.reader import LatencyRow, TrialRow
-from search.store.store import EnqueuedConfig, NewTrial
+from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
+from search.store.vocabulary import TrialState
 from space.errors import BudgetUnreachable, SearchFailed
 from workers.latency.measurement import FailedMeasurement
 from workers.latency.probes import measuring_cores
@@ -129,8 +129,9 @@ class Candidates:
                 self.ledger.plan_failure(step, row, f"latency{place} could not be measured: {found.reason}")
                 return
             judged = target == first
-            step.writes.append(partial(self.ledger.store.add_latency, row.number, found, "price", target, judged, at))
-            latencies.append(LatencyRow.of_measurement(found, target))
+            priced_on = replace(found, target=target, measured_at=at)
+            step.writes.append(partial(self.ledger.store.add_latency, row.number, priced_on, judged))
+            latencies.append(priced_on.record)
         others = tuple(sorted((one for one in latencies if one.target != first), key=lambda one: one.target))
         judging = next((one for one in latencies if one.target == first), None)
         priced = replace(row, latency=judging, others=others)
@@ -142,7 +143,7 @@ class Candidates:
             self.ledger.plan_close(step, priced, "infeasible", reason=why)
             return
         self._refusals_in_a_row = 0
-        queued = replace(priced, state="queued")
+        queued = replace(priced, state=TrialState.QUEUED)
         step.writes.append(partial(self.ledger.store.set_queued, row.number))
         step.then += [partial(self.ledger.proposer.constrain, queued), partial(self._enqueue, queued)]
 

@@ -21,7 +21,8 @@ from search.loop.candidates import Candidates
 from search.loop.state import SearchState, Step
 from search.loop.trainings import Trainings
 from search.pricing.pricer import Target
-from search.store.store import EnqueuedConfig
+from search.store.rows import EnqueuedConfig
+from search.store.vocabulary import TrialState
 from search.study import OpenStudy
 
 POLL_S = 0.25
@@ -169,8 +170,8 @@ class Controller:
                     unpriced.append(row)
             elif row.state in ("queued", "running"):
                 step.writes.append(partial(self.store.set_queued, row.number))
-                ledger.queue.append(replace(row, state="queued"))
-            elif not row.told:
+                ledger.queue.append(replace(row, state=TrialState.QUEUED))
+            elif not row.mirrored:
                 ledger.clean(row)
         step.run(self.store.transact)
         self.proposer.flush(now=True)

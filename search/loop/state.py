@@ -15,7 +15,8 @@ import numpy as np
 from search.loop.callbacks import LaunchCallback
 from search.results.pareto import non_dominated
 from search.samplers.proposer import Proposer
-from search.store.reader import TrialRow
+from search.store.rows import TrialRow
+from search.store.vocabulary import TrialState
 from search.study import OpenStudy
 from space.errors import CondenseryError, SearchFailed
 from workers.file_names import CHECKPOINTS, NETWORK_FILE, ONNX_FILE, trial_folder
@@ -83,11 +84,11 @@ class SearchState:
     def plan_close(self, step: Step, row: TrialRow, state: str, outcome: str | None = None, **values: Any) -> None:
         """Plan to record a trial's final state, and its attempt's (`outcome`; None: of the same name)."""
         at = time.time()
-        closed = replace(row, state=state, finished_at=at, **values)
+        closed = replace(row, state=TrialState(state), finished_at=at, **values)
         if row.attempt:
             ending = (row.number, row.attempt, outcome or state, values.get("reason"))
             step.writes.append(partial(self.store.end_attempt, *ending))
-        step.writes.append(partial(self.store.finish, row.number, state, finished_at=at, **values))
+        step.writes.append(partial(self.store.finish, row.number, TrialState(state), finished_at=at, **values))
         if state in ("failed", "cancelled", "duplicate") and self.results.get(row.identity) == row.number:
             del self.results[row.identity]  # it may be tried again
         step.then += [

@@ -17,7 +17,8 @@ from typing import Any
 from search.engines.base import Engine, EngineEvent
 from search.loop.state import SearchState, Step
 from search.samplers.stopping import RUNGS, StoppingRule
-from search.store.reader import TrialRow
+from search.store.rows import TrialRow
+from search.store.vocabulary import TrialState
 from space.errors import DataNotFound, DiskFull, OutOfMemory, ReadOnlyFolder, TrainingFailed, UnreadableImage
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.settings import TrainingSettings
@@ -77,7 +78,7 @@ class Trainings:
                 and self.ledger.needs(row, ahead=len(chosen))
                 and row.number not in self.ledger.cancelled
             ):
-                chosen.append(replace(row, state="running", attempt=row.attempt + 1))
+                chosen.append(replace(row, state=TrialState.RUNNING, attempt=row.attempt + 1))
         if not chosen:
             return
 
@@ -200,7 +201,7 @@ class Trainings:
         """The attempt is over and the trial waits for the next one, from its checkpoint."""
         step.writes.append(partial(self.ledger.store.end_attempt, row.number, row.attempt, outcome, reason))
         step.writes.append(partial(self.ledger.store.set_queued, row.number))
-        queued = replace(row, state="queued")
+        queued = replace(row, state=TrialState.QUEUED)
         step.then += [partial(self.ledger.queue.appendleft, queued), partial(self.ledger.view.trial, queued)]
 
     def _plan_loss(self, step: Step, row: TrialRow, reason: str) -> None:

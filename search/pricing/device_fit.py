@@ -86,7 +86,7 @@ def measure_more(
 
 def add_references(engine: sa.Engine, measured: Sequence[tuple[CondenseNetConfig, Measurement]]) -> None:
     """Append latencies that belong to no trial."""
-    rows = [{"config": config.to_json(), **latency_values(one)} for config, one in measured]
+    rows = [{"config": config.to_json(), **latency_values(one, reference_latency)} for config, one in measured]
     with engine.begin() as connection:
         connection.execute(sa.insert(reference_latency), rows)
 

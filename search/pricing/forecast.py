@@ -12,7 +12,7 @@ from search.store.reader import count_rows_of_configs, latencies_of_configs
 from space.config import CondenseNetConfig
 from workers.latency.measurement import Measurement
 from workers.latency.predictor import Prediction, Predictor
-from workers.latency.stats import LatencySummary
+from workers.latency.record import LatencyKind
 
 ROWS_LEAST = 30  # configs measured before anything is foreseen
 REFIT_GROWTH = 1.1  # refitted once there are so many times as many
@@ -58,19 +58,20 @@ class FittedForecast:
     def _as_measurement(self, seen: Prediction) -> Measurement:
         device, runtime, threads, kind = self._key
         return Measurement(
-            model_hash="",
+            kind=LatencyKind.PREDICTED,
             device=device,
-            cpu_model="",
             runtime=runtime,
             runtime_version="",
             threads=threads,
             policy="model",
-            summary=LatencySummary.without_samples(seen.latency_ms, seen.interval_low_ms, seen.interval_high_ms),
+            median_ms=seen.latency_ms,
+            p90_ms=None,
+            interval_low_ms=seen.interval_low_ms,
+            interval_high_ms=seen.interval_high_ms,
             samples_ms=(),
             stride=1,
             conditions={"fitted_on": self._fitted_on, "fitted_kind": kind},
             anchor_drift=0.0,
             steady=True,
-            kind="predicted",
             extrapolates=seen.extrapolates,
         )

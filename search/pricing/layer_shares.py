@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
-from search.store.reader import LatencyRow, count_rows_of_configs, latencies_of_configs
+from search.store.reader import count_rows_of_configs, latencies_of_configs
 from search.store.tables import device_fit
 from space.config import CondenseNetConfig
 from space.errors import DeviceNotFound, InvalidSettings
 from workers.latency.features import FEATURES, part_matrix
 from workers.latency.predictor import Predictor
+from workers.latency.record import LatencyRecord
 
 UNASKED_LEAST = 30  # networks from which a fit is trusted although nobody ran `devices fit`, as by the forecast
 LEAST = 8  # networks below which there is none
@@ -65,7 +66,7 @@ class DeviceShares:
         self._fits: dict[Key, _Fit] = {}
         self._lock = threading.Lock()
 
-    def of(self, config: CondenseNetConfig, latency: LatencyRow) -> LayerShares:
+    def of(self, config: CondenseNetConfig, latency: LatencyRecord) -> LayerShares:
         """Return the shares of a network on the device that a latency of it is of.
 
         Raises:

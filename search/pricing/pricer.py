@@ -246,4 +246,4 @@ def _foreseen(target: Target, config: CondenseNetConfig) -> Measurement | None:
 def _refused(target: Target, one: Price) -> bool:
     if isinstance(one, FailedMeasurement):
         return True
-    return target.limit_ms is not None and one.summary.interval_high_ms > target.limit_ms
+    return target.limit_ms is not None and one.interval_high_ms > target.limit_ms

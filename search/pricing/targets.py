@@ -146,7 +146,7 @@ def choose_runtimes(
         if failed:
             note(f"{runtime} can't measure on {device}: {failed[0].reason}")
             return None
-        return statistics.geometric_mean(one.summary.median_ms for one in found if isinstance(one, Measurement))
+        return statistics.geometric_mean(one.median_ms for one in found if isinstance(one, Measurement))
 
     chosen = {}
     for device in settings.latency.devices:

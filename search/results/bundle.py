@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,6 @@ from search.results.bundle_texts import (
     DEPLOY_FILE,
     MODEL,
     BundleFacts,
-    LatencyFacts,
     deploy_toml,
     model_card,
     one_line,
@@ -31,7 +30,7 @@ from search.results.pick import best
 from search.results.trained_files import trained_files
 from search.settings import settings_from
 from search.store import reader
-from search.store.reader import StudyRow, TrialRow
+from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from space.deployed import DeployedCondenseNet
 from space.errors import (
@@ -47,6 +46,7 @@ from workers.files import disk_errors
 from workers.images import batches
 from workers.images.cache import prepare
 from workers.latency.measurement import FailedMeasurement, Measurement
+from workers.latency.record import LatencyPurpose
 from workers.training.trial import load_network
 
 
@@ -127,8 +127,8 @@ def _verify(
             if isinstance(seen, FailedMeasurement):
                 place = f"trial {row.number} could not be measured on {target.name}"
                 raise MeasurementFailed(f"{place}: {seen.reason}")
-            store.add_latency(row.number, seen, "verify", target.name)
-            verified[target.name] = seen
+            verified[target.name] = replace(seen, target=target.name, purpose=LatencyPurpose.VERIFY)
+            store.add_latency(row.number, verified[target.name])
     return verified
 
 
@@ -136,7 +136,7 @@ def _over(budget: Budget, verified: Mapping[str, Measurement], targets: Sequence
     """Return how a verification exceeds the budget, or None."""
     limits = budget.limits_ms(targets[0].name)
     for name, seen in verified.items():
-        limit_ms, high_ms = limits.get(name), seen.summary.interval_high_ms
+        limit_ms, high_ms = limits.get(name), seen.interval_high_ms
         if limit_ms is not None and high_ms > limit_ms:
             return f"took up to {high_ms:.4g} ms" + ("" if name == targets[0].name else f" on {name}")
     return None
@@ -216,8 +216,8 @@ def _facts(study: StudyRow, picked: Picked, sha256: str, shipped: frozenset[str]
         onnx_sha256=sha256,
         shipped=shipped,
         standing=f"the most accurate of\n{picked.candidates} trained networks inside the budget ({budget})",
-        latency=LatencyFacts.of_verification(picked.verified),
-        elsewhere={name: LatencyFacts.of_verification(seen) for name, seen in picked.elsewhere.items()},
+        latency=picked.verified,
+        elsewhere=picked.elsewhere,
         test_evaluations=picked.test_evaluations,
         export_difference=picked.export_difference,
         passed_over=picked.passed_over,

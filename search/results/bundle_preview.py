@@ -18,15 +18,16 @@ from search.results.bundle_texts import (
     CARD_FILE,
     DEPLOY_FILE,
     BundleFacts,
-    LatencyFacts,
     deploy_toml,
     model_card,
     one_line,
 )
 from search.results.trained_files import TRAINED, read_trained, recorded_files
 from search.store import reader
-from search.store.reader import StudyRow, TrialRow
+from search.store.rows import StudyRow, TrialRow
+from search.store.vocabulary import TrialState
 from workers.file_names import ONNX_FILE
+from workers.latency.record import LatencyRecord
 
 WRITTEN = (1980, 1, 1, 0, 0, 0)  # of every file: the same facts make the same zip
 
@@ -67,7 +68,7 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
     if over is None and budget.max_latency_ms is not None and row.latency is None:
         over = "its latency is unknown"
     inside = f"inside the budget ({budget})" if over is None else f"not inside the budget ({budget}): {over}"
-    done = reader.count_states(engine, study.id).get("done", 0)
+    done = reader.count_states(engine, study.id).get(TrialState.DONE, 0)
     latencies = _newest_latencies(engine, row)
     first = None if row.latency is None else latencies.pop(row.latency.target, None)
     return BundleFacts(
@@ -83,12 +84,11 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
     )
 
 
-def _newest_latencies(engine: sa.Engine, row: TrialRow) -> dict[str, LatencyFacts]:
+def _newest_latencies(engine: sa.Engine, row: TrialRow) -> dict[str, LatencyRecord]:
     """Return by device the newest verification, or where there is none the newest price."""
-    found: dict[str, LatencyFacts] = {}
-    for one in reader.read_latencies(engine, row.id):  # oldest first
-        facts = LatencyFacts.of_row(one)
-        before = found.get(one["target"])
-        if before is None or facts.verified or not before.verified:
-            found[one["target"]] = facts
-    return found
+    newest: dict[str, LatencyRecord] = {}
+    for latency in reader.read_latencies(engine, row.id):  # oldest first
+        before = newest.get(latency.target)
+        if before is None or latency.verified or not before.verified:
+            newest[latency.target] = latency
+    return newest

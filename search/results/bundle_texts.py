@@ -14,73 +14,13 @@ from typing import Any
 
 from search.budget import Budget
 from search.results.latency_labels import doubts_text
-from search.store.reader import StudyRow, TrialRow
+from search.store.rows import StudyRow, TrialRow
 from workers.file_names import INPUT, NETWORK_FILE, ONNX_FILE, OUTPUT, SUFFIXES, file_for
-from workers.latency.measurement import Measurement
+from workers.latency.record import LatencyKind, LatencyRecord
 
 DEPLOY_FILE, CARD_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "model"
 BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE} | {MODEL + suffix for suffix in SUFFIXES.values()}
 LONGEST = 300  # characters of a name that a text shows
-
-
-@dataclass(frozen=True)
-class LatencyFacts:
-    """A latency as a bundle tells it, in ms; the interval is 95 %."""
-
-    kind: str
-    policy: str
-    device: str
-    runtime: str
-    runtime_version: str
-    threads: int
-    precision: str
-    median_ms: float
-    p90_ms: float | None
-    interval_low_ms: float
-    interval_high_ms: float
-    steady: bool
-    extrapolates: bool
-    verified: bool  # of the trained file; else of the same operators with random weights, before training
-
-    @classmethod
-    def of_verification(cls, seen: Measurement) -> LatencyFacts:
-        """Return what `pick` saw of the trained file."""
-        names = ("median_ms", "p90_ms", "interval_low_ms", "interval_high_ms")
-        plain = "kind policy device runtime runtime_version threads precision steady extrapolates".split()
-        return cls(
-            **{name: getattr(seen.summary, name) for name in names},
-            **{name: getattr(seen, name) for name in plain},
-            verified=True,
-        )
-
-    @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> LatencyFacts:
-        """Return what is recorded in one of `search.store.reader.read_latencies`."""
-        names = [name for name in cls.__dataclass_fields__ if name != "verified"]
-        return cls(**{name: row[name] for name in names}, verified=row["purpose"] == "verify")
-
-    def table(self, shipped: Iterable[str]) -> dict[str, Any]:
-        """Return its table in deploy.toml; the file is named where the bundle ships it."""
-        file = file_for(self.runtime, MODEL) if self.runtime in SUFFIXES else ""
-        return {
-            "kind": self.kind,
-            "policy": self.policy,
-            "device": self.device,
-            "runtime": f"{self.runtime} {self.runtime_version}",
-            **({"file": file} if file in shipped else {}),
-            "threads": self.threads,
-            "median_ms": self.median_ms,
-            **({} if self.p90_ms is None else {"p90_ms": self.p90_ms}),
-            "interval_95_ms": [self.interval_low_ms, self.interval_high_ms],
-            "steady": self.steady,
-            "extrapolates": self.extrapolates,
-            "verified": self.verified,
-        }
-
-    def __str__(self) -> str:
-        p90 = "" if self.p90_ms is None else f", p90 {self.p90_ms:.4g}"
-        interval = f"95 % interval {self.interval_low_ms:.4g} to {self.interval_high_ms:.4g}"
-        return f"{self.median_ms:.4g} ms ({interval}{p90})"
 
 
 @dataclass(frozen=True)
@@ -93,8 +33,8 @@ class BundleFacts:
     onnx_sha256: str
     shipped: frozenset[str]  # names of the files in the bundle
     standing: str  # how the network stands among others, as the end of the card's first sentence
-    latency: LatencyFacts | None  # on the study's first device
-    elsewhere: Mapping[str, LatencyFacts] = field(default_factory=dict)  # on its further devices, by name
+    latency: LatencyRecord | None  # on the study's first device
+    elsewhere: Mapping[str, LatencyRecord] = field(default_factory=dict)  # on its further devices, by name
     test_evaluations: int = 0  # networks of this study ever evaluated on the test split, this one included
     export_difference: float | None = None
     passed_over: tuple[str, ...] = ()
@@ -146,8 +86,10 @@ def deploy_toml(facts: BundleFacts) -> str:
         "classes": {"names": list(map(str, info.get("class_names", ())))},
         "accuracy": {name: value for name, value in accuracy.items() if value is not None},
         "checks": {"verified": facts.verified, "tested": facts.tested, "not_done": facts.not_done},
-        **({} if seen is None else {"latency": seen.table(facts.shipped)}),
-        **{f"latency_on.{_toml(name)}": other.table(facts.shipped) for name, other in facts.elsewhere.items()},
+        **({} if seen is None else {"latency": _latency_table(seen, facts.shipped)}),
+        **{
+            f"latency_on.{_toml(name)}": _latency_table(other, facts.shipped) for name, other in facts.elsewhere.items()
+        },
         "cost": {"macs": row.macs, "params": row.params, "paper_flops": row.paper_flops},
         "budget": _budget_table(facts.budget),
         "config": {k: v for k, v in row.config.to_dict().items() if v is not None},
@@ -159,6 +101,25 @@ def deploy_toml(facts: BundleFacts) -> str:
     for name, values in tables.items():
         lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
+
+
+def _latency_table(latency: LatencyRecord, shipped: Iterable[str]) -> dict[str, Any]:
+    """Return a latency's table in deploy.toml; the model's file is named where the bundle ships it."""
+    file = file_for(latency.runtime, MODEL) if latency.runtime in SUFFIXES else ""
+    return {
+        "kind": latency.kind,
+        "policy": latency.policy,
+        "device": latency.device,
+        "runtime": f"{latency.runtime} {latency.runtime_version}",
+        **({"file": file} if file in shipped else {}),
+        "threads": latency.threads,
+        "median_ms": latency.median_ms,
+        **({} if latency.p90_ms is None else {"p90_ms": latency.p90_ms}),
+        "interval_95_ms": [latency.interval_low_ms, latency.interval_high_ms],
+        "steady": latency.steady,
+        "extrapolates": latency.extrapolates,
+        "verified": latency.verified,
+    }
 
 
 def _budget_table(budget: Budget) -> dict[str, Any]:
@@ -219,17 +180,24 @@ def _figures(facts: BundleFacts) -> str:
         lines.append("| latency | unknown |")
     else:
         place = f"{one_line(seen.device)}, {one_line(seen.runtime)} {one_line(seen.runtime_version)}"
-        lines.append(f"| latency, {_kind(seen)} | {seen} |")
+        lines.append(f"| latency, {_kind(seen)} | {_milliseconds(seen)} |")
         lines.append(f"| on | {place}, {seen.threads} thread(s), {seen.precision} |")
     for other in facts.elsewhere.values():
         place = f"{one_line(other.device)}, {one_line(other.runtime)} {one_line(other.runtime_version)}"
-        lines.append(f"| latency, {_kind(other)}, on {place} | {other} |")
+        lines.append(f"| latency, {_kind(other)}, on {place} | {_milliseconds(other)} |")
     lines.append(f"| macs | {row.macs:,} (1 multiply-add = 1, convolutions and linear) |")
     lines.append(f"| params | {row.params:,} |")
     return "\n".join(lines)
 
 
-def _kind(seen: LatencyFacts) -> str:
+def _milliseconds(latency: LatencyRecord) -> str:
+    """Return "0.312 ms (95 % interval 0.309 to 0.315, p90 0.32)"."""
+    p90 = "" if latency.p90_ms is None else f", p90 {latency.p90_ms:.4g}"
+    interval = f"95 % interval {latency.interval_low_ms:.4g} to {latency.interval_high_ms:.4g}"
+    return f"{latency.median_ms:.4g} ms ({interval}{p90})"
+
+
+def _kind(seen: LatencyRecord) -> str:
     """Return what the latency is and what it is worth: "measured before training, quick, not steady"."""
     when = "" if seen.verified else " before training"
     return f"{one_line(seen.kind)}{when}{doubts_text(seen)}"
@@ -248,7 +216,9 @@ def _remarks(facts: BundleFacts) -> str:
             f"The exported file equals the trained network to {facts.export_difference:.1e} of its largest output."
         )
     known = [seen for seen in (facts.latency, *facts.elsewhere.values()) if seen is not None]
-    missing = dict.fromkeys(one_line(seen.runtime) for seen in known if "file" not in seen.table(facts.shipped))
+    missing = dict.fromkeys(
+        one_line(seen.runtime) for seen in known if "file" not in _latency_table(seen, facts.shipped)
+    )
     lines += [f"The file for {runtime}, which a latency is of, is not in this bundle." for runtime in missing]
     lines += [f"Passed over: {one_line(text)}." for text in facts.passed_over]
     return "\n".join(f"- {line}" for line in lines)
@@ -271,20 +241,20 @@ def _accuracy_remark(facts: BundleFacts) -> str:
     )
 
 
-def _latency_remark(which: str, seen: LatencyFacts) -> str:
+def _latency_remark(which: str, seen: LatencyRecord) -> str:
     """Say where a latency comes from and what it is worth."""
     quick = " with the quick policy: fewer runs than a standard measurement" if seen.policy == "quick" else ""
     moved = "" if seen.steady else "; the machine did not keep still during it"
     return f"{_origin_of(which, seen)}{quick}{moved}."
 
 
-def _origin_of(which: str, seen: LatencyFacts) -> str:
+def _origin_of(which: str, seen: LatencyRecord) -> str:
     """Say where a latency comes from: an estimate must never read like a measurement."""
     file = "the exported file after training" if seen.verified else "a network of the same shape before training"
-    if seen.kind == "measured":
+    if seen.kind == LatencyKind.MEASURED:
         return f"{which} was measured on {file}"
     outside = "; this network lies outside the range it was calibrated on" if seen.extrapolates else ""
-    if seen.kind == "predicted":
+    if seen.kind == LatencyKind.PREDICTED:
         return f"{which} is predicted from measurements of other networks, not measured{outside}"
     return f"{which} is {seen.kind} from instructions counted in {file}, not measured{outside}"
 

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from search.store.reader import LatencyRow, TrialRow, read_objectives, read_trials
+from search.store.reader import read_objectives, read_trials
+from search.store.rows import TrialRow
+from workers.latency.record import LatencyRecord
 
 LatencyKey = tuple[str, str, str, int]
 
 
-def latency_key(latency: LatencyRow | sa.Row[Any]) -> LatencyKey:
+def latency_key(latency: LatencyRecord | sa.Row[Any]) -> LatencyKey:
     """What two latencies must share to be compared: kind, device, runtime, threads."""
     return (latency.kind, latency.device, f"{latency.runtime} {latency.runtime_version}", latency.threads)
 

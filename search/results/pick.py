@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search.budget import Budget, refusal
-from search.store.reader import TrialRow
+from search.store.rows import TrialRow
 from space.errors import NothingFeasible
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from search.store import reader
-from search.store.reader import TrialRow
+from search.store.rows import TrialRow
 from search.store.tables import attempt
 from space.errors import CheckpointCorrupt, TrialNotReady
 from workers.file_names import NETWORK_FILE, ONNX_FILE

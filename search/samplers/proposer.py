@@ -27,8 +27,8 @@ from search.budget import excess
 from search.samplers.bounded_history import BoundedHistory
 from search.samplers.optuna_samplers import distributions, make_sampler
 from search.store.optuna_mirror import CONSTRAINT, MirroredTrial, drop_open_trials, write_trials
-from search.store.reader import TrialRow
-from search.store.store import EnqueuedConfig, NewTrial
+from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
+from search.store.vocabulary import TrialOrigin
 from search.study import OpenStudy, objectives
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -84,7 +84,7 @@ class Proposer:
             storage.create_new_trial(self._study._study_id, template_trial=template)
             self._next += 1
             self.count(row)
-            if row.finished_at is not None and not row.told:
+            if row.finished_at is not None and not row.mirrored:
                 self._unwritten.append(row)
 
     # -- asking --
@@ -108,7 +108,7 @@ class Proposer:
         self._next = trial.number + 1
         return NewTrial(
             number=trial.number,
-            origin="sampled" if wish is None else "enqueued",
+            origin=TrialOrigin.SAMPLED if wish is None else TrialOrigin.ENQUEUED,
             config=config,
             training=training.model_dump(mode="json"),
             seed=seed,
@@ -197,7 +197,7 @@ class Proposer:
 
         def write(connection: Any) -> None:
             ids = write_trials(connection, self._optuna_study_id, mirrored, self._distributions)
-            self.store.mark_told(ids)
+            self.store.mark_mirrored(ids)
 
         self.store.with_connection(write)
         self._unwritten, self._flushed_at = [], time.monotonic()

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.store.reader import TrialRow
+from search.store.rows import TrialRow
 
 RUNGS = (0.6, 0.8)  # fractions of the schedule
 LEAST = 4  # trials to compare with; fewer say nothing

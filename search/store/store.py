@@ -8,109 +8,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from search.store import reader
 from search.store.attempts import Attempts
 from search.store.controller_lease import ControllerLease
-from search.store.tables import artifact, attempt, curve, event, latency, latency_samples, request, study, trial
-from search.store.vocabulary import FINAL_STATES, OPEN_STATES
+from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
+from search.store.studies import new_id
+from search.store.tables import artifact, curve, latency, latency_samples, request, trial
+from search.store.vocabulary import FINAL_STATES, OPEN_STATES, LatencyPurpose, TrialState
 from space.config import CondenseNetConfig
-from space.cost import Cost
-from space.errors import StudyExists
-
-if TYPE_CHECKING:
-    from workers.latency.measurement import Measurement
-
-
-@dataclass(frozen=True)
-class NewTrial:
-    """A proposal as it enters the database."""
-
-    number: int
-    origin: str
-    config: CondenseNetConfig
-    training: dict[str, Any]
-    seed: int
-    identity: str
-    cost: Cost
-
-
-@dataclass(frozen=True)
-class EnqueuedConfig:
-    """An enqueued config that no trial has taken yet."""
-
-    id: int
-    config: CondenseNetConfig
-    training: dict[str, Any]
-
-
-def create_study(
-    engine: sa.Engine, name: str, optuna_study_id: int, settings: Mapping[str, Any], hashes: tuple[str, str]
-) -> int:
-    """Insert a study with its resolved settings, (settings hash, frozen hash) and versions; return its id.
-
-    Raises:
-        StudyExists: the name is taken.
-    """
-    values = {
-        "name": name,
-        "optuna_study_id": optuna_study_id,
-        "created_at": time.time(),
-        "settings": json.dumps(settings),
-        "settings_hash": hashes[0],
-        "frozen_hash": hashes[1],
-        "versions": json.dumps(library_versions()),
-        "stop_requested": False,
-    }
-    try:
-        with engine.begin() as connection:
-            return _new_id(connection.execute(sa.insert(study).values(values)))
-    except sa.exc.IntegrityError:
-        raise StudyExists(f"a study called {name!r} exists; go on with it by --resume.") from None
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of the main libraries, Python and the platform."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in (
-        "condensery",
-        "torch",
-        "torchvision",
-        "optuna",
-        "onnx",
-        "onnxruntime",
-        "sqlalchemy",
-        "numpy",
-        "fvcore",
-    ):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def delete_study(engine: sa.Engine, study_id: int) -> None:
-    """Delete a study's rows (the Optuna side and the files are the caller's)."""
-    with engine.begin() as connection:
-        ids = sa.select(trial.c.id).where(trial.c.study_id == study_id)
-        measured = sa.select(latency.c.id).where(latency.c.trial_id.in_(ids))
-        connection.execute(sa.delete(latency_samples).where(latency_samples.c.latency_id.in_(measured)))
-        for table in (latency, curve, artifact, attempt):
-            connection.execute(sa.delete(table).where(table.c.trial_id.in_(ids)))
-        for table in (request, event):
-            connection.execute(sa.delete(table).where(table.c.study_id == study_id))
-        connection.execute(sa.delete(trial).where(trial.c.study_id == study_id))
-        connection.execute(sa.delete(study).where(study.c.id == study_id))
-
+from workers.latency.record import RECORD_FIELDS, Measurement
 
 # Built once; see `transactions`. Updates change the columns that the parameters name.
 _NEW_TRIAL, _NEW_LATENCY, _NEW_SAMPLES, _NEW_ARTIFACT = map(sa.insert, (trial, latency, latency_samples, artifact))
@@ -141,15 +52,16 @@ class StudyStore(ControllerLease, Attempts):
 
     # -- trials --
 
-    def add_trial(self, new: NewTrial, wish: EnqueuedConfig | None = None, at: float | None = None) -> int:
-        """Insert a proposal in state `asked`; return its row id. A wish it answers is marked in one transaction.
+    def add_trial(self, new: NewTrial, answers: EnqueuedConfig | None = None, at: float | None = None) -> int:
+        """Insert a proposal in state `asked`; return its row id.
 
-        `at` is when it was asked, UTC seconds; None = now.
+        The enqueued config that it answers is marked in the same transaction. `at` is when it was asked, UTC seconds;
+        None = now.
         """
         values = {
             "study_id": self.study_id,
             "number": new.number,
-            "state": "asked",
+            "state": TrialState.ASKED,
             "origin": new.origin,
             "config": new.config.to_json(),
             "config_hash": new.config.digest,
@@ -161,7 +73,7 @@ class StudyStore(ControllerLease, Attempts):
             "paper_flops": new.cost.paper_flops,
             "attempt": 0,
             "cancel_requested": False,
-            "told": False,
+            "mirrored": False,
             "asked_at": time.time() if at is None else at,
         }
         with self._begin() as connection:
@@ -169,55 +81,39 @@ class StudyStore(ControllerLease, Attempts):
             known = self._key(connection, new.number)
             if known is not None:  # a commit whose answer was lost
                 return known
-            key = _new_id(connection.execute(_NEW_TRIAL, values))
-            if wish is not None:
-                taken = sa.update(request).where(request.c.id == wish.id).values(trial_number=new.number)
+            key = new_id(connection.execute(_NEW_TRIAL, values))
+            if answers is not None:
+                taken = sa.update(request).where(request.c.id == answers.id).values(trial_number=new.number)
                 connection.execute(taken)
         return key
 
     def set_queued(self, number: int) -> None:
         """Record that a priced trial waits for a worker (again)."""
-        self._set_trial(number, state="queued")
+        self._set_trial(number, state=TrialState.QUEUED)
 
-    def add_latency(
-        self,
-        number: int,
-        measurement: Measurement,
-        purpose: str,
-        target: str = "host",
-        judged: bool = True,
-        at: float | None = None,
-    ) -> None:
-        """Append a measurement on the device that the study calls `target`.
+    def add_latency(self, number: int, measurement: Measurement, judged: bool = True) -> None:
+        """Append a latency of a trial, for the target and the purpose that it names.
 
-        A price becomes what the trial is judged by, unless `judged` is false: one on a further device. `at` is when it
-        was made, UTC seconds (None = now); said again with the same time, nothing is appended.
+        A price becomes what the trial is judged by, unless `judged` is false: one on a further device. Where the
+        measurement says when it was made, recording it again appends nothing.
         """
-        values = {
-            "purpose": purpose,
-            "target": target,
-            **latency_values(measurement),
-            **{name: getattr(measurement, name) for name in _OF_TRIALS_ONLY},
-            "p90_ms": measurement.summary.p90_ms,
-        }
-        if at is not None:
-            values["measured_at"] = at
+        at = measurement.measured_at
         with self._begin() as connection:
             key = self._key(connection, number)
-            same = {"key": key, "on": target, "at": at}
+            same = {"key": key, "on": measurement.target, "at": at}
             if at is not None and connection.execute(_SAME_LATENCY, same).first() is not None:
                 return
-            added = _new_id(connection.execute(_NEW_LATENCY, {"trial_id": key, **values}))
+            added = new_id(connection.execute(_NEW_LATENCY, {"trial_id": key, **latency_values(measurement)}))
             rows = [
                 {"latency_id": added, "process": i, "stride": measurement.stride, "samples_ms": _json_ms(samples)}
                 for i, samples in enumerate(measurement.samples_ms)
             ]
             if rows:  # estimates and predictions have no samples
                 connection.execute(_NEW_SAMPLES, rows)
-            if purpose == "price" and judged:
+            if judged and measurement.purpose == LatencyPurpose.PRICE:
                 connection.execute(_CHANGE, {"key": key, "latency_id": added})
 
-    def finish(self, number: int, state: str, **values: Any) -> None:
+    def finish(self, number: int, state: TrialState, **values: Any) -> None:
         """Put a trial into a final state with its outcome. What is final stays: a second outcome changes nothing."""
         assert state in FINAL_STATES, state
         with self._begin() as connection:
@@ -241,10 +137,10 @@ class StudyStore(ControllerLease, Attempts):
             key = self._key(connection, number)
             connection.execute(sa.update(artifact).where(artifact.c.trial_id == key).values(removed=True))
 
-    def mark_told(self, optuna_ids: Mapping[int, int]) -> None:
+    def mark_mirrored(self, optuna_ids: Mapping[int, int]) -> None:
         """Record that Optuna's tables hold these trials, by number under these ids."""
         this = (trial.c.study_id == self.study_id) & (trial.c.number == sa.bindparam("of"))
-        update = sa.update(trial).where(this).values(told=True, optuna_trial_id=sa.bindparam("key"))
+        update = sa.update(trial).where(this).values(mirrored=True, optuna_trial_id=sa.bindparam("key"))
         with self._begin() as connection:
             connection.execute(update, [{"of": number, "key": key} for number, key in optuna_ids.items()])
 
@@ -288,7 +184,7 @@ class StudyStore(ControllerLease, Attempts):
         with self._begin() as connection:
             key = self._key(connection, number)
             connection.execute(sa.delete(curve).where(curve.c.trial_id == key))
-            values = {"training": json.dumps(training), "identity": identity, "state": "queued"}
+            values = {"training": json.dumps(training), "identity": identity, "state": TrialState.QUEUED}
             connection.execute(_CHANGE, {"key": key, **values})
 
     def request_cancel(self, number: int) -> None:
@@ -309,32 +205,21 @@ class StudyStore(ControllerLease, Attempts):
         with self._begin() as connection:
             connection.execute(_CHANGE, {"key": self._key(connection, number), **values})
 
-    def trials(self, states: tuple[str, ...] | None = None) -> list[reader.TrialRow]:
+    def trials(self, states: Sequence[TrialState] | None = None) -> list[TrialRow]:
         """Return this study's trials (see `reader.read_trials`)."""
         return self.patience.call(lambda: reader.read_trials(self.engine, self.study_id, states=states))
 
-    def trial(self, number: int) -> reader.TrialRow:
+    def trial(self, number: int) -> TrialRow:
         """Return one trial that is known to exist."""
         return self.patience.call(lambda: reader.read_trials(self.engine, self.study_id, number))[0]
 
 
-_SHARED = "device runtime runtime_version threads kind policy steady".split()
-_OF_TRIALS_ONLY = "model_hash cpu_model precision anchor_drift extrapolates".split()
-
-
-def latency_values(measurement: Any) -> dict[str, Any]:
-    """Return the columns that a `workers.latency.measurement.Measurement` fills in both tables of latencies."""
-    return {
-        **{name: getattr(measurement, name) for name in _SHARED},
-        **{name: getattr(measurement.summary, name) for name in ("median_ms", "interval_low_ms", "interval_high_ms")},
-        "conditions": json.dumps(measurement.conditions),
-        "measured_at": time.time(),
-    }
-
-
-def _new_id(result: sa.CursorResult[Any]) -> int:
-    assert result.inserted_primary_key is not None
-    return int(result.inserted_primary_key[0])
+def latency_values(measurement: Measurement, table: sa.Table = latency) -> dict[str, Any]:
+    """Return a measurement's columns in a table of latencies (`latency` or `reference_latency`)."""
+    values = {name: getattr(measurement, name) for name in RECORD_FIELDS if name in table.c}
+    if measurement.measured_at is None:
+        values["measured_at"] = time.time()
+    return {**values, "conditions": json.dumps(measurement.conditions)}
 
 
 def _json_ms(samples: tuple[float, ...]) -> str:

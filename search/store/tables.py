@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from search.store.vocabulary import AttemptOutcome, LatencyKind, LatencyPurpose, TrialOrigin, TrialState
 
-HEAD_REVISION = "0006"  # the newest migration; a test holds it to the migrations folder
+FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
+HEAD_REVISION = "v0001"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 metadata = sa.MetaData()
@@ -72,7 +73,7 @@ trial = sa.Table(
     sa.Column("train_seconds", sa.Float),
     sa.Column("peak_memory_mb", sa.Float),
     sa.Column("test_top1", sa.Float),  # of the deployed network, on the test split; set once, by pick
-    sa.Column("told", sa.Boolean, nullable=False, default=False),  # whether Optuna's tables hold the outcome
+    sa.Column("mirrored", sa.Boolean, nullable=False, default=False),  # whether Optuna's tables hold the outcome
     sa.UniqueConstraint("study_id", "number", name="condensery_trial_number"),
 )
 sa.Index("condensery_trial_identity", trial.c.study_id, trial.c.identity)
@@ -128,7 +129,7 @@ latency = sa.Table(  # append-only
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), nullable=False),
     sa.Column("purpose", _word_of(LatencyPurpose), nullable=False),
-    sa.Column("target", sa.String(200), nullable=False, server_default="host"),  # as the study's latency.devices says
+    sa.Column("target", sa.String(200), nullable=False),  # as the study's latency.devices says
     sa.Column("model_hash", sa.String(64), nullable=False),
     sa.Column("device", sa.String(200), nullable=False),
     sa.Column("cpu_model", sa.String(200), nullable=False),
@@ -138,7 +139,7 @@ latency = sa.Table(  # append-only
     sa.Column("precision", sa.String(12), nullable=False),
     sa.Column("kind", _word_of(LatencyKind), nullable=False),
     sa.Column("policy", sa.String(12), nullable=False),  # standard, quick; counts (estimated), model (predicted)
-    sa.Column("extrapolates", sa.Boolean, nullable=False, server_default=sa.false()),  # outside the calibrated range
+    sa.Column("extrapolates", sa.Boolean, nullable=False),  # outside the calibrated range
     sa.Column("median_ms", sa.Float, nullable=False),
     sa.Column("p90_ms", sa.Float),  # of samples: null for estimated and predicted
     sa.Column("interval_low_ms", sa.Float, nullable=False),

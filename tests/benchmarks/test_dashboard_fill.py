@@ -12,6 +12,7 @@ from benchmarks.dashboard_fill import fill, grow
 from benchmarks.dashboard_rows import HOST, PI
 from search.store import reader
 from search.store.database import open_for_reading
+from search.store.rows import TrialRow
 from search.study import optuna_storage
 
 TRIALS = 300
@@ -24,7 +25,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return made
 
 
-def rows_of(url: str) -> list[reader.TrialRow]:
+def rows_of(url: str) -> list[TrialRow]:
     engine = open_for_reading(url)
     rows = reader.read_trials(engine, reader.find_study(engine, "cifar-many").id)
     engine.dispose()
@@ -62,7 +63,7 @@ def test_optuna_reads_the_finished_trials_of_the_same_file(url: str) -> None:
     storage = optuna_storage(url)
     rows = {row.number: row for row in rows_of(url)}
     trials = storage.get_all_trials(storage.get_study_id_from_name("cifar-many"))
-    assert {trial.number for trial in trials} == {row.number for row in rows.values() if row.told}
+    assert {trial.number for trial in trials} == {row.number for row in rows.values() if row.mirrored}
     assert len(trials) == TRIALS - 6
     for trial in trials:
         row = rows[trial.number]

@@ -38,7 +38,7 @@ def test_a_simulated_cluster_runs_the_real_controller_and_leaves_no_row_open(tmp
     done = [row for row in rows if row.state == "done"]
     assert len(done) == run["trials"] >= 60
     assert sum(row.attempt for row in rows) == run["attempts"]
-    assert all(row.told for row in rows if row.state in FINAL_STATES)
+    assert all(row.mirrored for row in rows if row.state in FINAL_STATES)
     assert not [row for row in rows if row.state == "running"]
     assert run["simulated_s"] > 60 * 5.0 / 8 / 2
     assert 0.0 <= run["idle_share"] < 1.0

@@ -10,7 +10,9 @@ import numpy as np
 
 from search.store import reader
 from search.store.database import open_for_writing
-from search.store.store import NewTrial, StudyStore, create_study
+from search.store.rows import NewTrial, TrialRow
+from search.store.store import StudyStore
+from search.store.studies import create_study
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.search_space import SearchSpace
@@ -46,7 +48,7 @@ class Study:
 
     def priced(self, latency_ms: float, config: CondenseNetConfig = SMALL, **changed: Any) -> int:
         number = self.asked(config)
-        self.store.add_latency(number, self.measurement(number, latency_ms, **changed), "price")
+        self.store.add_latency(number, self.measurement(number, latency_ms, **changed))
         return number
 
     def measurement(self, number: int, latency_ms: float, **changed: Any) -> Measurement:
@@ -99,10 +101,10 @@ class Study:
             }
             self.store.add_curve_row(number, row, 1)
 
-    def rows(self) -> list[reader.TrialRow]:
+    def rows(self) -> list[TrialRow]:
         return reader.read_trials(self.engine, self.id)
 
-    def row(self, number: int) -> reader.TrialRow:
+    def row(self, number: int) -> TrialRow:
         return self.rows()[number]
 
 

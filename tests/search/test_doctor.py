@@ -151,7 +151,7 @@ def test_a_study_that_a_live_controller_runs_is_only_looked_at(broken: Broken):
         store = StudyStore(broken.store.engine, broken.store.study_id)
         store.me = process_name(process.pid)
         store.claim()
-        broken.sql(sa.update(trial).where(trial.c.number == 0).values(told=False))
+        broken.sql(sa.update(trial).where(trial.c.number == 0).values(mirrored=False))
         broken.sql(sa.update(trial).where(trial.c.number == 1).values(state="running", finished_at=None))
         (broken.files / "pricing-x").mkdir()
         (broken.files / "trial-00007").mkdir()
@@ -172,7 +172,7 @@ def test_a_study_that_a_live_controller_runs_is_only_looked_at(broken: Broken):
 
 
 def test_what_a_dead_controller_left_running_is_queued(broken: Broken):
-    broken.sql(sa.update(trial).where(trial.c.number == 1).values(state="running", finished_at=None, told=False))
+    broken.sql(sa.update(trial).where(trial.c.number == 1).values(state="running", finished_at=None, mirrored=False))
     broken.sql(sa.update(attempt).values(outcome=None, ended_at=None).where(attempt.c.trial_id == 2))
     broken.drop_from_optuna(1)
     dead = f"{socket.gethostname()}:4194999@1"
@@ -226,7 +226,7 @@ def test_trials_that_optunas_tables_lack_are_written_there(broken: Broken):
 
     before = trials()
     broken.drop_from_optuna(0)
-    broken.sql(sa.update(trial).where(trial.c.number == 1).values(told=False, optuna_trial_id=None))
+    broken.sql(sa.update(trial).where(trial.c.number == 1).values(mirrored=False, optuna_trial_id=None))
     line = "Optuna's tables don't hold trials 0, 1, or we don't know that they do; written there"
     mended(broken, line, numbers=(None,))
     assert trials() == sorted(before)
@@ -385,7 +385,7 @@ def test_as_json_it_says_what_was_found_and_what_was_done(broken: Broken):
 
 def test_several_things_at_once_are_each_mended_in_one_run(broken: Broken):
     broken.sql(sa.update(study).values(stop_requested=True))
-    broken.sql(sa.update(trial).where(trial.c.number == 0).values(told=False))
+    broken.sql(sa.update(trial).where(trial.c.number == 0).values(mirrored=False))
     (broken.files / "trial-00099").mkdir()
     assert len(broken.doctor().stdout.splitlines()) == 3
     sound(broken)

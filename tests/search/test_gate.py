@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.budget import Budget, excess, refusal
-from search.store.reader import LatencyRow
 from space.cost import Cost
+from workers.latency.record import LatencyRecord
 
 COST = Cost(macs=1000, params=200, paper_flops=0, conv_macs=0, relu_elements=0, avgpool_ops=0)
-LATENCY = LatencyRow("measured", "standard", "host:x", "onnxruntime", "1", 1, 2.0, 2.2, 1.9, 2.5, True)
+LATENCY = LatencyRecord("measured", "standard", "host:x", "onnxruntime", "1", 1, 2.0, 2.2, 1.9, 2.5, True)
 
 
 def test_without_a_limit_everything_passes():

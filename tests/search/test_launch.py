@@ -33,6 +33,7 @@ from search.pricing.pricer import ANCHOR, Target, price
 from search.settings import StudySettings, load_settings
 from search.store import controller_lease, reader, transactions
 from search.store.database import open_for_reading, open_for_writing
+from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from search.study import optuna_storage
 from space.config import CondenseNetConfig
@@ -103,21 +104,21 @@ class Place:
     def launch(self, *overrides: str, resume: bool = False) -> Launched:
         return launch(self.settings(*overrides), self.url, resume, SilentCallback())
 
-    def read(self, study: str = "digits") -> list[reader.TrialRow]:
+    def read(self, study: str = "digits") -> list[TrialRow]:
         engine = open_for_reading(self.url)
         try:
             return reader.read_trials(engine, reader.find_study(engine, study).id)
         finally:
             engine.dispose()
 
-    def curve(self, row: reader.TrialRow) -> list[dict[str, Any]]:
+    def curve(self, row: TrialRow) -> list[dict[str, Any]]:
         engine = open_for_reading(self.url)
         try:
             return reader.read_curve(engine, row.id)
         finally:
             engine.dispose()
 
-    def stored(self) -> reader.StudyRow:
+    def stored(self) -> StudyRow:
         engine = open_for_reading(self.url)
         try:
             return reader.find_study(engine, "digits")

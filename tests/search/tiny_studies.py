@@ -20,7 +20,7 @@ from search.loop.callbacks import SilentCallback
 from search.loop.controller import Controller, Surroundings
 from search.pricing.pricer import Target
 from search.settings import StudySettings, settings_from
-from search.store.reader import TrialRow
+from search.store.rows import TrialRow
 from search.store.tables import attempt, trial
 from search.store.vocabulary import FINAL_STATES
 from search.study import OpenStudy, open_study, optuna_storage
@@ -196,7 +196,7 @@ def assert_consistent(bench: Bench) -> None:
     """What must hold of every study whose controller has ended by itself."""
     rows, trials = bench.rows, {trial.number: trial for trial in optuna_trials(bench)}
     assert all(trial.state.is_finished() for trial in trials.values())
-    assert all(row.state in FINAL_STATES and row.told for row in rows)
+    assert all(row.state in FINAL_STATES and row.mirrored for row in rows)
     assert attempts_open(bench) == []
     results = Counter(row.identity for row in rows if row.state == "done")
     assert all(count == 1 for count in results.values()), "an identity was trained twice"

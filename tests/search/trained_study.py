@@ -7,7 +7,9 @@ from pathlib import Path
 import safetensors.torch
 
 from search.store.database import open_for_writing
-from search.store.store import NewTrial, StudyStore, create_study
+from search.store.rows import NewTrial
+from search.store.store import StudyStore
+from search.store.studies import create_study
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
@@ -31,6 +33,6 @@ def trained_study(
     store.add_artifacts(0, {path.name: (str(path), sha) for path, sha in zip((model, weights), hashes, strict=True)})
     (price,) = probe.measure([model])
     assert isinstance(price, Measurement)
-    store.add_latency(0, price, "price")
+    store.add_latency(0, price)
     store.finish(0, "done", top1=0.5, val_loss=1.0)
     return store

@@ -11,7 +11,7 @@ from space.errors import MeasurementFailed
 from workers.latency.agent import hash_or_empty
 from workers.latency.measurement import FailedMeasurement, Measurement, MeasurementStopped, never
 from workers.latency.profiles import VIRTUAL, Estimate, Profile
-from workers.latency.stats import LatencySummary
+from workers.latency.record import LatencyKind
 from workers.latency.virtual_arm import Counts, VirtualArm, counts_from_report
 
 RUNS = 3  # counted per network: two outvote a run that something disturbed
@@ -92,6 +92,7 @@ def estimate(
     except MeasurementFailed as error:
         return FailedMeasurement(counts.model_hash, str(error))
     return Measurement(
+        kind=LatencyKind.ESTIMATED,
         model_hash=counts.model_hash,
         device=device,
         cpu_model=profile.title,
@@ -99,7 +100,10 @@ def estimate(
         runtime_version=counts.runtime_version,
         threads=profile.threads,
         policy="counts",
-        summary=LatencySummary.without_samples(found.latency_ms, found.interval_low_ms, found.interval_high_ms),
+        median_ms=found.latency_ms,
+        p90_ms=None,
+        interval_low_ms=found.interval_low_ms,
+        interval_high_ms=found.interval_high_ms,
         samples_ms=(),
         stride=1,
         conditions={
@@ -112,7 +116,6 @@ def estimate(
         },
         anchor_drift=0.0,
         steady=True,
-        kind="estimated",
         extrapolates=found.extrapolates,
     )
 

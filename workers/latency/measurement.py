@@ -6,44 +6,14 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from space.errors import MeasurementFailed
 from workers.latency import agent
 from workers.latency.agent import never as never  # the `stop` of a measurement that nobody stops; also for importers
-from workers.latency.stats import LatencySummary, summarise
-
-Kind = Literal["measured", "estimated", "predicted"]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One model's latency on one device; (model_hash, device, runtime and version, threads, precision) is its key.
-
-    `kind` says where the number comes from: samples timed on the device, an estimate from instructions counted
-    there, or a prediction from the network's structure. `samples_ms` holds one tuple per process, thinned so that
-    at most every `stride`-th run was kept (1 = all); it is empty for the kinds that time nothing.
-    `anchor_drift` is how far the anchor's medians moved, (max - min) / min; `steady` says whether that was within
-    the policy's tolerance and nothing was throttled. `conditions` is JSON-able: temperature, frequency, throttling
-    and load of each process.
-    """
-
-    model_hash: str  # SHA-256 of the file, hexadecimal
-    device: str
-    cpu_model: str
-    runtime: str
-    runtime_version: str
-    threads: int
-    policy: str  # "standard" or "quick"; "counts" for an estimate, "model" for a prediction
-    summary: LatencySummary
-    samples_ms: tuple[tuple[float, ...], ...]
-    stride: int
-    conditions: dict[str, Any]
-    anchor_drift: float
-    steady: bool
-    precision: Literal["fp32"] = "fp32"
-    kind: Kind = "measured"
-    extrapolates: bool = False  # the network lies outside what the estimate was calibrated on
+from workers.latency.record import LatencyKind
+from workers.latency.record import Measurement as Measurement  # what a probe returns; also for importers
+from workers.latency.stats import summarise
 
 
 @dataclass(frozen=True)
@@ -103,6 +73,7 @@ def measurement_from_report(
     except ValueError as error:
         return FailedMeasurement(entry["sha256"], str(error))
     return Measurement(
+        kind=LatencyKind.MEASURED,
         model_hash=entry["sha256"],
         device=device,
         cpu_model=report["cpu_model"],
@@ -110,7 +81,10 @@ def measurement_from_report(
         runtime_version=report["runtime_version"],
         threads=report["threads"],
         policy=report["policy"] if policy is None else policy,
-        summary=summary,
+        median_ms=summary.median_ms,
+        p90_ms=summary.p90_ms,
+        interval_low_ms=summary.interval_low_ms,
+        interval_high_ms=summary.interval_high_ms,
         samples_ms=samples_ms,
         stride=max(process["stride"] for process in entry["processes"]),
         conditions={
@@ -156,7 +130,9 @@ class FakeProbe:
             return FailedMeasurement(agent.hash_or_empty(path), str(error))
         rng = random.Random(model_hash)
         samples_ms = tuple(tuple(centre_ms * (1 + 0.01 * rng.uniform(-1, 1)) for _ in range(40)) for _ in range(3))
+        summary = summarise(samples_ms)
         return Measurement(
+            kind=LatencyKind.MEASURED,
             model_hash=model_hash,
             device=self.device,
             cpu_model="fake",
@@ -164,7 +140,10 @@ class FakeProbe:
             runtime_version="0",
             threads=1,
             policy="quick",
-            summary=summarise(samples_ms),
+            median_ms=summary.median_ms,
+            p90_ms=summary.p90_ms,
+            interval_low_ms=summary.interval_low_ms,
+            interval_high_ms=summary.interval_high_ms,
             samples_ms=samples_ms,
             stride=1,
             conditions={"processes": []},

@@ -1,8 +1,15 @@
-"""The words that say what a latency is worth; they stay with the number from the agent's report to the model card."""
+"""A latency with all that says what it is worth: the one form in which it goes from a device's report to a model card.
+
+A probe's `Measurement` is a record with its raw samples; the database stores it, trials carry it, and tables, pages,
+JSON and the texts of a bundle show it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class LatencyKind(StrEnum):
@@ -18,3 +25,56 @@ class LatencyPurpose(StrEnum):
 
     PRICE = "price"  # the network with random weights, before training
     VERIFY = "verify"  # the trained file, by `pick`
+
+
+@dataclass(frozen=True)
+class LatencyRecord:
+    """One network's latency on one device, in milliseconds, with its labels; the interval is 95 %.
+
+    (model_hash, device, runtime and version, threads, precision) says what the number is of. A probe doesn't know
+    `target` and `purpose`: whoever asked it sets them.
+    """
+
+    kind: LatencyKind
+    policy: str  # "standard" or "quick"; "counts" for an estimate, "model" for a prediction
+    device: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    median_ms: float
+    p90_ms: float | None  # None where nothing was timed: estimates and predictions
+    interval_low_ms: float
+    interval_high_ms: float
+    steady: bool  # the anchor moved no further than the policy tolerates, and nothing was throttled
+    target: str = "host"  # the device as the study's latency.devices names it
+    extrapolates: bool = False  # the network lies outside what the estimate or prediction was calibrated on
+    precision: str = "fp32"
+    model_hash: str = ""  # SHA-256 of the file, hexadecimal; "" of a prediction, which needs no file
+    cpu_model: str = ""
+    anchor_drift: float | None = None  # how far the anchor's medians moved: (max - min) / min
+    purpose: LatencyPurpose = LatencyPurpose.PRICE
+    measured_at: float | None = None  # UTC seconds since 1970; None until it is recorded
+
+    @property
+    def verified(self) -> bool:
+        """Whether it is of the trained file, not of a network of the same shape with random weights."""
+        return self.purpose == LatencyPurpose.VERIFY
+
+
+RECORD_FIELDS = tuple(LatencyRecord.__dataclass_fields__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(LatencyRecord):
+    """A latency as a probe returns it: the record, with the samples and conditions that it comes from."""
+
+    samples_ms: tuple[
+        tuple[float, ...], ...
+    ]  # by process, thinned to every `stride`-th run; () where nothing was timed
+    stride: int  # 1: every run was kept
+    conditions: Mapping[str, Any]  # JSON-able: temperature, frequency, throttling and load of each process
+
+    @property
+    def record(self) -> LatencyRecord:
+        """The record alone, for whoever needs no samples."""
+        return LatencyRecord(**{name: getattr(self, name) for name in RECORD_FIELDS})

@@ -22,20 +22,14 @@ class LatencySummary:
 
     `interval_low_ms <= median_ms <= interval_high_ms` is the 95 % bootstrap interval of the median,
     `relative_spread` the interquartile range over the median, `samples` how many samples went in.
-    Without samples there is no p90.
     """
 
     median_ms: float
-    p90_ms: float | None
+    p90_ms: float
     interval_low_ms: float
     interval_high_ms: float
     relative_spread: float
     samples: int
-
-    @classmethod
-    def without_samples(cls, latency_ms: float, interval_low_ms: float, interval_high_ms: float) -> LatencySummary:
-        """Return the summary of an estimate or a prediction: a number with an interval, of which nothing was timed."""
-        return cls(latency_ms, None, interval_low_ms, interval_high_ms, relative_spread=0.0, samples=0)
 
 
 def summarise(samples_by_process: Sequence[Sequence[float]]) -> LatencySummary:

@@ -18,7 +18,7 @@ from dashboards.data.trial_detail import TrialDetail
 from dashboards.formats import duration, interval_text, latency_label, milliseconds, one_line, percent, place_label
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import COLOURS, GREY, SYMBOLS, empty_figure, escaped, message, slim
-from search.store.reader import LatencyRow
+from workers.latency.record import LatencyRecord
 
 MOST_TRIALS = 4
 CLOSE = 1.5  # times the first one's or less, either way: the chart shows differences in %
@@ -138,7 +138,7 @@ def _outcome(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
 
 def _latencies(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
     """A line for each device; latencies of different kinds differ, and each says what it is."""
-    by_trial: list[Mapping[str, LatencyRow]] = [detail.row.latencies for detail in chosen]
+    by_trial: list[Mapping[str, LatencyRecord]] = [detail.row.latencies for detail in chosen]
     targets = list(dict.fromkeys(target for latencies in by_trial for target in latencies))
     rows = []
     for target in targets:
@@ -147,7 +147,7 @@ def _latencies(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
     return rows
 
 
-def _latency_words(row: LatencyRow) -> str:
+def _latency_words(row: LatencyRecord) -> str:
     interval = f"{milliseconds(row.median_ms)} {interval_text(row)}"
     return one_line(f"{interval}, {latency_label(row)}, {place_label(row)}", 300)
 
@@ -171,7 +171,7 @@ def _error(top1: float | None) -> float | None:
     return None if top1 is None else 1 - top1
 
 
-def _comparable(one: LatencyRow, other: LatencyRow) -> bool:
+def _comparable(one: LatencyRecord, other: LatencyRecord) -> bool:
     names = ("kind", "device", "runtime", "runtime_version", "threads")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 

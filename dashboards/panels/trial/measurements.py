@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from dashboards.data.columns import Floats, LatencyGroup
-from dashboards.data.trial_detail import NO_TRIAL, MeasurementDetail, TrialDetail
+from dashboards.data.trial_detail import NO_TRIAL, TrialDetail
 from dashboards.formats import digits_ms, milliseconds, one_line, percent
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import COLOURS, GREY, STAR, SYMBOLS, empty_figure, escaped, message, scatter, slim
+from workers.latency.record import LatencyPurpose, LatencyRecord, Measurement
 
 MOST_SAMPLES = 300  # drawn of a process
 ROW_PX, STRIP_PX, LEAST_PX = 46, 74, 200
 HEADERS = ("of", "when", "median ms", "95 % interval, ms", "p90 ms", "anchor moved", "samples", "processes", "remarks")
-PURPOSES = {"price": "before training", "verify": "trained file"}
+PURPOSES = {LatencyPurpose.PRICE: "before training", LatencyPurpose.VERIFY: "trained file"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,8 @@ class SamplesInfo:
     label: str  # "before training, standard"
     processes: tuple[Floats, ...]
     timed: int  # samples of all processes that are recorded
-    one: MeasurementDetail
+    measurement: Measurement
+    judges: bool  # whether the trial is judged by it
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,18 @@ def measurements_info(detail: TrialDetail | None) -> MeasurementsInfo:
     if not detail.measurements:
         return MeasurementsInfo(reason=f"Trial {detail.row.number} is {detail.row.state} and has no latency yet.")
     by_group: dict[str, list[SamplesInfo]] = {}
-    for one in detail.measurements:
-        processes = tuple(_thinned(samples) for samples in one.samples_ms)
-        label = f"{PURPOSES.get(one.purpose, one.purpose)}, {one.policy}"
-        row = SamplesInfo(label, processes, sum(map(len, one.samples_ms)), one)
-        by_group.setdefault(_group(one), []).append(row)
+    for measurement in detail.measurements:
+        processes = tuple(_thinned(samples) for samples in measurement.samples_ms)
+        label = f"{PURPOSES[measurement.purpose]}, {measurement.policy}"
+        timed = sum(map(len, measurement.samples_ms))
+        row = SamplesInfo(label, processes, timed, measurement, detail.is_judged_by(measurement))
+        by_group.setdefault(_group(measurement), []).append(row)
     return MeasurementsInfo(tuple(StripInfo(label, tuple(rows)) for label, rows in by_group.items()))
 
 
-def _group(one: MeasurementDetail) -> str:
-    runtime = f"{one.runtime} {one.runtime_version}"
-    return one_line(LatencyGroup(one.target, one.kind, one.device, runtime, one.threads), 160)
+def _group(latency: LatencyRecord) -> str:
+    runtime = f"{latency.runtime} {latency.runtime_version}"
+    return one_line(LatencyGroup(latency.target, latency.kind, latency.device, runtime, latency.threads), 160)
 
 
 def _thinned(samples: Sequence[float]) -> Floats:
@@ -85,27 +88,27 @@ def _thinned(samples: Sequence[float]) -> Floats:
 
 
 def _row(strip: StripInfo, row: SamplesInfo) -> tuple[str, ...]:
-    one = row.one
-    interval = f"{digits_ms(one.interval_low_ms, 4)} to {digits_ms(one.interval_high_ms, 4)}"
+    measurement = row.measurement
+    interval = f"{digits_ms(measurement.interval_low_ms, 4)} to {digits_ms(measurement.interval_high_ms, 4)}"
     drawn = sum(map(len, row.processes))
     samples = f"{row.timed:,}" + ("" if drawn == row.timed else f" ({drawn:,} drawn)")
     return (
         strip.label,
         row.label,
-        digits_ms(one.median_ms, 4),
+        digits_ms(measurement.median_ms, 4),
         interval,
-        digits_ms(one.p90_ms, 4),
-        percent(one.anchor_drift, 1),
+        digits_ms(measurement.p90_ms, 4),
+        percent(measurement.anchor_drift, 1),
         samples if row.timed else "none: nothing was timed",
         str(len(row.processes)),
-        _remarks(one) or "-",
+        _remarks(row) or "-",
     )
 
 
-def _remarks(one: MeasurementDetail) -> str:
-    remarks = ["the trial is judged by it"] * one.judged_by
-    remarks += ["the machine did not keep still"] * (not one.steady)
-    remarks += ["outside the calibrated range"] * one.extrapolates
+def _remarks(row: SamplesInfo) -> str:
+    remarks = ["the trial is judged by it"] * row.judges
+    remarks += ["the machine did not keep still"] * (not row.measurement.steady)
+    remarks += ["outside the calibrated range"] * row.measurement.extrapolates
     return ", ".join(remarks)
 
 
@@ -166,12 +169,12 @@ def _add_strip(figure: Any, trace: Any, strip: StripInfo, number: int) -> None:
                 **axes,
             )
         )
-    medians = np.array([row.one.median_ms for row in strip.rows])
+    medians = np.array([row.measurement.median_ms for row in strip.rows])
     bars = {
         "type": "data",
         "symmetric": False,
-        "array": slim([row.one.interval_high_ms - row.one.median_ms for row in strip.rows]),
-        "arrayminus": slim([row.one.median_ms - row.one.interval_low_ms for row in strip.rows]),
+        "array": slim([row.measurement.interval_high_ms - row.measurement.median_ms for row in strip.rows]),
+        "arrayminus": slim([row.measurement.median_ms - row.measurement.interval_low_ms for row in strip.rows]),
         "color": STAR,
         "thickness": 2,
         "width": 6,
@@ -206,10 +209,10 @@ def _of_process(strip: StripInfo, process: int) -> tuple[Floats, Floats]:
 
 
 def _hover(row: SamplesInfo) -> str:
-    one = row.one
-    remarks = _remarks(one)
-    interval = f"[{digits_ms(one.interval_low_ms, 4)}, {digits_ms(one.interval_high_ms, 4)}]"
-    lines = (f"<b>{escaped(row.label)}</b>", f"{milliseconds(one.median_ms)} {interval}", escaped(remarks))
+    measurement = row.measurement
+    remarks = _remarks(row)
+    interval = f"[{digits_ms(measurement.interval_low_ms, 4)}, {digits_ms(measurement.interval_high_ms, 4)}]"
+    lines = (f"<b>{escaped(row.label)}</b>", f"{milliseconds(measurement.median_ms)} {interval}", escaped(remarks))
     return "<br>".join(line for line in lines if line)
 
 

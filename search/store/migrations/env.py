@@ -1,4 +1,8 @@
-"""Alembic's entry point: migrates the connection it is handed, in the transaction it is handed."""
+"""Alembic's entry point: migrates the connection it is handed, in the transaction it is handed.
+
+A migration that makes a SQLite table again (`batch_alter_table`) must switch foreign keys off before the transaction
+begins: dropping the old table would delete the rows that refer to it.
+"""
 
 from alembic import context
 
@@ -9,6 +13,5 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     version_table=VERSION_TABLE,
-    render_as_batch=True,
 )
 context.run_migrations()

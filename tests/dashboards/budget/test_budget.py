@@ -34,7 +34,7 @@ def on_two_devices(folder: Path, trained: list[tuple[int, int, int]]) -> Study:
     for host, pi5, top1 in trained:
         number = made.done(host / 10, 0.9 + top1 / 100)
         made.store.add_latency(
-            number, made.measurement(number, float(pi5), device="pi5:cortex-a76"), "price", "pi5", judged=False
+            number, made.measurement(number, float(pi5), device="pi5:cortex-a76", target="pi5"), judged=False
         )
     return made
 

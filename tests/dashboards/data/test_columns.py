@@ -73,9 +73,9 @@ def test_a_study_without_trials_has_empty_columns(tmp_path: Path) -> None:
 def test_latencies_of_other_kinds_and_devices_are_other_groups(tmp_path: Path) -> None:
     made = Study(tmp_path, settings=TWO_DEVICES)
     numbers = [made.done(0.2, 0.9), made.done(0.3, 0.95, kind="estimated"), made.done(0.1, 0.8)]
-    made.store.add_latency(numbers[0], made.measurement(0, 7.0, device="pi5:cortex-a76"), "price", "pi5", judged=False)
-    made.store.add_latency(numbers[0], made.measurement(0, 8.0, device="pi5:cortex-a76"), "price", "pi5", judged=False)
-    made.store.add_latency(numbers[0], made.measurement(0, 0.5), "verify")
+    made.store.add_latency(numbers[0], made.measurement(0, 7.0, device="pi5:cortex-a76", target="pi5"), judged=False)
+    made.store.add_latency(numbers[0], made.measurement(0, 8.0, device="pi5:cortex-a76", target="pi5"), judged=False)
+    made.store.add_latency(numbers[0], made.measurement(0, 0.5, purpose="verify"))
     columns = columns_of(made)
     kinds = [(group.target, group.kind) for group in columns.latency_groups]
     assert kinds == [("host", "measured"), ("host", "estimated"), ("pi5", "measured")]
@@ -125,9 +125,10 @@ def test_a_nan_accuracy_is_no_trained_network(tmp_path: Path) -> None:
 
 def test_ties_all_stand_on_the_front(tmp_path: Path) -> None:
     made = Study(tmp_path)
-    same = made.measurement(0, 0.2).summary
+    names = ("median_ms", "p90_ms", "interval_low_ms", "interval_high_ms")
+    same = {name: getattr(made.measurement(0, 0.2), name) for name in names}
     for _ in range(3):
-        made.done(0.2, 0.9, summary=same)
+        made.done(0.2, 0.9, **same)
     made.done(0.3, 0.9)
     columns: Any = columns_of(made)
     assert columns.front(columns.default_group).tolist() == [True, True, True, False]

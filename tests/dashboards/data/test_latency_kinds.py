@@ -113,7 +113,7 @@ def test_a_limit_without_a_name_is_of_the_first_device_whichever_has_latencies(t
     }
     made = Study(tmp_path, settings=settings)
     number = made.asked()
-    made.store.add_latency(number, made.measurement(number, 20.0, device="pi5:a76"), "price", "pi5", judged=False)
+    made.store.add_latency(number, made.measurement(number, 20.0, device="pi5:a76", target="pi5"), judged=False)
     made.store.set_running(number, 1)
     made.store.finish(number, "done", top1=0.9)
     table = BudgetTable.of(columns_of(made), Budget(0.4, elsewhere_ms={"pi5": 30.0}))

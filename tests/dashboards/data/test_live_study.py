@@ -25,7 +25,7 @@ CHANGES: dict[str, Callable[[Study], object]] = {
     "done": lambda made: made.done(0.2, 0.9),
     "refused": lambda made: made.infeasible(0.9),
     "failed": lambda made: made.failed("no reason"),
-    "another latency": lambda made: made.store.add_latency(0, made.measurement(0, 0.3), "verify"),
+    "another latency": lambda made: made.store.add_latency(0, made.measurement(0, 0.3, purpose="verify")),
     "an epoch": lambda made: made.add_curve(1, 0.9, epochs=6),
     "tested": lambda made: made.store.set_test_top1(0, 0.8),
     "enqueued": lambda made: made.store.enqueue(SMALL, {}),

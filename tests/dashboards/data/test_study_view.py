@@ -42,7 +42,7 @@ def test_the_revision_changes_with_every_step_and_with_nothing_else(tmp_path: Pa
 
     number = made.asked()
     step()
-    made.store.add_latency(number, made.measurement(number, 0.3), "price")
+    made.store.add_latency(number, made.measurement(number, 0.3))
     step()
     made.store.set_queued(number)
     step()
@@ -60,7 +60,7 @@ def test_the_revision_changes_with_every_step_and_with_nothing_else(tmp_path: Pa
     step()
     made.store.set_test_top1(number, 0.8)
     step()
-    made.store.add_latency(number, made.measurement(number, 0.31), "verify")
+    made.store.add_latency(number, made.measurement(number, 0.31, purpose="verify"))
     step()
     made.store.enqueue(made.row(number).config, {})
     step()

@@ -31,13 +31,13 @@ def detail_of(made: Study, number: int):
 
 def test_a_trained_trial_has_its_curve_measurements_files_and_attempts(made: Study):
     number = made.done(0.2, 0.95)
-    made.store.add_latency(number, made.measurement(number, 0.21), "verify")
+    made.store.add_latency(number, made.measurement(number, 0.21, purpose="verify"))
     made.store.add_artifacts(number, {"model.onnx": ("/there/model.onnx", "c" * 64)})
     detail = detail_of(made, number)
     assert (detail.row.number, detail.name, detail.study.name) == (number, f"trial {number}", made.name)
     assert [row["epoch"] for row in detail.curve] == list(range(1, 13))
     assert [one.purpose for one in detail.measurements] == ["price", "verify"]
-    assert [one.judged_by for one in detail.measurements] == [True, False]
+    assert [detail.is_judged_by(one) for one in detail.measurements] == [True, False]
     price = detail.measurements[0]
     assert price.samples_ms
     assert min(map(min, price.samples_ms)) <= price.median_ms <= max(map(max, price.samples_ms))

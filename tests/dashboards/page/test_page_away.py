@@ -18,7 +18,7 @@ from dashboards.page import charts, study_cache
 from dashboards.page.charts import CHARTS, payload_of, twin_of
 from dashboards.page.comparison import Compared
 from dashboards.page.study_cache import AWAY_TEXT, CachedStudy, Studies
-from search.store.store import create_study
+from search.store.studies import create_study
 from search.store.tables import study as study_table
 from tests.dashboards.studies import SETTINGS, Study, lively
 

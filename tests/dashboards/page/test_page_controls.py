@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from search.store.store import create_study
+from search.store.studies import create_study
 from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.pages import READY, in_page, opened, served, silent, url_of
 from tests.dashboards.studies import SETTINGS, lively

@@ -12,7 +12,7 @@ import numpy as np
 from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.curves import LastEpoch, read_last_epochs
-from search.store.reader import StudyRow
+from search.store.rows import StudyRow
 from search.store.vocabulary import STATES
 from space.config import CondenseNetConfig
 from tests.dashboards.studies import SETTINGS, SMALL, Study

@@ -51,9 +51,9 @@ def on_two_devices(folder: Path) -> Study:
         number = made.done(latency_ms, round(float(rng.uniform(0.9, 0.99)), 2))
         if rng.random() < 0.9:  # the others are not known on the second device
             other = made.measurement(
-                number, latency_ms * float(rng.uniform(40, 90)), device="pi5:a76", kind="estimated"
+                number, latency_ms * float(rng.uniform(40, 90)), device="pi5:a76", kind="estimated", target="pi5"
             )
-            made.store.add_latency(number, other, "price", "pi5", judged=False)
+            made.store.add_latency(number, other, judged=False)
     return made
 
 

@@ -179,8 +179,8 @@ def test_each_group_of_latencies_is_a_view_of_its_own(tmp_path: Path) -> None:
     made = Study(tmp_path, settings=TWO_DEVICES)
     for latency_ms, top1 in ((0.2, 0.9), (0.3, 0.95)):
         number = made.done(latency_ms, top1)
-        other = made.measurement(number, 40 * latency_ms, device="pi5:cortex-a76", kind="estimated")
-        made.store.add_latency(number, other, "price", "pi5", judged=False)
+        other = made.measurement(number, 40 * latency_ms, device="pi5:cortex-a76", kind="estimated", target="pi5")
+        made.store.add_latency(number, other, judged=False)
     page = report(made)
     names = page.data("core")["views"]
     assert [name.partition(" (")[0] for name in names] == [

@@ -18,7 +18,7 @@ from search.results.pareto import pareto_front
 from search.store import reader
 from space.config import CondenseNetConfig
 from tests.dashboards.studies import Study, lively
-from workers.latency import LatencySummary
+from tests.workers.latencies import without_samples
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_a_trial_in_detail_has_curve_samples_and_files(made: Study) -> None:
 
 def test_an_estimates_p90_is_null(tmp_path: Path) -> None:
     made = Study(tmp_path)
-    made.done(0.3, 0.9, kind="estimated", summary=LatencySummary.without_samples(0.3, 0.25, 0.4), samples_ms=())
+    made.done(0.3, 0.9, kind="estimated", **without_samples(0.3, 0.25, 0.4))
     row = made.row(0)
     document = strict(documents.trial_detail_document(row, [], reader.read_latencies(made.engine, row.id), {}))
     for latency in (document["latency"], document["measurements"][0]):

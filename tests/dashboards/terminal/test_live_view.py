@@ -159,7 +159,7 @@ def test_plain_lines_follow_a_trial_through_its_states(made: Study) -> None:
     with live_view(console, wanted=1) as view:
         number = made.asked()
         view.trial(made.row(number))
-        made.store.add_latency(number, made.measurement(number, 0.312), "price")
+        made.store.add_latency(number, made.measurement(number, 0.312))
         made.store.set_queued(number)
         view.trial(made.row(number))
         made.store.set_running(number, 1)

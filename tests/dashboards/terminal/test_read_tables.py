@@ -15,8 +15,9 @@ from dashboards.data.study_settings import public_settings
 from dashboards.terminal import study_tables, trial_tables
 from search.results.pareto import pareto_front
 from search.store import reader
+from search.store.rows import AttemptRow, EventRow, StudyStatus
 from tests.dashboards.studies import SETTINGS, Study, lively
-from workers.latency import LatencySummary
+from tests.workers.latencies import without_samples
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +75,9 @@ def test_empty_reads_say_so() -> None:
 def test_status_counts_the_trials_and_says_who_runs_them(made: Study) -> None:
     study = reader.find_study(made.engine, made.name)
     counts = reader.count_states(made.engine, made.id)
-    running = reader.AttemptRow(7, 2, "desk:4711@99", "desk:4712", 900.0, 1007.0, 3, None, None, None)
-    event = reader.EventRow("lost", 7, 1, "the worker process was killed by SIGKILL", 912.0)
-    standing = reader.StudyStatus(counts, 2, [running], [event])
+    running = AttemptRow(7, 2, "desk:4711@99", "desk:4712", 900.0, 1007.0, 3, None, None, None)
+    event = EventRow("lost", 7, 1, "the worker process was killed by SIGKILL", 912.0)
+    standing = StudyStatus(counts, 2, [running], [event])
     seen = dataclasses.replace(study, controller="desk:4711", controller_seen_at=1000.0, stop_requested=True)
     text = shown(study_tables.status_panel(seen, standing, now=1012.0))
     assert f"{counts['done']} of 20 done" in text
@@ -89,7 +90,7 @@ def test_status_counts_the_trials_and_says_who_runs_them(made: Study) -> None:
     assert "7 2 desk:4712 desk:4711 5.0 s ago 3" in lines
     assert "1:40 lost 7 the worker process was killed by SIGKILL" in lines
     assert max(map(len, text.splitlines())) <= 80
-    quiet = shown(study_tables.status_panel(seen, reader.StudyStatus(counts), now=1012.0))
+    quiet = shown(study_tables.status_panel(seen, StudyStatus(counts), now=1012.0))
     assert "Running" not in quiet
     assert "events" not in quiet
 
@@ -108,7 +109,7 @@ def test_one_trial_is_shown_with_measurements_curve_and_files(made: Study) -> No
 
 def test_an_estimate_is_shown_without_a_p90(tmp_path: Path) -> None:
     made = Study(tmp_path)
-    made.done(0.3, 0.9, kind="estimated", summary=LatencySummary.without_samples(0.3, 0.25, 0.4), samples_ms=())
+    made.done(0.3, 0.9, kind="estimated", **without_samples(0.3, 0.25, 0.4))
     row = made.row(0)
     text = shown(trial_tables.trial_panel(row, [], reader.read_latencies(made.engine, row.id), {}))
     assert f"0.3000 [0.2500, 0.4000] {formats.NOTHING} estimated" in " ".join(text.split())

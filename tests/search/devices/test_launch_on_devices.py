@@ -69,9 +69,9 @@ def test_a_study_whose_latency_an_agent_measures(place: Place, pair: Pair):
             continue
         assert (row.latency.kind, row.latency.device, row.latency.target) == ("measured", "tiny", "tiny")
         (measured,) = reader.read_latencies(engine, row.id)
-        assert measured["conditions"]["agent"] == "tiny"
-        assert len(measured["samples_ms"]) == 3
-        assert all(min(samples) > 0 for samples in measured["samples_ms"])
+        assert measured.conditions["agent"] == "tiny"
+        assert len(measured.samples_ms) == 3
+        assert all(min(samples) > 0 for samples in measured.samples_ms)
     engine.dispose()
     picked = pick_from(place)
     assert picked.verified.device == "tiny"
@@ -127,7 +127,7 @@ def test_a_study_whose_latency_is_estimated_on_the_virtual_device(place: Place):
     picked = pick_from(place)
     assert (picked.verified.kind, picked.elsewhere["host"].kind) == ("estimated", "measured")
     # Other weights, the same instructions: what is counted is a network's structure.
-    assert picked.verified.summary.median_ms == pytest.approx(counted[picked.trial.config], rel=0.05)
+    assert picked.verified.median_ms == pytest.approx(counted[picked.trial.config], rel=0.05)
     card = (place.folder / "bundle" / "MODEL_CARD.md").read_text()
     assert "estimated from instructions counted" in card
     assert "latency, measured, quick" in card

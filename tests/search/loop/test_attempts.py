@@ -12,8 +12,9 @@ from search.engines.base import EngineEvent
 from search.engines.fake import FakeEngine, instant_result
 from search.store import reader
 from search.store.database import open_for_writing
-from search.store.reader import AttemptRow, EventRow
-from search.store.store import NewTrial, StudyStore, create_study
+from search.store.rows import AttemptRow, EventRow, NewTrial
+from search.store.store import StudyStore
+from search.store.studies import create_study
 from space.cost import cost_of
 from space.errors import OutOfMemory
 from tests.search.tiny_studies import CURVE_ROW, INSIDE, Bench, assert_consistent, tiny_settings

@@ -74,9 +74,9 @@ def survives(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize(("step", "call"), [*itertools.product(STEPS, [0, 3]), ("mark_told", 0)])
+@pytest.mark.parametrize(("step", "call"), [*itertools.product(STEPS, [0, 3]), ("mark_mirrored", 0)])
 def test_a_crash_at_any_step_of_the_store_loses_nothing(make_bench, monkeypatch, step: str, call: int, before: bool):
-    """The budget refuses some, so that `finish` and `mark_told` meet every kind of ending."""
+    """The budget refuses some, so that `finish` and `mark_mirrored` meet every kind of ending."""
     bench = make_bench(budget__max_macs=40_000)
     crash_at(monkeypatch, StudyStore, step, call, before)
     survives(bench, monkeypatch)

@@ -14,7 +14,9 @@ from search.pricing.device_fit import add_references, fit_device, measure_more
 from search.pricing.forecast import FittedForecast
 from search.store.database import open_for_writing
 from search.store.reader import latencies_of_configs
-from search.store.store import NewTrial, StudyStore, create_study
+from search.store.rows import NewTrial
+from search.store.store import StudyStore
+from search.store.studies import create_study
 from search.store.tables import device_fit
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -70,7 +72,7 @@ def test_a_forecast_refuses_what_is_surely_over_and_is_silent_where_it_is_unsure
         if seen is not None:
             decided += 1
             assert (seen.kind, seen.policy, seen.device, seen.samples_ms) == ("predicted", "model", "pi5", ())
-            assert seen.summary.median_ms == pytest.approx(truth_ms, rel=0.1)
+            assert seen.median_ms == pytest.approx(truth_ms, rel=0.1)
     assert decided > 30
 
 
@@ -169,9 +171,9 @@ def test_the_newest_counts_whether_a_trial_or_a_fit_asked_for_it(engine):
     study = StudyStore(engine, create_study(engine, "one", 1, {}, ("a" * 64, "b" * 64)))
     for number, config in enumerate((A, B)):
         study.add_trial(NewTrial(number, "sampled", config, {}, 0, str(number), cost_of(config)))
-    study.add_latency(0, measured(2.0), "price")
+    study.add_latency(0, measured(2.0))
     add_references(engine, [(A, measured(3.0)), (B, measured(4.0))])
-    study.add_latency(1, measured(5.0), "price")
+    study.add_latency(1, measured(5.0))
     assert known(engine) == {A: 3.0, B: 5.0}
 
 

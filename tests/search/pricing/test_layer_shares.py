@@ -16,16 +16,16 @@ from hypothesis import given
 from search.pricing.device_fit import add_references, fit_device
 from search.pricing.layer_shares import DeviceShares
 from search.store.database import open_for_writing
-from search.store.reader import LatencyRow
 from space.config import CondenseNetConfig
 from space.cost import parts_of
 from space.errors import DeviceNotFound
 from space.presets import PUBLISHED
 from tests.search.tiny_studies import sqlite_url
 from tests.space.strategies import configs
-from workers.latency import FakeProbe, LatencySummary, Measurement
+from workers.latency import FakeProbe, Measurement
 from workers.latency.features import features, part_matrix
 from workers.latency.predictor import Predictor
+from workers.latency.record import LatencyKind, LatencyRecord
 
 ROWS = json.loads((Path(__file__).parents[3] / "benchmarks/results/predictor_counts_cifar.json").read_text())["rows"]
 NETWORK = PUBLISHED["condensenet-86"].config
@@ -38,18 +38,19 @@ def test_the_amounts_of_the_parts_add_up_to_those_of_the_network(config):
     np.testing.assert_array_equal(part_matrix(config).sum(axis=0), features(config))
 
 
-def latency(**changed) -> LatencyRow:
+def latency(**changed) -> LatencyRecord:
     values = {"kind": "measured", "policy": "standard", "device": "pi5", "runtime": PROBE.runtime, "threads": 1}
     numbers = {"median_ms": 5.0, "p90_ms": 6.0, "interval_low_ms": 4.0, "interval_high_ms": 6.0}
-    return LatencyRow(**{**values, **numbers, "runtime_version": "1", "steady": True, "target": "garden", **changed})
+    return LatencyRecord(**{**values, **numbers, "runtime_version": "1", "steady": True, "target": "garden", **changed})
 
 
 def measured(rows) -> list[tuple[CondenseNetConfig, Measurement]]:
     found = []
     for row in rows:
         ms = row["estimated_ms"]
-        summary = LatencySummary.without_samples(ms, 0.9 * ms, 1.1 * ms)
-        one = Measurement("", "pi5", "cpu", PROBE.runtime, "1", 1, "standard", summary, (), 1, {}, 0.0, True)
+        place = ("standard", "pi5", PROBE.runtime, "1", 1)
+        times_ms = (ms, None, 0.9 * ms, 1.1 * ms)
+        one = Measurement(LatencyKind.MEASURED, *place, *times_ms, True, samples_ms=(), stride=1, conditions={})
         found.append((CondenseNetConfig.from_dict(row["config"]), one))
     return found
 

@@ -16,9 +16,9 @@ from search.results import bundle, trained_files
 from search.store import reader
 from tests.search.tiny_studies import CountingProbe, tiny_settings
 from tests.search.trained_study import trained_study
+from tests.workers.latencies import without_samples
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.files import file_hash
-from workers.latency import LatencySummary
 from workers.latency.measurement import never
 
 
@@ -47,17 +47,17 @@ def test_a_picked_networks_files_are_hashed_once_and_the_bundle_says_the_hash(tm
     assert hashed == {ONNX_FILE: 1, NETWORK_FILE: 1}
     deploy = tomllib.loads((folder / "deploy.toml").read_text())
     assert deploy["model"]["sha256"] == file_hash(folder / ONNX_FILE)
-    assert picked.verified.summary.p90_ms is not None
-    assert deploy["latency"]["p90_ms"] == picked.verified.summary.p90_ms
+    assert picked.verified.p90_ms is not None
+    assert deploy["latency"]["p90_ms"] == picked.verified.p90_ms
 
 
 def test_a_bundle_whose_latency_is_estimated_has_no_p90(tmp_path: Path):
-    summary = LatencySummary.without_samples(2.0, 1.5, 3.0)
+    summary = without_samples(2.0, 1.5, 3.0)
 
     class Estimating(CountingProbe):
         def measure(self, models, stop=never):
             found = super().measure(models, stop)
-            return [replace(one, kind="estimated", summary=summary, samples_ms=()) for one in found]
+            return [replace(one, kind="estimated", **summary) for one in found]
 
     _, folder = picked_and_bundled(tmp_path, Estimating())
     deploy = tomllib.loads((folder / "deploy.toml").read_text())
@@ -77,9 +77,9 @@ class Extrapolating(CountingProbe):
     """A virtual device to which every network is unlike the calibrated ones."""
 
     def measure(self, models, stop=never):
-        summary = LatencySummary.without_samples(2.0, 1.5, 3.0)
-        changed = {"kind": "estimated", "policy": "counts", "summary": summary, "extrapolates": True}
-        return [replace(one, device="virtual:a", samples_ms=(), **changed) for one in super().measure(models, stop)]
+        summary = without_samples(2.0, 1.5, 3.0)
+        changed = {"kind": "estimated", "policy": "counts", "extrapolates": True, **summary}
+        return [replace(one, device="virtual:a", **changed) for one in super().measure(models, stop)]
 
 
 def test_what_a_latency_is_worth_is_said_for_every_device(tmp_path: Path):

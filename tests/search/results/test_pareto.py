@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.results.pareto import latency_key, non_dominated, pareto_front
-from search.store.reader import LatencyRow, TrialRow
+from search.store.rows import TrialRow
 from space.config import CondenseNetConfig
+from workers.latency.record import LatencyRecord
 
 ORDERED = [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)]
 TRUTH = ["=>>>", "<==>", "<==>", "<<<="]
@@ -62,7 +63,7 @@ def test_no_rows_have_no_front():
     assert non_dominated(np.zeros((0, 3))).tolist() == []
 
 
-MEASURED = LatencyRow("measured", "standard", "host:x", "onnxruntime", "1.20", 1, 1.0, 1.1, 0.9, 1.1, True)
+MEASURED = LatencyRecord("measured", "standard", "host:x", "onnxruntime", "1.20", 1, 1.0, 1.1, 0.9, 1.1, True)
 CONFIG = CondenseNetConfig(stages=(1,), growth=(4,), input_shape=(1, 8, 8))
 
 

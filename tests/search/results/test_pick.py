@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from search.budget import Budget
 from search.results.pick import best, rank
-from search.store.reader import LatencyRow, TrialRow
+from search.store.rows import TrialRow
 from space.config import CondenseNetConfig
 from space.errors import NothingFeasible
+from workers.latency.record import LatencyRecord
 
 CONFIG = CondenseNetConfig((1,), (4,), 1, 1)
 
@@ -18,7 +19,7 @@ CONFIG = CondenseNetConfig((1,), (4,), 1, 1)
 def row(
     number: int, top1: float | None, median_ms: float, high_ms: float, macs: int = 100, state: str = "done"
 ) -> TrialRow:
-    latency = LatencyRow(
+    latency = LatencyRecord(
         "measured", "quick", "host", "onnxruntime", "1", 1, median_ms, high_ms, median_ms * 0.9, high_ms, True
     )
     return TrialRow(

@@ -19,16 +19,17 @@ from search.engines.local import LocalEngine
 from search.samplers.stopping import LEAST, RUNGS, StoppingRule
 from search.settings import EngineSettings
 from search.store import reader
-from search.store.reader import LatencyRow, TrialRow
+from search.store.rows import TrialRow
 from space.cost import cost_of
 from space.errors import InvalidSettings, TrainingFailed
 from tests.search.tiny_studies import INSIDE, SPACE, Bench, assert_consistent, optuna_study, tiny_settings
 from tests.workers.tiny import digits
 from workers.file_names import LOG_FILE, NETWORK_FILE
+from workers.latency.record import LatencyRecord
 from workers.training.job import TrialJob
 
 FIRST, SECOND = RUNGS
-LATENCY = LatencyRow("measured", "standard", "host:x", "onnxruntime", "1.20", 1, 1.0, 1.1, 0.9, 1.1, True)
+LATENCY = LatencyRecord("measured", "standard", "host:x", "onnxruntime", "1.20", 1, 1.0, 1.1, 0.9, 1.1, True)
 
 
 def trial(number: int, macs: int = 100, ms: float = 1.0, **changes: Any) -> TrialRow:

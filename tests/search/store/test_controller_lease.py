@@ -18,8 +18,9 @@ import sqlalchemy as sa
 
 from search.store import controller_lease, reader, transactions
 from search.store.database import open_for_writing
-from search.store.reader import StudyRow
-from search.store.store import NewTrial, StudyStore, create_study
+from search.store.rows import NewTrial, StudyRow
+from search.store.store import StudyStore
+from search.store.studies import create_study
 from search.store.tables import event, metadata, study
 from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
@@ -263,11 +264,11 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "set_data_info": lambda store, _: store.set_data_info({"dataset": "x"}),
     "add_trial": lambda store, _: store.add_trial(trial(7)),
     "set_queued": lambda store, _: store.set_queued(0),
-    "add_latency": lambda store, found: store.add_latency(0, found, "price"),
+    "add_latency": lambda store, found: store.add_latency(0, found),
     "finish": lambda store, _: store.finish(0, "done", top1=0.5),
     "add_artifacts": lambda store, _: store.add_artifacts(0, {"model.onnx": ("/a", "1" * 64)}),
     "mark_removed": lambda store, _: store.mark_removed(0),
-    "mark_told": lambda store, _: store.mark_told({0: 5}),
+    "mark_mirrored": lambda store, _: store.mark_mirrored({0: 5}),
     "set_test_top1": lambda store, _: store.set_test_top1(0, 0.5),
     "enqueue": lambda store, _: store.enqueue(INSIDE, {}),
     "retry_smaller": lambda store, _: store.retry_smaller(0, {"epochs": 2}, "other"),

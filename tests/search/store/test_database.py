@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from search.store import database, tables
+from search.store import database, schema, tables
 from search.store.database import open_for_reading, open_for_writing, sqlite_file, upgrade
 from search.study import optuna_storage
 from space.errors import DatabaseLocked, DatabaseUnavailable, DatabaseVersion, NotOurDatabase
@@ -108,53 +108,13 @@ def test_the_newest_migration_is_the_one_this_version_asks_for(url: str):
     script = ScriptDirectory.from_config(config)
     assert script.get_heads() == [tables.HEAD_REVISION]
     revisions = [revision.revision for revision in script.walk_revisions()]
-    assert revisions == sorted(revisions, reverse=True)  # `_refuse_newer` compares them as text
+    assert revisions == sorted(revisions, reverse=True)  # `refuse_unknown` compares them as text
     assert upgrade(url) == (tables.HEAD_REVISION, tables.HEAD_REVISION)
 
 
 def test_foreign_keys_hold_on_the_connection_that_made_the_tables(tmp_path: Path):
     engine = open_for_writing(sqlite_url(tmp_path))
     assert value_of(engine, "foreign_keys") == 1
-    engine.dispose()
-
-
-def at_revision(folder: Path, revision: str) -> str:
-    """A database as an older version made it."""
-    url, config = sqlite_url(folder), Config()
-    config.set_main_option("script_location", str(Path(database.__file__).with_name("migrations")))
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        alembic.command.upgrade(config, revision)
-    engine.dispose()
-    return url
-
-
-def fill(connection: sa.Connection, table: sa.Table, **values: object) -> None:
-    """Insert a row; what is not given and must be there is 1 or "x"."""
-    needed = [column for column in table.columns if not column.nullable]
-    some = {column.name: "x" if isinstance(column.type, sa.String) else 1 for column in needed}
-    connection.execute(sa.insert(table).values({**some, **values}))
-
-
-def test_an_upgrade_takes_the_p90_from_what_has_no_samples_and_loses_nothing_else(tmp_path: Path):
-    url = at_revision(tmp_path, "0002")
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        fill(connection, tables.study)
-        fill(connection, tables.trial, optuna_trial_id=1)
-        for key, kind in enumerate(("measured", "estimated", "predicted"), start=1):
-            fill(connection, tables.latency, id=key, kind=kind, p90_ms=2.0, steady=True, extrapolates=False)
-        fill(connection, tables.latency_samples, samples_ms="[1.5, 2.0]")
-    engine.dispose()
-    assert upgrade(url) == ("0002", tables.HEAD_REVISION)
-    engine = open_for_writing(url)
-    with engine.begin() as connection:
-        p90s_ms = connection.execute(sa.select(tables.latency.c.kind, tables.latency.c.p90_ms)).all()
-        assert dict(map(tuple, p90s_ms)) == {"measured": 2.0, "estimated": None, "predicted": None}
-        assert connection.scalar(sa.select(tables.latency_samples.c.samples_ms)) == "[1.5, 2.0]"
-        connection.execute(sa.delete(tables.trial))  # what hung on the table that was made anew still does
-        assert connection.scalar(sa.select(sa.func.count()).select_from(tables.latency_samples)) == 0
     engine.dispose()
 
 
@@ -218,16 +178,27 @@ def test_a_header_with_garbage_behind_it_is_refused(tmp_path: Path, opener):
 
 @pytest.mark.parametrize("opener", [*OPENERS, upgrade])
 def test_a_newer_versions_database_says_to_upgrade_the_application(url: str, opener):
-    set_version(url, "9999")
-    with pytest.raises(DatabaseVersion, match=r"version 9999, newer than this version's \d+; upgrade Condensery"):
+    set_version(url, "v9999")
+    with pytest.raises(DatabaseVersion, match=r"version v9999, newer than this version's v\d+; upgrade Condensery"):
         opener(url)
 
 
 @pytest.mark.parametrize("opener", OPENERS)
-def test_an_older_versions_database_says_to_run_db_upgrade(url: str, opener):
-    set_version(url, "0000")
-    with pytest.raises(DatabaseVersion, match=r"version 0000, this version needs .*; run `condensery db upgrade`"):
+def test_a_database_that_can_be_upgraded_says_to_run_db_upgrade(url: str, opener, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(schema, "HEAD_REVISION", "v0002")
+    with pytest.raises(DatabaseVersion, match=r"version v0001, this version needs v0002; run `condensery db upgrade`"):
         opener(url)
+
+
+@pytest.mark.parametrize("opener", [*OPENERS, upgrade])
+def test_a_database_from_before_the_first_release_says_to_choose_another(url: str, opener):
+    set_version(url, "0006")
+    with pytest.raises(
+        DatabaseVersion, match=r"0006, from before .* can't be upgraded; choose a new .* --storage"
+    ) as e:
+        opener(url)
+    assert "\n" not in str(e.value)
+    assert e.value.exit_code == 31
 
 
 @pytest.mark.parametrize("opener", [open_for_reading, upgrade])

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from commands.common import storage_words
 from search.settings import load_settings, settings_from
-from search.store.database import url_shown
+from search.store.database_errors import url_shown
 from search.store.tables import study
 from search.study_template import study_file
 from tests.search.tiny_studies import Bench, document, tiny_settings

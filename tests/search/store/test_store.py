@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 
 from search.store import reader, tables
 from search.store.database import open_for_writing
-from search.store.store import NewTrial, StudyStore, create_study, delete_study
-from search.store.vocabulary import FINAL_STATES, OPEN_STATES
+from search.store.rows import NewTrial, TrialRow
+from search.store.store import StudyStore
+from search.store.studies import create_study, delete_study
+from search.store.vocabulary import FINAL_STATES, OPEN_STATES, LatencyPurpose
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from space.deployed import DeployedCondenseNet
 from space.errors import StudyExists, StudyNotFound, TrialNotFound
 from tests.search.tiny_studies import CURVE_ROW, CountingProbe, tiny_settings
+from tests.workers.latencies import without_samples
 from workers.export.onnx import save_onnx
-from workers.latency import LatencySummary, Measurement
+from workers.latency import Measurement
 
 CONFIG = CondenseNetConfig(stages=(1, 2), growth=(4, 8), groups=2, condense_factor=2, input_shape=(1, 8, 8))
 
@@ -148,7 +151,7 @@ def test_a_proposal_is_read_back_as_it_was_written(study: StudyStore, config, co
     assert (row.config, row.training, row.seed, row.identity) == (config, training, seed, identity)
     assert (row.macs, row.params, row.paper_flops) == (cost.macs, cost.params, cost.paper_flops)
     assert (row.state, row.origin, row.optuna_trial_id, row.attempt) == ("asked", "sampled", None, 0)
-    assert (row.latency, row.reason, row.top1, row.told, row.cancel_requested) == (None, None, None, False, False)
+    assert (row.latency, row.reason, row.top1, row.mirrored, row.cancel_requested) == (None, None, None, False, False)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
@@ -192,14 +195,14 @@ def test_a_proposal_recorded_again_is_the_same_row(study: StudyStore):
 
 def test_a_trial_is_built_in_memory_as_it_is_read_back(study: StudyStore):
     key = study.add_trial(proposal(), at=1000.5)
-    assert reader.TrialRow.of_new(proposal(), key, 1000.5) == study.trial(0)
+    assert TrialRow.of_new(proposal(), key, 1000.5) == study.trial(0)
 
 
 def test_what_is_told_to_optuna_is_marked_with_its_ids(study: StudyStore):
     for number in range(3):
         study.add_trial(proposal(number))
-    study.mark_told({0: 70, 2: 72})
-    assert [(row.told, row.optuna_trial_id) for row in study.trials()] == [(True, 70), (False, None), (True, 72)]
+    study.mark_mirrored({0: 70, 2: 72})
+    assert [(row.mirrored, row.optuna_trial_id) for row in study.trials()] == [(True, 70), (False, None), (True, 72)]
 
 
 def test_an_epoch_reported_again_replaces_the_row(study: StudyStore):
@@ -215,30 +218,30 @@ def test_a_price_becomes_what_a_trial_is_judged_by_and_a_verification_does_not(
     study: StudyStore, measurement: Measurement
 ):
     study.add_trial(proposal())
-    study.add_latency(0, measurement, "price")
+    study.add_latency(0, measurement)
     judged = study.trial(0).latency
     assert judged is not None
-    assert judged.median_ms == measurement.summary.median_ms
+    assert judged.median_ms == measurement.median_ms
     assert (judged.kind, judged.device, judged.policy) == ("measured", "fake", "quick")
-    study.add_latency(0, replace(measurement, device="elsewhere"), "verify")
+    study.add_latency(0, replace(measurement, device="elsewhere", purpose=LatencyPurpose.VERIFY))
     assert study.trial(0).latency == judged
     both = reader.read_latencies(study.engine, study.trial(0).id)
-    assert [(entry["purpose"], entry["device"]) for entry in both] == [("price", "fake"), ("verify", "elsewhere")]
+    assert [(entry.purpose, entry.device) for entry in both] == [("price", "fake"), ("verify", "elsewhere")]
     for entry in both:
-        assert [len(samples) for samples in entry["samples_ms"]] == [40, 40, 40]
-        assert entry["samples_ms"][0] == pytest.approx(measurement.samples_ms[0], abs=1e-6)
-        assert entry["conditions"] == measurement.conditions
+        assert [len(samples) for samples in entry.samples_ms] == [40, 40, 40]
+        assert entry.samples_ms[0] == pytest.approx(measurement.samples_ms[0], abs=1e-6)
+        assert entry.conditions == measurement.conditions
 
 
 def test_an_estimate_has_no_p90_and_none_is_made_up(study: StudyStore, measurement: Measurement):
-    summary = LatencySummary.without_samples(2.0, 1.5, 3.0)
+    summary = without_samples(2.0, 1.5, 3.0)
     study.add_trial(proposal())
-    study.add_latency(0, replace(measurement, kind="estimated", summary=summary, samples_ms=()), "price")
+    study.add_latency(0, replace(measurement, kind="estimated", **summary))
     row = study.trial(0)
     assert row.latency is not None
     assert (row.latency.median_ms, row.latency.p90_ms, row.latency.interval_high_ms) == (2.0, None, 3.0)
     (entry,) = reader.read_latencies(study.engine, row.id)
-    assert (entry["p90_ms"], entry["samples_ms"]) == (None, [])
+    assert (entry.p90_ms, entry.samples_ms) == (None, ())
 
 
 def test_artifacts_of_a_later_attempt_replace_the_earlier(study: StudyStore):

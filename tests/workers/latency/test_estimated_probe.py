@@ -59,11 +59,11 @@ def test_an_estimate_carries_the_profile_s_numbers_and_no_samples(profile):
     assert (result.kind, result.policy, result.device, result.threads) == ("estimated", "counts", "pi", 1)
     assert (result.model_hash, result.runtime, result.runtime_version) == ("ab" * 32, "onnxruntime", "1.31.1")
     assert result.cpu_model == profile.title
-    assert (result.samples_ms, result.summary.samples, result.summary.relative_spread) == ((), 0, 0.0)
-    assert result.summary.median_ms == found.latency_ms == pytest.approx(MEASURED_MS, rel=0.03)
-    assert result.summary.interval_low_ms == found.interval_low_ms < found.latency_ms
-    assert result.summary.interval_high_ms == found.interval_high_ms > found.latency_ms
-    assert result.summary.p90_ms is None
+    assert result.samples_ms == ()
+    assert result.median_ms == found.latency_ms == pytest.approx(MEASURED_MS, rel=0.03)
+    assert result.interval_low_ms == found.interval_low_ms < found.latency_ms
+    assert result.interval_high_ms == found.interval_high_ms > found.latency_ms
+    assert result.p90_ms is None
     assert result.steady
     assert result.anchor_drift == 0.0
 
@@ -187,9 +187,9 @@ def test_counts_of_another_runtime_are_priced_with_a_wider_interval_and_marked(p
     (other,) = probe.measure(models)
     assert isinstance(known, Measurement)
     assert isinstance(other, Measurement)
-    assert (probe.runtime, other.runtime, other.summary.median_ms) == ("ncnn", "ncnn", known.summary.median_ms)
-    assert other.summary.interval_low_ms < known.summary.interval_low_ms
-    assert other.summary.interval_high_ms > known.summary.interval_high_ms
+    assert (probe.runtime, other.runtime, other.median_ms) == ("ncnn", "ncnn", known.median_ms)
+    assert other.interval_low_ms < known.interval_low_ms
+    assert other.interval_high_ms > known.interval_high_ms
     assert (known.extrapolates, other.extrapolates) == (False, True)
     assert "calibrated on onnxruntime, this is ncnn" in other.conditions["why"]
 
@@ -220,7 +220,7 @@ def test_networks_are_estimated_on_the_arm_device_in_software(profile, tmp_path)
     assert (corrupt.model_hash, missing.model_hash) == (sha256(models[1]), "")
     assert isinstance(small, Measurement)
     assert isinstance(deep, Measurement)
-    assert 0 < small.summary.median_ms < deep.summary.median_ms
+    assert 0 < small.median_ms < deep.median_ms
     assert deep.conditions["qemu"] == arm.facts["qemu"]
     assert deep.conditions["counted_runs"] == 3
     assert deep.runtime_version == arm.facts["onnxruntime"]

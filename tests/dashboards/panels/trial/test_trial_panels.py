@@ -18,7 +18,7 @@ from dashboards.panels.trial.tables import settings_json, trial_tables
 from search.store import reader
 from space.config import CondenseNetConfig
 from tests.dashboards.studies import SMALL, Study
-from workers.latency import LatencySummary
+from tests.workers.latencies import without_samples
 
 HOSTILE = "<script>alert(1)</script>\n" + "x" * 10_000
 LARGER = CondenseNetConfig(**{**SMALL.to_dict(), "growth": [8, 32]})
@@ -40,11 +40,13 @@ def detail_of(made: Study, number: int) -> TrialDetail:
 
 def priced_everywhere(made: Study) -> TrialDetail:
     number = made.done(0.3, 0.95, policy="standard")
-    made.store.add_latency(number, made.measurement(number, 0.31, policy="standard", steady=False), "verify")
-    made.store.add_latency(number, made.measurement(number, 2.4, device="pi5"), "verify", "garden")
-    summary = LatencySummary.without_samples(4.2, 3.1, 5.6)
-    estimate = made.measurement(number, 4.2, kind="estimated", summary=summary, samples_ms=(), policy="counts")
-    made.store.add_latency(number, dataclasses.replace(estimate, extrapolates=True), "verify", "virtual:x")
+    made.store.add_latency(number, made.measurement(number, 0.31, policy="standard", steady=False, purpose="verify"))
+    made.store.add_latency(number, made.measurement(number, 2.4, device="pi5", target="garden", purpose="verify"))
+    summary = without_samples(4.2, 3.1, 5.6)
+    estimate = made.measurement(number, 4.2, kind="estimated", **summary, policy="counts")
+    made.store.add_latency(
+        number, dataclasses.replace(estimate, extrapolates=True, target="virtual:x", purpose="verify")
+    )
     return detail_of(made, number)
 
 
@@ -55,8 +57,8 @@ def test_latencies_that_cant_be_compared_never_share_an_axis(made: Study):
     for number, strip in enumerate(info.strips, 1):
         axis = "x" if number == 1 else f"x{number}"
         seen = np.concatenate([np.asarray(trace.x) for trace in figure.data if trace.xaxis == axis])
-        timed = [sample for row in strip.rows for process in row.one.samples_ms for sample in process]
-        medians = [row.one.median_ms for row in strip.rows]
+        timed = [sample for row in strip.rows for process in row.measurement.samples_ms for sample in process]
+        medians = [row.measurement.median_ms for row in strip.rows]
         assert sorted(seen.tolist()) == pytest.approx(sorted([*timed, *medians]), rel=1e-6)
     domains = [figure.layout[f"yaxis{suffix}"].domain for suffix in ("", "2", "3")]
     assert all(below[1] < above[0] for above, below in pairwise(domains))

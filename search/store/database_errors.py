@@ -1,0 +1,76 @@
+"""What a driver's error means to the user: each becomes one of ours, with the database's URL but no password in it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from search.store.patience import first_line
+from space.errors import CondenseryError, DatabaseLocked, DatabaseUnavailable, DiskFull, NotOurDatabase
+
+SECRETS = ("password", "sslpassword")  # of libpq, as parameters of a URL
+
+
+@contextlib.contextmanager
+def driver_errors(url: str) -> Iterator[None]:
+    """Turn what the driver raises into ours; other errors pass, for they may be the block's own."""
+    try:
+        yield
+    except (exc.DBAPIError, exc.TimeoutError, sqlite3.Error) as error:
+        raise _translated(error, url) from error
+
+
+@contextlib.contextmanager
+def database_errors(url: str) -> Iterator[None]:
+    """Turn what the driver raises into ours, and a URL that can't be used as well."""
+    try:
+        with driver_errors(url):
+            yield
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
+        if isinstance(error, CondenseryError):
+            raise
+        raise DatabaseUnavailable(
+            f"{url_shown(url)} can't be used as a database URL ({first_line(error)}); for example sqlite:///condensery.db."
+        ) from error
+
+
+def _translated(error: Exception, url: str) -> CondenseryError:
+    text = str(getattr(error, "orig", None) or error)
+    shown = url_shown(url)
+    if "locked" in text or "busy" in text:
+        return DatabaseLocked(f"{shown} is locked by another process; wait for it, or stop it, and try again.")
+    if "disk is full" in text or "No space left" in text:
+        return DiskFull(f"no space is left for {shown}; free some and run it again with --resume.")
+    if "not a database" in text or "malformed" in text:
+        return NotOurDatabase(f"{shown} is not a database of Condensery's ({text}); choose another with --storage.")
+    if "readonly" in text or "read-only" in text or "unable to open" in text:
+        return DatabaseUnavailable(
+            f"{shown} can't be opened or written ({text}); check the folder and its permissions."
+        )
+    if "permission denied" in text or "must be owner" in text:
+        return DatabaseUnavailable(
+            f"{shown} doesn't allow this role that ({first_line(error)}); the tables' owner makes and changes them "
+            "with `condensery db upgrade`."
+        )
+    return DatabaseUnavailable(f"{shown} can't be used: {first_line(error)}")
+
+
+def url_shown(url: str) -> str:
+    """Return the URL with its passwords hidden; of an unnamed one just what it is."""
+    if url == "sqlite://":
+        return "the study database"
+    try:
+        parsed = sa.make_url(url)
+    except (exc.ArgumentError, ValueError):
+        return repr(re.sub(r":.*@", ":***@", url))
+    if "@" in (parsed.host or ""):  # of a password that wasn't written as a URL needs it
+        parsed = parsed.set(host=(parsed.host or "").rpartition("@")[2])
+    hidden = {name: "hidden" for name in SECRETS if name in parsed.query}
+    if parsed.password is None and not hidden:
+        return url
+    return parsed.update_query_dict(hidden).render_as_string(hide_password=True)

@@ -1,0 +1,44 @@
+"""Reading studies: columns by SQL into plain frozen rows. Nothing here needs Optuna, torch or a lock."""
+
+from search.store.reader.history import (
+    count_waiting_requests,
+    newest_events,
+    read_artifacts,
+    read_attempts,
+    read_curve,
+    read_status,
+)
+from search.store.reader.latencies import (
+    count_rows_of_configs,
+    devices_measured,
+    latencies_of_configs,
+    read_latencies,
+)
+from search.store.reader.studies import find_study, list_studies
+from search.store.reader.trials import (
+    count_states,
+    count_test_evaluations,
+    find_trial,
+    read_objectives,
+    read_trials,
+)
+
+__all__ = [
+    "count_rows_of_configs",
+    "count_states",
+    "count_test_evaluations",
+    "count_waiting_requests",
+    "devices_measured",
+    "find_study",
+    "find_trial",
+    "latencies_of_configs",
+    "list_studies",
+    "newest_events",
+    "read_artifacts",
+    "read_attempts",
+    "read_curve",
+    "read_latencies",
+    "read_objectives",
+    "read_status",
+    "read_trials",
+]

@@ -1,0 +1,75 @@
+"""What happened in a study: its attempts, events, curves and files, and how it stands now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from search.store.reader.trials import count_states
+from search.store.rows import AttemptRow, EventRow, StudyStatus
+from search.store.tables import artifact, attempt, curve, event, request, trial
+
+
+def read_status(engine: sa.Engine, study_id: int, events: int = 5) -> StudyStatus:
+    """Return how a study stands, with so many of its newest events."""
+    return StudyStatus(
+        count_states(engine, study_id),
+        count_waiting_requests(engine, study_id),
+        read_attempts(engine, study_id, only_open=True),
+        newest_events(engine, study_id, events),
+    )
+
+
+def count_waiting_requests(engine: sa.Engine, study_id: int) -> int:
+    """Return how many enqueued configs no trial has taken up yet."""
+    query = sa.select(sa.func.count()).where(request.c.study_id == study_id, request.c.trial_number.is_(None))
+    with engine.connect() as connection:
+        return int(connection.scalar(query) or 0)
+
+
+def read_attempts(
+    engine: sa.Engine, study_id: int, only_open: bool = False, number: int | None = None
+) -> list[AttemptRow]:
+    """Return a study's attempts by trial; optionally only those that have not ended, or of one trial."""
+    columns = [attempt.c[name] for name in AttemptRow.__dataclass_fields__ if name != "number"]
+    query = (
+        sa.select(trial.c.number, *columns)
+        .join(trial, trial.c.id == attempt.c.trial_id)
+        .where(trial.c.study_id == study_id)
+        .order_by(trial.c.number, attempt.c.attempt)
+    )
+    if only_open:
+        query = query.where(attempt.c.outcome.is_(None))
+    if number is not None:
+        query = query.where(trial.c.number == number)
+    with engine.connect() as connection:
+        return [AttemptRow(**row._mapping) for row in connection.execute(query)]
+
+
+def newest_events(engine: sa.Engine, study_id: int, last: int, number: int | None = None) -> list[EventRow]:
+    """Return the `last` newest of a study's events, the newest first; optionally only those about one trial."""
+    columns = [event.c[name] for name in EventRow.__dataclass_fields__]
+    query = sa.select(*columns).where(event.c.study_id == study_id).order_by(event.c.id.desc()).limit(last)
+    if number is not None:
+        query = query.where(event.c.number == number)
+    with engine.connect() as connection:
+        return [EventRow(**row._mapping) for row in connection.execute(query)]
+
+
+def read_curve(engine: sa.Engine, trial_id: int) -> list[dict[str, Any]]:
+    """Return a trial's learning curve by epoch; the keys are the columns of `search.store.tables.curve`."""
+    query = sa.select(curve).where(curve.c.trial_id == trial_id).order_by(curve.c.epoch)
+    with engine.connect() as connection:
+        rows = [dict(row._mapping) for row in connection.execute(query)]
+    return [{name: value for name, value in row.items() if name != "trial_id"} for row in rows]
+
+
+def read_artifacts(engine: sa.Engine, trial_id: int) -> dict[str, dict[str, Any]]:
+    """Return a trial's files by name: path, sha256, and whether a retention rule removed them."""
+    query = sa.select(artifact).where(artifact.c.trial_id == trial_id)
+    with engine.connect() as connection:
+        return {
+            row.name: {"path": row.path, "sha256": row.sha256, "removed": row.removed}
+            for row in connection.execute(query)
+        }

@@ -1,0 +1,92 @@
+"""Latencies as recorded: of one trial, of a device, and of every config whose latency a device knows."""
+
+from __future__ import annotations
+
+import json
+
+import sqlalchemy as sa
+
+from search.store.tables import latency, latency_samples, reference_latency, trial
+from search.store.vocabulary import LatencyPurpose
+from space.config import CondenseNetConfig
+from workers.latency.record import RECORD_FIELDS, Measurement
+
+
+def read_latencies(engine: sa.Engine, trial_id: int) -> list[Measurement]:
+    """Return every latency of a trial, oldest first, with its raw samples."""
+    with engine.connect() as connection:
+        rows = connection.execute(sa.select(latency).where(latency.c.trial_id == trial_id).order_by(latency.c.id)).all()
+        samples = connection.execute(
+            sa.select(latency_samples)
+            .join(latency, latency.c.id == latency_samples.c.latency_id)
+            .where(latency.c.trial_id == trial_id)
+            .order_by(latency_samples.c.latency_id, latency_samples.c.process)
+        ).all()
+    by_latency: dict[int, list[tuple[float, ...]]] = {}
+    strides: dict[int, int] = {}
+    for row in samples:
+        by_latency.setdefault(row.latency_id, []).append(tuple(json.loads(row.samples_ms)))
+        strides[row.latency_id] = row.stride
+    return [
+        Measurement(
+            **{name: row._mapping[name] for name in RECORD_FIELDS},
+            samples_ms=tuple(by_latency.get(row.id, ())),
+            stride=strides.get(row.id, 1),
+            conditions=json.loads(row.conditions),
+        )
+        for row in rows
+    ]
+
+
+def devices_measured(engine: sa.Engine, study_id: int) -> set[str]:
+    """Return the devices on which a study's trials were priced."""
+    query = (
+        sa.select(latency.c.device)
+        .join(trial, trial.c.id == latency.c.trial_id)
+        .where(trial.c.study_id == study_id, latency.c.purpose == LatencyPurpose.PRICE)
+        .distinct()
+    )
+    with engine.connect() as connection:
+        return set(connection.scalars(query))
+
+
+def latencies_of_configs(
+    engine: sa.Engine, device: str, runtime: str, threads: int, kind: str, least: int = 1, most: int | None = None
+) -> list[tuple[CondenseNetConfig, float]]:
+    """Return every config whose latency is known on a device, with its newest median in ms.
+
+    From all studies of the database and from what was measured for a fit; only what can be compared: steady rows of
+    the runtime version that the newest row of all has. Where these hold at least `least` configs measured with the
+    standard policy, only those; else every policy's. Of more than `most` configs, so many, evenly over the time.
+    """
+    rows = _rows_of_configs(device, runtime, threads, kind)
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(rows).order_by(rows.c.measured_at)).all()
+    comparable = [row for row in found if row.steady and row.runtime_version == found[-1].runtime_version]
+    standard = {row.config: row.median_ms for row in comparable if row.policy == "standard"}
+    newest = standard if len(standard) >= least else {row.config: row.median_ms for row in comparable}
+    chosen = list(newest.items())
+    if most is not None and len(chosen) > most:
+        chosen = [chosen[place * len(chosen) // most] for place in range(most)]
+    return [(CondenseNetConfig.from_json(config), float(median_ms)) for config, median_ms in chosen]
+
+
+def count_rows_of_configs(engine: sa.Engine, device: str, runtime: str, threads: int, kind: str) -> int:
+    """Return how many rows `latencies_of_configs` looks at; it has no news while they are as many."""
+    query = sa.select(sa.func.count()).select_from(_rows_of_configs(device, runtime, threads, kind))
+    with engine.connect() as connection:
+        return int(connection.scalar(query) or 0)
+
+
+def _rows_of_configs(device: str, runtime: str, threads: int, kind: str) -> sa.Subquery:
+    """The prices of trials and what was measured for a fit."""
+    selects = []
+    of_trials = sa.and_(latency.c.purpose == LatencyPurpose.PRICE, trial.c.id == latency.c.trial_id)
+    for config, table, joined in (
+        (trial.c.config, latency, of_trials),
+        (reference_latency.c.config, reference_latency, sa.true()),
+    ):
+        same = (table.c.device == device, table.c.runtime == runtime, table.c.threads == threads, table.c.kind == kind)
+        columns = (table.c[name] for name in ("median_ms", "runtime_version", "policy", "steady", "measured_at"))
+        selects.append(sa.select(config, *columns).where(joined, *same))
+    return sa.union_all(*selects).subquery()

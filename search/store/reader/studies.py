@@ -1,0 +1,44 @@
+"""Studies as stored, by name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from search.store.rows import StudyRow
+from search.store.tables import study
+from space.errors import StudyNotFound
+
+_DOCUMENTS = ("settings", "versions", "data_info")  # columns of JSON
+
+
+def list_studies(engine: sa.Engine) -> list[StudyRow]:
+    """Return every study, oldest first."""
+    with engine.connect() as connection:
+        return [_study_row(row) for row in connection.execute(sa.select(study).order_by(study.c.id))]
+
+
+def find_study(engine: sa.Engine, name: str) -> StudyRow:
+    """Return the study of this name.
+
+    Raises:
+        StudyNotFound: there is none; the message suggests the nearest.
+    """
+    with engine.connect() as connection:
+        row = connection.execute(sa.select(study).where(study.c.name == name)).first()
+        if row is not None:
+            return _study_row(row)
+        names = list(connection.scalars(sa.select(study.c.name)))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(map(repr, names[:10])) or 'none yet'}."
+    raise StudyNotFound(f"no study is called {name[:100]!r}. {hint}")
+
+
+def _study_row(row: sa.Row[Any]) -> StudyRow:
+    values = dict(row._mapping)
+    for name in _DOCUMENTS:
+        values[name] = None if values[name] is None else json.loads(values[name])
+    return StudyRow(**values)

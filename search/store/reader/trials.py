@@ -1,0 +1,133 @@
+"""A study's trials, with the latencies they are priced with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from search.store.rows import StudyRow, TrialRow
+from search.store.tables import latency, trial
+from search.store.vocabulary import LatencyPurpose, TrialState
+from space.config import CondenseNetConfig
+from space.errors import TrialNotFound
+from workers.latency.record import RECORD_FIELDS, LatencyRecord
+
+MOST_NUMBERS = 1000  # in one statement
+_BUILT = ("config", "training", "latency", "others")  # fields that are no plain columns of the trial's row
+_PLAIN_FIELDS = tuple(name for name in TrialRow.__dataclass_fields__ if name not in _BUILT)
+
+
+def read_trials(
+    engine: sa.Engine,
+    study_id: int,
+    number: int | None = None,
+    states: Sequence[TrialState] | None = None,
+    numbers: Sequence[int] | None = None,
+) -> list[TrialRow]:
+    """Return the study's trials by number; optionally only one number, some states or some numbers."""
+    if numbers is not None and len(numbers) > MOST_NUMBERS:
+        wanted = set(numbers)
+        return [row for row in read_trials(engine, study_id, number, states) if row.number in wanted]
+    columns: list[sa.ColumnElement[Any]] = [trial.c[name] for name in _PLAIN_FIELDS]
+    columns += [trial.c.config, trial.c.training, latency.c.id.label("judged_by")]
+    columns += [latency.c[name].label(f"latency_{name}") for name in RECORD_FIELDS]
+    query = (
+        sa.select(*columns)
+        .select_from(trial.outerjoin(latency, trial.c.latency_id == latency.c.id))
+        .where(trial.c.study_id == study_id)
+        .order_by(trial.c.number)
+    )
+    if number is not None:
+        query = query.where(trial.c.number == number)
+    if states is not None:
+        query = query.where(trial.c.state.in_(states))
+    if numbers is not None:
+        query = query.where(trial.c.number.in_(numbers))
+    with engine.connect() as connection:
+        others = _other_latencies(connection, study_id, [number] if number is not None else numbers)
+        return [_trial_row(row._mapping, others) for row in connection.execute(query)]
+
+
+def _other_latencies(
+    connection: sa.Connection, study_id: int, numbers: Sequence[int] | None
+) -> dict[int, list[LatencyRecord]]:
+    """Return by trial row the newest price on each device but the one that the trial is judged by."""
+    judged = latency.alias()
+    query = (
+        sa.select(trial.c.id.label("trial"), *(latency.c[name] for name in RECORD_FIELDS))
+        .select_from(latency)
+        .join(trial, trial.c.id == latency.c.trial_id)
+        .outerjoin(judged, judged.c.id == trial.c.latency_id)
+        .where(trial.c.study_id == study_id, latency.c.purpose == LatencyPurpose.PRICE)
+        .where(judged.c.target.is_(None) | (judged.c.target != latency.c.target))
+        .order_by(latency.c.target, latency.c.id)
+    )
+    if numbers is not None:
+        query = query.where(trial.c.number.in_(numbers))
+    newest: dict[int, dict[str, LatencyRecord]] = {}
+    for row in connection.execute(query):
+        values = dict(row._mapping)
+        key = values.pop("trial")
+        newest.setdefault(key, {})[values["target"]] = LatencyRecord(**values)
+    return {key: list(by_target.values()) for key, by_target in newest.items()}
+
+
+def _trial_row(row: Any, others: Mapping[int, Sequence[LatencyRecord]]) -> TrialRow:
+    judged = None
+    if row["judged_by"] is not None:
+        judged = LatencyRecord(**{name: row[f"latency_{name}"] for name in RECORD_FIELDS})
+    return TrialRow(
+        **{name: row[name] for name in _PLAIN_FIELDS},
+        config=CondenseNetConfig.from_json(row["config"]),
+        training=json.loads(row["training"]),
+        latency=judged,
+        others=tuple(others.get(row["id"], ())),
+    )
+
+
+def find_trial(engine: sa.Engine, study: StudyRow, number: int) -> TrialRow:
+    """Return one trial.
+
+    Raises:
+        TrialNotFound: the study has none of this number.
+    """
+    rows = read_trials(engine, study.id, number)
+    if rows:
+        return rows[0]
+    with engine.connect() as connection:
+        last = connection.scalar(sa.select(sa.func.max(trial.c.number)).where(trial.c.study_id == study.id))
+    held = "has no trials yet" if last is None else f"has trials 0 to {last}"
+    raise TrialNotFound(f"study {study.name!r} {held}, but you asked for {number}.")
+
+
+def read_objectives(engine: sa.Engine, study_id: int) -> list[sa.Row[Any]]:
+    """Return what a front is found from, of the trials that are done: number, top1, macs and the latency's columns.
+
+    A few columns, so that 10,000 trials take a fraction of a second.
+    """
+    names = ("kind", "device", "runtime", "runtime_version", "threads", "median_ms")
+    query = (
+        sa.select(trial.c.number, trial.c.top1, trial.c.macs, *(latency.c[name] for name in names))
+        .join(latency, trial.c.latency_id == latency.c.id)
+        .where(trial.c.study_id == study_id, trial.c.state == TrialState.DONE, trial.c.top1.is_not(None))
+        .order_by(trial.c.number)
+    )
+    with engine.connect() as connection:
+        return list(connection.execute(query))
+
+
+def count_states(engine: sa.Engine, study_id: int) -> dict[str, int]:
+    """Return how many trials are in each state that any is in."""
+    query = sa.select(trial.c.state, sa.func.count()).where(trial.c.study_id == study_id).group_by(trial.c.state)
+    with engine.connect() as connection:
+        return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def count_test_evaluations(engine: sa.Engine, study_id: int) -> int:
+    """Return how many networks of a study have been evaluated on the test split."""
+    query = sa.select(sa.func.count()).where(trial.c.study_id == study_id, trial.c.test_top1.is_not(None))
+    with engine.connect() as connection:
+        return int(connection.scalar(query) or 0)

@@ -1,0 +1,160 @@
+"""What the database holds, as plain frozen values: rows that are read, and proposals before they are written.
+
+Times are UTC seconds since 1970. A trial's latencies are `workers.latency.record.LatencyRecord`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.store.vocabulary import AttemptOutcome, TrialOrigin, TrialState
+from space.config import CondenseNetConfig
+from space.cost import Cost
+from workers.latency.record import LatencyRecord
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One study as stored."""
+
+    id: int
+    name: str
+    optuna_study_id: int
+    created_at: float
+    settings: dict[str, Any]
+    settings_hash: str
+    frozen_hash: str
+    versions: dict[str, Any]
+    data_info: dict[str, Any] | None
+    stop_requested: bool
+    controller: str | None
+    controller_seen_at: float | None
+
+
+@dataclass(frozen=True)
+class NewTrial:
+    """A proposal as it enters the database."""
+
+    number: int
+    origin: TrialOrigin
+    config: CondenseNetConfig
+    training: dict[str, Any]
+    seed: int
+    identity: str
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class EnqueuedConfig:
+    """A config that a user wants tried, and that no trial has taken up yet."""
+
+    id: int
+    config: CondenseNetConfig
+    training: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial with its cost, the latency it is judged by (None before pricing) and its outcome."""
+
+    id: int
+    number: int
+    optuna_trial_id: int | None  # once Optuna's tables hold it
+    state: TrialState
+    origin: TrialOrigin
+    config: CondenseNetConfig
+    training: dict[str, Any]
+    seed: int
+    identity: str
+    macs: int
+    params: int
+    paper_flops: int
+    latency: LatencyRecord | None
+    reason: str | None
+    duplicate_of: int | None
+    attempt: int
+    cancel_requested: bool
+    asked_at: float
+    started_at: float | None
+    finished_at: float | None
+    top1: float | None
+    val_loss: float | None
+    train_seconds: float | None
+    peak_memory_mb: float | None
+    test_top1: float | None
+    mirrored: bool  # whether Optuna's tables hold the outcome
+    others: tuple[LatencyRecord, ...] = ()  # latencies on the study's further devices, by name
+
+    @classmethod
+    def of_new(cls, new: NewTrial, key: int, at: float) -> TrialRow:
+        """Return a trial that was just asked, as it is read back; `key` is its row's id."""
+        unset = dict.fromkeys(_UNSET)
+        return cls(
+            **unset,  # type: ignore[arg-type]
+            id=key,
+            number=new.number,
+            state=TrialState.ASKED,
+            origin=new.origin,
+            config=new.config,
+            training=new.training,
+            seed=new.seed,
+            identity=new.identity,
+            macs=new.cost.macs,
+            params=new.cost.params,
+            paper_flops=new.cost.paper_flops,
+            attempt=0,
+            cancel_requested=False,
+            asked_at=at,
+            mirrored=False,
+        )
+
+    @property
+    def latencies(self) -> dict[str, LatencyRecord]:
+        """Every latency it is priced with, by the device's name in the study; the one it is judged by first."""
+        records = self.others if self.latency is None else (self.latency, *self.others)
+        return {record.target: record for record in records}
+
+
+_UNSET = (
+    "optuna_trial_id latency reason duplicate_of started_at finished_at top1 val_loss train_seconds peak_memory_mb "
+    "test_top1"
+).split()  # of a trial that was just asked
+
+
+@dataclass(frozen=True)
+class AttemptRow:
+    """One attempt at training a trial."""
+
+    number: int  # of the trial
+    attempt: int
+    owner: str  # the controller that started it, host:pid@start
+    worker: str | None  # host:pid, once known
+    started_at: float
+    heartbeat_at: float  # when its worker was last known to live
+    epochs: int  # reported by this attempt
+    outcome: AttemptOutcome | None  # None while it runs
+    reason: str | None
+    ended_at: float | None
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """One line of a study's log of what went wrong."""
+
+    kind: str
+    number: int | None  # of the trial, where it is about one
+    attempt: int | None
+    detail: str
+    at: float
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """How a study stands at this moment."""
+
+    counts: Mapping[str, int]  # trials by state
+    waiting: int = 0  # enqueued configs that no trial has taken up
+    running: Sequence[AttemptRow] = ()  # attempts that have not ended
+    events: Sequence[EventRow] = ()  # the newest, newest first
