@@ -13,6 +13,7 @@ from benchmarks.scale.fill import fill
 from search.results.pareto import front_of_study, pareto_front
 from search.store import reader
 from search.store.database import open_for_reading
+from search.store.reader import trials
 from search.store.vocabulary import FINAL_STATES
 from tests.workers.tiny import job
 from workers.training.job import TrialJob
@@ -46,7 +47,7 @@ def test_a_simulated_cluster_runs_the_real_controller_and_leaves_no_row_open(tmp
 
 @pytest.mark.parametrize("most", [1000, 1])
 def test_the_front_read_by_columns_is_the_front_of_all_rows(tmp_path: Path, monkeypatch, most: int):
-    monkeypatch.setattr(reader, "MOST_NUMBERS", most)
+    monkeypatch.setattr(trials, "MOST_NUMBERS", most)
     url = f"sqlite:///{tmp_path / 'filled.db'}"
     fill(url, 60)
     engine = open_for_reading(url)

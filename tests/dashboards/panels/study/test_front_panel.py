@@ -261,5 +261,5 @@ def test_the_reference_numbers_are_those_they_come_from() -> None:
         known = [one for one in by_name.values() if one.params == cost_of(network.config).params]
         assert len(known) == 1
         assert known[0].top1_pct == pytest.approx(100 - (network.top1_error_pct or 0))
-    origin = json.loads((ROOT / "dashboards" / "panels" / "baselines.json").read_text())["origin"]
+    origin = json.loads((ROOT / "dashboards" / "panels" / "study" / "baselines.json").read_text())["origin"]
     assert set(origin) == {"accuracy", "cost", "latencies_ms"}
