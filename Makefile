@@ -3,14 +3,19 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo
+# Tests run side by side, a file at a time; `make test JOBS=4` where there are more processors.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest
+SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 CONDENSERY := $(abspath $(BIN))/condensery
 
-.PHONY: help demo install dev test test-fast check format clean-demo
+.PHONY: help demo install dev test test-fast test-long check format clean-demo
 
 help:
 	@echo "make demo        install into $(VENV), search on scikit-learn's digits, show front, pick, bundle and report"
-	@echo "make test        install what tests need and run them all"
-	@echo "make test-fast   the tests that take seconds"
+	@echo "make test        install what tests need and run all but the long forms"
+	@echo "make test-fast   the tests that take less than a second each"
+	@echo "make test-long   the long forms: kills at every phase, Ray on two nodes, a whole emulated device"
 	@echo "make check       ruff, mypy and the import-direction test"
 	@echo "make clean-demo  remove the demo's folder, to start it anew"
 
@@ -43,10 +48,14 @@ demo: install
 	@echo; echo "Look at $(DEMO)/report.html, $(DEMO)/bundle/MODEL_CARD.md and: cd $(DEMO) && ../$(BIN)/condensery --help"
 
 test: dev
-	$(BIN)/python -m pytest
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not alone and not long"
+	$(PYTEST) -m "alone and not long"
 
 test-fast: dev
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow and not browser and not alone and not long"
+
+test-long: dev
+	$(PYTEST) -m long
 
 check: dev
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
@@ -29,6 +30,13 @@ settings.load_profile("ci")
 NO_SKIP = "CONDENSERY_NO_SKIP"  # set by .ci/run: a tool that a test needs must be there
 # What a machine can't have by installing something; everything else may be skipped only where tools are missing.
 HARDWARE = ("GPU", "CUDA", "MPS")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the files that take long where files run side by side, to end together."""
+    if hasattr(config, "workerinput"):  # only a worker of pytest-xdist has it
+        slow = Counter(item.path for item in items if any(map(item.get_closest_marker, ("slow", "browser"))))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.hookimpl(wrapper=True)
