@@ -1,7 +1,7 @@
 """The values one search parameter may take: a choice, a range of whole numbers, or a range of reals.
 
 Written in a study file as a single value, a list, or `{ low = …, high = …, step = …, log = … }`. Pure Python and numpy:
-`search.sampler` turns a domain into an Optuna distribution.
+`search.samplers.optuna_samplers` turns a domain into an Optuna distribution.
 """
 
 from __future__ import annotations
@@ -98,10 +98,10 @@ class FloatRange:
         assert isinstance(value, int | float)
         if self.log:
             factor = (self.high / self.low) ** 0.1
-            moved = [value / factor, value * factor]
+            neighbours = [value / factor, value * factor]
         else:
-            moved = [value - 0.1 * (self.high - self.low), value + 0.1 * (self.high - self.low)]
-        clipped = [min(max(other, self.low), self.high) for other in moved]
+            neighbours = [value - 0.1 * (self.high - self.low), value + 0.1 * (self.high - self.low)]
+        clipped = [min(max(other, self.low), self.high) for other in neighbours]
         return [other for other in clipped if other != value]
 
     def enumerate(self) -> tuple[Value, ...] | None:
@@ -121,7 +121,11 @@ Domain = Choice | IntRange | FloatRange
 
 
 def domain_from(name: str, written: Any) -> Domain:
-    """Read a domain as a study file writes it; raises `ImpossibleSpace` with the rule and the value."""
+    """Return the domain that a study file writes so.
+
+    Raises:
+        ImpossibleSpace: it breaks a rule; the message gives the rule and the value.
+    """
     if isinstance(written, Choice | IntRange | FloatRange):
         return written
     if isinstance(written, dict):

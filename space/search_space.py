@@ -1,4 +1,4 @@
-"""What can be searched: which CondenseNet configurations a study may try.
+"""The search space of a study: which CondenseNet configurations it may try.
 
 Notable choices:
 - Parameters have fixed distributions (Optuna can't change one inside a study), and every combination of parameters is a
@@ -10,27 +10,29 @@ Notable choices:
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from itertools import product
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
 
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.domains import Choice, Domain, FloatRange, IntRange, Value, domain_from, domain_to
+from space.domains import Domain, Value, domain_to
 from space.errors import ImpossibleSpace, InvalidConfig, InvalidSettings
+from space.growths import (
+    SAME,
+    Grouping,
+    groupings_of,
+    growth_divisor,
+    nearest_growth,
+    neighbouring_values,
+    valid_growths,
+)
 from space.presets import SPACE_PRESETS
-
-KEYS = (
-    "num_classes input_shape groups condense_factor bottleneck groups_3x3 num_stages layers growth growth_rule "
-    "dropout classifier_keep"
-).split()
-SAME = "same"  # groups_3x3 = "same": as many groups as the 1x1
+from space.space_settings import KEYS, read_settings
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ class SearchSpace:
     def __post_init__(self) -> None:
         self._check_numbers()
         self._check_depth()
-        for combination in self._divisor_combinations():
+        for grouping in self._groupings():
             for domain in self.growth:
-                if not valid_growths(domain, combination.divisor):
+                if not valid_growths(domain, grouping.divisor):
                     raise ImpossibleSpace(
                         "`growth` must hold a multiple of lcm(groups, condense_factor, groups_3x3) for every "
-                        f"combination, but lcm({combination}) = {combination.divisor} divides none of "
-                        f"{list(domain.enumerate() or ())}; add one or take {combination} out."
+                        f"combination, but lcm({grouping}) = {grouping.divisor} divides none of "
+                        f"{list(domain.enumerate() or ())}; add one or take {grouping} out."
                     )
         self._check_classifier()
 
@@ -109,8 +111,8 @@ class SearchSpace:
         stages = min(cast(tuple[int, ...], self.num_stages.enumerate()))
         layers = [cast(int, min(domain.extremes())) for domain in self.layers[:stages]]
         smallest = math.inf
-        for combination in self._divisor_combinations():
-            growth = [valid_growths(domain, combination.divisor)[0] for domain in self.growth]
+        for grouping in self._groupings():
+            growth = [valid_growths(domain, grouping.divisor)[0] for domain in self.growth]
             if self.growth_rule == "doubling":
                 growth = [growth[0] << stage for stage in range(stages)]
             features = 2 * growth[0] + sum(n * g for n, g in zip(layers, growth[:stages], strict=True))
@@ -139,39 +141,7 @@ class SearchSpace:
             InvalidSettings: an unknown key; the message suggests the nearest.
             ImpossibleSpace: a rule is broken; the message names it.
         """
-        for key in settings:
-            if key not in KEYS:
-                near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.3)
-                hint = f" Did you mean `{near[0]}`?" if near else f" Valid keys: {', '.join(KEYS)}."
-                raise InvalidSettings(f"unknown key `space.{key}`.{hint}")
-        for key in ("layers", "growth"):
-            if key not in settings:
-                raise InvalidSettings(f"`space.{key}` is missing; say which {key} to search.")
-        rule = settings.get("growth_rule", "free")
-        if rule not in ("free", "doubling"):
-            raise InvalidSettings(f'`space.growth_rule` must be "free" or "doubling", but got {rule!r}.')
-        num_stages = domain_from("num_stages", settings.get("num_stages", 3))
-        whole = [value for value in num_stages.enumerate() or () if isinstance(value, int)]
-        deepest = max(whole, default=1)
-        try:
-            input_shape = CondenseNetConfig((1,), (1,), 1, 1, input_shape=settings.get("input_shape", (3, 32, 32)))
-            classes = CondenseNetConfig((1,), (1,), 1, 1, num_classes=settings.get("num_classes", 10)).num_classes
-        except InvalidConfig as error:
-            raise ImpossibleSpace(str(error)) from None
-        return cls(
-            num_classes=classes,
-            input_shape=input_shape.input_shape,
-            groups=domain_from("groups", settings.get("groups", [1, 2, 4, 8])),
-            condense_factor=domain_from("condense_factor", settings.get("condense_factor", [1, 2, 4, 8])),
-            bottleneck=domain_from("bottleneck", settings.get("bottleneck", 4)),
-            groups_3x3=domain_from("groups_3x3", settings.get("groups_3x3", SAME)),
-            num_stages=num_stages,
-            layers=_per_stage("layers", settings["layers"], deepest),
-            growth=_per_stage("growth", settings["growth"], 1 if rule == "doubling" else deepest),
-            growth_rule=rule,
-            dropout=_real("dropout", settings.get("dropout", 0.0)),
-            classifier_keep=_real("classifier_keep", settings.get("classifier_keep", 1.0)),
-        )
+        return cls(**read_settings(settings))
 
     def to_settings(self) -> dict[str, Any]:
         """Return every key as plain JSON values; `from_settings` builds an equal space from it."""
@@ -209,7 +179,7 @@ class SearchSpace:
         whole = cast(dict[str, int], values)
         stages = whole["num_stages"]
         groups_3x3 = None if values["groups_3x3"] == SAME else whole["groups_3x3"]
-        divisor = _divisor(whole["groups"], whole["condense_factor"], groups_3x3)
+        divisor = growth_divisor(whole["groups"], whole["condense_factor"], groups_3x3)
         growth = [nearest_growth(domain, whole[f"growth_{i + 1}"], divisor) for i, domain in enumerate(self.growth)]
         if self.growth_rule == "doubling":
             growth = [growth[0] << stage for stage in range(stages)]
@@ -281,17 +251,17 @@ class SearchSpace:
         for stage in range(len(config.stages), len(self.layers)):
             for name in ("layers", "growth"):
                 domain = self.domains.get(f"{name}_{stage + 1}")
-                wanted = params.get(f"{name}_{stage}")
-                if domain is not None and wanted is not None:
-                    params[f"{name}_{stage + 1}"] = _nearest(domain, cast(int, wanted))
-        divisor = _divisor(config.groups, config.condense_factor, config.groups_3x3)
-        moved = (
+                last = params.get(f"{name}_{stage}")
+                if domain is not None and last is not None:
+                    params[f"{name}_{stage + 1}"] = _nearest(domain, cast(int, last))
+        divisor = growth_divisor(config.groups, config.condense_factor, config.groups_3x3)
+        neighbours = (
             self.from_params({**params, name: value})
             for name, domain in self.domains.items()
             if name in params
-            for value in _steps(name, domain, params[name], divisor)
+            for value in neighbouring_values(name, domain, params[name], divisor)
         )
-        return [other for other in dict.fromkeys(moved) if other != config]
+        return [other for other in dict.fromkeys(neighbours) if other != config]
 
     # -- description --
 
@@ -334,50 +304,14 @@ class SearchSpace:
         factor = math.prod(len(values) for values in plain if values is not None)
         layer_counts = [len(domain.enumerate() or ()) for domain in self.layers]
         total = 0
-        for combination in self._divisor_combinations():
-            growths = [len(valid_growths(domain, combination.divisor)) for domain in self.growth]
+        for grouping in self._groupings():
+            growths = [len(valid_growths(domain, grouping.divisor)) for domain in self.growth]
             for stages in cast(tuple[int, ...], self.num_stages.enumerate()):
-                per_stage = math.prod(layer_counts[:stages]) * math.prod(growths[:stages])
-                total += per_stage
+                total += math.prod(layer_counts[:stages]) * math.prod(growths[:stages])
         return factor * total
 
-    def _divisor_combinations(self) -> Iterator[_Combination]:
-        """Every distinct (G, C, groups_3x3 resolved)."""
-        triples = product(
-            *(domain.enumerate() or () for domain in (self.groups, self.condense_factor, self.groups_3x3))
-        )
-        resolved = {(g, c, g if three == SAME else three) for g, c, three in cast(Iterator[Any], triples)}
-        return (_Combination(*triple) for triple in sorted(resolved))
-
-
-@dataclass(frozen=True)
-class _Combination:
-    groups: int
-    condense_factor: int
-    groups_3x3: int
-
-    @property
-    def divisor(self) -> int:
-        return _divisor(self.groups, self.condense_factor, self.groups_3x3)
-
-    def __str__(self) -> str:
-        return f"groups={self.groups}, condense_factor={self.condense_factor}, groups_3x3={self.groups_3x3}"
-
-
-def _divisor(groups: int, condense_factor: int, groups_3x3: int | None) -> int:
-    return math.lcm(groups, condense_factor, groups_3x3 or 1)
-
-
-@lru_cache(maxsize=4096)
-def valid_growths(domain: Domain, divisor: int) -> tuple[int, ...]:
-    """Return the domain's growths that `divisor` divides, ascending."""
-    return tuple(sorted(v for v in domain.enumerate() or () if isinstance(v, int) and v % divisor == 0))
-
-
-def nearest_growth(domain: Domain, drawn: int, divisor: int) -> int:
-    """Return the smallest valid growth of at least `drawn`, or the largest there is."""
-    valid = valid_growths(domain, divisor)
-    return next((growth for growth in valid if growth >= drawn), valid[-1])
+    def _groupings(self) -> Iterator[Grouping]:
+        return groupings_of(self.groups, self.condense_factor, self.groups_3x3)
 
 
 def _named_as_written(name: str, domains: tuple[Domain, ...]) -> dict[str, Domain]:
@@ -387,31 +321,5 @@ def _named_as_written(name: str, domains: tuple[Domain, ...]) -> dict[str, Domai
     return {f"{name}_{i + 1}": domain for i, domain in enumerate(domains)}
 
 
-def _nearest(domain: Domain, wanted: int) -> Value:
-    return min(cast(tuple[int, ...], domain.enumerate()), key=lambda value: abs(value - wanted))
-
-
-def _steps(name: str, domain: Domain, value: Value, divisor: int) -> list[Value]:
-    """Return the values one step from `value`; a range of growths steps over its multiples of `divisor`."""
-    if not (name.startswith("growth_") and isinstance(domain, IntRange)):
-        return domain.neighbours(value)
-    valid = valid_growths(domain, divisor)
-    below = [growth for growth in valid if growth < cast(int, value)]
-    above = [growth for growth in valid if growth > cast(int, value)]
-    return [*below[-1:], *above[:1]]
-
-
-def _real(name: str, written: Any) -> Domain:
-    """A range of reals even where both ends are written as whole numbers: a config holds 0.0, not 0."""
-    domain = domain_from(name, written)
-    return FloatRange(float(domain.low), float(domain.high), domain.log) if isinstance(domain, IntRange) else domain
-
-
-def _per_stage(name: str, written: Any, stages: int) -> tuple[Domain, ...]:
-    """One domain for all stages, or a list of lists or ranges with one entry a stage."""
-    if isinstance(written, list | tuple) and written and all(isinstance(v, list | tuple | dict) for v in written):
-        return tuple(domain_from(f"{name}_{i + 1}", value) for i, value in enumerate(written))
-    domain = domain_from(name, written)
-    if isinstance(domain, Choice) and any(isinstance(value, str) for value in domain.values):
-        raise ImpossibleSpace(f"`{name}` must be whole numbers, but got {list(domain.values)}.")
-    return (domain,) * stages
+def _nearest(domain: Domain, target: int) -> Value:
+    return min(cast(tuple[int, ...], domain.enumerate()), key=lambda value: abs(value - target))

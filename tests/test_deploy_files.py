@@ -25,7 +25,7 @@ import yaml
 
 import condensery
 from search.settings import EngineSettings, StudySettings
-from space.search_space import KEYS
+from space.space_settings import KEYS
 from workers.settings import Settings, TrainingSettings
 
 ROOT = Path(__file__).parent.parent

@@ -17,7 +17,7 @@ from commands import devices
 from search.settings import StudySettings, load_settings
 from search.study_template import TEMPLATES, study_file
 from space import errors
-from space.search_space import KEYS
+from space.space_settings import KEYS
 from workers.latency import agent
 from workers.settings import Settings, TrainingSettings
 

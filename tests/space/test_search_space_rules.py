@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from space.errors import ImpossibleSpace, InvalidSettings
-from space.search_space import KEYS, SearchSpace
+from space.search_space import SearchSpace
+from space.space_settings import KEYS
 
 BASE = {"groups": [1, 2], "condense_factor": 1, "num_stages": 2, "layers": [1, 2], "growth": [4, 8]}
 
