@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dashboards.page.access import Access, access_for, guard, is_loopback
-from space.errors import InvalidSettings
+from dashboards.page.access import Access, access_for, guard
+from workers.listening import in_url, is_loopback, listen
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -131,7 +131,7 @@ def serve(
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait for a moment is no news
     host, port = address
     app = make_app(url, study, access, command_words)
-    with _listening(host, port) as listener:
+    with listen(host, port) as listener:
         server = create_server(app.server, sockets=[listener], threads=THREADS, ident=None)
         page = f"http://{_reached_at(host)}:{listener.getsockname()[1]}/"
         private = f"{page}?token={access.token}" if access.token else page
@@ -177,12 +177,4 @@ def _reached_at(host: str) -> str:
     """Return what stands for a host in an address: this machine's name where it listens on every network."""
     if host in ("0.0.0.0", "::"):
         return socket.gethostname()
-    return f"[{host}]" if ":" in host else host
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        raise InvalidSettings(f"{host} port {port} can't be listened on ({error}); choose another --port.") from None
+    return in_url(host)

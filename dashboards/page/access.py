@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import html
-import ipaddress
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from flask import Flask, Response, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from space.errors import InvalidSettings
+from workers.listening import is_loopback
 
 TOKEN = "CONDENSERY_DASHBOARD_TOKEN"  # in the environment
 SHORTEST_TOKEN = 16
@@ -72,16 +72,6 @@ def access_for(host: str, token_file: Path | None = None) -> Access:
             "`openssl rand -hex 32` makes one."
         )
     return Access(token)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address or a host's name is this machine's own."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def guard(server: Flask, access: Access, script_hashes: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The agent of a device: it enrols, gives signs of life and leaves. One at a time serves a device."""
+"""The agent of a device: it enrols, reports that it is alive, and leaves. A device has one agent at a time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import sqlalchemy as sa
 
 from search.devices.json_numbers import as_json
 from search.devices.registry import Device
-from search.devices.transitions import LEASE_S, Return, give_back, is_fresh
+from search.devices.transitions import LEASE_S, LeaseEnd, is_fresh, release_jobs
 from search.store.clock import Clock, now_of
 from search.store.device_tables import device
 from search.store.queue_facts import processor
+from search.store.vocabulary import LeaseOutcome
 
 
 class UnlikeDevice(Exception):
-    """Another kind of device than the others of its queue; the message says which."""
+    """A device of another kind than the others of its queue; the message names one of them."""
 
 
 @dataclass(frozen=True)
 class Enrolment:
-    """What an agent says of itself and its device."""
+    """What an agent reports of itself and its device."""
 
     instance: str  # 32 hexadecimal digits, the same after a restart
     facts: Mapping[str, Any]  # cpu_model, machine, cores, python_version, runtimes, pinned
@@ -33,7 +34,7 @@ class Enrolment:
 def enrol(
     engine: sa.Engine, caller: Device, enrolment: Enrolment, lease_s: float = LEASE_S, now: Clock | None = None
 ) -> bool:
-    """Let an agent serve a device; return False when another one does that has been heard of within `lease_s`.
+    """Let an agent serve a device; return False when another agent of it reported within the last `lease_s` seconds.
 
     What the device still held goes back to its queue: an agent that enrols has just started, and holds nothing.
 
@@ -43,12 +44,12 @@ def enrol(
     with engine.begin() as connection:
         row = _locked(connection, caller)
         at = now_of(connection, now)
-        other = row.instance not in (None, enrolment.instance)
-        if row.revoked_at is not None or (other and is_fresh(row.last_seen_at, at, lease_s)):
+        is_other = row.instance not in (None, enrolment.instance)
+        if row.revoked_at is not None or (is_other and is_fresh(row.last_seen_at, at, lease_s)):
             return False
         _check_alike(connection, caller, str(enrolment.facts.get("cpu_model", "")))
-        back = Return("restarted", "its agent started anew", caller.id, trouble=True)
-        give_back(connection, caller.id, back, at)
+        end = LeaseEnd(LeaseOutcome.RESTARTED, "its agent was restarted", caller.id, trouble=True)
+        release_jobs(connection, caller.id, end, at)
         values = {
             "instance": enrolment.instance,
             "facts": as_json(enrolment.facts),
@@ -61,7 +62,10 @@ def enrol(
 
 
 def _check_alike(connection: sa.Connection, caller: Device, cpu_model: str) -> None:
-    """Hold a device to the others of its queue: any of them may answer for it. One that only counts may be any."""
+    """Raise UnlikeDevice if a device's processor differs from its queue's: any of them may measure any job.
+
+    Virtual devices may run on any processor: they only count instructions.
+    """
     if caller.virtual:
         return
     others = sa.select(device.c.name, device.c.facts).where(
@@ -71,27 +75,28 @@ def _check_alike(connection: sa.Connection, caller: Device, cpu_model: str) -> N
         device.c.facts.is_not(None),
     )
     for other in connection.execute(others).all():
-        theirs = json.loads(other.facts).get("cpu_model", "")
-        if processor(theirs) != processor(cpu_model):
+        other_model = json.loads(other.facts).get("cpu_model", "")
+        if processor(other_model) != processor(cpu_model):
             raise UnlikeDevice(
-                f"devices of a queue must be alike: {other.name!r} of queue {caller.queue!r} is {theirs!r}, this one "
-                f"is {cpu_model!r}; add it with a queue of its own, or remove that one"
+                f"devices of a queue must be alike: {other.name!r} of queue {caller.queue!r} is {other_model!r}, this "
+                f"one is {cpu_model!r}; add it with a queue of its own, or remove that one"
             )
 
 
 def leave(engine: sa.Engine, caller: Device, instance: str, now: Clock | None = None) -> None:
-    """Let an agent go: what it held goes back to the queue at once. Of another instance nothing changes."""
+    """End an agent's service: what it held goes back to the queue at once. Any other instance changes nothing."""
     with engine.begin() as connection:
         if _locked(connection, caller).instance == instance:
-            give_back(connection, caller.id, Return("left", "its agent left", caller.id), now_of(connection, now))
-            values = {"instance": None, "last_seen_at": now_of(connection, now)}
+            at = now_of(connection, now)
+            release_jobs(connection, caller.id, LeaseEnd(LeaseOutcome.LEFT, "its agent left", caller.id), at)
+            values = {"instance": None, "last_seen_at": at}
             connection.execute(sa.update(device).where(device.c.id == caller.id).values(values))
 
 
-def seen(
+def record_contact(
     connection: sa.Connection, caller: Device, instance: str, at: float, conditions: Mapping[str, Any] | None = None
 ) -> sa.Row[Any] | None:
-    """Record a sign of life of the enrolled agent; return the device's row, None when the agent isn't the enrolled."""
+    """Record that the enrolled agent was heard of; return the device's row, None when the agent isn't the enrolled."""
     row = _locked(connection, caller)
     if row.instance != instance or row.revoked_at is not None:
         return None

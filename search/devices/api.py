@@ -1,4 +1,4 @@
-"""The calls of the hub, each with every answer it can give."""
+"""The hub's calls, each with every response that it may give."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from search.devices import agents, leases, registry, schemas, submissions
 from search.devices.leases import Heartbeat, LeaseRequest, LeaseTerms, Ticket
 from search.devices.registry import Device
 from search.devices.submissions import Fault
+from search.store.vocabulary import FaultKind, LeaseActivity
 from workers.latency import agent
 
 BODY_BYTES_MOST = 8 << 20
@@ -33,22 +34,22 @@ class HubState:
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return how the refusals that a call may give look, for the interface's description."""
-    return {status: {"model": schemas.Problem, "description": _WHY[status]} for status in statuses}
+    """Return the refusals that a call may give, for the interface's description."""
+    return {status: {"model": schemas.Problem, "description": _MEANINGS[status]} for status in statuses}
 
 
-_WHY = {
+_MEANINGS = {
     401: "no token of a device that may measure",
-    404: "nothing of this device",
-    409: "another agent's turn, or another kind of device than its queue's",
+    404: "nothing that belongs to this device",
+    409: "another agent serves the device, the lease has ended, or the queue's devices are of another kind",
     413: f"a body of more than {BODY_BYTES_MOST} bytes",
-    422: "not what the interface asks for",
+    422: "not what the interface expects",
     503: "the database is locked or away; try again after `Retry-After` seconds",
 }
 _ALWAYS = (401, 413, 422, 503)
 
 
-# -- who asks --
+# -- the caller --
 
 
 def _state(request: Request) -> HubState:
@@ -60,12 +61,12 @@ Hub = Annotated[HubState, Depends(_state)]
 
 
 def _caller(hub: Hub, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Device:
-    """Return whose token this is. A missing one is looked up like a wrong one: all refusals are alike."""
-    found = registry.device_by_token(hub.engine, credentials.credentials if credentials is not None else "")
-    if found is None:
-        why = "this token is unknown or revoked; pass the device's present one"
-        raise HTTPException(401, why, headers={"WWW-Authenticate": "Bearer"})
-    return found
+    """Return the device of the token. A missing token is looked up like a wrong one, so all refusals are alike."""
+    device = registry.device_by_token(hub.engine, credentials.credentials if credentials is not None else "")
+    if device is None:
+        detail = "this token is unknown or revoked; pass the device's present one"
+        raise HTTPException(401, detail, headers={"WWW-Authenticate": "Bearer"})
+    return device
 
 
 Caller = Annotated[Device, Depends(_caller)]
@@ -77,7 +78,7 @@ JobId = Annotated[int, PathParameter(ge=1, le=schemas.DATABASE_INTEGER)]
 
 @router.get("/v1/health", responses=_problems(413, 503))
 def health(hub: Hub) -> schemas.Health:
-    """Say that the hub and its database answer."""
+    """Report that the hub and its database respond."""
     with hub.engine.connect() as connection:
         connection.execute(sa.select(1))
     return schemas.Health(status="ok", protocol=1)
@@ -95,11 +96,12 @@ def agent_file() -> Response:
 
 @router.post("/v1/enrol", responses=_problems(*_ALWAYS, 409))
 def enrol(body: schemas.EnrolBody, caller: Caller, hub: Hub) -> schemas.Enrolled:
-    """Begin to serve the token's device; leases that this agent held before it was restarted go back to the queue."""
+    """Begin to serve the token's device; the leases that this agent held before a restart go back to the queue."""
     if body.virtual != caller.virtual:
         kinds = ("a virtual device", "a real device")
-        mine, theirs = kinds if caller.virtual else kinds[::-1]
-        raise HTTPException(422, f"{caller.name!r} is {mine}, but this agent serves {theirs}; use that one's token")
+        registered, served = kinds if caller.virtual else kinds[::-1]
+        detail = f"{caller.name!r} is {registered}, but this agent serves {served}; use that one's token"
+        raise HTTPException(422, detail)
     enrolment = agents.Enrolment(body.instance, body.facts.model_dump(), body.conditions)
     if not agents.enrol(hub.engine, caller, enrolment, hub.terms.lease_s, hub.terms.now):
         raise HTTPException(409, f"another agent serves {caller.name!r}; end it, or give this one a device of its own")
@@ -109,9 +111,9 @@ def enrol(body: schemas.EnrolBody, caller: Caller, hub: Hub) -> schemas.Enrolled
 @router.post("/v1/leases", responses=_problems(*_ALWAYS, 409))
 def lease(body: schemas.LeaseBody, caller: Caller, hub: Hub) -> schemas.Jobs:
     """Take jobs that can be measured together; an empty list when there is nothing to do."""
-    ask = LeaseRequest(body.instance, body.limit, body.conditions)
-    taken = leases.lease_jobs(hub.engine, caller, ask, hub.terms)
-    return schemas.Jobs(jobs=[schemas.Job.of(one) for one in taken])
+    request = LeaseRequest(body.instance, body.limit, body.conditions)
+    leased_jobs = leases.lease_jobs(hub.engine, caller, request, hub.terms)
+    return schemas.Jobs(jobs=[schemas.Job.of(job) for job in leased_jobs])
 
 
 @router.get(
@@ -137,13 +139,14 @@ def model(sha256: schemas.Sha256, caller: Caller, hub: Hub) -> Response:
 def heartbeat(job_id: JobId, body: schemas.HeartbeatBody, caller: Caller, hub: Hub) -> schemas.Renewed:
     """Renew a lease."""
     ticket = Ticket(job_id, body.attempt, body.instance)
-    leases.heartbeat(hub.engine, caller, ticket, Heartbeat(body.state, body.conditions), hub.terms)
+    beat = Heartbeat(LeaseActivity(body.state), body.conditions)
+    leases.record_heartbeat(hub.engine, caller, ticket, beat, hub.terms)
     return schemas.Renewed(lease_s=hub.terms.lease_s)
 
 
 @router.post("/v1/jobs/{job_id}/result", responses=_problems(*_ALWAYS, 404, 409))
 def result(job_id: JobId, body: schemas.ResultBody, caller: Caller, hub: Hub) -> schemas.Judged:
-    """Hand in what was measured; doing so again changes nothing."""
+    """Hand in a result; handing it in again changes nothing."""
     ticket = Ticket(job_id, body.attempt, body.instance)
     verdict = submissions.record_result(hub.engine, caller, ticket, body.report.model_dump(), hub.terms)
     return schemas.Judged(verdict=verdict)
@@ -151,14 +154,14 @@ def result(job_id: JobId, body: schemas.ResultBody, caller: Caller, hub: Hub) ->
 
 @router.post("/v1/jobs/{job_id}/failure", responses=_problems(*_ALWAYS, 404, 409))
 def failure(job_id: JobId, body: schemas.FailureBody, caller: Caller, hub: Hub) -> schemas.Recorded:
-    """Say why nothing was measured; doing so again changes nothing."""
+    """Report why nothing was measured; reporting it again changes nothing."""
     ticket = Ticket(job_id, body.attempt, body.instance)
-    submissions.record_failure(hub.engine, caller, ticket, Fault(body.fault, body.reason), hub.terms)
+    submissions.record_failure(hub.engine, caller, ticket, Fault(FaultKind(body.fault), body.reason), hub.terms)
     return schemas.Recorded(recorded=True)
 
 
 @router.post("/v1/leave", responses=_problems(*_ALWAYS))
 def leave(body: schemas.LeaveBody, caller: Caller, hub: Hub) -> schemas.Recorded:
-    """End serving the device; its leases go back to the queue at once."""
+    """Stop serving the device; its leases go back to the queue at once."""
     agents.leave(hub.engine, caller, body.instance, hub.terms.now)
     return schemas.Recorded(recorded=True)

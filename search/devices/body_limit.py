@@ -1,4 +1,4 @@
-"""A limit to the size of requests, whatever their headers say: chunked bodies are counted as they come."""
+"""A limit to the size of requests, whatever their headers claim: chunked bodies are counted as they arrive."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-DRAINED_TIMES = 8  # so many times the limit is read and thrown away, so that the sender sees the answer
+DRAINED_TIMES = 8  # this many times the limit is read and thrown away, so that the sender sees the response
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body of more than `most_bytes`; a smaller one is handed on in one piece."""
+    """ASGI middleware: 413 for a body of more than `most_bytes`; a smaller one is passed on in one piece."""
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self._app, self._most_bytes = app, most_bytes
@@ -23,7 +23,7 @@ class BodyLimit:
         try:
             body = await self._read(receive)
         except ClientDisconnect:
-            return  # what came of the body is of no use, and nobody waits for an answer
+            return  # no one waits for a response any more
         if body is None:
             detail = f"a body of more than {self._most_bytes} bytes; send less"
             await JSONResponse({"detail": detail}, 413, {"Connection": "close"})(scope, receive, send)

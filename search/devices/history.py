@@ -1,12 +1,18 @@
-"""What became of measurement jobs, read by SQL for people: newest first, with every trouble that was recorded."""
+"""The history of measurement jobs, for people: newest first, with everything that went wrong."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from search.store.device_tables import device, event, job, lease
+
+_COLUMNS = (
+    "id queue state model_sha256 mode runtime threads attempt quarantines reason submitted_at finished_at"
+).split()
 
 
 @dataclass(frozen=True)
@@ -31,33 +37,32 @@ class JobLine:
 
 
 def newest_jobs(engine: sa.Engine, last: int) -> list[JobLine]:
-    """Return the newest jobs, newest first."""
-    columns = [job.c[name] for name in _PLAIN]
-    latest = sa.and_(lease.c.job_id == job.c.id, lease.c.attempt == job.c.attempt)
+    """Return the `last` newest jobs, newest first."""
+    newest_lease = sa.and_(lease.c.job_id == job.c.id, lease.c.attempt == job.c.attempt)
     query = (
-        sa.select(*columns, device.c.name.label("device"))
-        .select_from(job.outerjoin(lease, latest).outerjoin(device, device.c.id == lease.c.device_id))
+        sa.select(*(job.c[name] for name in _COLUMNS), job.c.policy_label, device.c.name.label("device"))
+        .select_from(job.outerjoin(lease, newest_lease).outerjoin(device, device.c.id == lease.c.device_id))
         .order_by(job.c.id.desc())
         .limit(last)
     )
     with engine.connect() as connection:
         rows = connection.execute(query).all()
-        wanted = [row.id for row in rows]
-        events = connection.execute(sa.select(event).where(event.c.job_id.in_(wanted)).order_by(event.c.id)).all()
-    told: dict[int, list[str]] = {}
-    for one in events:
-        told.setdefault(one.job_id, []).append(f"{one.kind}: {one.detail}" if one.detail else one.kind)
+        events = _events(connection, [row.id for row in rows])
     return [
         JobLine(
-            **{name: row._mapping[name] for name in _PLAIN if name != "policy_label"},
+            **{name: row._mapping[name] for name in _COLUMNS},
             policy=row.policy_label,
             device=row.device,
-            history=tuple(told.get(row.id, ())),
+            history=tuple(events.get(row.id, ())),
         )
         for row in rows
     ]
 
 
-_PLAIN = (
-    "id queue state model_sha256 mode runtime threads policy_label attempt quarantines reason submitted_at finished_at"
-).split()
+def _events(connection: sa.Connection, job_ids: Sequence[int]) -> dict[int, list[str]]:
+    """Return each job's events as text, oldest first."""
+    texts: dict[int, list[str]] = {}
+    row: sa.Row[Any]
+    for row in connection.execute(sa.select(event).where(event.c.job_id.in_(job_ids)).order_by(event.c.id)):
+        texts.setdefault(row.job_id, []).append(f"{row.kind}: {row.detail}" if row.detail else row.kind)
+    return texts

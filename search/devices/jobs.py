@@ -1,8 +1,8 @@
-"""What devices are asked for: models to measure, as jobs of a queue; what became of them, and the models' bytes.
+"""Measurement jobs: submitting requests, reading what became of them, and the bytes of their models.
 
-A request equal to an open job joins it; one equal to a finished job gets that job's result, if that was steady and the
-queue still has its processor and version of the runtime. A request has an owner, who renews it: a job that nobody waits
-for any more is not begun. Every function is one transaction.
+A request that equals an open job joins it. One that equals a finished job gets that job's result, if the result was
+steady and the queue still has that processor and version of the runtime. A request has an owner, who renews it: a job
+that no one waits for any more is not begun. Every function is one transaction.
 """
 
 from __future__ import annotations
@@ -11,33 +11,34 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
 from search.devices.json_numbers import as_json, digest
-from search.devices.transitions import CANCELLED, fail, is_wanted, note
+from search.devices.transitions import CANCELLED, add_event, fail, is_requested
 from search.store.clock import Clock, now_of
-from search.store.device_tables import OPEN_JOB_STATES, device, job, lease, model, request, result
+from search.store.device_tables import device, job, lease, model, request, result
 from search.store.queue_facts import facts_of_queue, processor, processors_of, versions_of
+from search.store.vocabulary import OPEN_JOB_STATES, JobEvent, JobState, MeasurementMode, Verdict
 
-MODEL_GRACE_S = 600.0  # a model is kept so long for the request that is to follow
-
-JobState = Literal["waiting", "leased", "done", "failed"]
+MODEL_GRACE_S = 600.0  # a model is kept at least this long, for the request that is to follow
+IDS_MOST = 500  # of one query: databases limit its variables
 
 
 @dataclass(frozen=True)
 class MeasurementRequest:
-    """One model to be measured by one queue. The models named were stored by `put_model` before.
+    """One model to be measured by one queue. Its model and anchor must have been stored by `put_model`.
 
-    `policy` holds every field of a MeasurementPolicy; smaller priorities go first; `macs`, where known, lets the hub
-    see that a result can't be true. With a `nonce` nothing but a request with the same one answers it: measured anew.
+    `policy` holds every field of a MeasurementPolicy. Smaller priorities go first. `macs`, where known, lets the hub
+    see that a result can't be true. A request with a `nonce` is answered only by a job of the same nonce: the model is
+    measured again.
     """
 
     queue: str
     model_sha256: str
     anchor_sha256: str | None
-    mode: Literal["wall", "counts"]
+    mode: MeasurementMode
     runtime: str
     threads: int
     policy: Mapping[str, Any]
@@ -50,19 +51,24 @@ class MeasurementRequest:
     @property
     def identity(self) -> str:
         """The hash of what is to be measured and how: equal for requests that one result answers."""
-        how = self.policy if self.mode == "wall" else None  # a count is a count
-        what = (self.queue, self.model_sha256, self.mode, self.runtime, self.threads, self.precision, how)
-        return digest(*what) if self.nonce is None else digest(*what, self.nonce)
+        policy = self.policy if self.mode == MeasurementMode.WALL else None  # counts are the same under every policy
+        parts = (self.queue, self.model_sha256, self.mode, self.runtime, self.threads, self.precision, policy)
+        return digest(*parts) if self.nonce is None else digest(*parts, self.nonce)
 
     @property
     def batch(self) -> str:
         """The hash of what the jobs of one lease share."""
         return digest(self.mode, self.runtime, self.threads, self.precision, dict(self.policy), self.anchor_sha256)
 
+    @property
+    def files(self) -> set[str]:
+        """The SHA-256 of each stored file that it needs."""
+        return {sha256 for sha256 in (self.model_sha256, self.anchor_sha256) if sha256 is not None}
+
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job as it stands; `device` is the name of the one that holds it, or whose result was accepted."""
+    """A job as it is now; `device` is the name of the one that holds it, or whose result was accepted."""
 
     id: int
     queue: str
@@ -76,69 +82,72 @@ class JobRow:
     finished_at: float | None
 
 
-def put_model(engine: sa.Engine, content: bytes, now: Clock | None = None) -> str:
-    """Store a model's file for the devices; return its SHA-256 in hexadecimal."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    values = {"sha256": sha256, "size": len(content), "content": content}
-    try:
-        with engine.begin() as connection:
-            if not _keep_models(connection, {sha256}, now_of(connection, now)):
-                connection.execute(sa.insert(model).values(stored_at=now_of(connection, now), **values))
-    except sa.exc.IntegrityError:  # stored by another process just now
-        pass
-    return sha256
+# -- submitting --
 
 
 def submit(
     engine: sa.Engine, requests: Sequence[MeasurementRequest], owner: str, now: Clock | None = None
 ) -> list[int]:
-    """Return the job of each request, made where no equal one is open or answers it.
+    """Return the id of each request's job; a new job where no equal one is open or answers it.
 
-    `owner` is at most 32 letters that are nobody else's: `renew` its requests every few seconds, and `cancel` them when
-    their results are of no use any more.
+    The `owner`, a unique name of at most 32 letters, must `renew` its requests every few seconds, and `cancel` them
+    when it has no use for the results any more.
 
     Raises:
         ValueError: a model that a request names is not stored.
     """
+    by_identity = {request.identity: request for request in requests}
     with engine.begin() as connection:
-        found = _submit_all(connection, {one.identity: one for one in requests}, owner, now_of(connection, now))
-    return [found[one.identity] for one in requests]
+        job_ids = _submit_all(connection, by_identity, owner, now_of(connection, now))
+    return [job_ids[request.identity] for request in requests]
 
 
 def _submit_all(
     connection: sa.Connection, requests: Mapping[str, MeasurementRequest], owner: str, at: float
 ) -> dict[str, int]:
-    files = {sha for one in requests.values() for sha in (one.model_sha256, one.anchor_sha256) if sha is not None}
-    # Equal requests name the same models: whoever submits them at the same time waits here, and then finds ours.
-    guard = sa.select(model.c.sha256).where(model.c.sha256.in_(files)).order_by(model.c.sha256).with_for_update()
-    connection.execute(guard).all()
-    open_now = sa.select(job).where(job.c.open_identity.in_(requests)).order_by(job.c.id).with_for_update()
-    found: dict[str, int] = {}
-    for row in connection.execute(open_now).all():
+    # Equal requests name the same models: a process that submits one at the same time waits here, then finds our job.
+    _lock_models(connection, {sha256 for wanted in requests.values() for sha256 in wanted.files})
+    job_ids = _join_open(connection, requests, owner, at)
+    unanswered = []
+    for identity, wanted in requests.items():
+        if identity in job_ids:
+            continue
+        answer = _answer(connection, wanted)
+        if answer is None:
+            unanswered.append(wanted)
+        else:
+            add_event(connection, answer.id, answer.attempt, JobEvent.REUSED, at)
+            job_ids[identity] = answer.id
+    needed = {sha256 for wanted in unanswered for sha256 in wanted.files}
+    missing = needed - _keep_models(connection, needed, at)
+    if missing:
+        raise ValueError(f"the model {min(missing)} is not stored; store it by put_model before requesting it")
+    for wanted in unanswered:
+        job_ids[wanted.identity] = _insert(connection, wanted, at)
+        _wait_for(connection, job_ids[wanted.identity], owner, at)
+    return job_ids
+
+
+def _lock_models(connection: sa.Connection, hashes: set[str]) -> None:
+    query = sa.select(model.c.sha256).where(model.c.sha256.in_(hashes)).order_by(model.c.sha256)
+    connection.execute(query.with_for_update()).all()
+
+
+def _join_open(
+    connection: sa.Connection, requests: Mapping[str, MeasurementRequest], owner: str, at: float
+) -> dict[str, int]:
+    """Join the open jobs that equal these requests; return their ids by identity."""
+    equal = sa.select(job).where(job.c.open_identity.in_(requests)).order_by(job.c.id).with_for_update()
+    job_ids = {}
+    for row in connection.execute(equal).all():
         priority = min(row.priority, requests[row.identity].priority)
         connection.execute(sa.update(job).where(job.c.id == row.id).values(priority=priority))
-        note(connection, row.id, row.attempt, "joined", at)
+        add_event(connection, row.id, row.attempt, JobEvent.JOINED, at)
         mine = (request.c.job_id == row.id) & (request.c.owner == owner)
         if connection.execute(sa.update(request).where(mine).values(renewed_at=at)).rowcount == 0:
             _wait_for(connection, row.id, owner, at)
-        found[row.identity] = row.id
-    fresh = []
-    for identity, one in requests.items():
-        if identity not in found:
-            done = _answer(connection, one)
-            if done is None:
-                fresh.append(one)
-            else:
-                note(connection, done.id, done.attempt, "reused", at)
-                found[identity] = done.id
-    needed = {sha256 for one in fresh for sha256 in (one.model_sha256, one.anchor_sha256) if sha256 is not None}
-    missing = needed - _keep_models(connection, needed, at)
-    if missing:
-        raise ValueError(f"the model {min(missing)} is not stored; put it before it is requested")
-    for one in fresh:
-        found[one.identity] = _insert(connection, one, at)
-        _wait_for(connection, found[one.identity], owner, at)
-    return found
+        job_ids[row.identity] = row.id
+    return job_ids
 
 
 def _wait_for(connection: sa.Connection, job_id: int, owner: str, at: float) -> None:
@@ -146,16 +155,16 @@ def _wait_for(connection: sa.Connection, job_id: int, owner: str, at: float) -> 
 
 
 def _answer(connection: sa.Connection, request: MeasurementRequest) -> sa.Row[Any] | None:
-    """Return the newest finished job that answers a request; only under the processor and runtime of the queue now."""
+    """Return the newest finished job that answers a request, on the processor and runtime that its queue has now."""
     facts = facts_of_queue(connection, request.queue)
     same = (job.c.identity == request.identity) & job.c.runtime_version.in_(versions_of(facts, request.runtime))
     query: sa.Select[Any] = (
-        sa.select(job.c.id, job.c.attempt).where(same, job.c.state == "done").order_by(job.c.id.desc())
+        sa.select(job.c.id, job.c.attempt).where(same, job.c.state == JobState.DONE).order_by(job.c.id.desc())
     )
     for row in connection.execute(query).all():
-        accepted = (result.c.job_id == row.id) & (result.c.verdict == "accepted")
+        accepted = (result.c.job_id == row.id) & (result.c.verdict == Verdict.ACCEPTED)
         report = json.loads(connection.scalar(sa.select(result.c.report).where(accepted)) or "{}")
-        if report and (request.mode == "counts" or _speaks_for(report, facts)):
+        if report and (request.mode == MeasurementMode.COUNTS or _speaks_for(report, facts)):
             return row
     return None
 
@@ -180,7 +189,7 @@ def _insert(connection: sa.Connection, request: MeasurementRequest, at: float) -
         "batch": request.batch,
         "priority": request.priority,
         "macs": request.macs,
-        "state": "waiting",
+        "state": JobState.WAITING,
         "attempt": 0,
         "troubles": 0,
         "quarantines": 0,
@@ -188,38 +197,63 @@ def _insert(connection: sa.Connection, request: MeasurementRequest, at: float) -
     }
     key = connection.execute(sa.insert(job).values(values)).inserted_primary_key
     assert key is not None
-    note(connection, int(key[0]), 0, "submitted", at)
+    add_event(connection, int(key[0]), 0, JobEvent.SUBMITTED, at)
     return int(key[0])
 
 
+def renew(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
+    """Renew an owner's requests: it still waits for their results."""
+    mine = sa.select(request.c.job_id).where(request.c.owner == owner)
+    with engine.begin() as connection:
+        # A locked request is being ended or dropped: waiting for it here could be a deadlock.
+        job_ids = connection.scalars(mine.with_for_update(skip_locked=True)).all()
+        for ids in _in_portions(sorted(job_ids)):
+            still_mine = (request.c.owner == owner) & request.c.job_id.in_(ids)
+            connection.execute(sa.update(request).where(still_mine).values(renewed_at=now_of(connection, now)))
+
+
+def cancel(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
+    """Take an owner's requests back: a waiting job that no one else requested fails, a leased one may still end."""
+    mine = sa.select(request.c.job_id).where(request.c.owner == owner)
+    with engine.begin() as connection:
+        rows = connection.execute(sa.select(job).where(job.c.id.in_(mine)).order_by(job.c.id).with_for_update()).all()
+        connection.execute(sa.delete(request).where(request.c.owner == owner))
+        for row in rows:
+            if row.state == JobState.WAITING and not is_requested(connection, row.id):
+                fail(connection, row, CANCELLED, now_of(connection, now))
+
+
+# -- reading --
+
+
 def states(engine: sa.Engine, ids: Sequence[int], reports: bool = True) -> list[JobRow]:
-    """Return the jobs of these ids in the order given; `reports=False` leaves the reports out, to look often."""
-    shown = [job, device.c.name.label("holder"), *([result.c.report] if reports else [sa.null().label("report")])]
+    """Return the jobs of these ids, in their order; `reports=False` leaves the reports out, for frequent looks."""
+    report = result.c.report if reports else sa.null().label("report")
     held = (lease.c.job_id == job.c.id) & lease.c.outcome.is_(None)
-    accepted = (result.c.job_id == job.c.id) & (result.c.verdict == "accepted")
+    accepted = (result.c.job_id == job.c.id) & (result.c.verdict == Verdict.ACCEPTED)
     query = (
-        sa.select(*shown)
+        sa.select(job, device.c.name.label("holder"), report)
         .outerjoin(lease, held)
         .outerjoin(result, accepted)
         .outerjoin(device, device.c.id == sa.func.coalesce(result.c.device_id, lease.c.device_id))
     )
-    found: dict[int, JobRow] = {}
+    rows: dict[int, JobRow] = {}
     with engine.connect() as connection:
-        for part in _parts(sorted(set(ids))):
-            for row in connection.execute(query.where(job.c.id.in_(part))):
-                found[row.id] = _job_row(row)
-    return [found[key] for key in ids if key in found]
+        for portion in _in_portions(sorted(set(ids))):
+            for row in connection.execute(query.where(job.c.id.in_(portion))):
+                rows[row.id] = _job_row(row)
+    return [rows[job_id] for job_id in ids if job_id in rows]
 
 
-def _parts(ids: list[int], size: int = 500) -> Iterable[list[int]]:
-    return (ids[start : start + size] for start in range(0, len(ids), size))  # databases limit a query's variables
+def _in_portions(ids: list[int]) -> Iterable[list[int]]:
+    return (ids[start : start + IDS_MOST] for start in range(0, len(ids), IDS_MOST))
 
 
 def _job_row(row: sa.Row[Any]) -> JobRow:
     return JobRow(
         id=row.id,
         queue=row.queue,
-        state=row.state,
+        state=JobState(row.state),
         reason=row.reason,
         attempt=row.attempt,
         device=row.holder,
@@ -230,48 +264,43 @@ def _job_row(row: sa.Row[Any]) -> JobRow:
     )
 
 
-def renew(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
-    """Say that an owner still waits for what it requested."""
-    mine = sa.select(request.c.job_id).where(request.c.owner == owner)
-    with engine.begin() as connection:
-        # What is locked is being ended, or dropped: waiting for it here could be a deadlock.
-        held = connection.scalars(mine.with_for_update(skip_locked=True)).all()
-        for part in _parts(sorted(held)):
-            theirs = (request.c.owner == owner) & request.c.job_id.in_(part)
-            connection.execute(sa.update(request).where(theirs).values(renewed_at=now_of(connection, now)))
+# -- models --
 
 
-def cancel(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
-    """Take an owner's requests back: a waiting job that nobody else wants has failed, a leased one may still end."""
-    mine = sa.select(request.c.job_id).where(request.c.owner == owner)
-    with engine.begin() as connection:
-        rows = connection.execute(sa.select(job).where(job.c.id.in_(mine)).order_by(job.c.id).with_for_update()).all()
-        connection.execute(sa.delete(request).where(request.c.owner == owner))
-        for row in rows:
-            if row.state == "waiting" and not is_wanted(connection, row.id):
-                fail(connection, row, CANCELLED, now_of(connection, now))
+def put_model(engine: sa.Engine, content: bytes, now: Clock | None = None) -> str:
+    """Store a model's file for the devices; return its SHA-256 in hexadecimal."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    values = {"sha256": sha256, "size": len(content), "content": content}
+    try:
+        with engine.begin() as connection:
+            if not _keep_models(connection, {sha256}, now_of(connection, now)):
+                connection.execute(sa.insert(model).values(stored_at=now_of(connection, now), **values))
+    except sa.exc.IntegrityError:  # another process has just stored it
+        pass
+    return sha256
 
 
 def drop_models_of_finished(engine: sa.Engine, now: Clock | None = None) -> None:
-    """Delete the stored models that no open job needs and that nobody stored in the last minutes."""
-    needed = job.c.state.in_(OPEN_JOB_STATES)
-    models = sa.select(job.c.model_sha256).where(needed)
-    anchors = sa.select(job.c.anchor_sha256).where(needed, job.c.anchor_sha256.is_not(None))
+    """Delete the stored models that no open job needs, except those stored in the last minutes."""
+    is_open = job.c.state.in_(OPEN_JOB_STATES)
+    models = sa.select(job.c.model_sha256).where(is_open)
+    anchors = sa.select(job.c.anchor_sha256).where(is_open, job.c.anchor_sha256.is_not(None))
     with engine.begin() as connection:
-        idle = (model.c.stored_at < now_of(connection, now) - MODEL_GRACE_S) & model.c.sha256.not_in(models)
-        connection.execute(sa.delete(model).where(idle & model.c.sha256.not_in(anchors)))
+        old = model.c.stored_at < now_of(connection, now) - MODEL_GRACE_S
+        unneeded = old & model.c.sha256.not_in(models) & model.c.sha256.not_in(anchors)
+        connection.execute(sa.delete(model).where(unneeded))
 
 
-def _keep_models(connection: sa.Connection, wanted: set[str], at: float) -> set[str]:
-    """Return which of these models are stored; none of them is dropped for a while."""
-    known: set[str] = set()
-    for sha256 in sorted(wanted):
+def _keep_models(connection: sa.Connection, hashes: set[str], at: float) -> set[str]:
+    """Return which of these models are stored, and keep them from being dropped for a while."""
+    stored: set[str] = set()
+    for sha256 in sorted(hashes):
         stored_at = connection.scalar(sa.select(model.c.stored_at).where(model.c.sha256 == sha256))
         if stored_at is None:
             continue
-        known.add(sha256)
-        if not 0 <= at - stored_at < MODEL_GRACE_S / 2:  # rarely: it writes the whole row anew
+        stored.add(sha256)
+        if not 0 <= at - stored_at < MODEL_GRACE_S / 2:  # rarely: it writes the whole row again
             renewed = sa.update(model).where(model.c.sha256 == sha256).values(stored_at=at)
             if connection.execute(renewed).rowcount == 0:
-                known.discard(sha256)
-    return known
+                stored.discard(sha256)
+    return stored

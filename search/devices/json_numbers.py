@@ -1,4 +1,4 @@
-"""Numbers from elsewhere on their way into the database: JSON knows neither infinity nor NaN."""
+"""Numbers from elsewhere, made ready for the database: JSON has neither infinity nor NaN."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 def as_json(value: Any) -> str:
     """Return valid JSON text: a number that isn't finite becomes the string `nan`, `inf` or `-inf`."""
-    return json.dumps(_plain(value), allow_nan=False)
+    return json.dumps(_finite(value), allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_finite(item) for item in value]
     return value
 
 

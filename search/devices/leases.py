@@ -1,4 +1,4 @@
-"""Handing jobs to devices: each job has one holder at most, who renews its lease.
+"""Handing jobs to devices: a job has at most one holder, who renews its lease.
 
 A lease belongs to (job, attempt, device, instance). Every function is one transaction.
 """
@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
-from search.devices.agents import seen
+from search.devices.agents import record_contact
 from search.devices.registry import Device
-from search.devices.transitions import LEASE_S, note, sweep
+from search.devices.transitions import LEASE_S, add_event, sweep
 from search.store.clock import Clock, now_of
 from search.store.device_tables import job, lease, model
+from search.store.vocabulary import JobState, LeaseActivity, MeasurementMode
 
 
 class NotEnrolled(Exception):
@@ -24,24 +25,24 @@ class NotEnrolled(Exception):
 
 
 class LeaseLost(Exception):
-    """The attempt is over, or was another instance's."""
+    """The attempt is over, or belonged to another instance."""
 
 
 class JobUnknown(Exception):
-    """There is no such job, or this device never had that attempt of it: nobody can tell which."""
+    """There is no such job, or this device never had that attempt of it: a device can't tell which."""
 
 
 @dataclass(frozen=True)
 class LeaseTerms:
-    """What leases are given on."""
+    """The terms that leases are given on."""
 
-    lease_s: float = LEASE_S  # a lease not renewed for so long goes to the next device
+    lease_s: float = LEASE_S  # a lease not renewed for this long goes to the next device
     now: Clock | None = None  # None = the database's
 
 
 @dataclass(frozen=True)
 class LeaseRequest:
-    """An agent's wish for work, with the newest reading of its sensors."""
+    """An agent's request for jobs, with the newest reading of its sensors."""
 
     instance: str
     limit: int = 1
@@ -50,7 +51,7 @@ class LeaseRequest:
 
 @dataclass(frozen=True)
 class Ticket:
-    """Which attempt of which job an agent speaks of."""
+    """Which attempt at which job an agent reports on."""
 
     job_id: int
     attempt: int
@@ -58,12 +59,12 @@ class Ticket:
 
 
 @dataclass(frozen=True)
-class Leased:
+class LeasedJob:
     """A job as its holder gets it; sizes in bytes."""
 
     id: int
     attempt: int
-    mode: str
+    mode: MeasurementMode
     model_sha256: str
     model_size: int
     anchor_sha256: str | None
@@ -74,32 +75,35 @@ class Leased:
     policy: dict[str, Any]
 
 
-def lease_jobs(engine: sa.Engine, caller: Device, ask: LeaseRequest, terms: LeaseTerms) -> list[Leased]:
-    """Lease up to `ask.limit` waiting jobs of the device's queue that it can measure together, the most urgent first.
+def lease_jobs(engine: sa.Engine, caller: Device, request: LeaseRequest, terms: LeaseTerms) -> list[LeasedJob]:
+    """Lease up to `request.limit` waiting jobs of the device's queue that it can measure together, most urgent first.
 
-    A job that was given up before goes out alone: if it takes its device down, no other is to blame.
+    A job that was given up before goes out alone: if it takes its device down, no other job is to blame.
 
     Raises:
         NotEnrolled: the instance doesn't serve this device.
     """
     with engine.begin() as connection:
         at = now_of(connection, terms.now)
-        row = seen(connection, caller, ask.instance, at, ask.conditions)
+        row = record_contact(connection, caller, request.instance, at, request.conditions)
         if row is None:
             raise NotEnrolled
         sweep(connection, caller.queue, terms.lease_s, at)
-        taken = _next_jobs(connection, caller, sorted(json.loads(row.facts).get("runtimes", {})), ask.limit)
-        sizes = _sizes(connection, {sha for one in taken for sha in (one.model_sha256, one.anchor_sha256) if sha})
-        for one in taken:
-            _lease(connection, one, Ticket(one.id, one.attempt + 1, ask.instance), caller, at)
-    return [_leased(one, sizes) for one in taken]
+        runtimes = sorted(json.loads(row.facts).get("runtimes", {}))
+        next_jobs = _next_jobs(connection, caller, runtimes, request.limit)
+        hashes = {sha256 for row in next_jobs for sha256 in (row.model_sha256, row.anchor_sha256) if sha256}
+        sizes = _sizes(connection, hashes)
+        for row in next_jobs:
+            _lease(connection, Ticket(row.id, row.attempt + 1, request.instance), caller, at)
+    return [_leased_job(row, sizes) for row in next_jobs]
 
 
 def _next_jobs(connection: sa.Connection, caller: Device, runtimes: Sequence[str], limit: int) -> Sequence[sa.Row[Any]]:
+    mode = MeasurementMode.COUNTS if caller.virtual else MeasurementMode.WALL
     query = (
         sa.select(job)
-        .where(job.c.queue == caller.queue, job.c.state == "waiting", job.c.runtime.in_(runtimes))
-        .where(job.c.mode == ("counts" if caller.virtual else "wall"))
+        .where(job.c.queue == caller.queue, job.c.state == JobState.WAITING, job.c.runtime.in_(runtimes))
+        .where(job.c.mode == mode)
         .order_by(job.c.priority, job.c.id)
         .with_for_update(skip_locked=True)  # on a database that locks rows, two agents needn't wait for each other
     )
@@ -110,31 +114,32 @@ def _next_jobs(connection: sa.Connection, caller: Device, runtimes: Sequence[str
     return connection.execute(alike.limit(limit)).all()
 
 
-def _sizes(connection: sa.Connection, wanted: set[str]) -> dict[str, int]:
-    query = sa.select(model.c.sha256, model.c.size).where(model.c.sha256.in_(wanted))
+def _sizes(connection: sa.Connection, hashes: set[str]) -> dict[str, int]:
+    query = sa.select(model.c.sha256, model.c.size).where(model.c.sha256.in_(hashes))
     return {row.sha256: row.size for row in connection.execute(query)}
 
 
-def _lease(connection: sa.Connection, row: sa.Row[Any], ticket: Ticket, caller: Device, at: float) -> None:
-    connection.execute(sa.update(job).where(job.c.id == row.id).values(state="leased", attempt=ticket.attempt))
+def _lease(connection: sa.Connection, ticket: Ticket, caller: Device, at: float) -> None:
+    taken = {"state": JobState.LEASED, "attempt": ticket.attempt}
+    connection.execute(sa.update(job).where(job.c.id == ticket.job_id).values(taken))
     values = {
-        "job_id": row.id,
+        "job_id": ticket.job_id,
         "attempt": ticket.attempt,
         "device_id": caller.id,
         "instance": ticket.instance,
         "leased_at": at,
         "heartbeat_at": at,
-        "doing": "leased",
+        "doing": LeaseActivity.LEASED,
     }
     connection.execute(sa.insert(lease).values(values))
-    note(connection, row.id, ticket.attempt, "leased", at, device_id=caller.id)
+    add_event(connection, ticket.job_id, ticket.attempt, LeaseActivity.LEASED, at, device_id=caller.id)
 
 
-def _leased(row: sa.Row[Any], sizes: Mapping[str, int]) -> Leased:
-    return Leased(
+def _leased_job(row: sa.Row[Any], sizes: Mapping[str, int]) -> LeasedJob:
+    return LeasedJob(
         id=row.id,
         attempt=row.attempt + 1,
-        mode=row.mode,
+        mode=MeasurementMode(row.mode),
         model_sha256=row.model_sha256,
         model_size=sizes[row.model_sha256],
         anchor_sha256=row.anchor_sha256,
@@ -147,49 +152,52 @@ def _leased(row: sa.Row[Any], sizes: Mapping[str, int]) -> Leased:
 
 
 def model_of_lease(engine: sa.Engine, caller: Device, sha256: str) -> bytes | None:
-    """Return a model or anchor of a job that the device holds; None for any other, and for one that isn't there."""
+    """Return a model or anchor of a job that the device holds; None for any other, and for one that isn't stored."""
     holds = (lease.c.job_id == job.c.id) & (lease.c.device_id == caller.id) & lease.c.outcome.is_(None)
-    named = (job.c.model_sha256 == sha256) | (job.c.anchor_sha256 == sha256)
-    mine = sa.select(job.c.id).join(lease, holds).where(named)
+    names_it = (job.c.model_sha256 == sha256) | (job.c.anchor_sha256 == sha256)
+    held_job = sa.select(job.c.id).join(lease, holds).where(names_it)
     with engine.connect() as connection:
-        return connection.scalar(sa.select(model.c.content).where(model.c.sha256 == sha256, mine.exists()))
+        return connection.scalar(sa.select(model.c.content).where(model.c.sha256 == sha256, held_job.exists()))
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A sign of life: what the agent is at, and the newest reading of its sensors."""
+    """What an agent is doing with a job, and the newest reading of its sensors."""
 
-    doing: Literal["downloading", "measuring", "cooling"]
+    doing: LeaseActivity
     conditions: Mapping[str, Any] | None = None
 
 
-def heartbeat(engine: sa.Engine, caller: Device, ticket: Ticket, sign: Heartbeat, terms: LeaseTerms) -> None:
+def record_heartbeat(
+    engine: sa.Engine, caller: Device, ticket: Ticket, heartbeat: Heartbeat, terms: LeaseTerms
+) -> None:
     """Renew a lease.
 
     Raises:
-        JobUnknown: never its own. LeaseLost: drop the job.
+        JobUnknown: the device never had this attempt. LeaseLost: the lease has ended, the agent must drop the job.
     """
     with engine.begin() as connection:
         at = now_of(connection, terms.now)
         lease_of(connection, caller, ticket)
-        enrolled = seen(connection, caller, ticket.instance, at, sign.conditions)
+        enrolled = record_contact(connection, caller, ticket.instance, at, heartbeat.conditions)
         locked_job(connection, ticket)
         held = lease_of(connection, caller, ticket)
         if enrolled is None or held.instance != ticket.instance or held.outcome is not None:
             raise LeaseLost
-        connection.execute(sa.update(lease).where(by_ticket(lease, ticket)).values(heartbeat_at=at, doing=sign.doing))
-        if held.doing != sign.doing:
-            note(connection, ticket.job_id, ticket.attempt, sign.doing, at, device_id=caller.id)
+        renewed = {"heartbeat_at": at, "doing": heartbeat.doing}
+        connection.execute(sa.update(lease).where(by_ticket(lease, ticket)).values(renewed))
+        if held.doing != heartbeat.doing:
+            add_event(connection, ticket.job_id, ticket.attempt, heartbeat.doing, at, device_id=caller.id)
 
 
 def expire(engine: sa.Engine, queue: str, terms: LeaseTerms = LeaseTerms()) -> None:
-    """Give the jobs of dead agents back to their queue, for whoever waits while no agent asks."""
+    """Put the jobs of dead agents back into their queue, for searches that wait while no agent asks for jobs."""
     with engine.begin() as connection:
         sweep(connection, queue, terms.lease_s, now_of(connection, terms.now))
 
 
 def lease_of(connection: sa.Connection, caller: Device, ticket: Ticket) -> sa.Row[Any]:
-    """Return a device's lease of an attempt; JobUnknown when it never had it."""
+    """Return a device's lease of an attempt; raise JobUnknown if it never had one."""
     row = connection.execute(sa.select(lease).where(by_ticket(lease, ticket), lease.c.device_id == caller.id)).first()
     if row is None:
         raise JobUnknown
@@ -202,5 +210,5 @@ def locked_job(connection: sa.Connection, ticket: Ticket) -> sa.Row[Any]:
 
 
 def by_ticket(table: sa.Table, ticket: Ticket) -> sa.ColumnElement[bool]:
-    """Return the condition for the row of an attempt in a table of leases or results."""
+    """Return the condition for an attempt's row in the table of leases or results."""
     return (table.c.job_id == ticket.job_id) & (table.c.attempt == ticket.attempt)

@@ -1,7 +1,7 @@
-"""Whether a report can be true. Sensors fail, clocks jump, files get mixed up, and anyone may hold a token.
+"""Whether a report can be true: sensors fail, clocks jump, files get mixed up, and anyone may hold a token.
 
-A doubtful report is kept whole, in quarantine, and never counts. The limits are far from anything real: a result
-that is merely surprising passes.
+A doubtful report is kept whole, in quarantine, and never counts. The limits are far from anything real: a result that
+is merely surprising passes.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MACS_PER_S = 1e12  # and thread: 20 times the fastest core there is
-MACS_PER_INSTRUCTION = 64  # a vector multiply-add does 4; Winograd's and other short cuts save a few times as many
-TIME_LEAST_MS = 1e-6  # no clock ticks faster, no network is done sooner
+from search.store.vocabulary import MeasurementMode
+from workers.wording import agreeing, counted
+
+MACS_PER_S = 1e12  # per thread: 20 times the fastest core there is
+MACS_PER_INSTRUCTION = 64  # a vector multiply-add does 4; Winograd's algorithm and others save a few times as many
+TIME_LEAST_MS = 1e-6  # no clock ticks faster, and no network takes less
 ANCHOR_FACTOR = 20.0
 TIME_SLACK = 1.05  # the hub's clock and the device's may run at slightly different speeds
 TIME_SLACK_S = 5.0
-LOOP_SHARE = 0.01  # of the seconds requested for the runs pass inside them, at least; the rest are pauses between them
-LOOP_MOST = 10.0  # times those seconds: who ran oftener than requested did so only to fill them
+LOOP_SHARE = 0.01  # at least this share of the requested seconds is spent in runs; the rest are pauses between them
+LOOP_MOST = 10.0  # times the requested seconds: a device makes more runs than requested only to fill these
 ANCHOR_MACS = 4_965_632  # of `search.pricing.pricer.ANCHOR`, which never changes
-MACS_LEAST_PER_S = 1e7  # of the anchor; a twentieth of the slowest core that runs Linux on 64 bits
-SLOW_FACTOR = 100.0  # times the anchor's time, for as many macs or fewer; what a deep and narrow network takes is 15
+MACS_LEAST_PER_S = 1e7  # of the anchor: a twentieth of the slowest core that runs 64-bit Linux
+SLOW_FACTOR = 100.0  # times the anchor's time, for as many macs or fewer; a deep and narrow network takes 15 times
 
 
 @dataclass(frozen=True)
@@ -30,69 +33,73 @@ class Expected:
     """What a report must agree with."""
 
     model_sha256: str
-    mode: str  # wall or counts
+    mode: MeasurementMode
     runtime: str
     threads: int
     macs: int | None = None
     elapsed_s: float | None = None  # from lease to report by the hub's clock; None when the clock was set back
-    policy: Mapping[str, Any] = field(default_factory=dict)  # as it was requested
+    policy: Mapping[str, Any] = field(default_factory=dict)  # as requested
     anchors_ms: Sequence[float] = ()  # of accepted results of the same queue, anchor, runtime and threads
 
 
 def doubts(report: Mapping[str, Any], expected: Expected) -> list[str]:
-    """Return why a report can't be true, one line for each reason; nothing for a plausible one.
+    """Return why a report can't be true, one line for each reason; an empty list for a plausible report.
 
     Args:
-        report: as the agent sends it; its shape is checked, its numbers may be anything.
-        expected: what is known of the job.
+        report: as the agent sends it; its shape has been checked, its numbers may be anything.
+        expected: what the hub knows of the job.
     """
-    found = []
+    mismatches = []
     for name, value in (
-        ("mode", expected.mode),
+        ("mode", str(expected.mode)),
         ("runtime", expected.runtime),
         ("threads", expected.threads),
         ("sha256", expected.model_sha256),
     ):
         if report.get(name) != value:
-            found.append(f"{name} is {report.get(name)!r}, asked for was {value!r}")
-    if expected.mode == "counts":
-        return found + _doubts_of_counts(report.get("counts") or [], expected)
+            mismatches.append(f"{name} is {report.get(name)!r}, asked for was {value!r}")
+    if expected.mode == MeasurementMode.COUNTS:
+        return mismatches + _doubts_of_counts(report.get("counts") or [], expected)
     times = _doubts_of_times(report.get("processes") or [], expected)
-    return found + (times or _doubts_of_thoroughness(report, expected.policy))
+    return mismatches + (times or _doubts_of_thoroughness(report, expected.policy))
 
 
 def _doubts_of_thoroughness(report: Mapping[str, Any], policy: Mapping[str, Any]) -> list[str]:
-    """Hold a report to the policy that was requested: a few samples must not pass for a whole measurement."""
-    found, processes = [], report.get("processes") or []
-    label, least_processes, least_runs = policy.get("label"), policy.get("processes", 1), policy.get("runs", 1)
+    """Hold a report to the requested policy: a few samples must not pass for a whole measurement."""
+    doubts, processes = [], report.get("processes") or []
+    label, least_processes = policy.get("label"), policy.get("processes", 1)
     if label is not None and report.get("policy") != label:
-        found.append(f"policy is {report.get('policy')!r}, asked for was {label!r}")
+        doubts.append(f"policy is {report.get('policy')!r}, asked for was {label!r}")
     if len(processes) < least_processes:
-        found.append(f"{len(processes)} processes, asked for were {least_processes}")
-    for process in processes:
-        runs, stride = process.get("runs", 0), max(process.get("stride", 1), 1)
-        if runs < least_runs:
-            found.append(f"a process of {runs} runs, asked for were {least_runs}")
-        elif len(process["samples_ms"]) < -(-runs // stride):
-            found.append(f"{len(process['samples_ms'])} samples of {runs} runs, every {stride}. kept")
-        else:
-            continue
-        break
+        asked = f"asked for {agreeing(least_processes, 'was', 'were')} {least_processes}"
+        doubts.append(f"{counted(len(processes), 'process', 'processes')}, {asked}")
     return (
-        found
+        doubts
+        + _doubts_of_runs(processes, policy.get("runs", 1))
         + _doubts_of_duration(processes, policy)
         + _doubts_of_repeats(processes, policy)
         + _doubts_of_drift(report, policy)
     )
 
 
-def _doubts_of_duration(processes: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> list[str]:
-    """Hold the runs' times to the seconds that they were repeated for: a clock a thousand times off shows here.
+def _doubts_of_runs(processes: Sequence[Mapping[str, Any]], least_runs: int) -> list[str]:
+    """Return the doubt about the first process with too few runs, or too few samples of its runs."""
+    for process in processes:
+        runs, stride, samples = process.get("runs", 0), max(process.get("stride", 1), 1), len(process["samples_ms"])
+        if runs < least_runs:
+            return [f"a process of {counted(runs, 'run')}, asked for were {least_runs}"]
+        if samples < -(-runs // stride):
+            return [f"{counted(samples, 'sample')} of {counted(runs, 'run')}, of which 1 in {stride} is kept"]
+    return []
 
-    It needs nothing known of the device. The longest process counts: a busy machine may stand still between two runs,
-    but not between those of every process.
+
+def _doubts_of_duration(processes: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> list[str]:
+    """Hold the runs' times to the seconds that they were repeated for: a clock that is a thousand times off shows here.
+
+    This needs no knowledge of the device. The longest process counts: a busy machine may pause between two runs, but
+    not between the runs of every process.
     """
-    seconds = [statistics.fmean(one["samples_ms"]) * one.get("runs", 0) / 1e3 for one in processes]
+    seconds = [statistics.fmean(process["samples_ms"]) * process.get("runs", 0) / 1e3 for process in processes]
     requested_s = policy.get("run_s", 0.0)
     if not seconds or max(seconds) >= requested_s * LOOP_SHARE:
         return []
@@ -100,9 +107,10 @@ def _doubts_of_duration(processes: Sequence[Mapping[str, Any]], policy: Mapping[
 
 
 def _doubts_of_repeats(processes: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> list[str]:
-    """Doubt more runs than were requested where each is said to take long: the requested seconds would have ended them.
+    """Doubt extra runs that take long: a device makes more than the requested runs only to fill the requested seconds.
 
-    It needs no clock but the device's own: times that were multiplied after the loop show here, however late they come.
+    This needs no clock but the device's own: times that were multiplied after the loop show here, however late the
+    report comes.
     """
     requested_s, least_runs = policy.get("run_s") or math.inf, policy.get("runs", 1)
     for process in processes:
@@ -113,16 +121,16 @@ def _doubts_of_repeats(processes: Sequence[Mapping[str, Any]], policy: Mapping[s
 
 
 def _doubts_of_drift(report: Mapping[str, Any], policy: Mapping[str, Any]) -> list[str]:
-    """Check the anchor's drift, and that a result called steady is so by the anchor's own times."""
+    """Check the anchor's drift, and that the anchor's own times agree where a result is called steady."""
     drift = report.get("anchor_drift", 0.0)
     if not (math.isfinite(drift) and drift >= 0):
         return [f"the anchor's drift is {drift}; it is finite and >= 0"]
     tolerance = policy.get("anchor_tolerance")
     if not report.get("steady") or tolerance is None:
         return []
-    seen = anchor_drift(report["processes"])
-    if seen > tolerance * TIME_SLACK:
-        return [f"called steady, but its anchor moved by {seen:.1%} (at most {tolerance:.0%})"]
+    measured = anchor_drift(report["processes"])
+    if measured > tolerance * TIME_SLACK:
+        return [f"called steady, but its anchor moved by {measured:.1%} (at most {tolerance:.0%})"]
     return []
 
 
@@ -134,25 +142,24 @@ def _doubts_of_times(processes: Sequence[Mapping[str, Any]], expected: Expected)
     wrong = next((ms for ms in every if not _is_time(ms)), None)
     if wrong is not None:
         return [f"a sample is {wrong} ms; a time is finite and at least {TIME_LEAST_MS} ms"]
-    found = []
+    doubts = []
     total_s = sum(_spent_ms(process) for process in processes) / 1e3
     if expected.elapsed_s is not None and total_s > expected.elapsed_s * TIME_SLACK + TIME_SLACK_S:
-        found.append(
+        doubts.append(
             f"its runs add up to {total_s:.4g} s, but the report came {expected.elapsed_s:.4g} s after the lease"
         )
     if expected.macs is not None:
         fastest_ms = min(statistics.median(process) for process in samples)
         if expected.macs > MACS_PER_S * expected.threads * fastest_ms / 1e3:
-            found.append(
-                f"{expected.macs} macs in {fastest_ms:.4g} ms on {expected.threads} thread(s): no core does that"
-            )
-    return found + (_doubts_of_anchor(processes, expected) or _doubts_of_slowness(processes, expected.macs))
+            threads = counted(expected.threads, "thread")
+            doubts.append(f"{expected.macs} macs in {fastest_ms:.4g} ms on {threads}: no core does that")
+    return doubts + (_doubts_of_anchor(processes, expected) or _doubts_of_slowness(processes, expected.macs))
 
 
 def _spent_ms(process: Mapping[str, Any]) -> float:
     """Return about how long a process's runs took in all, ms: the kept samples, and the median for each left out.
 
-    A mean would take one pause that was kept for as many as runs were left out.
+    The mean would multiply a single pause that was kept by the number of runs that were left out.
     """
     samples = process["samples_ms"]
     left_out = max(0, process.get("runs", 0) - len(samples))
@@ -162,9 +169,9 @@ def _spent_ms(process: Mapping[str, Any]) -> float:
 def _doubts_of_slowness(processes: Sequence[Mapping[str, Any]], macs: int | None) -> list[str]:
     """Hold a network's time to the anchor's, and the first anchor of a queue to the slowest core there is."""
     reference_ms = anchor_ms(processes)
-    assert reference_ms is not None  # else it was doubted
+    assert reference_ms is not None  # or `_doubts_of_anchor` had doubts
     if MACS_LEAST_PER_S * reference_ms / 1e3 > ANCHOR_MACS:
-        return [f"the anchor took {reference_ms:.4g} ms for its {ANCHOR_MACS} macs: no core is so slow"]
+        return [f"the anchor took {reference_ms:.4g} ms for its {ANCHOR_MACS} macs: no core is that slow"]
     if macs is None:
         return []
     fastest_ms = min(statistics.median(process["samples_ms"]) for process in processes)
@@ -192,7 +199,7 @@ def _doubts_of_anchor(processes: Sequence[Mapping[str, Any]], expected: Expected
 
 
 def anchor_ms(processes: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the median of the anchor's times, ms; None when one is missing or can't be a time."""
+    """Return the median of the anchor's times, ms; None if one is missing or can't be a time."""
     times = [ms for process in processes for ms in process.get("anchor_ms") or [None]]
     if not times or not all(_is_time(ms) for ms in times):
         return None
@@ -202,7 +209,7 @@ def anchor_ms(processes: Sequence[Mapping[str, Any]]) -> float | None:
 def anchor_drift(processes: Sequence[Mapping[str, Any]]) -> float:
     """Return how far the anchor moved within and between processes, relative to its fastest time.
 
-    Their times must be times, which `doubts` sees to.
+    Every anchor time must be a valid time; `doubts` checks that.
     """
     times = [ms for process in processes for ms in process["anchor_ms"]]
     return float((max(times) - min(times)) / min(times))

@@ -26,8 +26,8 @@ import sqlalchemy as sa
 from search.devices import jobs, leases, plausibility, registry
 from search.devices.jobs import JobRow, MeasurementRequest
 from search.devices.transitions import CANCELLED
-from search.store.device_tables import OPEN_JOB_STATES
 from search.store.patience import Patience
+from search.store.vocabulary import OPEN_JOB_STATES, JobState, MeasurementMode
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import InvalidSettings
@@ -41,11 +41,12 @@ from workers.latency.measurement import (
 )
 from workers.latency.policy import MeasurementPolicy
 from workers.latency.profiles import Profile
+from workers.wording import counted
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 POLL_S = (0.1, 1.0)  # from the first look at the table to the slowest
 NOTE_AFTER_S = 15.0  # without any progress
-LOOK_AFTER_S = 3.0  # between two renewals of the requests, with a look at dead agents and at what devices can run
+LOOK_AFTER_S = 3.0  # between two renewals of the requests, which also check for dead agents and the runtimes
 
 INSTALL = {
     "onnxruntime": "`pip install onnxruntime` there",
@@ -54,19 +55,19 @@ INSTALL = {
     "native": "install a C compiler there",
 }
 
-AT_THE_GATE, VERIFYING, CALIBRATING = 0, 1, 2  # priorities: candidates that workers wait for come first
+AT_THE_GATE, VERIFYING, CALIBRATING = 0, 1, 2  # priorities: first come the candidates that workers wait for
 
 
 @dataclass(frozen=True)
 class HubProbeSettings:
-    """What a probe asks the agents of a queue for."""
+    """What a probe asks of the agents of a queue, for all its models."""
 
     queue: str
     policy: MeasurementPolicy
     anchor: Path
     profile: Profile | None = None  # of a virtual device: its counts become an estimate
     priority: int = AT_THE_GATE
-    fresh: bool = False  # measure anew what was measured before
+    fresh: bool = False  # measure again what was measured before
     database_wait_s: float = 0.0  # how long to wait for a database that is away
 
 
@@ -86,37 +87,26 @@ class HubProbe:
         """Return the latency of each model; see `workers.latency.measurement.LatencyProbe`.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: the database was away for longer than the settings waits.
+            sqlalchemy.exc.DBAPIError: the database was away for longer than the settings allow.
         """
         self._stop = stop
-        results: list[Measurement | FailedMeasurement | None] = [None] * len(models)
-        requests: dict[int, MeasurementRequest] = {}  # by place in `models`
-        anchor = self._ask(jobs.put_model, self._settings.anchor.read_bytes()) if models else ""
-        for place, path in enumerate(models):
-            if stop():
-                raise MeasurementStopped
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                results[place] = FailedMeasurement("", f"{path.name} can't be read: {error.strerror or error}")
-                continue
-            requests[place] = self._request(self._ask(jobs.put_model, content), anchor, content)
         owner = secrets.token_hex(16)
-        if self._settings.fresh:
-            requests = {place: replace(request, nonce=owner) for place, request in requests.items()}
+        requests = self._requests(models, nonce=owner if self._settings.fresh else None)
+        to_measure = [request for request in requests if isinstance(request, MeasurementRequest)]
         try:
-            rows = self._wait({request.identity: request for request in requests.values()}, owner)
+            rows = self._wait({request.identity: request for request in to_measure}, owner)
         except BaseException:
-            with contextlib.suppress(sa.exc.DBAPIError):  # what nobody renews runs out by itself
+            with contextlib.suppress(sa.exc.DBAPIError):  # requests that no one renews run out by themselves
                 jobs.cancel(self._engine, owner)
             raise
-        for place, request in requests.items():
-            results[place] = self._result(rows[request.identity], request)
         self._ask(jobs.drop_models_of_finished)
-        return [one for one in results if one is not None]
+        return [
+            self._measurement(rows[request.identity], request) if isinstance(request, MeasurementRequest) else request
+            for request in requests
+        ]
 
-    def _ask(self, work: Callable[..., Found], *arguments: Any) -> Found:
-        """Do one repeatable transaction, as `work(engine, …)`; wait for a database that is away.
+    def _ask(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Do one repeatable transaction, `work(engine, …)`; wait for a database that is away.
 
         Raises:
             MeasurementStopped: the measurement was stopped meanwhile.
@@ -129,30 +119,44 @@ class HubProbe:
                 raise MeasurementStopped from None
             raise
 
-    def _request(self, model: str, anchor: str, content: bytes) -> MeasurementRequest:
-        virtual = self._settings.profile is not None
-        policy = self._settings.policy
+    def _requests(self, models: Sequence[Path], nonce: str | None) -> list[MeasurementRequest | FailedMeasurement]:
+        """Store the models and return a request for each; a failure for a file that can't be read."""
+        requests: list[MeasurementRequest | FailedMeasurement] = []
+        anchor = self._ask(jobs.put_model, self._settings.anchor.read_bytes()) if models else ""
+        for path in models:
+            if self._stop():
+                raise MeasurementStopped
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                requests.append(FailedMeasurement("", f"{path.name} can't be read: {error.strerror or error}"))
+                continue
+            sha256 = self._ask(jobs.put_model, content)
+            requests.append(replace(self._request(sha256, anchor), macs=_macs_of(content), nonce=nonce))
+        return requests
+
+    def _request(self, model: str, anchor: str) -> MeasurementRequest:
+        policy, virtual = self._settings.policy, self._settings.profile is not None
         return MeasurementRequest(
             queue=self._settings.queue,
             model_sha256=model,
             anchor_sha256=None if virtual else anchor,
-            mode="counts" if virtual else "wall",
+            mode=MeasurementMode.COUNTS if virtual else MeasurementMode.WALL,
             runtime=policy.runtime,
             threads=policy.threads,
             policy=policy.model_dump(mode="json"),
             policy_label="counts" if virtual else policy.label,
             priority=self._settings.priority,
-            macs=_macs_of(content),
         )
 
     def _submit(self, requests: Mapping[str, MeasurementRequest], owner: str) -> dict[str, int]:
         return dict(zip(requests, self._ask(jobs.submit, list(requests.values()), owner), strict=True))
 
     def _wait(self, requests: Mapping[str, MeasurementRequest], owner: str) -> dict[str, JobRow]:
-        """Look until the job of every request, by identity, has ended; say so when nothing moves for a while."""
+        """Wait until the job of every request, by identity, has ended; note it when nothing moves for a while."""
         ids = self._submit(requests, owner)
-        pause_s, left, moved_at, told = POLL_S[0], len(ids), time.monotonic(), False
-        looked_at = -math.inf
+        progress = _Progress(len(ids), time.monotonic())
+        pause_s, looked_at = POLL_S[0], -math.inf
         while True:
             if time.monotonic() - looked_at > LOOK_AFTER_S:
                 looked_at = time.monotonic()
@@ -160,68 +164,78 @@ class HubProbe:
                 self._ask(leases.expire, self.device)
                 self._check_runtime()
             rows = self._rows(ids, reports=False)
-            forgotten = {identity: requests[identity] for identity, row in rows.items() if row.reason == CANCELLED}
-            if forgotten:  # this process, or the whole machine, stood still for longer than a request lasts
-                ids |= self._submit(forgotten, owner)
+            cancelled = {identity: requests[identity] for identity, row in rows.items() if row.reason == CANCELLED}
+            if cancelled:  # this process, or the whole machine, stood still for longer than a request lasts
+                ids |= self._submit(cancelled, owner)
                 continue
-            still = sum(row.state in OPEN_JOB_STATES for row in rows.values())
-            if not still:
+            open_jobs = [row for row in rows.values() if row.state in OPEN_JOB_STATES]
+            if not open_jobs:
                 return self._rows(ids, reports=True)
-            if still < left or any(row.state == "leased" for row in rows.values()):
-                left, moved_at, told = still, time.monotonic(), False
-            elif not told and time.monotonic() - moved_at > NOTE_AFTER_S:
-                told = True
+            if progress.is_stalled(open_jobs, time.monotonic()):
                 self._note(
-                    f"waiting for a device of queue {self.device!r} to measure {still} networks: is its agent running, "
-                    "and `condensery devices serve`?"
+                    f"waiting for a device of queue {self.device!r} to measure {counted(len(open_jobs), 'network')}: "
+                    "is its agent running, and `condensery devices serve`?"
                 )
-            until = time.monotonic() + pause_s
-            while time.monotonic() < until:
-                if self._stop():
-                    raise MeasurementStopped
-                time.sleep(min(0.1, pause_s))
+            self._pause(pause_s)
             pause_s = min(pause_s * 1.5, POLL_S[1])
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self._stop():
+                raise MeasurementStopped
+            time.sleep(min(0.1, seconds))
 
     def _rows(self, ids: Mapping[str, int], reports: bool) -> dict[str, JobRow]:
         return dict(zip(ids, self._ask(jobs.states, list(ids.values()), reports), strict=True))
 
     def _check_runtime(self) -> None:
-        """Refuse to wait for what no device of the queue can do; one that has yet to enrol may.
-
-        Raises:
-            InvalidSettings: every device that enrolled lacks the runtime.
-        """
+        """Raise InvalidSettings if every device of the queue has enrolled and none has the runtime."""
         rows = [row for row in self._ask(registry.list_devices) if row.queue == self.device and not row.revoked]
-        have = [set(row.facts.get("runtimes", ())) for row in rows if row.facts]
-        if have and len(have) == len(rows):
-            need_runtime(self.runtime, set().union(*have), f"queue {self.device!r}", "its devices have")
+        runtimes = [set(row.facts.get("runtimes", ())) for row in rows if row.facts]
+        if runtimes and len(runtimes) == len(rows):
+            need_runtime(self.runtime, set().union(*runtimes), f"queue {self.device!r}", "its devices have")
 
-    def _result(self, row: JobRow, request: MeasurementRequest) -> Measurement | FailedMeasurement:
-        if row.state != "done" or row.report is None:
+    def _measurement(self, row: JobRow, request: MeasurementRequest) -> Measurement | FailedMeasurement:
+        if row.state != JobState.DONE or row.report is None:
             return FailedMeasurement(request.model_sha256, row.reason or f"its job is {row.state}")
         report: dict[str, Any] = row.report
-        found: Measurement | FailedMeasurement
+        measurement: Measurement | FailedMeasurement
         if self._settings.profile is not None:
-            found = estimated_measurement(report, report, self._settings.profile, self.device)
+            measurement = estimated_measurement(report, report, self._settings.profile, self.device)
         else:
-            # The anchor's own times say how far it moved; what the agent calls its drift is not needed.
-            seen = {**report, "anchor_drift": plausibility.anchor_drift(report["processes"])}
-            found = measurement_from_report(seen, seen, self.device)
-        if isinstance(found, FailedMeasurement):
-            return found
-        return replace(found, conditions={**found.conditions, "agent": row.device, "job": row.id})
+            # The drift comes from the anchor's own times; the agent's figure for it is not needed.
+            checked = {**report, "anchor_drift": plausibility.anchor_drift(report["processes"])}
+            measurement = measurement_from_report(checked, checked, self.device)
+        if isinstance(measurement, FailedMeasurement):
+            return measurement
+        return replace(measurement, conditions={**measurement.conditions, "agent": row.device, "job": row.id})
 
 
-def need_runtime(runtime: str, there: Collection[str], where: str, who_has: str = "it has") -> None:
-    """Refuse a runtime that is not there.
+@dataclass
+class _Progress:
+    """Whether the jobs that a probe waits for move: one ends, or a device holds one."""
 
-    Raises:
-        InvalidSettings: so it is.
-    """
-    if runtime not in there:
-        has = ", ".join(sorted(there)) or "none"
+    open_jobs: int
+    moved_at: float  # monotonic seconds
+    noted: bool = False  # once for each standstill
+
+    def is_stalled(self, open_jobs: Sequence[JobRow], at: float) -> bool:
+        """Return whether to tell the user now that nothing has moved for `NOTE_AFTER_S` seconds."""
+        if len(open_jobs) < self.open_jobs or any(row.state == JobState.LEASED for row in open_jobs):
+            self.open_jobs, self.moved_at, self.noted = len(open_jobs), at, False
+        elif not self.noted and at - self.moved_at > NOTE_AFTER_S:
+            self.noted = True
+            return True
+        return False
+
+
+def need_runtime(runtime: str, installed: Collection[str], where: str, who_has: str = "it has") -> None:
+    """Raise InvalidSettings if a runtime is not among the installed ones."""
+    if runtime not in installed:
+        names = ", ".join(sorted(installed)) or "none"
         raise InvalidSettings(
-            f"latency.runtime = {runtime!r} must be there on {where}, but {who_has} {has}; {INSTALL[runtime]}, or "
+            f"latency.runtime = {runtime!r} must be there on {where}, but {who_has} {names}; {INSTALL[runtime]}, or "
             "choose another."
         )
 

@@ -1,7 +1,7 @@
-"""What agents and hub say to each other: version 1 of the protocol, every field with its limits.
+"""The bodies of requests and responses: version 1 of the protocol between agents and hub, every field with its limits.
 
-Unknown keys are refused. A measured number may be anything, NaN and negative ones too: those are for `plausible` to
-judge, with the report kept. Units are in the names.
+Unknown keys are refused. A measured number may be anything, also NaN or negative: `plausibility` judges it, and the
+report is kept. Units are in the names.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from search.devices.leases import Leased
+from search.devices.leases import LeasedJob
+from search.store.vocabulary import Verdict
 
 PROTOCOL = 1
 LEASES_MOST = 16  # of one request
@@ -19,12 +20,12 @@ DATABASE_INTEGER = 2**31 - 1
 
 
 def one_line(text: str) -> str:
-    """Return the text without control characters: a terminal will show it, and no database takes a NUL."""
+    """Return the text without control characters: a terminal will show it, and databases take no NUL."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
 
 
 def _whole(value: Any) -> Any:
-    """Return 8.0 as 8: JSON makes no difference."""
+    """Return 8.0 as 8: JSON doesn't distinguish them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -37,14 +38,14 @@ Reason = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(one
 Count = Annotated[int, Field(ge=0, le=DATABASE_INTEGER), WHOLE]
 Number = Annotated[int, Field(ge=1, le=DATABASE_INTEGER), WHOLE]
 Reading = float | bool | None | Text | Annotated[list[float], Field(max_length=64)]
-Conditions = Annotated[dict[Name, Reading], Field(max_length=32)]  # a sensor that isn't there says null
+Conditions = Annotated[dict[Name, Reading], Field(max_length=32)]  # null = no such sensor
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-# -- what the agent says --
+# -- requests --
 
 
 class Facts(_Body):
@@ -59,7 +60,7 @@ class Facts(_Body):
 
 
 class EnrolBody(_Body):
-    """An agent that begins to serve a device."""
+    """An agent begins to serve a device."""
 
     instance: Hex32
     format: Annotated[int, Field(ge=PROTOCOL, le=PROTOCOL), WHOLE]  # a Literal would take `true` for 1
@@ -69,7 +70,7 @@ class EnrolBody(_Body):
 
 
 class LeaseBody(_Body):
-    """A wish for work."""
+    """An agent asks for jobs."""
 
     instance: Hex32
     limit: Annotated[int, Field(ge=1, le=LEASES_MOST), WHOLE] = 1
@@ -77,7 +78,7 @@ class LeaseBody(_Body):
 
 
 class HeartbeatBody(_Body):
-    """A sign of life from a job."""
+    """An agent reports that it is at work on a job."""
 
     instance: Hex32
     attempt: Number
@@ -122,7 +123,7 @@ class WallReport(_Body):
 
 
 class CountsReport(_Body):
-    """A model's counted instructions: one object per run, instructions by class."""
+    """A model's counted instructions: one object per run, with instructions by class."""
 
     format: Count
     mode: Literal["counts"]
@@ -136,7 +137,7 @@ class CountsReport(_Body):
 
 
 class ResultBody(_Body):
-    """What came out of an attempt."""
+    """The result of an attempt."""
 
     instance: Hex32
     attempt: Number
@@ -144,7 +145,7 @@ class ResultBody(_Body):
 
 
 class FailureBody(_Body):
-    """Why nothing came out of an attempt."""
+    """Why an attempt has no result."""
 
     instance: Hex32
     attempt: Number
@@ -153,23 +154,23 @@ class FailureBody(_Body):
 
 
 class LeaveBody(_Body):
-    """An agent that goes."""
+    """An agent leaves."""
 
     instance: Hex32
 
 
-# -- what the hub says --
+# -- responses --
 
 
 class Health(BaseModel):
-    """The hub and its database answer."""
+    """The hub and its database respond."""
 
     status: Literal["ok"]
     protocol: Literal[1]
 
 
 class Enrolled(BaseModel):
-    """Whom an agent serves, how often to ask for work and how soon a lease must be renewed."""
+    """Which device the agent serves, how often to ask for jobs and how soon to renew a lease."""
 
     device: str
     queue: str
@@ -178,14 +179,14 @@ class Enrolled(BaseModel):
 
 
 class ModelFile(BaseModel):
-    """A model to fetch; bytes."""
+    """A model to fetch; its size in bytes."""
 
     sha256: str
     size: int
 
 
 class Job(BaseModel):
-    """One job; those of an answer share all but id, attempt and model."""
+    """One job; the jobs of a response share everything but id, attempt and model."""
 
     id: int
     attempt: int
@@ -198,14 +199,14 @@ class Job(BaseModel):
     policy: dict[str, Any]
 
     @classmethod
-    def of(cls, one: Leased) -> Job:
-        """Return a lease as the agent gets it."""
+    def of(cls, job: LeasedJob) -> Job:
+        """Return a leased job as the agent gets it."""
         anchor = None
-        if one.anchor_sha256 is not None:
-            anchor = ModelFile(sha256=one.anchor_sha256, size=one.anchor_size)
-        shared = {name: getattr(one, name) for name in ("id", "attempt", "mode", "runtime", "threads", "precision")}
-        model = ModelFile(sha256=one.model_sha256, size=one.model_size)
-        return cls.model_validate({**shared, "model": model, "anchor": anchor, "policy": one.policy})
+        if job.anchor_sha256 is not None:
+            anchor = ModelFile(sha256=job.anchor_sha256, size=job.anchor_size)
+        shared = {name: getattr(job, name) for name in ("id", "attempt", "mode", "runtime", "threads", "precision")}
+        model = ModelFile(sha256=job.model_sha256, size=job.model_size)
+        return cls.model_validate({**shared, "model": model, "anchor": anchor, "policy": job.policy})
 
 
 class Jobs(BaseModel):
@@ -215,7 +216,7 @@ class Jobs(BaseModel):
 
 
 class Renewed(BaseModel):
-    """The lease holds for so long from now."""
+    """How long the lease now holds."""
 
     lease_s: float
 
@@ -223,16 +224,16 @@ class Renewed(BaseModel):
 class Judged(BaseModel):
     """What became of a result."""
 
-    verdict: Literal["accepted", "quarantined", "late", "repeated"]
+    verdict: Verdict
 
 
 class Recorded(BaseModel):
-    """It is written down."""
+    """The report is stored."""
 
     recorded: Literal[True]
 
 
 class Problem(BaseModel):
-    """Why not, in one line."""
+    """Why the call was refused, in one line."""
 
     detail: str

@@ -1,7 +1,8 @@
-"""Taking devices' answers: each job has one accepted result at most.
+"""What devices hand in: results and failures. A job has at most one accepted result.
 
-Whoever lost its lease may still answer: the answer counts while nobody else has begun, and is kept as late otherwise.
-Every function is one transaction: an answer is stored with the job's new state and its event, or not at all.
+An agent that lost its lease may still hand in a result: it counts while no other device has begun, and is stored as
+late otherwise. Every function is one transaction: a result is stored with the job's new state and its event, or not at
+all.
 """
 
 from __future__ import annotations
@@ -9,45 +10,44 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
 from search.devices import plausibility
-from search.devices.agents import seen
+from search.devices.agents import record_contact
 from search.devices.json_numbers import as_json
 from search.devices.leases import LeaseLost, LeaseTerms, Ticket, by_ticket, lease_of, locked_job
 from search.devices.registry import Device
-from search.devices.transitions import Return, complete, end_lease, fail, note, put_back
+from search.devices.transitions import LeaseEnd, add_event, complete, end_lease, fail, put_back
 from search.store.clock import now_of
 from search.store.device_tables import job, result
+from search.store.vocabulary import FaultKind, JobEvent, JobState, LeaseOutcome, MeasurementMode, Verdict
 
-ANCHORS_KNOWN = 50  # newest accepted anchor times that a new one is compared with
-
-Verdict = Literal["accepted", "quarantined", "late", "repeated"]
+ANCHORS_COMPARED = 50  # newest accepted anchor times that a new one is compared with
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why there is no result: the `model` can't be measured anywhere, or this `device` couldn't."""
+    """Why there is no result."""
 
-    fault: Literal["model", "device"]
+    kind: FaultKind
     reason: str
 
 
 def record_result(
     engine: sa.Engine, caller: Device, ticket: Ticket, report: Mapping[str, Any], terms: LeaseTerms
 ) -> Verdict:
-    """Store an attempt's report with its verdict, once: of a second one nothing is kept (`repeated`).
+    """Store an attempt's report with its verdict, once; a second report is not stored (REPEATED).
 
     Raises:
-        JobUnknown: never its own. LeaseLost: the attempt was another instance's.
+        JobUnknown: the device never had this attempt. LeaseLost: the attempt belonged to another instance.
     """
     with engine.begin() as connection:
         at = now_of(connection, terms.now)
-        row, held = _answered(connection, caller, ticket, at)
+        row, held = _locked_attempt(connection, caller, ticket, at)
         if connection.execute(sa.select(result.c.verdict).where(by_ticket(result, ticket))).first() is not None:
-            return "repeated"
+            return Verdict.REPEATED
         verdict, reason = _judge(connection, row, held, report, at)
         values = {
             "job_id": ticket.job_id,
@@ -60,13 +60,13 @@ def record_result(
             "received_at": at,
         }
         connection.execute(sa.insert(result).values(values))
-        if verdict == "quarantined":
-            back = Return(verdict, reason, caller.id, quarantine=True, attempt=ticket.attempt)
-            put_back(connection, row, back, at)
+        if verdict == Verdict.QUARANTINED:
+            outcome = LeaseOutcome.QUARANTINED
+            put_back(connection, row, LeaseEnd(outcome, reason, caller.id, quarantine=True, attempt=ticket.attempt), at)
             return verdict
-        note(connection, ticket.job_id, ticket.attempt, verdict, at, device_id=caller.id)
-        if verdict == "accepted":
-            end_lease(connection, ticket.job_id, ticket.attempt, verdict)
+        add_event(connection, ticket.job_id, ticket.attempt, verdict, at, device_id=caller.id)
+        if verdict == Verdict.ACCEPTED:
+            end_lease(connection, ticket.job_id, ticket.attempt, LeaseOutcome.ACCEPTED)
             complete(connection, row, str(report["runtime_version"]), at)
     return verdict
 
@@ -74,11 +74,12 @@ def record_result(
 def _judge(
     connection: sa.Connection, row: sa.Row[Any], held: sa.Row[Any], report: Mapping[str, Any], at: float
 ) -> tuple[Verdict, str | None]:
-    if held.outcome is not None and row.state != "waiting":
-        return "late", None
+    """Return a report's verdict, and why when it is quarantined."""
+    if held.outcome is not None and row.state != JobState.WAITING:
+        return Verdict.LATE, None
     expected = plausibility.Expected(
         model_sha256=row.model_sha256,
-        mode=row.mode,
+        mode=MeasurementMode(row.mode),
         runtime=row.runtime,
         threads=row.threads,
         macs=row.macs,
@@ -86,8 +87,8 @@ def _judge(
         elapsed_s=at - held.leased_at if at >= held.leased_at else None,
         anchors_ms=_anchors_ms(connection, row),
     )
-    found = plausibility.doubts(report, expected)
-    return ("quarantined", "; ".join(found)) if found else ("accepted", None)
+    doubts = plausibility.doubts(report, expected)
+    return (Verdict.QUARANTINED, "; ".join(doubts)) if doubts else (Verdict.ACCEPTED, None)
 
 
 def _anchors_ms(connection: sa.Connection, row: sa.Row[Any]) -> Sequence[float]:
@@ -96,38 +97,41 @@ def _anchors_ms(connection: sa.Connection, row: sa.Row[Any]) -> Sequence[float]:
     query = (
         sa.select(result.c.anchor_ms)
         .join(job, job.c.id == result.c.job_id)
-        .where(*alike, result.c.verdict == "accepted", result.c.anchor_ms.is_not(None))
+        .where(*alike, result.c.verdict == Verdict.ACCEPTED, result.c.anchor_ms.is_not(None))
         .order_by(result.c.received_at.desc())
-        .limit(ANCHORS_KNOWN)
+        .limit(ANCHORS_COMPARED)
     )
     return connection.scalars(query).all()
 
 
 def record_failure(engine: sa.Engine, caller: Device, ticket: Ticket, fault: Fault, terms: LeaseTerms) -> None:
-    """End an attempt without a result: the job has failed, or goes back to the queue when it was the device's fault.
+    """End an attempt without a result: a model's fault fails the job, a device's puts it back into the queue.
 
     Raises:
-        JobUnknown: never its own. LeaseLost: the attempt was another instance's.
+        JobUnknown: the device never had this attempt. LeaseLost: the attempt belonged to another instance.
     """
     with engine.begin() as connection:
         at = now_of(connection, terms.now)
-        row, held = _answered(connection, caller, ticket, at)
-        if held.outcome in ("refused", "gave up"):
-            return  # said again after a lost answer
+        row, held = _locked_attempt(connection, caller, ticket, at)
+        details = {"device_id": caller.id, "detail": fault.reason}
+        if held.outcome in (LeaseOutcome.REFUSED, LeaseOutcome.GAVE_UP):
+            return  # repeated because our response was lost
         if held.outcome is not None:
-            note(connection, row.id, ticket.attempt, "late failure", at, device_id=caller.id, detail=fault.reason)
-        elif fault.fault == "device":
-            put_back(connection, row, Return("gave up", fault.reason, caller.id, trouble=True), at)
+            add_event(connection, row.id, ticket.attempt, JobEvent.LATE_FAILURE, at, **details)
+        elif fault.kind == FaultKind.DEVICE:
+            put_back(connection, row, LeaseEnd(LeaseOutcome.GAVE_UP, fault.reason, caller.id, trouble=True), at)
         else:
-            end_lease(connection, row.id, ticket.attempt, "refused")
-            note(connection, row.id, ticket.attempt, "refused", at, device_id=caller.id, detail=fault.reason)
+            end_lease(connection, row.id, ticket.attempt, LeaseOutcome.REFUSED)
+            add_event(connection, row.id, ticket.attempt, LeaseOutcome.REFUSED, at, **details)
             fail(connection, row, fault.reason, at)
 
 
-def _answered(connection: sa.Connection, caller: Device, ticket: Ticket, at: float) -> tuple[sa.Row[Any], sa.Row[Any]]:
-    """Return the locked job and the lease that an answer is to, having noted the sign of life."""
+def _locked_attempt(
+    connection: sa.Connection, caller: Device, ticket: Ticket, at: float
+) -> tuple[sa.Row[Any], sa.Row[Any]]:
+    """Return the locked job and the lease that a device reports on, after recording the contact."""
     if lease_of(connection, caller, ticket).instance != ticket.instance:
         raise LeaseLost
-    seen(connection, caller, ticket.instance, at)  # devices are locked before jobs, everywhere
+    record_contact(connection, caller, ticket.instance, at)  # everywhere, devices are locked before jobs
     row = locked_job(connection, ticket)
     return row, lease_of(connection, caller, ticket)

@@ -1,8 +1,8 @@
-"""How a job passes from state to state, inside the transaction of whoever moves it. Each step leaves an event.
+"""How a job moves from state to state, inside the transaction of the function that moves it. Each step adds an event.
 
 waiting ──► leased ──► done        an accepted result
-   ▲          │  └───► failed      the model's fault, or nobody waits for it any more
-   └──────────┘                    given back: too often (troubles, quarantines) and it has failed
+   ▲          │  └───► failed      the model's fault, or no one waits for the job any more
+   └──────────┘                    the lease ended without a result; after too many of these the job fails
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from typing import Any
 import sqlalchemy as sa
 
 from search.store.device_tables import event, job, lease, request
+from search.store.vocabulary import JobEvent, JobState, LeaseActivity, LeaseOutcome, Verdict
 
-TROUBLES_MOST = 5  # attempts that devices gave up or never came back from
+TROUBLES_MOST = 5  # leases that devices gave up or never came back from
 QUARANTINES_MOST = 3
-LEASE_S = 60.0  # an agent that says nothing for so long is taken for gone
-REQUEST_S = 120.0  # and whoever requested a job and doesn't renew the request for so long
+LEASE_S = 60.0  # an agent that is silent for this long is taken for dead
+REQUEST_S = 120.0  # a request that its owner hasn't renewed for this long is dropped
 
-CANCELLED = "cancelled: nobody waits for it any more"
+CANCELLED = "cancelled: no one waits for it any more"
+
+EventKind = JobEvent | LeaseActivity | LeaseOutcome | Verdict
 
 
 @dataclass(frozen=True)
-class Return:
-    """Why an attempt ended without an accepted result, and what it counts as."""
+class LeaseEnd:
+    """How a lease ended without an accepted result, and what that counts as."""
 
-    outcome: str  # of the lease; at most 12 letters
-    why: str | None = None  # one line
+    outcome: LeaseOutcome
+    detail: str | None = None  # why, in one line
     device_id: int | None = None
     trouble: bool = False
     quarantine: bool = False
@@ -35,67 +38,70 @@ class Return:
 
 
 def is_fresh(seen_at: float | None, at: float, lease_s: float) -> bool:
-    """Whether a sign of life is young enough; one from the far future says nothing, the clock was set back."""
+    """Return whether a sign of life is less than a lease old.
+
+    One from far in the future doesn't count: the clock was set back since.
+    """
     return seen_at is not None and abs(at - seen_at) < lease_s
 
 
-def note(connection: sa.Connection, job_id: int, attempt: int, kind: str, at: float, **more: Any) -> None:
+def add_event(connection: sa.Connection, job_id: int, attempt: int, kind: EventKind, at: float, **more: Any) -> None:
     """Append an event; `more` is its device_id and detail."""
     connection.execute(sa.insert(event).values(job_id=job_id, attempt=attempt, kind=kind, at=at, **more))
 
 
 def held_jobs(*, skip_locked: bool = False) -> sa.Select[Any]:
-    """Return the query of every leased job with what its lease says, to be narrowed; job rows get locked."""
-    mine = (lease.c.job_id == job.c.id) & (lease.c.attempt == job.c.attempt)
+    """Return a query of all leased jobs with their leases, to be narrowed by the caller; it locks the job rows."""
+    newest_lease = (lease.c.job_id == job.c.id) & (lease.c.attempt == job.c.attempt)
     return (
         sa.select(job, lease.c.device_id, lease.c.doing, lease.c.heartbeat_at)
-        .join(lease, mine)
-        .where(job.c.state == "leased")
+        .join(lease, newest_lease)
+        .where(job.c.state == JobState.LEASED)
         .order_by(job.c.id)
         .with_for_update(of=job, skip_locked=skip_locked)
     )
 
 
-def end_lease(connection: sa.Connection, job_id: int, attempt: int, outcome: str) -> None:
+def end_lease(connection: sa.Connection, job_id: int, attempt: int, outcome: LeaseOutcome) -> None:
     """Write a lease's outcome, unless it has one."""
     holds = (lease.c.job_id == job_id) & (lease.c.attempt == attempt) & lease.c.outcome.is_(None)
     connection.execute(sa.update(lease).where(holds).values(outcome=outcome))
 
 
-def put_back(connection: sa.Connection, row: sa.Row[Any], back: Return, at: float) -> None:
-    """End an open job's attempt: it waits for the next one, or has failed when there were too many."""
-    troubles, quarantines = row.troubles + back.trouble, row.quarantines + back.quarantine
-    attempt = row.attempt if back.attempt is None else back.attempt
-    end_lease(connection, row.id, attempt, back.outcome)
-    note(connection, row.id, attempt, back.outcome, at, device_id=back.device_id, detail=back.why)
-    counts = {"troubles": troubles, "quarantines": quarantines}
-    connection.execute(sa.update(job).where(job.c.id == row.id).values(state="waiting", **counts))
-    last = back.why or back.outcome
+def put_back(connection: sa.Connection, row: sa.Row[Any], end: LeaseEnd, at: float) -> None:
+    """End an open job's lease: the job waits for the next one, or fails when there were too many."""
+    troubles, quarantines = row.troubles + end.trouble, row.quarantines + end.quarantine
+    attempt = row.attempt if end.attempt is None else end.attempt
+    end_lease(connection, row.id, attempt, end.outcome)
+    add_event(connection, row.id, attempt, end.outcome, at, device_id=end.device_id, detail=end.detail)
+    values = {"state": JobState.WAITING, "troubles": troubles, "quarantines": quarantines}
+    connection.execute(sa.update(job).where(job.c.id == row.id).values(values))
+    last = end.detail or end.outcome
     if troubles >= TROUBLES_MOST:
         fail(connection, row, f"devices gave it up {troubles} times, the last: {last}", at)
     elif quarantines >= QUARANTINES_MOST:
         fail(connection, row, f"{quarantines} results are in quarantine, the last: {last}", at)
-    elif not is_wanted(connection, row.id):
+    elif not is_requested(connection, row.id):
         fail(connection, row, CANCELLED, at)
 
 
-def is_wanted(connection: sa.Connection, job_id: int) -> bool:
-    """Whether anybody waits for a job."""
+def is_requested(connection: sa.Connection, job_id: int) -> bool:
+    """Return whether anyone waits for a job."""
     return connection.execute(sa.select(request.c.owner).where(request.c.job_id == job_id).limit(1)).first() is not None
 
 
 def fail(connection: sa.Connection, row: sa.Row[Any], reason: str, at: float) -> None:
     """End a job for good without a result."""
     _drop_requests(connection, row.id)
-    values = {"state": "failed", "reason": reason, "finished_at": at, "open_identity": None}
+    values = {"state": JobState.FAILED, "reason": reason, "finished_at": at, "open_identity": None}
     connection.execute(sa.update(job).where(job.c.id == row.id).values(values))
-    note(connection, row.id, row.attempt, "failed", at, detail=reason)
+    add_event(connection, row.id, row.attempt, JobEvent.FAILED, at, detail=reason)
 
 
 def complete(connection: sa.Connection, row: sa.Row[Any], runtime_version: str, at: float) -> None:
-    """End a job with the result that was just accepted."""
+    """End a job whose result was just accepted."""
     _drop_requests(connection, row.id)
-    values = {"state": "done", "finished_at": at, "open_identity": None, "runtime_version": runtime_version}
+    values = {"state": JobState.DONE, "finished_at": at, "open_identity": None, "runtime_version": runtime_version}
     connection.execute(sa.update(job).where(job.c.id == row.id).values(values))
 
 
@@ -103,35 +109,48 @@ def _drop_requests(connection: sa.Connection, job_id: int) -> None:
     connection.execute(sa.delete(request).where(request.c.job_id == job_id))
 
 
-def give_back(connection: sa.Connection, device_id: int, back: Return, at: float) -> None:
-    """Put back every job that a device holds; one that it had not begun was no trouble."""
+def release_jobs(connection: sa.Connection, device_id: int, end: LeaseEnd, at: float) -> None:
+    """Put back every job that a device holds; a job that it hadn't begun counts as no trouble."""
     for row in connection.execute(held_jobs().where(lease.c.device_id == device_id)).all():
-        put_back(connection, row, replace(back, trouble=back.trouble and _is_begun(row)), at)
+        put_back(connection, row, replace(end, trouble=end.trouble and _is_begun(row)), at)
 
 
 def _is_begun(row: sa.Row[Any]) -> bool:
-    """Whether the holder of a leased job ever said that it is at it: the answer that leased it may have been lost."""
-    return bool(row.doing != "leased")
+    """Return whether a job's holder ever reported work on it: the response that leased it may have been lost."""
+    return bool(row.doing != LeaseActivity.LEASED)
 
 
 def sweep(connection: sa.Connection, queue: str, lease_s: float, at: float) -> None:
-    """Put back the jobs of a queue whose leases were not renewed in time; end those that nobody waits for any more.
+    """Put back a queue's jobs whose leases were not renewed in time; end the jobs that no one waits for any more."""
+    _end_stale_leases(connection, queue, lease_s, at)
+    _drop_stale_requests(connection, at)
+    unrequested = sa.select(job).where(job.c.queue == queue, job.c.state == JobState.WAITING)
+    unrequested = unrequested.where(~sa.exists().where(request.c.job_id == job.c.id)).order_by(job.c.id)
+    for row in connection.execute(unrequested.with_for_update(skip_locked=True)).all():
+        if not is_requested(connection, row.id):  # someone may have joined just before it was locked
+            fail(connection, row, CANCELLED, at)
 
-    A heartbeat from the future was written by a faster clock, or before this one was set back: it holds as long as a
-    lease, and is nobody's trouble.
+
+def _end_stale_leases(connection: sa.Connection, queue: str, lease_s: float, at: float) -> None:
+    """End a queue's leases whose last heartbeat is a lease or more away from now.
+
+    A heartbeat from the future was written by a faster clock, or before this one was set back: it holds for as long as
+    a lease, and its loss counts as no trouble.
     """
     gone = (lease.c.heartbeat_at <= at - lease_s) | (lease.c.heartbeat_at >= at + lease_s)
     stale = held_jobs(skip_locked=True).where(job.c.queue == queue, gone)
     for row in connection.execute(stale).all():
-        late = row.heartbeat_at < at
-        why = f"its device said nothing for {lease_s:g} s" if late else "the clock was set back by more than a lease"
-        put_back(connection, row, Return("expired", why, row.device_id, trouble=late and _is_begun(row)), at)
-    # Rows that others have locked are left to the next sweep: waiting for them here could be a deadlock.
-    old = sa.func.abs(request.c.renewed_at - at) >= REQUEST_S  # far in the future: the clock was set back
-    for one in connection.execute(sa.select(request).where(old).with_for_update(skip_locked=True)).all():
-        connection.execute(sa.delete(request).where(request.c.job_id == one.job_id, request.c.owner == one.owner))
-    unwanted = sa.select(job).where(job.c.queue == queue, job.c.state == "waiting")
-    unwanted = unwanted.where(~sa.exists().where(request.c.job_id == job.c.id)).order_by(job.c.id)
-    for row in connection.execute(unwanted.with_for_update(skip_locked=True)).all():
-        if not is_wanted(connection, row.id):  # somebody may have joined just before it was locked
-            fail(connection, row, CANCELLED, at)
+        silent = row.heartbeat_at < at
+        detail = f"its device said nothing for {lease_s:g} s" if silent else "the clock was set back by over a lease"
+        end = LeaseEnd(LeaseOutcome.EXPIRED, detail, row.device_id, trouble=silent and _is_begun(row))
+        put_back(connection, row, end, at)
+
+
+def _drop_stale_requests(connection: sa.Connection, at: float) -> None:
+    """Drop the requests that were not renewed in time, also those from far in the future: the clock was set back.
+
+    Rows that others have locked are left to the next sweep: waiting for them here could be a deadlock.
+    """
+    stale = sa.func.abs(request.c.renewed_at - at) >= REQUEST_S
+    for row in connection.execute(sa.select(request).where(stale).with_for_update(skip_locked=True)).all():
+        connection.execute(sa.delete(request).where(request.c.job_id == row.job_id, request.c.owner == row.owner))

@@ -10,10 +10,6 @@ import sqlalchemy as sa
 
 from search.store.tables import metadata
 
-OPEN_JOB_STATES = ("waiting", "leased")
-JOB_STATES = (*OPEN_JOB_STATES, "done", "failed")
-VERDICTS = ("accepted", "quarantined", "late")  # of a stored result
-
 device = sa.Table(
     "condensery_device",
     metadata,

@@ -43,3 +43,73 @@ class TrialOrigin(StrEnum):
 
     SAMPLED = "sampled"  # the study's sampler
     ENQUEUED = "enqueued"  # a user
+
+
+# -- of measuring devices --
+
+
+class JobState(StrEnum):
+    """Where a measurement job is on its way; see `OPEN_JOB_STATES`."""
+
+    WAITING = "waiting"  # for a device of its queue
+    LEASED = "leased"  # held by a device
+    DONE = "done"
+    FAILED = "failed"
+
+
+OPEN_JOB_STATES = (JobState.WAITING, JobState.LEASED)
+
+
+class MeasurementMode(StrEnum):
+    """How a job's model is measured."""
+
+    WALL = "wall"  # timed on a real device
+    COUNTS = "counts"  # its instructions counted on a virtual device
+
+
+class LeaseActivity(StrEnum):
+    """What the holder of a lease is doing."""
+
+    LEASED = "leased"  # nothing yet: the hub's answer may not even have arrived
+    DOWNLOADING = "downloading"
+    MEASURING = "measuring"
+    COOLING = "cooling"
+
+
+class LeaseOutcome(StrEnum):
+    """How a lease ended; one that still holds has none."""
+
+    ACCEPTED = "accepted"  # its result counts
+    QUARANTINED = "quarantined"  # its result can't be true
+    REFUSED = "refused"  # the model can't be measured anywhere
+    GAVE_UP = "gave up"  # this device couldn't measure it
+    EXPIRED = "expired"  # not renewed in time
+    RESTARTED = "restarted"  # its agent was restarted
+    LEFT = "left"  # its agent left
+    REVOKED = "revoked"  # its device was revoked
+
+
+class Verdict(StrEnum):
+    """What the hub makes of a result."""
+
+    ACCEPTED = "accepted"  # the job's one result that counts
+    QUARANTINED = "quarantined"  # stored, and never used
+    LATE = "late"  # stored: the job was done already, or another device had begun
+    REPEATED = "repeated"  # not stored: the attempt has a result
+
+
+class JobEvent(StrEnum):
+    """What happened to a job, beside what its leases did and how its results were judged."""
+
+    SUBMITTED = "submitted"
+    JOINED = "joined"  # requested again while it was open
+    REUSED = "reused"  # its result answered another request
+    LATE_FAILURE = "late failure"  # reported after the lease had ended
+    FAILED = "failed"
+
+
+class FaultKind(StrEnum):
+    """Whose fault it is that a model was not measured."""
+
+    MODEL = "model"  # no device can measure it
+    DEVICE = "device"  # this one couldn't

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from search.devices import agents, jobs, leases, registry, submissions
 from search.devices.jobs import JobRow, MeasurementRequest
-from search.devices.leases import Heartbeat, Leased, LeaseRequest, LeaseTerms, Ticket
+from search.devices.leases import Heartbeat, LeasedJob, LeaseRequest, LeaseTerms, Ticket
 from search.devices.submissions import Fault
 from search.store.database import open_for_writing
 from search.store.device_tables import event, request, result
@@ -113,22 +113,24 @@ class Agent:
         enrolment = agents.Enrolment(self.instance, facts, CONDITIONS)
         return agents.enrol(self.desk.engine, self.device, enrolment, LEASE_S, self.desk.clock)
 
-    def lease(self, limit: int = 1) -> list[Leased]:
+    def lease(self, limit: int = 1) -> list[LeasedJob]:
         return leases.lease_jobs(
             self.desk.engine, self.device, LeaseRequest(self.instance, limit, CONDITIONS), self.desk.terms
         )
 
-    def ticket(self, job: Leased) -> Ticket:
+    def ticket(self, job: LeasedJob) -> Ticket:
         return Ticket(job.id, job.attempt, self.instance)
 
-    def heartbeat(self, job: Leased, doing: Any = "measuring") -> None:
-        leases.heartbeat(self.desk.engine, self.device, self.ticket(job), Heartbeat(doing, CONDITIONS), self.desk.terms)
+    def heartbeat(self, job: LeasedJob, doing: Any = "measuring") -> None:
+        leases.record_heartbeat(
+            self.desk.engine, self.device, self.ticket(job), Heartbeat(doing, CONDITIONS), self.desk.terms
+        )
 
-    def answer(self, job: Leased, report: dict[str, Any] | None = None) -> str:
+    def answer(self, job: LeasedJob, report: dict[str, Any] | None = None) -> str:
         report = wall_report(job.model_sha256) if report is None else report
         return submissions.record_result(self.desk.engine, self.device, self.ticket(job), report, self.desk.terms)
 
-    def fail(self, job: Leased, fault: Any = "device", reason: str = "the disk is full") -> None:
+    def fail(self, job: LeasedJob, fault: Any = "device", reason: str = "the disk is full") -> None:
         submissions.record_failure(
             self.desk.engine, self.device, self.ticket(job), Fault(fault, reason), self.desk.terms
         )

@@ -165,7 +165,7 @@ def test_cancelling_takes_one_request_back_and_ends_the_job_with_the_last(desk: 
     jobs.cancel(desk.engine, "one")
     assert desk.job(key).state == "waiting"
     jobs.cancel(desk.engine, "two")
-    assert (desk.job(key).state, desk.job(key).reason) == ("failed", "cancelled: nobody waits for it any more")
+    assert (desk.job(key).state, desk.job(key).reason) == ("failed", "cancelled: no one waits for it any more")
     jobs.cancel(desk.engine, "nobody")
 
 

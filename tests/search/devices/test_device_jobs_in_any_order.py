@@ -15,9 +15,10 @@ import pytest
 import sqlalchemy as sa
 
 from search.devices import jobs
-from search.devices.leases import Leased, LeaseLost, NotEnrolled
+from search.devices.leases import LeasedJob, LeaseLost, NotEnrolled
 from search.store.database import open_for_writing
-from search.store.device_tables import OPEN_JOB_STATES, job, lease, result
+from search.store.device_tables import job, lease, result
+from search.store.vocabulary import OPEN_JOB_STATES
 from tests.search.tiny_devices import LEASE_S, Agent, Desk, wall_report
 
 ROOT = Path(__file__).parents[3]
@@ -30,7 +31,7 @@ class Story:
     def __init__(self, desk: Desk, seed: int) -> None:
         self.desk, self.rng = desk, random.Random(seed)
         self.agents = [self.desk.agent(name) for name in NAMES[:2]]
-        self.held: list[tuple[Agent, Leased]] = []  # also long after the lease ended
+        self.held: list[tuple[Agent, LeasedJob]] = []  # also long after the lease ended
         self.told: list[str] = []  # the steps so far: what a failure shows
         self.ended: dict[int, tuple[str, str | None]] = {}
         self.attempts: Counter[int] = Counter()
@@ -74,7 +75,7 @@ class Story:
         with contextlib.suppress(NotEnrolled):
             self.held += [(agent, one) for one in agent.lease(self.rng.choice([1, 3]))]
 
-    def some_lease(self) -> tuple[Agent, Leased] | None:
+    def some_lease(self) -> tuple[Agent, LeasedJob] | None:
         return self.rng.choice(self.held[-6:]) if self.held else None
 
     def heartbeat(self) -> None:

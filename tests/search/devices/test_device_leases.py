@@ -134,7 +134,9 @@ def test_where_there_is_a_server_its_clock_counts_on_every_machine(postgres_url:
         agents.enrol(engine, caller, Enrolment("a" * 32, FACTS, {}))
         (key,) = jobs.submit(engine, [request], "me")
         (job,) = leases.lease_jobs(engine, caller, LeaseRequest("a" * 32), LeaseTerms())
-        leases.heartbeat(engine, caller, Ticket(key, job.attempt, "a" * 32), Heartbeat("measuring"), LeaseTerms())
+        leases.record_heartbeat(
+            engine, caller, Ticket(key, job.attempt, "a" * 32), Heartbeat("measuring"), LeaseTerms()
+        )
     leases.expire(engine, "clock")
     assert [row.state for row in jobs.states(engine, [key])] == ["leased"]
     assert [row.state for row in registry.list_devices(engine) if row.name == "clock"] == ["online"]
@@ -175,7 +177,7 @@ def test_a_job_that_takes_its_device_down_goes_out_alone_and_has_failed_in_the_e
         if bad in [job.id for job in held]:
             assert len(held) == 1
     assert desk.job(bad).state == "failed"
-    assert desk.job(bad).reason == "devices gave it up 5 times, the last: its agent started anew"
+    assert desk.job(bad).reason == "devices gave it up 5 times, the last: its agent was restarted"
     assert [desk.job(key).state for key in good] == ["done", "done"]
 
 

@@ -88,9 +88,9 @@ def test_without_an_agent_it_waits_says_so_and_can_be_stopped(pair: Pair, anchor
     thread.join(30)
     assert ended.is_set()
     assert len(notes) == 1
-    assert "waiting for a device of queue 'away' to measure 1 networks" in notes[0]
+    assert "waiting for a device of queue 'away' to measure 1 network" in notes[0]
     (line,) = [line for line in newest_jobs(pair.engine, 100) if line.queue == "away"]
-    assert line.state == "failed"  # nobody waits for it any more, so no device is kept busy with it
+    assert line.state == "failed"  # no one waits for it any more, so no device is kept busy with it
     assert line.model_sha256 == sha256(network)
     assert line.history[0].startswith("submitted")
 

@@ -184,11 +184,11 @@ def test_a_few_samples_do_not_pass_for_the_measurement_that_was_requested():
     whole = wall_report(MODEL, policy="standard")
     assert doubts(whole, requested) == []
     one = whole["processes"][0]
-    assert "1 processes, asked for were 2" in doubts({**whole, "processes": [one]}, requested)[0]
+    assert "1 process, asked for were 2" in doubts({**whole, "processes": [one]}, requested)[0]
     short = {**one, "samples_ms": one["samples_ms"][:1]}
-    assert "1 samples of 3 runs" in doubts({**whole, "processes": [one, short]}, requested)[0]
+    assert "1 sample of 3 runs" in doubts({**whole, "processes": [one, short]}, requested)[0]
     hasty = {**short, "runs": 1}
-    assert "a process of 1 runs, asked for were 3" in doubts({**whole, "processes": [one, hasty]}, requested)[0]
+    assert "a process of 1 run, asked for were 3" in doubts({**whole, "processes": [one, hasty]}, requested)[0]
     assert "asked for was 'standard'" in doubts({**whole, "policy": "standard-plus"}, requested)[0]
 
 
