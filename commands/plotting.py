@@ -46,11 +46,11 @@ def plot(
     storage: Storage = None,
 ) -> None:
     """Write one plot of a study as PNG, SVG, PDF or HTML."""
-    from dashboards.panels.image_files import Look, write_figure
+    from dashboards.panels.image_files import Paper, write_figure
     from dashboards.panels.notebook import StudyFigures
 
     engine, found, _ = open_named(study, storage)
     path = Path(f"{panel.value}.png") if out is None else out
     figure = StudyFigures(engine, found.name).plot(panel.value, budget or None, axis.value, trial or ())
-    write_figure(figure, path, Look(width_px=width, dark=dark))
+    write_figure(figure, path, Paper(width_px=width, dark=dark))
     show_text(f"wrote {path}")

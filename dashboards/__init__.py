@@ -1,4 +1,4 @@
-"""Who shows it: the terminal's live view, tables and JSON for the read commands, figures and the HTML report.
+"""What people see: the live view and tables of the terminal, JSON for scripts, figures, the live page, the HTML report.
 
 Reads the study database and writes nothing to it. Figures and the report load plotly on first use only.
 """

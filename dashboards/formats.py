@@ -1,4 +1,4 @@
-"""How numbers and words look wherever people read them: terminal, tables, figures and the report.
+"""How numbers and words look wherever people read them: terminal, tables, figures, page and report.
 
 A value that isn't there (None, NaN, infinite) is shown as "-". Text from files or users is made one safe line first.
 """
@@ -7,30 +7,31 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from search.results.latency_labels import Labelled, doubts_text
 from search.results.pareto import latency_key
 from search.store.rows import TrialRow
+from search.store.vocabulary import TrialState
 from workers.latency.record import LatencyRecord
+from workers.wording import counted
 
 NOTHING = "-"
-STATE_STYLES = {
-    "asked": "dim",
-    "queued": "dim",
-    "running": "cyan",
-    "done": "green",
-    "pruned": "yellow",
-    "infeasible": "yellow",
-    "duplicate": "dim",
-    "failed": "red",
-    "cancelled": "magenta",
+STATE_STYLES: Mapping[str, str] = {  # of rich, for each state of a trial
+    TrialState.ASKED: "dim",
+    TrialState.QUEUED: "dim",
+    TrialState.RUNNING: "cyan",
+    TrialState.DONE: "green",
+    TrialState.PRUNED: "yellow",
+    TrialState.INFEASIBLE: "yellow",
+    TrialState.DUPLICATE: "dim",
+    TrialState.FAILED: "red",
+    TrialState.CANCELLED: "magenta",
 }
 
-
-STAR_NOTE = "* the machine did not keep still during this one"
+STAR_NOTE = "* the machine was not steady during this measurement"
 DAGGER_NOTE = "† outside the range that the estimate was calibrated on"
 
 
@@ -56,7 +57,7 @@ def count(number: float | None) -> str:
 
 
 def digits_ms(value_ms: float | None, digits: int = 3) -> str:
-    """Return milliseconds with so many significant digits and no unit: "0.312", "12.3", "1250"."""
+    """Return milliseconds with `digits` significant digits and no unit: "0.312", "12.3", "1250"."""
     if value_ms is None or not math.isfinite(value_ms):
         return NOTHING
     text = f"{value_ms:#.{digits}g}"
@@ -77,8 +78,8 @@ def interval_text(latency: LatencyRecord) -> str:
 def latency_text(latency: LatencyRecord | None) -> str:
     """Return "0.3120 [0.3091, 0.3152]": median and 95 % interval in ms; see `latency_label` for what it is.
 
-    A star follows where the machine didn't keep still (`STAR_NOTE`), a dagger where an estimate or a prediction
-    lies outside what it was calibrated on (`DAGGER_NOTE`).
+    A star follows where the machine wasn't steady (`STAR_NOTE`), a dagger where an estimate or a prediction lies
+    outside the range that it was calibrated on (`DAGGER_NOTE`).
     """
     if latency is None:
         return NOTHING
@@ -87,28 +88,28 @@ def latency_text(latency: LatencyRecord | None) -> str:
 
 
 def latency_label(latency: Labelled) -> str:
-    """Return what a latency is worth: "measured", "measured, quick, not steady", "estimated, extrapolated"."""
+    """Return what kind of number a latency is: "measured", "measured, quick, not steady", "estimated, extrapolated"."""
     return one_line(latency.kind + doubts_text(latency), 60)
 
 
 def marks_text(steady: bool, extrapolates: bool) -> str:
-    """Return what stands behind a latency in a table: " *" (`STAR_NOTE`), " †" (`DAGGER_NOTE`), both or nothing."""
+    """Return what follows a latency in a table: " *" (`STAR_NOTE`), " †" (`DAGGER_NOTE`), both or nothing."""
     return ("" if steady else " *") + (" †" if extrapolates else "")
 
 
 def threads_text(threads: int) -> str:
     """Return "1 thread" or "2 threads"."""
-    return "1 thread" if threads == 1 else f"{threads} threads"
+    return counted(threads, "thread")
 
 
 def place_label(latency: LatencyRecord) -> str:
-    """Return where a latency holds: "host:some-cpu, onnxruntime 1.23.0, 1 thread"."""
+    """Return where a latency was found: "host:some-cpu, onnxruntime 1.23.0, 1 thread"."""
     place = f"{latency.device}, {latency.runtime} {latency.runtime_version}, {threads_text(latency.threads)}"
     return one_line(place, 200)
 
 
 def common_label(latency: LatencyRecord) -> str:
-    """Return kind and policy alone: what rows must share to be described once."""
+    """Return kind and policy alone: what all rows must share for one note to describe them."""
     return one_line(f"{latency.kind}{', quick' if latency.policy == 'quick' else ''}", 60)
 
 

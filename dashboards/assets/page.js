@@ -85,8 +85,8 @@
     at("copy-pick").addEventListener("click", () => copy(at("command").textContent, at("copy-pick"), "Copy pick command"));
     at("open-best").addEventListener("click", () => parts.choose([Number(at("open-best").dataset.number)], true));
     at("clear-filters").addEventListener("click", () => parts.clearFilters());
-    for (const details of document.querySelectorAll("details[data-twin]")) {
-      details.addEventListener("toggle", () => { if (details.open) { parts.fillTwin(details); } });
+    for (const details of document.querySelectorAll("details[data-chart]")) {
+      details.addEventListener("toggle", () => { if (details.open) { parts.fillTable(details); } });
     }
     buildAxisSwitch();
     parts.buildChosen();
@@ -195,7 +195,7 @@
     badge(news.stale, null);
     owed = !news.stale && Boolean(owed || wasAway);
     const anew = owed && free;
-    if (anew) { owed = false; parts.fillOpenTwins(); }
+    if (anew) { owed = false; parts.fillOpenTables(); }
     const tell = (id, now, before) => { if (now !== before && free) { set(id, { data: now }); } };
     tell("fast", news.fast, fast);
     tell("slow", news.slow, slow);

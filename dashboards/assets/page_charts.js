@@ -29,7 +29,7 @@
     const name = id.replace(/-graph$/, "");
     if (!payload) { return [keep(), keep(), keep(), keep(), keep()]; }
     if (name === "front" && !state.drawn) { afterFront(); }
-    refillTwin(name);
+    refillTable(name);
     showBeside(name, payload);
     markAway(at(`${name}-state`), payload);
     if (payload.reason) {
@@ -85,7 +85,7 @@
 
   /** Keep what the reader has opened in the trials below open when they are made anew. */
   function keepOpen() {
-    const body = at("compared-body");
+    const body = at("comparison-body");
     body.addEventListener("toggle", (event) => {
       const key = event.target.dataset.key;
       if (event.target.open) { opened.add(key); } else if (event.target.isConnected) { opened.delete(key); }
@@ -101,7 +101,7 @@
   /** A figure of one trial, in the page's colours. */
   function part(payload) {
     if (!payload) { return keep(); }
-    const { data, layout } = payload.figure, width = at("compared").clientWidth - 44;
+    const { data, layout } = payload.figure, width = at("comparison").clientWidth - 44;
     const themed = window.Condensery.themed(layout, width, data.length);
     const { of, type } = window.dash_clientside.callback_context.outputs_list.id;
     themed.uirevision = of;
@@ -189,27 +189,27 @@
 
   // ---- tables of the charts -----------------------------------------------------------------------------------
 
-  async function fillTwin(details) {
+  async function fillTable(details) {
     const box = details.querySelector(".scroll");
     try {
-      const answer = await fetch(`/twin/${details.dataset.twin}?${question({})}`);
+      const answer = await fetch(`/chart-table/${details.dataset.chart}?${question({})}`);
       if (!answer.ok) { throw new Error(await answer.text()); }
-      const twin = await answer.json();
-      box.replaceChildren(...tableOf(twin));
+      const table = await answer.json();
+      box.replaceChildren(...tableOf(table));
     } catch (error) {
       box.replaceChildren(node("p", { class: "muted" }, `The table can't be shown now: ${error.message}`));
     }
   }
 
-  function refillTwin(name) {
-    const details = at(`${name}-twin`);
-    if (details && details.open) { fillTwin(details); }
+  function refillTable(name) {
+    const details = at(`${name}-data-table`);
+    if (details && details.open) { fillTable(details); }
   }
 
-  function fillOpenTwins() {
-    for (const details of document.querySelectorAll("details[data-twin][open]")) { fillTwin(details); }
+  function fillOpenTables() {
+    for (const details of document.querySelectorAll("details[data-chart][open]")) { fillTable(details); }
   }
 
-  Object.assign(parts, { fillTwin, fillOpenTwins, keepOpen, graphOf, moveMarks });
+  Object.assign(parts, { fillTable, fillOpenTables, keepOpen, graphOf, moveMarks });
   Object.assign(window.dash_clientside.page, { draw, clicked, part, zoomed });
 })();

@@ -110,7 +110,7 @@
     showChosen();
     if (grid) { selectRows(); }
     remember();
-    if (go) { at("compared").scrollIntoView({ block: "start" }); }
+    if (go) { at("comparison").scrollIntoView({ block: "start" }); }
   }
 
   function buildChosen() {
@@ -119,7 +119,7 @@
       event.preventDefault();
       if (/^\d+$/.test(input.value)) { choose([...state.chosen, Number(input.value)]); input.value = ""; }
     } }, node("label", { for: "add-trial" }, "Trial number"), input, node("button", { type: "submit" }, "Show"));
-    at("compared-controls").append(node("ul", { id: "chosen-list", class: "chips", "aria-label": "Trials shown" }), form);
+    at("comparison-controls").append(node("ul", { id: "chosen-list", class: "chips", "aria-label": "Trials shown" }), form);
     showChosen();
   }
 

@@ -1,1 +1,1 @@
-"""What fits a budget: the table that answers every budget at once, and the networks to offer."""
+"""What fits a budget: the table that answers every budget at once, and the networks that it offers."""

@@ -1,4 +1,4 @@
-"""How sure an accuracy is."""
+"""How sure an accuracy is that was measured on a limited number of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a budget control offers: the networks that can be best or second under some budget; and the controls."""
+"""What a budget table consists of: the networks that can be best or second under some budget, and the controls."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboards.budget.accuracy_interval import wilson_interval
-from dashboards.data.columns import Latencies, StudyColumns
+from dashboards.data.columns import Floats, Latencies, StudyColumns
 from dashboards.data.latency_marks import kind_words
 from dashboards.formats import NOTHING, count, digits_ms, one_line, percent
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A network that is the best or the second under some budget; latencies in ms, on the devices of its table."""
+    """A network that is the best or the second best under some budget; latencies in ms, on the devices of its table."""
 
     number: int
-    high_ms: tuple[float, ...]  # upper ends of the 95 % intervals: what a budget is held to
+    high_ms: tuple[float, ...]  # upper ends of the 95 % intervals: what must fit a budget
     median_ms: tuple[float, ...]
-    kinds: tuple[str, ...]  # "measured", "predicted, extrapolated": what each of them is; "" where there is none
-    groups: tuple[int, ...]  # their places in `StudyColumns.latency_groups`; -1: no latency
+    kinds: tuple[str, ...]  # what each latency is: "measured", "predicted, extrapolated"; "" where there is none
+    groups: tuple[int, ...]  # of each latency, as index into `StudyColumns.latency_groups`; -1: no latency
     top1: float
     macs: int
     params: int
@@ -33,7 +33,7 @@ class Offer:
     latency: str  # "11.20 ms [11.1, 11.4] (measured)", of each device
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, with the texts that page and report show; an infinite ms is null."""
+        """Return plain JSON values, with the texts that page and report show; an infinite latency is null."""
         return {
             **vars(self),
             "high_ms": [finite(ms) for ms in self.high_ms],
@@ -52,7 +52,7 @@ def finite(ms: float) -> float | None:
 
 @dataclass(frozen=True)
 class Control:
-    """One device's control: its name, what its latencies are, and a range of sensible limits in ms."""
+    """The control of one device's limit: what its latencies are, and a range of sensible limits in ms."""
 
     target: str
     kind: str
@@ -60,18 +60,18 @@ class Control:
     high_ms: float
     step_ms: float
     limit_ms: float | None  # the study's own
-    least: str  # upper end of the fastest trained network's interval, in words; "" where none is trained
+    least: str  # the lowest limit that a trained network fits, in words; "" where none is trained
 
 
 def control_of(columns: StudyColumns, target: str, inside: NDArray[np.bool_], limit: float | None) -> Control:
     """Return a device's control; `inside` (n,) are the trained networks that can be offered, `limit` is in ms."""
-    known = columns.latencies[target]
-    highs = known.high_ms[np.isfinite(known.high_ms)]
-    trained = known.high_ms[inside & np.isfinite(known.high_ms)]
-    seen = (trained if trained.size else highs).tolist() + ([] if limit is None else [limit])
-    low, high = min(seen), max(seen)
+    latencies = columns.latencies[target]
+    highs = latencies.high_ms[np.isfinite(latencies.high_ms)]
+    trained = latencies.high_ms[inside & np.isfinite(latencies.high_ms)]
+    ends = (trained if trained.size else highs).tolist() + ([] if limit is None else [limit])
+    low, high = min(ends), max(ends)
     step = 10.0 ** math.floor(math.log10(max(high - low, high * 0.01) / 100))
-    kinds = sorted({columns.latency_groups[group].kind for group in np.unique(known.group[known.group >= 0])})
+    kinds = sorted({columns.latency_groups[group].kind for group in np.unique(latencies.group[latencies.group >= 0])})
     return Control(
         target=target,
         kind=" and ".join(kinds),
@@ -79,29 +79,29 @@ def control_of(columns: StudyColumns, target: str, inside: NDArray[np.bool_], li
         high_ms=round(math.ceil(1.05 * high / step) * step, 9),
         step_ms=round(step, 9),
         limit_ms=limit,
-        least=_least(columns, known, inside),
+        least=_least(columns, latencies, inside),
     )
 
 
-def _least(columns: StudyColumns, known: Latencies, inside: NDArray[np.bool_]) -> str:
-    """Return the lowest upper end of an interval with its kind: "0.2006 ms (measured)"; "" where there is none."""
-    highs = np.where(inside & np.isfinite(known.high_ms), known.high_ms, np.inf)
+def _least(columns: StudyColumns, latencies: Latencies, inside: NDArray[np.bool_]) -> str:
+    """Return the lowest limit that a network fits, with its kind: "0.2006 ms (measured)"; "" where there is none."""
+    highs = np.where(inside & np.isfinite(latencies.high_ms), latencies.high_ms, np.inf)
     if not np.isfinite(highs).any():
         return ""
     row = int(highs.argmin())
-    kind = columns.latency_groups[known.group[row]].kind
+    kind = columns.latency_groups[latencies.group[row]].kind
     return f"{digits_ms(_rounded_up(float(highs[row])), 4)} ms ({kind})"
 
 
 def _rounded_up(ms: float) -> float:
-    """Return a latency with four digits that as a limit lets it in."""
+    """Return a latency rounded up to four digits, so that it fits the limit that people read."""
     unit = 10.0 ** (math.floor(math.log10(ms)) - 3)
     return math.ceil(ms / unit - 1e-9) * unit
 
 
 def offer_of(columns: StudyColumns, targets: Sequence[str], row: int) -> Offer:
     """Return the trained network in a row of the columns, with its latencies on these devices."""
-    latencies = [columns.latencies[name] for name in targets]
+    devices = [columns.latencies[name] for name in targets]
     top1 = float(columns.top1[row])
     images = (columns.study.data_info or {}).get("validation_images")
     accuracy = f"{percent(top1)} top-1"
@@ -109,19 +109,13 @@ def offer_of(columns: StudyColumns, targets: Sequence[str], row: int) -> Offer:
         low, high = wilson_interval(top1, images)
         accuracy += f" (95 % interval {percent(low, 1)} to {percent(high, 1)})"
     many = len(targets) > 1
-    texts = []
-    for name, known in zip(targets, latencies, strict=True):
-        if known.group[row] >= 0:
-            interval = f"[{digits_ms(known.low_ms[row], 4)}, {digits_ms(known.high_ms[row], 4)}]"
-            place = f" on {name}" if many else ""
-            kind = kind_words(columns, known, row)
-            texts.append(f"{digits_ms(known.median_ms[row], 4)} ms {interval}{place} ({kind})")
+    texts = [_latency_words(columns, latencies, row, many) for latencies in devices if latencies.group[row] >= 0]
     return Offer(
         number=int(columns.number[row]),
-        high_ms=tuple(float(known.high_ms[row]) if known.group[row] >= 0 else math.inf for known in latencies),
-        median_ms=tuple(float(known.median_ms[row]) if known.group[row] >= 0 else math.inf for known in latencies),
-        kinds=tuple(kind_words(columns, known, row) for known in latencies),
-        groups=tuple(int(known.group[row]) for known in latencies),
+        high_ms=tuple(_ms_or_infinity(latencies, latencies.high_ms, row) for latencies in devices),
+        median_ms=tuple(_ms_or_infinity(latencies, latencies.median_ms, row) for latencies in devices),
+        kinds=tuple(kind_words(columns, latencies, row) for latencies in devices),
+        groups=tuple(int(latencies.group[row]) for latencies in devices),
         top1=top1,
         macs=int(columns.macs[row]),
         params=int(columns.params[row]),
@@ -129,3 +123,16 @@ def offer_of(columns: StudyColumns, targets: Sequence[str], row: int) -> Offer:
         accuracy=accuracy,
         latency=" and ".join(texts),
     )
+
+
+def _ms_or_infinity(latencies: Latencies, values_ms: Floats, row: int) -> float:
+    """Return a trial's ms; infinite where it has no latency on the device, so that it fits no limit there."""
+    return float(values_ms[row]) if latencies.group[row] >= 0 else math.inf
+
+
+def _latency_words(columns: StudyColumns, latencies: Latencies, row: int, with_device: bool) -> str:
+    """Return "11.20 ms [11.1, 11.4] on pi5 (measured)"."""
+    interval = f"[{digits_ms(latencies.low_ms[row], 4)}, {digits_ms(latencies.high_ms[row], 4)}]"
+    place = f" on {latencies.target}" if with_device else ""
+    kind = kind_words(columns, latencies, row)
+    return f"{digits_ms(latencies.median_ms[row], 4)} ms {interval}{place} ({kind})"

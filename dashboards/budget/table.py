@@ -1,9 +1,9 @@
 """What fits a latency budget: a small table that answers any budget at once, here and in the reader's browser.
 
-Whoever moves a budget asks the same question again and again: how many trained networks fit, which is the best, which
-comes next, and what would a little more buy? `BudgetTable` holds what the answers are looked up in: the upper ends of
-all intervals, and the few networks that can be best or second under some budget. It ranks as `search.results.pick`.
-The page and the report look up in the same way (`assets/condensery.js`); a test holds the two together.
+Moving a budget asks the same questions again and again: how many trained networks fit, which is the best, which comes
+next, and what would a little more buy? `BudgetTable` holds what answers them: the upper ends of all intervals, and the
+few networks that can be best or second best under some budget. It ranks as `search.results.pick` does. Page and report
+look answers up in the same way (`assets/condensery.js`); a test compares the two.
 """
 
 from __future__ import annotations
@@ -22,60 +22,60 @@ from dashboards.data.columns import Mask, StudyColumns
 from dashboards.data.study_settings import budget_text
 from dashboards.formats import count, one_line, percent
 from search.budget import Budget
+from search.store.vocabulary import OPEN_STATES, TrialState
+from workers.wording import agreeing, counted
 
-MORE_MS = 2.0  # what "a little more" is, from ten milliseconds up
-MORE_SHARE = 0.2  # below, it is a fifth of the limit
+MORE_MS = 2.0  # "a little more" than a limit of ten milliseconds or above
+MORE_SHARE = 0.2  # below ten, a little more is a fifth of the limit
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a budget gets: how many of the trained networks fit, and the offers' places in the table (None: no such)."""
+    """What a budget gets: how many trained networks fit, and which offers by their place in the table (None: none)."""
 
     fits: int
     best: int | None
     runner_up: int | None
-    more: int | None  # the best with a little more, where it is better
+    more: int | None  # the best under a little more, where that is better
     more_ms: Mapping[str, float]  # how much more that is, by device
 
 
 @dataclass(frozen=True, eq=False)
 class BudgetTable:
-    """Answers budgets of one study. `highs_ms` is (trained inside the fixed limits, devices)."""
+    """Answers the budgets of one study.
+
+    `highs_ms` is (networks, devices), of the trained networks inside the fixed limits.
+    """
 
     controls: tuple[Control, ...]
     judged_by: str  # the study's first device: what a limit without a device's name is for
     highs_ms: NDArray[np.float64]
     offers: tuple[Offer, ...]  # best first
-    trained: int  # networks trained, whatever they cost
+    trained: int  # how many networks are trained, whatever they cost
     fixed: str  # the study's limits on macs and params in words; "" where there are none
-    why_none: str  # why there is no trained network, where there is none
+    why_none: str  # why no network is trained; "" where one is
 
     @classmethod
     def of(cls, columns: StudyColumns, budget: Budget) -> BudgetTable:
         """Return a study's table; `budget` has the limits that the controls start at, and those on macs and params."""
-        targets = [name for name, known in columns.latencies.items() if (known.group >= 0).any()]
+        targets = [name for name, latencies in columns.latencies.items() if (latencies.group >= 0).any()]
         inside = trained_inside(columns, budget)
-        highs = np.stack([columns.latencies[name].high_ms for name in targets], axis=1) if targets else None
         rows = np.flatnonzero(inside)
-        table = np.empty((len(rows), 0)) if highs is None else highs[rows]
-        table = np.where(np.isnan(table), np.inf, table)  # not known to fit anything
+        highs = [columns.latencies[name].high_ms[rows] for name in targets]
+        table = np.stack(highs, axis=1) if highs else np.empty((len(rows), 0))
+        table = np.where(np.isnan(table), np.inf, table)  # what isn't known fits no limit
         judged_by = next(iter(columns.latencies), "host")
         limits = {**budget.elsewhere_ms, judged_by: budget.max_latency_ms}
-        known = columns.latencies.get(judged_by)
-        medians = np.full(len(columns), np.nan) if known is None else known.median_ms
-        best_first = np.lexsort((columns.number[rows], columns.macs[rows], medians[rows], -columns.top1[rows]))
+        best_first = _best_first(columns, rows, judged_by)
         contenders = rows[best_first][_can_be_offered(table[best_first])]
+        fixed = (("macs", budget.max_macs), ("params", budget.max_params))
         return cls(
             controls=tuple(control_of(columns, name, inside, limits.get(name)) for name in targets),
             judged_by=judged_by,
             highs_ms=table,
             offers=tuple(offer_of(columns, targets, int(row)) for row in contenders),
             trained=int(columns.trained.sum()),
-            fixed=" and ".join(
-                f"at most {count(limit)} {name}"
-                for name, limit in (("macs", budget.max_macs), ("params", budget.max_params))
-                if limit is not None
-            ),
+            fixed=" and ".join(f"at most {count(limit)} {name}" for name, limit in fixed if limit is not None),
             why_none="" if columns.trained.any() else why_none_trained(columns),
         )
 
@@ -86,12 +86,12 @@ class BudgetTable:
 
     @property
     def recommended(self) -> int | None:
-        """The number of the trial that these limits get; None where none fits."""
+        """The number of the best trial under the limits that the controls start at; None where none fits."""
         best = self.answer(self.limits_ms).best
         return None if best is None else self.offers[best].number
 
     def answer(self, limits_ms: Mapping[str, float | None]) -> Answer:
-        """Return what limits in ms get; a device that is not named, or None, is not limited."""
+        """Return what limits in ms get; a device without a limit, or with None, may be as slow as it is."""
         limits = [limits_ms.get(control.target) for control in self.controls]
         ceiling = np.array([math.inf if limit is None else limit for limit in limits])
         more_ms = {
@@ -116,19 +116,18 @@ class BudgetTable:
         """Return the answer in words; `assets/condensery.js` says the same."""
         if not self.trained:
             return self.why_none
-        found = self.answer(limits_ms)
-        budget = self._budget_text(limits_ms)
-        networks = "1 trained network" if self.trained == 1 else f"{self.trained} trained networks"
-        parts = [f"{found.fits} of {networks} {'fits' if found.fits == 1 else 'fit'} {budget}."]
-        if found.best is not None:
-            best = self.offers[found.best]
+        answer = self.answer(limits_ms)
+        networks = f"{answer.fits:,} of {counted(self.trained, 'trained network')}"
+        parts = [f"{networks} {agreeing(answer.fits, 'fits', 'fit')} {self._budget_text(limits_ms)}."]
+        if answer.best is not None:
+            best = self.offers[answer.best]
             parts.append(f"Best: {best.name}, {best.accuracy}{_at(best)}.")
-        if found.runner_up is not None:
-            second = self.offers[found.runner_up]
+        if answer.runner_up is not None:
+            second = self.offers[answer.runner_up]
             parts.append(f"Runner-up: {second.name}, {percent(second.top1)}{_at(second)}.")
-        if found.best is None:
+        if answer.best is None:
             parts.append(self._least_text(limits_ms))
-        parts.append(self._more_text(found))
+        parts.append(self._more_text(answer))
         return " ".join(filter(None, parts))
 
     def _budget_text(self, limits_ms: Mapping[str, float | None]) -> str:
@@ -149,18 +148,18 @@ class BudgetTable:
         ]
         return f"The fastest needs {' and '.join(least)}." if least else ""
 
-    def _more_text(self, found: Answer) -> str:
-        if not found.more_ms:
+    def _more_text(self, answer: Answer) -> str:
+        if not answer.more_ms:
             return ""
         many = len(self.controls) > 1
-        steps = [f"{limit_text(ms)} ms more" + (f" on {name}" if many else "") for name, ms in found.more_ms.items()]
-        if found.more is None:
+        steps = [f"{limit_text(ms)} ms more" + (f" on {name}" if many else "") for name, ms in answer.more_ms.items()]
+        if answer.more is None:
             return f"{' and '.join(steps)} would buy nothing better."
-        more = self.offers[found.more]
+        more = self.offers[answer.more]
         return f"{' and '.join(steps)} would buy {percent(more.top1)}: {more.name}{_at(more)}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values: what the browser looks answers up in; an infinite ms is null."""
+        """Return plain JSON values, from which the browser answers budgets; an infinite latency is null."""
         return {
             "controls": [vars(control) for control in self.controls],
             "judged_by": self.judged_by,
@@ -182,7 +181,7 @@ def trained_inside(columns: StudyColumns, budget: Budget) -> Mask:
 
 
 def more_than(limit_ms: float) -> float:
-    """Return how much "a little more" than a limit is, in ms: 2 from 10 ms up, below that a fifth, in one digit."""
+    """Return how much "a little more" than a limit is, in ms: 2 for 10 ms or above, else a fifth in one digit."""
     if limit_ms >= MORE_MS / MORE_SHARE:
         return MORE_MS
     fifth = MORE_SHARE * limit_ms
@@ -202,22 +201,29 @@ def why_none_trained(columns: StudyColumns) -> str:
     counts = columns.counts
     if not counts:
         return "This study has no trials yet."
-    words = ", ".join(f"{number} {state}" for state, number in counts.items())
-    if any(counts.get(state) for state in ("asked", "queued", "running")):
+    words = ", ".join(f"{number:,} {state}" for state, number in counts.items())
+    if any(counts.get(state) for state in OPEN_STATES):
         return f"No network has finished its training yet: {words}."
-    if counts.get("infeasible") and not counts.get("failed"):
+    if counts.get(TrialState.INFEASIBLE) and not counts.get(TrialState.FAILED):
         limits = budget_text(columns.study.settings)
         return f"No candidate was inside the budget ({limits}), so none was trained: {words}."
-    failed = [columns.reason[row] for row in np.flatnonzero(columns.is_state("failed"))]
+    failed = [columns.reason[row] for row in np.flatnonzero(columns.is_state(TrialState.FAILED))]
     common = Counter(one_line(reason, 200) for reason in failed if reason).most_common(1)
     why = f" Most frequent reason: {common[0][0].rstrip('.')}." if common else ""
     return f"No trial led to a trained network: {words}.{why}"
 
 
-def _can_be_offered(ranked: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which of the rows (best first, of upper ends) can be best or second under some budget.
+def _best_first(columns: StudyColumns, rows: NDArray[np.int64], judged_by: str) -> NDArray[np.int64]:
+    """Return the order of some rows by accuracy; ties by latency on the judging device, macs, then number."""
+    latencies = columns.latencies.get(judged_by)
+    medians = np.full(len(columns), np.nan) if latencies is None else latencies.median_ms
+    return np.lexsort((columns.number[rows], columns.macs[rows], medians[rows], -columns.top1[rows]))
 
-    A row can't be when two better ones fit every budget that it fits itself.
+
+def _can_be_offered(ranked: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which rows (best first, of upper ends) can be best or second best under some budget.
+
+    A row can't where two better ones fit every budget that it fits itself.
     """
     kept: list[int] = []
     rows = np.empty_like(ranked)

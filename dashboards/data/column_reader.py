@@ -1,4 +1,4 @@
-"""From SQL to columns: two statements, whatever the number of trials, and no object for each of them."""
+"""Read a study as columns: two statements, however many trials there are, and no object for each trial."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ ConfigFacts = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, int, int, 
 
 
 class ConfigBook:
-    """What the columns say of a config, by its JSON: read once, however often a study is read."""
+    """What the columns say of each config. Each JSON is parsed once, however often a study is read."""
 
     def __init__(self) -> None:
         self._facts: dict[str, ConfigFacts] = {}
 
     def facts(self, text: str) -> ConfigFacts:
         """Return a config's facts; a row that holds no valid config is described by its text."""
-        found = self._facts.get(text)
-        if found is None:
-            found = self._facts[text] = _facts(text)
-        return found
+        facts = self._facts.get(text)
+        if facts is None:
+            facts = self._facts[text] = _facts(text)
+        return facts
 
 
 def _facts(text: str) -> ConfigFacts:
-    """Read what the controller wrote as a valid config; checking it again would take a hundred times as long."""
+    """Return a config's facts, unchecked: the controller wrote a valid one, a check takes a hundred times longer."""
     try:
         values = json.loads(text)
         g3 = values["groups"] if values["groups_3x3"] is None else values["groups_3x3"]
@@ -59,35 +59,35 @@ def _facts(text: str) -> ConfigFacts:
 
 
 def read_columns(engine: sa.Engine, study_name: str, book: ConfigBook | None = None) -> StudyColumns:
-    """Read a study as columns; `book` saves time where a study is read again and again.
+    """Return a study as columns; a `book` that is kept saves time where a study is read again and again.
 
     Raises:
         StudyNotFound: there is none of this name.
     """
-    found = find_study(engine, study_name)
-    # Read before the rows: a change in between gives a revision that is too old, and so one reload too many, never
-    # one too few.
-    revision = load_revision(engine, found.id)
+    study = find_study(engine, study_name)
+    # The revision is read before the rows: after a change in between it is too old, which costs one reload too many.
+    # Read after them it could hide that change.
+    revision = load_revision(engine, study.id)
     with engine.connect() as connection:
-        return _columns_of(connection, found, revision, ConfigBook() if book is None else book)
+        return _columns_of(connection, study, revision, ConfigBook() if book is None else book)
 
 
-def _columns_of(connection: sa.Connection, found: StudyRow, revision: str, book: ConfigBook) -> StudyColumns:
-    """Return a study's columns; `book` is kept by whoever reads a study again and again."""
+def _columns_of(connection: sa.Connection, study: StudyRow, revision: str, book: ConfigBook) -> StudyColumns:
+    """Return a study's columns, with what `book` knows of configs."""
     names = (*_OTHERS, *FLOATS, *INTS)
     query = sa.select(trial.c.id, *(trial.c[name] for name in names), trial.c.latency_id)
-    rows = connection.execute(query.where(trial.c.study_id == found.id).order_by(trial.c.number)).all()
+    rows = connection.execute(query.where(trial.c.study_id == study.id).order_by(trial.c.number)).all()
     place = {row.id: index for index, row in enumerate(rows)}
     judged = {row.latency_id for row in rows}
     columns = dict(zip(("id", *names, "latency_id"), zip(*rows, strict=True), strict=True)) if rows else {}
     facts = [book.facts(text) for text in columns.get("config", ())]
     widths = np.array([fact[3] for fact in facts], dtype=np.int64).reshape(-1, 4)
-    latencies, groups = _latencies(connection, found, place, judged)
+    latencies, groups = _latencies(connection, study, place, judged)
     trainings: dict[str, Mapping[str, Any]] = {}
     numbers: dict[str, Any] = {name: np.array(columns.get(name, ()), dtype=np.float64) for name in FLOATS}
     numbers |= {name: np.array(columns.get(name, ()), dtype=np.int64) for name in INTS}
     return StudyColumns(
-        study=found,
+        study=study,
         revision=revision,
         number=np.array(columns.get("number", ()), dtype=np.int64),
         state=np.array([STATES.index(state) for state in columns.get("state", ())], dtype=np.int8),
@@ -108,40 +108,40 @@ def _columns_of(connection: sa.Connection, found: StudyRow, revision: str, book:
     )
 
 
-def _training(text: str, known: dict[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    if text not in known:
-        known[text] = json.loads(text)
-    return known[text]
+def _training(text: str, trainings: dict[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    if text not in trainings:
+        trainings[text] = json.loads(text)
+    return trainings[text]
 
 
 def _padded(lists: Sequence[tuple[int, ...]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return lists of different lengths as (n, longest), NaN beyond each one's end."""
-    padded = np.full((len(lists), max((len(one) for one in lists), default=0)), np.nan)
+    """Return lists of different lengths as an array (n, longest), NaN beyond the end of each."""
+    padded = np.full((len(lists), max(map(len, lists), default=0)), np.nan)
     for row, values in zip(padded, lists, strict=True):
         row[: len(values)] = values
     return padded
 
 
 def _latencies(
-    connection: sa.Connection, found: StudyRow, place: Mapping[int, int], judged: set[int | None]
+    connection: sa.Connection, study: StudyRow, place: Mapping[int, int], judged: set[int | None]
 ) -> tuple[dict[str, Latencies], tuple[LatencyGroup, ...]]:
-    """Return the latency each trial is judged by, and on each further device the newest price, by device."""
+    """Return by device the latency each trial is judged by, and on every other device the newest price."""
     query = (
         sa.select(latency.c.trial_id, *(latency.c[name] for name in _MEASURED))
         .join(trial, trial.c.id == latency.c.trial_id)
-        .where(trial.c.study_id == found.id)
+        .where(trial.c.study_id == study.id)
         .where(sa.or_(latency.c.purpose == "price", latency.c.id == trial.c.latency_id))
         .order_by(latency.c.id)
     )
     newest: dict[tuple[str, int], Any] = {}
     for row in connection.execute(query):
         index = place.get(row.trial_id)
-        if index is None:  # asked since the trials were read
+        if index is None:  # a trial that was asked since the trials were read
             continue
-        before = newest.get((row.target, index))
-        if before is None or before.id not in judged:
+        earlier = newest.get((row.target, index))
+        if earlier is None or earlier.id not in judged:
             newest[row.target, index] = row
-    targets = devices_of(found.settings)
+    targets = devices_of(study.settings)
     targets += sorted({target for target, _ in newest} - set(targets))
     groups: dict[LatencyGroup, int] = {}
     filled = {target: _filled(target, len(place), newest, groups) for target in targets}
@@ -152,8 +152,8 @@ def _filled(target: str, n: int, newest: Mapping[tuple[str, int], Any], groups: 
     group = np.full(n, -1, dtype=np.int16)
     ms = np.full((3, n), np.nan)
     marks = np.zeros((3, n), dtype=bool)
-    for (of, index), row in newest.items():
-        if of == target:
+    for (device, index), row in newest.items():
+        if device == target:
             kind, device, runtime, threads = latency_key(row)
             group[index] = groups.setdefault(LatencyGroup(target, kind, device, runtime, threads), len(groups))
             ms[:, index] = row.median_ms, row.interval_low_ms, row.interval_high_ms

@@ -1,9 +1,9 @@
 """A study as columns: arrays with one element for each trial, in the order of trial numbers.
 
-What ten thousand trials take as objects, in memory and in time, they don't take as columns. Conventions:
+Ten thousand trials are slow to read and large to hold as objects; as columns they are neither. Conventions:
 - `n` trials; every array has shape (n,) unless it says otherwise. A float that isn't there is NaN.
-- Latencies that can't be compared (other kind, device, runtime, runtime version or thread count) are of different
-  `LatencyGroup`s, and whatever shows latencies shows one group.
+- Latencies that can't be compared (other kind, device, runtime, runtime version or thread count) belong to different
+  `LatencyGroup`s, and every chart of latencies shows one group.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from dashboards.formats import one_line, threads_text
 from search.results.pareto import non_dominated
 from search.store.rows import StudyRow
-from search.store.vocabulary import STATES
+from search.store.vocabulary import STATES, TrialState
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Axis = Literal["latency", "macs", "params"]
-LONGEST_REASON = 300  # characters that a table shows
+LONGEST_REASON = 300  # characters of a reason that a table shows
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Latencies:
 
 @dataclass(frozen=True)
 class View:
-    """What the reader looks at: one group of latencies (None: there is none), and what accuracy is set against."""
+    """What the reader looks at: one group of latencies (None: there is none), and what accuracy is plotted against."""
 
     group: int | None = None
     axis: Axis = "latency"
@@ -77,7 +77,7 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class StudyColumns:
-    """A study at one moment; `revision` differs from an earlier one's whenever what is shown could differ."""
+    """A study at one moment; its `revision` is a new one whenever anything that is shown could have changed."""
 
     study: StudyRow
     revision: str
@@ -93,7 +93,7 @@ class StudyColumns:
     asked_at: Floats  # UTC seconds since 1970, as the next two
     started_at: Floats
     finished_at: Floats
-    duplicate_of: Floats  # number of the trial that holds the result
+    duplicate_of: Floats  # number of the trial that has the result
     reason: tuple[str | None, ...]
     config_text: tuple[str, ...]
     config_json: tuple[str, ...]  # canonical
@@ -117,10 +117,9 @@ class StudyColumns:
         place = int(np.searchsorted(self.number, number))
         return place if place < len(self) and self.number[place] == number else None
 
-    def is_state(self, name: str) -> Mask:
-        """Return which trials are in a state."""
-        found: Mask = self.state == STATES.index(name)
-        return found
+    def is_state(self, *states: TrialState) -> Mask:
+        """Return which trials are in one of these states."""
+        return np.isin(self.state, [STATES.index(state) for state in states])
 
     def reason_of(self, place: int) -> str:
         """Return why the trial at a place has no result of its own, as one line; "" where there is no reason."""
@@ -132,32 +131,32 @@ class StudyColumns:
     @cached_property
     def trained(self) -> Mask:
         """Which trials are done with a finite top-1."""
-        return self.is_state("done") & np.isfinite(self.top1)
+        return self.is_state(TrialState.DONE) & np.isfinite(self.top1)
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How many trials are in each state, those that occur."""
-        found = np.bincount(self.state, minlength=len(STATES))
-        return {name: int(number) for name, number in zip(STATES, found, strict=True) if number}
+        """How many trials are in each state; states without trials are left out."""
+        numbers = np.bincount(self.state, minlength=len(STATES))
+        return {name: int(number) for name, number in zip(STATES, numbers, strict=True) if number}
 
     @cached_property
     def default_group(self) -> int | None:
-        """The group to show unless another is chosen: of the first device that has latencies, the fullest."""
-        found = (self.fullest_group(target) for target in self.latencies)
-        return next((group for group in found if group is not None), None)
+        """The group to show unless another is chosen: the fullest of the first device that has latencies."""
+        groups = (self.fullest_group(target) for target in self.latencies)
+        return next((group for group in groups if group is not None), None)
 
     def fullest_group(self, target: str) -> int | None:
-        """Return the group that most of a device's latencies are of; None where it has none."""
-        group = self.latencies[target].group
-        known = group[group >= 0]
-        return int(np.bincount(known).argmax()) if known.size else None
+        """Return the group that most of a device's latencies belong to; None where it has none."""
+        groups = self.latencies[target].group
+        groups = groups[groups >= 0]
+        return int(np.bincount(groups).argmax()) if groups.size else None
 
     def of_group(self, group: int) -> Latencies:
         """Return the latencies of a group."""
         return self.latencies[self.latency_groups[group].target].only(group)
 
     def axis_values(self, view: View) -> Floats:
-        """Return what the view sets accuracy against: ms of its group, macs or params; NaN where there is none."""
+        """Return what the view plots accuracy against: ms of its group, macs or params; NaN where there is none."""
         if view.axis == "latency":
             return np.full(len(self), np.nan) if view.group is None else self.of_group(view.group).median_ms
         return (self.macs if view.axis == "macs" else self.params).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Learning curves as the charts read them: of chosen trials, and the newest epoch of all that aren't done."""
+"""Learning curves for the charts: those of chosen trials, and the newest epoch of each trial that isn't done."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from search.store.tables import curve, trial
+from search.store.vocabulary import TrialState
 
-UNFINISHED = ("running", "queued", "pruned", "failed", "cancelled")
+UNFINISHED = (  # states of trials that may have trained for a while and have no result
+    TrialState.RUNNING,
+    TrialState.QUEUED,
+    TrialState.PRUNED,
+    TrialState.FAILED,
+    TrialState.CANCELLED,
+)
 
 
 class LastEpoch(NamedTuple):
@@ -29,12 +36,12 @@ def read_curves(engine: sa.Engine, study_id: int, numbers: Sequence[int]) -> dic
         .where(trial.c.study_id == study_id, trial.c.number.in_(list(numbers)))
         .order_by(trial.c.number, curve.c.epoch)
     )
-    found: dict[int, list[dict[str, Any]]] = {}
+    curves: dict[int, list[dict[str, Any]]] = {}
     with engine.connect() as connection:
         for row in connection.execute(query):
             values = dict(row._mapping)
-            found.setdefault(values.pop("number"), []).append(values)
-    return found
+            curves.setdefault(values.pop("number"), []).append(values)
+    return curves
 
 
 def read_last_epochs(engine: sa.Engine, study_id: int) -> dict[int, LastEpoch]:

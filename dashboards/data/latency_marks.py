@@ -1,4 +1,4 @@
-"""What stands behind a latency: its kind, and the marks that say what is wrong with it."""
+"""What follows a latency: its kind, and the marks that say how far it can be trusted."""
 
 from __future__ import annotations
 
@@ -9,29 +9,34 @@ from dashboards.formats import DAGGER_NOTE, STAR_NOTE, one_line
 from search.results.latency_labels import doubts
 
 
-def kind_words(columns: StudyColumns, known: Latencies, row: int) -> str:
-    """Return what a trial's latency is: "measured", "measured, not steady", "predicted, extrapolated"; "": none."""
-    if known.group[row] < 0:
+def kind_words(columns: StudyColumns, latencies: Latencies, row: int) -> str:
+    """Return what kind of number a trial's latency is: "measured, not steady", "predicted"; "" where it has none."""
+    if latencies.group[row] < 0:
         return ""
-    kind = columns.latency_groups[known.group[row]].kind
-    return ", ".join([kind, *doubts(False, known.steady[row], known.extrapolates[row])])
+    kind = columns.latency_groups[latencies.group[row]].kind
+    return ", ".join([kind, *doubts(False, latencies.steady[row], latencies.extrapolates[row])])
 
 
-def latency_words(columns: StudyColumns, known: Latencies, row: int) -> str:
-    """Return in one line all that a trial's latency is: kind, doubts, device, runtime; "": none."""
-    if known.group[row] < 0:
+def latency_words(columns: StudyColumns, latencies: Latencies, row: int) -> str:
+    """Return all that a trial's latency is, in one line: kind, doubts, device, runtime; "" where it has none."""
+    if latencies.group[row] < 0:
         return ""
-    group = columns.latency_groups[known.group[row]]
-    words = [group.kind, *doubts(known.quick[row], known.steady[row], known.extrapolates[row])]
+    group = columns.latency_groups[latencies.group[row]]
+    words = [group.kind, *doubts(latencies.quick[row], latencies.steady[row], latencies.extrapolates[row])]
     return one_line(f"{', '.join(words)}; {group}", 240)
 
 
 def marks_note(columns: StudyColumns) -> str:
-    """Return what the marks behind a table's latencies mean, as far as there are any, and what isn't sorted."""
-    known = columns.latencies.values()
-    star = any((~one.steady & (one.group >= 0)).any() for one in known)
-    dagger = any((one.extrapolates & (one.group >= 0)).any() for one in known)
-    mixed = any(len(np.unique(one.group[one.group >= 0])) > 1 for one in known)
-    other = "what is of another kind, runtime or device stands below the latencies that are sorted" if mixed else ""
-    notes = ("Latencies with their 95 % intervals", STAR_NOTE if star else "", DAGGER_NOTE if dagger else "", other)
+    """Return the sentence that explains the marks that occur in a table, and which latencies aren't sorted."""
+    devices = columns.latencies.values()
+    star = any((~latencies.steady & (latencies.group >= 0)).any() for latencies in devices)
+    dagger = any((latencies.extrapolates & (latencies.group >= 0)).any() for latencies in devices)
+    mixed = any(len(np.unique(latencies.group[latencies.group >= 0])) > 1 for latencies in devices)
+    unsorted = "latencies of another kind, runtime or device stand below those that are sorted" if mixed else ""
+    notes = (
+        "Latencies with their 95 % intervals",
+        STAR_NOTE if star else "",
+        DAGGER_NOTE if dagger else "",
+        unsorted,
+    )
     return "; ".join(filter(None, notes)) + "."

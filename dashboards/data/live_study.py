@@ -1,8 +1,4 @@
-"""One study as the dashboards see it: rows, front and a revision, by SELECTs only.
-
-The revision is a few aggregates in SQL, so a page can ask every second whether anything is new without reading rows.
-Rows come as columns (`dashboards.data.columns`), and a `LiveStudy` reads them again only when the revision says so.
-"""
+"""A study that is looked at again and again; its rows are read only when its revision says that something is new."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from search.store.database import open_for_reading
 from search.store.database_errors import database_errors
 from space.errors import CondenseryError, StudyNotFound
 
-LOOK_WHOLE_S = 5.0  # how often a live study looks for what takes a scan to find
+LOOK_WHOLE_S = 5.0  # how often a live study looks for what takes a scan of whole tables to find
 
 
 @dataclass(frozen=True)
@@ -28,13 +24,13 @@ class Stale:
 
     since: float  # UTC seconds since 1970
     reason: str
-    deleted: bool = False  # it can be read, but the study isn't in it any more
+    deleted: bool = False  # the database can be read, but the study is no longer in it
 
 
 class LiveStudy:
-    """A study that is looked at again and again, by several threads: read anew only when it has changed.
+    """A study that several threads look at again and again; it is read again only when it has changed.
 
-    While the database is away the columns stay as they were, and `stale` says since when and why.
+    While the database can't be reached the columns stay as they were, and `stale` says since when and why.
     """
 
     def __init__(self, url: str, study_name: str) -> None:
@@ -58,27 +54,27 @@ class LiveStudy:
 
     @property
     def stale(self) -> Stale | None:
-        """Since when the database has been away; None while it answers."""
+        """Since when the database can't be reached; None while it answers."""
         return self._stale
 
     def refresh(self) -> StudyColumns:
-        """Return the columns as of now; the same object as before where nothing is new, or the database is away."""
+        """Return the columns as of now; the same object as before if nothing is new or the database is away."""
         with self._lock:
             try:
                 with database_errors(self.url):
                     if self._revision() != self._columns.revision:
                         self._columns = read_columns(self._engine, self.name, self._book)
                 self._stale = None
-            except CondenseryError as error:  # away, locked, or the study deleted: show what was known, and say so
+            except CondenseryError as error:  # away, locked, or the study deleted: what was read last stays
                 self._stale = _stale(self._stale, error)
             return self._columns
 
     def _revision(self) -> str:
-        known, now = self._columns, time.monotonic()
+        columns, now = self._columns, time.monotonic()
         whole = now - self._looked_at >= LOOK_WHOLE_S
         if whole:
             self._looked_at = now
-        return load_revision(self._engine, known.study.id, "" if whole else known.revision)
+        return load_revision(self._engine, columns.study.id, "" if whole else columns.revision)
 
 
 def _stale(before: Stale | None, error: CondenseryError) -> Stale:

@@ -15,20 +15,20 @@ from search.store.rows import StudyRow, StudyStatus
 if TYPE_CHECKING:
     from search.devices.registry import DeviceRow
 
-ALIVE_S = LEASE_S  # whoever was heard of within it is taken to live
+ALIVE_S = LEASE_S  # a worker or controller that was heard of within this time is taken to be alive
 
 
 @dataclass(frozen=True)
 class Liveness:
-    """A study's liveness at one moment, by the database's clock."""
+    """Who works on a study and what waits, at one moment of the database's clock."""
 
     at: float  # UTC seconds since 1970
     study: StudyRow  # with its controller as of now
-    standing: StudyStatus
-    devices: tuple[DeviceRow, ...] = field(default=())  # registered ones that are not revoked
+    status: StudyStatus
+    devices: tuple[DeviceRow, ...] = field(default=())  # those registered, without the revoked ones
 
     def is_alive(self, seen_at: float | None) -> bool:
-        """Whether somebody who was last seen then is taken to live."""
+        """Return whether a worker or controller that was last seen then is taken to be alive."""
         return seen_at is not None and self.at - seen_at <= ALIVE_S
 
 
@@ -40,8 +40,8 @@ def read_liveness(engine: sa.Engine, study_name: str, now: Clock | None = None) 
     """
     from search.devices.registry import list_devices
 
-    found = find_study(engine, study_name)
+    study = find_study(engine, study_name)
     with engine.connect() as connection:
         at = now_of(connection, now)
     devices = tuple(row for row in list_devices(engine, now=now) if not row.revoked)
-    return Liveness(at, found, read_status(engine, found.id), devices)
+    return Liveness(at, study, read_status(engine, study.id), devices)

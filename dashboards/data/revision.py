@@ -15,9 +15,9 @@ from search.store.vocabulary import OPEN_STATES
 def load_revision(engine: sa.Engine, study_id: int, before: str = "") -> str:
     """Return a short text that changes whenever the study's trials, curves, latencies, files or requests do.
 
-    It may also change when they don't (another study of the database was measured): a reload too many. With a revision
-    from `before` what takes a scan of tables is not looked at again but taken over: test results of ended trials and
-    files removed.
+    It may also change when they don't (another study of the database was measured), which costs one reload too many.
+    Test results of ended trials and removed files take a scan of whole tables to find: where `before` is an earlier
+    revision, they aren't looked at and its part about them is kept.
     """
     parts = [_digest(engine, _quick_queries(study_id))]
     parts.append(before.partition(".")[2] if before else _digest(engine, _slow_queries(study_id)))
@@ -31,7 +31,7 @@ def _digest(engine: sa.Engine, queries: Sequence[sa.Executable]) -> str:
 
 
 def _quick_queries(study_id: int) -> tuple[sa.Executable, ...]:
-    """What an index or a key answers, however many trials have ended: a page asks every second."""
+    """Return what an index or a key answers, however many trials have ended: a page asks every second."""
     columns = (study.c.settings_hash, study.c.data_info.is_(None), study.c.stop_requested, study.c.controller)
     in_study = trial.c.study_id == study_id
     is_open = trial.c.state.in_(OPEN_STATES)
@@ -55,6 +55,7 @@ def _quick_queries(study_id: int) -> tuple[sa.Executable, ...]:
 
 
 def _slow_queries(study_id: int) -> tuple[sa.Executable, ...]:
+    """Return what takes a scan of whole tables."""
     return (
         sa.select(sa.func.count(trial.c.test_top1), sa.func.max(trial.c.finished_at)).where(
             trial.c.study_id == study_id

@@ -1,4 +1,4 @@
-"""What a study's settings say of it: its devices and limits, its images, and the settings that may be shown."""
+"""What a study's settings say: its devices and limits, its images, and all settings in a form that may be shown."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from search.store.rows import StudyRow
 
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study's settings with the password of its database hidden, fit to be shown or sent on."""
-    shown = dict(settings)
-    part = shown.get("study")
+    """Return a study's settings with the password of its database hidden: they may be shown or sent to others."""
+    public = dict(settings)
+    part = public.get("study")
     if isinstance(part, Mapping) and part.get("storage"):
-        shown["study"] = {**part, "storage": _without_password(str(part["storage"]))}
-    return shown
+        public["study"] = {**part, "storage": _without_password(str(part["storage"]))}
+    return public
 
 
 def _without_password(url: str) -> str:
@@ -32,13 +32,13 @@ def _without_password(url: str) -> str:
 
 
 def devices_of(settings: Mapping[str, Any]) -> list[str]:
-    """Return the devices that a study names, the one it is judged by first; an older or damaged row has the host."""
+    """Return the devices that a study names, first the one its trials are judged by; a damaged row names the host."""
     latency = settings.get("latency")
     return list((latency.get("devices") if isinstance(latency, Mapping) else None) or ["host"])
 
 
 def budget_of(settings: Mapping[str, Any]) -> Budget:
-    """Return the limits a study was searched under; what is no limit (an older or damaged row) is none."""
+    """Return the limits a study was searched under; a limit that isn't a number (a damaged row) counts as none."""
     part = settings.get("budget")
     if not isinstance(part, Mapping):
         return Budget()
@@ -64,12 +64,12 @@ def budget_text(settings: Mapping[str, Any]) -> str:
 
 
 def dataset_text(study: StudyRow, longest: int = 60, nothing: str = NOTHING) -> str:
-    """Return what a study's images are called, as one line; `nothing` where that isn't known."""
+    """Return the name of a study's data set as one line; `nothing` where it isn't known."""
     name = (study.settings.get("data") or {}).get("dataset")
     return one_line((study.data_info or {}).get("dataset") or name or nothing, longest)
 
 
 def study_subtitle(study: StudyRow) -> str:
-    """Return what stands below a study's name: "Digits · budget: latency 0.4 ms · begun 2026-01-31 13:05 UTC"."""
+    """Return the line below a study's name: "Digits · budget: latency 0.4 ms · begun 2026-01-31 13:05 UTC"."""
     data, budget = dataset_text(study, 80, ""), f"budget: {budget_text(study.settings)}"
     return " · ".join(filter(None, (data, budget, f"begun {moment(study.created_at)} UTC")))

@@ -1,4 +1,4 @@
-"""One trial and all that is recorded of it, by SELECTs and one look at its files; nothing is ever written."""
+"""All that is recorded of one trial. It is read by SELECTs and one look at its files; nothing is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from space.errors import CheckpointCorrupt, TrialNotFound, TrialNotReady
 from workers.file_names import NETWORK_FILE
 from workers.latency.record import Measurement
 
-LARGEST_NUMBER = 2**31 - 1  # that every database takes
+LARGEST_NUMBER = 2**31 - 1  # the largest integer that every database takes
 MOST_EVENTS = 100
 INDEX = ".conv_1x1.index"  # how the names of the indices end
 NO_TRIAL = "No trial is chosen: click a point in a chart, or a row of the table."
@@ -53,7 +53,7 @@ class TrialDetail:
 
     @property
     def name(self) -> str:
-        """What charts and tables call it."""
+        """What charts and tables call the trial."""
         return f"trial {self.row.number}"
 
     def is_judged_by(self, measurement: Measurement) -> bool:
@@ -96,7 +96,7 @@ def read_trial_detail(engine: sa.Engine, study: StudyRow, number: int) -> TrialD
 
 
 def read_growth(engine: sa.Engine, study_id: int, number: int) -> tuple[Any, ...]:
-    """Return what changes as an open trial goes on: epochs and their seconds, latencies, events, attempts."""
+    """Return what changes while a trial is open: its epochs and their seconds, its latencies, events and attempts."""
     own = sa.select(trial.c.id).where(trial.c.study_id == study_id, trial.c.number == number).scalar_subquery()
     queries = (
         sa.select(sa.func.count(), sa.func.sum(curve.c.seconds)).where(curve.c.trial_id == own),
@@ -109,7 +109,7 @@ def read_growth(engine: sa.Engine, study_id: int, number: int) -> tuple[Any, ...
 
 
 def read_trained_network(engine: sa.Engine, row: TrialRow) -> TrainedNetwork:
-    """Return what a trial's trained network gathers; its file must be the one that was recorded."""
+    """Return which channels a trial's trained network gathers; its file must be the one that was recorded."""
     try:
         return gathered_channels(trained_file(engine, row, NETWORK_FILE))
     except (TrialNotReady, CheckpointCorrupt) as error:

@@ -105,15 +105,15 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         return found.content, True, found.stamp
 
     app.callback(
-        Output("compared-body", "children"),
-        Output("compared-state", "hidden"),
-        Output("compared-stamp", "data"),
+        Output("comparison-body", "children"),
+        Output("comparison-state", "hidden"),
+        Output("comparison-stamp", "data"),
         Input("chosen", "data"),
         Input("late", "data"),
         Input("fast", "data"),
         Input("retry", "data"),
-        State("compared-stamp", "data"),
-        running=busy("compared"),
+        State("comparison-stamp", "data"),
+        running=busy("comparison"),
         prevent_initial_call=True,
     )(compared)
 

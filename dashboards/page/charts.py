@@ -31,7 +31,7 @@ class Chart:
     figure: Callable[[Any], Any]
     clock: str = "fast"  # what has it computed anew: a new revision, a slow one, or the pulse
     axis_matters: bool = False  # else it is the same for every axis
-    twin: str = "The chart as a table"
+    table_title: str = "The chart as a table"
 
 
 def _front_info(shown: CachedStudy, columns: StudyColumns, view: View) -> Any:
@@ -123,13 +123,13 @@ def payload_of(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) -
     return guarded(CHARTS[name].title, lambda: _computed(shown, name, asked).payload)
 
 
-def twin_of(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) -> Payload:
+def chart_table_of(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) -> Payload:
     """Return a chart as a table.
 
     Raises:
         KeyError: there is no such chart.
     """
-    return _computed(shown, name, asked).twin
+    return _computed(shown, name, asked).table
 
 
 def _computed(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) -> Computed:
@@ -141,14 +141,14 @@ def _computed(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) ->
 
     def compute() -> Computed:
         info = chart.info(shown, columns, view)
-        twin = info.table().to_dict()
+        table = info.table().to_dict()
         payload: Payload = {"shows": f"{view.axis} {view.group}"}
         if name == "progress":
             payload |= _beside_progress(info)
         if info.reason is not None:
-            return Computed(payload | {"reason": info.reason}, twin)
+            return Computed(payload | {"reason": info.reason}, table)
         figure = chart.figure(info).to_plotly_json()
-        return Computed(payload | {"figure": figure, "caption": " ".join(getattr(info, "notes", ()))}, twin)
+        return Computed(payload | {"figure": figure, "caption": " ".join(getattr(info, "notes", ()))}, table)
 
     revision = columns.revision
     if chart.clock == "pulse":  # who is alive changes without a revision

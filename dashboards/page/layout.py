@@ -15,7 +15,7 @@ from dashboards.page.charts import CHARTS, Chart
 from dashboards.panels import PLOT_CONFIG
 
 POLL_MS = 1500
-PARTS = ("head", "table", *CHARTS, "compared")  # what the server computes anew when there are news
+PARTS = ("head", "table", *CHARTS, "comparison")  # what the server computes anew when there are news
 GRID_OPTIONS: dict[str, Any] = {
     "theme": "themeQuartz",
     "cacheBlockSize": 100,
@@ -59,7 +59,7 @@ def page_layout() -> Component:
                     _answer(),
                     *(_chart_section(name, chart) for name, chart in CHARTS.items() if name != "progress"),
                     _trials(),
-                    _compared(),
+                    _comparison(),
                     _chart_section("progress", CHARTS["progress"]),
                 ]
             ),
@@ -141,9 +141,12 @@ def _chart_section(name: str, chart: Chart) -> Component:
             html.P(id=f"{name}-caption", className="caption"),
             html.Div(id=f"{name}-beside"),
             html.Details(
-                [html.Summary(chart.twin), html.Div(className="scroll tall", **region(f"{chart.title}: {chart.twin}"))],
-                id=f"{name}-twin",
-                **words({"data-twin": name}),
+                [
+                    html.Summary(chart.table_title),
+                    html.Div(className="scroll tall", **region(f"{chart.title}: {chart.table_title}")),
+                ],
+                id=f"{name}-data-table",
+                **words({"data-chart": name}),
             ),
         ],
         id=name,
@@ -190,24 +193,24 @@ def trials_grid(columns: list[dict[str, Any]]) -> Component:
     return grid
 
 
-def _compared() -> Component:
+def _comparison() -> Component:
     return html.Section(
         [
             _section_head(
-                "compared",
+                "comparison",
                 "One trial, or up to four compared",
                 "What the network looks like, layer by layer.",
-                html.Div(id="compared-controls", className="controls"),
+                html.Div(id="comparison-controls", className="controls"),
             ),
             html.Div(
                 html.P("Select trials in the table, click a point of a chart, or give a number."),
-                id="compared-state",
+                id="comparison-state",
                 className="state",
             ),
-            html.Div(id="compared-body"),
+            html.Div(id="comparison-body"),
         ],
-        id="compared",
-        **aria(labelledby="compared-title"),
+        id="comparison",
+        **aria(labelledby="comparison-title"),
     )
 
 

@@ -86,10 +86,10 @@ def add_routes(server: Flask, studies: Studies) -> None:
         columns, shown, question = _table_asked(studies)
         return _file(table.as_csv(columns, shown, question), f"{columns.study.name}.csv", "text/csv")
 
-    @answer("/twin/<panel>")
+    @answer("/chart-table/<panel>")
     def twin(panel: str) -> Response:
         shown = _study(studies)
-        return _json(charts.twin_of(shown, panel, _view_asked()))
+        return _json(charts.chart_table_of(shown, panel, _view_asked()))
 
     @answer("/bundle/<int:number>.zip")
     def bundle(number: int) -> Response:

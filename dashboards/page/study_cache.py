@@ -46,7 +46,7 @@ class Computed:
     """A panel as it stands: what the page shows, and the table that says the same (headers, rows, a last sentence)."""
 
     payload: Payload
-    twin: Payload
+    table: Payload
 
 
 class CachedStudy:

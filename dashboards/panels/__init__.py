@@ -9,35 +9,26 @@ and `X_figure(info)`, which only draws. In a notebook:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from space.lazy_names import lazy_names
 
-_HOMES = {
-    "study.front": "front_info FrontInfo FrontOptions",
-    "study.front_drawing": "front_figure",
-    "study.macs_latency": "macs_latency_info macs_latency_figure MacsLatencyInfo",
-    "study.parallel": "parallel_info parallel_figure ParallelInfo brushed dimension_values",
-    "study.importance": "importance_info importance_figure ImportanceInfo",
-    "study.progress": "progress_info progress_figure ProgressInfo",
-    "study.curves": "curves_info curves_figure curve_numbers CurvesInfo MOST_CURVES",
-    "trial.network": "network_info network_figure NetworkInfo",
-    "trial.kept_channels": "kept_channels_info kept_channels_figure kept_layer_figure KeptChannelsInfo",
-    "trial.measurements": "measurements_info measurements_figure MeasurementsInfo",
-    "trial.compare": "compare_info compare_figure CompareInfo",
-    "trial.tables": "trial_tables settings_json",
-    "style": "PLOT_CONFIG",
-    "data_table": "DataTable",
-    "notebook": "study_figures StudyFigures",
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "study.front": "front_info FrontInfo FrontOptions",
+        "study.front_drawing": "front_figure",
+        "study.macs_latency": "macs_latency_info macs_latency_figure MacsLatencyInfo",
+        "study.parallel": "parallel_info parallel_figure ParallelInfo brushed dimension_values",
+        "study.importance": "importance_info importance_figure ImportanceInfo",
+        "study.progress": "progress_info progress_figure ProgressInfo",
+        "study.curves": "curves_info curves_figure curve_numbers CurvesInfo MOST_CURVES",
+        "trial.network": "network_info network_figure NetworkInfo",
+        "trial.kept_channels": "kept_channels_info kept_channels_figure kept_layer_figure KeptChannelsInfo",
+        "trial.measurements": "measurements_info measurements_figure MeasurementsInfo",
+        "trial.compare": "compare_info compare_figure CompareInfo",
+        "trial.tables": "trial_tables settings_json",
+        "style": "PLOT_CONFIG",
+        "data_table": "DataTable",
+        "notebook": "study_figures StudyFigures",
+    },
+)
+__all__ = __dir__()

@@ -29,6 +29,8 @@ class DataTable:
     @property
     def rest(self) -> str:
         """The sentence about the rows that are left out; empty when none is."""
+        if not self.left_out:
+            return ""
         return f"{self.left_out:,} more {agreeing(self.left_out, 'is', 'are')} not listed here."
 
     def to_dict(self) -> dict[str, Any]:

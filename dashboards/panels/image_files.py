@@ -1,4 +1,4 @@
-"""Figures as files: PNG, SVG and PDF by kaleido and Chromium, HTML by plotly alone. Nothing is asked of any network."""
+"""Figures as files: PNG, SVG and PDF by kaleido and Chromium, HTML by Plotly alone. No network is needed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ DARK = {"ground": "#181c22", "ink": "#e8eaed", "muted": "#a3abb6", "line": "#333
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a figure is put on paper; a height of None is the figure's own."""
+class Paper:
+    """How a figure is printed; a height of None is the figure's own."""
 
     width_px: int = 1000
     height_px: int | None = None
-    scale: float = 2.0  # pixels of a PNG for each of these
+    scale: float = 2.0  # pixels of a PNG for each pixel of width and height
     dark: bool = False
 
 
-def write_figure(figure: Any, path: Path, look: Look | None = None) -> None:
-    """Write a figure to a file whose suffix says the format, replacing what is there in one step.
+def write_figure(figure: Any, path: Path, paper: Paper | None = None) -> None:
+    """Write a figure to a file, whose suffix says the format, replacing what is there in one step.
 
     Raises:
         InvalidSettings: no format has this suffix.
@@ -42,24 +42,24 @@ def write_figure(figure: Any, path: Path, look: Look | None = None) -> None:
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise InvalidSettings(f"a plot is written as {', '.join(FORMATS)}, but {path.name!r} ends otherwise.")
-    look = look or Look()
-    printed = on_paper(figure, look)
+    paper = paper or Paper()
+    printed = on_paper(figure, paper)
     if kind == ".html":
         content = printed.to_html(include_plotlyjs=True, config=PLOT_CONFIG).encode("utf-8")
     else:
-        content = _image(printed, kind.removeprefix("."), look)
+        content = _image(printed, kind.removeprefix("."), paper)
     write_atomically(path, content, retry="draw it again")
 
 
-def on_paper(figure: Any, look: Look) -> Any:
-    """Return a copy in the colours of its paper, with a width of its own."""
+def on_paper(figure: Any, paper: Paper) -> Any:
+    """Return a copy of a figure in the colours and the size of its paper."""
     import plotly.graph_objects as go
 
-    colours = DARK if look.dark else LIGHT
+    colours = DARK if paper.dark else LIGHT
     printed = go.Figure(figure)
-    height = look.height_px or figure.layout.height or 450
+    height = paper.height_px or figure.layout.height or 450
     printed.update_layout(
-        width=max(look.width_px, (figure.layout.meta or {}).get("min_width_px", 0)),
+        width=max(paper.width_px, (figure.layout.meta or {}).get("min_width_px", 0)),
         height=height,
         paper_bgcolor=colours["ground"],
         plot_bgcolor=colours["ground"],
@@ -72,14 +72,14 @@ def on_paper(figure: Any, look: Look) -> Any:
 
 
 def browser_path() -> str | None:
-    """Return where Chromium (or Chrome) is: what BROWSER_PATH says, else the first on the path."""
+    """Return the path of Chromium or Chrome: BROWSER_PATH, else the first on PATH; None where there is none."""
     named = os.environ.get("BROWSER_PATH")
     if named:
         return named if Path(named).is_file() else None
-    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
-def _image(figure: Any, kind: str, look: Look) -> bytes:
+def _image(figure: Any, kind: str, paper: Paper) -> bytes:
     try:
         import kaleido
     except ImportError:
@@ -91,17 +91,17 @@ def _image(figure: Any, kind: str, look: Look) -> bytes:
         raise PlotUnavailable(
             "writing an image needs Chromium or Chrome; install it, name it in BROWSER_PATH, or write a .html file."
         )
-    size = {"width": figure.layout.width, "height": figure.layout.height, "scale": look.scale if kind == "png" else 1}
+    size = {"width": figure.layout.width, "height": figure.layout.height, "scale": paper.scale if kind == "png" else 1}
     try:
-        # Without mathjax=False the page would ask a server for it.
-        made: bytes = kaleido.calc_fig_sync(
+        # Without mathjax=False kaleido's page would fetch MathJax from a server.
+        image: bytes = kaleido.calc_fig_sync(
             figure.to_dict(),
             opts={"format": kind, **size},
             kopts={"path": browser, "mathjax": False, "timeout": TIMEOUT_S},
         )
-    except Exception as error:  # of a browser that could be anything
-        words = " ".join(str(error).split())[:200] or type(error).__name__
+    except Exception as error:  # a browser can fail in any way
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
         raise PlotUnavailable(
-            f"{browser} could not draw the image ({words}); try again, or write a .html file."
+            f"{browser} could not draw the image ({cause}); try again, or write a .html file."
         ) from error
-    return made
+    return image

@@ -43,10 +43,10 @@ def study_figures(name: str | None = None, storage: str | None = None) -> StudyF
 
 
 class StudyFigures:
-    """The figures of one study, as it stood when it was first looked at; each method returns a plotly figure."""
+    """The figures of one study, as it stood when the first was asked for; each method returns a Plotly figure."""
 
     def __init__(self, engine: sa.Engine, name: str) -> None:
-        """Take a database that is open for reading."""
+        """Draw from a database that is open for reading."""
         self.engine, self.name = engine, name
 
     def __repr__(self) -> str:
@@ -108,7 +108,7 @@ class StudyFigures:
     def plot(
         self, name: str, budget_ms: float | None = None, axis: Axis = "latency", trials: Sequence[int] = ()
     ) -> Any:
-        """Return one of `PLOTS` by its name; what a plot has no use for is passed over."""
+        """Return one of `PLOTS` by its name; arguments that a plot has no use for are ignored."""
         if name == "front":
             return self.front(budget_ms, axis)
         if name == "macs-latency":

@@ -1,10 +1,10 @@
 """The house style of every chart: its colours and axes, and the message that stands in the place of a chart.
 
-- Colours keep a contrast of 3:1 on white and on the dark ground alike, and shape says what colour says. Text and grid
-  take the page's colours; the ground is transparent.
-- A chart with more than `SVG_UP_TO` points draws all of its traces by WebGL: that is ten times faster there, and it
-  draws above SVG, so the two can't be mixed.
-- Plotly reads a small HTML in its texts: whatever a user has named goes through `escaped` first.
+- Colours have a contrast of at least 3:1 on white and on the dark background alike, and what a colour says is also said
+  by a shape. Text and grid take the page's colours; the background is transparent.
+- A chart with more than `SVG_UP_TO` points draws all of its traces by WebGL: that is ten times faster for so many, and
+  it is drawn above SVG, so the two can't be mixed.
+- Plotly understands some HTML in its texts: every text of a user goes through `escaped` first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PLOT_CONFIG = {
 }
 SVG_UP_TO = 1000  # points of a chart
 LOG_FROM_RATIO = 10.0
-LONGEST_TEXT = 120  # letters of a user's text in a chart
+LONGEST_TEXT = 120  # characters of a user's text in a chart
 
 GREY = "#848B96"
 STAR = "#D9660A"
@@ -35,7 +35,7 @@ REFERENCE = "#9467BD"
 COLOURS = (FRONT, STAR, "#1E9E77", "#D6498F", REFERENCE, "#A87B00", "#4C8F9E", "#C0504D")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-# Even in lightness, so that either end is seen on either ground; the axis it stands for says the order.
+# Even in lightness, so that both ends are seen on either background; the axis that it belongs to shows the order.
 SCALE = ((0.0, FRONT), (0.35, "#8A6FD0"), (0.65, "#D6498F"), (1.0, STAR))
 
 
@@ -73,7 +73,7 @@ def empty_figure(height_px: int) -> Any:
 
 
 def message(text: str) -> Any:
-    """Return the figure that says this in place of a chart."""
+    """Return a figure that shows this text in the place of a chart."""
     figure = empty_figure(140)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
@@ -82,39 +82,39 @@ def message(text: str) -> Any:
 
 
 def note(figure: Any, text: str) -> Any:
-    """Write into the middle of the figure."""
+    """Write a text into the middle of a figure."""
     figure.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, text=text, font={"size": 15})
     return figure
 
 
 def wrapped(text: str, width: int = 44) -> str:
-    """Break a text into lines that fit a narrow screen."""
+    """Return a text broken into lines that fit a narrow screen."""
     import textwrap
 
     return "<br>".join(textwrap.wrap(text, width, break_long_words=False))
 
 
 def escaped(text: str, longest: int = LONGEST_TEXT) -> str:
-    """Return a user's text as one line of at most so many letters that Plotly shows as it is."""
+    """Return a user's text as one line, cut to `longest` characters, that Plotly shows as it is."""
     return one_line(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def scatter(points: int) -> Any:
-    """Return the trace class for every trace of a chart with so many points in all."""
+    """Return the class for every trace of a chart with this number of points in all."""
     import plotly.graph_objects as go
 
     return go.Scattergl if points > SVG_UP_TO else go.Scatter
 
 
 def slim(values: Any) -> NDArray[np.float32]:
-    """Return values in the precision of a chart: a third of the bytes of the page."""
+    """Return values in the precision of a chart, which makes the page a third as large."""
     return np.asarray(values, dtype=np.float32)
 
 
 def is_log(values: NDArray[np.float64]) -> bool:
-    """Whether an axis of these values is logarithmic: all are above 0 and span more than a decade."""
-    known = values[np.isfinite(values)]
-    return bool(known.size) and float(known.min()) > 0 and float(known.max()) > LOG_FROM_RATIO * float(known.min())
+    """Return whether an axis of these values is logarithmic: all are above 0 and span more than a decade."""
+    finite = values[np.isfinite(values)]
+    return bool(finite.size) and float(finite.min()) > 0 and float(finite.max()) > LOG_FROM_RATIO * float(finite.min())
 
 
 def style_axis(axis: Any, log: bool) -> None:
@@ -126,14 +126,14 @@ def style_axis(axis: Any, log: bool) -> None:
 
 
 def on_axis(value: float, log: bool) -> float:
-    """Where an annotation or a range must say a value stands: plotly wants the exponent on a logarithmic axis."""
+    """Return a value as annotations and ranges state it: Plotly wants the exponent on a logarithmic axis."""
     return math.log10(value) if log else value
 
 
 def add_budget(figure: Any, axis: str, limit: float | None, log: bool) -> None:
-    """Draw the budget in ms as a line across axis "x" or "y", named at its end; hidden while there is none.
+    """Draw the budget in ms as a line across axis "x" or "y", with its name at the end; hidden while there is none.
 
-    Shape and annotation are called "budget": a page moves them without asking for a new figure.
+    Shape and annotation are called "budget", by which a page finds and moves them without a new figure.
     """
     add_limit(figure, axis, limit, "budget" if limit is None else f"budget {limit_text(limit)} ms", log, "budget")
 
@@ -159,7 +159,8 @@ def add_limit(figure: Any, axis: str, limit: float | None, text: str, log: bool,
 def add_recommended(figure: Any, name: str, place: tuple[float, float] | None, trace: Any) -> None:
     """Add the last trace, the star of the recommended trial (`meta="recommended"`); empty where there is none.
 
-    A trial that has no place here (its latency is of another kind) keeps its entry in the legend, which says so.
+    A trial that has no place in the chart (its latency is of another kind) has only an entry in the legend, which says
+    so.
     """
     none = [] if name == "recommended" else [None]
     figure.add_trace(
@@ -170,6 +171,6 @@ def add_recommended(figure: Any, name: str, place: tuple[float, float] | None, t
             name=name,
             meta="recommended",
             marker={"symbol": "star", "size": 18, "color": STAR},
-            hoverinfo="skip",  # the point below it speaks
+            hoverinfo="skip",  # the trial's own point, below it, answers the pointer
         )
     )

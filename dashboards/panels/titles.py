@@ -1,4 +1,4 @@
-"""What page and report call the panels, and the question that each answers."""
+"""The panels' titles on page and report, and the question that each panel answers."""
 
 TITLES = {
     "front": ("Pareto front", "How accurate a network can be for what it costs."),

@@ -55,7 +55,7 @@ class Drawn:
     height_px: int | None
     reason: str | None
     caption: str
-    twin: panels.DataTable
+    table: panels.DataTable
     lines: tuple[int, ...] = ()  # of parallel coordinates: each line's trial
 
     @classmethod
@@ -70,7 +70,7 @@ class Drawn:
 
     def to_json(self) -> str:
         """Return it as the page's script takes it."""
-        words = {"reason": self.reason, "caption": self.caption, "lines": self.lines, "twin": self.twin.to_dict()}
+        words = {"reason": self.reason, "caption": self.caption, "lines": self.lines, "table": self.table.to_dict()}
         return f'{json.dumps(words)[:-1]}, "figure": {self.figure or "null"}}}'
 
 

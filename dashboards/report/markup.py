@@ -109,7 +109,7 @@ def section(name: str, title: str, lead: str, inner: str, controls: str = "") ->
     )
 
 
-def chart(name: str, height_px: int | None, reason: str | None, caption: str, twin: DataTable) -> str:
+def chart(name: str, height_px: int | None, reason: str | None, caption: str, table: DataTable) -> str:
     """Return a chart's place with its caption and the table that says the same; a `reason` stands in its place."""
     if reason is not None:
         place = f'<div class="state" id="{name}-state"><p>{esc(reason)}</p></div>'
@@ -119,21 +119,21 @@ def chart(name: str, height_px: int | None, reason: str | None, caption: str, tw
             f'<div class="chart-box marked"><div class="chart" id="{name}-chart" role="figure" '
             f'aria-labelledby="{name}-title" aria-describedby="{name}-caption" hidden></div></div>'
         )
-    return f'{place}<p class="caption" id="{name}-caption">{esc(caption)}</p>{twin_table(name, twin)}'
+    return f'{place}<p class="caption" id="{name}-caption">{esc(caption)}</p>{chart_table(name, table)}'
 
 
-def twin_table(name: str, twin: DataTable, title: str = "The chart as a table") -> str:
+def chart_table(name: str, table: DataTable, title: str = "The chart as a table") -> str:
     """Return a chart's table, closed; hidden while it has no rows."""
-    hidden = "" if twin.rows else " hidden"
+    hidden = "" if table.rows else " hidden"
     return (
-        f'<details id="{name}-twin"{hidden}><summary>{esc(title)}</summary>'
-        f'<div class="scroll tall" role="region" tabindex="0" aria-label="{esc(title)}">{html_table(twin)}</div>'
-        f'<p class="muted">{esc(twin.rest)}</p></details>'
+        f'<details id="{name}-data-table"{hidden}><summary>{esc(title)}</summary>'
+        f'<div class="scroll tall" role="region" tabindex="0" aria-label="{esc(title)}">{html_table(table)}</div>'
+        f'<p class="muted">{esc(table.rest)}</p></details>'
     )
 
 
-def html_table(twin: DataTable) -> str:
+def html_table(table: DataTable) -> str:
     """Return headers and rows as a table."""
-    head = "".join(f'<th scope="col">{esc(header)}</th>' for header in twin.headers)
-    rows = "".join("<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>" for row in twin.rows)
+    head = "".join(f'<th scope="col">{esc(header)}</th>' for header in table.headers)
+    rows = "".join("<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

@@ -11,7 +11,7 @@ from dashboards.formats import moment
 from dashboards.panels import DataTable
 from dashboards.panels.titles import TITLES
 from dashboards.report.charts import Drawn, Source, progress_of
-from dashboards.report.markup import chart, esc, html_table, section, twin_table
+from dashboards.report.markup import chart, chart_table, esc, html_table, section
 from dashboards.report.networks import front_places
 
 HEADS = {  # a file has no controls in its charts' heads, and nobody who works
@@ -50,7 +50,7 @@ def body(source: Source, name: str, charts: dict[str, Drawn]) -> str:
 
 def _chart(key: str, charts: dict[str, Drawn], more: str = "") -> str:
     drawn = charts[key]
-    return section(key, *HEADS[key], more + chart(key, drawn.height_px, drawn.reason, drawn.caption, drawn.twin))
+    return section(key, *HEADS[key], more + chart(key, drawn.height_px, drawn.reason, drawn.caption, drawn.table))
 
 
 def _counts(columns: StudyColumns) -> str:
@@ -100,7 +100,7 @@ def _networks(columns: StudyColumns) -> str:
         '<div class="chart-box"><div class="chart" id="networks-chart" role="figure" '
         'aria-labelledby="networks-title" aria-describedby="networks-caption" hidden></div></div>'
         '<p class="caption" id="networks-caption"></p>'
-        + twin_table("networks", DataTable((), ()), "Its parts, with macs, params and shares")
+        + chart_table("networks", DataTable((), ()), "Its parts, with macs, params and shares")
         + '<details id="networks-settings" hidden><summary>Its exact settings</summary>'
         + '<pre tabindex="0"></pre></details>'
     )

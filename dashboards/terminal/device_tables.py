@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from dashboards.formats import DAGGER_NOTE, NOTHING, duration, is_number, moment, one_line, threads_text
 from dashboards.terminal.documents import plain
-from dashboards.terminal.tables import plain_table
+from dashboards.terminal.tables import facts_table, plain_table
+from workers.wording import counted
 
 if TYPE_CHECKING:
     from search.devices.history import JobLine
@@ -30,8 +30,8 @@ STATE_COLOURS = {
     "failed": "red",
     "leased": "cyan",
 }
-CELSIUS = (-40.0, 150.0)  # between these a processor runs
-REASON = 160  # letters of it shown
+CELSIUS = (-40.0, 150.0)  # a processor that works is between these
+LONGEST_REASON = 160  # characters that are shown
 
 
 def devices_table(rows: Sequence[DeviceRow]) -> RenderableType:
@@ -54,16 +54,20 @@ def devices_table(rows: Sequence[DeviceRow]) -> RenderableType:
         cores = facts.get("cores")
         processor = Text(one_line(facts.get("cpu_model") or NOTHING, 60))
         if cores:
-            processor.append(f"\n{cores} cores", style="dim")
-        runtimes = "\n".join(one_line(f"{n} {v}", 40) for n, v in (facts.get("runtimes") or {}).items())
-        warm = _celsius(conditions.get("temperature_c"))
-        unbelieved = Text(str(row.quarantined), style="red" if row.quarantined else "")
-        table.add_row(name, state, processor, runtimes or NOTHING, warm, f"{row.waiting} + {row.leased}", unbelieved)
+            processor.append(f"\n{counted(cores, 'core') if is_number(cores) else one_line(cores, 20)}", style="dim")
+        runtimes = "\n".join(
+            one_line(f"{name} {version}", 40) for name, version in (facts.get("runtimes") or {}).items()
+        )
+        temperature = _celsius(conditions.get("temperature_c"))
+        quarantined = Text(str(row.quarantined), style="red" if row.quarantined else "")
+        table.add_row(
+            name, state, processor, runtimes or NOTHING, temperature, f"{row.waiting} + {row.leased}", quarantined
+        )
     return table
 
 
 def _celsius(value: Any) -> str:
-    """Return a temperature as agents send it, "-" for what no processor has: a broken sensor may say anything."""
+    """Return a temperature that an agent sent in whole degrees; "-" if no processor has it: a sensor may be broken."""
     believable = is_number(value) and not isinstance(value, bool) and CELSIUS[0] < value < CELSIUS[1]
     return f"{value:.0f}" if believable else NOTHING
 
@@ -77,18 +81,20 @@ def jobs_table(rows: Sequence[JobLine]) -> RenderableType:
     """Return measurement jobs, one row each, with what went wrong under it."""
     if not rows:
         return Text("No measurement jobs.")
-    table = plain_table(">job", "queue", "~what", "state", ">attempts", "~device", "submitted (UTC)")
+    table = plain_table(">job", "queue", "~measurement", "state", ">attempts", "~device", "submitted (UTC)")
     for row in rows:
-        what = Text(f"{row.mode}, {row.runtime}, {threads_text(row.threads)}, {row.policy}, {row.model_sha256[:12]}")
+        measurement = Text(
+            f"{row.mode}, {row.runtime}, {threads_text(row.threads)}, {row.policy}, {row.model_sha256[:12]}"
+        )
         if row.reason:
-            what.append(f"\n{one_line(row.reason, REASON)}", style="dim")
+            measurement.append(f"\n{one_line(row.reason, LONGEST_REASON)}", style="dim")
         elif row.quarantines:
-            said = [text for text in row.history if text.startswith("quarantined")]
-            what.append(f"\n{one_line('; '.join(said), REASON)}", style="dim")
+            quarantines = [text for text in row.history if text.startswith("quarantined")]
+            measurement.append(f"\n{one_line('; '.join(quarantines), LONGEST_REASON)}", style="dim")
         table.add_row(
             str(row.id),
             one_line(row.queue),
-            what,
+            measurement,
             Text(row.state, style=STATE_COLOURS.get(row.state, "")),
             str(row.attempt),
             one_line(row.device or NOTHING),
@@ -102,56 +108,58 @@ def jobs_document(rows: Sequence[JobLine]) -> list[dict[str, Any]]:
     return [{name: plain(value) for name, value in dataclasses.asdict(row).items()} for row in rows]
 
 
-def estimates_table(models: Sequence[Path], found: Sequence[Measurement | FailedMeasurement]) -> RenderableType:
+def estimates_table(models: Sequence[Path], measurements: Sequence[Measurement | FailedMeasurement]) -> RenderableType:
     """Return counted models with their estimated latency."""
     table = plain_table("~model", ">M instructions", ">estimated ms", ">95 % interval", "~")
     outside = False
-    one: Any
-    for path, one in zip(models, found, strict=True):
-        if getattr(one, "reason", None) is not None:
-            table.add_row(
-                one_line(path.name), NOTHING, NOTHING, NOTHING, Text(one_line(one.reason, REASON), style="red")
-            )
-            continue
-        low, high = one.interval_low_ms, one.interval_high_ms
-        counted = one.conditions["counts"]["all"] / 1e6
-        mark = " †" if one.extrapolates else ""
-        why = one_line(str(one.conditions.get("why") or ""), REASON)
-        outside |= one.extrapolates
-        table.add_row(
-            one_line(path.name),
-            f"{counted:,.3f}",
-            f"{one.median_ms:.4g}{mark}",
-            f"{low:.4g} to {high:.4g}",
-            why,
-        )
+    for path, measurement in zip(models, measurements, strict=True):
+        cells, extrapolates = _estimate_cells(measurement)
+        table.add_row(one_line(path.name), *cells)
+        outside |= extrapolates
     return Group(table, Text(DAGGER_NOTE, style="dim")) if outside else table
 
 
+def _estimate_cells(measurement: Any) -> tuple[tuple[str | Text, ...], bool]:
+    """Return a model's cells, and whether its estimate lies outside the calibrated range."""
+    if getattr(measurement, "reason", None) is not None:
+        reason = Text(one_line(measurement.reason, LONGEST_REASON), style="red")
+        return (NOTHING, NOTHING, NOTHING, reason), False
+    conditions = measurement.conditions
+    cells = (
+        f"{conditions['counts']['all'] / 1e6:,.3f}",
+        f"{measurement.median_ms:.4g}{' †' if measurement.extrapolates else ''}",
+        f"{measurement.interval_low_ms:.4g} to {measurement.interval_high_ms:.4g}",
+        one_line(str(conditions.get("why") or ""), LONGEST_REASON),
+    )
+    return cells, bool(measurement.extrapolates)
+
+
 def estimates_document(
-    models: Sequence[Path], found: Sequence[Measurement | FailedMeasurement]
+    models: Sequence[Path], measurements: Sequence[Measurement | FailedMeasurement]
 ) -> list[dict[str, Any]]:
     """Return counted models with their estimated latency as plain JSON values."""
     return [
-        {"model": str(path), **{name: plain(value) for name, value in dataclasses.asdict(one).items()}}
-        for path, one in zip(models, found, strict=True)
+        {"model": str(path), **{name: plain(value) for name, value in dataclasses.asdict(measurement).items()}}
+        for path, measurement in zip(models, measurements, strict=True)
     ]
 
 
 def fit_panel(fitted: DeviceFit) -> RenderableType:
     """Return how well a device's latency is predicted."""
-    return _facts(
-        ("device", f"{one_line(fitted.device)}, {fitted.runtime}, {threads_text(fitted.threads)}, {fitted.kind}"),
-        ("networks", f"{fitted.networks}, each left out once"),
+    return facts_table(
         (
-            "error",
-            f"median {fitted.median_error:.1%}, 90 % below {fitted.p90_error:.1%}, at most {fitted.max_error:.1%}",
-        ),
-        ("intervals", f"{fitted.coverage_95:.0%} of the latencies lie inside their 95 % interval"),
-        (
-            "rank correlation",
-            f"{_rank(fitted.spearman)} with the predictor, {_rank(fitted.macs_spearman)} with macs alone",
-        ),
+            ("device", f"{one_line(fitted.device)}, {fitted.runtime}, {threads_text(fitted.threads)}, {fitted.kind}"),
+            ("networks", f"{fitted.networks}, each left out in turn"),
+            (
+                "error",
+                f"median {fitted.median_error:.1%}, 90 % below {fitted.p90_error:.1%}, at most {fitted.max_error:.1%}",
+            ),
+            ("intervals", f"{fitted.coverage_95:.0%} of the latencies lie inside their 95 % interval"),
+            (
+                "rank correlation",
+                f"{_rank(fitted.spearman)} with the predictor, {_rank(fitted.macs_spearman)} with macs alone",
+            ),
+        )
     )
 
 
@@ -167,17 +175,15 @@ def fit_document(fitted: DeviceFit) -> dict[str, Any]:
 def profile_panel(profile: Profile, path: Path) -> RenderableType:
     """Return what a calibration found and how to use it."""
     error = profile.estimate_leave_one_out
-    return _facts(
-        ("profile", str(path)),
-        ("calibrated on", f"{profile.networks} networks, {profile.runtime}, {threads_text(profile.threads)}"),
-        ("error", f"each left out in turn: median {error.median_error:.1%}, at most {error.max_error:.1%}"),
-        ("use", f"condensery devices virtual --profile {path} --count MODEL.onnx"),
-        ("in a study", f'latency.devices = ["virtual:{path.stem}"], launched from {path.absolute().parent}'),
+    return facts_table(
+        (
+            ("profile", Text(str(path))),
+            (
+                "calibrated on",
+                f"{counted(profile.networks, 'network')}, {profile.runtime}, {threads_text(profile.threads)}",
+            ),
+            ("error", f"each left out in turn: median {error.median_error:.1%}, at most {error.max_error:.1%}"),
+            ("use", Text(f"condensery devices virtual --profile {path} --count MODEL.onnx")),
+            ("in a study", Text(f'latency.devices = ["virtual:{path.stem}"], launched from {path.absolute().parent}')),
+        )
     )
-
-
-def _facts(*lines: tuple[str, str]) -> RenderableType:
-    facts = Table.grid(padding=(0, 2))
-    for name, text in lines:
-        facts.add_row(Text(name, style="dim"), Text(text))
-    return facts

@@ -1,7 +1,7 @@
 """What `--json` prints: studies and trials as plain JSON values.
 
-Units are in the key names, accuracies are fractions 0..1, times are seconds since 1970 (UTC). What isn't known is
-null; NaN and infinity are null too, since JSON has neither.
+The names of keys say the units, accuracies are fractions 0..1, times are seconds since 1970 (UTC). What isn't known is
+null; NaN and infinity are null too, for JSON has neither.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from workers.latency.record import LatencyRecord, Measurement
 
 
 def plain(value: Any) -> Any:
-    """Return the value as JSON holds it: dicts with text keys, lists, text, finite numbers, booleans, null."""
+    """Return a value as JSON can hold it: objects with text keys, lists, texts, finite numbers, booleans, null."""
     if isinstance(value, np.generic | np.ndarray):
         return plain(value.tolist())
     if isinstance(value, float):
@@ -97,45 +97,45 @@ def front_document(rows: Iterable[TrialRow]) -> dict[str, Any]:
     return {"front": [trial_document(row) for row in rows]}
 
 
-def study_document(study: StudyRow, standing: StudyStatus, now: float | None = None) -> dict[str, Any]:
+def study_document(study: StudyRow, status: StudyStatus, now: float | None = None) -> dict[str, Any]:
     """Return one study: its settings (database password hidden), how many trials are in each state, who runs what.
 
-    Ages are seconds before `now`, UTC seconds since 1970; None = this moment.
+    Ages are those at `now`, UTC seconds since 1970; None = this moment.
     """
     at = time.time() if now is None else now
     return {
         "name": study.name,
         "created_at_unix_s": plain(study.created_at),
-        "trials_by_state": plain(standing.counts),
-        "trials": sum(standing.counts.values()),
-        "waiting_requests": standing.waiting,
+        "trials_by_state": plain(status.counts),
+        "trials": sum(status.counts.values()),
+        "waiting_requests": status.waiting,
         "stop_requested": study.stop_requested,
         "controller": study.controller,
         "controller_seen_at_unix_s": plain(study.controller_seen_at),
         "controller_age_s": None if study.controller_seen_at is None else plain(at - study.controller_seen_at),
         "running": [
             {
-                "trial": one.number,
-                "attempt": one.attempt,
-                "worker": one.worker,
-                "owner": one.owner,
-                "epochs": one.epochs,
-                "started_at_unix_s": plain(one.started_at),
-                "heartbeat_at_unix_s": plain(one.heartbeat_at),
-                "heartbeat_age_s": plain(at - one.heartbeat_at),
+                "trial": attempt.number,
+                "attempt": attempt.attempt,
+                "worker": attempt.worker,
+                "owner": attempt.owner,
+                "epochs": attempt.epochs,
+                "started_at_unix_s": plain(attempt.started_at),
+                "heartbeat_at_unix_s": plain(attempt.heartbeat_at),
+                "heartbeat_age_s": plain(at - attempt.heartbeat_at),
             }
-            for one in standing.running
+            for attempt in status.running
         ],
         "events": [
             {
-                "kind": one.kind,
-                "trial": one.number,
-                "attempt": one.attempt,
-                "detail": one.detail,
-                "at_unix_s": plain(one.at),
-                "age_s": plain(at - one.at),
+                "kind": event.kind,
+                "trial": event.number,
+                "attempt": event.attempt,
+                "detail": event.detail,
+                "at_unix_s": plain(event.at),
+                "age_s": plain(at - event.at),
             }
-            for one in standing.events
+            for event in status.events
         ],
         "settings": plain(public_settings(study.settings)),
         "settings_hash": study.settings_hash,
@@ -146,7 +146,7 @@ def study_document(study: StudyRow, standing: StudyStatus, now: float | None = N
 
 
 def studies_document(rows: Iterable[StudyRow]) -> dict[str, Any]:
-    """Return `{"studies": [...]}` with name, time and settings hash of each."""
+    """Return `{"studies": [...]}`: the name of each, when it was created, who runs it, and the hash of its settings."""
     return {
         "studies": [
             {

@@ -1,4 +1,4 @@
-"""What `studies` and `status` print: the studies of a database, and how one of them stands."""
+"""What `status` prints: the studies of a database, or how one of them stands."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from dashboards.data.study_settings import budget_text, dataset_text
 from dashboards.formats import NOTHING, STATE_STYLES, duration, moment, one_line
 from dashboards.terminal.tables import facts_table, plain_table
 from search.store.rows import AttemptRow, EventRow, StudyRow, StudyStatus
-from search.store.vocabulary import STATES
+from search.store.vocabulary import STATES, TrialState
 from workers.processes import host_and_pid
+from workers.wording import counted
 
 
 def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
@@ -30,17 +31,17 @@ def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
             str(part.get("trainings", NOTHING)),
             Text(dataset_text(row)),
             budget_text(row.settings),
-            Text(one_line(host_and_pid(row.controller or "nobody"), 40)),
+            Text(one_line(host_and_pid(row.controller or "no one"), 40)),
         )
     return table
 
 
-def status_panel(study: StudyRow, standing: StudyStatus, now: float | None = None) -> RenderableType:
-    """Return how a study stands: trials by state, who runs it, what every worker is at, what went wrong last.
+def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None) -> RenderableType:
+    """Return how a study stands: trials by state, who runs it, what each worker does, what went wrong last.
 
     Ages are those at `now`, UTC seconds since 1970; None = this moment.
     """
-    at, counts, waiting = time.time() if now is None else now, standing.counts, standing.waiting
+    at, counts, waiting = time.time() if now is None else now, status.counts, status.waiting
     wanted = (study.settings.get("study") or {}).get("trainings")
     facts: list[tuple[str, str | Text]] = [
         ("study", Text(one_line(study.name), style="bold")),
@@ -51,48 +52,49 @@ def status_panel(study: StudyRow, standing: StudyStatus, now: float | None = Non
         ("trials", _counts_text(counts)),
     ]
     if waiting:
-        facts.append(("waiting", f"{waiting} enqueued {'config' if waiting == 1 else 'configs'}"))
+        facts.append(("waiting", counted(waiting, "enqueued config")))
     if study.controller:
         ago = "" if study.controller_seen_at is None else f", last seen {_age(study.controller_seen_at, at)} ago"
-        facts.append(("run by", f"{study.controller.partition('@')[0]}{ago}"))
+        facts.append(("run by", f"{host_and_pid(study.controller)}{ago}"))
     else:
-        facts.append(("run by", "nobody at the moment"))
+        facts.append(("run by", "no one at the moment"))
     if study.stop_requested:
         facts.append(("stop", "asked for"))
     parts: list[RenderableType] = [facts_table(facts)]
-    if standing.running:
-        parts += [Text("\nRunning", style="bold"), _running_table(standing.running, at)]
-    if standing.events:
-        parts += [Text("\nNewest events", style="bold"), _events_table(standing.events, at)]
+    if status.running:
+        parts += [Text("\nRunning", style="bold"), _running_table(status.running, at)]
+    if status.events:
+        parts += [Text("\nNewest events", style="bold"), _events_table(status.events, at)]
     return Group(*parts)
 
 
 def _trainings_text(counts: Mapping[str, int], wanted: int | None) -> str:
     """Return "12 of 16 done, 3 of them ended early"."""
-    done, early = counts.get("done", 0) + counts.get("pruned", 0), counts.get("pruned", 0)
+    early = counts.get(TrialState.PRUNED, 0)
+    done = counts.get(TrialState.DONE, 0) + early
     of, which = f" of {wanted}" if wanted else "", f", {early} of them ended early" if early else ""
     return f"{done}{of} done{which}"
 
 
 def _running_table(running: Sequence[AttemptRow], now: float) -> Table:
     table = plain_table(">trial", ">attempt", "~worker", "~controller", ">heard", ">epochs")
-    for one in running:
+    for attempt in running:
         table.add_row(
-            str(one.number),
-            str(one.attempt),
-            Text(one_line(one.worker or NOTHING)),
-            Text(one_line(host_and_pid(one.owner))),
-            f"{_age(one.heartbeat_at, now)} ago",
-            str(one.epochs),
+            str(attempt.number),
+            str(attempt.attempt),
+            Text(one_line(attempt.worker or NOTHING)),
+            Text(one_line(host_and_pid(attempt.owner))),
+            f"{_age(attempt.heartbeat_at, now)} ago",
+            str(attempt.epochs),
         )
     return table
 
 
 def _events_table(events: Sequence[EventRow], now: float) -> Table:
     table = plain_table(">ago", "kind", ">trial", "~detail")
-    for one in events:
-        number = NOTHING if one.number is None else str(one.number)
-        table.add_row(_age(one.at, now), Text(one_line(one.kind, 20)), number, Text(one_line(one.detail, 300)))
+    for event in events:
+        number = NOTHING if event.number is None else str(event.number)
+        table.add_row(_age(event.at, now), Text(one_line(event.kind, 20)), number, Text(one_line(event.detail, 300)))
     return table
 
 

@@ -30,8 +30,9 @@ from dashboards.formats import (
 from dashboards.terminal.tables import facts_table, plain_table, state_text
 from search.store.rows import TrialRow
 from workers.latency.record import LatencyRecord
+from workers.wording import counted
 
-CURVE_ROWS = 12  # of a longer learning curve, so many are shown
+CURVE_ROWS = 12  # so many epochs of a longer learning curve are shown
 
 
 def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
@@ -51,7 +52,7 @@ def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
 
 
 def pareto_table(rows: Sequence[TrialRow]) -> RenderableType:
-    """Return the front, in the order given: each network is beaten by no other in all of top-1, latency and macs."""
+    """Return the front, in the order given: no network beats one of these in top-1, latency and macs at once."""
     table = plain_table(">#", "~config", ">top-1", ">latency ms", ">macs", ">params")
     mixed = shared_label(rows) is None
     for row in rows:
@@ -118,7 +119,10 @@ def _trial_facts(row: TrialRow) -> list[tuple[str, str | Text]]:
         ("trial", Text(str(row.number), style="bold")),
         ("state", state_text(row.state)),
         ("config", str(row.config)),
-        ("images", f"{'x'.join(map(str, row.config.input_shape))}, {row.config.num_classes} classes"),
+        (
+            "images",
+            f"{'x'.join(map(str, row.config.input_shape))}, {counted(row.config.num_classes, 'class', 'classes')}",
+        ),
         ("macs", f"{count(row.macs)} ({row.macs:,})"),
         ("params", f"{count(row.params)} ({row.params:,})"),
     ]
@@ -164,8 +168,8 @@ def _latencies_table(latencies: Sequence[LatencyRecord]) -> Table:
 
 def _curve_table(curve: Sequence[Mapping[str, Any]]) -> RenderableType:
     table = plain_table(">epoch", ">top-1", ">val loss", ">train loss", ">stage", "form", ">after")
-    shown = [row for index, row in enumerate(curve) if _is_shown(index, curve)]
-    for row in shown:
+    rows = [row for index, row in enumerate(curve) if _is_shown(index, curve)]
+    for row in rows:
         table.add_row(
             str(row["epoch"]),
             percent(row["val_top1"]),
@@ -175,13 +179,13 @@ def _curve_table(curve: Sequence[Mapping[str, Any]]) -> RenderableType:
             Text(one_line(row["form"])),
             duration(row["seconds"]),
         )
-    if len(shown) == len(curve):
+    if len(rows) == len(curve):
         return table
-    return Group(table, Text(f"{len(shown)} of {len(curve)} epochs shown; all of them with --json", style="dim"))
+    return Group(table, Text(f"{len(rows)} of {len(curve)} epochs shown; all of them with --json", style="dim"))
 
 
 def _is_shown(index: int, curve: Sequence[Mapping[str, Any]]) -> bool:
-    """Of a long curve: the ends, evenly spaced epochs, and each first epoch of a condensing stage or form."""
+    """Return whether an epoch of a long curve is shown: ends, evenly spaced ones, the first of each stage and form."""
     last = len(curve) - 1
     if last < CURVE_ROWS or index in (0, last) or index % (len(curve) // CURVE_ROWS + 1) == 0:
         return True
@@ -190,7 +194,7 @@ def _is_shown(index: int, curve: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _artifacts_list(artifacts: Mapping[str, Mapping[str, Any]]) -> RenderableType:
-    """One file a line, never broken: a path is there to be copied."""
+    """Return one file a line, never wrapped: a path is there to be copied."""
     lines = [
         f"{entry['path']}{' (removed by the retention rule)' if entry['removed'] else ''}"
         for _, entry in sorted(artifacts.items())

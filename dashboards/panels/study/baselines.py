@@ -2,7 +2,7 @@
 
 Comparable is what was published for the study's data set (CIFAR-10, CIFAR-100, or ImageNet: 1000 classes at 224
 pixels). Macs and params are exact. A latency is shown only in a group of the same kind, device, runtime version and
-threads; one of this or another host says nothing here. `baselines.json` holds the numbers and says where they are from.
+threads; a latency of any other host says nothing about this one. `baselines.json` has the numbers and their sources.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PAPER = "CondenseNet (CVPR 2018)"
 
 @dataclass(frozen=True)
 class BaselineLatency:
-    """Where and how a network's latency is known; the interval is 95 %, in ms."""
+    """A network's latency, and where and how it was found; the interval is 95 %, in ms."""
 
     kind: str
     device: str
@@ -37,7 +37,7 @@ class BaselineLatency:
     extrapolates: bool
 
     def is_of(self, group: LatencyGroup) -> bool:
-        """Whether it may be compared with the latencies of a group."""
+        """Return whether this latency may be compared with those of a group."""
         same = (group.kind, group.device, group.runtime, group.threads)
         return (self.kind, self.device, self.runtime, self.threads) == same
 
@@ -47,27 +47,28 @@ class Baseline:
     """One published network on one data set."""
 
     name: str
-    short: str  # beside its mark
+    short: str  # its name beside its mark
     dataset: str
     top1_pct: float
     macs: int
     params: int
     origin: str  # of the accuracy
     latencies: tuple[BaselineLatency, ...] = ()
-    latency: BaselineLatency | None = None  # in the group that is looked at
+    latency: BaselineLatency | None = None  # in the group that is shown
 
     def cost(self, axis: Axis) -> float:
-        """Return ms (in the group that is looked at), million macs or million params."""
+        """Return ms (in the group that is shown), million macs or million params; NaN where there is no latency."""
         if axis == "latency":
             return math.nan if self.latency is None else self.latency.median_ms
         return (self.macs if axis == "macs" else self.params) / 1e6
 
     def row(self, axis: Axis) -> tuple[str, ...]:
-        """Return its line in the front's table."""
+        """Return the network's line in the front's table."""
         words, mark = (NOTHING, NOTHING), ""
-        if axis == "latency" and (seen := self.latency) is not None:
-            words = digits_ms(seen.median_ms, 4), f"{digits_ms(seen.low_ms, 4)} to {digits_ms(seen.high_ms, 4)}"
-            mark = "; its latency is outside the calibrated range" if seen.extrapolates else ""
+        if axis == "latency" and (latency := self.latency) is not None:
+            interval = f"{digits_ms(latency.low_ms, 4)} to {digits_ms(latency.high_ms, 4)}"
+            words = digits_ms(latency.median_ms, 4), interval
+            mark = "; its latency is outside the calibrated range" if latency.extrapolates else ""
         cost = (count(float(self.macs)), count(float(self.params)))
         return "published", NOTHING, percent(self.top1_pct / 100), *words, *cost, f"{self.name}; {self.origin}{mark}"
 
@@ -76,11 +77,12 @@ def dataset_of(columns: StudyColumns) -> str | None:
     """Return which data set with published results a study is on; None for any other."""
     data, info = columns.study.settings.get("data"), columns.study.data_info or {}
     name = data.get("dataset") if isinstance(data, dict) else None
-    for known, (shape, classes) in _SHAPES.items():
-        seen = tuple(info.get("input_shape") or _config_value(columns, "input_shape") or ())
-        named = name == known or (known == "imagenet" and str(name).startswith("imagefolder"))
-        if named and seen == shape and (info.get("num_classes") or _config_value(columns, "num_classes")) == classes:
-            return known
+    input_shape = tuple(info.get("input_shape") or _config_value(columns, "input_shape") or ())
+    num_classes = info.get("num_classes") or _config_value(columns, "num_classes")
+    for dataset, (shape, classes) in _SHAPES.items():
+        named = name == dataset or (dataset == "imagenet" and str(name).startswith("imagefolder"))
+        if named and (input_shape, num_classes) == (shape, classes):
+            return dataset
     return None
 
 
@@ -89,34 +91,38 @@ def _config_value(columns: StudyColumns, name: str) -> Any:
 
 
 def comparable(columns: StudyColumns, view: View) -> list[Baseline]:
-    """Return the networks that can be set against a study's on the view's axis."""
+    """Return the networks that can be compared with a study's on the view's axis."""
     dataset = dataset_of(columns)
-    found = [one for one in all_baselines() if one.dataset == dataset]
+    networks = [network for network in all_baselines() if network.dataset == dataset]
     if view.axis != "latency":
-        return found
+        return networks
     if view.group is None:
         return []
     group = columns.latency_groups[view.group]
-    known = [(one, next((ms for ms in one.latencies if ms.is_of(group)), None)) for one in found]
-    return [replace(one, latency=ms) for one, ms in known if ms is not None]
+    return [
+        replace(network, latency=latency)
+        for network in networks
+        for latency in network.latencies
+        if latency.is_of(group)
+    ]
 
 
 @cache
 def all_baselines() -> tuple[Baseline, ...]:
-    """Return every published network that is known here."""
+    """Return every published network in `baselines.json`, and the published CondenseNets."""
     document = json.loads(_FILE.read_text(encoding="utf-8"))
     others = [
         Baseline(
-            name=one["name"],
-            short=one["name"],
-            dataset=one["dataset"],
-            top1_pct=round(100 - one["top1_error_pct"], 2),
-            macs=one["macs"],
-            params=one["params"],
-            origin=one["accuracy_source"],
-            latencies=_latencies(document, one["id"]),
+            name=network["name"],
+            short=network["name"],
+            dataset=network["dataset"],
+            top1_pct=round(100 - network["top1_error_pct"], 2),
+            macs=network["macs"],
+            params=network["params"],
+            origin=network["accuracy_source"],
+            latencies=_latencies(document, network["id"]),
         )
-        for one in document["networks"]
+        for network in document["networks"]
     ]
     return (*others, *_condensenets(document))
 
@@ -139,5 +145,5 @@ def _condensenets(document: dict[str, Any]) -> Iterator[Baseline]:
             if error_pct is not None:
                 cost = cost_of(built)
                 short = words.replace("CondenseNet-", "CN-") if imagenet else str(layers)
-                top1_pct, known = round(100 - error_pct, 2), _latencies(document, name)
-                yield Baseline(words, short, dataset, top1_pct, cost.macs, cost.params, _PAPER, known)
+                top1_pct, latencies = round(100 - error_pct, 2), _latencies(document, name)
+                yield Baseline(words, short, dataset, top1_pct, cost.macs, cost.params, _PAPER, latencies)

@@ -13,10 +13,12 @@ from dashboards.data.columns import Floats, StudyColumns, View
 from dashboards.formats import percent
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import COLOURS, DASHES, GREY, SYMBOLS, empty_figure, escaped, message, scatter, slim
+from search.store.vocabulary import STATES, TrialState
+from workers.wording import agreeing
 
-MOST_CURVES = 8  # that one chart can tell apart
-EARLY = 0.2  # progress until which a curve rises so steeply that it would flatten all that follows
-ENDED_EARLY = ("pruned", "failed", "cancelled")
+MOST_CURVES = 8  # more can't be told apart in one chart
+EARLY = 0.2  # until this progress a curve rises so steeply that it would flatten the rest of the chart
+ENDED_EARLY = (TrialState.PRUNED, TrialState.FAILED, TrialState.CANCELLED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +31,9 @@ class Curve:
     epochs: tuple[int, ...]
     progress: Floats
     top1: Floats
-    stages: tuple[int, ...]  # condensing stages performed by then
-    forms: tuple[str, ...]  # training, condensed or deployed: whose accuracy it is
-    why_stopped: str | None  # of a trial that was ended early, failed or was cancelled
+    stages: tuple[int, ...]  # condensing stages that were done by each epoch
+    forms: tuple[str, ...]  # whose accuracy it is: training, condensed or deployed
+    why_stopped: str | None  # why a trial was ended early, failed or was cancelled
 
     @property
     def condensed_at(self) -> list[int]:
@@ -41,25 +43,25 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class CurvesInfo:
-    """Learning curves to compare; `left_out` trials are beyond what one chart can tell apart."""
+    """Learning curves to compare; `left_out` trials are beyond `MOST_CURVES`."""
 
     curves: tuple[Curve, ...]
     left_out: int = 0
-    without: tuple[int, ...] = ()  # chosen trials that have no curve
+    without: tuple[int, ...] = ()  # chosen trials without a curve
     notes: tuple[str, ...] = ()
     reason: str | None = None
 
     def table(self) -> DataTable:
         """Return one line for each stretch between two events: the start, a condensing stage, the end."""
         lines = [line for curve in self.curves for line in _lines(curve)]
-        headers = ("trial", "epoch", "progress", "top-1", "condensing stage", "form", "what")
+        headers = ("trial", "epoch", "progress", "top-1", "condensing stage", "form", "event")
         return DataTable.of(headers, lines, len(lines))
 
 
 def curve_numbers(columns: StudyColumns, view: View, chosen: Sequence[int] = ()) -> list[int]:
-    """Return whose curves to show: the chosen trials, else the most accurate of the front, else whatever has trained.
+    """Return whose curves to show: the chosen trials, else the most accurate of the front, else those that trained.
 
-    More than `MOST_CURVES` are given when more were chosen, or stand on the front.
+    They are more than `MOST_CURVES` where more were chosen, or stand on the front.
     """
     if chosen:
         return list(dict.fromkeys(chosen))
@@ -80,20 +82,18 @@ def curves_info(
     Args:
         columns: the study.
         curves: rows of `condensery_curve` by trial number; may lack trials beyond the first `MOST_CURVES`.
-        numbers: whose to show; see `curve_numbers`.
+        numbers: whose curves to show; see `curve_numbers`.
     """
-    known = [number for number in numbers if columns.index_of(number) is not None]
-    first = known[:MOST_CURVES]
+    existing = [number for number in numbers if columns.index_of(number) is not None]
+    first = existing[:MOST_CURVES]
     shown = tuple(_curve(columns, number, curves[number]) for number in first if curves.get(number))
     without = tuple(number for number in first if not curves.get(number))
     reason = None if shown else _why_none(columns, numbers)
-    left_out = len(known) - len(first)
+    left_out = len(existing) - len(first)
     return CurvesInfo(shown, left_out, without, _notes(shown, left_out, without), reason)
 
 
 def _curve(columns: StudyColumns, number: int, rows: Sequence[Mapping[str, Any]]) -> Curve:
-    from search.store.vocabulary import STATES
-
     place = columns.index_of(number) or 0
     state = STATES[columns.state[place]]
     return Curve(
@@ -105,21 +105,23 @@ def _curve(columns: StudyColumns, number: int, rows: Sequence[Mapping[str, Any]]
         top1=np.array([math.nan if row["val_top1"] is None else float(row["val_top1"]) for row in rows]),
         stages=tuple(int(row["condensing_stage"]) for row in rows),
         forms=tuple(str(row["form"]) for row in rows),
-        why_stopped=(columns.reason[place] or state) if state in ENDED_EARLY else None,
+        why_stopped=(columns.reason[place] or str(state)) if state in ENDED_EARLY else None,
     )
 
 
 def _why_none(columns: StudyColumns, numbers: Sequence[int]) -> str:
     if not len(columns):
         return "No trials yet."
-    which = "no trial" if not numbers else f"none of the trials {', '.join(map(str, numbers[:8]))}"
-    return f"No learning curve to show: {which} has finished an epoch."
+    trials = "no trial has" if len(numbers) != 1 else f"trial {numbers[0]} hasn't"
+    if len(numbers) > 1:
+        trials = f"none of the trials {', '.join(map(str, numbers[:MOST_CURVES]))} has"
+    return f"No learning curve to show: {trials} finished an epoch."
 
 
 def _notes(curves: Sequence[Curve], left_out: int, without: Sequence[int]) -> tuple[str, ...]:
     notes = []
     if any(curve.condensed_at for curve in curves):
-        notes.append("A mark is a condensing stage: connections were removed there, and a dip is its price.")
+        notes.append("A mark is a condensing stage: connections were removed there, and accuracy often dips.")
     if any("deployed" in curve.forms for curve in curves):
         notes.append("The star is the deployed network, the one that counts.")
     if any(curve.why_stopped is not None for curve in curves):
@@ -127,9 +129,11 @@ def _notes(curves: Sequence[Curve], left_out: int, without: Sequence[int]) -> tu
     if any((curve.progress < EARLY).any() for curve in curves):
         notes.append("The chart opens on what comes after the first fifth of a training; a double click shows all.")
     if left_out:
-        notes.append(f"{left_out:,} more are not shown: a chart holds {MOST_CURVES}.")
+        notes.append(
+            f"{left_out:,} more {agreeing(left_out, 'is', 'are')} not shown: a chart has room for {MOST_CURVES}."
+        )
     if without and curves:
-        notes.append(f"No epoch yet: trial {', '.join(map(str, without))}.")
+        notes.append(f"No epoch yet: {agreeing(len(without), 'trial', 'trials')} {', '.join(map(str, without))}.")
     return tuple(notes)
 
 
@@ -147,9 +151,9 @@ def _lines(curve: Curve) -> list[tuple[str, ...]]:
             percent(float(curve.top1[place])),
             str(curve.stages[place]),
             curve.forms[place],
-            what,
+            event,
         )
-        for place, what in sorted(events.items())
+        for place, event in sorted(events.items())
     ]
 
 
@@ -204,7 +208,7 @@ def _add_curve(figure: Any, trace: Any, curve: Curve, index: int) -> None:
 
 
 def _settled(curves: Sequence[Curve]) -> list[float] | None:
-    """Return the axis in % without the first fifth of the schedule; None: all of it."""
+    """Return the range in % of what comes after the first fifth of the schedule; None for the whole range."""
     late = np.concatenate([100 * curve.top1[curve.progress >= EARLY] for curve in curves])
     late = late[np.isfinite(late)]
     if not late.size or late.max() == late.min():

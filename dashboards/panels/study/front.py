@@ -1,8 +1,8 @@
-"""The Pareto front: accuracy against what it costs, and where the trials that came to nothing stand."""
+"""The Pareto front: accuracy against what it costs, and the trials that were refused, stopped or still train."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,11 +23,13 @@ from dashboards.panels.study.points import (
     with_last_accuracy,
 )
 from dashboards.panels.style import escaped
+from search.store.vocabulary import TrialState
+from workers.wording import agreeing, counted
 
-STOPPED = ("pruned", "failed", "cancelled")
-LOWEST_SHOWN = 0.05  # of the trained trials may lie below what the chart opens with
-BASELINE_COST = 3.0  # times beyond the study's own costs that a reference mark may lie
-BASELINE_PCT = 10.0  # and % top-1 beyond its accuracies
+STOPPED = (TrialState.PRUNED, TrialState.FAILED, TrialState.CANCELLED)
+LOWEST_SHOWN = 0.05  # share of the trained trials that may lie below what the chart opens with
+BASELINE_COST = 3.0  # a reference mark may cost this many times as much, or as little, as the study's networks
+BASELINE_PCT = 10.0  # and lie this many % top-1 beyond their accuracies
 TITLES = {"macs": "multiply-adds (macs), millions", "params": "parameters, millions"}
 
 
@@ -40,27 +42,27 @@ class FrontInfo:
     latencies: Mapping[str, Any]  # target, kind and group of the latencies shown
     front: Points
     trained: Points  # not on the front
-    infeasible: Points  # refused, never trained
+    infeasible: Points  # refused for a budget, never trained
     stopped: Points  # ended early, failed or cancelled, at the accuracy of their last epoch
     running: Points  # at the accuracy of their newest epoch
     line: tuple[Floats, Floats]  # cost and accuracy of the trials more accurate than every cheaper one
-    baselines: tuple[Baseline, ...]  # that fit into the chart
-    far_baselines: tuple[Baseline, ...]  # that don't
+    baselines: tuple[Baseline, ...]  # published networks that fit into the chart
+    far_baselines: tuple[Baseline, ...]  # and those that don't
     budget: float | None  # limit on the cost axis, in its unit
-    recommended: int | None  # trial
-    recommended_name: str  # in the legend
-    bottom_pct: float | None  # the accuracy that the chart opens with; None = all are seen
+    recommended: int | None  # number of the trial to deploy
+    recommended_name: str  # what the legend calls it
+    bottom_pct: float | None  # the lowest accuracy that the chart opens with; None = all are seen
     notes: tuple[str, ...] = ()  # sentences for the caption
     reason: str | None = None  # why there is nothing to see
-    roles: Mapping[str, Points] = field(default_factory=dict)  # all of the above by what a table calls them
+    roles: Mapping[str, Points] = field(default_factory=dict)  # all groups of points by what a table calls them
 
     def table(self) -> DataTable:
         """Return the points, the front first."""
         lines = ((role, *points.row(index)) for role, points in self.roles.items() for index in points)
         marks = (baseline.row(self.axis) for baseline in (*self.baselines, *self.far_baselines))
         total = sum(map(len, self.roles.values()))
-        found = DataTable.of(("", *HEADERS), lines, total)
-        return DataTable(found.headers, (*found.rows, *marks), found.left_out)
+        table = DataTable.of(("", *HEADERS), lines, total)
+        return replace(table, rows=(*table.rows, *marks))
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class FrontOptions:
 
     budget: float | None = None  # limit on the view's axis: ms, macs or params
     recommended: int | None = None  # number of the trial to deploy
-    last_epochs: Mapping[int, LastEpoch] = field(default_factory=dict)  # of trials that aren't done, by number
-    baselines: bool = True
+    last_epochs: Mapping[int, LastEpoch] = field(default_factory=dict)  # by number, of trials that aren't done
+    baselines: bool = True  # whether published networks are shown
 
 
 def front_info(columns: StudyColumns, view: View, options: FrontOptions | None = None) -> FrontInfo:
@@ -79,14 +81,14 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
     cost = columns.axis_values(view)
     priced = np.isfinite(cost)
     on_front = columns.front(view.group) & priced
-    seen = np.array([number in options.last_epochs for number in columns.number.tolist()], dtype=bool)
-    halted = np.isin(columns.state, _codes(STOPPED)) & priced & seen
+    with_epoch = np.array([number in options.last_epochs for number in columns.number.tolist()], dtype=bool)
+    halted = columns.is_state(*STOPPED) & priced & with_epoch
     masks = {
         "on the front": on_front,
         "trained": columns.trained & priced & ~on_front,
-        "over a budget": columns.is_state("infeasible") & priced,
+        "over a budget": columns.is_state(TrialState.INFEASIBLE) & priced,
         "stopped": halted,
-        "training": columns.is_state("running") & priced & seen,
+        "training": columns.is_state(TrialState.RUNNING) & priced & with_epoch,
     }
     roles = {name: points_of(columns, view, mask, cost) for name, mask in masks.items()}
     for name in ("stopped", "training"):
@@ -116,12 +118,6 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
     return _with_notes(info, columns, view)
 
 
-def _codes(names: Sequence[str]) -> list[int]:
-    from search.store.vocabulary import STATES
-
-    return [STATES.index(name) for name in names]
-
-
 def _title(columns: StudyColumns, view: View) -> str:
     if view.axis != "latency":
         return TITLES[view.axis]
@@ -141,7 +137,7 @@ def _steps(cost: Floats, top1_pct: Floats) -> tuple[Floats, Floats]:
 
 
 def _bottom(roles: Mapping[str, Points]) -> float | None:
-    """Return the accuracy in % that the chart opens with, so that a few poor trials don't flatten the rest."""
+    """Return the lowest accuracy in % that the chart opens with, so that a few poor trials don't flatten the rest."""
     front, trained = roles["on the front"].top1_pct, roles["trained"].top1_pct
     best = np.concatenate((front, trained))
     everything = np.concatenate([points.top1_pct for points in roles.values()])
@@ -157,57 +153,66 @@ def _baselines(
     columns: StudyColumns, view: View, roles: Mapping[str, Points]
 ) -> tuple[tuple[Baseline, ...], tuple[Baseline, ...]]:
     """Return the networks that may be compared: those near enough to be drawn, and the others."""
-    found = comparable(columns, view)
+    networks = comparable(columns, view)
     trained = [roles["on the front"], roles["trained"]]
     costs = np.concatenate([points.along(view.axis) for points in trained])
-    if not found or not len(costs):
-        return (), tuple(found)
+    if not networks or not len(costs):
+        return (), tuple(networks)
     accuracies = np.concatenate([points.top1_pct for points in trained])
     cost_range = costs.min() / BASELINE_COST, costs.max() * BASELINE_COST
     pct_range = accuracies.min() - BASELINE_PCT, accuracies.max() + BASELINE_PCT
     near = [
-        one
-        for one in found
-        if cost_range[0] <= one.cost(view.axis) <= cost_range[1] and pct_range[0] <= one.top1_pct <= pct_range[1]
+        network
+        for network in networks
+        if cost_range[0] <= network.cost(view.axis) <= cost_range[1]
+        and pct_range[0] <= network.top1_pct <= pct_range[1]
     ]
-    return tuple(near), tuple(one for one in found if one not in near)
+    return tuple(near), tuple(network for network in networks if network not in near)
 
 
 def _with_notes(info: FrontInfo, columns: StudyColumns, view: View) -> FrontInfo:
-    notes = []
+    notes = [*_notes_on_front(info, columns, view), *_notes_on_others(info), *_notes_on_baselines(info)]
+    return replace(info, notes=tuple(notes))
+
+
+def _notes_on_front(info: FrontInfo, columns: StudyColumns, view: View) -> Iterator[str]:
     if len(info.front):
-        notes.append(
-            "No network beats one on the front in accuracy, latency and macs at once."
-            if view.group is not None
-            else "No network beats one on the front in accuracy and macs at once."
-        )
-        notes.append("The steps follow the most accurate network up to each cost.")
+        costs = "accuracy, latency and macs" if view.group is not None else "accuracy and macs"
+        yield f"No network beats one on the front in {costs} at once."
+        yield "The steps follow the most accurate network up to each cost."
     if view.axis == "latency" and view.group is not None and info.reason is None:
-        notes.append(f"Latency: {columns.latency_groups[view.group]}; bars are 95 % intervals.")
+        yield f"Latency: {columns.latency_groups[view.group]}; bars are 95 % intervals."
+
+
+def _notes_on_others(info: FrontInfo) -> Iterator[str]:
     if len(info.infeasible):
-        refused = "1 candidate" if len(info.infeasible) == 1 else f"{len(info.infeasible):,} candidates"
-        notes.append(f"Triangles at the bottom: {refused} over a budget, priced, never trained.")
+        refused = counted(len(info.infeasible), "candidate")
+        yield f"Triangles at the bottom: {refused} over a budget, priced, never trained."
     unfinished = [name for name, points in (("stopped", info.stopped), ("running", info.running)) if len(points)]
     if unfinished:
-        notes.append(
+        yield (
             f"A {' or '.join(unfinished)} trial stands at the accuracy of its last epoch, which is not that of a "
             "deployed network; all others stand at their deployed network's."
         )
     if info.bottom_pct is not None:
-        shown = np.concatenate([points.top1_pct for points in info.roles.values()])
-        below = int((shown < info.bottom_pct).sum())
-        are = "trial below {} is" if below == 1 else "trials below {} are"
-        are = are.format(percent(info.bottom_pct / 100, 1))
-        notes.append(f"{below:,} {are} out of sight; a double click shows all.")
+        accuracies = np.concatenate([points.top1_pct for points in info.roles.values()])
+        below = int((accuracies < info.bottom_pct).sum())
+        trials, are = agreeing(below, "trial", "trials"), agreeing(below, "is", "are")
+        bottom = percent(info.bottom_pct / 100, 1)
+        yield f"{below:,} {trials} below {bottom} {are} out of sight; a double click shows all."
+
+
+def _notes_on_baselines(info: FrontInfo) -> Iterator[str]:
     if info.baselines or info.far_baselines:
-        notes.append("Published networks: their accuracy on the test images, as printed; the study's own is on its")
-        notes[-1] += " validation images."
+        yield (
+            "Published networks: their accuracy on the test images, as printed; the study's own is on its validation "
+            "images."
+        )
     if info.far_baselines:
-        names = ", ".join(f"{one.name} ({_cost_text(one, info.axis)})" for one in info.far_baselines)
-        notes.append(f"Outside the chart: {names}.")
-    return replace(info, notes=tuple(notes))
+        names = ", ".join(f"{network.name} ({_cost_text(network, info.axis)})" for network in info.far_baselines)
+        yield f"Outside the chart: {names}."
 
 
-def _cost_text(one: Baseline, axis: Axis) -> str:
-    cost = one.cost(axis)
-    return f"{percent(one.top1_pct / 100, 1)}, {milliseconds(cost) if axis == 'latency' else count(1e6 * cost)}"
+def _cost_text(network: Baseline, axis: Axis) -> str:
+    cost = network.cost(axis)
+    return f"{percent(network.top1_pct / 100, 1)}, {milliseconds(cost) if axis == 'latency' else count(1e6 * cost)}"

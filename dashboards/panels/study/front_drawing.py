@@ -1,4 +1,4 @@
-"""The figure of a front; `front` says what is in it."""
+"""The figure of a front; the module `front` says what is in it."""
 
 from __future__ import annotations
 
@@ -74,9 +74,10 @@ def _add(figure: Any, trace: Any, info: FrontInfo, points: Points, name: str, ma
 
 
 def _add_rug(figure: Any, trace: Any, info: FrontInfo) -> None:
-    """Refused candidates have a cost and no accuracy: triangles below the chart.
+    """Add refused candidates, which have a cost and no accuracy, as triangles below the chart.
 
-    Small and filled, for there may be thousands: without a graphics card, ticks took a third of the first drawing.
+    They are small and filled, for there may be thousands: without a graphics card, ticks take a third of the first
+    drawing.
     """
     if not len(info.infeasible):
         return
@@ -96,24 +97,24 @@ def _add_rug(figure: Any, trace: Any, info: FrontInfo) -> None:
 def _add_baselines(figure: Any, trace: Any, info: FrontInfo) -> None:
     if not info.baselines:
         return
-    log, by_layers = _is_log(info), all(one.short.isdigit() for one in info.baselines)
+    log, by_layers = _is_log(info), all(network.short.isdigit() for network in info.baselines)
     figure.add_trace(
         trace(
-            x=slim([one.cost(info.axis) for one in info.baselines]),
-            y=slim([one.top1_pct for one in info.baselines]),
+            x=slim([network.cost(info.axis) for network in info.baselines]),
+            y=slim([network.top1_pct for network in info.baselines]),
             mode="markers",
             name="published (layers)" if by_layers else "published",
             marker={"symbol": "cross-open", "size": 9, "color": REFERENCE, "line": {"color": REFERENCE, "width": 2}},
-            text=[f"<b>{one.name}</b><br>{one.origin}" for one in info.baselines],
+            text=[f"<b>{network.name}</b><br>{network.origin}" for network in info.baselines],
             hovertemplate="%{text}<br>%{y:.2f} % top-1, %{x:.4~g}<extra></extra>",
         )
     )
-    cheapest_first = sorted(info.baselines, key=lambda one: one.cost(info.axis))
-    for index, one in enumerate(cheapest_first):  # of the layout: text of a WebGL trace is blurred
+    cheapest_first = sorted(info.baselines, key=lambda network: network.cost(info.axis))
+    for index, network in enumerate(cheapest_first):  # in the layout, since the text of a WebGL trace is blurred
         figure.add_annotation(
-            x=on_axis(one.cost(info.axis), log),
-            y=one.top1_pct,
-            text=one.short,
+            x=on_axis(network.cost(info.axis), log),
+            y=network.top1_pct,
+            text=network.short,
             showarrow=False,
             yshift=13 + 11 * (index % 2),
             font={"size": 11},
@@ -122,7 +123,7 @@ def _add_baselines(figure: Any, trace: Any, info: FrontInfo) -> None:
 
 def _is_log(info: FrontInfo) -> bool:
     values = [points.along(info.axis) for points in info.roles.values()]
-    values += [np.array([one.cost(info.axis) for one in info.baselines])]
+    values += [np.array([network.cost(info.axis) for network in info.baselines])]
     return is_log(np.concatenate(values))
 
 
@@ -141,7 +142,7 @@ def _style(figure: Any, info: FrontInfo) -> None:
         figure.layout.yaxis.visible = False
         note(figure, "No trained network yet:<br>these candidates are over a budget.")
     elif info.bottom_pct is not None:
-        top = max([*trained, *(one.top1_pct for one in info.baselines)])
+        top = max([*trained, *(network.top1_pct for network in info.baselines)])
         figure.layout.yaxis.range = [info.bottom_pct, top + 0.06 * (top - info.bottom_pct)]
     if info.axis == "latency":
         add_budget(figure, "x", info.budget, log)

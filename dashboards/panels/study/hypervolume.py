@@ -18,14 +18,14 @@ def hypervolumes(cost: Floats, top1: Floats, most: float, least: float) -> Float
     """Return the dominated share (k,) of the rectangle after each of k networks, in their order.
 
     Args:
-        cost: (k,), at most `most` count.
-        top1: (k,) fractions, above `least` count.
+        cost: (k,); a network at or above `most` adds nothing.
+        top1: (k,) fractions; a network at or below `least` adds nothing.
         most: the rectangle's largest cost.
         least: its lowest accuracy; the highest is 1.
     """
-    costs: list[float] = []  # of the corners so far, cheapest first
-    heights: list[float] = []  # each higher than the one before
-    area, found = 0.0, np.zeros(len(cost))
+    costs: list[float] = []  # of the corners so far, the cheapest first
+    heights: list[float] = []  # their accuracies, each higher than the one before
+    area, shares = 0.0, np.zeros(len(cost))
     for index, (x, y) in enumerate(zip(cost.tolist(), top1.tolist(), strict=True)):
         if x < most and y > least:
             place = bisect_left(costs, x)
@@ -35,12 +35,12 @@ def hypervolumes(cost: Floats, top1: Floats, most: float, least: float) -> Float
                 base = heights[place - 1] if place else least
             if y > base:
                 area += _gain(costs, heights, (x, y), (most, least))
-        found[index] = area / (most * (1 - least)) if most > 0 and least < 1 else 0.0
-    return found
+        shares[index] = area / (most * (1 - least)) if most > 0 and least < 1 else 0.0
+    return shares
 
 
 def _gain(costs: list[float], heights: list[float], new: tuple[float, float], corner: tuple[float, float]) -> float:
-    """Put a network that dominates something new among the corners; return the area it adds."""
+    """Insert a network that dominates something new among the corners; return the area that it adds."""
     x, y = new
     first = bisect_left(costs, x)
     level = heights[first - 1] if first else corner[1]

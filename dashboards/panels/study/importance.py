@@ -2,11 +2,12 @@
 
 A random forest learns an outcome from the architectures of two thirds of the trials; on the other third the columns of
 one parameter are shuffled together, and what the forest's R² loses is that parameter's importance (Breiman, "Random
-forests", 2001). It is what this study's trials say: a parameter that was hardly varied can't matter in them.
+forests", 2001). Importances describe this study's trials: a parameter that was hardly varied can't matter in them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,14 @@ from dashboards.data.columns import Floats, StudyColumns, View
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.study.parallel import training_values
 from dashboards.panels.style import FRONT, GREY, STAR, empty_figure, escaped, message
+from workers.wording import agreeing, counted
 
 LEAST_TRIALS = 20
-MOST_ROWS = 2000  # that a forest learns from and is judged by; more are drawn from, seeded
+MOST_ROWS = 2000  # trials that a forest learns from and is tested on; of more, so many are drawn with a fixed seed
 HELD_OUT = 1 / 3
 TREES = 50
 REPEATS = 5
-LEAST_R2 = 0.05  # a forest that foresees less says nothing about what matters
+LEAST_R2 = 0.05  # a forest that predicts less than that says nothing about what matters
 SEED = 0
 LOOKS = {"accuracy": (FRONT, ""), "latency": (STAR, "/"), "macs": ("#1E9E77", "x")}
 
@@ -38,12 +40,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What decides one outcome."""
+    """How much each parameter decides one outcome."""
 
     name: str  # accuracy, latency or macs
-    trials: int  # with this outcome
-    rows: int  # of them, used
-    r2: float | None  # of the forest on held-out rows
+    trials: int  # that have this outcome
+    rows: int  # how many of them were used
+    r2: float | None  # R² of the forest on the trials that were held out
     scores: tuple[Score, ...] = ()  # the largest first
     reason: str | None = None  # why there are none
 
@@ -66,21 +68,22 @@ class ImportanceInfo:
 
     def table(self) -> DataTable:
         """Return one line for each parameter."""
-        known = [outcome for outcome in self.outcomes if outcome.scores]
+        scored = [outcome for outcome in self.outcomes if outcome.scores]
         lines = []
         for name in self.parameters:
-            scores = [next(one for one in outcome.scores if one.parameter == name) for outcome in known]
+            scores = [next(score for score in outcome.scores if score.parameter == name) for outcome in scored]
             lines.append((name, *(f"{score.lost:.3f} ± {score.spread:.3f}" for score in scores)))
-        headers = ("parameter", *(f"R² lost for {outcome.name}" for outcome in known))
+        headers = ("parameter", *(f"R² lost for {outcome.name}" for outcome in scored))
         return DataTable(headers, tuple(lines))
 
 
 def importance_info(columns: StudyColumns, view: View) -> ImportanceInfo:
-    """Return what matters for accuracy, latency (of the view's group) and macs; the same columns give the same."""
+    """Return what matters for accuracy, latency (of the view's group) and macs; equal columns give equal results."""
     trained = int(columns.trained.sum())
     if trained < LEAST_TRIALS:
-        reason = f"Importance can't be computed, because {_trials(trained)} and it takes {LEAST_TRIALS}."
-        return ImportanceInfo(reason=reason)
+        return ImportanceInfo(
+            reason=f"Importance can't be computed, because {_trials(trained)} and it takes {LEAST_TRIALS}."
+        )
     outcomes = {
         "accuracy": np.where(columns.trained, columns.top1, np.nan),
         "latency": _log(columns.axis_values(View(view.group, "latency"))),
@@ -91,27 +94,33 @@ def importance_info(columns: StudyColumns, view: View) -> ImportanceInfo:
         return ImportanceInfo(
             reason="Importance can't be computed, because all trials have the same architecture and training settings."
         )
-    found = tuple(_outcome(name, parameters, values) for name, values in outcomes.items())
-    if not any(outcome.scores for outcome in found):
-        return ImportanceInfo(found, reason=f"Importance can't be computed: {found[0].reason}.")
-    return ImportanceInfo(found, _notes(found))
+    results = tuple(_outcome(name, parameters, values) for name, values in outcomes.items())
+    if not any(outcome.scores for outcome in results):
+        return ImportanceInfo(results, reason=f"Importance can't be computed: {results[0].reason}.")
+    return ImportanceInfo(results, _notes(results))
 
 
 def _trials(trained: int) -> str:
-    return (
-        "no trial is trained yet" if not trained else f"only {trained} trial{'s are' if trained > 1 else ' is'} trained"
-    )
+    if not trained:
+        return "no trial is trained yet"
+    return f"only {counted(trained, 'trial')} {agreeing(trained, 'is', 'are')} trained"
+
+
+def _with(trials: int, outcome: str) -> str:
+    if not trials:
+        return f"no trial has a {outcome}"
+    return f"only {counted(trials, 'trial')} {agreeing(trials, 'has', 'have')} a {outcome}"
 
 
 def _log(values: Floats) -> Floats:
-    """Costs multiply: a forest on their logarithm sees the small networks too."""
+    """Return the logarithm of costs, by which a forest sees differences between small networks too."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(values > 0, np.log(values), np.nan)
 
 
 def _parameters(columns: StudyColumns) -> dict[str, Floats]:
-    """Return by name the columns (n, any) of each parameter that varies."""
-    found: dict[str, Floats] = {
+    """Return the columns (n, any) of each parameter that varies, by its name."""
+    parameters: dict[str, Floats] = {
         "G (groups)": columns.groups_1x1[:, None].astype(float),
         "C (condensing)": columns.condense_factor[:, None].astype(float),
         "growth": np.nan_to_num(columns.growth),
@@ -119,16 +128,16 @@ def _parameters(columns: StudyColumns) -> dict[str, Floats]:
         "bottleneck": columns.bottleneck[:, None].astype(float),
     }
     if (columns.groups_3x3 != columns.groups_1x1).any():
-        found["3×3 groups"] = columns.groups_3x3[:, None].astype(float)
-    found |= {name.replace("_", " "): np.nan_to_num(v)[:, None] for name, v in training_values(columns).items()}
-    return {name: values for name, values in found.items() if len(values) and bool((values != values[0]).any())}
+        parameters["3×3 groups"] = columns.groups_3x3[:, None].astype(float)
+    parameters |= {name.replace("_", " "): np.nan_to_num(v)[:, None] for name, v in training_values(columns).items()}
+    return {name: values for name, values in parameters.items() if len(values) and bool((values != values[0]).any())}
 
 
 def _outcome(name: str, parameters: dict[str, Floats], values: Floats) -> Outcome:
     places = np.flatnonzero(np.isfinite(values))
     total = len(places)
     if total < LEAST_TRIALS:
-        return Outcome(name, total, 0, None, reason=f"only {total} trials have a {name}, and it takes {LEAST_TRIALS}")
+        return Outcome(name, total, 0, None, reason=f"{_with(total, name)}, and it takes {LEAST_TRIALS}")
     if np.ptp(values[places]) < 1e-12:
         return Outcome(name, total, 0, None, reason=f"all trials have the same {name}")
     rng = np.random.default_rng(SEED)
@@ -140,7 +149,7 @@ def _outcome(name: str, parameters: dict[str, Floats], values: Floats) -> Outcom
     rows = np.concatenate([block[places] for block in parameters.values()], axis=1).astype(np.float32)
     r2, lost = _forest(rows, values[places], groups, rng)
     if r2 < LEAST_R2:
-        reason = f"the settings that were varied don't foretell {name} (held-out R² {r2:.2f})"
+        reason = f"the settings that were varied don't predict {name} (R² {r2:.2f} on trials held out)"
         return Outcome(name, total, len(places), r2, reason=reason)
     scores = [
         Score(name, float(drops.mean()), float(drops.std(ddof=1)))
@@ -150,7 +159,7 @@ def _outcome(name: str, parameters: dict[str, Floats], values: Floats) -> Outcom
 
 
 def _forest(rows: Any, values: Floats, groups: list[slice], rng: np.random.Generator) -> tuple[float, Floats]:
-    """Return the forest's R² on held-out rows and what it loses for each group of columns (groups, repeats)."""
+    """Return the forest's R² on held-out trials and what it loses for each group of columns (groups, repeats)."""
     from sklearn.ensemble import RandomForestRegressor
 
     cut = max(1, round(len(rows) * HELD_OUT))
@@ -165,22 +174,28 @@ def _forest(rows: Any, values: Floats, groups: list[slice], rng: np.random.Gener
         return 1 - ((predicted - target) ** 2).sum(axis=-1) / spread
 
     base = float(r2_of(forest.predict(held)))
-    tried = np.tile(held, (len(groups) * REPEATS, 1, 1))  # (groups * repeats, held, columns)
-    for index in range(len(tried)):
+    shuffled = np.tile(held, (len(groups) * REPEATS, 1, 1))  # (groups * repeats, held, columns)
+    for index in range(len(shuffled)):
         part = groups[index // REPEATS]
-        tried[index, :, part] = held[rng.permutation(cut), part]
-    predicted = forest.predict(tried.reshape(-1, held.shape[1])).reshape(len(tried), cut)
+        shuffled[index, :, part] = held[rng.permutation(cut), part]
+    predicted = forest.predict(shuffled.reshape(-1, held.shape[1])).reshape(len(shuffled), cut)
     return base, (base - r2_of(predicted)).reshape(len(groups), REPEATS)
 
 
 def _notes(outcomes: tuple[Outcome, ...]) -> tuple[str, ...]:
-    fits = ", ".join(f"{one.name} {one.r2:.2f} from {one.rows:,} trials" for one in outcomes if one.scores and one.r2)
+    fits = ", ".join(
+        f"{outcome.name} {outcome.r2:.2f} from {outcome.rows:,} trials"
+        for outcome in outcomes
+        if outcome.scores and outcome.r2
+    )
     notes = [
-        "How much of its R² a random forest loses when one parameter is shuffled on networks it has not seen.",
+        "How much of its R² a random forest loses when one parameter is shuffled among networks that it has not seen.",
         f"Its R² there: {fits}.",
-        "It speaks for this study's trials: what was hardly varied can't matter in them.",
+        "This describes the study's own trials: what was hardly varied can't matter in them.",
     ]
-    notes += [f"No importance for {one.name}: {one.reason}." for one in outcomes if one.reason is not None]
+    notes += [
+        f"No importance for {outcome.name}: {outcome.reason}." for outcome in outcomes if outcome.reason is not None
+    ]
     return tuple(notes)
 
 
@@ -188,14 +203,14 @@ def _notes(outcomes: tuple[Outcome, ...]) -> tuple[str, ...]:
 
 
 def importance_figure(info: ImportanceInfo) -> Any:
-    """Return bars for each parameter, one for each outcome; told apart by colour and hatching."""
+    """Return a bar for each parameter and outcome; outcomes differ in colour and hatching."""
     import plotly.graph_objects as go
 
     if info.reason is not None:
         return message(info.reason)
     names = info.parameters[::-1]  # plotly draws from below
     figure = empty_figure(150 + 54 * len(names))
-    for outcome in reversed([one for one in info.outcomes if one.scores]):
+    for outcome in reversed([outcome for outcome in info.outcomes if outcome.scores]):
         colour, hatching = LOOKS[outcome.name]
         by_name = {score.parameter: score for score in outcome.scores}
         scores = [by_name[name] for name in names]
@@ -203,15 +218,7 @@ def importance_figure(info: ImportanceInfo) -> Any:
             go.Bar(
                 y=[escaped(name) for name in names],
                 x=np.array([max(0.0, score.lost) for score in scores]),
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": np.array([score.spread for score in scores]),
-                    "arrayminus": np.array([min(score.spread, max(0.0, score.lost)) for score in scores]),
-                    "color": GREY,
-                    "thickness": 1.2,
-                    "width": 3,
-                },
+                error_x=_error_bars(scores),
                 orientation="h",
                 name=f"for {outcome.name}",
                 marker={
@@ -227,3 +234,16 @@ def importance_figure(info: ImportanceInfo) -> Any:
     figure.update_xaxes(title={"text": "R² lost when shuffled"}, rangemode="tozero")
     figure.update_yaxes(griddash="solid", showgrid=False)
     return figure
+
+
+def _error_bars(scores: Sequence[Score]) -> dict[str, Any]:
+    """Return the spread of scores as error bars that don't reach below 0."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": np.array([score.spread for score in scores]),
+        "arrayminus": np.array([min(score.spread, max(0.0, score.lost)) for score in scores]),
+        "color": GREY,
+        "thickness": 1.2,
+        "width": 3,
+    }

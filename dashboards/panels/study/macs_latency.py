@@ -1,4 +1,4 @@
-"""Macs against latency: how far macs put networks into the device's order, and where they mislead most."""
+"""Macs against latency: how well macs order networks as the device does, and where they mislead most."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ from dashboards.panels.style import (
     slim,
     style_axis,
 )
+from search.store.vocabulary import TrialState
 
-MISLED = 6  # trials that are marked
-TRAINED = COLOURS[2]  # in a crowd, shape alone doesn't tell who was trained from who was refused
+MOST_MISLED = 6  # trials that are marked
+TRAINED = COLOURS[2]  # in a crowd shape alone doesn't tell trained networks from refused ones
 LEAST_FOR_RANKS = 3
-LEAST_TO_MARK = 10  # priced trials; among fewer a difference of ranks says nothing
+LEAST_TO_MARK = 10  # priced trials; among fewer, a difference of ranks says nothing
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Two networks in the wrong order: `fewer` has fewer macs and is surely slower (their intervals are apart)."""
+    """Two networks that macs put in the wrong order: `fewer` has fewer macs and is slower, with intervals apart."""
 
-    fewer: int  # trial
-    more: int  # trial
+    fewer: int  # number of the trial with fewer macs
+    more: int  # and of the one with more
     macs: tuple[int, int]
     latency_ms: tuple[float, float]
 
@@ -73,15 +74,15 @@ class MacsLatencyInfo:
     front: Points
     trained: Points
     infeasible: Points
-    misled: Points  # of all these: those whose rank by macs is furthest from their rank by latency
+    misled: Points  # those of all these whose rank by macs is furthest from their rank by latency
     rank_by_macs: Floats  # of `misled`, 1 = fewest
     rank_by_latency: Floats  # of `misled`, 1 = fastest
-    correlation: float | None  # Spearman's rho of all; None where it isn't defined
-    front_correlation: float | None  # among the front alone
-    contradiction: Contradiction | None  # the starkest
+    correlation: float | None  # Spearman's rho over all; None where it isn't defined
+    front_correlation: float | None  # the same over the front alone
+    contradiction: Contradiction | None  # the strongest one
     budget: float | None  # ms
     recommended: int | None
-    recommended_name: str = "recommended"  # in the legend
+    recommended_name: str = "recommended"  # what the legend calls it
     notes: tuple[str, ...] = ()
     reason: str | None = None
     roles: Mapping[str, Points] = field(default_factory=dict)
@@ -92,7 +93,7 @@ class MacsLatencyInfo:
         return sum(map(len, self.roles.values()))
 
     def table(self) -> DataTable:
-        """Return the points; those that macs mislead most about first, with their ranks of all."""
+        """Return the points; first those that macs mislead most about, with their ranks among all."""
         pairs = zip(self.rank_by_macs, self.rank_by_latency, strict=True)
         ranks = (f"{macs:g} by macs, {latency:g} by latency" for macs, latency in pairs)
         lines = ((rank, *self.misled.row(index)) for rank, index in zip(ranks, self.misled, strict=True))
@@ -117,11 +118,11 @@ def macs_latency_info(
     masks = {
         "on the front": on_front,
         "trained": columns.trained & priced & ~on_front,
-        "over a budget": columns.is_state("infeasible") & priced,
+        "over a budget": columns.is_state(TrialState.INFEASIBLE) & priced,
     }
     roles = {name: points_of(columns, latency_view, mask, latency_ms) for name, mask in masks.items()}
-    shown = masks["on the front"] | masks["trained"] | masks["over a budget"]
-    misled, ranks = _misled(columns, latency_ms, shown)
+    chosen = masks["on the front"] | masks["trained"] | masks["over a budget"]
+    misled, ranks = _misled(columns, latency_ms, chosen)
     group = None if view.group is None else columns.latency_groups[view.group]
     info = MacsLatencyInfo(
         title="latency, ms" if group is None else f"{escaped(group.kind)} latency on {escaped(group.target)}, ms",
@@ -132,46 +133,47 @@ def macs_latency_info(
         misled=points_of(columns, latency_view, misled, -np.abs(ranks[0] - ranks[1])),
         rank_by_macs=np.empty(0),
         rank_by_latency=np.empty(0),
-        correlation=rank_correlation(columns.macs[shown].astype(float), latency_ms[shown]),
+        correlation=rank_correlation(columns.macs[chosen].astype(float), latency_ms[chosen]),
         front_correlation=rank_correlation(columns.macs[on_front].astype(float), latency_ms[on_front]),
-        contradiction=_contradiction(columns, view, shown),
+        contradiction=_contradiction(columns, view, chosen),
         budget=budget,
         recommended=recommended,
         recommended_name=recommended_name(columns, latency_view, recommended, ("macs", "latency")),
         roles=roles,
-        reason=None if shown.any() else why_no_points(columns, latency_view),
+        reason=None if chosen.any() else why_no_points(columns, latency_view),
     )
     places = np.searchsorted(columns.number, info.misled.number)
     info = replace(info, rank_by_macs=ranks[0][places], rank_by_latency=ranks[1][places])
     return replace(info, notes=_notes(info, None if group is None else str(group)))
 
 
-def _misled(columns: StudyColumns, latency_ms: Floats, shown: Mask) -> tuple[Mask, tuple[Floats, Floats]]:
-    """Return which trials macs mislead most about, and the ranks (n,) of all shown by macs and by latency."""
+def _misled(columns: StudyColumns, latency_ms: Floats, chosen: Mask) -> tuple[Mask, tuple[Floats, Floats]]:
+    """Return which of the chosen trials macs mislead most about, and all their ranks (n,) by macs and by latency."""
     ranks = np.full(len(columns), np.nan), np.full(len(columns), np.nan)
-    ranks[0][shown] = mean_ranks(columns.macs[shown].astype(float))
-    ranks[1][shown] = mean_ranks(latency_ms[shown])
-    chosen = np.zeros(len(columns), dtype=bool)
-    if int(shown.sum()) >= LEAST_TO_MARK:
-        apart = np.where(shown, np.abs(ranks[0] - ranks[1]), -1.0)
-        first = np.argsort(-apart, kind="stable")[:MISLED]
-        chosen[first[apart[first] > 0]] = True
-    return chosen, ranks
+    ranks[0][chosen] = mean_ranks(columns.macs[chosen].astype(float))
+    ranks[1][chosen] = mean_ranks(latency_ms[chosen])
+    misled = np.zeros(len(columns), dtype=bool)
+    if int(chosen.sum()) >= LEAST_TO_MARK:
+        distance = np.where(chosen, np.abs(ranks[0] - ranks[1]), -1.0)
+        first = np.argsort(-distance, kind="stable")[:MOST_MISLED]
+        misled[first[distance[first] > 0]] = True
+    return misled, ranks
 
 
-def _contradiction(columns: StudyColumns, view: View, shown: Mask) -> Contradiction | None:
-    """Return the pair with the largest ratio of latencies against the order of its macs, intervals apart."""
-    if view.group is None or not shown.any():
+def _contradiction(columns: StudyColumns, view: View, chosen: Mask) -> Contradiction | None:
+    """Return the pair whose order by macs contradicts its latencies by the largest ratio, with intervals apart."""
+    if view.group is None or not chosen.any():
         return None
-    known = columns.of_group(view.group)
-    places = np.flatnonzero(shown)
+    latencies = columns.of_group(view.group)
+    places = np.flatnonzero(chosen)
     places = places[np.argsort(columns.macs[places], kind="stable")]
-    macs, high = columns.macs[places], known.high_ms[places]
-    # The lowest upper end among all that have more macs: what each is surely slower than, if it is than any.
+    macs, high = columns.macs[places], latencies.high_ms[places]
+    # The lowest upper end among all that have more macs: a network that is surely slower than any of them is surely
+    # slower than that one.
     lowest = np.minimum.accumulate(high[::-1])[::-1]
     after = np.searchsorted(macs, macs, side="right")
     beyond = np.where(after < len(places), lowest[np.minimum(after, len(places) - 1)], np.inf)
-    ratio = known.low_ms[places] / beyond
+    ratio = latencies.low_ms[places] / beyond
     if not (ratio > 1).any():
         return None
     slow = int(np.nanargmax(ratio))
@@ -181,7 +183,7 @@ def _contradiction(columns: StudyColumns, view: View, shown: Mask) -> Contradict
         fewer=int(columns.number[pair[0]]),
         more=int(columns.number[pair[1]]),
         macs=(int(macs[slow]), int(macs[fast])),
-        latency_ms=(float(known.median_ms[pair[0]]), float(known.median_ms[pair[1]])),
+        latency_ms=(float(latencies.median_ms[pair[0]]), float(latencies.median_ms[pair[1]])),
     )
 
 
@@ -196,7 +198,7 @@ def rank_correlation(first: Floats, second: Floats) -> float | None:
 
 
 def mean_ranks(values: Floats) -> Floats:
-    """Return the ranks from 1, equal values by the mean of theirs."""
+    """Return the ranks from 1; equal values share the mean of their ranks."""
     _, place, sizes = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(sizes)
     ranks: Floats = ((last - sizes + 1 + last) / 2)[place]
@@ -211,10 +213,10 @@ def _notes(info: MacsLatencyInfo, group: str | None) -> tuple[str, ...]:
         among = f", {info.front_correlation:.2f} among the front" if info.front_correlation is not None else ""
         notes.append(
             f"Rank correlation of macs and latency: {info.correlation:.2f} over {info.total:,} networks{among}. "
-            "At 1 macs alone would put the networks in the device's order; below it, measuring pays."
+            "At 1, macs alone would order the networks as the device does; below 1, measuring pays."
         )
     if info.contradiction is not None:
-        notes.append(f"Starkest contradiction: {info.contradiction}.")
+        notes.append(f"Strongest contradiction: {info.contradiction}.")
     if len(info.misled):
         notes.append("Ringed: the networks whose place by macs is furthest from their place by latency.")
     return tuple(notes)
@@ -230,28 +232,13 @@ def macs_latency_figure(info: MacsLatencyInfo) -> Any:
     figure = empty_figure(440)
     trace = scatter(info.total)
     crowd = 7 if info.total <= 300 else 5
-    looks: tuple[tuple[str, Points, dict[str, Any]], ...] = (
-        ("over a budget", info.infeasible, {"symbol": "triangle-down", "size": crowd, "color": GREY, "opacity": 0.55}),
-        ("other trained", info.trained, {"symbol": "circle", "size": crowd, "color": TRAINED}),
-        ("on the front", info.front, {"symbol": "diamond", "size": 10, "color": FRONT}),
-        ("macs mislead most", info.misled, {"symbol": "circle-open", "size": 15, "color": REFERENCE}),
-    )
-    for name, points, marker in looks:
-        if len(points):
-            width = 2.0 if points is info.misled else 1.5 if "open" in marker["symbol"] else 0.0
-            figure.add_trace(
-                trace(
-                    x=slim(points.along("macs")),
-                    y=slim(points.latency_ms),
-                    error_y=None
-                    if points in (info.misled, info.infeasible)
-                    else bars(points, marker["color"], points is info.front),
-                    mode="markers",
-                    name=name,
-                    marker={**marker, "line": {"width": width, "color": marker["color"]}},
-                    **hover(points, "macs", "latency"),
-                )
-            )
+    refused = {"symbol": "triangle-down", "size": crowd, "color": GREY, "opacity": 0.55}
+    _add(figure, trace, info.infeasible, "over a budget", refused)
+    trained = {"symbol": "circle", "size": crowd, "color": TRAINED}
+    _add(figure, trace, info.trained, "other trained", trained, bars(info.trained, TRAINED))
+    front = {"symbol": "diamond", "size": 10, "color": FRONT}
+    _add(figure, trace, info.front, "on the front", front, bars(info.front, FRONT, always=True))
+    _add(figure, trace, info.misled, "macs mislead most", {"symbol": "circle-open", "size": 15, "color": REFERENCE})
     macs = np.concatenate([points.along("macs") for points in info.roles.values()])
     latency_ms = np.concatenate([points.latency_ms for points in info.roles.values()])
     log = is_log(latency_ms)
@@ -266,3 +253,20 @@ def macs_latency_figure(info: MacsLatencyInfo) -> Any:
     add_recommended(figure, info.recommended_name, star, trace)
     figure.layout.meta = {**info.latencies, "x": "macs", "y": "latency"}
     return figure
+
+
+def _add(figure: Any, trace: Any, points: Points, name: str, marker: dict[str, Any], error_bars: Any = None) -> None:
+    if not len(points):
+        return
+    width = 2.0 if "open" in marker["symbol"] else 0.0
+    figure.add_trace(
+        trace(
+            x=slim(points.along("macs")),
+            y=slim(points.latency_ms),
+            error_y=error_bars,
+            mode="markers",
+            name=name,
+            marker={**marker, "line": {"width": width, "color": marker["color"]}},
+            **hover(points, "macs", "latency"),
+        )
+    )

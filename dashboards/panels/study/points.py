@@ -1,4 +1,4 @@
-"""Trials as points of a chart: what the front and the macs-latency chart share, from columns to a trace."""
+"""Trials as points of a chart, from columns to a trace: what the front and the macs-latency chart share."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from dashboards.data.columns import Floats, Ints, Mask, StudyColumns, View
 from dashboards.data.curves import LastEpoch
 from dashboards.formats import count, digits_ms, percent
 from dashboards.panels.style import escaped, slim
+from search.store.vocabulary import STATES, TrialState
 
-BARS_UP_TO = 300  # points of a trace; the bars of a crowd would hide it
-CONFIGS_UP_TO = 1000  # points of a trace that say their architecture when pointed at
+BARS_UP_TO = 300  # points of a trace that have error bars; those of more points would hide them
+CONFIGS_UP_TO = 1000  # points of a trace that show their architecture under the pointer
 UNITS = {"latency": "ms", "macs": "million macs", "params": "million params"}
 MILLION = 1e6
 
@@ -33,7 +34,7 @@ class Points:
     macs: Ints
     params: Ints
     config: tuple[str, ...]
-    epoch: Ints | None = None  # whose accuracy it is, where it isn't the deployed network's
+    epoch: Ints | None = None  # whose accuracy `top1_pct` is, where it isn't the deployed network's
 
     def __len__(self) -> int:
         return len(self.number)
@@ -73,21 +74,19 @@ HEADERS = ("trial", "top-1", "latency, ms", "95 % interval, ms", "macs", "params
 
 
 def points_of(columns: StudyColumns, view: View, chosen: Mask, order: Floats | None = None) -> Points:
-    """Return the chosen trials as points, in the order of `order` (n,), else of their numbers."""
-    from search.store.vocabulary import STATES
-
+    """Return the chosen trials as points, sorted by `order` (n,), or by their numbers."""
     places = np.flatnonzero(chosen)
     if order is not None:
         places = places[np.argsort(order[places], kind="stable")]
-    known = None if view.group is None else columns.of_group(view.group)
+    latencies = None if view.group is None else columns.of_group(view.group)
     missing = np.full(len(places), np.nan)
     return Points(
         number=columns.number[places],
         state=tuple(STATES[state] for state in columns.state[places]),
         top1_pct=100 * columns.top1[places],
-        latency_ms=missing if known is None else known.median_ms[places],
-        low_ms=missing if known is None else known.low_ms[places],
-        high_ms=missing if known is None else known.high_ms[places],
+        latency_ms=missing if latencies is None else latencies.median_ms[places],
+        low_ms=missing if latencies is None else latencies.low_ms[places],
+        high_ms=missing if latencies is None else latencies.high_ms[places],
         macs=columns.macs[places],
         params=columns.params[places],
         config=tuple(columns.config_text[place] for place in places),
@@ -105,7 +104,7 @@ def latencies_shown(columns: StudyColumns, view: View) -> dict[str, Any]:
 
 
 def recommended_name(columns: StudyColumns, view: View, number: int | None, axes: tuple[str, str]) -> str:
-    """Return what the legend calls the recommended trial; it says so where its latency isn't the chart's.
+    """Return what the legend calls the recommended trial, and why it has no star if its latency isn't in the chart.
 
     `assets/condensery.js` says the same when the budget moves.
     """
@@ -114,24 +113,24 @@ def recommended_name(columns: StudyColumns, view: View, number: int | None, axes
     name, row = f"recommended: trial {number}", columns.index_of(number)
     if "latency" not in axes or view.group is None or row is None:
         return name
-    shown = columns.latency_groups[view.group]
-    place = int(columns.latencies[shown.target].group[row])
-    if place == view.group:
+    group = columns.latency_groups[view.group]
+    own_group = int(columns.latencies[group.target].group[row])
+    if own_group == view.group:
         return name
-    if place < 0:
+    if own_group < 0:
         return f"{name} (no latency here)"
-    kind = columns.latency_groups[place].kind
-    other = kind if kind != shown.kind else f"{kind} with another runtime or device"
+    kind = columns.latency_groups[own_group].kind
+    other = kind if kind != group.kind else f"{kind} with another runtime or device"
     return f"{name} ({escaped(other)}: not shown here)"
 
 
 def with_last_accuracy(points: Points, last: Mapping[int, LastEpoch]) -> Points:
-    """Return the points at the accuracy of their newest epoch, which is not that of a deployed network."""
+    """Return the points at the accuracy of their newest epoch, which is not a deployed network's."""
     newest = [last[int(number)] for number in points.number]
     return replace(
         points,
-        top1_pct=np.array([100 * one.top1 for one in newest]),
-        epoch=np.array([one.epoch for one in newest], dtype=np.int64),
+        top1_pct=np.array([100 * epoch.top1 for epoch in newest]),
+        epoch=np.array([epoch.epoch for epoch in newest], dtype=np.int64),
     )
 
 
@@ -140,26 +139,26 @@ def why_no_points(columns: StudyColumns, view: View) -> str:
     if not len(columns):
         return "No trials yet."
     if view.axis == "latency" and view.group is None:
-        refused = columns.is_state("infeasible").any()
+        refused = columns.is_state(TrialState.INFEASIBLE).any()
         why = ": the candidates refused so far are over a limit on macs or params" if refused else ""
         return f"No trial has a latency yet{why}."
     return "No trial has been trained or refused yet."
 
 
 def bars(points: Points, colour: str, always: bool = False) -> dict[str, Any] | None:
-    """Return error bars of the latencies' intervals; None for a crowd."""
+    """Return the latencies' intervals as error bars; None for more points than `BARS_UP_TO`."""
     if not len(points) or (len(points) > BARS_UP_TO and not always):
         return None
     above, below = points.bars
-    known = {"type": "data", "symmetric": False, "color": colour, "thickness": 1.2, "width": 3}
-    return known | {"array": slim(above), "arrayminus": slim(below)}
+    style = {"type": "data", "symmetric": False, "color": colour, "thickness": 1.2, "width": 3}
+    return style | {"array": slim(above), "arrayminus": slim(below)}
 
 
 def hover(points: Points, x: str, y: str) -> dict[str, Any]:
-    """Return what a trace needs so that a point says what it is when it is pointed at.
+    """Return what a trace needs to describe a point under the pointer.
 
-    `x` and `y` name what stands on the axes (of top1, latency, macs, params); the rest travels as customdata, after
-    the trial's number.
+    `x` and `y` name what the axes show (of top1, latency, macs, params); everything else is carried in customdata,
+    after the trial's number.
     """
     carried: list[Any] = [points.number]
 
@@ -178,13 +177,13 @@ def hover(points: Points, x: str, y: str) -> dict[str, Any]:
         lines.append("%{text}")
     if np.isfinite(points.latency_ms).any():
         times = ("latency", points.latency_ms), ("low", points.low_ms), ("high", points.high_ms)
-        lines.append("%{{{}:.4g}} ms, 95 %: %{{{}:.4g}} to %{{{}:.4g}}".format(*(value(*one) for one in times)))
+        lines.append("%{{{}:.4g}} ms, 95 %: %{{{}:.4g}} to %{{{}:.4g}}".format(*(value(*time) for time in times)))
     counts = ("macs", points.along("macs")), ("params", points.along("params"))
-    lines.append("%{{{}:.4~g}} million macs, %{{{}:.4~g}} million params".format(*(value(*one) for one in counts)))
-    found: dict[str, Any] = {
+    lines.append("%{{{}:.4~g}} million macs, %{{{}:.4~g}} million params".format(*(value(*count) for count in counts)))
+    hovering: dict[str, Any] = {
         "customdata": slim(np.stack(carried, axis=1)),
         "hovertemplate": "<br>".join(lines) + "<extra></extra>",
     }
     if len(points) <= CONFIGS_UP_TO:
-        found["text"] = [escaped(config) for config in points.config]
-    return found
+        hovering["text"] = [escaped(config) for config in points.config]
+    return hovering

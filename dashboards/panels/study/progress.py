@@ -17,63 +17,64 @@ from dashboards.panels.data_table import DataTable
 from dashboards.panels.study.hypervolume import hypervolumes
 from dashboards.panels.study.points import why_no_points
 from dashboards.panels.style import FRONT, empty_figure, message, scatter, slim
+from search.store.vocabulary import TrialState
 from workers.processes import host_and_pid
 
 if TYPE_CHECKING:
     from dashboards.data.liveness import Liveness
 
-RATE_WINDOW_S = 3600.0  # trials per hour are those of the last one
-REASON = 160  # letters of one
+RATE_WINDOW_S = 3600.0  # trials per hour are counted over the last hour
+LONGEST_REASON = 160  # characters that are shown
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Failures that say the same but for their numbers."""
+    """Failures whose reasons are the same but for the numbers in them."""
 
-    reason: str  # of the newest
+    reason: str  # of the newest failure
     times: int
-    newest: int  # trial
+    newest: int  # number of the trial that failed last
 
 
 @dataclass(frozen=True, eq=False)
 class ProgressInfo:
     """A search's progress; `number` and `hypervolume` are (k,), in the order in which the trainings ended."""
 
-    number: Ints  # trials
-    hypervolume: Floats  # 0..1
-    axis: str  # in words
-    facts: tuple[tuple[str, str], ...]  # (what, how much), for a list
+    number: Ints  # of the trials
+    hypervolume: Floats  # 0..1, after each training
+    axis: str  # what accuracy is plotted against, in words
+    facts: tuple[tuple[str, str], ...]  # (name, value), for a list
     failures: tuple[Failure, ...]  # the most frequent first
     workers: DataTable
     devices: DataTable
     notes: tuple[str, ...] = ()
-    reason: str | None = None  # why there is no hypervolume; the facts hold all the same
+    reason: str | None = None  # why there is no hypervolume; there are facts in any case
 
     def table(self) -> DataTable:
-        """Return the trainings that gained, the newest first."""
+        """Return the trainings that raised the hypervolume, the newest first."""
         gained = np.flatnonzero(np.diff(self.hypervolume, prepend=0.0) > 0)[::-1]
         lines = ((str(place + 1), str(self.number[place]), f"{self.hypervolume[place]:.4f}") for place in gained)
         return DataTable.of(("training", "trial", "hypervolume"), lines, len(gained))
 
     def failures_table(self) -> DataTable:
-        """Return what failed, how often."""
-        lines = [(str(one.times), one.reason, str(one.newest)) for one in self.failures]
+        """Return what failed, and how often."""
+        lines = [(f"{failure.times:,}", failure.reason, str(failure.newest)) for failure in self.failures]
         return DataTable.of(("times", "reason", "newest trial"), lines, len(lines))
 
 
 def progress_info(
     columns: StudyColumns,
     view: View,
-    standing: Liveness | None = None,
+    liveness: Liveness | None = None,
     last_epochs: Mapping[int, LastEpoch] | None = None,
 ) -> ProgressInfo:
-    """Return a study's progress; accuracy is set against the view's axis.
+    """Return a study's progress; accuracy is plotted against the view's axis.
 
     Args:
         columns: the study.
-        view: what accuracy is set against.
-        standing: who lives and what waits; None leaves workers and devices out (a report that is read later).
-        last_epochs: of the trials that aren't done, for the epochs they did train.
+        view: what accuracy is plotted against.
+        liveness: who works and what waits; None leaves workers and devices out, as in a report that is read later.
+        last_epochs: of the trials that aren't done, which say how many epochs they trained.
     """
     cost = columns.axis_values(view)
     members = np.flatnonzero(columns.trained & np.isfinite(cost) & (cost > 0))
@@ -84,25 +85,26 @@ def progress_info(
         number=columns.number[members],
         hypervolume=hypervolumes(cost[members], columns.top1[members], most, chance),
         axis={"latency": "latency", "macs": "macs", "params": "params"}[view.axis],
-        facts=(*_facts(columns, last_epochs or {}), *_living(standing)),
+        facts=(*_facts(columns, last_epochs or {}), *_liveness_facts(liveness)),
         failures=_failures(columns),
-        workers=_workers(standing),
-        devices=_devices(standing),
+        workers=_workers(liveness),
+        devices=_devices(liveness),
         notes=_notes(view, chance, most) if members.size else (),
         reason=None if members.size else _why_none(columns, view),
     )
 
 
 def _classes(columns: StudyColumns) -> int:
-    known = (columns.study.data_info or {}).get("num_classes")
-    return known if isinstance(known, int) and known > 1 else 10
+    classes = (columns.study.data_info or {}).get("num_classes")
+    return classes if isinstance(classes, int) and classes > 1 else 10
 
 
 def _notes(view: View, chance: float, most: float) -> tuple[str, ...]:
     cost = milliseconds(most) if view.axis == "latency" else f"{count(most)} {view.axis}"
     return (
         f"Share of the rectangle from {100 * chance:.3g} % top-1 (guessing) and {cost} (the largest of a trained "
-        "network) to 100 % and 0 that the networks trained so far dominate. Where it is flat the search gains nothing.",
+        "network) to 100 % and 0 that the networks trained so far dominate. Where it is flat, the search gained "
+        "nothing.",
     )
 
 
@@ -122,7 +124,7 @@ def _facts(columns: StudyColumns, last: Mapping[int, LastEpoch]) -> tuple[tuple[
     rate = trials_per_hour(columns)
     saved = saved_epochs(columns, last)
     all_saved = sum(saved.values())
-    words = ", ".join(f"{number:,} {why}" for why, number in saved.items() if number)
+    words = ", ".join(f"{number:,} {cause}" for cause, number in saved.items() if number)
     facts = [
         ("trainings", f"{trained:,} of {wanted:,}" if isinstance(wanted, int) else f"{trained:,}"),
         ("trials", ", ".join(f"{number:,} {state}" for state, number in counts.items()) or "none yet"),
@@ -133,25 +135,25 @@ def _facts(columns: StudyColumns, last: Mapping[int, LastEpoch]) -> tuple[tuple[
 
 
 def saved_epochs(columns: StudyColumns, last: Mapping[int, LastEpoch]) -> dict[str, int]:
-    """Return how many epochs of their schedules refused, repeated and stopped trials did not train."""
+    """Return how many epochs of their schedules weren't trained, by why: trials refused, repeated or stopped."""
     schedule = np.array([_epochs(columns, training) for training in columns.training], dtype=np.int64)
     done = np.zeros(len(columns), dtype=np.int64)
     for number, epoch in last.items():
         if (place := columns.index_of(number)) is not None:
             done[place] = epoch.epoch
     left = np.maximum(schedule - done, 0)
-    names = {
-        "infeasible": "refused by the gate",
-        "duplicate": "duplicates",
-        "pruned": "ended early",
-        "cancelled": "cancelled",
+    causes = {
+        TrialState.INFEASIBLE: "over a budget",
+        TrialState.DUPLICATE: "duplicates",
+        TrialState.PRUNED: "ended early",
+        TrialState.CANCELLED: "cancelled",
     }
-    return {why: int(left[columns.is_state(state)].sum()) for state, why in names.items()}
+    return {cause: int(left[columns.is_state(state)].sum()) for state, cause in causes.items()}
 
 
 def _epochs(columns: StudyColumns, training: Mapping[str, Any]) -> int:
-    known = training.get("epochs", (columns.study.settings.get("training") or {}).get("epochs"))
-    return known if isinstance(known, int) else 0
+    epochs = training.get("epochs", (columns.study.settings.get("training") or {}).get("epochs"))
+    return epochs if isinstance(epochs, int) else 0
 
 
 def trials_per_hour(columns: StudyColumns) -> float | None:
@@ -166,73 +168,79 @@ def trials_per_hour(columns: StudyColumns) -> float | None:
 def _failures(columns: StudyColumns) -> tuple[Failure, ...]:
     times: Counter[str] = Counter()
     newest: dict[str, tuple[str, int]] = {}
-    for place in np.flatnonzero(columns.is_state("failed")):
-        reason = one_line(columns.reason[place] or "no reason is known", REASON)
+    for place in np.flatnonzero(columns.is_state(TrialState.FAILED)):
+        reason = one_line(columns.reason[place] or "no reason was recorded", LONGEST_REASON)
         alike = re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "#", reason)
         times[alike] += 1
         newest[alike] = (reason, int(columns.number[place]))
     return tuple(Failure(newest[alike][0], number, newest[alike][1]) for alike, number in times.most_common())
 
 
-def _living(standing: Liveness | None) -> tuple[tuple[str, str], ...]:
-    if standing is None:
+def _liveness_facts(liveness: Liveness | None) -> tuple[tuple[str, str], ...]:
+    if liveness is None:
         return ()
-    counts, running = standing.standing.counts, standing.standing.running
-    alive = sum(standing.is_alive(one.heartbeat_at) for one in running)
-    study = standing.study
-    if study.controller is None:
-        controller = "nobody runs this study now"
-    else:
-        name = one_line(host_and_pid(study.controller), 60)
-        seen = study.controller_seen_at
-        ago = "never seen" if seen is None else f"seen {duration(max(0.0, standing.at - seen))} ago"
-        controller = f"{name}, {ago}" if standing.is_alive(seen) else f"{name} is silent, {ago}"
-    online = sum(row.state == "online" for row in standing.devices)
-    queue = f"{counts.get('queued', 0):,} priced, {counts.get('asked', 0):,} to be priced"
-    if standing.standing.waiting:
-        queue += f", {standing.standing.waiting:,} enqueued by hand"
+    status, devices = liveness.status, liveness.devices
+    queued, asked = (status.counts.get(state, 0) for state in (TrialState.QUEUED, TrialState.ASKED))
+    queue = f"{queued:,} priced, {asked:,} to be priced"
+    if status.waiting:
+        queue += f", {status.waiting:,} enqueued by hand"
+    alive = sum(liveness.is_alive(attempt.heartbeat_at) for attempt in status.running)
+    online = sum(device.state == "online" for device in devices)
     return (
         ("queue", queue),
-        ("run by", controller),
-        ("workers alive", f"{alive} of {len(running)} training" if running else "none is training"),
-        ("devices online", f"{online} of {len(standing.devices)}" if standing.devices else "none registered"),
+        ("run by", _controller_text(liveness)),
+        ("workers alive", f"{alive} of {len(status.running)} training" if status.running else "none is training"),
+        ("devices online", f"{online} of {len(devices)}" if devices else "none registered"),
     )
 
 
-def _workers(standing: Liveness | None) -> DataTable:
+def _controller_text(liveness: Liveness) -> str:
+    """Return "desk:4711, seen 2.0 s ago"."""
+    controller, seen_at = liveness.study.controller, liveness.study.controller_seen_at
+    if controller is None:
+        return "no one runs this study now"
+    name = one_line(host_and_pid(controller), 60)
+    ago = "never seen" if seen_at is None else f"seen {_age(seen_at, liveness)}"
+    return f"{name}, {ago}" if liveness.is_alive(seen_at) else f"{name} is silent, {ago}"
+
+
+def _age(seen_at: float, liveness: Liveness) -> str:
+    return f"{duration(max(0.0, liveness.at - seen_at))} ago"
+
+
+def _workers(liveness: Liveness | None) -> DataTable:
     headers = ("trial", "worker", "epochs", "last heard of", "")
-    if standing is None:
-        return DataTable(headers)
-    rows = standing.standing.running
-    lines = (
-        (
-            str(one.number),
-            one_line(one.worker or "not known yet", 80),
-            str(one.epochs),
-            f"{duration(max(0.0, standing.at - one.heartbeat_at))} ago",
-            "alive" if standing.is_alive(one.heartbeat_at) else "silent",
-        )
-        for one in rows
-    )
-    return DataTable.of(headers, lines, len(rows))
-
-
-def _devices(standing: Liveness | None) -> DataTable:
-    headers = ("device", "state", "last seen", "waiting jobs", "at work on", "unbelieved results")
-    if standing is None:
+    if liveness is None:
         return DataTable(headers)
     lines = (
         (
-            one_line(row.name, 80),
-            row.state,
-            "-" if row.last_seen_at is None else f"{duration(max(0.0, standing.at - row.last_seen_at))} ago",
-            str(row.waiting),
-            str(row.leased),
-            str(row.quarantined),
+            str(attempt.number),
+            one_line(attempt.worker or "not known yet", 80),
+            str(attempt.epochs),
+            _age(attempt.heartbeat_at, liveness),
+            "alive" if liveness.is_alive(attempt.heartbeat_at) else "silent",
         )
-        for row in standing.devices
+        for attempt in liveness.status.running
     )
-    return DataTable.of(headers, lines, len(standing.devices))
+    return DataTable.of(headers, lines, len(liveness.status.running))
+
+
+def _devices(liveness: Liveness | None) -> DataTable:
+    headers = ("device", "state", "last seen", "waiting jobs", "leased jobs", "quarantined results")
+    if liveness is None:
+        return DataTable(headers)
+    lines = (
+        (
+            one_line(device.name, 80),
+            device.state,
+            "-" if device.last_seen_at is None else _age(device.last_seen_at, liveness),
+            str(device.waiting),
+            str(device.leased),
+            str(device.quarantined),
+        )
+        for device in liveness.devices
+    )
+    return DataTable.of(headers, lines, len(liveness.devices))
 
 
 # ---- the figure -----------------------------------------------------------------------------------------

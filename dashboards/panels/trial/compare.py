@@ -1,6 +1,6 @@
-"""Up to four trials side by side: settings, costs, outcome, latencies. What differs is marked by a sign.
+"""Up to four trials side by side: settings, costs, outcome, latencies. A sign marks what differs.
 
-The chart sets each trial's figures against the first one's, as a ratio: 1 is the same. Latencies are compared on one
+The chart shows each trial's figures as ratios to those of the first trial: 1 is the same. Latencies are compared on one
 device and of one kind; where two trials have none in common the table says so and the chart leaves them out.
 """
 
@@ -21,14 +21,14 @@ from dashboards.panels.style import COLOURS, GREY, SYMBOLS, empty_figure, escape
 from workers.latency.record import LatencyRecord
 
 MOST_TRIALS = 4
-CLOSE = 1.5  # times the first one's or less, either way: the chart shows differences in %
+CLOSE = 1.5  # where no ratio is further from 1 than this, the chart shows differences in %
 DIFFERS, SAME = "≠", "="
 NONE = "-"
 
 
 @dataclass(frozen=True)
 class CompareRow:
-    """One line: a value for each trial, and whether they differ."""
+    """One line of the table: a value for each trial, and whether the values differ."""
 
     section: str  # settings, costs, outcome or latency
     label: str
@@ -43,7 +43,7 @@ class CompareRow:
 
 @dataclass(frozen=True)
 class RatioRow:
-    """One figure of each trial over the first one's (less is better); NaN where either is unknown."""
+    """One figure of each trial divided by the first trial's (less is better); NaN where either is unknown."""
 
     label: str
     ratios: tuple[float, ...]
@@ -64,7 +64,7 @@ class CompareInfo:
         return sum(row.differs for row in self.rows)
 
     def table(self) -> DataTable:
-        """Return every line, its sign first."""
+        """Return every line, with its sign first."""
         rows = tuple((row.mark, row.section, row.label, *row.values) for row in self.rows)
         return DataTable(("", "", "", *self.names), rows)
 
@@ -76,7 +76,7 @@ class CompareInfo:
 
 
 def compare_info(details: Sequence[TrialDetail]) -> CompareInfo:
-    """Return trials side by side, in the order given; each of them once."""
+    """Return trials side by side, in the order given, each of them once."""
     chosen = list({detail.row.number: detail for detail in details}.values())
     if len(chosen) < 2:
         return CompareInfo(reason="Choose two to four trials to compare: tick them in the table.")
@@ -90,10 +90,10 @@ def compare_info(details: Sequence[TrialDetail]) -> CompareInfo:
 
 
 def _line(section: str, label: str, values: Sequence[Any], text: Callable[[Any], str] | None = None) -> CompareRow:
-    """Return a line; it is the values that differ or not, and not what is left of them in the text."""
-    shown = tuple(NONE if value is None else text(value) if text else _text(value) for value in values)
+    """Return a line; whether it differs is decided by the values, of which the texts may show less."""
+    texts = tuple(NONE if value is None else text(value) if text else _text(value) for value in values)
     keys = {json.dumps(value, sort_keys=True, default=str) for value in values}
-    return CompareRow(section, one_line(label, 80), shown, len(keys) > 1)
+    return CompareRow(section, one_line(label, 80), texts, len(keys) > 1)
 
 
 def _text(value: Any) -> str:
@@ -123,21 +123,21 @@ def _costs(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
 
 
 def _outcome(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
-    found: dict[str, tuple[Callable[[TrialDetail], Any], Callable[[Any], str] | None]] = {
-        "state": (lambda one: one.row.state, None),
-        "why": (lambda one: one.row.reason, None),
-        "top-1, validation": (lambda one: one.row.top1, percent),
-        "loss, validation": (lambda one: one.row.val_loss, lambda loss: f"{loss:.4f}"),
-        "top-1, test": (lambda one: one.row.test_top1, percent),
-        "epochs": (lambda one: len(one.curve), None),
-        "training time": (lambda one: one.row.train_seconds, duration),
-        "attempts": (lambda one: one.row.attempt, None),
+    lines: dict[str, tuple[Callable[[TrialDetail], Any], Callable[[Any], str] | None]] = {
+        "state": (lambda detail: detail.row.state, None),
+        "reason": (lambda detail: detail.row.reason, None),
+        "top-1, validation": (lambda detail: detail.row.top1, percent),
+        "loss, validation": (lambda detail: detail.row.val_loss, lambda loss: f"{loss:.4f}"),
+        "top-1, test": (lambda detail: detail.row.test_top1, percent),
+        "epochs": (lambda detail: len(detail.curve), None),
+        "training time": (lambda detail: detail.row.train_seconds, duration),
+        "attempts": (lambda detail: detail.row.attempt, None),
     }
-    return [_line("outcome", label, list(map(value, chosen)), text) for label, (value, text) in found.items()]
+    return [_line("outcome", label, list(map(value, chosen)), text) for label, (value, text) in lines.items()]
 
 
 def _latencies(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
-    """A line for each device; latencies of different kinds differ, and each says what it is."""
+    """Return a line for each device; latencies of different kinds differ, and each says which kind it is."""
     by_trial: list[Mapping[str, LatencyRecord]] = [detail.row.latencies for detail in chosen]
     targets = list(dict.fromkeys(target for latencies in by_trial for target in latencies))
     rows = []
@@ -161,8 +161,8 @@ def _ratios(chosen: Sequence[TrialDetail]) -> list[RatioRow]:
         RatioRow("training time", _over([detail.row.train_seconds for detail in chosen])),
     ]
     for target, latency in first.latencies.items():
-        same = [detail.row.latencies.get(target) for detail in chosen]
-        medians = [None if row is None or not _comparable(latency, row) else row.median_ms for row in same]
+        others = [detail.row.latencies.get(target) for detail in chosen]
+        medians = [None if row is None or not _comparable(latency, row) else row.median_ms for row in others]
         rows.insert(1, RatioRow(one_line(f"{latency.kind} latency on {target}", 60), _over(medians)))
     return [row for row in rows if sum(map(math.isfinite, row.ratios)) > 1]
 
@@ -171,29 +171,29 @@ def _error(top1: float | None) -> float | None:
     return None if top1 is None else 1 - top1
 
 
-def _comparable(one: LatencyRecord, other: LatencyRecord) -> bool:
+def _comparable(first: LatencyRecord, second: LatencyRecord) -> bool:
     names = ("kind", "device", "runtime", "runtime_version", "threads")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
+    return all(getattr(first, name) == getattr(second, name) for name in names)
 
 
 def _over(values: Sequence[float | None]) -> tuple[float, ...]:
-    known = [math.nan if value is None or not math.isfinite(value) else float(value) for value in values]
-    return tuple(value / known[0] if known[0] > 0 else math.nan for value in known)
+    numbers = [math.nan if value is None or not math.isfinite(value) else float(value) for value in values]
+    return tuple(number / numbers[0] if numbers[0] > 0 else math.nan for number in numbers)
 
 
 # ---- the figure -----------------------------------------------------------------------------------------
 
 
 def compare_figure(info: CompareInfo) -> Any:
-    """Return each trial's figures over the first one's."""
+    """Return each trial's figures as ratios to the first trial's."""
     if info.reason is not None:
         return message(info.reason)
     if not info.ratios:
         return message("These trials have no figure in common yet.")
     figure = empty_figure(130 + 44 * len(info.ratios))
     places = np.arange(len(info.ratios))
-    known = [ratio for row in info.ratios for ratio in row.ratios if math.isfinite(ratio)]
-    close = all(1 / CLOSE <= ratio <= CLOSE for ratio in known)  # a logarithmic axis would have one tick
+    ratios = [ratio for row in info.ratios for ratio in row.ratios if math.isfinite(ratio)]
+    close = all(1 / CLOSE <= ratio <= CLOSE for ratio in ratios)  # a logarithmic axis would have one tick
     same = 0 if close else 1
     for index, name in enumerate(info.names):
         lane = 0.16 * (index - (len(info.names) - 1) / 2)
@@ -209,7 +209,7 @@ def compare_figure(info: CompareInfo) -> Any:
     line = {"color": GREY, "width": 1.5}
     figure.add_shape(type="line", x0=same, x1=same, y0=0, y1=1, yref="paper", line=line, layer="below")
     figure.update_layout(
-        xaxis=_close_axis(info, known) if close else _wide_axis(info),
+        xaxis=_close_axis(info, ratios) if close else _wide_axis(info),
         yaxis={
             "tickvals": places,
             "ticktext": [escaped(row.label) for row in info.ratios],
@@ -222,7 +222,7 @@ def compare_figure(info: CompareInfo) -> Any:
 
 
 def _close_axis(info: CompareInfo, ratios: Sequence[float]) -> dict[str, Any]:
-    """Return the axis of differences in %; as wide as they are, never narrower than a per cent either way."""
+    """Return the axis of differences in %, which reaches at least one per cent either way."""
     reach = 1.15 * max(1.0, *(100 * abs(ratio - 1) for ratio in ratios))
     return {
         "title": {"text": f"difference to {info.names[0]}, %"},

@@ -22,14 +22,15 @@ from dashboards.formats import one_line
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import COLOURS, GREY, SCALE, empty_figure, message
 from space.config import CondenseNetConfig, LayerShape
+from workers.wording import agreeing
 
 Index = NDArray[np.int64]
-FAINT = "rgba(132,139,150,0.28)"  # of what was dropped: there, but not looked at
+FAINT = "rgba(132,139,150,0.28)"  # of dropped channels: visible, but in the background
 LAYER_ROW_PX, LEAST_PX, MOST_PX = 8, 320, 860
 GROUP_ROW_PX = 30
-STAGE_NAME_SHARE = 0.12  # of a layer's channels, that a stage's name needs
+STAGE_NAME_SHARE = 0.12  # of a layer's channels: the width of a stage's name
 HEADERS = ("layer", "group", "kept", "input channels, counted from 0")
-GAPS_UP_TO_CHANNELS = 160  # of a layer: more cells than that leave no room between them
+GAPS_UP_TO_CHANNELS = 160  # of a layer; more cells leave no room for gaps between them
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class KeptLayer:
 
     @property
     def name(self) -> str:
-        """What people read; stages and layers count from 1."""
+        """The layer's name for people; stages and layers count from 1."""
         return f"stage {self.shape.stage + 1}, layer {self.shape.index + 1}"
 
     @property
@@ -63,7 +64,7 @@ class KeptChannelsInfo:
 
     config: CondenseNetConfig | None
     layers: tuple[KeptLayer, ...] = ()
-    sources: tuple[tuple[str, int], ...] = ()  # all but the last layer, whose channels feed no 1x1
+    sources: tuple[tuple[str, int], ...] = ()  # without the last layer, whose channels go into no 1x1
     reason: str | None = None
 
     @property
@@ -73,7 +74,7 @@ class KeptChannelsInfo:
 
     @cached_property
     def shares(self) -> NDArray[np.float32]:
-        """(layers, sources): which share of a source's channels a layer's groups kept, on average; NaN: no input."""
+        """(layers, sources): the mean share of a source's channels that a layer's groups kept; NaN: no input."""
         firsts = [first for _, first in self.sources]
         cells = np.full((len(self.layers), len(self.sources)), np.nan, dtype=np.float32)
         for place, (row, layer) in enumerate(zip(cells, self.layers, strict=True)):
@@ -95,13 +96,15 @@ class KeptChannelsInfo:
         """Return what the picture shows, in words."""
         if self.reason is not None or self.config is None:
             return self.reason or ""
-        share = np.array([(layer.times == 0).mean() for layer in self.layers])
-        shared = np.array([(layer.times == len(layer.kept)).mean() for layer in self.layers])
+        by_none = np.array([(layer.times == 0).mean() for layer in self.layers])
+        by_all = np.array([(layer.times == len(layer.kept)).mean() for layer in self.layers])
         if self.config.condense_factor == 1:
             return "With C=1 nothing is condensed: every group reads all of its inputs."
+        groups = agreeing(self.groups, "The one group", f"Each of {self.groups} groups")
         return (
-            f"Each of {self.groups} groups keeps 1/{self.config.condense_factor} of a layer's inputs. On average "
-            f"{100 * share.mean():.0f} % of a layer's inputs are kept by no group, {100 * shared.mean():.0f} % by all."
+            f"{groups} keeps 1/{self.config.condense_factor} of a layer's inputs. On average "
+            f"{100 * by_none.mean():.0f} % of a layer's inputs are kept by no group, "
+            f"{100 * by_all.mean():.0f} % by all."
         )
 
 
@@ -110,7 +113,7 @@ def kept_channels_info(config: CondenseNetConfig | None, trained: TrainedNetwork
 
     Args:
         config: of the network; None: none is chosen.
-        trained: what its file says (`dashboards.data.trial_detail.read_trained_network`).
+        trained: what the network's file says (`dashboards.data.trial_detail.read_trained_network`).
     """
     if config is None or trained is None:
         return KeptChannelsInfo(config, reason=NO_TRIAL)
@@ -118,9 +121,9 @@ def kept_channels_info(config: CondenseNetConfig | None, trained: TrainedNetwork
         return KeptChannelsInfo(config, reason=f"The kept channels can't be shown. {trained.reason}")
     try:
         layers = tuple(_layers(config, trained.indices))
-    except (KeyError, ValueError) as error:  # recorded as it is, but not this config's
-        why = one_line(error, 200)
-        return KeptChannelsInfo(config, reason=f"The kept channels can't be shown: the file is damaged ({why}).")
+    except (KeyError, ValueError) as error:  # the recorded file, but not one of this config
+        cause = one_line(error, 200)
+        return KeptChannelsInfo(config, reason=f"The kept channels can't be shown: the file is damaged ({cause}).")
     return KeptChannelsInfo(config, layers, tuple(_sources(config)))
 
 
@@ -130,21 +133,21 @@ def _layers(config: CondenseNetConfig, indices: Mapping[str, Index]) -> list[Kep
         index = np.asarray(indices[f"layers.{place}{INDEX}"], dtype=np.int64)
         kept = index.reshape(config.groups, shape.in_channels // config.condense_factor)
         if kept.min() < 0 or kept.max() >= shape.in_channels or (np.diff(kept, axis=1) <= 0).any():
-            raise ValueError(f"layer {place + 1} names channels that it doesn't have, or one twice")
+            raise ValueError(f"layer {place + 1} names channels that it doesn't have, or a channel twice")
         layers.append(KeptLayer(shape, kept))
     return layers
 
 
 def _sources(config: CondenseNetConfig) -> list[tuple[str, int]]:
-    made = [("the stem", 0)]
-    made += [(f"stage {s.stage + 1}, layer {s.index + 1}", s.in_channels) for s in config.layer_shapes[:-1]]
-    return made
+    layers = [(f"stage {s.stage + 1}, layer {s.index + 1}", s.in_channels) for s in config.layer_shapes[:-1]]
+    return [("the stem", 0), *layers]
 
 
 def _rows(layer: KeptLayer) -> list[tuple[str, ...]]:
-    of = f"of {layer.shape.in_channels}"
+    channels = layer.shape.in_channels
     return [
-        (layer.name, str(group), f"{len(kept)} {of}", ranges(kept.tolist())) for group, kept in enumerate(layer.kept, 1)
+        (layer.name, str(group), f"{len(kept)} of {channels}", ranges(kept.tolist()))
+        for group, kept in enumerate(layer.kept, 1)
     ]
 
 
@@ -161,7 +164,7 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def kept_channels_figure(info: KeptChannelsInfo) -> Any:
-    """Return the picture of all layers: what each kept of what the stem and each earlier layer made."""
+    """Return the picture of all layers: how much each kept of what the stem and each earlier layer made."""
     if info.reason is not None:
         return message(info.reason)
     figure = empty_figure(min(MOST_PX, max(LEAST_PX, 150 + LAYER_ROW_PX * len(info.layers))))

@@ -20,7 +20,7 @@ from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import COLOURS, GREY, STAR, SYMBOLS, empty_figure, escaped, message, scatter, slim
 from workers.latency.record import LatencyPurpose, LatencyRecord, Measurement
 
-MOST_SAMPLES = 300  # drawn of a process
+MOST_SAMPLES = 300  # of a process that are drawn
 ROW_PX, STRIP_PX, LEAST_PX = 46, 74, 200
 HEADERS = ("of", "when", "median ms", "95 % interval, ms", "p90 ms", "anchor moved", "samples", "processes", "remarks")
 PURPOSES = {LatencyPurpose.PRICE: "before training", LatencyPurpose.VERIFY: "trained file"}
@@ -28,11 +28,11 @@ PURPOSES = {LatencyPurpose.PRICE: "before training", LatencyPurpose.VERIFY: "tra
 
 @dataclass(frozen=True, eq=False)
 class SamplesInfo:
-    """One latency: ms by process as drawn, and its figures in ms."""
+    """One latency with its samples as they are drawn, in ms by process."""
 
     label: str  # "before training, standard"
     processes: tuple[Floats, ...]
-    timed: int  # samples of all processes that are recorded
+    timed: int  # how many samples all processes recorded
     measurement: Measurement
     judges: bool  # whether the trial is judged by it
 
@@ -59,7 +59,7 @@ class MeasurementsInfo:
 
 
 def measurements_info(detail: TrialDetail | None) -> MeasurementsInfo:
-    """Return what is drawn of a trial's latencies; None: no trial is chosen."""
+    """Return a trial's latencies with their samples; `detail` is None while no trial is chosen."""
     if detail is None:
         return MeasurementsInfo(reason=NO_TRIAL)
     if not detail.measurements:
@@ -80,11 +80,11 @@ def _group(latency: LatencyRecord) -> str:
 
 
 def _thinned(samples: Sequence[float]) -> Floats:
-    found = np.asarray(samples, dtype=np.float64)
-    if len(found) <= MOST_SAMPLES:
-        return found
-    chosen: Floats = found[np.linspace(0, len(found) - 1, MOST_SAMPLES).astype(int)]
-    return chosen
+    values = np.asarray(samples, dtype=np.float64)
+    if len(values) <= MOST_SAMPLES:
+        return values
+    thinned: Floats = values[np.linspace(0, len(values) - 1, MOST_SAMPLES).astype(int)]
+    return thinned
 
 
 def _row(strip: StripInfo, row: SamplesInfo) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ def _row(strip: StripInfo, row: SamplesInfo) -> tuple[str, ...]:
 
 def _remarks(row: SamplesInfo) -> str:
     remarks = ["the trial is judged by it"] * row.judges
-    remarks += ["the machine did not keep still"] * (not row.measurement.steady)
+    remarks += ["the machine was not steady"] * (not row.measurement.steady)
     remarks += ["outside the calibrated range"] * row.measurement.extrapolates
     return ", ".join(remarks)
 
@@ -132,25 +132,25 @@ def measurements_figure(info: MeasurementsInfo) -> Any:
 
 
 def _domains(info: MeasurementsInfo, height: int) -> list[tuple[float, float]]:
-    """Return where each strip stands, the first on top: their heights follow their rows."""
+    """Return where each strip stands, the first on top; strips with more rows are higher."""
     room = height - 30 - 50
     sizes = [(STRIP_PX + ROW_PX * len(strip.rows)) / room for strip in info.strips]
     scale = 1 / sum(sizes)
-    found, top = [], 1.0
+    domains, top = [], 1.0
     for size in sizes:
         bottom = top - size * scale
         head = 0.45 * STRIP_PX / room * scale
         foot = 0.55 * STRIP_PX / room * scale if len(sizes) > 1 else 0.0
-        found.append((max(0.0, bottom + foot), top - head))
+        domains.append((max(0.0, bottom + foot), top - head))
         top = bottom
-    return found
+    return domains
 
 
 def _add_strip(figure: Any, trace: Any, strip: StripInfo, number: int) -> None:
-    axes = {"xaxis": f"x{number}", "yaxis": f"y{number}"}
-    most = max((len(row.processes) for row in strip.rows), default=0)
-    for process in range(most):
+    axes = {"xaxis": f"x{number}", "yaxis": f"y{number}", "showlegend": number == 1}
+    for process in range(max((len(row.processes) for row in strip.rows), default=0)):
         x, y = _of_process(strip, process)
+        colour = COLOURS[2 + process % 4]
         figure.add_trace(
             trace(
                 x=slim(x),
@@ -158,36 +158,39 @@ def _add_strip(figure: Any, trace: Any, strip: StripInfo, number: int) -> None:
                 mode="markers",
                 name=f"process {process + 1}",
                 legendgroup=f"process {process + 1}",
-                showlegend=number == 1,
                 marker={
                     "symbol": f"{SYMBOLS[process % 3]}-open",
                     "size": 6,
-                    "color": COLOURS[2 + process % 4],
-                    "line": {"width": 1, "color": COLOURS[2 + process % 4]},
+                    "color": colour,
+                    "line": {"width": 1, "color": colour},
                 },
                 hovertemplate="%{x:.4~g} ms<extra>process " + f"{process + 1}</extra>",
                 **axes,
             )
         )
-    medians = np.array([row.measurement.median_ms for row in strip.rows])
-    bars = {
+    _add_medians(figure, trace, strip, axes)
+
+
+def _add_medians(figure: Any, trace: Any, strip: StripInfo, axes: dict[str, Any]) -> None:
+    """Add a strip's medians with their intervals, above the samples."""
+    measurements = [row.measurement for row in strip.rows]
+    intervals = {
         "type": "data",
         "symmetric": False,
-        "array": slim([row.measurement.interval_high_ms - row.measurement.median_ms for row in strip.rows]),
-        "arrayminus": slim([row.measurement.median_ms - row.measurement.interval_low_ms for row in strip.rows]),
+        "array": slim([latency.interval_high_ms - latency.median_ms for latency in measurements]),
+        "arrayminus": slim([latency.median_ms - latency.interval_low_ms for latency in measurements]),
         "color": STAR,
         "thickness": 2,
         "width": 6,
     }
     figure.add_trace(
         trace(
-            x=slim(medians),
+            x=slim([latency.median_ms for latency in measurements]),
             y=slim(np.arange(len(strip.rows))),
-            error_x=bars,
+            error_x=intervals,
             mode="markers",
             name="median and 95 % interval",
             legendgroup="median",
-            showlegend=number == 1,
             marker={"symbol": "diamond", "size": 10, "color": STAR},
             text=[_hover(row) for row in strip.rows],
             hovertemplate="%{text}<extra></extra>",
@@ -197,7 +200,7 @@ def _add_strip(figure: Any, trace: Any, strip: StripInfo, number: int) -> None:
 
 
 def _of_process(strip: StripInfo, process: int) -> tuple[Floats, Floats]:
-    """Return x and y of one process's samples in every row, each process a little lower than the one before."""
+    """Return x and y of one process's samples in all rows; each process is a little lower than the one before."""
     xs, ys = [np.empty(0)], [np.empty(0)]
     for place, row in enumerate(strip.rows):
         if process < len(row.processes):

@@ -1,8 +1,8 @@
 """A drawing of one network and what each of its parts costs.
 
-A bar for each part, left to right as images pass them, as high as the channels that it hands on: what each group kept
-(1/C) of what it may read, what no single group reads, and what the layer adds. Below stands each part's share of the
-latency, where a fit of the device foretells it, else of the macs; either is called what it is.
+There is a bar for each part, from left to right as images pass them, as high as the channels that the part hands on:
+the share (1/C) that each group kept of what it may read, the rest of that, and what the layer adds. Below stands each
+part's share of the latency where a fit of the device predicts it, else its share of the macs; the axis says which.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from dashboards.panels.style import FRONT, GREY, STAR, empty_figure, escaped, me
 from search.pricing.layer_shares import LayerShares
 from space.config import CondenseNetConfig
 from space.cost import NetworkPart, cost_of, parts_of
+from workers.wording import agreeing, counted
 
 PREDICTED, OF_MACS = "predicted share of latency", "share of macs"
-RUN = "a run, whatever the network"
+RUN = "each run, whatever the network"
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,16 @@ class NetworkInfo:
     config: CondenseNetConfig | None
     stages: tuple[StageInfo, ...] = ()
     parts: tuple[NetworkPart, ...] = ()
-    shares: tuple[float, ...] = ()  # of `share_of`, by part
+    shares: tuple[float, ...] = ()  # of each part; `share_of` says of what
     share_of: str = OF_MACS
-    run_share: float = 0.0  # of the latency, that belongs to no part
+    run_share: float = 0.0  # of the latency that belongs to no part
     macs: int = 0
     params: int = 0
-    share_note: str = ""  # what the shares are worth, or why there are none of the latency
+    share_note: str = ""  # how far the shares can be trusted, or why there are none of the latency
     reason: str | None = None
 
     def table(self) -> DataTable:
-        """Return all parts and their sum: layers are many, but none may be missing from a sum."""
+        """Return all parts and their sum. However many layers there are, all are listed: they must add up."""
         headers = ("part", "channels in", "channels out", "size", "macs", "params", self.share_of)
         rows = [
             (
@@ -77,7 +78,7 @@ class NetworkInfo:
         return DataTable(headers, tuple(rows))
 
     def sentence(self) -> str:
-        """Return the drawing in words."""
+        """Return what the drawing shows, in words."""
         if self.config is None:
             return self.reason or ""
         config, stem = self.config, self.parts[0]
@@ -89,9 +90,11 @@ class NetworkInfo:
         )
         return (
             f"Images of {size}, a stem of {stem.out_channels} channels, then {stages}; 2x2 average pooling between "
-            f"stages. Each 1x1 has {_groups(config.groups)} that keep 1/{config.condense_factor} of the channels each "
-            f"and make {config.bottleneck} x growth; each 3x3 has {_groups(config.conv3x3_groups)}. The classifier "
-            f"reads {config.classifier_inputs} of {config.num_features} features for {config.num_classes} classes. "
+            f"stages. Each 1x1 has {_groups(config.groups)}; "
+            f"{agreeing(config.groups, 'it keeps', 'each keeps')} 1/{config.condense_factor} of the channels. "
+            f"A 1x1 makes {config.bottleneck} x growth channels; each 3x3 has {_groups(config.conv3x3_groups)}. "
+            f"The classifier reads {config.classifier_inputs} of {config.num_features} features for "
+            f"{config.num_classes} classes. "
             f"In all {self.macs:,} macs and {self.params:,} params."
         )
 
@@ -103,7 +106,7 @@ def network_info(
 
     Args:
         config: of the network; None: none is chosen.
-        shares: of its latency by part; a text says why there are none.
+        shares: of its latency, by part; a text says why there are none.
         title: what the network is called.
     """
     if config is None:
@@ -125,42 +128,41 @@ def network_info(
 
 
 def _stages(config: CondenseNetConfig, parts: Sequence[NetworkPart]) -> list[StageInfo]:
-    found = []
+    stages = []
     for stage, (layers, growth) in enumerate(zip(config.stages, config.growth, strict=True)):
         places = [place for place, part in enumerate(parts) if part.kind == "layer" and part.stage == stage]
         first, last = parts[places[0]], parts[places[-1]]
         size = (first.height, first.width)
-        found.append(
+        stages.append(
             StageInfo(layers, growth, first.in_channels, last.out_channels, *size, first=places[0], last=places[-1])
         )
-    return found
+    return stages
 
 
 def _note(shares: LayerShares | str | None) -> str:
     if not isinstance(shares, LayerShares):
-        why = f", because {shares}" if shares else ""
-        why = why if why.endswith(".") or not why else f"{why}."
-        return f"Shares of the latency can't be computed{why or '.'} Shown are shares of macs."
+        cause = f", because {shares.rstrip('.')}" if shares else ""
+        return f"Shares of the latency can't be computed{cause}. These are shares of macs."
     error = (
-        "nobody has cross-validated it yet"
+        "it hasn't been cross-validated yet"
         if shares.median_error is None
         else f"its median error is {percent(shares.median_error, 1)}"
     )
     device = one_line(shares.device, 100)
-    unlike = f" This network is unlike those: {shares.extrapolates}." if shares.extrapolates else ""
+    unlike = f" This network differs from those: {shares.extrapolates}." if shares.extrapolates else ""
     return (
-        f"Predicted from {shares.networks} networks {shares.kind} on {device} with {shares.runtime} "
+        f"Predicted from {counted(shares.networks, 'network')} {shares.kind} on {device} with {shares.runtime} "
         f"and {threads_text(shares.threads)}; {error}. The prediction for the whole is "
         f"{milliseconds(shares.predicted_ms)}. A part with no share has no price of its own in the fit.{unlike}"
     )
 
 
 def _layers(stage: StageInfo) -> str:
-    return "1 layer" if stage.layers == 1 else f"{stage.layers} layers"
+    return counted(stage.layers, "layer")
 
 
 def _groups(number: int) -> str:
-    return "1 group" if number == 1 else f"{number} groups"
+    return counted(number, "group")
 
 
 # ---- the figure -----------------------------------------------------------------------------------------
@@ -185,7 +187,8 @@ def network_figure(info: NetworkInfo) -> Any:
         width=0.92,
         **hover,
     )
-    _label(figure, info)
+    _mark_stages(figure, info)
+    _style(figure, info)
     return figure
 
 
@@ -212,7 +215,7 @@ def _hover(info: NetworkInfo) -> list[tuple[str, ...]]:
 
 
 def _bars(info: NetworkInfo) -> list[tuple[str, list[float], dict[str, Any]]]:
-    """Return (name, heights by part, marker) of the stacked bars, lowest first."""
+    """Return (name, heights by part, marker) of the stacked bars, the lowest first."""
     assert info.config is not None
     factor = info.config.condense_factor
     layers = [part if part.kind == "layer" else None for part in info.parts]
@@ -231,11 +234,8 @@ def _bars(info: NetworkInfo) -> list[tuple[str, list[float], dict[str, Any]]]:
     return bars if factor > 1 else [bar for bar in bars if bar[1] is not rest]
 
 
-def _label(figure: Any, info: NetworkInfo) -> None:
-    """Name stages, poolings and axes."""
-    config = info.config
-    assert config is not None
-    top = max(part.out_channels for part in info.parts)
+def _mark_stages(figure: Any, info: NetworkInfo) -> None:
+    """Write each stage's name above it, and draw where pooling ends it."""
     for number, stage in enumerate(info.stages, 1):
         figure.add_annotation(
             x=(stage.first + stage.last) / 2,
@@ -249,7 +249,14 @@ def _label(figure: Any, info: NetworkInfo) -> None:
         if part.kind == "pooling":
             line = {"color": GREY, "dash": "dot", "width": 1}
             figure.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, yref="paper", line=line, layer="below")
-    names = {"stem": "stem", "pooling": "pool", "classifier": "classes"}  # the norm stands too near to be named
+
+
+def _style(figure: Any, info: NetworkInfo) -> None:
+    """Give the figure its title, its legend and its axes."""
+    config = info.config
+    assert config is not None
+    top = max(part.out_channels for part in info.parts)
+    names = {"stem": "stem", "pooling": "pool", "classifier": "classes"}  # there is no room for the norm's name
     ticks = {place: names[part.kind] for place, part in enumerate(info.parts) if part.kind in names}
     groups = f"1x1: {_groups(config.groups)}, C={config.condense_factor}, {config.bottleneck} x growth"
     figure.update_layout(

@@ -1,4 +1,4 @@
-"""One trial in tables: how it went, its exact settings, its files, its attempts and what went wrong."""
+"""One trial in tables: its outcome, its exact settings, its curve, its files, its attempts and what went wrong."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from dashboards.data.trial_detail import TrialDetail
 from dashboards.formats import count, duration, latency_label, latency_text, moment, one_line, percent, place_label
 from dashboards.panels.data_table import DataTable
-from search.store.transactions import shown
+from workers.processes import host_and_pid
 
-LONGEST = 300
+LONGEST = 300  # characters of a reason, a path or a value
 
 
 def trial_tables(detail: TrialDetail) -> dict[str, DataTable]:
@@ -27,11 +27,11 @@ def trial_tables(detail: TrialDetail) -> dict[str, DataTable]:
 
 
 def outcome_table(detail: TrialDetail) -> DataTable:
-    """How a trial went."""
+    """Return how a trial went."""
     row = detail.row
     lines = [
         ("state", row.state if row.duplicate_of is None else f"{row.state} of trial {row.duplicate_of}"),
-        ("why", one_line(row.reason or "-", LONGEST)),
+        ("reason", one_line(row.reason or "-", LONGEST)),
         ("config", str(row.config)),
         ("origin", row.origin),
         ("top-1, validation", f"{percent(row.top1)}, of the deployed network"),
@@ -47,89 +47,87 @@ def outcome_table(detail: TrialDetail) -> DataTable:
     lines += [
         ("training time", duration(row.train_seconds)),
         ("peak memory", "-" if row.peak_memory_mb is None else f"{row.peak_memory_mb:.0f} MB"),
-        ("asked, started, finished", ", ".join(_when(at) for at in (row.asked_at, row.started_at, row.finished_at))),
+        ("asked, started, finished", ", ".join(moment(at) for at in (row.asked_at, row.started_at, row.finished_at))),
     ]
     return DataTable(("", detail.name), tuple(lines))
 
 
 def settings_table(detail: TrialDetail) -> DataTable:
-    """Everything that decides a trial's result: what another one must have to be its duplicate."""
+    """Return everything that decides a trial's result; a trial with all of this is its duplicate."""
     row = detail.row
-    parts: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    sections: tuple[tuple[str, Mapping[str, Any]], ...] = (
         ("config", row.config.to_dict()),
         ("training", row.training),
         ("data", detail.data),
         ("", {"seed": row.seed, "identity": row.identity}),
     )
-    rows = [(part, one_line(name, 80), _json(value)) for part, values in parts for name, value in values.items()]
+    rows = [
+        (section, one_line(name, 80), _json(value)) for section, values in sections for name, value in values.items()
+    ]
     return DataTable(("", "setting", "value"), tuple(rows))
 
 
 def settings_json(detail: TrialDetail) -> str:
-    """Return the exact settings as JSON, to copy."""
+    """Return the exact settings as JSON, to be copied."""
     row = detail.row
     exact = {"config": row.config.to_dict(), "training": row.training, "data": dict(detail.data), "seed": row.seed}
     return json.dumps(exact, indent=2, ensure_ascii=False, default=str)
 
 
 def curve_table(detail: TrialDetail) -> DataTable:
-    """The learning curve by epoch."""
+    """Return the learning curve, epoch by epoch."""
     headers = ("epoch", "top-1, validation", "loss, validation", "loss, training", "learning rate", "stage", "form")
     rows = (
         (
-            str(one["epoch"]),
-            percent(one["val_top1"]),
-            f"{one['val_loss']:.4f}",
-            f"{one['train_loss']:.4f}",
-            f"{one['learning_rate']:.4g}",
-            str(one["condensing_stage"]),
-            one_line(one["form"], 20),
+            str(epoch["epoch"]),
+            percent(epoch["val_top1"]),
+            f"{epoch['val_loss']:.4f}",
+            f"{epoch['train_loss']:.4f}",
+            f"{epoch['learning_rate']:.4g}",
+            str(epoch["condensing_stage"]),
+            one_line(epoch["form"], 20),
         )
-        for one in detail.curve
+        for epoch in detail.curve
     )
     return DataTable.of(headers, rows, len(detail.curve))
 
 
 def files_table(detail: TrialDetail) -> DataTable:
-    """The files, and whether a rule removed them."""
+    """Return the files, and whether the retention rule removed them."""
     fate = {True: "removed by the retention rule", False: "kept"}
     rows = (
-        (one_line(one.name, 100), one_line(one.path, LONGEST), one.sha256, fate[bool(one.removed)])
-        for one in detail.files
+        (one_line(file.name, 100), one_line(file.path, LONGEST), file.sha256, fate[bool(file.removed)])
+        for file in detail.files
     )
     return DataTable(("file", "path", "SHA-256", ""), tuple(rows))
 
 
 def attempts_table(detail: TrialDetail) -> DataTable:
-    """Who trained it, when, and how each attempt ended."""
-    headers = ("attempt", "controller", "worker", "started", "ended", "epochs", "outcome", "why")
+    """Return who trained the trial when, and how each attempt ended."""
+    headers = ("attempt", "controller", "worker", "started", "ended", "epochs", "outcome", "reason")
     rows = (
         (
-            str(one.attempt),
-            one_line(shown(one.owner), 100),
-            one_line(one.worker or "-", 100),
-            _when(one.started_at),
-            _when(one.ended_at),
-            str(one.epochs),
-            one.outcome or "running",
-            one_line(one.reason or "-", LONGEST),
+            str(attempt.attempt),
+            one_line(host_and_pid(attempt.owner), 100),
+            one_line(attempt.worker or "-", 100),
+            moment(attempt.started_at),
+            moment(attempt.ended_at),
+            str(attempt.epochs),
+            attempt.outcome or "running",
+            one_line(attempt.reason or "-", LONGEST),
         )
-        for one in detail.attempts
+        for attempt in detail.attempts
     )
     return DataTable(headers, tuple(rows))
 
 
 def events_table(detail: TrialDetail) -> DataTable:
-    """What went wrong with it, the newest first."""
+    """Return what went wrong with the trial, the newest first."""
     rows = (
-        (_when(one.at), one_line(one.kind, 40), str(one.attempt or "-"), one_line(one.detail, LONGEST))
-        for one in detail.events
+        (moment(event.at), one_line(event.kind, 40), str(event.attempt or "-"), one_line(event.detail, LONGEST))
+        for event in detail.events
     )
-    return DataTable(("when (UTC)", "what", "attempt", "detail"), tuple(rows))
-
-
-def _when(at: float | None) -> str:
-    return "-" if at is None else moment(at)
+    return DataTable(("when (UTC)", "event", "attempt", "detail"), tuple(rows))
 
 
 def _json(value: Any) -> str:

@@ -140,16 +140,16 @@
 
   /** A chart's caption and table. */
   function say(name, chart) {
-    const twin = at(`${name}-twin`), { headers = [], rows = [], rest = "" } = chart.twin;
+    const table = at(`${name}-data-table`), { headers = [], rows = [], rest = "" } = chart.table;
     at(`${name}-caption`).textContent = chart.caption;
     if (chart.reason) { at(`${name}-state`).replaceChildren(node("p", {}, chart.reason)); }
     at(`${name}-state`).hidden = !chart.reason;
     if (graphOf(name)) { graphOf(name).hidden = Boolean(chart.reason); }
-    twin.hidden = !rows.length;
-    twin.querySelector("table").replaceChildren(
+    table.hidden = !rows.length;
+    table.querySelector("table").replaceChildren(
       node("thead", {}, node("tr", {}, ...headers.map((header) => node("th", { scope: "col" }, header)))),
       node("tbody", {}, ...rows.map((row) => node("tr", {}, ...row.map((cell) => node("td", {}, cell))))));
-    twin.querySelector("p").textContent = rest;
+    table.querySelector("p").textContent = rest;
   }
 
   /** List the trials that the ranges drawn on the parallel axes hold. */
@@ -175,7 +175,7 @@
 
   async function startNetworks() {
     state.networks = await parsed("networks");
-    if (!state.networks.length) { say("networks", { reason: "None of the front's rows can be read.", twin: {}, caption: "" }); return; }
+    if (!state.networks.length) { say("networks", { reason: "None of the front's rows can be read.", table: {}, caption: "" }); return; }
     const select = node("select", { id: "network", onchange: () => showNetwork(Number(select.value)) },
       ...state.networks.map((one, i) => node("option", { value: i }, one.title)));
     at("networks-controls").append(node("span", { class: "field" }, node("label", { for: "network" }, "Network"), select));

@@ -48,7 +48,8 @@ def test_without_a_token_another_host_name_is_refused(open_page: Any, host: str)
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/rows", "/trials.csv", "/news", "/twin/front", "/bundle/0.zip", "/_dash-layout", "/assets/page.js"]
+    "path",
+    ["/", "/rows", "/trials.csv", "/news", "/chart-table/front", "/bundle/0.zip", "/_dash-layout", "/assets/page.js"],
 )
 def test_with_a_token_nothing_is_answered_without_it(closed_page: Any, path: str) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}, {"Cookie": "x=y"}):

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from dashboards.data.columns import View
 from dashboards.data.live_study import LiveStudy
 from dashboards.page import charts, study_cache
-from dashboards.page.charts import CHARTS, payload_of, twin_of
+from dashboards.page.charts import CHARTS, chart_table_of, payload_of
 from dashboards.page.comparison import Compared
 from dashboards.page.study_cache import AWAY_TEXT, CachedStudy, Studies
 from search.store.studies import create_study
@@ -53,11 +53,11 @@ def test_a_chart_stays_as_it_was_while_the_database_is_away(
     found = studies_of(made).get(None)
     monkeypatch.setattr(charts, "PULSE_S", 1e9)  # chart and table are of one look, however long they take
     before = payload_of(found, name, None)
-    rows = twin_of(found, name, None)
+    rows = chart_table_of(found, name, None)
     monkeypatch.setattr(charts, "PULSE_S", 1e-6)  # from now on every look is at another moment
     with away(made):
         assert payload_of(found, name, None) == before
-        assert twin_of(found, name, None) == rows
+        assert chart_table_of(found, name, None) == rows
 
 
 def test_a_view_asked_for_while_the_database_is_away_comes_when_it_is_back(tmp_path: Path) -> None:

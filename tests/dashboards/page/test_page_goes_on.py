@@ -36,7 +36,7 @@ def test_what_is_shown_stays_while_the_database_is_away_and_what_is_asked_then_c
         visit.wait("document.getElementById('front-state').textContent.startsWith('The database is away')")
         visit.page.get_by_label("Trial number").fill("4")
         visit.page.get_by_label("Trial number").press("Enter")
-        visit.wait("document.getElementById('compared-body').textContent.includes('Trial 4: the database is away')")
+        visit.wait("document.getElementById('comparison-body').textContent.includes('Trial 4: the database is away')")
         assert in_page(visit, "Boolean(document.getElementById('trial-3'))")
         visit.picture("page-away", full=False)
         (tmp_path / "away.db").rename(tmp_path / "study.db")

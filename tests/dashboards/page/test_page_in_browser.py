@@ -44,7 +44,7 @@ def test_the_page_draws_without_a_word_or_a_foreign_request(
 ) -> None:
     with Visit(browser, width, 900, scheme) as visit:
         opened(visit, f"{page}?trials=3", TABLE)
-        visit.wait("document.querySelectorAll('#compared-body .main-svg').length >= 3")
+        visit.wait("document.querySelectorAll('#comparison-body .main-svg').length >= 3")
         visit.picture(name)
         assert in_page(visit, "document.documentElement.scrollWidth") <= width
         assert [visit.text(f"#{chart}-state") for chart in CHARTS if not hidden(visit, f"{chart}-state")] == []
@@ -126,7 +126,9 @@ def test_unusual_studies_are_shown_safely(browser: Any, tmp_path: Path, kind: st
     made = unusual(tmp_path, kind)
     with served(url_of(made)) as address, Visit(browser) as visit:
         opened(visit, f"{address}?trials=0,1", READY)
-        visit.wait("!document.getElementById('compared-state').hidden || document.querySelector('#compared-body > *')")
+        visit.wait(
+            "!document.getElementById('comparison-state').hidden || document.querySelector('#comparison-body > *')"
+        )
         assert says in visit.text("#sentence")
         assert visit.text("h1") == one_line(made.name, 300)
         assert len(visit.text("h1")) >= min(len(made.name), 300)
@@ -214,7 +216,7 @@ def test_a_click_on_a_point_opens_its_trial(visit: Visit, page: str) -> None:
     )
     visit.page.mouse.move(x, y)
     visit.page.mouse.click(x, y)
-    visit.wait("document.querySelector('#compared-body .trial')")
+    visit.wait("document.querySelector('#comparison-body .trial')")
     visit.wait("/trials=\\d+$/.test(location.search)")
     silent(visit, page)
 
@@ -222,6 +224,6 @@ def test_a_click_on_a_point_opens_its_trial(visit: Visit, page: str) -> None:
 def test_every_chart_has_its_table(visit: Visit, page: str) -> None:
     opened(visit, page, READY)
     for chart in CHARTS:
-        visit.page.locator(f"#{chart}-twin > summary").click()
-        visit.wait(f"document.querySelectorAll('#{chart}-twin tbody tr').length > 0")
+        visit.page.locator(f"#{chart}-data-table > summary").click()
+        visit.wait(f"document.querySelectorAll('#{chart}-data-table tbody tr').length > 0")
     silent(visit, page)

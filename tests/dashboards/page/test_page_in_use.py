@@ -44,13 +44,13 @@ def test_the_table_sorts_filters_and_opens_trials(visit: Visit, page: str) -> No
     visit.wait("document.getElementById('trial-11')")
     visit.wait("location.search.includes('trials=11')")
     grid.locator('.ag-row[row-index="1"] input[type=checkbox]').first.check()
-    visit.wait("document.querySelectorAll('#compared-body .trial').length === 2")
-    assert "What differs" in visit.text("#compared-body")
+    visit.wait("document.querySelectorAll('#comparison-body .trial').length === 2")
+    assert "What differs" in visit.text("#comparison-body")
     visit.page.get_by_role("button", name="Close trial 11").click()
-    visit.wait("document.querySelectorAll('#compared-body .trial').length === 1")
+    visit.wait("document.querySelectorAll('#comparison-body .trial').length === 1")
     visit.page.get_by_label("Trial number").fill("99")
     visit.page.get_by_label("Trial number").press("Enter")
-    visit.wait("document.getElementById('compared-body').textContent.includes('has trials 0 to 31')")
+    visit.wait("document.getElementById('comparison-body').textContent.includes('has trials 0 to 31')")
     silent(visit, page)
 
 

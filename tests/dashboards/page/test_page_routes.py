@@ -208,10 +208,10 @@ def test_no_cell_of_the_csv_is_a_formula(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["front", "macs-latency", "parallel", "importance", "curves", "progress"])
 def test_every_chart_has_a_table(client: Any, name: str) -> None:
-    twin = asked(client, f"/twin/{name}").json
-    assert twin["headers"]
-    assert twin["rows"]
-    assert all(len(row) == len(twin["headers"]) for row in twin["rows"])
+    table = asked(client, f"/chart-table/{name}").json
+    assert table["headers"]
+    assert table["rows"]
+    assert all(len(row) == len(table["headers"]) for row in table["rows"])
 
 
 def test_a_bundle_that_cant_be_made_says_why(client: Any) -> None:
@@ -221,7 +221,7 @@ def test_a_bundle_that_cant_be_made_says_why(client: Any) -> None:
     assert "has trials 0 to 31" in missing.text
     assert asked(client, f"/bundle/{10**30}.zip").status_code == 404
     assert asked(client, "/bundle/-1.zip").status_code == 404
-    assert asked(client, "/twin/nothing").status_code == 400
+    assert asked(client, "/chart-table/nothing").status_code == 400
 
 
 # ---- choosing a study -----------------------------------------------------------------------------------

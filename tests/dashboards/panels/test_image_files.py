@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import condensery
 from dashboards import panels
-from dashboards.panels.image_files import Look, browser_path, write_figure
+from dashboards.panels.image_files import Paper, browser_path, write_figure
 from dashboards.panels.notebook import PLOTS, StudyFigures
 from space.errors import InvalidSettings, PlotUnavailable, ReadOnlyFolder, StudyNotFound
 from tests.dashboards.browser import PICTURES, in_browser
@@ -146,8 +146,8 @@ def test_chromium_draws_every_plot_as_png_and_svg(made: Study, name: str) -> Non
     PICTURES.mkdir(exist_ok=True)
     figure = StudyFigures(made.engine, made.name).plot(name, budget_ms=0.3)
     png, svg = (PICTURES / f"plot-{name}{ending}" for ending in (".png", ".svg"))
-    write_figure(figure, png, Look(width_px=900, dark=name == "front"))
-    write_figure(figure, svg, Look(width_px=900))
+    write_figure(figure, png, Paper(width_px=900, dark=name == "front"))
+    write_figure(figure, svg, Paper(width_px=900))
     with Image.open(png) as image:
         assert image.width in (1800, 2 * 74 * 13)
         assert image.getpixel((3, 3))[:3] == ((24, 28, 34) if name == "front" else (255, 255, 255))

@@ -141,7 +141,7 @@ def test_every_chart_has_its_table_in_the_page(tmp_path: Path) -> None:
     page = report(lively(tmp_path))
     twins = {attributes.get("id") for tag, attributes in page.tags if tag == "details" and "hidden" not in attributes}
     names = {"front", "macs-latency", "parallel", "importance", "curves", "progress"}
-    assert twins - {None} == {f"{name}-twin" for name in names}
+    assert twins - {None} == {f"{name}-data-table" for name in names}
     assert set(page.data("charts")) == names
 
 
@@ -211,7 +211,7 @@ def test_the_networks_of_the_front_are_drawn_best_first(tmp_path: Path) -> None:
     accuracies = [columns.top1[columns.index_of(one["number"])] for one in networks]
     assert accuracies == sorted(accuracies, reverse=True)
     for one in networks:
-        total = one["chart"]["twin"]["rows"][-1]
+        total = one["chart"]["table"]["rows"][-1]
         assert total[0] == "whole network"
         assert total[4] == f"{columns.macs[columns.index_of(one['number'])]:,}"
 

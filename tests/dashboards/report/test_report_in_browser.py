@@ -99,8 +99,8 @@ def test_without_scripts_the_answer_and_the_front_can_be_read(browser: Any, live
     page.goto((lively_study.folder / "report.html").as_uri())
     assert "trained networks fit 0.4 ms. Best: trial" in page.locator("#sentence").inner_text()
     assert "Without scripts" in page.locator("#answer").inner_text()
-    page.locator("#front-twin summary").click()
-    assert page.locator("#front-twin tbody tr").first.is_visible()
+    page.locator("#front-data-table summary").click()
+    assert page.locator("#front-data-table tbody tr").first.is_visible()
     context.close()
 
 
@@ -157,8 +157,8 @@ def test_another_network_of_the_front_can_be_drawn(visit: Visit) -> None:
     number = visit.page.evaluate(f"() => {title}").partition(":")[0]
     visit.page.locator("#networks-settings summary").click()
     assert '"stages"' in visit.text("#networks-settings pre")
-    visit.page.locator("#networks-twin summary").click()
-    assert "whole network" in visit.text("#networks-twin")
+    visit.page.locator("#networks-data-table summary").click()
+    assert "whole network" in visit.text("#networks-data-table")
     assert visit.page.locator("#network option:checked").inner_text().startswith(number)
 
 

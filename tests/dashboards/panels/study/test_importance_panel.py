@@ -94,10 +94,10 @@ def test_an_outcome_that_never_varies_or_is_only_noise_has_a_reason_of_its_own()
     assert latency.scores
     noise = np.where(columns.trained, np.random.default_rng(0).uniform(0.8, 0.9, 300), np.nan)
     info = panels.importance_info(replace(columns, top1=noise, _fronts={}), View(0))
-    assert "don't foretell accuracy" in (info.outcomes[0].reason or "")
+    assert "don't predict accuracy" in (info.outcomes[0].reason or "")
     assert any("No importance for accuracy" in words for words in info.notes)
     no_latency = panels.importance_info(columns, View(None))
-    assert "only 0 trials have a latency" in (no_latency.outcomes[1].reason or "")
+    assert "no trial has a latency" in (no_latency.outcomes[1].reason or "")
 
 
 def test_the_bars_the_table_and_the_fit_are_shown() -> None:

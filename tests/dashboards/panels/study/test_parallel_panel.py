@@ -90,7 +90,7 @@ def test_every_network_has_a_place_on_every_axis_or_is_counted_as_left_out(tmp_p
     columns = columns_of(made)
     info = panels.parallel_info(columns, default_view(columns))
     assert elsewhere not in info.number
-    assert any(words.startswith("1 more have no latency") for words in info.notes)
+    assert any(words.startswith("1 more has no latency") for words in info.notes)
 
 
 @given(

@@ -99,13 +99,13 @@ def test_saved_epochs_are_those_of_refused_repeated_and_cancelled_trials(tmp_pat
     made.store.finish(failed, "failed", reason="out of memory")
     columns = columns_of(made)
     assert saved_epochs(columns, last_of(made)) == {
-        "refused by the gate": 24,
+        "over a budget": 24,
         "duplicates": 12,
         "ended early": 4,
         "cancelled": 7,
     }
     facts = dict(panels.progress_info(columns, default_view(columns), None, last_of(made)).facts)
-    assert facts["epochs saved"] == "47: 24 refused by the gate, 12 duplicates, 4 ended early, 7 cancelled"
+    assert facts["epochs saved"] == "47: 24 over a budget, 12 duplicates, 4 ended early, 7 cancelled"
 
 
 def test_the_rate_is_that_of_the_last_hour() -> None:
@@ -128,7 +128,7 @@ def test_who_was_heard_of_lately_is_alive(tmp_path: Path) -> None:
     seen = dict(panels.progress_info(columns, default_view(columns), facts).facts)
     assert seen["workers alive"] == "1 of 1 training"
     assert seen["queue"] == "1 priced, 1 to be priced"
-    assert seen["run by"] == "nobody runs this study now"
+    assert seen["run by"] == "no one runs this study now"
     assert seen["devices online"] == "0 of 2"
     later = read_liveness(made.engine, made.name, lambda: facts.at + 3600)
     info = panels.progress_info(columns, default_view(columns), later)

@@ -25,7 +25,7 @@ from workers.file_names import NETWORK_FILE
 from workers.training.checkpoint import model_tensors
 from workers.training.trial import load_network, run_trial
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CONFIG = CondenseNetConfig(
     stages=(2, 2), growth=(8, 8), groups=4, condense_factor=4, bottleneck=2, input_shape=(1, 8, 8)
 )

@@ -18,7 +18,7 @@ from space.cost import cost_of, parts_of
 from space.presets import PUBLISHED
 from tests.space.strategies import SEEDS, configs
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SMALL = CondenseNetConfig(stages=(1, 2), growth=(8, 16), groups=2, condense_factor=4, bottleneck=2)
 
 
@@ -53,18 +53,18 @@ def test_shares_are_of_one_whole_and_always_labelled(config, seed):
 def test_without_a_fit_the_note_says_why_and_what_is_shown_instead():
     note = network_info(SMALL, "no fit of pi5: run `condensery devices fit pi5`.").share_note
     assert note == (
-        "Shares of the latency can't be computed, because no fit of pi5: run `condensery devices fit pi5`. Shown are "
+        "Shares of the latency can't be computed, because no fit of pi5: run `condensery devices fit pi5`. These are "
         "shares of macs."
     )
-    assert network_info(SMALL).share_note == "Shares of the latency can't be computed. Shown are shares of macs."
+    assert network_info(SMALL).share_note == "Shares of the latency can't be computed. These are shares of macs."
 
 
 def test_with_a_fit_the_note_says_what_the_prediction_rests_on():
     note = network_info(SMALL, shares_of(SMALL)).share_note
     assert "Predicted from 40 networks measured on pi5 with onnxruntime and 1 thread" in note
     assert "its median error is 3.0 %" in note
-    assert "nobody has cross-validated" in network_info(SMALL, shares_of(SMALL, median_error=None)).share_note
-    assert "unlike those: macs 7" in network_info(SMALL, shares_of(SMALL, extrapolates="macs 7")).share_note
+    assert "hasn't been cross-validated" in network_info(SMALL, shares_of(SMALL, median_error=None)).share_note
+    assert "differs from those: macs 7" in network_info(SMALL, shares_of(SMALL, extrapolates="macs 7")).share_note
 
 
 def test_the_figure_says_on_its_axis_what_the_shares_are():
@@ -92,7 +92,9 @@ def test_stages_groups_and_sizes_are_named_in_the_drawing_and_in_words():
     assert "2 layers, +16<br>16x16" in texts
     sentence = info.sentence()
     assert "stage 2: 2 layers of growth 16 at 16x16, 24 to 56 channels" in sentence
-    assert "2 groups that keep 1/4 of the channels each and make 2 x growth; each 3x3 has 2 groups" in sentence
+    assert (
+        "2 groups; each keeps 1/4 of the channels. A 1x1 makes 2 x growth channels; each 3x3 has 2 groups" in sentence
+    )
     assert f"{cost_of(SMALL).macs:,} macs" in sentence
 
 

@@ -73,7 +73,7 @@ def test_the_table_says_what_each_latency_is_worth(made: Study):
         "trained file, counts",
     ]
     assert rows[0][-1] == "the trial is judged by it"
-    assert rows[1][-1] == "the machine did not keep still"
+    assert rows[1][-1] == "the machine was not steady"
     assert rows[3][6] == "none: nothing was timed"
     assert rows[3][-1] == "outside the calibrated range"
 
