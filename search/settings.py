@@ -21,7 +21,8 @@ from search.budget import Budget
 from search.store.database import DEFAULT_STORAGE
 from space.errors import InvalidSettings, StudyFileVersion
 from space.search_space import SearchSpace
-from workers.latency.policy import MeasurementPolicy, Runtime, policy_named
+from workers.file_names import Runtime
+from workers.latency.policy import MeasurementPolicy, policy_named
 from workers.latency.profiles import VIRTUAL
 from workers.settings import DataSettings, Settings
 from workers.training.training_space import TrainingSpace

@@ -1,18 +1,20 @@
 """Names of a trial's files, of model files by runtime, and of a network's input and output.
 
-They stand alone, so that whoever only reads results loads neither torch nor ONNX.
+They are a module of their own, so that whatever only reads results loads neither torch nor ONNX.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from space.errors import InvalidSettings
 
 NETWORK_FILE, ONNX_FILE, LOG_FILE, SETTINGS_FILE = "network.safetensors", "model.onnx", "log.txt", "trial.json"
 CHECKPOINTS = "checkpoints"  # folder
 INPUT, OUTPUT = "images", "logits"  # of every exported network
-SUFFIXES = {  # by runtime
+Runtime = Literal["onnxruntime", "ncnn", "litert", "native"]
+SUFFIXES: dict[Runtime, str] = {
     "onnxruntime": ".onnx",
     "ncnn": ".ncnn.zip",
     "litert": ".tflite",
@@ -30,7 +32,7 @@ def file_for(runtime: str, stem: str) -> str:
     return stem + SUFFIXES[known_runtime(runtime)]
 
 
-def runtime_of(path: Path) -> str:
+def runtime_of(path: Path) -> Runtime:
     """Return the runtime that a model file is for, by its name.
 
     Raises:
@@ -42,8 +44,12 @@ def runtime_of(path: Path) -> str:
     raise InvalidSettings(f"a model file must end in one of {', '.join(SUFFIXES.values())}, but {path.name} doesn't.")
 
 
-def known_runtime(runtime: str) -> str:
-    """Return the runtime; InvalidSettings when it is none of `SUFFIXES`."""
-    if runtime not in SUFFIXES:
+def known_runtime(runtime: str) -> Runtime:
+    """Return the runtime of this name.
+
+    Raises:
+        InvalidSettings: it is none of `Runtime`.
+    """
+    if runtime not in get_args(Runtime):
         raise InvalidSettings(f"a runtime must be one of {', '.join(SUFFIXES)}, but got {runtime!r}; use one of those.")
-    return runtime
+    return cast(Runtime, runtime)

@@ -1,4 +1,4 @@
-"""What the exports share: the check beside torch; for other runtimes than onnxruntime folded norms and one file."""
+"""What the exports share: folded batch norms, one zip as a model file, and the check against torch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from space.errors import ExportMismatch
+from workers.file_names import INPUT, OUTPUT
 
 TOLERANCE = 1e-5  # of the largest output
 
@@ -45,14 +46,20 @@ def folded_1x1(layer: DeployedLayer) -> tuple[Array, Array]:
 
 
 def model_facts(config: CondenseNetConfig, layers: list[str]) -> bytes:
-    """Return the content of model.json: names of input and output, the input's shape, and what a runtime must have.
+    """Return the content of model.json: the names of input and output, the input's shape, and extra layers.
 
     Args:
         config: the architecture; kept in the file, so that a model says what it is.
-        layers: layers that the runtime doesn't have itself.
+        layers: names of layers that the runtime doesn't have itself and whoever runs the model must register.
     """
-    facts = {"input": "images", "output": "logits", "shape": list(config.input_shape), "layers": layers}
-    return json.dumps({**facts, "config": config.to_dict()}, indent=1, sort_keys=True).encode() + b"\n"
+    facts = {
+        "input": INPUT,
+        "output": OUTPUT,
+        "shape": list(config.input_shape),
+        "layers": layers,
+        "config": config.to_dict(),
+    }
+    return json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def stored_zip(files: dict[str, bytes]) -> bytes:
@@ -61,7 +68,7 @@ def stored_zip(files: dict[str, bytes]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files.items():
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # else it is the system of whoever writes
+            entry.create_system = 3  # Unix; else it is the system that writes
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, content)
     return buffer.getvalue()
@@ -69,10 +76,10 @@ def stored_zip(files: dict[str, bytes]) -> bytes:
 
 @torch.no_grad()
 def difference(network: DeployedCondenseNet, run: Callable[[Array], Array], images: int = 4) -> float:
-    """Return the largest difference of a logit between `run`, image by image, and torch, as a fraction of the largest.
+    """Return the largest difference of a logit between `run` and torch, as a fraction of the largest logit.
 
     Args:
-        network: the network that `run` should equal; moved to the CPU.
+        network: the network whose logits `run` should give; moved to the CPU.
         run: from one image (C, H, W) float32 to logits (classes,).
         images: how many random images are compared.
     """
@@ -93,12 +100,12 @@ def batch_difference(network: DeployedCondenseNet, run: Callable[[Array], Array]
 def checked(
     path: Path, load: Callable[[bytes], Callable[[Array], Array]], network: DeployedCondenseNet, images: int = 4
 ) -> float:
-    """Load a model file that runs image by image, and return `difference`; raises as `within_tolerance` does."""
+    """Return the `difference` of a model file that `load` opens, image by image; raises as `within_tolerance` does."""
     return within_tolerance(path, lambda: difference(network, load(path.read_bytes()), images))
 
 
 def within_tolerance(path: Path, compare: Callable[[], float]) -> float:
-    """Return how far an exported file is off, as `compare` finds by running it.
+    """Return the difference that `compare` finds by running an exported file.
 
     Raises:
         ExportMismatch: it can't be loaded and run, or the difference is above `TOLERANCE`.

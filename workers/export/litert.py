@@ -2,8 +2,8 @@
 
 Notable choices:
 - LiteRT's convolutions have channels last, so the input is images of shape (1, H, W, C), as cameras give them.
-- The features of a stage have channels first, and what a layer gathers or adds is turned: then a gather copies whole
-  channels. With channels last it copies single numbers, and the network takes 2.3 times the instructions.
+- The features of a stage have channels first, and what a layer gathers or adds is transposed, so that a gather copies
+  whole channels. With channels last it copies single numbers, and the network takes 2.3 times the instructions.
 - The second batch norm folds into the 1x1, whose activation is ReLU, as in the ONNX file. The first one is a multiply
   and an add with ReLU: its tensor has many readers.
 - The permutation after the 1x1 is reshape, transpose, reshape; before a dense 3x3 it moves into the weights.
@@ -24,7 +24,8 @@ from torch import nn
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers.export import tflite
 from workers.export.common import Array, affine, checked, doubles, folded_1x1
-from workers.export.tflite import RELU, SAME, VALID, Graph, Tensor
+from workers.export.tflite import NO_ACTIVATION, RELU, SAME, VALID, Graph, Tensor
+from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
 from workers.latency import agent
 
@@ -57,15 +58,16 @@ class _Model:
         """Add a convolution, followed by ReLU where it has a bias; weights (out, in/groups, h, w) as torch has them."""
         size, stride, border = conv.kernel_size[0], conv.stride[0], cast(tuple[int, int], conv.padding)[0]
         _, height, width, channels = x.shape
-        found = (1, (height + 2 * border - size) // stride + 1, (width + 2 * border - size) // stride + 1)
+        positions = (1, (height + 2 * border - size) // stride + 1, (width + 2 * border - size) // stride + 1)
         padding = SAME if stride == 1 else VALID
         if border and padding == VALID:  # SAME is lopsided with a stride of 2
             edges = self.integers([[0, 0], [border, border], [border, border], [0, 0]])
             x = self.graph.add(tflite.PAD, [x, edges], (1, height + 2 * border, width + 2 * border, channels))
         added = np.zeros(conv.out_channels) if bias is None else bias
         inputs = [x, self.floats(weight.transpose(0, 2, 3, 1)), self.floats(added)]
-        how = {"padding": padding, "stride_w": stride, "stride_h": stride, "activation": 0 if bias is None else RELU}
-        return self.graph.add(tflite.CONV, inputs, (*found, conv.out_channels), **how)
+        activation = NO_ACTIVATION if bias is None else RELU
+        options = {"padding": padding, "stride_w": stride, "stride_h": stride, "activation": activation}
+        return self.graph.add(tflite.CONV, inputs, (*positions, conv.out_channels), **options)
 
     def shuffle(self, x: Tensor, groups: int) -> Tensor:
         """Put channels that come group by group back into training order."""
@@ -80,8 +82,8 @@ class _Model:
     def halve(self, x: Tensor) -> Tensor:
         """Add the average pooling between stages: 2x2, stride 2, odd edges dropped."""
         _, height, width, channels = x.shape
-        how = {"padding": VALID, "stride_w": 2, "stride_h": 2, "filter_w": 2, "filter_h": 2}
-        return self.graph.add(tflite.AVERAGE_POOL, [x], (1, height // 2, width // 2, channels), **how)
+        options = {"padding": VALID, "stride_w": 2, "stride_h": 2, "filter_w": 2, "filter_h": 2}
+        return self.graph.add(tflite.AVERAGE_POOL, [x], (1, height // 2, width // 2, channels), **options)
 
 
 def _dense_layer(model: _Model, x: Tensor, layer: DeployedLayer) -> Tensor:
@@ -116,10 +118,10 @@ def to_litert(network: DeployedCondenseNet) -> bytes:
     scale, shift = affine(network.norm)
     x = model.norm_relu(model.gather(x, network.classifier_index), scale[picked], shift[picked])
     x = model.graph.add(tflite.MEAN, [x, model.integers([1, 2])], (1, len(picked)), keep_dims=0)
-    classifier = [model.floats(doubles(one)) for one in (network.classifier.weight, network.classifier.bias)]
+    classifier = [model.floats(doubles(values)) for values in (network.classifier.weight, network.classifier.bias)]
     logits = model.graph.add(tflite.FULLY_CONNECTED, [x, *classifier], (1, config.num_classes))
     description = json.dumps({"config": config.to_dict()}, sort_keys=True)
-    return model.graph.to_bytes((images, logits), ("images", "logits"), description)
+    return model.graph.to_bytes((images, logits), (INPUT, OUTPUT), description)
 
 
 def save_litert(network: DeployedCondenseNet, path: Path) -> str:

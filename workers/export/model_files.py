@@ -1,4 +1,4 @@
-"""One deployed network in each runtime's own file: written, checked against torch, told apart by the name's end."""
+"""One deployed network in the file format of each runtime: written, and checked against torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Check = Callable[[Path, DeployedCondenseNet], float]
 
 def save_for(runtime: str, network: DeployedCondenseNet, path: Path) -> str:
     """Write a network in a runtime's format, atomically; return the file's SHA-256."""
-    return _both(runtime)[0](network, path)
+    save, _ = _format_of(runtime)
+    return save(network, path)
 
 
 def check_for(runtime: str, path: Path, network: DeployedCondenseNet) -> float:
@@ -23,22 +24,25 @@ def check_for(runtime: str, path: Path, network: DeployedCondenseNet) -> float:
     Raises:
         ExportMismatch: it is above 1e-5, or the runtime refuses the file.
     """
-    return _both(runtime)[1](path, network)
+    _, check = _format_of(runtime)
+    return check(path, network)
 
 
-def _both(runtime: str) -> tuple[Save, Check]:
-    if known_runtime(runtime) == "ncnn":
-        from workers.export.ncnn import check_ncnn, save_ncnn
+def _format_of(runtime: str) -> tuple[Save, Check]:
+    match known_runtime(runtime):  # only the runtime asked for is imported
+        case "onnxruntime":
+            from workers.export.onnx import check_onnx, save_onnx
 
-        return save_ncnn, check_ncnn
-    if runtime == "litert":
-        from workers.export.litert import check_litert, save_litert
+            return save_onnx, check_onnx
+        case "ncnn":
+            from workers.export.ncnn import check_ncnn, save_ncnn
 
-        return save_litert, check_litert
-    if runtime == "native":
-        from workers.export.native import check_native, save_native
+            return save_ncnn, check_ncnn
+        case "litert":
+            from workers.export.litert import check_litert, save_litert
 
-        return save_native, check_native
-    from workers.export.onnx import check_onnx, save_onnx
+            return save_litert, check_litert
+        case "native":
+            from workers.export.native import check_native, save_native
 
-    return save_onnx, check_onnx
+            return save_native, check_native

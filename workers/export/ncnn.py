@@ -1,10 +1,10 @@
 """ncnn's model written straight from the deployed network: one zip of model.param, model.bin and model.json.
 
 Notable choices:
-- Of the two gathers of a dense layer the index is a layer of its own, `ChannelGather`, which ncnn doesn't have; whoever
-  runs the model registers it. Its only parameter, 0, is the number of channels picked; its weights are their indices
-  as int32. ncnn's own Slice and Concat would take five times the instructions of the whole network, zero weights in an
-  ungrouped 1x1 half as many again (docs/experiments.md).
+- The first of a dense layer's two gathers is a layer of its own, `ChannelGather`, which ncnn doesn't have: the program
+  that runs the model registers it. Its only parameter, 0, is the number of channels picked; its weights are their
+  indices as int32. ncnn's own Slice and Concat would take five times the instructions of the whole network, and zero
+  weights in an ungrouped 1x1 half as many again (docs/experiments.md).
 - The permutation after the 1x1 is ncnn's ShuffleChannel.
 - The second batch norm folds into the 1x1, whose activation is ReLU, as in the ONNX file.
 - With half a classifier the features are gathered before the last norm, so that norm and pooling see half as well.
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers.export.common import Array, affine, checked, doubles, folded_1x1, model_facts, stored_zip
+from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
 from workers.latency import agent
 
@@ -106,8 +107,8 @@ def to_ncnn(network: DeployedCondenseNet) -> bytes:
     """Return the model file, equal for equal networks: images (C, H, W) float32 -> logits (classes,), one at a time."""
     config, model = network.config, _Model()
     channels, height, width = config.input_shape
-    model.add("Input", [], ["images"], {0: width, 1: height, 2: channels})
-    x = model.conv("images", network.stem, doubles(network.stem.weight))
+    model.add("Input", [], [INPUT], {0: width, 1: height, 2: channels})
+    x = model.conv(INPUT, network.stem, doubles(network.stem.weight))
     stage = 0
     for shape, layer in zip(config.layer_shapes, network.layers, strict=True):
         if shape.stage != stage:
@@ -120,7 +121,7 @@ def to_ncnn(network: DeployedCondenseNet) -> bytes:
     model.weights.append(_FP32)
     weight = doubles(network.classifier.weight)
     model.data(weight, doubles(network.classifier.bias))
-    model.layer("InnerProduct", x, {0: config.num_classes, 1: 1, 2: weight.size}, output="logits")
+    model.layer("InnerProduct", x, {0: config.num_classes, 1: 1, 2: weight.size}, output=OUTPUT)
     return stored_zip(_files(model, config))
 
 

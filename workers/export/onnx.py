@@ -140,7 +140,7 @@ def check_onnx(path: Path, network: DeployedCondenseNet, images: int = 4) -> flo
         The largest difference of a logit, as a fraction of the largest logit.
 
     Raises:
-        ExportMismatch: the file is not valid ONNX, or the difference is above `packing.TOLERANCE`.
+        ExportMismatch: the file is not valid ONNX, or the difference is above `TOLERANCE`.
     """
     return within_tolerance(path, lambda: batch_difference(network, partial(_checked_run, path), images))
 

@@ -1,7 +1,8 @@
 """LiteRT's model file (a flatbuffer, identifier TFL3), written from operators on constant and named tensors.
 
 Only what a CondenseNet needs, by the numbers of LiteRT's published schema (`schema.fbs`, version 3): fields of its
-tables by their position, operators and their options by their codes.
+tables by their position, operators and their options by their codes. They stand here as numbers, because exporting must
+work where LiteRT is not installed; a test compares them with the schema that LiteRT ships.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-SAME, VALID = 0, 1  # padding: so that stride 1 keeps the size, or none
-RELU = 1  # activation
+SAME, VALID = 0, 1  # padding: as much as keeps the size at stride 1, or none
+NO_ACTIVATION, RELU = 0, 1
 _IDENTIFIER, _VERSION = b"TFL3", 3
 _TYPES = {"float32": 0, "int32": 2}
 _ALIGNED = 16  # bytes, of a buffer's content
@@ -24,7 +25,11 @@ _ALIGNED = 16  # bytes, of a buffer's content
 
 @dataclass(frozen=True)
 class Kind:
-    """An operator: its code, its version, and its table of options with (position, width in bytes) of each field."""
+    """An operator of LiteRT.
+
+    `code` and `version` are its own, `options` is the code of its table of options, and `fields` has each option's
+    (position in that table, width in bytes).
+    """
 
     code: int
     version: int
@@ -59,12 +64,12 @@ class Graph:
     """Tensors and operators in the order they run; `to_bytes` writes the file."""
 
     _tensors: list[tuple[tuple[int, ...], int, int, str]] = field(default_factory=list)  # shape, type, buffer, name
-    _buffers: list[bytes] = field(default_factory=lambda: [b""])  # the first one is every filled tensor's: empty
+    _buffers: list[bytes] = field(default_factory=lambda: [b""])  # the first is that of all tensors filled at run time
     _kinds: list[Kind] = field(default_factory=list)
-    _operators: list[tuple[Kind, list[int], int, dict[str, int]]] = field(default_factory=list)
+    _operators: list[tuple[Kind, list[int], int, dict[str, int]]] = field(default_factory=list)  # …, inputs, output, …
 
     def tensor(self, shape: Sequence[int]) -> Tensor:
-        """Add a tensor that an operator or the caller fills."""
+        """Add a tensor that an operator or the caller fills at run time."""
         return self._tensor(tuple(shape), "float32", 0)
 
     def constant(self, values: Array) -> Tensor:
@@ -81,20 +86,27 @@ class Graph:
         output = self.tensor(shape)
         if kind not in self._kinds:
             self._kinds.append(kind)
-        self._operators.append((kind, [one.place for one in inputs], output.place, options))
+        self._operators.append((kind, [tensor.place for tensor in inputs], output.place, options))
         return output
 
     def to_bytes(self, ends: tuple[Tensor, Tensor], names: tuple[str, str], description: str) -> bytes:
-        """Return the file: of a model from the first end to the second, which are called so."""
+        """Return the content of the model file.
+
+        Args:
+            ends: the model's input and output.
+            names: what the input and the output are called.
+            description: free text, which `description_of` reads back.
+        """
         for end, name in zip(ends, names, strict=True):
             self._tensors[end.place] = (*self._tensors[end.place][:3], name)
         build = flatbuffers.Builder(1 << 16)
-        buffers = _vector(build, [_table(build, {0: _content(build, one)} if one else {}) for one in self._buffers])
-        tensors = _vector(build, [_tensor_table(build, *one) for one in self._tensors])
-        operators = _vector(build, [self._operator(build, *one) for one in self._operators])
+        contents = [{0: _content(build, buffer)} if buffer else {} for buffer in self._buffers]
+        buffers = _vector(build, [_table(build, offsets) for offsets in contents])
+        tensors = _vector(build, [_tensor_table(build, *tensor) for tensor in self._tensors])
+        operators = _vector(build, [self._operator(build, *operator) for operator in self._operators])
         codes = _vector(build, [self._code(build, kind) for kind in self._kinds])
-        given, found = (_integers(build, [end.place]) for end in ends)
-        graph = _table(build, {0: tensors, 1: given, 2: found, 3: operators})
+        inputs, outputs = (_integers(build, [end.place]) for end in ends)
+        graph = _table(build, {0: tensors, 1: inputs, 2: outputs, 3: operators})
         text, graphs = build.CreateString(description), _vector(build, [graph])
         root = _table(build, {1: codes, 2: graphs, 3: text, 4: buffers}, {0: (4, _VERSION)})
         build.Finish(root, file_identifier=_IDENTIFIER)
@@ -111,12 +123,16 @@ class Graph:
 
 
 def is_model(content: bytes) -> bool:
-    """Say whether bytes begin as LiteRT's model files do."""
+    """Return whether the content begins as LiteRT's model files do."""
     return content[4:8] == _IDENTIFIER
 
 
 def description_of(model: bytes) -> str:
-    """Return what `Graph.to_bytes` was told of the model; ValueError where the bytes are no such file."""
+    """Return the description that `Graph.to_bytes` was given.
+
+    Raises:
+        ValueError: the bytes are no model file of LiteRT, or a damaged one.
+    """
     if not is_model(model):
         raise ValueError("it is no model for LiteRT")
     try:

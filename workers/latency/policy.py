@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from space.errors import InvalidSettings
+from workers.file_names import Runtime
 from workers.settings import Settings
 
 PolicyLabel = Literal["standard", "quick"]
-Runtime = Literal["onnxruntime", "ncnn", "litert", "native"]
 
 
 class MeasurementPolicy(Settings):

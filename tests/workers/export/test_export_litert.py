@@ -25,6 +25,31 @@ from workers.latency.probes import HostProbe
 from workers.latency.virtual_arm import Counts
 
 pytest.importorskip("ai_edge_litert")
+schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+
+OPERATORS = {  # by our name: the schema's name, its table of options
+    "ADD": ("ADD", "AddOptionsT"),
+    "AVERAGE_POOL": ("AVERAGE_POOL_2D", "Pool2DOptionsT"),
+    "CONCATENATION": ("CONCATENATION", "ConcatenationOptionsT"),
+    "CONV": ("CONV_2D", "Conv2DOptionsT"),
+    "FULLY_CONNECTED": ("FULLY_CONNECTED", "FullyConnectedOptionsT"),
+    "MULTIPLY": ("MUL", "MulOptionsT"),
+    "RESHAPE": ("RESHAPE", "ReshapeOptionsT"),
+    "PAD": ("PAD", "PadOptionsT"),
+    "GATHER": ("GATHER", "GatherOptionsT"),
+    "TRANSPOSE": ("TRANSPOSE", "TransposeOptionsT"),
+    "MEAN": ("MEAN", "ReducerOptionsT"),
+}
+OPTIONS = {  # by our name: the schema's
+    "padding": "padding",
+    "stride_w": "strideW",
+    "stride_h": "strideH",
+    "filter_w": "filterWidth",
+    "filter_h": "filterHeight",
+    "activation": "fusedActivationFunction",
+    "axis": "axis",
+    "keep_dims": "keepDims",
+}
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
@@ -32,6 +57,39 @@ def test_every_export_equals_the_network(tmp_path: Path, config: CondenseNetConf
     network = trained_like(config)
     save_litert(network, tmp_path / "model.tflite")
     assert 0.0 <= check_litert(tmp_path / "model.tflite", network) <= 1e-5
+
+
+def test_every_operator_is_compared_with_the_schema():
+    assert set(OPERATORS) == {name for name, value in vars(tflite).items() if isinstance(value, tflite.Kind)}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_schema_that_litert_ships_reads_what_was_written(name: str):
+    kind, (operator, table) = getattr(tflite, name), OPERATORS[name]
+    graph, written = tflite.Graph(), {field: place + 1 for place, field in enumerate(kind.fields)}
+    start = graph.tensor((1, 2))
+    end = graph.add(kind, [start, graph.constant(np.arange(3, dtype="<i4"))], (2, 1), **written)
+    model = schema.ModelT.InitFromPackedBuf(graph.to_bytes((start, end), ("x", "y"), "told"), 0)
+    (code,), (subgraph,) = model.operatorCodes, model.subgraphs
+    (read,) = subgraph.operators
+    assert (model.version, model.description) == (3, b"told")
+    assert code.builtinCode == code.deprecatedBuiltinCode == getattr(schema.BuiltinOperator, operator)
+    assert code.version == kind.version
+    assert type(read.builtinOptions).__name__ == table
+    assert {field: getattr(read.builtinOptions, OPTIONS[field]) for field in written} == written
+    assert (list(read.inputs), list(read.outputs)) == ([0, 1], [2])
+    assert (list(subgraph.inputs), list(subgraph.outputs)) == ([0], [2])
+    types = [schema.TensorType.FLOAT32, schema.TensorType.INT32, schema.TensorType.FLOAT32]
+    assert [tensor.type for tensor in subgraph.tensors] == types
+    assert [list(tensor.shape) for tensor in subgraph.tensors] == [[1, 2], [3], [2, 1]]
+    assert [tensor.name for tensor in subgraph.tensors] == [b"x", b"t1", b"y"]
+    assert bytes(model.buffers[subgraph.tensors[1].buffer].data) == np.arange(3, dtype="<i4").tobytes()
+
+
+def test_paddings_and_activations_are_the_schemas():
+    assert (tflite.SAME, tflite.VALID) == (schema.Padding.SAME, schema.Padding.VALID)
+    activations = schema.ActivationFunctionType
+    assert (tflite.NO_ACTIVATION, tflite.RELU) == (activations.NONE, activations.RELU)
 
 
 def test_equal_networks_give_equal_files():
