@@ -41,7 +41,7 @@ from workers.export.litert import save_litert
 from workers.export.native import save_native
 from workers.export.ncnn import save_ncnn
 from workers.export.onnx import exported_network, save_onnx
-from workers.latency import agent
+from workers.latency.agent.runtimes import LiteRt, Native, Ncnn
 from workers.latency.measurement import FailedMeasurement
 from workers.latency.profiles import load_profile
 from workers.latency.virtual_arm import Counts, VirtualArm, build, default_folder
@@ -99,19 +99,19 @@ def variants(network: DeployedCondenseNet, folder: Path, arm: VirtualArm, runs: 
         "ncnn": Variant(
             folder / "model.ncnn.zip",
             lambda path: save_ncnn(network, path),
-            lambda path: agent.Ncnn().open(path.read_bytes(), threads=1),
+            lambda path: Ncnn().open(path.read_bytes(), threads=1),
             counted("ncnn"),
         ),
         "litert": Variant(
             folder / "model.tflite",
             lambda path: save_litert(network, path),
-            lambda path: agent.LiteRt().open(path.read_bytes(), threads=1),
+            lambda path: LiteRt().open(path.read_bytes(), threads=1),
             counted("litert"),
         ),
         "native": Variant(
             folder / "model.native.zip",
             lambda path: save_native(network, path),
-            lambda path: agent.Native().open(path.read_bytes(), threads=1),
+            lambda path: Native().open(path.read_bytes(), threads=1),
             counted("native"),
         ),
     }

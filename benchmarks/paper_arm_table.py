@@ -30,7 +30,7 @@ from scipy.stats import spearmanr
 from benchmarks import record
 from benchmarks.paper_networks import NETWORKS, PAPER, PaperRow, check_model, macs_of, save_model, settled
 from space.errors import MeasurementFailed
-from workers.latency.agent import sha256_of
+from workers.latency.agent.files import sha256_of
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
 from workers.latency.profiles import Estimate, Profile, load_profile
 

@@ -70,8 +70,9 @@ def add(
     hub: Annotated[str, typer.Option(help="The hub's address as the device reaches it.")] = f"http://127.0.0.1:{PORT}",
     storage: Storage = None,
 ) -> None:
-    """Register a device; print its token, once, and the two commands to run on it."""
+    """Register a device; print its token, once, and the commands to run on it."""
     from search.devices import registry
+    from workers.latency.agent_file import NAME, agent_sha256
     from workers.latency.profiles import load_profile
 
     if virtual is not None:
@@ -83,10 +84,11 @@ def add(
         how = "Start its agent, under emulation, on a machine with condensery:"
         commands = [f"CONDENSERY_TOKEN={token} condensery devices virtual --hub {shlex.quote(address)}"]
     else:
-        how = "Run these two commands on the device (Python 3.9 or newer with numpy and onnxruntime):"
+        how = "Run these three commands on the device (Python 3.9 or newer with numpy and onnxruntime):"
         commands = [
-            f"curl -fsS {shlex.quote(address + '/agent.py')} -o agent.py",
-            f"CONDENSERY_TOKEN={token} python3 agent.py run --hub {shlex.quote(address)}",
+            f"curl -fsS {shlex.quote(f'{address}/{NAME}')} -o {NAME}",
+            f"echo '{agent_sha256()}  {NAME}' | sha256sum --check",
+            f"CONDENSERY_TOKEN={token} python3 {NAME} run --hub {shlex.quote(address)}",
         ]
     lines = [f"device {name} is registered. Its token is shown this once:", f"  {token}", how]
     lines += ["\n".join(f"  {command}" for command in commands), *_hints(address, virtual is not None)]
@@ -100,13 +102,13 @@ def _hints(hub: str, virtual: bool) -> list[str]:
     if address.hostname in LOOPBACK and not virtual:
         reached = f"http://{_lan_address() or 'THIS-HOST'}:{address.port or PORT}"
         return [
-            "These commands reach this machine only. For a device elsewhere, put its way to this machine into both\n"
+            "These commands reach this machine only. For a device elsewhere, put its way to this machine into them\n"
             f"(`--hub {reached}` prints them so), and serve with `condensery devices serve --host 0.0.0.0`."
         ]
     if address.scheme == "https" and not virtual:
         return [
             "Where no known authority signed the hub's certificate, copy the one that did to the device (of a\n"
-            "self-signed one, itself), and add `--cacert ca.pem` to the first command, `--cafile ca.pem` to the second."
+            "self-signed one, itself), and add `--cacert ca.pem` to the first command, `--cafile ca.pem` to the last."
         ]
     return []
 

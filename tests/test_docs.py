@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import configparser
 import re
 import shlex
@@ -18,7 +17,7 @@ from search.settings import StudySettings, load_settings
 from search.study_template import TEMPLATES, study_file
 from space import errors
 from space.space_settings import KEYS
-from workers.latency import agent
+from workers.latency.agent import __main__ as agent
 from workers.settings import Settings, TrainingSettings
 
 ROOT = Path(__file__).parent.parent
@@ -234,6 +233,4 @@ def test_the_service_file_for_servers_is_one_that_systemd_reads() -> None:
     assert unit["Install"]["WantedBy"] == "multi-user.target"
     assert not [line for line in block.splitlines() if "#" in line]
     words = unit["Service"]["ExecStart"].split()
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    agent._add_run(parser.add_subparsers())
-    assert parser.parse_args(words[2:]).hub.startswith("https://")
+    assert agent.parser().parse_args(words[2:]).hub.startswith("https://")

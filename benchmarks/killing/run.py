@@ -29,7 +29,7 @@ from benchmarks.killing.processes import Postgres, Process, cpu_s, parent_of
 from search.devices import registry
 from search.store.database import open_for_writing
 from space.errors import DatabaseUnavailable
-from workers.latency import agent
+from workers.latency.agent_file import agent_command
 
 ROOT = Path(__file__).parents[1]
 # How long after a phase was seen to begin the kill comes, at most; it counts for the phase that it then hits.
@@ -90,7 +90,7 @@ class Run:
                 port = free.getsockname()[1]
             add("hub", [*ours, "devices", "serve", "--port", str(port), "--storage", self.url])
             hub = f"http://127.0.0.1:{port}"
-            command = [sys.executable, agent.__file__, "run", "--hub", hub, "--folder", str(self.folder / "agent")]
+            command = [*agent_command(), "run", "--hub", hub, "--folder", str(self.folder / "agent")]
             add("agent", command, CONDENSERY_TOKEN=token, no_proxy="127.0.0.1")
         return found
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi import Path as PathParameter
+from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from search.devices import agents, leases, registry, schemas, submissions
@@ -16,7 +16,8 @@ from search.devices.leases import Heartbeat, LeaseRequest, LeaseTerms, Ticket
 from search.devices.registry import Device
 from search.devices.submissions import Fault
 from search.store.vocabulary import FaultKind, LeaseActivity
-from workers.latency import agent
+from workers.latency.agent.serving.protocol import PROTOCOL
+from workers.latency.agent_file import NAME, agent_bytes, agent_sha256
 
 BODY_BYTES_MOST = 8 << 20
 
@@ -81,17 +82,29 @@ def health(hub: Hub) -> schemas.Health:
     """Report that the hub and its database respond."""
     with hub.engine.connect() as connection:
         connection.execute(sa.select(1))
-    return schemas.Health(status="ok", protocol=1)
+    return schemas.Health(status="ok", protocol=PROTOCOL)
 
 
 @router.get(
-    "/agent.py",
+    "/agent.pyz",
     response_class=Response,
-    responses={200: {"content": {"text/x-python": {}}, "description": "the agent"}, **_problems(413)},
+    responses={200: {"content": {"application/zip": {}}, "description": "the agent"}, **_problems(413)},
 )
 def agent_file() -> Response:
     """Return the agent that devices run: one file, to be started with the device's Python."""
-    return Response(Path(agent.__file__).read_bytes(), media_type="text/x-python")
+    return Response(agent_bytes(), media_type="application/zip")
+
+
+@router.get("/agent.pyz.sha256", response_class=PlainTextResponse, responses=_problems(413))
+def agent_file_hash() -> str:
+    """Return the SHA-256 of that file, as one line for `sha256sum --check`."""
+    return f"{agent_sha256()}  {NAME}\n"
+
+
+@router.get("/agent.py", include_in_schema=False)
+def old_agent_file() -> Response:
+    """Say what replaces the agent of an older version."""
+    raise HTTPException(410, schemas.OLD_AGENT)
 
 
 @router.post("/v1/enrol", responses=_problems(*_ALWAYS, 409))

@@ -1,8 +1,8 @@
 """The hub: the HTTP interface that the devices' agents talk to, over the tables of devices and jobs.
 
-Every call but /v1/health, /agent.py and /openapi.json needs a device's token, and shows only that device's own things:
-what belongs to another device looks like what doesn't exist. Nothing is kept in memory: the hub may die at any
-instruction, and several hubs may serve one database.
+Every call but /v1/health, /agent.pyz, its hash and /openapi.json needs a device's token, and shows only that device's
+own things: what belongs to another device looks like what doesn't exist. Nothing is kept in memory: the hub may die at
+any instruction, and several hubs may serve one database.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from search.devices.transitions import LEASE_S
 from search.store.clock import Clock
 from search.store.database import open_for_writing
 from space.errors import DatabaseLocked, DatabaseUnavailable, DiskFull, InvalidSettings
+from workers.latency.agent.serving.protocol import PROTOCOL
 from workers.listening import in_url, is_loopback, listen
 
 RETRY_S = 2.0
@@ -66,7 +67,7 @@ def create_app(
     """
     app = FastAPI(
         title="Condensery device hub",
-        version=str(schemas.PROTOCOL),
+        version=str(PROTOCOL),
         description="What measuring agents ask and report. Tokens come from `condensery devices add`.",
         docs_url=None,  # those pages would load scripts from elsewhere
         redoc_url=None,

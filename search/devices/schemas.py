@@ -1,4 +1,4 @@
-"""The bodies of requests and responses: version 1 of the protocol between agents and hub, every field with its limits.
+"""The bodies of requests and responses of the protocol between agents and hub, every field with its limits.
 
 Unknown keys are refused. A measured number may be anything, also NaN or negative: `plausibility` judges it, and the
 report is kept. Units are in the names.
@@ -10,11 +10,16 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from search.devices.leases import LeasedJob
 from search.store.vocabulary import Verdict
+from workers.latency.agent.serving.protocol import PROTOCOL
 
-PROTOCOL = 1
+OLD_AGENT = (
+    "this agent is of an older version; replace it: fetch /agent.pyz from this hub, "
+    "and start it with the same options: python3 agent.pyz run"
+)
 LEASES_MOST = 16  # of one request
 DATABASE_INTEGER = 2**31 - 1
 
@@ -27,6 +32,13 @@ def one_line(text: str) -> str:
 def _whole(value: Any) -> Any:
     """Return 8.0 as 8: JSON doesn't distinguish them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _not_older(value: Any) -> Any:
+    """Refuse the version of an agent that must be replaced, in words that say how."""
+    if isinstance(value, int) and value < PROTOCOL:
+        raise PydanticCustomError("old_agent", OLD_AGENT)
+    return value
 
 
 WHOLE = BeforeValidator(_whole)
@@ -63,7 +75,8 @@ class EnrolBody(_Body):
     """An agent begins to serve a device."""
 
     instance: Hex32
-    format: Annotated[int, Field(ge=PROTOCOL, le=PROTOCOL), WHOLE]  # a Literal would take `true` for 1
+    # A Literal would take `true` for 1.
+    format: Annotated[int, Field(ge=PROTOCOL, le=PROTOCOL), BeforeValidator(_not_older), WHOLE]
     virtual: bool
     facts: Facts
     conditions: Conditions
@@ -166,7 +179,7 @@ class Health(BaseModel):
     """The hub and its database respond."""
 
     status: Literal["ok"]
-    protocol: Literal[1]
+    protocol: int
 
 
 class Enrolled(BaseModel):

@@ -16,7 +16,7 @@ from search.pricing.pricer import Target, host_probe, price, write_anchor
 from search.settings import HOST, LatencySettings, StudySettings
 from space.errors import DeviceNotFound, InvalidSettings, MeasurementFailed
 from workers.file_names import SUFFIXES
-from workers.latency import agent
+from workers.latency.agent.runtimes import installed_runtimes
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
 from workers.latency.policy import MeasurementPolicy
 from workers.latency.profiles import VIRTUAL, load_profile, virtual_device
@@ -75,7 +75,7 @@ def probe_named(
     """Return the probe of one device of a study; see `targets_of`."""
     policy = settings.latency.resolved(name)
     if name == HOST:
-        need_runtime(policy.runtime, agent.installed_runtimes(), "this machine")
+        need_runtime(policy.runtime, installed_runtimes(), "this machine")
         return host_probe(policy, settings.latency.core, files)
     if name.startswith(VIRTUAL):
         return virtual_probe(name, policy)

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from search.devices import registry
 from search.devices.hub import create_app
 from tests.search.tiny_devices import CONDITIONS, FACTS, LEASE_S, Desk, instance_of, wall_report
+from workers.latency.agent.serving.protocol import PROTOCOL
 
 ONE, TWO = instance_of("one"), instance_of("two")
 
@@ -34,7 +35,7 @@ class Hub:
         return self.client.get(path, headers={"Authorization": f"Bearer {token}"})
 
     def enrol(self, token: str, instance: str = ONE, **changes: Any) -> Any:
-        body = {"instance": instance, "format": 1, "virtual": False, "facts": FACTS, "conditions": CONDITIONS}
+        body = {"instance": instance, "format": PROTOCOL, "virtual": False, "facts": FACTS, "conditions": CONDITIONS}
         return self.post(token, "/v1/enrol", {**body, **changes})
 
     def lease(self, token: str, instance: str = ONE, limit: int = 1) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +13,9 @@ from typing import Any
 
 from tests.workers.latency.test_latency_contract import TINY
 from tests.workers.small_hub import PATIENCE_S, TOKEN, SmallHub
-from workers.latency import agent
-from workers.latency.agent import HubSettings
+from workers.latency.agent.sensors import usable_cores
+from workers.latency.agent.serving.settings import HubSettings
+from workers.latency.agent_file import agent_command, agent_path
 
 QUICKEST = {**TINY.model_dump(mode="json"), "processes": 1, "runs": 1}
 ENDLESS = {**QUICKEST, "run_s": 600.0}
@@ -40,10 +40,8 @@ def offer(hub: SmallHub, model: bytes, **changes: Any) -> dict[str, Any]:
 
 def settings(hub: SmallHub, folder: Path, **changes: Any) -> HubSettings:
     (folder / "agent").mkdir(exist_ok=True)
-    core = agent.usable_cores()[-1]
-    return HubSettings(
-        **{"url": hub.url, "token": TOKEN, "folder": folder / "agent", "core": core, "once": True, **changes}
-    )
+    here = {"folder": folder / "agent", "core": usable_cores()[-1], "program": agent_path()}
+    return HubSettings(**{"url": hub.url, "token": TOKEN, "once": True, **here, **changes})
 
 
 class Agent:
@@ -51,7 +49,7 @@ class Agent:
 
     def __init__(self, hub: SmallHub, folder: Path, *options: str, **more: Any) -> None:
         self.log = folder / "agent.log"
-        command = [sys.executable, agent.__file__, "run", "--hub", hub.url, "--folder", str(folder / "agent"), *options]
+        command = [*agent_command(), "run", "--hub", hub.url, "--folder", str(folder / "agent"), *options]
         with self.log.open("ab") as log:
             environment = {**os.environ, "CONDENSERY_TOKEN": TOKEN}
             self.process = subprocess.Popen(command, stderr=log, env=environment, **more)

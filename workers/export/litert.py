@@ -27,7 +27,7 @@ from workers.export.common import Array, affine, checked, doubles, folded_1x1
 from workers.export.tflite import NO_ACTIVATION, RELU, SAME, VALID, Graph, Tensor
 from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
-from workers.latency import agent
+from workers.latency.agent.runtimes import LiteRt
 
 
 @dataclass
@@ -138,4 +138,4 @@ def check_litert(path: Path, network: DeployedCondenseNet, images: int = 4) -> f
     Raises:
         ExportMismatch: LiteRT can't run the file, or the difference is above `TOLERANCE`.
     """
-    return checked(path, lambda model: agent.LiteRt().open(model, threads=1), network, images)
+    return checked(path, lambda model: LiteRt().open(model, threads=1), network, images)

@@ -27,7 +27,7 @@ from space.deployed import DeployedCondenseNet, DeployedLayer
 from space.errors import ExportMismatch
 from workers.export.common import Array, affine, checked, doubles, model_facts, stored_zip
 from workers.files import write_atomically
-from workers.latency import agent
+from workers.latency.agent.runtimes import Native
 
 KERNEL_FILE = Path(__file__).parents[1] / "latency" / "condensenet.c"
 MAGIC, VERSION, MOST_STAGES, MOST = 0x4E444E43, 1, 16, 4096
@@ -150,4 +150,4 @@ def check_native(path: Path, network: DeployedCondenseNet, images: int = 4) -> f
     Raises:
         ExportMismatch: the kernel can't be compiled or can't run the file, or the difference is above `TOLERANCE`.
     """
-    return checked(path, lambda model: agent.Native().open(model, threads=1), network, images)
+    return checked(path, lambda model: Native().open(model, threads=1), network, images)

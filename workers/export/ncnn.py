@@ -28,9 +28,9 @@ from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers.export.common import Array, affine, checked, doubles, folded_1x1, model_facts, stored_zip
 from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
-from workers.latency import agent
+from workers.latency.agent.runtimes import Ncnn
 
-GATHER = agent.Ncnn.GATHER  # the layer's name
+GATHER = Ncnn.GATHER  # the layer's name
 _PARAM_MAGIC = 7767517
 _FP32 = b"\0\0\0\0"  # the flag before weights
 
@@ -149,4 +149,4 @@ def check_ncnn(path: Path, network: DeployedCondenseNet, images: int = 4) -> flo
     Raises:
         ExportMismatch: ncnn can't run the file, or the difference is above `TOLERANCE`.
     """
-    return checked(path, lambda model: agent.Ncnn().open(model, threads=1), network, images)
+    return checked(path, lambda model: Ncnn().open(model, threads=1), network, images)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from space.errors import EmulatorMissing
-from workers.latency import agent
+from workers.latency.agent_file import agent_path
 
 COUNTER_SOURCE = Path(__file__).with_name("instruction_counter.c")
 ROOT, COUNTER, STAMP = "root", "instruction_counter.so", "built.json"  # what a folder holds
@@ -328,7 +328,7 @@ def _try_out(qemu: str, folder: Path, runtimes: Mapping[str, str]) -> dict[str, 
     """Start the agent, import the runtimes and count a little, all emulated; return the versions found."""
     counts = folder / "counts"
     command = emulated_python(qemu, folder, counts)
-    _output([*command, agent.__file__, "--help"], "the emulated agent doesn't run")
+    _output([*command, str(agent_path()), "--help"], "the emulated agent doesn't run")
     printed = _output([*command, "-c", _TRY_OUT, "numpy", *runtimes], "the emulated runtimes don't run")
     if not counts.exists() or not json.loads(counts.read_text(encoding="ascii"))["all"] > 0:
         raise EmulatorMissing(f"{qemu} must count the instructions it runs, but didn't; try another version of it.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from space.errors import MeasurementFailed
-from workers.latency.agent import hash_or_empty
+from workers.latency.agent.files import hash_or_empty
 from workers.latency.measurement import FailedMeasurement, Measurement, MeasurementStopped, never
 from workers.latency.profiles import VIRTUAL, Estimate, Profile
 from workers.latency.record import LatencyKind

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from space.errors import MeasurementFailed
-from workers.latency import agent
-from workers.latency.agent import never as never  # the `stop` of a measurement that nobody stops; also for importers
+from workers.latency.agent.files import hash_or_empty, sha256_of
+from workers.latency.agent.subprocesses import never as never  # the `stop` that no one gives; also for importers
 from workers.latency.record import LatencyKind
 from workers.latency.record import Measurement as Measurement  # what a probe returns; also for importers
 from workers.latency.stats import summarise
@@ -60,7 +60,7 @@ def measurement_from_report(
     """Turn one model's entry of an agent's report into what a probe returns.
 
     Args:
-        report: the facts of runtime and machine, as `agent.measure_batch` gives them.
+        report: the facts of runtime and machine, as `measure_batch` gives them.
         entry: one of its `models`; where its number of attempts is called `tries`, that is read too.
         device: the label of the device or queue.
         policy: the label of the policy that was ordered; None: the one the report names.
@@ -124,10 +124,10 @@ class FakeProbe:
 
     def _one(self, path: Path) -> Measurement | FailedMeasurement:
         try:
-            model_hash = agent.sha256_of(path)
+            model_hash = sha256_of(path)
             centre_ms = self._latency_ms(path)
         except (OSError, MeasurementFailed) as error:
-            return FailedMeasurement(agent.hash_or_empty(path), str(error))
+            return FailedMeasurement(hash_or_empty(path), str(error))
         rng = random.Random(model_hash)
         samples_ms = tuple(tuple(centre_ms * (1 + 0.01 * rng.uniform(-1, 1)) for _ in range(40)) for _ in range(3))
         summary = summarise(samples_ms)

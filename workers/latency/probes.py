@@ -1,6 +1,6 @@
 """The host probe: hand over exported networks, get back one measurement (or one failure) each, in the order given.
 
-- It times on this machine, in fresh processes that run `agent.py`; the rules of a batch are there too.
+- It times on this machine, in fresh processes that run the agent; the rules of a batch are there too.
 - A batch is never lost: what a runtime refuses, crashes on or hangs in is that model's `FailedMeasurement`.
 """
 
@@ -11,7 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from space.errors import InvalidSettings
-from workers.latency import agent
+from workers.latency.agent.batch import Placement, measure_batch
+from workers.latency.agent.cooling import Client
+from workers.latency.agent.sensors import cores_for, cpu_model, usable_cores
+from workers.latency.agent.subprocesses import Stopped
+from workers.latency.agent_file import agent_command
 from workers.latency.measurement import (
     FailedMeasurement,
     Measurement,
@@ -24,7 +28,7 @@ from workers.latency.policy import MeasurementPolicy
 
 def default_core() -> int:
     """Return the last core this process may use: the system's own work gathers on the first ones."""
-    return agent.usable_cores()[-1]
+    return usable_cores()[-1]
 
 
 def siblings(core: int, cpus: Path = Path("/sys/devices/system/cpu")) -> set[int]:
@@ -44,15 +48,15 @@ def measuring_cores(core: int | None, threads: int) -> frozenset[int]:
         InvalidSettings: the core is not usable, or there are fewer cores than threads.
     """
     try:
-        taken = agent.cores_for(default_core() if core is None else core, threads)
+        taken = cores_for(default_core() if core is None else core, threads)
     except ValueError as error:
         raise InvalidSettings(f"latency.core and latency.threads: {error}.") from None
     return frozenset(number for one in taken for number in siblings(one))
 
 
-def host_name(cpu_model: str | None = None) -> str:
+def host_name(processor: str | None = None) -> str:
     """Return this machine's device label, such as `host:intel-xeon-platinum-8370c`; at most 53 characters."""
-    name = (cpu_model or agent.cpu_model(default_core())).lower()
+    name = (processor or cpu_model(default_core())).lower()
     name = re.sub(r"\((r|tm)\)|@.*|\b(cpu|processor|\d+-core)\b", " ", name)
     return "host:" + (re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:48].strip("-") or "unknown")
 
@@ -62,7 +66,7 @@ class HostProbe:
 
     Each of `policy.processes` fresh processes times the anchor, every model in an order of its own, and the anchor
     again. If the anchor's medians moved by more than the tolerance the batch is redone after a cool-down; when
-    no attempt is steady the best one is kept and says `steady=False`. See `workers.latency.agent.measure_batch`.
+    no attempt is steady the best one is kept and says `steady=False`. See `workers.latency.agent.batch.measure_batch`.
     """
 
     def __init__(
@@ -72,9 +76,9 @@ class HostProbe:
         core: int | None = None,
         device: str | None = None,
         *,
-        launcher: Sequence[str] | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
-        usable = agent.usable_cores()
+        usable = usable_cores()
         if core is not None and core not in usable:
             raise InvalidSettings(f"the core must be one of {usable}, but got {core}; pick one of those")
         if policy.threads > len(usable):
@@ -86,16 +90,17 @@ class HostProbe:
         self._policy = policy
         self._anchor = anchor
         self._core = default_core() if core is None else core
-        self._launcher = launcher  # what runs the agent's file in a fresh process; None: this Python
+        self._command = command  # what starts the agent in a fresh process; None: this Python and the agent's file
 
     def measure(
         self, models: Sequence[Path], stop: Callable[[], bool] = never
     ) -> list[Measurement | FailedMeasurement]:
         """Time the models; see the class and `workers.latency.measurement.LatencyProbe`."""
         policy = self._policy.model_dump(mode="json")
+        placement = Placement(self._command or agent_command(), self._core)
         try:
-            report = agent.measure_batch(models, self._anchor, policy, self._core, self._launcher, stop)
-        except agent.Stopped:
+            report = measure_batch(models, self._anchor, policy, placement, Client(stop))
+        except Stopped:
             raise MeasurementStopped from None
         report["siblings"] = sorted(siblings(self._core))
         return [measurement_from_report(report, entry, self.device) for entry in report["models"]]

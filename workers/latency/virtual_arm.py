@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,10 @@ from typing import Any
 
 from space.errors import EmulatorMissing, InvalidSettings, MeasurementFailed, ReadOnlyFolder
 from workers.files import disk_errors
-from workers.latency import agent, arm_root
+from workers.latency import arm_root
+from workers.latency.agent.files import hash_or_empty
+from workers.latency.agent.subprocesses import Stopped, run_process
+from workers.latency.agent_file import agent_path, cache_folder
 from workers.latency.arm_root import missing_tools
 from workers.latency.measurement import FailedMeasurement, MeasurementStopped, never
 
@@ -30,14 +32,12 @@ __all__ = ["Counts", "VirtualArm", "build", "counts_from_report", "default_folde
 NETWORKS_PER_PROCESS = 16  # importing a runtime takes the emulator longer than a small network
 TIMEOUT_S = 600.0  # for one network, loading included
 WARMUP_RUNS = 2  # the first run allocates, and the second still a little
-_AGENT_FILE = Path(agent.__file__)
 _COUNTED = ("all", "branch", "load", "store", "vload", "vstore", "vfma", "simd_fp", "int")
 
 
 def default_folder() -> Path:
     """Return where the device is kept: `arm64` in $CONDENSERY_CACHE, or in ~/.cache/condensery."""
-    cache = os.environ.get("CONDENSERY_CACHE")
-    return (Path(cache) if cache else Path.home() / ".cache/condensery") / "arm64"
+    return cache_folder() / "arm64"
 
 
 # ---- counts ----------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class VirtualArm:
         launcher = json.dumps(self.python_command(Path("{counts}")))
         own = [] if folder is None else ["--folder", str(folder)]
         options = ["--hub", hub_url, "--virtual", "--launcher", launcher, *own]
-        return [*self.python_command(), str(_AGENT_FILE), "run", *options]
+        return [*self.python_command(), str(agent_path()), "run", *options]
 
     def count(
         self,
@@ -236,10 +236,18 @@ class VirtualArm:
         with tempfile.TemporaryDirectory(prefix="condensery-") as folder:
             counts = Path(folder) / "counts"
             options = ["--watch-stdin", "--runs", str(runs), "--warmup", str(WARMUP_RUNS), "--runtime", runtime]
-            command = [*self.python_command(counts), str(_AGENT_FILE), "count", *options, "--counts", str(counts), "--"]
+            command = [
+                *self.python_command(counts),
+                str(agent_path()),
+                "count",
+                *options,
+                "--counts",
+                str(counts),
+                "--",
+            ]
             try:
-                end = agent.run_process([*command, *map(str, models.values())], TIMEOUT_S, stop)
-            except agent.Stopped:
+                end = run_process([*command, *map(str, models.values())], TIMEOUT_S, stop)
+            except Stopped:
                 raise MeasurementStopped from None
         places = list(models)
         if end.report is not None:
@@ -248,4 +256,4 @@ class VirtualArm:
         if end.position is None or not 0 <= end.position < len(places):
             raise MeasurementFailed(f"{runtime} can't count on the ARM device in software: {end.reason}.")
         culprit = places[end.position]
-        return {culprit: FailedMeasurement(agent.hash_or_empty(models[culprit]), end.reason)}
+        return {culprit: FailedMeasurement(hash_or_empty(models[culprit]), end.reason)}

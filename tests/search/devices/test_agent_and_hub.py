@@ -22,7 +22,8 @@ from search.devices.jobs import JobRow, MeasurementRequest
 from search.store.database import open_for_writing
 from search.store.device_tables import event, result
 from tests.workers.latency.test_latency_contract import TINY, sha256, write_corrupt, write_network
-from workers.latency import agent
+from workers.latency.agent.runtimes import installed_runtimes
+from workers.latency.agent_file import agent_path
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 90.0  # until a test gives up waiting; none waits that long when all is well
@@ -52,7 +53,7 @@ class Pair:
         self.token = registry.add_device(self.engine, "tiny")
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self.file = Path(agent.__file__)
+        self.file = agent_path()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_hub(self) -> None:
@@ -161,8 +162,8 @@ def test_the_agent_the_hub_hands_out_serves_it(pair, tmp_path):
     ids = pair.request(*models)
     pair.start_hub()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://127.0.0.1:{pair.port}/agent.py") as reply:
-        pair.file = tmp_path / "device" / "agent.py"
+    with opener.open(f"http://127.0.0.1:{pair.port}/agent.pyz") as reply:
+        pair.file = tmp_path / "device" / "agent.pyz"
         pair.file.parent.mkdir()
         pair.file.write_bytes(reply.read())
     pair.start_agent("--once")
@@ -170,8 +171,8 @@ def test_the_agent_the_hub_hands_out_serves_it(pair, tmp_path):
     rows = pair.rows(ids)
     assert [row.state for row in rows] == ["done", "done", "failed"]
     assert [row.device for row in rows[:2]] == ["tiny", "tiny"]
-    assert rows[0].runtime_version == agent.installed_runtimes()["onnxruntime"]
-    assert registry.list_devices(pair.engine)[0].facts["runtimes"] == agent.installed_runtimes()
+    assert rows[0].runtime_version == installed_runtimes()["onnxruntime"]
+    assert registry.list_devices(pair.engine)[0].facts["runtimes"] == installed_runtimes()
 
 
 @pytest.mark.slow

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from search.devices import registry
+from search.devices.schemas import OLD_AGENT
 from tests.search.tiny_devices import CONDITIONS, FACTS, LEASE_S, counts_report, wall_report
 from tests.search.tiny_hub import CALLS, CALLS_DESCRIBED, ONE, TWO, Hub, answer
-from workers.latency import agent as agent_file
+from workers.latency.agent.serving.protocol import PROTOCOL
+from workers.latency.agent_file import agent_bytes, agent_sha256
 
 # -- the way of one job --
 
@@ -98,8 +99,19 @@ def test_a_second_agent_is_told_that_the_device_is_served(hub: Hub):
 
 
 def test_the_agent_is_handed_out_as_it_is_here_and_health_needs_no_token(hub: Hub):
-    assert hub.client.get("/agent.py").content == Path(agent_file.__file__).read_bytes()
-    assert hub.client.get("/v1/health").json() == {"status": "ok", "protocol": 1}
+    assert hub.client.get("/agent.pyz").content == agent_bytes()
+    assert hub.client.get("/agent.pyz.sha256").text == f"{agent_sha256()}  agent.pyz\n"
+    assert hub.client.get("/v1/health").json() == {"status": "ok", "protocol": PROTOCOL}
+
+
+def test_a_device_with_the_agent_of_an_older_version_is_told_in_one_line_how_to_replace_it(hub: Hub):
+    token = hub.add("pi")
+    gone = hub.client.get("/agent.py")
+    assert (gone.status_code, gone.json()) == (410, {"detail": OLD_AGENT})
+    refused = hub.enrol(token, format=PROTOCOL - 1)
+    assert (refused.status_code, refused.json()) == (422, {"detail": f"body.format: {OLD_AGENT}"})
+    assert "/agent.pyz" in OLD_AGENT
+    assert "\n" not in OLD_AGENT
 
 
 # -- who may do what --
@@ -141,7 +153,11 @@ def test_every_call_of_the_interface_is_in_the_list_above(hub: Hub):
         for method, call in calls.items()
     ]
     assert sorted((method, path) for method, path, needs_token in found if needs_token) == sorted(CALLS_DESCRIBED)
-    assert {path for _, path, needs_token in found if not needs_token} == {"/v1/health", "/agent.py"}
+    assert {path for _, path, needs_token in found if not needs_token} == {
+        "/v1/health",
+        "/agent.pyz",
+        "/agent.pyz.sha256",
+    }
 
 
 def test_one_device_never_learns_of_anothers_jobs_nor_touches_them(hub: Hub):

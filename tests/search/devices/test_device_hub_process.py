@@ -30,7 +30,8 @@ from tests.certificates import self_signed
 from tests.search.tiny_devices import CONDITIONS, FACTS, Desk, instance_of, wall_report
 from tests.search.tiny_studies import INSIDE, sqlite_url
 from tests.workers.latency.test_latency_contract import TINY, write_network
-from workers.latency import agent
+from workers.latency.agent.serving.protocol import PROTOCOL
+from workers.latency.agent_file import agent_command
 from workers.latency.measurement import Measurement, measurement_from_report
 from workers.latency.policy import QUICK
 
@@ -101,7 +102,7 @@ def leased(hub: Process, desk: Desk) -> tuple[str, dict[str, Any]]:
     """An enrolled agent's token and its first job."""
     token = registry.add_device(desk.engine, "pi", "pi5")
     desk.submit("net")
-    enrolment = {"instance": ONE, "format": 1, "virtual": False, "facts": FACTS, "conditions": CONDITIONS}
+    enrolment = {"instance": ONE, "format": PROTOCOL, "virtual": False, "facts": FACTS, "conditions": CONDITIONS}
     assert hub.post(token, "/v1/enrol", enrolment)[0] == 200
     status, answer = hub.post(token, "/v1/leases", {"instance": ONE, "limit": 1, "conditions": {}})
     assert status == 200
@@ -113,7 +114,7 @@ def test_a_signal_ends_the_hub_in_order(start: Any, number: int):
     hub = start()
     assert hub.greeting == f"hub at http://127.0.0.1:{hub.port}"
     with urllib.request.urlopen(hub.address + "/v1/health", timeout=30) as said:
-        assert json.load(said) == {"status": "ok", "protocol": 1}
+        assert json.load(said) == {"status": "ok", "protocol": PROTOCOL}
     assert hub.end(number) == (0, "")
 
 
@@ -185,8 +186,8 @@ def test_a_hub_killed_at_any_moment_accepts_each_result_once(start: Any, desk: D
         assert desk.events(job["id"]) == ["submitted", "leased", "accepted"]
 
 
-def agent_command(hub: Process, folder: Path, *options: str) -> list[str]:
-    return [sys.executable, agent.__file__, "run", "--hub", hub.address, "--folder", str(folder), *options]
+def agent_of(hub: Process, folder: Path, *options: str) -> list[str]:
+    return [*agent_command(), "run", "--hub", hub.address, "--folder", str(folder), *options]
 
 
 def test_an_agent_works_over_tls_with_a_certificate_that_it_was_given(start: Any, desk: Desk, tmp_path: Path):
@@ -197,7 +198,7 @@ def test_an_agent_works_over_tls_with_a_certificate_that_it_was_given(start: Any
     request = MeasurementRequest("pi5", network, network, "wall", "onnxruntime", 1, policy, "quick")
     (key,) = submit(desk.engine, [request], "test")
     environment = {**os.environ, "CONDENSERY_TOKEN": registry.add_device(desk.engine, "pi", "pi5")}
-    command = agent_command(hub, tmp_path / "a", "--cafile", str(tmp_path / "hub.pem"), "--once")
+    command = agent_of(hub, tmp_path / "a", "--cafile", str(tmp_path / "hub.pem"), "--once")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert desk.job(key).state == "done"
@@ -211,7 +212,7 @@ def test_an_agent_tells_no_hub_its_token_whose_certificate_it_was_not_given(
     hub = start(tls=self_signed(tmp_path))
     options = ["--cafile", str(self_signed(tmp_path, "another")[0])] if trusted == "another" else []
     environment = {**os.environ, "CONDENSERY_TOKEN": registry.add_device(desk.engine, "pi", "pi5")}
-    command = agent_command(hub, tmp_path / "a", *options)
+    command = agent_of(hub, tmp_path / "a", *options)
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -270,12 +271,11 @@ def test_the_agent_measures_what_was_requested(start: Any, desk: Desk, tmp_path:
     broken = dataclasses.replace(request, model_sha256=put_model(desk.engine, b"no network"))
     keys = submit(desk.engine, [request, broken], "test")
     hub, token = start(), registry.add_device(desk.engine, "pi", "pi5")
-    fetched = tmp_path / "agent.py"
-    with urllib.request.urlopen(hub.address + "/agent.py", timeout=30) as said:
+    fetched = tmp_path / "agent.pyz"
+    with urllib.request.urlopen(hub.address + "/agent.pyz", timeout=30) as said:
         fetched.write_bytes(said.read())
     command = [
         sys.executable,
-        "-P",
         str(fetched),
         "run",
         "--hub",

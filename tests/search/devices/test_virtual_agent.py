@@ -26,6 +26,7 @@ from tests.search.tiny_devices import CONDITIONS, FACTS, instance_of, wall_repor
 from tests.workers.arm_device import arm_device, write_condensenet
 from tests.workers.latency.test_latency_contract import sha256, write_network
 from workers.latency import Measurement
+from workers.latency.agent.serving.protocol import PROTOCOL
 from workers.latency.estimated_probe import estimated_measurement
 from workers.latency.policy import QUICK
 from workers.latency.profiles import load_profile
@@ -148,7 +149,9 @@ def test_timed_samples_of_a_virtual_device_are_kept_in_quarantine_and_never_coun
     (number,) = bench.request(write_network(tmp_path / "a.onnx"))
     instance = instance_of("emulated")
     facts = {**FACTS, "cpu_model": "emulated"}
-    bench.call("enrol", {"instance": instance, "format": 1, "virtual": True, "facts": facts, "conditions": CONDITIONS})
+    bench.call(
+        "enrol", {"instance": instance, "format": PROTOCOL, "virtual": True, "facts": facts, "conditions": CONDITIONS}
+    )
     (job,) = bench.call("leases", {"instance": instance, "limit": 1, "conditions": CONDITIONS})["jobs"]
     assert (job["id"], job["mode"]) == (number, "counts")
     body = {"instance": instance, "attempt": job["attempt"], "report": wall_report(job["model"]["sha256"])}

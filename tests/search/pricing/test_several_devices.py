@@ -35,7 +35,8 @@ from tests.search.tiny_studies import (
     optuna_trials,
 )
 from workers.file_names import SUFFIXES
-from workers.latency import FakeProbe, agent
+from workers.latency import FakeProbe
+from workers.latency.agent.runtimes import RUNTIMES
 from workers.latency.measurement import FailedMeasurement, MeasurementStopped, never
 from workers.latency.policy import Runtime
 
@@ -301,8 +302,8 @@ def test_a_wrong_runtime_is_named_with_its_rule(runtime, message):
 
 
 def test_every_runtime_can_be_named_installed_and_has_a_file_of_its_own():
-    assert get_args(Runtime) == tuple(agent.RUNTIMES)
-    assert set(agent.RUNTIMES) == INSTALL.keys() == SUFFIXES.keys()
+    assert get_args(Runtime) == tuple(RUNTIMES)
+    assert set(RUNTIMES) == INSTALL.keys() == SUFFIXES.keys()
     assert len(set(SUFFIXES.values())) == len(SUFFIXES)
 
 

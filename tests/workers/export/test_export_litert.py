@@ -19,7 +19,7 @@ from tests.workers.export.test_export_ncnn import CONFIGS
 from tests.workers.latency.test_latency_contract import TINY
 from workers.export import tflite
 from workers.export.litert import check_litert, save_litert, to_litert
-from workers.latency import agent
+from workers.latency.agent.runtimes import LiteRt, installed_runtimes
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.probes import HostProbe
 from workers.latency.virtual_arm import Counts
@@ -118,7 +118,7 @@ def test_another_networks_file_does_not_pass(tmp_path: Path):
 def test_threads_change_nothing_but_the_speed():
     network = trained_like(BASE)
     image = torch.randn(BASE.input_shape, generator=torch.Generator().manual_seed(1)).numpy()
-    one, two = (agent.LiteRt().open(to_litert(network), threads)(image) for threads in (1, 2))
+    one, two = (LiteRt().open(to_litert(network), threads)(image) for threads in (1, 2))
     assert np.allclose(one, two, rtol=0, atol=1e-5 * np.abs(one).max())
 
 
@@ -141,6 +141,6 @@ def test_a_whole_batch_is_timed_under_litert_and_what_is_no_model_fails_alone(tm
     models[1].write_bytes(b"\x1c\0\0\0TFL4" + bytes(64))
     found, refused = HostProbe(policy, models[0]).measure(models)
     assert isinstance(found, Measurement)
-    assert (found.runtime, found.runtime_version) == ("litert", agent.installed_runtimes()["litert"])
+    assert (found.runtime, found.runtime_version) == ("litert", installed_runtimes()["litert"])
     assert isinstance(refused, FailedMeasurement)
     assert "must be a .tflite file" in refused.reason

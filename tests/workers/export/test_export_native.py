@@ -24,9 +24,10 @@ from space.errors import ExportMismatch, InvalidConfig
 from tests.workers.export.test_export import BASE, trained_like, varied
 from workers.export.common import difference
 from workers.export.native import KERNEL_FILE, check_native, pack, save_native, to_native
-from workers.latency import agent
+from workers.latency.agent.runtimes import Native
+from workers.latency.agent.timing import measure_models
 
-pytestmark = pytest.mark.skipif(agent.Native.compiler() is None, reason="needs a C compiler")
+pytestmark = pytest.mark.skipif(Native.compiler() is None, reason="needs a C compiler")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,7 +39,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory):
 
 
 def off_by(network: DeployedCondenseNet) -> float:
-    return difference(network, agent.Native().open(to_native(network), threads=1), images=2)
+    return difference(network, Native().open(to_native(network), threads=1), images=2)
 
 
 @st.composite
@@ -123,26 +124,26 @@ def test_a_network_too_wide_for_the_kernel_is_refused_in_one_line():
 
 
 def test_the_agent_knows_the_kernel_that_models_carry():
-    assert hashlib.sha256(KERNEL_FILE.read_bytes()).hexdigest() == agent.Native.SHA256
+    assert hashlib.sha256(KERNEL_FILE.read_bytes()).hexdigest() == Native.SHA256
 
 
 def test_a_kernel_of_another_hash_is_never_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CONDENSERY_KERNELS", str(tmp_path / "none"))
     model = changed(to_native(trained_like(BASE)), "condensenet.c", lambda code: code + b"\n")
     with pytest.raises(ValueError, match="must be the one this agent knows"):
-        agent.Native().open(model, threads=1)
+        Native().open(model, threads=1)
     assert not (tmp_path / "none").exists()
 
 
 def test_a_kernel_is_compiled_once_and_leaves_nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CONDENSERY_KERNELS", str(tmp_path))
     model = to_native(trained_like(BASE))
-    agent.Native().open(model, threads=1)
+    Native().open(model, threads=1)
     (library,) = tmp_path.iterdir()
     monkeypatch.setenv("PATH", "")  # no compiler from here on
     monkeypatch.delenv("CC", raising=False)
-    assert agent.Native.library() == library
-    assert agent.Native().open(model, threads=1)(np.zeros((3, 16, 16), np.float32)).shape == (10,)
+    assert Native.library() == library
+    assert Native().open(model, threads=1)(np.zeros((3, 16, 16), np.float32)).shape == (10,)
 
 
 def test_without_compiler_or_kernel_the_runtime_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -150,7 +151,7 @@ def test_without_compiler_or_kernel_the_runtime_is_not_there(tmp_path: Path, mon
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(ImportError, match="apt install gcc"):
-        agent.Native()
+        Native()
 
 
 def test_a_compiler_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -160,17 +161,17 @@ def test_a_compiler_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setenv("CONDENSERY_KERNELS", str(tmp_path / "kernels"))
     with pytest.raises(ValueError, match="can't be compiled: no such flag"):
-        agent.Native().open(to_native(trained_like(BASE)), threads=1)
+        Native().open(to_native(trained_like(BASE)), threads=1)
     assert list((tmp_path / "kernels").iterdir()) == []
 
 
 def test_the_kernel_has_one_thread():
     with pytest.raises(ValueError, match="threads=2"):
-        agent.Native().open(to_native(trained_like(BASE)), threads=2)
+        Native().open(to_native(trained_like(BASE)), threads=2)
 
 
 def test_a_run_leaves_nothing_for_the_next_one():
-    run = agent.Native().open(to_native(trained_like(BASE)), threads=1)
+    run = Native().open(to_native(trained_like(BASE)), threads=1)
     images = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
     first = run(images[0])
     assert not np.array_equal(run(images[1]), first)
@@ -210,7 +211,7 @@ DAMAGES = {
 def test_weights_that_are_not_one_whole_network_are_refused(damage: str):
     model = changed(to_native(trained_like(BASE)), "weights.bin", DAMAGES[damage])
     with pytest.raises(ValueError, match=r"weights\.bin must be"):
-        agent.Native().open(model, threads=1)
+        Native().open(model, threads=1)
 
 
 def test_a_header_with_one_other_number_is_refused_or_runs():
@@ -219,7 +220,7 @@ def test_a_header_with_one_other_number_is_refused_or_runs():
     for _ in range(200):
         other = words_changed(int(rng.integers(2, 18)), int(rng.integers(0, 40)))
         try:
-            run = agent.Native().open(changed(model, "weights.bin", other), threads=1)
+            run = Native().open(changed(model, "weights.bin", other), threads=1)
         except ValueError:
             refused += 1
         else:
@@ -229,7 +230,7 @@ def test_a_header_with_one_other_number_is_refused_or_runs():
 
 def test_sanitizers_find_nothing_in_a_run(tmp_path: Path):
     """The kernel built with address and undefined-behaviour checks, run alone with exactly the memory it asks for."""
-    compiler = agent.Native.compiler() or "cc"
+    compiler = Native.compiler() or "cc"
     main = tmp_path / "main.c"
     main.write_text(
         '#include "condensenet.c"\n#include <stdio.h>\n#include <stdlib.h>\n'
@@ -296,6 +297,6 @@ def changed(model: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
 def test_the_agent_times_a_model_on_the_kernel(tmp_path: Path):
     save_native(trained_like(BASE), tmp_path / "model.zip")
     policy = {"warmup_runs": 1, "warmup_s": 0.0, "runs": 3, "run_s": 0.0, "threads": 1, "samples_kept": 10}
-    report = agent.measure_models([tmp_path / "model.zip"], {**policy, "runtime": "native"})
-    assert (report["runtime"], report["runtime_version"]) == ("native", agent.Native.VERSION)
+    report = measure_models([tmp_path / "model.zip"], {**policy, "runtime": "native"})
+    assert (report["runtime"], report["runtime_version"]) == ("native", Native.VERSION)
     assert len(report["models"][0]["samples_ms"]) == 3

@@ -17,7 +17,7 @@ from space.deployed import DeployedCondenseNet
 from space.errors import ExportMismatch
 from tests.workers.export.test_export import BASE, trained_like, varied
 from workers.export.ncnn import check_ncnn, save_ncnn, to_ncnn
-from workers.latency import agent
+from workers.latency.agent.runtimes import Ncnn
 
 pytest.importorskip("ncnn")
 
@@ -113,11 +113,11 @@ def test_a_network_priced_before_training_has_the_layers_of_the_trained_one():
 def test_many_models_can_be_loaded_in_one_process_and_several_at_once():
     models = [to_ncnn(trained_like(BASE, seed)) for seed in range(2)]
     image = np.ones((3, 16, 16), np.float32)
-    runtime = agent.Ncnn()
+    runtime = Ncnn()
     both = [runtime.open(model, threads=1) for model in models]
     expected = [run(image) for run in both]
     for _ in range(12):  # ncnn's binding takes ten registrations of a layer
-        np.testing.assert_array_equal(agent.Ncnn().open(models[1], threads=1)(image), expected[1])
+        np.testing.assert_array_equal(Ncnn().open(models[1], threads=1)(image), expected[1])
     np.testing.assert_array_equal(both[0](image), expected[0])
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
 

@@ -17,10 +17,22 @@ import pytest
 from tests.workers.agents import ENDLESS, QUICKEST, offer, settings
 from tests.workers.latency.test_latency_contract import write_network
 from tests.workers.small_hub import PATIENCE_S, TOKEN
-from workers.latency import agent
-from workers.latency.agent import serve_hub
+from workers.latency.agent.__main__ import main
+from workers.latency.agent.reports import FORMAT
+from workers.latency.agent.runtimes import installed_runtimes
+from workers.latency.agent.serving import settings as agent_settings
+from workers.latency.agent.serving.folder import identity_in
+from workers.latency.agent.serving.protocol import PROTOCOL
+from workers.latency.agent.serving.service import serve_hub
+from workers.latency.agent_file import agent_path
 
 pytestmark = pytest.mark.usefixtures("our_own_signals")
+
+
+@pytest.fixture(autouse=True)
+def started_from_its_file(monkeypatch) -> None:
+    monkeypatch.setattr(agent_settings, "own_file", agent_path)
+
 
 # ---- a job from its lease to its result ------------------------------------------------------------------
 
@@ -33,9 +45,9 @@ def test_jobs_of_one_lease_are_one_batch_and_each_gets_a_report_of_its_own(hub, 
     reports = [job.results[0] for job in jobs[:2]]
     for report, model in zip(reports, (network, other_network), strict=True):
         assert report["sha256"] == hashlib.sha256(model).hexdigest()
-        assert (report["format"], report["mode"], report["threads"]) == (agent.FORMAT, "wall", 1)
+        assert (report["format"], report["mode"], report["threads"]) == (FORMAT, "wall", 1)
         assert (report["runtime"], report["policy"]) == ("onnxruntime", "quick")
-        assert report["runtime_version"] == agent.installed_runtimes()["onnxruntime"]
+        assert report["runtime_version"] == installed_runtimes()["onnxruntime"]
         assert report["tries"] == 1
         assert len(report["processes"]) == 1
         assert not {"path", "models", "attempt"} & set(report)
@@ -50,8 +62,8 @@ def test_it_enrols_with_what_the_device_is_and_leaves_at_the_end(hub, tmp_path):
     assert serve_hub(settings(hub, tmp_path)) == 0
     assert [path for _, path in hub.calls] == ["/v1/enrol", "/v1/leases", "/v1/leave"]
     enrolment = hub.bodies[0]
-    assert enrolment["facts"]["runtimes"] == agent.installed_runtimes()
-    assert (enrolment["format"], enrolment["virtual"]) == (1, False)
+    assert enrolment["facts"]["runtimes"] == installed_runtimes()
+    assert (enrolment["format"], enrolment["virtual"]) == (PROTOCOL, False)
     assert set(enrolment["facts"]) == {"cpu_model", "machine", "cores", "python_version", "runtimes", "pinned"}
     assert "temperature_c" in enrolment["conditions"]
 
@@ -72,13 +84,13 @@ def test_a_copied_card_in_another_board_is_another_agent(tmp_path):
         (board / "proc/device-tree/serial-number").write_text(f"1000000{board.name}\0")
     folder = tmp_path / "agent"
     folder.mkdir()
-    first = agent._instance(folder, boards[0])
-    assert agent._instance(folder, boards[0]) == first
-    second = agent._instance(folder, boards[1])
+    first = identity_in(folder, boards[0])
+    assert identity_in(folder, boards[0]) == first
+    second = identity_in(folder, boards[1])
     assert second != first
-    assert agent._instance(folder, boards[1]) == second
+    assert identity_in(folder, boards[1]) == second
     (folder / "instance").write_text(first)  # as earlier agents wrote it: it is nobody else's
-    assert agent._instance(folder, boards[1]) == first
+    assert identity_in(folder, boards[1]) == first
 
 
 def test_a_lease_is_renewed_while_its_model_is_measured(hub, tmp_path, network):
@@ -345,7 +357,7 @@ def test_a_device_without_room_says_so_and_goes_on_with_models_that_fit(hub, sta
 )
 def test_a_wrong_option_ends_with_code_2_and_one_line(tmp_path, monkeypatch, capfd, options, complaint):
     monkeypatch.setenv("CONDENSERY_TOKEN", TOKEN)
-    assert agent.main(["run", "--folder", str(tmp_path / "agent"), *options]) == 2
+    assert main(["run", "--folder", str(tmp_path / "agent"), *options]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert complaint in line
 
@@ -353,7 +365,7 @@ def test_a_wrong_option_ends_with_code_2_and_one_line(tmp_path, monkeypatch, cap
 @pytest.mark.parametrize("token", ["", "two words", "tökén"])
 def test_without_a_proper_token_it_does_not_start(tmp_path, monkeypatch, capfd, token):
     monkeypatch.setenv("CONDENSERY_TOKEN", token)
-    assert agent.main(["run", "--folder", str(tmp_path / "agent"), "--hub", "http://hub.example"]) == 2
+    assert main(["run", "--folder", str(tmp_path / "agent"), "--hub", "http://hub.example"]) == 2
     assert "CONDENSERY_TOKEN" in capfd.readouterr().err
 
 
@@ -361,9 +373,9 @@ def test_the_token_comes_from_a_file_or_the_environment_and_never_reaches_a_chil
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     options = ["run", "--hub", f"{hub.url}/", "--folder", str(tmp_path / "agent"), "--once"]
-    assert agent.main([*options, "--token-file", str(file)]) == 0
+    assert main([*options, "--token-file", str(file)]) == 0
     monkeypatch.setenv("CONDENSERY_TOKEN", TOKEN)
     job = hub.ask(offer(hub, network))
-    assert agent.main(options) == 0
+    assert main(options) == 0
     assert job.state == "done"
     assert "CONDENSERY_TOKEN" not in os.environ

@@ -13,8 +13,9 @@ import pytest
 from tests.certificates import self_signed
 from tests.workers.agents import ENDLESS, is_gone, offer, settings, until
 from tests.workers.small_hub import PATIENCE_S, SmallHub
-from workers.latency import agent
-from workers.latency.agent import serve_hub
+from workers.latency.agent.serving import delivery
+from workers.latency.agent.serving.service import serve_hub
+from workers.latency.agent.serving.waiting import Backoff
 
 pytestmark = pytest.mark.usefixtures("our_own_signals")
 
@@ -98,7 +99,7 @@ def test_it_enrols_again_when_the_hub_knows_it_no_more(hub, tmp_path, network):
 def test_a_hub_that_speaks_another_protocol_ends_the_agent(hub, tmp_path, capfd):
     hub.trouble("/v1/enrol", "422")
     assert serve_hub(settings(hub, tmp_path)) == 2
-    assert "/agent.py" in capfd.readouterr().err
+    assert "/agent.pyz" in capfd.readouterr().err
 
 
 def test_a_report_the_hub_refuses_becomes_a_fault_of_the_device(hub, tmp_path, network):
@@ -114,8 +115,8 @@ FAILS = 2  # so many errors of the hub's are borne
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(agent, "_HUBS_ERRORS_MOST", FAILS)
-    monkeypatch.setattr(agent._Patience, "next_s", lambda self: 0.01)
+    monkeypatch.setattr(delivery, "HUB_ERRORS_MOST", FAILS)
+    monkeypatch.setattr(Backoff, "next_s", lambda self: 0.01)
 
 
 def test_a_report_that_the_hub_fails_at_each_time_becomes_a_fault_of_the_device(hub, tmp_path, network, impatient):

@@ -11,7 +11,8 @@ import pytest
 from space.errors import MeasurementFailed
 from tests.workers.arm_device import arm_device, write_condensenet
 from tests.workers.latency.test_latency_contract import sha256, write_corrupt
-from workers.latency import FailedMeasurement, Measurement, MeasurementStopped, agent
+from workers.latency import FailedMeasurement, Measurement, MeasurementStopped
+from workers.latency.agent.files import sha256_of
 from workers.latency.estimated_probe import EstimatedProbe, estimate, estimated_measurement
 from workers.latency.profiles import Profile, load_profile
 from workers.latency.virtual_arm import Counts, VirtualArm
@@ -224,4 +225,4 @@ def test_networks_are_estimated_on_the_arm_device_in_software(profile, tmp_path)
     assert deep.conditions["qemu"] == arm.facts["qemu"]
     assert deep.conditions["counted_runs"] == 3
     assert deep.runtime_version == arm.facts["onnxruntime"]
-    assert deep.model_hash == agent.sha256_of(models[3])
+    assert deep.model_hash == sha256_of(models[3])

@@ -7,7 +7,6 @@ import gc
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,15 @@ from onnx import TensorProto
 
 from tests.workers.latency.test_latency_contract import TINY, sha256, write_corrupt, write_network
 from workers.latency import agent
+from workers.latency.agent import timing
+from workers.latency.agent.__main__ import main
+from workers.latency.agent.reports import PROGRESS
+from workers.latency.agent.runtimes import RUNTIMES, LiteRt, Ncnn, OnnxRuntime
+from workers.latency.agent.sensors import conditions, cpu_model, throttled, usable_cores
+from workers.latency.agent.timing import measure_models
+from workers.latency.agent_file import agent_bytes
 
+SOURCES = sorted(Path(agent.__file__).parent.rglob("*.py"))
 POLICY = TINY.model_dump(mode="json")
 
 
@@ -26,13 +33,13 @@ POLICY = TINY.model_dump(mode="json")
 def alone(tmp_path_factory) -> Path:
     """A folder that holds the agent's file and nothing else of the project."""
     folder = tmp_path_factory.mktemp("device")
-    shutil.copy(agent.__file__, folder / "agent.py")
+    (folder / "agent.pyz").write_bytes(agent_bytes())
     return folder
 
 
 def run_alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "agent.py", *arguments]
+    command = [sys.executable, "agent.pyz", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
@@ -42,7 +49,7 @@ def test_the_agent_file_alone_measures_models_and_prints_one_json_document(alone
         write_corrupt(tmp_path / "b.onnx"),
         write_network(tmp_path / "c.onnx", 8),
     ]
-    core = str(agent.usable_cores()[0])
+    core = str(usable_cores()[0])
     done = run_alone(alone, "measure", "--policy", json.dumps(POLICY), "--core", core, *map(str, models))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -52,8 +59,8 @@ def test_the_agent_file_alone_measures_models_and_prints_one_json_document(alone
     assert [entry["sha256"] for entry in report["models"]] == [sha256(model) for model in models]
     assert ["error" in entry for entry in report["models"]] == [False, True, False]
     assert all(len(report["models"][place]["samples_ms"]) == 5 for place in (0, 2))
-    positions = [line for line in done.stderr.splitlines() if line.startswith(agent.PROGRESS)]
-    assert positions == [f"{agent.PROGRESS}{position}" for position in range(3)]
+    positions = [line for line in done.stderr.splitlines() if line.startswith(PROGRESS)]
+    assert positions == [f"{PROGRESS}{position}" for position in range(3)]
 
 
 def test_help_names_the_sub_commands(alone):
@@ -69,12 +76,12 @@ def test_help_names_the_sub_commands(alone):
         ("[1]", 0, "must be a JSON object"),
         ("no json", 0, "Expecting value"),
         (json.dumps(POLICY), 99_999, "the core must be one of"),
-        (json.dumps({**POLICY, "threads": 99_999}), agent.usable_cores()[0], "threads must be at most"),
+        (json.dumps({**POLICY, "threads": 99_999}), usable_cores()[0], "threads must be at most"),
     ],
 )
 def test_a_wrong_policy_or_core_ends_with_code_2_and_one_line(capsys, tmp_path, policy, core, complaint):
     model = str(write_network(tmp_path / "a.onnx"))
-    assert agent.main(["measure", "--policy", policy, "--core", str(core), model]) == 2
+    assert main(["measure", "--policy", policy, "--core", str(core), model]) == 2
     streams = capsys.readouterr()
     assert streams.out == ""
     assert complaint in streams.err
@@ -82,21 +89,24 @@ def test_a_wrong_policy_or_core_ends_with_code_2_and_one_line(capsys, tmp_path, 
 
 
 def test_the_agent_is_python_3_9_and_imports_only_the_standard_library_numpy_and_the_runtimes():
-    tree = ast.parse(Path(agent.__file__).read_text(encoding="utf-8"), feature_version=(3, 9))
     imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            imported.add((node.module or "").partition(".")[0])
-    modules = {runtime.MODULE for runtime in (agent.OnnxRuntime, agent.Ncnn, agent.LiteRt)}  # the fourth is compiled
-    assert imported - set(sys.stdlib_module_names) == {"numpy", *modules}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, 9))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                imported.add(node.module or "")
+    ours = {name for name in imported if name.partition(".")[0] == "workers"}
+    assert all(name.startswith("workers.latency.agent") for name in ours)
+    modules = {runtime.MODULE for runtime in (OnnxRuntime, Ncnn, LiteRt)}  # the fourth is compiled
+    others = {name.partition(".")[0] for name in imported - ours}
+    assert others - set(sys.stdlib_module_names) == {"numpy", *modules}
 
 
 def test_more_runs_than_are_kept_are_thinned_evenly_and_counted(tmp_path):
     policy = {**POLICY, "runs": 25, "samples_kept": 10}
-    (entry,) = agent.measure_models([write_network(tmp_path / "a.onnx")], policy)["models"]
+    (entry,) = measure_models([write_network(tmp_path / "a.onnx")], policy)["models"]
     assert (entry["runs"], entry["stride"], len(entry["samples_ms"])) == (25, 3, 9)
 
 
@@ -105,14 +115,14 @@ def test_measuring_lasts_until_both_the_count_and_the_duration_are_reached(
     tmp_path, monkeypatch, runs, run_s, expected
 ):
     ticks = itertools.count(0, 10_000_000)  # each look at the clock is 10 ms later, so a run takes 10 ms of every 20
-    monkeypatch.setattr(agent, "time", SimpleNamespace(perf_counter_ns=lambda: next(ticks)))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter_ns=lambda: next(ticks)))
     policy = {**POLICY, "runs": runs, "run_s": run_s}
-    (entry,) = agent.measure_models([write_network(tmp_path / "a.onnx")], policy)["models"]
+    (entry,) = measure_models([write_network(tmp_path / "a.onnx")], policy)["models"]
     assert entry["samples_ms"] == [10.0] * expected
 
 
 def test_a_symbolic_batch_is_run_as_one(tmp_path):
-    (entry,) = agent.measure_models([write_network(tmp_path / "a.onnx", batch="N")], POLICY)["models"]
+    (entry,) = measure_models([write_network(tmp_path / "a.onnx", batch="N")], POLICY)["models"]
     assert len(entry["samples_ms"]) == 5
 
 
@@ -122,21 +132,21 @@ def test_a_symbolic_batch_is_run_as_one(tmp_path):
 )
 def test_a_network_that_is_not_fp32_with_batch_one_is_refused(tmp_path, arguments, complaint):
     path = write_network(tmp_path / "a.onnx", **arguments)
-    (entry,) = agent.measure_models([path], POLICY)["models"]
+    (entry,) = measure_models([path], POLICY)["models"]
     assert complaint in entry["error"]
 
 
 def test_the_garbage_collector_rests_while_timing_and_comes_back_after(tmp_path, monkeypatch):
     seen = []
 
-    class Watched(agent.OnnxRuntime):
+    class Watched(OnnxRuntime):
         def load(self, model, threads):
             run = super().load(model, threads)
             return lambda: (seen.append(gc.isenabled()), run())
 
-    monkeypatch.setitem(agent.RUNTIMES, "onnxruntime", Watched)
+    monkeypatch.setitem(RUNTIMES, "onnxruntime", Watched)
     assert gc.isenabled()
-    agent.measure_models([write_network(tmp_path / "a.onnx")], POLICY)
+    measure_models([write_network(tmp_path / "a.onnx")], POLICY)
     assert seen == [False] * 6  # one to warm up, five timed
     assert gc.isenabled()
 
@@ -147,7 +157,7 @@ def test_the_thread_is_pinned_while_measuring_and_free_again_after(tmp_path):
     pinned = []
     core = max(before)
     model = write_network(tmp_path / "a.onnx")
-    agent.measure_models([model], POLICY, core, lambda position: pinned.append(os.sched_getaffinity(0)))
+    measure_models([model], POLICY, core, lambda position: pinned.append(os.sched_getaffinity(0)))
     assert pinned == [{core}]
     assert os.sched_getaffinity(0) == before
 
@@ -161,10 +171,10 @@ def write_tree(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_a_machine_without_sensors_gives_none_for_each(tmp_path):
-    seen = agent.conditions(0, tmp_path)
+    seen = conditions(0, tmp_path)
     assert len(seen.pop("load_average")) == 3
     assert set(seen.values()) == {None}
-    assert agent.throttled(agent.conditions(0, tmp_path), agent.conditions(0, tmp_path)) is None
+    assert throttled(conditions(0, tmp_path), conditions(0, tmp_path)) is None
 
 
 def test_a_raspberry_pi_is_read_with_its_board_core_temperature_and_throttling(tmp_path):
@@ -179,8 +189,8 @@ def test_a_raspberry_pi_is_read_with_its_board_core_temperature_and_throttling(t
             "sys/devices/platform/soc/soc:firmware/get_throttled": "80008\n",
         },
     )
-    assert agent.cpu_model(1, pi) == "Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76)"
-    seen = agent.conditions(1, pi)
+    assert cpu_model(1, pi) == "Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76)"
+    seen = conditions(1, pi)
     assert (seen["temperature_c"], seen["cpu_mhz"], seen["throttle_flags"]) == (48.3, 2400.0, 0x80008)
 
 
@@ -199,8 +209,8 @@ def test_an_x86_machine_is_read_from_its_chip_sensor_and_cpuinfo(tmp_path):
             "sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count": "4\n",
         },
     )
-    assert agent.cpu_model(1, pc) == "B"
-    seen = agent.conditions(1, pc)
+    assert cpu_model(1, pc) == "B"
+    seen = conditions(1, pc)
     assert (seen["temperature_c"], seen["cpu_mhz"], seen["throttle_count"]) == (61.25, 2596.1, 4)
 
 
@@ -222,4 +232,4 @@ def test_throttling_is_judged_from_what_happened_between_two_readings(before, af
     def reading(given):
         return {"throttle_flags": given.get("flags"), "throttle_count": given.get("count")}
 
-    assert agent.throttled(reading(before), reading(after)) is verdict
+    assert throttled(reading(before), reading(after)) is verdict

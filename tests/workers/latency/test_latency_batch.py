@@ -12,8 +12,14 @@ from types import SimpleNamespace
 import pytest
 
 from tests.workers.latency.test_latency_contract import TINY, sha256, write_corrupt, write_network
-from workers.latency import FailedMeasurement, Measurement, agent
-from workers.latency.agent import Batch, Client, Cooling, ProcessEnd
+from workers.latency import FailedMeasurement, Measurement
+from workers.latency.agent import cooling, subprocesses
+from workers.latency.agent.batch import Batch, Placement, measure_batch
+from workers.latency.agent.cooling import Client, Cooling
+from workers.latency.agent.runtimes import installed_runtimes
+from workers.latency.agent.sensors import cpu_model
+from workers.latency.agent.subprocesses import ProcessEnd, Stopped
+from workers.latency.agent_file import agent_command
 from workers.latency.measurement import measurement_from_report
 
 POLICY = {**TINY.model_dump(mode="json"), "anchor_tolerance": 0.05, "attempts": 3}
@@ -191,7 +197,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     turned = Clock()
-    monkeypatch.setattr(agent, "time", SimpleNamespace(monotonic=turned.monotonic, sleep=turned.sleep))
+    for module in (cooling, subprocesses):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=turned.monotonic, sleep=turned.sleep))
     return turned
 
 
@@ -205,8 +212,8 @@ def cooling_down(clock: Clock, start_c: float, c_per_s: float, floor_c: float = 
 def test_a_hot_processor_is_waited_for_until_it_is_below_the_lower_limit(clock):
     states: list[str] = []
     temperature = cooling_down(clock, 65.0, 0.1)
-    cooling = Cooling(HOT, Client(heartbeat=states.append), temperature)
-    assert cooling.wait() is True
+    pause = Cooling(HOT, Client(heartbeat=states.append), temperature)
+    assert pause.wait() is True
     assert temperature() < 55.0
     assert clock.now_s == pytest.approx(101.0)  # looked at every second
     assert states == ["cooling"]
@@ -223,8 +230,8 @@ def test_a_cool_processor_one_without_a_sensor_and_a_policy_without_a_limit_wait
 
 
 def test_a_machine_that_idles_hot_is_waited_for_once_and_then_measured_hot(clock):
-    cooling = Cooling(HOT, Client(), cooling_down(clock, 70.0, 0.01, floor_c=62.0))
-    assert [cooling.wait() for _ in range(3)] == [False, False, False]
+    pause = Cooling(HOT, Client(), cooling_down(clock, 70.0, 0.01, floor_c=62.0))
+    assert [pause.wait() for _ in range(3)] == [False, False, False]
     assert clock.now_s == pytest.approx(600.0)
 
 
@@ -235,14 +242,14 @@ def test_a_sensor_that_falls_silent_while_cooling_holds_nothing_up(clock):
 
 def test_a_stop_ends_the_wait_of_a_hot_processor(clock):
     client = Client(stop=lambda: clock.now_s > 5)
-    with pytest.raises(agent.Stopped):
+    with pytest.raises(Stopped):
         Cooling(HOT, client, lambda: 90.0).wait()
     assert clock.now_s < 6
 
 
 def test_a_stop_ends_the_pause_between_two_attempts(clock, anchor, models):
     client = Client(stop=lambda: clock.now_s > 5)
-    with pytest.raises(agent.Stopped):
+    with pytest.raises(Stopped):
         entries_of(Scripted([(1.0, 1.5)] * 9), anchor, models, client, cooldown_s=3600.0)
     assert clock.now_s < 6
 
@@ -250,8 +257,8 @@ def test_a_stop_ends_the_pause_between_two_attempts(clock, anchor, models):
 def test_each_process_says_whether_it_was_cooled(clock, anchor, models):
     policy = {**POLICY, **HOT}
     readings = iter([50.0, 70.0, 40.0])
-    cooling = Cooling(policy, Client(), lambda: next(readings))
-    entry = Batch(anchor, policy, Scripted([(1.0, 1.0)] * 2), cooling, Client()).measure(models)[1][0]
+    pause = Cooling(policy, Client(), lambda: next(readings))
+    entry = Batch(anchor, policy, Scripted([(1.0, 1.0)] * 2), pause, Client()).measure(models)[1][0]
     assert [process["cooled"] for process in entry["processes"]] == [None, True]
 
 
@@ -268,9 +275,11 @@ def test_whoever_ordered_a_batch_hears_what_it_is_at(clock, anchor, models):
 def test_a_report_of_a_real_batch_is_json_and_becomes_measurements(tmp_path, anchor, models):
     corrupt = write_corrupt(tmp_path / "corrupt.onnx")
     policy = TINY.model_dump(mode="json")
-    report = json.loads(json.dumps(agent.measure_batch([models[0], corrupt], anchor, policy), allow_nan=False))
+    report = json.loads(
+        json.dumps(measure_batch([models[0], corrupt], anchor, policy, Placement(agent_command())), allow_nan=False)
+    )
     assert (report["format"], report["mode"], report["runtime"]) == (2, "wall", "onnxruntime")
-    assert report["runtime_version"] == agent.installed_runtimes()["onnxruntime"]
+    assert report["runtime_version"] == installed_runtimes()["onnxruntime"]
     assert [entry["path"] for entry in report["models"]] == [str(models[0]), str(corrupt)]
     measured, refused = (measurement_from_report(report, entry, "a pi") for entry in report["models"])
     assert isinstance(refused, FailedMeasurement)
@@ -301,25 +310,25 @@ def test_samples_that_no_clock_gives_are_a_failed_measurement(anchor, models):
 
 @pytest.mark.parametrize("printed", ["1", "[]", "no report"])
 def test_a_process_that_prints_something_else_than_a_report_is_the_devices_fault(anchor, models, printed):
-    launcher = [sys.executable, "-c", f"print({printed!r})"]
-    report = agent.measure_batch(models, anchor, TINY.model_dump(mode="json"), launcher=launcher)
+    placement = Placement([sys.executable, "-c", f"print({printed!r})"])
+    report = measure_batch(models, anchor, TINY.model_dump(mode="json"), placement)
     assert [entry["fault"] for entry in report["models"]] == ["device"] * 3
     assert "exit code 0 and no report" in report["models"][0]["error"]
 
 
 def test_a_launcher_that_is_not_there_is_the_devices_fault(anchor, models):
-    report = agent.measure_batch(models, anchor, TINY.model_dump(mode="json"), launcher=["/nowhere/emulator"])
+    report = measure_batch(models, anchor, TINY.model_dump(mode="json"), Placement(["/nowhere/emulator"]))
     assert all("could not be started" in entry["error"] and entry["fault"] == "device" for entry in report["models"])
 
 
 def test_a_batch_with_a_policy_that_lacks_a_number_or_an_unusable_core_is_refused(anchor, models):
     with pytest.raises(ValueError, match=r"needs a number for each of \['processes'\]"):
-        agent.measure_batch(models, anchor, {**POLICY, "processes": None})
+        measure_batch(models, anchor, {**POLICY, "processes": None}, Placement(agent_command()))
     with pytest.raises(ValueError, match="the core must be one of"):
-        agent.measure_batch(models, anchor, POLICY, core=99_999)
+        measure_batch(models, anchor, POLICY, Placement(agent_command(), core=99_999))
 
 
 def test_a_report_without_a_single_process_still_names_the_machine(tmp_path, models):
-    report = agent.measure_batch(models, tmp_path / "nowhere.onnx", TINY.model_dump(mode="json"))
-    assert report["cpu_model"] == agent.cpu_model(report["core"])
+    report = measure_batch(models, tmp_path / "nowhere.onnx", TINY.model_dump(mode="json"), Placement(agent_command()))
+    assert report["cpu_model"] == cpu_model(report["core"])
     assert all(entry["fault"] == "device" and "nowhere.onnx" in entry["error"] for entry in report["models"])

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.workers.latency.test_latency_contract import sha256, write_corrupt, write_network
-from workers.latency import agent
+from workers.latency.agent.__main__ import main
+from workers.latency.agent.counting import STOP, CountSettings, count_models
+from workers.latency.agent.reports import PROGRESS
+from workers.latency.agent.runtimes import RUNTIMES, OnnxRuntime
 
 LINE = {"all": 100, "branch": 10, "vfma": 50}
 
@@ -28,12 +32,12 @@ def emulator(monkeypatch, tmp_path: Path):
 
         def getsid(marker: int) -> int:
             markers.append(marker)
-            if marker == agent._STOP:
+            if marker == STOP:
                 with file.open("a") as handle:
                     handle.write(next(left))
             raise ProcessLookupError
 
-        monkeypatch.setattr(agent.os, "getsid", getsid)
+        monkeypatch.setattr(os, "getsid", getsid)
         return file, markers
 
     return start
@@ -45,9 +49,9 @@ def line(number: int) -> str:
 
 def test_each_counted_run_of_each_model_has_the_counts_of_its_own_markers(emulator, models):
     file, markers = emulator(line(number) for number in range(6))
-    report = agent.count_models(models, file, runs=3)
+    report = count_models(models, file, CountSettings(runs=3))
     assert (report["format"], report["mode"], report["threads"]) == (2, "counts", 1)
-    assert (report["runtime"], report["runtime_version"]) == ("onnxruntime", agent.OnnxRuntime().version)
+    assert (report["runtime"], report["runtime_version"]) == ("onnxruntime", OnnxRuntime().version)
     assert [entry["sha256"] for entry in report["models"]] == [sha256(model) for model in models]
     seen = [[counts["all"] for counts in entry["counts"]] for entry in report["models"]]
     assert seen == [[0, 1, 2], [3, 4, 5]]
@@ -59,14 +63,14 @@ def test_warm_up_runs_stand_outside_the_markers_and_collect_no_garbage(emulator,
     file, markers = emulator(line(number) for number in range(2))
     runs = []
 
-    class Watched(agent.OnnxRuntime):
+    class Watched(OnnxRuntime):
         def load(self, model, threads):
             assert threads == 1
             run = super().load(model, threads)
             return lambda: (runs.append((len(markers), gc.isenabled())), run())
 
-    monkeypatch.setitem(agent.RUNTIMES, "onnxruntime", Watched)
-    agent.count_models(models[:1], file, runs=2, warmup=3)
+    monkeypatch.setitem(RUNTIMES, "onnxruntime", Watched)
+    count_models(models[:1], file, CountSettings(runs=2, warmup=3))
     assert runs == [(0, False)] * 3 + [(1, False), (3, False)]
     assert gc.isenabled()
 
@@ -74,7 +78,7 @@ def test_warm_up_runs_stand_outside_the_markers_and_collect_no_garbage(emulator,
 def test_counts_that_an_earlier_process_left_in_the_file_are_not_taken(emulator, models):
     file, _ = emulator([line(7)])
     file.write_text(line(1) * 3)
-    (entry,) = agent.count_models(models[:1], file, runs=1)["models"]
+    (entry,) = count_models(models[:1], file, CountSettings(runs=1))["models"]
     assert [counts["all"] for counts in entry["counts"]] == [7]
 
 
@@ -82,9 +86,9 @@ def test_a_refused_model_is_its_own_entry_and_the_rest_is_counted(emulator, mode
     file, _ = emulator(line(number) for number in range(2))
     corrupt = write_corrupt(tmp_path / "corrupt.onnx")
     positions = []
-    first, refused, last = agent.count_models([models[0], corrupt, models[1]], file, runs=1, progress=positions.append)[
-        "models"
-    ]
+    first, refused, last = count_models(
+        [models[0], corrupt, models[1]], file, CountSettings(runs=1), progress=positions.append
+    )["models"]
     assert (refused["sha256"], refused["fault"]) == (sha256(corrupt), "model")
     assert "\n" not in refused["error"]
     assert first["counts"][0]["all"] == 0
@@ -104,7 +108,7 @@ def test_a_refused_model_is_its_own_entry_and_the_rest_is_counted(emulator, mode
 )
 def test_a_run_without_exactly_one_line_of_counts_is_the_devices_fault(emulator, models, written, complaint):
     file, _ = emulator([written])
-    (entry,) = agent.count_models(models[:1], file, runs=1)["models"]
+    (entry,) = count_models(models[:1], file, CountSettings(runs=1))["models"]
     assert complaint in entry["error"]
     assert entry["fault"] == "device"
     assert gc.isenabled()
@@ -112,18 +116,18 @@ def test_a_run_without_exactly_one_line_of_counts_is_the_devices_fault(emulator,
 
 def test_on_a_machine_that_is_not_emulated_every_model_says_so(models, tmp_path, capsys):
     arguments = ["count", "--counts", str(tmp_path / "counts.jsonl"), "--runs", "1", *map(str, models)]
-    assert agent.main(arguments) == 0
+    assert main(arguments) == 0
     streams = capsys.readouterr()
     entries = json.loads(streams.out)["models"]
     assert [entry["error"] for entry in entries] == ["no counts: start it under the counting emulator"] * 2
     assert [entry["sha256"] for entry in entries] == [sha256(model) for model in models]
-    assert [line for line in streams.err.splitlines() if line.startswith(agent.PROGRESS)] == [
-        f"{agent.PROGRESS}{position}" for position in range(2)
+    assert [line for line in streams.err.splitlines() if line.startswith(PROGRESS)] == [
+        f"{PROGRESS}{position}" for position in range(2)
     ]
 
 
 @pytest.mark.parametrize(("option", "value"), [("--runs", "0"), ("--warmup", "-1")])
 def test_impossible_numbers_of_runs_are_refused(models, tmp_path, capsys, option, value):
     arguments = ["count", "--counts", str(tmp_path / "counts.jsonl"), option, value, str(models[0])]
-    assert agent.main(arguments) == 2
+    assert main(arguments) == 2
     assert "runs >= 1 and warmup >= 0 must hold" in capsys.readouterr().err

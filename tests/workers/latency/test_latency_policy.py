@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from space.errors import InvalidSettings
 from workers.latency import QUICK, STANDARD, MeasurementPolicy, policy_named
-from workers.latency.agent import RUNTIMES
+from workers.latency.agent.runtimes import RUNTIMES
 from workers.latency.policy import Runtime
 
 

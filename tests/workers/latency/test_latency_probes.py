@@ -21,11 +21,11 @@ from workers.latency import (
     HostProbe,
     Measurement,
     MeasurementStopped,
-    agent,
     default_core,
     host_name,
     siblings,
 )
+from workers.latency.agent.sensors import usable_cores
 
 ROOT = Path(__file__).parents[3]
 
@@ -85,14 +85,16 @@ MISCHIEF = """
 import fcntl, os, resource, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from workers.latency import agent
+from workers.latency.agent.__main__ import main
+from workers.latency.agent.files import sha256_of
+from workers.latency.agent.runtimes import OnnxRuntime, RUNTIMES
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 held = open({lock!r}, "a")  # as long as this process lives
 fcntl.flock(held, fcntl.LOCK_SH)
-trouble = {{agent.sha256_of(path): word for path, word in {trouble!r}.items() if os.path.exists(path)}}
+trouble = {{sha256_of(path): word for path, word in {trouble!r}.items() if os.path.exists(path)}}
 
-class Mischief(agent.OnnxRuntime):
+class Mischief(OnnxRuntime):
     def load(self, model, threads):
         import hashlib
         word = trouble.get(hashlib.sha256(model).hexdigest())
@@ -106,27 +108,27 @@ class Mischief(agent.OnnxRuntime):
             os._exit(7)
         return super().load(model, threads)
 
-agent.RUNTIMES["onnxruntime"] = Mischief
-sys.exit(agent.main(sys.argv[2:]))  # argv[1] is the agent's own file
+RUNTIMES["onnxruntime"] = Mischief
+sys.exit(main())
 """
 
 
 @pytest.fixture
 def mischief(tmp_path: Path):
-    """Return a function: {model: word} -> launcher, whose processes hold `tmp_path/lock` while they live."""
+    """Return a function: {model: word} -> command, whose processes hold `tmp_path/lock` while they live."""
 
-    def launcher(trouble: dict[Path, str]):
+    def command(trouble: dict[Path, str]):
         script = tmp_path / "mischief.py"
         named = {str(path): word for path, word in trouble.items()}
         script.write_text(MISCHIEF.format(root=str(ROOT), lock=str(tmp_path / "lock"), trouble=named))
         return [sys.executable, str(script)]
 
-    return launcher
+    return command
 
 
 def test_a_model_that_crashes_the_process_is_failed_and_the_rest_measured_without_it(anchor, models, mischief):
-    launcher = mischief({models[1]: "crash"})
-    first, crashed, last = HostProbe(TINY, anchor, launcher=launcher).measure(models)
+    command = mischief({models[1]: "crash"})
+    first, crashed, last = HostProbe(TINY, anchor, command=command).measure(models)
     assert isinstance(crashed, FailedMeasurement)
     assert crashed.model_hash == sha256(models[1])
     assert "signal 11" in crashed.reason
@@ -137,16 +139,16 @@ def test_a_model_that_crashes_the_process_is_failed_and_the_rest_measured_withou
 
 def test_a_model_that_hangs_is_failed_at_the_time_out_and_the_rest_measured(anchor, models, mischief):
     policy = TINY.model_copy(update={"timeout_s": 10.0})
-    launcher = mischief({models[0]: "hang"})
-    hung, measured = HostProbe(policy, anchor, launcher=launcher).measure(models[:2])
+    command = mischief({models[0]: "hang"})
+    hung, measured = HostProbe(policy, anchor, command=command).measure(models[:2])
     assert isinstance(hung, FailedMeasurement)
     assert "within 10 s" in hung.reason
     assert isinstance(measured, Measurement)
 
 
 def test_when_every_model_dies_each_has_its_own_reason(anchor, models, mischief):
-    launcher = mischief({models[0]: "exit", models[1]: "crash"})
-    exited, crashed = HostProbe(TINY, anchor, launcher=launcher).measure(models[:2])
+    command = mischief({models[0]: "exit", models[1]: "crash"})
+    exited, crashed = HostProbe(TINY, anchor, command=command).measure(models[:2])
     assert isinstance(exited, FailedMeasurement)
     assert isinstance(crashed, FailedMeasurement)
     assert "exit code 7" in exited.reason
@@ -155,7 +157,7 @@ def test_when_every_model_dies_each_has_its_own_reason(anchor, models, mischief)
 
 
 def test_an_anchor_that_crashes_fails_the_whole_batch_by_name(anchor, models, mischief):
-    results = HostProbe(TINY, anchor, launcher=mischief({anchor: "crash"})).measure(models)
+    results = HostProbe(TINY, anchor, command=mischief({anchor: "crash"})).measure(models)
     assert [result.model_hash for result in results] == [sha256(path) for path in models]
     assert all("anchor.onnx" in result.reason for result in results if isinstance(result, FailedMeasurement))
     assert all(isinstance(result, FailedMeasurement) for result in results)
@@ -170,8 +172,8 @@ def test_a_refused_anchor_fails_the_whole_batch_by_name(tmp_path, models):
 def test_a_process_that_dies_before_its_first_model_fails_the_batch_with_its_last_words(tmp_path, anchor, models):
     script = tmp_path / "broken.py"
     script.write_text("raise SystemExit('no runtime here')")
-    launcher = [sys.executable, str(script)]
-    results = HostProbe(TINY, anchor, launcher=launcher).measure(models)
+    command = [sys.executable, str(script)]
+    results = HostProbe(TINY, anchor, command=command).measure(models)
     assert all(isinstance(result, FailedMeasurement) and "no runtime here" in result.reason for result in results)
     assert len(results) == len(models)
 
@@ -194,7 +196,7 @@ def wait_until(true, what: str) -> None:
 
 
 def test_ctrl_c_comes_through_and_leaves_no_process_behind(tmp_path, anchor, models, mischief):
-    probe = HostProbe(TINY, anchor, launcher=mischief({models[0]: "hang"}))
+    probe = HostProbe(TINY, anchor, command=mischief({models[0]: "hang"}))
 
     def interrupt_when_it_hangs() -> None:
         wait_until((tmp_path / "lock.hangs").exists, "the process to hang")
@@ -213,7 +215,7 @@ def test_ctrl_c_comes_through_and_leaves_no_process_behind(tmp_path, anchor, mod
 
 
 def test_a_stop_ends_a_process_that_hangs_in_a_model(tmp_path, anchor, models, mischief):
-    probe = HostProbe(TINY, anchor, launcher=mischief({models[0]: "hang"}))
+    probe = HostProbe(TINY, anchor, command=mischief({models[0]: "hang"}))
     with pytest.raises(MeasurementStopped):
         probe.measure(models[:1], stop=(tmp_path / "lock.hangs").exists)
     assert is_free(tmp_path / "lock")
@@ -227,8 +229,8 @@ from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from tests.workers.latency.test_latency_contract import TINY
 from workers.latency.probes import HostProbe
-launcher = [sys.executable, {str(tmp_path / "mischief.py")!r}]
-HostProbe(TINY, Path({str(anchor)!r}), launcher=launcher).measure([Path({str(models[0])!r})])
+command = [sys.executable, {str(tmp_path / "mischief.py")!r}]
+HostProbe(TINY, Path({str(anchor)!r}), command=command).measure([Path({str(models[0])!r})])
 """
     with subprocess.Popen([sys.executable, "-c", owner]) as process:
         wait_until((tmp_path / "lock.hangs").exists, "the process to hang")
@@ -245,7 +247,7 @@ def test_a_core_or_thread_count_this_process_may_not_use_is_refused(anchor):
 
 
 def test_the_default_core_is_the_last_usable_one():
-    assert default_core() == max(agent.usable_cores())
+    assert default_core() == max(usable_cores())
 
 
 @pytest.mark.parametrize(

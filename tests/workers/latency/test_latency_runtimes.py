@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import sys
@@ -15,7 +16,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.workers.latency.test_latency_contract import TINY, sha256, write_corrupt
-from workers.latency import FailedMeasurement, HostProbe, Measurement, agent
+from workers.latency import FailedMeasurement, HostProbe, Measurement
+from workers.latency.agent.__main__ import main
+from workers.latency.agent.runtimes import LiteRt, Native, Ncnn, OnnxRuntime, installed_runtimes
+from workers.latency.agent.runtimes.model_zip import unzip_model
+from workers.latency.agent.timing import measure_models
 
 LAYERS = ((3, 16, 3, 1), (16, 16, 3, 1), (16, 24, 1, 4), (24, 24, 3, 24))  # channels in, out, kernel, groups
 SHAPE = [3, 12, 12]
@@ -79,15 +84,15 @@ def onnx_model() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def ncnn() -> agent.Ncnn:
+def ncnn() -> Ncnn:
     pytest.importorskip("ncnn")
-    return agent.Ncnn()
+    return Ncnn()
 
 
 @pytest.fixture(scope="module")
 def expected() -> np.ndarray:
     """What onnxruntime makes of the agent's fixed input."""
-    (found,) = agent.OnnxRuntime().load(onnx_model(), 1)()
+    (found,) = OnnxRuntime().load(onnx_model(), 1)()
     return found[0]
 
 
@@ -124,7 +129,7 @@ def test_a_loaded_ncnn_model_needs_its_file_no_more_and_every_run_is_a_whole_for
 def test_what_is_no_ncnn_model_is_refused_in_one_line(tmp_path, ncnn, changes, complaint):
     path = write_ncnn(tmp_path / "model.ncnn", **changes)
     policy = {**TINY.model_dump(mode="json"), "runtime": "ncnn"}
-    (entry,) = agent.measure_models([path], policy)["models"]
+    (entry,) = measure_models([path], policy)["models"]
     assert complaint in entry["error"]
     assert "\n" not in entry["error"]
 
@@ -142,20 +147,20 @@ def test_a_policy_names_the_runtime_of_a_whole_batch(tmp_path, ncnn):
 
 
 def test_installed_runtimes_are_named_with_the_versions_they_report(ncnn):
-    litert = pytest.importorskip("ai_edge_litert.interpreter") and agent.LiteRt().version
+    litert = pytest.importorskip("ai_edge_litert.interpreter") and LiteRt().version
     imported = {"onnxruntime": onnxruntime.__version__, "ncnn": ncnn.version, "litert": litert}
-    assert agent.installed_runtimes() == {**imported, "native": agent.Native.VERSION}
+    assert installed_runtimes() == {**imported, "native": Native.VERSION}
 
 
 def test_a_runtime_that_is_not_installed_is_not_listed_and_can_not_be_asked_for(monkeypatch, tmp_path, capsys):
-    gone = (agent.Ncnn.MODULE, agent.LiteRt.MODULE)
-    monkeypatch.setattr(agent.importlib.util, "find_spec", hide(gone, agent.importlib.util.find_spec))
+    gone = (Ncnn.MODULE, LiteRt.MODULE)
+    monkeypatch.setattr(importlib.util, "find_spec", hide(gone, importlib.util.find_spec))
     monkeypatch.setitem(sys.modules, "ncnn", None)  # what an absent module looks like to `import`
-    monkeypatch.setattr(agent.Native, "installed", lambda: None)  # as without a compiler
-    assert list(agent.installed_runtimes()) == ["onnxruntime"]
+    monkeypatch.setattr(Native, "installed", lambda: None)  # as without a compiler
+    assert list(installed_runtimes()) == ["onnxruntime"]
     model = str(write_ncnn(tmp_path / "model.ncnn"))
     policy = TINY.model_dump_json()
-    assert agent.main(["measure", "--policy", policy, "--runtime", "ncnn", model]) == 2
+    assert main(["measure", "--policy", policy, "--runtime", "ncnn", model]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -164,10 +169,10 @@ def hide(names: Sequence[str], find: Callable) -> Callable:
 
 
 def test_listing_the_runtimes_imports_none_of_them(monkeypatch):
-    modules = {runtime.MODULE for runtime in (agent.OnnxRuntime, agent.Ncnn, agent.LiteRt)}
+    modules = {runtime.MODULE for runtime in (OnnxRuntime, Ncnn, LiteRt)}
     for name in modules:
         monkeypatch.delitem(sys.modules, name, raising=False)
-    agent.installed_runtimes()
+    installed_runtimes()
     assert not modules & set(sys.modules)
 
 
@@ -176,10 +181,10 @@ def test_an_unknown_runtime_in_a_policy_is_refused_with_the_ones_there_are(tmp_p
     with pytest.raises(
         ValueError, match=r"must be one of \['litert', 'native', 'ncnn', 'onnxruntime'\], but got 'abacus'"
     ):
-        agent.measure_models([tmp_path / "model"], policy)
+        measure_models([tmp_path / "model"], policy)
 
 
 def test_an_ncnn_model_is_read_from_its_bytes_alone(tmp_path):
-    facts, files = agent._unzip(io.BytesIO(write_ncnn(tmp_path / "model.ncnn").read_bytes()).getvalue())
+    facts, files = unzip_model(io.BytesIO(write_ncnn(tmp_path / "model.ncnn").read_bytes()).getvalue())
     assert facts == FACTS
     assert files == {"model.param": ncnn_param().encode(), "model.bin": ncnn_bin()}

@@ -18,6 +18,7 @@ from space.errors import EmulatorMissing, InvalidSettings, ReadOnlyFolder
 from tests.workers.arm_device import arm_device, linked_copy, small_config, write_condensenet
 from tests.workers.latency.test_latency_contract import sha256, write_corrupt
 from workers.latency import FailedMeasurement, MeasurementStopped, virtual_arm
+from workers.latency.agent_file import agent_path
 from workers.latency.virtual_arm import Counts, VirtualArm, build, counts_from_report, default_folder, missing_tools
 
 CLASSES = ("branch", "load", "store", "vload", "vstore", "vfma", "simd_fp", "int")
@@ -249,23 +250,24 @@ def test_the_runtime_counted_is_the_one_of_the_device(arm, counted):
 CRASHING_AGENT = """
 import os, signal, sys
 sys.path.insert(0, {folder!r})
-import agent
-load = agent.OnnxRuntime.load
+from workers.latency.agent.__main__ import main
+from workers.latency.agent.runtimes import OnnxRuntime
+load = OnnxRuntime.load
 def crash(self, model, threads):
     if model == b"crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     return load(self, model, threads)
-agent.OnnxRuntime.load = crash
-sys.exit(agent.main())
+OnnxRuntime.load = crash
+sys.exit(main())
 """
 
 
 @pytest.mark.slow
 def test_a_model_that_the_process_dies_of_fails_alone(arm, networks, monkeypatch, tmp_path):
     agent_file, crashing = tmp_path / "crashing_agent.py", tmp_path / "crash.onnx"
-    agent_file.write_text(CRASHING_AGENT.format(folder=str(Path(virtual_arm.__file__).parent)))
+    agent_file.write_text(CRASHING_AGENT.format(folder=str(agent_path())))
     crashing.write_bytes(b"crash")
-    monkeypatch.setattr(virtual_arm, "_AGENT_FILE", agent_file)
+    monkeypatch.setattr(virtual_arm, "agent_path", lambda: agent_file)
     crashed, other = arm.count([crashing, networks["small"]], runs=1)
     assert isinstance(other, Counts)
     assert isinstance(crashed, FailedMeasurement)

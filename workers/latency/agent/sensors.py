@@ -1,0 +1,147 @@
+"""What a machine says about itself: its processor and usable cores, and the sensors that explain a latency.
+
+A sensor that isn't there reads as None. `root` is the file system's root, another one in tests.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path("/")
+_CPU_SENSORS = ("cpu", "x86_pkg_temp", "soc", "coretemp", "k10temp", "zenpower")
+_PI_THROTTLED_NOW = 0xE  # frequency capped, throttled, soft temperature limit; bit 0 is under-voltage alone
+_PI_THROTTLED_EVER = 0xE0000  # the same since boot
+_ARM_CORES = {
+    "0xd03": "Cortex-A53",
+    "0xd04": "Cortex-A35",
+    "0xd05": "Cortex-A55",
+    "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72",
+    "0xd09": "Cortex-A73",
+    "0xd0a": "Cortex-A75",
+    "0xd0b": "Cortex-A76",
+    "0xd0c": "Neoverse-N1",
+    "0xd40": "Neoverse-V1",
+    "0xd41": "Cortex-A78",
+    "0xd44": "Cortex-X1",
+    "0xd49": "Neoverse-N2",
+    "0xd4f": "Neoverse-V2",
+}
+
+
+def read_text(path: Path) -> str | None:
+    """Return what a file of the system says, without the NUL that some end with; None when it says nothing."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip().strip("\0") or None
+    except OSError:
+        return None
+
+
+def read_integer(path: Path, base: int = 10) -> int | None:
+    """Return the number that a file of the system holds; None when it holds none."""
+    try:
+        return int(read_text(path) or "", base)
+    except ValueError:
+        return None
+
+
+def cpuinfo(core: int, root: Path) -> dict[str, str]:
+    """Return the fields of this core's paragraph of /proc/cpuinfo (the first paragraph if it has none)."""
+    paragraphs = []
+    for paragraph in (read_text(root / "proc/cpuinfo") or "").split("\n\n"):
+        pairs = (line.partition(":") for line in paragraph.splitlines())
+        paragraphs.append({key.strip(): value.strip() for key, _, value in pairs})
+    return next((fields for fields in paragraphs if fields.get("processor") == str(core)), paragraphs[0])
+
+
+def cpu_model(core: int, root: Path = ROOT) -> str:
+    """Name the processor of one core: an x86 brand string, or an ARM board with its core type."""
+    fields = cpuinfo(core, root)
+    if fields.get("model name"):
+        return fields["model name"]
+    part = fields.get("CPU part", "").lower()
+    board, core_type = read_text(root / "proc/device-tree/model"), _ARM_CORES.get(part, part)
+    if board and core_type:
+        return f"{board} ({core_type})"
+    if board or core_type:
+        return board or core_type
+    if sys.platform == "darwin":
+        query = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        brand = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+        if brand:
+            return brand
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def temperature_c(root: Path = ROOT) -> float | None:
+    """Return the processor's temperature in °C from a thermal zone or hwmon chip named after it, else None."""
+    sensors = [(zone / "type", zone / "temp") for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*"))]
+    for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+        sensors.append((chip / "name", chip / "temp1_input"))
+    for name, value in sensors:
+        reading = read_integer(value)  # in millidegrees
+        is_cpu = any(word in (read_text(name) or "").lower() for word in _CPU_SENSORS)
+        if is_cpu and reading is not None and -40_000 < reading < 150_000:
+            return reading / 1000
+    return None
+
+
+def conditions(core: int, root: Path = ROOT) -> dict[str, Any]:
+    """Read the sensors that explain a latency, each None where the machine has no such sensor.
+
+    temperature_c in °C; cpu_mhz of this core; throttle_flags as a Raspberry Pi's firmware gives them;
+    throttle_count as an x86 core counts them; load_average over 1, 5 and 15 minutes.
+    """
+    cpu = root / f"sys/devices/system/cpu/cpu{core}"
+    khz = read_integer(cpu / "cpufreq/scaling_cur_freq")
+    try:
+        mhz: float | None = khz / 1000 if khz is not None else float(cpuinfo(core, root)["cpu MHz"])
+    except (KeyError, ValueError):
+        mhz = None
+    try:
+        load: list[float] | None = list(os.getloadavg())
+    except (OSError, AttributeError):
+        load = None
+    firmware = sorted((root / "sys/devices/platform").glob("soc*/*firmware/get_throttled"))
+    return {
+        "temperature_c": temperature_c(root),
+        "cpu_mhz": mhz,
+        "throttle_flags": read_integer(firmware[0], base=16) if firmware else None,
+        "throttle_count": read_integer(cpu / "thermal_throttle/core_throttle_count"),
+        "load_average": load,
+    }
+
+
+def throttled(before: dict[str, Any], after: dict[str, Any]) -> bool | None:
+    """Say whether the processor was slowed down between two readings of `conditions`; None without a sensor."""
+    flags = (before["throttle_flags"], after["throttle_flags"])
+    counts = (before["throttle_count"], after["throttle_count"])
+    if None not in flags:
+        newly = flags[1] & ~flags[0] & _PI_THROTTLED_EVER
+        return bool((flags[0] | flags[1]) & _PI_THROTTLED_NOW or newly)
+    if None not in counts:
+        return bool(counts[1] > counts[0])
+    return None
+
+
+def usable_cores() -> list[int]:
+    """Return the numbers of the cores this process may run on, ascending."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def cores_for(core: int, threads: int) -> list[int]:
+    """Return `core` and the usable ones below it (then from the top), one per thread."""
+    usable = usable_cores()
+    if core not in usable:
+        raise ValueError(f"the core must be one of {usable}, but got {core}; pick one of those")
+    if threads > len(usable):
+        raise ValueError(f"threads must be at most the {len(usable)} usable cores, but got {threads}; use fewer")
+    at = usable.index(core)
+    return [usable[at - step] for step in range(threads)]

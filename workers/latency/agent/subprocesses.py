@@ -1,0 +1,147 @@
+"""One fresh process: started, followed by what it says on standard error, and ended whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workers.latency.agent.reports import PROGRESS
+
+POLL_S = 0.2  # how often `stop` is asked
+
+
+class Stopped(Exception):
+    """Whoever ordered the work wants it no more; the processes started for it are gone."""
+
+
+@dataclass(frozen=True)
+class ProcessEnd:
+    """How one process ended: with its report, or with the position it was at (None: unknown) and why."""
+
+    report: dict[str, Any] | None
+    position: int | None = None
+    reason: str = ""
+
+
+def never() -> bool:
+    """Return False: the `stop` of work that nobody stops."""
+    return False
+
+
+def run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bool] = never) -> ProcessEnd:
+    """Run a sub-command of this file that prints one JSON document and says on standard error where it is.
+
+    It is killed when one model takes longer than `timeout_s`, when `stop` says so (then Stopped is raised) and
+    whenever this call is left by an exception.
+    """
+    try:
+        return _run_process(command, timeout_s, stop)
+    except OSError as error:  # no process, no temporary file: nothing can be measured now
+        return ProcessEnd(None, None, f"the measuring process could not be started: {error}")
+
+
+def _run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bool]) -> ProcessEnd:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with tempfile.TemporaryFile() as output:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # held open: when this process dies, the child notices and ends
+            stdout=output,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # the terminal's Ctrl-C is for us; we end the child ourselves
+        ) as child:
+            try:
+                log = _follow(child, timeout_s, stop)
+            finally:
+                _kill(child)
+        output.seek(0)
+        try:
+            report = json.loads(output.read())
+        except ValueError:
+            report = None
+        if not isinstance(report, dict):
+            return ProcessEnd(None, log.position, log.reason(child.returncode, timeout_s))
+        return ProcessEnd(report)  # complete, so a crash on the way out does no harm
+
+
+@dataclass
+class _Log:
+    """What a process said on standard error."""
+
+    position: int | None = None
+    last_words: str = ""
+    timed_out: bool = False
+
+    def add(self, line: str) -> bool:
+        """Take one line in; return whether it said that a next model begins."""
+        position = line[len(PROGRESS) :]
+        if line.startswith(PROGRESS) and position.isdigit():
+            self.position = int(position)
+            self.last_words = ""
+            return True
+        self.last_words = line.strip()[:300] or self.last_words
+        return False
+
+    def reason(self, code: int, timeout_s: float) -> str:
+        """Say in one line why the process gave no report."""
+        if self.timed_out:
+            return f"the measuring process must finish a model within {timeout_s:g} s, but didn't; raise timeout_s"
+        how = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
+        words = f": {self.last_words}" if self.last_words else ""
+        return f"the measuring process ended with {how} and no report{words}"
+
+
+def _follow(child: subprocess.Popen[bytes], timeout_s: float, stop: Callable[[], bool]) -> _Log:
+    """Read the process's standard error until it ends, or is silent about a next model for too long."""
+    assert child.stderr is not None
+    log, rest, open_ = _Log(), b"", True
+    deadline = time.monotonic() + timeout_s
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stderr, selectors.EVENT_READ)
+        while open_ or child.poll() is None:
+            if stop():
+                raise Stopped
+            left = deadline - time.monotonic()
+            if left <= 0:
+                log.timed_out = True
+                break
+            if not open_:  # it closed standard error and may still be at work
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(min(POLL_S, left))
+            elif selector.select(min(POLL_S, left)):
+                chunk = os.read(child.stderr.fileno(), 65536)
+                open_ = bool(chunk)
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines if chunk else [*lines, rest]:
+                    if log.add(line.decode(errors="replace")):
+                        deadline = time.monotonic() + timeout_s
+    return log
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """End a process that still runs, with whatever it started (it leads its own group)."""
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def pause(seconds: float, stop: Callable[[], bool]) -> None:
+    """Sleep, asking `stop` several times a second; raises Stopped."""
+    until = time.monotonic() + seconds
+    while True:
+        if stop():
+            raise Stopped
+        left = until - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(POLL_S, left))
