@@ -29,7 +29,7 @@ class Native:
 
     name = "native"
     SOURCE = "condensenet.c"
-    SHA256 = "b1180ce46bac1bb96d732845399cf59369bdb313c60c6dff61d839f61229cc4d"  # of the source
+    SHA256 = "353727856ea47e258caebedb9cea3f413562806f701041edd2a63c864a22d65a"  # of the source
     VERSION = SHA256[:12]
     FLAGS = ("-O3", "-shared", "-fPIC")
 
