@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from commands.common import AsJson, Storage, StudyName, open_named, print_json, say, stored_settings
 from space.errors import StudyDamaged
+
+if TYPE_CHECKING:
+    from search.doctor import Finding
 
 
 def doctor(
@@ -17,43 +21,57 @@ def doctor(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find what crashes, full disks and hands in its files have left wrong with a study, and mend what can be."""
-    from dashboards.formats import one_line
-    from search import doctor as surgery
+    """Find what crashes, full disks and hand-edited files left wrong with a study, and repair what can be repaired."""
+    from search.doctor import StudyUnderCheck, examine, refuse_while_running, repair
     from search.launch import study_files
     from search.store.store import StudyStore
     from search.study import OpenStudy
+    from workers.wording import agreeing, counted
 
-    engine, found, url = open_named(study, storage, write=not dry_run)
-    settings = stored_settings(found)
-    opened = OpenStudy(settings, url, engine, StudyStore(engine, found.id), found.optuna_study_id)
-    patient = surgery.StudyUnderCheck(opened, study_files(settings, url))
+    engine, stored, url = open_named(study, storage, write=not dry_run)
+    settings = stored_settings(stored)
+    opened = OpenStudy(settings, url, engine, StudyStore(engine, stored.id), stored.optuna_study_id)
+    checked = StudyUnderCheck(opened, study_files(settings, url))
     if not dry_run:
-        surgery.refuse_while_run(patient)
-    findings = surgery.examine(patient)
+        refuse_while_running(checked)
+    findings = examine(checked)
     if not dry_run:
-        surgery.mend(patient, findings)
-    left = [one for one in findings if dry_run or one.repair is None]
+        repair(checked, findings)
+    remaining = [finding for finding in findings if dry_run or finding.repair is None]
     if as_json:
-        rows = [
-            {
-                "check": one.check,
-                "trial": one.trial,
-                "found": one.found,
-                "remedy": one.remedy,
-                "repairable": one.repair is not None,
-                "repaired": one.repair is not None and not dry_run,
-            }
-            for one in findings
-        ]
-        print_json({"study": found.name, "dry_run": dry_run, "findings": rows, "left": len(left)})
-    for one in [] if as_json else findings:
-        word = "left" if one.repair is None else "would mend" if dry_run else "mended"
-        sys.stdout.write(f"{word}: {one_line(one.found)}; {one_line(one.remedy)}\n")
-    if left:
-        raise StudyDamaged(f"{len(left)} of {len(findings)} findings in study {found.name!r} are not mended.")
+        print_json(_doctor_document(stored.name, findings, dry_run, len(remaining)))
+    else:
+        _print_findings(findings, dry_run)
+    if remaining:
+        are = agreeing(len(remaining), "is", "are")
+        of = f"{len(remaining)} of {counted(len(findings), 'finding')}"
+        raise StudyDamaged(f"{of} in study {stored.name!r} {are} not repaired.")
     if not as_json:
-        say(f"study {found.name!r}: {f'{len(findings)} findings, all mended' if findings else 'nothing is wrong'}")
+        all_repaired = f"{counted(len(findings), 'finding')}, all repaired"
+        say(f"study {stored.name!r}: {all_repaired if findings else 'nothing is wrong'}")
+
+
+def _doctor_document(study: str, findings: Sequence[Finding], dry_run: bool, remaining: int) -> dict[str, Any]:
+    rows = [
+        {
+            "check": finding.check,
+            "trial": finding.trial,
+            "found": finding.problem,
+            "remedy": finding.remedy,
+            "repairable": finding.repair is not None,
+            "repaired": finding.repair is not None and not dry_run,
+        }
+        for finding in findings
+    ]
+    return {"study": study, "dry_run": dry_run, "findings": rows, "left": remaining}
+
+
+def _print_findings(findings: Sequence[Finding], dry_run: bool) -> None:
+    from dashboards.formats import one_line
+
+    for finding in findings:
+        word = "left" if finding.repair is None else "would repair" if dry_run else "repaired"
+        sys.stdout.write(f"{word}: {one_line(finding.problem)}; {one_line(finding.remedy)}\n")
 
 
 def delete(
@@ -65,17 +83,17 @@ def delete(
     """Delete a study: its rows, Optuna's rows and its files."""
     import shutil
 
-    _, found, url = open_named(study, storage)
+    _, stored, url = open_named(study, storage)
     if not yes:
-        typer.confirm(f"Delete study {found.name!r} and its files for good?", abort=True)
+        typer.confirm(f"Delete study {stored.name!r} and its files for good?", abort=True)
     from search.launch import study_files
     from search.study import remove_study
 
-    remove_study(url, found.name)
-    files = study_files(stored_settings(found), url)
+    remove_study(url, stored.name)
+    files = study_files(stored_settings(stored), url)
     if not keep_files and files.exists():
         shutil.rmtree(files)
-    say(f"deleted study {found.name!r}")
+    say(f"deleted study {stored.name!r}")
 
 
 def upgrade(storage: Storage = None) -> None:
@@ -86,6 +104,6 @@ def upgrade(storage: Storage = None) -> None:
 
     url = storage or DEFAULT_STORAGE
     before, after = run(url)
-    optuna_storage(url).engine.dispose()  # makes Optuna's tables: who launches may not have the right to
-    what = ", nothing to do" if before == after else f" (was {before})" if before else " (new)"
-    say(f"the database is at version {after}{what}")
+    optuna_storage(url).engine.dispose()  # makes Optuna's tables: whoever launches a study may not have the right to
+    change = ", nothing to do" if before == after else f" (was {before})" if before else " (new)"
+    say(f"the database is at version {after}{change}")

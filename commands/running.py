@@ -148,7 +148,7 @@ def enqueue(
         )
     store.enqueue(wanted, settings.training_space().from_params({}).model_dump(mode="json"))
     where = "" if space.contains(wanted) else " (outside the space: the sampler won't learn from it)"
-    when = "next" if store.is_run() else "when the study is launched again with --resume"
+    when = "next" if store.is_running() else "when the study is launched again with --resume"
     say(f"{wanted} is tried {when}{where}, beside the trainings that the study wants")
 
 
@@ -178,7 +178,7 @@ def cancel(trial: TrialNumber, study: StudyName = None, storage: Storage = None)
     row = find_trial(store.engine, found, trial)
     if row.state in FINAL_STATES:
         raise TrialNotReady(f"trial {trial} is {row.state} already; only an open trial can be cancelled.")
-    if store.is_run():
+    if store.is_running():
         store.request_cancel(trial)
         say(f"asked the running study to cancel trial {trial}")
     else:

@@ -1,9 +1,9 @@
-"""What may be wrong with a study after crashes, full disks and hands in its files; and mending what can be mended.
+"""Find what crashes, full disks and hand-edited files left wrong with a study, and repair what can be repaired.
 
 Notable choices:
 - Looking changes nothing. Each `Finding` brings its own repair, or says what only the user can do.
-- Nothing that is recorded is ever removed: folders that no row knows are moved into `.orphans`, and only what is
-  temporary by its name goes. A figure, a file or a state that two places tell differently is reported.
+- Nothing recorded is ever removed: folders that no row knows are moved into `.orphans`, and only files that are
+  temporary by their name are deleted. Figures, files or states that disagree between two places are reported.
 - Repairs are made as the study's controller, so that no search begins meanwhile; each leaves an event `repaired`.
 """
 
@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.storages._rdb import models
-from optuna.trial import TrialState
+from optuna.trial import TrialState as OptunaState
 
 from search.devices import transitions
 from search.loop.state import folder_of_trial
@@ -31,10 +32,11 @@ from search.store.rows import TrialRow
 from search.store.store import StudyStore
 from search.store.tables import artifact, curve, trial
 from search.store.transactions import shown
-from search.store.vocabulary import FINAL_STATES
+from search.store.vocabulary import FINAL_STATES, AttemptOutcome, TrialState
 from search.study import OpenStudy
 from space.errors import StudyBusy
 from workers.files import HALF_WRITTEN, file_hash
+from workers.wording import agreeing, counted
 
 ORPHANS = ".orphans"  # in a study's folder: what no row knows
 _TRIAL_FOLDER = re.compile(r"trial-(\d{5,})")
@@ -47,78 +49,80 @@ class Finding:
     """One thing that is wrong."""
 
     check: str  # which kind, in a word or two
-    found: str
-    remedy: str  # what the repair does; without one what the user can do
+    problem: str
+    remedy: str  # what the repair does; without a repair, what the user can do
     trial: int | None = None
-    repair: Callable[[], object] | None = None  # repeatable
+    repair: Callable[[], object] | None = None  # may be called again
 
 
 @dataclass(frozen=True)
 class StudyUnderCheck:
     """A study to look at, with its folder."""
 
-    study: OpenStudy
+    opened: OpenStudy
     files: Path
 
     @property
     def store(self) -> StudyStore:
         """The study's store."""
-        return self.study.store
+        return self.opened.store
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The study's database."""
+        return self.opened.engine
 
 
-def examine(patient: StudyUnderCheck) -> list[Finding]:
-    """Return what is wrong; changes nothing. While a controller runs the study, what it is at is not looked at."""
-    damaged = list(_integrity(patient.study.engine))
+def examine(study: StudyUnderCheck) -> list[Finding]:
+    """Return what is wrong, changing nothing. What a live controller is working on is left out."""
+    damaged = list(_integrity(study.engine))
     if damaged:
-        return damaged  # whatever else is read of such a file means nothing
-    rows, quiet = patient.store.trials(), not patient.store.is_run()
-    findings = [*_left_open(patient, rows)] if quiet else []
-    findings += _optuna(patient, rows, quiet)
-    findings += _artifacts(patient.study.engine, rows)
-    findings += _curves(patient, rows)
-    findings += _folders(patient, rows, quiet)
-    findings += _unwanted_jobs(patient)
+        return damaged  # nothing else that is read from such a file can be trusted
+    rows, idle = study.store.trials(), not study.store.is_running()
+    findings = [*_left_open(study, rows)] if idle else []
+    findings += _optuna(study, rows, idle)
+    findings += _artifacts(study.engine, rows)
+    findings += _curves(study, rows)
+    findings += _folders(study, rows) if idle else []
+    findings += _unwanted_jobs(study)
     return findings
 
 
-def mend(patient: StudyUnderCheck, findings: Sequence[Finding]) -> None:
+def repair(study: StudyUnderCheck, findings: Sequence[Finding]) -> None:
     """Make every repair that there is, each with its event in one transaction.
 
     Raises:
         StudyBusy: a controller runs the study.
     """
-    store, repairs = patient.store, [(one, one.repair) for one in findings if one.repair is not None]
+    store, repairs = study.store, [(finding, finding.repair) for finding in findings if finding.repair is not None]
     if not repairs:
         return
     store.claim()
     with store.kept():
-        for finding, repair in repairs:
-            store.transact(partial(_repair, store, finding, repair))
+        for finding, make in repairs:
+            store.transact(partial(_repair, store, finding, make))
 
 
-def _repair(store: StudyStore, finding: Finding, repair: Callable[[], object]) -> None:
-    repair()
-    store.note_event("repaired", f"{finding.found}: {finding.remedy}", finding.trial)
+def _repair(store: StudyStore, finding: Finding, make: Callable[[], object]) -> None:
+    make()
+    store.note_event("repaired", f"{finding.problem}: {finding.remedy}", finding.trial)
 
 
-def refuse_while_run(patient: StudyUnderCheck) -> None:
-    """Refuse to repair under a live controller.
-
-    Raises:
-        StudyBusy: there is one.
-    """
-    if patient.store.is_run():
+def refuse_while_running(study: StudyUnderCheck) -> None:
+    """Raise StudyBusy if a live controller runs the study: it must not be repaired meanwhile."""
+    if study.store.is_running():
         raise StudyBusy("this study is being run; stop it first (`condensery stop`), or only look, with --dry-run.")
 
 
 def _nothing() -> None:
-    """What claiming and releasing the study mends by itself."""
+    """Do nothing: claiming and releasing the study, as every repair does, already puts this right."""
 
 
 # -- the database --
 
 
 def _integrity(engine: sa.Engine) -> Iterator[Finding]:
+    """Find damage in the file of a SQLite database."""
     if engine.dialect.name != "sqlite":
         return
     with engine.connect() as connection:
@@ -129,37 +133,39 @@ def _integrity(engine: sa.Engine) -> Iterator[Finding]:
         yield Finding("integrity", f"SQLite finds its file damaged: {lines[0]}{more}", remedy)
 
 
-def _left_open(patient: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Finding]:
-    """What a controller that died left as it was."""
-    store, engine = patient.store, patient.study.engine
-    found = next(one for one in reader.list_studies(engine) if one.id == store.study_id)
-    if found.controller is not None:
-        gone = f"the controller {shown(found.controller)} is gone without a word"
-        yield Finding("controller", gone, "nobody runs the study", repair=_nothing)
-    if found.stop_requested:
+def _left_open(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Finding]:
+    """Find what a controller that died left unfinished."""
+    store, engine = study.store, study.engine
+    stored = next(row for row in reader.list_studies(engine) if row.id == store.study_id)
+    if stored.controller is not None:
+        gone = f"the controller {shown(stored.controller)} ended without releasing the study"
+        yield Finding("controller", gone, "released", repair=_nothing)
+    if stored.stop_requested:
         yield Finding("stop request", "a request to stop is left over", "forgotten", repair=_nothing)
-    for one in reader.read_attempts(engine, store.study_id, only_open=True):
-        text = f"attempt {one.attempt} of trial {one.number} has no end, and nobody runs the study"
-        end = partial(store.end_attempt, one.number, one.attempt, "stopped", "its controller is gone")
-        yield Finding("open attempt", text, "ended as stopped", one.number, end)
+    for attempt in reader.read_attempts(engine, store.study_id, only_open=True):
+        text = f"attempt {attempt.attempt} of trial {attempt.number} has no end, but no controller runs the study"
+        ending = (attempt.number, attempt.attempt, AttemptOutcome.STOPPED, "its controller is gone")
+        end = partial(store.end_attempt, *ending)
+        yield Finding("open attempt", text, "ended as stopped", attempt.number, end)
     for row in rows:
-        if row.state == "running":
-            text = f"trial {row.number} is running, but nobody runs the study"
+        if row.state == TrialState.RUNNING:
+            text = f"trial {row.number} is running, but no controller runs the study"
             back = partial(store.set_queued, row.number)
             yield Finding("running trial", text, "queued, to go on from its checkpoint", row.number, back)
 
 
-def _unwanted_jobs(patient: StudyUnderCheck) -> Iterator[Finding]:
-    """What devices would measure for nobody; of the whole database, since jobs belong to no study."""
+def _unwanted_jobs(study: StudyUnderCheck) -> Iterator[Finding]:
+    """Find what devices would measure for no one; in the whole database, since jobs belong to no study."""
     now = time.time()
     renewed = sa.func.abs(request.c.renewed_at - now) < transitions.REQUEST_S
     wanted = sa.select(request.c.owner).where(request.c.job_id == job.c.id, renewed)
     query = sa.select(job.c.queue, sa.func.count()).where(job.c.state == "waiting", ~wanted.exists())
-    with patient.study.engine.connect() as connection:
+    with study.engine.connect() as connection:
         queues = {row[0]: row[1] for row in connection.execute(query.group_by(job.c.queue))}
     for queue, jobs in queues.items():
-        text = f"{jobs} {'job waits' if jobs == 1 else 'jobs wait'} in queue {queue} that nobody requests any more"
-        yield Finding("device jobs", text, "given up", repair=partial(_sweep, patient.store, queue))
+        waiting = f"{counted(jobs, 'job')} {agreeing(jobs, 'waits', 'wait')}"
+        text = f"{waiting} in queue {queue} that no one requests any more"
+        yield Finding("device jobs", text, "given up", repair=partial(_sweep, study.store, queue))
 
 
 def _sweep(store: StudyStore, queue: str) -> None:
@@ -169,32 +175,25 @@ def _sweep(store: StudyStore, queue: str) -> None:
 # -- Optuna's tables --
 
 
-def _optuna(patient: StudyUnderCheck, rows: Sequence[TrialRow], quiet: bool) -> Iterator[Finding]:
-    study = patient.study
-    mine = _OPTUNA.c.study_id == study.optuna_study_id
-    with study.engine.connect() as connection:
-        theirs = {row.number: row for row in connection.execute(sa.select(_OPTUNA).where(mine))}
-        joined = sa.select(_OPTUNA.c.number, _OPTUNA_VALUES).join(_OPTUNA_VALUES).where(mine)
-        values: dict[int, list[float]] = {}
-        for row in connection.execute(joined.order_by(_OPTUNA_VALUES.c.objective)):
-            value = models.TrialValueModel.stored_repr_to_value(row.value, row.value_type)
-            values.setdefault(row.number, []).append(value)
-    proposer = Proposer(study)
+def _optuna(study: StudyUnderCheck, rows: Sequence[TrialRow], idle: bool) -> Iterator[Finding]:
+    """Find trials that Optuna's tables hold otherwise than ours."""
+    theirs, values = _optuna_trials(study)
+    proposer = Proposer(study.opened)
     left_open = [number for number, row in theirs.items() if not row.state.is_finished()]
-    if left_open and quiet:
-        text = f"Optuna's tables hold {_trials(left_open)} as open; nothing of ours does"
+    if left_open and idle:
+        text = f"Optuna's tables hold {_trials(left_open)} as open; ours hold none as open"
         yield Finding("Optuna, open", text, "dropped there", repair=proposer.drop_open_trials)
     final = {row.number: row for row in rows if row.state in FINAL_STATES}
     numbers = {row.number for row in rows}
-    known = {number: row for number, row in theirs.items() if row.state.is_finished()}
-    missing = [row for number, row in final.items() if number not in known or not row.mirrored]
-    if missing and quiet:
-        text = f"Optuna's tables don't hold {_trials([row.number for row in missing])}, or we don't know that they do"
-        yield Finding("Optuna, missing", text, "written there", repair=partial(_write, study, missing))
-    for number, row in known.items():
+    finished = {number: row for number, row in theirs.items() if row.state.is_finished()}
+    missing = [row for number, row in final.items() if number not in finished or not row.mirrored]
+    if missing and idle:
+        text = f"Optuna's tables don't hold {_trials([row.number for row in missing])}, or ours don't know that they do"
+        yield Finding("Optuna, missing", text, "written there", repair=partial(_mirror, study.opened, missing))
+    for number, row in finished.items():
         if number not in final:
-            unknown = row.state == TrialState.FAIL and number not in numbers  # a number that was never recorded
-            if quiet and not unknown:
+            never_recorded = row.state == OptunaState.FAIL and number not in numbers
+            if idle and not never_recorded:
                 text = f"Optuna's tables hold trial {number} as {row.state.name}, ours as no trial that has ended"
                 yield Finding("Optuna, differs", text, _OURS, number)
             continue
@@ -207,26 +206,40 @@ def _optuna(patient: StudyUnderCheck, rows: Sequence[TrialRow], quiet: bool) -> 
             yield Finding("Optuna, differs", " ".join(text.split()), _OURS, number)
 
 
-_OURS = "the search goes by our tables; whoever reads Optuna's is misled: find out who wrote there"
+_OURS = "the search goes by our tables, but Optuna's mislead their readers: find out what wrote there"
 
 
-def _write(study: OpenStudy, missing: Sequence[TrialRow]) -> None:
+def _optuna_trials(study: StudyUnderCheck) -> tuple[dict[int, Any], dict[int, list[float]]]:
+    """Return the study's rows in Optuna's table of trials, and their values, by number."""
+    mine = _OPTUNA.c.study_id == study.opened.optuna_study_id
+    with study.engine.connect() as connection:
+        theirs = {row.number: row for row in connection.execute(sa.select(_OPTUNA).where(mine))}
+        joined = sa.select(_OPTUNA.c.number, _OPTUNA_VALUES).join(_OPTUNA_VALUES).where(mine)
+        values: dict[int, list[float]] = {}
+        for row in connection.execute(joined.order_by(_OPTUNA_VALUES.c.objective)):
+            value = models.TrialValueModel.stored_repr_to_value(row.value, row.value_type)
+            values.setdefault(row.number, []).append(value)
+    return theirs, values
+
+
+def _mirror(study: OpenStudy, missing: Sequence[TrialRow]) -> None:
     proposer = Proposer(study)
     proposer.replay([replace(row, mirrored=False) for row in missing])
     proposer.flush(now=True)
 
 
 def _trials(numbers: Sequence[int]) -> str:
-    text = ", ".join(map(str, sorted(numbers)[:10])) + (", …" if len(numbers) > 10 else "")
-    return f"trial{'' if len(numbers) == 1 else 's'} {text}"
+    listed = ", ".join(map(str, sorted(numbers)[:10])) + (", …" if len(numbers) > 10 else "")
+    return f"trial{'' if len(numbers) == 1 else 's'} {listed}"
 
 
 # -- figures and files --
 
 
 def _artifacts(engine: sa.Engine, rows: Sequence[TrialRow]) -> Iterator[Finding]:
+    """Find files of trained networks that are missing or changed."""
     for row in rows:
-        if row.state != "done":
+        if row.state != TrialState.DONE:
             continue
         recorded = reader.read_artifacts(engine, row.id)
         if not recorded:
@@ -246,31 +259,35 @@ def _artifacts(engine: sa.Engine, rows: Sequence[TrialRow]) -> Iterator[Finding]
 _TRAIN_AGAIN = "put it back from a copy; until then `pick` and `export` can't hand this network out"
 
 
-def _curves(patient: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Finding]:
+def _curves(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Finding]:
+    """Find learning curves with gaps, and trials that are done without any."""
     query = sa.select(trial.c.number, curve.c.epoch).join(trial, trial.c.id == curve.c.trial_id)
-    mine = query.where(trial.c.study_id == patient.store.study_id).order_by(trial.c.number, curve.c.epoch)
+    mine = query.where(trial.c.study_id == study.store.study_id).order_by(trial.c.number, curve.c.epoch)
     epochs: dict[int, list[int]] = {}
-    with patient.study.engine.connect() as connection:
+    with study.engine.connect() as connection:
         for number, epoch in connection.execute(mine):
             epochs.setdefault(number, []).append(epoch)
     for row in rows:
         seen = epochs.get(row.number, [])
-        if not seen and row.state == "done":
+        if not seen and row.state == TrialState.DONE:
             yield Finding("curve", f"trial {row.number} is done, but has no learning curve", _NO_CURVE, row.number)
         absent = set(range(1, max(seen, default=0) + 1)) - set(seen)
         if absent or min(seen, default=1) < 1:
-            text = f"the learning curve of trial {row.number} has {len(seen)} epochs, the last is {max(seen)}"
+            text = (
+                f"the learning curve of trial {row.number} has {counted(len(seen), 'epoch')}, the last is {max(seen)}"
+            )
             yield Finding("curve", text, _NO_CURVE, row.number)
 
 
 _NO_CURVE = "it can't be made up; the trial's result doesn't rest on it"
 
 
-def _folders(patient: StudyUnderCheck, rows: Sequence[TrialRow], quiet: bool) -> Iterator[Finding]:
-    files = patient.files
-    if not files.is_dir() or not quiet:
+def _folders(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Finding]:
+    """Find temporary files, and folders of trials that aren't recorded."""
+    files = study.files
+    if not files.is_dir():
         return
-    with patient.study.engine.connect() as connection:
+    with study.engine.connect() as connection:
         recorded = {Path(path).parent for path in connection.scalars(sa.select(artifact.c.path))}
     known = {folder_of_trial(files, row.number).name for row in rows}
     for path in sorted(files.iterdir()):
@@ -278,17 +295,17 @@ def _folders(patient: StudyUnderCheck, rows: Sequence[TrialRow], quiet: bool) ->
             text = f"{path} is left over from a measurement"
             yield Finding("temporary", text, "removed", repair=partial(shutil.rmtree, path, ignore_errors=True))
         elif _TRIAL_FOLDER.fullmatch(path.name) and path.name not in known and path.absolute() not in recorded:
-            to = files / ORPHANS
-            yield Finding("folder", f"no trial knows {path}", f"moved into {to}", repair=partial(_set_aside, path, to))
+            orphans, problem = files / ORPHANS, f"{path} belongs to no recorded trial"
+            yield Finding("folder", problem, f"moved into {orphans}", repair=partial(_set_aside, path, orphans))
     for path in sorted(files.rglob(".*")):
         if path.is_file() and HALF_WRITTEN.fullmatch(path.name) and ORPHANS not in path.relative_to(files).parts:
-            text = f"{path} was never written to its end"
+            text = f"{path} was never finished"
             yield Finding("temporary", text, "removed", repair=partial(path.unlink, missing_ok=True))
 
 
 def _set_aside(path: Path, folder: Path) -> None:
-    if not path.exists():  # a repair that is repeated
+    if not path.exists():  # the repair is made again
         return
     folder.mkdir(exist_ok=True)
-    names = (path.name if again == 0 else f"{path.name}-{again}" for again in count())
+    names = (path.name if copies == 0 else f"{path.name}-{copies}" for copies in count())
     path.rename(next(folder / name for name in names if not (folder / name).exists()))

@@ -20,7 +20,7 @@
     ├── StudyBusy                     45  another controller is running this study
     ├── DeviceNotFound                46  no device of this name, or nothing known of it yet
     ├── DeviceExists                  47  a device of this name is there
-    ├── StudyDamaged                  48  something is wrong with a study that `doctor` did not mend
+    ├── StudyDamaged                  48  something is wrong with a study that `doctor` did not repair
     ├── NothingFeasible               50  no trained network fits the budget
     ├── BudgetUnreachable             51  a budget below anything the space can reach
     ├── SearchFailed                  52  the search ended without the trainings asked for
@@ -162,7 +162,7 @@ class DeviceExists(CondenseryError):
 
 
 class StudyDamaged(CondenseryError):
-    """Something is wrong with a study that was not mended: it is for the user to do, or it was only looked for."""
+    """Something is wrong with a study and was not repaired: only the user can, or `--dry-run` forbade it."""
 
     exit_code = 48
 

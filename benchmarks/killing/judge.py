@@ -183,7 +183,9 @@ class _Judgement:
 
     def _doctor(self) -> None:
         """What `condensery doctor` finds: Optuna's states and values beside ours, files, curves, the database."""
-        self.violations += [f"doctor: {one.found}" for one in examine(StudyUnderCheck(self.opened, self.run.files))]
+        self.violations += [
+            f"doctor: {finding.problem}" for finding in examine(StudyUnderCheck(self.opened, self.run.files))
+        ]
 
     def _leftovers(self) -> None:
         left = [path for path in self.run.files.iterdir() if path.name.startswith("pricing-")]

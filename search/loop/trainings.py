@@ -60,7 +60,7 @@ class Trainings:
             return
         alive = self._engine.alive()
         self._heard_at |= dict.fromkeys(alive, now)
-        self.ledger.store.transact(lambda: self.ledger.store.beat(alive))
+        self.ledger.store.transact(lambda: self.ledger.store.renew_attempts(alive))
         self._beaten_at = now
         for number, row in list(self.ledger.running.items()):
             if now - self._heard_at[number] > SILENT_S:

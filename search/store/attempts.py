@@ -49,8 +49,8 @@ class Attempts(Transactions):
         with self._begin() as connection:
             connection.execute(_CHANGE, {"key": self._key(connection, number), "of": of, "worker": worker})
 
-    def beat(self, numbers: Iterable[int]) -> None:
-        """Renew the leases of these trials' open attempts: their workers live."""
+    def renew_attempts(self, numbers: Iterable[int]) -> None:
+        """Renew the leases of these trials' open attempts: their workers are alive."""
         ids = sa.select(trial.c.id).where(trial.c.study_id == self.study_id, trial.c.number.in_(list(numbers)))
         still = attempt.c.trial_id.in_(ids) & attempt.c.outcome.is_(None)
         with self._begin() as connection:

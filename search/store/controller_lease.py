@@ -136,7 +136,7 @@ class ControllerLease(Transactions):
                 self._set_study(connection, stop_requested=True)
         return owner
 
-    def is_run(self) -> bool:
+    def is_running(self) -> bool:
         """Whether a live process is this study's controller."""
         with self._read() as connection:
             return self._live_owner(connection) is not None

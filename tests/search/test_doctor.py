@@ -1,4 +1,4 @@
-"""Each thing that can be wrong with a study: a sound one is broken that way, found, mended, and sound again."""
+"""Each thing that can be wrong with a study: a sound one is broken that way, examined, repaired, and sound again."""
 
 from __future__ import annotations
 
@@ -107,16 +107,16 @@ def broken(database_bench, tmp_path: Path) -> Broken:
     return Broken(bench)
 
 
-def mended(broken: Broken, *lines: str, numbers: tuple[int | None, ...]) -> None:
-    """The lines are what would be mended, what is mended, and recorded; then nothing is wrong."""
+def repaired(broken: Broken, *lines: str, numbers: tuple[int | None, ...]) -> None:
+    """The lines say what would be repaired, then what is repaired and recorded; then nothing is wrong."""
     before = broken.content()
     looked = broken.doctor("--dry-run")
     assert isinstance(looked.exception, StudyDamaged), looked
-    assert looked.stdout.splitlines() == [f"would mend: {line}" for line in lines]
+    assert looked.stdout.splitlines() == [f"would repair: {line}" for line in lines]
     assert broken.content() == before
     done = broken.doctor()
     assert done.exit_code == 0, done
-    assert done.stdout.splitlines() == [f"mended: {line}" for line in lines]
+    assert done.stdout.splitlines() == [f"repaired: {line}" for line in lines]
     noted = [(number, detail) for kind, number, detail in broken.events() if kind == "repaired"]
     assert noted == [(number, line.replace("; ", ": ")) for number, line in zip(numbers, lines, strict=True)]
     sound(broken)
@@ -136,7 +136,9 @@ def left(broken: Broken, *lines: str) -> None:
     for words in ((), ("--dry-run",), ()):
         result = broken.doctor(*words)
         assert isinstance(result.exception, StudyDamaged), result
-        assert str(result.exception) == f"{len(lines)} of {len(lines)} findings in study 'files' are not mended."
+        counts = "1 of 1 finding" if len(lines) == 1 else f"{len(lines)} of {len(lines)} findings"
+        are = "is" if len(lines) == 1 else "are"
+        assert str(result.exception) == f"{counts} in study 'files' {are} not repaired."
         assert result.stdout.splitlines() == [f"left: {line}" for line in lines]
     assert broken.content() == before
 
@@ -177,12 +179,12 @@ def test_what_a_dead_controller_left_running_is_queued(broken: Broken):
     broken.drop_from_optuna(1)
     dead = f"{socket.gethostname()}:4194999@1"
     broken.sql(sa.update(study).values(controller=dead, controller_seen_at=time.time(), stop_requested=True))
-    mended(
+    repaired(
         broken,
-        f"the controller {dead.partition('@')[0]} is gone without a word; nobody runs the study",
+        f"the controller {dead.partition('@')[0]} ended without releasing the study; released",
         "a request to stop is left over; forgotten",
-        "attempt 1 of trial 1 has no end, and nobody runs the study; ended as stopped",
-        "trial 1 is running, but nobody runs the study; queued, to go on from its checkpoint",
+        "attempt 1 of trial 1 has no end, but no controller runs the study; ended as stopped",
+        "trial 1 is running, but no controller runs the study; queued, to go on from its checkpoint",
         numbers=(None, None, 1, 1),
     )
     assert broken.store.trial(1).state == "queued"
@@ -197,23 +199,23 @@ def test_what_a_dead_controller_left_running_is_queued(broken: Broken):
 
 def test_an_attempt_without_an_end_is_ended(broken: Broken):
     broken.sql(sa.update(attempt).values(outcome=None, ended_at=None).where(attempt.c.trial_id == 1))
-    line = "attempt 1 of trial 0 has no end, and nobody runs the study; ended as stopped"
-    mended(broken, line, numbers=(0,))
+    line = "attempt 1 of trial 0 has no end, but no controller runs the study; ended as stopped"
+    repaired(broken, line, numbers=(0,))
 
 
 def test_a_request_to_stop_that_nobody_obeyed_is_forgotten(broken: Broken):
     broken.sql(sa.update(study).values(stop_requested=True))
-    mended(broken, "a request to stop is left over; forgotten", numbers=(None,))
+    repaired(broken, "a request to stop is left over; forgotten", numbers=(None,))
 
 
 def test_trials_open_in_optunas_tables_are_dropped_there(broken: Broken):
     with optuna_study(broken.bench) as theirs:
         theirs.ask({})
         theirs.enqueue_trial({"groups": 1})
-    line = "Optuna's tables hold trials 2, 3 as open; nothing of ours does; dropped there"
+    line = "Optuna's tables hold trials 2, 3 as open; ours hold none as open; dropped there"
     before = broken.store.trials()
     looked = broken.doctor()
-    assert looked.stdout == f"mended: {line}\n"
+    assert looked.stdout == f"repaired: {line}\n"
     sound(broken)
     assert broken.store.trials() == before
     assert_consistent(broken.bench)
@@ -227,8 +229,8 @@ def test_trials_that_optunas_tables_lack_are_written_there(broken: Broken):
     before = trials()
     broken.drop_from_optuna(0)
     broken.sql(sa.update(trial).where(trial.c.number == 1).values(mirrored=False, optuna_trial_id=None))
-    line = "Optuna's tables don't hold trials 0, 1, or we don't know that they do; written there"
-    mended(broken, line, numbers=(None,))
+    line = "Optuna's tables don't hold trials 0, 1, or ours don't know that they do; written there"
+    repaired(broken, line, numbers=(None,))
     assert trials() == sorted(before)
     assert_consistent(broken.bench)
 
@@ -241,7 +243,7 @@ def test_a_trial_that_optunas_tables_tell_differently_is_reported(broken: Broken
     )
     broken.sql(sa.update(TRIALS).where(TRIALS.c.number == 1).values(state=TrialState.FAIL))
     told = broken.doctor("--dry-run").stdout.splitlines()
-    rest = "; the search goes by our tables; whoever reads Optuna's is misled: find out who wrote there"
+    rest = "; the search goes by our tables, but Optuna's mislead their readers: find out what wrote there"
     assert told[0].startswith(f"left: trial 0 is COMPLETE [{row.top1!r}, ")
     assert ", but COMPLETE [2.0, " in told[0]
     assert ", but FAIL [" in told[1]
@@ -254,8 +256,8 @@ def test_a_trial_that_only_optunas_tables_know_is_reported(broken: Broken):
         theirs.tell(theirs.ask({}), [0.5, 1.0, 1.0])
     left(
         broken,
-        "Optuna's tables hold trial 2 as COMPLETE, ours as no trial that has ended; the search goes by our tables; "
-        "whoever reads Optuna's is misled: find out who wrote there",
+        "Optuna's tables hold trial 2 as COMPLETE, ours as no trial that has ended; the search goes by our tables, "
+        "but Optuna's mislead their readers: find out what wrote there",
     )
 
 
@@ -295,7 +297,7 @@ def test_a_folder_that_no_trial_knows_is_set_aside_and_never_over_another(broken
         folder.mkdir()
         (folder / "word.txt").write_text(f"of time {time_}")
         done = broken.doctor()
-        assert done.stdout == f"mended: no trial knows {folder}; moved into {orphans}\n"
+        assert done.stdout == f"repaired: {folder} belongs to no recorded trial; moved into {orphans}\n"
         sound(broken)
     assert (orphans / "trial-00042" / "word.txt").read_text() == "of time 0"
     assert (orphans / "trial-00042-1" / "word.txt").read_text() == "of time 1"
@@ -319,10 +321,10 @@ def test_what_is_only_temporary_is_removed(broken: Broken):
     half.write_bytes(b"ha")
     (checkpoints / "checkpoint-000000001.json").write_text("{}")
     (broken.files / ".anchor.onnx").write_bytes(b"the anchor network")
-    mended(
+    repaired(
         broken,
         f"{broken.files / 'pricing-abc'} is left over from a measurement; removed",
-        f"{half} was never written to its end; removed",
+        f"{half} was never finished; removed",
         numbers=(None, None),
     )
     assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-000000001.json"]
@@ -336,7 +338,7 @@ def test_curves_with_gaps_and_trials_without_any_are_reported(broken: Broken):
     left(
         broken,
         f"trial 0 is done, but has no learning curve; {rest}",
-        f"the learning curve of trial 1 has 1 epochs, the last is 3; {rest}",
+        f"the learning curve of trial 1 has 1 epoch, the last is 3; {rest}",
     )
 
 
@@ -346,7 +348,7 @@ def test_device_jobs_that_nobody_requests_any_more_are_given_up(broken: Broken):
     requests = [jobs.MeasurementRequest("pi", sha, None, "wall", "onnxruntime", 1, {}, "quick") for sha in models_]
     key, kept = jobs.submit(engine, requests, "owner-1")
     broken.sql(sa.update(request).where(request.c.job_id == key).values(renewed_at=time.time() - REQUEST_S - 60.0))
-    mended(broken, "1 job waits in queue pi that nobody requests any more; given up", numbers=(None,))
+    repaired(broken, "1 job waits in queue pi that no one requests any more; given up", numbers=(None,))
     with engine.connect() as connection:
         states = {row.id: row.state for row in connection.execute(sa.select(job.c.id, job.c.state))}
     assert states == {key: "failed", kept: "waiting"}

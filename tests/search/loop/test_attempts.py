@@ -74,7 +74,7 @@ def test_a_sign_of_life_renews_the_open_attempts_of_the_trials_named(store: Stud
     store.end_attempt(0, 1, "lost", "why")
     store.set_running(0, 2)
     before = attempts(store)
-    store.beat([0])
+    store.renew_attempts([0])
     after = attempts(store)
     renewed = [(b.number, b.attempt) for a, b in zip(before, after, strict=True) if b.heartbeat_at > a.heartbeat_at]
     assert renewed == [(0, 2)]

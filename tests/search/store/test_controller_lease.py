@@ -133,10 +133,10 @@ def test_a_released_study_is_free_and_only_its_owner_releases_it(store: StudySto
     store.claim()
     theirs.release()
     assert row_of(store).controller == store.me
-    assert store.is_run()
+    assert store.is_running()
     store.release()
     assert (row_of(store).controller, row_of(store).controller_seen_at) == (None, None)
-    assert not store.is_run()
+    assert not store.is_running()
     theirs.claim()
     assert events(store) == []  # nobody's study was taken
 
@@ -275,7 +275,7 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "request_cancel": lambda store, _: store.request_cancel(0),
     "set_running": lambda store, _: store.set_running(0, 2),
     "set_worker": lambda store, _: store.set_worker(0, 1, "late:1"),
-    "beat": lambda store, _: store.beat([0]),
+    "renew_attempts": lambda store, _: store.renew_attempts([0]),
     "end_attempt": lambda store, _: store.end_attempt(0, 1, "done"),
     "add_curve_row": lambda store, _: store.add_curve_row(0, CURVE_ROW, 1),
     "fill_curve": lambda store, _: store.fill_curve(0, [{**CURVE_ROW, "epoch": 2}]),
@@ -285,7 +285,7 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "with_connection": lambda store, _: store.with_connection(lambda on: on.execute(sa.delete(event))),
 }
 UNFENCED = {  # reading, and the words about who runs the study
-    *("claim", "kept", "release", "stand_by", "request_stop", "is_run", "trial", "trials"),
+    *("claim", "kept", "release", "stand_by", "request_stop", "is_running", "trial", "trials"),
     *("pending_requests", "cancel_requests", "losses_in_a_row", "numbers_of_event", "top1_at"),
 }
 
