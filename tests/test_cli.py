@@ -17,16 +17,11 @@ import onnxruntime
 import pytest
 
 from space import errors
-
-ROOT = Path(__file__).parent.parent
-COMMAND = [sys.executable, "-W", "ignore", "-m", "condensery"]
+from tests.command_line import ROOT, run_command
 
 
-def run(*arguments: str | Path, cwd: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout_s
-    )
+def run(*words: str | Path, cwd: Path, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+    return run_command(*words, cwd=cwd, timeout_s=timeout_s, environment={"COLUMNS": "100", "NO_COLOR": "1"})
 
 
 def error_line(done: subprocess.CompletedProcess[str], code: int) -> str:
@@ -72,6 +67,9 @@ def test_help_names_every_command(tmp_path: Path) -> None:
 
 
 def test_it_is_a_module_and_wrong_use_exits_with_2(tmp_path: Path) -> None:
+    shell = {**os.environ, "PYTHONPATH": str(ROOT)}
+    nonsense = [sys.executable, "-m", "condensery", "nonsense"]  # as a shell starts it, with nothing imported
+    assert subprocess.run(nonsense, cwd=tmp_path, env=shell, capture_output=True, check=False).returncode == 2
     assert run("nonsense", cwd=tmp_path).returncode == 2
     assert run("show", "--", "-1", cwd=tmp_path).returncode == 2
 

@@ -1,0 +1,144 @@
+"""Condensery's commands in processes of their own, which begin with its libraries imported.
+
+- Importing torch, Optuna and the others takes a command longer than all it does. One process a session imports them,
+  and every command is a fork of it (`multiprocessing`'s fork server).
+- Only libraries are imported there. What Condensery imports itself, and in which order, every command does anew.
+- All else is as in a shell: arguments, folder, environment, output, exit code, signals, a process group of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Mapping
+from multiprocessing import forkserver
+from pathlib import Path
+from unittest import mock
+
+ROOT = Path(__file__).parents[1]
+LIBRARIES = (
+    "alembic.command",
+    "fastapi",
+    "httpx",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "optuna.samplers",
+    "optuna.storages",
+    "plotly.graph_objects",
+    "psycopg",
+    "pydantic",
+    "rich.console",
+    "rich.table",
+    "safetensors.torch",
+    "scipy.optimize",
+    "scipy.stats",
+    "sklearn.datasets",
+    "sklearn.gaussian_process",
+    "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.dialects.sqlite",
+    "torch.utils.data",
+    "torchvision.transforms.v2",
+    "typer",
+    "uvicorn",
+)
+_lock = threading.Lock()
+
+
+def _be_condensery(words: list[str], folder: str, environment: dict[str, str], files: tuple[str, str]) -> None:
+    """Run the command line here, in a process just forked; `files` take what it prints: output, then errors."""
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, path in enumerate(files, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
+    sys.argv = [str(ROOT / "condensery.py"), *words]
+    sys.warnoptions.append("ignore")  # as `python -W ignore`, for processes it starts too
+    warnings.simplefilter("ignore")
+    try:
+        runpy.run_module("condensery", run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # a process of multiprocessing's ends without them
+
+
+def _context() -> multiprocessing.context.ForkServerContext:
+    """Return the context whose processes begin with the libraries imported."""
+    context = multiprocessing.get_context("forkserver")
+    with _lock, mock.patch.dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"):
+        context.set_forkserver_preload(["__main__", *LIBRARIES])
+        forkserver.ensure_running()
+    return context
+
+
+class StartedCommand:
+    """A command that runs: what tests use of `subprocess.Popen`, and the file of what it prints."""
+
+    def __init__(self, *words: str | Path, cwd: Path, log: Path, errors: Path | None = None, **environment: str):
+        """Start a command in the folder `cwd`; `log` takes what it prints, `errors` its standard error if given."""
+        self.log = log
+        self.args = ["condensery", *map(str, words)]
+        files = (str(log), str(errors or log))
+        for path in files:
+            Path(path).touch()
+        shell = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+        arguments = (self.args[1:], str(cwd), shell, files)
+        self._process = _context().Process(target=_be_condensery, args=arguments)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or minus the signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """Return `returncode`."""
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs.
+        """
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, not to its group."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill the process, not its group."""
+        self.send_signal(signal.SIGKILL)
+
+
+def run_command(
+    *words: str | Path, cwd: Path, timeout_s: float = 120.0, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as `subprocess.run` does; `environment` is added to the tests' own.
+
+    Raises:
+        subprocess.TimeoutExpired: it ran past `timeout_s`, and was killed.
+    """
+    with tempfile.TemporaryDirectory(prefix="command-") as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = StartedCommand(*words, cwd=cwd, log=out, errors=err, **(environment or {}))
+        try:
+            process.wait(timeout_s)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(process.args, process.wait(), out.read_text(), err.read_text())
