@@ -1,6 +1,7 @@
-"""Condensery's front door: one command per verb, nothing heavy imported until a command runs.
+"""Condensery's command line: one command per verb; nothing heavy is imported until a command runs.
 
-Data goes to stdout, everything else to stderr. A user's mistake is one line and its own exit code (`space.errors`).
+Data goes to stdout, everything else to stderr. A user's mistake is one line and has its own exit code
+(`space.errors`).
 """
 
 from __future__ import annotations
@@ -8,21 +9,49 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from commands import database, deploying, devices, inspecting, plotting, running, showing
+from commands import database, deploying, devices, inspecting, plotting, running
 from commands.common import INTERRUPTED
 from space.errors import CondenseryError
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"condensery {_version()}\n")
+        raise typer.Exit
+
+
+def _version() -> str:
+    """Return the version of the checkout that runs, or of the installed package where there is no checkout."""
+    import tomllib
+    from importlib.metadata import version
+
+    project = Path(__file__).with_name("pyproject.toml")
+    if project.exists():
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+    return version("condensery")
+
+
 app = typer.Typer(
     name="condensery",
-    help="Find the CondenseNet to deploy: the most accurate one inside your device's latency budget.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Find the CondenseNet to deploy: the most accurate one inside your device's latency budget."""
+
+
 db_app = typer.Typer(help="Look after the study database.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
 app.add_typer(devices.app, name="devices")
@@ -41,8 +70,8 @@ for verb in (
     inspecting.logs,
     deploying.pick,
     deploying.export,
-    showing.dashboard,
-    showing.report,
+    inspecting.dashboard,
+    inspecting.report,
     plotting.plot,
     database.doctor,
     database.delete,
@@ -52,17 +81,17 @@ db_app.command()(database.upgrade)
 
 
 def main() -> NoReturn:
-    """Run the command line; every error of ours ends in one line and its exit code."""
+    """Run the command line; an error of ours becomes one line and its exit code."""
     try:
         app()
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(INTERRUPTED)
     except Exception as error:
-        ours = _as_ours(error)
+        ours = _our_error(error)
         if ours is None:
             raise
         sys.stderr.write(f"error: {' '.join(str(ours).split())}\n")
@@ -70,34 +99,48 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _as_ours(error: BaseException | None) -> CondenseryError | None:
-    """Find the error of ours that an exception is, or that a driver's exception inside it stands for."""
+def _our_error(error: BaseException | None) -> CondenseryError | None:
+    """Return the error of ours that an exception is, or that the driver's or system's error inside it means."""
     while error is not None:
         if isinstance(error, CondenseryError):
             return error
-        if isinstance(error, OSError) and error.errno is not None:
-            from workers.files import disk_errors
-
-            try:
-                with disk_errors(Path(error.filename or ".")):
-                    raise error
-            except CondenseryError as ours:
-                return ours
-            except OSError:
-                pass
-        if "sqlalchemy" in sys.modules:
-            from sqlalchemy.exc import DBAPIError
-
-            from search.store.database_errors import database_errors
-
-            if isinstance(error, DBAPIError):
-                try:
-                    with database_errors("sqlite://"):
-                        raise error
-                except CondenseryError as ours:
-                    return ours
+        ours = _disk_error(error) or _database_error(error)
+        if ours is not None:
+            return ours
         error = error.__cause__ or error.__context__
     return None
+
+
+def _disk_error(error: BaseException) -> CondenseryError | None:
+    """Return what a system error means where it is about a full disk or a folder that can't be written."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    from workers.files import disk_errors
+
+    try:
+        with disk_errors(Path(error.filename or ".")):
+            raise error
+    except CondenseryError as ours:
+        return ours
+    except OSError:
+        return None
+
+
+def _database_error(error: BaseException) -> CondenseryError | None:
+    """Return what a database driver's error means."""
+    if "sqlalchemy" not in sys.modules:  # not imported here: an error without it comes from no database
+        return None
+    from sqlalchemy.exc import DBAPIError
+
+    from search.store.database_errors import database_errors
+
+    if not isinstance(error, DBAPIError):
+        return None
+    try:
+        with database_errors("sqlite://"):
+            raise error
+    except CondenseryError as ours:
+        return ours
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the commands share: options, the screen, and opening the study that the user named.
+"""What the commands share: options, output, and opening the study that the user named.
 
 Data goes to stdout, everything else to stderr.
 """
@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,37 +26,46 @@ if TYPE_CHECKING:
     from search.store.store import StudyStore
 
 INTERRUPTED = 130
-StudyFile = Annotated[Path, typer.Argument(help="The study file (study.toml).", show_default=False)]
+STORAGE = "CONDENSERY_STORAGE"  # in the environment: a command line can be read by everybody on the machine
+
+StudyFile = Annotated[Path, typer.Argument(help="The study file, like study.toml.", show_default=False)]
 StudyName = Annotated[
     str | None,
-    typer.Argument(help="A study's name or its study.toml; may be left out when there is only one.", metavar="[STUDY]"),
+    typer.Argument(help="The study's name or study file; not needed if it is the only study.", metavar="[STUDY]"),
 ]
 TrialNumber = Annotated[int, typer.Argument(help="The trial's number.", min=0)]
-STORAGE = "CONDENSERY_STORAGE"  # in the environment: a command line can be read by everybody on the machine
 Storage = Annotated[
     str | None,
-    typer.Option(help="Database URL.", envvar=STORAGE, show_default="the study file's, or sqlite:///condensery.db"),
+    typer.Option(
+        help="URL of the study database.",
+        envvar=STORAGE,
+        show_default="the study file's, or sqlite:///condensery.db",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. training.epochs=5.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, like training.epochs=5; may be repeated."),
 ]
-
 LatencyLimits = Annotated[
     list[str] | None,
-    typer.Option("--max-latency-ms", metavar="MS|DEVICE=MS", help="Limit of the latency; again for another device."),
+    typer.Option(
+        "--max-latency-ms",
+        metavar="MS|DEVICE=MS",
+        help="Highest latency allowed, in ms; may be repeated for other devices.",
+    ),
 ]
 
 
 def console(stderr: bool = False) -> Console:
-    """Return the console that data or messages go to."""
+    """Return the console for data, or for messages."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False)
 
 
 def show_text(renderable: Any) -> None:
-    """Print something of rich's, or a line, on stdout."""
+    """Print a line, or what rich can render, on stdout."""
     console().print(renderable, crop=False)  # a path longer than the line stays whole
 
 
@@ -65,35 +74,48 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
+def output(as_json: bool, document: Callable[..., Any], text: Callable[..., Any], *values: Any) -> None:
+    """Print values on stdout: as the JSON document or as the text that these functions make of them."""
+    if as_json:
+        print_json(document(*values))
+    else:
+        show_text(text(*values))
+
+
 def say(text: str) -> None:
     """Print a message on stderr."""
     sys.stderr.write(f"{text}\n")
 
 
-def name_and_url(study: str | None, storage: str | None) -> tuple[str | None, str]:
-    """Return the study's name (None: the only one) and its database."""
+def database_url(storage: str | None) -> str:
+    """Return the URL of the database that `--storage` names, or of the default one."""
     from search.store.database import DEFAULT_STORAGE
 
+    return storage or DEFAULT_STORAGE
+
+
+def name_and_url(study: str | None, storage: str | None) -> tuple[str | None, str]:
+    """Return the study's name (None: the only one) and the URL of its database."""
     if study is not None and study.endswith(".toml"):
         from search.settings import load_settings
 
         settings = load_settings(Path(study))
         return settings.study.name, storage or settings.storage
-    return study, storage or DEFAULT_STORAGE
+    return study, database_url(storage)
 
 
 def storage_words(storage: str | None) -> list[str]:
-    """Return what names the same database in a command that is shown: nothing where the environment or a file does."""
+    """Return the option that names the same database in a command we print; none if the environment names it."""
     from search.store.database_errors import url_shown
 
     return [] if storage in (None, os.environ.get(STORAGE)) else ["--storage", url_shown(str(storage))]
 
 
 def limits_by_device(given: Sequence[str], devices: Sequence[str]) -> dict[str, float]:
-    """Return `--max-latency-ms` by the device's name in the study; a bare number is for the first.
+    """Return the limits of `--max-latency-ms` by device name; a bare number is for the first device.
 
     Raises:
-        InvalidSettings: it isn't a number above 0, or of a device that the study hasn't.
+        InvalidSettings: a limit isn't a number above 0, or names a device that the study doesn't have.
     """
     limits: dict[str, float] = {}
     for text in given:
@@ -111,7 +133,11 @@ def limits_by_device(given: Sequence[str], devices: Sequence[str]) -> dict[str, 
 
 
 def open_named(study: str | None, storage: str | None, write: bool = False) -> tuple[sa.Engine, StudyRow, str]:
-    """Return the database and the study that the user named; the only one when none was named."""
+    """Return the database, the study that the user named (or the only one), and the database's URL.
+
+    Raises:
+        StudyNotFound: there is no such study, or no name was given and there isn't exactly one study.
+    """
     from search.store import reader
     from search.store.database import open_for_reading, open_for_writing
 
@@ -123,20 +149,20 @@ def open_named(study: str | None, storage: str | None, write: bool = False) -> t
             names = ", ".join(repr(row.name) for row in studies[:10])
             raise StudyNotFound(f"name a study: {names}." if names else "the database holds no study yet; launch one.")
         name = studies[0].name
-    found = reader.find_study(engine, name)
-    return (open_for_writing(url) if write else engine), found, url
+    row = reader.find_study(engine, name)
+    return (open_for_writing(url) if write else engine), row, url
 
 
 def store_named(study: str | None, storage: str | None) -> tuple[StudyStore, StudyRow, str]:
-    """Return the study that the user named, opened for writing."""
+    """Return the study that the user named, opened for writing, its row, and the database's URL."""
     from search.store.store import StudyStore
 
-    engine, found, url = open_named(study, storage, write=True)
-    return StudyStore(engine, found.id), found, url
+    engine, row, url = open_named(study, storage, write=True)
+    return StudyStore(engine, row.id), row, url
 
 
-def stored_settings(found: StudyRow) -> StudySettings:
+def stored_settings(study: StudyRow) -> StudySettings:
     """Return the settings that a study is stored with."""
     from search.settings import settings_from
 
-    return settings_from(found.settings, "the stored settings")
+    return settings_from(study.settings, "the stored settings")

@@ -1,4 +1,4 @@
-"""Handing networks out: pick, export."""
+"""Deploying: pick the network to deploy, or export any trained one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from commands.common import (
     TrialNumber,
     limits_by_device,
     open_named,
-    print_json,
+    output,
     say,
     show_text,
     store_named,
@@ -27,16 +27,17 @@ from commands.common import (
 def pick(
     study: StudyName = None,
     max_latency_ms: LatencyLimits = None,
-    max_macs: Annotated[int | None, typer.Option(min=1, help="Limit of the multiply-adds.")] = None,
-    max_params: Annotated[int | None, typer.Option(min=1, help="Limit of the parameters.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the bundle to deploy into this folder.")] = None,
+    max_macs: Annotated[int | None, typer.Option(min=1, help="Most multiply-adds allowed.")] = None,
+    max_params: Annotated[int | None, typer.Option(min=1, help="Most parameters allowed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write the bundle into.")] = None,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Only rank: no second measurement, the test split stays untouched.")
+        bool,
+        typer.Option("--preview", help="Only rank the networks: measure and test nothing."),
     ] = False,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pick the most accurate network inside a budget, verify it, test it once, and write it out.
+    """Pick the most accurate network inside a budget, measure it again, test it once, and write its bundle.
 
     Limits that are not given are the study's own.
     """
@@ -44,45 +45,38 @@ def pick(
     from search.results.pick import best
     from search.store import reader
 
-    engine, found, url = open_named(study, storage)
-    settings = stored_settings(found)
-    budget = settings.search_budget()
+    engine, row, url = open_named(study, storage)
+    settings = stored_settings(row)
     devices = settings.latency.devices
-    budget = budget.with_limits_ms(limits_by_device(max_latency_ms or (), devices), devices[0])
+    budget = settings.search_budget().with_limits_ms(limits_by_device(max_latency_ms or (), devices), devices[0])
     budget = replace(budget, max_macs=max_macs or budget.max_macs, max_params=max_params or budget.max_params)
-    ranked = best(reader.read_trials(engine, found.id), budget)
+    ranked = best(reader.read_trials(engine, row.id), budget)
     if preview:
-        if as_json:
-            print_json(documents.trials_document(ranked))
-        else:
-            show_text(trial_tables.trials_table(ranked))
+        output(as_json, documents.trials_document, trial_tables.trials_table, ranked)
         return
     from search.devices.probe import VERIFYING
     from search.launch import cache_folder, files_root
     from search.pricing.targets import targets_of
     from search.results import bundle
 
-    store, found, url = store_named(study, storage)
+    store, row, url = store_named(study, storage)
     targets = targets_of(settings, store.engine, files_root(settings, url), say, VERIFYING)
-    picked = bundle.pick(store, found, budget, targets, cache_folder(settings, url))
-    folder = None if out is None else bundle.write_bundle(store, found, picked, out)
-    if as_json:
-        print_json(answers.picked_document(picked, folder))
-    else:
-        show_text(answers.picked_panel(picked, folder))
+    picked = bundle.pick(store, row, budget, targets, cache_folder(settings, url))
+    folder = None if out is None else bundle.write_bundle(store, row, picked, out)
+    output(as_json, answers.picked_document, answers.picked_panel, picked, folder)
 
 
 def export(
     trial: TrialNumber,
     study: StudyName = None,
-    out: Annotated[Path, typer.Option(help="A file, or a folder that gets model.onnx.")] = Path("model.onnx"),
+    out: Annotated[Path, typer.Option(help="The file to write, or a folder for model.onnx.")] = Path("model.onnx"),
     storage: Storage = None,
 ) -> None:
-    """Write one finished trial's network as ONNX."""
+    """Write a finished trial's network as ONNX."""
     from search.results.bundle import export_trial
     from search.store import reader
     from search.store.store import StudyStore
 
-    engine, found, _ = open_named(study, storage)
-    row = reader.find_trial(engine, found, trial)
-    show_text(f"wrote {export_trial(StudyStore(engine, found.id), row, out)}")
+    engine, study_row, _ = open_named(study, storage)
+    row = reader.find_trial(engine, study_row, trial)
+    show_text(f"wrote {export_trial(StudyStore(engine, study_row.id), row, out)}")

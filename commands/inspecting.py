@@ -1,25 +1,36 @@
-"""Looking at a study: status, trials, show, pareto, logs."""
+"""Looking at a study: on the terminal, in a browser, and as one HTML file."""
 
 from __future__ import annotations
 
+import shlex
 import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from commands.common import (
     AsJson,
+    LatencyLimits,
     Storage,
     StudyName,
     TrialNumber,
+    limits_by_device,
     name_and_url,
     open_named,
-    print_json,
+    output,
+    say,
     show_text,
+    storage_words,
     stored_settings,
 )
 from space.errors import TrialNotReady
 
+# -- on the terminal --
+
 
 def status(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
-    """Show how a study stands; without a name, every study of the database."""
+    """Show a study's progress; without a name, all studies of the database."""
     from dashboards.terminal import documents, study_tables
     from search.store import reader
     from search.store.database import open_for_reading
@@ -27,17 +38,11 @@ def status(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
     name, url = name_and_url(study, storage)
     studies = reader.list_studies(open_for_reading(url)) if name is None else []
     if name is None and len(studies) != 1:
-        if as_json:
-            print_json(documents.studies_document(studies))
-        else:
-            show_text(study_tables.studies_table(studies))
+        output(as_json, documents.studies_document, study_tables.studies_table, studies)
         return
-    engine, found, _ = open_named(study, storage)
-    standing = reader.read_status(engine, found.id)
-    if as_json:
-        print_json(documents.study_document(found, standing))
-    else:
-        show_text(study_tables.status_panel(found, standing))
+    engine, row, _ = open_named(study, storage)
+    study_status = reader.read_status(engine, row.id)
+    output(as_json, documents.study_document, study_tables.status_panel, row, study_status)
 
 
 def trials(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
@@ -45,12 +50,9 @@ def trials(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
     from dashboards.terminal import documents, trial_tables
     from search.store import reader
 
-    engine, found, _ = open_named(study, storage)
-    rows = reader.read_trials(engine, found.id)
-    if as_json:
-        print_json(documents.trials_document(rows))
-    else:
-        show_text(trial_tables.trials_table(rows))
+    engine, row, _ = open_named(study, storage)
+    rows = reader.read_trials(engine, row.id)
+    output(as_json, documents.trials_document, trial_tables.trials_table, rows)
 
 
 def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
@@ -58,14 +60,11 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
     from dashboards.terminal import documents, trial_tables
     from search.store import reader
 
-    engine, found, _ = open_named(study, storage)
-    row = reader.find_trial(engine, found, trial)
+    engine, study_row, _ = open_named(study, storage)
+    row = reader.find_trial(engine, study_row, trial)
     curve, latencies = reader.read_curve(engine, row.id), reader.read_latencies(engine, row.id)
     artifacts = reader.read_artifacts(engine, row.id)
-    if as_json:
-        print_json(documents.trial_detail_document(row, curve, latencies, artifacts))
-    else:
-        show_text(trial_tables.trial_panel(row, curve, latencies, artifacts))
+    output(as_json, documents.trial_detail_document, trial_tables.trial_panel, row, curve, latencies, artifacts)
 
 
 def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
@@ -73,12 +72,8 @@ def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
     from dashboards.terminal import documents, trial_tables
     from search.results.pareto import front_of_study
 
-    engine, found, _ = open_named(study, storage)
-    front = front_of_study(engine, found.id)
-    if as_json:
-        print_json(documents.front_document(front))
-    else:
-        show_text(trial_tables.pareto_table(front))
+    engine, row, _ = open_named(study, storage)
+    output(as_json, documents.front_document, trial_tables.pareto_table, front_of_study(engine, row.id))
 
 
 def logs(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -> None:
@@ -87,9 +82,54 @@ def logs(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -
     from search.store import reader
     from workers.file_names import LOG_FILE
 
-    engine, found, url = open_named(study, storage)
-    row = reader.find_trial(engine, found, trial)
-    path = trial_folder(stored_settings(found), url, trial) / LOG_FILE
+    engine, study_row, url = open_named(study, storage)
+    row = reader.find_trial(engine, study_row, trial)
+    path = trial_folder(stored_settings(study_row), url, trial) / LOG_FILE
     if not path.exists():
         raise TrialNotReady(f"trial {trial} is {row.state} and has no log at {path}.")
     sys.stdout.write(path.read_text(encoding="utf-8"))
+
+
+# -- in a browser --
+
+
+def dashboard(
+    study: StudyName = None,
+    storage: Storage = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; one that other machines reach needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8050,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file with the token; without it CONDENSERY_DASHBOARD_TOKEN holds the token, or one is made."
+        ),
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Serve the live page (budget, front, charts, trials) until Ctrl-C; it only reads the database."""
+    from dashboards.page import access_for, serve
+
+    name, url = name_and_url(study, storage)
+    words = shlex.join(storage_words(storage))
+    serve(url, name, access_for(host, token_file), (host, port), say, open_browser, words)
+
+
+def report(
+    study: StudyName = None,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    max_latency_ms: LatencyLimits = None,
+    storage: Storage = None,
+) -> None:
+    """Write one HTML page that needs no server and no network: budget, front, charts, trials.
+
+    Limits that are not given are the study's own; the page's readers can move them.
+    """
+    from dashboards.data.study_settings import devices_of
+    from dashboards.report.report import write_report
+
+    engine, row, _ = open_named(study, storage)
+    limits_ms = limits_by_device(max_latency_ms or (), devices_of(row.settings))
+    write_report(engine, row.name, out, limits_ms, shlex.join(storage_words(storage)))
+    show_text(f"wrote {out}")

@@ -1,4 +1,4 @@
-"""One plot as a file."""
+"""Plotting: one plot of a study as a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from commands.common import Storage, StudyName, open_named, show_text
 
 
 class Plot(StrEnum):
-    """What can be plotted."""
+    """The plots."""
 
     FRONT = "front"
     MACS_LATENCY = "macs-latency"
@@ -23,7 +23,7 @@ class Plot(StrEnum):
 
 
 class AxisName(StrEnum):
-    """What accuracy is set against."""
+    """The costs that accuracy can be plotted against."""
 
     LATENCY = "latency"
     MACS = "macs"
@@ -31,26 +31,26 @@ class AxisName(StrEnum):
 
 
 def plot(
-    panel: Annotated[Plot, typer.Argument(help="Which plot.")],
+    panel: Annotated[Plot, typer.Argument(help="The plot.")],
     study: StudyName = None,
     out: Annotated[
-        Path | None, typer.Option(help="A .png, .svg, .pdf or .html file.", show_default="PANEL.png")
+        Path | None, typer.Option(help="The .png, .svg, .pdf or .html file to write.", show_default="PANEL.png")
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(min=0.0, help="Limit of the latency, in ms.", show_default="the study's own")
+        float | None, typer.Option(min=0.0, help="Highest latency allowed, in ms.", show_default="the study's own")
     ] = None,
-    axis: Annotated[AxisName, typer.Option(help="What front and progress set accuracy against.")] = AxisName.LATENCY,
-    trial: Annotated[list[int] | None, typer.Option(min=0, help="Whose curve; again for another trial.")] = None,
-    width: Annotated[int, typer.Option(min=300, max=4000, help="Width in pixels; a PNG has twice as many.")] = 1000,
-    dark: Annotated[bool, typer.Option("--dark", help="Light on dark.")] = False,
+    axis: Annotated[AxisName, typer.Option(help="Cost on the x axis of front and progress.")] = AxisName.LATENCY,
+    trial: Annotated[list[int] | None, typer.Option(min=0, help="Trial whose curve to plot; may be repeated.")] = None,
+    width: Annotated[int, typer.Option(min=300, max=4000, help="Width in pixels; a PNG gets twice as many.")] = 1000,
+    dark: Annotated[bool, typer.Option("--dark", help="Plot light on dark.")] = False,
     storage: Storage = None,
 ) -> None:
     """Write one plot of a study as PNG, SVG, PDF or HTML."""
     from dashboards.panels.image_files import Paper, write_figure
     from dashboards.panels.notebook import StudyFigures
 
-    engine, found, _ = open_named(study, storage)
+    engine, row, _ = open_named(study, storage)
     path = Path(f"{panel.value}.png") if out is None else out
-    figure = StudyFigures(engine, found.name).plot(panel.value, budget or None, axis.value, trial or ())
+    figure = StudyFigures(engine, row.name).plot(panel.value, budget or None, axis.value, trial or ())
     write_figure(figure, path, Paper(width_px=width, dark=dark))
     show_text(f"wrote {path}")

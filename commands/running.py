@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,14 +26,20 @@ from commands.common import (
     stored_settings,
 )
 from space.errors import InvalidSettings, ReadOnlyFolder, TrialNotReady
+from workers.processes import host_and_pid
+
+if TYPE_CHECKING:
+    from space.config import CondenseNetConfig
+    from space.search_space import SearchSpace
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="Where to write the study file.")] = Path("study.toml"),
-    preset: Annotated[str, typer.Option(help="digits, cifar or imagenet-mobile.")] = "digits",
+    path: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.toml"),
+    preset: Annotated[str, typer.Option(help="Preset to start from: digits, cifar or imagenet-mobile.")] = "digits",
     name: Annotated[str | None, typer.Option(help="The study's name.", show_default="the preset's")] = None,
     measure_budget: Annotated[
-        bool, typer.Option("--measure-budget", help="Measure sampled networks on this host; write a fitting budget.")
+        bool,
+        typer.Option("--measure-budget", help="Measure sampled networks here, and write a latency budget that fits."),
     ] = False,
 ) -> None:
     """Write a commented study file to start from."""
@@ -65,7 +71,7 @@ def _toml(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidSettings(f"that makes no valid study file: {error}.") from None
+        raise InvalidSettings(f"this name makes no valid study file: {error}; choose another.") from None
 
 
 def check(
@@ -73,35 +79,35 @@ def check(
     set_: Overrides = None,
     as_json: AsJson = False,
     no_timing: Annotated[
-        bool, typer.Option("--no-timing", help="Leave out the time estimate, which takes seconds.")
+        bool, typer.Option("--no-timing", help="Skip the time estimate, which takes seconds.")
     ] = False,
 ) -> None:
-    """Validate a study file and say what it means: space, sample networks, time. Writes nothing."""
+    """Validate a study file and show what it means: space, sampled networks, time. Writes nothing."""
     from dashboards.terminal import answers
     from search.settings import load_settings
     from search.time_estimate import estimate, time_study
 
-    found = estimate(load_settings(study, set_ or ()))
+    study_estimate = estimate(load_settings(study, set_ or ()))
     if not as_json:
-        show_text(answers.estimate_panel(found))
-    timed = None if no_timing else time_study(found)
+        show_text(answers.estimate_panel(study_estimate))
+    timed = None if no_timing else time_study(study_estimate)
     if as_json:
-        print_json(answers.estimate_document(found, timed))
+        print_json(answers.estimate_document(study_estimate, timed))
     elif timed is not None:
         show_text("")
-        show_text(answers.time_line(found, timed))
+        show_text(answers.time_line(study_estimate, timed))
 
 
 def launch(
     study: StudyFile,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing study.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False,
     stand_by: Annotated[
-        bool, typer.Option("--stand-by", help="Wait while another process runs the study; take over when it ends.")
+        bool, typer.Option("--stand-by", help="Wait while another process runs the study, and take over when it ends.")
     ] = False,
     set_: Overrides = None,
     storage: Storage = None,
 ) -> None:
-    """Run a search to its number of trainings; Ctrl-C once stops it cleanly."""
+    """Run a search until its number of trainings is done; Ctrl-C stops it cleanly."""
     from dashboards.terminal.live_view import live_view
     from search.settings import load_settings
 
@@ -112,9 +118,9 @@ def launch(
         from search.launch import launch as run
 
         ended = run(settings, url, resume or stand_by, view, stand_by)
-    again = shlex.join(["condensery", "launch", str(study), "--resume", *storage_words(storage)])
+    resume_command = shlex.join(["condensery", "launch", str(study), "--resume", *storage_words(storage)])
     if ended.ending == "stopped":
-        say(f"stopped with {ended.done} of {ended.wanted} trainings done; go on with: {again}")
+        say(f"stopped with {ended.done} of {ended.wanted} trainings done; go on with: {resume_command}")
         raise typer.Exit(INTERRUPTED)
     if ended.ending == "exhausted":
         say(f"every network of the space has been tried: {ended.done} trainings done of {ended.wanted} wanted")
@@ -123,50 +129,62 @@ def launch(
 
 
 def enqueue(
-    config: Annotated[str, typer.Argument(help="A config as JSON, or a file of it; shapes come from the study.")],
+    config: Annotated[str, typer.Argument(help="A config as JSON, or a JSON file of one.")],
     study: StudyName = None,
     storage: Storage = None,
 ) -> None:
-    """Have a config of your own tried next."""
-    from space.config import CondenseNetConfig
-
-    store, found, _ = store_named(study, storage)
-    settings = stored_settings(found)
+    """Let the search try a config of yours next."""
+    store, row, _ = store_named(study, storage)
+    settings = stored_settings(row)
     space = settings.search_space()
     text = config if config.lstrip().startswith("{") else _read_config(Path(config))
+    enqueued = _config_of_study(text, space)
+    store.enqueue(enqueued, settings.training_space().from_params({}).model_dump(mode="json"))
+    where = "" if space.contains(enqueued) else " (outside the space: the sampler won't learn from it)"
+    when = "next" if store.is_running() else "when the study is launched again with --resume"
+    say(f"{enqueued} is tried {when}{where}, beside the trainings that the study wants")
+
+
+def _config_of_study(text: str, space: SearchSpace) -> CondenseNetConfig:
+    """Return the config of a JSON text, with the image shape and number of classes of the study's images.
+
+    Raises:
+        InvalidConfig: the text is no valid config. InvalidSettings: it is for other images.
+    """
+    from space.config import CondenseNetConfig
+
     try:
         values = json.loads(text)
     except json.JSONDecodeError:
         values = None
     if isinstance(values, dict):
         text = json.dumps({"num_classes": space.num_classes, "input_shape": list(space.input_shape), **values})
-    wanted = CondenseNetConfig.from_json(text)
-    if (wanted.input_shape, wanted.num_classes) != (space.input_shape, space.num_classes):
+    config = CondenseNetConfig.from_json(text)
+    if (config.input_shape, config.num_classes) != (space.input_shape, space.num_classes):
         raise InvalidSettings(
             f"the study's images need input_shape={list(space.input_shape)}, num_classes={space.num_classes}, but the "
-            f"config has {list(wanted.input_shape)}, {wanted.num_classes}."
+            f"config has {list(config.input_shape)}, {config.num_classes}."
         )
-    store.enqueue(wanted, settings.training_space().from_params({}).model_dump(mode="json"))
-    where = "" if space.contains(wanted) else " (outside the space: the sampler won't learn from it)"
-    when = "next" if store.is_running() else "when the study is launched again with --resume"
-    say(f"{wanted} is tried {when}{where}, beside the trainings that the study wants")
+    return config
 
 
 def _read_config(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"a config is JSON text or a file of it, but {path} can't be read: {error}.") from None
+        raise InvalidSettings(
+            f"a config must be JSON or a JSON file, but {path} can't be read: {error}; check the path."
+        ) from None
 
 
 def stop(study: StudyName = None, storage: Storage = None) -> None:
     """Ask a running study to stop cleanly, as Ctrl-C does."""
-    store, found, _ = store_named(study, storage)
+    store, row, _ = store_named(study, storage)
     owner = store.request_stop()
     if owner is None:
-        say(f"study {found.name!r} is not running")
+        say(f"study {row.name!r} is not running")
     else:
-        say(f"asked {owner.partition('@')[0]} (host:pid) to stop study {found.name!r}")
+        say(f"asked {host_and_pid(owner)} (host:pid) to stop study {row.name!r}")
 
 
 def cancel(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -> None:
