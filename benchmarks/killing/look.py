@@ -193,7 +193,7 @@ class Lookout:
         return [pid for pid in children(seen.controller) if "spawn_main" in command_of(pid) and pid not in busy]
 
     def ray(self) -> dict[int, str]:
-        """Ray's processes by what they are; spawned are the driver of Tune and its keeper."""
+        """Ray's processes by what they are; spawned are the driver of Tune and its supervisor."""
         kinds = ("raylet/raylet", "gcs_server", "ray::TuneWorker", "ray::Mailbox", "ray::", "spawn_main")
         found = {}
         for pid, command in self.marked().items():

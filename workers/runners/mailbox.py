@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-MAILBOX = "condensery-switchboard"  # its name in the run's namespace
+MAILBOX = "condensery-mailbox"  # its name in the run's namespace
 
 
 class Mailbox:
-    """The controller's words ("stop", "cancel") for jobs, by serial number."""
+    """The controller's commands ("stop", "cancel") for jobs, by serial number."""
 
     def __init__(self) -> None:
-        self._words: dict[int, str] = {}
+        self._commands: dict[int, str] = {}
 
-    def say(self, words: dict[int, str]) -> None:
-        """Replace all words."""
-        self._words = words
+    def post(self, commands: dict[int, str]) -> None:
+        """Replace all commands."""
+        self._commands = commands
 
-    def word(self, serial: int) -> str | None:
-        """Return the word for one job."""
-        return self._words.get(serial)
+    def command(self, serial: int) -> str | None:
+        """Return the command for one job; None while there is none."""
+        return self._commands.get(serial)

@@ -2,7 +2,7 @@
 
 Notable choices:
 - A result is due every second, with or without news: it is the worker's sign of life, and the moment at which it asks
-  the switchboard for a word from the controller. So a stop reaches the training within a second or so, and the training
+  the mailbox for a command of the controller. So a stop reaches the training within a second or so, and the training
   writes its checkpoint before the last result says `stopped`.
 - Tune's checkpoints are not used: those in the trial's folder (or in the exchange) are the truth.
 - The actor is used again for the next job of any trial.
@@ -41,7 +41,7 @@ News = tuple[str, int, int, Any]  # see `search.engines.base.EngineEvent`
 
 
 class TuneWorker(Trainable):  # type: ignore[misc]  # Ray has no type information
-    """Runs the order in its config: JSON of `search.engines.ray.driver.Plan.order`."""
+    """Runs the order in its config: JSON of `search.engines.ray.plan.Plan.job_message`."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the place: threads, and on the controller's machine its processors; then the first order."""
@@ -53,7 +53,7 @@ class TuneWorker(Trainable):  # type: ignore[misc]  # Ray has no type informatio
         if here and order["cores"] and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, order["cores"])
         self._paused_s = pauses_of_this_process(Path(order["pauses"])) if here else lambda: 0.0
-        self._switchboard: Any = None
+        self._mailbox: Any = None
         self._attempt = _Attempt(order, self._paused_s)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -68,14 +68,14 @@ class TuneWorker(Trainable):  # type: ignore[misc]  # Ray has no type informatio
         return {"news": news, "done": bool(news) and news[-1][0] in FINAL}
 
     def _ask(self) -> str | None:
-        """Ask for a word; a switchboard that doesn't answer is asked again at the next step."""
+        """Ask for a command; a mailbox that doesn't answer is asked again at the next step."""
         try:
-            if self._switchboard is None:
-                self._switchboard = ray.get_actor(MAILBOX)
-            word: str | None = ray.get(self._switchboard.word.remote(self._attempt.serial), timeout=TICK_S)
-            return word
+            if self._mailbox is None:
+                self._mailbox = ray.get_actor(MAILBOX)
+            command: str | None = ray.get(self._mailbox.command.remote(self._attempt.serial), timeout=TICK_S)
+            return command
         except (ray.exceptions.RayError, ValueError):
-            self._switchboard = None
+            self._mailbox = None
             return None
 
 

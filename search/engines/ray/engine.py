@@ -1,7 +1,7 @@
 """Trials on Ray Tune: on this machine, or on a cluster.
 
 Notable choices:
-- Ray and Tune live in a process of their own (`search.engines.ray.supervisor` and `driver`) that may be killed at
+- Ray and Tune live in a process of their own (`search.engines.ray.supervisor` above `driver`) that may be killed at
   any time: its jobs are lost, another is started, and they go on from their checkpoints.
 - A worker on this machine keeps off the measuring processors when there are enough others, or else is paused (SIGSTOP)
   while a latency is measured. What runs on other machines disturbs nothing.
@@ -12,31 +12,28 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from search.engines.base import EngineEvent, killed_for_memory
-from search.engines.ray.driver import DIED, NO_MEMORY, TOKEN, Plan, dashboard_is_installed
-from search.engines.ray.run_folder import RayFolder
-from search.engines.ray.supervisor import PAUSES, keeper_main
+from search.engines.ray.checks import about_dashboard, check_settings, processors_apart
+from search.engines.ray.driver_process import DriverProcess, start_driver
+from search.engines.ray.plan import DIED, NO_MEMORY
+from search.engines.ray.run_folder import PAUSES, TOKEN
 from search.settings import EngineSettings
 from space.errors import EngineUnavailable, InvalidSettings
 from workers.file_names import SETTINGS_FILE
 from workers.files import write_atomically
 from workers.processes import KillsForMemory, lives
-from workers.runners.exchange import RESULTS, ExchangeFailed, TrialExchange, clear, open_exchange
+from workers.runners.exchange import RESULTS, ExchangeFailed, TrialExchange, clear
 from workers.training.job import TrialJob
 
 START_S = 120.0  # at most, to start or join Ray
@@ -53,18 +50,6 @@ class _Trial:
     serial: int  # of the submission
     seen_at: float  # last sign of life, or the submission
     pid: int | None = None  # of its worker, when that is on this machine
-
-
-@dataclass
-class _Driver:
-    """One process with a Tune run; `ready` once it takes jobs."""
-
-    process: SpawnProcess
-    pipe: Connection
-    folder: RayFolder
-    started_at: float = field(default_factory=time.monotonic)
-    ready: bool = False
-    reason: str = ""  # why it ended, in its own words
 
 
 class RayTuneEngine:
@@ -97,30 +82,8 @@ class RayTuneEngine:
 
     # -- the driver --
 
-    def _start(self) -> _Driver:
-        folder, part = RayFolder(), self._part
-        cores = None if self._apart is None else tuple(self._apart)
-        plan = Plan(
-            folder=str(folder.path),
-            host=socket.gethostname(),
-            workers=part.workers,
-            threads=part.threads,
-            gpus=part.gpus,
-            address=part.address,
-            exchange=self._exchange,
-            cores=cores,
-        )
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=keeper_main, args=(theirs, plan), daemon=True)
-        # The driver inherits the mask and lets go of it once it ignores Ctrl-C: one pressed meanwhile must not end it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        return _Driver(process, ours, folder)
+    def _start(self) -> DriverProcess:
+        return start_driver(self._part, self._exchange, self._apart)
 
     def _wait(self, timeout_s: float) -> None:
         """Take the driver's messages; replace one that has died or doesn't start."""
@@ -182,13 +145,7 @@ class RayTuneEngine:
         self._driver = self._start()
 
     def _end_driver(self) -> None:
-        driver = self._driver
-        driver.pipe.close()  # the keeper's sign to end everything
-        driver.process.join(30.0)
-        if driver.process.is_alive():
-            driver.process.kill()
-            driver.process.join()
-        driver.folder.remove()  # its keeper did, unless that was killed
+        self._driver.end()
         self._paused.clear()
         self._paused_s.clear()
 
@@ -283,14 +240,14 @@ class RayTuneEngine:
         return alive
 
     def cancel(self, number: int) -> None:
-        """Leave a word for the worker of this trial."""
+        """Leave a command for the worker of this trial."""
         if number in self._trials:
-            self._send("word", self._trials[number].serial, "cancel")
+            self._send("command", self._trials[number].serial, "cancel")
 
     def stop(self) -> None:
-        """Leave a word for every worker."""
+        """Leave a command for every worker."""
         for trial in self._trials.values():
-            self._send("word", trial.serial, "stop")
+            self._send("command", trial.serial, "stop")
 
     # -- measurements --
 
@@ -337,49 +294,6 @@ class RayTuneEngine:
         """End Ray, or leave the cluster; running jobs are lost."""
         self._trials.clear()
         self._end_driver()
-
-
-def check_settings(part: EngineSettings) -> tuple[EngineSettings, str | None]:
-    """Return the settings and the exchange as an absolute path or URL.
-
-    Raises:
-        InvalidSettings: Ray isn't installed or gives no such share of GPUs, or fsspec doesn't know the exchange's URL.
-    """
-    if find_spec("ray") is None or find_spec("pyarrow") is None:
-        raise InvalidSettings("engine.kind = 'ray' needs Ray Tune: pip install 'condensery[cluster]'.")
-    if part.gpus > 1 and part.gpus != int(part.gpus):
-        raise InvalidSettings(f"engine.gpus must be a fraction of one GPU or a whole number, but got {part.gpus:g}.")
-    if part.address is not None and "://" in part.address:
-        raise InvalidSettings(
-            f"engine.address must be auto or HOST:PORT of a cluster that this machine is a node of, but got "
-            f"{part.address!r}; launch on a node (`ray start --address=HOST:6379 --num-cpus=0` makes this one such)."
-        )
-    exchange = part.exchange
-    if exchange is not None and "://" not in exchange:
-        exchange = str(Path(exchange).expanduser().absolute())
-    if exchange is not None:
-        try:
-            open_exchange(exchange)
-        except Exception as error:  # each file system has its own
-            raise InvalidSettings(f"engine.exchange = {part.exchange!r} can't be opened: {error}.") from None
-    return part, exchange
-
-
-def about_dashboard(url: str, token: Path | None) -> str:
-    """Return where Ray's dashboard is, or why there is none; `token` is the file that a Ray of ours asks for."""
-    if url:
-        return url if token is None else f"{url} (it asks for the token in {token})"
-    if token is None:
-        return "none (the cluster's head runs without one)"
-    return "none (it didn't start)" if dashboard_is_installed() else "none (pip install 'condensery[cluster]')"
-
-
-def processors_apart(part: EngineSettings, measuring: Collection[int]) -> list[int] | None:
-    """Return the processors of this machine without the measuring ones when they do for all workers, else None."""
-    if sys.platform != "linux":
-        return None
-    others = sorted(set(os.sched_getaffinity(0)) - set(measuring))
-    return others if len(others) >= part.workers * part.threads else None
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -1,7 +1,7 @@
 """The folder of one start of Ray: its sockets and logs, its token, the workers' pauses.
 
-Its keeper removes it. Where the keeper was killed the controller does, and where both were, the next start of Ray by
-the same user: a folder is somebody's as long as a process holds its lock.
+The supervisor removes it. Where the supervisor was killed the controller does, and where both were, the next start of
+Ray by the same user: a folder is in use as long as a process holds its lock.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from search.engines.ray.driver import TOKEN
-from search.engines.ray.supervisor import PAUSES
-
 # In /tmp, where Ray itself would put it: the path of a socket may have 107 bytes.
 ABOVE = Path("/tmp" if sys.platform != "win32" else tempfile.gettempdir())
 PREFIX = "condensery-ray-"
 LOCK = "held"
+TOKEN = "token"  # file: what a Ray of ours asks of everyone
+PAUSES = "pauses"  # folder of one file for each worker on this machine, named by its process id
+OUTPUT = "output.txt"  # what Ray and Tune say
 
 
 class RayFolder:
     """A new folder, held until it is removed or this process ends."""
 
     def __init__(self, above: Path = ABOVE) -> None:
-        """Make it, and remove what nobody holds any more."""
+        """Make it, and remove the folders that no process holds any more."""
         for left in _left_behind(above):
             shutil.rmtree(left, ignore_errors=True)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=above))
@@ -39,7 +39,7 @@ class RayFolder:
         (self.path / TOKEN).write_text(secrets.token_hex(32))
 
     def remove(self) -> None:
-        """Remove what is left of it."""
+        """Remove what remains of it."""
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.close(self._lock)

@@ -1,7 +1,7 @@
-"""Keeps a Ray driver: a small process above it that ends it and everything it started, however the controller ends.
+"""The supervisor of a Ray driver: a small process above it that ends it and all that it started, whatever happens.
 
 Notable choices:
-- Ray's own agents outlive a killed Ray for minutes or for good. On Linux the keeper adopts all orphans below it
+- Ray's own agents outlive a killed Ray for minutes or for good. On Linux the supervisor adopts all orphans below it
   (a "child subreaper"), so killing its children until it has none leaves nothing behind.
 - It ends when the controller's end of the pipe closes or the driver ends. There is no other way to close a Ray of ours.
 - Nothing heavy is imported: it is forked before Ray is.
@@ -19,22 +19,21 @@ import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
+from search.engines.ray.plan import Plan
+from search.engines.ray.run_folder import OUTPUT, PAUSES
 from workers.processes import children_of
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 LOOK_EVERY_S = 0.2
-PAUSES = "pauses"  # folder of one file for each worker on this machine, named by its process id
-OUTPUT = "output.txt"  # what Ray and Tune say
 
 
-def keeper_main(pipe: Connection, plan: Any) -> None:
+def supervisor_main(pipe: Connection, plan: Plan) -> None:
     """Run `search.engines.ray.driver.drive(pipe, plan)` in a child; leave no process and no `plan.folder` behind."""
     with contextlib.suppress(PermissionError):
         os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the controller alone, which decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by whoever started this process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the process that started this one
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     driver = os.fork()
@@ -48,7 +47,7 @@ def keeper_main(pipe: Connection, plan: Any) -> None:
         shutil.rmtree(plan.folder, ignore_errors=True)
 
 
-def _drive(pipe: Connection, plan: Any) -> None:
+def _drive(pipe: Connection, plan: Plan) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     output = os.open(Path(plan.folder) / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

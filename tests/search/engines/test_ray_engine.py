@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from search.engines.ray.driver import TOKEN
-from search.engines.ray.engine import RayTuneEngine, about_dashboard, check_settings, processors_apart
+from search.engines.ray.checks import about_dashboard, check_settings, processors_apart
+from search.engines.ray.engine import RayTuneEngine
+from search.engines.ray.run_folder import TOKEN
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
 from space.errors import EngineUnavailable, InvalidSettings, OutOfMemory
@@ -236,7 +237,7 @@ def test_a_worker_that_ray_kills_for_memory_is_out_of_memory_and_ray_goes_on(
     ],
 )
 def test_it_is_said_where_the_dashboard_is_or_why_there_is_none(url, token, installed, said, monkeypatch):
-    monkeypatch.setattr("search.engines.ray.engine.dashboard_is_installed", lambda: installed)
+    monkeypatch.setattr("search.engines.ray.checks.dashboard_is_installed", lambda: installed)
     assert about_dashboard(url, token and Path(token)) == said
 
 

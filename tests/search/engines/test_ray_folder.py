@@ -7,8 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from search.engines.ray.driver import TOKEN
-from search.engines.ray.run_folder import PREFIX, RayFolder
+from search.engines.ray.run_folder import PREFIX, TOKEN, RayFolder
 
 HOLDER = """
 import sys
@@ -27,7 +26,7 @@ def test_a_folder_is_private_and_its_token_is_a_new_one(tmp_path: Path):
     assert len({(folder.path / TOKEN).read_text() for folder in (one, other)}) == 2
     one.remove()
     other.remove()
-    other.remove()  # or its keeper did
+    other.remove()  # or its supervisor did
     assert not list(tmp_path.iterdir())
 
 
