@@ -28,14 +28,14 @@ from typing import Any
 
 from benchmarks.record import save
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PEER_CONNECTIONS = 400  # 64 of the peer's workers take more than a server's default of 100
 Database = Callable[[bool], AbstractContextManager[str]]  # filled? -> the URL of a database for one round
 
 
 def in_process(module: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Run a round of `benchmarks.scale.round` or `scale_peer` and return what it found."""
-    code = f"from benchmarks.{module} import main; main()"
+    """Run a round of `round` or `peer` of this folder in a process of its own; return its figures."""
+    code = f"from benchmarks.scale.{module} import main; main()"
     ask = {"input": json.dumps(facts), "stdout": subprocess.PIPE, "text": True, "check": True}
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, **ask)
@@ -100,13 +100,13 @@ class Bench:
     def ours(self, kind: str, database: Database, workers: int, sampler: str, **more: Any) -> dict[str, Any]:
         with database(more.get("resume", False)) as url:
             facts = {"url": url, "workers": workers, "sampler": sampler, "seconds": self.seconds, **more}
-            found = in_process("scale_round", facts | {"warm_up_s": self.warm_up_s})
+            found = in_process("round", facts | {"warm_up_s": self.warm_up_s})
         return self._add({"side": "ours", "database": kind, **{k: v for k, v in found.items() if k != "url"}})
 
     def peer(self, kind: str, database: Database, workers: int, sampler: str, tuned: bool) -> dict[str, Any]:
         with database(False) as url:
             facts = {"url": url, "workers": workers, "sampler": sampler, "seconds": self.seconds, "tuned": tuned}
-            found = in_process("scale_peer", facts)
+            found = in_process("peer", facts)
         name = {"side": "optuna", "database": f"{kind} tuned" if tuned else kind, "workers": workers}
         return self._add({**name, "sampler": sampler, **found})
 
@@ -168,7 +168,9 @@ def steps_text(steps_ms: dict[str, float]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--trials", type=int, default=10_000, help="of the full database")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each round")

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
-from benchmarks.kill_anywhere import shortfalls
-from benchmarks.killing.forms import Form, Kill
-from benchmarks.killing.judge import judge
+from benchmarks.kill_anywhere.forms import Form, Kill
+from benchmarks.kill_anywhere.judge import judge
+from benchmarks.kill_anywhere.table import shortfalls
 from search.engines.base import EngineEvent
 from search.engines.fake import FakeEngine, instant_result
 from search.loop.callbacks import SilentCallback

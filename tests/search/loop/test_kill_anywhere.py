@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.killing.forms import Cell, Form
-from benchmarks.killing.judge import judge
-from benchmarks.killing.processes import postgres_server
-from benchmarks.killing.run import Run
+from benchmarks.kill_anywhere.forms import Cell, Form
+from benchmarks.kill_anywhere.judge import judge
+from benchmarks.kill_anywhere.processes import postgres_server
+from benchmarks.kill_anywhere.run import Run
 
 FORMS = [
     (Form("SQLite"), 6),

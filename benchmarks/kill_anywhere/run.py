@@ -23,15 +23,15 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.killing.forms import CHECKPOINT_EVERY_S, EPOCHS, STUDY, Cell, Form, Kill
-from benchmarks.killing.look import Lookout, Seen
-from benchmarks.killing.processes import Postgres, Process, cpu_s, parent_of
+from benchmarks.kill_anywhere.forms import CHECKPOINT_EVERY_S, EPOCHS, STUDY, Cell, Form, Kill
+from benchmarks.kill_anywhere.look import Lookout, Seen
+from benchmarks.kill_anywhere.processes import Postgres, Process, cpu_s, parent_of
 from search.devices import registry
 from search.store.database import open_for_writing
 from space.errors import DatabaseUnavailable
 from workers.latency.agent_file import agent_command
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # How long after a phase was seen to begin the kill comes, at most; it counts for the phase that it then hits.
 SPAN_S = {"starting": 6.0, "training": 1.5, "pricing": 1.5, "measuring": 1.5, "waiting": 1.0, "finishing": 0.2}
 LOOK_S = 0.02

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 
-from benchmarks.killing.forms import Kill
+from benchmarks.kill_anywhere.forms import Kill
 from search.store.rows import AttemptRow, EventRow
 from workers.processes import pid_of
 

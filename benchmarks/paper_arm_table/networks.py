@@ -26,7 +26,7 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.mobilenet_v1 import MobileNetV1
+from benchmarks.paper_arm_table.mobilenet_v1 import MobileNetV1
 from space.deployed import DeployedCondenseNet
 from space.errors import ExportMismatch
 from space.presets import PUBLISHED

@@ -11,8 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from benchmarks.killing.forms import EPOCHS, OF_SEARCH, PHASES, Form
-from benchmarks.killing.processes import Process, children, command_of, cpu_s, is_dead, last_with, pid_of, tail
+from benchmarks.kill_anywhere.forms import EPOCHS, OF_SEARCH, PHASES, Form
+from benchmarks.kill_anywhere.processes import Process, children, command_of, cpu_s, is_dead, last_with, pid_of, tail
 from workers.file_names import CHECKPOINTS, LOG_FILE, trial_folder
 
 TROUBLES_MOST = 3  # a device that was lost this often with a job is spared: at 5 the hub gives the job up, rightly

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.mobilenet_v1 import MobileNetV1
-from benchmarks.paper_arm_table import (
+from benchmarks.paper_arm_table.mobilenet_v1 import MobileNetV1
+from benchmarks.paper_arm_table.networks import NETWORKS, PAPER, PaperRow, check_model, macs_of, save_model, settled
+from benchmarks.paper_arm_table.table import (
     REFERENCE,
     Counted,
     Devices,
@@ -24,7 +25,6 @@ from benchmarks.paper_arm_table import (
     row_of,
     table,
 )
-from benchmarks.paper_networks import NETWORKS, PAPER, PaperRow, check_model, macs_of, save_model, settled
 from space.deployed import DeployedCondenseNet
 from space.errors import ExportMismatch
 from space.operator_count import fvcore_cost

@@ -6,7 +6,6 @@ import contextlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +13,8 @@ from typing import Any, Protocol
 import optuna
 import sqlalchemy as sa
 
-from benchmarks.killing.causes import only_the_database, pairs_by_attempt, strange_attempts, strange_events
-from benchmarks.killing.forms import CHECKPOINT_EVERY_S, Form, Kill
+from benchmarks.kill_anywhere.causes import only_the_database, pairs_by_attempt, strange_attempts, strange_events
+from benchmarks.kill_anywhere.forms import CHECKPOINT_EVERY_S, Form, Kill
 from search.doctor import StudyUnderCheck, examine
 from search.settings import settings_from
 from search.store import device_tables, reader
@@ -35,7 +34,7 @@ SLACK_S = 0.3
 
 
 class Killed(Protocol):
-    """What the judge must know of a study beside its tables and files; see `benchmarks.killing.run.Run`."""
+    """What the judge must know of a study beside its tables and files; see `benchmarks.kill_anywhere.run.Run`."""
 
     form: Form
     url: str
@@ -284,12 +283,3 @@ def _starts(log: Path) -> list[tuple[int, int, int]]:
                 step, _, steps = line.partition(" training from step ")[2].partition(" of ")
                 found.append((attempt, int(step), int(steps)))
     return found
-
-
-def table_lines(table: Counter[tuple[str, str]], cells: list[tuple[str, str]]) -> Iterator[str]:
-    """The kills of each role in each phase; a dot where there is no such cell."""
-    phases = list(dict.fromkeys(phase for _, phase in cells))
-    yield " " * 11 + "".join(f"{phase:>11}" for phase in phases)
-    for role in dict.fromkeys(role for role, _ in cells):
-        shown = (str(table[(role, phase)]) if (role, phase) in cells else "·" for phase in phases)
-        yield f"{role:11}" + "".join(f"{text:>11}" for text in shown)
