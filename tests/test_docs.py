@@ -7,12 +7,13 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import condensery
-from commands import devices
 from search.settings import StudySettings, load_settings
 from search.study_template import TEMPLATES, study_file
 from space import errors
@@ -74,17 +75,30 @@ def documented_calls(text: str) -> list[list[str]]:
     return [arguments for arguments in calls if arguments and not arguments[0].isupper()]
 
 
-def test_every_command_is_documented_and_has_help() -> None:
-    for command in condensery.app.registered_commands:
-        name = command.name or command.callback.__name__  # type: ignore[union-attr]
-        assert f"`{name}" in COMMANDS, name
-        assert command.callback is not None
-        assert command.callback.__doc__
-    for command in devices.app.registered_commands:
-        name = command.name or command.callback.__name__  # type: ignore[union-attr]
-        assert f"`devices {name}" in COMMANDS, name
-        assert command.callback is not None
-        assert command.callback.__doc__
+def commands_in(group: Any, prefix: str = "") -> dict[str, Any]:
+    """Return every command by its full name, such as "devices add"."""
+    commands: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        inner = commands_in(command, f"{prefix}{name} ") if hasattr(command, "commands") else {prefix + name: command}
+        commands |= inner
+    return commands
+
+
+COMMAND_LINE = commands_in(typer.main.get_command(condensery.app))
+
+
+@pytest.mark.parametrize("name", COMMAND_LINE)
+def test_every_command_has_help_and_a_row_with_all_of_its_options(name: str) -> None:
+    command = COMMAND_LINE[name]
+    (row,) = re.findall(rf"^\| `{name}[ `].*$", COMMANDS, re.MULTILINE)
+    options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    assert set(re.findall(r"--[a-z][a-z-]*", row)) == options - {"--storage", "--json"}  # of nearly every command
+    assert command.help
+
+
+def test_every_row_of_the_commands_is_a_command() -> None:
+    rows = re.findall(r"^\| `([a-z][a-z -]*[a-z])(?: [A-Z\[-][^`]*)?` \|", COMMANDS.split("## `pick`")[0], re.MULTILINE)
+    assert sorted(rows) == sorted(COMMAND_LINE)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
