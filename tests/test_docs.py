@@ -1,4 +1,4 @@
-"""The documents say what the program does: every command, every exit code, every setting, every example."""
+"""The documents say what the program does: every command, exit code, setting and example; and what they name exists."""
 
 from __future__ import annotations
 
@@ -180,9 +180,9 @@ def test_the_settings_that_a_document_shows_are_settings(document: Path) -> None
 def test_the_table_of_exit_codes_is_the_tree_of_errors() -> None:
     table = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| (\w+) \|", COMMANDS, re.MULTILINE)}
     tree = {
-        name: found.exit_code
-        for name, found in vars(errors).items()
-        if isinstance(found, type) and issubclass(found, errors.CondenseryError) and found is not errors.CondenseryError
+        name: error.exit_code
+        for name, error in vars(errors).items()
+        if isinstance(error, type) and issubclass(error, errors.CondenseryError) and error is not errors.CondenseryError
     }
     assert table == tree
     assert len(set(tree.values())) == len(tree)
@@ -237,7 +237,7 @@ def test_no_document_holds_a_placeholder() -> None:
 
 
 def test_the_service_file_for_servers_is_one_that_systemd_reads() -> None:
-    """systemd takes what follows a value on its line as part of the value."""
+    """systemd takes everything after a value on its line, comments too, as part of the value."""
     (block,) = re.findall(r"```ini\n(.*?)```", (ROOT / "docs" / "devices.md").read_text(), re.DOTALL)
     unit = configparser.ConfigParser(delimiters="=", comment_prefixes=None, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]

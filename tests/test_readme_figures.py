@@ -24,7 +24,7 @@ def result_of(name: str) -> dict[str, Any]:
 
 
 def pct(fraction: float) -> str:
-    """Two digits below 10 %, else whole per cents: "0.36", "2.7", "17"."""
+    """Return per cents, with two digits below 10 % and whole above: "0.36", "2.7", "17"."""
     return f"{100 * fraction:.0f}" if fraction >= 0.0995 else f"{100 * fraction:.2g}"
 
 
@@ -37,13 +37,13 @@ def exporting(result: dict[str, Any]) -> list[str]:
 
 
 def controlling(result: dict[str, Any]) -> list[str]:
-    both = [result["tpe"], result["random"]]
-    ours, plain = (sorted(one[key] * 1e3 for one in both) for key in ("overhead_s", "plain_optuna_s"))
+    samplers = [result["tpe"], result["random"]]
+    ours, plain = (sorted(times[key] * 1e3 for times in samplers) for key in ("overhead_s", "plain_optuna_s"))
     return [f"| {ours[0]:.0f} to {ours[1]:.0f} ms |", f"tell: {plain[0]:.0f} to {plain[1]:.0f} ms |"]
 
 
 def counting(result: dict[str, Any]) -> list[str]:
-    millions = {name: f"{one['millions']['all']:.1f} M" for name, one in result["variants"].items()}
+    millions = {name: f"{variant['millions']['all']:.1f} M" for name, variant in result["variants"].items()}
     return [
         f"{millions['native']} with the project's kernel, {millions['ncnn']} with ncnn",
         f"{millions['litert']} with LiteRT |",
@@ -52,7 +52,7 @@ def counting(result: dict[str, Any]) -> list[str]:
 
 
 def estimating(result: dict[str, Any]) -> list[str]:
-    errors = {name: (pct(one["median"]), pct(one["max"])) for name, one in result["leave_one_out"].items()}
+    errors = {name: (pct(error["median"]), pct(error["max"])) for name, error in result["leave_one_out"].items()}
     ours, macs, x86 = (
         errors[name] for name in ("estimate (their mean)", "MACs + constant", "x86 wall time + constant")
     )
@@ -72,7 +72,7 @@ def predicting(result: dict[str, Any]) -> list[str]:
 
 def killing(result: dict[str, Any]) -> list[str]:
     ended = "hub ended with exit code -15 when asked to"  # it was only just starting; the trials are whole
-    of_trials = [one for one in result["violations"] if ended not in one]
+    of_trials = [violation for violation in result["violations"] if ended not in violation]
     return [f"{result['kills']} times `kill -9`", f"{len(of_trials)} trials lost", "0 left running"]
 
 
@@ -86,9 +86,9 @@ def simulating(result: dict[str, Any]) -> list[str]:
 
 
 def looking(result: dict[str, Any]) -> list[str]:
-    found = result["by_trials"]["10000"]
-    page, peer, report = found["ours"], found["peer"], found["report"]
-    first, other = (one["first_front_s"]["median"] for one in (page, peer))
+    times = result["by_trials"]["10000"]
+    page, peer, report = times["ours"], times["peer"], times["report"]
+    first, other = (server["first_front_s"]["median"] for server in (page, peer))
     return [
         f"| {first:.1f} s | optuna-dashboard on the same file: {other:.0f} s |",
         f"| {page['poll_ms']['median']:.0f} ms | optuna-dashboard's: {peer['poll_ms']['median']:,.0f} ms |",
@@ -107,7 +107,7 @@ def scaling(result: dict[str, Any]) -> list[str]:
             f"| plain Optuna's workers: {plain['optuna']:.0f}, with TPE {tpe['optuna']:.0f} |"
         )
         full += [result[kind][sampler]["full"] for sampler in ("random", "tpe")]
-    kept, memory = min(one["share_of_early_rate"] for one in full), max(one["memory_mb"] for one in full)
+    kept, memory = min(run["share_of_early_rate"] for run in full), max(run["memory_mb"] for run in full)
     return [*texts, f"| {100 * kept:.0f} % of the first trials' rate or more, {memory:.0f} MB |"]
 
 
@@ -154,7 +154,9 @@ def test_the_readme_quotes_what_the_benchmark_saved(command: str):
 def test_every_figure_in_the_readme_that_has_a_result_is_held_to_it():
     commands = re.findall(r"\| `python -m (benchmarks\.[^`]*)` \|$", README, re.MULTILINE)
     results = {path.stem for path in RESULTS.glob("*.json")}
-    assert {one for one in commands if one.split()[0].removeprefix("benchmarks.") in results} <= set(FIGURES)
+    assert {command for command in commands if command.split()[0].removeprefix("benchmarks.") in results} <= set(
+        FIGURES
+    )
     assert set(FIGURES) <= set(commands)
 
 
@@ -170,11 +172,11 @@ def test_the_experiments_quote_the_counted_variants():
     assert set(rows) == set(result["variants"])
     for name, begin in rows.items():
         (line,) = [line for line in EXPERIMENTS.splitlines() if line.startswith(begin)]
-        one = result["variants"][name]
-        counts = " | ".join(f"{one['millions'][key]:.1f}" for key in ("all", "vfma", "int", "branch"))
+        variant = result["variants"][name]
+        counts = " | ".join(f"{variant['millions'][key]:.1f}" for key in ("all", "vfma", "int", "branch"))
         plain = line.replace("*", "")
         assert f"| {counts} |" in plain
-        assert plain.endswith(f" | {one['estimated_ms']:.1f} |")
+        assert plain.endswith(f" | {variant['estimated_ms']:.1f} |")
 
 
 @pytest.mark.parametrize(("preset", "column"), [("cifar", 2), ("digits", 4)])
@@ -187,7 +189,7 @@ def test_the_experiments_quote_the_predictors_errors_on_counts(preset: str, colu
     }
     for name, errors in quoted.items():
         (line,) = [line for line in EXPERIMENTS.splitlines() if line.startswith(f"| {name} |")]
-        seen = [float(number) for number in line.split("|")[column + 1].replace("*", "").split("/")]
-        for number, key in zip(seen, ("median_error", "p90_error", "max_error"), strict=True):
+        numbers = [float(number) for number in line.split("|")[column + 1].replace("*", "").split("/")]
+        for number, key in zip(numbers, ("median_error", "p90_error", "max_error"), strict=True):
             digits = len(f"{number:g}".partition(".")[2])
             assert number == round(100 * errors[key], digits), (name, key)
