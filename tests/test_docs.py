@@ -152,10 +152,10 @@ def test_the_modules_and_files_that_a_document_names_exist(document: Path) -> No
     code = "\n".join([*inline_code(text), *re.findall(r"^```.*?^```", text, re.DOTALL | re.MULTILINE)])
     code += "\n".join(re.findall(r"^    .*$", text, re.MULTILINE))
     packages = "|".join(PACKAGES)
-    for dotted in re.findall(rf"(?<![\w/.])(?:{packages})(?:\.[A-Za-z_]\w*)+", code):
+    for dotted in re.findall(rf"(?<![\w/.-])(?:{packages})(?:\.[A-Za-z_]\w*)+", code):
         if dotted not in settings and not dotted.endswith((".md", ".toml")):
             assert exists(dotted), dotted
-    for path in re.findall(rf"(?<![\w/.])(?:{packages}|docs|tests|deploy|examples)/[\w./-]*\w", code):
+    for path in re.findall(rf"(?<![\w/.-])(?:{packages}|docs|tests|deploy|examples)/[\w./-]*\w", code):
         assert (ROOT / path).exists(), path
 
 
