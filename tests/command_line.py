@@ -70,7 +70,7 @@ def _be_condensery(words: list[str], folder: str, environment: dict[str, str], f
         atexit._run_exitfuncs()  # a process of multiprocessing's ends without them
 
 
-def _context() -> multiprocessing.context.ForkServerContext:
+def fork_server() -> multiprocessing.context.ForkServerContext:
     """Return the context whose processes begin with the libraries imported."""
     context = multiprocessing.get_context("forkserver")
     with _lock, mock.patch.dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"):
@@ -91,7 +91,7 @@ class StartedCommand:
             Path(path).touch()
         shell = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
         arguments = (self.args[1:], str(cwd), shell, files)
-        self._process = _context().Process(target=_be_condensery, args=arguments)
+        self._process = fork_server().Process(target=_be_condensery, args=arguments)
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid

@@ -18,7 +18,7 @@ from tests.search.tiny_hub import Hub
 from tests.search.tiny_studies import Bench, sqlite_url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with all tables and no study: making the tables takes longer than a whole search."""
     folder = tmp_path_factory.mktemp("database")

@@ -27,52 +27,18 @@ from space import DeployedCondenseNet
 from space.cost import cost_of
 from space.errors import InvalidSettings
 from tests.certificates import self_signed
+from tests.search.hub_process import HubProcess
 from tests.search.tiny_devices import CONDITIONS, FACTS, Desk, instance_of, wall_report
 from tests.search.tiny_studies import INSIDE, sqlite_url
+from tests.waiting import until
 from tests.workers.latency.test_latency_contract import TINY, write_network
 from workers.latency.agent.serving.protocol import PROTOCOL
 from workers.latency.agent_file import agent_command
 from workers.latency.measurement import Measurement, measurement_from_report
 from workers.latency.policy import QUICK
 
-ROOT = Path(__file__).parents[3]
 ONE = instance_of("one")
-SERVE = """
-import sys
-from pathlib import Path
-from search.devices.hub import serve
-tls = tuple(map(Path, sys.argv[3:])) or None
-serve(sys.argv[1], sys.argv[2], 0, tls, note=lambda text: print(text, flush=True))
-"""
-
 pytestmark = pytest.mark.slow
-
-
-class Process:
-    """A hub that serves a database, and how to talk to it."""
-
-    def __init__(self, url: str, host: str, tls: Sequence[Path]) -> None:
-        command = [sys.executable, "-c", SERVE, url, host, *map(str, tls)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.greeting = self.process.stdout.readline().strip()
-        self.address = self.greeting.rpartition(" ")[2]
-        self.port = int(self.address.rpartition(":")[2])
-
-    def post(self, token: str, path: str, body: Any) -> tuple[int, dict[str, Any]]:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(self.address + path, json.dumps(body).encode(), headers)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as said:
-                return said.status, json.load(said)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)
-
-    def end(self, number: int) -> tuple[int, str]:
-        self.process.send_signal(number)
-        errors = self.process.communicate(timeout=30)[1]
-        return self.process.returncode, errors
 
 
 @pytest.fixture
@@ -86,25 +52,25 @@ def desk(tmp_path: Path, empty_database: Path) -> Iterator[Desk]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Any]:
-    started: list[Process] = []
+    hubs: list[HubProcess] = []
 
-    def start(host: str = "127.0.0.1", tls: Sequence[Path] = ()) -> Process:
-        started.append(Process(sqlite_url(tmp_path), host, tls))
-        return started[-1]
+    def start(host: str = "127.0.0.1", tls: Sequence[Path] = ()) -> HubProcess:
+        hubs.append(HubProcess(sqlite_url(tmp_path), tmp_path, (host, 0), tls))
+        return hubs[-1]
 
     yield start
-    for one in started:
-        one.process.kill()
-        one.process.communicate()
+    for hub in hubs:
+        hub.kill()
+        hub.wait()
 
 
-def leased(hub: Process, desk: Desk) -> tuple[str, dict[str, Any]]:
+def leased(hub: HubProcess, desk: Desk) -> tuple[str, dict[str, Any]]:
     """An enrolled agent's token and its first job."""
     token = registry.add_device(desk.engine, "pi", "pi5")
     desk.submit("net")
     enrolment = {"instance": ONE, "format": PROTOCOL, "virtual": False, "facts": FACTS, "conditions": CONDITIONS}
-    assert hub.post(token, "/v1/enrol", enrolment)[0] == 200
-    status, answer = hub.post(token, "/v1/leases", {"instance": ONE, "limit": 1, "conditions": {}})
+    assert hub.call(token, "/v1/enrol", enrolment)[0] == 200
+    status, answer = hub.call(token, "/v1/leases", {"instance": ONE, "limit": 1, "conditions": {}})
     assert status == 200
     return token, answer["jobs"][0]
 
@@ -120,8 +86,8 @@ def test_a_signal_ends_the_hub_in_order(start: Any, number: int):
 
 def test_a_hub_that_other_machines_reach_without_tls_says_what_that_means(start: Any):
     hub = start("0.0.0.0")
-    assert hub.process.stdout is not None
-    assert hub.process.stdout.readline().startswith("warning: 0.0.0.0 is open to other machines without TLS")
+    warning = "warning: 0.0.0.0 is open to other machines without TLS"
+    until(lambda: warning in hub.output.read_text())
 
 
 def test_a_hub_killed_in_the_middle_of_an_upload_leaves_nothing_half_written(start: Any, desk: Desk):
@@ -139,8 +105,8 @@ def test_a_hub_killed_in_the_middle_of_an_upload_leaves_nothing_half_written(sta
     assert desk.events(job["id"]) == ["submitted", "leased"]
     again = start()
     answer = {"instance": ONE, "attempt": 1, "report": wall_report(job["model"]["sha256"])}
-    assert again.post(token, f"/v1/jobs/{job['id']}/result", answer) == (200, {"verdict": "accepted"})
-    assert again.post(token, f"/v1/jobs/{job['id']}/result", answer) == (200, {"verdict": "repeated"})
+    assert again.call(token, f"/v1/jobs/{job['id']}/result", answer) == (200, {"verdict": "accepted"})
+    assert again.call(token, f"/v1/jobs/{job['id']}/result", answer) == (200, {"verdict": "repeated"})
 
 
 def test_a_client_that_goes_in_mid_body_does_no_harm(start: Any, desk: Desk):
@@ -153,7 +119,7 @@ def test_a_client_that_goes_in_mid_body_does_no_harm(start: Any, desk: Desk):
     with socket.create_connection(("127.0.0.1", hub.port)) as connection:
         connection.sendall(b"\x00\xff nonsense\r\n\r\n")
     sign = {"instance": ONE, "attempt": 1, "state": "measuring", "conditions": {}}
-    assert hub.post(token, f"/v1/jobs/{job['id']}/heartbeat", sign)[0] == 200
+    assert hub.call(token, f"/v1/jobs/{job['id']}/heartbeat", sign)[0] == 200
     code, errors = hub.end(signal.SIGTERM)
     assert code == 0
     assert "Traceback" not in errors
@@ -163,7 +129,7 @@ def test_a_hub_killed_at_any_moment_accepts_each_result_once(start: Any, desk: D
     hub = start()
     token, first = leased(hub, desk)
     keys = desk.submit(*(f"net {number}" for number in range(8)))
-    _, answer = hub.post(token, "/v1/leases", {"instance": ONE, "limit": 16, "conditions": {}})
+    _, answer = hub.call(token, "/v1/leases", {"instance": ONE, "limit": 16, "conditions": {}})
     jobs = [first, *answer["jobs"]]
     assert len(jobs) == 1 + len(keys)
     for turn, job in enumerate(jobs):
@@ -178,7 +144,7 @@ def test_a_hub_killed_at_any_moment_accepts_each_result_once(start: Any, desk: D
                 time.sleep(0.002 * turn)
                 hub.end(signal.SIGKILL)
             hub = start()
-        status, said = hub.post(token, f"/v1/jobs/{job['id']}/result", json.loads(body))
+        status, said = hub.call(token, f"/v1/jobs/{job['id']}/result", json.loads(body))
         assert status == 200
         assert said["verdict"] in ("accepted", "repeated")
     for job in jobs:
@@ -186,7 +152,7 @@ def test_a_hub_killed_at_any_moment_accepts_each_result_once(start: Any, desk: D
         assert desk.events(job["id"]) == ["submitted", "leased", "accepted"]
 
 
-def agent_of(hub: Process, folder: Path, *options: str) -> list[str]:
+def agent_of(hub: HubProcess, folder: Path, *options: str) -> list[str]:
     return [*agent_command(), "run", "--hub", hub.address, "--folder", str(folder), *options]
 
 

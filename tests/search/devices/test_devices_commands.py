@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,13 @@ from search.devices.probe import CALIBRATING
 from search.devices.transitions import CANCELLED, REQUEST_S
 from search.store.device_tables import device, job
 from space.errors import MeasurementFailed
-from tests.search.devices.test_agent_and_hub import Pair
+from tests.search.hub_process import Pair
+from tests.waiting import PATIENCE_S, until
 from tests.workers.arm_device import arm_device, linked_copy
 from tests.workers.latency.test_latency_contract import write_corrupt, write_network
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
-PATIENCE_S = 120.0  # until a test gives up waiting; none waits that long when all is well
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    give_up = time.monotonic() + PATIENCE_S
-    while not (found := holds()):
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
-    return found
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -43,16 +34,6 @@ def environment(**more: str) -> dict[str, str]:
 
 def devices(*words: str | Path) -> list[str]:
     return [sys.executable, "-W", "ignore", "-m", "condensery", "devices", *map(str, words)]
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    pair = Pair(tmp_path)
-    yield pair
-    for process in pair.processes.values():
-        process.kill()
-        process.wait(PATIENCE_S)
-    pair.engine.dispose()
 
 
 def rows_of(engine: sa.Engine, table: sa.Table) -> list[sa.Row[Any]]:

@@ -16,7 +16,7 @@ from search.store.device_tables import model
 from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
 from space.errors import InvalidSettings
-from tests.search.devices.test_agent_and_hub import Pair
+from tests.search.hub_process import Pair
 from tests.search.tiny_studies import SMALLEST
 from tests.workers.latency.test_latency_contract import TINY, LatencyProbeContract, sha256, write_network
 from workers.export.model_files import save_for
@@ -31,9 +31,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     pair.start_hub()
     pair.start_agent()
     yield pair
-    for process in pair.processes.values():
-        process.kill()
-        process.wait(60)
+    pair.close()
 
 
 @pytest.fixture

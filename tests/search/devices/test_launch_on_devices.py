@@ -25,7 +25,7 @@ from search.store.database import open_for_reading, open_for_writing
 from search.store.device_tables import job
 from search.store.store import StudyStore
 from space.errors import DeviceNotFound, FrozenSettings
-from tests.search.devices.test_agent_and_hub import Pair
+from tests.search.hub_process import Pair
 from tests.search.test_launch import Place, new_place
 from tests.workers.arm_device import arm_device
 
@@ -44,9 +44,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
     pair.start_hub()
     pair.start_agent()
     yield pair
-    for process in pair.processes.values():
-        process.kill()
-        process.wait(60)
+    pair.close()
 
 
 def pick_from(place: Place) -> bundle.Picked:

@@ -20,18 +20,9 @@ from search.store.device_tables import job, request
 from space.errors import InvalidSettings
 from tests.search.tiny_devices import Agent, Desk, wall_report
 from tests.search.tiny_studies import document
+from tests.waiting import PATIENCE_S, until
 from workers.latency.measurement import LatencyProbe, Measurement, MeasurementStopped
 from workers.latency.policy import QUICK
-
-PATIENCE_S = 60.0  # until a test gives up waiting; none waits that long when all is well
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    give_up = time.monotonic() + PATIENCE_S
-    while not (found := holds()):
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
-    return found
 
 
 class Search:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import signal
 import subprocess
-import sys
-import time
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +17,9 @@ from search.devices import jobs, registry
 from search.devices.jobs import JobRow, MeasurementRequest
 from search.store.database import open_for_writing
 from search.store.device_tables import result
+from tests.search.hub_process import HubProcess
 from tests.search.tiny_devices import CONDITIONS, FACTS, instance_of, wall_report
+from tests.waiting import PATIENCE_S, until
 from tests.workers.arm_device import arm_device, write_condensenet
 from tests.workers.latency.test_latency_contract import sha256, write_network
 from workers.latency import Measurement
@@ -34,17 +31,7 @@ from workers.latency.virtual_arm import VirtualArm
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
-PATIENCE_S = 300.0  # until a test gives up waiting; none waits that long when all is well
 QUEUE, PROFILE = "pi", "raspberry-pi-5"
-HUB = "import sys; from search.devices.hub import serve; serve(sys.argv[1], port=0, note=print)"
-
-
-def until(holds: Callable[[], object]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 class Bench:
@@ -55,17 +42,11 @@ class Bench:
         url = f"sqlite:///{folder / 'study.db'}"
         self.engine = open_for_writing(url)
         self.token = registry.add_device(self.engine, "emulated", queue=QUEUE, profile=PROFILE)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-u", "-c", HUB, url]
-        self.hub = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        assert self.hub.stdout is not None
-        found = re.fullmatch(r"hub at (http://127\.0\.0\.1:\d+)\n", self.hub.stdout.readline())
-        assert found
-        self.url = found[1]
+        self.hub = HubProcess(url, folder)
         self.agents: list[subprocess.Popen[bytes]] = []
 
     def start_agent(self) -> subprocess.Popen[bytes]:
-        command = [*self.arm.agent_command(self.url), "--folder", str(self.folder / "agent")]
+        command = [*self.arm.agent_command(self.hub.address), "--folder", str(self.folder / "agent")]
         environment = {**os.environ, "CONDENSERY_TOKEN": self.token, "no_proxy": "127.0.0.1"}
         with (self.folder / "agent.log").open("ab") as log:
             self.agents.append(subprocess.Popen(command, env=environment, stderr=log))
@@ -75,17 +56,13 @@ class Bench:
         for process in (*self.agents, self.hub):
             process.kill()
             process.wait(PATIENCE_S)
-        assert self.hub.stdout is not None
-        self.hub.stdout.close()
         self.engine.dispose()
 
     def call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Call the hub as the device, by hand."""
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/v1/{path}", json.dumps(body).encode(), headers)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as reply:
-            answer: dict[str, Any] = json.loads(reply.read())
-            return answer
+        status, answer = self.hub.call(self.token, f"/v1/{path}", body)
+        assert status == 200
+        return answer
 
     def request(self, *models: Path) -> list[int]:
         policy = QUICK.model_dump(mode="json")
