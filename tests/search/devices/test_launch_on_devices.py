@@ -4,9 +4,6 @@ software; real trainings, real processes.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +22,7 @@ from search.store.database import open_for_reading, open_for_writing
 from search.store.device_tables import job
 from search.store.store import StudyStore
 from space.errors import DeviceNotFound, FrozenSettings
+from tests.command_line import run_command
 from tests.search.hub_process import Pair
 from tests.search.test_launch import Place, new_place
 from tests.workers.arm_device import arm_device
@@ -77,9 +75,7 @@ def test_a_study_whose_latency_an_agent_measures(place: Place, pair: Pair):
     deploy = tomllib.loads((place.folder / "bundle" / "deploy.toml").read_text())
     assert deploy["latency"]["device"] == "tiny"
     assert deploy["latency"]["kind"] == "measured"
-    command = [sys.executable, "-W", "ignore", "-m", "condensery", "pick", "digits", "--storage", place.url]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, env=environment, cwd=place.folder, check=True, capture_output=True)
+    assert run_command("pick", "digits", "--storage", place.url, cwd=place.folder).returncode == 0
     with pair.engine.connect() as connection:
         verified = connection.execute(sa.select(job).where(job.c.priority == VERIFYING)).all()
     assert [row.model_sha256 for row in verified] == [picked.verified.model_hash] * 2  # measured anew each time

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +14,10 @@ from search.engines.fake import FakeEngine
 from search.store.database import open_for_reading, open_for_writing, upgrade
 from search.store.tables import HEAD_REVISION, metadata
 from space.errors import DatabaseUnavailable
+from tests.command_line import ROOT, run_command
 from tests.postgres import database_of
 from tests.search.tiny_studies import Bench, assert_consistent
 
-ROOT = Path(__file__).parents[3]
 ROLES = ROOT / "deploy" / "postgres-roles.sql"
 
 
@@ -31,9 +29,7 @@ def run_roles(url: str) -> None:
 
 def condensery(*words: str, url: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command of ours that finds its database in the environment."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CONDENSERY_STORAGE": url}
-    command = [sys.executable, "-m", "condensery", *words]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    return run_command(*words, cwd=cwd, timeout_s=300.0, environment={"CONDENSERY_STORAGE": url})
 
 
 @contextmanager

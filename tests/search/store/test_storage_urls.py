@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,16 +13,14 @@ from search.settings import load_settings, settings_from
 from search.store.database_errors import url_shown
 from search.store.tables import study
 from search.study_template import study_file
+from tests.command_line import run_command
 from tests.search.tiny_studies import Bench, document, tiny_settings
 
-ROOT = Path(__file__).parents[3]
 WITH_PASSWORD = "postgresql+psycopg://me:hush@host/db?sslmode=verify-full"
 
 
 def condensery(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "condensery", *words]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
+    return run_command(*words, cwd=cwd, timeout_s=300.0, environment=environment)
 
 
 def databases(folder: Path) -> set[str]:
