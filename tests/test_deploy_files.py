@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -26,6 +25,7 @@ import yaml
 import condensery
 from search.settings import EngineSettings, StudySettings
 from space.space_settings import KEYS
+from tests.waiting import until
 from workers.settings import Settings, TrainingSettings
 
 ROOT = Path(__file__).parent.parent
@@ -148,9 +148,9 @@ def test_the_image_holds_every_package_and_only_what_exists():
     ]
     assert all((ROOT / source).exists() for source in sources)
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    needed = {name.split(".")[0] for name in setuptools["packages"]} | {
-        f"{name}.py" for name in setuptools["py-modules"]
-    }
+    packages = {pattern.removesuffix("*") for pattern in setuptools["packages"]["find"]["include"]}
+    assert packages == {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    needed = packages | {f"{name}.py" for name in setuptools["py-modules"]}
     assert needed <= set(sources)
     assert {"README.md", "LICENSE", "pyproject.toml", "constraints.txt"} <= set(sources)
     let_in = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"}
@@ -323,11 +323,12 @@ class Slurm:
         ray = (
             f'case "$*" in *--head*) cat "$RAY_AUTH_TOKEN_PATH" > {folder}/token;; '
             f"health-check*) test -s {folder}/token || exit 1;; esac; "
-            'case "$*" in *--block) exec sleep 60;; esac\n'
+            'case "$*" in *--block) exec /bin/sleep 60;; esac\n'
         )
         for name, body in {
             "srun": note + srun,
             "scontrol": note + '[ "$1" = show ] && printf "n1\\nn2\\nn3\\n" || true\n',
+            "sleep": "exec /bin/sleep 0.05\n",  # between two looks at Ray's head
             "hostname": 'echo "10.0.0.1 10.0.0.2"\n',
             "ray": note + ray,
             "condensery": f'echo "condensery $* $RAY_ADDRESS $RAY_AUTH_MODE" >> {self.calls}\n' + controller,
@@ -373,9 +374,8 @@ def test_a_job_whose_time_is_over_stops_cleanly_and_is_queued_again(tmp_path: Pa
         tmp_path, f"trap 'echo \"condensery stops\" >> {tmp_path}/calls; exit {ends}' TERM\ntouch up\nread <> <(:)\n"
     )
     process = slurm.start()
-    while not (tmp_path / "up").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
+    until(lambda: (tmp_path / "up").exists() or process.poll() is not None)
+    assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert slurm.end(process) == ends
     assert "condensery stops" in slurm.called("condensery")

@@ -29,6 +29,7 @@ from typing import Any
 from benchmarks.record import save
 
 ROOT = Path(__file__).parents[2]
+SAMPLERS = ("random", "tpe")
 PEER_CONNECTIONS = 400  # 64 of the peer's workers take more than a server's default of 100
 Database = Callable[[bool], AbstractContextManager[str]]  # filled? -> the URL of a database for one round
 
@@ -48,7 +49,7 @@ def fill_in_process(url: str, trials: int) -> None:
     subprocess.run(command, cwd=ROOT, check=True)
 
 
-def command_s(command: str, url: str, rounds: int = 3) -> float:
+def command_s(command: str, url: str, rounds: int) -> float:
     """Return the seconds that a reading command takes, start and all: the median."""
     seconds = []
     for _ in range(rounds):
@@ -65,13 +66,13 @@ def sqlite_databases(folder: Path, trials: int) -> Iterator[Database]:
     fill_in_process(f"sqlite:///{filled}", trials)
 
     @contextmanager
-    def one(full: bool) -> Iterator[str]:
+    def database(full: bool) -> Iterator[str]:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             if full:
                 shutil.copy(filled, Path(name) / "round.db")
             yield f"sqlite:///{name}/round.db"
 
-    yield one
+    yield database
 
 
 @contextmanager
@@ -84,14 +85,14 @@ def postgres_databases(trials: int) -> Iterator[Database]:
         fill_in_process(filled, trials)
         template = filled.rpartition("/")[2].partition("?")[0]
 
-        def one(full: bool) -> AbstractContextManager[str]:
+        def database(full: bool) -> AbstractContextManager[str]:
             return database_of(server, template if full else "template1")
 
-        yield one
+        yield database
 
 
 class Bench:
-    """Runs rounds and collects what they found."""
+    """Runs rounds and collects their figures."""
 
     def __init__(self, seconds: float, warm_up_s: float) -> None:
         self.seconds, self.warm_up_s = seconds, warm_up_s
@@ -100,29 +101,31 @@ class Bench:
     def ours(self, kind: str, database: Database, workers: int, sampler: str, **more: Any) -> dict[str, Any]:
         with database(more.get("resume", False)) as url:
             facts = {"url": url, "workers": workers, "sampler": sampler, "seconds": self.seconds, **more}
-            found = in_process("round", facts | {"warm_up_s": self.warm_up_s})
-        return self._add({"side": "ours", "database": kind, **{k: v for k, v in found.items() if k != "url"}})
+            figures = in_process("round", facts | {"warm_up_s": self.warm_up_s})
+        return self._add({"side": "ours", "database": kind, **{k: v for k, v in figures.items() if k != "url"}})
 
     def peer(self, kind: str, database: Database, workers: int, sampler: str, tuned: bool) -> dict[str, Any]:
         with database(False) as url:
             facts = {"url": url, "workers": workers, "sampler": sampler, "seconds": self.seconds, "tuned": tuned}
-            found = in_process("peer", facts)
+            figures = in_process("peer", facts)
         name = {"side": "optuna", "database": f"{kind} tuned" if tuned else kind, "workers": workers}
-        return self._add({**name, "sampler": sampler, **found})
+        return self._add({**name, "sampler": sampler, **figures})
 
-    def _add(self, found: dict[str, Any]) -> dict[str, Any]:
-        self.rounds.append(found)
-        what = " exporting" if found.get("export") else " from a full database" if found.get("resume") else ""
-        head = f"  {found['side']:6} {found['database']:13} {found['sampler']:6} {found['workers']:3} workers{what}"
-        print(f"{head}: {found['rate']:.1f} trials a second", flush=True)
-        return found
+    def _add(self, row: dict[str, Any]) -> dict[str, Any]:
+        self.rounds.append(row)
+        special = " exporting" if row.get("export") else " from a full database" if row.get("resume") else ""
+        head = f"  {row['side']:6} {row['database']:13} {row['sampler']:6} {row['workers']:3} workers{special}"
+        print(f"{head}: {row['rate']:.1f} trials a second", flush=True)
+        return row
 
 
-def measure(bench: Bench, kind: str, database: Database, workers: list[int]) -> dict[str, Any]:
+def measure(bench: Bench, kind: str, database: Database, options: argparse.Namespace) -> dict[str, Any]:
     """Measure one kind of database; return rates, ratios and what 10,000 trials change."""
-    table: dict[str, Any] = {"random": {}, "tpe": {}}
+    workers: list[int] = sorted(options.workers)
+    table: dict[str, Any] = {sampler: {} for sampler in options.samplers}
     peers = [False, True] if kind == "sqlite" else [False]
-    for sampler, counts in (("random", workers), ("tpe", [workers[len(workers) // 2]])):
+    for sampler in options.samplers:
+        counts = workers if sampler == "random" else [workers[len(workers) // 2]]
         for count in counts:
             ours = bench.ours(kind, database, count, sampler)
             row = {"rate": ours["rate"], "steps_ms": ours["steps_ms"]}
@@ -136,13 +139,15 @@ def measure(bench: Bench, kind: str, database: Database, workers: list[int]) -> 
         kept = {name: full[name] for name in ("rate", "first_trial", "memory_mb", "resume_s", "steps_ms")}
         table[sampler]["full"] = kept | {"share_of_early_rate": full["rate"] / early if early else None}
     with database(True) as url:
-        table["commands_s"] = {command: command_s(command, url) for command in ("status", "pareto")}
+        table["commands_s"] = {
+            command: command_s(command, url, 1 if options.quick else 3) for command in ("status", "pareto")
+        }
     return table
 
 
 def show(kind: str, table: dict[str, Any]) -> None:
     print(f"\n{kind}")
-    for sampler in ("random", "tpe"):
+    for sampler in (sampler for sampler in SAMPLERS if sampler in table):
         for count, row in table[sampler].items():
             if count == "full":
                 continue
@@ -175,6 +180,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--trials", type=int, default=10_000, help="of the full database")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each round")
     parser.add_argument("--databases", nargs="+", choices=["sqlite", "postgresql"], default=["sqlite", "postgresql"])
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
     parser.add_argument("--quick", action="store_true", help="rounds of a second, 200 trials; saves nothing")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -185,7 +191,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         for kind in options.databases:
             opened = sqlite_databases(Path(folder), options.trials) if kind == "sqlite" else None
             with opened or postgres_databases(options.trials) as database:
-                result[kind] = measure(bench, kind, database, sorted(options.workers))
+                result[kind] = measure(bench, kind, database, options)
                 if kind == "sqlite":
                     middle = sorted(options.workers)[len(options.workers) // 2]
                     result["exporting"] = bench.ours(kind, database, middle, "random", export=True)

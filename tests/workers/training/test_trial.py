@@ -26,6 +26,7 @@ from workers.training.reporting import TrainingStopped
 from workers.training.trial import _log_file, load_network, run_trial
 
 TWO_EPOCHS = TRAINING.model_copy(update={"epochs": 2})
+ONE_EPOCH = TRAINING.model_copy(update={"epochs": 1})
 
 
 class Reporter(Recorder):
@@ -279,7 +280,7 @@ def test_a_worker_does_not_grow_from_trial_to_trial(cache: Path, images: ImageDa
     sizes = []
     for number in range(8):
         config = CondenseNetConfig(**{**NET.to_dict(), "stages": [1 + number % 3, 2], "growth": [8, 8]})
-        run_trial(job(tmp_path / str(number), cache, config=config, number=number, training=TWO_EPOCHS), Reporter())
+        run_trial(job(tmp_path / str(number), cache, config=config, number=number, training=ONE_EPOCH), Reporter())
         sizes.append(resident_mb())
     assert sizes[-1] - sizes[1] < 40.0, sizes
 
