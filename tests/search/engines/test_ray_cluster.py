@@ -19,6 +19,7 @@ from workers.processes import lives
 pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc, on Linux"),
 ]
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,46 +30,31 @@ from space.errors import (
     StudyBusy,
     StudyExists,
 )
+from tests.command_line import StartedCommand
 from tests.search.engines.engine_contract import collect
 from tests.search.test_launch import Place, new_place
 from tests.search.tiny_studies import assert_consistent
 from tests.workers.tiny import NET, TRAINING, digits, job
-from workers.file_names import CHECKPOINTS
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 300.0  # none waits so long on a machine that is not crowded
 pytestmark = pytest.mark.slow
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "condensery", *words]
+def started(place: Place, *words: str) -> StartedCommand:
+    """A command in a process and a group of its own, in the study's folder."""
+    logs = len(list(place.folder.glob("*.log")))
+    return StartedCommand(*words, cwd=place.folder, log=place.folder / f"{logs}.log")
 
 
-def started(place: Place, *words: str) -> subprocess.Popen[bytes]:
-    """A command in a process and a group of its own, in the study's folder; what it prints is in `said`."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    numbers = len(list(place.folder.glob("*.log")))
-    with (place.folder / f"{numbers}.log").open("wb") as log:
-        process = subprocess.Popen(
-            command(*words),
-            cwd=place.folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        )
-    process.log = Path(log.name)
-    return process
-
-
-def said(process: subprocess.Popen[bytes]) -> str:
+def said(process: StartedCommand) -> str:
+    """Everything that a command has printed."""
     return process.log.read_text()
 
 
-def wait_for(what, seconds: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -76,9 +62,9 @@ def wait_for(what, seconds: float = PATIENCE_S) -> None:
 def events(place: Place) -> list[str]:
     engine = open_for_reading(place.url)
     with engine.connect() as connection:
-        found = list(connection.scalars(sa.select(event.c.kind).order_by(event.c.id)))
+        kinds = list(connection.scalars(sa.select(event.c.kind).order_by(event.c.id)))
     engine.dispose()
-    return found
+    return kinds
 
 
 def epochs(place: Place) -> int:
@@ -91,7 +77,7 @@ def epochs(place: Place) -> int:
         return 0
 
 
-def is_run(place: Place) -> bool:
+def is_running(place: Place) -> bool:
     """Whether the study is there and has a controller."""
     with contextlib.ExitStack() as after, contextlib.suppress(CondenseryError, sa.exc.SQLAlchemyError):
         engine = open_for_reading(place.url)  # neither may be there yet
@@ -107,80 +93,69 @@ def ends_well(place: Place, wanted: int) -> None:
     assert {row.state for row in rows} <= {"done", "infeasible", "duplicate"}
     assert len({row.identity for row in done}) == wanted
     for row in done:
-        assert [one["epoch"] for one in place.curve(row)] == list(range(1, row.training["epochs"] + 1))
+        assert [point["epoch"] for point in place.curve(row)] == list(range(1, row.training["epochs"] + 1))
 
 
 # -- the disk --
 
 
-def on_a_small_disk(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A study whose files are on the small disk; see `on_a_small_disk`."""
+    place = new_place(tmp_path)
+    place.file.write_text(place.file.read_text().replace(str(tmp_path / "files"), str(tmp_path / "disk" / "files")))
+    return place
+
+
+def on_a_small_disk(place: Place, script: str) -> subprocess.CompletedProcess[str]:
     """Run a shell script in a mount namespace of its own, with `$DISK` a file system of 3 MB."""
-    disk = folder / "disk"
+    disk = place.folder / "disk"
     disk.mkdir()
-    mount = f'mount -t tmpfs -o size=3m tmpfs "{disk}" && cp "{folder}/study.toml" "{disk}" && cd "{disk}"\n'
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DISK": str(disk), "CONDENSERY": " ".join(command())}
+    mount = f'mount -t tmpfs -o size=3m tmpfs "{disk}" && cp "{place.file}" "{disk}" && cd "{disk}"\n'
+    command = f"{sys.executable} -m condensery"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DISK": str(disk), "CONDENSERY": command}
     isolated = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", mount + script]
     return subprocess.run(isolated, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
-def test_a_full_disk_ends_the_search_and_with_room_it_goes_on(tmp_path: Path):
-    place = new_place(tmp_path)
-    text = place.file.read_text().replace(str(tmp_path / "files"), str(tmp_path / "disk" / "files"))
-    place.file.write_text(text)
+def test_a_disk_that_is_full_or_fills_in_the_middle_ends_the_search_and_with_room_it_goes_on(place: Place):
     ran = on_a_small_disk(
-        tmp_path,
+        place,
         """
+        launch="$CONDENSERY launch study.toml --storage sqlite:///study.db --set training.epochs=30"
         head -c 2600k /dev/zero > filler
-        $CONDENSERY launch study.toml --storage sqlite:///study.db; echo "first $?"
+        $launch; echo "first $?"
         rm filler; mount -o remount,size=200m "$DISK"
-        $CONDENSERY launch study.toml --storage sqlite:///study.db --resume; echo "second $?"
-        $CONDENSERY status digits --storage sqlite:///study.db --json
-        """,
-    )
-    assert f"first {DiskFull.exit_code}" in ran.stdout, ran.stdout + ran.stderr
-    assert "second 0" in ran.stdout, ran.stdout + ran.stderr
-    assert "Traceback" not in ran.stderr
-    assert "no space is left" in ran.stderr
-
-
-def test_a_disk_that_fills_in_the_middle_loses_nothing(tmp_path: Path):
-    place = new_place(tmp_path)
-    text = place.file.read_text().replace(str(tmp_path / "files"), str(tmp_path / "disk" / "files"))
-    place.file.write_text(text)
-    ran = on_a_small_disk(
-        tmp_path,
-        """
-        mount -o remount,size=200m "$DISK"
-        $CONDENSERY launch study.toml --storage sqlite:///study.db --set training.epochs=30 & launch=$!
+        $launch --resume & process=$!
         for i in $(seq 600); do ls files/digits/trial-00000/log.txt >/dev/null 2>&1 && break; sleep 0.1; done
         head -c 220m /dev/zero > filler 2>/dev/null
-        wait $launch; echo "first $?"
+        wait $process; echo "second $?"
         rm filler
-        $CONDENSERY launch study.toml --storage sqlite:///study.db --set training.epochs=30 --resume; echo "second $?"
+        $launch --resume; echo "third $?"
         cp -r study.db "$DISK"/../copy.db
         """,
     )
-    assert f"first {DiskFull.exit_code}" in ran.stdout, ran.stdout + ran.stderr
-    assert "second 0" in ran.stdout, ran.stdout + ran.stderr
+    printed = ran.stdout + ran.stderr
+    assert f"first {DiskFull.exit_code}" in ran.stdout, printed
+    assert f"second {DiskFull.exit_code}" in ran.stdout, printed
+    assert "third 0" in ran.stdout, printed
     assert "Traceback" not in ran.stderr
-    shutil.copy(tmp_path / "copy.db", tmp_path / "study.db")
+    assert "no space is left" in ran.stderr
+    shutil.copy(place.folder / "copy.db", place.folder / "study.db")
     ends_well(place, 3)
 
 
-def test_a_read_only_disk_is_one_line_before_anything_is_begun(tmp_path: Path):
-    place = new_place(tmp_path)
-    text = place.file.read_text().replace(str(tmp_path / "files"), str(tmp_path / "disk" / "files"))
-    place.file.write_text(text)
+def test_a_read_only_disk_is_one_line_before_anything_is_begun(place: Place):
     ran = on_a_small_disk(
-        tmp_path,
+        place,
         """
         mount -o remount,ro "$DISK"
         $CONDENSERY launch study.toml --storage sqlite:///study.db; echo "first $?"; ls
         """,
     )
-    said, *there = ran.stdout.splitlines()
-    assert said in (f"first {DatabaseUnavailable.exit_code}", f"first {ReadOnlyFolder.exit_code}"), ran.stderr
-    assert there == ["study.toml"]
+    ending, *files = ran.stdout.splitlines()
+    assert ending in (f"first {DatabaseUnavailable.exit_code}", f"first {ReadOnlyFolder.exit_code}"), ran.stderr
+    assert files == ["study.toml"]
     assert "Traceback" not in ran.stderr
 
 
@@ -209,31 +184,6 @@ def test_a_worker_that_runs_out_of_memory_says_so_and_serves_the_next(tmp_path: 
         engine.close()
 
 
-# -- files --
-
-
-def test_a_truncated_checkpoint_is_passed_over_and_the_result_is_the_same(tmp_path: Path):
-    folders = [tmp_path / "undisturbed", tmp_path / "damaged"]
-    for folder in folders:
-        folder.mkdir()
-    long = ("study.trainings=1", "training.epochs=30", "limits.checkpoint_every_s=0.1", "engine.workers=1")
-    options = [word for one in long for word in ("--set", one)]
-    places = [new_place(folder) for folder in folders]
-    assert places[0].launch(*long).ending == "finished"
-    process = started(places[1], "launch", "study.toml", "--storage", places[1].url, *options)
-    wait_for(lambda: epochs(places[1]) >= 5)
-    process.send_signal(signal.SIGINT)
-    process.wait(PATIENCE_S)
-    checkpoints = sorted((folders[1] / "files" / "digits" / "trial-00000" / CHECKPOINTS).glob("*.safetensors"))
-    assert len(checkpoints) == 2
-    os.truncate(checkpoints[-1], checkpoints[-1].stat().st_size // 2)
-    assert places[1].launch(*long, resume=True).ending == "finished"
-    for place in places:
-        ends_well(place, 1)
-    first, second = (reader.read_artifacts(open_for_reading(place.url), place.read()[0].id) for place in places)
-    assert {name: one["sha256"] for name, one in first.items()} == {name: one["sha256"] for name, one in second.items()}
-
-
 # -- two at once --
 
 
@@ -252,34 +202,28 @@ def test_of_two_launches_of_one_new_study_one_runs_and_the_other_says_why_not(tm
     ends_well(place, 3)
 
 
-def test_one_that_stands_by_takes_over_when_the_controller_is_killed(tmp_path: Path):
+def test_of_those_that_stand_by_one_ends_on_ctrl_c_and_one_takes_over_when_the_controller_is_killed(tmp_path: Path):
     place = new_place(tmp_path)
-    options = ("--storage", place.url, "--set", "training.epochs=120", "--set", "limits.checkpoint_every_s=0.2")
+    changes = ("study.trainings=2", "training.epochs=60", "limits.checkpoint_every_s=0.2")
+    options = ("--storage", place.url, *(word for change in changes for word in ("--set", change)))
     first = started(place, "launch", "study.toml", *options)
-    wait_for(lambda: is_run(place))
-    second = started(place, "launch", "study.toml", "--stand-by", *options)
-    wait_for(lambda: "standing by" in said(second) and epochs(place) > 0)
-    assert first.poll() is None
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    assert second.wait(PATIENCE_S) == 0, said(second)
-    assert events(place) == ["taken over"]
-    ends_well(place, 3)
-
-
-def test_one_that_stands_by_ends_cleanly_on_ctrl_c_and_finds_a_finished_study_finished(tmp_path: Path):
-    place = new_place(tmp_path)
-    options = ("--storage", place.url, "--set", "training.epochs=60")
-    first = started(place, "launch", "study.toml", *options)
-    wait_for(lambda: is_run(place))
+    wait_for(lambda: is_running(place))
     waiting, interrupted = (started(place, "launch", "study.toml", "--stand-by", *options) for _ in range(2))
-    wait_for(lambda: "standing by" in said(waiting) and "standing by" in said(interrupted))
+    wait_for(lambda: all("standing by" in said(process) for process in (waiting, interrupted)))
     interrupted.send_signal(signal.SIGINT)
     assert interrupted.wait(PATIENCE_S) == 130
     assert "stopped with" in said(interrupted)
-    assert first.wait(PATIENCE_S) == 0
-    assert waiting.wait(PATIENCE_S) == 0
-    ends_well(place, 3)
+    wait_for(lambda: epochs(place) > 0)
+    assert first.poll() is None, "its trainings are too short for this test"
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert waiting.wait(PATIENCE_S) == 0, said(waiting)
+    assert events(place) == ["taken over"]
+    ends_well(place, 2)
+    late = started(place, "launch", "study.toml", "--stand-by", *options)
+    assert late.wait(PATIENCE_S) == 0, said(late)
+    assert events(place) == ["taken over"]  # it found a finished study finished
+    ends_well(place, 2)
 
 
 # -- clocks --

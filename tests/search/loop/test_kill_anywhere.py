@@ -15,15 +15,15 @@ from benchmarks.kill_anywhere.processes import postgres_server
 from benchmarks.kill_anywhere.run import Run
 
 FORMS = [
-    (Form("SQLite"), 6),
-    (Form("PostgreSQL", devices=True, stand_by=True), 14),
-    (Form("PostgreSQL", engine="ray"), 4),
+    pytest.param(Form("SQLite"), 4, id="SQLite"),
+    pytest.param(Form("PostgreSQL", devices=True, stand_by=True), 14, id="everything", marks=pytest.mark.long),
+    pytest.param(Form("PostgreSQL", engine="ray"), 4, id="ray", marks=pytest.mark.long),
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process is at is read from /proc on Linux")
-@pytest.mark.parametrize(("form", "kills"), FORMS, ids=[form.name for form, _ in FORMS])
+@pytest.mark.parametrize(("form", "kills"), FORMS)
 def test_kills_lose_nothing_repeat_nothing_and_leave_nothing_running(form: Form, kills: int, tmp_path: Path):
     table: Counter[Cell] = Counter()
     with contextlib.ExitStack() as stack:
