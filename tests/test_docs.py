@@ -132,6 +132,11 @@ front` and `condensery COMMAND --help`
     assert documented_calls(text) == calls
 
 
+def defines(source: str, name: str) -> bool:
+    """Whether a module's source defines a name or, as a string, hands it on lazily."""
+    return bool(re.search(rf"(?:def|class) {name}\b|^{name}\b|[\"' ]{name}[\"' ]", source, re.MULTILINE))
+
+
 def exists(dotted: str) -> bool:
     """Whether `package.module` is there, or `package.module.Name` and the module holds that name."""
     parts = dotted.split(".")
@@ -139,7 +144,7 @@ def exists(dotted: str) -> bool:
         path = ROOT.joinpath(*parts[:length])
         for file in (path.with_suffix(".py"), path / "__init__.py"):
             if file.is_file():
-                return length == len(parts) or bool(re.search(rf"\b{parts[length]}\b", file.read_text()))
+                return length == len(parts) or defines(file.read_text(), parts[length])
     return False
 
 
