@@ -164,6 +164,14 @@ def test_the_modules_and_files_that_a_document_names_exist(document: Path) -> No
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("package", ["workers", "search", "dashboards"])
+def test_the_architecture_draws_every_room(package: str) -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    (drawing,) = re.findall(rf"^    {package}/\n((?:      .*\n)+)", text, re.MULTILINE)
+    drawn = set(re.findall(r"^      (\w+)/", drawing, re.MULTILINE))
+    assert drawn == {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+
+
 @pytest.mark.parametrize("document", ABOUT_THE_CODE, ids=name_of)
 def test_the_classes_that_the_architecture_names_exist(document: Path) -> None:
     sources = "".join(path.read_text() for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
