@@ -43,6 +43,8 @@ def postgres_server(folder: Path, connections: int | None = None) -> Iterator[sa
         server.psql(f"ALTER SYSTEM SET max_connections = {connections}")
         server.cleanup()  # it holds from the next start
         server = started()
+    # A crash of a server loses nothing by this, only one of the machine would; databases are made in half the time.
+    server.psql("ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET full_page_writes = off; SELECT pg_reload_conf()")
     try:
         host = str(server.get_postmaster_info().socket_dir)
         yield sa.URL.create("postgresql+psycopg", "postgres", database="postgres", query={"host": host})
@@ -56,7 +58,7 @@ def database_of(server: sa.URL, template: str = "template1") -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
     engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     try:
         yield server.set(database=name).render_as_string(hide_password=False)
     finally:

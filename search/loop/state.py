@@ -16,7 +16,7 @@ from search.loop.callbacks import LaunchCallback
 from search.results.pareto import non_dominated
 from search.samplers.proposer import Proposer
 from search.store.rows import TrialRow
-from search.store.vocabulary import TrialState
+from search.store.vocabulary import AttemptOutcome, TrialState
 from search.study import OpenStudy
 from space.errors import CondenseryError, SearchFailed
 from workers.file_names import CHECKPOINTS, NETWORK_FILE, ONNX_FILE, trial_folder
@@ -86,7 +86,7 @@ class SearchState:
         at = time.time()
         closed = replace(row, state=TrialState(state), finished_at=at, **values)
         if row.attempt:
-            ending = (row.number, row.attempt, outcome or state, values.get("reason"))
+            ending = (row.number, row.attempt, AttemptOutcome(outcome or state), values.get("reason"))
             step.writes.append(partial(self.store.end_attempt, *ending))
         step.writes.append(partial(self.store.finish, row.number, TrialState(state), finished_at=at, **values))
         if state in ("failed", "cancelled", "duplicate") and self.results.get(row.identity) == row.number:

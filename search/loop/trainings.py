@@ -18,7 +18,7 @@ from search.engines.base import Engine, EngineEvent
 from search.loop.state import SearchState, Step
 from search.samplers.stopping import RUNGS, StoppingRule
 from search.store.rows import TrialRow
-from search.store.vocabulary import TrialState
+from search.store.vocabulary import AttemptOutcome, TrialState
 from space.errors import DataNotFound, DiskFull, OutOfMemory, ReadOnlyFolder, TrainingFailed, UnreadableImage
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.settings import TrainingSettings
@@ -199,7 +199,9 @@ class Trainings:
 
     def _plan_again(self, step: Step, row: TrialRow, outcome: str, reason: str | None) -> None:
         """The attempt is over and the trial waits for the next one, from its checkpoint."""
-        step.writes.append(partial(self.ledger.store.end_attempt, row.number, row.attempt, outcome, reason))
+        step.writes.append(
+            partial(self.ledger.store.end_attempt, row.number, row.attempt, AttemptOutcome(outcome), reason)
+        )
         step.writes.append(partial(self.ledger.store.set_queued, row.number))
         queued = replace(row, state=TrialState.QUEUED)
         step.then += [partial(self.ledger.queue.appendleft, queued), partial(self.ledger.view.trial, queued)]

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from search.store.tables import attempt, curve, trial
 from search.store.transactions import Transactions
+from search.store.vocabulary import AttemptOutcome, TrialState
 
 # Built once; see `transactions`.
 _MINE = (attempt.c.trial_id == sa.bindparam("key")) & (attempt.c.attempt == sa.bindparam("of"))
@@ -17,7 +18,7 @@ _RUN = (
     sa.update(trial)
     .where(trial.c.id == sa.bindparam("key"))
     .values(
-        state="running",
+        state=TrialState.RUNNING,
         attempt=sa.bindparam("of"),
         started_at=sa.func.coalesce(trial.c.started_at, sa.bindparam("now", type_=sa.Float)),
     )
@@ -32,7 +33,7 @@ _EPOCHS = sa.select(curve.c.epoch).where(curve.c.trial_id == sa.bindparam("key")
 
 
 class Attempts(Transactions):
-    """The part of a study's store that records who trains what, and what came of it."""
+    """The part of a study's store that records who trains which trial, and what came of it."""
 
     def set_running(self, number: int, of: int) -> None:
         """Record that a worker starts on a trial: its attempt `of`."""
@@ -52,12 +53,12 @@ class Attempts(Transactions):
     def renew_attempts(self, numbers: Iterable[int]) -> None:
         """Renew the leases of these trials' open attempts: their workers are alive."""
         ids = sa.select(trial.c.id).where(trial.c.study_id == self.study_id, trial.c.number.in_(list(numbers)))
-        still = attempt.c.trial_id.in_(ids) & attempt.c.outcome.is_(None)
+        open_ = attempt.c.trial_id.in_(ids) & attempt.c.outcome.is_(None)
         with self._begin() as connection:
-            connection.execute(sa.update(attempt).where(still).values(heartbeat_at=time.time()))
+            connection.execute(sa.update(attempt).where(open_).values(heartbeat_at=time.time()))
 
-    def end_attempt(self, number: int, of: int, outcome: str, reason: str | None = None) -> None:
-        """Record how an attempt ended: done, failed, stopped, cancelled, pruned or lost. What has ended stays so."""
+    def end_attempt(self, number: int, of: int, outcome: AttemptOutcome, reason: str | None = None) -> None:
+        """Record how an attempt ended; the first outcome stays."""
         values = {"outcome": outcome, "reason": reason, "ended_at": time.time()}
         with self._begin() as connection:
             connection.execute(_END, {"key": self._key(connection, number), "of": of, **values})
@@ -67,9 +68,9 @@ class Attempts(Transactions):
         count = 0
         with self._read() as connection:
             earlier = (attempt.c.trial_id == self._key(connection, number)) & (attempt.c.attempt < before)
-            mine = sa.select(attempt.c.outcome, attempt.c.epochs).where(earlier)
-            for row in connection.execute(mine.order_by(attempt.c.attempt.desc())):
-                if row.outcome != "lost" or row.epochs:
+            query = sa.select(attempt.c.outcome, attempt.c.epochs).where(earlier)
+            for row in connection.execute(query.order_by(attempt.c.attempt.desc())):
+                if row.outcome != AttemptOutcome.LOST or row.epochs:
                     break
                 count += 1
         return count
@@ -77,8 +78,8 @@ class Attempts(Transactions):
     def add_curve_row(self, number: int, row: Mapping[str, Any], of: int | None = None) -> bool:
         """Insert or replace one epoch: a resumed trial repeats those since its checkpoint. `of` is the attempt.
 
-        Returns whether the epoch is new, and counts it for the attempt then: an attempt that dies wherever the one
-        before it died gets no further, however much it repeats.
+        Returns whether the epoch is new; only a new one is counted for the attempt. An attempt that dies where the one
+        before it died has made no progress, however many epochs it repeated.
         """
         with self._begin() as connection:
             key = self._key(connection, number)
@@ -91,25 +92,25 @@ class Attempts(Transactions):
     def top1_at(self, rungs: Iterable[float]) -> dict[float, dict[int, float]]:
         """Return, by rung and trial number, the top-1 after the first epoch behind that fraction of the schedule.
 
-        The last epoch of a training is left out: it is the deployed network's, and decides nothing any more.
+        The last epoch of a training is left out: it is the deployed network's, and too late to end the training by.
         """
-        found = {}
+        by_rung = {}
         for rung in rungs:
             behind = (curve.c.progress >= rung) & (curve.c.progress < 1.0)
             first = sa.select(curve.c.trial_id, sa.func.min(curve.c.epoch).label("epoch"))
             first_of = first.where(behind).group_by(curve.c.trial_id).subquery()
-            same = (curve.c.trial_id == first_of.c.trial_id) & (curve.c.epoch == first_of.c.epoch)
-            query = sa.select(trial.c.number, curve.c.val_top1).join(first_of, same)
+            is_first = (curve.c.trial_id == first_of.c.trial_id) & (curve.c.epoch == first_of.c.epoch)
+            query = sa.select(trial.c.number, curve.c.val_top1).join(first_of, is_first)
             mine = query.join(trial, trial.c.id == curve.c.trial_id).where(trial.c.study_id == self.study_id)
             with self._read() as connection:
-                found[rung] = {row.number: row.val_top1 for row in connection.execute(mine)}
-        return found
+                by_rung[rung] = {row.number: row.val_top1 for row in connection.execute(mine)}
+        return by_rung
 
     def fill_curve(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert those epochs that aren't there: what a checkpoint holds, but no controller lived to record."""
+        """Insert the epochs that are missing: a checkpoint holds them, but no controller lived to record them."""
         with self._begin() as connection:
             key = self._key(connection, number)
-            there = set(connection.scalars(_EPOCHS, {"key": key}))
-            missing = [{"trial_id": key, **row} for row in rows if row["epoch"] not in there]
+            recorded = set(connection.scalars(_EPOCHS, {"key": key}))
+            missing = [{"trial_id": key, **row} for row in rows if row["epoch"] not in recorded]
             if missing:
                 connection.execute(_ADD_EPOCH, missing)

@@ -1,4 +1,4 @@
-"""What time it is for everybody who shares a database: rows that one machine wrote are compared on another."""
+"""The time that all who share a database agree on: times that one machine wrote are compared on another."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Clock = Callable[[], float]
 
 
 def now_of(connection: sa.Connection, clock: Clock | None = None) -> float:
-    """Return the time in UTC seconds: the server's, so that every host means the same; without a server our own.
+    """Return the time in UTC seconds: the database server's, the same for every host; without a server this machine's.
 
-    A `clock` that is given, as by a test, is asked instead.
+    A test may give a `clock` to read instead.
     """
     if clock is not None:
         return clock()

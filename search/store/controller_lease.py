@@ -1,7 +1,8 @@
-"""Who runs a study: one controller at a time, known by a lease in the study's row.
+"""Who runs a study: one controller at a time, which holds a lease in the study's row.
 
-On one host the process itself is asked; of another host's the heartbeat is believed, by the database's clock where it
-has one. Taking over is one transaction, and the former owner's every write fails from then on (see `transactions`).
+A controller on this host is alive while its process is; one on another host is believed by its heartbeat, by the
+database's clock where it has one. Taking over is one transaction, and every later write of the former owner fails
+(see `transactions`).
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ import sqlalchemy as sa
 from search.store.clock import now_of
 from search.store.tables import attempt, study, trial
 from search.store.transactions import Transactions, shown
+from search.store.vocabulary import AttemptOutcome
 from space.errors import StudyBusy
 from workers.processes import is_alive
 
-LEASE_S = 60.0  # a controller on another host that was not seen for this long is taken for dead
-LOOK_S = 0.5  # between two looks at who runs a study, standing by
-RENEWALS = 6  # of the lease in its time, when the controller is at something long
-STUCK_S = 1800.0  # a controller that didn't come round for so long is not kept in office any more
-_NOBODY = {"controller": None, "controller_seen_at": None, "stop_requested": False}
+LEASE_S = 60.0  # a controller on another host counts as dead when it was not seen for this long
+LOOK_S = 0.5  # between two looks of a stand-by at who runs the study
+RENEWALS = 6  # of the lease within LEASE_S, while the controller does something long
+STUCK_S = 1800.0  # a controller that gave no heartbeat of its own for so long loses its lease
+_NO_CONTROLLER = {"controller": None, "controller_seen_at": None, "stop_requested": False}
 
 
 class ControllerLease(Transactions):
@@ -33,20 +35,20 @@ class ControllerLease(Transactions):
     _round_at = -1e9  # when this process last claimed the study or gave a heartbeat of its own
 
     def claim(self, after: str | None = None) -> None:
-        """Become the controller; the attempts that the one before left open are ended as stopped.
+        """Become the controller; attempts that the controller before left open are ended as stopped.
 
         Args:
-            after: only after this owner, that the caller has watched for long enough to know it dead, whatever the
-                clocks say ("": only when there is none). None: after any that is dead.
+            after: take over from this owner only, which the caller has watched long enough to know that it is dead,
+                whatever the clocks say ("": only when there is no owner). None: from any owner that is dead.
 
         Raises:
-            StudyBusy: another live process is.
+            StudyBusy: another live process is the controller.
         """
         with self.engine.begin() as connection:
             query = sa.select(study.c.controller).where(study.c.id == self.study_id).with_for_update()
             before = connection.scalar(query)
-            others = before not in (None, self.me, after)
-            if others and (after is not None or self._live_owner(connection) is not None):
+            is_others = before not in (None, self.me, after)
+            if is_others and (after is not None or self._live_owner(connection) is not None):
                 raise StudyBusy(
                     f"this study is being run by {shown(before)} (host:pid); wait for it, `condensery stop` it, or "
                     "launch with --stand-by to take over when it dies."
@@ -55,21 +57,21 @@ class ControllerLease(Transactions):
             self._open = connection
             try:
                 if before not in (None, self.me):
-                    self.note_event("taken over", f"{shown(self.me)} goes on after {shown(before)}")
-                who = "its controller" if before is None else f"its controller {shown(before)}"
-                self._lose_attempts(connection, f"{who} is gone")
+                    self.note_event("taken over", f"{shown(self.me)} takes over from {shown(before)}")
+                controller = "its controller" if before is None else f"its controller {shown(before)}"
+                self._stop_attempts(connection, f"{controller} is gone")
             finally:
                 self._open = None
         self._fenced, self._round_at = True, time.monotonic()
 
-    def _lose_attempts(self, connection: sa.Connection, reason: str) -> None:
+    def _stop_attempts(self, connection: sa.Connection, reason: str) -> None:
         mine = sa.select(trial.c.id).where(trial.c.study_id == self.study_id)
-        still = attempt.c.trial_id.in_(mine) & attempt.c.outcome.is_(None)
-        values = {"outcome": "stopped", "reason": reason, "ended_at": time.time()}
-        connection.execute(sa.update(attempt).where(still).values(values))
+        open_ = attempt.c.trial_id.in_(mine) & attempt.c.outcome.is_(None)
+        values = {"outcome": AttemptOutcome.STOPPED, "reason": reason, "ended_at": time.time()}
+        connection.execute(sa.update(attempt).where(open_).values(values))
 
     def heartbeat(self) -> bool:
-        """Say that the controller lives; return whether someone asked the study to stop.
+        """Record that the controller is alive; return whether a user asked the study to stop.
 
         Raises:
             StudyBusy: another process has taken the study over.
@@ -82,10 +84,10 @@ class ControllerLease(Transactions):
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Renew the claimed lease while the block lasts, whatever its thread is at, and release it at the end.
+        """Renew the claimed lease while the block runs, however long one of its steps takes, and release it at the end.
 
-        Ray's start, or the reading of a large study, takes longer than a lease lasts. A block that gave no heartbeat of
-        its own for `STUCK_S` is taken for stuck, and its lease runs out.
+        Starting Ray, or reading a large study, takes longer than a lease lasts. A block that gives no heartbeat of its
+        own for `STUCK_S` counts as stuck, and its lease runs out.
         """
         ended = threading.Event()
         thread = threading.Thread(target=self._renew, args=(ended,), name="lease", daemon=True)
@@ -94,7 +96,7 @@ class ControllerLease(Transactions):
             yield
         except BaseException:
             self._end_renewing(ended, thread)
-            with contextlib.suppress(sa.exc.DBAPIError):  # what ended the block is to be heard; the lease runs out
+            with contextlib.suppress(sa.exc.DBAPIError):  # the caller must see what ended the block; the lease runs out
                 self.release()
             raise
         self._end_renewing(ended, thread)
@@ -103,22 +105,22 @@ class ControllerLease(Transactions):
     @staticmethod
     def _end_renewing(ended: threading.Event, thread: threading.Thread) -> None:
         ended.set()
-        thread.join(5.0)  # no longer: one that waits for a database renews nothing that was released
+        thread.join(5.0)  # no longer: a thread that waits for the database can't renew a released lease
 
     def _renew(self, ended: threading.Event) -> None:
-        mine = ControllerLease(self.engine, self.study_id)  # with connections of its own
-        mine.me, mine._fenced = self.me, True
+        own = ControllerLease(self.engine, self.study_id)  # with connections of its own
+        own.me, own._fenced = self.me, True
         renewed = time.monotonic()
         while not ended.wait(LEASE_S / RENEWALS / 4):
             now = time.monotonic()
             if now - max(renewed, self._round_at) < LEASE_S / RENEWALS or now - self._round_at > STUCK_S:
                 continue
             try:
-                mine.heartbeat()
+                own.heartbeat()
                 renewed = now
-            except StudyBusy:  # taken over: the block's next write says so
+            except StudyBusy:  # taken over: the block's next write raises it
                 return
-            except sa.exc.SQLAlchemyError:  # away, or locked: asked again soon
+            except sa.exc.SQLAlchemyError:  # away or locked: tried again soon
                 continue
 
     def release(self) -> None:
@@ -126,10 +128,10 @@ class ControllerLease(Transactions):
         self._fenced = False
         with self.engine.begin() as connection:
             mine = (study.c.id == self.study_id) & (study.c.controller == self.me)
-            connection.execute(sa.update(study).where(mine).values(_NOBODY))
+            connection.execute(sa.update(study).where(mine).values(_NO_CONTROLLER))
 
     def request_stop(self) -> str | None:
-        """Ask the running controller to stop cleanly; return who that is, None when nobody runs the study."""
+        """Ask the running controller to stop cleanly; return its owner name, None when no controller runs the study."""
         with self.engine.begin() as connection:
             owner = self._live_owner(connection)
             if owner is not None:
@@ -152,35 +154,35 @@ class ControllerLease(Transactions):
         return row.controller if alive else None
 
     def stand_by(self, stopped: Callable[[], bool], waiting: Callable[[str], None]) -> bool:
-        """Wait until nobody runs the study, and claim it; return False when `stopped` says to end instead.
+        """Wait until no controller runs the study, and claim it; return False if `stopped` becomes true first.
 
-        A controller on another host is dead when its heartbeat has not changed for `LEASE_S` by this process's own
-        monotonic clock, in which the database was there: no wall clock is asked, so none can mislead.
+        A controller on another host counts as dead when its heartbeat has not changed for `LEASE_S` of this process's
+        monotonic clock, without the time in which the database was away. No wall clock is read, so none can mislead.
         """
         seen: tuple[str | None, float | None] = (None, None)
-        quiet_s, looked_at, told = 0.0, time.monotonic(), ""
+        unchanged_s, looked_at, announced = 0.0, time.monotonic(), ""
         while not stopped():
             owner, at = self.patience.call(self._owner)
             now = time.monotonic()
-            # A longer time between two looks says nothing: the database was away, or this machine stood still.
-            quiet_s = quiet_s + min(now - looked_at, 2 * LOOK_S) if (owner, at) == seen else 0.0
+            # More time between two looks proves nothing: the database was away, or this machine was suspended.
+            unchanged_s = unchanged_s + min(now - looked_at, 2 * LOOK_S) if (owner, at) == seen else 0.0
             seen, looked_at = (owner, at), now
             alive = None if owner is None else is_alive(owner)
-            if owner is None or alive is False or (alive is None and quiet_s > LEASE_S):
+            if owner is None or alive is False or (alive is None and unchanged_s > LEASE_S):
                 try:
                     self.patience.call(partial(self.claim, after=owner or ""))
                     return True
-                except StudyBusy:  # another one that stood by was faster
+                except StudyBusy:  # another stand-by was faster
                     continue
-            if owner != told:
-                told = owner
+            if owner != announced:
+                announced = owner
                 waiting(f"standing by: {shown(owner)} (host:pid) runs this study")
             time.sleep(LOOK_S)
         return False
 
     def _owner(self) -> tuple[str | None, float | None]:
         query = sa.select(study.c.controller, study.c.controller_seen_at).where(study.c.id == self.study_id)
-        query = query.with_for_update()  # a server that can be read only is away: nobody's heartbeat gets through
+        query = query.with_for_update()  # a read-only server counts as away: no heartbeat gets through
         with self.engine.connect() as connection:
             row = connection.execute(query).one()
         return row.controller, row.controller_seen_at

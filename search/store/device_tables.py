@@ -59,7 +59,7 @@ job = sa.Table(
     sa.Column("reason", sa.Text),  # why it failed
     sa.Column("attempt", sa.Integer, nullable=False),  # the newest lease's; 0 before the first
     sa.Column("troubles", sa.Integer, nullable=False),  # attempts that a device gave up or never came back from
-    sa.Column("quarantines", sa.Integer, nullable=False),  # attempts whose result nobody can believe
+    sa.Column("quarantines", sa.Integer, nullable=False),  # attempts whose result can't be believed
     sa.Column("runtime_version", sa.String(40)),  # of the accepted result
     sa.Column("submitted_at", sa.Float, nullable=False),
     sa.Column("finished_at", sa.Float),

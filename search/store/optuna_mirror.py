@@ -1,7 +1,7 @@
 """Our finished trials in Optuna's tables of the same database, so that Optuna's own tools can read the study.
 
-Our tables are the truth; nothing is ever read back from Optuna's. A trial appears there once it has ended, written with
-plain inserts (Optuna's storage takes some 20 ms a trial, these a fraction of one). The layout is that of
+Our tables are the truth; nothing is ever read back from Optuna's. A trial is mirrored once it has ended, with plain
+inserts (Optuna's storage takes some 20 ms a trial, these less than 1 ms). The layout is that of
 `optuna.storages._rdb.models`; a test reads what is written here through Optuna's own storage.
 """
 
@@ -52,44 +52,44 @@ def write_trials(
     trials: Sequence[MirroredTrial],
     distributions: Mapping[str, BaseDistribution],
 ) -> dict[int, int]:
-    """Insert those that are not there yet; return Optuna's trial id of each, by number."""
-    known = _ids(connection, optuna_study_id, [one.number for one in trials])
-    new = [one for one in trials if one.number not in known]
+    """Insert the trials that are not mirrored yet; return Optuna's trial id of each, by number."""
+    mirrored = _ids(connection, optuna_study_id, [trial.number for trial in trials])
+    new = [trial for trial in trials if trial.number not in mirrored]
     if not new:
-        return known
+        return mirrored
     rows = [
         {
-            "number": one.number,
+            "number": trial.number,
             "study_id": optuna_study_id,
-            "state": one.state,
-            "datetime_start": _naive_utc(one.began_at),
-            "datetime_complete": _naive_utc(one.ended_at),
+            "state": trial.state,
+            "datetime_start": _naive_utc(trial.began_at),
+            "datetime_complete": _naive_utc(trial.ended_at),
         }
-        for one in new
+        for trial in new
     ]
     connection.execute(sa.insert(TRIALS), rows)
-    found = _ids(connection, optuna_study_id, [one.number for one in new])
+    added = _ids(connection, optuna_study_id, [trial.number for trial in new])
     values, params, attributes = [], [], []
-    for one in new:
-        key = found[one.number]
-        for objective, value in enumerate(one.values or ()):
+    for trial in new:
+        key = added[trial.number]
+        for objective, value in enumerate(trial.values or ()):
             stored, kind = models.TrialValueModel.value_to_stored_repr(value)
             values.append({"trial_id": key, "objective": objective, "value": stored, "value_type": kind})
-        for name, value in one.params.items():
-            shape = distributions[name]
-            stored = shape.to_internal_repr(value)
-            text = distribution_to_json(shape)
+        for name, value in trial.params.items():
+            distribution = distributions[name]
+            stored = distribution.to_internal_repr(value)
+            text = distribution_to_json(distribution)
             params.append({"trial_id": key, "param_name": name, "param_value": stored, "distribution_json": text})
-        for name, excess in one.constraints.items():
+        for name, excess in trial.constraints.items():
             attributes.append({"trial_id": key, "key": CONSTRAINT + name, "value_json": json.dumps(excess)})
     for table, content in ((VALUES, values), (PARAMS, params), (ATTRIBUTES, attributes)):
         if content:
             connection.execute(sa.insert(table), content)
-    return known | found
+    return mirrored | added
 
 
 def drop_open_trials(connection: sa.Connection, optuna_study_id: int) -> int:
-    """Delete what Optuna's tables hold as waiting or running: nothing of ours writes such a trial. Return how many."""
+    """Delete the trials that Optuna's tables hold as open, which Condensery never writes; return how many."""
     states = (TrialState.RUNNING, TrialState.WAITING)
     open_ = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == optuna_study_id, TRIALS.c.state.in_(states))
     ids = list(connection.scalars(open_))
@@ -102,12 +102,12 @@ def drop_open_trials(connection: sa.Connection, optuna_study_id: int) -> int:
 
 
 def _ids(connection: sa.Connection, optuna_study_id: int, numbers: Sequence[int]) -> dict[int, int]:
-    found: dict[int, int] = {}
+    ids: dict[int, int] = {}
     for start in range(0, len(numbers), 500):
         part = numbers[start : start + 500]
         query = sa.select(TRIALS.c.number, TRIALS.c.trial_id).where(TRIALS.c.study_id == optuna_study_id)
-        found |= {row[0]: row[1] for row in connection.execute(query.where(TRIALS.c.number.in_(part)))}
-    return found
+        ids |= {row[0]: row[1] for row in connection.execute(query.where(TRIALS.c.number.in_(part)))}
+    return ids
 
 
 def _naive_utc(at: float | None) -> datetime | None:

@@ -1,6 +1,6 @@
-"""Waiting for a database that is away: it restarts, fails over, or the network is cut for a minute.
+"""Waiting for a database that is away: a restart, a failover, or a network cut for a minute.
 
-Work that is retried must be one transaction, or repeatable: a commit whose answer was lost may have happened.
+Work that is retried must be one transaction, or repeatable: a commit whose answer was lost may have succeeded.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from sqlalchemy import exc
 Result = TypeVar("Result")
 
 PAUSES_S = (0.1, 5.0)  # from the first pause to the longest
-SECONDS_AT_ONCE = 0.2  # between two looks at `stop`
+STOP_POLL_S = 0.2  # between two looks at `stop`
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a database, whom to tell, and when to give up early."""
+    """How long to wait for a database, whom to notify, and when to give up early."""
 
     wait_s: float = 0.0  # in all; 0 = not at all
     note: Callable[[str], None] = field(default=lambda text: None)
     stop: Callable[[], bool] = field(default=lambda: False)
 
     def call(self, work: Callable[[], Result]) -> Result:
-        """Return what `work` returns; call it again for as long as the database is away.
+        """Return what `work` returns, calling it again while the database is away.
 
-        Raises whatever `work` raised last, once the time is over or `stop` says so.
+        Raises what `work` raised last, once the time is over or `stop` is true.
         """
-        deadline, pause_s, told = time.monotonic() + self.wait_s, PAUSES_S[0], False
+        deadline, pause_s, noted = time.monotonic() + self.wait_s, PAUSES_S[0], False
         while True:
             try:
                 result = work()
             except exc.DBAPIError as error:
                 if not is_away(error) or time.monotonic() >= deadline or self.stop():
                     raise
-                if not told and pause_s > 1.0:  # a restart that takes a second is nobody's business
-                    told = True
+                if not noted and pause_s > 1.0:  # a restart of a second is not worth a note
+                    noted = True
                     self.note(f"the database is away ({first_line(error)}); waiting up to {self.wait_s:.0f} s for it …")
                 self._sleep(min(pause_s, max(0.0, deadline - time.monotonic())))
                 pause_s = min(pause_s * 2, PAUSES_S[1])
             else:
-                if told:
+                if noted:
                     self.note("the database is back; going on")
                 return result
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self.stop():
-            time.sleep(min(SECONDS_AT_ONCE, max(0.0, until - time.monotonic())))
+            time.sleep(min(STOP_POLL_S, max(0.0, until - time.monotonic())))
 
 
 def is_away(error: exc.DBAPIError) -> bool:
-    """Whether an error says that the database can't be reached now, or that the same work may succeed next time."""
+    """Whether an error means that the database can't be reached now, or that the same work may succeed next time."""
     if error.connection_invalidated:
         return True
     if not isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError):
@@ -70,5 +70,5 @@ def is_away(error: exc.DBAPIError) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what a driver says."""
+    """Return the first line of a driver's message."""
     return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]

@@ -152,7 +152,7 @@ class EventRow:
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """How a study stands at this moment."""
+    """A study at this moment: how many trials are in each state, what runs, and what went wrong last."""
 
     counts: Mapping[str, int]  # trials by state
     waiting: int = 0  # enqueued configs that no trial has taken up

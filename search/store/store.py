@@ -1,7 +1,7 @@
 """Writing a study: every step of a trial is one transaction, and repeating a step changes nothing.
 
 One process at a time writes a study's trials (the controller, see `claim`); `pick` appends verifications, and any
-process may leave wishes (stop, cancel, enqueue) that the controller reads.
+process may leave requests (stop, cancel, enqueue) that the controller reads.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class StudyStore(ControllerLease, Attempts):
     """The write side of one study."""
 
     def update_settings(self, settings: Mapping[str, Any], settings_hash: str) -> None:
-        """Store the settings of a resumed study (only what is not frozen may differ)."""
+        """Store the settings of a resumed study (only settings that are not frozen may differ)."""
         with self._begin() as connection:
             self._set_study(connection, settings=json.dumps(settings), settings_hash=settings_hash)
 
     def set_data_info(self, info: Mapping[str, Any]) -> None:
-        """Store what the images turned out to be."""
+        """Store the facts of the images: sizes of the splits, classes, mean and standard deviation, fingerprint."""
         with self._begin() as connection:
             self._set_study(connection, data_info=json.dumps(info))
 
@@ -77,18 +77,18 @@ class StudyStore(ControllerLease, Attempts):
             "asked_at": time.time() if at is None else at,
         }
         with self._begin() as connection:
-            self._keys.pop(new.number, None)  # of a transaction that was rolled back
-            known = self._key(connection, new.number)
-            if known is not None:  # a commit whose answer was lost
-                return known
+            self._keys.pop(new.number, None)  # it may be of a transaction that was rolled back
+            recorded = self._key(connection, new.number)
+            if recorded is not None:  # an earlier commit succeeded, but its answer was lost
+                return recorded
             key = new_id(connection.execute(_NEW_TRIAL, values))
             if answers is not None:
-                taken = sa.update(request).where(request.c.id == answers.id).values(trial_number=new.number)
-                connection.execute(taken)
+                answered = sa.update(request).where(request.c.id == answers.id)
+                connection.execute(answered.values(trial_number=new.number))
         return key
 
     def set_queued(self, number: int) -> None:
-        """Record that a priced trial waits for a worker (again)."""
+        """Record that a priced trial waits for a worker, for the first time or again."""
         self._set_trial(number, state=TrialState.QUEUED)
 
     def add_latency(self, number: int, measurement: Measurement, judged: bool = True) -> None:
@@ -114,7 +114,7 @@ class StudyStore(ControllerLease, Attempts):
                 connection.execute(_CHANGE, {"key": key, "latency_id": added})
 
     def finish(self, number: int, state: TrialState, **values: Any) -> None:
-        """Put a trial into a final state with its outcome. What is final stays: a second outcome changes nothing."""
+        """Put a trial into a final state with its outcome. The first outcome stays: a second changes nothing."""
         assert state in FINAL_STATES, state
         with self._begin() as connection:
             outcome = {"state": state, "finished_at": time.time(), **values}
@@ -138,19 +138,19 @@ class StudyStore(ControllerLease, Attempts):
             connection.execute(sa.update(artifact).where(artifact.c.trial_id == key).values(removed=True))
 
     def mark_mirrored(self, optuna_ids: Mapping[int, int]) -> None:
-        """Record that Optuna's tables hold these trials, by number under these ids."""
-        this = (trial.c.study_id == self.study_id) & (trial.c.number == sa.bindparam("of"))
-        update = sa.update(trial).where(this).values(mirrored=True, optuna_trial_id=sa.bindparam("key"))
+        """Record that Optuna's tables hold these trials; `optuna_ids` are their ids there, by number."""
+        is_trial = (trial.c.study_id == self.study_id) & (trial.c.number == sa.bindparam("of"))
+        update = sa.update(trial).where(is_trial).values(mirrored=True, optuna_trial_id=sa.bindparam("key"))
         with self._begin() as connection:
             connection.execute(update, [{"of": number, "key": key} for number, key in optuna_ids.items()])
 
     def set_test_top1(self, number: int, top1: float) -> None:
-        """Record the accuracy on the test split; the first figure stays."""
+        """Record the accuracy on the test split; the first value stays."""
         with self._begin() as connection:
             unset = (trial.c.id == self._key(connection, number)) & trial.c.test_top1.is_(None)
             connection.execute(sa.update(trial).where(unset).values(test_top1=top1))
 
-    # -- wishes --
+    # -- requests of users --
 
     def enqueue(self, config: CondenseNetConfig, training: Mapping[str, Any]) -> None:
         """Leave a config for the controller to try next."""
@@ -164,7 +164,7 @@ class StudyStore(ControllerLease, Attempts):
             connection.execute(sa.insert(request).values(values))
 
     def pending_requests(self) -> list[EnqueuedConfig]:
-        """Return enqueued configs that no trial has taken, oldest first."""
+        """Return the enqueued configs that no trial has taken up, oldest first."""
         query = (
             sa.select(request.c.id, request.c.config, request.c.training)
             .where(request.c.study_id == self.study_id, request.c.trial_number.is_(None))
@@ -177,9 +177,9 @@ class StudyStore(ControllerLease, Attempts):
         ]
 
     def retry_smaller(self, number: int, training: Mapping[str, Any], identity: str) -> None:
-        """Give a trial other training settings, with the identity that follows, and let it wait for a worker.
+        """Give a trial other training settings and the identity that follows from them, and queue it again.
 
-        What it has of a curve belongs to the settings before, and goes.
+        Its learning curve so far belongs to the settings before, and is deleted.
         """
         with self._begin() as connection:
             key = self._key(connection, number)
@@ -192,7 +192,7 @@ class StudyStore(ControllerLease, Attempts):
         self._set_trial(number, cancel_requested=True)
 
     def cancel_requests(self) -> list[int]:
-        """Return the numbers of open trials that someone wants cancelled."""
+        """Return the numbers of the open trials that a user wants cancelled."""
         query = sa.select(trial.c.number).where(
             trial.c.study_id == self.study_id,
             trial.c.cancel_requested.is_(True),

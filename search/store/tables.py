@@ -95,7 +95,7 @@ attempt = sa.Table(  # append-only but for its lease and its end
 )
 sa.Index("condensery_attempt_open", attempt.c.outcome, attempt.c.trial_id)
 
-event = sa.Table(  # append-only: what somebody who looks for a fault would want to know
+event = sa.Table(  # append-only: what helps to find a fault
     "condensery_event",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
@@ -179,10 +179,10 @@ request = sa.Table(  # configs that a user wants tried
     sa.Column("config", sa.Text, nullable=False),
     sa.Column("training", sa.Text, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("trial_number", sa.Integer),  # once it was taken
+    sa.Column("trial_number", sa.Integer),  # once a trial took it up
 )
 
-reference_latency = sa.Table(  # append-only: measured for a fit or a calibration, of no trial
+reference_latency = sa.Table(  # append-only: measured for a fit or a calibration, not for a trial
     "condensery_reference_latency",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),

@@ -1,9 +1,9 @@
-"""Transactions on one study: several steps that commit together, retried while the database is away, fenced.
+"""Transactions on one study: steps that commit together, retried while the database is away, and fenced.
 
 Notable choices:
 - Every method of the store is one transaction, unless it is called inside `transact`: then it takes part in that one.
-- Once a process has claimed a study, each of its transactions checks that it still has it. A process that was stopped
-  for an hour, and whose study another has taken over, can't write a row any more.
+- Once a process has claimed a study, each of its transactions checks that the study is still its own. A process that
+  was suspended for an hour, and whose study another has taken over, can't write a row any more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KEY = sa.select(trial.c.id).where(trial.c.study_id == sa.bindparam("this"), tri
 
 
 class Transactions:
-    """What the store of a study is built on; used from one thread."""
+    """The base of a study's store; used from one thread."""
 
     def __init__(self, engine: sa.Engine, study_id: int, patience: Patience | None = None) -> None:
         self.engine, self.study_id, self.patience = engine, study_id, patience or Patience()
@@ -42,7 +42,7 @@ class Transactions:
     def transact(self, work: Callable[[], Result]) -> Result:
         """Run `work`, whose calls of this store then commit together or not at all; retried while there is no database.
 
-        `work` may be called several times: what it does outside the store must bear that.
+        `work` may be called several times, so whatever it does outside the store must be repeatable.
 
         Raises:
             StudyBusy: another process has taken the study over.
@@ -54,11 +54,11 @@ class Transactions:
     def with_connection(self, work: Callable[[sa.Connection], Result]) -> Result:
         """Run `work` as `transact` does, with the connection: for tables that are not this store's."""
 
-        def on_it() -> Result:
+        def work_on_connection() -> Result:
             assert self._open is not None
             return work(self._open)
 
-        return self.transact(on_it)
+        return self.transact(work_on_connection)
 
     def _once(self, work: Callable[[], Result]) -> Result:
         with self.engine.begin() as connection:
@@ -72,7 +72,7 @@ class Transactions:
 
     @contextlib.contextmanager
     def _begin(self) -> Iterator[sa.Connection]:
-        """Give the connection of the transaction under way, or of one of its own."""
+        """Yield the connection of the open transaction, or of a new one."""
         if self._open is not None:
             yield self._open
             return
@@ -109,18 +109,18 @@ class Transactions:
         return self._keys[number]
 
     def note_event(self, kind: str, detail: str, number: int | None = None, attempt: int | None = None) -> None:
-        """Append to the study's log of what went wrong."""
+        """Append an event to the study's log of what went wrong."""
         values = {"study_id": self.study_id, "kind": kind, "detail": detail, "at": time.time()}
         with self._begin() as connection:
             connection.execute(sa.insert(event).values(number=number, attempt=attempt, **values))
 
     def numbers_of_event(self, kind: str) -> set[int]:
-        """Return the trials that an event of this kind is recorded of."""
+        """Return the numbers of the trials for which an event of this kind is recorded."""
         query = sa.select(event.c.number).where(event.c.study_id == self.study_id, event.c.kind == kind)
         with self._read() as connection:
             return set(connection.scalars(query.where(event.c.number.is_not(None))))
 
 
 def shown(owner: str | None) -> str:
-    """Return host:pid of an owner, for people."""
-    return "nobody" if owner is None else host_and_pid(owner)
+    """Return an owner as messages name it: host:pid."""
+    return "no one" if owner is None else host_and_pid(owner)

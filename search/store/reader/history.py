@@ -1,4 +1,4 @@
-"""What happened in a study: its attempts, events, curves and files, and how it stands now."""
+"""What happened in a study: its attempts, events, curves and files, and its status now."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from search.store.tables import artifact, attempt, curve, event, request, trial
 
 
 def read_status(engine: sa.Engine, study_id: int, events: int = 5) -> StudyStatus:
-    """Return how a study stands, with so many of its newest events."""
+    """Return a study's counts, its open attempts and so many of its newest events."""
     return StudyStatus(
         count_states(engine, study_id),
         count_waiting_requests(engine, study_id),

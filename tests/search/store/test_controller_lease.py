@@ -84,7 +84,7 @@ def test_a_claimed_study_is_busy_until_its_process_dies(store: StudyStore, livin
     process.wait()
     store.claim()
     assert row_of(store).controller == store.me
-    assert events(store) == [("taken over", f"{transactions.shown(store.me)} goes on after {HERE}:{process.pid}")]
+    assert events(store) == [("taken over", f"{transactions.shown(store.me)} takes over from {HERE}:{process.pid}")]
 
 
 def test_a_pid_used_again_by_another_process_is_not_the_controller(store: StudyStore, living):
@@ -193,7 +193,7 @@ with store.kept():
     print("claimed", flush=True)
     sys.stdin.read()  # at something long
 """
-SHORT_S = 4.0  # a lease: a crowded machine may let a process stand still for seconds
+SHORT_S = 2.0  # a lease: on a crowded machine a process may not run for a second
 
 
 @pytest.fixture
@@ -221,11 +221,12 @@ def stands_by(store: StudyStore, most_s: float) -> bool:
     return store.stand_by(lambda: time.monotonic() > until, lambda text: None)
 
 
+@pytest.mark.slow
 def test_a_kept_study_is_not_taken_over_while_its_controller_is_at_something_long_but_when_it_is_dead(
     store: StudyStore, keep
 ):
     process = keep()
-    assert stands_by(store, 3 * SHORT_S) is False
+    assert stands_by(store, 2 * SHORT_S) is False
     process.kill()
     assert stands_by(store, 60.0) is True
     assert [kind for kind, _ in events(store)] == ["taken over"]
@@ -238,12 +239,12 @@ def test_a_controller_that_never_comes_round_loses_its_study_although_its_proces
 
 
 def test_a_kept_study_is_released_at_its_end_and_stays_released(store: StudyStore, monkeypatch):
-    monkeypatch.setattr(controller_lease, "LEASE_S", 0.5)
+    monkeypatch.setattr(controller_lease, "LEASE_S", 0.2)
     store.claim()
     with contextlib.suppress(ZeroDivisionError), store.kept():
-        time.sleep(1.0)
+        time.sleep(0.3)
         raise ZeroDivisionError
-    time.sleep(0.5)
+    time.sleep(0.2)
     assert (row_of(store).controller, row_of(store).controller_seen_at) == (None, None)
 
 
@@ -385,7 +386,7 @@ def test_exactly_one_of_those_that_stand_by_takes_over(store: StudyStore, living
         winner = row_of(store).controller
         while not (tmp_path / "won").exists():
             time.sleep(0.1)
-        time.sleep(2.0)  # the others have looked again
+        time.sleep(2 * controller_lease.LOOK_S)  # the others have looked again
         assert (tmp_path / "won").read_text() == f"{winner}\n"
         assert row_of(store).controller == winner
         assert [kind for kind, _ in events(store)] == ["taken over"]
@@ -437,7 +438,7 @@ def test_a_controller_on_another_host_is_taken_over_once_its_heartbeat_stood_sti
     assert 100.0 + 60.0 <= watch.monotonic_s - 1000.0 <= 100.0 + 61.0
     assert row_of(store).controller == store.me
     assert told == ["standing by: otherhost:1 (host:pid) runs this study"]
-    assert events(store) == [("taken over", f"{transactions.shown(store.me)} goes on after otherhost:1")]
+    assert events(store) == [("taken over", f"{transactions.shown(store.me)} takes over from otherhost:1")]
 
 
 def test_a_time_in_which_the_database_was_away_counts_for_nothing(store: StudyStore, monkeypatch):
