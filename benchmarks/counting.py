@@ -38,14 +38,14 @@ def networks(count: int) -> list[CondenseNetConfig]:
 
 def counted(arm: VirtualArm, paths: list[Path], runs: int) -> dict[str, Any]:
     """Count the networks in one process; return seconds in all and a network, and millions of instructions of each."""
-    found: list[Any] = []
+    results: list[Any] = []
     before = cpu_s()
-    seconds = timed(lambda: found.extend(arm.count(paths, runs)))
+    seconds = timed(lambda: results.extend(arm.count(paths, runs)))
     spent = cpu_s() - before
-    failed = [one.reason for one in found if not isinstance(one, Counts)]
+    failed = [counts.reason for counts in results if not isinstance(counts, Counts)]
     if failed:
         raise SystemExit(failed[0])
-    millions = [one.median["all"] / 1e6 for one in found]
+    millions = [counts.median["all"] / 1e6 for counts in results]
     times = {"seconds": seconds, "a_network_s": seconds / len(paths), "a_network_cpu_s": spent / len(paths)}
     return {"networks": len(paths), **times, "millions": millions}
 

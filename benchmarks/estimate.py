@@ -6,7 +6,7 @@ The data are 36 networks of NAS-Bench-201 whose aarch64 instructions were counte
 measured on a real Raspberry Pi 5 (HW-NAS-Bench-360; the Raspberry Pi 4 column serves as another device). Goals: median
 error <= 1 % and largest <= 5 %, leaving one network out in turn. Then the same from 8 networks drawn at random, how
 often the 95 % intervals hold, and how far estimates go wrong outside the range that they were calibrated on.
-`--write-profile` writes the shipped profile anew from the shipped file.
+`--write-profile` writes the shipped profile again from the shipped file.
 """
 
 from __future__ import annotations

@@ -77,10 +77,10 @@ def main() -> None:
     result: dict[str, Any] = {"trials": options.trials}
     for seed in range(options.seeds):
         for name, storage in PAST.items():
-            found = search(storage(), options.trials, seed)
-            result[f"{name}, seed {seed}"] = found
-            shares = ", ".join(f"{100 * share:.3f} % at {at}" for at, share in found["volumes"].items())
-            print(f"seed {seed}, {name} past: {shares}; an ask takes {found['ask_ms']:.1f} ms", flush=True)
+            outcome = search(storage(), options.trials, seed)
+            result[f"{name}, seed {seed}"] = outcome
+            shares = ", ".join(f"{100 * share:.3f} % at {at}" for at, share in outcome["volumes"].items())
+            print(f"seed {seed}, {name} past: {shares}; an ask takes {outcome['ask_ms']:.1f} ms", flush=True)
     save("history", result)
 
 

@@ -85,16 +85,16 @@ def measured(
             for path, config in zip(paths, together, strict=True):
                 if not path.exists():  # a later pass measures the same file
                     save_onnx(DeployedCondenseNet.random(config), path)
-            for config, one in zip(together, probe.measure(paths), strict=True):
-                if isinstance(one, FailedMeasurement):
-                    print(f"  {config}: {one.reason}")
+            for config, measurement in zip(together, probe.measure(paths), strict=True):
+                if isinstance(measurement, FailedMeasurement):
+                    print(f"  {config}: {measurement.reason}")
                     continue
-                by_process = [float(np.median(samples)) for samples in one.samples_ms]
+                by_process = [float(np.median(samples)) for samples in measurement.samples_ms]
                 rows.append(
-                    {"config": config.to_dict(), "median_ms": one.median_ms, "by_process_ms": by_process}
-                    | {"interval_ms": [one.interval_low_ms, one.interval_high_ms]}
-                    | {"anchor_drift": one.anchor_drift, "steady": one.steady}
-                    | {"anchor_ms": [process["anchor_ms"] for process in one.conditions["processes"]]}
+                    {"config": config.to_dict(), "median_ms": measurement.median_ms, "by_process_ms": by_process}
+                    | {"interval_ms": [measurement.interval_low_ms, measurement.interval_high_ms]}
+                    | {"anchor_drift": measurement.anchor_drift, "steady": measurement.steady}
+                    | {"anchor_ms": [process["anchor_ms"] for process in measurement.conditions["processes"]]}
                 )
             steady = sum(row["steady"] for row in rows)
             print(f"  measured {len(rows)} of at most {len(configs)}, {steady} of them steady", flush=True)
@@ -109,13 +109,13 @@ def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         passes.setdefault(json.dumps(row["config"]), []).extend(row.get("passes_ms", [row["median_ms"]]))
     return [
-        {"config": json.loads(config), "median_ms": statistics.median(found), "passes_ms": found}
-        for config, found in passes.items()
+        {"config": json.loads(config), "median_ms": statistics.median(latencies), "passes_ms": latencies}
+        for config, latencies in passes.items()
     ]
 
 
 def provenance_of(document: dict[str, Any]) -> dict[str, Any]:
-    """Return when, where and how a result's rows were measured, however often they were fitted anew since."""
+    """Return when, where and how a result's rows were measured, however often they were fitted since."""
     here = {key: document[key] for key in ("date", "machine")}
     return here | document["result"].get("measured", {})
 
@@ -203,15 +203,15 @@ def ours_held_out(configs: list[CondenseNetConfig], latencies: Array, repeats: i
         predictor = Predictor.fit([configs[i] for i in known], latencies[known].tolist(), SEED)
         predictions += predictor.predict([configs[i] for i in held])
         truth += latencies[held].tolist()
-    extrapolated = float(np.mean([one.extrapolates for one in predictions]))
+    extrapolated = float(np.mean([prediction.extrapolates for prediction in predictions]))
     return asdict(validation_of(predictions, truth)) | {"extrapolated": extrapolated}
 
 
 def peer_held_out(peer: Peer, configs: list[CondenseNetConfig], latencies: Array, repeats: int) -> dict[str, Any]:
     errors = []
     for known, held in splits(len(configs), repeats):
-        found = peer([configs[i] for i in known], latencies[known], [configs[i] for i in held])
-        errors.append(np.abs(found / latencies[held] - 1))
+        predicted = peer([configs[i] for i in known], latencies[known], [configs[i] for i in held])
+        errors.append(np.abs(predicted / latencies[held] - 1))
     error = np.concatenate(errors)
     ends = {"p90_error": float(np.quantile(error, 0.9)), "max_error": float(error.max())}
     return {"median_error": float(np.median(error))} | ends

@@ -17,7 +17,7 @@ DECLARE
 BEGIN
     FOREACH role IN ARRAY ARRAY['condensery_owner', 'condensery_runner', 'condensery_reader'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
-            -- No password: nobody can log in by one until it is set.
+            -- No password: no one can log in with one until it is set.
             EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE', role);
         END IF;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role);

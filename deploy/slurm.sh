@@ -25,7 +25,7 @@ study="${1:?usage: sbatch slurm.sh STUDY.toml}"
 port="${RAY_PORT:-$((20000 + SLURM_JOB_ID % 10000))}" # another job may share the node's network
 cores="${SLURM_CPUS_ON_NODE:?not within a Slurm job}"
 
-# Ray runs whatever it is sent: nobody without this job's token may talk to it.
+# Ray runs whatever it is sent: no one without this job's token may talk to it.
 RAY_AUTH_TOKEN_PATH="$(mktemp "$PWD/.ray-token-$SLURM_JOB_ID.XXXXXX")" # mktemp: readable by this user alone
 head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$RAY_AUTH_TOKEN_PATH"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH

@@ -1,4 +1,4 @@
-"""The public names of a package, imported from their modules on first use: the package alone costs nothing."""
+"""The public names of a package, imported from their modules on first use: importing the package costs nothing."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ IMAGE = f"condensery:{PROJECT['version']}"
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a parsed YAML file with where it stands."""
+    """Yield every value of a parsed YAML file with its path."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from leaves(value, f"{path}.{key}")

@@ -70,7 +70,7 @@ def write_atomically(path: Path, content: bytes, retry: str = "run it again with
 
 
 def remove_half_written(folder: Path) -> None:
-    """Remove what killed writers left in a folder that nobody writes to any more."""
+    """Remove what killed writers left in a folder that no one writes to any more."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if HALF_WRITTEN.fullmatch(path.name):

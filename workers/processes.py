@@ -91,7 +91,7 @@ def kills_for_memory(statistics: Path = Path("/proc/vmstat")) -> int:
 
 
 class KillsForMemory:
-    """Tells whether the system has killed for want of memory lately; what it killed long ago is no worker's reason."""
+    """Whether the system has killed for want of memory lately; a kill of long ago explains no worker's end."""
 
     LATELY_S = 60.0  # at least; a process of many gigabytes takes seconds to be gone
 
@@ -106,7 +106,7 @@ class KillsForMemory:
             self._older, self._newer, self._looked_at = self._newer, self._count(), time.monotonic()
 
     def any_lately(self) -> bool:
-        """Whether there was one that was not told before."""
+        """Whether there was one that this has not reported before."""
         killed, before = self._count(), self._older
         self._older = self._newer = killed
         return killed > before

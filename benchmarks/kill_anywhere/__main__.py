@@ -1,4 +1,4 @@
-"""Kill every process of real searches at every phase, start it again, and judge what is left: nothing lost or repeated.
+"""Kill every process of real searches at every phase, start it again, and judge: nothing lost, nothing repeated.
 
     python -m benchmarks.kill_anywhere --kills 200
 
@@ -38,7 +38,7 @@ FORMS = (
     Form("PostgreSQL", engine="ray"),
 )
 TRAININGS = 4  # of each study at least; it goes on until its kills were made
-COMPARED = 4  # trainings of each study that are trained anew, undisturbed
+COMPARED = 4  # trainings of each study that are repeated, undisturbed
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Whether everything out of the ordinary that a study's tables tell has a recorded kill behind it."""
+"""Whether a recorded kill explains everything out of the ordinary in a study's tables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from workers.processes import pid_of
 GIVEN_UP = ("lost", "stopped")  # how an attempt ends that is followed by another
 DISPATCH_S = 2.0  # a worker that was idle when it was killed may be given a trial in that very moment
 RAY_ENDS_S = 20.0  # the rest of Ray follows one of its processes; what is dispatched meanwhile is lost with it
-ENDS_ALL = ("controller", "ray", "postgres")  # whoever these are killed under may lose every attempt under way
+ENDS_ALL = ("controller", "ray", "postgres")  # killing one of these may lose every attempt under way
 
 
 def strange_attempts(attempts: Sequence[AttemptRow], kills: Sequence[Kill]) -> Iterator[str]:
-    """Attempts beyond a trial's first that follow no kill, or no attempt that was given up."""
+    """Yield the attempts beyond a trial's first that follow no kill, or no attempt that was given up."""
     for before, after in _pairs(attempts):
         name = f"attempt {after.attempt} of trial {after.number}"
         if before.outcome not in GIVEN_UP:
@@ -26,7 +26,7 @@ def strange_attempts(attempts: Sequence[AttemptRow], kills: Sequence[Kill]) -> I
 
 
 def strange_events(events: Sequence[EventRow], attempts: Sequence[AttemptRow], kills: Sequence[Kill]) -> Iterator[str]:
-    """Events that no kill explains: words of an attempt that nobody gave up, losses that are none, take-overs."""
+    """Yield the events that no kill explains: reports of an attempt that no one gave up, false losses, take-overs."""
     given_up = {
         (before.number, before.attempt): before.outcome
         for before, after in _pairs(attempts)
@@ -45,9 +45,9 @@ def strange_events(events: Sequence[EventRow], attempts: Sequence[AttemptRow], k
 
 
 def causes(before: AttemptRow, after: AttemptRow, kills: Sequence[Kill]) -> list[Kill]:
-    """The kills that may have ended an attempt: of its worker, or of what would end every worker, in its time."""
+    """Return the kills in an attempt's time that may have ended it: of its worker, or of what ends every worker."""
     until = after.started_at if before.ended_at is None else before.ended_at
-    found = [
+    likely = [
         kill
         for kill in kills
         if kill.at <= until
@@ -57,7 +57,7 @@ def causes(before: AttemptRow, after: AttemptRow, kills: Sequence[Kill]) -> list
             or (_is_of(kill, before) and kill.at >= before.started_at - DISPATCH_S)
         )
     ]
-    return found + [kill for kill in kills if names(kill, before) and kill not in found]
+    return likely + [kill for kill in kills if names(kill, before) and kill not in likely]
 
 
 def names(kill: Kill, attempt: AttemptRow) -> bool:
@@ -69,8 +69,8 @@ def names(kill: Kill, attempt: AttemptRow) -> bool:
 
 def only_the_database(before: AttemptRow, after: AttemptRow, kills: Sequence[Kill]) -> bool:
     """Whether an attempt ended for a database that was away, and for nothing else."""
-    found = causes(before, after, kills)
-    return bool(found) and all(kill.role == "postgres" for kill in found)
+    likely = causes(before, after, kills)
+    return bool(likely) and all(kill.role == "postgres" for kill in likely)
 
 
 def _is_of(kill: Kill, attempt: AttemptRow) -> bool:
@@ -79,11 +79,11 @@ def _is_of(kill: Kill, attempt: AttemptRow) -> bool:
 
 
 def _pairs(attempts: Sequence[AttemptRow]) -> Iterator[tuple[AttemptRow, AttemptRow]]:
-    """Each attempt of each trial with the next."""
-    for _, of_trial in groupby(attempts, key=lambda one: one.number):
+    """Yield each attempt of each trial with the next."""
+    for _, of_trial in groupby(attempts, key=lambda attempt: attempt.number):
         yield from pairwise(of_trial)
 
 
 def pairs_by_attempt(attempts: Sequence[AttemptRow]) -> dict[tuple[int, int], tuple[AttemptRow, AttemptRow]]:
-    """Each attempt that was followed by another, by trial and attempt."""
+    """Return each attempt that was followed by another, by trial and attempt."""
     return {(before.number, before.attempt): (before, after) for before, after in _pairs(attempts)}

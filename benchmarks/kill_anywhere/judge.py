@@ -1,4 +1,4 @@
-"""What must hold of a study whose processes were killed: judged by its tables and files, and by training it anew."""
+"""What must hold of a study whose processes were killed: judged by its tables and files, and by training it again."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Killed(Protocol):
 
 
 def judge(run: Killed, compared: int | None = None) -> dict[str, Any]:
-    """Check every promise; return figures and the violations. `compared` trainings (None: all) are trained anew."""
+    """Check every promise; return figures and the violations. `compared` trainings (None: all) are repeated."""
     engine = open_for_reading(run.url)
     try:
         return _Judgement(run, engine).result(compared)
@@ -80,7 +80,7 @@ class _Judgement:
         if self.run.form.devices:
             self._device_jobs()
         redone = self._redone()
-        anew = self._trained_anew(compared)
+        equal = self._trained_again(compared)
         return {
             "form": self.run.form.name,
             "kills": len(self.run.kills),
@@ -90,7 +90,7 @@ class _Judgement:
             "trainings_interrupted": len(redone),
             "redone_cpu_s_max": max(redone, default=0.0),
             "redone_cpu_s": round(sum(redone), 3),
-            "trained_anew_with_equal_bits": anew,
+            "trained_anew_with_equal_bits": equal,
             "taken_over_by_stand_by": self.run.taken_over,
             "ended_while_database_away": self.run.gave_up,
             "violations": self.violations,
@@ -115,9 +115,10 @@ class _Judgement:
 
     def _attempts(self) -> None:
         for row in self.rows:
-            mine = [one for one in self.attempts if one.number == row.number]
-            self._must([one.attempt for one in mine] == list(range(1, row.attempt + 1)), f"attempts of {row.number}")
-            outcomes = [one.outcome for one in mine]
+            attempts = [attempt for attempt in self.attempts if attempt.number == row.number]
+            numbers = [attempt.attempt for attempt in attempts]
+            self._must(numbers == list(range(1, row.attempt + 1)), f"attempts of {row.number}")
+            outcomes = [attempt.outcome for attempt in attempts]
             self._must(None not in outcomes, f"trial {row.number} has an attempt without an end")
             expected = int(row.state == "done")
             self._must(outcomes.count("done") == expected, f"trial {row.number}: outcomes {outcomes}")
@@ -133,11 +134,11 @@ class _Judgement:
             cost = cost_of(row.config)
             same = (row.macs, row.params) == (cost.macs, cost.params)
             self._must(same, f"trial {row.number} has {row.macs} macs, {row.params} params; its config has {cost}")
-            for one in reader.read_latencies(self.engine, row.id):
-                samples = [sample for of_process in one.samples_ms for sample in of_process]
-                if one.kind == LatencyKind.MEASURED:
-                    within = bool(samples) and min(samples) <= one.median_ms <= max(samples)
-                    self._must(within, f"trial {row.number}: {len(samples)} samples for {one.median_ms} ms")
+            for latency in reader.read_latencies(self.engine, row.id):
+                samples = [sample for of_process in latency.samples_ms for sample in of_process]
+                if latency.kind == LatencyKind.MEASURED:
+                    within = bool(samples) and min(samples) <= latency.median_ms <= max(samples)
+                    self._must(within, f"trial {row.number}: {len(samples)} samples for {latency.median_ms} ms")
 
     def _curves_and_files(self) -> None:
         for row in self.done:
@@ -147,8 +148,8 @@ class _Judgement:
             self._must(
                 bool(curve) and curve[-1]["val_top1"] == row.top1, f"trial {row.number}: top-1 isn't its curve's"
             )
-            measured = [one for one in reader.read_latencies(self.engine, row.id) if not one.verified]
-            self._must(len(measured) == 1, f"trial {row.number} has {len(measured)} prices")
+            prices = [price for price in reader.read_latencies(self.engine, row.id) if not price.verified]
+            self._must(len(prices) == 1, f"trial {row.number} has {len(prices)} prices")
             files = reader.read_artifacts(self.engine, row.id)
             self._must(len(files) == 2, f"trial {row.number} has {len(files)} artifacts")
             for name, entry in files.items():
@@ -187,10 +188,10 @@ class _Judgement:
         ]
 
     def _leftovers(self) -> None:
-        left = [path for path in self.run.files.iterdir() if path.name.startswith("pricing-")]
-        left += [self._folder(row.number) / CHECKPOINTS for row in self.rows]
-        left += [path for row in self.done for path in self._folder(row.number).glob(".*")]
-        for path in left:
+        leftovers = [path for path in self.run.files.iterdir() if path.name.startswith("pricing-")]
+        leftovers += [self._folder(row.number) / CHECKPOINTS for row in self.rows]
+        leftovers += [path for row in self.done for path in self._folder(row.number).glob(".*")]
+        for path in leftovers:
             self._must(not path.exists(), f"left behind: {path.relative_to(self.run.files)}")
 
     def _device_jobs(self) -> None:
@@ -215,41 +216,41 @@ class _Judgement:
         for number, of_attempt in starts.items():
             steps = [step for _, step, _ in of_attempt]
             self._must(steps == sorted(steps), f"trial {number} went back: it began at the steps {steps}")
-        found, followed = [], pairs_by_attempt(self.attempts)
+        redone_s, followed = [], pairs_by_attempt(self.attempts)
         for kill in self.run.kills:
             for hit in kill.trainings:
                 pair = followed.get((hit["trial"], hit["attempt"]))
                 if kill.role == "postgres" and pair is not None:  # its worker lived on, unless nothing else ended it
                     hit = hit | {"killed": hit["killed"] or only_the_database(*pair, self.run.kills)}
                 name = f"{kill.role} killed ({kill.phase}), trial {hit['trial']}"
-                after = [one for one in starts.get(hit["trial"], []) if one[0] > hit["attempt"]]
-                if hit["killed"] and after:
-                    _, step, steps = after[0]
-                    wanted = max(hit["checkpoint"], 0)
-                    self._must(step == wanted, f"{name}: began at step {step}, but there was a checkpoint of {wanted}")
+                later = [start for start in starts.get(hit["trial"], []) if start[0] > hit["attempt"]]
+                if hit["killed"] and later:
+                    _, step, steps = later[0]
+                    checkpoint = max(hit["checkpoint"], 0)
+                    self._must(step == checkpoint, f"{name}: began at step {step}, not at {checkpoint}")
                     if hit["phase"] == "finishing":
                         self._must(step == steps, f"{name}: trained, but began again at {step} of {steps}")
                 if hit["killed"]:
-                    found.append(hit["redone_cpu_s"])
+                    redone_s.append(hit["redone_cpu_s"])
                     most = CHECKPOINT_EVERY_S + SLACK_S
                     self._must(hit["redone_cpu_s"] <= most, f"{name}: {hit['redone_cpu_s']} s done again, over {most}")
-        return found
+        return redone_s
 
-    def _trained_anew(self, count: int | None) -> int:
+    def _trained_again(self, count: int | None) -> int:
         """Train once more, undisturbed, and compare every bit of the network and every figure of the curve."""
         equal = 0
         chosen = sorted(self.done, key=lambda row: -row.attempt)[:count]
         for row in chosen:
             job = TrialJob.from_dict(json.loads((self._folder(row.number) / SETTINGS_FILE).read_text()))
             with tempfile.TemporaryDirectory() as folder:
-                heard = _Curve()
-                result = run_trial(replace(job, folder=folder, checkpoint_every_s=1e9), heard)
+                reporter = _Curve()
+                result = run_trial(replace(job, folder=folder, checkpoint_every_s=1e9), reporter)
             files = reader.read_artifacts(self.engine, row.id)
             same = result.network_sha256 == files["network.safetensors"]["sha256"]
             self._must(same, f"trial {row.number}: another network than undisturbed")
             curve = [{key: point[key] for key in _COMPARED} for point in reader.read_curve(self.engine, row.id)]
-            self._must(curve == heard.rows, f"trial {row.number}: another curve than undisturbed")
-            equal += same and curve == heard.rows
+            self._must(curve == reporter.rows, f"trial {row.number}: another curve than undisturbed")
+            equal += same and curve == reporter.rows
         return equal
 
 
@@ -274,12 +275,12 @@ class _Curve:
 
 def _starts(log: Path) -> list[tuple[int, int, int]]:
     """Return (attempt, first step, steps) of each attempt that came to train."""
-    found, attempt = [], 0
+    starts, attempt = [], 0
     with contextlib.suppress(OSError):
         for line in log.read_text().splitlines():
             if ", attempt " in line:
                 attempt = int(line.partition(", attempt ")[2].partition(":")[0])
             elif " training from step " in line:
                 step, _, steps = line.partition(" training from step ")[2].partition(" of ")
-                found.append((attempt, int(step), int(steps)))
-    return found
+                starts.append((attempt, int(step), int(steps)))
+    return starts

@@ -1,4 +1,4 @@
-"""Seeing what a search is at, from its tables, files and processes, every few milliseconds."""
+"""Watches what a search is doing, by its tables, files and processes, every few milliseconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.kill_anywhere.forms import EPOCHS, OF_SEARCH, PHASES, Form
 from benchmarks.kill_anywhere.processes import Process, children, command_of, cpu_s, is_dead, last_with, pid_of, tail
 from workers.file_names import CHECKPOINTS, LOG_FILE, trial_folder
 
-TROUBLES_MOST = 3  # a device that was lost this often with a job is spared: at 5 the hub gives the job up, rightly
+TROUBLES_MOST = 3  # a device that was lost this often with a job is spared: at 5 the hub rightly gives the job up
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Seen:
-    """What goes on at one moment."""
+    """What the processes of a study are doing at one moment."""
 
     at: float
     away: bool
@@ -43,8 +43,8 @@ class Seen:
 
     @property
     def of_search(self) -> list[str]:
-        found = {one.phase for one in self.trainings} | ({"pricing"} if self.pricing else set())
-        return [phase for phase in OF_SEARCH if phase in found]
+        phases = {training.phase for training in self.trainings} | ({"pricing"} if self.pricing else set())
+        return [phase for phase in OF_SEARCH if phase in phases]
 
 
 class Lookout:
@@ -66,7 +66,7 @@ class Lookout:
         self._reading.dispose()
 
     def look(self) -> Seen:
-        """Read from tables and files what goes on, and follow the checkpoints."""
+        """Read from tables and files what the study is doing, and follow the checkpoints."""
         rows: dict[str, Any] | None = None
         if not self.is_away:
             with contextlib.suppress(sa.exc.DBAPIError):
@@ -115,12 +115,12 @@ class Lookout:
             "troubles": troubles,
         }
 
-    def _device(self, doing: Sequence[str]) -> str:
+    def _device(self, activities: Sequence[str]) -> str:
         if any((self.folder / "agent" / "unsent").glob("*/*.json")):
             return "uploading"
-        if any(one in ("measuring", "cooling") for one in doing):
+        if any(activity in ("measuring", "cooling") for activity in activities):
             return "measuring"
-        return "fetching" if doing else "waiting"
+        return "fetching" if activities else "waiting"
 
     def _training(self, number: int, attempt: int, pid: int | None) -> Training:
         folder = self.files / trial_folder(number)
@@ -138,17 +138,17 @@ class Lookout:
         return Training(number, attempt, pid, phase, max(steps, default=-1))
 
     def marked(self) -> dict[int, str]:
-        """The processes of this run that live, with their command lines."""
-        found = {}
-        for place in Path("/proc").iterdir():
-            if place.name.isdigit():
+        """Return the live processes of this run, with their command lines."""
+        commands = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
                 with contextlib.suppress(OSError):
-                    if self.mark.encode() in (place / "environ").read_bytes() and not is_dead(int(place.name)):
-                        found[int(place.name)] = (place / "cmdline").read_text().replace("\0", " ").strip()
-        return found
+                    if self.mark.encode() in (folder / "environ").read_bytes() and not is_dead(int(folder.name)):
+                        commands[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
+        return commands
 
     def phases(self, role: str, seen: Seen) -> list[str]:
-        """The phases that a kill of this role would hit now."""
+        """Return the phases that a kill of this role would hit now."""
         here = (
             self._phases_of_search(role, seen) if role not in ("hub", "agent") else self._phases_of_device(role, seen)
         )
@@ -157,7 +157,8 @@ class Lookout:
     def _phases_of_search(self, role: str, seen: Seen) -> list[str]:
         waits = [process for process in self.launches() if process.pid != seen.controller]
         if role == "stand-by":
-            return ["waiting" if "standing by" in one.says() else "starting" for one in waits if seen.controller]
+            waiting = ["standing by" in process.says() for process in waits if seen.controller]
+            return ["waiting" if is_waiting else "starting" for is_waiting in waiting]
         if role == "postgres" and seen.away:
             return []
         if seen.controller is None:
@@ -186,41 +187,41 @@ class Lookout:
         return [process for name, process in self.processes.items() if name.startswith("launch") and process.pid]
 
     def workers_in(self, seen: Seen, phase: str) -> list[int]:
-        """The worker processes in a phase; with PostgreSQL away, whichever has a job."""
+        """The worker processes in a phase; with PostgreSQL away, those that have a job."""
         if phase != "idle":
             return [t.pid for t in seen.trainings if t.pid and phase in (t.phase, "away") and not is_dead(t.pid)]
-        busy = {one.pid for one in seen.trainings}
+        busy = {training.pid for training in seen.trainings}
         return [pid for pid in children(seen.controller) if "spawn_main" in command_of(pid) and pid not in busy]
 
     def ray(self) -> dict[int, str]:
         """Ray's processes by what they are; spawned are the driver of Tune and its supervisor."""
         kinds = ("raylet/raylet", "gcs_server", "ray::TuneWorker", "ray::Mailbox", "ray::", "spawn_main")
-        found = {}
+        kind_of = {}
         for pid, command in self.marked().items():
             kind = next((kind for kind in kinds if kind in command.split(" --")[0]), None)
             if kind is not None:
-                found[pid] = kind
-        return found
+                kind_of[pid] = kind
+        return kind_of
 
     def losses(
         self, trainings: Sequence[Training], used: Mapping[int | None, float | None], patience_s: float
     ) -> list[dict[str, Any]]:
-        """What a kill cost the trainings, each as soon as its worker is gone; of one that lives what it would cost."""
-        deadline, found = time.monotonic() + patience_s, dict[int, dict[str, Any]]()
-        while len(found) < len(trainings):
+        """Return what a kill cost each training, once its worker is gone; for a live worker, what it would cost."""
+        deadline, losses = time.monotonic() + patience_s, dict[int, dict[str, Any]]()
+        while len(losses) < len(trainings):
             is_late = time.monotonic() >= deadline
             for training in trainings:
                 is_gone = is_dead(training.pid)
-                if training.number not in found and (is_gone or is_late):
-                    found[training.number] = self._loss(training, used[training.pid], is_gone)
+                if training.number not in losses and (is_gone or is_late):
+                    losses[training.number] = self._loss(training, used[training.pid], is_gone)
             time.sleep(0.002)
-        return [found[training.number] for training in trainings]
+        return [losses[training.number] for training in trainings]
 
     def _loss(self, training: Training, used: float | None, is_gone: bool) -> dict[str, Any]:
         after = self._training(training.number, training.attempt, training.pid)
-        seen, since = self._cpu.get((training.number, training.attempt), (None, 0.0))
-        is_same = seen == (after.phase, after.checkpoint) and after.phase == "training" and used is not None
-        redone = (used or 0.0) - since if is_same else 0.0
+        last_place, cpu_then = self._cpu.get((training.number, training.attempt), (None, 0.0))
+        is_same = last_place == (after.phase, after.checkpoint) and after.phase == "training" and used is not None
+        redone = (used or 0.0) - cpu_then if is_same else 0.0
         return {
             "trial": training.number,
             "attempt": training.attempt,

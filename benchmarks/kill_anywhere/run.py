@@ -4,7 +4,7 @@ Notable choices:
 - What runs is what users run: `condensery launch`, `condensery devices serve`, the agent's file, a PostgreSQL server.
 - Moments are chosen by what is going on, read from the study's tables and the trials' files every few milliseconds:
   the cell (role, phase) that was hit least is waited for, and struck at a random moment of it.
-- Whoever was killed is started again at once, as systemd or an operator would, until the study is finished.
+- A killed process is started again at once, as systemd or an operator would, until the study is finished.
 - What a kill costs is counted in seconds of the worker's processor since its newest checkpoint: neither a busy machine
   nor a pause for a measurement changes that.
 """
@@ -215,11 +215,11 @@ class Run:
         role, phase = cell
         leads_to = [(role, "starting")] if phase != "starting" else []
         if role == "postgres" and phase != "starting":
-            leads_to = [one for one in self.form.cells if one[1] == "away"]
-        return min(table[one] for one in [cell, *leads_to] if one in self.form.cells)
+            leads_to = [other for other in self.form.cells if other[1] == "away"]
+        return min(table[other] for other in [cell, *leads_to] if other in self.form.cells)
 
     def _strike(self, seen: Seen, aim: Cell, table: Counter[Cell]) -> Kill | None:
-        """Kill the role aimed at, in whichever phase it is now; None when it isn't there any more."""
+        """Kill the role aimed at, in the phase it is in now; return None when it isn't there any more."""
         role, phases = aim[0], self.lookout.phases(aim[0], seen)
         if not phases:
             return None

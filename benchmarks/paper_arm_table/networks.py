@@ -135,9 +135,9 @@ def check_model(network: nn.Module, path: Path, image: tuple[int, int, int] = IM
     Raises ExportMismatch above TOLERANCE, or when logits hardly depend on the image, so that nothing is compared.
     """
     images = torch.randn(2, 1, *image, generator=torch.Generator().manual_seed(0))
-    expected = np.stack([network(one).numpy() for one in images])
+    expected = np.stack([network(image).numpy() for image in images])
     run = exported_network(path)
-    actual = np.stack([run(one.numpy()) for one in images])
+    actual = np.stack([run(image.numpy()) for image in images])
     largest = float(np.abs(expected).max())
     difference = float(np.abs(actual - expected).max()) / largest
     if not difference <= TOLERANCE:

@@ -113,10 +113,10 @@ def row_of(name: str, folder: Path, devices: Devices) -> Row:
 
 
 def _counted(path: Path, digest: str, runs: int, devices: Devices, missing: dict[str, str]) -> Counted | None:
-    known = devices.known.get((digest, version("onnxruntime")))
-    if known is not None and known.runs >= runs:
+    saved = devices.known.get((digest, version("onnxruntime")))
+    if saved is not None and saved.runs >= runs:
         say("  counts: those of the saved result, for an equal file")
-        return known
+        return saved
     say(f"  counting {runs} runs on the ARM device in software")
     (counts,) = devices.arm().count([path], runs=runs)
     if isinstance(counts, FailedMeasurement):
@@ -164,21 +164,21 @@ def ratios(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     reference = next((row for row in rows if row.network == REFERENCE), None)
     if reference is None:
         return {}
-    found: dict[str, dict[str, float]] = {}
+    ratio_of: dict[str, dict[str, float]] = {}
     for row in rows:
         pairs = {name: (value(row), value(reference)) for name, value in COLUMNS.items()}
-        found[row.network] = {name: ours / base for name, (ours, base) in pairs.items() if ours and base}
-    return found
+        ratio_of[row.network] = {name: ours / base for name, (ours, base) in pairs.items() if ours and base}
+    return ratio_of
 
 
 def rank_correlations(rows: Sequence[Row]) -> dict[str, float]:
     """Return Spearman's rank correlation of each column with the paper's seconds, over the networks that have both."""
-    found = {}
+    correlations = {}
     for name, value in COLUMNS.items():
         pairs = [(value(row), row.paper.seconds) for row in rows if row.paper is not None and value(row) is not None]
         if name != "paper" and len(pairs) >= 3:
-            found[name] = float(spearmanr(*zip(*pairs, strict=True)).statistic)
-    return found
+            correlations[name] = float(spearmanr(*zip(*pairs, strict=True)).statistic)
+    return correlations
 
 
 def _interval(seen: Estimate | Timed | None, mark: str = "") -> str:

@@ -202,18 +202,18 @@ def controller_of(
     return Controller(study, Surroundings(engine, targets, view, files, files, stop))
 
 
-def run(one: Round) -> dict[str, Any]:
+def run(setup: Round) -> dict[str, Any]:
     """Run the controller for a while; return rate, cost of steps (ms a trial), seconds to resume and memory (MB)."""
     stop = threading.Event()
-    if not one.export:
+    if not setup.export:
         pricer.write_models = write_nothing
-    settings = settings_for(one.sampler, one.workers)
-    engine = LocalEngine(one.workers, 1, (), instant_main)
+    settings = settings_for(setup.sampler, setup.workers)
+    engine = LocalEngine(setup.workers, 1, (), instant_main)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            study = open_study(settings, one.url, one.resume)
+            study = open_study(settings, setup.url, setup.resume)
             study.store.claim()
-            clock = Clock(one.seconds, one.warm_up_s, stop)
+            clock = Clock(setup.seconds, setup.warm_up_s, stop)
             reset_peak_memory()
             controller = controller_of(study, engine, clock, stop, Path(folder))
             steps = watch(controller)
@@ -232,7 +232,7 @@ def run(one: Round) -> dict[str, Any]:
             engine.close()
     each = {step: 1e3 * seconds / max(1, clock.trials) for step, seconds in steps.seconds.items()}
     return {
-        **asdict(one),
+        **asdict(setup),
         "rate": clock.rate,
         "trials": clock.trials,
         "first_trial": clock.first[1] if clock.first else 0,

@@ -35,7 +35,7 @@ from workers.training.job import TrialJob, TrialResult
 
 
 def untrained(job: TrialJob) -> TrialResult:
-    """A result with its files: the network that nobody trained."""
+    """A result with its files: a network that was never trained."""
     folder, network = Path(job.folder), DeployedCondenseNet.random(job.config)
     folder.mkdir(parents=True, exist_ok=True)
     weights = write_atomically(folder / NETWORK_FILE, safetensors.torch.save(model_tensors(network)))

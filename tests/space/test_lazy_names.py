@@ -1,4 +1,4 @@
-"""The names that a package hands on: they are their modules' own, and load nothing before they are used."""
+"""A package's lazy names are those of its modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from space.lazy_names import lazy_names
 
 
 @pytest.mark.parametrize("package", ["space", "workers.latency"])
-def test_a_package_hands_on_exactly_the_names_it_lists(package):
+def test_a_package_exports_exactly_the_names_it_lists(package):
     module = importlib.import_module(package)
     assert sorted(module.__all__) == dir(module)
     assert all(getattr(module, name) is not None for name in module.__all__)

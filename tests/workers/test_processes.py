@@ -46,7 +46,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     return watch
 
 
-def test_a_kill_for_memory_is_told_once(watch: Watch):
+def test_a_kill_for_memory_is_reported_once(watch: Watch):
     count = 7
     kills = KillsForMemory(lambda: count)
     assert not kills.any_lately()
@@ -57,7 +57,7 @@ def test_a_kill_for_memory_is_told_once(watch: Watch):
 
 @pytest.mark.parametrize(("since_s", "lately"), [(1.0, True), (60.0, True), (121.0, False), (9e4, False)])
 def test_a_kill_for_memory_is_forgotten_after_a_minute_or_two(watch: Watch, since_s: float, lately: bool):
-    """Whoever polls may have paused for longer; some large process was killed meanwhile."""
+    """The process that polls may have paused for longer, and some large process was killed in that time."""
     count = 0
     kills = KillsForMemory(lambda: count)
     for moment in range(300):

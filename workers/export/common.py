@@ -50,7 +50,7 @@ def model_facts(config: CondenseNetConfig, layers: list[str]) -> bytes:
 
     Args:
         config: the architecture; kept in the file, so that a model says what it is.
-        layers: names of layers that the runtime doesn't have itself and whoever runs the model must register.
+        layers: names of layers that the runtime doesn't have itself and the program that runs the model must register.
     """
     facts = {
         "input": INPUT,

@@ -4,7 +4,7 @@ Notable choices:
 - The batch norm between the 1x1 and the 3x3 folds into the 1x1 (weight and bias), and its ReLU runs before the
   permutation, so a runtime can fuse convolution and ReLU; the permutation back is one Gather. Runtimes don't fold
   across that Gather by themselves.
-- The first batch norm of a layer stands before its ReLU on a tensor with many readers and can't fold. The last one
+- The first batch norm of a layer is before its ReLU, on a tensor with many readers, and can't fold. The last one
   folds into nothing either.
 - A gather of all channels in order is left out.
 - Operator set 17, IR version 8: read by every runtime of the last years, devices' older ones included.

@@ -1,8 +1,8 @@
 """LiteRT's model file (a flatbuffer, identifier TFL3), written from operators on constant and named tensors.
 
 Only what a CondenseNet needs, by the numbers of LiteRT's published schema (`schema.fbs`, version 3): fields of its
-tables by their position, operators and their options by their codes. They stand here as numbers, because exporting must
-work where LiteRT is not installed; a test compares them with the schema that LiteRT ships.
+tables by their position, operators and their options by their codes. They are numbers here, because exporting must work
+where LiteRT is not installed; a test compares them with the schema that LiteRT ships.
 """
 
 from __future__ import annotations

@@ -88,12 +88,12 @@ class Augmentation:
 
     @classmethod
     def of(cls, settings: DataSettings, info: DataInfo) -> Augmentation:
-        """Return the settings' augmentation; what they leave open is the data set's usual.
+        """Return the settings' augmentation, with the data set's usual for what they leave open.
 
         An image folder's usual is a border of an eighth of the image size, and flips.
         """
-        known = KNOWN.get(settings.dataset)
-        padding, flip = (known.crop_padding, known.flip) if known else (info.input_shape[1] // 8, True)
+        dataset = KNOWN.get(settings.dataset)
+        padding, flip = (dataset.crop_padding, dataset.flip) if dataset else (info.input_shape[1] // 8, True)
         return cls(
             crop_padding=padding if settings.crop_padding is None else settings.crop_padding,
             flip=flip if settings.flip is None else settings.flip,

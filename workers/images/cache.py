@@ -68,7 +68,7 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
             if pointer is not None and pointer["key"] == key:
                 return DataInfo.from_dict(pointer["info"])
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{key}.lock"):  # the system lets go of it when the process ends, however it ends
+        with FileLock(cache / f"{key}.lock"):  # released by the system however the process ends
             if not (cache / key).is_dir():
                 _write_data_set(source, cache / key)
             info = _describe(settings, cache / key)
@@ -138,7 +138,7 @@ def _describe(settings: DataSettings, folder: Path) -> DataInfo:
 
 def _write_data_set(source: Source, folder: Path) -> None:
     partial = folder.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process: whoever holds the lock may clear it
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process; this one holds the lock
     try:
         partial.mkdir()
         content = source.open()
@@ -159,7 +159,7 @@ def _write_data_set(source: Source, folder: Path) -> None:
 
 
 class _Watchers(NamedTuple):
-    """Told of every block of images that is written: how many, and their bytes."""
+    """Called for every block of images that is written: with their number, and with their bytes."""
 
     advance: Callable[[int], None]
     digest: Callable[[Any], None]

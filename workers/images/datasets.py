@@ -78,12 +78,12 @@ def find_source(settings: DataSettings) -> Source:
     name, colon, folder = settings.dataset.partition(":")
     if name == IMAGE_FOLDER and folder:
         return find_image_folder(Path(folder).expanduser(), shape_of(settings, IMAGE_FOLDER_SHAPE))
-    known = KNOWN.get(name)
-    if known is None or colon:
+    dataset = KNOWN.get(name)
+    if dataset is None or colon:
         raise UnknownDataset(_unknown_name(settings.dataset))
-    shape = shape_of(settings, known.shape)
-    label = known.label
-    if shape != known.shape:  # an accuracy on shrunk images must not pass for one on the real set
+    shape = shape_of(settings, dataset.shape)
+    label = dataset.label
+    if shape != dataset.shape:  # the name must say so: accuracies on resized images do not compare
         label += f" at {shape[0]}×{shape[1]}×{shape[2]}"
     readers = {"digits": _read_digits, "fashion-mnist": _read_fashion_mnist}
     read = readers.get(name, _read_cifar)
@@ -181,8 +181,8 @@ def _fashion_mnist_files(folder: Path) -> list[Path] | None:
     """Return train images, train labels, test images, test labels (packed or not), or None if one is missing."""
     stems = [f"{split}-{kind}" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     candidates = [(folder / f"{stem}-ubyte", folder / f"{stem}-ubyte.gz") for stem in stems]
-    found = [next(filter(Path.is_file, pair), None) for pair in candidates]
-    files = [file for file in found if file is not None]
+    choices = [next(filter(Path.is_file, pair), None) for pair in candidates]
+    files = [file for file in choices if file is not None]
     return files if len(files) == len(stems) else None
 
 

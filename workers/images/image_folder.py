@@ -70,11 +70,11 @@ def find_image_folder(root: Path, shape: Shape) -> Source:
 
 
 def _scan(folder: Path) -> _ClassFolders:
-    """List the images of each class folder (names that start with a dot and other files are passed over)."""
+    """List the images of each class folder (names that start with a dot and other files are skipped)."""
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-        found: list[tuple[Path, int, tuple[int, int]]] = []
+        listed: list[tuple[Path, int, tuple[int, int]]] = []
         for index, name in enumerate(names):
             with os.scandir(folder / name) as entries:
                 images = sorted(
@@ -89,18 +89,18 @@ def _scan(folder: Path) -> _ClassFolders:
                     f"the class folder {str(folder / name)!r} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}): "
                     "lay them out as PATH/<class>/<image> or PATH/train/<class>/<image>"
                 )
-            found += [(folder / name / file, index, stat) for file, stat in images]
+            listed += [(folder / name / file, index, stat) for file, stat in images]
     except OSError as error:
         raise DataNotFound(f"the image folder {str(folder)!r} can't be read: {error.strerror}") from error
     if len(names) < 2:
         raise DataNotFound(f"{str(folder)!r} must hold at least 2 class folders of images, but holds {len(names)}")
-    files, labels, stats = zip(*found, strict=True)
+    files, labels, stats = zip(*listed, strict=True)
     return _ClassFolders(tuple(names), files, np.asarray(labels, dtype=np.int64), stats)
 
 
 def _split_of(folders: _ClassFolders, shape: Shape) -> SourceSplit:
     def blocks() -> Iterator[Images]:
-        # Pillow lets go of the interpreter lock while it decodes and shrinks, so threads are enough.
+        # Pillow releases the interpreter lock while it decodes and shrinks, so threads are enough.
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for start in range(0, len(folders.files), BLOCK):
                 files = folders.files[start : start + BLOCK]

@@ -52,11 +52,11 @@ def stratified_holdout(labels: Labels, fraction: float, words: npt.NDArray[np.ui
     A class with two images or more has at least one on both sides; an only image is kept.
     """
     counts = np.bincount(labels)
-    wanted = np.clip(np.rint(counts * fraction), 1, np.maximum(counts - 1, 1))
-    wanted[counts < 2] = 0
+    held_counts = np.clip(np.rint(counts * fraction), 1, np.maximum(counts - 1, 1))
+    held_counts[counts < 2] = 0
     order = np.lexsort((words, labels))  # by class, then at random
     rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
-    is_held = rank < wanted[labels[order]]
+    is_held = rank < held_counts[labels[order]]
     return np.sort(order[~is_held]), np.sort(order[is_held])
 
 

@@ -2,7 +2,7 @@
 
 Notable choices:
 - The JSON carries the tensor file's SHA-256 and is renamed into place last, so it is the commit. A checkpoint whose
-  tensors are missing or damaged is passed over and the one before it is used.
+  tensors are missing or damaged is skipped, and the one before it is used.
 - Nothing random is saved: batches, augmentation and dropout are functions of (seed, step), so the step is enough.
 - No pickle: safetensors holds tensors, JSON the rest.
 """
@@ -26,7 +26,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands, beside its tensors."""
+    """How far a training has come, beside its tensors."""
 
     step: int  # optimizer steps done
     loss_sum: float  # of the current epoch so far
@@ -41,8 +41,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint and remove all but it and the `keep` - 1 before it; return the JSON's path.
 
-    One that claims a later step is another trial's or damaged, or this training would have gone on from it. What a
-    killed process left half-written goes too.
+    A checkpoint with a later step goes too: it is another trial's or damaged, or this training would have gone on from
+    it. So does whatever a killed process left half-written.
 
     Raises:
         DiskFull, ReadOnlyFolder: it could not be written; earlier checkpoints are untouched.
@@ -66,7 +66,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> Progress | None:
-    """Restore the newest intact checkpoint of this identity; None when there is none (the training starts anew)."""
+    """Restore the newest intact checkpoint of this identity; return None when there is none."""
     for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
         document = _intact(path)
         if document is None or document["identity"] != identity:

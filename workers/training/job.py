@@ -60,7 +60,7 @@ class TrialJob:
 
 
 def trial_identity(config: CondenseNetConfig, settings: TrainingSettings, images: DataSettings, seed: int) -> str:
-    """Return the SHA-256 of (config, training settings, data settings but for their whereabouts, seed)."""
+    """Return the SHA-256 of (config, training settings, data settings without where the files are, seed)."""
     parts = json.dumps([config.digest, settings.digest(), images.of_content().digest(), seed])
     return hashlib.sha256(parts.encode()).hexdigest()
 

@@ -50,7 +50,7 @@ class TrainingRun:
     device: str = "auto"
     checkpoint_every_s: float = 30.0
     clock: Callable[[], float] = time.monotonic  # seconds, without the pauses for measurements
-    note: Callable[[str], None] = field(default=lambda text: None)  # told once where the training begins
+    note: Callable[[str], None] = field(default=lambda text: None)  # called once, with the step the training begins at
 
 
 def pick_device(name: str) -> torch.device:
@@ -195,7 +195,7 @@ class _Loop:
         return self.step == 0 or stages_due(progress, factor) > stages_due((self.step - 1) / self.steps, factor)
 
     def _check_loss(self) -> None:
-        """Stop at a loss that is no number."""
+        """Raise TrainingFailed if the loss is not a finite number."""
         value = float(self.loss_sum)
         if not math.isfinite(value):
             rate = learning_rate_at(max(self.step - 1, 0), self.steps, self.run.training.learning_rate)

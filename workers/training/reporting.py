@@ -1,4 +1,4 @@
-"""What a training says while it runs, and to whom: rows of its learning curve, and the seams that take them.
+"""What a training reports while it runs: the rows of its learning curve, and the protocols of those who receive them.
 
 No torch here, because engines pass rows on in processes that train nothing.
 """
@@ -45,10 +45,10 @@ class Evaluation:
 
 
 class Observer(Protocol):
-    """Watches a training: told every epoch, asked before every step."""
+    """Watches a training: called after every epoch and before every step."""
 
     def earlier(self, rows: Sequence[CurveRow]) -> None:
-        """Take the epochs of the checkpoint that the training goes on from: reported before, perhaps in vain."""
+        """Take the epochs of the checkpoint that the training goes on from, in case an earlier report was lost."""
 
     def curve(self, row: CurveRow) -> None:
         """Take one epoch's figures. A resumed training repeats rows since its checkpoint, with equal values."""

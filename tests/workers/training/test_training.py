@@ -109,7 +109,7 @@ def test_a_training_that_died_goes_on_from_its_last_checkpoint_with_the_same_bit
     assert after.steps == STEPS - died_at
     assert equal_tensors(network, uninterrupted[0])
     assert merged(before.rows, after.rows) == timeless(uninterrupted[2].rows)
-    assert merged(after.restored, after.rows) == timeless(uninterrupted[2].rows)  # nobody heard the first attempt
+    assert merged(after.restored, after.rows) == timeless(uninterrupted[2].rows)  # no one received the first attempt's
 
 
 def test_a_training_that_died_before_any_checkpoint_begins_anew(images: ImageData, uninterrupted, tmp_path: Path):
