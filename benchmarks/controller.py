@@ -27,9 +27,10 @@ from search.loop.callbacks import SilentCallback
 from search.loop.controller import Controller, Surroundings
 from search.pricing.pricer import Target
 from search.samplers.optuna_samplers import distributions, make_sampler
-from search.settings import SearchSettings, StudySettings, settings_from
+from search.settings import SearchSettings, StudySettings
 from search.store.database import tune_sqlite
 from search.study import open_study
+from search.study_file import settings_from
 from space.presets import SPACE_PRESETS
 from space.search_space import SearchSpace
 from workers.latency.measurement import FakeProbe

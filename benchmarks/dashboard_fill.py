@@ -18,9 +18,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from benchmarks.dashboard_rows import BEGAN_AT, HOST, LIMITS_MS, PI, Maker
-from search.settings import StudySettings, settings_from
+from search.settings import StudySettings
 from search.store import tables
 from search.study import open_study
+from search.study_file import settings_from
 from space.presets import SPACE_PRESETS
 
 STUDY = "cifar-many"

@@ -27,7 +27,7 @@ STEPS = """
 import json, resource, sys, torch
 torch.set_num_threads(1)
 from search.time_estimate import time_step
-from search.settings import settings_from
+from search.study_file import settings_from
 from space.config import CondenseNetConfig
 from space.presets import SPACE_PRESETS
 config = CondenseNetConfig(**json.loads(sys.argv[1]))

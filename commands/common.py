@@ -97,7 +97,7 @@ def database_url(storage: str | None) -> str:
 def name_and_url(study: str | None, storage: str | None) -> tuple[str | None, str]:
     """Return the study's name (None: the only one) and the URL of its database."""
     if study is not None and study.endswith(".toml"):
-        from search.settings import load_settings
+        from search.study_file import load_settings
 
         settings = load_settings(Path(study))
         return settings.study.name, storage or settings.storage
@@ -163,6 +163,6 @@ def store_named(study: str | None, storage: str | None) -> tuple[StudyStore, Stu
 
 def stored_settings(study: StudyRow) -> StudySettings:
     """Return the settings that a study is stored with."""
-    from search.settings import settings_from
+    from search.study_file import settings_from
 
     return settings_from(study.settings, "the stored settings")

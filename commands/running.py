@@ -43,7 +43,7 @@ def init(
     ] = False,
 ) -> None:
     """Write a commented study file to start from."""
-    from search.settings import settings_from
+    from search.study_file import settings_from
     from search.study_template import study_file
 
     if path.is_dir():
@@ -84,7 +84,7 @@ def check(
 ) -> None:
     """Validate a study file and show what it means: space, sampled networks, time. Writes nothing."""
     from dashboards.terminal import answers
-    from search.settings import load_settings
+    from search.study_file import load_settings
     from search.time_estimate import estimate, time_study
 
     study_estimate = estimate(load_settings(study, set_ or ()))
@@ -109,7 +109,7 @@ def launch(
 ) -> None:
     """Run a search until its number of trainings is done; Ctrl-C stops it cleanly."""
     from dashboards.terminal.live_view import live_view
-    from search.settings import load_settings
+    from search.study_file import load_settings
 
     settings = load_settings(study, set_ or ())
     url = storage or settings.storage

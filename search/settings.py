@@ -1,25 +1,22 @@
-"""The study file: one TOML file into frozen models, every unknown key an error that suggests the nearest valid one.
+"""A study's settings: one frozen model for each section of a study file, every default filled in.
 
-`StudySettings.frozen_parts` is what defines the meaning of a study's results: a resumed study must agree on it.
+`search.study_file` reads them. `StudySettings.frozen_parts` is what defines the meaning of a study's results: a resumed
+study must agree on it.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from search.budget import Budget
 from search.store.database import DEFAULT_STORAGE
-from space.errors import InvalidSettings, StudyFileVersion
 from space.search_space import SearchSpace
 from workers.file_names import Runtime
 from workers.latency.policy import MeasurementPolicy, policy_named
@@ -97,13 +94,13 @@ class LatencySettings(Settings):
 
     @field_validator("runtime", mode="plain")
     @classmethod
-    def _known(cls, runtime: Any) -> str | dict[str, str]:
-        known = (*get_args(Runtime), "auto")
-        every = runtime.values() if isinstance(runtime, dict) else [runtime]
-        if not every or any(one not in known for one in every):
-            raise ValueError(f"a runtime must be one of {', '.join(known)}, or a table of one for each device")
-        found: str | dict[str, str] = runtime
-        return found
+    def _valid_runtimes(cls, runtime: Any) -> str | dict[str, str]:
+        valid = (*get_args(Runtime), "auto")
+        names = runtime.values() if isinstance(runtime, dict) else [runtime]
+        if not names or any(name not in valid for name in names):
+            raise ValueError(f"a runtime must be one of {', '.join(valid)}, or a table of one for each device")
+        checked: str | dict[str, str] = runtime
+        return checked
 
     @model_validator(mode="after")
     def _plain_devices(self) -> LatencySettings:
@@ -132,9 +129,10 @@ class LatencySettings(Settings):
         return self.runtime.get(device, "onnxruntime") if isinstance(self.runtime, dict) else self.runtime
 
     def with_runtimes(self, runtimes: Mapping[str, str]) -> LatencySettings:
-        """Return it with these runtimes by device (the others keep theirs); one name where all are the same."""
-        every = {name: runtimes.get(name, self.runtime_on(name)) for name in self.devices}
-        return self.model_copy(update={"runtime": every if len(set(every.values())) > 1 else every[self.devices[0]]})
+        """Return the settings with these runtimes by device (the others keep theirs); one name where all are equal."""
+        by_device = {name: runtimes.get(name, self.runtime_on(name)) for name in self.devices}
+        same = len(set(by_device.values())) == 1
+        return self.model_copy(update={"runtime": by_device[self.devices[0]] if same else by_device})
 
     def resolved(self, device: str) -> MeasurementPolicy:
         """Return the policy with this study's thread count and a device's runtime (`auto`: the default)."""
@@ -237,7 +235,7 @@ class StudySettings(Settings):
         return dict(_flat(parts))
 
     def digest_of_frozen(self) -> str:
-        """SHA-256 of `frozen_parts`."""
+        """Return the SHA-256 of `frozen_parts`."""
         return hashlib.sha256(json.dumps(self.frozen_parts(), sort_keys=True).encode()).hexdigest()
 
 
@@ -249,96 +247,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def load_settings(path: Path, overrides: Iterable[str] = ()) -> StudySettings:
-    """Read a study file; `overrides` are `a.b=value` with the value as TOML writes it (a bare word is a string).
-
-    Raises:
-        InvalidSettings: the file is missing or no TOML, a key is unknown or a value is wrong.
-        StudyFileVersion: the file's `format` is another version's.
-        ImpossibleSpace: the space holds no network.
-    """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidSettings(f"no study file at {path}; write one with `condensery init {path}`.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"{path} can't be read: {error}.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidSettings(f"{path} is not valid TOML: {error}.") from None
-    for override in overrides:
-        _override(document, override)
-    return settings_from(document, str(path))
-
-
-def settings_from(document: dict[str, Any], origin: str) -> StudySettings:
-    """Validate a study file's content and fill in the shapes that follow from the data set."""
-    version = document.get("format")
-    if version != FORMAT:
-        raise StudyFileVersion(
-            f"{origin} must say `format = {FORMAT}` (this version's study file), but says {version!r}; write a new one "
-            "with `condensery init` and copy your settings over."
-        )
-    try:
-        settings = StudySettings.model_validate(document)
-    except ValidationError as error:
-        raise InvalidSettings(f"{origin}: {_first_error(error)}") from None
-    resolved_training = settings.training_space().to_settings()
-    space = settings.search_space()
-    return settings.model_copy(update={"training": resolved_training, "space": space.to_settings()})
-
-
 def fit_to_data(settings: StudySettings, input_shape: tuple[int, int, int], num_classes: int) -> StudySettings:
     """Return the settings with the space's input shape and classes taken from the images."""
     space = settings.search_space().for_data(input_shape, num_classes)
     return settings.model_copy(update={"space": space.to_settings()})
-
-
-def _override(document: dict[str, Any], override: str) -> None:
-    key, sign, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not sign or not all(parts):
-        raise InvalidSettings(f"an override must be written key.subkey=value, but got {override!r}.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    table = document
-    for part in parts[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise InvalidSettings(f"--set {override}: {part} is a value, not a table.")
-    table[parts[-1]] = value
-
-
-LONGEST_VALUE = 200  # letters of a wrong value that an error shows
-
-
-def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        valid = _keys_beside(first["loc"])
-        near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.3)
-        hint = f"Did you mean `{near[0]}`?" if near else f"Valid keys: {', '.join(valid)}."
-        return f"unknown key `{where}`. {hint}"
-    if first["type"] == "missing":
-        return f"`{where}` is missing."
-    message = first["msg"].removeprefix("Value error, ")
-    place = f"`{where}`: " if where else ""
-    if first["type"] == "value_error" and isinstance(first["input"], Mapping):
-        return f"{place}{message}."  # a rule between keys names its values itself
-    return f"{place}{message}, but got {_shortened(repr(first['input']))}."
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} …"
-
-
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    model: type[Settings] = StudySettings
-    for part in location[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, Settings)):
-            return []
-        model = annotation
-    return list(model.model_fields)

@@ -15,13 +15,14 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from sqlalchemy import exc
 
-from search.settings import StudySettings, settings_from
+from search.settings import StudySettings
 from search.store import reader
 from search.store.database import LOCK_TIMEOUT_S, open_for_writing, tune_sqlite
 from search.store.database_errors import database_errors
 from search.store.rows import StudyRow
 from search.store.store import StudyStore
 from search.store.studies import create_study, delete_study
+from search.study_file import settings_from
 from space.errors import FrozenSettings, StudyExists, StudyNotFound
 
 MAKING_TRIES = 20  # a third of a second apart: the other process makes the tables in one or two

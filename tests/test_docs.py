@@ -14,7 +14,8 @@ import typer
 from typer.testing import CliRunner
 
 import condensery
-from search.settings import StudySettings, load_settings
+from search.settings import StudySettings
+from search.study_file import load_settings
 from search.study_template import TEMPLATES, study_file
 from space import errors
 from space.space_settings import KEYS

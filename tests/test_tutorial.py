@@ -15,8 +15,8 @@ from PIL import Image
 
 from search.pricing.pricer import Target
 from search.results.bundle import pick, write_bundle
-from search.settings import settings_from
 from search.store import reader
+from search.study_file import settings_from
 from search.study_template import study_file
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet

@@ -16,12 +16,12 @@ import sqlalchemy as sa
 from benchmarks.kill_anywhere.causes import only_the_database, pairs_by_attempt, strange_attempts, strange_events
 from benchmarks.kill_anywhere.forms import CHECKPOINT_EVERY_S, Form, Kill
 from search.doctor import StudyUnderCheck, examine
-from search.settings import settings_from
 from search.store import device_tables, reader
 from search.store.database import open_for_reading
 from search.store.store import StudyStore
 from search.store.vocabulary import FINAL_STATES, LatencyKind
 from search.study import OpenStudy, optuna_storage
+from search.study_file import settings_from
 from space.cost import cost_of
 from workers.file_names import CHECKPOINTS, LOG_FILE, SETTINGS_FILE, trial_folder
 from workers.files import file_hash

@@ -27,8 +27,9 @@ from search.loop.callbacks import SilentCallback
 from search.loop.controller import Controller, Surroundings
 from search.pricing import pricer
 from search.pricing.pricer import Target
-from search.settings import StudySettings, settings_from
+from search.settings import StudySettings
 from search.study import OpenStudy, open_study
+from search.study_file import settings_from
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.presets import SPACE_PRESETS

@@ -77,7 +77,7 @@ def _settings(name: str, preset: str, runtime: str, threads: int, policy: str) -
     """Return a study's settings with this one device, as the probes need them."""
     import tomllib
 
-    from search.settings import settings_from
+    from search.study_file import settings_from
     from search.study_template import study_file
 
     document = tomllib.loads(study_file(preset, "devices"))

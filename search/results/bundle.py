@@ -28,10 +28,10 @@ from search.results.bundle_texts import (
 )
 from search.results.pick import best
 from search.results.trained_files import trained_files
-from search.settings import settings_from
 from search.store import reader
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
+from search.study_file import settings_from
 from space.deployed import DeployedCondenseNet
 from space.errors import (
     DataNotFound,

@@ -30,12 +30,13 @@ from search.launch import Launched, cheapest, check_reachable, check_same, exist
 from search.loop.callbacks import SilentCallback
 from search.pricing import targets as targeting
 from search.pricing.pricer import ANCHOR, Target, price
-from search.settings import StudySettings, load_settings
+from search.settings import StudySettings
 from search.store import controller_lease, reader, transactions
 from search.store.database import open_for_reading, open_for_writing
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from search.study import optuna_storage
+from search.study_file import load_settings
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import (

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.settings import fit_to_data, load_settings, settings_from
+from search.settings import fit_to_data
+from search.study_file import load_settings, settings_from
 from space.errors import ImpossibleSpace, InvalidSettings, StudyFileVersion
 from tests.search.tiny_studies import DOCUMENT, document, tiny_settings
 

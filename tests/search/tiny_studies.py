@@ -19,11 +19,12 @@ from search.engines.fake import FakeEngine
 from search.loop.callbacks import SilentCallback
 from search.loop.controller import Controller, Surroundings
 from search.pricing.pricer import Target
-from search.settings import StudySettings, settings_from
+from search.settings import StudySettings
 from search.store.rows import TrialRow
 from search.store.tables import attempt, trial
 from search.store.vocabulary import FINAL_STATES
 from search.study import OpenStudy, open_study, optuna_storage
+from search.study_file import settings_from
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from workers.latency import FakeProbe, LatencyProbe

@@ -15,8 +15,8 @@ from search.devices import leases, registry
 from search.devices.probe import AT_THE_GATE, CALIBRATING, VERIFYING, HubProbe, HubProbeSettings
 from search.devices.transitions import CANCELLED, REQUEST_S
 from search.pricing.targets import probe_named, targets_of
-from search.settings import settings_from
 from search.store.device_tables import job, request
+from search.study_file import settings_from
 from space.errors import InvalidSettings
 from tests.search.tiny_devices import Agent, Desk, wall_report
 from tests.search.tiny_studies import document

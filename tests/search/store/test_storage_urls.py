@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from commands.common import storage_words
-from search.settings import load_settings, settings_from
 from search.store.database_errors import url_shown
 from search.store.tables import study
+from search.study_file import load_settings, settings_from
 from search.study_template import study_file
 from tests.command_line import run_command
 from tests.search.tiny_studies import Bench, document, tiny_settings

@@ -1,0 +1,110 @@
+"""The study file: TOML in, `StudySettings` out; every unknown key is an error that suggests the nearest valid one."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from search.settings import FORMAT, StudySettings
+from space.errors import InvalidSettings, StudyFileVersion
+from workers.settings import Settings
+
+LONGEST_VALUE = 200  # letters of a wrong value that an error shows
+
+
+def load_settings(path: Path, overrides: Iterable[str] = ()) -> StudySettings:
+    """Read a study file; `overrides` are `a.b=value` with the value as TOML writes it (a bare word is a string).
+
+    Raises:
+        InvalidSettings: the file is missing or no TOML, a key is unknown or a value is wrong.
+        StudyFileVersion: the file's `format` is another version's.
+        ImpossibleSpace: the space holds no network.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidSettings(f"no study file at {path}; write one with `condensery init {path}`.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"{path} can't be read: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSettings(f"{path} is not valid TOML: {error}.") from None
+    for override in overrides:
+        _override(document, override)
+    return settings_from(document, str(path))
+
+
+def settings_from(document: dict[str, Any], origin: str) -> StudySettings:
+    """Validate a study file's content and fill in the shapes that follow from the data set."""
+    version = document.get("format")
+    if version != FORMAT:
+        raise StudyFileVersion(
+            f"{origin} must say `format = {FORMAT}` (this version's study file), but says {version!r}; write a new one "
+            "with `condensery init` and copy your settings over."
+        )
+    try:
+        settings = StudySettings.model_validate(document)
+    except ValidationError as error:
+        raise InvalidSettings(f"{origin}: {_first_error(error)}") from None
+    resolved_training = settings.training_space().to_settings()
+    space = settings.search_space()
+    return settings.model_copy(update={"training": resolved_training, "space": space.to_settings()})
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    """Set one value in a study file's content, as `--set` names it.
+
+    Raises:
+        InvalidSettings: it isn't written key.subkey=value, or names a key below a value.
+    """
+    key, sign, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not sign or not all(parts):
+        raise InvalidSettings(f"an override must be written key.subkey=value, but got {override!r}.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table = document
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InvalidSettings(f"--set {override}: {part} is a value, not a table.")
+    table[parts[-1]] = value
+
+
+def _first_error(error: ValidationError) -> str:
+    """Return the first thing that is wrong, with the nearest valid key where one is unknown."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        valid = _keys_beside(first["loc"])
+        near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.3)
+        hint = f"Did you mean `{near[0]}`?" if near else f"Valid keys: {', '.join(valid)}."
+        return f"unknown key `{where}`. {hint}"
+    if first["type"] == "missing":
+        return f"`{where}` is missing."
+    message = first["msg"].removeprefix("Value error, ")
+    place = f"`{where}`: " if where else ""
+    if first["type"] == "value_error" and isinstance(first["input"], Mapping):
+        return f"{place}{message}."  # a rule between keys names its values itself
+    return f"{place}{message}, but got {_shortened(repr(first['input']))}."
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} …"
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """Return the valid keys of the section that a key stands in; none where it is no section of ours."""
+    model: type[Settings] = StudySettings
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, Settings)):
+            return []
+        model = annotation
+    return list(model.model_fields)
