@@ -39,8 +39,8 @@ def alone(tmp_path_factory) -> Path:
 
 def run_alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "agent.pyz", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, str(folder / "agent.pyz"), *arguments]
+    return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=60)
 
 
 def test_the_agent_file_alone_measures_models_and_prints_one_json_document(alone, tmp_path):
@@ -102,6 +102,27 @@ def test_the_agent_is_python_3_9_and_imports_only_the_standard_library_numpy_and
     modules = {runtime.MODULE for runtime in (OnnxRuntime, Ncnn, LiteRt)}  # the fourth is compiled
     others = {name.partition(".")[0] for name in imported - ours}
     assert others - set(sys.stdlib_module_names) == {"numpy", *modules}
+
+
+def test_nothing_in_the_agent_needs_a_newer_python_than_3_9_when_it_runs():
+    """Annotations are strings and may say anything; what is evaluated may not."""
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert "from __future__ import annotations" in ast.unparse(tree) or not tree.body[1:], path
+        annotations = {
+            id(part)
+            for node in ast.walk(tree)
+            for name in ("annotation", "returns")
+            for part in (ast.walk(getattr(node, name)) if getattr(node, name, None) else ())
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and id(node) not in annotations:
+                sides = [ast.unparse(side) for side in (node.left, node.right)]
+                assert not {"None", "int", "str", "float", "Path"} & set(sides), f"{path}:{node.lineno}"
+            if isinstance(node, ast.Call):
+                called, keywords = ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
+                assert not (called == "zip" and "strict" in keywords), f"{path}:{node.lineno}"
+                assert not (called == "dataclass" and keywords & {"slots", "kw_only"}), f"{path}:{node.lineno}"
 
 
 def test_more_runs_than_are_kept_are_thinned_evenly_and_counted(tmp_path):

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from space.errors import InvalidSettings
 from workers.latency import QUICK, STANDARD, MeasurementPolicy, policy_named
 from workers.latency.agent.runtimes import RUNTIMES
+from workers.latency.agent.serving.protocol import POLICY_LIMITS, POLICY_MAY_BE_NULL
 from workers.latency.policy import Runtime
 
 
@@ -67,6 +68,21 @@ def test_a_runtime_is_one_that_the_agent_has():
     assert set(get_args(Runtime)) == set(RUNTIMES)
     with pytest.raises(ValidationError, match="runtime"):
         MeasurementPolicy(runtime="abacus")
+
+
+BOUNDS = ("ge", "gt", "le")
+CHECKED_ELSEWHERE = {"label", "runtime", "threads"}  # a word, a name, and as many as the device has cores
+
+
+def test_the_agent_checks_each_number_of_a_policy_by_the_policys_own_limits():
+    fields = MeasurementPolicy.model_fields
+    assert set(POLICY_LIMITS) == set(fields) - CHECKED_ELSEWHERE
+    for name, limits in POLICY_LIMITS.items():
+        bounds = {b: getattr(rule, b) for rule in fields[name].metadata for b in BOUNDS if hasattr(rule, b)}
+        assert bounds == {"gt" if limits.is_open else "ge": limits.low, "le": limits.high}, name
+        kinds = set(get_args(fields[name].annotation) or [fields[name].annotation])
+        assert kinds - {type(None)} == {limits.kind}, name
+        assert (type(None) in kinds) == (name in POLICY_MAY_BE_NULL), name
 
 
 def test_a_policy_survives_json_and_its_digest_tells_policies_apart():

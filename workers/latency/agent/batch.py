@@ -1,4 +1,4 @@
-"""A batch: fresh processes that time an anchor and every model, redone until the machine kept still."""
+"""A batch: fresh processes time an anchor and all models, and do so again if the machine wasn't steady."""
 
 # ruff: noqa: B905 - zip() has no `strict` before Python 3.10
 
@@ -32,16 +32,16 @@ class Placement:
 
 
 class _BatchLost(Exception):
-    """No model of the batch can be measured: the anchor or the process itself fails."""
+    """No model of the batch can be measured, because the anchor or the process itself fails."""
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One whole batch: per process the report, where in it each model stands, and whether it had to cool down."""
+    """One attempt at the whole batch: each process's report, the order of its models, and whether it was cooled."""
 
     number: int  # from 1
     reports: tuple[dict[str, Any], ...]
-    orders: tuple[tuple[int, ...], ...]  # (processes, models): the model at each position after the first anchor
+    orders: tuple[tuple[int, ...], ...]  # per process, the model at each position after the first anchor
     cooled: tuple[bool | None, ...]
 
     @property
@@ -62,23 +62,28 @@ class _Attempt:
         return any(entry.get("throttled") for report in self.reports for entry in report["models"])
 
     def is_steady(self, tolerance: float) -> bool:
-        """Say whether the machine kept still."""
+        """Return whether the machine was steady: the anchor moved little and nothing was throttled."""
         return self.drift <= tolerance and not self.throttled
 
     def entry(self, place: int, path: Path, tolerance: float) -> dict[str, Any]:
         """Gather one model's samples and conditions from the processes."""
         positions = [order.index(place) + 1 for order in self.orders]
-        found = [report["models"][position] for report, position in zip(self.reports, positions)]
-        if any(one["sha256"] != found[-1]["sha256"] for one in found):
+        measured = [report["models"][position] for report, position in zip(self.reports, positions)]
+        if any(entry["sha256"] != measured[-1]["sha256"] for entry in measured):
             reason = "a model's file must not change while it is measured, but it did; measure it again"
             return _failed_entry(path, reason, "model")
         processes = [
-            {**{key: one[key] for key in _PER_PROCESS}, "position": position, "anchor_ms": anchor_ms, "cooled": cooled}
-            for one, position, anchor_ms, cooled in zip(found, positions, self.anchor_ms, self.cooled)
+            {
+                **{key: entry[key] for key in _PER_PROCESS},
+                "position": position,
+                "anchor_ms": anchor_ms,
+                "cooled": cooled,
+            }
+            for entry, position, anchor_ms, cooled in zip(measured, positions, self.anchor_ms, self.cooled)
         ]
         return {
             "path": str(path),
-            "sha256": found[-1]["sha256"],
+            "sha256": measured[-1]["sha256"],
             "processes": processes,
             "attempt": self.number,
             "anchor_drift": self.drift,
@@ -91,7 +96,7 @@ def _failed_entry(path: Path, reason: str, fault: str) -> dict[str, Any]:
 
 
 class Batch:
-    """Times models in `policy["processes"]` fresh processes; see `measure_batch`, which gives it its parts."""
+    """Times models in `policy["processes"]` fresh processes; see `measure_batch`, which puts it together."""
 
     def __init__(
         self,
@@ -103,10 +108,12 @@ class Batch:
     ) -> None:
         self._anchor, self._policy = anchor, policy
         self._start, self._cooling, self._client = start, cooling, client
-        self._failed: dict[int, tuple[str, str]] = {}  # reason and fault, by place: a file may stand there twice
+        self._failed: dict[
+            int, tuple[str, str]
+        ] = {}  # reason and fault, by place: the same file may be in the list twice
 
     def measure(self, models: Sequence[Path]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """Return the report of a process of the attempt that counts (None: there is none), and an entry a model."""
+        """Return the report of one process of the best attempt (None without one), and one entry per model."""
         best = self._best_attempt(models)
         entries = []
         for place, path in enumerate(models):
@@ -117,7 +124,7 @@ class Batch:
         return (None if best is None else best.reports[0]), entries
 
     def _best_attempt(self, models: Sequence[Path]) -> _Attempt | None:
-        """Attempt until one is steady; of unsteady ones keep the one least throttled, then least moved."""
+        """Attempt until one is steady; otherwise keep the attempt that was throttled least, then moved least."""
         best: _Attempt | None = None
         for number in range(1, self._policy["attempts"] + 1):
             if len(self._failed) == len(models):
@@ -139,7 +146,7 @@ class Batch:
         return best
 
     def _attempt(self, models: Sequence[Path], number: int) -> _Attempt:
-        """Run every process once; models found to fail are noted and left out from then on."""
+        """Run every process once; models that fail are noted and left out from then on."""
         reports, orders, cooled = [], [], []
         for order in _shuffled_orders(len(models), self._policy["processes"], seed=number):
             cooled.append(self._cooling.wait())
@@ -156,7 +163,7 @@ class Batch:
         return _Attempt(number, tuple(reports), tuple(orders), tuple(cooled))
 
     def _round(self, models: Sequence[Path], order: Sequence[int]) -> tuple[dict[str, Any], tuple[int, ...]]:
-        """Run one process, again without the model it died of until it lives; return its report and order."""
+        """Run one process, and again without each model it died of; return its report and the order of its models."""
         while True:
             places = tuple(place for place in order if place not in self._failed)
             if not places:
@@ -171,7 +178,7 @@ class Batch:
 
 
 def _shuffled_orders(count: int, processes: int, seed: int) -> list[list[int]]:
-    """Return an order of `count` places per process, no two neighbouring ones equal where that is possible."""
+    """Return one order of `count` places per process; consecutive orders differ where that is possible."""
     rng = random.Random(seed)
     orders: list[list[int]] = []
     for _ in range(processes):
@@ -198,7 +205,7 @@ def measure_batch(
 
     Args:
         models: their files; the same one may be there twice.
-        anchor: the model that shows whether the machine keeps still.
+        anchor: the model whose latency shows whether the machine is steady.
         policy: every field of a measurement policy, as JSON has it.
         placement: how the fresh processes start, and the core they are pinned to.
         client: asked whether to stop, and told what is being done; None: no one is.

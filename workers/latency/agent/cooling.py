@@ -1,4 +1,4 @@
-"""Waiting for a hot processor, and what a batch asks and tells whoever ordered it."""
+"""Waiting while the processor is hot, and what a batch asks and tells its client."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from workers.latency.agent.subprocesses import never, pause
 
 @dataclass(frozen=True)
 class Client:
-    """What a batch asks and tells whoever ordered it."""
+    """What a batch asks and tells the one that ordered it."""
 
-    stop: Callable[[], bool] = never
-    heartbeat: Callable[[str], None] = lambda state: None  # "measuring" or "cooling", as one of them begins
+    stop: Callable[[], bool] = never  # asked several times a second; true ends the batch
+    heartbeat: Callable[[str], None] = lambda activity: None  # told "measuring" or "cooling", as one of them begins
 
 
 class Cooling:
-    """Waits before each process while the processor is hot; without a limit or a sensor it never waits.
+    """Waits before each process while the processor is hot; it never waits without a limit or a sensor.
 
-    From `pause_above_c` on it waits until below `resume_below_c`, for `cool_for_s` at most. One wait in vain is the
-    last: a machine that idles above the limit is measured hot, and says so.
+    Once the processor is at `pause_above_c` or hotter, it waits until the temperature is below `resume_below_c`, for
+    `cool_for_s` at most. After one wait in vain it waits no more: a machine that idles above the limit is measured hot,
+    and the report says so.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Cooling:
         self._in_vain = False
 
     def wait(self) -> bool | None:
-        """Return None where there was nothing to wait for, else whether it is cool now; raises Stopped."""
+        """Return None if there was nothing to wait for, else whether the processor is cool now; raise Stopped."""
         now_c = None if self._pause_above_c is None else self._temperature()
         if self._pause_above_c is None or now_c is None or now_c < self._pause_above_c:
             return None

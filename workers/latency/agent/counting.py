@@ -1,4 +1,4 @@
-"""Counting the instructions of a model's runs, in a process that a counting emulator runs."""
+"""Counting the instructions of a model's runs, in a process that a counting emulator executes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _mark(marker: int) -> None:
 
 
 class _NoCounts(Exception):
-    """The emulator, if there is one, did not count a run."""
+    """No emulator counted a run, or it counted something else."""
 
 
 class _CountsFile:
@@ -41,7 +41,7 @@ class _CountsFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._read = len(self._content())  # what an earlier process left there is not ours
+        self._read = len(self._content())  # what an earlier process left there is not counted again
 
     def _content(self) -> bytes:
         try:
@@ -67,7 +67,7 @@ class _CountsFile:
 
 def _count_one(runtime: Runtime, path: Path, settings: CountSettings, counts_file: _CountsFile) -> dict[str, Any]:
     entry: dict[str, Any] = {"path": str(path), "sha256": None}
-    collected = gc.isenabled()
+    was_enabled = gc.isenabled()
     try:
         model = path.read_bytes()
         entry["sha256"] = hashlib.sha256(model).hexdigest()
@@ -84,10 +84,10 @@ def _count_one(runtime: Runtime, path: Path, settings: CountSettings, counts_fil
             counts.append(counts_file.next())
     except _NoCounts as error:
         return {**entry, "error": str(error), "fault": "device"}
-    except Exception as error:  # as in `_one_model`
+    except Exception as error:  # as in `timing`: it is this model's result
         return {**entry, "error": one_line(error), "fault": "model"}
     finally:
-        if collected:
+        if was_enabled:
             gc.enable()
     return {**entry, "counts": counts}
 
@@ -100,10 +100,10 @@ def count_models(
 ) -> dict[str, Any]:
     """Count the instructions of each model's runs, in one thread, in a process that a counting emulator runs.
 
-    Each run stands between two marker calls; after the second the emulator appends one JSON object of counts by
+    Each run is enclosed by two marker calls. After the second one, the emulator appends one JSON object of counts by
     class to the file `counts`. Returns a JSON-able report: runtime, versions, and under `models` one entry per path
-    with counts (one object a run), or with error and fault ("model" or "device"): without such an emulator every model
-    has one. Raises ValueError on wrong numbers or an unknown runtime, ImportError without the runtime.
+    with counts (one object per run), or with error and fault ("model" or "device"). Without such an emulator every
+    model has an error. Raises ValueError on wrong numbers or an unknown runtime, ImportError without the runtime.
     """
     if settings.runs < 1 or settings.warmup < 0:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Files of the device: their hashes, and writing one whole or not at all."""
+"""Hashes of files, writing a file whole or not at all, and where the agent's own file is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def sha256_of(path: Path) -> str:
 
 
 def hash_or_empty(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hexadecimal, or nothing when it can't be read."""
+    """Return the SHA-256 of a file's bytes in hexadecimal; an empty string when it can't be read."""
     try:
         return sha256_of(path)
     except OSError:
@@ -22,7 +22,7 @@ def hash_or_empty(path: Path) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever ends us."""
+    """Write a file so that it is there whole or not at all, whatever ends this process."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:

@@ -1,4 +1,4 @@
-"""What every report says about the runtime and the machine, and how an error becomes one line of it."""
+"""What all reports have in common: the facts of runtime and machine, errors on one line, and the progress lines."""
 
 from __future__ import annotations
 

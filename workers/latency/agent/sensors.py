@@ -51,7 +51,7 @@ def read_integer(path: Path, base: int = 10) -> int | None:
 
 
 def cpuinfo(core: int, root: Path) -> dict[str, str]:
-    """Return the fields of this core's paragraph of /proc/cpuinfo (the first paragraph if it has none)."""
+    """Return the fields of the core's paragraph of /proc/cpuinfo, or of the first paragraph if the core has none."""
     paragraphs = []
     for paragraph in (read_text(root / "proc/cpuinfo") or "").split("\n\n"):
         pairs = (line.partition(":") for line in paragraph.splitlines())
@@ -60,7 +60,7 @@ def cpuinfo(core: int, root: Path) -> dict[str, str]:
 
 
 def cpu_model(core: int, root: Path = ROOT) -> str:
-    """Name the processor of one core: an x86 brand string, or an ARM board with its core type."""
+    """Return the name of one core's processor: an x86 brand string, or an ARM board with its core type."""
     fields = cpuinfo(core, root)
     if fields.get("model name"):
         return fields["model name"]
@@ -92,10 +92,10 @@ def temperature_c(root: Path = ROOT) -> float | None:
 
 
 def conditions(core: int, root: Path = ROOT) -> dict[str, Any]:
-    """Read the sensors that explain a latency, each None where the machine has no such sensor.
+    """Return what the sensors say that explain a latency; None for each that the machine doesn't have.
 
-    temperature_c in °C; cpu_mhz of this core; throttle_flags as a Raspberry Pi's firmware gives them;
-    throttle_count as an x86 core counts them; load_average over 1, 5 and 15 minutes.
+    `cpu_mhz` is that of the core, `throttle_flags` are those of a Raspberry Pi's firmware, `throttle_count` is what an
+    x86 core counts, and `load_average` covers 1, 5 and 15 minutes.
     """
     cpu = root / f"sys/devices/system/cpu/cpu{core}"
     khz = read_integer(cpu / "cpufreq/scaling_cur_freq")
@@ -118,7 +118,7 @@ def conditions(core: int, root: Path = ROOT) -> dict[str, Any]:
 
 
 def throttled(before: dict[str, Any], after: dict[str, Any]) -> bool | None:
-    """Say whether the processor was slowed down between two readings of `conditions`; None without a sensor."""
+    """Return whether the processor was slowed down between two readings of `conditions`; None without a sensor."""
     flags = (before["throttle_flags"], after["throttle_flags"])
     counts = (before["throttle_count"], after["throttle_count"])
     if None not in flags:
@@ -137,11 +137,15 @@ def usable_cores() -> list[int]:
 
 
 def cores_for(core: int, threads: int) -> list[int]:
-    """Return `core` and the usable ones below it (then from the top), one per thread."""
+    """Return one core per thread: `core` and the usable ones below it, then from the highest one downwards.
+
+    Raises:
+        ValueError: the core is not usable, or there are fewer cores than threads.
+    """
     usable = usable_cores()
     if core not in usable:
         raise ValueError(f"the core must be one of {usable}, but got {core}; pick one of those")
     if threads > len(usable):
         raise ValueError(f"threads must be at most the {len(usable)} usable cores, but got {threads}; use fewer")
-    at = usable.index(core)
-    return [usable[at - step] for step in range(threads)]
+    place = usable.index(core)
+    return [usable[place - step] for step in range(threads)]

@@ -1,4 +1,4 @@
-"""One fresh process: started, followed by what it says on standard error, and ended whatever happens."""
+"""Running one fresh process that measures: starting it, following what it says, and ending it in any case."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLL_S = 0.2  # how often `stop` is asked
 
 
 class Stopped(Exception):
-    """Whoever ordered the work wants it no more; the processes started for it are gone."""
+    """The work is no longer wanted; the processes that were started for it are gone."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class ProcessEnd:
 
 
 def never() -> bool:
-    """Return False: the `stop` of work that nobody stops."""
+    """Return False: the `stop` of work that no one stops."""
     return False
 
 
 def run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bool] = never) -> ProcessEnd:
-    """Run a sub-command of this file that prints one JSON document and says on standard error where it is.
+    """Run a process that prints one JSON document and says on standard error which model it is at.
 
-    It is killed when one model takes longer than `timeout_s`, when `stop` says so (then Stopped is raised) and
-    whenever this call is left by an exception.
+    It is killed when one model takes longer than `timeout_s`, when `stop` returns true (then Stopped is raised) and
+    when any other exception ends this call.
     """
     try:
         return _run_process(command, timeout_s, stop)
@@ -54,11 +54,11 @@ def _run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bo
     with tempfile.TemporaryFile() as output:
         with subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,  # held open: when this process dies, the child notices and ends
+            stdin=subprocess.PIPE,  # stays open: when this process dies, the child notices and ends
             stdout=output,
             stderr=subprocess.PIPE,
             env=environment,
-            start_new_session=True,  # the terminal's Ctrl-C is for us; we end the child ourselves
+            start_new_session=True,  # Ctrl-C in the terminal reaches only this process, which then ends the child
         ) as child:
             try:
                 log = _follow(child, timeout_s, stop)
@@ -71,7 +71,7 @@ def _run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bo
             report = None
         if not isinstance(report, dict):
             return ProcessEnd(None, log.position, log.reason(child.returncode, timeout_s))
-        return ProcessEnd(report)  # complete, so a crash on the way out does no harm
+        return ProcessEnd(report)  # complete: a crash after that does no harm
 
 
 @dataclass
@@ -83,7 +83,7 @@ class _Log:
     timed_out: bool = False
 
     def add(self, line: str) -> bool:
-        """Take one line in; return whether it said that a next model begins."""
+        """Add one line; return whether it says that the next model begins."""
         position = line[len(PROGRESS) :]
         if line.startswith(PROGRESS) and position.isdigit():
             self.position = int(position)
@@ -102,25 +102,25 @@ class _Log:
 
 
 def _follow(child: subprocess.Popen[bytes], timeout_s: float, stop: Callable[[], bool]) -> _Log:
-    """Read the process's standard error until it ends, or is silent about a next model for too long."""
+    """Read the process's standard error until it ends, or until one model takes too long."""
     assert child.stderr is not None
-    log, rest, open_ = _Log(), b"", True
+    log, rest, is_open = _Log(), b"", True
     deadline = time.monotonic() + timeout_s
     with selectors.DefaultSelector() as selector:
         selector.register(child.stderr, selectors.EVENT_READ)
-        while open_ or child.poll() is None:
+        while is_open or child.poll() is None:
             if stop():
                 raise Stopped
             left = deadline - time.monotonic()
             if left <= 0:
                 log.timed_out = True
                 break
-            if not open_:  # it closed standard error and may still be at work
+            if not is_open:  # it closed standard error and may still be at work
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(min(POLL_S, left))
             elif selector.select(min(POLL_S, left)):
                 chunk = os.read(child.stderr.fileno(), 65536)
-                open_ = bool(chunk)
+                is_open = bool(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines if chunk else [*lines, rest]:
                     if log.add(line.decode(errors="replace")):
@@ -136,7 +136,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def pause(seconds: float, stop: Callable[[], bool]) -> None:
-    """Sleep, asking `stop` several times a second; raises Stopped."""
+    """Sleep, asking `stop` several times a second; raise Stopped when it returns true."""
     until = time.monotonic() + seconds
     while True:
         if stop():

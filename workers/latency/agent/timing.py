@@ -18,7 +18,7 @@ LOOP_NUMBERS = ("warmup_runs", "warmup_s", "runs", "run_s", "threads", "samples_
 
 
 def _repeat_ms(run: Callable[[], object], runs: int, seconds: float) -> list[float]:
-    """Run until both the count and the duration are reached; return each run's time in ms."""
+    """Run until both the count and the duration are reached; return the time of each run in ms."""
     clock = time.perf_counter_ns
     samples = []
     until = clock() + int(seconds * 1e9)
@@ -32,21 +32,21 @@ def _repeat_ms(run: Callable[[], object], runs: int, seconds: float) -> list[flo
 
 
 def _timed(run: Callable[[], object], policy: dict[str, Any]) -> dict[str, Any]:
-    """Warm up, time, and thin evenly to the samples kept: `stride` 3 means that every third run is listed."""
-    collected = gc.isenabled()
+    """Warm up, time, and thin out the samples evenly; a `stride` of 3 means that every third run is listed."""
+    was_enabled = gc.isenabled()
     gc.collect()
-    gc.disable()  # a collection inside a run would be a spike of Python's, not of the model's
+    gc.disable()  # a collection during a run would be Python's time, not the model's
     try:
         _repeat_ms(run, policy["warmup_runs"], policy["warmup_s"])
         samples = _repeat_ms(run, policy["runs"], policy["run_s"])
     finally:
-        if collected:
+        if was_enabled:
             gc.enable()
     stride = -(-len(samples) // policy["samples_kept"])
     return {"samples_ms": samples[::stride], "runs": len(samples), "stride": stride}
 
 
-def _one_model(runtime: Runtime, path: Path, policy: dict[str, Any], core: int) -> dict[str, Any]:
+def _time_model(runtime: Runtime, path: Path, policy: dict[str, Any], core: int) -> dict[str, Any]:
     entry: dict[str, Any] = {"path": str(path), "sha256": None}
     try:
         model = path.read_bytes()  # hashed and run from the same bytes: the hash names what was timed
@@ -55,7 +55,7 @@ def _one_model(runtime: Runtime, path: Path, policy: dict[str, Any], core: int) 
         before = conditions(core)
         timed = _timed(run, policy)
         after = conditions(core)
-    except Exception as error:  # whatever a runtime raises on a file is that model's result; the others go on
+    except Exception as error:  # whatever a runtime raises on a file is that model's result; the others are measured
         entry["error"] = one_line(error)
         return entry
     return {**entry, **timed, "before": before, "after": after, "throttled": throttled(before, after)}
@@ -76,8 +76,8 @@ def measure_models(
 ) -> dict[str, Any]:
     """Time each model in the given order in this thread, pinned to `core` (None: the last usable one).
 
-    `policy` needs warmup_runs, warmup_s, runs, run_s, threads and samples_kept, may name the runtime; other keys are
-    ignored. `progress` is called with each position before its model is loaded. With several threads as many cores
+    `policy` needs warmup_runs, warmup_s, runs, run_s, threads and samples_kept, and may name the runtime; other keys
+    are ignored. `progress` is called with each position before its model is loaded. With several threads as many cores
     are used, `core` first. Returns a JSON-able report: runtime, versions, cores, and under `models` one entry per
     path with samples_ms, runs, stride, before, after (the conditions) and throttled, or with error. Raises ValueError
     on an unusable core or policy, ImportError without the runtime.
@@ -94,7 +94,7 @@ def measure_models(
         for position, path in enumerate(paths):
             if progress is not None:
                 progress(position)
-            entries.append(_one_model(runtime, Path(path), policy, cores[0]))
+            entries.append(_time_model(runtime, Path(path), policy, cores[0]))
     finally:
         if facts["pinned"]:
             os.sched_setaffinity(0, allowed)

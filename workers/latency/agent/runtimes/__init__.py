@@ -1,4 +1,4 @@
-"""What runs a model: one class per runtime, all with the same two methods."""
+"""The runtimes that run a model, one class each; see `Runtime` for what they have in common."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ RUNTIMES: dict[str, type[Runtime]] = {runtime.name: runtime for runtime in (Onnx
 
 
 def installed_runtimes() -> dict[str, str]:
-    """Return the version of each runtime that is installed here, by name, without importing any."""
-    found = {name: runtime.installed() for name, runtime in RUNTIMES.items()}
-    return {name: version for name, version in found.items() if version is not None}
+    """Return the version of each runtime that is installed on this machine, by name, without importing any."""
+    versions = {name: runtime.installed() for name, runtime in RUNTIMES.items()}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def runtime_named(name: str) -> Runtime:

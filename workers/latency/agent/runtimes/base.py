@@ -1,4 +1,4 @@
-"""The protocol that every runtime keeps, and what those have in common that are Python packages."""
+"""What every runtime can do, and what the runtimes that are Python packages have in common."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol
 
 
 class Runtime(Protocol):
-    """Loads models and runs them; ImportError on construction when it isn't installed."""
+    """Loads models and runs them; constructing it raises ImportError when it isn't installed."""
 
     name: str
     version: str
 
     @classmethod
     def installed(cls) -> str | None:
-        """Return the version that is installed here, without importing it; None when there is none."""
+        """Return the version that is installed on this machine, without importing it; None when there is none."""
 
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """Return a function that runs the model once on a fixed random input; raises what the runtime raises."""
@@ -24,7 +24,7 @@ class Runtime(Protocol):
 
 
 class PackageRuntime:
-    """What the runtimes share that are Python packages."""
+    """The part of `Runtime` that Python packages share."""
 
     MODULE: str  # what is imported
 
@@ -40,5 +40,5 @@ def installed_version(module: str) -> str | None:
         return None
     try:
         return importlib.metadata.version(module.replace("_", "-"))
-    except importlib.metadata.PackageNotFoundError:  # put there by hand, without its record
+    except importlib.metadata.PackageNotFoundError:  # copied to its place by hand, without its record
         return "unknown"

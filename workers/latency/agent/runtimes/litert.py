@@ -31,19 +31,19 @@ class LiteRt(PackageRuntime):
 
     def open(self, model: bytes, threads: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
         """Return the function from one image (C, H, W) float32 to the output; raises what the runtime raises."""
-        interpreter, (given, found) = self._open(model, threads)
+        interpreter, (given, returned) = self._open(model, threads)
 
         def infer(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             interpreter.set_tensor(given["index"], np.ascontiguousarray(image.transpose(1, 2, 0)[None]))
             interpreter.invoke()
-            return np.array(interpreter.get_tensor(found["index"])[0])
+            return np.array(interpreter.get_tensor(returned["index"])[0])
 
         return infer
 
     def _open(self, model: bytes, threads: int) -> tuple[Any, tuple[dict[str, Any], dict[str, Any]]]:
-        """Return an interpreter ready to run, and what it says of its input and its output."""
+        """Return an interpreter that is ready to run, and its descriptions of the input and of the output."""
         if model[4:8] != b"TFL3":
-            raise ValueError("a model for litert must be a .tflite file, but isn't; export it anew")
+            raise ValueError("a model for litert must be a .tflite file, but isn't; export it again")
         interpreter = self._interpreter(model_content=model, num_threads=threads)
         interpreter.allocate_tensors()
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()

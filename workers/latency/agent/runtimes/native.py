@@ -1,4 +1,4 @@
-"""The project's own kernel, one C file that comes with each model and is compiled where it runs."""
+"""The project's own kernel: one C file that comes with each model and is compiled where it runs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Native:
     """The project's own kernel (condensenet.c), one image, one thread, fp32.
 
     A model is one uncompressed zip of weights.bin, condensenet.c and model.json. The kernel is compiled once and kept
-    in $CONDENSERY_KERNELS or ~/.cache/condensery/kernels, where one that was compiled elsewhere may lie as well. A
-    source of another hash than the one below is never compiled.
+    in $CONDENSERY_KERNELS or ~/.cache/condensery/kernels, where one that was compiled on another machine may be put as
+    well. A source with another hash than the one below is never compiled.
     """
 
     name = "native"
@@ -35,7 +35,7 @@ class Native:
 
     @classmethod
     def installed(cls) -> str | None:
-        """See `Runtime`; it is there where it is compiled, or can be."""
+        """See `Runtime`; it is installed where it is compiled or can be compiled."""
         return cls.VERSION if cls.library().exists() or cls.compiler() is not None else None
 
     def __init__(self) -> None:
@@ -50,13 +50,13 @@ class Native:
 
     @classmethod
     def library(cls) -> Path:
-        """Return where the compiled kernel is, or would be."""
+        """Return the compiled kernel's path, whether it is compiled yet or not."""
         folder = os.environ.get("CONDENSERY_KERNELS")
         return (Path(folder) if folder else Path.home() / ".cache/condensery/kernels") / cls.file_name()
 
     @classmethod
     def file_name(cls, machine: str | None = None) -> str:
-        """Return the name of a compiled kernel, which says of which source and for which processor it is."""
+        """Return a compiled kernel's file name; it says from which source and for which processor it was compiled."""
         kind = machine or "-".join([platform.machine(), *(flag.strip("-") for flag in _wide_vectors())])
         return f"{cls.VERSION}-{kind}.so"
 
@@ -83,7 +83,7 @@ class Native:
         floats = kernel.condensenet_workspace(words.ctypes.data, words.size)
         header = words[2:14].tolist()
         if floats == 0 or facts["shape"] != header[:3]:
-            raise ValueError("weights.bin must be those of one deployed CondenseNet, but aren't; export it anew")
+            raise ValueError("weights.bin must be those of one deployed CondenseNet, but aren't; export it again")
         workspace, logits = np.empty(floats, np.float32), np.empty(header[9], np.float32)
         kernel.condensenet_run.restype = None
         kernel.condensenet_run.argtypes = [ctypes.c_void_p] * 4
@@ -99,7 +99,7 @@ class Native:
         return infer
 
     def _compiled(self, source: bytes) -> Path:
-        """Return the compiled kernel, compiling it when it isn't there."""
+        """Return the compiled kernel's path, after compiling it if it isn't there."""
         if hashlib.sha256(source).hexdigest() != self.SHA256:
             raise ValueError("the model's kernel must be the one this agent knows; use model and agent of one version")
         library = self.library()
@@ -118,5 +118,5 @@ class Native:
 
 def _wide_vectors() -> list[str]:
     """Return flags for fused multiply-adds where the processor has them but compilers don't assume them."""
-    has = set(cpuinfo(0, ROOT).get("flags", "").split()) if Path(ROOT, "proc/cpuinfo").exists() else set()
-    return ["-mavx2", "-mfma"] if {"avx2", "fma"} <= has else []
+    features = set(cpuinfo(0, ROOT).get("flags", "").split()) if Path(ROOT, "proc/cpuinfo").exists() else set()
+    return ["-mavx2", "-mfma"] if {"avx2", "fma"} <= features else []

@@ -1,4 +1,4 @@
-"""ncnn: a model is a zip of its two files and what to know about them."""
+"""ncnn: its two model files travel as one zip."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from workers.latency.agent.runtimes.model_zip import unzip_model
 class Ncnn(PackageRuntime):
     """ncnn on the CPU, fp32 storage and arithmetic, one image.
 
-    Its Winograd convolutions stay on, as whoever deploys has them; they round to within 1e-5 of the largest output.
+    Its Winograd convolutions stay on, as they are in a deployment; they round to within 1e-5 of the largest output.
 
     A model is one uncompressed zip of model.param, model.bin and model.json, which names the input and output blobs,
-    the input's shape (channels, height, width) and the layers that ncnn itself doesn't have. Of those it may have
-    `ChannelGather`, which runs in numpy here, unless it was built into this ncnn.
+    the input's shape (channels, height, width) and the layers that ncnn itself doesn't have. Only `ChannelGather` may
+    be one of these: it runs in numpy, unless it was built into the installed ncnn.
     """
 
     name = "ncnn"
@@ -52,9 +52,9 @@ class Ncnn(PackageRuntime):
         unknown = sorted(set(facts["layers"]) - {self.GATHER})
         if unknown:
             rule = f"a model's layers must be ncnn's own or {self.GATHER}"
-            raise ValueError(f"{rule}, but it needs {unknown}; export it anew")
-        written_here = bool([name for name in facts["layers"] if self._ncnn.layer_to_index(name) < 0])  # not built in
-        network = self._net(written_here)
+            raise ValueError(f"{rule}, but it needs {unknown}; export it again")
+        needs_gather = any(self._ncnn.layer_to_index(name) < 0 for name in facts["layers"])  # it isn't built in
+        network = self._net(needs_gather)
 
         def infer(pixels: Any) -> Any:
             extractor = network.create_extractor()
@@ -64,19 +64,19 @@ class Ncnn(PackageRuntime):
                 raise RuntimeError(f"ncnn must reach {facts['output']!r}, but ended with code {code}")
             return output
 
-        if written_here:
-            weakref.finalize(infer, _free_nets().append, network)  # the next such model takes this net over
+        if needs_gather:
+            weakref.finalize(infer, _free_nets().append, network)  # the next such model uses this net again
         self._stay_in_fp32(network.opt, threads)
         with tempfile.TemporaryDirectory() as folder:  # ncnn takes no weights from memory
             for name, content in files.items():
                 Path(folder, name).write_bytes(content)
             for load, name in ((network.load_param, "model.param"), (network.load_model, "model.bin")):
                 if load(str(Path(folder, name))) != 0:
-                    raise ValueError(f"{name} must be one that ncnn {self.version} reads, but isn't; export it anew")
+                    raise ValueError(f"{name} must be one that ncnn {self.version} reads, but isn't; export it again")
         return infer
 
     def _net(self, gathers: bool) -> Any:
-        """Return an empty net, one that knows `ChannelGather` if asked."""
+        """Return an empty net; with `gathers`, one that has the layer `ChannelGather`."""
         if gathers and _free_nets():
             network = _free_nets().pop()
             network.clear()
@@ -94,7 +94,7 @@ class Ncnn(PackageRuntime):
         return network
 
     def _stay_in_fp32(self, options: Any, threads: int) -> None:
-        """Turn off every storage and arithmetic of fewer than 32 bits: precision is part of a result's key."""
+        """Turn off storage and arithmetic of fewer than 32 bits, because the precision is part of a result's key."""
         options.num_threads = threads
         options.use_vulkan_compute = False
         for name in dir(options):
@@ -104,7 +104,10 @@ class Ncnn(PackageRuntime):
 
 @functools.cache
 def _free_nets() -> list[Any]:
-    """Return the nets with `ChannelGather` that no model uses: ncnn's binding registers a layer ten times a process."""
+    """Return the nets with `ChannelGather` that no model uses.
+
+    They are used again because ncnn's binding registers a layer only ten times in one process.
+    """
     return []
 
 
@@ -130,7 +133,7 @@ def _channel_gather(ncnn: Any) -> Any:
 
         def forward(self, bottom: Any, top: Any, options: Any) -> int:
             top.create((bottom.w, bottom.h, self.count))
-            # an index out of range is clipped: nothing outside the image is ever read, and the check finds it
+            # An index out of range is clipped: nothing outside the image is read, and the exporter's check finds it.
             np.asarray(bottom).take(self.index, 0, np.asarray(top), "clip")
             return 0
 

@@ -1,26 +1,26 @@
-"""What ends a call, a job, a batch or the agent, each as one exception."""
+"""The exceptions that end a call, a job, a batch or the agent."""
 
 from __future__ import annotations
 
 
 class Ended(BaseException):
-    """A signal asked the agent to end (no Exception: nothing that handles a failure may swallow it)."""
+    """A signal asked the agent to end. It is no Exception, so that no handler of failures catches it."""
 
 
 class Unreachable(Exception):
-    """No answer, or none that a hub gives: the same call may do later."""
+    """The hub gave no answer, or something that isn't one; the same call may succeed later."""
 
-    def __init__(self, why: str, is_hub_error: bool = False) -> None:
-        super().__init__(why)
-        self.is_hub_error = is_hub_error  # it did answer, and that it failed
+    def __init__(self, reason: str, is_hub_error: bool = False) -> None:
+        super().__init__(reason)
+        self.is_hub_error = is_hub_error  # it answered, but that it failed
 
 
 class ReportNotTaken(Exception):
-    """The hub fails whenever it is handed this report."""
+    """The hub fails each time it is sent this report."""
 
 
 class HubRefuses(Exception):
-    """The hub understood and says no; the same call will not do."""
+    """The hub understood the call and refuses it; the same call will not succeed later."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"{status}: {reason}")
@@ -28,16 +28,16 @@ class HubRefuses(Exception):
 
 
 class TokenRefused(Exception):
-    """The hub knows no such token, or not any more."""
+    """The hub doesn't know the token, or knows it no longer."""
 
 
 class DeviceFault(Exception):
-    """This device can't do a job that another one of the queue may do."""
+    """This device can't do a job that another device of the queue may be able to do."""
 
 
 class LeaseLost(Exception):
-    """Nobody waits for what is being done any more."""
+    """No lease of the batch is held any more, so no one waits for its results."""
 
 
 class WrongUse(Exception):
-    """The agent can't start like this; the message says what to change."""
+    """The agent can't start as it was told to; the message says what to change."""

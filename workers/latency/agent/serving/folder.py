@@ -1,4 +1,4 @@
-"""The agent's own folder: one agent works in it at a time, and keeps its name there."""
+"""The agent's own folder: one agent at a time works in it, and keeps its identity there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.latency.agent.serving.errors import WrongUse
 
 
 def locked(folder: Path) -> IO[str]:
-    """Return an open file that holds the folder for this process as long as it lives."""
+    """Return an open file that locks the folder for this process until it is closed."""
     try:
         import fcntl  # here, so that a system without it gets one line
     except ImportError:
@@ -34,18 +34,19 @@ def locked(folder: Path) -> IO[str]:
 
 
 def identity_in(folder: Path, root: Path = ROOT) -> str:
-    """Return the name this agent keeps through restarts, made up when the folder is new or another board's.
+    """Return the identity that the agent keeps through restarts; a new one when the folder is new or another board's.
 
-    A card copied for a second board must not make two agents one: each would give up what the other one leased.
+    When a memory card is copied for a second board, the two agents must have two identities. Otherwise each would give
+    up what the other one has leased.
     """
     path = folder / "instance"
     board = hashlib.sha256((read_text(root / "proc/device-tree/serial-number") or "").encode()).hexdigest()[:16]
     try:
-        known, _, home = (path.read_text(encoding="ascii") if path.exists() else "").strip().partition(" ")
-        if re.fullmatch("[0-9a-f]{32}", known) and home in ("", board):
-            return known
-        made_up = os.urandom(16).hex()
-        write_whole(path, f"{made_up} {board}".encode())
+        identity, _, home = (path.read_text(encoding="ascii") if path.exists() else "").strip().partition(" ")
+        if re.fullmatch("[0-9a-f]{32}", identity) and home == board:
+            return identity
+        identity = os.urandom(16).hex()
+        write_whole(path, f"{identity} {board}".encode())
     except (OSError, UnicodeError) as error:
         raise WrongUse(f"--folder must be usable, but {path} is not: {error}") from None
-    return made_up
+    return identity

@@ -1,4 +1,4 @@
-"""The calls to a hub: each returns what the hub answers, or raises why there is no such answer."""
+"""The calls to a hub: each returns the hub's answer, or raises why there is none."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ WRONG_ADDRESS = "is the address right? --hub takes it as `devices serve` prints 
 
 
 class HubClient:
-    """The hub's interface: a call returns what the hub answers, or raises Unreachable, HubRefuses or TokenRefused."""
+    """Calls a hub as one agent; a call without an answer raises Unreachable, HubRefuses or TokenRefused."""
 
     def __init__(self, settings: HubSettings, instance: str, journal: Journal) -> None:
         class NoRedirects(urllib.request.HTTPRedirectHandler):
             def redirect_request(self, *_: Any) -> None:
-                return None  # the token and the models are between this address and us
+                return None  # the token and the models are for this address alone
 
         handlers: list[urllib.request.BaseHandler] = [NoRedirects()]
         if settings.url.startswith("https:"):
@@ -44,7 +44,7 @@ class HubClient:
         self._instance, self._journal = instance, journal
 
     def call(self, path: str, body: dict[str, Any], call_s: float | None = None) -> dict[str, Any]:
-        """Post a JSON object, return the one answered."""
+        """Post a JSON object with the agent's instance added; return the JSON object of the answer."""
         content = json.dumps({"instance": self._instance, **body}, allow_nan=False).encode()
         call_s = call_s or self._call_s
         with self._conversation(path, content, call_s) as reply:
@@ -58,7 +58,7 @@ class HubClient:
             return answer
 
     def download(self, model: Model) -> Iterator[bytes]:
-        """Yield a model's bytes, or what the hub sends for them, as they come."""
+        """Yield a model's bytes as they come; the caller checks that they are the model's."""
         with self._conversation(f"/v1/models/{model.sha256}", None, self._call_s) as reply:
             yield from _received(reply, LARGEST_MODEL, 2 * self._call_s + model.size / _SLOWEST_MODEL)
 
@@ -67,8 +67,8 @@ class HubClient:
         try:
             with self._open(path, content, call_s) as reply:
                 yield reply
-        except Unreachable as why:
-            self._journal.unreachable(str(why))
+        except Unreachable as trouble:
+            self._journal.unreachable(str(trouble))
             raise
         except (HubRefuses, TokenRefused):
             self._journal.reached()
@@ -85,7 +85,7 @@ class HubClient:
         except urllib.error.HTTPError as error:
             with error:
                 raise _refusal(error, call_s) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a name that can't be one
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an impossible host name
             reason = getattr(error, "reason", None) or error
             if isinstance(reason, ssl.SSLCertVerificationError):
                 why = f"its certificate can't be trusted ({plain(reason.verify_message)})"
@@ -94,29 +94,29 @@ class HubClient:
 
 
 def _received(reply: Any, most_bytes: int, within_s: float) -> Iterator[bytes]:
-    """Yield a reply's body as it comes; Unreachable if it is cut short, too long or too slow."""
+    """Yield a reply's body as it comes; raise Unreachable if it is cut short, too long or too slow."""
     length = reply.headers.get("Content-Length") or ""
     expected = int(length) if length.isdigit() and len(length) < 16 else None
-    until, got = time.monotonic() + within_s, 0
-    while expected is None or got < expected:
+    until, received = time.monotonic() + within_s, 0
+    while expected is None or received < expected:
         try:
             chunk = reply.read1(1 << 16)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unreachable(f"the connection broke in mid-answer: {plain(error)}") from None
         if not chunk:
             break
-        got += len(chunk)
-        if got > most_bytes:
+        received += len(chunk)
+        if received > most_bytes:
             raise Unreachable(f"an answer of more than {most_bytes} bytes")
         if time.monotonic() > until:
             raise Unreachable(f"an answer that was not complete after {within_s:.0f} s")
         yield chunk
-    if expected is not None and got < expected:
-        raise Unreachable(f"the connection broke after {got} of {expected} bytes")
+    if expected is not None and received < expected:
+        raise Unreachable(f"the connection broke after {received} of {expected} bytes")
 
 
 def _refusal(error: Any, call_s: float) -> Exception:
-    """Tell the hub's own no (JSON with a `detail`) from whatever stands between us and a hub that is down."""
+    """Tell the hub's own refusal (JSON with a `detail`) from what a proxy answers for a hub that is down."""
     if error.code == 401:
         return TokenRefused()
     if error.code in (400, 404, 409, 413, 422):

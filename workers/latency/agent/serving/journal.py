@@ -1,4 +1,4 @@
-"""The agent's log: one plain line an event on standard error."""
+"""The agent's log: one plain line per event on standard error."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import time
 
 
 def plain(text: object, most: int = 300) -> str:
-    """Return printable text on one line: what a hub or a runtime says goes to logs and terminals."""
+    """Return printable text on one line, because what a hub or a runtime says goes to logs and terminals."""
     return " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())[:most]
 
 
 class Journal:
-    """One plain line an event on standard error; an outage is said once, when it begins and when it is over."""
+    """Writes one line per event; an outage of the hub is two lines, one when it begins and one when it is over."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -23,7 +23,7 @@ class Journal:
     def say(self, text: str) -> None:
         """Write one line: the time, and the text without what a terminal would take for a command."""
         line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {plain(text, 600)}\n"
-        with contextlib.suppress(OSError, ValueError):  # a closed terminal is no reason to stop measuring
+        with contextlib.suppress(OSError, ValueError):  # measuring goes on when the terminal is closed
             sys.stderr.write(line)
             sys.stderr.flush()
 

@@ -1,4 +1,4 @@
-"""The leases that the agent holds, renewed by a thread of its own."""
+"""The leases that the agent holds, renewed by their own thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workers.latency.agent.serving.protocol import Ticket
 
 
 class HeldLeases:
-    """The leases held. A thread of its own renews them while the main one waits, downloads and measures."""
+    """Holds the leases of a batch. A thread renews them while the main thread waits, downloads and measures."""
 
     def __init__(self, hub: HubClient, core: int, journal: Journal) -> None:
         self.state = "downloading"
@@ -33,17 +33,17 @@ class HeldLeases:
         """Take over how long a lease lasts, as the hub says; anything else than a sensible number is ignored."""
         if type(lease_s) in (int, float) and 0.1 <= lease_s <= 86_400 and lease_s != self._lease_s:
             self._lease_s = lease_s
-            self._wake.set()  # the wait under way is one of the old length
+            self._wake.set()  # the present wait has the old length
 
     def hold(self, tickets: Iterable[Ticket]) -> None:
-        """Take leases over, and tell the hub at once: what it hears nothing of was never begun."""
+        """Begin to renew these leases, at once: the hub counts a job as begun when it hears of it."""
         with self._lock:
             self._held.update(tickets)
         self.state = "downloading"
         self._wake.set()
 
     def tell(self, state: str) -> None:
-        """Say what the device is at; the hub hears of a change at once, not at the next beat."""
+        """Set what the device is doing; the hub hears of a change at once, not only at the next heartbeat."""
         if state != self.state:
             self.state = state
             self._wake.set()
@@ -66,12 +66,12 @@ class HeldLeases:
     def _renew_until_closed(self) -> None:
         if hasattr(os, "sched_setaffinity"):
             others = [core for core in usable_cores() if core != self._core]
-            with contextlib.suppress(OSError):  # this thread alone: the measured core is to do nothing else
+            with contextlib.suppress(OSError):  # of this thread only: the core that measures does nothing else
                 os.sched_setaffinity(0, others or [self._core])
         while not self._closed:
             if self._wake.wait(self._lease_s / 4):
                 self._wake.clear()
-            for ticket in sorted(self.held(), key=lambda one: one.job):
+            for ticket in sorted(self.held(), key=lambda ticket: ticket.job):
                 if not self._closed:
                     self._renew(ticket)
 
@@ -83,14 +83,16 @@ class HeldLeases:
                 path, call_s = f"/v1/jobs/{ticket.job}/heartbeat", max(1.0, self._lease_s / 12)
                 self.set_length(self._hub.call(path, body, call_s).get("lease_s"))
         except HubRefuses as refusal:
-            if ticket in self.held():  # else its result was taken meanwhile
+            if ticket in self.held():  # otherwise its result was accepted meanwhile
                 lost = refusal.status in (404, 409)
-                self._journal.say(f"job {ticket.job}: {'its lease is lost' if lost else 'no beat taken'} ({refusal})")
+                self._journal.say(
+                    f"job {ticket.job}: {'its lease is lost' if lost else 'its heartbeat is refused'} ({refusal})"
+                )
                 self.let_go([ticket] if lost else [])
         except TokenRefused:
             self.token_refused = True
             self.let_go(self.held())
         except Unreachable:
-            pass  # said already; the next beat tries again
-        except Exception as error:  # the other leases must be renewed, whatever it is
-            self._journal.say(f"job {ticket.job}: a beat failed, {type(error).__name__}: {error}")
+            pass  # the journal has it; the next heartbeat tries again
+        except Exception as error:  # whatever it is, the other leases must be renewed
+            self._journal.say(f"job {ticket.job}: a heartbeat failed, {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""The models that were fetched, by hash in one folder."""
+"""The models that were fetched: one folder of files that are named by their hash."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from workers.latency.agent.serving.protocol import Model
 
 
 class ModelCache:
-    """Models by hash in one folder, kept to a size; the ones used longest ago go first."""
+    """Keeps models in one folder up to a total size; those used longest ago are deleted first."""
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
-        with contextlib.suppress(OSError):  # `keep` says what is wrong
-            for part in folder.glob("*.part"):  # of an agent that was killed
+        with contextlib.suppress(OSError):  # `keep` reports what is wrong
+            for part in folder.glob("*.part"):  # left by an agent that was killed
                 part.unlink()
         self._folder, self._most_bytes = folder, most_bytes
 
     def path_of(self, model: Model) -> Path | None:
-        """Return where a model's file is, None if it is not here or not whole (it is thrown away then)."""
+        """Return a model's file; None if there is none or it is damaged, and then it is deleted."""
         path = self._folder / model.sha256
         try:
             if _is_model(path, model):
@@ -36,14 +36,18 @@ class ModelCache:
         return None
 
     def keep(self, model: Model, chunks: Iterator[bytes], in_use: Collection[Path]) -> Path | None:
-        """Store what comes as a model's file; None if it is not that model. DeviceFault if it can't be stored."""
+        """Store the chunks as a model's file and return it; None if they aren't that model's bytes.
+
+        Raises:
+            DeviceFault: it can't be stored.
+        """
         path = self._folder / model.sha256
         part = path.with_name(path.name + ".part")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._make_room(model.size, in_use)
             with part.open("wb") as file:
-                for chunk in chunks:  # what the network raises is no OSError
+                for chunk in chunks:  # no error of the network is an OSError
                     file.write(chunk)
                     if file.tell() > model.size:
                         return None
@@ -59,7 +63,7 @@ class ModelCache:
                 part.unlink()
 
     def _make_room(self, needed_bytes: int, in_use: Collection[Path]) -> None:
-        """Delete files, oldest first, until as much more fits into the cache and onto the disk; not those in use."""
+        """Delete files, oldest first and none in use, until `needed_bytes` more fit into the cache and on the disk."""
         files = [(path.stat(), path) for path in self._folder.iterdir()]
         total = sum(status.st_size for status, _ in files)
         disk = os.statvfs(self._folder)

@@ -1,10 +1,13 @@
-"""What a job of a hub may say, field by field: nothing of it is used before it was held against a rule here."""
+"""What a job may contain, field by field.
+
+Nothing that a hub sends reaches a shell, a path or an import: every field is checked against a rule here before it is
+used. The limits of a policy are those of the project's `MeasurementPolicy`, which a test compares with these."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from workers.latency.agent.runtimes import RUNTIMES, installed_runtimes
 from workers.latency.agent.sensors import usable_cores
@@ -13,20 +16,31 @@ from workers.latency.agent.serving.journal import plain
 
 PROTOCOL = 2  # the hub refuses an agent that speaks another one
 LARGEST_MODEL = 1 << 30
-POLICY_LIMITS: dict[str, tuple[type, float, float]] = {  # every other key of a job's policy is ignored
-    "warmup_runs": (int, 1, 100_000),
-    "warmup_s": (float, 0, 600),
-    "runs": (int, 1, 100_000),
-    "run_s": (float, 0, 600),
-    "processes": (int, 1, 100),
-    "anchor_tolerance": (float, 1e-6, 10),
-    "attempts": (int, 1, 100),
-    "cooldown_s": (float, 0, 3600),
-    "samples_kept": (int, 1, 1_000_000),
-    "timeout_s": (float, 0.001, 86_400),
-    "pause_above_c": (float, 0, 200),
-    "resume_below_c": (float, 0, 200),
-    "cool_for_s": (float, 0, 3600),
+
+
+class Limits(NamedTuple):
+    """The kind and range of a number; `is_open` leaves the lower end of the range out."""
+
+    kind: type
+    low: float
+    high: float
+    is_open: bool = False
+
+
+POLICY_LIMITS: dict[str, Limits] = {  # every other key of a job's policy is ignored
+    "warmup_runs": Limits(int, 1, 100_000),
+    "warmup_s": Limits(float, 0, 600),
+    "runs": Limits(int, 1, 100_000),
+    "run_s": Limits(float, 0, 600),
+    "processes": Limits(int, 1, 100),
+    "anchor_tolerance": Limits(float, 0, 10, is_open=True),
+    "attempts": Limits(int, 1, 100),
+    "cooldown_s": Limits(float, 0, 3600),
+    "samples_kept": Limits(int, 1, 1_000_000),
+    "timeout_s": Limits(float, 0, 86_400, is_open=True),
+    "pause_above_c": Limits(float, 20, 150),
+    "resume_below_c": Limits(float, 10, 150),
+    "cool_for_s": Limits(float, 0, 3600, is_open=True),
 }
 POLICY_MAY_BE_NULL = ("pause_above_c",)
 
@@ -41,7 +55,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Task:
-    """What the jobs of a batch share."""
+    """What all jobs of a batch have in common."""
 
     mode: str
     anchor: Model | None
@@ -52,7 +66,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Ticket:
-    """One attempt at one job: what the hub wants to see again."""
+    """One attempt at one job, as the hub numbers it."""
 
     job: int
     attempt: int
@@ -73,17 +87,17 @@ def require(holds: bool, name: str, rule: str, value: object) -> None:
         raise DeviceFault(f"this agent takes jobs whose {name} is {rule}, but got {plain(repr(value), 80)}")
 
 
-def _number(value: Any, name: str, limits: tuple[type, float, float]) -> Any:
-    kind, low, high = limits
+def _number(value: Any, name: str, limits: Limits) -> Any:
+    kind, low, high, is_open = limits
     fits = type(value) is int or (kind is float and type(value) is float)
-    require(
-        fits and low <= value <= high, name, f"a{'n int' if kind is int else ' number'} in {low:g}..{high:g}", value
-    )
+    fits = fits and low <= value <= high and not (is_open and value == low)
+    rule = f"a{'n int' if kind is int else ' number'} in {low:g}..{high:g}{f', above {low:g}' if is_open else ''}"
+    require(fits, name, rule, value)
     return value
 
 
 def read_ticket(raw: Any) -> Ticket | None:
-    """Return which attempt this is; None where even that can't be made out, so that nobody can be told."""
+    """Return which attempt at which job this is; None where even that is missing, so that it can't be answered."""
     if not isinstance(raw, dict):
         return None
     job, attempt = raw.get("id"), raw.get("attempt")
@@ -98,7 +112,7 @@ def _read_model(raw: Any, name: str) -> Model:
     require(
         isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256) is not None, name, "named by 64 hex", sha256
     )
-    return Model(sha256, _number(raw.get("size"), f"{name}'s size", (int, 1, LARGEST_MODEL)))
+    return Model(sha256, _number(raw.get("size"), f"{name}'s size", Limits(int, 1, LARGEST_MODEL)))
 
 
 def _read_policy(raw: Any) -> dict[str, Any]:
@@ -116,14 +130,14 @@ def _read_policy(raw: Any) -> dict[str, Any]:
 
 
 def read_job(raw: dict[str, Any], ticket: Ticket, virtual: bool) -> Job:
-    """Check every field of a job; DeviceFault on one that this device must not or can't take."""
+    """Return a job whose every field was checked; DeviceFault if this device must not or can't do it."""
     mode, runtime = raw.get("mode"), raw.get("runtime")
     wanted = "counts" if virtual else "wall"  # emulated time is no latency, and counting needs an emulator
     require(mode == wanted, "mode", repr(wanted), mode)
     require(isinstance(runtime, str) and runtime in RUNTIMES, "runtime", f"one of {sorted(RUNTIMES)}", runtime)
     installed = installed_runtimes()
     require(runtime in installed, "runtime", f"installed ({sorted(installed)})", runtime)
-    threads = _number(raw.get("threads"), "number of threads", (int, 1, 1 if virtual else len(usable_cores())))
+    threads = _number(raw.get("threads"), "number of threads", Limits(int, 1, 1 if virtual else len(usable_cores())))
     require(raw.get("precision") == "fp32", "precision", "'fp32'", raw.get("precision"))
     anchor = None if virtual else _read_model(raw.get("anchor"), "anchor")
     policy = {**_read_policy(raw.get("policy")), "threads": threads, "runtime": runtime}

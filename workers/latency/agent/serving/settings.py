@@ -1,4 +1,4 @@
-"""How an agent is started: its settings, from the command line and the environment."""
+"""An agent's settings, from the command line and the environment."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from workers.latency.agent.serving.journal import plain
 
 @dataclass(frozen=True)
 class HubSettings:
-    """Which hub to serve, as which device, and where to keep what must outlive the process."""
+    """Which hub to serve, as which device, and where to keep what outlives the process."""
 
-    url: str  # without a slash at its end
+    url: str  # without a slash at the end
     token: str = field(repr=False)
     folder: Path
     core: int
@@ -29,7 +29,7 @@ class HubSettings:
     launcher: tuple[str, ...] | None = None  # of an emulator: the device is virtual and counts instructions
     cafile: Path | None = None  # certificates to trust instead of the system's
     once: bool = False  # end as soon as the hub has no job left
-    limit: int = 4  # jobs a batch
+    limit: int = 4  # jobs per batch
     cache_bytes: int = 512 << 20
     call_s: float = 30.0  # of silence until a call is given up
 
@@ -80,7 +80,7 @@ def is_this_machine(url: str) -> bool:
 
 
 def _token(file: Path | None) -> str:
-    """Return the device's token, and take it out of the environment that children get."""
+    """Return the device's token, and remove it from the environment that children inherit."""
     given = os.environ.pop("CONDENSERY_TOKEN", "")
     try:
         token = (given if file is None else file.read_text(encoding="ascii")).strip()

@@ -1,4 +1,4 @@
-"""Results and failures until the hub has taken them."""
+"""Results and failures that the hub has not accepted yet."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from workers.latency.agent.serving.protocol import Ticket, read_ticket
 
 
 class Spool:
-    """Results and failures the hub has not taken yet: in memory, and on disk if that is possible."""
+    """Keeps results and failures until the hub has accepted them: in memory, and on disk if that is possible."""
 
     def __init__(self, folder: Path, journal: Journal) -> None:
         self._folder, self._journal = folder, journal
         self._items: dict[Ticket, dict[str, Any]] = {}
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            for part in folder.glob("*.part"):  # of an agent that was killed; its job is done anew
+            for part in folder.glob("*.part"):  # left by an agent that was killed; its job is done again
                 part.unlink()
         for path in sorted(folder.glob("*.json")):
             try:
@@ -40,7 +40,7 @@ class Spool:
         return [(ticket, item["kind"], item["body"]) for ticket, item in ordered]
 
     def add(self, ticket: Ticket, kind: str, body: dict[str, Any]) -> None:
-        """Keep one, in the place of an earlier one of the same attempt."""
+        """Keep what came out of an attempt; it replaces what was kept of the same attempt."""
         item = {"id": ticket.job, "attempt": ticket.attempt, "kind": kind, "body": body}
         content = json.dumps(item, allow_nan=False).encode()
         self._items[ticket] = item

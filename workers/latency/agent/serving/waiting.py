@@ -1,4 +1,4 @@
-"""How the agent waits: signals cut its waits short, and tries that fail come at growing distances."""
+"""How the agent waits: a signal cuts its waits short, and failing calls are repeated at growing intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.latency.agent.serving.errors import Ended
 
 
 class Termination:
-    """Whether a signal asked the agent to end. A signal cuts the main thread's waits and calls short."""
+    """Knows whether a signal asked the agent to end, and lets signals cut the main thread's waits and calls short."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -21,15 +21,15 @@ class Termination:
         self._may_cut = False
 
     def install(self) -> None:
-        """Take over Ctrl-C, SIGTERM and a lost terminal (unless the agent was told to outlive that)."""
+        """Handle Ctrl-C, SIGTERM and a lost terminal, the last one unless the agent was told to ignore it."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: object) -> None:
         if self.asked:
-            if time.monotonic() - self._asked_at > 1:  # some senders send the first one twice
-                os._exit(130)  # children notice, and end
+            if time.monotonic() - self._asked_at > 1:  # some programs send the first signal twice
+                os._exit(130)  # the children notice and end
             return
         self.asked, self._asked_at = True, time.monotonic()
         if self._may_cut:
@@ -37,7 +37,7 @@ class Termination:
 
     @contextlib.contextmanager
     def cutting(self) -> Iterator[None]:
-        """Let a signal end the block at once, by Ended; main thread only."""
+        """Let a signal end the block at once, by raising Ended; main thread only."""
         self._may_cut = True
         try:
             if self.asked:
@@ -53,7 +53,7 @@ class Termination:
 
 
 class Backoff:
-    """Waits that double up to half a minute, each a random part shorter so that agents don't come in step."""
+    """Waits that double up to half a minute, each shortened at random so that agents don't call at the same time."""
 
     def __init__(self) -> None:
         self._longest_s = 0.2
