@@ -33,21 +33,19 @@ import optuna
 from benchmarks.record import save
 from benchmarks.scale.round import controller_of, settings_for, watch, write_nothing
 from benchmarks.scale.worker import answers
-from search.engines.base import CANCELLED, EngineEvent
-from search.loop import candidates, controller, state, trainings
+from search.engines.events import AttemptEnd, EngineEvent, Lost, Started, Stopped, cancelled, event_of
 from search.loop.callbacks import SilentCallback
 from search.pricing import pricer
 from search.study import open_study
 from workers.processes import peak_memory_mb, reset_peak_memory
 from workers.training.job import TrialJob
 
-ON_THE_CLOCK = (controller, candidates, state, trainings)  # what asks for the time
 SPREAD = 0.5  # of the logarithm of a training's time
 LOST = 0.01  # share of attempts whose worker dies half-way
 
 
 class SimulatedClock:
-    """Processor time of this process plus what was skipped; stands in for the module `time` in the controller."""
+    """Processor time of this process plus what was skipped; the controller goes by it."""
 
     def __init__(self) -> None:
         self._began, self.skipped_s = time.process_time(), 0.0
@@ -55,8 +53,11 @@ class SimulatedClock:
     def monotonic(self) -> float:
         return time.process_time() - self._began + self.skipped_s
 
-    def time(self) -> float:
+    def now(self) -> float:
         return self.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        self.skip(seconds)
 
     def skip(self, seconds: float) -> None:
         self.skipped_s += seconds
@@ -98,7 +99,7 @@ class SimulatedCluster:
         lost = rng.random() < LOST
         heapq.heappush(self._due, (now + lasts_s * (0.5 if lost else 1.0), job.number, "lost" if lost else "done", job))
         self._running[job.number] = job
-        self._begun.append(EngineEvent("started", job.number, job.attempt, f"simulated:{job.number % self.slots}"))
+        self._begun.append(Started(job.number, job.attempt, f"simulated:{job.number % self.slots}"))
         if self.full_at is None and self.free_slots() == 0:
             self.full_at = now
 
@@ -115,9 +116,9 @@ class SimulatedCluster:
             del self._running[number]
             self.ended += 1
             if kind == "lost":
-                events.append(EngineEvent("lost", number, job.attempt, "its simulated worker died"))
+                events.append(Lost(number, job.attempt, "its simulated worker died"))
             else:
-                events += [EngineEvent(*message) for message in answers(_plain(job))]  # type: ignore[arg-type]
+                events += [event_of(message) for message in answers(_plain(job))]
         return events
 
     def alive(self) -> Collection[int]:
@@ -126,19 +127,19 @@ class SimulatedCluster:
     def cancel(self, number: int) -> None:
         job = self._running.get(number)
         if job is not None:
-            self._end(job, EngineEvent("failed", number, job.attempt, CANCELLED))
+            self._end(job, cancelled(job))
 
     def stop(self) -> None:
         for job in list(self._running.values()):
-            self._end(job, EngineEvent("stopped", job.number, job.attempt, None))
+            self._end(job, Stopped(job.number, job.attempt))
 
-    def _end(self, job: TrialJob, event: EngineEvent) -> None:
+    def _end(self, job: TrialJob, event: AttemptEnd) -> None:
         self._count()
         del self._running[job.number]
         self.ended += 1
         self._stopped.append(event)
 
-    def quiet(self, cores: Collection[int]) -> AbstractContextManager[None]:
+    def paused(self, cores: Collection[int]) -> AbstractContextManager[None]:
         return nullcontext()
 
     def forget(self, study: str, number: int) -> None:
@@ -172,7 +173,7 @@ class Gauge(SilentCallback):
     def progress(self, done: int, wanted: int) -> None:
         self.done = done
         if self.engine.full_at is not None:
-            self.queue.append(len(self.controller.ledger.queue))
+            self.queue.append(len(self.controller.state.queue))
         if done >= self.trials and not self.stop.is_set():
             self.idle_share = self.engine.idle_share
             self.stop.set()
@@ -186,10 +187,8 @@ def simulate(workers: int, trials: int, mean_s: float, sampler: str, folder: Pat
     study.store.claim()
     gauge = Gauge(trials, stop, engine)
     real_write, pricer.write_models = pricer.write_models, write_nothing
-    for module in ON_THE_CLOCK:
-        module.time = clock  # type: ignore[attr-defined]
     try:
-        driven = gauge.controller = controller_of(study, engine, gauge, stop, folder)
+        driven = gauge.controller = controller_of(study, engine, gauge, stop, folder, clock)
         steps = watch(driven, time.thread_time)
         reset_peak_memory()
         began, cpu = time.perf_counter(), time.process_time()
@@ -197,8 +196,6 @@ def simulate(workers: int, trials: int, mean_s: float, sampler: str, folder: Pat
         cpu_s, wall_s, simulated_s = time.process_time() - cpu, time.perf_counter() - began, clock.monotonic()
     finally:
         pricer.write_models = real_write
-        for module in ON_THE_CLOCK:
-            module.time = time  # type: ignore[attr-defined]
     study.store.release()
     study.engine.dispose()
     return {

@@ -24,7 +24,8 @@ from benchmarks.record import save
 from benchmarks.scale.round import Steps
 from search.engines.fake import FakeEngine
 from search.loop.callbacks import SilentCallback
-from search.loop.controller import Controller, Surroundings
+from search.loop.controller import Controller
+from search.loop.trainings import Images
 from search.pricing.pricer import Target
 from search.samplers.optuna_samplers import distributions, make_sampler
 from search.settings import SearchSettings, StudySettings
@@ -52,9 +53,16 @@ def run_ours(trials: int, sampler: str, folder: Path) -> tuple[float, float]:
     """Return (seconds in all, seconds inside the sampler's ask)."""
     study = open_study(settings_for(trials, sampler), f"sqlite:///{folder / 'ours.db'}", resume=False)
     probe = FakeProbe(lambda path: path.stat().st_size / 1e6)
-    around = Surroundings(FakeEngine(), (Target("host", probe),), SilentCallback(), folder, folder, threading.Event())
     study.store.claim()
-    controller = Controller(study, around)
+    controller = Controller(
+        study,
+        FakeEngine(),
+        (Target("host", probe),),
+        files=folder,
+        images=Images(folder),
+        callback=SilentCallback(),
+        stop=threading.Event(),
+    )
     steps = Steps()
     steps.wrap(controller.proposer, "ask", "ask")
     begin = time.perf_counter()

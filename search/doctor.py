@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -24,7 +24,8 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState as OptunaState
 
 from search.devices import transitions
-from search.loop.state import folder_of_trial
+from search.loop.files import folder_of_trial
+from search.loop.mirror import OptunaMirror
 from search.samplers.proposer import Proposer
 from search.store import reader
 from search.store.device_tables import job, request
@@ -178,11 +179,11 @@ def _sweep(store: StudyStore, queue: str) -> None:
 def _optuna(study: StudyUnderCheck, rows: Sequence[TrialRow], idle: bool) -> Iterator[Finding]:
     """Find trials that Optuna's tables hold otherwise than ours."""
     theirs, values = _optuna_trials(study)
-    proposer = Proposer(study.opened)
+    proposer, mirror = Proposer(study.opened.settings), OptunaMirror.of(study.opened)
     left_open = [number for number, row in theirs.items() if not row.state.is_finished()]
     if left_open and idle:
         text = f"Optuna's tables hold {_trials(left_open)} as open; ours hold none as open"
-        yield Finding("Optuna, open", text, "dropped there", repair=proposer.drop_open_trials)
+        yield Finding("Optuna, open", text, "dropped there", repair=mirror.drop_open_trials)
     final = {row.number: row for row in rows if row.state in FINAL_STATES}
     numbers = {row.number for row in rows}
     finished = {number: row for number, row in theirs.items() if row.state.is_finished()}
@@ -223,9 +224,10 @@ def _optuna_trials(study: StudyUnderCheck) -> tuple[dict[int, Any], dict[int, li
 
 
 def _mirror(study: OpenStudy, missing: Sequence[TrialRow]) -> None:
-    proposer = Proposer(study)
-    proposer.replay([replace(row, mirrored=False) for row in missing])
-    proposer.flush(now=True)
+    mirror = OptunaMirror.of(study)
+    for row in missing:
+        mirror.add(row)
+    mirror.write()
 
 
 def _trials(numbers: Sequence[int]) -> str:

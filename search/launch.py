@@ -18,8 +18,9 @@ import sqlalchemy as sa
 
 from search.engines import make_engine
 from search.loop.callbacks import LaunchCallback
-from search.loop.controller import Controller, Ending, Surroundings
-from search.loop.state import folder_of_trial
+from search.loop.controller import Controller, Ending
+from search.loop.files import folder_of_trial
+from search.loop.trainings import Images
 from search.pricing.pricer import Target, price
 from search.pricing.targets import choose_runtimes, known_runtimes, targets_of
 from search.settings import LatencySettings, StudySettings, fit_to_data
@@ -111,8 +112,9 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchCallback
             view.note(describe_data(info))
             workers = make_engine(settings.engine, cores, view.note)
             try:
-                around = Surroundings(workers, targets, view, files, cache, stop, info.fingerprint)
-                ending = Controller(study, around).run()
+                images = Images(cache, info.fingerprint)
+                controller = Controller(study, workers, targets, files=files, images=images, callback=view, stop=stop)
+                ending = controller.run()
             finally:
                 workers.close()
     return _ended(study, ending)

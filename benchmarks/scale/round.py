@@ -24,7 +24,8 @@ from benchmarks.scale.worker import instant_main
 from search.engines.base import Engine
 from search.engines.local import LocalEngine
 from search.loop.callbacks import SilentCallback
-from search.loop.controller import Controller, Surroundings
+from search.loop.controller import Controller
+from search.loop.trainings import Images
 from search.pricing import pricer
 from search.pricing.pricer import Target
 from search.settings import StudySettings
@@ -33,6 +34,7 @@ from search.study_file import settings_from
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.presets import SPACE_PRESETS
+from workers import clock as clocks
 from workers.latency.measurement import FailedMeasurement, FakeProbe, Measurement, never
 from workers.latency.record import LatencyKind
 from workers.processes import peak_memory_mb, reset_peak_memory
@@ -176,20 +178,20 @@ def watch(controller: Controller, now: Callable[[], float] = time.perf_counter) 
     steps = Steps(now)
     for owner, method, step in (
         (controller.proposer, "ask", "ask"),
-        (controller.candidates, "_record", "record"),
-        (controller.candidates, "take_prices", "gate"),
+        (controller.recorder, "record_asked", "record"),
+        (controller.candidates, "gate_priced", "gate"),
         (controller.candidates.pricer, "take", "waiting for prices"),
         (controller.candidates.pricer, "_prices", "price (in its thread)"),
-        (controller.runs, "dispatch", "dispatch"),
+        (controller.trainings, "dispatch", "dispatch"),
         (controller.engine, "submit", "send to worker"),
         (controller.engine, "poll", "poll workers"),
-        (controller.runs, "take", "report"),
+        (controller.trainings, "observe", "report"),
         (controller.proposer, "constrain", "tell"),
         (controller.proposer, "tell", "tell"),
-        (controller.ledger, "clean", "remove checkpoints"),
-        (controller.proposer, "flush", "mirror"),
+        (controller.recorder.files, "clean", "remove checkpoints"),
+        (controller.mirror, "write", "mirror"),
         (controller, "_look", "lease"),
-        (controller.runs, "beat", "lease"),
+        (controller.trainings, "renew_attempts", "lease"),
         (controller, "_reconcile", "resume"),
     ):
         steps.wrap(owner, method, step)
@@ -197,10 +199,15 @@ def watch(controller: Controller, now: Callable[[], float] = time.perf_counter) 
 
 
 def controller_of(
-    study: OpenStudy, engine: Engine, view: SilentCallback, stop: threading.Event, files: Path
+    study: OpenStudy,
+    engine: Engine,
+    view: SilentCallback,
+    stop: threading.Event,
+    files: Path,
+    clock: clocks.Clock | None = None,
 ) -> Controller:
     targets = (Target("host", InstantProbe()),)
-    return Controller(study, Surroundings(engine, targets, view, files, files, stop))
+    return Controller(study, engine, targets, files=files, images=Images(files), callback=view, stop=stop, clock=clock)
 
 
 def run(setup: Round) -> dict[str, Any]:

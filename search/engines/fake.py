@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 
-from search.engines.base import CANCELLED, EngineEvent
+from search.engines.events import Done, EngineEvent, EpochEnded, Failed, Started, Stopped, cancelled
 from space.cost import cost_of
 from space.errors import CondenseryError
 from workers.training.job import TrialJob, TrialResult
@@ -60,19 +60,19 @@ class FakeEngine:
     def _events(self, job: TrialJob) -> list[EngineEvent]:
         if job.number in self._stopped:
             self._stopped.remove(job.number)
-            return [EngineEvent("stopped", job.number, job.attempt, None)]
+            return [Stopped(job.number, job.attempt)]
         if job.number in self._cancelled:
             self._cancelled.remove(job.number)
-            return [EngineEvent("failed", job.number, job.attempt, CANCELLED)]
+            return [cancelled(job)]
         try:
             result = self.outcome(job)
         except CondenseryError as error:
-            return [EngineEvent("failed", job.number, job.attempt, (str(error), error.exit_code))]
+            return [Failed(job.number, job.attempt, str(error), error.exit_code)]
         row = CurveRow(1, 1.0, 0.1, result.val_loss, result.top1, 0.0, 0, "deployed", 0.0)
         return [
-            EngineEvent("started", job.number, job.attempt, "fake:0"),
-            EngineEvent("curve", job.number, job.attempt, asdict(row)),
-            EngineEvent("done", job.number, job.attempt, result.to_dict()),
+            Started(job.number, job.attempt, "fake:0"),
+            EpochEnded(job.number, job.attempt, asdict(row)),
+            Done(job.number, job.attempt, result),
         ]
 
     def alive(self) -> Collection[int]:
@@ -87,7 +87,7 @@ class FakeEngine:
         """End what runs as stopped at the next poll."""
         self._stopped = {job.number for job in self._running}
 
-    def quiet(self, cores: Collection[int]) -> AbstractContextManager[None]:
+    def paused(self, cores: Collection[int]) -> AbstractContextManager[None]:
         """Do nothing: there are no processes."""
         return nullcontext()
 

@@ -22,9 +22,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from search.engines.base import EngineEvent, killed_for_memory
+from search.engines.events import AttemptEnd, EngineEvent, Lost, Started, event_of, killed_for_memory
 from workers.processes import KillsForMemory
-from workers.runners.process import WorkerPlace, worker_main
+from workers.runners.process import READY, WorkerPlace, worker_main
 from workers.training.job import TrialJob
 
 
@@ -91,7 +91,7 @@ class LocalEngine:
         worker = self._workers[index]
         worker.job = job
         who = f"{socket.gethostname()}:{worker.process.pid}"
-        self._begun.append(EngineEvent("started", job.number, job.attempt, who))
+        self._begun.append(Started(job.number, job.attempt, who))
         # A worker that dies right here is found by its sentinel at the next poll.
         with contextlib.suppress(BrokenPipeError, ConnectionError):
             worker.pipe.send(job.to_dict())
@@ -112,22 +112,23 @@ class LocalEngine:
                 self._workers[index] = self._start(worker.place)
         return events
 
-    def _end_of(self, worker: _Worker, job: TrialJob) -> EngineEvent:
-        """Say how a job ended whose worker died."""
+    def _end_of(self, worker: _Worker, job: TrialJob) -> AttemptEnd:
+        """Return how a job ended whose worker died."""
         if worker.process.exitcode == -signal.SIGKILL and self._kills.any_lately():
             return killed_for_memory(job)
-        return EngineEvent("lost", job.number, job.attempt, _how_it_died(worker.process))
+        return Lost(job.number, job.attempt, _how_it_died(worker.process))
 
     def _drain(self, worker: _Worker) -> list[EngineEvent]:
         events: list[EngineEvent] = []
         try:
             while worker.pipe.poll():
-                kind, number, attempt, payload = worker.pipe.recv()
-                if kind == "ready":
+                message = worker.pipe.recv()
+                if message[0] == READY:
                     worker.settled = True
                     continue
-                events.append(EngineEvent(kind, number, attempt, payload))
-                if kind not in ("earlier", "curve"):
+                event = event_of(message)
+                events.append(event)
+                if isinstance(event, AttemptEnd):
                     worker.job = None
         except (EOFError, ConnectionError):
             pass
@@ -154,7 +155,7 @@ class LocalEngine:
             worker.pipe.send(word)
 
     @contextlib.contextmanager
-    def quiet(self, cores: Collection[int]) -> Iterator[None]:
+    def paused(self, cores: Collection[int]) -> Iterator[None]:
         """Pause the workers that share a processor of these (where nothing is pinned: all of them)."""
         paused = [w for w in self._workers if w.place.cores is None or set(cores) & set(w.place.cores)]
         for worker in paused:

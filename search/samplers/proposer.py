@@ -3,8 +3,6 @@
 Notable choices:
 - Our tables are the truth. Optuna's study lives in this process's memory and is built from a study's rows at the start
   (`replay`): nothing can be half told, no zombie can repel its sampler, and an ask waits for no database.
-- A trial that has ended is also written into Optuna's tables of the same database (`flush`), in one transaction with
-  our note that it is there, so that Optuna's own tools can read the study.
 - A trial that is done is COMPLETE; one that was refused or ended early is PRUNED with its constraints, from which TPE
   learns; a duplicate, a failure and a trial outside the space are FAIL, which samplers pass over.
 """
@@ -12,11 +10,10 @@ Notable choices:
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import optuna
 from optuna.search_space import IntersectionSearchSpace
@@ -26,10 +23,10 @@ from optuna.trial import TrialState
 from search.budget import excess
 from search.samplers.bounded_history import BoundedHistory
 from search.samplers.optuna_samplers import distributions, make_sampler
-from search.store.optuna_mirror import CONSTRAINT, MirroredTrial, drop_open_trials, write_trials
+from search.settings import StudySettings
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
-from search.store.vocabulary import TrialOrigin
-from search.study import OpenStudy, objectives
+from search.store.vocabulary import OPTUNA_CONSTRAINT, TrialOrigin
+from search.study import objectives
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.domains import Value
@@ -37,16 +34,24 @@ from space.errors import InvalidConfig, InvalidSettings
 from workers.settings import TrainingSettings
 from workers.training.job import trial_identity
 
-FLUSH_AFTER_S = 2.0  # between two writes into Optuna's tables
+
+@dataclass(frozen=True)
+class ToldTrial:
+    """A trial that has ended, as Optuna is told of it."""
+
+    state: TrialState
+    values: Sequence[float] | None
+    params: Mapping[str, Value]
+    constraints: Mapping[str, float]  # by which fraction each limit is exceeded
 
 
 class Proposer:
     """Asks Optuna for candidates and tells it how they ended."""
 
-    def __init__(self, study: OpenStudy) -> None:
-        self.settings, self.store, self._optuna_study_id = study.settings, study.store, study.optuna_study_id
+    def __init__(self, settings: StudySettings) -> None:
+        self.settings = settings
         self.space, self.training_space = self.settings.search_space(), self.settings.training_space()
-        self._distributions = distributions({**self.space.domains, **self.training_space.domains})
+        self.distributions = distributions({**self.space.domains, **self.training_space.domains})
         self._minimised = frozenset(self.settings.latency.minimised)
         self._budget = self.settings.search_budget()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -59,8 +64,6 @@ class Proposer:
         self._open: dict[int, optuna.Trial] = {}  # Optuna's objects of trials that have not ended
         self._at_random = False
         self._distinct: set[str] = set()  # identities proposed from inside the space
-        self._unwritten: list[TrialRow] = []  # ended, and not yet in Optuna's tables
-        self._flushed_at = time.monotonic()
 
     # -- at the start --
 
@@ -73,42 +76,40 @@ class Proposer:
                 self._next += 1
             params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
             values, state = self.told(row) if row.finished_at is not None else (None, TrialState.RUNNING)
-            known = {name: self._distributions[name] for name in params}
+            known = {name: self.distributions[name] for name in params}
             template = optuna.trial.create_trial(
                 state=state,
                 values=values,
                 params=params,
                 distributions=known,
-                system_attrs={CONSTRAINT + name: value for name, value in self._excess(row).items()},
+                system_attrs={OPTUNA_CONSTRAINT + name: value for name, value in self._excess(row).items()},
             )
             storage.create_new_trial(self._study._study_id, template_trial=template)
             self._next += 1
             self.count(row)
-            if row.finished_at is not None and not row.mirrored:
-                self._unwritten.append(row)
 
     # -- asking --
 
-    def ask(self, wish: EnqueuedConfig | None) -> NewTrial:
-        """Get one proposal, or the trial of an enqueued config. Nothing is recorded yet."""
+    def ask(self, enqueued: EnqueuedConfig | None) -> NewTrial:
+        """Return a proposal of the sampler, or the trial of an enqueued config. Nothing is recorded yet."""
         seed, number = self.settings.study.seed, self._next
         self._study.sampler = make_sampler(self.settings.search, seed, number, self._at_random, self._common)
         self._at_random = False
         with _quiet_optuna():
-            if wish is None:
-                trial = self._study.ask(self._distributions)
+            if enqueued is None:
+                trial = self._study.ask(self.distributions)
                 config, training = self.space.from_params(trial.params), self.training_space.from_params(trial.params)
             else:
-                config, training = wish.config, TrainingSettings.model_validate(wish.training)
+                config, training = enqueued.config, TrainingSettings.model_validate(enqueued.training)
                 params = self._params(config, training)
                 if params is not None:
                     self._study.enqueue_trial(params)
-                trial = self._study.ask(None if params is None else self._distributions)
+                trial = self._study.ask(None if params is None else self.distributions)
         self._open[trial.number] = trial
         self._next = trial.number + 1
         return NewTrial(
             number=trial.number,
-            origin=TrialOrigin.SAMPLED if wish is None else TrialOrigin.ENQUEUED,
+            origin=TrialOrigin.SAMPLED if enqueued is None else TrialOrigin.ENQUEUED,
             config=config,
             training=training.model_dump(mode="json"),
             seed=seed,
@@ -126,7 +127,7 @@ class Proposer:
             params = {**self.space.to_params(config), **self.training_space.to_params(training)}
         except (InvalidConfig, InvalidSettings):
             return None
-        return {name: value for name, value in params.items() if name in self._distributions}
+        return {name: value for name, value in params.items() if name in self.distributions}
 
     def _inside(self, row: TrialRow) -> bool:
         """Whether the space can propose this trial; what a user enqueued need not lie in it."""
@@ -172,7 +173,6 @@ class Proposer:
         with _quiet_optuna():
             self._study.tell(row.number, values, state, skip_if_finished=True)
         self._open.pop(row.number, None)
-        self._unwritten.append(row)
 
     def told(self, row: TrialRow) -> tuple[list[float] | None, TrialState]:
         """Return the values and the state that Optuna is told of a trial that has ended."""
@@ -183,30 +183,11 @@ class Proposer:
             return [row.top1, *medians, float(row.macs)], TrialState.COMPLETE
         return None, TrialState.PRUNED if row.state in ("infeasible", "pruned") else TrialState.FAIL
 
-    # -- Optuna's tables --
-
-    def drop_open_trials(self) -> int:
-        """Delete what Optuna's tables hold as running; return how many there were. An older version wrote such."""
-        return self.store.with_connection(lambda connection: drop_open_trials(connection, self._optuna_study_id))
-
-    def flush(self, now: bool = False) -> None:
-        """Write the trials that have ended into Optuna's tables: after a while, or now."""
-        if not self._unwritten or not (now or time.monotonic() - self._flushed_at > FLUSH_AFTER_S):
-            return
-        mirrored = [self._mirrored(row) for row in self._unwritten]
-
-        def write(connection: Any) -> None:
-            ids = write_trials(connection, self._optuna_study_id, mirrored, self._distributions)
-            self.store.mark_mirrored(ids)
-
-        self.store.with_connection(write)
-        self._unwritten, self._flushed_at = [], time.monotonic()
-
-    def _mirrored(self, row: TrialRow) -> MirroredTrial:
+    def as_told(self, row: TrialRow) -> ToldTrial:
+        """Return all that Optuna is told of a trial that has ended."""
         values, state = self.told(row)
         params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
-        constraints = self._excess(row) if params else {}
-        return MirroredTrial(row.number, state, values, params, constraints, row.asked_at, row.finished_at)
+        return ToldTrial(state, values, params, self._excess(row) if params else {})
 
 
 @contextmanager

@@ -48,8 +48,8 @@ class StoppingRule:
                 if row.number in at[rung]:
                     self._count(row, rung, at[rung][row.number])
 
-    def take(self, row: TrialRow, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Take epochs of a trial, in order and from its first one on; those it has reported before change nothing."""
+    def observe(self, row: TrialRow, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Learn epochs of a trial, in order and from its first one on; those it has reported before change nothing."""
         for epoch in epochs if self.enabled else ():
             for rung in RUNGS:
                 if rung <= epoch["progress"] < 1.0 and row.number not in self._reached[rung]:

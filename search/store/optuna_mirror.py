@@ -18,11 +18,12 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
+from search.store.vocabulary import OPTUNA_CONSTRAINT
+
 TRIALS = models.TrialModel.__table__
 VALUES = models.TrialValueModel.__table__
 PARAMS = models.TrialParamModel.__table__
 ATTRIBUTES = models.TrialSystemAttributeModel.__table__
-CONSTRAINT = "constraints:"  # + its name: the key that Optuna's `Trial.set_constraint` writes
 _CHILDREN = (
     VALUES,
     PARAMS,
@@ -81,7 +82,7 @@ def write_trials(
             text = distribution_to_json(distribution)
             params.append({"trial_id": key, "param_name": name, "param_value": stored, "distribution_json": text})
         for name, excess in trial.constraints.items():
-            attributes.append({"trial_id": key, "key": CONSTRAINT + name, "value_json": json.dumps(excess)})
+            attributes.append({"trial_id": key, "key": OPTUNA_CONSTRAINT + name, "value_json": json.dumps(excess)})
     for table, content in ((VALUES, values), (PARAMS, params), (ATTRIBUTES, attributes)):
         if content:
             connection.execute(sa.insert(table), content)

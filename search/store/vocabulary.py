@@ -113,3 +113,6 @@ class FaultKind(StrEnum):
 
     MODEL = "model"  # no device can measure it
     DEVICE = "device"  # this one couldn't
+
+
+OPTUNA_CONSTRAINT = "constraints:"  # + its name: the key under which Optuna keeps a trial's constraint

@@ -19,10 +19,11 @@ from optuna.trial import TrialState
 from benchmarks.kill_anywhere.forms import Form, Kill
 from benchmarks.kill_anywhere.judge import judge
 from benchmarks.kill_anywhere.table import shortfalls
-from search.engines.base import EngineEvent
+from search.engines.events import EngineEvent, Lost
 from search.engines.fake import FakeEngine, instant_result
 from search.loop.callbacks import SilentCallback
-from search.loop.controller import Controller, Surroundings
+from search.loop.controller import Controller
+from search.loop.trainings import Images
 from search.store import tables
 from search.study import optuna_storage
 from space.deployed import DeployedCondenseNet
@@ -47,7 +48,7 @@ class OnceLost(FakeEngine):
 
     def _events(self, job: TrialJob) -> list[EngineEvent]:
         if (job.number, job.attempt) == (0, 1):
-            return [EngineEvent("lost", 0, 1, "the worker process was killed by SIGKILL")]
+            return [Lost(0, 1, "the worker process was killed by SIGKILL")]
         return super()._events(job)
 
 
@@ -86,7 +87,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Study:
     study = bench.open()
     study.store.claim()
     devices = targets(bench.settings, bench.probe)
-    ending = Controller(study, Surroundings(bench.engine, devices, SilentCallback(), files, folder, bench.stop)).run()
+    ending = Controller(
+        study, bench.engine, devices, files=files, images=Images(folder), callback=SilentCallback(), stop=bench.stop
+    ).run()
     assert ending == "finished"
     study.store.release()
     with study.engine.connect() as connection:

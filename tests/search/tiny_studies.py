@@ -17,7 +17,9 @@ from optuna.trial import TrialState
 
 from search.engines.fake import FakeEngine
 from search.loop.callbacks import SilentCallback
-from search.loop.controller import Controller, Surroundings
+from search.loop.controller import Controller
+from search.loop.times import LoopTimes
+from search.loop.trainings import Images
 from search.pricing.pricer import Target
 from search.settings import StudySettings
 from search.store.rows import TrialRow
@@ -131,7 +133,7 @@ class Bench:
         self.folder, self.url = folder, sqlite_url(folder)
         self.settings = tiny_settings(**changes)
         self.engine, self.probe = FakeEngine(), CountingProbe()
-        self.stop = threading.Event()
+        self.stop, self.times = threading.Event(), LoopTimes()
         self.study: OpenStudy | None = None
 
     def open(self, resume: bool = False) -> OpenStudy:
@@ -145,7 +147,19 @@ class Bench:
         study.store.claim()
         files = self.folder / "files"
         devices = targets(self.settings, self.probe)
-        return Controller(study, Surroundings(self.engine, devices, SilentCallback(), files, files, self.stop))
+        return self.controller_on(study, devices, files)
+
+    def controller_on(self, study: OpenStudy, devices: tuple[Target, ...], files: Path) -> Controller:
+        return Controller(
+            study,
+            self.engine,
+            devices,
+            files=files,
+            images=Images(files),
+            callback=SilentCallback(),
+            stop=self.stop,
+            times=self.times,
+        )
 
     def run(self, resume: bool = False) -> str:
         controller = self.controller(resume)

@@ -1,7 +1,7 @@
 """A persistent worker process: takes jobs from a pipe, runs them one after another, sends everything back.
 
 Nothing heavy is imported before the thread count and the processor are set, because torch reads them once. Messages are
-tuples (kind, number, attempt, payload) of plain values. A worker whose controller is gone ends by itself.
+tuples (`Message`) of plain values. A worker whose controller is gone ends by itself.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from space.errors import CondenseryError, TrainingFailed
 if TYPE_CHECKING:
     from workers.training.job import TrialJob, TrialResult
 
+READY = "ready"  # a worker's first message: from now on it may be paused
+ENDS = ("done", "failed", "stopped", "lost")  # kinds of message that end an attempt
+Message = tuple[str, int, int, Any]  # kind, trial, attempt, content; `search.engines.events.event_of` reads it
 PR_SET_PDEATHSIG = 1  # linux/prctl.h: send this signal when the parent dies
 
 
@@ -38,7 +41,7 @@ def worker_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> N
     """Run jobs until the controller sends None or goes away; `paused_s` is a shared double: seconds it was stopped."""
     _settle(place)
     try:
-        pipe.send(("ready", -1, 0, os.getpid()))  # before the imports: from now on it may be paused
+        pipe.send((READY, -1, 0, os.getpid()))  # before the imports, which take seconds
     except (BrokenPipeError, OSError):
         return
     import torch
@@ -67,8 +70,8 @@ def worker_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> N
             return
 
 
-def outcome_of(job: TrialJob, run: Callable[[], TrialResult]) -> tuple[str, int, int, Any]:
-    """Run a job and put how it ended into the words of `search.engines.base.EngineEvent`."""
+def outcome_of(job: TrialJob, run: Callable[[], TrialResult]) -> Message:
+    """Run a job and return the message that says how it ended."""
     from workers.training.reporting import TrainingStopped
 
     try:

@@ -31,13 +31,11 @@ from space.errors import DataNotFound, TrainingFailed
 from workers.file_names import CHECKPOINTS, LOG_FILE
 from workers.runners.exchange import RESULTS, ExchangeFailed, TrialExchange, scratch_folder
 from workers.runners.mailbox import MAILBOX
-from workers.runners.process import outcome_of
+from workers.runners.process import ENDS, Message, outcome_of
 from workers.training.job import TrialJob, TrialResult
 from workers.training.trial import run_trial
 
 TICK_S = 1.0
-FINAL = ("done", "failed", "stopped", "lost")
-News = tuple[str, int, int, Any]  # see `search.engines.base.EngineEvent`
 
 
 class TuneWorker(Trainable):  # type: ignore[misc]  # Ray has no type information
@@ -65,7 +63,7 @@ class TuneWorker(Trainable):  # type: ignore[misc]  # Ray has no type informatio
         """Return the news since the last step, waiting up to a second for some."""
         self._attempt.word = self._ask() or self._attempt.word
         news = self._attempt.take(TICK_S)
-        return {"news": news, "done": bool(news) and news[-1][0] in FINAL}
+        return {"news": news, "done": bool(news) and news[-1][0] in ENDS}
 
     def _ask(self) -> str | None:
         """Ask for a command; a mailbox that doesn't answer is asked again at the next step."""
@@ -99,10 +97,10 @@ class _Attempt:
         self._folder = Path(self.job.folder)
         self._tried = ""  # the newest checkpoint that was pushed or couldn't be
         self._paused_s = paused_s
-        self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def take(self, timeout_s: float) -> list[News]:
+    def take(self, timeout_s: float) -> list[Message]:
         """Return what has happened, beginning the job at the first call."""
         if self._thread is None:
             who = f"{socket.gethostname()}:{os.getpid()}"
@@ -153,7 +151,7 @@ class _Attempt:
             ended = ("lost", self.job.number, self.job.attempt, f"{type(error).__name__}: {error}".splitlines()[0])
         self._news.put(ended)
 
-    def _run_apart(self, url: str) -> News:
+    def _run_apart(self, url: str) -> Message:
         """Run in a folder of this machine, with the exchange before, meanwhile and after."""
         with scratch_folder() as folder:
             try:

@@ -23,7 +23,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from search.engines.base import EngineEvent, killed_for_memory
+from search.engines.events import AttemptEnd, Done, EngineEvent, Lost, Started, Stopped, event_of, killed_for_memory
 from search.engines.ray.checks import about_dashboard, check_settings, processors_apart
 from search.engines.ray.driver_process import DriverProcess, start_driver
 from search.engines.ray.plan import DIED, NO_MEMORY
@@ -39,7 +39,6 @@ from workers.training.job import TrialJob
 START_S = 120.0  # at most, to start or join Ray
 STARTS = 3  # in a row, before giving up
 ALIVE_S = 60.0  # since the last sign of life
-FINAL = ("done", "failed", "stopped", "lost")
 
 
 @dataclass
@@ -71,7 +70,7 @@ class RayTuneEngine:
         self._submitted = 0
         self._kills = KillsForMemory()
         self._events: list[EngineEvent] = []
-        self._quiet = False
+        self._measuring_now = False
         self._paused: dict[int, float] = {}  # process id: since when
         self._paused_s: dict[int, float] = {}
         self._starts, self._was_ready = 1, False
@@ -111,7 +110,7 @@ class RayTuneEngine:
                 trial.seen_at = time.monotonic()
         else:
             for event in content[0]:
-                self._take(EngineEvent(*event))
+                self._receive(event_of(event))
 
     def _welcome(self, dashboard_url: str, resources: dict[str, float]) -> None:
         part = self._part
@@ -137,7 +136,7 @@ class RayTuneEngine:
         self._end_driver()
         why = f"Ray ended: {reason}"
         for trial in list(self._trials.values()):
-            self._take(EngineEvent("lost", trial.job.number, trial.job.attempt, why))
+            self._receive(Lost(trial.job.number, trial.job.attempt, why))
         if self._starts >= STARTS or (self._part.address is not None and not self._was_ready):
             where = f"at {self._part.address}" if self._part.address else "on this machine"
             raise EngineUnavailable(f"Ray can't be used {where}: {reason}; start it, or correct engine.address.")
@@ -182,18 +181,19 @@ class RayTuneEngine:
         events, self._events = self._events, []
         return events
 
-    def _take(self, event: EngineEvent) -> None:
+    def _receive(self, event: EngineEvent) -> None:
+        """Keep an event for the next poll, unless its attempt was given up."""
         trial = self._trials.get(event.number)
         if trial is None or trial.job.attempt != event.attempt:
             return
-        if event.kind == "started":
-            host, _, pid = event.payload.rpartition(":")
+        if isinstance(event, Started):
+            host, _, pid = event.worker.rpartition(":")
             if host == socket.gethostname() and (self._driver.folder.path / PAUSES / pid).exists():
                 trial.pid = int(pid)
-                if self._quiet:
+                if self._measuring_now:
                     self._pause(trial.pid)
-        elif event.kind in FINAL:
-            if event.kind == "lost" and self._was_killed_for_memory(trial, event.payload):
+        elif isinstance(event, AttemptEnd):
+            if isinstance(event, Lost) and self._was_killed_for_memory(trial, event.reason):
                 event = killed_for_memory(trial.job)
             if self._exchange is not None:
                 event = self._fetch(trial.job, event)
@@ -207,24 +207,21 @@ class RayTuneEngine:
         died_here = trial.pid is not None and reason.startswith(DIED) and not lives(trial.pid)
         return died_here and self._kills.any_lately()
 
-    def _fetch(self, job: TrialJob, event: EngineEvent) -> EngineEvent:
+    def _fetch(self, job: TrialJob, event: AttemptEnd) -> AttemptEnd:
         """Bring what the worker left in the exchange into the trial's folder."""
         assert self._exchange is not None
         folder = Path(job.folder)
         try:
             exchange = TrialExchange(self._exchange, job)
             hashes = {}
-            if event.kind == "done":
-                hashes = {
-                    name: event.payload[f"{which}_sha256"]
-                    for name, which in zip(RESULTS, ("network", "onnx"), strict=True)
-                }
+            if isinstance(event, Done):
+                hashes = dict(zip(RESULTS, (event.result.network_sha256, event.result.onnx_sha256), strict=True))
             exchange.fetch_results(folder, hashes)
             write_atomically(folder / SETTINGS_FILE, json.dumps(job.to_dict(), indent=1).encode())
-            if event.kind == "stopped":
+            if isinstance(event, Stopped):
                 exchange.fetch_checkpoints(folder)  # any engine may go on
         except ExchangeFailed as error:
-            return replace(event, kind="lost", payload=str(error)) if event.kind == "done" else event
+            return Lost(job.number, job.attempt, str(error)) if isinstance(event, Done) else event
         return event
 
     def alive(self) -> Collection[int]:
@@ -252,19 +249,19 @@ class RayTuneEngine:
     # -- measurements --
 
     @contextlib.contextmanager
-    def quiet(self, cores: Collection[int]) -> Iterator[None]:
+    def paused(self, cores: Collection[int]) -> Iterator[None]:
         """Pause the workers on this machine, unless they keep to other processors."""
         if self._apart is not None and not set(cores) & set(self._apart):
             yield
             return
-        self._quiet = True
+        self._measuring_now = True
         for trial in self._trials.values():
             if trial.pid is not None:
                 self._pause(trial.pid)
         try:
             yield
         finally:
-            self._quiet = False
+            self._measuring_now = False
             for pid, since in self._paused.items():
                 self._resume(pid, since)
             self._paused.clear()

@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from search.engines.base import CANCELLED
+from search.engines.events import CANCELLED
 from search.engines.ray.bridge import JobBridge
 from search.engines.ray.plan import DIED, NO_MEMORY
 from workers.runners.ray_worker import TuneWorker

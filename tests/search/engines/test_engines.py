@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from search.engines.events import Done, EpochEnded, Failed, Lost, Resumed, Stopped
 from search.engines.fake import FakeEngine, instant_result
 from search.engines.local import LocalEngine, plan_places
 from space.errors import DataNotFound, OutOfMemory
@@ -99,15 +100,15 @@ class TestLocalEngine(EngineContract):
         self, engine: LocalEngine, make_job: MakeJob
     ):
         engine.submit(make_job(0, epochs=LONG))
-        collect(engine, {0}, ("curve",))
+        collect(engine, {0}, EpochEnded)
         os.kill(self.worker_of(engine, 0), signal.SIGKILL)
         last = collect(engine, {0})[-1]
-        assert last.kind == "lost"
-        assert last.payload == "the worker process was killed by SIGKILL"
+        assert isinstance(last, Lost)
+        assert last.reason == "the worker process was killed by SIGKILL"
         assert engine.free_slots() == 2
         for number in (1, 2):
             engine.submit(make_job(number))
-        assert sorted(event.kind for event in collect(engine, {1, 2}) if event.kind != "curve") == ["done", "done"]
+        assert [type(event) for event in collect(engine, {1, 2}) if not isinstance(event, EpochEnded)] == [Done, Done]
 
     def test_a_worker_that_the_system_killed_for_its_memory_is_out_of_memory(
         self, engine: LocalEngine, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -117,31 +118,34 @@ class TestLocalEngine(EngineContract):
         counter.write_text("nr_free_pages 7\noom_kill 4\n")
         monkeypatch.setattr(engine, "_kills", KillsForMemory(lambda: kills_for_memory(counter)))
         engine.submit(make_job(0, epochs=LONG))
-        collect(engine, {0}, ("curve",))
+        collect(engine, {0}, EpochEnded)
         counter.write_text("nr_free_pages 7\noom_kill 5\n")
         os.kill(self.worker_of(engine, 0), signal.SIGKILL)
         last = collect(engine, {0})[-1]
-        assert (last.kind, last.payload[1]) == ("failed", OutOfMemory.exit_code)
+        assert isinstance(last, Failed)
+        assert last.exit_code == OutOfMemory.exit_code
         engine.submit(make_job(1, epochs=LONG))  # the next one that is killed is not
-        collect(engine, {1}, ("curve",))
+        collect(engine, {1}, EpochEnded)
         os.kill(self.worker_of(engine, 1), signal.SIGKILL)
-        assert collect(engine, {1})[-1].kind == "lost"
+        assert isinstance(collect(engine, {1})[-1], Lost)
 
     def test_a_killed_job_goes_on_from_its_checkpoint(self, engine: LocalEngine, make_job: MakeJob):
         careful = replace(make_job(0, epochs=12), checkpoint_every_s=0.0)  # a checkpoint after every step
         engine.submit(careful)
         engine.submit(make_job(1, epochs=12))
-        seen = [event for _ in range(2) for event in collect(engine, {0}, ("curve",))]
+        seen = [event for _ in range(2) for event in collect(engine, {0}, EpochEnded)]
         os.kill(self.worker_of(engine, 0), signal.SIGKILL)
-        waiting = {0, 1} - {event.number for event in seen if event.kind != "curve"}  # the other may be done by now
+        waiting = {0, 1} - {
+            event.number for event in seen if not isinstance(event, EpochEnded)
+        }  # the other may be done by now
         seen += collect(engine, waiting)
-        results = {event.number: event for event in seen if event.kind != "curve"}
-        assert results[0].kind == "lost"
+        results = {event.number: event for event in seen if not isinstance(event, EpochEnded)}
+        assert isinstance(results[0], Lost)
         engine.submit(replace(careful, attempt=2))
         earlier, *rows, again = collect(engine, {0})
-        assert earlier.kind == "earlier"
-        assert [row["epoch"] for row in [*earlier.payload, *(row.payload for row in rows)]] == list(range(1, 13))
-        assert again.payload["network_sha256"] == results[1].payload["network_sha256"]
+        assert isinstance(earlier, Resumed)
+        assert [row["epoch"] for row in [*earlier.epochs, *(row.epoch for row in rows)]] == list(range(1, 13))
+        assert again.result.network_sha256 == results[1].result.network_sha256
 
     def test_a_worker_killed_while_idle_is_replaced(self, engine: LocalEngine, make_job: MakeJob):
         for worker in engine._workers:
@@ -149,22 +153,22 @@ class TestLocalEngine(EngineContract):
             worker.process.join()
         for number in (0, 1):
             engine.submit(make_job(number))
-        assert sorted(event.kind for event in collect(engine, {0, 1}) if event.kind != "curve") == ["done", "done"]
+        assert [type(event) for event in collect(engine, {0, 1}) if not isinstance(event, EpochEnded)] == [Done, Done]
 
     def test_a_stopped_job_keeps_its_checkpoint_and_ends_with_the_same_network(
         self, engine: LocalEngine, make_job: MakeJob, tmp_path: Path
     ):
         engine.submit(make_job(0, epochs=30))
-        collect(engine, {0}, ("curve",))
+        collect(engine, {0}, EpochEnded)
         engine.stop()
         engine.submit(make_job(1, epochs=30))
-        ended = {event.number: event for event in collect(engine, {0, 1}) if event.kind != "curve"}
-        assert {number: event.kind for number, event in ended.items()} == {0: "stopped", 1: "done"}
+        ended = {event.number: event for event in collect(engine, {0, 1}) if not isinstance(event, EpochEnded)}
+        assert {number: type(event) for number, event in ended.items()} == {0: Stopped, 1: Done}
         assert list((tmp_path / "trial-0" / "checkpoints").glob("checkpoint-*.safetensors"))
         assert not (tmp_path / "trial-0" / NETWORK_FILE).exists()
         engine.submit(make_job(0, attempt=2, epochs=30))
         *_, again = collect(engine, {0})
-        assert again.payload["network_sha256"] == ended[1].payload["network_sha256"]
+        assert again.result.network_sha256 == ended[1].result.network_sha256
 
     @on_linux
     def test_quiet_stops_the_workers_on_that_processor_and_lets_them_go_on(
@@ -172,24 +176,24 @@ class TestLocalEngine(EngineContract):
     ):
         for number in (0, 1):
             engine.submit(make_job(number, epochs=LONG))
-        collect(engine, {0, 1}, ("curve",))
+        collect(engine, {0, 1}, EpochEnded)
         core = default_core()
         sharing = [w.process.pid for w in engine._workers if siblings(core) & set(w.place.cores)]
         others = [w.process.pid for w in engine._workers if w.process.pid not in sharing]
-        with engine.quiet({core}):
+        with engine.paused({core}):
             for pid in sharing:
                 wait_for_state(pid, "T")
             assert all(state_of(pid) != "T" for pid in others)
         for pid in sharing:
             wait_for_state(pid, "RSD")
-        collect(engine, {0, 1}, ("curve",))
+        collect(engine, {0, 1}, EpochEnded)
         for number in (0, 1):
             engine.cancel(number)
         collect(engine, {0, 1})
 
     @on_linux
     def test_an_error_while_measuring_does_not_leave_workers_stopped(self, engine: LocalEngine, make_job: MakeJob):
-        with pytest.raises(KeyboardInterrupt), engine.quiet({default_core()}):
+        with pytest.raises(KeyboardInterrupt), engine.paused({default_core()}):
             raise KeyboardInterrupt
         engine.submit(make_job(0))
         engine.submit(make_job(1))
@@ -203,17 +207,18 @@ class TestLocalEngine(EngineContract):
 
     def test_a_terminals_interrupt_does_not_end_a_job(self, engine: LocalEngine, make_job: MakeJob):
         engine.submit(make_job(0, epochs=LONG))
-        collect(engine, {0}, ("curve",))
+        collect(engine, {0}, EpochEnded)
         os.kill(self.worker_of(engine, 0), signal.SIGINT)
         for _ in range(2):  # it goes on
-            collect(engine, {0}, ("curve",))
+            collect(engine, {0}, EpochEnded)
         engine.cancel(0)
-        assert "cancelled" in collect(engine, {0})[-1].payload[0]
+        assert "cancelled" in collect(engine, {0})[-1].reason
 
 
 CONTROLLER = """
 import sys, time
 from pathlib import Path
+from search.engines.events import EpochEnded
 from search.engines.local import LocalEngine
 from tests.workers.tiny import TRAINING, digits, job
 from workers.latency.probes import default_core
@@ -223,7 +228,7 @@ digits(folder)
 engine = LocalEngine(workers=2, threads=1, measuring={default_core()})
 if sys.argv[2] == "new":  # stopped the moment they were started
     print(*[worker.process.pid for worker in engine._workers], flush=True)
-    with engine.quiet({default_core()}):
+    with engine.paused({default_core()}):
         print("quiet", flush=True)
         time.sleep(600)
 for number in (0, 1):
@@ -231,10 +236,10 @@ for number in (0, 1):
     engine.submit(job(folder / str(number), folder, number=number, training=long))
 started = set()
 while len(started) < 2:
-    started |= {event.number for event in engine.poll(1.0) if event.kind == "curve"}
+    started |= {event.number for event in engine.poll(1.0) if isinstance(event, EpochEnded)}
 print(*[worker.process.pid for worker in engine._workers], flush=True)
 if sys.argv[2] == "quiet":
-    with engine.quiet({default_core()}):
+    with engine.paused({default_core()}):
         print("quiet", flush=True)
         time.sleep(600)
 time.sleep(600)
@@ -263,7 +268,7 @@ def test_workers_die_with_a_controller_that_is_killed_even_while_they_are_stoppe
 def test_closing_ends_busy_and_idle_workers(make_job: MakeJob):
     engine = LocalEngine(workers=2, threads=1, measuring={default_core()})
     engine.submit(make_job(0, epochs=LONG))
-    collect(engine, {0}, ("curve",))
+    collect(engine, {0}, EpochEnded)
     processes = [worker.process for worker in engine._workers]
     engine.close()
     assert all(not process.is_alive() for process in processes)

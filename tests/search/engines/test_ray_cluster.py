@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from search.engines.events import Done, Stopped
 from search.engines.ray import engine as ray_engine
 from search.engines.ray.engine import RayTuneEngine
 from tests.search.engines.engine_contract import LONG, PATIENCE_S, MakeJob, collect
@@ -57,11 +58,11 @@ def test_trials_run_on_both_nodes_of_a_cluster_and_one_that_waits_for_a_node_can
         parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids.values()}
         assert len(parents) == 2  # two raylets
         engine.cancel(2)
-        assert final(collect(engine, {2}))[2].payload[0] == "cancelled by the user"
+        assert final(collect(engine, {2}))[2].reason == "cancelled by the user"
         engine.stop()
-        assert {event.kind for event in final(collect(engine, {0, 1})).values()} == {"stopped"}
+        assert {type(event) for event in final(collect(engine, {0, 1})).values()} == {Stopped}
         engine.submit(make_job(3))
-        assert collect(engine, {3})[-1].kind == "done"
+        assert isinstance(collect(engine, {3})[-1], Done)
         worker = next(iter(pids.values()))
         engine.close()
         engine = None
@@ -93,6 +94,6 @@ def test_a_trial_that_waits_for_a_node_is_alive_however_long_it_waits(
         engine.cancel(0)
         events = collect(engine, {0, 1})
         assert [event.attempt for event in events if event.number == 1] == [1, 1]  # its curve, its result
-        assert final(events)[1].kind == "done"
+        assert isinstance(final(events)[1], Done)
     finally:
         engine.close()

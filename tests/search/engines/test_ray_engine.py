@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from search.engines.events import AttemptEnd, Done, EpochEnded, Failed, Lost, Stopped
 from search.engines.ray.checks import about_dashboard, check_settings, processors_apart
 from search.engines.ray.engine import RayTuneEngine
 from search.engines.ray.run_folder import TOKEN
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
 from space.errors import EngineUnavailable, InvalidSettings, OutOfMemory
-from tests.search.engines.engine_contract import FINAL, LONG, PATIENCE_S, EngineContract, MakeJob, collect
+from tests.search.engines.engine_contract import LONG, PATIENCE_S, EngineContract, MakeJob, collect
 from tests.search.engines.tiny_ray import (
     ROOT,
     command_of,
@@ -87,17 +88,17 @@ class TestRayEngine(EngineContract):
         careful = replace(make_job(0, epochs=30), checkpoint_every_s=0.0)  # a checkpoint after every step
         engine.submit(careful)
         pid = started(engine, {0})[0]
-        collect(engine, {0}, ("curve",))
+        collect(engine, {0}, EpochEnded)
         os.kill(pid, signal.SIGKILL)
         lost = collect(engine, {0})[-1]
-        assert (lost.kind, lost.attempt) == ("lost", 1)
-        assert lost.payload == "the worker died: The actor died unexpectedly before finishing this task."
+        assert (type(lost), lost.attempt) == (Lost, 1)
+        assert lost.reason == "the worker died: The actor died unexpectedly before finishing this task."
         engine.submit(replace(careful, attempt=2))
         engine.submit(make_job(1, epochs=30))
         events = collect(engine, {0, 1})
         assert epochs_of(events, 0) == list(range(1, 31))
         ended = final(events)
-        assert ended[0].payload["network_sha256"] == ended[1].payload["network_sha256"]
+        assert ended[0].result.network_sha256 == ended[1].result.network_sha256
 
     def test_a_stopped_job_has_its_checkpoint_when_its_end_is_told(
         self, engine: RayTuneEngine, make_job: MakeJob, tmp_path: Path
@@ -105,7 +106,7 @@ class TestRayEngine(EngineContract):
         engine.submit(make_job(0, epochs=LONG))
         pid = started(engine, {0})[0]
         engine.stop()
-        assert collect(engine, {0})[-1].kind == "stopped"
+        assert isinstance(collect(engine, {0})[-1], Stopped)
         assert list((tmp_path / "trial-0" / "checkpoints").glob("checkpoint-*.json"))
         assert not (tmp_path / "trial-0" / NETWORK_FILE).exists()
         assert lives(pid)
@@ -126,16 +127,16 @@ class TestRayEngine(EngineContract):
         engine.submit(replace(make_job(0, epochs=LONG), time_limit_s=3000.0))
         pid = started(engine, {0})[0]
         shared = set(range(os.cpu_count() or 1))
-        with engine.quiet(shared):
+        with engine.paused(shared):
             wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
             assert set(engine.alive()) == {0}
             time.sleep(2.0)
-        rows = [event for event in collect(engine, {0}, ("curve",)) if event.kind == "curve"]
+        rows = [event for event in collect(engine, {0}, EpochEnded) if isinstance(event, EpochEnded)]
         assert engine._paused_s[pid] >= 2.0
         assert rows
         engine.cancel(0)
         *_, last = collect(engine, {0})
-        assert "cancelled" in last.payload[0]
+        assert "cancelled" in last.reason
 
     def test_the_dashboards_address_is_told_and_answers_on_this_machine_only(self, engine: RayTuneEngine):
         pytest.importorskip("aiohttp_cors", reason="ray[default] is not installed")
@@ -151,8 +152,11 @@ class TestRayEngine(EngineContract):
         monkeypatch.setattr(engine, "_kills", KillsForMemory(lambda: next(count)))
         os.kill(pid, signal.SIGKILL)
         last = collect(engine, {0})[-1]
-        assert last.kind == "failed"
-        assert last.payload == ("out of memory (batch size 128): the system killed its worker", OutOfMemory.exit_code)
+        assert isinstance(last, Failed)
+        assert (last.reason, last.exit_code) == (
+            "out of memory (batch size 128): the system killed its worker",
+            OutOfMemory.exit_code,
+        )
 
     def test_who_has_not_the_token_is_refused(self, engine: RayTuneEngine):
         token = engine._driver.folder.path / TOKEN
@@ -184,12 +188,13 @@ class TestRayEngine(EngineContract):
         (pid,) = [pid for pid in descendants(first.process.pid) if command_of(pid).split(" ")[0].endswith("/raylet")]
         os.kill(pid, signal.SIGKILL)
         lost = collect(engine, {0})[-1]
-        assert (lost.kind, lost.payload) == ("lost", "Ray ended: its raylet died")
+        assert isinstance(lost, Lost)
+        assert lost.reason == "Ray ended: its raylet died"
         assert engine._driver is not first
         assert not first.folder.path.exists()
         wait_until(lambda: engine.free_slots() == 2, engine)
         engine.submit(make_job(1))
-        assert collect(engine, {1})[-1].kind == "done"
+        assert isinstance(collect(engine, {1})[-1], Done)
 
 
 def test_a_worker_that_ray_kills_for_memory_is_out_of_memory_and_ray_goes_on(
@@ -207,19 +212,19 @@ def test_a_worker_that_ray_kills_for_memory_is_out_of_memory_and_ray_goes_on(
         engine.submit(make_job(0, epochs=LONG))
         pid, driver = started(engine, {0})[0], engine._driver
         events, deadline = [], time.monotonic() + PATIENCE_S
-        while not [event for event in events if event.kind in FINAL]:
+        while not [event for event in events if isinstance(event, AttemptEnd)]:
             assert time.monotonic() < deadline, events
             if not lives(pid):
                 taken.clear()
             elif used_memory() < limit + 2**28:
                 taken.append(bytearray(os.urandom(2**20)) * 128)
             events += engine.poll(0.1)
-        killed = ("failed", ("out of memory (batch size 128): the system killed its worker", OutOfMemory.exit_code))
-        assert (events[-1].kind, events[-1].payload) == killed
+        reason = "out of memory (batch size 128): the system killed its worker"
+        assert events[-1] == Failed(events[-1].number, events[-1].attempt, reason, OutOfMemory.exit_code)
         engine.submit(make_job(1))
         last = collect(engine, {1})[-1]
         # It comes to its end by the same Ray, though a virtual machine may take minutes to see what is free again.
-        assert last.kind == "done" or (last.kind, last.payload) == killed
+        assert isinstance(last, Done) or (isinstance(last, Failed) and last.reason == reason)
         assert engine._driver is driver
     finally:
         taken.clear()
@@ -295,9 +300,9 @@ def test_with_an_exchange_workers_need_none_of_the_controllers_folders(
         first = job(tmp_path / "trial-0", nowhere, number=0, training=schedule, checkpoint_every_s=0.0)
         engine.submit(first)
         pid = started(engine, {0})[0]
-        collect(engine, {0}, ("curve",))
+        collect(engine, {0}, EpochEnded)
         os.kill(pid, signal.SIGKILL)
-        assert collect(engine, {0})[-1].kind == "lost"
+        assert isinstance(collect(engine, {0})[-1], Lost)
         assert not (tmp_path / "trial-0" / "checkpoints").exists()
         assert list((tmp_path / "exchange" / "tiny" / "trial-00000" / "checkpoints").glob("*.json"))
         engine.submit(replace(first, attempt=2))
@@ -305,11 +310,11 @@ def test_with_an_exchange_workers_need_none_of_the_controllers_folders(
         events = collect(engine, {0, 1})
         assert epochs_of(events, 0) == list(range(1, 31))
         ended = final(events)
-        assert ended[0].payload["network_sha256"] == ended[1].payload["network_sha256"]
+        assert ended[0].result.network_sha256 == ended[1].result.network_sha256
         for number in (0, 1):
             folder = tmp_path / f"trial-{number}"
-            assert file_hash(folder / NETWORK_FILE) == ended[number].payload["network_sha256"]
-            assert file_hash(folder / ONNX_FILE) == ended[number].payload["onnx_sha256"]
+            assert file_hash(folder / NETWORK_FILE) == ended[number].result.network_sha256
+            assert file_hash(folder / ONNX_FILE) == ended[number].result.onnx_sha256
             assert str(folder) in (folder / SETTINGS_FILE).read_text()
         assert "attempt 1" in (tmp_path / "trial-0" / "log.txt").read_text()
         for number in (0, 1):
@@ -334,9 +339,9 @@ if __name__ == "__main__":
     digits(folder)
     engine = RayTuneEngine(EngineSettings(kind="ray", workers=1, device="cpu"), set(range(64)))
     engine.submit(job(folder / "0", folder, training=TRAINING.model_copy(update={"epochs": 3000})))
-    while not any(event.kind == "curve" for event in engine.poll(1.0)):
+    while not any(isinstance(event, EpochEnded) for event in engine.poll(1.0)):
         pass
-    with engine.quiet(set(range(64))):
+    with engine.paused(set(range(64))):
         print(engine._driver.folder.path, flush=True)
         time.sleep(600)
 """

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from search.engines.base import EngineEvent
+from search.engines.events import AttemptEnd, EngineEvent, EpochEnded, Resumed, Started
 from search.engines.ray.engine import RayTuneEngine
 from search.settings import EngineSettings
-from tests.search.engines.engine_contract import FINAL, PATIENCE_S, MakeJob
+from tests.search.engines.engine_contract import PATIENCE_S, MakeJob
 from tests.workers.tiny import DIGITS, TRAINING, job
 from workers.processes import children_of
 from workers.training.job import TrialJob
@@ -59,23 +59,23 @@ def started(engine: RayTuneEngine, numbers: set[int]) -> dict[int, int]:
     while not (numbers <= pids.keys() and numbers <= learning):
         assert time.monotonic() < deadline
         for event in engine.poll(0.1):
-            assert event.kind not in FINAL, event
-            if event.kind == "started":
-                pids[event.number] = int(event.payload.rpartition(":")[2])
+            assert not isinstance(event, AttemptEnd), event
+            if isinstance(event, Started):
+                pids[event.number] = int(event.worker.rpartition(":")[2])
             else:
                 learning.add(event.number)
     return pids
 
 
 def final(events: list[EngineEvent]) -> dict[int, EngineEvent]:
-    return {event.number: event for event in events if event.kind in FINAL}
+    return {event.number: event for event in events if isinstance(event, AttemptEnd)}
 
 
 def epochs_of(events: list[EngineEvent], number: int) -> list[int]:
     """The epochs that an attempt says, those of the checkpoint that it goes on from first."""
-    (earlier,) = [event for event in events if (event.number, event.kind) == (number, "earlier")]
-    own = [event.payload for event in events if (event.number, event.kind) == (number, "curve")]
-    return [row["epoch"] for row in [*earlier.payload, *own]]
+    (resumed,) = [event for event in events if event.number == number and isinstance(event, Resumed)]
+    own = [event.epoch for event in events if event.number == number and isinstance(event, EpochEnded)]
+    return [row["epoch"] for row in [*resumed.epochs, *own]]
 
 
 def descendants(pid: int) -> set[int]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from search.engines.base import EngineEvent
+from search.engines.events import Done, EngineEvent, EpochEnded, Lost, Resumed, Started
 from search.engines.fake import FakeEngine, instant_result
+from search.loop.times import LoopTimes
 from search.store import reader
 from search.store.database import open_for_writing
 from search.store.rows import AttemptRow, EventRow, NewTrial
@@ -189,15 +190,15 @@ class Scripted(FakeEngine):
 
 
 def lost(job: TrialJob, why: str = "it was killed") -> EngineEvent:
-    return EngineEvent("lost", job.number, job.attempt, why)
+    return Lost(job.number, job.attempt, why)
 
 
 def epoch(job: TrialJob, number: int) -> EngineEvent:
-    return EngineEvent("curve", job.number, job.attempt, {**CURVE_ROW, "epoch": number})
+    return EpochEnded(job.number, job.attempt, {**CURVE_ROW, "epoch": number})
 
 
 def done(job: TrialJob) -> EngineEvent:
-    return EngineEvent("done", job.number, job.attempt, instant_result(job).to_dict())
+    return Done(job.number, job.attempt, instant_result(job))
 
 
 def attempts_of(bench: Bench, number: int) -> list[tuple[int, str | None, str | None, int]]:
@@ -286,7 +287,7 @@ def test_an_epoch_that_no_controller_lived_to_record_comes_with_the_checkpoint(m
             return None
         if job.attempt == 1:
             return [epoch(job, 1), lost(job)]  # epoch 2 is in its checkpoint, but never came
-        earlier = EngineEvent("earlier", job.number, job.attempt, [{**CURVE_ROW, "epoch": at} for at in (1, 2)])
+        earlier = Resumed(job.number, job.attempt, [{**CURVE_ROW, "epoch": at} for at in (1, 2)])
         return [earlier, epoch(job, 3), done(job)]
 
     bench.engine = Scripted(script)
@@ -381,10 +382,9 @@ def test_the_batch_is_not_halved_again_after_a_restart(make_bench):
     assert_consistent(bench)
 
 
-def test_a_silent_worker_is_given_up_and_what_it_says_late_is_refused_and_recorded(database_bench, monkeypatch):
-    monkeypatch.setattr("search.loop.trainings.SILENT_S", 0.05)
-    monkeypatch.setattr("search.loop.trainings.BEAT_S", 0.0)
+def test_a_silent_worker_is_given_up_and_what_it_says_late_is_refused_and_recorded(database_bench):
     bench = database_bench()
+    bench.times = LoopTimes(silent_s=0.05, renew_s=0.0)
     silent: list[TrialJob] = []
 
     def script(job: TrialJob) -> list[EngineEvent] | None:
@@ -402,16 +402,15 @@ def test_a_silent_worker_is_given_up_and_what_it_says_late_is_refused_and_record
     assert attempts_of(bench, 0) == [(1, "lost", silence, 0), (2, "done", None, 1)]
     late = [(one.number, one.attempt, one.detail) for one in events_of(bench, "late")]
     text = "of an attempt that had been given up: refused"
-    assert late == [(0, 1, f"curve {text}"), (0, 1, f"done {text}")]
+    assert late == [(0, 1, f"an epoch {text}"), (0, 1, f"a result {text}")]
     assert [row["epoch"] for row in reader.read_curve(bench.study.engine, bench.rows[0].id)] == [1]
     assert bench.rows[0].state == "done"
     assert_consistent(bench)
 
 
-def test_a_worker_that_the_engine_knows_to_live_is_not_given_up_for_its_silence(make_bench, monkeypatch):
-    monkeypatch.setattr("search.loop.trainings.SILENT_S", 0.0)
-    monkeypatch.setattr("search.loop.trainings.BEAT_S", 0.0)
+def test_a_worker_that_the_engine_knows_to_live_is_not_given_up_for_its_silence(make_bench):
     bench, polls = make_bench(study__trainings=1), []
+    bench.times = LoopTimes(silent_s=0.0, renew_s=0.0)
 
     class Slow(FakeEngine):
         def poll(self, timeout_s: float) -> list[EngineEvent]:
@@ -428,7 +427,7 @@ def test_news_of_several_trials_and_attempts_in_one_batch_are_all_taken(database
     bench = database_bench(study__trainings=3, search__batch=3)
 
     def script(job: TrialJob) -> list[EngineEvent] | None:
-        started = EngineEvent("started", job.number, job.attempt, f"desk:{job.number}{job.attempt}")
+        started = Started(job.number, job.attempt, f"desk:{job.number}{job.attempt}")
         if job.number == 0 and job.attempt == 1:
             return [started, epoch(job, 1), lost(job), epoch(job, 2), done(job)]  # more than the contract allows
         return [started, epoch(job, 1), epoch(job, 2), epoch(job, 2), done(job)]
@@ -443,14 +442,14 @@ def test_news_of_several_trials_and_attempts_in_one_batch_are_all_taken(database
     assert workers == {(0, 1): "desk:01", (0, 2): "desk:02", (1, 1): "desk:11", (2, 1): "desk:21"}
     for row in bench.done():
         assert [one["epoch"] for one in reader.read_curve(bench.study.engine, row.id)] == [1, 2]
-    assert [one.detail.split()[0] for one in events_of(bench, "late")] == ["curve", "done"]
+    assert [one.detail.split()[1] for one in events_of(bench, "late")] == ["epoch", "result"]
     assert len(bench.done()) == 3
     assert_consistent(bench)
 
 
-def test_a_lost_trial_that_was_to_be_cancelled_is_cancelled(make_bench, monkeypatch):
-    monkeypatch.setattr("search.loop.controller.LOOK_S", 0.0)
+def test_a_lost_trial_that_was_to_be_cancelled_is_cancelled(make_bench):
     bench, waiting, asked = make_bench(), [], []
+    bench.times = LoopTimes(look_s=0.0)
 
     class Dying(Scripted):
         def poll(self, timeout_s: float) -> list[EngineEvent]:

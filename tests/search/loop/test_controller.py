@@ -296,8 +296,8 @@ def test_a_controller_keeps_nothing_of_the_trials_that_have_ended_but_their_iden
     bench = make_bench(study__trainings=12)
     controller = bench.controller()
     assert controller.run() == "finished"
-    ledger, candidates = controller.ledger, controller.candidates
-    kept = (ledger.running, ledger.queue, controller.runs._heard_at, candidates.unpriced, candidates.pricing)
+    state, candidates = controller.state, controller.candidates
+    kept = (state.running, state.queue, state.late_news, candidates.unpriced, candidates.pricing)
     assert not any(kept)
     assert not controller.proposer._open
-    assert not controller.proposer._unwritten
+    assert not controller.mirror._unwritten

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import optuna
 import pytest
 
 from search.engines.fake import FakeEngine
+from search.loop.times import LoopTimes
 from search.store.store import StudyStore
 from space.config import CondenseNetConfig
 from tests.search.tiny_studies import (
@@ -26,17 +28,18 @@ STEPS = ["add_trial", "add_latency", "set_queued", "set_running", "add_curve_row
 STEPS += ["heartbeat", "set_worker", "end_attempt"]
 
 
-@pytest.fixture(autouse=True)
-def at_every_pass(monkeypatch: pytest.MonkeyPatch):
-    """What the controller does now and then happens at every pass: the crashes meet it more often."""
-    with monkeypatch.context() as patched:
-        for name in (
-            "search.loop.controller.LOOK_S",
-            "search.loop.trainings.BEAT_S",
-            "search.samplers.proposer.FLUSH_AFTER_S",
-        ):
-            patched.setattr(name, 0.0)
-        yield
+# What the controller does now and then happens at every pass: the crashes meet it more often.
+AT_EVERY_PASS = LoopTimes(look_s=0.0, renew_s=0.0, mirror_s=0.0)
+
+
+@pytest.fixture
+def make_bench(make_bench):
+    def make(**changes: Any) -> Bench:
+        bench = make_bench(**changes)
+        bench.times = AT_EVERY_PASS
+        return bench
+
+    return make
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, before: bool) -> None:
@@ -93,7 +96,7 @@ def test_a_crash_at_optunas_steps_loses_nothing(make_bench, monkeypatch, step: s
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("name", ["quiet", "submit", "poll"])
+@pytest.mark.parametrize("name", ["paused", "submit", "poll"])
 def test_a_crash_around_the_engine_loses_nothing(make_bench, monkeypatch, name: str, before: bool):
     bench = make_bench()
     crash_at(monkeypatch, FakeEngine, name, 1, before)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from search.engines.base import EngineEvent
+from search.engines.events import Done, EngineEvent, Failed
 from search.engines.fake import FakeEngine, instant_result
+from search.loop.times import LoopTimes
 from search.store import reader
 from search.store.store import StudyStore
 from space.errors import DiskFull, MeasurementFailed, SearchFailed, TrainingFailed
@@ -196,9 +197,9 @@ def test_an_interrupt_while_training_stops_with_checkpoints(make_bench):
     assert [row.attempt for row in bench.rows] == [1, 1, 0, 0]
 
 
-def test_a_running_trial_is_cancelled_on_request(make_bench, monkeypatch):
-    monkeypatch.setattr("search.loop.controller.LOOK_S", 0.0)
+def test_a_running_trial_is_cancelled_on_request(make_bench):
     bench = make_bench()
+    bench.times = LoopTimes(look_s=0.0)
 
     def cancel_the_first(engine: PatientEngine) -> None:
         states = bench.states()
@@ -245,9 +246,9 @@ def test_news_of_an_attempt_that_was_given_up_is_ignored(make_bench):
         """Before each trial's own outcome it delivers one of an earlier attempt, and one of an unknown trial."""
 
         def _events(self, job: TrialJob) -> list[EngineEvent]:
-            wrong = replace(instant_result(job), top1=0.123).to_dict()
-            late = [EngineEvent("done", job.number, job.attempt - 1, wrong), EngineEvent("done", 999, 1, wrong)]
-            return [*late, EngineEvent("failed", job.number, job.attempt - 1, ("late", 75)), *super()._events(job)]
+            wrong = replace(instant_result(job), top1=0.123)
+            late = [Done(job.number, job.attempt - 1, wrong), Done(999, 1, wrong)]
+            return [*late, Failed(job.number, job.attempt - 1, "late", 75), *super()._events(job)]
 
     bench = make_bench()
     bench.engine = LateEngine()

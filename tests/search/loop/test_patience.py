@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from search.devices.probe import HubProbe, HubProbeSettings
-from search.engines.base import EngineEvent
+from search.engines.events import EngineEvent
 from search.engines.fake import FakeEngine
 from search.store import database as opening
 from search.store.database import open_for_writing

@@ -13,8 +13,7 @@ import pytest
 
 from search.budget import Budget
 from search.devices.probe import INSTALL
-from search.loop.callbacks import SilentCallback
-from search.loop.controller import Controller, Surroundings
+from search.loop.controller import Controller
 from search.pricing.pricer import Pricer, Target
 from search.pricing.targets import choose_runtimes, known_runtimes
 from search.results.pareto import pareto_front
@@ -65,7 +64,7 @@ class TwoDevices(Bench):
             Target("pi5", self.probe, budget.max_latency_ms, self.forecast),
             Target("phone", self.phone, budget.elsewhere_ms.get("phone")),
         )
-        return Controller(study, Surroundings(self.engine, devices, SilentCallback(), files, files, self.stop))
+        return self.controller_on(study, devices, files)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.engines.base import CANCELLED, Engine, EngineEvent
+from search.engines.base import Engine
+from search.engines.events import Done, EngineEvent, EpochEnded, Failed, Lost, Stopped, cancelled
 from search.engines.fake import FakeEngine, instant_result
 from search.engines.local import LocalEngine
 from search.samplers.stopping import LEAST, RUNGS, StoppingRule
@@ -21,7 +22,7 @@ from search.settings import EngineSettings
 from search.store import reader
 from search.store.rows import TrialRow
 from space.cost import cost_of
-from space.errors import InvalidSettings, TrainingFailed
+from space.errors import InvalidSettings
 from tests.search.tiny_studies import INSIDE, SPACE, Bench, assert_consistent, optuna_study, tiny_settings
 from tests.workers.tiny import digits
 from workers.file_names import LOG_FILE, NETWORK_FILE
@@ -46,7 +47,7 @@ def epoch(progress: float, top1: float) -> dict[str, float]:
 def rule_with(others: list[tuple[TrialRow, float]], rung: float = FIRST) -> StoppingRule:
     rule = StoppingRule(("host",))
     for row, top1 in others:
-        rule.take(row, [epoch(rung, top1)])
+        rule.observe(row, [epoch(rung, top1)])
     return rule
 
 
@@ -54,7 +55,7 @@ GOOD = [(trial(number), 0.8 + number / 100) for number in range(LEAST)]
 
 
 def judged(rule: StoppingRule, row: TrialRow, *epochs: dict[str, float]) -> str | None:
-    rule.take(row, epochs)
+    rule.observe(row, epochs)
     return rule.verdict(row)
 
 
@@ -102,7 +103,7 @@ def test_every_device_whose_latency_is_minimised_counts_and_no_other():
     for devices, ends in ((("host", "pi5"), False), (("host",), True)):
         rule = StoppingRule(devices)
         for number in range(LEAST):
-            rule.take(on_two(number, 9.0), [epoch(FIRST, 0.9)])
+            rule.observe(on_two(number, 9.0), [epoch(FIRST, 0.9)])
         assert (judged(rule, on_two(9, 5.0), epoch(FIRST, 0.1)) is not None) == ends
 
 
@@ -117,7 +118,7 @@ def test_a_trial_is_judged_at_the_newest_rung_it_has_reached():
     late = trial(9)
     assert judged(rule, late, epoch(FIRST, 0.9), epoch(SECOND, 0.1)) is None  # nobody else is that far
     for row, _ in GOOD:
-        rule.take(row, [epoch(SECOND, 0.85)])
+        rule.observe(row, [epoch(SECOND, 0.85)])
     assert rule.verdict(late) is not None
 
 
@@ -132,7 +133,7 @@ def test_what_somebody_asked_for_goes_on():
 
 def test_a_trial_that_begins_anew_is_forgotten():
     rule = rule_with(GOOD)
-    rule.take(trial(9), [epoch(FIRST, 0.1)])
+    rule.observe(trial(9), [epoch(FIRST, 0.1)])
     rule.forget(9)
     assert rule.verdict(trial(9)) is None
 
@@ -140,7 +141,7 @@ def test_a_trial_that_begins_anew_is_forgotten():
 def test_switched_off_it_counts_and_ends_nothing():
     rule = StoppingRule(("host",), enabled=False)
     for row, top1 in GOOD:
-        rule.take(row, [epoch(FIRST, top1)])
+        rule.observe(row, [epoch(FIRST, top1)])
     assert judged(rule, trial(9), epoch(FIRST, 0.1)) is None
 
 
@@ -185,15 +186,15 @@ class Slow(FakeEngine):
             at = self._reached[job.number] = self._reached.get(job.number, 0) + 1
             if job.number in self._cancelled:
                 self._cancelled.remove(job.number)
-                events.append(EngineEvent("failed", job.number, job.attempt, CANCELLED))
+                events.append(cancelled(job))
             elif self._stopped:
-                events.append(EngineEvent("stopped", job.number, job.attempt, None))
+                events.append(Stopped(job.number, job.attempt))
             else:
                 row = {**ROW, "epoch": at, "progress": at / EPOCHS, "val_top1": self._top1(job)}
-                events.append(EngineEvent("curve", job.number, job.attempt, row))
+                events.append(EpochEnded(job.number, job.attempt, row))
                 if at == EPOCHS:
-                    events.append(EngineEvent("done", job.number, job.attempt, instant_result(job).to_dict()))
-            if events and events[-1].kind != "curve":
+                    events.append(Done(job.number, job.attempt, instant_result(job)))
+            if events and not isinstance(events[-1], EpochEnded):
                 self._running.remove(job)
         return events
 
@@ -242,8 +243,10 @@ def test_a_training_that_is_ended_keeps_its_curve_and_counts_as_one_of_the_study
 def test_a_training_whose_loss_is_nan_once_it_was_told_to_end_has_ended_early(make_bench):
     class Diverging(Slow):
         def poll(self, timeout_s: float) -> list[EngineEvent]:
-            nan = ("the loss became nan", TrainingFailed.exit_code)
-            return [replace(one, payload=nan) if one.kind == "failed" else one for one in super().poll(timeout_s)]
+            return [
+                replace(event, reason="the loss became nan") if isinstance(event, Failed) else event
+                for event in super().poll(timeout_s)
+            ]
 
     bench = make_bench(study__trainings=12, search__stopping="rungs")
     bench.engine = Diverging(large_is_bad)
@@ -276,10 +279,10 @@ def test_a_controller_that_goes_on_judges_by_what_is_recorded(make_bench):
     bench.engine = Slow(large_is_bad)
     assert bench.run() == "finished"
     controller = bench.controller(resume=True)
-    rule = controller.runs._rule
+    rule = controller.state.rule
     pruned = pruned_of(bench)
     assert [rule.verdict(row) for row in pruned] == [None] * len(pruned)  # it has read nothing yet
-    controller.runs.read_rungs(bench.rows)
+    controller.trainings.replay(bench.rows)
     assert None not in [rule.verdict(row) for row in pruned]
     controller.candidates.close()
     controller.store.release()
@@ -289,7 +292,7 @@ def test_a_worker_that_dies_once_it_was_told_to_end_has_ended(make_bench):
     class Dying(Slow):
         def poll(self, timeout_s: float) -> list[EngineEvent]:
             return [
-                replace(event, kind="lost", payload="it was killed") if event.kind == "failed" else event
+                Lost(event.number, event.attempt, "it was killed") if isinstance(event, Failed) else event
                 for event in super().poll(timeout_s)
             ]
 

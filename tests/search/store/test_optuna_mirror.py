@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.store.optuna_mirror import (
     ATTRIBUTES,
-    CONSTRAINT,
     PARAMS,
     TRIALS,
     VALUES,
@@ -24,6 +23,7 @@ from search.store.optuna_mirror import (
     drop_open_trials,
     write_trials,
 )
+from search.store.vocabulary import OPTUNA_CONSTRAINT
 from search.study import optuna_storage
 from tests.search.tiny_studies import OUTSIDE, optuna_trials
 
@@ -73,9 +73,9 @@ def mirrored(trial: FrozenTrial) -> MirroredTrial:
     assert began is not None
     assert ended is not None
     constraints = {
-        name.removeprefix(CONSTRAINT): value
+        name.removeprefix(OPTUNA_CONSTRAINT): value
         for name, value in trial.system_attrs.items()
-        if name.startswith(CONSTRAINT)
+        if name.startswith(OPTUNA_CONSTRAINT)
     }
     values = trial.values if trial.state == TrialState.COMPLETE else None
     return MirroredTrial(

@@ -1,0 +1,64 @@
+"""What remains of a trial's files once its end is recorded: the study's retention rules, carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from search.results.pareto import non_dominated
+from search.settings import RetentionSettings
+from search.store.rows import TrialRow
+from workers.file_names import CHECKPOINTS, NETWORK_FILE, ONNX_FILE, trial_folder
+from workers.files import remove_half_written
+from workers.training.checkpoint import remove_checkpoints
+
+
+def folder_of_trial(files: Path, number: int) -> Path:
+    """Return where a trial's files are, in its study's folder."""
+    return files / trial_folder(number)
+
+
+class TrialFiles:
+    """The files of a study's trials, and which of them stay."""
+
+    def __init__(self, files: Path, retention: RetentionSettings) -> None:
+        self.root, self._retention = files, retention
+        self._kept: list[TrialRow] = []  # done trials whose networks are there, with retention `front`
+
+    def folder(self, number: int) -> Path:
+        """Return where a trial's files are."""
+        return folder_of_trial(self.root, number)
+
+    def clean(self, number: int) -> None:
+        """Remove what killed workers left of a trial, and its checkpoints unless they are to stay."""
+        remove_half_written(self.folder(number))
+        if self._retention.checkpoints == "none":
+            remove_checkpoints(self.folder(number) / CHECKPOINTS)
+
+    def add_done(self, row: TrialRow) -> None:
+        """Count a trial that is done, with retention `front`."""
+        if self._retention.networks == "front":
+            self._kept.append(row)
+
+    def remove_dominated(self, removed: Callable[[int], None]) -> None:
+        """Remove the networks that no budget could pick any more; their figures and logs stay.
+
+        `removed` is told the number of each trial whose networks are gone.
+        """
+        if not self._kept:
+            return
+        pickable = non_dominated(np.array([_pick_objectives(row) for row in self._kept]))
+        for row, stays in zip(self._kept, pickable, strict=True):
+            if not stays:
+                for name in (NETWORK_FILE, ONNX_FILE):
+                    (self.folder(row.number) / name).unlink(missing_ok=True)
+                removed(row.number)
+        self._kept = [row for row, stays in zip(self._kept, pickable, strict=True) if stays]
+
+
+def _pick_objectives(row: TrialRow) -> tuple[float, ...]:
+    """Return what `search.results.pick` may limit or compare, all minimised: what is beaten in all is never picked."""
+    latencies = [value for record in row.latencies.values() for value in (record.interval_high_ms, record.median_ms)]
+    return (-(row.top1 or 0.0), *latencies, float(row.macs), float(row.params))

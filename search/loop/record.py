@@ -1,0 +1,213 @@
+"""Recording: decisions go into the store in one transaction, and only then into memory. Here, and nowhere else.
+
+A database that goes away in the middle leaves memory as it was; a process that dies between the two is followed by one
+that reads the store. Repeating what is written changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from search.loop.callbacks import LaunchCallback
+from search.loop.files import TrialFiles
+from search.loop.mirror import OptunaMirror
+from search.loop.outcomes import (
+    CurveRestored,
+    Decision,
+    Dispatched,
+    Ended,
+    EpochReported,
+    LateNews,
+    Queued,
+    Reopened,
+    Requeued,
+    WorkerKnown,
+)
+from search.loop.state import MAY_BE_TRIED_AGAIN, RunningTrial, SearchState
+from search.samplers.proposer import Proposer
+from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
+from search.store.store import StudyStore
+from search.store.vocabulary import AttemptOutcome, TrialOrigin, TrialState
+from space.errors import SearchFailed
+from workers.clock import Clock
+from workers.latency.measurement import Measurement
+
+SMALLER_BATCH = "smaller batch"  # the event of a trial that is tried again with half its batch
+_OUTCOME = "reason duplicate_of top1 val_loss train_seconds peak_memory_mb finished_at".split()
+
+
+@dataclass
+class Recorder:
+    """Writes decisions into the store, then applies them to memory."""
+
+    state: SearchState
+    store: StudyStore
+    proposer: Proposer
+    mirror: OptunaMirror
+    files: TrialFiles
+    callback: LaunchCallback
+    clock: Clock
+    forget: Callable[[int], None]  # what the engine keeps of a trial outside its folder
+
+    def record(self, decisions: Sequence[Decision]) -> None:
+        """Write the decisions in one transaction, then apply them in the order given.
+
+        Raises:
+            StudyBusy, DatabaseUnavailable: nothing of it is written, and nothing has changed in memory.
+        """
+        if not decisions:
+            return
+        changed = self.store.transact(lambda: [self._write(decision) for decision in decisions])
+        for decision, is_new in zip(decisions, changed, strict=True):
+            self._apply(decision, is_new)
+
+    def record_asked(self, asked: Sequence[tuple[NewTrial, EnqueuedConfig | None]]) -> list[TrialRow]:
+        """Write proposals, each with the enqueued config that it answers (None: sampled); return their rows."""
+        at, store = self.clock.now(), self.store
+        keys = store.transact(lambda: [store.add_trial(new, answers, at) for new, answers in asked])
+        rows = [TrialRow.of_new(new, key, at) for (new, _), key in zip(asked, keys, strict=True)]
+        for row in rows:
+            self.state.add(row)
+            self.proposer.count(row)
+            self.callback.trial(row)
+        return rows
+
+    # -- into the store --
+
+    def _write(self, decision: Decision) -> bool:
+        """Write one decision; return whether it is news to the store (only of interest for an epoch)."""
+        store = self.store
+        match decision:
+            case Queued(row, prices):
+                self._write_prices(row, prices)
+                store.set_queued(row.number)
+            case Reopened(row):
+                store.set_queued(row.number)
+            case Dispatched(row):
+                store.set_running(row.number, row.attempt)
+            case WorkerKnown(row, worker):
+                store.set_worker(row.number, row.attempt, worker)
+            case CurveRestored(row, epochs):
+                store.fill_curve(row.number, epochs)
+            case EpochReported(row, epoch):
+                return store.add_curve_row(row.number, epoch, row.attempt)
+            case LateNews(number, attempt, what):
+                text = f"{what} of an attempt that had been given up: refused"
+                store.note_event("late", text, number, attempt)
+            case Requeued():
+                self._write_requeued(decision)
+            case Ended():
+                self._write_ended(decision)
+        return True
+
+    def _write_prices(self, row: TrialRow, prices: Sequence[Measurement]) -> None:
+        for price in prices:
+            judged = row.latency is not None and price.target == row.latency.target
+            self.store.add_latency(row.number, price, judged)
+
+    def _write_requeued(self, decision: Requeued) -> None:
+        row, store = decision.row, self.store
+        if decision.outcome == AttemptOutcome.LOST:
+            store.note_event("lost", decision.reason or "", row.number, row.attempt)
+        if decision.smaller_batch is not None:
+            store.note_event(SMALLER_BATCH, decision.smaller_batch, row.number, row.attempt)
+            store.retry_smaller(row.number, row.training, row.identity)
+        store.end_attempt(row.number, row.attempt, decision.outcome, decision.reason)
+        store.set_queued(row.number)
+
+    def _write_ended(self, decision: Ended) -> None:
+        row, store = decision.row, self.store
+        self._write_prices(row, decision.prices)
+        if decision.files:
+            store.add_artifacts(row.number, decision.files)
+        if decision.outcome is not None:
+            store.end_attempt(row.number, row.attempt, decision.outcome, row.reason)
+        store.finish(row.number, row.state, **{name: getattr(row, name) for name in _OUTCOME})
+
+    # -- into memory --
+
+    def _apply(self, decision: Decision, is_new: bool) -> None:
+        state = self.state
+        match decision:
+            case Queued(row):
+                state.add_latency(row)
+                self.proposer.constrain(row)
+                self._queue(row, first=row.origin == TrialOrigin.ENQUEUED)  # a user asked for it
+            case Reopened(row):
+                state.queue.append(row)
+            case Dispatched(row):
+                state.remove_from_queue(row.number)
+                state.running[row.number] = RunningTrial(row, self.clock.monotonic())
+                self.callback.trial(row)
+            case CurveRestored(row, epochs):
+                state.rule.observe(row, epochs)
+            case EpochReported(row, epoch):
+                running = state.running[row.number]
+                running.heard_at = self.clock.monotonic()
+                running.reported |= is_new  # an epoch that no attempt had reported before is a step forward
+                state.rule.observe(row, [epoch])
+                self.callback.curve(row.number, epoch)
+            case LateNews():
+                state.late_news.add(decision)
+            case Requeued():
+                self._apply_requeued(decision)
+            case Ended(row):
+                self._apply_ended(row)
+
+    def _queue(self, row: TrialRow, first: bool) -> None:
+        if first:
+            self.state.queue.appendleft(row)
+        else:
+            self.state.queue.append(row)
+        self.callback.trial(row)
+
+    def _apply_requeued(self, decision: Requeued) -> None:
+        state, row = self.state, decision.row
+        state.running.pop(row.number, None)
+        state.fatal = decision.fatal or state.fatal
+        if decision.outcome == AttemptOutcome.LOST:
+            self.callback.note(f"trial {row.number}: {decision.reason}; it goes on from its checkpoint")
+        if decision.smaller_batch is not None:
+            state.tried_smaller.add(row.number)
+            state.rule.forget(row.number)
+            state.trial_of(row)
+            self.callback.note(f"trial {row.number}: {decision.smaller_batch}")
+        self._queue(row, first=True)
+
+    def _apply_ended(self, row: TrialRow) -> None:
+        state = self.state
+        state.running.pop(row.number, None)
+        state.remove_from_queue(row.number)
+        state.add_latency(row)
+        if row.state in MAY_BE_TRIED_AGAIN:
+            state.give_up_identity(row)
+        if row.state in (TrialState.DONE, TrialState.PRUNED):
+            state.done += 1
+            state.failures_in_a_row = 0
+        if row.state == TrialState.FAILED:
+            self._count_failure(row)
+        self.clean(row)
+        self.proposer.tell(row)
+        self.mirror.add(row)
+        self.callback.trial(row)
+        if row.state == TrialState.DONE:
+            self.files.add_done(row)
+            self.files.remove_dominated(self._mark_removed)
+
+    def clean(self, row: TrialRow) -> None:
+        """Remove what is no longer needed of a trial whose end is recorded, here and with the engine."""
+        self.files.clean(row.number)
+        if row.attempt:
+            self.forget(row.number)
+
+    def _count_failure(self, row: TrialRow) -> None:
+        """One failure after another, and the search has to end: something else is wrong."""
+        state = self.state
+        state.failures_in_a_row += 1
+        if state.failures_in_a_row >= state.settings.limits.failures_in_a_row:
+            text = f"{state.failures_in_a_row} trials in a row failed, the last because: {row.reason}"
+            state.fatal = SearchFailed(text)
+
+    def _mark_removed(self, number: int) -> None:
+        self.store.transact(lambda: self.store.mark_removed(number))
