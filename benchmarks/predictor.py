@@ -37,8 +37,8 @@ from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.search_space import SearchSpace
 from workers.latency.features import feature_matrix
+from workers.latency.host_probe import default_core
 from workers.latency.predictor import Prediction, Predictor, cross_validate, macs_rank_correlation, validation_of
-from workers.latency.probes import default_core
 from workers.latency.profiles import CLASSES, load_profile
 
 Array = NDArray[np.float64]
@@ -70,9 +70,9 @@ def measured(
     """
     from space.deployed import DeployedCondenseNet
     from workers.export.onnx import save_onnx
+    from workers.latency.host_probe import HostProbe
     from workers.latency.measurement import FailedMeasurement
     from workers.latency.policy import policy_named
-    from workers.latency.probes import HostProbe
 
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:

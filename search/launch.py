@@ -45,8 +45,8 @@ from workers.images.cache import prepare
 from workers.images.data_info import DataInfo
 from workers.images.datasets import KNOWN
 from workers.images.source import shape_of
+from workers.latency.host_probe import measuring_cores
 from workers.latency.measurement import FailedMeasurement
-from workers.latency.probes import measuring_cores
 
 STOPPING = "stopping after the measurement or step under way; Ctrl-C again ends at once (checkpoints stay)"
 

@@ -22,8 +22,8 @@ from search.pricing.pricer import Pricer, Prices, Target
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.vocabulary import TrialOrigin, TrialState
 from space.errors import BudgetUnreachable, SearchFailed
+from workers.latency.host_probe import measuring_cores
 from workers.latency.measurement import FailedMeasurement
-from workers.latency.probes import measuring_cores
 
 MOST_ROUNDS = 50  # of asking, before pricing what there is
 

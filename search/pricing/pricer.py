@@ -27,9 +27,9 @@ from space.deployed import DeployedCondenseNet
 from workers.export.model_files import save_for
 from workers.file_names import file_for
 from workers.files import disk_errors
+from workers.latency.host_probe import HostProbe
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement, MeasurementStopped, never
 from workers.latency.policy import MeasurementPolicy
-from workers.latency.probes import HostProbe
 
 # Runs of this fixed network before and after each batch show whether the machine kept still. Never change it: its
 # figures are compared over years.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from space.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from workers.latency.host_probe import HostProbe, default_core, host_name, siblings
     from workers.latency.measurement import (
         FailedMeasurement,
         FakeProbe,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         never,
     )
     from workers.latency.policy import QUICK, STANDARD, MeasurementPolicy, policy_named
-    from workers.latency.probes import HostProbe, default_core, host_name, siblings
     from workers.latency.stats import LatencySummary, summarise
 
 __all__ = [
@@ -46,7 +46,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "measurement": "FailedMeasurement FakeProbe LatencyProbe Measurement MeasurementStopped never",
         "policy": "QUICK STANDARD MeasurementPolicy policy_named",
-        "probes": "HostProbe default_core host_name siblings",
+        "host_probe": "HostProbe default_core host_name siblings",
         "stats": "LatencySummary summarise",
     },
 )

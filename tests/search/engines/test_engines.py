@@ -19,7 +19,7 @@ from space.errors import DataNotFound, OutOfMemory
 from tests.search.engines.engine_contract import LONG, PATIENCE_S, EngineContract, MakeJob, collect
 from tests.workers.tiny import DIGITS, TRAINING, digits, job
 from workers.file_names import NETWORK_FILE
-from workers.latency.probes import default_core, siblings
+from workers.latency.host_probe import default_core, siblings
 from workers.processes import KillsForMemory, kills_for_memory
 from workers.training.job import TrialJob, TrialResult
 
@@ -221,7 +221,7 @@ from pathlib import Path
 from search.engines.events import EpochEnded
 from search.engines.local import LocalEngine
 from tests.workers.tiny import TRAINING, digits, job
-from workers.latency.probes import default_core
+from workers.latency.host_probe import default_core
 
 folder = Path(sys.argv[1])
 digits(folder)

@@ -39,7 +39,7 @@ from tests.search.test_launch import new_place
 from tests.workers.tiny import TRAINING, digits, job
 from workers.file_names import NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 from workers.files import file_hash
-from workers.latency.probes import default_core
+from workers.latency.host_probe import default_core
 from workers.processes import KillsForMemory, lives
 
 pytest.importorskip("ray", reason="Ray is not installed")

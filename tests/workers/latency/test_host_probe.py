@@ -228,7 +228,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from tests.workers.latency.test_latency_contract import TINY
-from workers.latency.probes import HostProbe
+from workers.latency.host_probe import HostProbe
 command = [sys.executable, {str(tmp_path / "mischief.py")!r}]
 HostProbe(TINY, Path({str(anchor)!r}), command=command).measure([Path({str(models[0])!r})])
 """
