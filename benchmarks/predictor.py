@@ -23,32 +23,25 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import nnls
 
+from benchmarks.predictor_peers import SEED, Array, Peer, peers
 from benchmarks.record import RESULTS, save
 from space.config import CondenseNetConfig
-from space.cost import cost_of
 from space.search_space import SearchSpace
-from workers.latency.features import feature_matrix
 from workers.latency.host_probe import default_core
 from workers.latency.predictor import Prediction, Predictor, cross_validate, macs_rank_correlation, validation_of
 from workers.latency.profiles import CLASSES, load_profile
-
-Array = NDArray[np.float64]
-Peer = Callable[[list[CondenseNetConfig], Array, list[CondenseNetConfig]], Array]
 
 BATCH = 3  # networks measured between two anchors
 TRIED_PER_WANTED = 5  # networks measured at most, where the machine rarely keeps still
 PART = "_part"  # ends the name of what is saved while networks are measured
 FIT_ON = 30
-SEED = 0
 
 
 def sampled(preset: str, count: int, seed: int = SEED) -> list[CondenseNetConfig]:
@@ -132,59 +125,6 @@ def counted(preset: str) -> list[dict[str, Any]]:
     return rows
 
 
-# ---- the peers: latencies of `wanted` from those of `known`, all fitted on the same networks -----------------------
-
-
-def relative_prices(rows: Array, latencies: Array, new: Array) -> Array:
-    scale = rows.max(axis=0)
-    prices, _ = nnls(rows / scale / latencies[:, None], np.ones(len(rows)))
-    return np.asarray(new / scale @ prices, dtype=np.float64)
-
-
-def from_macs(known: list[CondenseNetConfig], latencies: Array, wanted: list[CondenseNetConfig]) -> Array:
-    def rows(configs: list[CondenseNetConfig]) -> Array:
-        return np.array([[1.0, cost_of(config).macs] for config in configs])
-
-    return relative_prices(rows(known), latencies, rows(wanted))
-
-
-def gaussian_process(describe: Callable[[list[CondenseNetConfig]], Array]) -> Peer:
-    """Return a Gaussian process on the logarithm of the latency, over some description of a network."""
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-    from sklearn.preprocessing import StandardScaler
-
-    def peer(known: list[CondenseNetConfig], latencies: Array, wanted: list[CondenseNetConfig]) -> Array:
-        scaler = StandardScaler().fit(describe(known))
-        kernel = ConstantKernel(1.0, (1e-2, 1e2)) * RBF(3.0, (0.5, 100.0)) + WhiteKernel(0.1, (1e-3, 1.0))
-        model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=SEED)
-        model.fit(scaler.transform(describe(known)), np.log(latencies))
-        return np.asarray(np.exp(model.predict(scaler.transform(describe(wanted)))), dtype=np.float64)
-
-    return peer
-
-
-def with_process_on_the_rest(
-    known: list[CondenseNetConfig], latencies: Array, wanted: list[CondenseNetConfig]
-) -> Array:
-    """Predict with the predictor, and what it leaves over with a Gaussian process."""
-
-    def describe(configs: list[CondenseNetConfig]) -> Array:
-        return np.log1p(feature_matrix(configs))
-
-    predictor = Predictor.fit(known, latencies.tolist(), SEED)
-    ours, new = (np.array([p.latency_ms for p in predictor.predict(configs)]) for configs in (known, wanted))
-    return new * gaussian_process(describe)(known, latencies / ours, wanted)
-
-
-def peers() -> dict[str, Peer]:
-    return {
-        "macs and a constant": from_macs,
-        "Gaussian process on log features": gaussian_process(lambda configs: np.log1p(feature_matrix(configs))),
-        "ours, a Gaussian process on the rest": with_process_on_the_rest,
-    }
-
-
 # ---- splits ----------------------------------------------------------------------------------------------
 
 
@@ -233,7 +173,7 @@ def print_row(name: str, row: dict[str, Any]) -> None:
     print(f"  {name:38}{errors}{inside}")
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=60, help="measured steadily; with --passes, steadily or not")
     parser.add_argument("--preset", default="cifar")
@@ -245,50 +185,70 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--from", dest="data", type=Path)
     parser.add_argument("--counted", choices=("cifar", "digits"))
-    options = parser.parse_args()
-    measured_on: dict[str, Any] = {}
-    part = None
+    return parser.parse_args()
+
+
+@dataclass
+class DataSet:
+    """Networks with their latencies: the result's name, its rows, and how they were measured."""
+
+    name: str
+    rows: list[dict[str, Any]]
+    measured_on: dict[str, Any] = field(default_factory=dict)
+    partial: Path | None = None  # the file of what was measured so far
+
+
+def data_set(options: argparse.Namespace) -> DataSet:
+    """Return the counted networks, those of an earlier result, or newly measured ones."""
     if options.counted:
-        name, rows = f"predictor_counted_{options.counted}", counted(options.counted)
-    elif options.data:
+        return DataSet(f"predictor_counted_{options.counted}", counted(options.counted))
+    if options.data:
         document = json.loads(options.data.read_text())
-        name, rows = options.data.stem.removesuffix(PART), document["result"]["rows"]
-        measured_on = provenance_of(document)
-    else:
-        name = f"predictor_{options.preset}_{options.policy}_{options.seed}"
-        core = default_core() if options.core is None else options.core
-        measured_on = {"policy": options.policy, "core": core, "seed": options.seed, "batch": options.batch}
-        wanted, tried = options.networks, TRIED_PER_WANTED * options.networks
-        if options.passes > 1:
-            name += f"_{options.passes}_passes"
-            measured_on["passes"] = options.passes
-            wanted, tried = None, options.networks
-        configs = sampled(options.preset, tried, options.seed) * options.passes
-        rows = []
-        for rows in measured(configs, wanted, options.policy, core, options.batch):
-            part = save(name + PART, {"measured": measured_on, "rows": rows})
-    networks = merged(rows) if measured_on.get("passes", 1) > 1 else rows
+        name = options.data.stem.removesuffix(PART)
+        return DataSet(name, document["result"]["rows"], provenance_of(document))
+    return measured_now(options)
+
+
+def measured_now(options: argparse.Namespace) -> DataSet:
+    """Measure networks on this machine; what is measured is saved after each batch."""
+    core = default_core() if options.core is None else options.core
+    data = DataSet(f"predictor_{options.preset}_{options.policy}_{options.seed}", [])
+    data.measured_on = {"policy": options.policy, "core": core, "seed": options.seed, "batch": options.batch}
+    wanted, tried = options.networks, TRIED_PER_WANTED * options.networks
+    if options.passes > 1:
+        data.name += f"_{options.passes}_passes"
+        data.measured_on["passes"] = options.passes
+        wanted, tried = None, options.networks
+    configs = sampled(options.preset, tried, options.seed) * options.passes
+    for data.rows in measured(configs, wanted, options.policy, core, options.batch):
+        data.partial = save(data.name + PART, {"measured": data.measured_on, "rows": data.rows})
+    return data
+
+
+def compared(data: DataSet, repeats: int) -> dict[str, Any]:
+    """Fit and predict over random splits, the predictor and its peers; return errors, speed and counts."""
+    networks = merged(data.rows) if data.measured_on.get("passes", 1) > 1 else data.rows
     steady = [row for row in networks if row.get("steady", True)]
     if len(steady) <= FIT_ON:
         rule = f"more than {FIT_ON} steady networks are needed"
         raise SystemExit(f"{rule}, but there are {len(steady)} of {len(networks)}; raise --networks")
     configs = [CondenseNetConfig.from_dict(row["config"]) for row in steady]
     latencies = np.array([row["median_ms"] for row in steady])
-    warnings.simplefilter("ignore")  # scikit-learn's, about a kernel parameter at its bound
-    result: dict[str, Any] = {
+    return {
         "networks": len(steady),
         "not_steady": len(networks) - len(steady),
         "fitted_on": FIT_ON,
-        "held_out": ours_held_out(configs, latencies, options.repeats),
-        "peers": {
-            key: peer_held_out(peer, configs, latencies, min(options.repeats, 10)) for key, peer in peers().items()
-        },
+        "held_out": ours_held_out(configs, latencies, repeats),
+        "peers": {key: peer_held_out(peer, configs, latencies, min(repeats, 10)) for key, peer in peers().items()},
         "leave_one_out_on_30": asdict(cross_validate(configs[:FIT_ON], latencies[:FIT_ON].tolist())),
         "macs_spearman": macs_rank_correlation(configs, latencies.tolist()),
         "speed": speed(configs, latencies),
     }
+
+
+def report(name: str, result: dict[str, Any], repeats: int) -> None:
     print(
-        f"{name}: {len(steady)} networks ({result['not_steady']} more not steady), {options.repeats} random splits, "
+        f"{name}: {result['networks']} networks ({result['not_steady']} more not steady), {repeats} random splits, "
         f"fitted on {FIT_ON}; relative errors held out"
     )
     print(f"  {'':38}{'median':>8}{'p90':>8}{'max':>8}{'in 95 %':>9}{'width':>8}")
@@ -299,11 +259,19 @@ def main() -> None:
     held_out, quick = result["held_out"], result["speed"]
     print(f"  rank correlation: {held_out['spearman']:.3f} ours, {result['macs_spearman']:.3f} macs alone")
     print(f"  fit on 30: {quick['fit_30_s'] * 1e3:.0f} ms; predict 1000: {quick['predict_1000_s'] * 1e3:.0f} ms")
+
+
+def main() -> None:
+    options = parsed()
+    data = data_set(options)
+    warnings.simplefilter("ignore")  # scikit-learn's, about a kernel parameter at its bound
+    result = compared(data, options.repeats)
+    report(data.name, result, options.repeats)
     if not options.counted:
-        result |= {"measured": measured_on, "rows": rows}  # the counted data set has a file of its own
-    save(name, result)
-    if part is not None:
-        part.unlink()
+        result |= {"measured": data.measured_on, "rows": data.rows}  # the counted data set has a file of its own
+    save(data.name, result)
+    if data.partial is not None:
+        data.partial.unlink()
 
 
 if __name__ == "__main__":

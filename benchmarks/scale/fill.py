@@ -17,8 +17,10 @@ from search.store.optuna_mirror import MirroredTrial, write_trials
 from search.store.store import latency_values
 from search.store.tables import artifact, attempt, curve, latency, latency_samples, trial
 from search.study import OpenStudy, open_study
+from space.config import CondenseNetConfig
 from space.cost import cost_of
 from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.settings import TrainingSettings
 from workers.training.job import trial_identity
 
 AT_ONCE = 1000  # trials of one transaction
@@ -45,34 +47,12 @@ def _fill(connection: sa.Connection, study: OpenStudy, numbers: range, rng: np.r
     trials, prices, samples, children, mirrored = [], [], [], [], []
     for number in numbers:
         config, key, now = space.sample(rng), number + 1, time.time()
-        cost, top1 = cost_of(config), made_up_top1(config.to_dict())
         training = trained.from_params({"learning_rate": float(np.exp(rng.uniform(np.log(0.01), np.log(0.5))))})
         price = made_up_price(config.digest[:16])
-        trials.append(
-            {
-                "id": key,
-                "study_id": study.store.study_id,
-                "number": number,
-                "optuna_trial_id": key,
-                "state": "done",
-                "origin": "sampled",
-                "config": config.to_json(),
-                "config_hash": config.digest,
-                "training": json.dumps(training.model_dump(mode="json")),
-                "seed": 0,
-                "identity": trial_identity(config, training, settings.data, 0),
-                **{name: getattr(cost, name) for name in ("macs", "params", "paper_flops")},
-                "latency_id": key,
-                "attempt": 1,
-                "cancel_requested": False,
-                **dict.fromkeys(("asked_at", "started_at", "finished_at"), now),
-                "top1": top1,
-                "val_loss": 0.1,
-                "train_seconds": 0.0,
-                "peak_memory_mb": 0.0,
-                "mirrored": True,
-            }
+        row = _trial_row(study, number, config, training) | dict.fromkeys(
+            ("asked_at", "started_at", "finished_at"), now
         )
+        trials.append(row)
         prices.append({"id": key, "trial_id": key, **latency_values(price)})
         samples += [
             {"latency_id": key, "process": i, "stride": 1, "samples_ms": json.dumps([round(ms, 6) for ms in part])}
@@ -81,7 +61,7 @@ def _fill(connection: sa.Connection, study: OpenStudy, numbers: range, rng: np.r
         children.append(_children(key, config.to_dict(), now))
         params = {**space.to_params(config), **trained.to_params(training)}
         params = {name: value for name, value in params.items() if name in named}
-        values = [top1, price.median_ms, float(cost.macs)]
+        values = [row["top1"], price.median_ms, float(row["macs"])]
         mirrored.append(MirroredTrial(number, TrialState.COMPLETE, values, params, {}, now, now))
     for table, rows in ((trial, trials), (latency, prices), (latency_samples, samples)):
         connection.execute(sa.insert(table), rows)
@@ -91,6 +71,33 @@ def _fill(connection: sa.Connection, study: OpenStudy, numbers: range, rng: np.r
     if connection.dialect.name == "postgresql":  # rows came with their keys: the next ones follow
         for table in ("condensery_trial", "condensery_latency"):
             connection.execute(sa.text(f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))"))
+
+
+def _trial_row(study: OpenStudy, number: int, config: CondenseNetConfig, training: TrainingSettings) -> dict[str, Any]:
+    """Return a finished trial, without the times at which it was asked, started and finished."""
+    cost = cost_of(config)
+    return {
+        "id": number + 1,
+        "study_id": study.store.study_id,
+        "number": number,
+        "optuna_trial_id": number + 1,
+        "state": "done",
+        "origin": "sampled",
+        "config": config.to_json(),
+        "config_hash": config.digest,
+        "training": json.dumps(training.model_dump(mode="json")),
+        "seed": 0,
+        "identity": trial_identity(config, training, study.settings.data, 0),
+        **{name: getattr(cost, name) for name in ("macs", "params", "paper_flops")},
+        "latency_id": number + 1,
+        "attempt": 1,
+        "cancel_requested": False,
+        "top1": made_up_top1(config.to_dict()),
+        "val_loss": 0.1,
+        "train_seconds": 0.0,
+        "peak_memory_mb": 0.0,
+        "mirrored": True,
+    }
 
 
 def _children(key: int, config: dict[str, Any], now: float) -> tuple[list[dict[str, Any]], ...]:

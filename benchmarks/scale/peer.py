@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 
@@ -43,14 +43,22 @@ def storage_of(peer: Peer) -> optuna.storages.RDBStorage:
     return storage
 
 
-def ask_and_tell(peer: Peer, settings: StudySettings, seed: int, barrier: Any, count: Any, locked: Any) -> None:
-    """One worker: until the time is over. Its trials end at once, with the values that ours get."""
+class Shared(NamedTuple):
+    """What the workers share: where they wait for each other, and their counts by worker."""
+
+    barrier: Any
+    count: Any  # of trials told
+    locked: Any  # of times the database was locked
+
+
+def ask_and_tell(peer: Peer, settings: StudySettings, seed: int, shared: Shared) -> None:
+    """Ask and tell as one worker until the time is over. Its trials end at once, with the values that ours get."""
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     study = optuna.load_study(study_name=STUDY, storage=storage_of(peer), sampler=sampler_of(peer, settings, seed))
     space = settings.search_space()
     named = distributions({**space.domains, **settings.training_space().domains})
-    barrier.wait(START_S)
+    shared.barrier.wait(START_S)
     until = time.monotonic() + peer.seconds
     while time.monotonic() < until:
         try:
@@ -58,9 +66,9 @@ def ask_and_tell(peer: Peer, settings: StudySettings, seed: int, barrier: Any, c
             config = space.from_params({name: value for name, value in trial.params.items() if name in space.domains})
             price = made_up_price(config.digest[:16]).median_ms
             study.tell(trial, [made_up_top1(config.to_dict()), price, float(cost_of(config).macs)])
-            count[seed] += time.monotonic() < until
+            shared.count[seed] += time.monotonic() < until
         except (optuna.exceptions.StorageInternalError, optuna.exceptions.UpdateFinishedTrialError):
-            locked[seed] += 1
+            shared.locked[seed] += 1
 
 
 def sampler_of(peer: Peer, settings: StudySettings, seed: int) -> optuna.samplers.BaseSampler:
@@ -76,20 +84,17 @@ def run(peer: Peer) -> dict[str, Any]:
     optuna.create_study(storage=storage, study_name=STUDY, directions=AIMS)
     storage.engine.dispose()
     forked = multiprocessing.get_context("fork")  # spawned, 64 of them would import Optuna for half a minute
-    barrier, count = forked.Barrier(peer.workers + 1), forked.RawArray("i", peer.workers)
-    locked = forked.RawArray("i", peer.workers)
-    workers = [
-        forked.Process(target=ask_and_tell, args=(peer, settings, seed, barrier, count, locked))
-        for seed in range(peer.workers)
-    ]
+    counts = (forked.RawArray("i", peer.workers) for _ in range(2))
+    shared = Shared(forked.Barrier(peer.workers + 1), *counts)
+    workers = [forked.Process(target=ask_and_tell, args=(peer, settings, seed, shared)) for seed in range(peer.workers)]
     for worker in workers:
         worker.start()
-    barrier.wait(START_S)  # or a worker that can't start would keep the others waiting for ever
+    shared.barrier.wait(START_S)  # or a worker that can't start would keep the others waiting for ever
     time.sleep(peer.seconds)
     for worker in workers:
         worker.kill()  # 64 on SQLite would wait for one another's locks for minutes to end their last trial
         worker.join()
-    return {"rate": sum(count) / peer.seconds, "trials": sum(count), "locked": sum(locked)}
+    return {"rate": sum(shared.count) / peer.seconds, "trials": sum(shared.count), "locked": sum(shared.locked)}
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import predictor, record
+from space.cost import cost_of
 
 
 def test_a_result_says_how_its_rows_were_measured_also_when_it_is_fitted_again(tmp_path: Path, monkeypatch):
@@ -17,7 +18,7 @@ def test_a_result_says_how_its_rows_were_measured_also_when_it_is_fitted_again(t
 
     def as_if_measured(configs, wanted, policy, core, batch):
         seen.append(core)
-        rows = [{"config": one.to_dict(), "median_ms": predictor.cost_of(one).macs / 1e7} for one in configs[:wanted]]
+        rows = [{"config": config.to_dict(), "median_ms": cost_of(config).macs / 1e7} for config in configs[:wanted]]
         yield rows[:batch]
         yield rows
 
@@ -44,8 +45,8 @@ def test_what_was_measured_until_then_is_kept_and_its_passes_count_as_one_networ
         assert wanted is None
         assert len(configs) == 3 * 31
         rows = [
-            {"config": one.to_dict(), "median_ms": predictor.cost_of(one).macs / 1e7 * (1 + n // 31), "steady": False}
-            for n, one in enumerate(configs[:62])  # the second pass is twice as slow
+            {"config": config.to_dict(), "median_ms": cost_of(config).macs / 1e7 * (1 + n // 31), "steady": False}
+            for n, config in enumerate(configs[:62])  # the second pass is twice as slow
         ]
         yield rows[:2]
         yield rows
