@@ -85,17 +85,17 @@ def check(
     """Validate a study file and show what it means: space, sampled networks, time. Writes nothing."""
     from dashboards.terminal import answers
     from search.study_file import load_settings
-    from search.time_estimate import estimate, time_study
+    from search.time_estimate import outline_study, time_study
 
-    study_estimate = estimate(load_settings(study, set_ or ()))
+    outline = outline_study(load_settings(study, set_ or ()))
     if not as_json:
-        show_text(answers.estimate_panel(study_estimate))
-    timed = None if no_timing else time_study(study_estimate)
+        show_text(answers.outline_panel(outline))
+    timed = None if no_timing else time_study(outline)
     if as_json:
-        print_json(answers.estimate_document(study_estimate, timed))
+        print_json(answers.outline_document(outline, timed))
     elif timed is not None:
         show_text("")
-        show_text(answers.time_line(study_estimate, timed))
+        show_text(answers.time_line(outline, timed))
 
 
 def launch(

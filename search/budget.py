@@ -1,7 +1,7 @@
-"""The gate: a candidate over a budget is never trained.
+"""A study's budget, and the gate that it makes: a candidate over a limit is never trained.
 
 A latency is judged by the upper end of its 95 % interval, as `pick` judges it: what is let through can be picked. A
-study may name several devices; the first is the one it is judged by unless something else is said.
+study may name several devices; a trial is judged by the first unless something else is said.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Budget:
         return replace(self, max_latency_ms=own, elsewhere_ms={**self.elsewhere_ms, **further})
 
     def latency_limit(self, row: LatencyRecord, first: bool) -> float | None:
-        """Return the limit that a latency is held to; `first` says that it is the one on the study's first device."""
+        """Return the limit that a latency must keep; `first` says that it was measured on the study's first device."""
         return self.max_latency_ms if first else self.elsewhere_ms.get(row.target)
 
 
@@ -57,8 +57,8 @@ def excess(
 ) -> dict[str, float]:
     """Return, for every limit, by which fraction it is exceeded; 0 or less is inside.
 
-    A limit that isn't set, or a latency that was not measured (because another limit already refused the candidate),
-    counts 0: every trial must carry the same set of constraints.
+    A limit that isn't set, or a latency that was not measured (because another limit refused the candidate before),
+    counts as 0: every trial must carry the same set of constraints.
     """
     elsewhere = {row.target: row for row in others}
     pairs = {

@@ -29,7 +29,7 @@ from search.store.database import open_for_reading, open_for_writing, sqlite_fil
 from search.store.database_errors import url_shown
 from search.store.patience import Patience
 from search.store.rows import StudyRow
-from search.study import OpenStudy, already_there, open_study
+from search.study import OpenStudy, already_exists, open_study
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import (
@@ -71,7 +71,7 @@ def launch(settings: StudySettings, url: str, resume: bool, view: LaunchCallback
     """
     found = existing_study(url, settings.study.name)
     if found is not None and not resume:
-        raise already_there(settings.study.name)
+        raise already_exists(settings.study.name)
     if resume and found is None:
         view.note(f"no study called {settings.study.name!r} in {url_shown(url)} yet: starting it")
     settings = with_files(settings, url, found)

@@ -32,8 +32,8 @@ MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 def objectives(settings: StudySettings) -> dict[str, StudyDirection]:
     """Return what Optuna optimises, by name in the order of a trial's values: top1, each latency, macs."""
     devices = settings.latency.minimised
-    one = len(settings.latency.devices) == 1
-    latencies = ["latency_ms"] if one else [f"latency_ms.{device}" for device in devices]
+    only_one = len(settings.latency.devices) == 1
+    latencies = ["latency_ms"] if only_one else [f"latency_ms.{device}" for device in devices]
     return {"top1": MAXIMIZE, **dict.fromkeys(latencies, MINIMIZE), "macs": MINIMIZE}
 
 
@@ -54,25 +54,25 @@ def optuna_storage(url: str) -> RDBStorage:
     # Alembic would announce itself on the root logger's handlers at every start.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with database_errors(url):
-        storage = _made_by_one(url)
+        storage = _storage_with_tables(url)
         tune_sqlite(storage.engine)
         storage.engine.dispose()  # connections made before the settings were attached
     return storage
 
 
-def _made_by_one(url: str) -> RDBStorage:
-    """Return Optuna's storage; of two processes that make its tables at once, one finds them there and asks again."""
+def _storage_with_tables(url: str) -> RDBStorage:
+    """Return Optuna's storage; of two processes that make its tables at once, the later one tries again."""
     # Optuna makes each table in a transaction of its own: on a slow disk the other takes longer than SQLite would wait.
-    patient = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if url.startswith("sqlite") else {}
+    options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if url.startswith("sqlite") else {}
     for _ in range(MAKING_TRIES):
         try:
-            return RDBStorage(url, patient, skip_compatibility_check=False)
+            return RDBStorage(url, options, skip_compatibility_check=False)
         except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError) as error:
             words = ("already exists", "unique", "no such table", "does not exist")
             if not any(word in str(error.orig).lower() for word in words):
                 raise
             time.sleep(0.3)
-    return RDBStorage(url, patient, skip_compatibility_check=False)
+    return RDBStorage(url, options, skip_compatibility_check=False)
 
 
 def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
@@ -85,45 +85,56 @@ def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
     engine = open_for_writing(url)
     name = settings.study.name
     try:
-        found = reader.find_study(engine, name)
+        stored = reader.find_study(engine, name)
     except StudyNotFound:
-        found = None
-    if found is not None and not resume:
-        raise already_there(name)
+        stored = None
+    if stored is not None and not resume:
+        raise already_exists(name)
     storage = optuna_storage(url)
-    hashes = (settings.digest(), settings.digest_of_frozen())
-    if found is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # A crash between the two creations leaves an empty Optuna study of this name: it is taken over.
-            aims = objectives(settings)
-            study = optuna.create_study(
-                storage=storage, study_name=name, directions=list(aims.values()), load_if_exists=True
-            )
-            study.set_metric_names(list(aims))
+    if stored is None:
         try:
-            create_study(engine, name, study._study_id, settings.model_dump(mode="json"), hashes)
-        except StudyExists:  # another launch has begun it just now
+            _create(settings, engine, storage)
+        except StudyExists:  # another launch has created it just now
             if not resume:
                 raise
-        found = reader.find_study(engine, name)
-    _check_frozen(settings, found)
+        stored = reader.find_study(engine, name)
+    _check_frozen(settings, stored)
     storage.engine.dispose()
-    return OpenStudy(settings, url, engine, StudyStore(engine, found.id), found.optuna_study_id)
+    return OpenStudy(settings, url, engine, StudyStore(engine, stored.id), stored.optuna_study_id)
 
 
-def already_there(name: str) -> StudyExists:
-    """Return the error for a study that exists and was not to be resumed."""
+def _create(settings: StudySettings, engine: sa.Engine, storage: RDBStorage) -> None:
+    """Create the study in Optuna's tables, then in ours.
+
+    A crash in between leaves an empty Optuna study of this name, which the next launch takes over.
+
+    Raises:
+        StudyExists: ours exists.
+    """
+    name, aims = settings.study.name, objectives(settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            storage=storage, study_name=name, directions=list(aims.values()), load_if_exists=True
+        )
+        study.set_metric_names(list(aims))
+    hashes = (settings.digest(), settings.digest_of_frozen())
+    create_study(engine, name, study._study_id, settings.model_dump(mode="json"), hashes)
+
+
+def already_exists(name: str) -> StudyExists:
+    """Return the error for a study that exists though it was not to be resumed."""
     return StudyExists(
         f"a study called {name!r} exists in this database; go on with it by --resume, rename yours, or "
         f"`condensery delete {shlex.quote(name)}`."
     )
 
 
-def _check_frozen(settings: StudySettings, found: StudyRow) -> None:
-    if found.frozen_hash == settings.digest_of_frozen():
+def _check_frozen(settings: StudySettings, stored: StudyRow) -> None:
+    """Raise FrozenSettings if the settings differ from a stored study's in what must not change."""
+    if stored.frozen_hash == settings.digest_of_frozen():
         return
-    before = settings_from(found.settings, "the stored settings").frozen_parts()
+    before = settings_from(stored.settings, "the stored settings").frozen_parts()
     now = settings.frozen_parts()
     differing = [
         f"{key} ({before.get(key)!r} -> {now.get(key)!r})"
@@ -139,18 +150,19 @@ def _check_frozen(settings: StudySettings, found: StudyRow) -> None:
 
 
 def remove_study(url: str, name: str) -> None:
-    """Delete a study from both sides.
+    """Delete a study from Optuna's tables and from ours.
 
     Raises:
-        StudyNotFound: there is none of this name. StudyBusy: a process is running it.
+        StudyNotFound: there is none of this name.
+        StudyBusy: a process is running it.
     """
     engine = open_for_writing(url)
-    found = reader.find_study(engine, name)
-    store = StudyStore(engine, found.id)
+    stored = reader.find_study(engine, name)
+    store = StudyStore(engine, stored.id)
     store.claim()
     storage = optuna_storage(url)
     with database_errors(url):
         with contextlib.suppress(KeyError):  # an earlier delete got this far
             optuna.delete_study(study_name=name, storage=storage)
-        delete_study(engine, found.id)
+        delete_study(engine, stored.id)
     engine.dispose()

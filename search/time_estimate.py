@@ -20,7 +20,7 @@ from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from space.errors import MeasurementFailed
 from space.search_space import SearchSpace
-from workers.images.cache import outline
+from workers.images import cache
 from workers.images.data_info import DataInfo
 from workers.latency.measurement import Measurement
 from workers.latency.policy import QUICK
@@ -30,13 +30,13 @@ SAMPLES = 500
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StudyOutline:
     """What `condensery check` shows."""
 
     settings: StudySettings
     data: DataInfo
     size: int | None  # distinct architectures; None when a parameter is a range of reals
-    training_varied: tuple[str, ...]
+    training_varied: tuple[str, ...]  # names of the training settings that are searched too
     samples: tuple[tuple[CondenseNetConfig, Cost], ...]  # a few, fewest macs first
     share_inside: float  # of sampled architectures, by macs and params alone
     median: CondenseNetConfig  # of the sampled ones inside, by macs
@@ -51,7 +51,7 @@ class TimeEstimate:
     device: str
 
 
-def estimate(settings: StudySettings, show: int = 5) -> Estimate:
+def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
     """Validate a study against its images and sample its space, without torch.
 
     Writes nothing and downloads nothing.
@@ -62,35 +62,36 @@ def estimate(settings: StudySettings, show: int = 5) -> Estimate:
     for device in settings.latency.devices:
         if device.startswith(VIRTUAL):
             virtual_device(device)  # says which profiles there are
-    info = outline(settings.data)
+    info = cache.outline(settings.data)
     settings = fit_to_data(settings, info.input_shape, info.num_classes)
     space, training = settings.search_space(), settings.training_space()
     sampled = sample_costs(space, SAMPLES)
     budget = Budget(None, settings.budget.max_macs, settings.budget.max_params)
     inside = [pair for pair in sampled if refusal(budget, pair[1].macs, pair[1].params, None) is None]
-    usual = inside or sampled
-    configs = [usual[round(i * (len(usual) - 1) / max(show - 1, 1))] for i in range(show)]
-    return Estimate(
+    typical = inside or sampled
+    shown = [typical[round(i * (len(typical) - 1) / max(show - 1, 1))] for i in range(show)]
+    return StudyOutline(
         settings=settings,
         data=info,
         size=space.size,
         training_varied=tuple(training.domains),
-        samples=tuple(dict.fromkeys(configs)),
+        samples=tuple(dict.fromkeys(shown)),
         share_inside=len(inside) / len(sampled),
-        median=usual[len(usual) // 2][0],
+        median=typical[len(typical) // 2][0],
     )
 
 
-def time_study(found: Estimate) -> TimeEstimate:
-    """Time a few real steps of the median network on this machine and reckon the whole study from them."""
+def time_study(outline: StudyOutline) -> TimeEstimate:
+    """Time a few real steps of the median network on this machine, and work out the whole study from them."""
     from workers.training.loop import EVALUATION_BATCH, pick_device
 
-    settings, training = found.settings, found.settings.training_space()
+    settings, training = outline.settings, outline.settings.training_space()
     epochs, batches = training.domains.get("epochs"), training.domains.get("batch_size")
     count = training.fixed.epochs if epochs is None else statistics.mean(map(float, epochs.extremes()))
     batch_size = training.fixed.batch_size if batches is None else int(batches.extremes()[0])
-    steps = max(found.data.train_images // batch_size, 1) + math.ceil(found.data.validation_images / EVALUATION_BATCH)
-    per_training = count * steps * time_step(found.median, batch_size, settings)
+    images = outline.data
+    steps = max(images.train_images // batch_size, 1) + math.ceil(images.validation_images / EVALUATION_BATCH)
+    per_training = count * steps * time_step(outline.median, batch_size, settings)
     return TimeEstimate(
         seconds_per_training=per_training,
         seconds_in_all=per_training * settings.study.trainings / settings.engine.workers,
@@ -147,7 +148,7 @@ def suggest_budget_ms(space: SearchSpace, share: float = 0.6, count: int = 12) -
         files = Path(folder)
         configs = [space.sample(rng) for _ in range(count)]
         prices = price(configs, host_probe(QUICK, None, files), files)
-    highs = sorted(found.interval_high_ms for found in prices if isinstance(found, Measurement))
+    highs = sorted(price.interval_high_ms for price in prices if isinstance(price, Measurement))
     if not highs:
         raise MeasurementFailed("no sampled network could be measured on this host, so no budget can be suggested.")
     return highs[min(round(share * len(highs)), len(highs) - 1)]

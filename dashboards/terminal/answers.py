@@ -16,17 +16,17 @@ from workers.wording import counted
 
 if TYPE_CHECKING:
     from search.results.bundle import Picked
-    from search.time_estimate import Estimate, TimeEstimate
+    from search.time_estimate import StudyOutline, TimeEstimate
     from workers.latency.record import LatencyRecord
 
 
-def estimate_panel(estimate: Estimate) -> RenderableType:
+def outline_panel(outline: StudyOutline) -> RenderableType:
     """Return what `check` shows first: the images, the space, some sampled networks."""
-    study, data = estimate.settings.study, estimate.data
+    study, data = outline.settings.study, outline.data
     size = "more architectures than can be counted"
-    if estimate.size is not None:
-        size = counted(estimate.size, "architecture")
-    varied = f" x training settings ({', '.join(estimate.training_varied)})" if estimate.training_varied else ""
+    if outline.size is not None:
+        size = counted(outline.size, "architecture")
+    varied = f" x training settings ({', '.join(outline.training_varied)})" if outline.training_varied else ""
     shape = "x".join(map(str, data.input_shape))
     facts = (
         ("study", f"{one_line(study.name)}: {counted(study.trainings, 'training')}, valid"),
@@ -34,36 +34,36 @@ def estimate_panel(estimate: Estimate) -> RenderableType:
         ("", f"{data.train_images} training, {data.validation_images} validation, {data.test_images} test"),
         ("balance", f"the largest class is {data.imbalance:.1f} times the smallest"),
         ("space", size + varied),
-        ("budget", f"{estimate.share_inside:.0%} of sampled architectures are inside the macs and params limits"),
+        ("budget", f"{outline.share_inside:.0%} of sampled architectures are inside the macs and params limits"),
     )
     samples = Table("sampled architecture", "macs", "params", box=None, padding=(0, 2, 0, 0))
-    for config, cost in estimate.samples:
+    for config, cost in outline.samples:
         samples.add_row(Text(str(config)), count(cost.macs), count(cost.params))
     return Group(facts_table(facts), Text(""), samples)
 
 
-def time_line(estimate: Estimate, timed: TimeEstimate) -> RenderableType:
+def time_line(outline: StudyOutline, timed: TimeEstimate) -> RenderableType:
     """Return the time that `check` estimates."""
-    workers = counted(estimate.settings.engine.workers, "worker")
+    workers = counted(outline.settings.engine.workers, "worker")
     return Text(
         f"about {duration(timed.seconds_per_training)} a training ({timed.device}, a few steps timed on this machine), "
         f"{duration(timed.seconds_in_all)} in all with {workers}"
     )
 
 
-def estimate_document(estimate: Estimate, timed: TimeEstimate | None) -> dict[str, Any]:
+def outline_document(outline: StudyOutline, timed: TimeEstimate | None) -> dict[str, Any]:
     """Return `check` as plain JSON values."""
     samples = [
         {"config": plain(config.to_dict()), "config_text": str(config), "macs": cost.macs, "params": cost.params}
-        for config, cost in estimate.samples
+        for config, cost in outline.samples
     ]
     return {
-        "name": estimate.settings.study.name,
-        "trainings": estimate.settings.study.trainings,
-        "data": plain(estimate.data.to_dict()),
-        "space_size": estimate.size,
-        "training_varied": list(estimate.training_varied),
-        "share_inside_macs_and_params": estimate.share_inside,
+        "name": outline.settings.study.name,
+        "trainings": outline.settings.study.trainings,
+        "data": plain(outline.data.to_dict()),
+        "space_size": outline.size,
+        "training_varied": list(outline.training_varied),
+        "share_inside_macs_and_params": outline.share_inside,
         "samples": samples,
         "estimated_seconds_per_training": None if timed is None else plain(timed.seconds_per_training),
         "estimated_seconds_in_all": None if timed is None else plain(timed.seconds_in_all),

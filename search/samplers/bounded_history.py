@@ -19,12 +19,12 @@ from optuna.trial import FrozenTrial, TrialState
 from search.results.pareto import non_dominated
 
 SHOWN = 192  # finished trials; `docs/experiments.md` compares
-SLACK = 32  # trials that may end before the choice is made anew
+SLACK = 32  # trials that may end before the choice is made again
 BEST = 25  # of those shown, at most, for their values: as many as TPE models
 
 
 class BoundedHistory(InMemoryStorage):
-    """Optuna's storage in memory for one study; lists of trials leave out what a sampler needn't see."""
+    """Optuna's storage in memory for one study; lists of trials leave out what a sampler need not see."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,15 +59,15 @@ def shown(past: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> 
     """Return `SHOWN` of these trials: up to `BEST` from the first fronts, spread over them, then the newest."""
     by_age = sorted(past, key=lambda trial: trial.number, reverse=True)
     signs = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
-    left = [trial for trial in by_age if trial.state == TrialState.COMPLETE]
+    remaining = [trial for trial in by_age if trial.state == TrialState.COMPLETE]
     best: list[FrozenTrial] = []
-    while left and len(best) < BEST:
-        front = non_dominated(np.array([trial.values for trial in left]) * signs)
-        members = [trial for trial, kept in zip(left, front, strict=True) if kept]
+    while remaining and len(best) < BEST:
+        front = non_dominated(np.array([trial.values for trial in remaining]) * signs)
+        members = [trial for trial, kept in zip(remaining, front, strict=True) if kept]
         apart = np.argsort(-crowding(np.array([trial.values for trial in members])), kind="stable")
         best += [members[place] for place in apart[: BEST - len(best)]]
-        left = [trial for trial, kept in zip(left, front, strict=True) if not kept]
-        if not front.any():  # nothing but NaN is left
+        remaining = [trial for trial, kept in zip(remaining, front, strict=True) if not kept]
+        if not front.any():  # only NaN remains
             break
     chosen = {trial.number for trial in best}
     newest = [trial for trial in by_age if trial.number not in chosen]

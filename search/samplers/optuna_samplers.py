@@ -1,10 +1,10 @@
 """Who proposes: Optuna's samplers over our domains, seeded for every trial.
 
 Notable choices:
-- A sampler is built anew for every proposal, seeded by (study seed, trial number): a resumed study never repeats the
+- A new sampler is built for every proposal, seeded by (study seed, trial number): a resumed study never repeats the
   proposals it has seen, and the same study proposes the same first trials everywhere.
-- A domain with a single value is no parameter.
-- NSGA-II and GP don't see refused candidates and would propose the same ones for ever; after a repeat the next
+- A domain with a single value is not a parameter.
+- NSGA-II and GP don't see refused candidates and would propose the same ones forever; after a repeat the next
   proposal is drawn at random. TPE learns from refused candidates by their constraints.
 """
 
@@ -61,7 +61,7 @@ def _choice(domain: Choice) -> BaseDistribution:
 
 
 class _TPE(optuna.samplers.TPESampler):
-    """TPE that needn't compare the parameters of all trials anew: `common` remembers those it has seen."""
+    """TPE that doesn't compare the parameters of all trials every time: `common` remembers those it has seen."""
 
     def __init__(self, common: IntersectionSearchSpace, seed: int, startup: int) -> None:
         super().__init__(seed=seed, n_startup_trials=startup, multivariate=True)

@@ -58,46 +58,46 @@ class TrialExchange:
     def fetch_checkpoints(self, folder: Path) -> None:
         """Fetch the checkpoints and the log into `folder`, to go on from there."""
         with _errors():
-            there = self._names(CHECKPOINTS)
-            for name in sorted(there):
+            names = self._names(CHECKPOINTS)
+            for name in sorted(names):
                 tensors = name.removesuffix(".json") + ".safetensors"
-                if name.endswith(".json") and tensors in there:
+                if name.endswith(".json") and tensors in names:
                     for part in (tensors, name):
                         self._get(f"{CHECKPOINTS}/{part}", folder)
             if LOG_FILE in self._names(""):
                 self._get(LOG_FILE, folder)
 
     def push_checkpoint(self, folder: Path) -> None:
-        """Push the newest checkpoint in `folder`, unless it was the last one pushed; remove those `folder` has not."""
-        here = _committed(folder / CHECKPOINTS)
-        if not here or here[-1] == self._pushed:
+        """Push the newest checkpoint in `folder` unless it was pushed; remove those that `folder` doesn't have."""
+        ours = _committed(folder / CHECKPOINTS)
+        if not ours or ours[-1] == self._pushed:
             return
         with _errors():
-            tensors = here[-1].removesuffix(".json") + ".safetensors"
-            for part in (tensors, here[-1]):
+            tensors = ours[-1].removesuffix(".json") + ".safetensors"
+            for part in (tensors, ours[-1]):
                 self._put(folder, f"{CHECKPOINTS}/{part}")
-            self._pushed = here[-1]
+            self._pushed = ours[-1]
             for name in self._names(CHECKPOINTS):
-                if name.rpartition(".")[0] + ".json" not in here:
+                if name.rpartition(".")[0] + ".json" not in ours:
                     self._files.rm_file(f"{self.folder}/{CHECKPOINTS}/{name}")
 
     def seed(self, folder: Path) -> None:
-        """Push the newest checkpoint in `folder` if it is later than any there: another engine wrote it."""
-        here = _committed(folder / CHECKPOINTS)
+        """Push the newest checkpoint in `folder` if it is later than any in the exchange: another engine wrote it."""
+        ours = _committed(folder / CHECKPOINTS)
         with _errors():
-            there = [name for name in self._names(CHECKPOINTS) if name.endswith(".json")]
-        if here and here[-1] > max(there, default=""):
+            theirs = [name for name in self._names(CHECKPOINTS) if name.endswith(".json")]
+        if ours and ours[-1] > max(theirs, default=""):
             self.push_checkpoint(folder)
 
     def push(self, folder: Path, names: tuple[str, ...]) -> None:
-        """Push these files of `folder`, as far as they are there."""
+        """Push those of these files that `folder` has."""
         with _errors():
             for name in names:
                 if (folder / name).is_file():
                     self._put(folder, name)
 
     def fetch_results(self, folder: Path, hashes: dict[str, str]) -> None:
-        """Fetch the log and these files into `folder`; each is put in its place only when it has its SHA-256."""
+        """Fetch the log and these files into `folder`; each gets its name there only if its SHA-256 is right."""
         with _errors():
             for name, sha256 in hashes.items():
                 self._get(name, folder, sha256)
@@ -136,7 +136,7 @@ class TrialExchange:
 
 
 def clear(url: str, study: str, number: int) -> None:
-    """Remove a trial's folder from the exchange: what came of it is recorded elsewhere.
+    """Remove a trial's folder from the exchange: its outcome is recorded elsewhere.
 
     Raises:
         ExchangeFailed: the exchange can't be reached or written.
@@ -171,11 +171,11 @@ def _committed(checkpoints: Path) -> list[str]:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Give a folder of this process's own, removed at the end; those that killed processes left go first."""
+    """Give a folder of this process's own, removed at the end; first remove what killed processes have left."""
     root = Path(tempfile.gettempdir())
-    for left in root.glob(f"{SCRATCH}*"):
-        owner = re.match(rf"{SCRATCH}(\d+)-", left.name)
+    for folder in root.glob(f"{SCRATCH}*"):
+        owner = re.match(rf"{SCRATCH}(\d+)-", folder.name)
         if owner and not lives(int(owner[1])):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-", ignore_cleanup_errors=True) as own:
+        yield Path(own)
