@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from search.results.latency_labels import Labelled, doubts_text
+from search.results.latency_labels import doubts_text
 from search.results.pareto import latency_key
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
@@ -87,7 +87,7 @@ def latency_text(latency: LatencyRecord | None) -> str:
     return f"{digits_ms(latency.median_ms, 4)} {interval_text(latency)}{marks}"
 
 
-def latency_label(latency: Labelled) -> str:
+def latency_label(latency: LatencyRecord) -> str:
     """Return what kind of number a latency is: "measured", "measured, quick, not steady", "estimated, extrapolated"."""
     return one_line(latency.kind + doubts_text(latency), 60)
 

@@ -7,9 +7,10 @@ from itertools import groupby, pairwise
 
 from benchmarks.kill_anywhere.forms import Kill
 from search.store.rows import AttemptRow, EventRow
+from search.store.vocabulary import AttemptOutcome
 from workers.processes import pid_of
 
-GIVEN_UP = ("lost", "stopped")  # how an attempt ends that is followed by another
+GIVEN_UP = (AttemptOutcome.LOST, AttemptOutcome.STOPPED)  # how an attempt ends that is followed by another
 DISPATCH_S = 2.0  # a worker that was idle when it was killed may be given a trial in that very moment
 RAY_ENDS_S = 20.0  # the rest of Ray follows one of its processes; what is dispatched meanwhile is lost with it
 ENDS_ALL = ("controller", "ray", "postgres")  # killing one of these may lose every attempt under way
@@ -36,7 +37,7 @@ def strange_events(events: Sequence[EventRow], attempts: Sequence[AttemptRow], k
         outcome = given_up.get((event.number or 0, event.attempt or 0))
         expected = {
             "late": outcome is not None,
-            "lost": outcome == "lost",
+            "lost": outcome == AttemptOutcome.LOST,
             "taken over": any(kill.role == "controller" and kill.at <= event.at for kill in kills),
         }
         if not expected.get(event.kind, False):

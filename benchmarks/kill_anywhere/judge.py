@@ -19,7 +19,7 @@ from search.doctor import StudyUnderCheck, examine
 from search.store import device_tables, reader
 from search.store.database import open_for_reading
 from search.store.store import StudyStore
-from search.store.vocabulary import FINAL_STATES, LatencyKind
+from search.store.vocabulary import FINAL_STATES, AttemptOutcome, LatencyKind, TrialState
 from search.study import OpenStudy, optuna_storage
 from search.study_file import settings_from
 from space.cost import cost_of
@@ -65,7 +65,7 @@ class _Judgement:
         store = StudyStore(engine, self.study.id)
         settings = settings_from(self.study.settings, "the stored settings")
         self.opened = OpenStudy(settings, run.url, engine, store, self.study.optuna_study_id)
-        self.done = [row for row in self.rows if row.state == "done"]
+        self.done = [row for row in self.rows if row.state == TrialState.DONE]
         self.violations = list(run.violations)
 
     def result(self, compared: int | None) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class _Judgement:
         self._must(numbers == list(range(len(numbers))), f"trials lost or repeated: {numbers}")
         for row in self.rows:
             self._must(row.state in FINAL_STATES, f"trial {row.number} is {row.state}")
-            self._must(row.state != "failed", f"trial {row.number} failed: {row.reason}")
+            self._must(row.state != TrialState.FAILED, f"trial {row.number} failed: {row.reason}")
             self._must(row.mirrored, f"trial {row.number} was never mirrored into Optuna's tables")
         for identity, count in Counter(row.identity for row in self.done).items():
             self._must(count == 1, f"{count} results of identity {identity[:8]}")
@@ -120,8 +120,8 @@ class _Judgement:
             self._must(numbers == list(range(1, row.attempt + 1)), f"attempts of {row.number}")
             outcomes = [attempt.outcome for attempt in attempts]
             self._must(None not in outcomes, f"trial {row.number} has an attempt without an end")
-            expected = int(row.state == "done")
-            self._must(outcomes.count("done") == expected, f"trial {row.number}: outcomes {outcomes}")
+            expected = int(row.state == TrialState.DONE)
+            self._must(outcomes.count(AttemptOutcome.DONE) == expected, f"trial {row.number}: outcomes {outcomes}")
 
     def _causes(self) -> None:
         events = reader.newest_events(self.engine, self.study.id, 10_000)

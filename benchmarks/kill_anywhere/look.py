@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from benchmarks.kill_anywhere.forms import EPOCHS, OF_SEARCH, PHASES, Form
 from benchmarks.kill_anywhere.processes import Process, children, command_of, cpu_s, is_dead, last_with, pid_of, tail
+from search.store.vocabulary import TrialState
 from workers.file_names import CHECKPOINTS, LOG_FILE, trial_folder
 
 TROUBLES_MOST = 3  # a device that was lost this often with a job is spared: at 5 the hub rightly gives the job up
@@ -109,8 +110,8 @@ class Lookout:
                 troubles = connection.exec_driver_sql(query).scalar() or 0
         return {
             "controller": None if owner is None else pid_of(owner),
-            "asked": any(row.state == "asked" for row in trials),
-            "running": [(r.number, r.attempt, pid_of(r.worker)) for r in trials if r.state == "running"],
+            "asked": any(row.state == TrialState.ASKED for row in trials),
+            "running": [(r.number, r.attempt, pid_of(r.worker)) for r in trials if r.state == TrialState.RUNNING],
             "doing": doing,
             "troubles": troubles,
         }

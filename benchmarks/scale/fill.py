@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from optuna.trial import TrialState
 
 from benchmarks.scale.round import made_up_price, settings_for
 from benchmarks.scale.worker import answers, made_up_top1
@@ -16,6 +15,7 @@ from search.samplers.optuna_samplers import distributions
 from search.store.optuna_mirror import MirroredTrial, write_trials
 from search.store.store import latency_values
 from search.store.tables import artifact, attempt, curve, latency, latency_samples, trial
+from search.store.vocabulary import AttemptOutcome, TrialOrigin, TrialState
 from search.study import OpenStudy, open_study
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -81,8 +81,8 @@ def _trial_row(study: OpenStudy, number: int, config: CondenseNetConfig, trainin
         "study_id": study.store.study_id,
         "number": number,
         "optuna_trial_id": number + 1,
-        "state": "done",
-        "origin": "sampled",
+        "state": TrialState.DONE,
+        "origin": TrialOrigin.SAMPLED,
         "config": config.to_json(),
         "config_hash": config.digest,
         "training": json.dumps(training.model_dump(mode="json")),
@@ -102,7 +102,7 @@ def _trial_row(study: OpenStudy, number: int, config: CondenseNetConfig, trainin
 
 def _children(key: int, config: dict[str, Any], now: float) -> tuple[list[dict[str, Any]], ...]:
     lease = {"trial_id": key, "attempt": 1, "owner": "filled", "worker": "filled:0", "started_at": now}
-    ended = {"heartbeat_at": now, "epochs": 1, "outcome": "done", "ended_at": now}
+    ended = {"heartbeat_at": now, "epochs": 1, "outcome": AttemptOutcome.DONE, "ended_at": now}
     row = answers({"config": config, "number": key, "attempt": 1})[0][3]
     files = [
         {"trial_id": key, "name": name, "path": f"/none/{key}/{name}", "sha256": "0" * 64, "removed": False}

@@ -37,12 +37,12 @@ def fit(
     """Fit the latency predictor to a device's measurements; show its error by cross-validation."""
     from dashboards.terminal import device_tables
     from search.pricing.device_fit import fit_device
-    from search.pricing.targets import is_estimated
+    from search.pricing.targets import kind_on
     from search.store.database import open_for_writing
 
     engine = open_for_writing(database_url(storage))
     probe = _measured(engine, name, _settings(name, preset, runtime, threads, policy), networks, storage)
-    device_fit = fit_device(engine, probe, threads, "estimated" if is_estimated(name, engine) else "measured")
+    device_fit = fit_device(engine, probe, threads, kind_on(name, engine))
     output(as_json, device_tables.fit_document, device_tables.fit_panel, device_fit)
 
 

@@ -16,7 +16,7 @@ from search.results.pareto import latency_key
 from search.store.reader import find_study
 from search.store.rows import StudyRow
 from search.store.tables import latency, trial
-from search.store.vocabulary import STATES
+from search.store.vocabulary import STATES, LatencyPurpose
 from space.config import short_text
 
 FLOATS = (
@@ -130,7 +130,7 @@ def _latencies(
         sa.select(latency.c.trial_id, *(latency.c[name] for name in _MEASURED))
         .join(trial, trial.c.id == latency.c.trial_id)
         .where(trial.c.study_id == study.id)
-        .where(sa.or_(latency.c.purpose == "price", latency.c.id == trial.c.latency_id))
+        .where(sa.or_(latency.c.purpose == LatencyPurpose.PRICE, latency.c.id == trial.c.latency_id))
         .order_by(latency.c.id)
     )
     newest: dict[tuple[str, int], Any] = {}

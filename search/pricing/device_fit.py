@@ -1,7 +1,7 @@
-"""What measurements on a device teach: a fitted model of its latency, and a profile for its estimates.
+"""What is learned from measurements on a device: a fitted model of its latency, and a profile for its estimates.
 
-Beside the networks that studies priced, more can be measured for the purpose; they are kept in a table of their own,
-append-only, and serve every study of the database.
+Beside the networks that studies priced, more can be measured for a fit; their latencies have an append-only table of
+their own, and serve every study of the database.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from workers.latency.calibration import Calibration, fit_profile
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
 from workers.latency.predictor import cross_validate, macs_rank_correlation
 from workers.latency.profiles import Profile, load_profile
+from workers.latency.record import LatencyKind
 from workers.latency.virtual_arm import Counts, VirtualArm
+from workers.wording import agreeing, counted
 
-BATCH = 8  # networks measured between two anchors
+BATCH = 8  # networks measured between two runs of the anchor
 FIT_LEAST = 8  # networks
-LIKE = "raspberry-pi-5"  # the profile whose prices' ratios a new one may lean on
+LIKE = "raspberry-pi-5"  # the profile from whose ratios of prices a new one may start
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class DeviceFit:
     device: str
     runtime: str
     threads: int
-    kind: str  # of the latencies it was fitted on: measured or estimated
+    kind: LatencyKind  # of the latencies it was fitted on: measured or estimated
     networks: int
     median_error: float  # relative, of networks left out
     p90_error: float
@@ -63,7 +65,7 @@ class DeviceFit:
 def measure_more(
     engine: sa.Engine, probe: LatencyProbe, space: SearchSpace, count: int, files: Path
 ) -> Iterator[Progress]:
-    """Measure networks sampled from a space until `count` more are recorded; yields how far it is by batch.
+    """Measure networks sampled from a space until `count` more are recorded; yield the progress after each batch.
 
     Raises:
         MeasurementFailed: a whole batch failed.
@@ -72,45 +74,48 @@ def measure_more(
     recorded = unsteady = failed = 0
     while recorded < count:
         configs = [space.sample(rng) for _ in range(min(BATCH, count - recorded))]
-        found = price(configs, probe, files)
-        good = [(config, one) for config, one in zip(configs, found, strict=True) if isinstance(one, Measurement)]
-        if not good:
-            reasons = [one.reason for one in found if isinstance(one, FailedMeasurement)]
-            raise MeasurementFailed(f"none of {len(found)} networks could be measured on {probe.device}: {reasons[0]}")
-        add_references(engine, good)
-        recorded += len(good)
-        unsteady += sum(not one.steady for _, one in good)
-        failed += len(found) - len(good)
+        prices = price(configs, probe, files)
+        measured = [
+            (config, price) for config, price in zip(configs, prices, strict=True) if isinstance(price, Measurement)
+        ]
+        if not measured:
+            reasons = [price.reason for price in prices if isinstance(price, FailedMeasurement)]
+            networks = counted(len(prices), "network")
+            raise MeasurementFailed(f"none of {networks} could be measured on {probe.device}: {reasons[0]}")
+        add_references(engine, measured)
+        recorded += len(measured)
+        unsteady += sum(not measurement.steady for _, measurement in measured)
+        failed += len(prices) - len(measured)
         yield Progress(recorded, unsteady, failed)
 
 
 def add_references(engine: sa.Engine, measured: Sequence[tuple[CondenseNetConfig, Measurement]]) -> None:
     """Append latencies that belong to no trial."""
-    rows = [{"config": config.to_json(), **latency_values(one, reference_latency)} for config, one in measured]
+    rows = [{"config": config.to_json(), **latency_values(latency, reference_latency)} for config, latency in measured]
     with engine.begin() as connection:
         connection.execute(sa.insert(reference_latency), rows)
 
 
-def fit_device(engine: sa.Engine, probe: LatencyProbe, threads: int, kind: str) -> DeviceFit:
-    """Cross-validate the predictor on everything known of a device, record the figures and return them.
+def fit_device(engine: sa.Engine, probe: LatencyProbe, threads: int, kind: LatencyKind) -> DeviceFit:
+    """Cross-validate the predictor on every network whose latency on a device is known; record and return the errors.
 
     Raises:
         DeviceNotFound: fewer than 8 networks are known.
     """
     known = _known_networks(engine, probe, threads, kind, "a fit")
     configs, latencies_ms = zip(*known, strict=True)
-    seen = cross_validate(configs, latencies_ms)
+    errors = cross_validate(configs, latencies_ms)
     fit = DeviceFit(
         device=probe.device,
         runtime=probe.runtime,
         threads=threads,
         kind=kind,
         networks=len(known),
-        median_error=seen.median_error,
-        p90_error=seen.p90_error,
-        max_error=seen.max_error,
-        coverage_95=seen.coverage_95,
-        spearman=seen.spearman,
+        median_error=errors.median_error,
+        p90_error=errors.p90_error,
+        max_error=errors.max_error,
+        coverage_95=errors.coverage_95,
+        spearman=errors.spearman,
         macs_spearman=macs_rank_correlation(configs, latencies_ms),
         fitted_at=time.time(),
     )
@@ -127,7 +132,7 @@ def calibrate(
     Raises:
         DeviceNotFound: fewer than 8 networks are known. MeasurementFailed: counting failed.
     """
-    known = _known_networks(engine, probe, 1, "measured", "a profile")
+    known = _known_networks(engine, probe, 1, LatencyKind.MEASURED, "a profile")
     progress(f"counting the instructions of {len(known)} networks …")
     counted = count_configs([config for config, _ in known], arm, probe.runtime)
     pairs = [
@@ -149,14 +154,14 @@ def count_configs(
 
 
 def _known_networks(
-    engine: sa.Engine, probe: LatencyProbe, threads: int, kind: str, wanted: str
+    engine: sa.Engine, probe: LatencyProbe, threads: int, kind: LatencyKind, wanted: str
 ) -> list[tuple[CondenseNetConfig, float]]:
     """Return `latencies_of_configs` for what is `wanted`; DeviceNotFound where there are fewer than 8."""
     known = latencies_of_configs(engine, probe.device, probe.runtime, threads, kind, FIT_LEAST)
     if len(known) < FIT_LEAST:
         raise DeviceNotFound(
-            f"{wanted} needs at least {FIT_LEAST} networks {kind} on {probe.device} with {probe.runtime} and {threads} "
-            f"thread(s), but {len(known)} are known (steady, of its newest runtime version); measure more with "
-            "--networks."
+            f"{wanted} needs at least {FIT_LEAST} networks {kind} on {probe.device} with {probe.runtime} and "
+            f"{counted(threads, 'thread')}, but {len(known)} {agreeing(len(known), 'is', 'are')} known (steady, of its "
+            "newest runtime version); measure more with --networks."
         )
     return known

@@ -21,7 +21,9 @@ REFIT_GROWTH = 1.1  # refitted once there are so many times as many
 class FittedForecast:
     """Foresees latencies on one device; keeps silent while it knows too little."""
 
-    def __init__(self, engine: sa.Engine, device: str, runtime: str, threads: int, kind: str = "measured") -> None:
+    def __init__(
+        self, engine: sa.Engine, device: str, runtime: str, threads: int, kind: LatencyKind = LatencyKind.MEASURED
+    ) -> None:
         self._engine, self._key = engine, (device, runtime, threads, kind)
         self._fitted_on = self._rows = 0
         self._predictor: Predictor | None = None

@@ -1,7 +1,7 @@
-"""Where a network's latency goes, part by part: predicted by what measurements on its device taught.
+"""How a network's latency divides among its parts, predicted from measurements of other networks on its device.
 
-A `Predictor` prices the amounts that a network moves and multiplies; here its prices are laid on the amounts of each
-part. What comes out is a prediction, and only as good as the fit: how good that is stands beside it.
+A `Predictor` has a price for each amount that a network moves or multiplies; here its prices are applied to the amounts
+of each part. The result is a prediction, only as good as the fit, whose error is given with it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from space.config import CondenseNetConfig
 from space.errors import DeviceNotFound, InvalidSettings
 from workers.latency.features import FEATURES, part_matrix
 from workers.latency.predictor import Predictor
-from workers.latency.record import LatencyRecord
+from workers.latency.record import LatencyKind, LatencyRecord
+from workers.wording import counted
 
-UNASKED_LEAST = 30  # networks from which a fit is trusted although nobody ran `devices fit`, as by the forecast
-LEAST = 8  # networks below which there is none
-MOST = 400  # networks fitted on: more of them cost seconds and don't change the prices
+UNASKED_LEAST = 30  # networks from which a fit is trusted even if `devices fit` was never run, as by the forecast
+LEAST = 8  # networks that any fit needs
+MOST = 400  # networks to fit on: more take seconds and don't change the prices
 REFIT_GROWTH = 1.1
 
-Key = tuple[str, str, int, str]  # device, runtime, threads, kind
+Key = tuple[str, str, int, LatencyKind]  # device, runtime, threads, kind
 
 
 @dataclass(frozen=True)
 class LayerShares:
     """Predicted shares of a network's latency on one device.
 
-    `of_parts` has one fraction for each of `space.cost.parts_of`, `of_run` is what a run takes whatever the network;
-    together they are 1.
+    `of_parts` has one fraction for each of `space.cost.parts_of`, `of_run` is the fraction that every run takes,
+    whatever the network; together they are 1.
     """
 
     of_parts: tuple[float, ...]
@@ -42,23 +43,23 @@ class LayerShares:
     device: str
     runtime: str
     threads: int
-    kind: str  # of the latencies it was fitted on: measured or estimated
+    kind: LatencyKind  # of the latencies it was fitted on: measured or estimated
     networks: int  # fitted on
     median_error: float | None  # relative, by cross-validation; None where `devices fit` never recorded it
-    extrapolates: str  # in what the network is unlike those fitted; "" where it is like them
+    extrapolates: str  # how the network differs from those of the fit; "" where it doesn't
 
 
 @dataclass(frozen=True)
 class _Fit:
-    rows: int  # that were looked at
+    rows: int  # of latencies that it was made from
     predictor: Predictor | None  # None: too few networks
     median_error: float | None
 
 
 class DeviceShares:
-    """Keeps a fit for each device it was asked for, and renews it as measurements come in; the database is only read.
+    """A fit for each device that was asked for, renewed as measurements come in; the database is only read.
 
-    Threads may share it; while one fits, the others wait, and find the fit made.
+    Threads may share it: while one of them fits, the others wait for its fit.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -67,35 +68,34 @@ class DeviceShares:
         self._lock = threading.Lock()
 
     def of(self, config: CondenseNetConfig, latency: LatencyRecord) -> LayerShares:
-        """Return the shares of a network on the device that a latency of it is of.
+        """Return how a network's latency on a device divides among its parts.
 
         Raises:
             DeviceNotFound: there is no fit of this device; the message says how to get one.
         """
-        for kind in ("estimated",) if latency.kind == "estimated" else ("measured", "estimated"):
+        for kind in _kinds_to_try(latency.kind):
             key = (latency.device, latency.runtime, latency.threads, kind)
             with self._lock:
                 fit = self._fit(key)
             if fit.predictor is not None:
                 return _shares(config, key, fit, fit.predictor)
         raise DeviceNotFound(
-            f"no fit of {latency.device} with {latency.runtime} and {latency.threads} thread(s): run "
+            f"no fit of {latency.device} with {latency.runtime} and {counted(latency.threads, 'thread')}: run "
             f"`condensery devices fit {latency.target}` (--networks measures more networks for it)."
         )
 
     def _fit(self, key: Key) -> _Fit:
-        rows, recorded, known = (
-            count_rows_of_configs(self._engine, *key),
-            self._recorded_error(key),
-            self._fits.get(key),
-        )
-        if known is None or known.predictor is None:
-            news = known is None or (known.rows, known.median_error) != (rows, recorded)
+        rows, recorded = count_rows_of_configs(self._engine, *key), self._recorded_error(key)
+        fit = self._fits.get(key)
+        if fit is None:
+            is_outdated = True
+        elif fit.predictor is None:
+            is_outdated = (fit.rows, fit.median_error) != (rows, recorded)
         else:
-            news = rows > known.rows * REFIT_GROWTH or known.median_error != recorded
-        if known is None or news:
-            known = self._fits[key] = _Fit(rows, self._fitted(key, rows, recorded is not None), recorded)
-        return known
+            is_outdated = rows > fit.rows * REFIT_GROWTH or fit.median_error != recorded
+        if fit is None or is_outdated:
+            fit = self._fits[key] = _Fit(rows, self._fitted(key, rows, recorded is not None), recorded)
+        return fit
 
     def _fitted(self, key: Key, rows: int, asked: bool) -> Predictor | None:
         least = LEAST if asked else UNASKED_LEAST
@@ -104,7 +104,7 @@ class DeviceShares:
             return None
         try:
             return Predictor.fit([config for config, _ in networks], [latency_ms for _, latency_ms in networks])
-        except InvalidSettings:  # too few that differ
+        except InvalidSettings:  # too few different networks
             return None
 
     def _recorded_error(self, key: Key) -> float | None:
@@ -115,22 +115,27 @@ class DeviceShares:
             return connection.scalar(query.order_by(device_fit.c.id.desc()).limit(1))
 
 
+def _kinds_to_try(kind: LatencyKind) -> tuple[LatencyKind, ...]:
+    """Return the kinds of latencies that a fit may be made of, the better first: estimates explain only estimates."""
+    return (kind,) if kind == LatencyKind.ESTIMATED else (LatencyKind.MEASURED, LatencyKind.ESTIMATED)
+
+
 def _shares(config: CondenseNetConfig, key: Key, fit: _Fit, predictor: Predictor) -> LayerShares:
     prices = predictor.prices_ms()
     amounts_ms = part_matrix(config) @ np.array([prices[name] for name in FEATURES])
     total_ms = float(amounts_ms.sum())
     fractions = (amounts_ms / total_ms).tolist() if total_ms > 0 else [0.0] * len(amounts_ms)
-    (seen,) = predictor.predict([config])
+    (prediction,) = predictor.predict([config])
     device, runtime, threads, kind = key
     return LayerShares(
         of_parts=tuple(fractions[:-1]),
         of_run=fractions[-1],
-        predicted_ms=seen.latency_ms,
+        predicted_ms=prediction.latency_ms,
         device=device,
         runtime=runtime,
         threads=threads,
         kind=kind,
         networks=predictor.networks,
         median_error=fit.median_error,
-        extrapolates=seen.why,
+        extrapolates=prediction.why,
     )

@@ -1,4 +1,4 @@
-"""From a study's `latency.devices` to who measures there: this host, an ARM device in software, a queue of agents."""
+"""From a study's `latency.devices` to the probes that measure there: this host, an ARM device in software, agents."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from workers.latency.agent.runtimes import installed_runtimes
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
 from workers.latency.policy import MeasurementPolicy
 from workers.latency.profiles import VIRTUAL, load_profile, virtual_device
+from workers.latency.record import LatencyKind
 
 AUTO_NETWORKS = 3  # sampled to choose the faster runtime
 
@@ -37,8 +38,8 @@ def targets_of(
         settings: of the study; its runtime is resolved (not `auto`).
         engine: the database that the hub serves; None when there is none yet.
         files: where the anchor networks are written.
-        note: told when a device keeps a measurement waiting.
-        priority: of what is measured on devices; VERIFYING measures anew what was measured before.
+        note: called when a device keeps a measurement waiting.
+        priority: of the measurements on devices; VERIFYING measures again what was measured before.
 
     Raises:
         DeviceNotFound: a queue that no device serves. EmulatorMissing: the ARM device in software isn't built.
@@ -50,18 +51,17 @@ def targets_of(
         probe = probe_named(name, settings, engine, files, note, priority)
         foreseen = None
         if latency.predict and engine is not None and limits.get(name) is not None:
-            kind = "estimated" if is_estimated(name, engine) else "measured"
+            kind = kind_on(name, engine)
             foreseen = FittedForecast(engine, probe.device, probe.runtime, latency.threads, kind)
         places = {"local": name == HOST, "remote": isinstance(probe, HubProbe)}
         targets.append(Target(name, probe, limits.get(name), foreseen, **places))
     return tuple(targets)
 
 
-def is_estimated(name: str, engine: sa.Engine | None) -> bool:
-    """Whether a device's latencies are estimates: one in software, here or behind the hub."""
-    if name.startswith(VIRTUAL):
-        return True
-    return engine is not None and name != HOST and registry.profile_of_queue(engine, name) is not None
+def kind_on(name: str, engine: sa.Engine | None) -> LatencyKind:
+    """Return the kind of a device's latencies: estimated on one in software, here or behind the hub, else measured."""
+    behind_hub = engine is not None and name != HOST and registry.profile_of_queue(engine, name) is not None
+    return LatencyKind.ESTIMATED if name.startswith(VIRTUAL) or behind_hub else LatencyKind.MEASURED
 
 
 def probe_named(
@@ -101,7 +101,7 @@ def probe_named(
         anchor=write_anchor(files, policy.runtime),
         profile=None if profile is None else load_profile(profile),
         priority=priority,
-        fresh=priority == VERIFYING,  # the chosen network is looked at a second time
+        fresh=priority == VERIFYING,  # the chosen network is measured a second time
         database_wait_s=settings.limits.database_wait_s,
     )
     return HubProbe(engine, probe_settings, note)

@@ -48,11 +48,12 @@ from workers.images.cache import prepare
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyPurpose
 from workers.training.trial import load_network
+from workers.wording import counted
 
 
 @dataclass(frozen=True)
 class Picked:
-    """The network to deploy, with what was seen of it."""
+    """The network to deploy, with its verification and test."""
 
     trial: TrialRow
     budget: Budget
@@ -61,7 +62,7 @@ class Picked:
     test_top1: float
     test_evaluations: int  # networks of this study ever evaluated on the test split, this one included
     candidates: int  # trained networks inside the budget
-    passed_over: tuple[str, ...]  # better ones that failed the verification, and why
+    passed_over: tuple[str, ...]  # more accurate networks that failed the verification, each with the reason
     export_difference: float
     files: tuple[Path, Path]  # ONNX and safetensors, checked against their recorded hashes
 
@@ -69,11 +70,11 @@ class Picked:
 def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[Target], cache: Path) -> Picked:
     """Take the best network inside the budget, measure its exported file again, evaluate it on the test split.
 
-    One whose second measurement lies over the budget is passed over for the next.
+    A network whose second measurement is over the budget is passed over for the next.
 
     Raises:
-        NothingFeasible: none fits, or none survives the verification.
-        CheckpointCorrupt: the files of the one chosen are gone or damaged.
+        NothingFeasible: no network fits, or none passes the verification.
+        CheckpointCorrupt: the files of the chosen network are gone or damaged.
     """
     ranked = best(store.trials(), budget)
     passed_over: list[str] = []
@@ -85,11 +86,11 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
         model, weights = trained_files(store.engine, row)
         network = load_network(weights.parent, row.config)
         verified = _verify(store, row, (model, network), targets)
-        if why := _over(budget, verified, targets):
-            passed_over.append(f"trial {row.number} {why} when measured again")
+        if excess := _over(budget, verified, targets):
+            passed_over.append(f"trial {row.number} {excess} when measured again")
             continue
         difference = check_onnx(model, network)
-        if row.test_top1 is None:  # a second look would not be a test any more
+        if row.test_top1 is None:  # the test split is used once for each network
             store.set_test_top1(row.number, _test_accuracy(study, model, cache))
         tested = store.trial(row.number)
         assert tested.test_top1 is not None
@@ -106,15 +107,15 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
             files=(model, weights),
         )
     raise NothingFeasible(
-        f"none of {len(ranked)} networks stayed inside {budget} when measured again ({'; '.join(passed_over[:3])}); "
-        "raise the budget a little."
+        f"none of {counted(len(ranked), 'network')} stayed inside {budget} when measured again "
+        f"({'; '.join(passed_over[:3])}); raise the budget a little."
     )
 
 
 def _verify(
     store: StudyStore, row: TrialRow, trained: tuple[Path, DeployedCondenseNet], targets: Sequence[Target]
 ) -> dict[str, Measurement]:
-    """Measure the trained (ONNX file, network) on every device of the study; record and return what was seen."""
+    """Measure the trained (ONNX file, network) on every device of the study; record and return the latencies."""
     verified: dict[str, Measurement] = {}
     model, network = trained
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
@@ -123,11 +124,11 @@ def _verify(
             if target.probe.runtime != "onnxruntime":
                 path = Path(folder) / file_for(target.probe.runtime, MODEL)
                 save_for(target.probe.runtime, network, path)
-            (seen,) = target.probe.measure([path])
-            if isinstance(seen, FailedMeasurement):
+            (result,) = target.probe.measure([path])
+            if isinstance(result, FailedMeasurement):
                 place = f"trial {row.number} could not be measured on {target.name}"
-                raise MeasurementFailed(f"{place}: {seen.reason}")
-            verified[target.name] = replace(seen, target=target.name, purpose=LatencyPurpose.VERIFY)
+                raise MeasurementFailed(f"{place}: {result.reason}")
+            verified[target.name] = replace(result, target=target.name, purpose=LatencyPurpose.VERIFY)
             store.add_latency(row.number, verified[target.name])
     return verified
 
@@ -135,8 +136,8 @@ def _verify(
 def _over(budget: Budget, verified: Mapping[str, Measurement], targets: Sequence[Target]) -> str | None:
     """Return how a verification exceeds the budget, or None."""
     limits = budget.limits_ms(targets[0].name)
-    for name, seen in verified.items():
-        limit_ms, high_ms = limits.get(name), seen.interval_high_ms
+    for name, latency in verified.items():
+        limit_ms, high_ms = limits.get(name), latency.interval_high_ms
         if limit_ms is not None and high_ms > limit_ms:
             return f"took up to {high_ms:.4g} ms" + ("" if name == targets[0].name else f" on {name}")
     return None
@@ -148,8 +149,8 @@ def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
     info = prepare(settings.data, cache)
     if info.fingerprint != (study.data_info or {}).get("fingerprint", info.fingerprint):
         raise DataNotFound(
-            f"the images of {info.dataset} have changed since study {study.name!r} began, so its test split is not "
-            "what it was; put them back."
+            f"the images of {info.dataset} have changed since study {study.name!r} began, so its test split is "
+            "another; put the images back."
         )
     images = batches.load(settings.data, cache)
     logits_of = exported_network(model)
@@ -171,14 +172,14 @@ def export_trial(store: StudyStore, row: TrialRow, out: Path) -> Path:
 
 
 def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) -> Path:
-    """Write the bundle folder, whole or not at all; an earlier bundle there is replaced.
+    """Write the bundle folder completely or not at all; an earlier bundle there is replaced.
 
     Raises:
-        ReadOnlyFolder: `out` can't be written, or holds something that is no bundle.
+        ReadOnlyFolder: `out` can't be written, or holds something else than a bundle.
     """
     out = out.absolute()
     if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - BUNDLE_FILES):
-        raise ReadOnlyFolder(f"{out} exists and holds other things than a bundle; choose an empty or a new folder.")
+        raise ReadOnlyFolder(f"{out} exists and holds something else than a bundle; choose an empty or a new folder.")
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
@@ -186,7 +187,7 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
             new.mkdir()
             for path in picked.files:
                 shutil.copyfile(path, new / path.name)
-            runtimes = {seen.runtime for seen in (picked.verified, *picked.elsewhere.values())}
+            runtimes = {latency.runtime for latency in (picked.verified, *picked.elsewhere.values())}
             for runtime in sorted(runtimes - {"onnxruntime"}):  # model.onnx is among the files copied
                 network, path = load_network(new, picked.trial.config), new / file_for(runtime, MODEL)
                 save_for(runtime, network, path)
@@ -215,7 +216,7 @@ def _facts(study: StudyRow, picked: Picked, sha256: str, shipped: frozenset[str]
         budget=picked.budget,
         onnx_sha256=sha256,
         shipped=shipped,
-        standing=f"the most accurate of\n{picked.candidates} trained networks inside the budget ({budget})",
+        rank=f"the most accurate of\n{picked.candidates} trained networks inside the budget ({budget})",
         latency=picked.verified,
         elsewhere=picked.elsewhere,
         test_evaluations=picked.test_evaluations,

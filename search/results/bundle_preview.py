@@ -1,7 +1,7 @@
-"""A bundle to look at before `pick`: the recorded files with texts that say what was not done yet.
+"""A bundle to look at before `pick`: the recorded files, with texts that say which checks are still to be done.
 
-It only reads: nothing is measured, nothing is tested, nothing is written into the database, and torch isn't loaded. So
-any trained network can be tried out without spending its test split.
+It only reads: nothing is measured or tested, nothing is written into the database, and torch isn't loaded. So any
+trained network can be tried out without using its test split.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from search.store.vocabulary import TrialState
 from workers.file_names import ONNX_FILE
 from workers.latency.record import LatencyRecord
 
-WRITTEN = (1980, 1, 1, 0, 0, 0)  # of every file: the same facts make the same zip
+WRITTEN = (1980, 1, 1, 0, 0, 0)  # the time of every file, so that the same facts make the same zip
 
 
 def preview_bundle(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) -> bytes:
-    """Return `write_preview`'s zip; it takes as much memory as the files."""
+    """Return the zip that `write_preview` writes; it takes as much memory as the files."""
     content = io.BytesIO()
     write_preview(engine, study, row, budget, content)
     return content.getvalue()
@@ -46,9 +46,9 @@ def write_preview(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Bud
     runtime than onnxruntime is made by `pick` alone. One file at a time is held in memory; `out` can be any file.
 
     Raises:
-        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or is another; `out` then holds rubbish.
+        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or was replaced; `out` is then incomplete.
     """
-    recorded_files(engine, row)  # says what is missing before anything is written
+    recorded_files(engine, row)  # raises before anything is written if a file is missing
     facts, folder = _facts(engine, study, row, budget), bundle_name(study, row)
     with zipfile.ZipFile(out, "w") as archive:
         for name in TRAINED:  # weights don't compress
@@ -77,7 +77,7 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
         budget=budget,
         onnx_sha256=str(reader.read_artifacts(engine, row.id)[ONNX_FILE]["sha256"]),
         shipped=frozenset((*TRAINED, DEPLOY_FILE, CARD_FILE)),
-        standing=f"one of\n{done} trained networks, {one_line(inside)}",
+        rank=f"one of\n{done} trained networks, {one_line(inside)}",
         latency=first,
         elsewhere=latencies,
         test_evaluations=reader.count_test_evaluations(engine, study.id),

@@ -1,7 +1,8 @@
 """The texts of a bundle: deploy.toml, for a program on the device, and MODEL_CARD.md, for people.
 
-They say what is recorded and nothing else. What was not done yet (no second measurement, no test) is said as plainly as
-what was. Names come from users and devices: each is made one harmless line, or one quoted string.
+They state what is recorded and nothing else; checks that are still to be done (a second measurement, the test) are
+named as plainly as those that were done. Names come from users and devices: each becomes one harmless line or one
+quoted string.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from search.results.latency_labels import doubts_text
 from search.store.rows import StudyRow, TrialRow
 from workers.file_names import INPUT, NETWORK_FILE, ONNX_FILE, OUTPUT, SUFFIXES, file_for
 from workers.latency.record import LatencyKind, LatencyRecord
+from workers.wording import counted
 
 DEPLOY_FILE, CARD_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "model"
 BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE} | {MODEL + suffix for suffix in SUFFIXES.values()}
@@ -25,14 +27,14 @@ LONGEST = 300  # characters of a name that a text shows
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """Everything that the texts tell; what is not known (None) or was not done is told too."""
+    """Everything that the texts say; they also say what is not known (None) or was not done."""
 
     study: StudyRow
     trial: TrialRow
     budget: Budget
     onnx_sha256: str
     shipped: frozenset[str]  # names of the files in the bundle
-    standing: str  # how the network stands among others, as the end of the card's first sentence
+    rank: str  # how the network compares to others: the end of the card's first sentence
     latency: LatencyRecord | None  # on the study's first device
     elsewhere: Mapping[str, LatencyRecord] = field(default_factory=dict)  # on its further devices, by name
     test_evaluations: int = 0  # networks of this study ever evaluated on the test split, this one included
@@ -42,8 +44,8 @@ class BundleFacts:
     @property
     def verified(self) -> bool:
         """Whether the trained file was measured on every device."""
-        known = (self.latency, *self.elsewhere.values())
-        return all(seen is not None and seen.verified for seen in known)
+        latencies = (self.latency, *self.elsewhere.values())
+        return all(latency is not None and latency.verified for latency in latencies)
 
     @property
     def tested(self) -> bool:
@@ -52,11 +54,11 @@ class BundleFacts:
 
     @property
     def not_done(self) -> str:
-        """What was not done yet and what does it, in one line; "" when nothing is left."""
-        left = ["not verified on the device after training"] * (not self.verified)
-        left += ["not tested"] * (not self.tested)
+        """The checks that were not done yet and the command that does them, in one line; "" when all are done."""
+        missing = ["not verified on the device after training"] * (not self.verified)
+        missing += ["not tested"] * (not self.tested)
         command = one_line(pick_command(self.study.name, self.budget))
-        return f"{', '.join(left)}: run `{command}`" if left else ""
+        return f"{', '.join(missing)}: run `{command}`" if missing else ""
 
 
 def pick_command(study: str, budget: Budget) -> str:
@@ -70,12 +72,12 @@ def pick_command(study: str, budget: Budget) -> str:
 
 def deploy_toml(facts: BundleFacts) -> str:
     """Return deploy.toml: everything a program needs to run the model, in tables of plain values."""
-    study, row, seen = facts.study, facts.trial, facts.latency
+    study, row, latency = facts.study, facts.trial, facts.latency
     info = study.data_info or {}
     accuracy = {"dataset": info.get("dataset", ""), "validation_top1": row.top1, "test_top1": row.test_top1}
     model = {"file": ONNX_FILE, "sha256": facts.onnx_sha256, "input": INPUT, "output": OUTPUT}
     tables: dict[str, dict[str, Any]] = {
-        "model": {**model, "precision": "fp32" if seen is None else seen.precision},
+        "model": {**model, "precision": "fp32" if latency is None else latency.precision},
         "input": {
             "shape": ["batch", *row.config.input_shape],
             "layout": "NCHW",
@@ -86,7 +88,7 @@ def deploy_toml(facts: BundleFacts) -> str:
         "classes": {"names": list(map(str, info.get("class_names", ())))},
         "accuracy": {name: value for name, value in accuracy.items() if value is not None},
         "checks": {"verified": facts.verified, "tested": facts.tested, "not_done": facts.not_done},
-        **({} if seen is None else {"latency": _latency_table(seen, facts.shipped)}),
+        **({} if latency is None else {"latency": _latency_table(latency, facts.shipped)}),
         **{
             f"latency_on.{_toml(name)}": _latency_table(other, facts.shipped) for name, other in facts.elsewhere.items()
         },
@@ -140,7 +142,7 @@ def model_card(facts: BundleFacts) -> str:
     versions = "\n".join(f"| {one_line(k)} | {one_line(v)} |" for k, v in sorted(facts.study.versions.items()))
     return f"""# {row.config}
 
-A CondenseNet for image classification, trial {row.number} of the study `{study}`: {facts.standing}.
+A CondenseNet for image classification, trial {row.number} of the study `{study}`: {facts.rank}.
 {warning}
 | | |
 |---|---|
@@ -170,24 +172,26 @@ logits, = session.run(None, {{deploy["model"]["input"]: images}})
 
 
 def _figures(facts: BundleFacts) -> str:
-    """The rows of the card's first table."""
-    row, seen, info = facts.trial, facts.latency, facts.study.data_info or {}
+    """Return the rows of the card's first table."""
+    row, latency, info = facts.trial, facts.latency, facts.study.data_info or {}
     images = f"{one_line(info.get('test_images', '?'))} images of {one_line(info.get('dataset', '?'))}"
     tested = "not tested" if row.test_top1 is None else f"{row.test_top1:.2%} ({images})"
     validation = "unknown" if row.top1 is None else f"{row.top1:.2%}"
     lines = [f"| test top-1 | {tested} |", f"| validation top-1 | {validation} |"]
-    if seen is None:
+    if latency is None:
         lines.append("| latency | unknown |")
     else:
-        place = f"{one_line(seen.device)}, {one_line(seen.runtime)} {one_line(seen.runtime_version)}"
-        lines.append(f"| latency, {_kind(seen)} | {_milliseconds(seen)} |")
-        lines.append(f"| on | {place}, {seen.threads} thread(s), {seen.precision} |")
+        lines.append(f"| latency, {_kind(latency)} | {_milliseconds(latency)} |")
+        lines.append(f"| on | {_place(latency)}, {counted(latency.threads, 'thread')}, {latency.precision} |")
     for other in facts.elsewhere.values():
-        place = f"{one_line(other.device)}, {one_line(other.runtime)} {one_line(other.runtime_version)}"
-        lines.append(f"| latency, {_kind(other)}, on {place} | {_milliseconds(other)} |")
+        lines.append(f"| latency, {_kind(other)}, on {_place(other)} | {_milliseconds(other)} |")
     lines.append(f"| macs | {row.macs:,} (1 multiply-add = 1, convolutions and linear) |")
     lines.append(f"| params | {row.params:,} |")
     return "\n".join(lines)
+
+
+def _place(latency: LatencyRecord) -> str:
+    return f"{one_line(latency.device)}, {one_line(latency.runtime)} {one_line(latency.runtime_version)}"
 
 
 def _milliseconds(latency: LatencyRecord) -> str:
@@ -197,29 +201,29 @@ def _milliseconds(latency: LatencyRecord) -> str:
     return f"{latency.median_ms:.4g} ms ({interval}{p90})"
 
 
-def _kind(seen: LatencyRecord) -> str:
-    """Return what the latency is and what it is worth: "measured before training, quick, not steady"."""
-    when = "" if seen.verified else " before training"
-    return f"{one_line(seen.kind)}{when}{doubts_text(seen)}"
+def _kind(latency: LatencyRecord) -> str:
+    """Return a latency's kind and what speaks against it: "measured before training, quick, not steady"."""
+    when = "" if latency.verified else " before training"
+    return f"{latency.kind}{when}{doubts_text(latency)}"
 
 
 def _remarks(facts: BundleFacts) -> str:
-    """What the figures are worth, point by point."""
+    """Return what to know about the figures, point by point."""
     lines = [_accuracy_remark(facts)]
     if facts.latency is not None:
         lines.append(_latency_remark("The latency", facts.latency))
-    lines += [_latency_remark(f"The latency on {one_line(on)}", seen) for on, seen in facts.elsewhere.items()]
+    lines += [_latency_remark(f"The latency on {one_line(on)}", other) for on, other in facts.elsewhere.items()]
     if facts.export_difference is None:
-        lines.append("The exported file was held against the trained network when it was written, not again since.")
+        lines.append("The exported file was compared with the trained network when it was written, and not since.")
     else:
         lines.append(
             f"The exported file equals the trained network to {facts.export_difference:.1e} of its largest output."
         )
-    known = [seen for seen in (facts.latency, *facts.elsewhere.values()) if seen is not None]
+    latencies = [latency for latency in (facts.latency, *facts.elsewhere.values()) if latency is not None]
     missing = dict.fromkeys(
-        one_line(seen.runtime) for seen in known if "file" not in _latency_table(seen, facts.shipped)
+        one_line(latency.runtime) for latency in latencies if "file" not in _latency_table(latency, facts.shipped)
     )
-    lines += [f"The file for {runtime}, which a latency is of, is not in this bundle." for runtime in missing]
+    lines += [f"The file for {runtime}, of which a latency is given, is not in this bundle." for runtime in missing]
     lines += [f"Passed over: {one_line(text)}." for text in facts.passed_over]
     return "\n".join(f"- {line}" for line in lines)
 
@@ -241,22 +245,22 @@ def _accuracy_remark(facts: BundleFacts) -> str:
     )
 
 
-def _latency_remark(which: str, seen: LatencyRecord) -> str:
-    """Say where a latency comes from and what it is worth."""
-    quick = " with the quick policy: fewer runs than a standard measurement" if seen.policy == "quick" else ""
-    moved = "" if seen.steady else "; the machine did not keep still during it"
-    return f"{_origin_of(which, seen)}{quick}{moved}."
+def _latency_remark(subject: str, latency: LatencyRecord) -> str:
+    """Return a sentence on where a latency comes from and what speaks against it."""
+    quick = " with the quick policy: fewer runs than a standard measurement" if latency.policy == "quick" else ""
+    unsteady = "" if latency.steady else "; the machine did not keep still during it"
+    return f"{_origin_of(subject, latency)}{quick}{unsteady}."
 
 
-def _origin_of(which: str, seen: LatencyRecord) -> str:
-    """Say where a latency comes from: an estimate must never read like a measurement."""
-    file = "the exported file after training" if seen.verified else "a network of the same shape before training"
-    if seen.kind == LatencyKind.MEASURED:
-        return f"{which} was measured on {file}"
-    outside = "; this network lies outside the range it was calibrated on" if seen.extrapolates else ""
-    if seen.kind == LatencyKind.PREDICTED:
-        return f"{which} is predicted from measurements of other networks, not measured{outside}"
-    return f"{which} is {seen.kind} from instructions counted in {file}, not measured{outside}"
+def _origin_of(subject: str, latency: LatencyRecord) -> str:
+    """Return where a latency comes from: an estimate must never read like a measurement."""
+    file = "the exported file after training" if latency.verified else "a network of the same shape before training"
+    if latency.kind == LatencyKind.MEASURED:
+        return f"{subject} was measured on {file}"
+    outside = "; this network lies outside the range it was calibrated on" if latency.extrapolates else ""
+    if latency.kind == LatencyKind.PREDICTED:
+        return f"{subject} is predicted from measurements of other networks, not measured{outside}"
+    return f"{subject} is {latency.kind} from instructions counted in {file}, not measured{outside}"
 
 
 def one_line(text: Any) -> str:

@@ -1,9 +1,9 @@
-"""Which finished trials are not beaten: the Pareto front over accuracy, latency and macs.
+"""The Pareto front over accuracy, latency and macs: the finished trials that no other dominates.
 
 A trial dominates another when it is at least as good in every objective and better in one. Objectives: top-1 of the
 deployed network (larger is better), median latency in ms and macs (smaller is better). Equal trials don't dominate each
-other, so ties all stand on the front. A NaN never stands on a front. Latencies of different kinds (measured, estimated,
-predicted), devices, runtimes or thread counts are never compared: each such group has its own front.
+other, so all of them are on the front. A trial with a NaN is never on a front. Latencies of different kinds (measured,
+estimated, predicted), devices, runtimes or thread counts are never compared: each such group has its own front.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import sqlalchemy as sa
 
 from search.store.reader import read_objectives, read_trials
 from search.store.rows import TrialRow
+from search.store.vocabulary import TrialState
 from workers.latency.record import LatencyRecord
 
 LatencyKey = tuple[str, str, str, int]
 
 
 def latency_key(latency: LatencyRecord | sa.Row[Any]) -> LatencyKey:
-    """What two latencies must share to be compared: kind, device, runtime, threads."""
+    """Return what two latencies must share to be compared: kind, device, runtime, threads."""
     return (latency.kind, latency.device, f"{latency.runtime} {latency.runtime_version}", latency.threads)
 
 
@@ -33,13 +34,13 @@ def non_dominated(objectives: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarr
     Rows with a NaN are never in the mask and dominate nothing. O(n * front) after a sort, in `front` steps.
     """
     mask = np.zeros(len(objectives), dtype=bool)
-    # Sorted so, no later row can dominate an earlier one: the first that is left is on the front.
-    left = np.lexsort(objectives.T[::-1])
-    left = left[~np.isnan(objectives[left]).any(axis=1)]
-    while left.size:
-        mask[left[0]] = True
-        rows, best = objectives[left], objectives[left[0]]
-        left = left[1:][~((best <= rows).all(axis=1) & (best < rows).any(axis=1))[1:]]
+    # In this order no later row can dominate an earlier one: the first that remains is on the front.
+    remaining = np.lexsort(objectives.T[::-1])
+    remaining = remaining[~np.isnan(objectives[remaining]).any(axis=1)]
+    while remaining.size:
+        mask[remaining[0]] = True
+        rows, best = objectives[remaining], objectives[remaining[0]]
+        remaining = remaining[1:][~((best <= rows).all(axis=1) & (best < rows).any(axis=1))[1:]]
     return mask
 
 
@@ -47,7 +48,7 @@ def pareto_front(rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Return the done trials on the front of their latency group, fastest first."""
     groups: dict[LatencyKey, list[TrialRow]] = {}
     for row in rows:
-        if row.state == "done" and row.top1 is not None and row.latency is not None:
+        if row.state == TrialState.DONE and row.top1 is not None and row.latency is not None:
             groups.setdefault(latency_key(row.latency), []).append(row)
     front: list[TrialRow] = []
     for members in groups.values():

@@ -1,7 +1,7 @@
-"""Which trained network to deploy: the most accurate whose latency surely fits the budget.
+"""Choosing the network to deploy: the most accurate one whose latency surely fits the budget.
 
 A latency is judged by the upper end of its 95 % interval. Ties in accuracy go to the lower median latency, then to
-fewer macs. The choice rests on the validation split; the test split is only touched by `search.results.bundle`, once.
+fewer macs. The choice rests on the validation split; `search.results.bundle` alone uses the test split, once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from search.budget import Budget, refusal
 from search.store.rows import TrialRow
+from search.store.vocabulary import TrialState
 from space.errors import NothingFeasible
+from workers.wording import counted
 
 
 def rank(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
@@ -20,7 +22,7 @@ def rank(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
 
 
 def best(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
-    """Return `rank`, which is then never empty.
+    """Return `rank`, never empty.
 
     Raises:
         NothingFeasible: no trained network fits; the message gives the smallest latency that was reached.
@@ -28,13 +30,13 @@ def best(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
     ranked = rank(rows, budget)
     if ranked:
         return ranked
-    raise NothingFeasible(_why_not(rows, budget))
+    raise NothingFeasible(_reason_for_none(rows, budget))
 
 
-def _why_not(rows: Sequence[TrialRow], budget: Budget) -> str:
+def _reason_for_none(rows: Sequence[TrialRow], budget: Budget) -> str:
     trained = [row for row in rows if _trained(row)]
     if not trained:
-        return f"no network of {len(rows)} trials has finished its training yet; launch the study, or resume it."
+        return f"none of {counted(len(rows), 'trial')} has finished its training yet; launch the study, or resume it."
     without_latency = Budget(None, budget.max_macs, budget.max_params)
     measured = [row for row in trained if row.latency is not None and _fits(row, without_latency)]
     if measured and not any(_fits(row, Budget(None, elsewhere_ms=budget.elsewhere_ms)) for row in measured):
@@ -56,7 +58,7 @@ def _why_not(rows: Sequence[TrialRow], budget: Budget) -> str:
 
 
 def _trained(row: TrialRow) -> bool:
-    return row.state == "done" and row.top1 is not None
+    return row.state == TrialState.DONE and row.top1 is not None
 
 
 def _fits(row: TrialRow, budget: Budget) -> bool:

@@ -1,4 +1,4 @@
-"""A finished trial's files, as they were recorded: found, read and checked against their hashes."""
+"""A finished trial's recorded files: located, read and checked against their hashes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from search.store import reader
 from search.store.rows import TrialRow
 from search.store.tables import attempt
+from search.store.vocabulary import TrialState
 from space.errors import CheckpointCorrupt, TrialNotReady
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.files import file_hash
@@ -25,7 +26,7 @@ def trained_files(engine: sa.Engine, row: TrialRow) -> tuple[Path, Path]:
     """Return a finished trial's (ONNX, safetensors) files, both checked against their recorded hashes.
 
     Raises:
-        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or is another.
+        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or was replaced.
     """
     recorded = recorded_files(engine, row)
     return _checked(recorded[ONNX_FILE], row), _checked(recorded[NETWORK_FILE], row)
@@ -40,52 +41,52 @@ def _checked(recorded: Mapping[str, Any], row: TrialRow) -> Path:
     path = Path(recorded["path"])
     with _readable(path, row):
         if file_hash(path) != recorded["sha256"]:
-            raise _is_another(path)
+            raise _replaced(path)
     return path
 
 
 def read_trained(engine: sa.Engine, row: TrialRow, name: str) -> bytes:
-    """Return the content of one of a finished trial's `TRAINED` files; what is returned has the recorded hash.
+    """Return the content of one of a finished trial's `TRAINED` files, which has the recorded hash.
 
     Raises:
-        TrialNotReady: it has not finished. CheckpointCorrupt: the file is gone, can't be read or is another.
+        TrialNotReady: it has not finished. CheckpointCorrupt: the file is gone, can't be read or was replaced.
     """
-    found = recorded_files(engine, row, (name,))[name]
-    path = Path(found["path"])
+    recorded = recorded_files(engine, row, (name,))[name]
+    path = Path(recorded["path"])
     with _readable(path, row):
         content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != found["sha256"]:
-        raise _is_another(path)
+    if hashlib.sha256(content).hexdigest() != recorded["sha256"]:
+        raise _replaced(path)
     return content
 
 
 def recorded_files(
     engine: sa.Engine, row: TrialRow, names: tuple[str, ...] = TRAINED
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Return path and SHA-256 of a finished trial's files, all of which are there.
+    """Return path and SHA-256 of a finished trial's files, all of which exist.
 
     Raises:
         TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone; the message says why.
     """
-    if row.state == "duplicate" and row.duplicate_of is not None:
+    if row.state == TrialState.DUPLICATE and row.duplicate_of is not None:
         raise TrialNotReady(f"trial {row.number} repeats trial {row.duplicate_of}, which has the network.")
-    if row.state != "done":
-        why = f" ({row.reason})" if row.reason else ""
-        raise TrialNotReady(f"trial {row.number} is {row.state}{why}; only a done trial has a network.")
+    if row.state != TrialState.DONE:
+        reason = f" ({row.reason})" if row.reason else ""
+        raise TrialNotReady(f"trial {row.number} is {row.state}{reason}; only a done trial has a network.")
     files = reader.read_artifacts(engine, row.id)
     for name in names:
-        found = files.get(name)
-        if found is None:
+        file = files.get(name)
+        if file is None:
             raise CheckpointCorrupt(f"{name} of trial {row.number} was never recorded.")
-        if found["removed"]:
+        if file["removed"]:
             raise CheckpointCorrupt(f"{name} of trial {row.number} is gone: removed by the retention rule.")
-        if not Path(found["path"]).is_file():
-            raise CheckpointCorrupt(f"{found['path']} of trial {row.number} is gone ({_whereabouts(engine, row)}).")
+        if not Path(file["path"]).is_file():
+            raise CheckpointCorrupt(f"{file['path']} of trial {row.number} is gone ({_whereabouts(engine, row)}).")
     return files
 
 
 def _whereabouts(engine: sa.Engine, row: TrialRow) -> str:
-    """Say why a file that was recorded isn't here: the controller may have run, and recorded it, on another machine."""
+    """Say why a recorded file isn't here: the controller may have run on another machine."""
     here = socket.gethostname()
     newest = sa.select(attempt.c.owner).where(attempt.c.trial_id == row.id).order_by(attempt.c.attempt.desc()).limit(1)
     with engine.connect() as connection:
@@ -103,5 +104,5 @@ def _readable(path: Path, row: TrialRow) -> Iterator[None]:
         raise CheckpointCorrupt(f"{path} of trial {row.number} can't be read ({error.strerror}).") from error
 
 
-def _is_another(path: Path) -> CheckpointCorrupt:
+def _replaced(path: Path) -> CheckpointCorrupt:
     return CheckpointCorrupt(f"{path} is not the file that was recorded (its SHA-256 differs).")
