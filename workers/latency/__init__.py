@@ -1,4 +1,4 @@
-"""Latency: the measuring loop, its policy and statistics, and the probes that price a network in milliseconds.
+"""Latency: how long a network takes on a device, measured, estimated or predicted.
 
 Names are handed on lazily, so importing the package costs nothing until one of them is used.
 """

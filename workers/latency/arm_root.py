@@ -1,9 +1,9 @@
-"""Makes the folder of the ARM device in software: an aarch64 Python with the runtimes, and the instruction counter.
+"""Building the folder of the ARM device in software: an aarch64 Python with the runtimes, and the instruction counter.
 
-- The aarch64 Python comes as packages from this machine's own apt sources, resolved by apt in a state of its own and
-  unpacked, not installed: no root, no chroot, nothing on the machine changes.
+- The aarch64 Python comes as packages from this machine's own apt sources. apt resolves them in a separate state, and
+  they are unpacked, not installed: that needs no root and no chroot, and changes nothing on the machine.
 - The runtimes are aarch64 wheels, fetched by this Python's pip, of the versions installed here where there are such.
-- A folder is made beside its place and moved there when it is complete and was tried out.
+- A folder is built beside its final place, tried out, and moved there when it is complete.
 """
 
 from __future__ import annotations
@@ -84,13 +84,13 @@ class Wanted:
     sources: Path | None = None  # an apt source list to use in place of this machine's
 
     def is_met_by(self, stamp: Mapping[str, Any]) -> bool:
-        """Whether a folder with this stamp was made for the same wish (or a larger one)."""
+        """Return whether a folder with this stamp has all these runtimes, in these versions."""
         made_for = stamp["wanted"]
         return all(name in made_for and made_for[name] == version for name, version in self.runtimes.items())
 
 
 def wanted(runtimes: Sequence[str], sources: Path | None = None) -> Wanted:
-    """Return the wish for these runtimes, in the versions that are installed on this machine."""
+    """Return what a folder is to hold: these runtimes, in the versions that are installed on this machine."""
     versions = {}
     for name in runtimes:
         try:
@@ -105,15 +105,15 @@ def wanted(runtimes: Sequence[str], sources: Path | None = None) -> Wanted:
 
 def qemu_command() -> str | None:
     """Return the aarch64 emulator: the one named by $CONDENSERY_QEMU, else `qemu-aarch64` from the path, or None."""
-    found = shutil.which(os.environ.get(QEMU_VARIABLE) or "qemu-aarch64")
-    return None if found is None else str(Path(found).absolute())
+    path = shutil.which(os.environ.get(QEMU_VARIABLE) or "qemu-aarch64")
+    return None if path is None else str(Path(path).absolute())
 
 
 def qemu_version(qemu: str) -> str:
     """Return the emulator's version, such as `7.2.22`."""
-    first = _output([qemu, "--version"], "the emulator doesn't start")
-    found = re.search(r"version (\S+)", first)
-    return found[1] if found else first.strip()[:40]
+    text = _output([qemu, "--version"], "the emulator doesn't start")
+    version = re.search(r"version (\S+)", text)
+    return version[1] if version else text.strip()[:40]
 
 
 def missing_tools() -> list[str]:
@@ -149,7 +149,7 @@ def check_tools() -> str:
 
 
 def _output(command: Sequence[str], trouble: str) -> str:
-    """Run a command to its end and return what it printed; EmulatorMissing with its last words when it fails."""
+    """Run a command and return what it printed; raise EmulatorMissing with its last line when it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     except OSError as error:
@@ -185,10 +185,10 @@ def counter_hash() -> str:
 
 def python_in(folder: Path) -> Path:
     """Return the aarch64 Python of a folder."""
-    found = [path for path in (folder / ROOT / "usr/bin").glob("python3.*") if path.name[8:].isdigit()]
-    if not found:
+    pythons = [path for path in (folder / ROOT / "usr/bin").glob("python3.*") if path.name[8:].isdigit()]
+    if not pythons:
         raise EmulatorMissing(f"{folder} holds no Python; remove it and run: condensery devices virtual")
-    return max(found, key=lambda path: int(path.name[8:]))
+    return max(pythons, key=lambda path: int(path.name[8:]))
 
 
 def emulated_python(qemu: str, folder: Path, counts: Path | None) -> list[str]:
@@ -244,14 +244,14 @@ def make_folder(folder: Path, order: Wanted, qemu: str, progress: Callable[[str]
 
 
 def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
-    """Write what the folder is, as its last file."""
+    """Write the stamp that says what a complete folder holds."""
     new = folder / f"{STAMP}.new"
     new.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     new.replace(folder / STAMP)
 
 
 def _fetch_packages(scratch: Path, sources: Path | None) -> list[Path]:
-    """Let apt find and download the packages and all they need, with nothing taken for installed."""
+    """Let apt find and download the packages and their dependencies, as if nothing were installed."""
     for name in ("state/lists/partial", "cache/archives/partial", "log"):
         (scratch / name).mkdir(parents=True)
     (scratch / "status").touch()
@@ -280,7 +280,7 @@ def _os_release() -> str:
 
 
 def _complete(root: Path) -> None:
-    """Add what unpacked packages lack: the merged /lib, and a /proc/cpuinfo that the emulator shows for this one."""
+    """Add what unpacked packages lack: the merged /lib, and a /proc/cpuinfo that emulated programs see."""
     for name in ("bin", "lib"):
         if not (root / name).exists():
             (root / name).symlink_to(f"usr/{name}")
@@ -293,11 +293,11 @@ def _complete(root: Path) -> None:
 
 def _glibc_minor(packages: Sequence[Path]) -> int:
     versions = (re.match(r"libc6_2\.(\d+)", package.name) for package in packages)
-    return next((int(found[1]) for found in versions if found), _OLDEST_GLIBC)
+    return next((int(version[1]) for version in versions if version), _OLDEST_GLIBC)
 
 
 def _fetch_wheels(folder: Path, runtimes: Mapping[str, str], glibc_minor: int) -> None:
-    """Install the wheels of the runtimes; one whose version has no aarch64 wheel comes in the newest that has."""
+    """Install the wheels of the runtimes; a version without an aarch64 wheel is replaced by the newest with one."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
     pip += ["--target", str(folder / ROOT / "opt/site"), "--no-compile", "--only-binary=:all:"]
     pip += ["--python-version", python_in(folder).name.removeprefix("python")]
@@ -317,7 +317,7 @@ def _fetch_wheels(folder: Path, runtimes: Mapping[str, str], glibc_minor: int) -
 
 
 def compile_counter(target: Path) -> None:
-    """Compile the instruction counter; it replaces an older one at once."""
+    """Compile the instruction counter to `target`, replacing what is there."""
     new = target.with_name(f"{target.name}.new")
     command = ["gcc", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", str(new), str(COUNTER_SOURCE)]
     _output(command, "the instruction counter can't be compiled")
@@ -325,7 +325,7 @@ def compile_counter(target: Path) -> None:
 
 
 def _try_out(qemu: str, folder: Path, runtimes: Mapping[str, str]) -> dict[str, str]:
-    """Start the agent, import the runtimes and count a little, all emulated; return the versions found."""
+    """Start the agent, import the runtimes and count a run, all emulated; return the versions of what was imported."""
     counts = folder / "counts"
     command = emulated_python(qemu, folder, counts)
     _output([*command, str(agent_path()), "--help"], "the emulated agent doesn't run")

@@ -37,7 +37,7 @@ _METHOD = "non-negative least squares on relative error"
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a profile says about itself besides figures."""
+    """What a profile says about itself besides its figures."""
 
     title: str = ""  # of the device; "" = the profile's name
     runtime: str = "onnxruntime"
@@ -52,9 +52,9 @@ def fit_profile(
     calibration: Calibration | None = None,
     like: Profile | None = None,
 ) -> Profile:
-    """Fit a device profile to 8 or more different networks, each (instruction counts by class, measured ms).
+    """Return a device profile fitted to 8 or more different networks, each (instruction counts by class, measured ms).
 
-    `like` is a profile of a device thought similar: the eight-class fit may lean on the ratios between its prices.
+    `like` is the profile of a similar device: the eight-class fit may use the ratios between its prices.
 
     Raises InvalidSettings for fewer networks, counts that `in_millions` refuses, latencies that aren't finite and > 0,
     or a name that a profile can't have.
@@ -115,7 +115,7 @@ def _network(path: Path, line: int, row: Mapping[str, str | None], latency: str)
         except ValueError:
             got = repr(row[column]) if column in row else "no such column"
             raise InvalidSettings(
-                f"{path}, line {line}: `{column}` must be a number, but got {got}; mend the file."
+                f"{path}, line {line}: `{column}` must be a number, but got {got}; correct the file."
             ) from None
     return {name: values[f"{name}_million"] * 1e6 for name in CLASSES}, values[latency]
 
@@ -170,12 +170,12 @@ def _class_prices(pull: float, towards: FitPrices) -> FitPrices:
 
 def _scaled(like: Profile) -> FitPrices:
     """Return the fit that multiplies another profile's eight prices by one factor."""
-    known = np.array([like.classes.ms_per_million[name] for name in CLASSES])
+    prices_of_like = np.array([like.classes.ms_per_million[name] for name in CLASSES])
 
     def prices(rows: Array, measured: Array) -> Array:
-        relative = rows @ known / measured
+        relative = rows @ prices_of_like / measured
         square = relative @ relative
-        return np.asarray(known * (relative.sum() / square if square else 0.0))
+        return np.asarray(prices_of_like * (relative.sum() / square if square else 0.0))
 
     return prices
 
@@ -230,10 +230,10 @@ def _span(values: Array) -> tuple[float, float]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in ("condensery", "numpy", "scipy"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:  # run from a checkout
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""A latency probe without the device: instructions counted in software, priced by a profile of the device."""
+"""The estimating probe: it counts instructions in software, and a profile of the device prices them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from workers.latency.profiles import VIRTUAL, Estimate, Profile
 from workers.latency.record import LatencyKind
 from workers.latency.virtual_arm import Counts, VirtualArm, counts_from_report
 
-RUNS = 3  # counted per network: two outvote a run that something disturbed
+RUNS = 3  # counted per network: if one is disturbed, the median is that of the other two
 
 
 class EstimatedProbe:
-    """Estimates latencies on the device of a profile, from the instructions that each network executes.
+    """Estimates latencies on a profile's device from the instructions that each network executes.
 
     Its results are of the kind `estimated` and carry no samples: `median_ms` is the estimate, the interval the
-    profile's own error (see `Profile.estimate`). A network is counted once and remembered by its hash as long as the
-    probe lives; failures are not remembered.
+    profile's own error (see `Profile.estimate`). Each network is counted once and its estimate kept by the file's hash
+    as long as the probe exists; failures are not kept.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class EstimatedProbe:
         runs: int = RUNS,
         runtime: str | None = None,
     ) -> None:
-        """Take the device's label and the runtime from the profile unless they are given."""
+        """Use the profile's label and runtime unless others are given."""
         self.device = device or VIRTUAL + profile.name
         self.runtime = runtime or profile.runtime
         self._profile = profile
         self._arm = arm
         self._runs = runs
-        self._known: dict[str, Measurement] = {}  # by hash
+        self._estimated: dict[str, Measurement] = {}  # by hash
 
     def measure(
         self, models: Sequence[Path], stop: Callable[[], bool] = never
@@ -49,20 +49,22 @@ class EstimatedProbe:
             raise MeasurementStopped
         hashes = [hash_or_empty(path) for path in models]
         new = {
-            model_hash: path for model_hash, path in zip(hashes, models, strict=True) if model_hash not in self._known
+            model_hash: path
+            for model_hash, path in zip(hashes, models, strict=True)
+            if model_hash not in self._estimated
         }
         unreadable = {place for place, model_hash in enumerate(hashes) if not model_hash}
         new.pop("", None)
-        found = dict(zip(new, self._estimates(list(new.values()), stop), strict=True))
-        for result in found.values():  # by its own hash: a file that changed meanwhile is remembered as what was run
+        estimates = dict(zip(new, self._estimates(list(new.values()), stop), strict=True))
+        for result in estimates.values():  # by the result's hash: a file may have changed before it was run
             if isinstance(result, Measurement):
-                self._known[result.model_hash] = result
+                self._estimated[result.model_hash] = result
         results: list[Measurement | FailedMeasurement] = []
         for place, (model_hash, path) in enumerate(zip(hashes, models, strict=True)):
             if place in unreadable:
                 results.append(FailedMeasurement("", f"the model {path} can't be read"))
             else:
-                results.append(self._known.get(model_hash) or found[model_hash])
+                results.append(self._estimated.get(model_hash) or estimates[model_hash])
         return results
 
     def _estimates(self, models: Sequence[Path], stop: Callable[[], bool]) -> list[Measurement | FailedMeasurement]:
@@ -79,16 +81,16 @@ class EstimatedProbe:
 def estimate(
     counts: Counts | FailedMeasurement, profile: Profile, device: str, facts: Mapping[str, Any] | None = None
 ) -> Measurement | FailedMeasurement:
-    """Price one network's counts by a profile, as the latency on `device`; a failure stays one.
+    """Return the latency on `device` that a profile estimates from one network's counts; a failure is returned as is.
 
-    `facts` of the device that counted go into the conditions, with the counts, both fits and why it extrapolates.
+    The `facts` of the counting device go into the conditions, with the counts, both fits and why it extrapolates.
     """
     if isinstance(counts, FailedMeasurement):
         return counts
     try:
-        found = profile.estimate(counts.median)
+        priced = profile.estimate(counts.median)
         if counts.runtime != profile.runtime:
-            found = _of_another_runtime(found, counts.runtime, profile)
+            priced = _of_another_runtime(priced, counts.runtime, profile)
     except MeasurementFailed as error:
         return FailedMeasurement(counts.model_hash, str(error))
     return Measurement(
@@ -100,10 +102,10 @@ def estimate(
         runtime_version=counts.runtime_version,
         threads=profile.threads,
         policy="counts",
-        median_ms=found.latency_ms,
+        median_ms=priced.latency_ms,
         p90_ms=None,
-        interval_low_ms=found.interval_low_ms,
-        interval_high_ms=found.interval_high_ms,
+        interval_low_ms=priced.interval_low_ms,
+        interval_high_ms=priced.interval_high_ms,
         samples_ms=(),
         stride=1,
         conditions={
@@ -111,27 +113,28 @@ def estimate(
             "profile": profile.name,
             "counts": counts.median,
             "counted_runs": len(counts.runs),
-            "by_fit": found.by_fit,
-            "why": found.why,
+            "by_fit": priced.by_fit,
+            "why": priced.why,
         },
         anchor_drift=0.0,
         steady=True,
-        extrapolates=found.extrapolates,
+        extrapolates=priced.extrapolates,
     )
 
 
-def _of_another_runtime(found: Estimate, runtime: str, profile: Profile) -> Estimate:
-    """Mark an estimate whose prices were learned from another runtime, and widen its interval: twice in ratio.
+def _of_another_runtime(priced: Estimate, runtime: str, profile: Profile) -> Estimate:
+    """Return an estimate marked as extrapolating, with an interval twice as wide in ratio.
 
-    What an instruction costs is the processor's, but a runtime's own mix of waits is in the fitted prices as well.
+    Its prices were fitted to another runtime. What an instruction costs depends on the processor, but the fitted prices
+    also contain how much that runtime waits.
     """
     why = f"{profile.name} was calibrated on {profile.runtime}, this is {runtime}"
     return replace(
-        found,
-        interval_low_ms=found.latency_ms * (found.interval_low_ms / found.latency_ms) ** 2,
-        interval_high_ms=found.latency_ms * (found.interval_high_ms / found.latency_ms) ** 2,
+        priced,
+        interval_low_ms=priced.latency_ms * (priced.interval_low_ms / priced.latency_ms) ** 2,
+        interval_high_ms=priced.latency_ms * (priced.interval_high_ms / priced.latency_ms) ** 2,
         extrapolates=True,
-        why="; ".join(part for part in (why, found.why) if part),
+        why="; ".join(part for part in (why, priced.why) if part),
     )
 
 

@@ -1,12 +1,12 @@
-"""What a deployed CondenseNet moves and multiplies, operator by operator: the amounts that its latency is made of.
+"""What a deployed CondenseNet moves and multiplies, operator by operator; its latency is nearly linear in them.
 
 A deployed dense layer is a gather, batch norm and ReLU, a 1x1 convolution in groups, the permutation back, a 3x3
 convolution in groups and a concatenation. Each one's time is nearly linear in a few amounts; the amounts of a network
 are their sums over its layers. Closed form, from the configuration alone, for thousands of networks a second.
 
 Notable choices:
-- Runtimes have blocked kernels for some shapes of convolution, on some processors. Their amounts stand beside the
-  plain ones, and a fit says which of them a device has. The rule is that of onnxruntime's layout pass.
+- Runtimes have blocked kernels for some shapes of convolution, on some processors. Their amounts are listed beside
+  the plain ones, and a fit says which of them a device has. The rule is that of onnxruntime's layout pass.
 - A 3x3 outside of blocked kernels is laid out as columns first: row by row, so short rows cost more.
 """
 
@@ -54,8 +54,8 @@ CACHE_ELEMENTS = 2**17  # float32 values in half a MiB of cache a core
 
 def features(config: CondenseNetConfig) -> Array:
     """Return the amounts of `FEATURES` in one network, for one image: (features,), all >= 0."""
-    found: Array = feature_matrix([config])[0]
-    return found
+    row: Array = feature_matrix([config])[0]
+    return row
 
 
 def feature_matrix(configs: Sequence[CondenseNetConfig]) -> Array:

@@ -1,7 +1,7 @@
-"""The host probe: hand over exported networks, get back one measurement (or one failure) each, in the order given.
+"""The host probe: times exported networks on this machine.
 
-- It times on this machine, in fresh processes that run the agent; the rules of a batch are there too.
-- A batch is never lost: what a runtime refuses, crashes on or hangs in is that model's `FailedMeasurement`.
+- The timing happens in fresh processes that run the agent; `workers.latency.agent.batch` has the rules of a batch.
+- A batch is never lost: a model that a runtime refuses, crashes on or hangs in gets a `FailedMeasurement`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from workers.latency.policy import MeasurementPolicy
 
 
 def default_core() -> int:
-    """Return the last core this process may use: the system's own work gathers on the first ones."""
+    """Return the last core this process may use, because the system's own work gathers on the first ones."""
     return usable_cores()[-1]
 
 
 def siblings(core: int, cpus: Path = Path("/sys/devices/system/cpu")) -> set[int]:
-    """Return the cores (itself included) that share this one's execution units; {core} where nothing says so."""
+    """Return the cores that share this core's execution units, itself included; {core} where the system doesn't say."""
     try:
         text = (cpus / f"cpu{core}/topology/thread_siblings_list").read_text(encoding="ascii")
         ranges = [[int(end) for end in part.split("-")] for part in text.strip().split(",")]
@@ -42,16 +42,16 @@ def siblings(core: int, cpus: Path = Path("/sys/devices/system/cpu")) -> set[int
 
 
 def measuring_cores(core: int | None, threads: int) -> frozenset[int]:
-    """Return the cores a measurement must have for itself: one a thread as the agent takes them, with siblings.
+    """Return the cores that a measurement must have for itself: the agent's, one per thread, and their siblings.
 
     Raises:
         InvalidSettings: the core is not usable, or there are fewer cores than threads.
     """
     try:
-        taken = cores_for(default_core() if core is None else core, threads)
+        measuring = cores_for(default_core() if core is None else core, threads)
     except ValueError as error:
         raise InvalidSettings(f"latency.core and latency.threads: {error}.") from None
-    return frozenset(number for one in taken for number in siblings(one))
+    return frozenset(number for measured in measuring for number in siblings(measured))
 
 
 def host_name(processor: str | None = None) -> str:
@@ -65,8 +65,8 @@ class HostProbe:
     """Times models on this machine, by the rules of its policy.
 
     Each of `policy.processes` fresh processes times the anchor, every model in an order of its own, and the anchor
-    again. If the anchor's medians moved by more than the tolerance the batch is redone after a cool-down; when
-    no attempt is steady the best one is kept and says `steady=False`. See `workers.latency.agent.batch.measure_batch`.
+    again. If the anchor's medians moved by more than the tolerance, the batch is measured again after a pause. When
+    no attempt is steady, the best one is kept with `steady=False`. See `workers.latency.agent.batch.measure_batch`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a probe returns and the protocol it keeps; `FakeProbe` makes latencies up for tests."""
+"""The protocol of latency probes and what they return; `FakeProbe` makes up latencies for tests."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class MeasurementStopped(Exception):
 class LatencyProbe(Protocol):
     """Something that knows latencies on one device.
 
-    `measure` returns one result per path in the order given, equal paths measured separately; `[]` for no paths.
-    It raises nothing for a model's sake. It may take minutes: `stop` is asked several times a second, and once
-    it says true the probe ends its processes and raises MeasurementStopped, whatever it had measured by then.
-    KeyboardInterrupt leaves no process behind either.
+    `measure` returns one result per path in the order given; equal paths are measured separately. A model that can't be
+    measured gives a FailedMeasurement and raises nothing. Measuring may take minutes: `stop` is asked several times a
+    second, and when it returns true the probe ends its processes and raises MeasurementStopped, whatever it has
+    measured by then. KeyboardInterrupt leaves no process behind either.
     """
 
     device: str
@@ -61,9 +61,9 @@ def measurement_from_report(
 
     Args:
         report: the facts of runtime and machine, as `measure_batch` gives them.
-        entry: one of its `models`; where its number of attempts is called `tries`, that is read too.
+        entry: one of its `models`; the number of attempts may be called `attempt` or, as the hub does, `tries`.
         device: the label of the device or queue.
-        policy: the label of the policy that was ordered; None: the one the report names.
+        policy: the label of the requested policy; None: the one that the report names.
     """
     if "error" in entry:
         return FailedMeasurement(entry["sha256"], entry["error"])
@@ -100,9 +100,9 @@ def measurement_from_report(
 
 
 class FakeProbe:
-    """Makes latencies up for tests: three processes of 40 samples each, spread by 1 % around `latency_ms(path)`.
+    """Makes up latencies for tests: three processes of 40 samples each, within 1 % of `latency_ms(path)`.
 
-    The samples depend on the file's bytes alone. `latency_ms` raises MeasurementFailed for a model to refuse.
+    The samples depend only on the file's bytes. `latency_ms` raises MeasurementFailed to refuse a model.
     """
 
     runtime = "onnxruntime"
@@ -119,10 +119,10 @@ class FakeProbe:
         for path in models:
             if stop():
                 raise MeasurementStopped
-            results.append(self._one(path))
+            results.append(self._measurement_of(path))
         return results
 
-    def _one(self, path: Path) -> Measurement | FailedMeasurement:
+    def _measurement_of(self, path: Path) -> Measurement | FailedMeasurement:
         try:
             model_hash = sha256_of(path)
             centre_ms = self._latency_ms(path)

@@ -1,4 +1,4 @@
-"""How long and how often a latency is measured, as a frozen and named policy."""
+"""Measurement policies: how long and how often a latency is measured, frozen and named."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PolicyLabel = Literal["standard", "quick"]
 
 
 class MeasurementPolicy(Settings):
-    """The settings of one latency measurement; the label travels with every result.
+    """The settings of one latency measurement; every result carries the label.
 
     The defaults follow the common practice of on-device benchmarks: warm-up and timing each run until a count
     AND a duration are reached, in several fresh processes, with an anchor model that shows whether the machine
-    kept still. Only a policy at least as thorough as the defaults may call itself `standard`.
+    was steady. Only a policy at least as thorough as the defaults may be labelled `standard`.
     """
 
     label: PolicyLabel = "standard"
@@ -28,14 +28,16 @@ class MeasurementPolicy(Settings):
     run_s: float = Field(default=1.0, ge=0.0, le=600.0)
     processes: int = Field(default=3, ge=1, le=100)  # fresh processes that each measure every model
     threads: int = Field(default=1, ge=1, le=1024)
-    anchor_tolerance: float = Field(default=0.05, gt=0.0, le=10.0)  # relative move of the anchor's medians
-    attempts: int = Field(default=3, ge=1, le=100)  # whole batches, until the anchor keeps still
+    anchor_tolerance: float = Field(default=0.05, gt=0.0, le=10.0)  # how far the anchor's medians may move, relative
+    attempts: int = Field(default=3, ge=1, le=100)  # at the whole batch, until the anchor is steady
     cooldown_s: float = Field(default=2.0, ge=0.0, le=3600.0)  # between two attempts
     samples_kept: int = Field(default=1000, ge=1, le=1_000_000)  # per process and model
     timeout_s: float = Field(default=300.0, gt=0.0, le=86_400.0)  # for one model in one process, loading included
-    pause_above_c: float | None = Field(default=None, ge=20.0, le=150.0)  # °C at which a process waits; None = never
-    resume_below_c: float = Field(default=55.0, ge=10.0, le=150.0)  # °C below which it goes on
-    cool_for_s: float = Field(default=600.0, gt=0.0, le=3600.0)  # at most; then it is measured hot, and says so
+    pause_above_c: float | None = Field(default=None, ge=20.0, le=150.0)  # °C at which a process waits; None: never
+    resume_below_c: float = Field(default=55.0, ge=10.0, le=150.0)  # °C below which it continues
+    cool_for_s: float = Field(
+        default=600.0, gt=0.0, le=3600.0
+    )  # at most; then the model is measured hot, and the report says so
     runtime: Runtime = "onnxruntime"
 
     @model_validator(mode="after")

@@ -1,13 +1,13 @@
-"""Predicted latency: what a CondenseNet will take on a device, learned from a few dozen measured ones.
+"""Predicted latency: how long a CondenseNet takes on a device, learned from a few dozen measured networks.
 
 An operator's time is nearly linear in what it moves and multiplies. `workers.latency.features` adds up those amounts
 over a network, and a `Predictor` finds a price >= 0 for each (non-negative least squares on relative error). The
-amounts are what the accuracy comes from: a Gaussian process instead, or on what the prices leave over, does no better.
+accuracy comes from the amounts: a Gaussian process, in place of the prices or on their residuals, does no better.
 
 Notable choices:
-- Rows of equal networks are merged (median), rows that no prices explain are set aside and named.
-- The interval is what networks left out of the fit were off, wider for a network unlike the fitted ones.
-- No model is ever saved: fitting takes milliseconds, so a predictor is fitted anew from its data.
+- Rows of equal networks are merged to their median; rows that no prices explain are set aside and named.
+- The interval comes from the errors on networks left out of the fit; it is wider for a network unlike the fitted ones.
+- No predictor is saved: fitting takes milliseconds, so it is fitted again from its data.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OUTLIER = math.log(1.5)  # relative error from which a row may be set aside
 _OUTLIER_SPREADS = 6.0  # and it must be this many robust standard deviations
 _OUTLIERS_MOST = 0.2  # of the rows; with more of them it is the model that is wrong
 _RIDGE = 0.1  # prior on the prices, for how unlike a network is
-_LEAST_SPREAD = 0.002  # relative error that no device's latency stays below
+_LEAST_SPREAD = 0.002  # relative error: no device's latency repeats better than this
 _LEAVE_ONE_OUT_UP_TO = 64  # networks; above, ten folds say how far predictions are off
 
 
@@ -45,7 +45,7 @@ _LEAVE_ONE_OUT_UP_TO = 64  # networks; above, ten folds say how far predictions 
 class Prediction:
     """A predicted latency in ms; `interval_low_ms <= latency_ms <= interval_high_ms` is its 95 % interval.
 
-    `extrapolates` says that the network is unlike those fitted, `why` in what ("" otherwise).
+    `extrapolates` says that the network is unlike the fitted ones, and `why` says in what ("" otherwise).
     """
 
     latency_ms: float
@@ -76,7 +76,7 @@ class Validation:
 
 
 class Predictor:
-    """Prices of `FEATURES` on one device, and how far predictions with them are off; made by `fit`.
+    """The prices of `FEATURES` on one device, and the error of predictions by them; `fit` makes it.
 
     `networks` is how many different networks it was fitted on, `set_aside` which rows given to `fit` were not used
     because their latency is unlike all others (a disturbed measurement, or a wrong one).
@@ -119,12 +119,12 @@ class Predictor:
         rows = feature_matrix(configs)
         latencies = np.maximum(rows @ self._prices, self._error.least_ms)
         margins = self._error.margins(rows, latencies)
-        found = []
+        predictions = []
         for config, latency, margin in zip(configs, latencies.tolist(), margins.tolist(), strict=True):
             beyond, why = self._span.outside(config)
             factor = math.exp(min(margin * (OUTSIDE_STRETCH + math.log2(beyond) if why else 1.0), 50.0))
-            found.append(Prediction(latency, latency / factor, latency * factor, bool(why), why))
-        return found
+            predictions.append(Prediction(latency, latency / factor, latency * factor, bool(why), why))
+        return predictions
 
     def prices_ms(self) -> dict[str, float]:
         """Return the price in ms of one unit of each feature."""
@@ -184,14 +184,14 @@ def _priced(rows: Array, latencies: Array, weights: Array | None = None) -> Arra
 
 
 def _scale(relative: Array) -> Array:
-    """Return what to divide each feature by, so that it is 1 in the mean; 1 for one that is never there."""
+    """Return what to divide each feature by, so that its mean is 1; 1 for a feature that no network has."""
     mean = relative.mean(axis=0, dtype=np.float64)
     scale: Array = np.where(mean > 0, mean, 1.0)
     return scale
 
 
 def _explained(rows: Array, latencies: Array) -> NDArray[np.bool_]:
-    """Return which rows the prices of least absolute error explain; all rows where that would set too many aside."""
+    """Return which rows the prices of least absolute error explain; all of them if too many would be set aside."""
     weights = np.ones(len(rows))
     for _ in range(20):  # reweighting turns squared relative errors into absolute errors of the logarithm
         predicted = rows @ _priced(rows, latencies, weights)
@@ -212,7 +212,7 @@ def _log_ratio(predicted: Array, latencies: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Error:
-    """How far predictions are off, by how unlike the fitted networks one is (its leverage, with a prior on prices)."""
+    """The error of predictions, by how unlike the fitted ones a network is: its leverage, with a prior on prices."""
 
     spread: float  # standard deviation of log(latency / prediction) at no leverage
     freedom: int
@@ -313,7 +313,7 @@ def cross_validate(
     networks.check()
     predictions: dict[int, Prediction] = {}
     for fold in _folds(len(networks.amounts), folds, seed):
-        held = np.isin(networks.place, fold)  # all rows of a network, or it would be known already
+        held = np.isin(networks.place, fold)  # all rows of a network: otherwise the fit would include it
         rest = _Networks.of([configs[row] for row in np.flatnonzero(~held).tolist()])
         predictor = Predictor._fitted(rest, latencies[~held], seed)
         rows = np.flatnonzero(held).tolist()

@@ -34,8 +34,8 @@ PRICED = {"classes": CLASSES, "two": ("all", "vfma")}  # what each fit puts a pr
 PROFILE_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 VIRTUAL = "virtual:"  # + a profile's name: the ARM device in software, as a device of a study
 
-SIZE_SLACK = 1.5  # a network this many times larger or smaller than the calibrated ones still counts as like them
-SHARE_SLACK = 0.02  # and one whose mix is this far outside: fractions of its instructions
+SIZE_SLACK = 1.5  # a network up to this many times larger or smaller than the calibrated ones is inside their range
+SHARE_SLACK = 0.02  # and so is one whose mix of instructions is outside by up to this share
 OUTSIDE_STRETCH = 2.0  # how much wider an interval gets outside, before size; measured by benchmarks/estimate.py
 
 _SHIPPED = Path(__file__).with_name("profiles")
@@ -59,7 +59,7 @@ def _exactly(names: tuple[str, ...], values: dict[str, object]) -> None:
 
 
 class LeaveOneOut(Settings):
-    """How far estimates were off when each calibration network was left out of the fit in turn.
+    """The errors of estimates when each calibration network was left out of the fit in turn.
 
     Errors are |estimate / measured - 1|. `margin` is the 95 % margin of such an error for one new network: Student's t
     times the root mean square.
@@ -72,7 +72,7 @@ class LeaveOneOut(Settings):
 
 
 class Fit(Settings):
-    """Prices in milliseconds per million instructions, how they were found and how well they did."""
+    """Prices in milliseconds per million instructions, with the method and the errors of the fit."""
 
     method: str
     ms_per_million: dict[str, NonNegative]
@@ -103,7 +103,7 @@ def _shares(spans: dict[str, tuple[float, float]]) -> dict[str, tuple[float, flo
 class Estimate:
     """An estimated latency in ms; `interval_low_ms <= latency_ms <= interval_high_ms` is its 95 % interval.
 
-    `extrapolates` says that the network is unlike those the profile was fitted on, `why` in what ("" otherwise);
+    `extrapolates` says that the network is unlike those the profile was fitted to, `why` in what ("" otherwise);
     `by_fit` is the latency in ms that each fit gives.
     """
 
@@ -116,7 +116,7 @@ class Estimate:
 
 
 class Profile(Settings):
-    """What one device, runtime and number of threads pay for instructions, and what that was learned from."""
+    """The prices of instructions on one device, runtime and number of threads, and the data they were fitted to."""
 
     format: Literal[1] = 1
     name: Annotated[str, Field(pattern=PROFILE_NAME)]
@@ -231,7 +231,8 @@ def load_profile(name_or_path: str | Path) -> Profile:
 def virtual_device(name: str) -> tuple[Profile, str]:
     """Return the profile of `virtual:PROFILE` and the label of what it estimates.
 
-    The label of one that isn't shipped holds a hash of its content: calibrated anew, it is another device.
+    The label of a profile that isn't shipped holds a hash of its content: when it is calibrated again, it is another
+    device.
     """
     profile_name = name.removeprefix(VIRTUAL)
     profile = load_profile(profile_name)
@@ -251,8 +252,8 @@ def check_writable(path: Path) -> str:
     """Return the name of the profile that `path` is to hold, before anything is measured for it.
 
     Raises:
-        InvalidSettings: the path is taken, or its name is none for a profile.
-        ReadOnlyFolder: nothing can be written there. DiskFull: no space is left.
+        InvalidSettings: the path exists, or its name can't be a profile's.
+        ReadOnlyFolder, DiskFull: nothing can be written there.
     """
     name = path.name.removesuffix(".json")
     if path.exists():

@@ -1,4 +1,4 @@
-"""From raw latency samples to a median with an interval that counts the variation between processes."""
+"""From latency samples to a median, with an interval that includes the variation between processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SEED = 20180618
 
 @dataclass(frozen=True)
 class LatencySummary:
-    """What the samples of one model say; all times in milliseconds.
+    """The summary of one model's samples; all times in milliseconds.
 
     `interval_low_ms <= median_ms <= interval_high_ms` is the 95 % bootstrap interval of the median,
     `relative_spread` the interquartile range over the median, `samples` how many samples went in.
@@ -38,8 +38,8 @@ def summarise(samples_by_process: Sequence[Sequence[float]]) -> LatencySummary:
     The median, p90 and spread are those of all samples pooled. The interval is a two-stage percentile bootstrap
     (Davison and Hinkley 1997, section 3.8): draw processes with replacement, then runs inside each drawn one, so
     that three processes that disagree give a wide interval however many runs each made. A single process shows
-    no variation between processes: its interval is that of its runs alone. The seed is fixed, the order of the
-    samples inside a process has no effect.
+    no variation between processes: its interval is that of its runs alone. The seed is fixed, and the order
+    of the samples inside a process has no effect.
 
     Raises ValueError when there is no process, a process has no sample, or a sample is not finite and positive.
     """

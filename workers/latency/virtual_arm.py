@@ -1,7 +1,7 @@
-"""The ARM device in software: runs the agent in an emulated aarch64 Python and counts the instructions of each network.
+"""The ARM device in software: it runs the agent in an emulated aarch64 Python and counts each network's instructions.
 
-It needs no ARM hardware, no root and no container: QEMU's user emulation runs the folder that `build` makes. Emulated
-time means nothing, so it gives counts, never latencies; a profile turns them into an estimate.
+It needs no ARM hardware, no root and no container: QEMU's user emulation runs the Python in the folder that `build`
+makes. Emulated time means nothing, so it returns counts, never latencies; a profile turns counts into an estimate.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from workers.latency.measurement import FailedMeasurement, MeasurementStopped, n
 
 __all__ = ["Counts", "VirtualArm", "build", "counts_from_report", "default_folder", "missing_tools"]
 
-NETWORKS_PER_PROCESS = 16  # importing a runtime takes the emulator longer than a small network
+NETWORKS_PER_PROCESS = 16  # because importing a runtime takes longer, emulated, than counting a small network
 TIMEOUT_S = 600.0  # for one network, loading included
-WARMUP_RUNS = 2  # the first run allocates, and the second still a little
+WARMUP_RUNS = 2  # the first run allocates memory, and the second still some
 _COUNTED = ("all", "branch", "load", "store", "vload", "vstore", "vfma", "simd_fp", "int")
 
 
@@ -84,7 +84,7 @@ def _is_counted(run: Any) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether a count is a whole number; JSON may have passed through something that only knows floats."""
+    """Whether a count is a whole number; it may be a float, since some JSON writers know no integers."""
     return type(value) in (int, float) and math.isfinite(value) and value >= 0 and value == int(value)
 
 
@@ -97,14 +97,14 @@ def build(
     runtimes: Sequence[str] = ("onnxruntime", "ncnn", "ai-edge-litert"),
     sources: Path | None = None,
 ) -> VirtualArm:
-    """Make the device in `folder`, or use the one that is there if it is complete and of the versions wanted now.
+    """Return the device in `folder`; build it unless it is there, complete and of the right versions.
 
-    It fetches about 90 MB, takes 240 MB and some twenty seconds. Builds of the same folder wait for each other; one
-    that is interrupted leaves what was there before.
+    Building fetches about 90 MB, needs 240 MB on the disk and takes some twenty seconds. Builds of the same folder wait
+    for each other. An interrupted build changes nothing.
 
     Args:
-        folder: where; usually `default_folder()`.
-        progress: told what is being done.
+        folder: usually `default_folder()`.
+        progress: called with what is being done.
         runtimes: packages of runtimes, in the versions installed here (else the newest).
         sources: an apt source list that offers arm64 packages (default: this machine's own sources).
 
@@ -129,7 +129,7 @@ def build(
 
 @contextlib.contextmanager
 def _building(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
-    """Hold the right to build `folder`; the system lets go of it however this process ends."""
+    """Lock `folder` for building; the system releases the lock however this process ends."""
     try:
         with disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def _building(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
 
 
 def _replace(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a new folder and put it in the place of `folder`; left-overs of interrupted builds go."""
+    """Fill a new folder and put it in the place of `folder`; remove what interrupted builds left."""
     if folder.exists() and any(folder.iterdir()) and not (folder / arm_root.STAMP).exists():
         raise InvalidSettings(f"{folder} holds something else than an ARM device in software; choose an empty folder.")
     prefix = f".{folder.name}.new."
@@ -168,10 +168,10 @@ def _replace(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 class VirtualArm:
-    """An ARM device in software that `build` has made.
+    """An ARM device in software, made by `build`.
 
     Raises:
-        EmulatorMissing: it isn't there, was made by another version, or the emulator has gone.
+        EmulatorMissing: it isn't built, another version built it, or the emulator is no longer installed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -197,7 +197,7 @@ class VirtualArm:
     def agent_command(self, hub_url: str, folder: Path | None = None) -> list[str]:
         """Return the command of an agent on this device that serves the hub at `hub_url`, as a virtual one.
 
-        `folder` is the agent's own; two agents of one machine can't share one.
+        `folder` is the agent's own; two agents on one machine need two folders.
 
         The agent can't execute an aarch64 program itself, so it starts its processes by way of this machine's
         emulator, with `{counts}` replaced by the file that it wants the counts in.
@@ -216,7 +216,7 @@ class VirtualArm:
     ) -> list[Counts | FailedMeasurement]:
         """Count each network's instructions in `runs` runs on one thread; one result per model, in their order.
 
-        A network that the runtime refuses, crashes on or hangs in fails alone. Several are counted in one process.
+        A network that the runtime refuses, crashes on or hangs in fails alone. One process counts several networks.
 
         Raises:
             MeasurementStopped: `stop`, asked several times a second, said so.
@@ -232,7 +232,7 @@ class VirtualArm:
     def _count_together(
         self, models: Mapping[int, Path], runs: int, runtime: str, stop: Callable[[], bool]
     ) -> dict[int, Counts | FailedMeasurement]:
-        """Count in one process; return all its results, or only that of the network it died of."""
+        """Count in one process; return all results, or if a network crashed the process, only that network's."""
         with tempfile.TemporaryDirectory(prefix="condensery-") as folder:
             counts = Path(folder) / "counts"
             options = ["--watch-stdin", "--runs", str(runs), "--warmup", str(WARMUP_RUNS), "--runtime", runtime]
