@@ -84,7 +84,8 @@ def commands_in(group: Any, prefix: str = "") -> dict[str, Any]:
     return commands
 
 
-COMMAND_LINE = commands_in(typer.main.get_command(condensery.app))
+APP: Any = typer.main.get_command(condensery.app)
+COMMAND_LINE = commands_in(APP)
 
 
 @pytest.mark.parametrize("name", COMMAND_LINE)
@@ -107,7 +108,7 @@ def parse(arguments: list[str]) -> None:
     Raises:
         KeyError: there is no such command.
     """
-    command: Any = typer.main.get_command(condensery.app)
+    command = APP
     while arguments and not arguments[0].startswith("-") and hasattr(command, "commands"):
         command, arguments = command.commands[arguments[0]], arguments[1:]
     command.make_parser(typer.Context(command)).parse_args(list(arguments))
