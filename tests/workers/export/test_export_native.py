@@ -23,7 +23,7 @@ from space.deployed import DeployedCondenseNet, DeployedLayer
 from space.errors import ExportMismatch, InvalidConfig
 from tests.workers.export.test_export import BASE, trained_like, varied
 from workers.export.common import difference
-from workers.export.native import KERNEL_FILE, check_native, pack, save_native, to_native
+from workers.export.native import KERNEL_FILE, pack, save_native, to_native
 from workers.latency.agent.runtimes import Native
 from workers.latency.agent.timing import measure_models
 
@@ -100,12 +100,6 @@ def test_columns_of_negative_scale_come_last_in_their_group():
         picked = index[4 * group : 4 * group + 4].tolist()
         assert sorted(picked) == columns.tolist()
         assert picked[: from_below[group]] == columns[scale[group] >= 0].tolist()
-
-
-def test_equal_networks_give_equal_files(tmp_path: Path):
-    first = save_native(trained_like(BASE), tmp_path / "a.zip")
-    assert save_native(trained_like(BASE), tmp_path / "b.zip") == first
-    assert save_native(trained_like(BASE, seed=1), tmp_path / "c.zip") != first
 
 
 def test_the_file_holds_facts_weights_and_the_kernel(tmp_path: Path):
@@ -253,32 +247,6 @@ def test_sanitizers_find_nothing_in_a_run(tmp_path: Path):
         (tmp_path / f"{number}.bin").write_bytes(files_of(to_native(trained_like(config)))["weights.bin"])
         done = subprocess.run([tmp_path / "main", f"{number}.bin"], cwd=tmp_path, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
-
-
-# ---- checking a file ---------------------------------------------------------------------------------------
-
-
-def test_the_check_returns_the_difference_it_found(tmp_path: Path):
-    network = trained_like(BASE)
-    save_native(network, tmp_path / "model.zip")
-    assert 0.0 <= check_native(tmp_path / "model.zip", network) <= 1e-5
-
-
-@pytest.mark.parametrize("content", [b"", b"this is not a network"])
-def test_what_is_no_model_is_a_mismatch_that_names_it_in_one_line(tmp_path: Path, content: bytes):
-    (tmp_path / "model.zip").write_bytes(content)
-    with pytest.raises(ExportMismatch, match=r"model\.zip") as caught:
-        check_native(tmp_path / "model.zip", trained_like(BASE))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_with_one_changed_weight_is_a_mismatch_that_gives_the_size(tmp_path: Path):
-    network, other = trained_like(BASE), trained_like(BASE)
-    with torch.no_grad():
-        other.stem.weight[0, 0, 0, 0] += 0.05
-    save_native(other, tmp_path / "model.zip")
-    with pytest.raises(ExportMismatch, match=r"off by \d\.\d\de-0\d"):
-        check_native(tmp_path / "model.zip", network)
 
 
 def files_of(model: bytes) -> dict[str, bytes]:

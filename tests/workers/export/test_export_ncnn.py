@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet
@@ -122,10 +121,6 @@ def test_many_models_can_be_loaded_in_one_process_and_several_at_once():
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
 
 
-def garbage(path: Path) -> None:
-    path.write_bytes(b"this is not a network")
-
-
 def with_few_weights(path: Path) -> None:
     rewrite(path, "model.bin", lambda content: content[: len(content) // 2])
 
@@ -147,10 +142,6 @@ def without_a_layer(path: Path) -> None:
     rewrite(path, "model.param", lambda content: b"\n".join(content.split(b"\n")[:-3]) + b"\n")
 
 
-def removed(path: Path) -> None:
-    path.unlink()
-
-
 def rewrite(path: Path, name: str, change) -> None:
     files = files_of(path.read_bytes())
     with zipfile.ZipFile(path, "w") as archive:
@@ -158,7 +149,7 @@ def rewrite(path: Path, name: str, change) -> None:
             archive.writestr(other, change(content) if other == name else content)
 
 
-DAMAGES = [garbage, with_few_weights, with_no_weights, with_an_index_out_of_range, without_a_layer, removed]
+DAMAGES = [with_few_weights, with_no_weights, with_an_index_out_of_range, without_a_layer]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -170,12 +161,3 @@ def test_a_damaged_file_is_a_mismatch_that_names_it_in_one_line(tmp_path: Path, 
     with pytest.raises(ExportMismatch, match=r"model\.zip") as caught:
         check_ncnn(path, network)
     assert "\n" not in str(caught.value)
-
-
-def test_a_file_with_one_changed_weight_is_a_mismatch_that_gives_the_size(tmp_path: Path):
-    network, other = trained_like(BASE), trained_like(BASE)
-    with torch.no_grad():
-        other.stem.weight[0, 0, 0, 0] += 0.05
-    save_ncnn(other, tmp_path / "model.zip")
-    with pytest.raises(ExportMismatch, match=r"off by \d\.\d\de-0\d"):
-        check_ncnn(tmp_path / "model.zip", network)
