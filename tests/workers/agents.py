@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.workers.small_hub import PATIENCE_S, TOKEN, SmallHub
 from workers.latency.agent.sensors import usable_cores
 from workers.latency.agent.serving.settings import HubSettings
 from workers.latency.agent_file import agent_command, agent_path
+from workers.processes import lives
 
 QUICKEST = {**TINY.model_dump(mode="json"), "processes": 1, "runs": 1}
 ENDLESS = {**QUICKEST, "run_s": 600.0}
@@ -74,21 +74,11 @@ def agents_started(hub: SmallHub, folder: Path) -> Iterator[Callable[..., Agent]
         return agents[-1]
 
     yield start
-    for one in agents:
-        one.process.kill()
-        one.process.wait(PATIENCE_S)
-
-
-def until(holds: Callable[[], object]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
+    for agent in agents:
+        agent.process.kill()
+        agent.process.wait(PATIENCE_S)
 
 
 def is_gone(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state == "Z"
+    """Whether a process has ended; its parent may not have asked how."""
+    return not lives(pid)

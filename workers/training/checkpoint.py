@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def save_checkpoint(
         momentum = optimizer.state[parameter].get("momentum_buffer") if parameter in optimizer.state else None
         if momentum is not None:
             tensors[f"momentum.{name}"] = momentum
-    content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    content = safetensors.torch.save(_as_stored(tensors))
     stem = folder / f"checkpoint-{progress.step:09d}"
     digest = write_atomically(stem.with_suffix(".safetensors"), content)
     document = {"format": FORMAT, "sha256": digest, **asdict(progress)}
@@ -99,4 +100,8 @@ def remove_checkpoints(folder: Path) -> None:
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return a network's tensors as safetensors wants them: on the CPU, contiguous."""
-    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    return _as_stored(model.state_dict())
+
+
+def _as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}

@@ -1,7 +1,7 @@
 """One trial, end to end: images -> training with condensing -> deployed form -> accuracy -> ONNX.
 
-Stateless: a job comes in, figures go out through a reporter, files go into the trial's own folder. Running the same job
-again goes on from its checkpoint, and a job that had finished writes the same files again.
+Stateless: a job comes in, figures go out through a reporter, files go into the trial's own folder. A job that is run
+again continues from its checkpoint, and one that had finished writes the same files again.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from workers.training.job import TrialJob, TrialResult
 from workers.training.reporting import CurveRow, Reporter, TrainingStopped
 
 
-class _Watch:
-    """Observes a training for a job: passes rows on, enforces the time limit."""
+class _JobObserver:
+    """Observes a training for its job: passes rows on to the reporter and enforces the time limit."""
 
     def __init__(self, job: TrialJob, reporter: Reporter, log: logging.Logger) -> None:
         self.job, self.reporter, self.log = job, reporter, log
@@ -74,7 +74,7 @@ def run_trial(job: TrialJob, reporter: Reporter, clock: Callable[[], float] = ti
     with _log_file(folder / LOG_FILE) as log:
         log.info("trial %d of %s, attempt %d: %s", job.number, job.study, job.attempt, job.config)
         try:
-            result = _run(job, _Watch(job, reporter, log), clock)
+            result = _train_and_export(job, _JobObserver(job, reporter, log), clock)
         except TrainingStopped:
             log.info("stopped on request; a checkpoint was kept")
             raise
@@ -91,7 +91,7 @@ def run_trial(job: TrialJob, reporter: Reporter, clock: Callable[[], float] = ti
         return result
 
 
-def _run(job: TrialJob, watch: _Watch, clock: Callable[[], float]) -> TrialResult:
+def _train_and_export(job: TrialJob, watch: _JobObserver, clock: Callable[[], float]) -> TrialResult:
     folder = Path(job.folder)
     write_atomically(folder / SETTINGS_FILE, json.dumps(job.to_dict(), indent=1).encode())
     images = batches.load(job.data, Path(job.cache))
@@ -155,21 +155,21 @@ def _out_of_memory(error: BaseException) -> bool:
     return "can't allocate memory" in text or "out of memory" in text.lower()
 
 
-class _Lines(logging.FileHandler):
-    """Passes over lines for which there is no space: what the trial's own files meet is what ends it."""
+class _TrialLog(logging.FileHandler):
+    """A log file that drops lines for which there is no space: a full disk ends a trial where its own files meet it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        """Do nothing of what the disk says, where logging would print a traceback."""
+        """Ignore errors of the disk, where logging would print a traceback."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
 
 @contextmanager
 def _log_file(path: Path) -> Iterator[logging.Logger]:
-    """Give a logger that appends to this trial's file and to nothing else; closed at the end."""
-    log = logging.Logger(f"condensery.trial.{path.parent.name}")  # not registered: it goes with the trial
+    """Yield a logger that appends to this trial's file and to nothing else; closed at the end."""
+    log = logging.Logger(f"condensery.trial.{path.parent.name}")  # not registered, so it is gone with the trial
     with disk_errors(path):
-        handler = _Lines(path, encoding="utf-8")
+        handler = _TrialLog(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     try:

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from tests.certificates import self_signed
-from tests.workers.agents import ENDLESS, is_gone, offer, settings, until
+from tests.waiting import until
+from tests.workers.agents import ENDLESS, is_gone, offer, settings
 from tests.workers.small_hub import PATIENCE_S, SmallHub
 from workers.latency.agent.serving import delivery
 from workers.latency.agent.serving.service import serve_hub
