@@ -1,4 +1,4 @@
-"""Devices on a real SQLite file whose agents are function calls, and a clock that tests set."""
+"""Devices whose agents are function calls, on a real database, with a clock that tests set."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ class Agent:
 
     def __init__(self, desk: Desk, name: str, token: str) -> None:
         self.desk, self.name, self.token, self.instance = desk, name, token, instance_of(name)
-        found = registry.device_by_token(desk.engine, token)
-        assert found is not None
-        self.device = found
+        device = registry.device_by_token(desk.engine, token)
+        assert device is not None
+        self.device = device
 
     def enrol(self, facts: dict[str, Any] = FACTS) -> bool:
         enrolment = agents.Enrolment(self.instance, facts, CONDITIONS)
@@ -126,7 +126,7 @@ class Agent:
             self.desk.engine, self.device, self.ticket(job), Heartbeat(doing, CONDITIONS), self.desk.terms
         )
 
-    def answer(self, job: LeasedJob, report: dict[str, Any] | None = None) -> str:
+    def hand_in(self, job: LeasedJob, report: dict[str, Any] | None = None) -> str:
         report = wall_report(job.model_sha256) if report is None else report
         return submissions.record_result(self.desk.engine, self.device, self.ticket(job), report, self.desk.terms)
 
@@ -151,7 +151,7 @@ class Desk:
         return cls(open_for_writing(sqlite_url(folder)))
 
     def requests(self) -> set[tuple[int, str]]:
-        """(job, owner) of every request that stands."""
+        """(job, owner) of every request."""
         with self.engine.connect() as connection:
             return {(row.job_id, row.owner) for row in connection.execute(sa.select(request))}
 
@@ -161,7 +161,7 @@ class Desk:
         return agent
 
     def request(self, name: str, **changes: Any) -> MeasurementRequest:
-        """A request of a made-up model called so."""
+        """A request for a made-up model of this name."""
         model = jobs.put_model(self.engine, name.encode(), self.clock)
         values: dict[str, Any] = {
             "queue": "pi5",
@@ -176,7 +176,7 @@ class Desk:
         return MeasurementRequest(**{**values, **changes})
 
     def submit(self, *names: str, owner: str | None = None, **changes: Any) -> list[int]:
-        """Request models; by a new owner where none is named."""
+        """Submit requests for models; by a new owner if none is named."""
         requests = [self.request(name, **changes) for name in names]
         return jobs.submit(self.engine, requests, owner or secrets.token_hex(16), self.clock)
 

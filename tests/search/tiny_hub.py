@@ -1,4 +1,4 @@
-"""The hub in the test's process, and what agents say to it."""
+"""The hub in the test's process, and the calls of its agents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONE, TWO = instance_of("one"), instance_of("two")
 
 
 class Hub:
-    """The hub in this process, and what agents say to it."""
+    """The hub in this process, and the calls of its agents."""
 
     def __init__(self, folder: Path) -> None:
         self.desk = Desk.at(folder)
@@ -42,7 +42,7 @@ class Hub:
         return self.post(token, "/v1/leases", {"instance": instance, "limit": limit, "conditions": CONDITIONS})
 
 
-def answer(job: dict[str, Any], report: dict[str, Any] | None = None, instance: str = ONE) -> dict[str, Any]:
+def result_of(job: dict[str, Any], report: dict[str, Any] | None = None, instance: str = ONE) -> dict[str, Any]:
     report = wall_report(job["model"]["sha256"]) if report is None else report
     return {"instance": instance, "attempt": job["attempt"], "report": report}
 

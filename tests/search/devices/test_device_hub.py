@@ -9,11 +9,11 @@ import pytest
 from search.devices import registry
 from search.devices.schemas import OLD_AGENT
 from tests.search.tiny_devices import CONDITIONS, FACTS, LEASE_S, counts_report, wall_report
-from tests.search.tiny_hub import CALLS, CALLS_DESCRIBED, ONE, TWO, Hub, answer
+from tests.search.tiny_hub import CALLS, CALLS_DESCRIBED, ONE, TWO, Hub, result_of
 from workers.latency.agent.serving.protocol import PROTOCOL
 from workers.latency.agent_file import agent_bytes, agent_sha256
 
-# -- the way of one job --
+# -- one job --
 
 
 def test_an_agent_enrols_leases_fetches_measures_and_leaves(hub: Hub):
@@ -34,8 +34,8 @@ def test_an_agent_enrols_leases_fetches_measures_and_leaves(hub: Hub):
     assert len(hub.get(token, f"/v1/models/{job['anchor']['sha256']}").content) == job["anchor"]["size"]
     sign = {"instance": ONE, "attempt": 1, "state": "measuring", "conditions": CONDITIONS}
     assert hub.post(token, f"/v1/jobs/{key}/heartbeat", sign).json() == {"lease_s": LEASE_S}
-    assert hub.post(token, f"/v1/jobs/{key}/result", answer(job)).json() == {"verdict": "accepted"}
-    assert hub.post(token, f"/v1/jobs/{key}/result", answer(job)).json() == {"verdict": "repeated"}
+    assert hub.post(token, f"/v1/jobs/{key}/result", result_of(job)).json() == {"verdict": "accepted"}
+    assert hub.post(token, f"/v1/jobs/{key}/result", result_of(job)).json() == {"verdict": "repeated"}
     assert hub.lease(token).json() == {"jobs": []}
     assert hub.post(token, "/v1/leave", {"instance": ONE}).json() == {"recorded": True}
     assert hub.lease(token).status_code == 409
@@ -49,15 +49,16 @@ def test_a_virtual_device_counts(hub: Hub):
     (job,) = hub.lease(token).json()["jobs"]
     assert (job["mode"], job["anchor"]) == ("counts", None)
     report = counts_report(job["model"]["sha256"])
-    assert hub.post(token, f"/v1/jobs/{key}/result", answer(job, report)).json() == {"verdict": "accepted"}
+    assert hub.post(token, f"/v1/jobs/{key}/result", result_of(job, report)).json() == {"verdict": "accepted"}
 
 
 def test_an_agent_of_the_other_kind_is_told_whose_token_it_has(hub: Hub):
     real, soft = hub.add("pi"), hub.add("soft", "counted", profile="pi")
-    said = hub.enrol(soft)
-    assert said.status_code == 422
+    response = hub.enrol(soft)
+    assert response.status_code == 422
     assert (
-        said.json()["detail"] == "'soft' is a virtual device, but this agent serves a real device; use that one's token"
+        response.json()["detail"]
+        == "'soft' is a virtual device, but this agent serves a real device; use that one's token"
     )
     assert hub.enrol(real, virtual=True).status_code == 422
 
@@ -66,9 +67,9 @@ def test_a_device_of_another_kind_than_its_queues_is_refused_in_one_line(hub: Hu
     first, second = hub.add("one"), hub.add("two")
     assert hub.enrol(first, ONE).status_code == 200
     unlike = {**FACTS, "cpu_model": "Raspberry Pi 3 Model B (Cortex-A53)"}
-    said = hub.enrol(second, TWO, facts=unlike)
-    assert said.status_code == 409
-    assert said.json()["detail"] == (
+    response = hub.enrol(second, TWO, facts=unlike)
+    assert response.status_code == 409
+    assert response.json()["detail"] == (
         "devices of a queue must be alike: 'one' of queue 'pi5' is 'Raspberry Pi 5 Model B (Cortex-A76)', this one is "
         "'Raspberry Pi 3 Model B (Cortex-A53)'; add it with a queue of its own, or remove that one"
     )
@@ -89,9 +90,9 @@ def test_a_failure_is_recorded(hub: Hub):
 def test_a_second_agent_is_told_that_the_device_is_served(hub: Hub):
     token = hub.add("pi")
     hub.enrol(token)
-    said = hub.enrol(token, TWO)
-    assert said.status_code == 409
-    assert "another agent serves 'pi'" in said.json()["detail"]
+    response = hub.enrol(token, TWO)
+    assert response.status_code == 409
+    assert "another agent serves 'pi'" in response.json()["detail"]
     assert hub.lease(token, TWO).status_code == 409
     hub.desk.clock.tick(LEASE_S)
     assert hub.enrol(token, TWO).status_code == 200
@@ -114,7 +115,7 @@ def test_a_device_with_the_agent_of_an_older_version_is_told_in_one_line_how_to_
     assert "\n" not in OLD_AGENT
 
 
-# -- who may do what --
+# -- access --
 
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
@@ -128,8 +129,8 @@ def test_every_call_needs_a_token_and_all_wrong_ones_are_told_the_same(hub: Hub,
         {"Authorization": "Bearer x"},
         {"Authorization": "Basic x"},
     ):
-        said = hub.client.request(method, path, headers=headers, json={} if method == "POST" else None)
-        answers.append((said.status_code, said.content, said.headers["www-authenticate"]))
+        response = hub.client.request(method, path, headers=headers, json={} if method == "POST" else None)
+        answers.append((response.status_code, response.content, response.headers["www-authenticate"]))
     assert set(answers) == {(401, answers[0][1], "Bearer")}
 
 
@@ -172,7 +173,7 @@ def test_one_device_never_learns_of_anothers_jobs_nor_touches_them(hub: Hub):
     assert other["id"] == foreign
     for name, body in (
         ("heartbeat", {"instance": ONE, "attempt": 1, "state": "measuring", "conditions": {}}),
-        ("result", answer(other)),
+        ("result", result_of(other)),
         ("failure", {"instance": ONE, "attempt": 1, "fault": "model", "reason": "mine now"}),
     ):
         for instance in (ONE, TWO):
@@ -194,9 +195,9 @@ def test_two_devices_of_one_queue_do_not_answer_for_each_other(hub: Hub):
     hub.enrol(first, ONE)
     hub.enrol(second, TWO)
     (job,) = hub.lease(first, ONE).json()["jobs"]
-    assert hub.post(second, f"/v1/jobs/{key}/result", answer(job, instance=TWO)).status_code == 404
+    assert hub.post(second, f"/v1/jobs/{key}/result", result_of(job, instance=TWO)).status_code == 404
     assert hub.get(second, f"/v1/models/{job['model']['sha256']}").status_code == 404
-    assert hub.post(first, f"/v1/jobs/{key}/result", answer(job)).json() == {"verdict": "accepted"}
+    assert hub.post(first, f"/v1/jobs/{key}/result", result_of(job)).json() == {"verdict": "accepted"}
 
 
 def test_a_token_revoked_in_mid_job_ends_it(hub: Hub):
@@ -205,5 +206,5 @@ def test_a_token_revoked_in_mid_job_ends_it(hub: Hub):
     hub.enrol(token)
     (job,) = hub.lease(token).json()["jobs"]
     registry.revoke_device(hub.desk.engine, "pi", hub.desk.clock)
-    assert hub.post(token, f"/v1/jobs/{key}/result", answer(job)).status_code == 401
+    assert hub.post(token, f"/v1/jobs/{key}/result", result_of(job)).status_code == 401
     assert hub.desk.job(key).state == "waiting"

@@ -79,8 +79,8 @@ def leased(hub: HubProcess, desk: Desk) -> tuple[str, dict[str, Any]]:
 def test_a_signal_ends_the_hub_in_order(start: Any, number: int):
     hub = start()
     assert hub.greeting == f"hub at http://127.0.0.1:{hub.port}"
-    with urllib.request.urlopen(hub.address + "/v1/health", timeout=30) as said:
-        assert json.load(said) == {"status": "ok", "protocol": PROTOCOL}
+    with urllib.request.urlopen(hub.address + "/v1/health", timeout=30) as response:
+        assert json.load(response) == {"status": "ok", "protocol": PROTOCOL}
     assert hub.end(number) == (0, "")
 
 
@@ -109,7 +109,7 @@ def test_a_hub_killed_in_the_middle_of_an_upload_leaves_nothing_half_written(sta
     assert again.call(token, f"/v1/jobs/{job['id']}/result", answer) == (200, {"verdict": "repeated"})
 
 
-def test_a_client_that_goes_in_mid_body_does_no_harm(start: Any, desk: Desk):
+def test_a_client_that_disconnects_in_the_middle_of_a_body_does_no_harm(start: Any, desk: Desk):
     hub = start()
     token, job = leased(hub, desk)
     for ending in (b"", b"{", b'{"instance": "'):
@@ -144,9 +144,9 @@ def test_a_hub_killed_at_any_moment_accepts_each_result_once(start: Any, desk: D
                 time.sleep(0.002 * turn)
                 hub.end(signal.SIGKILL)
             hub = start()
-        status, said = hub.call(token, f"/v1/jobs/{job['id']}/result", json.loads(body))
+        status, verdict = hub.call(token, f"/v1/jobs/{job['id']}/result", json.loads(body))
         assert status == 200
-        assert said["verdict"] in ("accepted", "repeated")
+        assert verdict["verdict"] in ("accepted", "repeated")
     for job in jobs:
         assert desk.verdicts(job["id"]) == [("accepted", None)]
         assert desk.events(job["id"]) == ["submitted", "leased", "accepted"]
@@ -188,14 +188,14 @@ def test_an_agent_tells_no_hub_its_token_whose_certificate_it_was_not_given(
     assert registry.list_devices(desk.engine)[0].state == "never enrolled"
 
 
-def test_a_key_of_another_certificate_is_said_so_in_one_line(tmp_path: Path, study_database: str):
+def test_a_key_of_another_certificate_is_refused_in_one_line(tmp_path: Path, study_database: str):
     certificate, _ = self_signed(tmp_path)
     _, key = self_signed(tmp_path, "another")
     with pytest.raises(InvalidSettings, match=r"must be a certificate and its key in PEM: .*mismatch"):
         serve(study_database, port=0, tls=(certificate, key))
 
 
-def test_an_address_that_is_taken_is_said_so_in_one_line(tmp_path: Path, empty_database: Path):
+def test_a_taken_address_is_refused_in_one_line(tmp_path: Path, empty_database: Path):
     shutil.copy(empty_database, tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -207,7 +207,7 @@ def test_an_address_that_is_taken_is_said_so_in_one_line(tmp_path: Path, empty_d
         serve(sqlite_url(tmp_path), port=70_000)
 
 
-def test_what_is_no_certificate_is_said_so_in_one_line(tmp_path: Path, empty_database: Path):
+def test_a_file_that_is_no_certificate_is_refused_in_one_line(tmp_path: Path, empty_database: Path):
     shutil.copy(empty_database, tmp_path)
     nothing = tmp_path / "cert.pem"
     for _ in range(2):
@@ -238,8 +238,8 @@ def test_the_agent_measures_what_was_requested(start: Any, desk: Desk, tmp_path:
     keys = submit(desk.engine, [request, broken], "test")
     hub, token = start(), registry.add_device(desk.engine, "pi", "pi5")
     fetched = tmp_path / "agent.pyz"
-    with urllib.request.urlopen(hub.address + "/agent.pyz", timeout=30) as said:
-        fetched.write_bytes(said.read())
+    with urllib.request.urlopen(hub.address + "/agent.pyz", timeout=30) as response:
+        fetched.write_bytes(response.read())
     command = [
         sys.executable,
         str(fetched),

@@ -1,15 +1,12 @@
-"""Whatever order agents lease, die, come back and answer in: no job is lost, none ends twice. Also at the same time."""
+"""In whatever order agents lease, die, come back and report, also at once: no job is lost, and none ends twice."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import random
-import subprocess
-import sys
 import threading
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,9 +16,10 @@ from search.devices.leases import LeasedJob, LeaseLost, NotEnrolled
 from search.store.database import open_for_writing
 from search.store.device_tables import job, lease, result
 from search.store.vocabulary import OPEN_JOB_STATES
+from tests.command_line import fork_server
 from tests.search.tiny_devices import LEASE_S, Agent, Desk, wall_report
+from tests.waiting import PATIENCE_S
 
-ROOT = Path(__file__).parents[3]
 NAMES = ("one", "two", "three")
 
 
@@ -32,7 +30,7 @@ class Story:
         self.desk, self.rng = desk, random.Random(seed)
         self.agents = [self.desk.agent(name) for name in NAMES[:2]]
         self.held: list[tuple[Agent, LeasedJob]] = []  # also long after the lease ended
-        self.told: list[str] = []  # the steps so far: what a failure shows
+        self.steps: list[str] = []  # so far, for a failure to show
         self.ended: dict[int, tuple[str, str | None]] = {}
         self.attempts: Counter[int] = Counter()
         self.accepted: Counter[int] = Counter()
@@ -45,21 +43,21 @@ class Story:
             self.renew,
             self.lease,
             self.heartbeat,
-            self.answer,
+            self.hand_in,
             self.fail,
             self.come_and_go,
             self.wait,
         ]
         (step,) = self.rng.choices(steps, weights=[3, 1, 3, 6, 2, 5, 2, 1, 3])
-        self.told.append(step.__name__)
+        self.steps.append(step.__name__)
         step()
         self.every_job_is_in_order()
 
     def some_model(self) -> str:
-        return f"net {len(self.told) // 20 + self.rng.randrange(3)}"  # new ones come up, old ones are forgotten
+        return f"net {len(self.steps) // 20 + self.rng.randrange(3)}"  # new ones come up, old ones are forgotten
 
     def submit(self) -> None:
-        self.owners.append(f"owner {len(self.told)}")
+        self.owners.append(f"owner {len(self.steps)}")
         self.desk.submit(self.some_model(), owner=self.owners[-1])
 
     def cancel(self) -> None:
@@ -73,7 +71,7 @@ class Story:
     def lease(self) -> None:
         agent = self.rng.choice(self.agents)
         with contextlib.suppress(NotEnrolled):
-            self.held += [(agent, one) for one in agent.lease(self.rng.choice([1, 3]))]
+            self.held += [(agent, leased_job) for leased_job in agent.lease(self.rng.choice([1, 3]))]
 
     def some_lease(self) -> tuple[Agent, LeasedJob] | None:
         return self.rng.choice(self.held[-6:]) if self.held else None
@@ -83,11 +81,11 @@ class Story:
             with contextlib.suppress(LeaseLost):
                 some[0].heartbeat(some[1])
 
-    def answer(self) -> None:
+    def hand_in(self) -> None:
         if (some := self.some_lease()) is not None:
             agent, leased = some
             true = self.rng.random() < 0.6
-            verdict = agent.answer(leased, wall_report(leased.model_sha256, ms=5.0 if true else -5.0))
+            verdict = agent.hand_in(leased, wall_report(leased.model_sha256, ms=5.0 if true else -5.0))
             assert verdict != "accepted" or true
             self.accepted[leased.id] += verdict == "accepted"
 
@@ -129,9 +127,9 @@ class Story:
         self.desk.clock.tick(1e7)
         agent = self.agents[0]
         agent.enrol()
-        while taken := agent.lease(16):
-            for one in taken:
-                agent.answer(one)
+        while held := agent.lease(16):
+            for leased_job in held:
+                agent.hand_in(leased_job)
         with self.desk.engine.connect() as connection:
             assert set(connection.scalars(sa.select(job.c.state))) <= {"done", "failed"}
 
@@ -150,26 +148,19 @@ def test_no_order_of_steps_loses_a_job_or_ends_it_twice(desk: Desk, seed: int):
 # -- at the same time --
 
 
-def lease_until_empty(url: str, name: str, token: str) -> list[tuple[int, int]]:
-    """Lease and answer until nothing waits; return each (job, attempt) that was this agent's."""
+def lease_until_empty(url: str, name: str, token: str, ready: Any, leased: Any) -> None:
+    """Lease and answer in a process of its own until nothing waits; put each (job, attempt) of this agent."""
     desk = Desk(open_for_writing(url))
     agent = Agent(desk, name, token)
     assert agent.enrol()
+    ready.wait(PATIENCE_S)
     mine = []
-    while taken := agent.lease(3):
-        for one in taken:
-            mine.append((one.id, one.attempt))
-            assert agent.answer(one) == "accepted"
+    while held := agent.lease(3):
+        for leased_job in held:
+            mine.append((leased_job.id, leased_job.attempt))
+            assert agent.hand_in(leased_job) == "accepted"
     desk.engine.dispose()
-    return mine
-
-
-LEASING = """
-import json, sys
-from tests.search.devices.test_device_jobs_in_any_order import lease_until_empty
-sys.stdin.readline()
-print(json.dumps(lease_until_empty(*sys.argv[1:])))
-"""
+    leased.put(mine)
 
 
 @pytest.mark.slow
@@ -177,24 +168,18 @@ def test_several_processes_that_lease_at_once_get_every_job_once(desk: Desk):
     url = desk.engine.url.render_as_string(hide_password=False)
     keys = desk.submit(*(f"net {number}" for number in range(60)))
     agents = [desk.agent(name, enrol=False) for name in NAMES]
+    ready, leased = fork_server().Barrier(len(agents)), fork_server().Queue()
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", LEASING, url, agent.name, agent.token],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        fork_server().Process(target=lease_until_empty, args=(url, agent.name, agent.token, ready, leased))
         for agent in agents
     ]
     for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0]
-    leased = [tuple(one) for output in outputs for one in json.loads(output)]
-    assert sorted(leased) == [(key, 1) for key in keys]
+        process.start()
+    attempts = [attempt for _ in processes for attempt in leased.get(timeout=PATIENCE_S)]
+    for process in processes:
+        process.join(PATIENCE_S)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert sorted(attempts) == [(key, 1) for key in keys]
     assert {desk.job(key).state for key in keys} == {"done"}
 
 
@@ -206,8 +191,8 @@ def test_threads_that_lease_at_once_get_every_job_once(desk: Desk):
 
     def work(agent) -> None:
         ready.wait()
-        while taken := agent.lease(2):
-            leased.extend(one.id for one in taken)
+        while held := agent.lease(2):
+            leased.extend(leased_job.id for leased_job in held)
 
     threads = [threading.Thread(target=work, args=(agent,)) for agent in agents]
     for thread in threads:

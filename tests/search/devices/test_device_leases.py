@@ -88,7 +88,7 @@ def test_a_lease_that_ran_out_unnoticed_can_still_be_renewed(desk: Desk):
     (job,) = agent.lease()
     desk.clock.tick(10 * LEASE_S)
     agent.heartbeat(job)
-    assert agent.answer(job) == "accepted"
+    assert agent.hand_in(job) == "accepted"
 
 
 def test_a_clock_set_back_far_ends_leases_and_one_that_is_less_than_a_lease_behind_does_not(desk: Desk):
@@ -173,7 +173,7 @@ def test_a_job_that_takes_its_device_down_goes_out_alone_and_has_failed_in_the_e
         for job in held:
             agent.heartbeat(job)
             if job.id != bad:
-                agent.answer(job)
+                agent.hand_in(job)
         if bad in [job.id for job in held]:
             assert len(held) == 1
     assert desk.job(bad).state == "failed"
@@ -191,7 +191,7 @@ def test_a_lease_that_was_never_begun_is_no_trouble(desk: Desk):
         desk.clock.tick(LEASE_S)
         jobs.renew(desk.engine, "one", desk.clock)
     (job,) = agent.lease()
-    assert agent.answer(job) == "accepted"
+    assert agent.hand_in(job) == "accepted"
     assert desk.job(key).state == "done"
 
 
@@ -210,7 +210,7 @@ def test_a_lease_that_was_begun_and_lost_is_a_trouble(desk: Desk, gone: str):
     assert "devices gave it up 5 times" in str(desk.job(key).reason)
 
 
-# -- answers --
+# -- results and failures --
 
 
 def test_a_result_sent_twice_counts_once(desk: Desk):
@@ -218,8 +218,8 @@ def test_a_result_sent_twice_counts_once(desk: Desk):
     (key,) = desk.submit("net")
     (job,) = agent.lease()
     first = wall_report(job.model_sha256, ms=5.0)
-    assert agent.answer(job, first) == "accepted"
-    assert agent.answer(job, wall_report(job.model_sha256, ms=7.0)) == "repeated"
+    assert agent.hand_in(job, first) == "accepted"
+    assert agent.hand_in(job, wall_report(job.model_sha256, ms=7.0)) == "repeated"
     assert desk.job(key).report == first
     assert desk.verdicts(key) == [("accepted", None)]
 
@@ -230,9 +230,9 @@ def test_a_late_result_is_recorded_and_not_counted(desk: Desk):
     (lost,) = first.lease()
     desk.clock.tick(LEASE_S)
     (held,) = second.lease()
-    assert first.answer(lost) == "late"
+    assert first.hand_in(lost) == "late"
     assert desk.job(key).state == "leased"
-    assert second.answer(held) == "accepted"
+    assert second.hand_in(held) == "accepted"
     assert desk.job(key).device == "two"
     assert desk.verdicts(key) == [("late", None), ("accepted", None)]
 
@@ -242,62 +242,62 @@ def test_a_result_after_another_was_accepted_is_late(desk: Desk):
     (key,) = desk.submit("net")
     (lost,) = first.lease()
     desk.clock.tick(LEASE_S)
-    second.answer(second.lease()[0])
-    assert first.answer(lost) == "late"
+    second.hand_in(second.lease()[0])
+    assert first.hand_in(lost) == "late"
     assert desk.job(key).device == "two"
 
 
-def test_a_result_of_a_lost_lease_counts_while_nobody_else_has_begun(desk: Desk):
+def test_a_result_of_a_lost_lease_counts_while_no_other_device_has_begun(desk: Desk):
     agent = desk.agent("pi")
     (key,) = desk.submit("net")
     (job,) = agent.lease()
     agent.enrol()  # its restart gave the job back
     assert desk.job(key).state == "waiting"
-    assert agent.answer(job) == "accepted"
+    assert agent.hand_in(job) == "accepted"
     assert (desk.job(key).state, desk.job(key).device) == ("done", "pi")
     assert agent.lease() == []
 
 
-def test_a_result_nobody_can_believe_is_kept_and_the_job_tried_again_three_times_in_all(desk: Desk):
+def test_a_result_in_quarantine_is_kept_and_its_job_is_tried_three_times(desk: Desk):
     agent = desk.agent("pi")
     (key,) = desk.submit("net")
     for attempt in (1, 2, 3):
         (job,) = agent.lease()
         assert job.attempt == attempt
-        assert agent.answer(job, wall_report(job.model_sha256, ms=float("nan"))) == "quarantined"
-        assert agent.answer(job) == "repeated"
+        assert agent.hand_in(job, wall_report(job.model_sha256, ms=float("nan"))) == "quarantined"
+        assert agent.hand_in(job) == "repeated"
     assert desk.job(key).state == "failed"
     assert desk.job(key).report is None
     assert desk.job(key).reason == (
         "3 results are in quarantine, the last: a sample is nan ms; a time is finite and at least 1e-06 ms"
     )
     assert desk.verdicts(key) == [("quarantined", "a sample is nan ms; a time is finite and at least 1e-06 ms")] * 3
-    assert desk.submit("net") != [key]  # what is in quarantine answers nobody
+    assert desk.submit("net") != [key]  # a result in quarantine answers no request
 
 
 def test_results_are_compared_with_the_anchor_of_the_same_queue(desk: Desk):
     agent, other = desk.agent("pi"), desk.agent("phone", "phones")
     desk.submit("a", "b")
     desk.submit("a", queue="phones")
-    agent.answer(agent.lease()[0])
+    agent.hand_in(agent.lease()[0])
     (job,) = agent.lease()
-    assert agent.answer(job, wall_report(job.model_sha256, anchor_ms=50.0)) == "quarantined"
+    assert agent.hand_in(job, wall_report(job.model_sha256, anchor_ms=50.0)) == "quarantined"
     (job,) = other.lease()
-    assert other.answer(job, wall_report(job.model_sha256, anchor_ms=50.0)) == "accepted"
+    assert other.hand_in(job, wall_report(job.model_sha256, anchor_ms=50.0)) == "accepted"
 
 
 def test_a_rate_no_core_reaches_is_seen_by_the_requests_macs(desk: Desk):
     agent = desk.agent("pi")
     desk.submit("net", macs=10**10)
     (job,) = agent.lease()
-    assert agent.answer(job) == "quarantined"
+    assert agent.hand_in(job) == "quarantined"
 
 
 def test_times_of_a_virtual_device_are_no_latencies(desk: Desk):
     agent = desk.agent("soft", "counted", profile="pi")
     desk.submit("net", queue="counted", mode="counts", anchor_sha256=None)
     (job,) = agent.lease()
-    assert agent.answer(job) == "quarantined"
+    assert agent.hand_in(job) == "quarantined"
 
 
 def test_a_device_that_gives_up_five_times_ends_the_job(desk: Desk):
@@ -323,15 +323,15 @@ def test_a_failure_of_a_lost_lease_is_noted_and_changes_nothing(desk: Desk):
     assert desk.events(key)[-1] == "late failure"
 
 
-def test_nobody_answers_for_another_device_or_instance(desk: Desk):
+def test_no_device_or_instance_reports_for_another(desk: Desk):
     first, second = desk.agent("one"), desk.agent("two")
     (key,) = desk.submit("net")
     (job,) = first.lease()
-    for act in (second.answer, second.fail, second.heartbeat):
+    for act in (second.hand_in, second.fail, second.heartbeat):
         with pytest.raises(JobUnknown):
             act(job)
     first.instance = instance_of("another folder")
-    for act in (first.answer, first.fail, first.heartbeat):
+    for act in (first.hand_in, first.fail, first.heartbeat):
         with pytest.raises(LeaseLost):
             act(job)
     assert desk.events(key) == ["submitted", "leased"]
@@ -348,19 +348,19 @@ def test_a_result_its_state_and_its_event_are_written_together_or_not_at_all(des
             raise KeyboardInterrupt  # as hard as an exception can be
 
     with pytest.raises(KeyboardInterrupt):
-        agent.answer(job)
+        agent.hand_in(job)
     sa.event.remove(desk.engine, "before_cursor_execute", die_at_the_last_step)
     assert desk.verdicts(key) == []
     assert desk.job(key).state == "leased"
     assert desk.events(key) == ["submitted", "leased"]
-    assert agent.answer(job) == "accepted"
+    assert agent.hand_in(job) == "accepted"
 
 
 def test_events_are_numbered_in_the_order_they_happened(desk: Desk):
     agent = desk.agent("pi")
     desk.submit("a", "b")
     desk.clock.tick(1.0)
-    agent.answer(agent.lease()[0])
+    agent.hand_in(agent.lease()[0])
     with desk.engine.connect() as connection:
         rows = connection.execute(sa.select(event).order_by(event.c.id)).all()
     assert [row.at for row in rows] == sorted(row.at for row in rows)

@@ -59,7 +59,7 @@ def test_a_stored_hash_is_no_token(desk: Desk):
     assert device_by_token(desk.engine, stored) is None
 
 
-def test_a_revoked_token_is_worth_nothing_and_what_the_device_held_goes_to_the_next(desk: Desk):
+def test_a_revoked_token_is_worth_nothing_and_its_jobs_go_to_the_next(desk: Desk):
     first, second = desk.agent("one"), desk.agent("two")
     (key,) = desk.submit("net")
     first.lease()
@@ -126,7 +126,7 @@ def test_a_queue_whose_devices_are_all_revoked_is_no_queue(desk: Desk):
     assert registry.queues(desk.engine) == set()
 
 
-def test_the_list_says_what_a_device_is_and_when_it_was_last_seen(desk: Desk):
+def test_the_list_describes_a_device_and_says_when_it_was_last_seen(desk: Desk):
     desk.agent("one", enrol=False)
     two = desk.agent("two")
     desk.clock.tick(10.0)
@@ -143,7 +143,7 @@ def test_the_list_says_what_a_device_is_and_when_it_was_last_seen(desk: Desk):
     assert (rows["one"].seen_s_ago, rows["two"].seen_s_ago) == (None, 7.0)
 
 
-def test_the_list_says_what_an_agent_is_at(desk: Desk):
+def test_the_list_says_what_an_agent_is_doing(desk: Desk):
     agent = desk.agent("pi")
     desk.submit("a")
     assert listed(desk)["pi"].doing is None
@@ -151,16 +151,16 @@ def test_the_list_says_what_an_agent_is_at(desk: Desk):
     assert listed(desk)["pi"].doing == "leased"
     agent.heartbeat(job, "cooling")
     assert listed(desk)["pi"].doing == "cooling"
-    agent.answer(job)
+    agent.hand_in(job)
     assert listed(desk)["pi"].doing is None
 
 
-def test_the_list_counts_what_waits_what_is_held_what_came_and_what_nobody_believes(desk: Desk):
+def test_the_list_counts_what_waits_what_is_held_what_counts_and_what_is_in_quarantine(desk: Desk):
     agent = desk.agent("pi")
     desk.submit("a", "b", "c", "d")
     first, second, third = agent.lease(3)
-    agent.answer(first)
-    agent.answer(second, wall_report(second.model_sha256, ms=-1.0))  # waits again
+    agent.hand_in(first)
+    agent.hand_in(second, wall_report(second.model_sha256, ms=-1.0))  # waits again
     agent.heartbeat(third)
     row = listed(desk)["pi"]
     assert (row.waiting, row.leased, row.accepted, row.quarantined) == (2, 1, 1, 1)

@@ -18,22 +18,13 @@ from search.devices.probe import CALIBRATING
 from search.devices.transitions import CANCELLED, REQUEST_S
 from search.store.device_tables import device, job
 from space.errors import MeasurementFailed
+from tests.command_line import StartedCommand, run_command
 from tests.search.hub_process import Pair
 from tests.waiting import PATIENCE_S, until
 from tests.workers.arm_device import arm_device, linked_copy
 from tests.workers.latency.test_latency_contract import write_corrupt, write_network
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[3]
-
-
-def environment(**more: str) -> dict[str, str]:
-    plain = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "no_proxy": "127.0.0.1"}
-    return {**os.environ, **plain, **more}
-
-
-def devices(*words: str | Path) -> list[str]:
-    return [sys.executable, "-W", "ignore", "-m", "condensery", "devices", *map(str, words)]
 
 
 def rows_of(engine: sa.Engine, table: sa.Table) -> list[sa.Row[Any]]:
@@ -46,12 +37,13 @@ def test_devices_measure_nothing_for_a_command_that_was_killed(pair: Pair, tmp_p
     if verb == "calibrate":
         arm_device()  # which it looks for first
     options = ["--out", tmp_path / "profile.json"] if verb == "calibrate" else []
-    command = devices(verb, "tiny", "--networks", "1", "--storage", pair.url, *options)
-    with subprocess.Popen(command, env=environment(), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-        try:
-            (row,) = until(lambda: rows_of(pair.engine, job))
-        finally:
-            process.send_signal(signal.SIGKILL)
+    words = ("devices", verb, "tiny", "--networks", "1", "--storage", pair.url, *options)
+    process = StartedCommand(*words, cwd=tmp_path, log=tmp_path / "log")
+    try:
+        (row,) = until(lambda: rows_of(pair.engine, job))
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
     assert (row.state, row.priority) == ("waiting", CALIBRATING)
 
     def swept() -> sa.Row[Any] | None:
@@ -69,32 +61,31 @@ def test_a_virtual_agent_runs_beside_a_native_one_of_the_same_user(pair: Pair, t
     linked_copy(arm_device(), cache / "arm64")
     token = registry.add_device(pair.engine, "soft", "counted", "raspberry-pi-5")
     pair.start_hub()
-    hub = ["--hub", f"http://127.0.0.1:{pair.port}"]
-    home = {"HOME": str(tmp_path), "CONDENSERY_CACHE": str(cache)}
-    commands = [
-        ([sys.executable, str(pair.file), "run", *hub], environment(CONDENSERY_TOKEN=pair.token, **home)),
-        (devices("virtual", *hub), environment(CONDENSERY_TOKEN=token, **home)),
+    hub = ("--hub", f"http://127.0.0.1:{pair.port}")
+    home = {"HOME": str(tmp_path), "CONDENSERY_CACHE": str(cache), "no_proxy": "127.0.0.1"}
+    native = [sys.executable, str(pair.file), "run", *hub]
+    agents = [
+        subprocess.Popen(native, env={**os.environ, **home, "CONDENSERY_TOKEN": pair.token}, cwd=tmp_path),
+        StartedCommand("devices", "virtual", *hub, cwd=tmp_path, log=tmp_path / "log", CONDENSERY_TOKEN=token, **home),
     ]
-    agents = [subprocess.Popen(command, env=variables, cwd=tmp_path) for command, variables in commands]
     try:
         until(lambda: all(row.instance is not None for row in rows_of(pair.engine, device)))
-        assert [one.poll() for one in agents] == [None, None]
+        assert [agent.poll() for agent in agents] == [None, None]
         assert len(list(cache.glob("agent-*/instance"))) == 1
         assert (tmp_path / ".condensery-agent" / "instance").exists()
     finally:
-        for one in agents:
-            one.terminate()
-            assert one.wait(PATIENCE_S) == 0
+        for agent in agents:
+            agent.send_signal(signal.SIGTERM)
+            assert agent.wait(PATIENCE_S) == 0
 
 
 def test_counting_says_which_models_failed_and_ends_with_a_code_of_its_own(tmp_path: Path):
     arm = arm_device()
     good, bad = write_network(tmp_path / "good.onnx", 4), write_corrupt(tmp_path / "bad.onnx")
-    for models, code in (([good], 0), ([good, bad], MeasurementFailed.exit_code)):
-        options = [word for path in models for word in ("--count", path)]
-        command = devices("virtual", "--folder", arm.folder, *options)
-        done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == code, done.stderr
-        assert "good.onnx" in done.stdout
-    assert "bad.onnx" in done.stdout
-    assert done.stderr.splitlines()[-1] == "error: 1 of 2 models could not be counted; see above."
+    words = ("devices", "virtual", "--folder", arm.folder)
+    counted = run_command(*words, "--count", good, "--count", bad, cwd=tmp_path)
+    assert counted.returncode == MeasurementFailed.exit_code, counted.stderr
+    assert "good.onnx" in counted.stdout
+    assert "bad.onnx" in counted.stdout
+    assert counted.stderr.splitlines()[-1] == "error: 1 of 2 models could not be counted; see above."
+    assert run_command(*words, "--count", good, cwd=tmp_path).returncode == 0

@@ -52,7 +52,7 @@ class TestHubProbe(LatencyProbeContract):
         assert len(result.conditions["processes"]) == len(result.samples_ms) == TINY.processes
 
 
-def test_what_was_measured_under_the_same_key_is_not_measured_again(pair: Pair, anchor: Path, tmp_path: Path):
+def test_a_model_measured_under_the_same_key_is_not_measured_again(pair: Pair, anchor: Path, tmp_path: Path):
     network = write_network(tmp_path / "network.onnx", 11)
     policy = TINY.model_copy(update={"run_s": 0.1})  # enough runs to be steady: what is not is measured again
     first = HubProbe(pair.engine, HubProbeSettings("tiny", policy, anchor)).measure([network])

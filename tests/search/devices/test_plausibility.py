@@ -31,7 +31,7 @@ def test_an_ordinary_report_raises_no_doubt():
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.0, 5e-324, 9e-7, math.nan, math.inf, -math.inf])
-def test_a_time_that_is_none_is_doubted_wherever_it_stands(value: float):
+def test_an_impossible_time_is_doubted_wherever_it_is(value: float):
     report = wall_report(MODEL)
     process = report["processes"][0]
     late = {**process, "samples_ms": [*process["samples_ms"], value]}
@@ -55,7 +55,7 @@ def test_samples_longer_than_the_lease_are_doubted_and_a_little_slack_is_not():
     assert doubts(report, expected(elapsed_s=30.0, macs=None)) == []
     (doubt,) = doubts(report, expected(elapsed_s=20.0, macs=None))
     assert doubt == "its runs add up to 36 s, but the report came 20 s after the lease"
-    assert doubts(report, expected(elapsed_s=None, macs=None)) == []  # the clock was set back: nobody knows
+    assert doubts(report, expected(elapsed_s=None, macs=None)) == []  # the clock was set back: no one knows
 
 
 def thinned(ms: float, runs: int, kept: list[float] | None = None) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def test_an_anchor_twenty_times_off_the_queues_is_doubted(ms: float, doubted: bo
 @pytest.mark.parametrize(
     ("name", "value"), [("sha256", "b" * 64), ("runtime", "ncnn"), ("threads", 2), ("mode", "counts")]
 )
-def test_an_answer_to_another_question_is_doubted(name: str, value: Any):
+def test_a_report_on_another_job_is_doubted(name: str, value: Any):
     (doubt,) = doubts(wall_report(MODEL, **{name: value}), WALL)
     assert doubt.startswith(f"{name} is {value!r}, asked for was ")
 
@@ -148,7 +148,7 @@ def test_times_where_counts_were_asked_for_are_doubted_and_the_other_way_round()
         [{"all": 100_000}],  # for ten million macs
     ],
 )
-def test_counts_that_can_not_be_are_doubted(counts: list[dict[str, float]]):
+def test_impossible_counts_are_doubted(counts: list[dict[str, float]]):
     assert doubts(counts_report(MODEL, counts=counts), COUNTS)
 
 
@@ -162,7 +162,7 @@ NUMBERS = st.floats() | st.floats(0, 1e-300) | st.floats(1e-3, 1e3)  # subnormal
 
 
 @given(st.lists(st.tuples(st.lists(NUMBERS, max_size=4), st.lists(NUMBERS, max_size=2)), max_size=3))
-def test_whatever_passes_has_finite_positive_times_alone(parts: list[tuple[list[float], list[float]]]):
+def test_a_report_without_doubts_has_only_finite_positive_times(parts: list[tuple[list[float], list[float]]]):
     processes = [{"samples_ms": samples, "anchor_ms": anchor} for samples, anchor in parts]
     report = wall_report(MODEL, processes=processes)
     if not doubts(report, expected(elapsed_s=None, anchors_ms=())):
@@ -208,7 +208,7 @@ def test_a_pause_between_the_runs_of_one_process_is_nothing_to_doubt():
 
 
 @pytest.mark.parametrize("drift", [math.nan, math.inf, -0.01])
-def test_a_drift_that_is_none_is_doubted(drift: float):
+def test_an_impossible_drift_is_doubted(drift: float):
     assert "drift" in doubts(wall_report(MODEL, anchor_drift=drift), WALL)[0]
 
 

@@ -99,7 +99,7 @@ def test_a_request_is_renewed_while_it_is_awaited_and_gone_when_it_is_answered(d
     (first,) = until(lambda: rows_of(desk, request))
     until(lambda: rows_of(desk, request)[0].renewed_at > first.renewed_at)
     (taken,) = until(agent.lease)
-    agent.answer(taken, good_report(taken.model_sha256))
+    agent.hand_in(taken, good_report(taken.model_sha256))
     assert isinstance(search.result(), Measurement)
     assert rows_of(desk, request) == []
 
@@ -127,7 +127,7 @@ def test_a_search_that_stood_still_for_too_long_requests_again(desk, agent, mode
     assert (lost.state, lost.reason) == ("failed", CANCELLED)
     (taken,) = until(agent.lease)
     assert taken.id == again.id
-    agent.answer(taken, good_report(taken.model_sha256))
+    agent.hand_in(taken, good_report(taken.model_sha256))
     assert isinstance(search.result(), Measurement)
 
 
@@ -137,17 +137,17 @@ def test_the_drift_recorded_is_that_of_the_anchors_own_times(desk, agent, model,
     report = good_report(taken.model_sha256, anchor_drift=0.0)
     first, *others = report["processes"]
     report["processes"] = [{**first, "anchor_ms": [2.0, 2.05]}, *others]
-    assert agent.answer(taken, report) == "accepted"
+    assert agent.hand_in(taken, report) == "accepted"
     assert search.result().anchor_drift == pytest.approx(0.025)
 
 
-def test_verifying_measures_anew_what_pricing_does_not(desk, agent, model, start, tmp_path):
+def test_verifying_measures_again_and_pricing_does_not(desk, agent, model, start, tmp_path):
     settings = settings_from(document(latency={"devices": ["pi5"], "policy": "quick"}), "tiny.toml")
 
     def measure(priority: int) -> None:
         (target,) = targets_of(settings, desk.engine, tmp_path, print, priority)
         search = start(target.probe, model)
-        until(lambda: search.found or [agent.answer(one, good_report(one.model_sha256)) for one in agent.lease()])
+        until(lambda: search.found or [agent.hand_in(one, good_report(one.model_sha256)) for one in agent.lease()])
         assert isinstance(search.result(), Measurement)
 
     for priority in (AT_THE_GATE, CALIBRATING, VERIFYING, VERIFYING, AT_THE_GATE):

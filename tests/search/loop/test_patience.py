@@ -161,7 +161,7 @@ def test_a_server_that_restarts_while_devices_measure_is_waited_for(
         server[0].away(2.0).join()
         (taken,) = wait_for(agent.lease)
         server[0].away(2.0).join()
-        wait_for(lambda: agent.answer(taken, good_report(taken.model_sha256)))
+        wait_for(lambda: agent.hand_in(taken, good_report(taken.model_sha256)))
         search.join(60.0)
         desk.engine.dispose()
     (one,) = found
