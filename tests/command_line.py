@@ -26,6 +26,8 @@ from unittest import mock
 ROOT = Path(__file__).parents[1]
 LIBRARIES = (
     "alembic.command",
+    "dash",
+    "dash_ag_grid",
     "fastapi",
     "httpx",
     "numpy",
@@ -49,6 +51,7 @@ LIBRARIES = (
     "torchvision.transforms.v2",
     "typer",
     "uvicorn",
+    "waitress",
 )
 _lock = threading.Lock()
 
