@@ -23,9 +23,9 @@ def doctor(
 ) -> None:
     """Find what crashes, full disks and hand-edited files left wrong with a study, and repair what can be repaired."""
     from search.doctor import StudyUnderCheck, examine, refuse_while_running, repair
-    from search.launch import study_files
     from search.store.store import StudyStore
     from search.study import OpenStudy
+    from search.study_folders import study_files
     from workers.wording import agreeing, counted
 
     engine, stored, url = open_named(study, storage, write=not dry_run)
@@ -86,8 +86,8 @@ def delete(
     _, stored, url = open_named(study, storage)
     if not yes:
         typer.confirm(f"Delete study {stored.name!r} and its files for good?", abort=True)
-    from search.launch import study_files
     from search.study import remove_study
+    from search.study_folders import study_files
 
     remove_study(url, stored.name)
     files = study_files(stored_settings(stored), url)

@@ -55,9 +55,9 @@ def pick(
         output(as_json, documents.trials_document, trial_tables.trials_table, ranked)
         return
     from search.devices.probe import VERIFYING
-    from search.launch import cache_folder, files_root
     from search.pricing.targets import targets_of
     from search.results import bundle
+    from search.study_folders import cache_folder, files_root
 
     store, row, url = store_named(study, storage)
     targets = targets_of(settings, store.engine, files_root(settings, url), say, VERIFYING)

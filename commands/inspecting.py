@@ -78,8 +78,8 @@ def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
 
 def logs(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -> None:
     """Print a trial's log file."""
-    from search.launch import trial_folder
     from search.store import reader
+    from search.study_folders import trial_folder
     from workers.file_names import LOG_FILE
 
     engine, study_row, url = open_named(study, storage)

@@ -52,7 +52,7 @@ def init(
         raise ReadOnlyFolder(f"{path} exists; choose another path, or remove it first.")
     text = study_file(preset, name or preset)
     if measure_budget:
-        from search.launch import budget_space
+        from search.reachability import budget_space
         from search.time_estimate import suggest_budget_ms
 
         say("measuring a dozen sampled networks on this host …")

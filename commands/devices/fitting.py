@@ -91,9 +91,10 @@ def _measured(
 ) -> LatencyProbe:
     """Return the device's probe, after measuring this many sampled networks with it."""
     from search.devices.probe import CALIBRATING
-    from search.launch import budget_space, files_root
     from search.pricing.device_fit import measure_more
     from search.pricing.targets import probe_named
+    from search.reachability import budget_space
+    from search.study_folders import files_root
 
     files = files_root(settings, database_url(storage))
     files.mkdir(parents=True, exist_ok=True)

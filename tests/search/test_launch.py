@@ -26,10 +26,11 @@ from optuna.trial import TrialState
 
 from search import launch as launching
 from search.engines.base import Engine
-from search.launch import Launched, cheapest, check_reachable, check_same, existing_study, interruptible, launch
+from search.launch import Launched, check_same, existing_study, interruptible, launch
 from search.loop.callbacks import SilentCallback
 from search.pricing import targets as targeting
 from search.pricing.pricer import ANCHOR, Target, price
+from search.reachability import cheapest, check_reachable
 from search.settings import StudySettings
 from search.store import controller_lease, reader, transactions
 from search.store.database import open_for_reading, open_for_writing
@@ -177,7 +178,7 @@ def test_every_training_has_its_files_curve_and_measured_latency(finished: Place
         assert [point["epoch"] for point in curve] == [1, 2]
         assert curve[-1]["form"] == "deployed"
         assert curve[-1]["val_top1"] == row.top1
-        assert (measured["kind"], measured["purpose"], measured["policy"]) == ("measured", "price", "quick")
+        assert (measured.kind, measured.purpose, measured.policy) == ("measured", "price", "quick")
         assert 0 < row.latency.interval_low_ms <= row.latency.median_ms <= row.latency.interval_high_ms
         assert row.macs == cost_of(row.config).macs
 

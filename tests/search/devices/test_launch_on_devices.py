@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from search.devices import registry
 from search.devices.probe import VERIFYING
-from search.launch import Launched, cache_folder, files_root
+from search.launch import Launched
 from search.pricing.targets import targets_of
 from search.results import bundle
 from search.store import reader
@@ -21,6 +21,7 @@ from search.store.database import open_for_reading, open_for_writing
 from search.store.device_tables import job
 from search.store.store import StudyStore
 from search.study_file import settings_from
+from search.study_folders import cache_folder, files_root
 from space.errors import DeviceNotFound, FrozenSettings
 from tests.command_line import run_command
 from tests.search.hub_process import Pair

@@ -1,0 +1,80 @@
+"""Whether a space reaches a budget at all: its cheapest networks are found, and measured where latency has a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from search.pricing.pricer import Target
+from search.pricing.pricer import price as price_all
+from search.settings import StudySettings
+from space.config import CondenseNetConfig
+from space.cost import cost_of
+from space.errors import BudgetUnreachable
+from space.search_space import SearchSpace
+from workers.images.datasets import KNOWN
+from workers.images.source import shape_of
+from workers.latency.measurement import FailedMeasurement
+
+
+def budget_space(settings: StudySettings) -> SearchSpace:
+    """Return the space as its images shape it, where that is known without reading them."""
+    known, space = KNOWN.get(settings.data.dataset), settings.search_space()
+    own = space.input_shape if known is None else known.shape
+    return space.for_data(shape_of(settings.data, own), space.num_classes)
+
+
+def cheapest(space: SearchSpace, cost: Callable[[CondenseNetConfig], float], seed: int = 0) -> CondenseNetConfig:
+    """Return a config of (nearly) the smallest cost: the best of 64 samples, improved step by step by neighbours."""
+    rng = np.random.default_rng(seed)
+    best = min((space.sample(rng) for _ in range(64)), key=cost)
+    while True:
+        better = min(space.neighbours(best), key=cost, default=best)
+        if cost(better) >= cost(best):
+            return best
+        best = better
+
+
+def check_reachable(settings: StudySettings, targets: Sequence[Target], files: Path) -> None:
+    """Refuse a budget below anything the space reaches, before anything is recorded.
+
+    Raises:
+        BudgetUnreachable: with the smallest cost found.
+    """
+    space, budget = settings.search_space(), settings.search_budget()
+    fewest_macs = cheapest(space, lambda config: cost_of(config).macs)
+    fewest_params = cheapest(space, lambda config: cost_of(config).params)
+    for name, limit, smallest in (
+        ("macs", budget.max_macs, cost_of(fewest_macs).macs),
+        ("params", budget.max_params, cost_of(fewest_params).params),
+    ):
+        if limit is not None and smallest > limit:
+            raise BudgetUnreachable(
+                f"budget.max_{name} = {limit:,.0f} is below anything in this space: the smallest found has "
+                f"{smallest:,} {name}; raise it or widen the space."
+            )
+    _check_latencies(space, fewest_macs, targets, files)
+
+
+def _check_latencies(
+    space: SearchSpace, fewest_macs: CondenseNetConfig, targets: Sequence[Target], files: Path
+) -> None:
+    """Measure the network of the fewest macs and a shallow one on each device that has a limit.
+
+    Raises:
+        BudgetUnreachable: both are slower than a limit.
+    """
+    limited = [(target, target.limit_ms) for target in targets if target.limit_ms is not None]
+    if not limited:
+        return
+    shallow = cheapest(space, lambda config: (sum(config.stages) + len(config.stages)) * 1e12 + cost_of(config).macs)
+    for target, limit_ms in limited:
+        prices = price_all([fewest_macs, shallow], target.probe, files)
+        lows = [price.interval_low_ms for price in prices if not isinstance(price, FailedMeasurement)]
+        if lows and min(lows) > limit_ms:
+            raise BudgetUnreachable(
+                f"budget.max_latency_ms = {limit_ms:g} is below anything in this space: the smallest networks "
+                f"take {min(lows):.4g} ms on {target.probe.device}; raise it or widen the space."
+            )
