@@ -20,12 +20,13 @@ import sqlalchemy as sa
 from benchmarks.dashboard_rows import BEGAN_AT, HOST, LIMITS_MS, PI, Maker
 from search.settings import StudySettings
 from search.store import tables
+from search.store.vocabulary import TrialState
 from search.study import open_study
 from search.study_file import settings_from
 from space.presets import SPACE_PRESETS
 
 STUDY = "cifar-many"
-OPEN = ("running", "running", "running", "queued", "queued", "asked")  # the last trials of a study under way
+OPEN = (*3 * (TrialState.RUNNING,), *2 * (TrialState.QUEUED,), TrialState.ASKED)  # the last trials of a study under way
 AT_ONCE = 1000  # trials of one transaction
 
 

@@ -14,24 +14,26 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from optuna.trial import TrialState
+from optuna.trial import TrialState as OptunaState
 
 from search.budget import excess, refusal
 from search.samplers.optuna_samplers import distributions
 from search.store.optuna_mirror import MirroredTrial, write_trials
 from search.store.tables import artifact, attempt, curve, event, latency, trial
+from search.store.vocabulary import OPEN_STATES, AttemptOutcome, TrialOrigin, TrialState
 from search.study import OpenStudy
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from workers.file_names import NETWORK_FILE, ONNX_FILE
-from workers.latency.record import LatencyRecord
+from workers.latency.record import LatencyKind, LatencyRecord
 from workers.training.job import trial_identity
 
 HOST, PI = "host", "virtual:raspberry-pi-5"
 LIMITS_MS = {HOST: 6.0, PI: 45.0}
-STATES = ("failed", "cancelled", "duplicate", "pruned")  # of candidates inside the budget, drawn with these chances:
+# Candidates inside the budget end in these states with these chances, else they are done:
+STATES = (TrialState.FAILED, TrialState.CANCELLED, TrialState.DUPLICATE, TrialState.PRUNED)
 CHANCES = (0.03, 0.015, 0.04, 0.06)
-TRAINED = ("done", "failed", "pruned", "running")
+TRAINED = (TrialState.DONE, TrialState.FAILED, TrialState.PRUNED, TrialState.RUNNING)
 PRUNED = "at 50 % of its training it was less accurate than cheaper networks there"
 BEGAN_AT = 1_770_000_000.0  # the first trial's time: fixed, so that a seed writes the same study whenever it is used
 REASONS = (
@@ -101,11 +103,11 @@ class Maker:
         state, reason, repeats = self._fate(seen)
         row = self._row(seen, state, reason) | {"duplicate_of": repeats}
         rows.tables[trial].append(row)
-        if state != "asked":
+        if state != TrialState.ASKED:
             row["latency_id"] = self._add_prices(seen, rows)
         if state in TRAINED:
             self._add_training(seen, row, rows)
-        if state == "done":
+        if state == TrialState.DONE:
             self.done.append(number)
             folder = f"/none/{self.study.settings.study.name}/trials/{number}"
             rows.tables[artifact] += [
@@ -113,7 +115,7 @@ class Maker:
                 for name in (NETWORK_FILE, ONNX_FILE)
             ]
         if row["mirrored"]:
-            rows.mirrored.append(self._as_told(seen, row))
+            rows.mirrored.append(self._mirrored(seen, row))
 
     def _prices(self, config: CondenseNetConfig, cost: Cost) -> dict[str, LatencyRecord]:
         """Make up both latencies from macs, layers and params; far over the host's limit, a prediction may do."""
@@ -123,45 +125,47 @@ class Maker:
         pi_ms = (1.1 + 0.24 * millions + 0.11 * layers) * grouping**2 * np.exp(self.rng.normal(0, 0.12))
         if host_ms > 2.5 * LIMITS_MS[HOST] and self.rng.random() < 0.5:
             low, high = host_ms * 0.82, host_ms * 1.22
-            return {HOST: _price("predicted", "model", HOST, (host_ms, None, low, high))}
+            return {HOST: _price(LatencyKind.PREDICTED, "model", HOST, (host_ms, None, low, high))}
         spread = 0.004 + 0.01 * self.rng.random()
         steady = bool(self.rng.random() > 0.03)
         interval = (host_ms * (1 - spread), host_ms * (1 + 1.4 * spread))
-        host = _price("measured", "standard", HOST, (host_ms, host_ms * 1.06, *interval), steady=steady)
-        pi = _price("estimated", "counts", PI, (pi_ms, None, pi_ms * 0.86, pi_ms * 1.15), outside=millions > 600)
+        host = _price(LatencyKind.MEASURED, "standard", HOST, (host_ms, host_ms * 1.06, *interval), steady=steady)
+        pi = _price(
+            LatencyKind.ESTIMATED, "counts", PI, (pi_ms, None, pi_ms * 0.86, pi_ms * 1.15), outside=millions > 600
+        )
         return {HOST: host, PI: pi}
 
-    def _fate(self, seen: _Candidate) -> tuple[str, str | None, int | None]:
+    def _fate(self, seen: _Candidate) -> tuple[TrialState, str | None, int | None]:
         """Return the trial's state, the reason for it and, of a duplicate, whom it repeats."""
         budget = self.study.settings.search_budget()
         first, *others = seen.prices.values()
         if (state := self.open_states.get(seen.number)) is not None:
             return state, None, None
         if (refused := refusal(budget, seen.cost.macs, seen.cost.params, first, others)) is not None:
-            return "infeasible", refused, None
+            return TrialState.INFEASIBLE, refused, None
         drawn = float(self.rng.random())
         for state, edge in zip(STATES, np.cumsum(CHANCES), strict=True):
             if drawn < edge:
-                if state == "duplicate":
+                if state == TrialState.DUPLICATE:
                     repeated = self.done[int(drawn * 1e6) % len(self.done)] if self.done else None
-                    return ("done" if repeated is None else state), None, repeated
-                reasons = {"failed": str(self.rng.choice(REASONS)), "pruned": PRUNED}
+                    return (TrialState.DONE if repeated is None else state), None, repeated
+                reasons = {TrialState.FAILED: str(self.rng.choice(REASONS)), TrialState.PRUNED: PRUNED}
                 return state, reasons.get(state, "cancelled by request"), None
-        return "done", None, None
+        return TrialState.DONE, None, None
 
-    def _row(self, seen: _Candidate, state: str, reason: str | None) -> dict[str, Any]:
+    def _row(self, seen: _Candidate, state: TrialState, reason: str | None) -> dict[str, Any]:
         training = self.trained.from_params({"learning_rate": seen.learning_rate})
-        trains, ended = state in TRAINED, state not in ("asked", "queued", "running")
+        trains, ended = state in TRAINED, state not in OPEN_STATES
         seconds = 20.0 + 4.0 * seen.cost.macs / 1e6
         started = self.now + 30.0
-        done = state == "done"
+        done = state == TrialState.DONE
         top1 = self._top1(seen) if trains else None
         return {
             "id": seen.key,
             "study_id": self.study.store.study_id,
             "number": seen.number,
             "state": state,
-            "origin": "sampled",
+            "origin": TrialOrigin.SAMPLED,
             "config": seen.config.to_json(),
             "config_hash": seen.config.digest,
             "training": json.dumps(training.model_dump(mode="json")),
@@ -171,7 +175,7 @@ class Maker:
             "latency_id": None,
             "reason": reason,
             "attempt": int(trains),
-            "cancel_requested": state == "cancelled",
+            "cancel_requested": state == TrialState.CANCELLED,
             "asked_at": self.now,
             "started_at": started if trains else None,
             "finished_at": None if not ended else started + seconds if trains else started,
@@ -209,18 +213,20 @@ class Maker:
     def _add_training(self, seen: _Candidate, row: dict[str, Any], rows: Rows) -> None:
         """Add attempt, curve and events; a failed trial's curve ends early, a running one's too."""
         state, last = row["state"], self.epochs
-        if state != "done":
+        if state != TrialState.DONE:
             last = int(self.rng.integers(1, max(2, self.epochs)))
         top1 = row["top1"] if row["top1"] is not None else self._top1(seen)
         seconds = (20.0 + 4.0 * seen.cost.macs / 1e6) / self.epochs
         began, ended = row["started_at"], row["finished_at"]
         lease = {"trial_id": seen.key, "attempt": 1, "owner": "desk:4711@1", "worker": f"desk:{5000 + seen.number % 8}"}
         times = {"started_at": began, "heartbeat_at": ended or began + seconds * last, "ended_at": ended}
-        outcome = None if state == "running" else state
+        outcome = None if state == TrialState.RUNNING else AttemptOutcome(state)
         rows.tables[attempt].append(lease | times | {"epochs": last, "outcome": outcome, "reason": row["reason"]})
         rows.tables[curve] += self._curve(seen, top1, last, seconds)
-        if state == "failed" or self.rng.random() < 0.004:
-            kind, detail = ("failed", row["reason"]) if state == "failed" else ("lost", "the worker process was killed")
+        if state == TrialState.FAILED or self.rng.random() < 0.004:
+            kind, detail = (
+                ("failed", row["reason"]) if state == TrialState.FAILED else ("lost", "its worker process was killed")
+            )
             about = {"study_id": row["study_id"], "number": seen.number, "attempt": 1}
             rows.tables[event].append({**about, "kind": kind, "detail": detail, "at": began + seconds})
 
@@ -249,16 +255,18 @@ class Maker:
             for i in range(last)
         ]
 
-    def _as_told(self, seen: _Candidate, row: dict[str, Any]) -> MirroredTrial:
+    def _mirrored(self, seen: _Candidate, row: dict[str, Any]) -> MirroredTrial:
         training = self.trained.from_params({"learning_rate": seen.learning_rate})
         params = {**self.space.to_params(seen.config), **self.trained.to_params(training)}
         params = {name: value for name, value in params.items() if name in self.named}
         first, *others = seen.prices.values()
         broken = excess(self.study.settings.search_budget(), row["macs"], row["params"], first, others)
-        state = {"done": TrialState.COMPLETE, "infeasible": TrialState.PRUNED, "pruned": TrialState.PRUNED}.get(
-            row["state"], TrialState.FAIL
-        )
-        done = row["state"] == "done"
+        state = {
+            TrialState.DONE: OptunaState.COMPLETE,
+            TrialState.INFEASIBLE: OptunaState.PRUNED,
+            TrialState.PRUNED: OptunaState.PRUNED,
+        }.get(row["state"], OptunaState.FAIL)
+        done = row["state"] == TrialState.DONE
         values = (
             [row["top1"], *(price.median_ms for price in seen.prices.values()), float(row["macs"])] if done else None
         )
@@ -266,7 +274,7 @@ class Maker:
 
 
 def _price(
-    kind: str,
+    kind: LatencyKind,
     policy: str,
     target: str,
     ms: tuple[float, float | None, float, float],
@@ -282,7 +290,7 @@ def _price(
         policy=policy,
         device="host:made-up-cpu" if host else target,
         runtime="onnxruntime",
-        runtime_version="" if kind == "predicted" else "1.23.0",
+        runtime_version="" if kind == LatencyKind.PREDICTED else "1.23.0",
         threads=1,
         median_ms=median_ms,
         p90_ms=p90_ms,

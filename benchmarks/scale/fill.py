@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from optuna.trial import TrialState as OptunaState
 
 from benchmarks.scale.round import made_up_price, settings_for
 from benchmarks.scale.worker import answers, made_up_top1
@@ -62,7 +63,7 @@ def _fill(connection: sa.Connection, study: OpenStudy, numbers: range, rng: np.r
         params = {**space.to_params(config), **trained.to_params(training)}
         params = {name: value for name, value in params.items() if name in named}
         values = [row["top1"], price.median_ms, float(row["macs"])]
-        mirrored.append(MirroredTrial(number, TrialState.COMPLETE, values, params, {}, now, now))
+        mirrored.append(MirroredTrial(number, OptunaState.COMPLETE, values, params, {}, now, now))
     for table, rows in ((trial, trials), (latency, prices), (latency_samples, samples)):
         connection.execute(sa.insert(table), rows)
     for table, parts in ((attempt, 0), (curve, 1), (artifact, 2)):

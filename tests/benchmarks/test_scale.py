@@ -10,6 +10,7 @@ import pytest
 from benchmarks.cluster_simulation import SimulatedClock, SimulatedCluster, closed_queue, most_workers, simulate
 from benchmarks.scale.__main__ import main
 from benchmarks.scale.fill import fill
+from search.engines.events import Done, EpochEnded, Failed, Started, Stopped
 from search.results.pareto import front_of_study, pareto_front
 from search.store import reader
 from search.store.database import open_for_reading
@@ -74,7 +75,7 @@ def test_a_simulated_training_ends_once_after_its_curve_and_at_its_time(make_job
         cluster.submit(make_job(number))
     assert cluster.free_slots() == 0
     assert set(cluster.alive()) == {0, 1}
-    assert [event.kind for event in cluster.poll(0.25)] == ["started", "started"]
+    assert [type(event) for event in cluster.poll(0.25)] == [Started, Started]
     before = clock.monotonic()
     assert cluster.poll(0.25) == []
     assert clock.monotonic() - before >= 0.25  # nothing was due: time was skipped, not waited for
@@ -82,7 +83,7 @@ def test_a_simulated_training_ends_once_after_its_curve_and_at_its_time(make_job
     while len(events) < 4:
         events += cluster.poll(50.0)
     for number in (0, 1):
-        assert [event.kind for event in events if event.number == number] == ["curve", "done"]
+        assert [type(event) for event in events if event.number == number] == [EpochEnded, Done]
     assert cluster.poll(1.0) == []
     assert cluster.free_slots() == 2
     assert cluster.ended == 2
@@ -95,8 +96,8 @@ def test_simulated_jobs_are_cancelled_and_stopped_once(make_job):
     cluster.cancel(0)
     cluster.cancel(7)
     cluster.stop()
-    ended = {event.number: event.kind for event in cluster.poll(0.0) if event.kind != "started"}
-    assert ended == {0: "failed", 1: "stopped", 2: "stopped"}
+    ended = {event.number: type(event) for event in cluster.poll(0.0) if not isinstance(event, Started)}
+    assert ended == {0: Failed, 1: Stopped, 2: Stopped}
     cluster.submit(make_job(1, attempt=2))
     events = [event for _ in range(20) for event in cluster.poll(100.0)]
     assert {(event.number, event.attempt) for event in events} == {(1, 2)}  # the first attempts' ends never come
