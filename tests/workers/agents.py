@@ -66,7 +66,7 @@ class Agent:
 
 @contextmanager
 def agents_started(hub: SmallHub, folder: Path) -> Iterator[Callable[..., Agent]]:
-    """Give a function that starts agents on the same folder; in the end they are gone."""
+    """Give a function that starts agents on the same folder; they are killed at the end."""
     agents: list[Agent] = []
 
     def start(*options: str, **more: Any) -> Agent:

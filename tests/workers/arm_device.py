@@ -1,4 +1,4 @@
-"""The ARM device in software for tests: built once on a machine, then taken from where the application keeps it."""
+"""The ARM device in software for tests: built once per machine, where the application keeps it."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def _built() -> VirtualArm | str:
 
 def arm_device() -> VirtualArm:
     """Return the device; a test is skipped where it can't be built."""
-    found = _built()
-    if isinstance(found, str):
-        pytest.skip(found)
-    return found
+    arm = _built()
+    if isinstance(arm, str):  # why there is none
+        pytest.skip(arm)
+    return arm
 
 
 def linked_copy(arm: VirtualArm, folder: Path, **stamp: Any) -> Path:
     """Copy a device without its bytes, with changes to its stamp."""
     shutil.copytree(arm.folder, folder, symlinks=True, copy_function=os.link)
-    known = arm_root.read_stamp(folder)
-    assert known is not None
-    arm_root.write_stamp(folder, {**known, **stamp})
+    present = arm_root.read_stamp(folder)
+    assert present is not None
+    arm_root.write_stamp(folder, {**present, **stamp})
     return folder
 
 

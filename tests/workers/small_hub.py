@@ -1,4 +1,4 @@
-"""A hub in the test's own process: it keeps the protocol's state in memory, and misbehaves when told to.
+"""A hub in the test's own process: it keeps the protocol's state in memory, and causes trouble when a test asks for it.
 
 A double for the agent's tests alone: the real hub has its own tests, and one of both together.
 """
@@ -22,7 +22,7 @@ PATIENCE_S = 60.0  # until a test gives up waiting; none waits that long when al
 
 @dataclass
 class Job:
-    offer: dict[str, Any]  # what the agent is told of it
+    offer: dict[str, Any]  # what the agent is sent
     state: str = "waiting"  # or leased, done, failed
     attempt: int = 0
     results: list[dict[str, Any]] = field(default_factory=list)  # every one that was taken
@@ -217,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, answer: Any, trouble: str | None = None) -> None:
         content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        if trouble == "no answer":  # done, but nobody learns of it
+        if trouble == "no answer":  # the call took effect, but the agent gets no answer
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
             return

@@ -1,4 +1,4 @@
-"""The agent and a hub: what it takes, what it sends back, and how it is started."""
+"""The agent and a hub: which jobs it accepts, what it sends back, and how it is started."""
 
 from __future__ import annotations
 
@@ -99,18 +99,18 @@ def test_a_lease_is_renewed_while_its_model_is_measured(hub, tmp_path, network):
     assert job.verdicts == ["accepted"]
 
 
-def test_the_hub_hears_at_once_that_the_measuring_has_begun(hub, tmp_path, network, monkeypatch):
-    assert hub.lease_s == 60.0  # a beat every 15 s says nothing of a measurement that takes one
+def test_the_hub_is_told_at_once_when_the_measuring_begins(hub, tmp_path, network, monkeypatch):
+    assert hub.lease_s == 60.0  # a heartbeat every 15 s would miss a measurement of one second
     job = hub.ask(offer(hub, network, policy={**QUICKEST, "run_s": 0.5}))
     answer = hub.answer
 
-    def after_a_beat(method: str, path: str, body: Any) -> tuple[int, Any]:
-        """Hand no model out before the first beat is there: the agent has a thread of its own for those."""
+    def after_a_heartbeat(method: str, path: str, body: Any) -> tuple[int, Any]:
+        """Hand out no model before the first heartbeat has come: the agent sends it from another thread."""
         if method == "GET":
             hub.wait_for(lambda: job.states)
         return answer(method, path, body)
 
-    monkeypatch.setattr(hub, "answer", after_a_beat)
+    monkeypatch.setattr(hub, "answer", after_a_heartbeat)
     assert serve_hub(settings(hub, tmp_path)) == 0
     assert job.states[-1] == "measuring"
     assert job.states[0] == "downloading"
@@ -133,7 +133,7 @@ def test_a_lost_lease_stops_the_batch_and_sends_nothing(hub, tmp_path, network):
     assert (job.results, job.failures) == ([], [])
 
 
-def test_the_log_has_a_line_an_event_with_the_time_and_never_the_token(hub, tmp_path, network, capfd):
+def test_the_log_has_one_line_per_event_with_the_time_and_never_the_token(hub, tmp_path, network, capfd):
     hub.ask(offer(hub, network))
     hub.trouble("/v1/leases", "503")
     serve_hub(settings(hub, tmp_path))
@@ -201,7 +201,7 @@ def test_a_model_that_kills_the_emulator_costs_the_others_nothing(hub, tmp_path,
     assert "signal" in reason
 
 
-# ---- what it doesn't take --------------------------------------------------------------------------------
+# ---- what it doesn't accept --------------------------------------------------------------------------------
 
 MODEL = {"sha256": "0" * 64, "size": 10}
 MALFORMED = [
@@ -252,7 +252,7 @@ def test_a_job_unlike_the_others_of_its_lease_is_given_back(hub, tmp_path, netwo
     assert jobs[1].failures[0][0] == "device"
 
 
-def test_a_job_without_an_id_is_passed_over(hub, tmp_path, network):
+def test_a_job_without_an_id_is_skipped(hub, tmp_path, network):
     hub.ask({**offer(hub, network), "id": "1; reboot"})
     assert serve_hub(settings(hub, tmp_path)) == 0
     assert [path for _, path in hub.calls if "jobs" in path] == []
@@ -279,7 +279,7 @@ def test_a_model_is_fetched_once_for_all_its_jobs(hub, tmp_path, network):
     assert cached(tmp_path) == {hashlib.sha256(network).hexdigest()}
 
 
-def test_a_model_that_went_bad_in_the_cache_is_fetched_anew(hub, tmp_path, network):
+def test_a_damaged_model_in_the_cache_is_fetched_again(hub, tmp_path, network):
     jobs = [hub.ask(offer(hub, network))]
     serve_hub(settings(hub, tmp_path))
     (tmp_path / "agent" / "models" / jobs[0].offer["model"]["sha256"]).write_bytes(bytes(len(network)))
@@ -289,7 +289,7 @@ def test_a_model_that_went_bad_in_the_cache_is_fetched_anew(hub, tmp_path, netwo
     assert [job.state for job in jobs] == ["done", "done"]
 
 
-def test_other_bytes_than_the_hash_says_are_thrown_away_and_fetched_again(hub, tmp_path, network):
+def test_bytes_that_do_not_match_the_hash_are_discarded_and_fetched_again(hub, tmp_path, network):
     job = hub.ask(offer(hub, network))
     hub.trouble("/v1/models/.*", "other bytes")
     assert serve_hub(settings(hub, tmp_path)) == 0

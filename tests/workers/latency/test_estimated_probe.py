@@ -56,14 +56,14 @@ def entry(**changes: Any) -> dict[str, Any]:
 def test_an_estimate_carries_the_profile_s_numbers_and_no_samples(profile):
     result = estimated_measurement(HEADER, entry(), profile, "pi")
     assert isinstance(result, Measurement)
-    found = profile.estimate(COUNTED)
+    expected = profile.estimate(COUNTED)
     assert (result.kind, result.policy, result.device, result.threads) == ("estimated", "counts", "pi", 1)
     assert (result.model_hash, result.runtime, result.runtime_version) == ("ab" * 32, "onnxruntime", "1.31.1")
     assert result.cpu_model == profile.title
     assert result.samples_ms == ()
-    assert result.median_ms == found.latency_ms == pytest.approx(MEASURED_MS, rel=0.03)
-    assert result.interval_low_ms == found.interval_low_ms < found.latency_ms
-    assert result.interval_high_ms == found.interval_high_ms > found.latency_ms
+    assert result.median_ms == expected.latency_ms == pytest.approx(MEASURED_MS, rel=0.03)
+    assert result.interval_low_ms == expected.interval_low_ms < expected.latency_ms
+    assert result.interval_high_ms == expected.interval_high_ms > expected.latency_ms
     assert result.p90_ms is None
     assert result.steady
     assert result.anchor_drift == 0.0

@@ -1,4 +1,4 @@
-"""The probes: the contract, and what a dying process costs."""
+"""The host probe and the fake one: the contract, and what the crash of a measuring process costs."""
 
 from __future__ import annotations
 
@@ -137,6 +137,7 @@ def test_a_model_that_crashes_the_process_is_failed_and_the_rest_measured_withou
     assert len(first.samples_ms) == TINY.processes
 
 
+@pytest.mark.slow
 def test_a_model_that_hangs_is_failed_at_the_time_out_and_the_rest_measured(anchor, models, mischief):
     policy = TINY.model_copy(update={"timeout_s": 10.0})
     command = mischief({models[0]: "hang"})

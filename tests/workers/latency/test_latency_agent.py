@@ -1,4 +1,4 @@
-"""The agent: one file that measures alone, and what it reads from the machine."""
+"""The agent's file measures models by itself; what it reads from the machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ POLICY = TINY.model_dump(mode="json")
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
-    """A folder that holds the agent's file and nothing else of the project."""
+    """Return a folder that holds the agent's file and nothing else of the project."""
     folder = tmp_path_factory.mktemp("device")
     (folder / "agent.pyz").write_bytes(agent_bytes())
     return folder
@@ -157,7 +157,7 @@ def test_a_network_that_is_not_fp32_with_batch_one_is_refused(tmp_path, argument
     assert complaint in entry["error"]
 
 
-def test_the_garbage_collector_rests_while_timing_and_comes_back_after(tmp_path, monkeypatch):
+def test_the_garbage_collector_is_off_while_timing_and_on_again_after(tmp_path, monkeypatch):
     seen = []
 
     class Watched(OnnxRuntime):

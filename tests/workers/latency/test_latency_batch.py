@@ -1,4 +1,4 @@
-"""A batch on the device: how anchor and throttling decide, who is left out, how a hot processor is waited for."""
+"""A batch on the device: what anchor and throttling decide, which models are left out, how a hot processor cools."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def entries_of(start, anchor, models, client=None, **policy) -> list[dict]:
 # ---- the anchor ---------------------------------------------------------------------------------------------
 
 
-def test_a_still_anchor_is_accepted_at_the_first_attempt(anchor, models):
+def test_a_steady_anchor_is_accepted_at_the_first_attempt(anchor, models):
     start = Scripted([(1.0, 1.01), (1.04, 1.02)])
     for entry in entries_of(start, anchor, models):
         assert entry["steady"]
@@ -75,7 +75,7 @@ def test_a_still_anchor_is_accepted_at_the_first_attempt(anchor, models):
 
 
 @pytest.mark.parametrize("moving", [[(1.0, 1.2), (1.0, 1.0)], [(1.0, 1.0), (1.2, 1.2)]])
-def test_an_anchor_that_moves_within_or_between_processes_redoes_the_whole_batch(anchor, models, moving):
+def test_the_whole_batch_is_measured_again_when_the_anchor_moves_within_or_between_processes(anchor, models, moving):
     start = Scripted([*moving, (1.0, 1.0), (1.0, 1.0)])
     entries = entries_of(start, anchor, models)
     assert len(start.batches) == 4
@@ -91,7 +91,7 @@ def test_when_no_attempt_is_steady_the_least_moved_one_is_kept_and_says_so(ancho
     assert len(start.batches) == 6
 
 
-def test_a_throttled_process_redoes_the_batch_although_the_anchor_kept_still(anchor, models):
+def test_the_whole_batch_is_measured_again_after_throttling_although_the_anchor_was_steady(anchor, models):
     start = Scripted([(1.0, 1.0)] * 4, throttled=[False, True, False, False])
     entries = entries_of(start, anchor, models)
     assert len(start.batches) == 4
@@ -262,7 +262,7 @@ def test_each_process_says_whether_it_was_cooled(clock, anchor, models):
     assert [process["cooled"] for process in entry["processes"]] == [None, True]
 
 
-def test_whoever_ordered_a_batch_hears_what_it_is_at(clock, anchor, models):
+def test_the_client_of_a_batch_is_told_what_is_being_done(clock, anchor, models):
     states: list[str] = []
     client = Client(heartbeat=states.append)
     entries_of(Scripted([(1.0, 1.5), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)]), anchor, models, client)
@@ -295,17 +295,17 @@ def test_an_entry_sent_by_itself_counts_its_tries_and_the_order_names_the_policy
     facts = {"cpu_model": "x", "runtime": "onnxruntime", "runtime_version": "1", "threads": 1}
     (entry,) = entries_of(Scripted([(1.0, 1.0)] * 2), anchor, models[:1])
     entry["tries"] = entry.pop("attempt") + 1
-    found = measurement_from_report({**facts, **entry}, entry, "pi", "standard")
-    assert isinstance(found, Measurement)
-    assert (found.conditions["attempt"], found.policy) == (2, "standard")
+    measurement = measurement_from_report({**facts, **entry}, entry, "pi", "standard")
+    assert isinstance(measurement, Measurement)
+    assert (measurement.conditions["attempt"], measurement.policy) == (2, "standard")
 
 
 def test_samples_that_no_clock_gives_are_a_failed_measurement(anchor, models):
     (entry,) = entries_of(Scripted([(1.0, 1.0)] * 2), anchor, models[:1])
     entry["processes"][1]["samples_ms"] = [1.0, -1.0]
-    found = measurement_from_report({}, entry, "pi", "quick")
-    assert isinstance(found, FailedMeasurement)
-    assert "process 1 has -1.0" in found.reason
+    measurement = measurement_from_report({}, entry, "pi", "quick")
+    assert isinstance(measurement, FailedMeasurement)
+    assert "process 1 has -1.0" in measurement.reason
 
 
 @pytest.mark.parametrize("printed", ["1", "[]", "no report"])

@@ -1,4 +1,4 @@
-"""Counting: what the agent makes of an emulator's counts, with a stand-in for the emulator that writes the file."""
+"""Counting: how the agent reads an emulator's counts; a stand-in for the emulator writes the file."""
 
 from __future__ import annotations
 

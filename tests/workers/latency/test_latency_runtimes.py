@@ -92,8 +92,8 @@ def ncnn() -> Ncnn:
 @pytest.fixture(scope="module")
 def expected() -> np.ndarray:
     """What onnxruntime makes of the agent's fixed input."""
-    (found,) = OnnxRuntime().load(onnx_model(), 1)()
-    return found[0]
+    (batch,) = OnnxRuntime().load(onnx_model(), 1)()
+    return batch[0]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -146,8 +146,8 @@ def test_prices_of_a_made_up_device_are_found_again() -> None:
     prices = rng.uniform(0.5, 1.5, len(FEATURES)) / feature_matrix(configs).mean(axis=0).clip(1)
     latencies = feature_matrix(configs) @ prices
     predictor = Predictor.fit(configs[:150], latencies[:150].tolist())
-    found = np.array([one.latency_ms for one in predictor.predict(configs[150:])])
-    assert found == pytest.approx(latencies[150:], rel=1e-3)
+    predicted = np.array([prediction.latency_ms for prediction in predictor.predict(configs[150:])])
+    assert predicted == pytest.approx(latencies[150:], rel=1e-3)
     assert min(predictor.prices_ms().values()) >= 0
 
 

@@ -127,9 +127,9 @@ def test_a_device_that_is_not_there_says_that_it_must_be_built(tmp_path):
 
 @pytest.mark.slow
 def test_building_again_uses_the_device_that_is_there(arm):
-    told: list[str] = []
-    again = build(arm.folder, told.append)
-    assert told == []
+    messages: list[str] = []
+    again = build(arm.folder, messages.append)
+    assert messages == []
     assert again.facts == arm.facts
     assert again.facts["machine"] == "aarch64"
 
@@ -148,14 +148,14 @@ def test_two_builds_at_once_make_the_counter_of_a_newer_version_once(arm, tmp_pa
     folder = linked_copy(arm, tmp_path / "cache" / "arm64", counter="of an older version")
     with pytest.raises(EmulatorMissing, match="another version"):
         VirtualArm(folder)
-    told: list[str] = []
-    threads = [threading.Thread(target=build, args=(folder, told.append)) for _ in range(2)]
+    messages: list[str] = []
+    threads = [threading.Thread(target=build, args=(folder, messages.append)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert told.count("building the instruction counter") == 1
-    assert set(told) <= {"building the instruction counter", "waiting for another process that builds it"}
+    assert messages.count("building the instruction counter") == 1
+    assert set(messages) <= {"building the instruction counter", "waiting for another process that builds it"}
     assert VirtualArm(folder).facts == arm.facts
 
 
@@ -213,7 +213,8 @@ def test_counts_are_the_same_in_another_process_within_two_in_a_thousand(arm, ne
         assert again.median[name] == pytest.approx(count, rel=0.01 if name in few else 0.002), name
 
 
-# The deep network's, under the onnxruntime that a device is built with: medians of five runs. Count anew for another.
+# The deep network's, under the onnxruntime that a device is built with: medians of five runs.
+# Another version needs new counts.
 KNOWN_WITH = "1.31.1"
 KNOWN = {"all": 7_718_458, "branch": 1_204_081, "vload": 895_572, "vstore": 598_312, "vfma": 1_698_633}
 
@@ -222,8 +223,8 @@ KNOWN = {"all": 7_718_458, "branch": 1_204_081, "vload": 895_572, "vstore": 598_
 def test_the_counts_of_a_known_network_are_those_known_within_two_in_a_thousand(arm, counted):
     if arm.facts["onnxruntime"] != KNOWN_WITH:
         pytest.skip(f"the counts are known for onnxruntime {KNOWN_WITH}, this device has {arm.facts['onnxruntime']}")
-    found = counted[2].median
-    assert {name: found[name] for name in KNOWN} == pytest.approx(KNOWN, rel=0.002)
+    median = counted[2].median
+    assert {name: median[name] for name in KNOWN} == pytest.approx(KNOWN, rel=0.002)
 
 
 def macs(layers: int) -> int:
@@ -263,7 +264,7 @@ sys.exit(main())
 
 
 @pytest.mark.slow
-def test_a_model_that_the_process_dies_of_fails_alone(arm, networks, monkeypatch, tmp_path):
+def test_a_model_that_crashes_the_process_fails_alone(arm, networks, monkeypatch, tmp_path):
     agent_file, crashing = tmp_path / "crashing_agent.py", tmp_path / "crash.onnx"
     agent_file.write_text(CRASHING_AGENT.format(folder=str(agent_path())))
     crashing.write_bytes(b"crash")
@@ -276,11 +277,11 @@ def test_a_model_that_the_process_dies_of_fails_alone(arm, networks, monkeypatch
 
 def children() -> set[str]:
     """Return the processes that this process's threads have started and that still run."""
-    found: set[str] = set()
+    pids: set[str] = set()
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
-            found |= set((task / "children").read_text().split())
-    return found
+            pids |= set((task / "children").read_text().split())
+    return pids
 
 
 @pytest.mark.slow
