@@ -88,10 +88,8 @@ def add_device(
         DeviceExists: the name is taken. InvalidSettings: a name is wrong, or the queue's devices are of another kind.
     """
     queue = name if queue is None else queue
-    for noun, value in (("device", name), ("queue", queue)):
-        if DEVICE_NAME.fullmatch(value) is None or value == HOST:
-            rule = f"a lower-case name of letters, digits, - and _ other than {HOST!r}"
-            raise InvalidSettings(f"a {noun} must be {rule}, but {value!r} isn't; choose another.")
+    _check_name("device", name)
+    _check_name("queue", queue)
     token = secrets.token_urlsafe(32)
     values: dict[str, Any] = dict.fromkeys(("revoked_at", "instance", "facts", "conditions"))
     values |= {"queue": queue, "profile": profile, "token_hash": _hash_of(token)}
@@ -113,6 +111,12 @@ def add_device(
     except sa.exc.IntegrityError:
         raise DeviceExists(f"a device called {name!r} was registered just now; choose another name.") from None
     return token
+
+
+def _check_name(noun: str, name: str) -> None:
+    if DEVICE_NAME.fullmatch(name) is None or name == HOST:
+        rule = f"a lower-case name of letters, digits, - and _ other than {HOST!r}"
+        raise InvalidSettings(f"a {noun} must be {rule}, but {name!r} isn't; choose another.")
 
 
 def _check_alike(connection: sa.Connection, queue: str, profile: str | None) -> None:
