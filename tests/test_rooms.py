@@ -1,6 +1,6 @@
-"""The rooms of the house: which folder may import which inside a package, and that no modules import each other in a circle.
+"""The rooms of the house: which folder of a package may import which; and no modules import each other in a circle.
 
-`docs/architecture.md` draws the same table. A room is a folder of a package, or a module that stands beside the folders.
+`docs/architecture.md` draws the same table. A room is a folder of a package, or a module beside the folders.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("space", "workers", "search", "dashboards", "commands")
-MOST_FILES = 14  # in a room; a person should be able to take in a folder at a glance
+MOST_FILES = 16  # in a room; a person should be able to take in a folder at a glance
 
 # Who may import whom, room by room. What is not named here must not be imported.
 MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
     "workers": {
         "images": "files settings",
-        "latency": "files settings",
+        "latency": "file_names files processes settings",
         "export": "file_names files latency",
-        "training": "export file_names files images settings",
-        "runners": "file_names files images training",
+        "training": "export file_names files images processes settings",
+        "runners": "file_names files images processes training",
     },
     "search": {
         "store": "",
         "budget": "store",
         "settings": "budget store",
-        "study": "settings store",
+        "study_file": "settings",
+        "study": "settings store study_file",
         "devices": "settings store",
         "engines": "settings",  # knows jobs and events, neither the store nor who decides
         "pricing": "devices settings store",
-        "results": "budget pricing settings store",  # knows no engine, no sampler and no loop
+        "results": "budget pricing settings store study study_file",  # knows no engine, no sampler and no loop
         "samplers": "budget results settings store study",
         "loop": "budget engines pricing results samplers settings store study",
         "time_estimate": "budget pricing settings",
-        "launch": "engines loop pricing settings store study",
+        "launch": "engines loop pricing settings store study study_file",
         "doctor": "devices loop samplers store study",
     },
     "dashboards": {
@@ -45,8 +46,8 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "panels": "budget data formats",  # know neither page nor report nor terminal
         "image_files": "panels",
         "terminal": "budget data formats",
-        "page": "budget data formats panels terminal",
-        "report": "budget data formats panels terminal",
+        "page": "budget data formats panels",
+        "report": "budget data formats panels",
     },
 }
 # Samplers see rows and words of the store, and no connection: a sampler that asks the database waits for it.
@@ -89,7 +90,6 @@ def broken_walls(package: str, imports: Mapping[str, set[str]]) -> list[str]:
     """Return the imports inside a package that its table doesn't allow."""
     rooms = MAY_IMPORT[package]
     allowed = {room: {room, *names.split()} for room, names in rooms.items()}
-    # A small module that every room may use needs no line of its own in the table, as long as it uses none of them.
     return [
         f"{module} imports {other}"
         for module, others in imports.items()
