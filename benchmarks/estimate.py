@@ -187,11 +187,12 @@ def unlike(profile: Profile) -> dict[str, Any]:
     result: dict[str, Any] = {}
     print("Networks unlike the calibrated ones, shipped profile")
     for name, counts in UNLIKE.items():
-        e = profile.estimate(dict(zip(CLASSES, counts, strict=True)))
-        fits = ", ".join(f"{fit} {latency:.4g}" for fit, latency in e.by_fit.items())
-        print(f"  {name:16} {e.latency_ms:.4g} ms ({e.interval_low_ms:.4g} to {e.interval_high_ms:.4g}; {fits})")
-        print(f"  {'':16} {e.why or 'inside'}")
-        result[name] = asdict(e)
+        estimate = profile.estimate(dict(zip(CLASSES, counts, strict=True)))
+        fits = ", ".join(f"{fit} {latency:.4g}" for fit, latency in estimate.by_fit.items())
+        interval = f"{estimate.interval_low_ms:.4g} to {estimate.interval_high_ms:.4g}"
+        print(f"  {name:16} {estimate.latency_ms:.4g} ms ({interval}; {fits})")
+        print(f"  {'':16} {estimate.why or 'inside'}")
+        result[name] = asdict(estimate)
     return result
 
 

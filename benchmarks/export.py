@@ -53,8 +53,9 @@ def main() -> None:
         print(f"  {name:13} median {statistics.median(values) * 1e3:9.1f} ms   {nodes[name]} nodes")
     faster = {peer: ratios(seconds, "condensery", peer) for peer in ("torch_dynamo", "torch_script")}
     for peer, goal in (("torch_dynamo", 20), ("torch_script", 3)):
-        r = faster[peer]
-        print(f"  {peer} / condensery: median {r['median']:.1f} (min {r['min']:.1f}, max {r['max']:.1f}), goal {goal}")
+        ratio = faster[peer]
+        spread = f"{ratio['min']:.1f} to {ratio['max']:.1f}"
+        print(f"  {peer} / condensery: median {ratio['median']:.1f} ({spread}), goal {goal}")
     print(f"  largest difference to torch: {difference:.1e} of the largest output")
     save("export", {"seconds": seconds, "ratios": faster, "nodes": nodes, "difference": difference})
 

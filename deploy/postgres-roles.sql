@@ -23,7 +23,7 @@ BEGIN
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role);
     END LOOP;
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    -- A second lock on the door: even what the reader may write elsewhere it doesn't write here.
+    -- A second safeguard: the reader cannot write here, whatever it is granted elsewhere.
     EXECUTE format(
         'ALTER ROLE condensery_reader IN DATABASE %I SET default_transaction_read_only = on', current_database()
     );

@@ -56,13 +56,13 @@ time_is_over=0 status=0 controller=
 trap 'time_is_over=1; [ -z "$controller" ] || kill -TERM "$controller" 2>/dev/null || true' TERM
 RAY_ADDRESS="$address:$port" condensery launch "$study" --resume &
 controller=$!
-[ "$time_is_over" -eq 0 ] || kill -TERM "$controller" 2>/dev/null || true # it came while the search was being started
+[ "$time_is_over" -eq 0 ] || kill -TERM "$controller" 2>/dev/null || true # the signal came while the search was starting
 wait "$controller" || status=$?
-if [ "$time_is_over" -eq 1 ]; then # the wait was cut short
+if [ "$time_is_over" -eq 1 ]; then # the signal interrupted the wait
     status=0
     wait "$controller" || status=$?
 fi
 if [ "$time_is_over" -eq 1 ] && { [ "$status" -eq 130 ] || [ "$status" -eq 143 ]; }; then # 143: before it had begun
-    scontrol requeue "$SLURM_JOB_ID" || true # stopped, not done: it goes on when there is room again
+    scontrol requeue "$SLURM_JOB_ID" || true # stopped, not done: the job continues when there is room again
 fi
 exit "$status"

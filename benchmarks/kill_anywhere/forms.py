@@ -1,4 +1,4 @@
-"""What a search under fire is made of: its study, who may be killed in it, and at what."""
+"""What a run with kills consists of: its study, the processes that may be killed, and the phases they are killed in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 OF_SEARCH = ("pricing", "beginning", "training", "finishing")
 OF_DEVICE = ("starting", "waiting", "fetching", "measuring", "uploading")
-# Which phases make sense for whom: the cells of the table.
+# The phases of each role: together they are the cells of the table.
 # pricing: candidates are measured. beginning: an attempt loads its images and its checkpoint. training: its steps.
 # finishing: trained, the result is being exported, checked and recorded. away: PostgreSQL is stopped.
 PHASES: dict[str, tuple[str, ...]] = {
@@ -60,7 +60,7 @@ lost_attempts = 1000
 
 @dataclass(frozen=True)
 class Form:
-    """What a run is made of."""
+    """The database, the engine and the extra processes of one run."""
 
     database: Literal["SQLite", "PostgreSQL"] = "SQLite"
     engine: Literal["local", "ray"] = "local"
@@ -74,37 +74,37 @@ class Form:
 
     @property
     def roles(self) -> list[str]:
-        there = {
+        present = {
             "stand-by": self.stand_by,
             "hub": self.devices,
             "agent": self.devices,
             "postgres": self.database == "PostgreSQL",
             "ray": self.engine == "ray",
         }
-        return [role for role in PHASES if there.get(role, True)]
+        return [role for role in PHASES if present.get(role, True)]
 
     @property
     def cells(self) -> list[Cell]:
         away = self.database == "PostgreSQL"
         # Ray starts its workers when there is a job for them, and an agent has no business with the database.
-        none = {("worker", "idle")} if self.engine == "ray" else set()
+        impossible = {("worker", "idle")} if self.engine == "ray" else set()
         pairs = [(role, phase) for role in self.roles for phase in PHASES[role] if away or phase != "away"]
-        return [cell for cell in pairs if cell not in none]
+        return [cell for cell in pairs if cell not in impossible]
 
 
 @dataclass
 class Kill:
-    """One kill: whom, in which phase, and the trainings that it interrupted."""
+    """One kill: the role, its phase, and the trainings that it interrupted."""
 
     role: str
     phase: str
     at: float
     detail: str
     trainings: list[dict[str, Any]] = field(default_factory=list)
-    pid: int | None = None  # whose, where it was a worker
+    pid: int | None = None  # of the worker that was killed
 
 
 def as_json(kill: Kill) -> dict[str, Any]:
-    """A kill as the saved result holds it."""
+    """Return a kill as the saved result holds it."""
     values: dict[str, Any] = json.loads(json.dumps(kill.__dict__))
     return values

@@ -1,4 +1,4 @@
-"""Processes that are killed and started again, PostgreSQL among them; and what /proc says of processes."""
+"""Processes that are killed and started again, PostgreSQL among them, and what /proc says of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers import processes
 
 
 class Postgres:
-    """A server of our own that can be stopped as by a power cut, and started again."""
+    """A PostgreSQL server that can be stopped as by a power cut, and started again."""
 
     def __init__(self, folder: Path) -> None:
         import warnings
@@ -60,7 +60,7 @@ class Postgres:
 
 @contextlib.contextmanager
 def postgres_server() -> Iterator[Postgres]:
-    """A new server with a folder of its own, closed and removed at the end."""
+    """Yield a new server with a folder of its own; close and remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
         server = Postgres(Path(folder) / "data")
         try:
@@ -70,7 +70,7 @@ def postgres_server() -> Iterator[Postgres]:
 
 
 class Process:
-    """A process that is started again whenever it has ended, and its log."""
+    """A process that is started again each time it has ended, and its log."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: dict[str, str]) -> None:
         self.name, self.command, self.log, self.environment = name, list(command), log, environment
@@ -102,14 +102,14 @@ class Process:
         self.popen = None
 
     def says(self) -> str:
-        """What it has written since it was started."""
+        """Return what it has written since it was last started."""
         with self.log.open("rb") as log:
             log.seek(self.begun)
             return log.read().decode(errors="replace")
 
 
 def pid_of(owner: str | None) -> int | None:
-    """The process of host:pid or host:pid@start."""
+    """Return the process id of host:pid or host:pid@start; None where there is no owner."""
     return None if owner is None else processes.pid_of(owner)
 
 
@@ -136,7 +136,7 @@ def parent_of(pid: int) -> str:
 
 
 def children(pid: int | None) -> list[int]:
-    """What a process's first thread has started; quicker than to look at all there are."""
+    """Return the children of a process's first thread: faster than looking at all processes."""
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -160,5 +160,5 @@ def tail(path: Path, most: int = 8192) -> list[str]:
 
 
 def last_with(lines: Sequence[str], text: str) -> int:
-    """Where the last line with this text is; past the end when there is none."""
-    return next((place for place in range(len(lines) - 1, -1, -1) if text in lines[place]), len(lines))
+    """Return the index of the last line with this text; past the end when there is none."""
+    return next((index for index in range(len(lines) - 1, -1, -1) if text in lines[index]), len(lines))
