@@ -23,6 +23,8 @@ from space import errors
 from space.search_space import SearchSpace
 from tests.command_line import ROOT, run_command
 
+pytestmark = pytest.mark.slow
+
 
 def run(*words: str | Path, cwd: Path, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
     return run_command(*words, cwd=cwd, timeout_s=timeout_s, environment={"COLUMNS": "100", "NO_COLOR": "1"})

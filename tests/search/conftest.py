@@ -59,7 +59,7 @@ def postgres_tables(postgres: sa.URL) -> Iterator[str]:
         yield str(sa.make_url(url).database)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def database(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a database of the test's own, of each kind, with all tables and no study."""
     if request.param == "sqlite":

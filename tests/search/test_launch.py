@@ -263,6 +263,7 @@ def test_files_of_another_study_of_the_same_name_are_left_alone(finished: Place,
     assert not (tmp_path / "study.db").exists()
 
 
+@pytest.mark.slow
 def test_resuming_with_fewer_trainings_than_are_done_trains_nothing(finished: Place):
     before = finished.states()
     launched = finished.launch("study.trainings=1", resume=True)
@@ -504,6 +505,7 @@ def test_the_anchor_never_changes():
     assert cost_of(ANCHOR).macs == 4_965_632
 
 
+@pytest.mark.slow
 def test_a_launch_keeps_its_study_while_its_engine_takes_longer_to_start_than_a_lease_lasts(tmp_path, monkeypatch):
     """Whoever stands by is on another host, as the launch sees it, and goes by the heartbeat."""
     place = new_place(tmp_path)

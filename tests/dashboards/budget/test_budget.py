@@ -39,6 +39,7 @@ def on_two_devices(folder: Path, trained: list[tuple[int, int, int]]) -> Study:
     return made
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(trained=latencies, host=st.integers(0, 10), pi5=st.one_of(st.none(), st.integers(0, 10)))
 def test_best_runner_up_and_number_are_those_of_pick(

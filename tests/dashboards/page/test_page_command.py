@@ -18,6 +18,8 @@ from tests.command_line import StartedCommand, run_command
 from tests.dashboards.studies import Study
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:

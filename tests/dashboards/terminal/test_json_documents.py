@@ -107,6 +107,7 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | N
 TREES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner))
 
 
+@pytest.mark.slow
 @given(TREES)
 def test_whatever_goes_in_strict_json_comes_out(value: Any) -> None:
     strict(documents.plain(value))

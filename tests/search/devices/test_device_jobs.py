@@ -46,6 +46,7 @@ def test_reports_are_left_out_on_request(desk: Desk):
     assert (row.state, row.report, row.device) == ("done", None, "pi")
 
 
+@pytest.mark.slow
 def test_states_come_in_the_order_asked_for_however_many_there_are(desk: Desk):
     desk.agent("pi")
     keys = desk.submit(*(f"net {number}" for number in range(jobs.IDS_MOST + 100)))

@@ -134,6 +134,7 @@ class Story:
             assert set(connection.scalars(sa.select(job.c.state))) <= {"done", "failed"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_no_order_of_steps_loses_a_job_or_ends_it_twice(desk: Desk, seed: int):
     story = Story(desk, seed)

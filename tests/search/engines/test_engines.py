@@ -274,6 +274,7 @@ def test_closing_ends_busy_and_idle_workers(make_job: MakeJob):
     assert all(not process.is_alive() for process in processes)
 
 
+@pytest.mark.slow
 def test_an_interrupt_that_reaches_a_worker_while_it_starts_does_not_end_it():
     """A terminal sends Ctrl-C to the whole group; a worker that is not yet in its own must not die of it."""
     engine = LocalEngine(workers=1, threads=1, measuring={default_core()})

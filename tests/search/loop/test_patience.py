@@ -122,6 +122,7 @@ def run_through(bench: Bench, patience: Patience) -> str:
         controller.store.release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "nth"), [("free_slots", 1), ("submit", 1), ("poll", 2)])
 def test_a_server_that_restarts_under_a_search_costs_it_nothing_but_time(
     server: tuple[Server, str], own_bench, method: str, nth: int
@@ -143,6 +144,7 @@ def test_a_server_that_restarts_under_a_search_costs_it_nothing_but_time(
         assert rows_of(bench, "condensery_curve", row.id) == rows_of(bench, "condensery_latency", row.id) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_restarts_while_devices_measure_is_waited_for(
     server: tuple[Server, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -168,6 +170,7 @@ def test_a_server_that_restarts_while_devices_measure_is_waited_for(
     assert isinstance(one, Measurement)
 
 
+@pytest.mark.slow
 def test_without_patience_a_probe_says_that_the_server_is_away(server: tuple[Server, str], tmp_path: Path):
     model = tmp_path / "model.onnx"
     model.write_bytes(b"net")
@@ -216,6 +219,7 @@ def test_a_server_that_is_away_while_candidates_are_measured_is_not_even_noticed
     assert_consistent(bench)
 
 
+@pytest.mark.slow
 def test_a_study_is_resumed_by_a_controller_whose_server_goes_away_meanwhile(server: tuple[Server, str], own_bench):
     bench, notes = own_bench(study__trainings=2), list[str]()
     bench.run()
@@ -245,6 +249,7 @@ def test_without_patience_the_first_error_is_raised_and_the_study_can_be_resumed
     assert_consistent(bench)
 
 
+@pytest.mark.slow
 def test_a_wish_to_stop_ends_the_wait(server: tuple[Server, str], own_bench):
     bench, notes, stop = own_bench(), list[str](), threading.Event()
     bench.engine = Interrupted("poll", 2, server[0].stop)
@@ -370,6 +375,7 @@ def test_what_sqlite_says_is_away_only_when_it_is_locked(tmp_path: Path):
     assert is_away(error)
 
 
+@pytest.mark.slow
 def test_a_sqlite_file_that_another_holds_for_a_second_is_waited_for(make_bench, monkeypatch):
     """Longer than SQLite itself waits."""
     monkeypatch.setattr(opening, "LOCK_TIMEOUT_S", 0.0)

@@ -49,6 +49,7 @@ def learn(engine: sa.Engine, probe: FakeProbe, files: Path, count: int) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_forecast_keeps_silent_until_thirty_networks_are_known(engine, probe, tmp_path: Path):
     forecast = FittedForecast(engine, "pi5", "onnxruntime", 1)
     sampled = sorted((SPACE.sample(np.random.default_rng(i)) for i in range(50)), key=latency_of)
@@ -60,6 +61,7 @@ def test_a_forecast_keeps_silent_until_thirty_networks_are_known(engine, probe, 
     assert forecast.over(usual, 1e-3) is not None
 
 
+@pytest.mark.slow
 def test_a_forecast_refuses_what_is_surely_over_and_is_silent_where_it_is_unsure(engine, probe, tmp_path: Path):
     learn(engine, probe, tmp_path, 40)
     forecast = FittedForecast(engine, "pi5", "onnxruntime", 1)
@@ -76,6 +78,7 @@ def test_a_forecast_refuses_what_is_surely_over_and_is_silent_where_it_is_unsure
     assert decided > 30
 
 
+@pytest.mark.slow
 def test_a_forecast_knows_only_its_own_device_and_kind(engine, probe, tmp_path: Path):
     learn(engine, probe, tmp_path, 32)
     config = SPACE.sample(np.random.default_rng(0))
@@ -88,6 +91,7 @@ def test_a_forecast_knows_only_its_own_device_and_kind(engine, probe, tmp_path: 
         assert FittedForecast(engine, device, runtime, threads, kind).over(config, 1e-6) is None
 
 
+@pytest.mark.slow
 def test_a_forecast_reads_what_is_known_again_only_when_there_is_more(engine, probe, tmp_path: Path):
     learn(engine, probe, tmp_path, 32)
     forecast = FittedForecast(engine, "pi5", "onnxruntime", 1)
@@ -105,6 +109,7 @@ def test_a_forecast_reads_what_is_known_again_only_when_there_is_more(engine, pr
     assert [reads(config) for _ in range(3)] == [1, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_forecast_fitted_on_a_runtime_that_was_replaced_is_silent(engine, probe, tmp_path: Path):
     learn(engine, probe, tmp_path, 40)
     sampled = sorted((SPACE.sample(np.random.default_rng(i)) for i in range(50)), key=latency_of)
@@ -114,6 +119,7 @@ def test_a_forecast_fitted_on_a_runtime_that_was_replaced_is_silent(engine, prob
     assert forecast.over(sampled[25], 1e-3) is None
 
 
+@pytest.mark.slow
 def test_a_fit_is_recorded_with_its_errors_and_what_macs_alone_would_give(engine, probe, tmp_path: Path):
     learn(engine, probe, tmp_path, 32)
     fit = fit_device(engine, probe, 1, "measured")

@@ -232,12 +232,14 @@ def test_a_kept_study_is_not_taken_over_while_its_controller_is_at_something_lon
     assert [kind for kind, _ in events(store)] == ["taken over"]
 
 
+@pytest.mark.slow
 def test_a_controller_that_never_comes_round_loses_its_study_although_its_process_lives(store: StudyStore, keep):
     process = keep(stuck_s=1.0)
     assert stands_by(store, 60.0) is True
     assert process.poll() is None
 
 
+@pytest.mark.slow
 def test_a_kept_study_is_released_at_its_end_and_stays_released(store: StudyStore, monkeypatch):
     monkeypatch.setattr(controller_lease, "LEASE_S", 0.2)
     store.claim()
@@ -304,6 +306,7 @@ def content(store: StudyStore) -> dict[str, list[Any]]:
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
 def test_a_former_owner_can_write_nothing(store: StudyStore, living, measurement: Measurement, name: str):
     former = another(store)
@@ -368,6 +371,7 @@ if store.stand_by(lambda: False, lambda text: None):
 """
 
 
+@pytest.mark.slow
 def test_exactly_one_of_those_that_stand_by_takes_over(store: StudyStore, living, tmp_path: Path):
     name, process = living
     another(store, name).claim()

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from search.store import reader
 from search.store.database import open_for_reading, open_for_writing
 from search.store.tables import metadata
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 LAUNCH = """

@@ -18,6 +18,8 @@ from tests.command_line import ROOT, run_command
 from tests.postgres import database_of
 from tests.search.tiny_studies import Bench, assert_consistent
 
+pytestmark = pytest.mark.slow
+
 ROLES = ROOT / "deploy" / "postgres-roles.sql"
 
 

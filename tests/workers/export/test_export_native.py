@@ -63,6 +63,7 @@ def configs(draw: st.DrawFn) -> CondenseNetConfig:
         raise
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(config=configs(), seed=st.integers(0, 1000))
 @example(config=varied(groups=2, condense_factor=8), seed=0)

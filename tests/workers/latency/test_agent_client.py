@@ -26,7 +26,7 @@ from workers.latency.agent.serving.protocol import PROTOCOL
 from workers.latency.agent.serving.service import serve_hub
 from workers.latency.agent_file import agent_path
 
-pytestmark = pytest.mark.usefixtures("our_own_signals")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("our_own_signals")]
 
 
 @pytest.fixture(autouse=True)

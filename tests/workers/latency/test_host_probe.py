@@ -27,6 +27,8 @@ from workers.latency import (
 )
 from workers.latency.agent.sensors import usable_cores
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -15,6 +15,8 @@ from workers.latency.agent.counting import STOP, CountSettings, count_models
 from workers.latency.agent.reports import PROGRESS
 from workers.latency.agent.runtimes import RUNTIMES, OnnxRuntime
 
+pytestmark = pytest.mark.slow
+
 LINE = {"all": 100, "branch": 10, "vfma": 50}
 
 

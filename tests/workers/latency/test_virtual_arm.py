@@ -354,6 +354,7 @@ def test_an_error_of_a_report_is_handed_on():
     assert counts_from_report(HEADER, {"sha256": None, "error": "no"}) == FailedMeasurement("", "no")
 
 
+@pytest.mark.slow
 def test_the_small_networks_grow_with_their_layers():
     assert isinstance(small_config(1), CondenseNetConfig)
     assert macs(3) > macs(1)

@@ -138,6 +138,7 @@ def test_a_finished_training_that_is_run_again_does_no_step_and_gives_the_same_n
     assert timeless(again.rows) == timeless(uninterrupted[2].rows[-1:])
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stop=st.integers(0, 2 * STEPS_PER_EPOCH - 1), seed=st.integers(0, 3), lasso=st.sampled_from([0.0, 1e-3]))
 def test_dropout_and_augmentation_resume_with_the_same_bits_too(
@@ -192,6 +193,7 @@ def test_with_a_pruned_classifier_the_last_row_is_the_deployed_networks_accuracy
     assert recorder.rows[-1].val_loss == evaluation.loss == remeasured.loss
 
 
+@pytest.mark.slow
 def test_training_learns_the_digits(images: ImageData, tmp_path: Path):
     values = {"epochs": 8, "batch_size": 64, "learning_rate": 0.2}
     config = CondenseNetConfig(**{**NET.to_dict(), "stages": [2, 2], "growth": [8, 8]})

@@ -275,6 +275,7 @@ def resident_mb() -> float:
     return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024 / 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_a_worker_does_not_grow_from_trial_to_trial(cache: Path, images: ImageData, tmp_path: Path):
     sizes = []
