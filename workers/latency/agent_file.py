@@ -29,8 +29,12 @@ _SHEBANG = b"#!/usr/bin/env python3\n"
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can express
 _MAIN = """import sys
 
-from workers.latency.agent.__main__ import main
-
+try:
+    from workers.latency.agent.__main__ import main
+except ModuleNotFoundError as error:
+    if error.name != "numpy":
+        raise
+    sys.exit("the agent needs numpy, which isn't installed; install it: python3 -m pip install numpy")
 sys.exit(main())
 """
 

@@ -122,3 +122,11 @@ def test_from_its_sources_an_agent_serves_no_hub_and_says_what_to_start(monkeypa
     assert main(["run", "--hub", "http://127.0.0.1:1", "--folder", str(tmp_path)]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "agent.pyz" in line
+
+
+def test_a_device_without_numpy_gets_one_line_that_says_what_to_install():
+    without_packages = [sys.executable, "-I", "-S", str(agent_path()), "run", "--hub", "http://127.0.0.1:1"]
+    done = subprocess.run(without_packages, capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "pip install numpy" in line
