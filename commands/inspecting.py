@@ -109,11 +109,12 @@ def dashboard(
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve the live page (budget, front, charts, trials) until Ctrl-C; it only reads the database."""
-    from dashboards.page import access_for, serve
+    from dashboards.page import access_for, make_app, serve
 
     name, url = name_and_url(study, storage)
     words = shlex.join(storage_words(storage))
-    serve(url, name, access_for(host, token_file), (host, port), say, open_browser, words)
+    access = access_for(host, token_file)
+    serve(make_app(url, name, access, words), access, (host, port), say, open_browser)
 
 
 def report(

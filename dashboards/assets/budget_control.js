@@ -1,6 +1,6 @@
-/* The budget's controls and its answer, as page and report have them: sliders and numbers, sentences, tiles, copying.
+/* The budget's controls and its answer on page and report: sliders and numbers, sentences, tiles, copying.
 
-   Nothing here asks the network for anything, and no text is ever taken for HTML. */
+   Nothing here asks the network for anything, and texts go into the page as text, never as HTML. */
 (function () {
   "use strict";
 
@@ -9,14 +9,14 @@
   const isLimit = (text) => Boolean(text) && Number(text) >= LEAST_MS && Number(text) <= MOST_MS;
 
   function node(tag, attributes, ...children) {
-    const made = document.createElement(tag);
+    const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes || {})) {
-      if (name.startsWith("on")) { made.addEventListener(name.slice(2), value); }
-      else if (value === true) { made.setAttribute(name, ""); }
-      else if (value !== false && value !== null && value !== undefined) { made.setAttribute(name, value); }
+      if (name.startsWith("on")) { element.addEventListener(name.slice(2), value); }
+      else if (value === true) { element.setAttribute(name, ""); }
+      else if (value !== false && value !== null && value !== undefined) { element.setAttribute(name, value); }
     }
-    made.append(...children.filter((child) => child !== null && child !== undefined));
-    return made;
+    element.append(...children.filter((child) => child !== null && child !== undefined));
+    return element;
   }
 
   function say(id, text) {
@@ -24,15 +24,15 @@
     if (place && place.textContent !== text) { place.textContent = text; }
   }
 
-  /** One slider and one number for each device, in the element "budget". `limits` has what they stand at, in ms by
-      device (null: no limit), and is changed; `moved` is called once a frame after that; `own` has text and name of the
-      button that leads back. */
+  /** One slider and one number for each device, in the element "budget". `limits` has their values in ms by device
+      (null: no limit), and is changed; `moved` is called once a frame after that; `own` has text and name of the button
+      that restores the first limit. */
   class BudgetControl {
     constructor(limits, moved, own = ["Study's limit", "The study's own limit"]) {
       Object.assign(this, { limits, moved, own, table: null, frame: null, doubt: null });
     }
 
-    /** Show a table's controls; a device that is new begins at what the address says, else at its own limit. */
+    /** Show a table's controls; a new device starts with the limit in the address, else with its own. */
     show(table) {
       const words = window.Condensery.shown(), box = at("budget");
       const targets = JSON.stringify(table.controls.map((control) => control.target));
@@ -50,7 +50,7 @@
         at(`range-${i}`).step = control.step_ms;
         say(`kind-${i}`, ` (${control.kind})`);
         at(`own-${i}`).hidden = control.limit_ms === null;
-        const number = at(`number-${i}`);  // what is being typed stays
+        const number = at(`number-${i}`);  // what the reader is typing stays
         this.place(i, number === document.activeElement || number.hasAttribute("aria-invalid") ? number : null);
       });
     }
@@ -83,13 +83,13 @@
       const range = at(`range-${i}`), number = at(`number-${i}`);
       const text = limit === null ? "" : window.Condensery.limitText(limit);
       if (number !== source && number.value !== text) { number.value = text; }
-      range.min = Math.min(control.low_ms, limit ?? Infinity);  // as far as the limit, and no farther than need be
+      range.min = Math.min(control.low_ms, limit ?? Infinity);  // far enough for the limit, and no further
       range.max = Math.max(control.high_ms, limit ?? 0);
       range.value = limit === null ? range.max : limit;
       range.setAttribute("aria-valuetext", limit === null ? "no limit" : `${text} ms`);
     }
 
-    /** Take a limit that was typed; what can't be one is said, and the limit before it holds. */
+    /** Accept a limit that was typed; if it can't be one, say so and keep the limit before it. */
     typed(i, number) {
       clearTimeout(this.doubt);
       const empty = number.value === "" && !number.validity.badInput;
@@ -114,7 +114,7 @@
       this.frame = requestAnimationFrame(this.moved);
     }
 
-    /** What the address should say of the limits: nothing where one is the device's own. */
+    /** The limits as the address has them: nothing for a limit that is the device's own. */
     words() {
       return Object.fromEntries(this.table.controls.map(({ target, limit_ms: own }) => {
         const limit = this.limits[target];
@@ -123,7 +123,7 @@
     }
   }
 
-  /** Answer the limits in words and tiles; returns the offer, null where none fits. */
+  /** Show the answer to the limits in words and tiles; return the best offer, null where none fits. */
   function showAnswer(table, limits) {
     const C = window.Condensery, { best } = C.answer(table, limits), offer = best === null ? null : table.offers[best];
     const [fits, first, ...rest] = C.sentences(table, limits);
@@ -149,12 +149,12 @@
     ];
   }
 
-  /** Put a text on the clipboard; returns whether that could be done. */
+  /** Put a text on the clipboard; return whether that worked. */
   async function copyText(text) {
     try { await navigator.clipboard.writeText(text); return true; } catch (error) { return copyBySelection(text); }
   }
 
-  function copyBySelection(text) {  // a page without TLS has no clipboard
+  function copyBySelection(text) {  // pages without TLS can't use the clipboard
     const box = node("textarea", { class: "unseen", "aria-hidden": "true" });
     box.value = text;
     document.body.append(box);

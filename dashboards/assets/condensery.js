@@ -1,7 +1,7 @@
-/* What the page and the static report do in the reader's browser: answer a budget, move its marks, colour the figures.
+/* What page and report do in the reader's browser: answer a budget, move its marks, colour the figures.
 
-   The answers are those of dashboards/budget/table.py, looked up in the same table; a test holds the two together. Nothing
-   here asks the network for anything, and no text is ever taken for HTML. */
+   The answers are those of dashboards/budget/table.py, looked up in the same table; a test compares the two. Nothing here
+   asks the network for anything, and texts go into the page as text, never as HTML. */
 (function () {
   "use strict";
 
@@ -22,7 +22,7 @@
     return value >= 1e6 ? value.toFixed(0) : value.toFixed(6).replace(/0+$/, "").replace(/\.$/, "");
   }
 
-  /** Which offers a budget gets; `limits` has ms by device, null or absent is no limit. */
+  /** Return which offers a budget gets; `limits` has ms by device, null or absent is no limit. */
   function answer(table, limits) {
     const targets = table.controls.map((control) => control.target);
     const ceiling = targets.map((name) => ms(limits[name]));
@@ -44,35 +44,36 @@
     };
   }
 
-  /** The answer in words, sentence by sentence. */
+  /** Return the answer in words, sentence by sentence. */
   function sentences(table, limits) {
     if (!table.trained) { return [table.why_none]; }
-    const found = answer(table, limits), many = table.controls.length > 1;
+    const answered = answer(table, limits), many = table.controls.length > 1;
     const on = (name) => (many ? ` on ${name}` : "");
     const at = (offer) => (offer.latency ? ` at ${offer.latency}` : "");
     const limited = table.controls.filter((control) => ms(limits[control.target]) !== Infinity);
     const budget = limited.map((control) => `${limitText(limits[control.target])} ms${on(control.target)}`);
     if (table.fixed) { budget.push(table.fixed); }
-    const networks = table.trained === 1 ? "1 trained network" : `${table.trained} trained networks`;
+    const english = (number) => number.toLocaleString("en");
+    const networks = `${english(table.trained)} trained ${table.trained === 1 ? "network" : "networks"}`;
     const parts = [
-      `${found.fits} of ${networks} ${found.fits === 1 ? "fits" : "fit"} ${budget.join(" and ") || "no limit"}.`];
-    if (found.best !== null) {
-      const best = table.offers[found.best];
+      `${english(answered.fits)} of ${networks} ${answered.fits === 1 ? "fits" : "fit"} ${budget.join(" and ") || "no limit"}.`];
+    if (answered.best !== null) {
+      const best = table.offers[answered.best];
       parts.push(`Best: ${best.name}, ${best.accuracy}${at(best)}.`);
     }
-    if (found.runner_up !== null) {
-      const second = table.offers[found.runner_up];
+    if (answered.runner_up !== null) {
+      const second = table.offers[answered.runner_up];
       parts.push(`Runner-up: ${second.name}, ${second.top1_text}${at(second)}.`);
     }
-    if (found.best === null) {
+    if (answered.best === null) {
       const least = limited.filter((control) => control.least)
         .map((control) => `${control.least}${on(control.target)}`);
       if (least.length) { parts.push(`The fastest needs ${least.join(" and ")}.`); }
     }
-    const steps = limited.map((control) => `${limitText(found.more_ms[control.target])} ms more${on(control.target)}`);
-    if (steps.length && found.more === null) { parts.push(`${steps.join(" and ")} would buy nothing better.`); }
-    if (steps.length && found.more !== null) {
-      const more = table.offers[found.more];
+    const steps = limited.map((control) => `${limitText(answered.more_ms[control.target])} ms more${on(control.target)}`);
+    if (steps.length && answered.more === null) { parts.push(`${steps.join(" and ")} would buy nothing better.`); }
+    if (steps.length && answered.more !== null) {
+      const more = table.offers[answered.more];
       parts.push(`${steps.join(" and ")} would buy ${more.top1_text}: ${more.name}${at(more)}.`);
     }
     return parts;
@@ -80,7 +81,7 @@
 
   const sentence = (table, limits) => sentences(table, limits).join(" ");
 
-  /** The command that picks under these limits; `words` are those after "condensery pick" that name the study. */
+  /** Return the command that picks under these limits; `words` name the study in it. */
   function pickCommand(table, limits, words) {
     const many = table.controls.length > 1 || table.controls.some(({ target }) => target !== table.judged_by);
     const options = table.controls.filter((control) => ms(limits[control.target]) !== Infinity).map((control) =>
@@ -90,12 +91,12 @@
 
   // ---- a budget's marks in a figure -----------------------------------------------------------------------
 
-  const valueOf = (offer, what, target) => ({
+  const valueOf = (offer, axis, target) => ({
     latency: offer.median_ms[target], macs: offer.macs / 1e6, params: offer.params / 1e6, top1: 100 * offer.top1,
-  })[what];
+  })[axis];
 
-  /** Why an offer has no place among a figure's latencies, in brackets; "" where it has one. As Python says it
-      (panels/points.py). */
+  /** Return why an offer has no place among a figure's latencies, in brackets; "" where it has one. Python says the same
+      (panels/study/points.py). */
   function whyAway(offer, target, meta) {
     const kind = target < 0 ? "" : offer.kinds[target].split(",")[0];
     if (kind && offer.groups[target] === meta.group) { return ""; }
@@ -103,8 +104,8 @@
       : ` (${kind} with another runtime or device: not shown here)`;
   }
 
-  /** What a budget marks in a figure: the limit on one of its axes (`axis` null: on neither; `limit` Infinity: none),
-      and the star's place. The figure's `layout.meta` says which device its latencies are of, and its axes. */
+  /** Return what a budget marks in a figure: the limit on one of its axes (`axis` null: on neither; `limit` Infinity:
+      none), and the star's place. The figure's `layout.meta` names its axes and the device of its latencies. */
   function marksOf(figure, table, limits) {
     const meta = figure.layout && figure.layout.meta;
     if (!meta || !figure.data) { return null; }
@@ -112,17 +113,17 @@
     const best = answer(table, limits).best, offer = best === null ? null : table.offers[best];
     const x = offer && valueOf(offer, meta.x, target), y = offer && valueOf(offer, meta.y, target);
     const away = offer && (meta.x === "latency" || meta.y === "latency") ? whyAway(offer, target, meta) : "";
-    const known = !away && Number.isFinite(x) && Number.isFinite(y);
+    const placed = !away && Number.isFinite(x) && Number.isFinite(y);
     return {
       axis: meta.x === "latency" ? "x" : meta.y === "latency" ? "y" : null,
       limit: target < 0 ? Infinity : ms(limits[meta.target]),
-      star: known ? { x, y } : null,
+      star: placed ? { x, y } : null,
       name: offer ? `recommended: trial ${offer.number}${away}` : "recommended",
       trace: figure.data.findIndex((trace) => trace.meta === "recommended"),
     };
   }
 
-  /** Put the marks into a figure that is yet to be drawn; its layout is changed. */
+  /** Put the marks into a figure before it is drawn; its layout is changed. */
   function placeBudget(figure, table, limits) {
     const marks = marksOf(figure, table, limits);
     if (marks === null) { return; }
@@ -133,13 +134,13 @@
     figure.data = figure.data.map((trace, i) => (i === marks.trace ? { ...trace, ...traceOf(marks) } : trace));
   }
 
-  /** A point without a place keeps the legend's entry, which says why there is no star. */
+  /** Return the star's trace; an offer without a place keeps the legend's entry, which says why there is no star. */
   function traceOf({ star, name }) {
     const none = name === "recommended" ? [] : [null];
     return { x: star ? [star.x] : none, y: star ? [star.y] : none, name };
   }
 
-  /** The changes to line and label in a figure's layout, by path. */
+  /** Return the changes to line and label in a figure's layout, by path. */
   function layoutOf(figure, { axis, limit }) {
     const change = {}, visible = limit !== Infinity;
     if (axis === null) { return change; }
@@ -162,7 +163,7 @@
 
   const budgetText = (limit) => `budget ${limitText(limit)} ms`;
 
-  /** Move the marks of a figure that is drawn. With thousands of points this draws them all anew: see `BudgetOverlay`. */
+  /** Move the marks of a drawn figure. With thousands of points this draws them all again: see `BudgetOverlay`. */
   function moveBudget(graph, table, limits) {
     const marks = marksOf(graph, table, limits);
     if (marks === null) { return Promise.resolve(); }
@@ -171,14 +172,14 @@
     return window.Plotly.update(graph, drawn[0], layoutOf(graph, marks), drawn[1]);
   }
 
-  /** Line, label and star above a drawn figure. They move without the figure, at once whatever it holds; the figure's
-      own marks stay empty (`BudgetOverlay.empty`) but for the legend. */
+  /** Line, label and star above a drawn figure. They move without the figure, at once however much it holds; the
+      figure's own marks stay empty (`BudgetOverlay.empty`) except for the legend. */
   class BudgetOverlay {
     constructor(box) {
       const make = (name) => {
-        const made = document.createElement("div");
-        made.className = `mark ${name}`;
-        return made;
+        const mark = document.createElement("div");
+        mark.className = `mark ${name}`;
+        return mark;
       };
       this.line = make("line"); this.label = make("label"); this.star = make("star");
       this.root = make("marks");
@@ -190,16 +191,16 @@
       this.again = () => this.place();
     }
 
-    /** Take the marks out of a figure that is yet to be drawn; the legend keeps its entry. */
+    /** Take the marks out of a figure before it is drawn; the legend keeps its entry. */
     static empty(figure) {
       for (const list of [figure.layout.shapes, figure.layout.annotations]) {
-        for (const one of list || []) { if (one.name === "budget" && figure.layout.meta) { one.visible = false; } }
+        for (const mark of list || []) { if (mark.name === "budget" && figure.layout.meta) { mark.visible = false; } }
       }
       figure.data = figure.data.map((trace) =>
         (trace.meta === "recommended" ? { ...trace, x: [null], y: [null] } : trace));
     }
 
-    /** Show a budget's marks above a graph, now and wherever it is drawn, panned or zoomed from now on. */
+    /** Show a budget's marks above a graph, now and whenever it is drawn, panned or zoomed. */
     show(graph, table, limits) {
       this.marks = marksOf(graph, table, limits);
       this.graph = graph;
@@ -235,7 +236,7 @@
       if (this.line.hidden) { return; }
       const upright = marks.axis === "x", along = at(full[`${marks.axis}axis`], marks.limit);
       const start = upright ? area.x : area.y, end = start + (upright ? area.w : area.h);
-      const off = along < start - 1 ? -1 : along > end + 1 ? 1 : 0;  // beyond an end: the label says so there
+      const off = along < start - 1 ? -1 : along > end + 1 ? 1 : 0;  // beyond an end, where the label says so
       this.line.hidden = off !== 0;
       const where = Math.min(Math.max(along, start), end);
       this.line.className = `mark line ${upright ? "upright" : "level"}`;
@@ -262,7 +263,7 @@
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  /** A figure's layout in the page's colours (light or dark) and fit for the width in pixels it has. */
+  /** Return a figure's layout in the page's colours (light or dark), fit for its width in pixels. */
   function themed(layout, width, entries) {
     const out = structuredClone(layout), ink = colour("--ink"), line = colour("--line"), narrow = width < 520;
     out.font = { ...out.font, color: ink, size: narrow ? 11 : 13 };
@@ -283,10 +284,10 @@
 
   // ---- what is shown, in the address ----------------------------------------------------------------------
 
-  /** What the address says after "?", as a plain object. */
+  /** Return what the address has after "?", as a plain object. */
   const shown = () => Object.fromEntries(new URLSearchParams(window.location.search));
 
-  /** Put values into the address, so that it can be shared; null, undefined or "" takes one out. */
+  /** Put values into the address, so that it can be shared; null, undefined or "" removes one. */
   function remember(values) {
     const words = new URLSearchParams(window.location.search);
     for (const [name, value] of Object.entries(values)) {
@@ -296,7 +297,7 @@
     window.history.replaceState(window.history.state, "", text ? `?${text}` : window.location.pathname);
   }
 
-  /** Draw WebGL as sharp as the screen; Plotly's own choice is twice that, which costs where there is no graphics card. */
+  /** Draw WebGL as sharp as the screen; Plotly's default is twice as sharp, which is slow without a graphics card. */
   function asSharpAsTheScreen() {
     window.Plotly.setPlotConfig({ plotGlPixelRatio: Math.max(1, window.devicePixelRatio) });
   }

@@ -1,7 +1,7 @@
-/* The live page in the reader's browser: what Dash's callbacks of the browser do (namespace "page"), and the controls.
+/* The live page in the reader's browser: its clientside callbacks (namespace "page") and its controls.
 
-   The state is what the reader has chosen (view, limits, trials, colours); it stands in the address too. The server is
-   asked for what follows from it. Texts go into the page as text, never as HTML. */
+   The state is what the reader has chosen (view, limits, trials, colours); the address has it too. The server is asked
+   for what follows from it. Texts go into the page as text, never as HTML. */
 (function () {
   "use strict";
 
@@ -13,8 +13,8 @@
   };
   const AXES = { latency: "Latency", macs: "Macs", params: "Params" };
   const THEMES = { auto: "system", light: "light", dark: "dark" };
-  const PATIENCE_MS = 20000;  // then the server is taken for away
-  const MOST_COMPARED = 4, parts = {};  // what the other files add: budget, charts, trials
+  const PATIENCE_MS = 20000;  // after this time the server is taken to be away
+  const MOST_COMPARED = 4, parts = {};  // functions that the other files add: budget, charts, trials
   const keep = () => window.dash_clientside.no_update;
   const set = (id, props) => window.dash_clientside.set_props(id, props);
   const at = (id) => document.getElementById(id);
@@ -24,7 +24,7 @@
     if (place && place.textContent !== text) { place.textContent = text; }
   }
 
-  /** What the server is asked for: the view, and more of it. */
+  /** Return the query of a request to the server: the view, and `more`. */
   const question = (more) => {
     const words = new URLSearchParams();
     for (const [name, value] of Object.entries({ ...state.view, ...more })) {
@@ -34,7 +34,7 @@
   };
 
   let writing = null;
-  /** Put what is chosen into the address, once the reader pauses: browsers limit how often that may be done. */
+  /** Put what is chosen into the address, once the reader pauses: browsers limit how often that is allowed. */
   function remember() {
     clearTimeout(writing);
     writing = setTimeout(() => {
@@ -143,7 +143,7 @@
     if (payload.reason) { say("subtitle", payload.reason); return keep(); }
     const before = state.head;
     state.head = payload;
-    if (state.view.study === null) { state.view.study = payload.study; remember(); }  // others may come
+    if (state.view.study === null) { state.view.study = payload.study; remember(); }  // other studies may come
     document.title = `${payload.name} - Condensery`;
     say("name", payload.name);
     say("subtitle", payload.subtitle);
@@ -152,7 +152,7 @@
     at("counts").className = "chips";
     const chip = (name, number) =>
       node("li", { class: "chip" }, node("b", { class: `state-${name}` }, number.toLocaleString("en")), name);
-    at("counts").replaceChildren(chip("trials", payload.trials),
+    at("counts").replaceChildren(chip(payload.trials === 1 ? "trial" : "trials", payload.trials),
       ...Object.entries(payload.counts).map(([name, number]) => chip(name, number)));
     say("table-note", payload.table_note);
     buildGroups(payload);
@@ -164,16 +164,17 @@
 
   // ---- news ---------------------------------------------------------------------------------------------------
 
-  /** Mark what waits for the database, so that it is asked for again when the database is back. */
+  /** Mark an element that waits for the database, so that it is asked for again when the database is back. */
   function markAway(place, payload) {
     if (payload.away) { place.dataset.away = "yes"; } else { delete place.dataset.away; }
   }
 
-  let asking = false, toldAt = 0, owed = false;  // owed: the database is back, and nobody was told
-  /** Ask for news, unless the last answer is still to come; `busy`: which parts the server is still computing.
+  let asking = false, toldAt = 0, owed = false;  // owed: the database is back, and no callback knows yet
+  /** Ask for news, unless the last answer is still to come; `busy` says which parts the server is still computing.
 
-      Dash drops what a callback brings once its inputs have changed again. So nothing is returned here, and no news are
-      told before what the last ones asked for is there: a slow server's page would stand still while a study grows. */
+      Dash drops the result of a callback whose inputs have changed meanwhile. So nothing is returned here, and no news is
+      passed on before the results of the last news are there: with a slow server the page would stand still while a
+      study grows. */
   function poll(_, fast, slow, pulse, retry, ...busy) {
     parts.startTable();
     if (document.hidden || asking) { return; }
@@ -209,7 +210,7 @@
     unknown: "The study isn't in the database, since",
   };
 
-  /** Say how the page stands: live, stale (what the server says of the database), or away (why there is no answer). */
+  /** Show how the page stands: live, stale (what the server says of the database), or away (why there is no answer). */
   function badge(stale, away) {
     if (away && !state.away) { state.awaySince = Date.now() / 1000; }
     state.stale = stale; state.away = away;
@@ -218,8 +219,8 @@
       : away ? `${AWAY[away]} ${clock(state.awaySince)}`
         : stale ? `${stale.deleted ? "This study was deleted, seen" : "Stale: the database is away since"} ${clock(stale.since)}`
           : "Live");
-    say("stale-reason", !stale ? "" : stale.deleted ? `${upper(stale.reason)} What is shown is what it held last.`
-      : `${upper(stale.reason)} What is shown is what was known before.`);
+    say("stale-reason", !stale ? "" : stale.deleted ? `${upper(stale.reason)} The page shows what the study held last.`
+      : `${upper(stale.reason)} The page shows what was read before.`);
     at("stale-reason").hidden = !stale;
   }
 

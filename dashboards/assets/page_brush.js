@@ -1,4 +1,4 @@
-/* Brushing the parallel coordinates, with the pointer along an axis or with three lists: the trials table keeps what is
+/* Brushing the parallel coordinates, with the pointer along an axis or by three lists: the trials table keeps the trials
    inside. */
 (function () {
   "use strict";
@@ -6,12 +6,12 @@
   const { state, node, at, keep, parts } = window.CondenseryPage;
 
   const ROUNDING = 1e-6, BEYOND = 1e300;
-  const ranges = (one) => {
-    const found = one.constraintrange || [];
-    return !found.length ? [] : Array.isArray(found[0]) ? found : [found];
+  const ranges = (dimension) => {
+    const range = dimension.constraintrange || [];
+    return !range.length ? [] : Array.isArray(range[0]) ? range : [range];
   };
 
-  /** An end at the end of its axis is open: a network beyond it, that comes later, is inside too. */
+  /** Return a range whose ends at an end of the axis are open: a network beyond it that comes later is inside too. */
   const ends = ([from, to], { range: [low, high] }, [least, most]) =>
     [from <= low + ROUNDING ? least : from, to >= high - ROUNDING ? most : to];
 
@@ -23,15 +23,15 @@
     const known = new Map(before.dimensions.map((dimension) => [dimension.name, dimension]));
     figure.data = [{ ...trace, dimensions: trace.dimensions.map((dimension) => {
       const kept = known.get(dimension.name), set = kept ? ranges(kept) : [];
-      return set.length ? { ...dimension, constraintrange: set.map((one) => ends(one, kept, dimension.range)) } : dimension;
+      return set.length ? { ...dimension, constraintrange: set.map((range) => ends(range, kept, dimension.range)) } : dimension;
     }) }, ...figure.data.slice(1)];
   }
 
   function brushed() {
     const graph = parts.graphOf("parallel"), trace = graph && graph.data && graph.data[0];
-    const found = ((trace && trace.dimensions) || []).filter((one) => ranges(one).length)
-      .map((one) => [one.name, ranges(one).map((range) => ends(range, one, [-BEYOND, BEYOND]))]);
-    const brush = found.length ? found : null;
+    const brushes = ((trace && trace.dimensions) || []).filter((dimension) => ranges(dimension).length)
+      .map((dimension) => [dimension.name, ranges(dimension).map((range) => ends(range, dimension, [-BEYOND, BEYOND]))]);
+    const brush = brushes.length ? brushes : null;
     if (JSON.stringify(brush) !== JSON.stringify(state.brush)) { state.brush = brush; offerEnds(); parts.purgeRows(); }
     return keep();
   }
@@ -58,16 +58,16 @@
     const axis = at("brush-axis");
     at("parallel-controls").hidden = !dimensions.length;
     if (!dimensions.length) { return; }
-    options(axis, dimensions.map((one) => [one.name, one.label]), axis.value);
+    options(axis, dimensions.map(({ name, label }) => [name, label]), axis.value);
     offerEnds();
   }
 
-  /** Offer an axis's ticks as the ends of what is kept. */
+  /** Offer an axis's ticks as the ends of the range to keep. */
   function offerEnds() {
-    const one = dimensions.find(({ name }) => name === at("brush-axis").value);
-    if (!one) { return; }
-    const ticks = one.tickvals.map((value, i) => [value, one.ticktext[i]]).filter(([, text]) => text);
-    const set = (state.brush || []).find(([name]) => name === one.name), now = set ? set[1][0] : [];
+    const axis = dimensions.find(({ name }) => name === at("brush-axis").value);
+    if (!axis) { return; }
+    const ticks = axis.tickvals.map((value, i) => [value, axis.ticktext[i]]).filter(([, text]) => text);
+    const set = (state.brush || []).find(([name]) => name === axis.name), now = set ? set[1][0] : [];
     ["brush-from", "brush-to"].forEach((id, i) =>
       options(at(id), [["", i ? "the highest" : "the lowest"], ...ticks], String(nearest(ticks, now[i]))));
   }

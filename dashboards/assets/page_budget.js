@@ -15,7 +15,7 @@
     state.table = payload.table;
     control.show(payload.table);
     answerBudget();
-    parts.moveMarks();  // of a front that was there first
+    parts.moveMarks();  // the front may have been drawn before
     return first ? true : keep();
   }
 
@@ -37,7 +37,7 @@
 
   const MOST_TEXT = 400;
 
-  /** Fetch the bundle first: what can't be made is said here, and the page stays. */
+  /** Fetch the bundle before it is saved: if it can't be made, the reason is shown here and the page stays. */
   async function download() {
     const limits = {};
     for (const { target } of state.table.controls) { limits[`budget.${target}`] = state.limits[target] ?? "none"; }

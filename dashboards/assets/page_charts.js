@@ -1,4 +1,4 @@
-/* The charts of the live page: drawn in the reader's colours, with the budget's marks, a brush and a table each. */
+/* The charts of the live page, drawn in the reader's colours, with the budget's marks, brushes and tables. */
 (function () {
   "use strict";
 
@@ -13,12 +13,12 @@
     return () => (known ??= Boolean(document.createElement("canvas").getContext("webgl")));
   })();
 
-  /** Where the browser has no WebGL: points as SVG, which is slow but there; lines of thousands only in the table. */
+  /** Replace what needs WebGL where the browser has none: points become SVG, which is slow; parallel lines a sentence. */
   function withoutWebGL(payload) {
     if (hasWebGL() || !payload.figure) { return payload; }
     const { data } = payload.figure;
     if (data.some((trace) => trace.type === "parcoords")) {
-      return { reason: "This chart needs WebGL, which this browser doesn't have; its table says the same." };
+      return { reason: "This chart needs WebGL, which this browser doesn't have; its table has the same networks." };
     }
     const plain = data.map((trace) => (trace.type === "scattergl" ? { ...trace, type: "scatter" } : trace));
     return { ...payload, figure: { ...payload.figure, data: plain } };
@@ -52,8 +52,8 @@
 
   const sent = {};
 
-  /** Keep the ranges that the reader has zoomed or panned to. Plotly would by itself, by `uirevision`, but the Graph
-      component writes them into its figure, and then they count as the figure's own. */
+  /** Keep the ranges that the reader has zoomed or panned to. Plotly does so by `uirevision`, but the Graph component
+      writes them into its figure, and then they count as the figure's own. */
   function keepZoom(name, layout) {
     const graph = graphOf(name), before = sent[name];
     const axes = Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key));
@@ -68,9 +68,9 @@
     }
   }
 
-  const zooms = {}, opened = new Set();  // of the trials below, which are made anew as they go on
+  const zooms = {}, opened = new Set();  // in the trials below, which are made again as they go on
 
-  /** Keep in mind what the reader zooms a trial's figure to; the figure may be made anew with another graph. */
+  /** Remember what the reader zooms a trial's figure to; the figure may be made again with another graph. */
   function zoomed(change) {
     const { of } = window.dash_clientside.callback_context.inputs_list[0].id;
     const ranges = (zooms[of] ??= {});
@@ -83,7 +83,7 @@
     return keep();
   }
 
-  /** Keep what the reader has opened in the trials below open when they are made anew. */
+  /** Keep open what the reader has opened in the trials below when they are made again. */
   function keepOpen() {
     const body = at("comparison-body");
     body.addEventListener("toggle", (event) => {
@@ -98,7 +98,7 @@
     }).observe(body, { childList: true, subtree: true });
   }
 
-  /** A figure of one trial, in the page's colours. */
+  /** Return a figure of one trial in the page's colours. */
   function part(payload) {
     if (!payload) { return keep(); }
     const { data, layout } = payload.figure, width = at("comparison").clientWidth - 44;
@@ -113,15 +113,15 @@
     return { data, layout: themed };
   }
 
-  /** What stands beside a chart: facts in words and tables of its own. */
+  /** Show what stands beside a chart: facts in words, and tables. */
   function showBeside(name, payload) {
     const box = at(`${name}-beside`), key = JSON.stringify([payload.facts, payload.tables]);
     if (!payload.facts || box.dataset.key === key) { return; }
     box.dataset.key = key;
-    const open = new Set([...box.querySelectorAll("details[open]")].map((one) => one.dataset.title));
+    const open = new Set([...box.querySelectorAll("details[open]")].map((details) => details.dataset.title));
     box.replaceChildren(
-      node("dl", { class: "facts" }, ...payload.facts.map(([what, much]) =>
-        node("div", {}, node("dt", {}, what), node("dd", {}, much)))),
+      node("dl", { class: "facts" }, ...payload.facts.map(([name, value]) =>
+        node("div", {}, node("dt", {}, name), node("dd", {}, value)))),
       ...payload.tables.map((table) => node("details", { "data-title": table.title, open: open.has(table.title) },
         node("summary", {}, `${table.title} (${table.rows.length})`),
         node("div", { class: "scroll tall", tabindex: 0, role: "region", "aria-label": table.title }, ...tableOf(table)))));
@@ -136,7 +136,7 @@
     ];
   }
 
-  /** The other charts wait until the front is there. */
+  /** Let the other charts come, which wait until the front is there. */
   function afterFront() {
     state.drawn = true;
     setTimeout(() => set("late", { data: { ...state.view } }), 60);
@@ -159,10 +159,10 @@
     for (const name of MARKED) { if (graphOf(name)) { mark(name, 0); } }
   }
 
-  /** A picture of a chart has the marks too: they are put into the figure while it is made. */
+  /** Put the marks into the figure while a picture of it is made, so that the picture has them too. */
   async function download(event) {
     const button = event.target.closest("[data-title^='Download']"), graph = button && button.closest(".js-plotly-plot");
-    const name = graph && MARKED.find((one) => graphOf(one) === graph);
+    const name = graph && MARKED.find((chart) => graphOf(chart) === graph);
     if (!name || !state.table) { return; }
     event.stopPropagation();
     event.preventDefault();
@@ -175,12 +175,12 @@
   }
   document.addEventListener("click", download, true);
 
-  /** Open the trial of a point: its number comes first in what the point carries, or is the curve's name. */
+  /** Open the trial of a point; its number comes first in what the point carries, or is in the curve's name. */
   function clicked(click, id) {
     const point = click && click.points && click.points[0];
     if (!point) { return keep(); }
     const trace = graphOf(id.replace(/-graph$/, ""))._fullData[point.curveNumber];
-    const carried = trace.customdata && trace.customdata[point.pointNumber];  // the click has none of packed arrays
+    const carried = trace.customdata && trace.customdata[point.pointNumber];  // the click has no values of packed arrays
     const named = /^trial (\d+)/.exec(trace.name || "");
     const number = named ? Number(named[1]) : Number(carried && typeof carried === "object" ? carried[0] : carried);
     if (Number.isInteger(number)) { parts.choose([...state.chosen.filter((other) => other !== number), number], true); }

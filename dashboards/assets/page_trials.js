@@ -1,4 +1,4 @@
-/* The trials of the live page: the table that asks for its rows as they are scrolled to, and the trials chosen. */
+/* The trials of the live page: the table, which asks for its rows as they are scrolled to, and the chosen trials. */
 (function () {
   "use strict";
 
@@ -10,19 +10,19 @@
 
   /** Find the grid, once it has columns (rows that come before them are never drawn), and give it its rows.
 
-      Asked at every poll, too: the component may have made its grid anew. */
+      This runs at every poll too: the component may have made its grid again. */
   function startTable() {
-    if (!document.querySelector("#trials-grid .ag-root")) { return false; }  // asked before, it complains
-    const found = window.dash_ag_grid.getApi("trials-grid");
-    if (!found || found.isDestroyed() || !(found.getColumnDefs() || []).length) { return false; }
-    if (found === grid) {
+    if (!document.querySelector("#trials-grid .ag-root")) { return false; }  // asked for earlier, the component complains
+    const api = window.dash_ag_grid.getApi("trials-grid");
+    if (!api || api.isDestroyed() || !(api.getColumnDefs() || []).length) { return false; }
+    if (api === grid) {
       ensureSource();
       return true;
     }
-    grid = found;
+    grid = api;
     grid.addEventListener("rowSelected", (event) => {
       if (selecting || event.source === "api") { return; }
-      const number = Number(event.node.id), others = state.chosen.filter((one) => one !== number);
+      const number = Number(event.node.id), others = state.chosen.filter((other) => other !== number);
       choose(event.node.isSelected() ? [...others, number] : others);
     });
     grid.addEventListener("modelUpdated", selectRows);
@@ -35,7 +35,7 @@
 
   const source = { getRows: (asked) => rows(asked) };
 
-  /** The component gives its grid a source of its own when the grid is ready, which may be later than this. */
+  /** Set our source of rows; the component sets its own when the grid is ready, which may be later than this. */
   function ensureSource() {
     if (grid.getGridOption("datasource") !== source) { grid.setGridOption("datasource", source); }
   }
@@ -61,10 +61,10 @@
     try {
       const answer = await fetch(`/rows?${question({ ...table, start: asked.startRow, end: asked.endRow })}`);
       if (!answer.ok) { throw new Error(await answer.text()); }
-      const found = await answer.json();
-      asked.successCallback(found.rows, found.total);
-      // An answer may come after the table was filtered otherwise, or after that to a later question.
-      if (load > told && question(table) === question(tableQuestion())) { told = load; showTotal(found); }
+      const page = await answer.json();
+      asked.successCallback(page.rows, page.total);
+      // The table may have other filters by now, or have been told the total of a later request.
+      if (load > told && question(table) === question(tableQuestion())) { told = load; showTotal(page); }
     } catch (error) {
       asked.failCallback();
     }

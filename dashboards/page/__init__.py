@@ -1,7 +1,7 @@
-"""The live page: one Dash app over a study database that is only read.
+"""The live page: one Dash app over a study database, which it only reads.
 
-`make_app` builds it, `serve` runs it. The server computes (`shown`, `charts`, `table`), the browser draws and answers
-the budget (`../assets`), and `access` decides who may look.
+`make_app` builds it, `serve` runs it. The server computes (`study_cache`, `charts`, `table`), the browser draws and
+answers the budget (`../assets`), and `access` decides who may look.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ __all__ = ["Access", "access_for", "make_app", "serve"]
 
 ASSETS = Path(__file__).parents[1] / "assets"
 THREADS = 8
-WARM_S = 30.0  # at most, that the end waits for what was to be ready for the first visit; usually a second
+WARM_S = 30.0  # the longest that the end waits for the preparation of the first visit; usually it takes a second
 INDEX = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -52,7 +52,7 @@ def make_app(url: str, study: str | None = None, access: Access | None = None, c
     Args:
         url: of the database; it is opened read-only.
         study: the only study to show; None shows them all, with a page to choose from where there are several.
-        access: who may look; None: everybody who asks for localhost.
+        access: who may look; None: everyone on this machine.
         command_words: what names this database in the commands that the page shows.
 
     Raises:
@@ -78,7 +78,7 @@ def make_app(url: str, study: str | None = None, access: Access | None = None, c
         assets_folder=str(ASSETS),
         serve_locally=True,
         title="Condensery" if study is None else f"{study[:100]} - Condensery",
-        update_title="",  # the tab's name doesn't flicker at every poll
+        update_title="",  # or the title of the tab flickers at every poll
         index_string=INDEX.replace("PLOTLY", _plotly_address()),
         add_log_handler=False,
     )
@@ -91,8 +91,8 @@ def make_app(url: str, study: str | None = None, access: Access | None = None, c
 def _plotly_address() -> str:
     """Return where Dash serves Plotly from, by a name that lets a browser keep it.
 
-    Dash would ask for it once the first chart stands in the page; asked for with the other scripts, it is compiled
-    while they run.
+    Dash would load it only when the first chart is in the page; loaded with the other scripts, it is compiled while
+    they run.
     """
     import plotly
     from dash import fingerprint
@@ -104,33 +104,28 @@ def _plotly_address() -> str:
 
 
 def serve(
-    url: str,
-    study: str | None,
+    app: Dash,
     access: Access,
     address: tuple[str, int],
     note: Callable[[str], None] = lambda text: None,
     open_browser: bool = False,
-    command_words: str = "",
 ) -> None:
-    """Serve the page until SIGTERM or Ctrl-C.
+    """Serve a page until SIGTERM or Ctrl-C.
 
     Args:
-        url: of the database.
-        study: the only study to show; None shows them all.
-        access: who may look; see `access_for`.
+        app: what `make_app` returned.
+        access: who may look, as the page was made with; see `access_for`.
         address: host and port to listen on; port 0 takes a free one.
-        note: told the page's address, and what is to be known of it.
-        open_browser: open the page.
-        command_words: what names this database in the commands that the page shows.
+        note: called with the page's address, and with what its user should know of it.
+        open_browser: whether to open the page in a browser.
 
     Raises:
-        InvalidSettings: the address can't be listened on. Those of `make_app`.
+        InvalidSettings: the address can't be listened on.
     """
     from waitress import create_server
 
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait for a moment is no news
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # requests that wait for a moment are no warning
     host, port = address
-    app = make_app(url, study, access, command_words)
     with listen(host, port) as listener:
         server = create_server(app.server, sockets=[listener], threads=THREADS, ident=None)
         page = f"http://{_reached_at(host)}:{listener.getsockname()[1]}/"
@@ -138,43 +133,54 @@ def serve(
         ended = threading.Event()
         warming = threading.Thread(target=_warm, args=(app, ended), daemon=True)
         opening = threading.Timer(0.3, webbrowser.open, (private,))
-        with contextlib.suppress(KeyboardInterrupt):  # the server's own way to end; here, before it has begun
-            note(f"dashboard at {private if access.shown else page}")
-            if access.token is not None and not access.shown:
-                note("its address ends in ?token= and the token, at the first visit")
-            if not is_loopback(host):
-                note(
-                    f"warning: {host} is open to other machines without TLS: the token can be read on the way; "
-                    "docs/dashboards.md shows how to put TLS before it"
-                )
+        with contextlib.suppress(KeyboardInterrupt):  # the way a server ends; here, before it has begun
+            for text in _notes(access, host, page):
+                note(text)
             warming.start()
             if open_browser:
                 opening.start()
             server.run()
         opening.cancel()
         ended.set()
-        until = time.monotonic() + WARM_S
-        while warming.is_alive() and time.monotonic() < until:  # or Python aborts, if it ends within compiled code
-            with contextlib.suppress(KeyboardInterrupt):
-                warming.join(until - time.monotonic())
+        _wait_for(warming)
+
+
+def _notes(access: Access, host: str, page: str) -> Iterator[str]:
+    """Yield the page's address, and what its user should know of it."""
+    yield f"dashboard at {page}?token={access.token}" if access.shown else f"dashboard at {page}"
+    if access.token is not None and not access.shown:
+        yield "at the first visit its address ends in ?token= and the token"
+    if not is_loopback(host):
+        yield (
+            f"warning: {host} is open to other machines without TLS: the token can be read on the way; "
+            "docs/dashboards.md shows how to put TLS in front of it"
+        )
+
+
+def _wait_for(warming: threading.Thread) -> None:
+    """Wait until the first visit is prepared: Python aborts if it ends while a thread is in compiled code."""
+    until = time.monotonic() + WARM_S
+    while warming.is_alive() and time.monotonic() < until:
+        with contextlib.suppress(KeyboardInterrupt):
+            warming.join(until - time.monotonic())
 
 
 def _warm(app: Any, ended: threading.Event) -> None:
-    """Ask for what the first visit needs, so that it is there by then; about a second of work, in two steps."""
+    """Compute what the first visit needs, so that it is there by then; about a second of work, in two steps."""
     from dashboards.page.charts import payload_of
     from dashboards.page.heading import budget_table
 
-    if ended.is_set():  # before this began: nobody may wait for it any more
+    if ended.is_set():
         return
     with contextlib.suppress(Exception):  # the visit itself will say what is wrong
-        shown = app.server.config["STUDIES"].get(None)
-        budget_table(shown, None)
+        study = app.server.config["STUDIES"].get(None)
+        budget_table(study, None)
         if not ended.is_set():
-            payload_of(shown, "front", None)
+            payload_of(study, "front", None)
 
 
 def _reached_at(host: str) -> str:
-    """Return what stands for a host in an address: this machine's name where it listens on every network."""
+    """Return a host as an address names it: this machine's name where it listens on every network."""
     if host in ("0.0.0.0", "::"):
         return socket.gethostname()
     return in_url(host)

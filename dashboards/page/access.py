@@ -1,6 +1,6 @@
 """Who may see the live page, and what a browser may do with it.
 
-- On loopback everybody on this machine may look; a request must name this machine as its host, or a website could reach
+- On loopback everyone on this machine may look; a request must name this machine as its host, or a website could reach
   the page through a name of its own that points here (DNS rebinding).
 - With a token every request must carry it: once in the address, from then on in a cookie that scripts can't read and
   other sites can't send, or as `Authorization: Bearer`.
@@ -40,19 +40,19 @@ _STYLE = "font: 1.1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 15vh
 
 @dataclass(frozen=True)
 class Access:
-    """Who is let in. Without a token: whoever reaches the address, which then must be loopback."""
+    """Who may look. Without a token everyone who reaches the address, which then must be loopback."""
 
     token: str | None = field(default=None, repr=False)
-    shown: bool = False  # made here for this run: printed in the address, for nobody knows it yet
+    shown: bool = False  # the token was made for this run and is printed in the address, for no one knows it yet
 
     @property
     def cookie_value(self) -> str:
-        """What the cookie holds: proof of having had the token, not the token."""
+        """What the cookie holds: a proof of the token, not the token itself."""
         return hmac.new((self.token or "").encode(), b"condensery dashboard cookie", hashlib.sha256).hexdigest()
 
 
 def access_for(host: str, token_file: Path | None = None) -> Access:
-    """Return who may look at a page that listens on `host`; the token is of the file, or the environment, or made now.
+    """Return who may look at a page that listens on `host`; its token is in the file or the environment, or made now.
 
     Raises:
         InvalidSettings: the token's file can't be read, or the token is too short to be one.
@@ -75,12 +75,12 @@ def access_for(host: str, token_file: Path | None = None) -> Access:
 
 
 def guard(server: Flask, access: Access, script_hashes: list[str]) -> None:
-    """Let nobody past who may not look, and put the headers on every response.
+    """Refuse everyone who may not look, and put the headers on every response.
 
     Args:
-        server: the page's; what is registered before this runs before it.
+        server: of the page; handlers that are registered before this one run before it.
         access: who may look.
-        script_hashes: of the inline scripts that may run; filled before the first request.
+        script_hashes: of the inline scripts that may run; they may be added until the first request.
     """
 
     @server.before_request
@@ -107,9 +107,9 @@ def _policy(script_hashes: list[str]) -> str:
     return "; ".join(
         (
             "default-src 'none'",
-            # 'unsafe-eval': plotly compiles what draws by WebGL; inline scripts stay forbidden but for Dash's own
+            # 'unsafe-eval': Plotly compiles its WebGL code from text; of inline scripts only Dash's own may run
             " ".join(("script-src 'self' 'unsafe-eval'", *script_hashes)),
-            "style-src 'self' 'unsafe-inline'",  # plotly and the table write their style sheets into the page
+            "style-src 'self' 'unsafe-inline'",  # Plotly and the table write their style sheets into the page
             "img-src 'self' data: blob:",
             "font-src 'self' data:",
             "connect-src 'self'",
@@ -128,31 +128,36 @@ def _asked_host() -> str:
 
 
 def _with_token(access: Access) -> AnyResponse | None:
-    """Let in who brings the token; a token in the address moves into the cookie."""
+    """Let in requests that bring the token; a token in the address moves into the cookie."""
     assert access.token is not None
     name = f"condensery_{request.environ.get('SERVER_PORT', '')}"  # cookies don't tell one port from another
     if "token" in request.args:
         if request.method == "GET" and _same(request.args["token"], access.token):
-            rest = [(key, value) for key, value in request.args.items(multi=True) if key != "token"]
-            response = redirect(request.path + (f"?{urlencode(rest)}" if rest else ""), 303)
-            response.set_cookie(
-                name,
-                access.cookie_value,
-                max_age=COOKIE_S,
-                httponly=True,
-                samesite="Strict",
-                secure="https" in (request.scheme, request.headers.get("X-Forwarded-Proto")),
-            )
-            return response
+            return _into_cookie(name, access)
     elif _same(request.cookies.get(name, ""), access.cookie_value):
         return None
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and _same(bearer.strip(), access.token):
         return None
     if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.headers.get("Sec-Fetch-Mode") == "navigate":
-        # Followed from another site, where the cookie stays at home; asked for once more from here it comes along.
+        # A link on another site was followed, and browsers send no cookie then; from this page they do.
         return sentence_page("One moment …", 401, again_s=0)
     return sentence_page("This page needs its token: open the address that was printed when it was started.", 401)
+
+
+def _into_cookie(name: str, access: Access) -> AnyResponse:
+    """Return the redirection to the same address without its token, which the cookie replaces."""
+    query = [(key, value) for key, value in request.args.items(multi=True) if key != "token"]
+    response = redirect(request.path + (f"?{urlencode(query)}" if query else ""), 303)
+    response.set_cookie(
+        name,
+        access.cookie_value,
+        max_age=COOKIE_S,
+        httponly=True,
+        samesite="Strict",
+        secure="https" in (request.scheme, request.headers.get("X-Forwarded-Proto")),
+    )
+    return response
 
 
 def _same(given: str, wanted: str) -> bool:
@@ -160,7 +165,7 @@ def _same(given: str, wanted: str) -> bool:
 
 
 def sentence_page(text: str, status: int, again_s: int | None = None) -> Response:
-    """Return a page of one sentence; with `again_s` the browser asks for the same address after so many seconds."""
+    """Return a page of one sentence; with `again_s` the browser reloads it after so many seconds."""
     refresh = "" if again_s is None else f'<meta http-equiv="refresh" content="{again_s}">'
     body = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Condensery</title>{refresh}'

@@ -1,6 +1,6 @@
 """The page's callbacks: read the study, call a panel, send what has changed. What needs no server runs in the browser.
 
-Every answer carries a stamp. The page sends back the stamps of what it shows, and gets nothing anew that it has.
+Every answer carries a stamp. The page sends back the stamps of what it shows, and nothing that it has is sent again.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from dash.exceptions import PreventUpdate
 
 from dashboards.page import heading
 from dashboards.page.charts import CHARTS, payload_of
-from dashboards.page.comparison import Compared
+from dashboards.page.comparison import Comparison
 from dashboards.page.layout import PARTS, trials_grid
 from dashboards.page.study_cache import CachedStudy, Payload, Studies, guarded
 from dashboards.page.view import numbers_of, view_of
 from space.errors import CondenseryError
 
-Asked = Mapping[str, Any] | None
+Choice = Mapping[str, Any] | None  # what the reader looks at: study, group, axis
 
 
 def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
-    """Add the callbacks to a page; `command_words` name the database in commands that are shown."""
+    """Add the callbacks to a page; `command_words` name the database in commands that are study."""
     _in_the_browser(app)
 
-    def study_of(asked: Asked) -> CachedStudy:
-        return studies.get((asked or {}).get("study"))
+    def study_of(choice: Choice) -> CachedStudy:
+        return studies.get((choice or {}).get("study"))
 
-    def once(compute: Callable[[CachedStudy, Asked], Payload]) -> Callable[..., tuple[Any, Any]]:
-        """Wrap what computes a payload: send it only where its stamp is another than the page's."""
+    def once(compute: Callable[[CachedStudy, Choice], Payload]) -> Callable[..., tuple[Any, Any]]:
+        """Wrap a function that computes a payload, so that it is sent only if its stamp differs from the page's."""
 
-        def answer(asked: Asked, _news: Any, _retry: Any, known: str | None) -> tuple[Any, Any]:
-            payload = None if asked is None else guarded("This part", lambda: compute(study_of(asked), asked))
-            if payload is None or payload["stamp"] == known:
+        def answer(choice: Choice, _news: Any, _retry: Any, stamp: str | None) -> tuple[Any, Any]:
+            payload = None if choice is None else guarded("This part", lambda: compute(study_of(choice), choice))
+            if payload is None or payload["stamp"] == stamp:
                 raise PreventUpdate
             return payload, payload["stamp"]
 
         return answer
 
-    def head(shown: CachedStudy, asked: Asked) -> Payload:
-        return heading.head(shown, asked, command_words, studies)
+    def head(study: CachedStudy, choice: Choice) -> Payload:
+        return heading.head(study, choice, command_words, studies)
 
-    def chart_of(name: str) -> Callable[[CachedStudy, Asked], Payload]:
-        return lambda shown, asked: payload_of(shown, name, asked)
+    def chart_of(name: str) -> Callable[[CachedStudy, Choice], Payload]:
+        return lambda study, choice: payload_of(study, name, choice)
 
     for name, compute in (("head", head), ("table", heading.budget_table)):
         app.callback(
@@ -70,13 +70,13 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
             prevent_initial_call=True,
         )(once(chart_of(name)))
 
-    def grid(asked: Asked, _retry: Any, shown: Any) -> Any:
-        if asked is None or not isinstance(shown, dict) or shown.get("type") != "Div":
-            raise PreventUpdate  # it is there
-        found = guarded("The table", lambda: head(study_of(asked), asked))
-        if "columns" not in found:
+    def grid(choice: Choice, _retry: Any, study: Any) -> Any:
+        if choice is None or not isinstance(study, dict) or study.get("type") != "Div":
+            raise PreventUpdate  # the table is there already
+        payload = guarded("The table", lambda: head(study_of(choice), choice))
+        if "columns" not in payload:
             raise PreventUpdate
-        return trials_grid(found["columns"])
+        return trials_grid(payload["columns"])
 
     app.callback(
         Output("grid-box", "children"),
@@ -86,23 +86,23 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         prevent_initial_call=True,
     )(grid)
 
-    makers: dict[str, Compared] = {}
+    comparisons: dict[str, Comparison] = {}
     lock = threading.Lock()
 
-    def compared(chosen: Any, asked: Asked, _news: Any, _retry: Any, known: str | None) -> tuple[Any, Any, Any]:
+    def comparison(chosen: Any, choice: Choice, _news: Any, _retry: Any, stamp: str | None) -> tuple[Any, Any, Any]:
         numbers = numbers_of(chosen)
         if not numbers:
             return [], False, ""
         try:
-            shown = study_of(asked)
+            study = study_of(choice)
         except CondenseryError:
             raise PreventUpdate from None  # the heading says why
         with lock:
-            maker = makers.setdefault(shown.live.name, Compared(shown))
-        found = maker.section(numbers, view_of(shown.columns, asked), known or "")
-        if found is None:
+            of_study = comparisons.setdefault(study.live.name, Comparison(study))
+        section = of_study.section(numbers, view_of(study.columns, choice), stamp or "")
+        if section is None:
             raise PreventUpdate
-        return found.content, True, found.stamp
+        return section.content, True, section.stamp
 
     app.callback(
         Output("comparison-body", "children"),
@@ -115,11 +115,11 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         State("comparison-stamp", "data"),
         running=busy("comparison"),
         prevent_initial_call=True,
-    )(compared)
+    )(comparison)
 
 
 def busy(name: str) -> list[tuple[Output, bool, bool]]:
-    """Return what a callback says of a part while it computes."""
+    """Return what marks a part as busy while its callback computes."""
     return [(Output(f"{name}-busy", "data"), True, False)]
 
 

@@ -1,7 +1,7 @@
-"""The page's charts as payloads: what a panel's info and figure give, or why there is nothing to see.
+"""The page's charts as payloads: what a panel's info and figure give, or why there is nothing to show.
 
-A payload is plain JSON: `figure`, `caption` and `stamp`, or `reason` in the figure's place. It is computed once for a
-revision and a view, whoever asks for it (`CachedStudy.computed`).
+A payload is plain JSON: `figure`, `caption` and `stamp`, or `reason` in the figure's place. It is computed once for
+each revision and view, however many pages ask for it (`CachedStudy.computed`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dashboards.page.study_cache import CachedStudy, Computed, Payload, guarded
 from dashboards.page.view import view_of
 from dashboards.panels.titles import TITLES
 
-PULSE_S = 10  # how often a page asks for what no revision tells: who is alive
+PULSE_S = 10  # how often a page asks for what no revision shows: who is alive
 
 
 @dataclass(frozen=True)
@@ -29,42 +29,43 @@ class Chart:
     lead: str  # the question it answers, in a sentence
     info: Callable[[CachedStudy, StudyColumns, View], Any]
     figure: Callable[[Any], Any]
-    clock: str = "fast"  # what has it computed anew: a new revision, a slow one, or the pulse
-    axis_matters: bool = False  # else it is the same for every axis
+    clock: str = "fast"  # when it is computed again: at a new revision, at a slow one, or at the pulse
+    axis_matters: bool = False  # whether it differs from axis to axis
     table_title: str = "The chart as a table"
 
 
-def _front_info(shown: CachedStudy, columns: StudyColumns, view: View) -> Any:
+def _front_info(study: CachedStudy, columns: StudyColumns, view: View) -> Any:
     from dashboards.panels import FrontOptions, front_info
 
     budget = budget_of(columns.study.settings)
-    limit = {"latency": None, "macs": budget.max_macs, "params": budget.max_params}[view.axis]  # ms: the page's own
-    last = read_last_epochs(shown.live.engine, columns.study.id)
+    limit = {"latency": None, "macs": budget.max_macs, "params": budget.max_params}[
+        view.axis
+    ]  # limits in ms are the page's own
+    last = read_last_epochs(study.live.engine, columns.study.id)
     return front_info(columns, view, FrontOptions(budget=limit, last_epochs=last))
 
 
-def _curves_info(shown: CachedStudy, columns: StudyColumns, view: View) -> Any:
+def _curves_info(study: CachedStudy, columns: StudyColumns, view: View) -> Any:
     from dashboards.panels import MOST_CURVES, curve_numbers, curves_info
 
     numbers = curve_numbers(columns, view)
     first = numbers[:MOST_CURVES]
-    return curves_info(columns, read_curves(shown.live.engine, columns.study.id, first), numbers)
+    return curves_info(columns, read_curves(study.live.engine, columns.study.id, first), numbers)
 
 
-def _progress_info(shown: CachedStudy, columns: StudyColumns, view: View) -> Any:
+def _progress_info(study: CachedStudy, columns: StudyColumns, view: View) -> Any:
     from dashboards.data.liveness import read_liveness
     from dashboards.panels.study.progress import progress_info
 
-    engine = shown.live.engine
-    standing = read_liveness(engine, columns.study.name)
-    return progress_info(columns, view, standing, read_last_epochs(engine, columns.study.id))
+    engine = study.live.engine
+    liveness = read_liveness(engine, columns.study.name)
+    return progress_info(columns, view, liveness, read_last_epochs(engine, columns.study.id))
 
 
 def _info_of(name: str) -> Callable[[CachedStudy, StudyColumns, View], Any]:
-    """Return the info of a panel that needs nothing but columns and view."""
-
+    """Return the info of a panel that needs only columns and view."""
     info = _of_panels(name)
-    return lambda shown, columns, view: info(columns, view)
+    return lambda study, columns, view: info(columns, view)
 
 
 def _of_panels(name: str) -> Callable[..., Any]:
@@ -118,29 +119,29 @@ CHARTS: Mapping[str, Chart] = {
 }
 
 
-def payload_of(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) -> Payload:
+def payload_of(study: CachedStudy, name: str, choice: Mapping[str, Any] | None) -> Payload:
     """Return what the page shows of a chart; never raises."""
-    return guarded(CHARTS[name].title, lambda: _computed(shown, name, asked).payload)
+    return guarded(CHARTS[name].title, lambda: _computed(study, name, choice).payload)
 
 
-def chart_table_of(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) -> Payload:
+def chart_table_of(study: CachedStudy, name: str, choice: Mapping[str, Any] | None) -> Payload:
     """Return a chart as a table.
 
     Raises:
         KeyError: there is no such chart.
     """
-    return _computed(shown, name, asked).table
+    return _computed(study, name, choice).table
 
 
-def _computed(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) -> Computed:
+def _computed(study: CachedStudy, name: str, choice: Mapping[str, Any] | None) -> Computed:
     chart = CHARTS[name]
-    columns = shown.slow_columns if chart.clock == "slow" else shown.columns
-    view = view_of(columns, asked)
+    columns = study.slow_columns if chart.clock == "slow" else study.columns
+    view = view_of(columns, choice)
     if not chart.axis_matters:
         view = View(view.group)
 
     def compute() -> Computed:
-        info = chart.info(shown, columns, view)
+        info = chart.info(study, columns, view)
         table = info.table().to_dict()
         payload: Payload = {"shows": f"{view.axis} {view.group}"}
         if name == "progress":
@@ -153,7 +154,7 @@ def _computed(shown: CachedStudy, name: str, asked: Mapping[str, Any] | None) ->
     revision = columns.revision
     if chart.clock == "pulse":  # who is alive changes without a revision
         revision += f" {time.time() // PULSE_S:.0f}"
-    return shown.computed((name, view), revision, compute)
+    return study.computed((name, view), revision, compute)
 
 
 def _beside_progress(info: Any) -> Payload:
@@ -161,5 +162,5 @@ def _beside_progress(info: Any) -> Payload:
     tables = (("Failures", info.failures_table()), ("Workers", info.workers), ("Devices", info.devices))
     return {
         "facts": info.facts,
-        "tables": [{"title": title, **found.to_dict()} for title, found in tables if found.rows],
+        "tables": [{"title": title, **table.to_dict()} for title, table in tables if table.rows],
     }

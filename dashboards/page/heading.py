@@ -1,4 +1,4 @@
-"""What the page says of the study as a whole: its name and counts, the choices of the view, the budget's table."""
+"""What the page shows of the study as a whole: its name and counts, the views to choose from, the budget's table."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dashboards.formats import one_line
 from dashboards.page.study_cache import CachedStudy, Computed, Payload, Studies
 from dashboards.page.view import token_of, view_of
 
-Asked = Mapping[str, Any] | None
+Choice = Mapping[str, Any] | None
 
 
-def head(shown: CachedStudy, asked: Asked, command_words: str, studies: Studies) -> Payload:
+def head(study: CachedStudy, choice: Choice, command_words: str, studies: Studies) -> Payload:
     """Return name, subtitle, counts, groups of latencies, the table's columns, and how a command names the study."""
-    columns = shown.columns
-    view, several = view_of(columns, asked), studies.are_several()
+    columns = study.columns
+    view, several = view_of(columns, choice), studies.are_several()
 
     def compute() -> Computed:
         payload = {
@@ -34,11 +34,11 @@ def head(shown: CachedStudy, asked: Asked, command_words: str, studies: Studies)
             "words": " ".join(filter(None, (shlex.quote(columns.study.name), command_words))),
             "choosable": several,
             "table_note": marks_note(columns),
-            "columns": [_column_of_grid(column) for column in shown.table(view)[1]],
+            "columns": [_column_of_grid(column) for column in study.table(view)[1]],
         }
         return Computed(payload, {})
 
-    return shown.computed(("head", view), f"{columns.revision} {several}", compute).payload
+    return study.computed(("head", view), f"{columns.revision} {several}", compute).payload
 
 
 def _column_of_grid(column: Any) -> dict[str, Any]:
@@ -56,11 +56,11 @@ def _column_of_grid(column: Any) -> dict[str, Any]:
     return definition | ({"pinned": "left"} if column.name == "number" else {})
 
 
-def budget_table(shown: CachedStudy, asked: Asked) -> Payload:
-    """Return what the budget control looks answers up in."""
-    columns = shown.columns
+def budget_table(study: CachedStudy, choice: Choice) -> Payload:
+    """Return the table that the budget control answers from."""
+    columns = study.columns
 
     def compute() -> Computed:
         return Computed({"table": BudgetTable.of(columns, budget_of(columns.study.settings)).to_dict()}, {})
 
-    return shown.computed("table", columns.revision, compute).payload
+    return study.computed("table", columns.revision, compute).payload

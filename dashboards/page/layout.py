@@ -15,12 +15,12 @@ from dashboards.page.charts import CHARTS, Chart
 from dashboards.panels import PLOT_CONFIG
 
 POLL_MS = 1500
-PARTS = ("head", "table", *CHARTS, "comparison")  # what the server computes anew when there are news
+PARTS = ("head", "table", *CHARTS, "comparison")  # what the server computes again when there is news
 GRID_OPTIONS: dict[str, Any] = {
     "theme": "themeQuartz",
     "cacheBlockSize": 100,
     "maxBlocksInCache": 12,
-    "maxConcurrentDatasourceRequests": -1,  # no limit: loads that the component's own source took never end
+    "maxConcurrentDatasourceRequests": -1,  # no limit: loads that the component's own source has taken never end
     "rowHeight": 36,
     "headerHeight": 40,
     "rowSelection": {"mode": "multiRow", "checkboxes": True, "headerCheckbox": False, "enableClickSelection": True},
@@ -34,7 +34,7 @@ GRID_OPTIONS: dict[str, Any] = {
 
 
 def words(attributes: dict[str, str]) -> Any:
-    """Return attributes whose names are no Python names; untyped, for Dash's own types know only theirs."""
+    """Return attributes whose names aren't Python names; untyped, since Dash's types know only its own."""
     return attributes
 
 
@@ -121,8 +121,8 @@ def _answer() -> Component:
 
 
 def _section_head(name: str, title: str, lead: str, controls: Component) -> Component:
-    words_of_it = html.Div([html.H2(title, id=f"{name}-title"), html.P(lead, className="muted")])
-    return html.Div([words_of_it, controls], className="section-head")
+    texts = html.Div([html.H2(title, id=f"{name}-title"), html.P(lead, className="muted")])
+    return html.Div([texts, controls], className="section-head")
 
 
 def _chart_section(name: str, chart: Chart) -> Component:
@@ -179,7 +179,7 @@ def _trials() -> Component:
 
 
 def trials_grid(columns: list[dict[str, Any]]) -> Component:
-    """Return the table; it comes when the front has been drawn, and asks for its rows itself."""
+    """Return the table; it is added when the front has been drawn, and asks for its rows itself."""
     grid: Component = dag.AgGrid(
         id="trials-grid",
         rowModelType="infinite",
@@ -203,7 +203,7 @@ def _comparison() -> Component:
                 html.Div(id="comparison-controls", className="controls"),
             ),
             html.Div(
-                html.P("Select trials in the table, click a point of a chart, or give a number."),
+                html.P("Select trials in the table, click a point of a chart, or enter a number."),
                 id="comparison-state",
                 className="state",
             ),
@@ -217,8 +217,8 @@ def _comparison() -> Component:
 def _stores() -> list[Component]:
     """Return what passes values between server and page.
 
-    `late` is the view once the front has been drawn; `retry` counts how often the database came back; of each part that
-    the server computes there is the stamp of what is shown, and whether it is at it.
+    `late` is the view once the front has been drawn; `retry` counts how often the database came back. For each part
+    that the server computes there is the stamp of what is shown and whether it is being computed.
     """
     names = ("view", "late", "fast", "slow", "pulse", "retry", "chosen", "theme-data", "head", "table", "drawn")
     stores = [dcc.Store(id=name) for name in (*names, *(f"{name}-payload" for name in CHARTS))]

@@ -1,6 +1,6 @@
 """What the page fetches beside Dash's callbacks: rows of the table, CSV, the charts' tables, bundles; and the chooser.
 
-Every answer is JSON, a file or a page of plain HTML. A mistake in the question is a 400 or 404 with one sentence.
+Every answer is JSON, a file or a page of plain HTML. A wrong request is answered by 400 or 404 with one sentence.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from search.store.database_errors import database_errors
 from search.store.reader import find_trial
 from search.store.rows import StudyRow
 from space.errors import CheckpointCorrupt, CondenseryError, StudyNotFound, TrialNotFound, TrialNotReady
+from workers.wording import counted
 
 MOST_ROWS = 1000  # in one answer
 NOT_THERE = (StudyNotFound, TrialNotFound, TrialNotReady, CheckpointCorrupt)
@@ -42,7 +43,7 @@ def add_routes(server: Flask, studies: Studies) -> None:
 
     @server.before_request
     def _front_door() -> AnyResponse | None:
-        """Show the chooser, or the sentence that says why there is no page: the page itself always has a study."""
+        """Return the page to choose a study from, or why there is no page; None where the page has its study."""
         if request.path.startswith(FILES) or request.url_rule is None or request.endpoint in server.config["OWN"]:
             return None
         if request.path != "/":
@@ -60,47 +61,47 @@ def add_routes(server: Flask, studies: Studies) -> None:
 
     @answer("/news")
     def news() -> Response:
-        """Say what has changed since what the page knows; nothing (204) where nothing has."""
-        shown = _study(studies)
-        shown.refresh()
-        stale = shown.live.stale
-        found: dict[str, Any] = {
-            "fast": shown.columns.revision,
-            "slow": shown.slow_columns.revision,
+        """Return what has changed since the page last asked; 204 where nothing has."""
+        study = _study(studies)
+        study.refresh()
+        stale = study.live.stale
+        news: dict[str, Any] = {
+            "fast": study.columns.revision,
+            "slow": study.slow_columns.revision,
             "pulse": int(time.time() // charts.PULSE_S),
             "stale": None if stale is None else _stale_document(stale),
         }
-        known = {name: request.args.get(name) for name in found}
-        since = None if stale is None else str(found["stale"]["since"])
-        if known == {**found, "pulse": str(found["pulse"]), "stale": since}:
+        shown = {name: request.args.get(name) for name in news}
+        since = None if stale is None else str(news["stale"]["since"])
+        if shown == {**news, "pulse": str(news["pulse"]), "stale": since}:
             return Response(status=204)
-        return _json(found)
+        return _json(news)
 
     @answer("/rows")
     def rows() -> Response:
-        _, shown, question = _table_asked(studies)
-        return _json(table.rows(shown, question))
+        _, study, question = _table_asked(studies)
+        return _json(table.rows(study, question))
 
     @answer("/trials.csv")
     def trials_csv() -> Response:
-        columns, shown, question = _table_asked(studies)
-        return _file(table.as_csv(columns, shown, question), f"{columns.study.name}.csv", "text/csv")
+        columns, study, question = _table_asked(studies)
+        return _file(table.as_csv(columns, study, question), f"{columns.study.name}.csv", "text/csv")
 
     @answer("/chart-table/<panel>")
-    def twin(panel: str) -> Response:
-        shown = _study(studies)
-        return _json(charts.chart_table_of(shown, panel, _view_asked()))
+    def chart_table(panel: str) -> Response:
+        study = _study(studies)
+        return _json(charts.chart_table_of(study, panel, _view_asked()))
 
     @answer("/bundle/<int:number>.zip")
     def bundle(number: int) -> Response:
         from search.results.bundle_preview import bundle_name, preview_bundle
 
-        shown = _study(studies)
-        study, engine = shown.columns.study, shown.live.engine
+        study = _study(studies)
+        study_row, engine = study.columns.study, study.live.engine
         with database_errors(studies.url):
-            row = find_trial(engine, study, min(number, LARGEST_NUMBER))
-            content = preview_bundle(engine, study, row, _budget_asked(shown.columns))
-        return _file(content, f"{bundle_name(study, row)}.zip", "application/zip")
+            row = find_trial(engine, study_row, min(number, LARGEST_NUMBER))
+            content = preview_bundle(engine, study_row, row, _budget_asked(study.columns))
+        return _file(content, f"{bundle_name(study_row, row)}.zip", "application/zip")
 
 
 def _stale_document(stale: Stale) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def _stale_document(stale: Stale) -> dict[str, Any]:
 
 
 def _plainly(function: Callable[..., Response]) -> Callable[..., Response]:
-    """Turn a mistake of the asker, or a database that is away, into one sentence."""
+    """Turn a request that can't be answered, or a database that is away, into one sentence."""
 
     @wraps(function)
     def answered(**named: Any) -> Response:
@@ -119,10 +120,10 @@ def _plainly(function: Callable[..., Response]) -> Callable[..., Response]:
         except CondenseryError as error:
             return Response(str(error), 503, mimetype="text/plain")
         except (ValueError, TypeError, KeyError) as error:
-            return Response(f"The question can't be read: {one_line(error, 200)}", 400, mimetype="text/plain")
+            return Response(f"The request can't be read: {one_line(error, 200)}", 400, mimetype="text/plain")
         except Exception:
             log.exception("%s can't be answered", request.path)
-            return Response("A fault of the program; the server's log tells more.", 500, mimetype="text/plain")
+            return Response("This is a fault of the program; the server's log says more.", 500, mimetype="text/plain")
 
     return answered
 
@@ -154,8 +155,8 @@ def _budget_asked(columns: StudyColumns) -> Budget:
 def _table_asked(studies: Studies) -> tuple[StudyColumns, list[table.TableColumn], table.Question]:
     study = _study(studies)
     view = view_of(study.columns, _view_asked())
-    columns, shown = study.table(view)
-    return columns, shown, _question(columns, view)
+    columns, trials = study.table(view)
+    return columns, trials, _question(columns, view)
 
 
 def _question(columns: StudyColumns, view: View) -> table.Question:
@@ -190,34 +191,35 @@ def _file(content: str | bytes, name: str, kind: str) -> Response:
 
 
 def _chooser_or_page(studies: Studies) -> AnyResponse | None:
-    """Return the chooser or a sentence; None where the page can be shown."""
+    """Return the chooser or a sentence; None where the page can be study."""
     try:
-        found = studies.list()
+        rows = studies.list()
         name = request.args.get("study")
-        if studies.only is None and (name is not None or len(found) == 1):
+        if studies.only is None and (name is not None or len(rows) == 1):
             studies.get(name or studies.single())
     except StudyNotFound as error:
         return sentence_page(f"{str(error)[:1].upper()}{str(error)[1:]}", 404)
     except CondenseryError as error:
         return sentence_page(f"The database can't be read now: {error}", 503, again_s=5)
-    if studies.only is not None or name is not None or len(found) == 1:
+    if studies.only is not None or name is not None or len(rows) == 1:
         return None
-    if not found:
+    if not rows:
         return sentence_page("The database holds no study yet; this page shows the first one that is launched.", 200, 3)
-    return _chooser(found)
+    return _chooser(rows)
 
 
-def _chooser(found: list[StudyRow]) -> Response:
+def _chooser(rows: list[StudyRow]) -> Response:
     others = {name: word for name, word in request.args.items() if name not in ("study", "token")}
-    rows = "".join(_study_line(row, urlencode(others)) for row in sorted(found, key=lambda row: -row.created_at))
+    lines = "".join(_study_line(row, urlencode(others)) for row in sorted(rows, key=lambda row: -row.created_at))
     body = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Studies - Condensery</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="/assets/icon.svg">'
         '<link rel="stylesheet" href="/assets/condensery.css"></head><body>'
         "<header><h1>Which study?</h1><p class=muted>This database holds "
-        f"{len(found)} studies.</p></header><main><section aria-label=Studies><div class=scroll tabindex=0><table>"
+        f"{counted(len(rows), 'study', 'studies')}.</p></header><main><section aria-label=Studies>"
+        "<div class=scroll tabindex=0><table>"
         "<thead><tr><th scope=col>study<th scope=col>data<th scope=col>begun (UTC)</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div></section></main></body></html>"
+        f"<tbody>{lines}</tbody></table></div></section></main></body></html>"
     )
     return Response(body, mimetype="text/html")
 

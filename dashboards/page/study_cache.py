@@ -1,7 +1,7 @@
 """What the server keeps while a page is open: the studies, and what was computed of each for its present revision.
 
-Computing is shared by every page that is open, and by every thread. What is costly to compute is computed at most every
-`COSTLY_EVERY_S` seconds however fast the study grows; pages learn of it from the slow revision.
+All open pages and all threads share what is computed. What is costly is computed at most every `COSTLY_EVERY_S`
+seconds, however fast the study grows; pages learn of it from the slow revision.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from space.errors import (
     StudyNotFound,
 )
 
-AWAY = (DatabaseUnavailable, DatabaseLocked, NotOurDatabase, DiskFull)  # what passes when the database answers again
+AWAY = (DatabaseUnavailable, DatabaseLocked, NotOurDatabase, DiskFull)  # errors that pass when the database is back
 AWAY_TEXT = "The database is away; this is shown as soon as it answers."
 COSTLY_EVERY_S = 10.0
-KEPT = 48  # computed things of a study
+KEPT = 48  # payloads of a study
 Payload = dict[str, Any]  # plain JSON
 log = logging.getLogger("condensery.dashboard")
 
 
 @dataclass(frozen=True)
 class Computed:
-    """A panel as it stands: what the page shows, and the table that says the same (headers, rows, a last sentence)."""
+    """A panel at one revision: what the page shows, and the same as a table (headers, rows, a last sentence)."""
 
     payload: Payload
     table: Payload
@@ -71,7 +71,7 @@ class CachedStudy:
         return self._slow[0]
 
     def refresh(self) -> None:
-        """Read what is new, and let the costly panels have it when their time has come."""
+        """Read what is new, and pass it to the costly panels when it is time."""
         columns = self.live.refresh()
         with self._lock:
             before, since = self._slow
@@ -79,34 +79,34 @@ class CachedStudy:
                 self._slow = (columns, time.monotonic())
 
     def table(self, view: View) -> tuple[StudyColumns, list[TableColumn]]:
-        """Return the study as the trials table shows it, and what it was made of."""
-        columns, known = self.columns, self._table
-        if known is None or known[0] is not columns or known[1] != view:
-            self._table = known = (columns, view, table_columns(columns, view))
-        return known[0], known[2]
+        """Return the study and the columns of its trials table, which were made from it."""
+        columns, table = self.columns, self._table
+        if table is None or table[0] is not columns or table[1] != view:
+            self._table = table = (columns, view, table_columns(columns, view))
+        return table[0], table[2]
 
     def computed(self, key: Hashable, revision: str, compute: Callable[[], Computed]) -> Computed:
-        """Return what `compute` gives for this revision; computed once, while others who ask for it wait.
+        """Return what `compute` gives for this revision; computed once, while others that ask for it wait.
 
-        While the database is away, or the study deleted: what it gave last, though of an older revision.
+        While the database is away or the study deleted, return what it gave last, though of an older revision.
 
         Raises:
-            DatabaseUnavailable, DatabaseLocked, NotOurDatabase, DiskFull, StudyNotFound: and there is nothing older.
+            DatabaseUnavailable, DatabaseLocked, NotOurDatabase, DiskFull, StudyNotFound: and nothing older is kept.
         """
         with self._lock:
             lock = self._working.setdefault(key, threading.Lock())
         with lock:
             with self._lock:
-                found = self._done.get(key)
-            if found is not None and found[0] == revision:
-                return found[1]
+                earlier = self._done.get(key)
+            if earlier is not None and earlier[0] == revision:
+                return earlier[1]
             try:
                 with driver_errors(self.live.url):
                     done = compute()
             except (*AWAY, StudyNotFound):
-                if found is None:
+                if earlier is None:
                     raise
-                return found[1]
+                return earlier[1]
             done.payload["stamp"] = stamp(done.payload)
             with self._lock:
                 self._done[key] = (revision, done)
@@ -125,7 +125,7 @@ class Studies:
     """The studies of a database that a page may show: one, or all of them."""
 
     def __init__(self, url: str, only: str | None = None) -> None:
-        """Open the database; with `only`, no other study is shown.
+        """Open the database; with `only`, no other study is study.
 
         Raises:
             StudyNotFound: there is no such study. Those of `open_for_reading`.
@@ -134,14 +134,14 @@ class Studies:
         self._engine = open_for_reading(url)
         self._lock = threading.Lock()
         self._opening: dict[str, threading.Lock] = {}
-        self._shown: dict[str, CachedStudy] = {}
+        self._studies: dict[str, CachedStudy] = {}
         self._several = False
-        self._single: str | None = None  # what a page that names no study was opened with
+        self._single: str | None = None  # the study that a page without a study in its address was opened with
         if only is not None:
             self.get(only)
 
     def list(self) -> list[StudyRow]:
-        """Return the studies that may be shown, oldest first."""
+        """Return the studies that may be study, oldest first."""
         with database_errors(self.url):
             if self.only is not None:
                 return [find_study(self._engine, self.only)]
@@ -175,29 +175,29 @@ class Studies:
         if name is None:
             name = self.single()
         with self._lock:
-            shown = self._shown.get(name)
-            if shown is not None:
-                return shown
+            study = self._studies.get(name)
+            if study is not None:
+                return study
             opening = self._opening.setdefault(name, threading.Lock())
-        with opening:  # a first read may take seconds: who asks for another study doesn't wait for it
+        with opening:  # a first read may take seconds, and requests for other studies don't wait for it
             return self._opened(name)
 
     def _opened(self, name: str) -> CachedStudy:
-        shown = self._shown.get(name)
+        study = self._studies.get(name)
         try:
-            if shown is None:
+            if study is None:
                 with database_errors(self.url):
-                    shown = CachedStudy(LiveStudy(self.url, name))
+                    study = CachedStudy(LiveStudy(self.url, name))
         finally:
             with self._lock:
-                if shown is not None:
-                    self._shown[name] = shown
-                self._opening.pop(name, None)  # names that aren't there don't pile up
-        return shown
+                if study is not None:
+                    self._studies[name] = study
+                self._opening.pop(name, None)  # or names of studies that don't exist pile up
+        return study
 
 
-def guarded(what: str, compute: Callable[[], Payload]) -> Payload:
-    """Return what `compute` gives; where it fails, a payload that says so in its place.
+def guarded(part: str, compute: Callable[[], Payload]) -> Payload:
+    """Return what `compute` gives; if it fails, a payload that says why.
 
     A database that is away is marked `away`: the page asks again when it is back.
     """
@@ -208,6 +208,6 @@ def guarded(what: str, compute: Callable[[], Payload]) -> Payload:
     except CondenseryError as error:
         return {"reason": f"This can't be shown now: {error}", "wrong": True, "stamp": str(error)}
     except Exception:
-        log.exception("%s can't be computed", what)
-        text = f"{what} can't be computed because of a fault of the program; the server's log tells more."
+        log.exception("%s can't be computed", part)
+        text = f"{part} can't be computed because of a fault of the program; the server's log says more."
         return {"reason": text, "wrong": True, "stamp": text}

@@ -1,4 +1,4 @@
-"""The trials table: sorted, filtered and cut out of the columns on the server, so that ten thousand trials stay light.
+"""The trials table: the server sorts, filters and cuts rows out of the columns, so that ten thousand trials stay light.
 
 Sorting and filtering follow AG Grid's models: `[{"colId", "sort"}, …]` and `{column: condition}`, a condition being one
 of its number or text filters or several of them joined. A value that isn't there sorts last, whichever way.
@@ -72,10 +72,10 @@ def table_columns(columns: StudyColumns, view: View) -> list[TableColumn]:
     ]
 
 
-def _number(name: str, title: str, values: Floats, shown: Callable[[float], str], width_px: int) -> TableColumn:
+def _number(name: str, title: str, values: Floats, text_of: Callable[[float], str], width_px: int) -> TableColumn:
     def text(place: int) -> str:
         value = float(values[place])
-        return shown(value) if np.isfinite(value) else ""
+        return text_of(value) if np.isfinite(value) else ""
 
     return TableColumn(name, title, values, text, width_px)
 
@@ -85,26 +85,26 @@ def _latency_columns(columns: StudyColumns, view: View) -> Iterator[TableColumn]
 
     The group is the view's, on a device that the view doesn't show the fullest.
     """
-    shown = None if view.group is None else columns.latency_groups[view.group].target
-    for target, known in columns.latencies.items():
-        group = view.group if target == shown else columns.fullest_group(target)
-        words = [*_kinds(columns, group), ""]  # the last for -1
-        kinds = [words[of] for of in known.group.tolist()]
+    shown_target = None if view.group is None else columns.latency_groups[view.group].target
+    for target, latencies in columns.latencies.items():
+        group = view.group if target == shown_target else columns.fullest_group(target)
+        names = [*_kinds(columns, group), ""]  # the last for -1
+        kinds = [names[place] for place in latencies.group.tolist()]
 
-        alone = known.median_ms if group is None else known.only(group).median_ms
+        alone = latencies.median_ms if group is None else latencies.only(group).median_ms
         kind = "" if group is None else f"{columns.latency_groups[group].kind} "
         yield TableColumn(
-            f"latency:{target}", f"{kind}ms on {target} [95 %]", alone, partial(_latency_text, known), 210
+            f"latency:{target}", f"{kind}ms on {target} [95 %]", alone, partial(_latency_text, latencies), 210
         )
         yield TableColumn(f"kind:{target}", f"kind on {target}", kinds, kinds.__getitem__, 140)
 
 
-def _latency_text(known: Latencies, place: int) -> str:
-    median = float(known.median_ms[place])
+def _latency_text(latencies: Latencies, place: int) -> str:
+    median = float(latencies.median_ms[place])
     if not np.isfinite(median):
         return ""
-    low, high = digits_ms(known.low_ms[place], 4), digits_ms(known.high_ms[place], 4)
-    return f"{digits_ms(median, 4)} [{low}, {high}]{marks_text(known.steady[place], known.extrapolates[place])}"
+    low, high = digits_ms(latencies.low_ms[place], 4), digits_ms(latencies.high_ms[place], 4)
+    return f"{digits_ms(median, 4)} [{low}, {high}]{marks_text(latencies.steady[place], latencies.extrapolates[place])}"
 
 
 def _kinds(columns: StudyColumns, shown: int | None) -> Iterator[str]:
@@ -115,27 +115,27 @@ def _kinds(columns: StudyColumns, shown: int | None) -> Iterator[str]:
 
 
 def places(columns: Sequence[TableColumn], question: Question) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Return where the trials asked for stand, filtered and in order; `start` and `end` are not applied."""
+    """Return the places of the trials that are asked for, filtered and in order, whatever `start` and `end` are."""
     by_name = {column.name: column for column in columns}
     total = len(columns[0].values)
     mask = np.ones(total, dtype=bool) if question.among is None else question.among.copy()
     for name, condition in question.filters.items():
         if name in by_name and isinstance(condition, Mapping):
             mask &= _matching(by_name[name], condition)
-    found = np.flatnonzero(mask)
+    matching = np.flatnonzero(mask)
     for key in reversed([key for key in question.sort if key.get("colId") in by_name]):
-        found = found[_order(by_name[key["colId"]], found, key.get("sort") == "desc")]
-    return found
+        matching = matching[_order(by_name[key["colId"]], matching, key.get("sort") == "desc")]
+    return matching
 
 
 def _order(
-    column: TableColumn, found: np.ndarray[Any, np.dtype[np.intp]], falling: bool
+    column: TableColumn, rows: np.ndarray[Any, np.dtype[np.intp]], falling: bool
 ) -> np.ndarray[Any, np.dtype[np.intp]]:
     """Return the stable order of some trials by a column."""
     if isinstance(column.values, np.ndarray):
-        values = column.values[found]
+        values = column.values[rows]
         return np.argsort(np.where(np.isnan(values), np.inf, -values if falling else values), kind="stable")
-    texts = np.array([column.values[place] for place in found], dtype=object)
+    texts = np.array([column.values[place] for place in rows], dtype=object)
     _, ranks = np.unique(texts.astype(str), return_inverse=True)
     empty = texts == ""
     return np.argsort(np.where(empty, len(texts), -ranks if falling else ranks), kind="stable")
@@ -188,39 +188,39 @@ def _numbers_matching(values: Floats, kind: str, condition: Mapping[str, Any]) -
     return tests[kind]() if kind in tests else np.ones(len(values), dtype=bool)
 
 
-def rows(shown: Sequence[TableColumn], question: Question) -> dict[str, Any]:
+def rows(trials: Sequence[TableColumn], question: Question) -> dict[str, Any]:
     """Return the rows asked for as texts, how many pass the filters (`total`), and how many there are (`all`)."""
-    found = places(shown, question)
-    cut = found[max(0, question.start) : max(0, question.end)].tolist()
-    texts = [{column.name: column.text(place) for column in shown} for place in cut]
-    return {"rows": texts, "total": len(found), "all": len(shown[0].values)}
+    matching = places(trials, question)
+    cut = matching[max(0, question.start) : max(0, question.end)].tolist()
+    texts = [{column.name: column.text(place) for column in trials} for place in cut]
+    return {"rows": texts, "total": len(matching), "all": len(trials[0].values)}
 
 
-def as_csv(columns: StudyColumns, shown: Sequence[TableColumn], question: Question) -> str:
+def as_csv(columns: StudyColumns, trials: Sequence[TableColumn], question: Question) -> str:
     """Return the rows asked for, all of them, as CSV: plain numbers, and no text that a spreadsheet would run."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")
-    fields = [field for column in shown for field in _csv_fields(columns, column)]
+    fields = [field for column in trials for field in _csv_fields(columns, column)]
     writer.writerow([name for name, _ in fields])
-    for place in places(shown, question).tolist():
+    for place in places(trials, question).tolist():
         writer.writerow([_csv_cell(values[place]) for _, values in fields])
     return file.getvalue()
 
 
 def _csv_fields(columns: StudyColumns, column: TableColumn) -> list[tuple[str, Floats | Sequence[str]]]:
-    """Return a column's fields, named as in the report's CSV; a latency of any group stands beside what it is."""
-    what, _, target = column.name.partition(":")
-    known = columns.latencies.get(target)
-    if known is None or what not in ("latency", "kind"):
+    """Return a column's fields, named as in the report's CSV; a latency of any group stands beside kind it is."""
+    kind, _, target = column.name.partition(":")
+    latencies = columns.latencies.get(target)
+    if latencies is None or kind not in ("latency", "kind"):
         return [(CSV_NAMES.get(column.name, column.name), column.values)]
     target = one_line(target, 80)
-    if what == "latency":
-        ends = (("", known.median_ms), ("low_", known.low_ms), ("high_", known.high_ms))
+    if kind == "latency":
+        ends = (("", latencies.median_ms), ("low_", latencies.low_ms), ("high_", latencies.high_ms))
         return [(f"latency_{name}ms.{target}", values) for name, values in ends]
     kinds = [*(group.kind for group in columns.latency_groups), ""]  # the last for -1
     return [
-        (f"latency_kind.{target}", [kinds[group] for group in known.group.tolist()]),
-        (f"latency_is.{target}", [latency_words(columns, known, row) for row in range(len(known.group))]),
+        (f"latency_kind.{target}", [kinds[group] for group in latencies.group.tolist()]),
+        (f"latency_is.{target}", [latency_words(columns, latencies, row) for row in range(len(latencies.group))]),
     ]
 
 

@@ -1,7 +1,7 @@
-"""The parts of a trial on the page: titled figures with their words and tables, facts, and what is folded away.
+"""The parts of a trial on the page: figures with titles, words and tables, facts, and what is folded away.
 
-Texts are Dash components, which show a text as it is whatever is in it; figures travel in stores and are drawn in the
-reader's colours. What can be opened has a key, by which the page keeps it open when a part is made anew.
+Texts are Dash components, which show any text as it is; figures travel in stores and are drawn in the reader's colours.
+What can be opened has a key, by which the page keeps it open when the part is made again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from dashboards.panels.data_table import DataTable
 from space.errors import DatabaseUnavailable
 
 
-def names(found: Sequence[TrialDetail]) -> str:
-    """Return what names some trials in keys."""
-    return "-".join(str(detail.row.number) for detail in found)
+def names(details: Sequence[TrialDetail]) -> str:
+    """Return some trials' numbers as part of a key."""
+    return "-".join(str(detail.row.number) for detail in details)
 
 
 def part(
@@ -32,7 +32,7 @@ def part(
     """Return a titled figure with its words and its table, or the sentence that says why there is none.
 
     Raises:
-        DatabaseUnavailable: what it is made of can't be read now.
+        DatabaseUnavailable: the database can't be read now.
     """
 
     def compute() -> dict[str, Any]:
@@ -47,39 +47,41 @@ def part(
             "table": info.table(),
         }
 
-    found = guarded(title, compute)
-    if found.get("away"):
-        raise DatabaseUnavailable(found["reason"])
+    payload = guarded(title, compute)
+    if payload.get("away"):
+        raise DatabaseUnavailable(payload["reason"])
     head: list[Any] = [html.H4(title)]
-    if "reason" in found:
-        return html.Div([*head, html.Div(html.P(found["reason"]), className="state small")], className="part", key=name)
+    if "reason" in payload:
+        return html.Div(
+            [*head, html.Div(html.P(payload["reason"]), className="state small")], className="part", key=name
+        )
     kind = {"of": name}
-    height = {"height": f"{found['figure']['layout'].get('height', 420)}px"}
+    height = {"height": f"{payload['figure']['layout'].get('height', 420)}px"}
     return html.Div(
         [
             *head,
-            dcc.Store(id={"type": "part", **kind}, data={"figure": found["figure"]}),
+            dcc.Store(id={"type": "part", **kind}, data={"figure": payload["figure"]}),
             dcc.Store(id={"type": "part-zoom", **kind}),
             html.Div(
                 dcc.Graph(id={"type": "part-graph", **kind}, config=PLOT_CONFIG, responsive=True, style=height),
                 role="figure",
                 **aria(label=title),
             ),
-            html.P(found["caption"], className="caption"),
-            *([folded(name, "The chart as a table", table_of(found["table"], title))] if with_table else []),
+            html.P(payload["caption"], className="caption"),
+            *([folded(name, "The chart as a table", table_of(payload["table"], title))] if with_table else []),
         ],
         className="part",
         key=name,
     )
 
 
-def differences(found: Sequence[TrialDetail]) -> Component:
-    """Return the comparison: its table stands open, with the rows that differ marked by sign and colour."""
+def differences(details: Sequence[TrialDetail]) -> Component:
+    """Return the comparison: an open table, in which a sign and a colour mark the rows that differ."""
     from dashboards.panels.trial.compare import compare_figure, compare_info
 
-    info = compare_info(found)
+    info = compare_info(details)
     marked = frozenset(place for place, row in enumerate(info.rows) if row.differs)
-    chart = part(f"{names(found)}/compare", "Against the first", lambda: info, compare_figure, with_table=False)
+    chart = part(f"{names(details)}/compare", "Against the first", lambda: info, compare_figure, with_table=False)
     return html.Div(
         [html.H3("What differs", className="trial-head"), table_of(info.table(), "What differs", marked), chart]
     )
@@ -90,19 +92,19 @@ def folded(key: str, title: str, content: Component) -> Component:
     return html.Details([html.Summary(title), content], **words({"data-key": key}))
 
 
-def table_of(found: DataTable, title: str, marked: frozenset[int] = frozenset()) -> Component:
+def table_of(table: DataTable, title: str, marked: frozenset[int] = frozenset()) -> Component:
     """Return a table that scrolls; rows of `marked` stand out."""
-    head = html.Thead(html.Tr([html.Th(text, scope="col") for text in found.headers]))
+    head = html.Thead(html.Tr([html.Th(text, scope="col") for text in table.headers]))
     body = html.Tbody(
         [
             html.Tr(
                 [html.Td(text, className="wrap" if len(text) > 40 else "") for text in row],
                 className="pick" if place in marked else "",
             )
-            for place, row in enumerate(found.rows)
+            for place, row in enumerate(table.rows)
         ]
     )
-    rest = [html.P(found.rest, className="muted")] if found.rest else []
+    rest = [html.P(table.rest, className="muted")] if table.rest else []
     return html.Div([html.Table([head, body]), *rest], className="scroll tall", **region(title))
 
 
@@ -112,21 +114,22 @@ def facts(detail: TrialDetail) -> Component:
     tiles = [
         ("State", row.state, one_line(row.reason or "", 300)),
         ("Top-1, validation", percent(row.top1), "of the deployed network"),
-        ("Top-1, test", percent(row.test_top1), "" if row.test_top1 is not None else "`pick` evaluates it, once"),
+        ("Top-1, test", percent(row.test_top1), "" if row.test_top1 is not None else "evaluated once, by `pick`"),
         *(
-            (f"Latency on {one.target}", f"{one.median_ms:.4g} ms", _latency_note(one))
-            for one in row.latencies.values()
+            (f"Latency on {latency.target}", f"{latency.median_ms:.4g} ms", _latency_note(latency))
+            for latency in row.latencies.values()
         ),
         ("Multiply-adds", count(row.macs), f"{row.macs:,}"),
         ("Parameters", count(row.params), f"{row.params:,}"),
         ("Trained for", duration(row.train_seconds), f"attempt {row.attempt}" if row.attempt else "not yet"),
     ]
-    shown = [html.Div([html.Dt(name), html.Dd([value, html.Small(note)])]) for name, value, note in tiles]
-    return html.Div([html.P(html.Code(str(row.config)), className="config"), html.Dl(shown, className="tiles small")])
+    boxes = [html.Div([html.Dt(name), html.Dd([value, html.Small(note)])]) for name, value, note in tiles]
+    return html.Div([html.P(html.Code(str(row.config)), className="config"), html.Dl(boxes, className="tiles small")])
 
 
-def _latency_note(one: Any) -> str:
-    return f"[{one.interval_low_ms:.4g}, {one.interval_high_ms:.4g}], {latency_label(one)}, {place_label(one)}"
+def _latency_note(latency: Any) -> str:
+    interval = f"[{latency.interval_low_ms:.4g}, {latency.interval_high_ms:.4g}]"
+    return f"{interval}, {latency_label(latency)}, {place_label(latency)}"
 
 
 def more(detail: TrialDetail) -> Component:

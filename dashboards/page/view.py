@@ -1,6 +1,6 @@
 """What a reader looks at, as it travels between page, address and server.
 
-A page names a group of latencies by a token, for its index in the columns may change while a study grows.
+A page names a group of latencies by a token, since its index in the columns may change while a study grows.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ def token_of(group: LatencyGroup) -> str:
     return hashlib.sha1(parts.encode(), usedforsecurity=False).hexdigest()[:8]
 
 
-def view_of(columns: StudyColumns, asked: Mapping[str, Any] | None) -> View:
-    """Return what the page asks for; what it doesn't say, or says of another study, is the study's default."""
-    asked = asked or {}
+def view_of(columns: StudyColumns, choice: Mapping[str, Any] | None) -> View:
+    """Return the view that the page asks for; what it leaves out, or what this study doesn't have, is the default."""
+    choice = choice or {}
     tokens = [token_of(group) for group in columns.latency_groups]
-    token, axis = asked.get("group"), asked.get("axis")
+    token, axis = choice.get("group"), choice.get("axis")
     group = tokens.index(token) if token in tokens else columns.default_group
     if group is None:
         return View(None, axis if axis in ("macs", "params") else "macs")
     return View(group, axis if axis in AXES else "latency")
 
 
-def numbers_of(asked: Any) -> list[int]:
-    """Return up to four trial numbers that a page asks for."""
-    if not isinstance(asked, list):
+def numbers_of(chosen: Any) -> list[int]:
+    """Return the trial numbers that a page asks for, at most `MOST_COMPARED`."""
+    if not isinstance(chosen, list):
         return []
-    found = [int(one) for one in asked if isinstance(one, int | float) and 0 <= one < 2**31]
-    return list(dict.fromkeys(found))[:MOST_COMPARED]
+    numbers = [int(number) for number in chosen if isinstance(number, int | float) and 0 <= number < 2**31]
+    return list(dict.fromkeys(numbers))[:MOST_COMPARED]
 
 
 def brushed(columns: StudyColumns, view: View, brush: Any) -> Mask | None:

@@ -1,4 +1,4 @@
-"""The report's charts: of each view what the panels give, as JSON for the page and as text for the page without it."""
+"""The report's charts: what the panels give for each view, as JSON for its script and as tables for readers without."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Source:
 
     @classmethod
     def read(cls, engine: sa.Engine, columns: StudyColumns, budget: Budget, table: BudgetTable) -> Source:
-        """Read what the columns don't hold: the newest epochs, and the curves that are shown."""
+        """Return a source with what the columns don't hold: the newest epochs, and the curves that are shown."""
         numbers = panels.curve_numbers(columns, View(columns.default_group))
         return cls(
             engine,
@@ -49,18 +49,18 @@ class Source:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One chart: its figure as JSON (None: `reason` says why there is none), caption and table."""
+    """One chart: its figure as JSON (None: `reason` says why there is none), its caption and its table."""
 
     figure: str | None
     height_px: int | None
     reason: str | None
     caption: str
     table: panels.DataTable
-    lines: tuple[int, ...] = ()  # of parallel coordinates: each line's trial
+    lines: tuple[int, ...] = ()  # the number of each line's trial, for parallel coordinates
 
     @classmethod
     def of(cls, info: Any, draw: Callable[[Any], Any]) -> Drawn:
-        """Draw a panel's info."""
+        """Return a panel's info as a drawn chart."""
         caption = " ".join(getattr(info, "notes", ()))
         if info.reason is not None:
             return cls(None, None, info.reason, caption, info.table())
@@ -69,13 +69,13 @@ class Drawn:
         return cls(figure.to_json(), figure.layout.height, None, caption, info.table(), lines)
 
     def to_json(self) -> str:
-        """Return it as the page's script takes it."""
+        """Return the chart as the page's script reads it."""
         words = {"reason": self.reason, "caption": self.caption, "lines": self.lines, "table": self.table.to_dict()}
         return f'{json.dumps(words)[:-1]}, "figure": {self.figure or "null"}}}'
 
 
 def views_of(columns: StudyColumns) -> list[View]:
-    """Return what a reader may choose, as the page opens first: latency, macs, params, further groups of latencies."""
+    """Return the views to choose from: latency (the first one shown), macs, params, further groups of latencies."""
     first = columns.default_group
     priced = [
         group
@@ -102,7 +102,7 @@ def changing_charts(source: Source, view: View) -> Iterator[tuple[str, Drawn]]:
     limit = {"latency": limit_ms, "macs": source.budget.max_macs, "params": source.budget.max_params}[view.axis]
     options = panels.FrontOptions(limit, recommended, source.last_epochs)
     yield "front", Drawn.of(panels.front_info(columns, view, options), panels.front_figure)
-    if view.axis == "latency":  # the others show what the device does, whatever accuracy is set against
+    if view.axis == "latency":  # these charts show what the device does, whatever accuracy is plotted against
         info = panels.macs_latency_info(columns, view, limit_ms, recommended)
         yield "macs-latency", Drawn.of(info, panels.macs_latency_figure)
         yield "parallel", Drawn.of(panels.parallel_info(columns, view), panels.parallel_figure)
@@ -117,5 +117,5 @@ def steady_charts(source: Source) -> Iterator[tuple[str, Drawn]]:
 
 
 def progress_of(source: Source, view: View) -> panels.ProgressInfo:
-    """Return the study's progress; who lives is left out of a file that is read later."""
+    """Return the study's progress, without who is alive: the file is read later."""
     return panels.progress_info(source.columns, view, last_epochs=source.last_epochs)

@@ -1,11 +1,11 @@
-"""The HTML of the report: one file with its style, its scripts and its data inside, that asks the network for nothing.
+"""The HTML of the report: one file that holds its style, scripts and data and asks the network for nothing.
 
 Notable choices:
-- Data and plotly.js are packed (gzip, base64) and unpacked by the reader's browser; plotly.js alone would fill five
-  megabytes otherwise.
-- Scripts run only if their SHA-256 stands in the page's policy, and nothing may be fetched: whatever markup a name
-  brings in could neither run nor ask for anything.
-- Answer and tables are in the page as text, so they can be read where scripts can't run.
+- Data and plotly.js are packed (gzip, base64) and unpacked by the reader's browser; unpacked, plotly.js alone would
+  take five megabytes.
+- Scripts run only if the page's policy has their SHA-256, and nothing may be fetched: markup that a name brings in
+  could neither run nor ask for anything.
+- The answer and the tables are in the page as text, so they can be read where scripts can't run.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 
 from dashboards.panels import DataTable
 
-STYLES = ("assets/condensery.css", "report/assets/report.css")  # the first of each is the live page's too
-SCRIPTS = (  # in this order
+STYLES = ("assets/condensery.css", "report/assets/report.css")  # the first is the live page's too
+SCRIPTS = (  # in the order in which they run
     "assets/condensery.js",
     "assets/budget_control.js",
     "report/assets/report_table.js",
@@ -48,7 +48,7 @@ def packed(name: str, content: bytes) -> str:
 
 @cache
 def _plotly() -> tuple[str, str]:
-    """Return plotly.js as an element, and the source that the policy lets run."""
+    """Return plotly.js as an element, and its source for the page's policy."""
     from plotly.offline import get_plotlyjs
 
     code = get_plotlyjs()
@@ -62,7 +62,7 @@ def _source(script: str) -> str:
 def policy(scripts: Sequence[str]) -> str:
     """Return the page's content security policy: these scripts, our styles, nothing from anywhere.
 
-    Plotly's WebGL compiles its draw calls from text, so what runs may evaluate; what may run is still these alone.
+    Plotly compiles its WebGL code from text, so scripts may evaluate text; still, only these may run.
     """
     sources = " ".join([*map(_source, scripts), _plotly()[1]])
     return (
@@ -72,7 +72,7 @@ def policy(scripts: Sequence[str]) -> str:
 
 
 def document(title: str, body: str, parts: Sequence[str]) -> str:
-    """Return the whole page; `parts` are what `packed` returned."""
+    """Return the whole page; `parts` are elements that `packed` returned."""
     scripts = [asset(name) for name in SCRIPTS]
     style = "\n".join(map(asset, STYLES))
     return "\n".join(
@@ -101,7 +101,7 @@ def document(title: str, body: str, parts: Sequence[str]) -> str:
 
 
 def section(name: str, title: str, lead: str, inner: str, controls: str = "") -> str:
-    """Return a card of the page, called by its heading."""
+    """Return a section of the page under its heading."""
     head = f'<div><h2 id="{name}-title">{esc(title)}</h2>' + (f'<p class="muted">{esc(lead)}</p>' if lead else "")
     return (
         f'<section id="{name}" aria-labelledby="{name}-title"><div class="section-head">{head}</div>'
@@ -110,7 +110,7 @@ def section(name: str, title: str, lead: str, inner: str, controls: str = "") ->
 
 
 def chart(name: str, height_px: int | None, reason: str | None, caption: str, table: DataTable) -> str:
-    """Return a chart's place with its caption and the table that says the same; a `reason` stands in its place."""
+    """Return the place of a chart with its caption and its table; a `reason` stands in the place of the chart."""
     if reason is not None:
         place = f'<div class="state" id="{name}-state"><p>{esc(reason)}</p></div>'
     else:

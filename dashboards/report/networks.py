@@ -1,4 +1,4 @@
-"""The networks of the front, each drawn and with its parts and exact settings, as the report carries them."""
+"""The networks of the front as the report carries them: each drawn, with its parts and its exact settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dashboards.report.charts import Drawn
 from space.config import CondenseNetConfig
 from space.errors import DeviceNotFound, InvalidConfig
 
-MOST_NETWORKS = 24  # each takes 50 ms to draw
+MOST_NETWORKS = 24  # drawing one takes 50 ms
 
 
 def networks_json(engine: sa.Engine, columns: StudyColumns) -> bytes:
@@ -31,7 +31,7 @@ def _networks(engine: sa.Engine, columns: StudyColumns) -> Iterator[str]:
     for place in front_places(columns):
         try:
             config = CondenseNetConfig.from_json(columns.config_json[place])
-        except InvalidConfig:  # a damaged row has no drawing
+        except InvalidConfig:  # a damaged row can't be drawn
             continue
         number = int(columns.number[place])
         latency = find_trial(engine, columns.study, number).latency

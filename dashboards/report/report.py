@@ -1,6 +1,6 @@
-"""One study as one HTML file to send around: the answer first, then the charts, every trial, and what it rests on.
+"""One study as one HTML file to send to others: the answer first, then the charts, every trial, and what it rests on.
 
-The charts are the panels of the live page, and the budget is answered in the reader's browser by the same script.
+The charts are the panels of the live page, and the reader's browser answers budgets by the same script as there.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from dashboards.report.sections import body
 from dashboards.report.trials_data import trials_data
 from workers.files import write_atomically
 
-OWN_LIMIT = ("Study's limit", "The study's own limit")  # text and name of the button that leads back to it
-FIRST_LIMIT = ("First limit", "The first limit")  # where the report was asked for another
-LARGEST_BYTES = 5_700_000  # of a report; further views are left out rather than going beyond
-FIXED_BYTES = 2_400_000  # what plotly.js, style, scripts and tables take of it
+OWN_LIMIT = ("Study's limit", "The study's own limit")  # text and name of the button that restores it
+FIRST_LIMIT = ("First limit", "The first limit")  # of the same button where the report was asked for another limit
+LARGEST_BYTES = 5_700_000  # of a report; views that would make it larger are left out
+FIXED_BYTES = 2_400_000  # of these, for plotly.js, style, scripts and tables
 
 
 def write_report(
@@ -44,7 +44,7 @@ def write_report(
         engine: the study database.
         study_name: which study.
         path: the HTML file; its folder is made when it isn't there.
-        limits_ms: latency limits that the page opens with, by device; the others are the study's own.
+        limits_ms: latency limits that the page opens with, by device; other devices have the study's own.
         command_words: what names this database in the command that the page offers.
 
     Raises:
@@ -63,10 +63,10 @@ def report_html(source: Source, command_words: str = "") -> str:
     """Return the report of a study."""
     columns = source.columns
     first, *others = views_of(columns)
-    shown = dict(changing_charts(source, first)) | dict(steady_charts(source))
+    charts = dict(changing_charts(source, first)) | dict(steady_charts(source))
     name = one_line(columns.study.name, 300)
     data = {
-        "charts": _json_of(shown),
+        "charts": _json_of(charts),
         "trials": json.dumps(trials_data(columns, source.budget)).encode(),
         "networks": networks_json(source.engine, columns),
     }
@@ -82,7 +82,7 @@ def report_html(source: Source, command_words: str = "") -> str:
         "left_out": [name_of(columns, view) for view in others[len(names) :]],
     }
     parts = [packed("core", json.dumps(core).encode()), *parts, *more]
-    return document(f"{name} - Condensery", body(source, name, shown), parts)
+    return document(f"{name} - Condensery", body(source, name, charts), parts)
 
 
 def _further_views(source: Source, views: Sequence[View], left: int) -> tuple[list[str], list[str]]:
@@ -98,4 +98,4 @@ def _further_views(source: Source, views: Sequence[View], left: int) -> tuple[li
 
 
 def _json_of(charts: dict[str, Drawn]) -> bytes:
-    return ("{" + ", ".join(f"{json.dumps(name)}: {one.to_json()}" for name, one in charts.items()) + "}").encode()
+    return ("{" + ", ".join(f"{json.dumps(name)}: {chart.to_json()}" for name, chart in charts.items()) + "}").encode()

@@ -13,8 +13,9 @@ from dashboards.panels.titles import TITLES
 from dashboards.report.charts import Drawn, Source, progress_of
 from dashboards.report.markup import chart, chart_table, esc, html_table, section
 from dashboards.report.networks import front_places
+from workers.wording import agreeing
 
-HEADS = {  # a file has no controls in its charts' heads, and nobody who works
+HEADS = {  # titles and leads; a file has no controls in its charts' heads and shows no one at work
     **TITLES,
     "parallel": ("Every choice at once", "Drag along an axis to brush: the table below keeps the trials inside."),
     "networks": ("One network of the front", "What it looks like, and what each of its parts costs."),
@@ -54,13 +55,13 @@ def _chart(key: str, charts: dict[str, Drawn], more: str = "") -> str:
 
 
 def _counts(columns: StudyColumns) -> str:
-    chips = {"trial" if len(columns) == 1 else "trials": len(columns), **columns.counts}
+    chips = {agreeing(len(columns), "trial", "trials"): len(columns), **columns.counts}
     items = (f'<li class="chip"><b class="state-{name}">{number:,}</b> {name}</li>' for name, number in chips.items())
     return f'<ul class="chips">{"".join(items)}</ul>'
 
 
 def _answer(source: Source) -> str:
-    """The answer as text; the script puts the controls above it and changes it as they move."""
+    """Return the answer as text; the script puts the controls above it and changes it as they move."""
     table = source.table
     kind = "answer" if table.recommended is not None else "answer none"
     return (
@@ -75,8 +76,8 @@ def _answer(source: Source) -> str:
         '<span id="copied" class="muted" role="status"></span></div>'
         '<pre id="command-box" tabindex="0" aria-label="The pick command" hidden><code id="command"></code></pre>'
         '<p id="cannot" class="muted" hidden></p>'
-        '<noscript><p class="muted">Without scripts this page answers the budget that it was written with. The front '
-        "and every chart are there as tables: open &ldquo;The chart as a table&rdquo;.</p></noscript></section>"
+        '<noscript><p class="muted">Without scripts this page answers only the budget that it was written with. '
+        "Every chart is there as a table: open &ldquo;The chart as a table&rdquo;.</p></noscript></section>"
     )
 
 
@@ -108,9 +109,9 @@ def _networks(columns: StudyColumns) -> str:
 
 
 def _facts(source: Source) -> str:
-    """What the search did, as facts, and why trainings failed."""
+    """Return what the search did, as facts, and why trainings failed."""
     info = progress_of(source, View(source.columns.default_group))
-    facts = "".join(f"<div><dt>{esc(what)}</dt><dd>{esc(value)}</dd></div>" for what, value in info.facts)
+    facts = "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in info.facts)
     failures = info.failures_table()
     table = f'<h3>Failures</h3><div class="scroll">{html_table(failures)}</div>' if failures.rows else ""
     return f'<dl class="facts">{facts}</dl>{table}'

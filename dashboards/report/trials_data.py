@@ -1,8 +1,8 @@
-"""All of a study's trials in the compact form that the report's table and its CSV are made of in the browser.
+"""All of a study's trials in the compact form from which the browser makes the report's table and its CSV.
 
-A column is `{"name", "title", "kind", "values"}`: one value a trial, in the order of numbers; null is none. `kind` says
-how it is shown: text, state, percent (of a fraction), ms, count, seconds, number. Columns without a title are for the
-CSV alone. Rows are named by their places.
+A column is `{"name", "title", "kind", "values"}`: one value for each trial, in the order of their numbers; null where
+there is none. `kind` says how values are shown: text, state, percent (of a fraction), ms, count, seconds, number.
+Columns without a title are in the CSV alone. Rows are identified by their places.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Column = dict[str, Any]
 
 
 def trials_data(columns: StudyColumns, budget: Budget) -> dict[str, Any]:
-    """Return what the table is made of: columns, the front, and who is trained inside the limits on macs and params."""
+    """Return the table's columns, and which rows are on the front, or trained inside the limits on macs and params."""
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in one_line(columns.study.name, 80))
     return {
         "file": f"{name}-trials.csv",
@@ -38,16 +38,16 @@ def trials_data(columns: StudyColumns, budget: Budget) -> dict[str, Any]:
 def trial_columns(columns: StudyColumns) -> list[Column]:
     """Return the study's trials as columns."""
     many = len(columns.latencies) > 1
-    found = [
+    leading = [
         _column("number", "trial", "number", columns.number.tolist()),
         _coded("state", "state", "state", [STATES[state] for state in columns.state.tolist()]),
         _coded("architecture", "architecture", "text", [one_line(text, 200) for text in columns.config_text]),
         _floats("top1", "top-1", "percent", columns.top1),
     ]
     for target, latencies in columns.latencies.items():
-        found += _latency_columns(columns, target, latencies, many)
+        leading += _latency_columns(columns, target, latencies, many)
     return [
-        *found,
+        *leading,
         _column("macs", "macs", "count", columns.macs.tolist()),
         _column("params", "params", "count", columns.params.tolist()),
         _floats("train_seconds", "trained for", "seconds", columns.train_seconds),
@@ -60,32 +60,32 @@ def trial_columns(columns: StudyColumns) -> list[Column]:
     ]
 
 
-def _latency_columns(columns: StudyColumns, target: str, known: Latencies, many: bool) -> Iterable[Column]:
-    """Yield a device's columns; the first says what its usual kind is, and marks and sorts apart any other group's."""
+def _latency_columns(columns: StudyColumns, target: str, device: Latencies, many: bool) -> Iterable[Column]:
+    """Yield a device's columns; the first names its usual kind, and marks and sorts apart latencies of other groups."""
     name = one_line(target, 80)
-    groups = [None if group < 0 else columns.latency_groups[group] for group in known.group.tolist()]
+    groups = [None if group < 0 else columns.latency_groups[group] for group in device.group.tolist()]
     fullest = columns.fullest_group(target)
     usual = None if fullest is None else columns.latency_groups[fullest]
     low, high = f"latency_low_ms.{name}", f"latency_high_ms.{name}"
     title = ", ".join(filter(None, (f"latency on {name}" if many else "latency", usual.kind if usual else "", "ms")))
-    marks = [_marks(known, row, group, usual) for row, group in enumerate(groups)]
+    marks = [_marks(device, row, group, usual) for row, group in enumerate(groups)]
     apart = [row for row, group in enumerate(groups) if group not in (None, usual)]
     interval = {"low": low, "high": high, "marks": _coded("", "", "text", marks), "apart": apart}
-    yield {**_floats(f"latency_ms.{name}", title, "ms", known.median_ms), **interval}
-    yield _floats(low, "", "ms", known.low_ms)
-    yield _floats(high, "", "ms", known.high_ms)
+    yield {**_floats(f"latency_ms.{name}", title, "ms", device.median_ms), **interval}
+    yield _floats(low, "", "ms", device.low_ms)
+    yield _floats(high, "", "ms", device.high_ms)
     yield _coded(f"latency_kind.{name}", "", "text", [None if group is None else group.kind for group in groups])
-    words = [latency_words(columns, known, row) or None for row in range(len(groups))]
+    words = [latency_words(columns, device, row) or None for row in range(len(groups))]
     yield _coded(f"latency_is.{name}", "", "text", words)
 
 
-def _marks(known: Latencies, row: int, group: LatencyGroup | None, usual: LatencyGroup | None) -> str:
-    """Return what follows a latency: the marks of the terminal's tables, and what isn't of the usual group."""
+def _marks(device: Latencies, row: int, group: LatencyGroup | None, usual: LatencyGroup | None) -> str:
+    """Return what follows a latency: the marks of the terminal's tables, and how it isn't of the usual group."""
     if group is None or usual is None:
         return ""
     other = f" {one_line(group.kind, 20)}" if group.kind != usual.kind else ""
     other = other or ("" if group == usual else " other runtime or device")
-    return marks_text(known.steady[row], known.extrapolates[row]) + other
+    return marks_text(device.steady[row], device.extrapolates[row]) + other
 
 
 def _column(name: str, title: str, kind: str, values: Sequence[Any]) -> Column:
@@ -93,13 +93,13 @@ def _column(name: str, title: str, kind: str, values: Sequence[Any]) -> Column:
 
 
 def _floats(name: str, title: str, kind: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> Column:
-    """Return a column of numbers with six digits; what isn't finite is none."""
+    """Return a column of numbers with six digits; null where a number isn't finite."""
     texts = (float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist())
     return _column(name, title, kind, list(texts))
 
 
 def _coded(name: str, title: str, kind: str, texts: Sequence[str | None]) -> Column:
-    """Return a column of texts, each text once: `values` are places in `texts`."""
+    """Return a column of texts, each stored once: `values` are places in `texts`."""
     places: dict[str | None, int] = {}
     values = [places.setdefault(text, len(places)) for text in texts]
     return {**_column(name, title, kind, values), "texts": list(places)}

@@ -61,6 +61,12 @@ class Visit:
     ) -> None:
         self.context.close()
 
+    def fresh(self) -> Self:
+        """Forget what was said and asked for so far."""
+        self.complaints.clear()
+        self.requests.clear()
+        return self
+
     def _said(self, message: Any) -> None:
         if message.type in ("error", "warning") and not any(word in message.text for word in DRIVER_WORDS):
             self.complaints.append(message.text)

@@ -35,6 +35,16 @@ def page(study: Study) -> Iterator[str]:
 
 
 @pytest.fixture
+def quick_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that are served from now on ask several times a second, and costly charts follow within one."""
+    from dashboards.page import charts, layout, study_cache  # here: other tests don't wait for Dash
+
+    monkeypatch.setattr(layout, "POLL_MS", 300)
+    monkeypatch.setattr(charts, "PULSE_S", 1.0)
+    monkeypatch.setattr(study_cache, "COSTLY_EVERY_S", 1.0)
+
+
+@pytest.fixture
 def visit(browser: Any, lively_study: Study) -> Iterator[Visit]:
     with Visit(browser) as opened:
         path = lively_study.folder / "report.html"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -39,6 +41,17 @@ class Study:
         self.id = create_study(self.engine, name, 1, settings or SETTINGS, ("a" * 64, "b" * 64))
         self.store = StudyStore(self.engine, self.id)
         self.next = 0
+
+    @classmethod
+    def existing(cls, folder: Path, name: str) -> Self:
+        """The study of this name in a database that is there already."""
+        study = cls.__new__(cls)
+        study.folder, study.name = folder, name
+        study.engine = open_for_writing(f"sqlite:///{folder / 'study.db'}")
+        study.id = reader.find_study(study.engine, name).id
+        study.store = StudyStore(study.engine, study.id)
+        study.next = len(study.rows())
+        return study
 
     def asked(self, config: CondenseNetConfig = SMALL) -> int:
         number, self.next = self.next, self.next + 1
@@ -108,9 +121,23 @@ class Study:
         return self.rows()[number]
 
 
-def lively(folder: Path, name: str = "digits-small") -> Study:
-    """A study in the middle: trained, refused, failed, repeated, cancelled, running and waiting trials."""
-    made = Study(folder, name)
+def lively(folder: Path) -> Study:
+    """A study in the middle: trained, refused, failed, repeated, cancelled, running and waiting trials.
+
+    It is written through the store once; every further one is a copy of its database.
+    """
+    (folder / "study.db").write_bytes(_lively_database())
+    return Study.existing(folder, "digits-small")
+
+
+@functools.cache
+def _lively_database() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        _write_lively(Study(Path(folder))).engine.dispose()
+        return (Path(folder) / "study.db").read_bytes()
+
+
+def _write_lively(made: Study) -> Study:
     made.store.set_data_info({"dataset": "Digits (8x8, scikit-learn)", "validation_images": 288, "test_images": 360})
     rng = np.random.default_rng(3)
     space = SearchSpace.preset("digits")

@@ -1,6 +1,6 @@
 /* The report in the reader's browser: unpack what the page carries, answer the budget, draw the charts, list the trials.
 
-   The first chart comes first; the others are drawn when they come near. */
+   The first chart is drawn at once, the others when the reader comes near. */
 (function () {
   "use strict";
 
@@ -63,7 +63,7 @@
 
   async function copyCommand() {
     const done = await copyText(at("command").textContent);
-    at("copied").textContent = done ? "Copied." : "It can't be copied here; select it below.";
+    at("copied").textContent = done ? "Copied." : "It can't be copied here; select the text below.";
     setTimeout(() => { at("copied").textContent = ""; }, 4000);
   }
 
@@ -90,7 +90,7 @@
     state.drawn.add(name);
   }
 
-  /** Show the budget above a chart that knows it: line and star move without the chart. */
+  /** Show the budget above a chart that has marks for it; they move without the chart. */
   function mark(name) {
     const graph = graphOf(name);
     if (!graph.data.some((trace) => trace.meta === "recommended")) { return; }
@@ -103,7 +103,7 @@
   function drawWhenNear() {
     const names = [...Object.keys(state.charts), "networks"].filter((name) => graphOf(name) && !state.drawn.has(name));
     const watcher = new IntersectionObserver((entries) => {
-      for (const entry of entries.filter((one) => one.isIntersecting)) {
+      for (const entry of entries.filter(({ isIntersecting }) => isIntersecting)) {
         watcher.unobserve(entry.target);
         (entry.target.id === "networks" ? startNetworks() : draw(entry.target.id));
       }
@@ -138,7 +138,7 @@
     performance.mark("condensery-view");
   }
 
-  /** A chart's caption and table. */
+  /** Show a chart's caption, its table, and why it can't be drawn. */
   function say(name, chart) {
     const table = at(`${name}-data-table`), { headers = [], rows = [], rest = "" } = chart.table;
     at(`${name}-caption`).textContent = chart.caption;
@@ -152,10 +152,10 @@
     table.querySelector("p").textContent = rest;
   }
 
-  /** List the trials that the ranges drawn on the parallel axes hold. */
+  /** List the trials inside the ranges that are drawn on the parallel axes. */
   function brush(graph) {
     if (!state.trials) { return; }
-    const axes = graph._fullData[0].dimensions.filter((one) => one.constraintrange);
+    const axes = graph._fullData[0].dimensions.filter(({ constraintrange }) => constraintrange);
     const ranges = axes.map(({ constraintrange: range }) => (Array.isArray(range[0]) ? range : [range]));
     const holds = (place) => axes.every((axis, i) =>
       ranges[i].some(([low, high]) => axis.values[place] >= low && axis.values[place] <= high));
@@ -167,7 +167,7 @@
     if (!state.drawn.has("parallel")) { return; }
     window.Plotly.purge(graph);
     state.drawn.delete("parallel");
-    for (const axis of inView("parallel").figure.data[0].dimensions) { delete axis.constraintrange; }  // Plotly put it there
+    for (const axis of inView("parallel").figure.data[0].dimensions) { delete axis.constraintrange; }  // which Plotly has added
     draw("parallel");
   }
 
@@ -177,19 +177,19 @@
     state.networks = await parsed("networks");
     if (!state.networks.length) { say("networks", { reason: "None of the front's rows can be read.", table: {}, caption: "" }); return; }
     const select = node("select", { id: "network", onchange: () => showNetwork(Number(select.value)) },
-      ...state.networks.map((one, i) => node("option", { value: i }, one.title)));
+      ...state.networks.map(({ title }, i) => node("option", { value: i }, title)));
     at("networks-controls").append(node("span", { class: "field" }, node("label", { for: "network" }, "Network"), select));
-    const best = state.networks.findIndex((one) => state.trials && one.number === state.trials.pick);
+    const best = state.networks.findIndex(({ number }) => state.trials && number === state.trials.pick);
     select.value = Math.max(0, best);
     await showNetwork(Number(select.value));
   }
 
   async function showNetwork(place) {
-    const one = state.networks[place];
-    state.charts.networks = { ...one.chart, caption: `${one.sentence} ${one.note}` };
+    const network = state.networks[place];
+    state.charts.networks = { ...network.chart, caption: `${network.sentence} ${network.note}` };
     say("networks", state.charts.networks);
     at("networks-settings").hidden = false;
-    at("networks-settings").querySelector("pre").textContent = one.settings;
+    at("networks-settings").querySelector("pre").textContent = network.settings;
     await draw("networks");
   }
 
@@ -220,7 +220,7 @@
   async function start() {
     if (typeof DecompressionStream === "undefined") {
       cannot("This browser can't unpack the charts (that takes Chrome 80, Firefox 113, Safari 16.4 or newer); the answer " +
-        "and the tables can be read.");
+        "and the tables can still be read.");
       return;
     }
     const code = unpacked("plotly"), charts = parsed("charts");
@@ -240,7 +240,7 @@
   }
 
   start().catch((error) => {
-    cannot(`The charts can't be drawn here: ${error.message}; the answer and the tables can be read.`);
+    cannot(`The charts can't be drawn here: ${error.message}; the answer and the tables can still be read.`);
     throw error;
   });
 })();

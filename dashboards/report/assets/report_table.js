@@ -1,4 +1,4 @@
-/* The report's table of all trials: sorted, filtered and paged in the page, saved as CSV without a server.
+/* The report's table of all trials: sorted, filtered and paged in the browser, and saved as CSV without a server.
 
    Texts go into the page as text, never as HTML. */
 (function () {
@@ -6,7 +6,7 @@
 
   const PAGE = 50, NONE = "-", { node } = window.CondenseryBudget;
 
-  // ---- numbers as people read them: as dashboards/formats.py has them -------------------------------------
+  // ---- numbers as people read them, as in dashboards/formats.py -------------------------------------------
 
   const digits = (value, number) => {
     const text = value.toPrecision(number);
@@ -29,14 +29,14 @@
     text: String, state: String,
   };
 
-  /** The value of a row in a column: a number, a text, or null. */
+  /** Return the value of a row in a column: a number, a text, or null. */
   const valueOf = (column, row) => (column.texts ? column.texts[column.values[row]] : column.values[row]);
   const shownOf = (column, row) => {
     const value = valueOf(column, row);
     return value === null ? NONE : SHOWN[column.kind](value);
   };
 
-  /** A latency with its interval, and what marks it. */
+  /** Return a latency with its interval and its marks. */
   function latency(column, row, byName) {
     if (column.values[row] === null) { return NONE; }
     const [low, high] = [column.low, column.high].map((name) => shownOf(byName.get(name), row));
@@ -45,8 +45,8 @@
 
   // ---- what is shown, and in which order ------------------------------------------------------------------
 
-  /** Places of the rows in the order of a column; rows without a value come last either way, and so do latencies that
-      can't be compared with the column's. */
+  /** Return the rows in the order of a column; rows without a value come last either way, and so do latencies that can't
+      be compared with the column's. */
   function ordered(rows, column, up) {
     const keys = new Map();
     if (column.texts) {  // compare each text once, not each row
@@ -62,18 +62,18 @@
     }).map(([, row]) => row);
   }
 
-  /** Whether a row holds every word in one of its columns of text, or as its number. */
+  /** Return a test of rows: whether each word is in one of the row's columns of text, or is its number. */
   function matcher(columns, text) {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     const readable = columns.filter((column) => column.texts && column.title);
-    const lower = readable.map((column) => column.texts.map((one) => (one === null ? "" : one.toLowerCase())));
+    const lower = readable.map((column) => column.texts.map((text) => (text === null ? "" : text.toLowerCase())));
     return (row) => words.every((word) => String(columns[0].values[row]) === word ||
       readable.some((column, i) => lower[i][column.values[row]].includes(word)));
   }
 
   // ---- CSV ------------------------------------------------------------------------------------------------
 
-  /** A value as a field; a text that a spreadsheet would take for a formula is quoted by an apostrophe. */
+  /** Return a value as a field of CSV; a text that a spreadsheet would take for a formula gets an apostrophe in front. */
   function field(value) {
     if (value === null) { return ""; }
     if (typeof value === "number") { return String(value); }
@@ -96,7 +96,7 @@
 
   // ---- the table ------------------------------------------------------------------------------------------
 
-  /** Put the table into the page. `special` maps names of further choices to tests of a row. */
+  /** Put the table into the page. `special` maps the names of further choices to tests of a row. */
   function start(trials, special) {
     const columns = trials.columns, seen = columns.filter((column) => column.title);
     const byName = new Map(columns.map((column) => [column.name, column]));
@@ -180,7 +180,7 @@
 
     const table = {
       pick: null, refresh, render, brushed, onclear: () => {},
-      /** Mark a trial's row, and look again which rows fit. */
+      /** Mark a trial's row, and filter again. */
       mark(number) {
         table.pick = number;
         if (special[state.show]) { refresh(); } else { render(); }

@@ -16,7 +16,7 @@ from dashboards.data.columns import View
 from dashboards.data.live_study import LiveStudy
 from dashboards.page import charts, study_cache
 from dashboards.page.charts import CHARTS, chart_table_of, payload_of
-from dashboards.page.comparison import Compared
+from dashboards.page.comparison import Comparison
 from dashboards.page.study_cache import AWAY_TEXT, CachedStudy, Studies
 from search.store.studies import create_study
 from search.store.tables import study as study_table
@@ -74,7 +74,7 @@ def test_a_view_asked_for_while_the_database_is_away_comes_when_it_is_back(tmp_p
 
 def test_trials_shown_before_stay_and_one_chosen_meanwhile_comes_later(tmp_path: Path) -> None:
     made = lively(tmp_path)
-    section = Compared(studies_of(made).get(None)).section
+    section = Comparison(studies_of(made).get(None)).section
     first = section([3], VIEW)
     assert first is not None
     with away(made):
@@ -94,7 +94,7 @@ def test_trials_shown_before_stay_and_one_chosen_meanwhile_comes_later(tmp_path:
 def test_an_open_trial_is_shown_anew_when_it_goes_on_and_not_when_another_does(tmp_path: Path) -> None:
     made = lively(tmp_path)
     found = studies_of(made).get(None)
-    section = Compared(found).section
+    section = Comparison(found).section
     (running,) = [row.number for row in made.rows() if row.state == "running"]
     first = section([running], VIEW)
     assert first is not None
@@ -132,7 +132,7 @@ def test_a_deleted_study_is_told_as_such_and_its_charts_stay(tmp_path: Path) -> 
     assert stale.deleted
     assert "digits-small" in stale.reason
     assert payload_of(found, "progress", None)["figure"] == before["figure"]
-    section = Compared(found).section([3], VIEW)
+    section = Comparison(found).section([3], VIEW)
     assert section is not None
     assert stale.reason in texts(section)
 

@@ -43,6 +43,7 @@ def test_what_cant_be_a_limit_is_refused_in_a_sentence_and_the_last_one_holds(br
         silent(visit, page)
 
 
+@pytest.mark.usefixtures("quick_clocks")
 def test_the_address_names_the_study_and_all_studies_are_offered_where_there_are_several(
     browser: Any, tmp_path: Path
 ) -> None:
@@ -57,12 +58,3 @@ def test_the_address_names_the_study_and_all_studies_are_offered_where_there_are
         opened(visit, visit.page.url, READY)
         assert in_page(visit, "document.getElementById('name').textContent") == "digits-small"
         silent(visit, address)
-
-
-@pytest.mark.parametrize("width", [390, 400])
-def test_nothing_is_wider_than_a_narrow_screen(browser: Any, page: str, width: int) -> None:
-    with Visit(browser, width, 800) as visit:
-        opened(visit, page, READY)
-        for axis in ("Latency", "Macs"):
-            visit.page.get_by_role("radio", name=axis).check(force=True)
-            assert in_page(visit, "document.documentElement.scrollWidth") <= width

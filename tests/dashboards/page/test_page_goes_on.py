@@ -12,11 +12,11 @@ from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.pages import CHARTS, TABLE, hidden, in_page, opened, served, silent, url_of
 from tests.dashboards.studies import lively
 
-pytestmark = [pytest.mark.browser, in_browser]
+pytestmark = [pytest.mark.browser, in_browser, pytest.mark.usefixtures("quick_clocks")]
 
 LIVE = "document.getElementById('badge').textContent === 'Live'"
 STALE = r"/^Stale: .* since \d\d:\d\d:\d\d$/.test(document.getElementById('badge').textContent)"
-AWAY_S = 12.5  # longer than it takes to ask anew for what no revision tells
+AWAY_S = 3.0  # longer than the pulse, at which a page asks for what no revision shows
 
 
 def test_what_is_shown_stays_while_the_database_is_away_and_what_is_asked_then_comes_later(
@@ -32,6 +32,7 @@ def test_what_is_shown_stays_while_the_database_is_away_and_what_is_asked_then_c
         visit.page.wait_for_timeout(1000 * AWAY_S)
         assert [name for name in CHARTS if hidden(visit, f"{name}-box")] == []
         assert "unable to open" in visit.text("#stale-reason")
+        assert "trained networks fit" in visit.text("#sentence")
         visit.page.get_by_role("radio", name="Macs").check(force=True)
         visit.wait("document.getElementById('front-state').textContent.startsWith('The database is away')")
         visit.page.get_by_label("Trial number").fill("4")
@@ -135,7 +136,7 @@ def test_answers_that_take_longer_than_the_time_between_two_questions_still_coun
     made = lively(tmp_path)
     with served(url_of(made)) as address, Visit(browser) as visit:
         opened(visit, address, TABLE)
-        slow_down(visit, "/news", 4.0)
+        slow_down(visit, "/news", 1.0)
         made.done(0.2, 0.95)
         visit.wait("document.getElementById('counts').textContent.startsWith('33')")
         visit.wait(f"{TABLE} && {LIVE}")
@@ -149,11 +150,11 @@ def test_a_page_whose_server_computes_for_longer_than_a_poll_goes_on_while_the_s
     number = "Number(document.getElementById('counts').textContent.match(/^\\d+/)[0])"
     with served(url_of(made)) as address, Visit(browser) as visit:
         opened(visit, address, TABLE)
-        slow_down(visit, "/_dash-update-component", 2.5)
+        slow_down(visit, "/_dash-update-component", 0.8)
         seen = set()
-        for grown in range(60):
-            made.done(0.2, 0.9 + grown / 1000)
-            visit.page.wait_for_timeout(1000)
+        for grown in range(120):
+            made.done(0.2, 0.9 + grown / 2000)
+            visit.page.wait_for_timeout(300)
             seen.add(in_page(visit, number))
             if len(seen) == 3:
                 break

@@ -268,7 +268,7 @@ def test_a_fault_is_a_sentence_in_place_of_the_panel_and_a_line_in_the_log(caplo
 
     found = guarded("The front", compute)
     assert (
-        found["reason"] == "The front can't be computed because of a fault of the program; the server's log tells more."
+        found["reason"] == "The front can't be computed because of a fault of the program; the server's log says more."
     )
     assert "secret detail" not in json.dumps(found)
     assert "secret detail" in caplog.text

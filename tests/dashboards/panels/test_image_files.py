@@ -140,21 +140,33 @@ def test_a_format_that_is_none_and_a_folder_that_is_a_file_are_refused(made: Stu
 @pytest.mark.browser
 @pytest.mark.slow
 @in_browser
-@pytest.mark.parametrize("name", PLOTS)
-def test_chromium_draws_every_plot_as_png_and_svg(made: Study, name: str) -> None:
+@pytest.mark.parametrize("name", ["front", "parallel", "curves"])
+def test_chromium_draws_plots_as_png(made: Study, name: str) -> None:
     pytest.importorskip("kaleido")
     PICTURES.mkdir(exist_ok=True)
+    path = PICTURES / f"plot-{name}.png"
     figure = StudyFigures(made.engine, made.name).plot(name, budget_ms=0.3)
-    png, svg = (PICTURES / f"plot-{name}{ending}" for ending in (".png", ".svg"))
-    write_figure(figure, png, Paper(width_px=900, dark=name == "front"))
-    write_figure(figure, svg, Paper(width_px=900))
-    with Image.open(png) as image:
+    write_figure(figure, path, Paper(width_px=900, dark=name == "front"))
+    with Image.open(path) as image:
         assert image.width in (1800, 2 * 74 * 13)
         assert image.getpixel((3, 3))[:3] == ((24, 28, 34) if name == "front" else (255, 255, 255))
         assert len(image.convert("RGB").getcolors(1 << 24)) > 50  # something is drawn
-    text = svg.read_text()
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@in_browser
+@pytest.mark.parametrize("name", ["macs-latency", "importance", "progress"])
+def test_chromium_draws_plots_as_svg(made: Study, name: str) -> None:
+    pytest.importorskip("kaleido")
+    PICTURES.mkdir(exist_ok=True)
+    path = PICTURES / f"plot-{name}.svg"
+    figure = StudyFigures(made.engine, made.name).plot(name, budget_ms=0.3)
+    write_figure(figure, path, Paper(width_px=900))
+    text = path.read_text()
     assert text.startswith("<svg")
     titles = [axis.title.text for axis in figure.select_xaxes() if axis.title.text]
+    assert titles
     assert all(title.split(",")[0] in text for title in titles)
     assert not [link for link in re.findall(r"https?://[^\"' )]+", text) if "w3.org" not in link]
 

@@ -54,6 +54,11 @@ def test_every_chart_draws_without_a_word_or_a_request(
         assert visit.page.locator("#front-chart .scatterlayer .trace").count() >= 4
         ground = visit.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
         assert sum(map(int, re.findall(r"\d+", ground))) < 100 if scheme == "dark" else 600
+        for paper in visit.colours("--ground", "--surface"):
+            for ink in visit.colours("--ink", "--muted", "--accent", "--good", "--warn", "--bad"):
+                assert contrast(ink, paper) >= 4.5, (ink, paper)
+            for mark in visit.colours("--control", "--star"):
+                assert contrast(mark, paper) >= 3, (mark, paper)
         assert visit.complaints == []
         assert visit.requests == [path.as_uri()]
 
@@ -69,18 +74,6 @@ def test_the_charts_follow_a_change_of_the_readers_colours_and_print_in_light_on
     assert visit.page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not visit.page.locator("#copy-pick").is_visible()
     visit.picture("report-print")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_a_contrast_of_at_least_4_5_and_controls_of_3(browser: Any, lively_study: Study, scheme: str) -> None:
-    with Visit(browser, scheme=scheme) as visit:
-        visit.open(lively_study.folder / "report.html", READY)
-        papers = visit.colours("--ground", "--surface")
-        for paper in papers:
-            for ink in visit.colours("--ink", "--muted", "--accent", "--good", "--warn", "--bad"):
-                assert contrast(ink, paper) >= 4.5, (ink, paper)
-            for mark in visit.colours("--control", "--star"):
-                assert contrast(mark, paper) >= 3, (mark, paper)
 
 
 def test_every_control_has_a_name(visit: Visit) -> None:
