@@ -24,22 +24,8 @@ Choice = Mapping[str, Any] | None  # what the reader looks at: study, group, axi
 
 
 def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
-    """Add the callbacks to a page; `command_words` name the database in commands that are study."""
+    """Add the callbacks to a page; `command_words` name the database in commands that are shown."""
     _in_the_browser(app)
-
-    def study_of(choice: Choice) -> CachedStudy:
-        return studies.get((choice or {}).get("study"))
-
-    def once(compute: Callable[[CachedStudy, Choice], Payload]) -> Callable[..., tuple[Any, Any]]:
-        """Wrap a function that computes a payload, so that it is sent only if its stamp differs from the page's."""
-
-        def answer(choice: Choice, _news: Any, _retry: Any, stamp: str | None) -> tuple[Any, Any]:
-            payload = None if choice is None else guarded("This part", lambda: compute(study_of(choice), choice))
-            if payload is None or payload["stamp"] == stamp:
-                raise PreventUpdate
-            return payload, payload["stamp"]
-
-        return answer
 
     def head(study: CachedStudy, choice: Choice) -> Payload:
         return heading.head(study, choice, command_words, studies)
@@ -48,32 +34,59 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         return lambda study, choice: payload_of(study, name, choice)
 
     for name, compute in (("head", head), ("table", heading.budget_table)):
-        app.callback(
-            Output(name, "data"),
-            Output(f"{name}-stamp", "data"),
-            Input("view", "data"),
-            Input("fast", "data"),
-            Input("retry", "data"),
-            State(f"{name}-stamp", "data"),
-            running=busy(name),
-            prevent_initial_call=True,
-        )(once(compute))
+        _add_part(app, studies, compute, (name, name), ("view", "fast"))
     for name, chart in CHARTS.items():
-        app.callback(
-            Output(f"{name}-payload", "data"),
-            Output(f"{name}-stamp", "data"),
-            Input("view" if name == "front" else "late", "data"),
-            Input(chart.clock, "data"),
-            Input("retry", "data"),
-            State(f"{name}-stamp", "data"),
-            running=busy(name),
-            prevent_initial_call=True,
-        )(once(chart_of(name)))
+        view = "view" if name == "front" else "late"
+        _add_part(app, studies, chart_of(name), (name, f"{name}-payload"), (view, chart.clock))
+    _add_grid(app, studies, head)
+    _add_comparison(app, studies)
 
-    def grid(choice: Choice, _retry: Any, study: Any) -> Any:
-        if choice is None or not isinstance(study, dict) or study.get("type") != "Div":
+
+def _study_of(studies: Studies, choice: Choice) -> CachedStudy:
+    return studies.get((choice or {}).get("study"))
+
+
+def _add_part(
+    app: Dash,
+    studies: Studies,
+    compute: Callable[[CachedStudy, Choice], Payload],
+    names: tuple[str, str],
+    causes: tuple[str, str],
+) -> None:
+    """Add the callback of one part, which sends its payload only if its stamp differs from the page's.
+
+    Args:
+        app: the page.
+        studies: what the page may show.
+        compute: returns the payload.
+        names: of the part, and of the store that takes its payload.
+        causes: the stores whose changes have it computed: the reader's choice, and a clock.
+    """
+    name, store = names
+
+    def answer(choice: Choice, _news: Any, _retry: Any, stamp: str | None) -> tuple[Any, Any]:
+        payload = None if choice is None else guarded("This part", lambda: compute(_study_of(studies, choice), choice))
+        if payload is None or payload["stamp"] == stamp:
+            raise PreventUpdate
+        return payload, payload["stamp"]
+
+    app.callback(
+        Output(store, "data"),
+        Output(f"{name}-stamp", "data"),
+        *(Input(cause, "data") for cause in (*causes, "retry")),
+        State(f"{name}-stamp", "data"),
+        running=busy(name),
+        prevent_initial_call=True,
+    )(answer)
+
+
+def _add_grid(app: Dash, studies: Studies, head: Callable[[CachedStudy, Choice], Payload]) -> None:
+    """Add the callback that makes the trials table, once."""
+
+    def grid(choice: Choice, _retry: Any, content: Any) -> Any:
+        if choice is None or not isinstance(content, dict) or content.get("type") != "Div":
             raise PreventUpdate  # the table is there already
-        payload = guarded("The table", lambda: head(study_of(choice), choice))
+        payload = guarded("The table", lambda: head(_study_of(studies, choice), choice))
         if "columns" not in payload:
             raise PreventUpdate
         return trials_grid(payload["columns"])
@@ -86,6 +99,9 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         prevent_initial_call=True,
     )(grid)
 
+
+def _add_comparison(app: Dash, studies: Studies) -> None:
+    """Add the callback that shows the chosen trials."""
     comparisons: dict[str, Comparison] = {}
     lock = threading.Lock()
 
@@ -94,7 +110,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         if not numbers:
             return [], False, ""
         try:
-            study = study_of(choice)
+            study = _study_of(studies, choice)
         except CondenseryError:
             raise PreventUpdate from None  # the heading says why
         with lock:
@@ -108,10 +124,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         Output("comparison-body", "children"),
         Output("comparison-state", "hidden"),
         Output("comparison-stamp", "data"),
-        Input("chosen", "data"),
-        Input("late", "data"),
-        Input("fast", "data"),
-        Input("retry", "data"),
+        *(Input(cause, "data") for cause in ("chosen", "late", "fast", "retry")),
         State("comparison-stamp", "data"),
         running=busy("comparison"),
         prevent_initial_call=True,

@@ -61,31 +61,17 @@ def add_routes(server: Flask, studies: Studies) -> None:
 
     @answer("/news")
     def news() -> Response:
-        """Return what has changed since the page last asked; 204 where nothing has."""
-        study = _study(studies)
-        study.refresh()
-        stale = study.live.stale
-        news: dict[str, Any] = {
-            "fast": study.columns.revision,
-            "slow": study.slow_columns.revision,
-            "pulse": int(time.time() // charts.PULSE_S),
-            "stale": None if stale is None else _stale_document(stale),
-        }
-        shown = {name: request.args.get(name) for name in news}
-        since = None if stale is None else str(news["stale"]["since"])
-        if shown == {**news, "pulse": str(news["pulse"]), "stale": since}:
-            return Response(status=204)
-        return _json(news)
+        return _news(_study(studies))
 
     @answer("/rows")
     def rows() -> Response:
-        _, study, question = _table_asked(studies)
-        return _json(table.rows(study, question))
+        _, trials, question = _table_asked(studies)
+        return _json(table.rows(trials, question))
 
     @answer("/trials.csv")
     def trials_csv() -> Response:
-        columns, study, question = _table_asked(studies)
-        return _file(table.as_csv(columns, study, question), f"{columns.study.name}.csv", "text/csv")
+        columns, trials, question = _table_asked(studies)
+        return _file(table.as_csv(columns, trials, question), f"{columns.study.name}.csv", "text/csv")
 
     @answer("/chart-table/<panel>")
     def chart_table(panel: str) -> Response:
@@ -102,6 +88,23 @@ def add_routes(server: Flask, studies: Studies) -> None:
             row = find_trial(engine, study_row, min(number, LARGEST_NUMBER))
             content = preview_bundle(engine, study_row, row, _budget_asked(study.columns))
         return _file(content, f"{bundle_name(study_row, row)}.zip", "application/zip")
+
+
+def _news(study: CachedStudy) -> Response:
+    """Return what has changed since the page last asked; 204 where nothing has."""
+    study.refresh()
+    stale = study.live.stale
+    news: dict[str, Any] = {
+        "fast": study.columns.revision,
+        "slow": study.slow_columns.revision,
+        "pulse": int(time.time() // charts.PULSE_S),
+        "stale": None if stale is None else _stale_document(stale),
+    }
+    known_to_page = {name: request.args.get(name) for name in news}
+    since = None if stale is None else str(news["stale"]["since"])
+    if known_to_page == {**news, "pulse": str(news["pulse"]), "stale": since}:
+        return Response(status=204)
+    return _json(news)
 
 
 def _stale_document(stale: Stale) -> dict[str, Any]:
@@ -191,7 +194,7 @@ def _file(content: str | bytes, name: str, kind: str) -> Response:
 
 
 def _chooser_or_page(studies: Studies) -> AnyResponse | None:
-    """Return the chooser or a sentence; None where the page can be study."""
+    """Return the chooser or a sentence; None where the page can be shown."""
     try:
         rows = studies.list()
         name = request.args.get("study")

@@ -125,7 +125,7 @@ class Studies:
     """The studies of a database that a page may show: one, or all of them."""
 
     def __init__(self, url: str, only: str | None = None) -> None:
-        """Open the database; with `only`, no other study is study.
+        """Open the database; with `only`, no other study is shown.
 
         Raises:
             StudyNotFound: there is no such study. Those of `open_for_reading`.
@@ -141,7 +141,7 @@ class Studies:
             self.get(only)
 
     def list(self) -> list[StudyRow]:
-        """Return the studies that may be study, oldest first."""
+        """Return the studies that may be shown, oldest first."""
         with database_errors(self.url):
             if self.only is not None:
                 return [find_study(self._engine, self.only)]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dashboards.data.study_settings import public_settings
-from search.store.rows import StudyRow, StudyStatus, TrialRow
+from search.store.rows import AttemptRow, EventRow, StudyRow, StudyStatus, TrialRow
 from workers.latency.record import LatencyRecord, Measurement
 
 
@@ -113,35 +113,37 @@ def study_document(study: StudyRow, status: StudyStatus, now: float | None = Non
         "controller": study.controller,
         "controller_seen_at_unix_s": plain(study.controller_seen_at),
         "controller_age_s": None if study.controller_seen_at is None else plain(at - study.controller_seen_at),
-        "running": [
-            {
-                "trial": attempt.number,
-                "attempt": attempt.attempt,
-                "worker": attempt.worker,
-                "owner": attempt.owner,
-                "epochs": attempt.epochs,
-                "started_at_unix_s": plain(attempt.started_at),
-                "heartbeat_at_unix_s": plain(attempt.heartbeat_at),
-                "heartbeat_age_s": plain(at - attempt.heartbeat_at),
-            }
-            for attempt in status.running
-        ],
-        "events": [
-            {
-                "kind": event.kind,
-                "trial": event.number,
-                "attempt": event.attempt,
-                "detail": event.detail,
-                "at_unix_s": plain(event.at),
-                "age_s": plain(at - event.at),
-            }
-            for event in status.events
-        ],
+        "running": [_attempt_document(attempt, at) for attempt in status.running],
+        "events": [_event_document(event, at) for event in status.events],
         "settings": plain(public_settings(study.settings)),
         "settings_hash": study.settings_hash,
         "frozen_hash": study.frozen_hash,
         "data_info": plain(study.data_info),
         "versions": plain(study.versions),
+    }
+
+
+def _attempt_document(attempt: AttemptRow, now: float) -> dict[str, Any]:
+    return {
+        "trial": attempt.number,
+        "attempt": attempt.attempt,
+        "worker": attempt.worker,
+        "owner": attempt.owner,
+        "epochs": attempt.epochs,
+        "started_at_unix_s": plain(attempt.started_at),
+        "heartbeat_at_unix_s": plain(attempt.heartbeat_at),
+        "heartbeat_age_s": plain(now - attempt.heartbeat_at),
+    }
+
+
+def _event_document(event: EventRow, now: float) -> dict[str, Any]:
+    return {
+        "kind": event.kind,
+        "trial": event.number,
+        "attempt": event.attempt,
+        "detail": event.detail,
+        "at_unix_s": plain(event.at),
+        "age_s": plain(now - event.at),
     }
 
 
