@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import optuna
 from optuna.search_space import IntersectionSearchSpace
 from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
+from optuna.trial import TrialState as OptunaState
 
 from search.budget import excess
 from search.samplers.bounded_history import BoundedHistory
 from search.samplers.optuna_samplers import distributions, make_sampler
 from search.settings import StudySettings
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
-from search.store.vocabulary import OPTUNA_CONSTRAINT, TrialOrigin
+from search.store.vocabulary import OPTUNA_CONSTRAINT, TrialOrigin, TrialState
 from search.study import objectives
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -39,7 +39,7 @@ from workers.training.job import trial_identity
 class ToldTrial:
     """A trial that has ended, as Optuna is told of it."""
 
-    state: TrialState
+    state: OptunaState
     values: Sequence[float] | None
     params: Mapping[str, Value]
     constraints: Mapping[str, float]  # by which fraction each limit is exceeded
@@ -72,10 +72,10 @@ class Proposer:
         storage = self._study._storage
         for row in rows:
             while self._next < row.number:  # a number that was never recorded
-                self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+                self._study.add_trial(optuna.trial.create_trial(state=OptunaState.FAIL))
                 self._next += 1
             params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
-            values, state = self.told(row) if row.finished_at is not None else (None, TrialState.RUNNING)
+            values, state = self.told(row) if row.finished_at is not None else (None, OptunaState.RUNNING)
             known = {name: self.distributions[name] for name in params}
             template = optuna.trial.create_trial(
                 state=state,
@@ -131,7 +131,9 @@ class Proposer:
 
     def _inside(self, row: TrialRow) -> bool:
         """Whether the space can propose this trial; what a user enqueued need not lie in it."""
-        return row.origin == "sampled" or self._params(row.config, TrainingSettings(**row.training)) is not None
+        return (
+            row.origin == TrialOrigin.SAMPLED or self._params(row.config, TrainingSettings(**row.training)) is not None
+        )
 
     def count(self, row: TrialRow) -> None:
         """Count a trial towards those that use up the space."""
@@ -161,27 +163,27 @@ class Proposer:
 
     def _excess(self, row: TrialRow) -> Mapping[str, float]:
         """Return the constraints of a trial; none while it isn't known which limits it exceeds."""
-        if row.latency is None and row.state != "infeasible":
+        if row.latency is None and row.state != TrialState.INFEASIBLE:
             return {}
         return excess(self._budget, row.macs, row.params, row.latency, row.others)
 
     def tell(self, row: TrialRow) -> None:
         """Tell Optuna how a trial ended; telling it again changes nothing."""
         values, state = self.told(row)
-        if state == TrialState.PRUNED:
+        if state == OptunaState.PRUNED:
             self.constrain(row)
         with _quiet_optuna():
             self._study.tell(row.number, values, state, skip_if_finished=True)
         self._open.pop(row.number, None)
 
-    def told(self, row: TrialRow) -> tuple[list[float] | None, TrialState]:
+    def told(self, row: TrialRow) -> tuple[list[float] | None, OptunaState]:
         """Return the values and the state that Optuna is told of a trial that has ended."""
         if not self._inside(row):  # it has no parameters, and samplers model only those that all trials have in common
-            return None, TrialState.FAIL
-        if row.state == "done" and row.top1 is not None and self._minimised <= row.latencies.keys():
+            return None, OptunaState.FAIL
+        if row.state == TrialState.DONE and row.top1 is not None and self._minimised <= row.latencies.keys():
             medians = [row.latencies[device].median_ms for device in self.settings.latency.minimised]
-            return [row.top1, *medians, float(row.macs)], TrialState.COMPLETE
-        return None, TrialState.PRUNED if row.state in ("infeasible", "pruned") else TrialState.FAIL
+            return [row.top1, *medians, float(row.macs)], OptunaState.COMPLETE
+        return None, OptunaState.PRUNED if row.state in (TrialState.INFEASIBLE, TrialState.PRUNED) else OptunaState.FAIL
 
     def as_told(self, row: TrialRow) -> ToldTrial:
         """Return all that Optuna is told of a trial that has ended."""

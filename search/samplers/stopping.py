@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.store.rows import TrialRow
+from search.store.vocabulary import TrialOrigin
 
 RUNGS = (0.6, 0.8)  # fractions of the schedule
 LEAST = 4  # trials to compare with; fewer say nothing
@@ -68,7 +69,7 @@ class StoppingRule:
     def verdict(self, row: TrialRow) -> str | None:
         """Return why a trial that is under way should end, or None."""
         rung = max((rung for rung in RUNGS if row.number in self._reached[rung]), default=None)
-        if rung is None or row.origin == "enqueued":
+        if rung is None or row.origin == TrialOrigin.ENQUEUED:
             return None
         reached = self._reached[rung]
         highest = [row.latencies[device].interval_high_ms for device in self.minimised]
