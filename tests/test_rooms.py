@@ -37,7 +37,9 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "samplers": "budget results settings store study",
         "loop": "budget engines pricing results samplers settings store study",
         "time_estimate": "budget pricing settings",
-        "launch": "engines loop pricing settings store study study_file",
+        "study_folders": "settings store",
+        "reachability": "pricing settings",
+        "launch": "engines loop pricing reachability settings store study study_file study_folders",
         "doctor": "devices loop samplers store study",
     },
     "dashboards": {
