@@ -7,8 +7,8 @@ Notable choices:
 - A trial is compared only with those that cost no more: no more macs, and not measurably slower on any device whose
   latency is minimised. A small network is never ended because larger ones are more accurate.
 - Among those it is the median rule (Golovin et al. 2017, "Google Vizier", section 3.2.2): with more than half of them
-  ahead at the same progress, a place on the front is out of sight. What somebody asked for by `enqueue` goes on.
-- It is a function of what is recorded, asked anew at every epoch behind a rung: a controller that goes on after another
+  ahead at the same progress, a place on the front is out of sight. What a user asked for by `enqueue` goes on.
+- It is a function of what is recorded, asked again at every epoch behind a rung: a controller that goes on after another
   decides as that one would have.
 """
 
@@ -62,7 +62,7 @@ class StoppingRule:
             self._reached[rung][row.number] = _Reached(top1, (float(row.macs), *medians))
 
     def forget(self, number: int) -> None:
-        """Forget a trial that begins anew with other settings."""
+        """Forget a trial that begins again with other settings."""
         for reached in self._reached.values():
             reached.pop(number, None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import secrets
 import signal
@@ -13,9 +14,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from search.engines import make_engine
 from search.engines.events import AttemptEnd, Done, EpochEnded, Failed, Lost, Stopped
 from search.engines.ray.checks import about_dashboard, check_settings, processors_apart
 from search.engines.ray.engine import RayTuneEngine
@@ -63,7 +66,9 @@ def make_job(tmp_path: Path, cache: Path) -> MakeJob:
 
 @pytest.fixture(scope="module")
 def ray_engine() -> Iterator[RayTuneEngine]:
-    engine = RayTuneEngine(settings(), {default_core()})
+    notes: list[str] = []
+    engine = RayTuneEngine(settings(), {default_core()}, notes.append)
+    assert [note.partition(": ")[0] for note in notes] == ["Ray dashboard"]
     yield engine
     engine.close()
 
@@ -197,6 +202,7 @@ class TestRayEngine(EngineContract):
         assert isinstance(collect(engine, {1})[-1], Done)
 
 
+@pytest.mark.alone
 def test_a_worker_that_ray_kills_for_memory_is_out_of_memory_and_ray_goes_on(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ):
@@ -366,11 +372,35 @@ def test_a_cluster_that_is_not_there_is_one_clear_error():
         RayTuneEngine(settings(address="127.0.0.1:1"), set())
 
 
-def test_more_gpus_than_there_are_are_refused():
-    if Path("/dev/nvidia0").exists():
-        pytest.skip("this machine has a GPU")
+class ReadyDriver:
+    """A driver's process that has started and says what there is; nothing runs in it."""
+
+    def __init__(self, folder: Path, resources: dict[str, float]) -> None:
+        self.pipe, self._theirs = multiprocessing.Pipe()
+        self._theirs.send(("ready", "", resources))
+        self._living, self.sentinel = multiprocessing.Pipe()
+        self.process, self.folder = self, SimpleNamespace(path=folder)
+        self.started_at, self.ready, self.reason, self.ended = time.monotonic(), False, "", False
+
+    def is_alive(self) -> bool:
+        return not self.ended
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def test_more_gpus_than_there_are_are_refused_and_ray_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    driver = ReadyDriver(tmp_path, {"CPU": 2.0})
+    monkeypatch.setattr("search.engines.ray.engine.start_driver", lambda *_: driver)
     with pytest.raises(InvalidSettings, match=r"engine\.gpus = 0\.5 for each trial, but Ray sees 0 GPUs"):
         RayTuneEngine(settings(gpus=0.5), set())
+    assert driver.ended
+
+
+def test_enough_gpus_are_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    driver = ReadyDriver(tmp_path, {"CPU": 2.0, "GPU": 1.0})
+    monkeypatch.setattr("search.engines.ray.engine.start_driver", lambda *_: driver)
+    assert RayTuneEngine(settings(gpus=0.5), set()).free_slots() == 2
 
 
 @pytest.mark.parametrize(
@@ -394,20 +424,29 @@ def test_workers_keep_off_the_measuring_processor_only_where_the_others_are_enou
         assert processors_apart(settings(workers=len(usable) - 1), {core}) == sorted(usable - {core})
 
 
-def test_the_same_study_gives_the_same_networks_on_ray(tmp_path: Path):
+def test_the_same_study_gives_the_same_networks_on_ray(
+    tmp_path: Path, ray_engine: RayTuneEngine, monkeypatch: pytest.MonkeyPatch
+):
     networks = {}
     for kind in ("local", "ray"):
         folder = tmp_path / kind
         folder.mkdir()
         place = new_place(folder)
-        notes: list[str] = []
         overrides = (f"engine.kind={kind}", "study.trainings=2", "search.startup=8")
-        view = SilentCallback()
-        view.note = notes.append  # type: ignore[method-assign]
-        launched = launch(place.settings(*overrides), place.url, False, view)
+        if kind == "ray":  # the one that runs already, and goes on
+            monkeypatch.setattr("search.launch.make_engine", lambda *_: ray_engine)
+            monkeypatch.setattr(ray_engine, "close", lambda: None)
+        launched = launch(place.settings(*overrides), place.url, False, SilentCallback())
         assert (launched.ending, launched.done) == ("finished", 2)
-        assert any(text.startswith("Ray dashboard: ") for text in notes) == (kind == "ray")
         files = folder / "files" / "digits"
         networks[kind] = {path.parent.name: file_hash(path) for path in files.glob(f"*/{NETWORK_FILE}")}
     assert len(networks["local"]) == 2
     assert networks["ray"] == networks["local"]
+
+
+def test_the_settings_say_which_engine_runs(monkeypatch: pytest.MonkeyPatch):
+    made: list[tuple[object, ...]] = []
+    monkeypatch.setattr("search.engines.ray.engine.RayTuneEngine", lambda *given: made.append(given))
+    wanted, notes = settings(), [].append
+    make_engine(wanted, {1}, notes)
+    assert made == [(wanted, {1}, notes)]
