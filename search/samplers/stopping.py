@@ -8,8 +8,8 @@ Notable choices:
   latency is minimised. A small network is never ended because larger ones are more accurate.
 - Among those it is the median rule (Golovin et al. 2017, "Google Vizier", section 3.2.2): with more than half of them
   ahead at the same progress, a place on the front is out of sight. What a user asked for by `enqueue` goes on.
-- It is a function of what is recorded, asked again at every epoch behind a rung: a controller that goes on after another
-  decides as that one would have.
+- It is a function of what is recorded, asked again at every epoch behind a rung: a controller that goes on after
+  another decides as that one would have.
 """
 
 from __future__ import annotations
