@@ -248,6 +248,7 @@ def test_a_study_is_not_resumed_with_other_images_or_on_another_device(finished:
         check_same("digits", finished.url, DataInfo.from_dict({**info, "fingerprint": "0"}), same)
 
 
+@pytest.mark.slow
 def test_a_finished_trial_keeps_no_checkpoints_and_its_network(finished: Place):
     for row in finished.read():
         if row.state == "done":
@@ -256,6 +257,7 @@ def test_a_finished_trial_keeps_no_checkpoints_and_its_network(finished: Place):
             assert not list((folder / "checkpoints").glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_files_of_another_study_of_the_same_name_are_left_alone(finished: Place, tmp_path: Path):
     """Two databases with one files folder: the second study must not write over the first one's networks."""
     with pytest.raises(ReadOnlyFolder, match="holds the files of another study of this name"):
@@ -271,6 +273,7 @@ def test_resuming_with_fewer_trainings_than_are_done_trains_nothing(finished: Pl
     assert finished.states() == before
 
 
+@pytest.mark.slow
 def test_a_resumed_study_keeps_its_files_where_they_are(finished: Place, tmp_path: Path):
     with pytest.raises(FrozenSettings, match=r"keeps its files in .*, but study.files now means"):
         finished.launch(f"study.files={tmp_path / 'elsewhere'}", resume=True)
@@ -279,6 +282,7 @@ def test_a_resumed_study_keeps_its_files_where_they_are(finished: Place, tmp_pat
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_optuna_dashboard_opens_the_same_file(finished: Place):
     app = optuna_dashboard.wsgi(optuna_storage(finished.url))
     server = make_server("127.0.0.1", 0, app, handler_class=QuietHandler)
@@ -300,6 +304,7 @@ class QuietHandler(WSGIRequestHandler):
         """Say nothing."""
 
 
+@pytest.mark.slow
 def test_a_study_that_another_process_runs_is_busy_and_keeps_its_settings(finished: Place):
     before = finished.stored()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
