@@ -132,7 +132,7 @@ def _database_error(error: BaseException) -> CondenseryError | None:
         return None
     from sqlalchemy.exc import DBAPIError
 
-    from search.store.database_errors import database_errors
+    from search.store.connection.database_errors import database_errors
 
     if not isinstance(error, DBAPIError):
         return None

@@ -29,7 +29,7 @@ from search.loop.trainings import Images
 from search.pricing.pricer import Target
 from search.samplers.optuna_samplers import distributions, make_sampler
 from search.settings import SearchSettings, StudySettings
-from search.store.database import tune_sqlite
+from search.store.connection.database import tune_sqlite
 from search.study import open_study
 from search.study_file import settings_from
 from space.presets import SPACE_PRESETS

@@ -89,7 +89,7 @@ def say(text: str) -> None:
 
 def database_url(storage: str | None) -> str:
     """Return the URL of the database that `--storage` names, or of the default one."""
-    from search.store.database import DEFAULT_STORAGE
+    from search.store.connection.database import DEFAULT_STORAGE
 
     return storage or DEFAULT_STORAGE
 
@@ -106,7 +106,7 @@ def name_and_url(study: str | None, storage: str | None) -> tuple[str | None, st
 
 def storage_words(storage: str | None) -> list[str]:
     """Return the option that names the same database in a command we print; none if the environment names it."""
-    from search.store.database_errors import url_shown
+    from search.store.connection.database_errors import url_shown
 
     return [] if storage in (None, os.environ.get(STORAGE)) else ["--storage", url_shown(str(storage))]
 
@@ -139,7 +139,7 @@ def open_named(study: str | None, storage: str | None, write: bool = False) -> t
         StudyNotFound: there is no such study, or no name was given and there isn't exactly one study.
     """
     from search.store import reader
-    from search.store.database import open_for_reading, open_for_writing
+    from search.store.connection.database import open_for_reading, open_for_writing
 
     name, url = name_and_url(study, storage)
     engine = open_for_reading(url)

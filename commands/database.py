@@ -98,8 +98,8 @@ def delete(
 
 def upgrade(storage: Storage = None) -> None:
     """Bring the database's tables to this version; make those that are missing."""
-    from search.store.database import DEFAULT_STORAGE
-    from search.store.database import upgrade as run
+    from search.store.connection.database import DEFAULT_STORAGE
+    from search.store.connection.database import upgrade as run
     from search.study import optuna_storage
 
     url = storage or DEFAULT_STORAGE

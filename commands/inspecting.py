@@ -33,7 +33,7 @@ def status(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
     """Show a study's progress; without a name, all studies of the database."""
     from dashboards.terminal import documents, study_tables
     from search.store import reader
-    from search.store.database import open_for_reading
+    from search.store.connection.database import open_for_reading
 
     name, url = name_and_url(study, storage)
     studies = reader.list_studies(open_for_reading(url)) if name is None else []

@@ -28,11 +28,11 @@ from search.loop.files import folder_of_trial
 from search.loop.mirror import OptunaMirror
 from search.samplers.proposer import Proposer
 from search.store import reader
+from search.store.connection.transactions import shown
 from search.store.device_tables import job, request
 from search.store.rows import TrialRow
 from search.store.store import StudyStore
 from search.store.tables import artifact, curve, trial
-from search.store.transactions import shown
 from search.store.vocabulary import FINAL_STATES, AttemptOutcome, TrialState
 from search.study import OpenStudy
 from space.errors import StudyBusy

@@ -24,9 +24,9 @@ from search.pricing.targets import choose_runtimes, known_runtimes, targets_of
 from search.reachability import check_reachable
 from search.settings import LatencySettings, StudySettings, fit_to_data
 from search.store import reader
-from search.store.database import open_for_reading, open_for_writing, sqlite_file
-from search.store.database_errors import url_shown
-from search.store.patience import Patience
+from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file
+from search.store.connection.database_errors import url_shown
+from search.store.connection.patience import Patience
 from search.store.rows import StudyRow
 from search.store.vocabulary import TrialState
 from search.study import OpenStudy, already_exists, open_study

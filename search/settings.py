@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from search.budget import Budget
-from search.store.database import DEFAULT_STORAGE
+from search.store.connection.database import DEFAULT_STORAGE
 from space.search_space import SearchSpace
 from workers.file_names import Runtime
 from workers.latency.policy import MeasurementPolicy, policy_named
@@ -53,7 +53,7 @@ class StudySection(Settings):
         """Settings are stored in the database, where others may read them: a password is no part of that."""
         if storage is None or ("@" not in storage and "password" not in storage):
             return storage
-        from search.store.database_errors import url_shown
+        from search.store.connection.database_errors import url_shown
 
         return url_shown(storage)
 

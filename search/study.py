@@ -17,8 +17,8 @@ from sqlalchemy import exc
 
 from search.settings import StudySettings
 from search.store import reader
-from search.store.database import LOCK_TIMEOUT_S, open_for_writing, tune_sqlite
-from search.store.database_errors import database_errors
+from search.store.connection.database import LOCK_TIMEOUT_S, open_for_writing, tune_sqlite
+from search.store.connection.database_errors import database_errors
 from search.store.rows import StudyRow
 from search.store.store import StudyStore
 from search.store.studies import create_study, delete_study

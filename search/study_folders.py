@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from search.settings import StudySettings
-from search.store.database import sqlite_file
+from search.store.connection.database import sqlite_file
 from search.store.rows import StudyRow
 from space.errors import FrozenSettings
 from workers import file_names

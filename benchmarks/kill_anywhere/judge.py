@@ -17,7 +17,7 @@ from benchmarks.kill_anywhere.causes import only_the_database, pairs_by_attempt,
 from benchmarks.kill_anywhere.forms import CHECKPOINT_EVERY_S, Form, Kill
 from search.doctor import StudyUnderCheck, examine
 from search.store import device_tables, reader
-from search.store.database import open_for_reading
+from search.store.connection.database import open_for_reading
 from search.store.store import StudyStore
 from search.store.vocabulary import FINAL_STATES, AttemptOutcome, LatencyKind, TrialState
 from search.study import OpenStudy, optuna_storage

@@ -27,7 +27,7 @@ from benchmarks.kill_anywhere.forms import CHECKPOINT_EVERY_S, EPOCHS, STUDY, Ce
 from benchmarks.kill_anywhere.look import Lookout, Seen
 from benchmarks.kill_anywhere.processes import Postgres, Process, cpu_s, parent_of
 from search.devices import registry
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from space.errors import DatabaseUnavailable
 from workers.latency.agent_file import agent_command
 

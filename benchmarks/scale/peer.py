@@ -19,7 +19,7 @@ from benchmarks.scale.round import STUDY, made_up_price, settings_for
 from benchmarks.scale.worker import made_up_top1
 from search.samplers.optuna_samplers import distributions, make_sampler
 from search.settings import StudySettings
-from search.store.database import tune_sqlite
+from search.store.connection.database import tune_sqlite
 from space.cost import cost_of
 
 START_S = 120.0

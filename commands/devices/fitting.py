@@ -38,7 +38,7 @@ def fit(
     from dashboards.terminal import device_tables
     from search.pricing.device_fit import fit_device
     from search.pricing.targets import kind_on
-    from search.store.database import open_for_writing
+    from search.store.connection.database import open_for_writing
 
     engine = open_for_writing(database_url(storage))
     probe = _measured(engine, name, _settings(name, preset, runtime, threads, policy), networks, storage)
@@ -58,7 +58,7 @@ def calibrate(
     """Fit a profile for estimates to a device of yours, from 8 or more networks measured on it."""
     from dashboards.terminal import device_tables
     from search.pricing import device_fit
-    from search.store.database import open_for_writing
+    from search.store.connection.database import open_for_writing
     from workers.latency.profiles import VIRTUAL, check_writable, save_profile
     from workers.latency.virtual_arm import VirtualArm, default_folder
 

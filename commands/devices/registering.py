@@ -38,7 +38,7 @@ def add(
 ) -> None:
     """Register a device; print its token, once, and the commands to run on it."""
     from search.devices import registry
-    from search.store.database import open_for_writing
+    from search.store.connection.database import open_for_writing
     from workers.latency.agent_file import NAME, agent_sha256
     from workers.latency.profiles import load_profile
 
@@ -121,7 +121,7 @@ def _serve_command(hub: str, storage: str | None) -> str:
 def remove(name: DeviceName, storage: Storage = None) -> None:
     """Revoke a device's token; its results stay, and its open jobs go back to the queue."""
     from search.devices import registry
-    from search.store.database import open_for_writing
+    from search.store.connection.database import open_for_writing
 
     registry.revoke_device(open_for_writing(database_url(storage)), name)
     say(f"device {name} is revoked")
@@ -151,7 +151,7 @@ def list_jobs(
 
 def _existing_database(storage: str | None) -> sa.Engine:
     """Return the database, opened for reading; raise DatabaseUnavailable if there is none yet."""
-    from search.store.database import open_for_reading, sqlite_file
+    from search.store.connection.database import open_for_reading, sqlite_file
 
     url = database_url(storage)
     file = sqlite_file(url)

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from dashboards.data.column_reader import ConfigBook, read_columns
 from dashboards.data.columns import StudyColumns
 from dashboards.data.revision import load_revision
-from search.store.database import open_for_reading
-from search.store.database_errors import database_errors
+from search.store.connection.database import open_for_reading
+from search.store.connection.database_errors import database_errors
 from space.errors import CondenseryError, StudyNotFound
 
 LOOK_WHOLE_S = 5.0  # how often a live study looks for what takes a scan of whole tables to find

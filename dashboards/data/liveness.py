@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from search.store.clock import Clock, now_of
+from search.store.connection.clock import Clock, now_of
 from search.store.controller_lease import LEASE_S
 from search.store.reader import find_study, read_status
 from search.store.rows import StudyRow, StudyStatus

@@ -22,7 +22,7 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _without_password(url: str) -> str:
     import sqlalchemy as sa
 
-    from search.store.database_errors import url_shown
+    from search.store.connection.database_errors import url_shown
 
     try:
         sa.make_url(url)

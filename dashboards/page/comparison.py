@@ -23,7 +23,7 @@ from dashboards.page.layout import words
 from dashboards.page.study_cache import AWAY, AWAY_TEXT, CachedStudy
 from dashboards.page.trial_parts import differences, facts, more, names, part
 from search.pricing.layer_shares import DeviceShares, LayerShares
-from search.store.database_errors import driver_errors
+from search.store.connection.database_errors import driver_errors
 from search.store.vocabulary import FINAL_STATES, STATES
 from space.errors import CondenseryError, DeviceNotFound
 from workers.wording import agreeing

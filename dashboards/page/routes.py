@@ -27,7 +27,7 @@ from dashboards.page.access import sentence_page
 from dashboards.page.study_cache import CachedStudy, Studies, log
 from dashboards.page.view import brushed, view_of
 from search.budget import Budget
-from search.store.database_errors import database_errors
+from search.store.connection.database_errors import database_errors
 from search.store.reader import find_trial
 from search.store.rows import StudyRow
 from space.errors import CheckpointCorrupt, CondenseryError, StudyNotFound, TrialNotFound, TrialNotReady

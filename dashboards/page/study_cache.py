@@ -20,8 +20,8 @@ from typing import Any
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.live_study import LiveStudy
 from dashboards.page.table import TableColumn, table_columns
-from search.store.database import open_for_reading
-from search.store.database_errors import database_errors, driver_errors
+from search.store.connection.database import open_for_reading
+from search.store.connection.database_errors import database_errors, driver_errors
 from search.store.reader import find_study, list_studies
 from search.store.rows import StudyRow
 from space.errors import (

@@ -29,7 +29,7 @@ def study_figures(name: str | None = None, storage: str | None = None) -> StudyF
     Raises:
         StudyNotFound: there is no such study, or more than one and no name.
     """
-    from search.store.database import DEFAULT_STORAGE, open_for_reading
+    from search.store.connection.database import DEFAULT_STORAGE, open_for_reading
     from search.store.reader import list_studies
     from space.errors import StudyNotFound
 

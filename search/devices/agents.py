@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from search.devices.json_numbers import as_json
 from search.devices.registry import Device
 from search.devices.transitions import LEASE_S, LeaseEnd, is_fresh, release_jobs
-from search.store.clock import Clock, now_of
+from search.store.connection.clock import Clock, now_of
 from search.store.device_tables import device
 from search.store.queue_facts import processor
 from search.store.vocabulary import LeaseOutcome

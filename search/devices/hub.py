@@ -28,8 +28,8 @@ from search.devices.api import BODY_BYTES_MOST, HubState, router
 from search.devices.body_limit import BodyLimit
 from search.devices.leases import JobUnknown, LeaseLost, LeaseTerms, NotEnrolled
 from search.devices.transitions import LEASE_S
-from search.store.clock import Clock
-from search.store.database import open_for_writing
+from search.store.connection.clock import Clock
+from search.store.connection.database import open_for_writing
 from space.errors import DatabaseLocked, DatabaseUnavailable, DiskFull, InvalidSettings
 from workers.latency.agent.serving.protocol import PROTOCOL
 from workers.listening import in_url, is_loopback, listen
@@ -60,7 +60,7 @@ def create_app(
     """Return the hub over a database opened for writing.
 
     Args:
-        engine: see `search.store.database.open_for_writing`.
+        engine: see `search.store.connection.database.open_for_writing`.
         lease_s: a job that its agent hasn't reported on for this long goes to the next device.
         retry_s: how long an agent with nothing to do waits before it asks again.
         now: the time; None = the database's.

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from search.devices.json_numbers import as_json, digest
 from search.devices.transitions import CANCELLED, add_event, fail, is_requested
-from search.store.clock import Clock, now_of
+from search.store.connection.clock import Clock, now_of
 from search.store.device_tables import device, job, lease, model, request, result
 from search.store.queue_facts import facts_of_queue, processor, processors_of, versions_of
 from search.store.vocabulary import OPEN_JOB_STATES, JobEvent, JobState, MeasurementMode, Verdict

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from search.devices.agents import record_contact
 from search.devices.registry import Device
 from search.devices.transitions import LEASE_S, add_event, sweep
-from search.store.clock import Clock, now_of
+from search.store.connection.clock import Clock, now_of
 from search.store.device_tables import job, lease, model
 from search.store.vocabulary import JobState, LeaseActivity, MeasurementMode
 

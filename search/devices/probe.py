@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from search.devices import jobs, leases, plausibility, registry
 from search.devices.jobs import JobRow, MeasurementRequest
 from search.devices.transitions import CANCELLED
-from search.store.patience import Patience
+from search.store.connection.patience import Patience
 from search.store.vocabulary import OPEN_JOB_STATES, JobState, MeasurementMode
 from space.config import CondenseNetConfig
 from space.cost import cost_of

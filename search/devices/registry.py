@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from search.devices.transitions import LEASE_S, LeaseEnd, is_fresh, release_jobs
 from search.settings import DEVICE_NAME, HOST
-from search.store.clock import Clock, now_of
+from search.store.connection.clock import Clock, now_of
 from search.store.device_tables import device, job, lease, result
 from search.store.vocabulary import JobState, LeaseActivity, LeaseOutcome, Verdict
 from space.errors import DeviceExists, DeviceNotFound, InvalidSettings

@@ -20,7 +20,7 @@ from search.devices.json_numbers import as_json
 from search.devices.leases import LeaseLost, LeaseTerms, Ticket, by_ticket, lease_of, locked_job
 from search.devices.registry import Device
 from search.devices.transitions import LeaseEnd, add_event, complete, end_lease, fail, put_back
-from search.store.clock import now_of
+from search.store.connection.clock import now_of
 from search.store.device_tables import job, result
 from search.store.vocabulary import FaultKind, JobEvent, JobState, LeaseOutcome, MeasurementMode, Verdict
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from search.store.patience import is_away
+from search.store.connection.patience import is_away
 from search.store.reader import count_rows_of_configs, latencies_of_configs
 from space.config import CondenseNetConfig
 from workers.latency.measurement import Measurement

@@ -1,1 +1,1 @@
-"""The study database: tables, migrations, and the two ways in: `StudyStore` writes, `reader` reads."""
+"""The study database: connection, tables and migrations, and the two ways in: `StudyStore` writes, `reader` reads."""

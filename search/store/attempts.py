@@ -8,11 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from search.store.connection.transactions import Transactions
 from search.store.tables import attempt, curve, trial
-from search.store.transactions import Transactions
 from search.store.vocabulary import AttemptOutcome, TrialState
 
-# Built once; see `transactions`.
+# Built once; see `connection.transactions`.
 _MINE = (attempt.c.trial_id == sa.bindparam("key")) & (attempt.c.attempt == sa.bindparam("of"))
 _RUN = (
     sa.update(trial)

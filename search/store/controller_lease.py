@@ -2,7 +2,7 @@
 
 A controller on this host is alive while its process is; one on another host is believed by its heartbeat, by the
 database's clock where it has one. Taking over is one transaction, and every later write of the former owner fails
-(see `transactions`).
+(see `connection.transactions`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from search.store.clock import now_of
+from search.store.connection.clock import now_of
+from search.store.connection.transactions import Transactions, shown
 from search.store.tables import attempt, study, trial
-from search.store.transactions import Transactions, shown
 from search.store.vocabulary import AttemptOutcome
 from space.errors import StudyBusy
 from workers.processes import is_alive

@@ -23,7 +23,7 @@ from search.store.vocabulary import FINAL_STATES, OPEN_STATES, LatencyPurpose, T
 from space.config import CondenseNetConfig
 from workers.latency.record import RECORD_FIELDS, Measurement
 
-# Built once; see `transactions`. Updates change the columns that the parameters name.
+# Built once; see `connection.transactions`. Updates change the columns that the parameters name.
 _NEW_TRIAL, _NEW_LATENCY, _NEW_SAMPLES, _NEW_ARTIFACT = map(sa.insert, (trial, latency, latency_samples, artifact))
 _CHANGE = sa.update(trial).where(trial.c.id == sa.bindparam("key"))
 _FINISH = _CHANGE.where(trial.c.state.not_in(FINAL_STATES))

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from benchmarks.dashboard_fill import fill, grow
 from benchmarks.dashboard_rows import HOST, PI
 from search.store import reader
-from search.store.database import open_for_reading
+from search.store.connection.database import open_for_reading
 from search.store.rows import TrialRow
 from search.study import optuna_storage
 

@@ -13,7 +13,7 @@ from benchmarks.scale.fill import fill
 from search.engines.events import Done, EpochEnded, Failed, Started, Stopped
 from search.results.pareto import front_of_study, pareto_front
 from search.store import reader
-from search.store.database import open_for_reading
+from search.store.connection.database import open_for_reading
 from search.store.reader import trials
 from search.store.vocabulary import FINAL_STATES
 from tests.workers.tiny import job

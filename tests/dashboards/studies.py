@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from search.store import reader
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.rows import NewTrial, TrialRow
 from search.store.store import StudyStore
 from search.store.studies import create_study

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.study import optuna_storage
 from tests.postgres import database_of
 from tests.search.tiny_devices import Desk

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from search.devices import jobs, registry
 from search.devices.jobs import JobRow, MeasurementRequest
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.device_tables import event, result
 from search.store.vocabulary import OPEN_JOB_STATES, MeasurementMode, Verdict
 from tests.command_line import ROOT, fork_server

@@ -32,8 +32,9 @@ from search.pricing import targets as targeting
 from search.pricing.pricer import ANCHOR, Target, price
 from search.reachability import cheapest, check_reachable
 from search.settings import StudySettings
-from search.store import controller_lease, reader, transactions
-from search.store.database import open_for_reading, open_for_writing
+from search.store import controller_lease, reader
+from search.store.connection import transactions
+from search.store.connection.database import open_for_reading, open_for_writing
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from search.study import optuna_storage

@@ -13,7 +13,7 @@ from search.devices import agents, jobs, leases, registry, submissions
 from search.devices.jobs import JobRow, MeasurementRequest
 from search.devices.leases import Heartbeat, LeasedJob, LeaseRequest, LeaseTerms, Ticket
 from search.devices.submissions import Fault
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.device_tables import event, request, result
 from tests.search.tiny_studies import sqlite_url
 

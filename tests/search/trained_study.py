@@ -6,7 +6,7 @@ from pathlib import Path
 
 import safetensors.torch
 
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.rows import NewTrial
 from search.store.store import StudyStore
 from search.store.studies import create_study

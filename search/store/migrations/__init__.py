@@ -1,1 +1,1 @@
-"""How a study database comes to its tables, version by version; `search.store.schema` runs them."""
+"""How a study database comes to its tables, version by version; `search.store.connection.schema` runs them."""

@@ -11,7 +11,7 @@ import pytest
 from dashboards.data.column_reader import read_columns
 from dashboards.data.revision import load_revision
 from search.results.pareto import front_of_study
-from search.store.database import open_for_reading
+from search.store.connection.database import open_for_reading
 from space.errors import StudyNotFound
 from tests.dashboards.studies import Study, lively
 

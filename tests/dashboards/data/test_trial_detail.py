@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from dashboards.data.trial_detail import read_trained_network, read_trial_detail
 from search.store import reader
-from search.store.database import open_for_reading
+from search.store.connection.database import open_for_reading
 from search.store.tables import attempt, event
 from space.errors import TrialNotFound
 from tests.dashboards.studies import Study

@@ -12,7 +12,7 @@ import pytest
 
 from dashboards.page import charts, make_app, study_cache
 from dashboards.page.study_cache import guarded
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.studies import create_study
 from tests.dashboards.studies import SETTINGS, Study, lively
 

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.dashboard_fill import fill
 from dashboards.report.report import write_report
-from search.store.database import open_for_reading
+from search.store.connection.database import open_for_reading
 from tests.dashboards.browser import Visit, contrast, in_browser
 from tests.dashboards.report.report_visits import READY, mark_of, numbers_shown, scroll_to
 from tests.dashboards.studies import Study

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from search.devices import schemas
 from search.devices.api import BODY_BYTES_MOST
-from search.store import database
-from search.store.database import open_for_writing
+from search.store.connection import database
+from search.store.connection.database import open_for_writing
 from tests.search.tiny_devices import FACTS, wall_report
 from tests.search.tiny_hub import CALLS, CALLS_DESCRIBED, ONE, Hub, result_of
 from tests.search.tiny_studies import sqlite_url

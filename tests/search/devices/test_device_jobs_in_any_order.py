@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from search.devices import jobs
 from search.devices.leases import LeasedJob, LeaseLost, NotEnrolled
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.device_tables import job, lease, result
 from search.store.vocabulary import OPEN_JOB_STATES
 from tests.command_line import fork_server

@@ -12,7 +12,7 @@ from search.devices.agents import Enrolment
 from search.devices.jobs import MeasurementRequest
 from search.devices.leases import Heartbeat, JobUnknown, LeaseLost, LeaseRequest, LeaseTerms, NotEnrolled, Ticket
 from search.devices.transitions import TROUBLES_MOST
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.device_tables import event
 from tests.search.tiny_devices import FACTS, LEASE_S, POLICY, Desk, instance_of, wall_report
 

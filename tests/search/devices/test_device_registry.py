@@ -221,7 +221,7 @@ def test_numbers_that_json_does_not_know_are_listed_as_words(desk: Desk):
 
 
 def test_devices_are_read_through_a_read_only_database(desk: Desk, tmp_path: Path):
-    from search.store.database import open_for_reading
+    from search.store.connection.database import open_for_reading
 
     desk.agent("pi")
     reader = open_for_reading(sqlite_url(tmp_path))

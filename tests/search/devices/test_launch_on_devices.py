@@ -17,7 +17,7 @@ from search.launch import Launched
 from search.pricing.targets import targets_of
 from search.results import bundle
 from search.store import reader
-from search.store.database import open_for_reading, open_for_writing
+from search.store.connection.database import open_for_reading, open_for_writing
 from search.store.device_tables import job
 from search.store.store import StudyStore
 from search.study_file import settings_from

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from search.devices import jobs, registry
 from search.devices.jobs import JobRow, MeasurementRequest
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.device_tables import result
 from tests.search.hub_process import HubProcess
 from tests.search.tiny_devices import CONDITIONS, FACTS, instance_of, wall_report

@@ -12,7 +12,7 @@ from search.engines.events import Done, EngineEvent, EpochEnded, Lost, Resumed, 
 from search.engines.fake import FakeEngine, instant_result
 from search.loop.times import LoopTimes
 from search.store import reader
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.rows import AttemptRow, EventRow, NewTrial
 from search.store.store import StudyStore
 from search.store.studies import create_study

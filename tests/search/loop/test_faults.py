@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from search.engines.local import LocalEngine
 from search.store import reader
-from search.store.database import open_for_reading
+from search.store.connection.database import open_for_reading
 from search.store.tables import event
 from space.errors import (
     CondenseryError,

@@ -18,9 +18,9 @@ from sqlalchemy import exc
 from search.devices.probe import HubProbe, HubProbeSettings
 from search.engines.events import EngineEvent
 from search.engines.fake import FakeEngine
-from search.store import database as opening
-from search.store.database import open_for_writing
-from search.store.patience import Patience, is_away
+from search.store.connection import database as opening
+from search.store.connection.database import open_for_writing
+from search.store.connection.patience import Patience, is_away
 from search.study import optuna_storage
 from space.errors import StudyBusy
 from tests.postgres import database_of, postgres_server

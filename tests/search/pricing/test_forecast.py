@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from search.pricing.device_fit import add_references, fit_device, measure_more
 from search.pricing.forecast import FittedForecast
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.reader import latencies_of_configs
 from search.store.rows import NewTrial
 from search.store.store import StudyStore

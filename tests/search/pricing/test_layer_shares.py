@@ -15,7 +15,7 @@ from hypothesis import given
 
 from search.pricing.device_fit import add_references, fit_device
 from search.pricing.layer_shares import DeviceShares
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from space.config import CondenseNetConfig
 from space.cost import parts_of
 from space.errors import DeviceNotFound

@@ -21,7 +21,7 @@ from search.results import bundle
 from search.results.bundle_preview import bundle_name, preview_bundle
 from search.results.bundle_texts import pick_command
 from search.store import reader
-from search.store.database import open_for_reading
+from search.store.connection.database import open_for_reading
 from search.store.store import StudyStore
 from search.store.tables import artifact, attempt, metadata
 from space.errors import CheckpointCorrupt, TrialNotReady
@@ -111,7 +111,7 @@ import sys
 from search.results.bundle_preview import preview_bundle
 from search.budget import Budget
 from search.store import reader
-from search.store.database import open_for_reading
+from search.store.connection.database import open_for_reading
 engine = open_for_reading({sqlite_url(tmp_path)!r})
 (study,) = reader.list_studies(engine)
 assert len(preview_bundle(engine, study, reader.find_trial(engine, study, 0), Budget())) > 1000

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from search.store import controller_lease, reader, transactions
-from search.store.database import open_for_writing
+from search.store import controller_lease, reader
+from search.store.connection import transactions
+from search.store.connection.database import open_for_writing
 from search.store.rows import NewTrial, StudyRow
 from search.store.store import StudyStore
 from search.store.studies import create_study
@@ -183,7 +184,7 @@ def test_taking_over_ends_the_attempts_that_were_left_open(store: StudyStore, li
 KEEPING = """
 import sys, time
 from search.store import controller_lease
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.store import StudyStore
 controller_lease.LEASE_S, controller_lease.STUCK_S = float(sys.argv[3]), float(sys.argv[4])
 store = StudyStore(open_for_writing(sys.argv[1]), int(sys.argv[2]))
@@ -360,7 +361,7 @@ def _claim(url: str, successor: StudyStore, after: str) -> int:
 STANDING_BY = """
 import sys
 from pathlib import Path
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.store import StudyStore
 store = StudyStore(open_for_writing(sys.argv[1]), int(sys.argv[2]))
 print("ready", flush=True)

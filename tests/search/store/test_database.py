@@ -20,8 +20,9 @@ import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from search.store import database, schema, tables
-from search.store.database import open_for_reading, open_for_writing, sqlite_file, upgrade
+from search.store import tables
+from search.store.connection import database, schema
+from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file, upgrade
 from search.study import optuna_storage
 from space.errors import DatabaseLocked, DatabaseUnavailable, DatabaseVersion, NotOurDatabase
 from tests.search.tiny_studies import sqlite_url
@@ -328,7 +329,7 @@ def test_two_processes_that_create_the_tables_at_once_both_get_them(tmp_path: Pa
 WRITER = """
 import sys
 import sqlalchemy as sa
-from search.store.database import open_for_reading, open_for_writing
+from search.store.connection.database import open_for_reading, open_for_writing
 engine = open_for_writing(sys.argv[1])
 with engine.connect() as connection:  # given back to the pool, where it stays open
     connection.execute(sa.text("SELECT 1"))

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from search.store import reader
-from search.store.database import open_for_reading, open_for_writing
+from search.store.connection.database import open_for_reading, open_for_writing
 from search.store.tables import metadata
 
 pytestmark = pytest.mark.slow

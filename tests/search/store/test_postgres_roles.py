@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from search.engines.fake import FakeEngine
-from search.store.database import open_for_reading, open_for_writing, upgrade
+from search.store.connection.database import open_for_reading, open_for_writing, upgrade
 from search.store.tables import HEAD_REVISION, metadata
 from space.errors import DatabaseUnavailable
 from tests.command_line import ROOT, run_command

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from commands.common import storage_words
-from search.store.database_errors import url_shown
+from search.store.connection.database_errors import url_shown
 from search.store.tables import study
 from search.study_file import load_settings, settings_from
 from search.study_template import study_file

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search.store import reader, tables
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.rows import NewTrial, TrialRow
 from search.store.store import StudyStore
 from search.store.studies import create_study, delete_study

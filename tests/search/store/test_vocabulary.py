@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from search.store.database import open_for_writing
+from search.store.connection.database import open_for_writing
 from search.store.tables import attempt, device_fit, latency, reference_latency, trial
 from search.store.vocabulary import FINAL_STATES, OPEN_STATES, STATES, AttemptOutcome, TrialState
 

@@ -18,8 +18,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from search.store.database_errors import database_errors, url_shown
-from search.store.schema import check_version, has_tables, migrate, refuse_foreign, refuse_unknown, revision_of
+from search.store.connection.database_errors import database_errors, url_shown
+from search.store.connection.schema import (
+    check_version,
+    has_tables,
+    migrate,
+    refuse_foreign,
+    refuse_unknown,
+    revision_of,
+)
 from space.errors import DatabaseUnavailable, NotOurDatabase
 
 DEFAULT_STORAGE = "sqlite:///condensery.db"

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from search.store.database_errors import url_shown
+from search.store.connection.database_errors import url_shown
 from search.store.tables import FIRST_REVISION, HEAD_REVISION, VERSION_TABLE
 from space.errors import DatabaseVersion, NotOurDatabase
 
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
 MAKING_TABLES = 1_668_246_627  # an advisory lock of PostgreSQL's: of several processes one makes the tables
 
 
@@ -81,7 +82,7 @@ def migrate(engine: sa.Engine) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.set_main_option("script_location", str(MIGRATIONS))
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":  # SQLite's transaction has the lock already
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MAKING_TABLES})

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from search.store.patience import Patience
+from search.store.connection.patience import Patience
 from search.store.tables import event, study, trial
 from space.errors import StudyBusy
 from workers.processes import host_and_pid, process_name

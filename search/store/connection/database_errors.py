@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from search.store.patience import first_line
+from search.store.connection.patience import first_line
 from space.errors import CondenseryError, DatabaseLocked, DatabaseUnavailable, DiskFull, NotOurDatabase
 
 SECRETS = ("password", "sslpassword")  # of libpq, as parameters of a URL
