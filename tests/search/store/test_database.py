@@ -105,7 +105,7 @@ def test_the_comparison_with_the_metadata_would_notice_a_missing_column(url: str
 
 def test_the_newest_migration_is_the_one_this_version_asks_for(url: str):
     config = Config()
-    config.set_main_option("script_location", str(Path(database.__file__).with_name("migrations")))
+    config.set_main_option("script_location", str(schema.MIGRATIONS))
     script = ScriptDirectory.from_config(config)
     assert script.get_heads() == [tables.HEAD_REVISION]
     revisions = [revision.revision for revision in script.walk_revisions()]
