@@ -138,9 +138,9 @@ def busy(name: str) -> list[tuple[Output, bool, bool]]:
 
 def _in_the_browser(app: Dash) -> None:
     """Add the callbacks of `assets/page.js`."""
+    register: Any = app.clientside_callback  # untyped
 
     def page(function: str, *parts: Any, **options: Any) -> None:
-        register: Any = app.clientside_callback  # untyped
         register(ClientsideFunction("page", function), *parts, **options)
 
     page("start", Output("view", "data"), Output("chosen", "data"), Output("theme-data", "data"), Input("page", "id"))
@@ -154,34 +154,31 @@ def _in_the_browser(app: Dash) -> None:
         *(State(f"{name}-busy", "data") for name in PARTS),
         prevent_initial_call=True,
     )
-    page("head", Output("drawn", "data", allow_duplicate=True), Input("head", "data"), prevent_initial_call=True)
+    drawn_again = Output("drawn", "data", allow_duplicate=True)
+    page("head", drawn_again, Input("head", "data"), prevent_initial_call=True)
     page("budget", Output("drawn", "data"), Input("table", "data"))
     page("news", Output("clock", "disabled"), Input("fast", "data"))
     for name in CHARTS:
-        page(
-            "draw",
-            Output(f"{name}-graph", "figure"),
-            Output(f"{name}-box", "hidden"),
-            Output(f"{name}-state", "hidden"),
-            Output(f"{name}-state", "children"),
-            Output(f"{name}-caption", "children"),
-            Input(f"{name}-payload", "data"),
-            Input("theme-data", "data"),
-            State(f"{name}-graph", "id"),
-        )
-        graph = f"{name}-graph"
-        page("clicked", Output(graph, "clickData"), Input(graph, "clickData"), State(graph, "id"))
+        _draw_chart(page, name)
+    page("brushed", drawn_again, Input("parallel-graph", "restyleData"), prevent_initial_call=True)
+    graph = {"type": "part-graph", "of": MATCH}
+    part = Input({"type": "part", "of": MATCH}, "data")
+    page("part", Output(graph, "figure"), part, Input("theme-data", "data"))
+    page("zoomed", Output({"type": "part-zoom", "of": MATCH}, "data"), Input(graph, "relayoutData"))
+
+
+def _draw_chart(page: Callable[..., None], name: str) -> None:
+    """Add what draws a chart in the browser, and what answers a click on it."""
+    graph = f"{name}-graph"
     page(
-        "brushed",
-        Output("drawn", "data", allow_duplicate=True),
-        Input("parallel-graph", "restyleData"),
-        prevent_initial_call=True,
-    )
-    page(
-        "part",
-        Output({"type": "part-graph", "of": MATCH}, "figure"),
-        Input({"type": "part", "of": MATCH}, "data"),
+        "draw",
+        Output(graph, "figure"),
+        Output(f"{name}-box", "hidden"),
+        Output(f"{name}-state", "hidden"),
+        Output(f"{name}-state", "children"),
+        Output(f"{name}-caption", "children"),
+        Input(f"{name}-payload", "data"),
         Input("theme-data", "data"),
+        State(graph, "id"),
     )
-    zoom = Input({"type": "part-graph", "of": MATCH}, "relayoutData")
-    page("zoomed", Output({"type": "part-zoom", "of": MATCH}, "data"), zoom)
+    page("clicked", Output(graph, "clickData"), Input(graph, "clickData"), State(graph, "id"))

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -40,58 +40,29 @@ FILES = ("/assets/", "/_dash-", "/_favicon.ico", "/_reload-hash")
 
 def add_routes(server: Flask, studies: Studies) -> None:
     """Add the routes to a page's server."""
+    answers: dict[str, Callable[..., Response]] = {
+        "/news": _news,
+        "/rows": _rows,
+        "/trials.csv": _trials_csv,
+        "/chart-table/<panel>": _chart_table,
+        "/bundle/<int:number>.zip": _bundle,
+    }
+    for rule, answer in answers.items():
+        server.add_url_rule(rule, rule, _plainly(partial(answer, studies)))
 
     @server.before_request
     def _front_door() -> AnyResponse | None:
         """Return the page to choose a study from, or why there is no page; None where the page has its study."""
-        if request.path.startswith(FILES) or request.url_rule is None or request.endpoint in server.config["OWN"]:
+        if request.path.startswith(FILES) or request.url_rule is None or request.endpoint in answers:
             return None
         if request.path != "/":
             return sentence_page("There is nothing here; the page is at /.", 404)
         return _chooser_or_page(studies)
 
-    def answer(rule: str) -> Callable[[Callable[..., Response]], None]:
-        def register(function: Callable[..., Response]) -> None:
-            server.add_url_rule(rule, rule, _plainly(function))
-            server.config["OWN"].add(rule)
 
-        return register
-
-    server.config["OWN"] = set()
-
-    @answer("/news")
-    def news() -> Response:
-        return _news(_study(studies))
-
-    @answer("/rows")
-    def rows() -> Response:
-        _, trials, question = _table_asked(studies)
-        return _json(table.rows(trials, question))
-
-    @answer("/trials.csv")
-    def trials_csv() -> Response:
-        columns, trials, question = _table_asked(studies)
-        return _file(table.as_csv(columns, trials, question), f"{columns.study.name}.csv", "text/csv")
-
-    @answer("/chart-table/<panel>")
-    def chart_table(panel: str) -> Response:
-        study = _study(studies)
-        return _json(charts.chart_table_of(study, panel, _view_asked()))
-
-    @answer("/bundle/<int:number>.zip")
-    def bundle(number: int) -> Response:
-        from search.results.bundle_preview import bundle_name, preview_bundle
-
-        study = _study(studies)
-        study_row, engine = study.columns.study, study.live.engine
-        with database_errors(studies.url):
-            row = find_trial(engine, study_row, min(number, LARGEST_NUMBER))
-            content = preview_bundle(engine, study_row, row, _budget_asked(study.columns))
-        return _file(content, f"{bundle_name(study_row, row)}.zip", "application/zip")
-
-
-def _news(study: CachedStudy) -> Response:
+def _news(studies: Studies) -> Response:
     """Return what has changed since the page last asked; 204 where nothing has."""
+    study = _study(studies)
     study.refresh()
     stale = study.live.stale
     news: dict[str, Any] = {
@@ -105,6 +76,32 @@ def _news(study: CachedStudy) -> Response:
     if known_to_page == {**news, "pulse": str(news["pulse"]), "stale": since}:
         return Response(status=204)
     return _json(news)
+
+
+def _rows(studies: Studies) -> Response:
+    _, trials, question = _table_asked(studies)
+    return _json(table.rows(trials, question))
+
+
+def _trials_csv(studies: Studies) -> Response:
+    columns, trials, question = _table_asked(studies)
+    return _file(table.as_csv(columns, trials, question), f"{columns.study.name}.csv", "text/csv")
+
+
+def _chart_table(studies: Studies, panel: str) -> Response:
+    study = _study(studies)
+    return _json(charts.chart_table_of(study, panel, _view_asked()))
+
+
+def _bundle(studies: Studies, number: int) -> Response:
+    from search.results.bundle_preview import bundle_name, preview_bundle
+
+    study = _study(studies)
+    study_row, engine = study.columns.study, study.live.engine
+    with database_errors(studies.url):
+        row = find_trial(engine, study_row, min(number, LARGEST_NUMBER))
+        content = preview_bundle(engine, study_row, row, _budget_asked(study.columns))
+    return _file(content, f"{bundle_name(study_row, row)}.zip", "application/zip")
 
 
 def _stale_document(stale: Stale) -> dict[str, Any]:

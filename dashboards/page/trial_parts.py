@@ -50,29 +50,25 @@ def part(
     payload = guarded(title, compute)
     if payload.get("away"):
         raise DatabaseUnavailable(payload["reason"])
-    head: list[Any] = [html.H4(title)]
+    content: list[Component]
     if "reason" in payload:
-        return html.Div(
-            [*head, html.Div(html.P(payload["reason"]), className="state small")], className="part", key=name
-        )
-    kind = {"of": name}
-    height = {"height": f"{payload['figure']['layout'].get('height', 420)}px"}
-    return html.Div(
-        [
-            *head,
-            dcc.Store(id={"type": "part", **kind}, data={"figure": payload["figure"]}),
-            dcc.Store(id={"type": "part-zoom", **kind}),
-            html.Div(
-                dcc.Graph(id={"type": "part-graph", **kind}, config=PLOT_CONFIG, responsive=True, style=height),
-                role="figure",
-                **aria(label=title),
-            ),
-            html.P(payload["caption"], className="caption"),
-            *([folded(name, "The chart as a table", table_of(payload["table"], title))] if with_table else []),
-        ],
-        className="part",
-        key=name,
-    )
+        content = [html.Div(html.P(payload["reason"]), className="state small")]
+    else:
+        content = [*_chart(name, title, payload["figure"]), html.P(payload["caption"], className="caption")]
+        if with_table:
+            content.append(folded(name, "The chart as a table", table_of(payload["table"], title)))
+    return html.Div([html.H4(title), *content], className="part", key=name)
+
+
+def _chart(name: str, title: str, figure: dict[str, Any]) -> list[Component]:
+    """Return the place of a part's figure, and the stores by which the browser draws and zooms it."""
+    height = {"height": f"{figure['layout'].get('height', 420)}px"}
+    graph = dcc.Graph(id={"type": "part-graph", "of": name}, config=PLOT_CONFIG, responsive=True, style=height)
+    return [
+        dcc.Store(id={"type": "part", "of": name}, data={"figure": figure}),
+        dcc.Store(id={"type": "part-zoom", "of": name}),
+        html.Div(graph, role="figure", **aria(label=title)),
+    ]
 
 
 def differences(details: Sequence[TrialDetail]) -> Component:

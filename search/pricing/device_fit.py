@@ -16,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from search.pricing.pricer import price, write_models
-from search.store.reader import latencies_of_configs
+from search.store.reader import LatencySource, latencies_of_configs
 from search.store.store import latency_values
 from search.store.tables import device_fit, reference_latency
 from space.config import CondenseNetConfig
@@ -157,7 +157,7 @@ def _known_networks(
     engine: sa.Engine, probe: LatencyProbe, threads: int, kind: LatencyKind, wanted: str
 ) -> list[tuple[CondenseNetConfig, float]]:
     """Return `latencies_of_configs` for what is `wanted`; DeviceNotFound where there are fewer than 8."""
-    known = latencies_of_configs(engine, probe.device, probe.runtime, threads, kind, FIT_LEAST)
+    known = latencies_of_configs(engine, LatencySource(probe.device, probe.runtime, threads, kind), FIT_LEAST)
     if len(known) < FIT_LEAST:
         raise DeviceNotFound(
             f"{wanted} needs at least {FIT_LEAST} networks {kind} on {probe.device} with {probe.runtime} and "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from search.store.connection.patience import is_away
-from search.store.reader import count_rows_of_configs, latencies_of_configs
+from search.store.reader import LatencySource, count_rows_of_configs, latencies_of_configs
 from space.config import CondenseNetConfig
 from workers.latency.measurement import Measurement
 from workers.latency.predictor import Prediction, Predictor
@@ -24,7 +24,7 @@ class FittedForecast:
     def __init__(
         self, engine: sa.Engine, device: str, runtime: str, threads: int, kind: LatencyKind = LatencyKind.MEASURED
     ) -> None:
-        self._engine, self._key = engine, (device, runtime, threads, kind)
+        self._engine, self._source = engine, LatencySource(device, runtime, threads, kind)
         self._fitted_on = self._rows = 0
         self._predictor: Predictor | None = None
 
@@ -41,10 +41,10 @@ class FittedForecast:
 
     def _fitted(self) -> Predictor | None:
         try:
-            rows = count_rows_of_configs(self._engine, *self._key)
+            rows = count_rows_of_configs(self._engine, self._source)
             if rows == self._rows:  # asked for every candidate, and reading them all takes long
                 return self._predictor
-            known = latencies_of_configs(self._engine, *self._key, least=ROWS_LEAST)
+            known = latencies_of_configs(self._engine, self._source, least=ROWS_LEAST)
         except sa.exc.DBAPIError as error:
             if not is_away(error):
                 raise
@@ -58,13 +58,12 @@ class FittedForecast:
         return self._predictor
 
     def _as_measurement(self, seen: Prediction) -> Measurement:
-        device, runtime, threads, kind = self._key
         return Measurement(
             kind=LatencyKind.PREDICTED,
-            device=device,
-            runtime=runtime,
+            device=self._source.device,
+            runtime=self._source.runtime,
             runtime_version="",
-            threads=threads,
+            threads=self._source.threads,
             policy="model",
             median_ms=seen.latency_ms,
             p90_ms=None,
@@ -72,7 +71,7 @@ class FittedForecast:
             interval_high_ms=seen.interval_high_ms,
             samples_ms=(),
             stride=1,
-            conditions={"fitted_on": self._fitted_on, "fitted_kind": kind},
+            conditions={"fitted_on": self._fitted_on, "fitted_kind": self._source.kind},
             anchor_drift=0.0,
             steady=True,
             extrapolates=seen.extrapolates,

@@ -7,12 +7,12 @@ of each part. The result is a prediction, only as good as the fit, whose error i
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import sqlalchemy as sa
 
-from search.store.reader import count_rows_of_configs, latencies_of_configs
+from search.store.reader import LatencySource, count_rows_of_configs, latencies_of_configs
 from search.store.tables import device_fit
 from space.config import CondenseNetConfig
 from space.errors import DeviceNotFound, InvalidSettings
@@ -25,8 +25,6 @@ UNASKED_LEAST = 30  # networks from which a fit is trusted even if `devices fit`
 LEAST = 8  # networks that any fit needs
 MOST = 400  # networks to fit on: more take seconds and don't change the prices
 REFIT_GROWTH = 1.1
-
-Key = tuple[str, str, int, LatencyKind]  # device, runtime, threads, kind
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class DeviceShares:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._fits: dict[Key, _Fit] = {}
+        self._fits: dict[LatencySource, _Fit] = {}
         self._lock = threading.Lock()
 
     def of(self, config: CondenseNetConfig, latency: LatencyRecord) -> LayerShares:
@@ -74,19 +72,19 @@ class DeviceShares:
             DeviceNotFound: there is no fit of this device; the message says how to get one.
         """
         for kind in _kinds_to_try(latency.kind):
-            key = (latency.device, latency.runtime, latency.threads, kind)
+            source = LatencySource(latency.device, latency.runtime, latency.threads, kind)
             with self._lock:
-                fit = self._fit(key)
+                fit = self._fit(source)
             if fit.predictor is not None:
-                return _shares(config, key, fit, fit.predictor)
+                return _shares(config, source, fit, fit.predictor)
         raise DeviceNotFound(
             f"no fit of {latency.device} with {latency.runtime} and {counted(latency.threads, 'thread')}: run "
             f"`condensery devices fit {latency.target}` (--networks measures more networks for it)."
         )
 
-    def _fit(self, key: Key) -> _Fit:
-        rows, recorded = count_rows_of_configs(self._engine, *key), self._recorded_error(key)
-        fit = self._fits.get(key)
+    def _fit(self, source: LatencySource) -> _Fit:
+        rows, recorded = count_rows_of_configs(self._engine, source), self._recorded_error(source)
+        fit = self._fits.get(source)
         if fit is None:
             is_outdated = True
         elif fit.predictor is None:
@@ -94,12 +92,12 @@ class DeviceShares:
         else:
             is_outdated = rows > fit.rows * REFIT_GROWTH or fit.median_error != recorded
         if fit is None or is_outdated:
-            fit = self._fits[key] = _Fit(rows, self._fitted(key, rows, recorded is not None), recorded)
+            fit = self._fits[source] = _Fit(rows, self._fitted(source, rows, recorded is not None), recorded)
         return fit
 
-    def _fitted(self, key: Key, rows: int, asked: bool) -> Predictor | None:
+    def _fitted(self, source: LatencySource, rows: int, asked: bool) -> Predictor | None:
         least = LEAST if asked else UNASKED_LEAST
-        networks = latencies_of_configs(self._engine, *key, least=least, most=MOST) if rows >= least else []
+        networks = latencies_of_configs(self._engine, source, least=least, most=MOST) if rows >= least else []
         if len(networks) < least:
             return None
         try:
@@ -107,10 +105,10 @@ class DeviceShares:
         except InvalidSettings:  # too few different networks
             return None
 
-    def _recorded_error(self, key: Key) -> float | None:
+    def _recorded_error(self, source: LatencySource) -> float | None:
         """Return the median error that the newest `devices fit` recorded, or None."""
-        same = zip(("device", "runtime", "threads", "kind"), key, strict=True)
-        query = sa.select(device_fit.c.median_error).where(*(device_fit.c[name] == value for name, value in same))
+        same = (device_fit.c[name] == value for name, value in asdict(source).items())
+        query = sa.select(device_fit.c.median_error).where(*same)
         with self._engine.connect() as connection:
             return connection.scalar(query.order_by(device_fit.c.id.desc()).limit(1))
 
@@ -120,21 +118,20 @@ def _kinds_to_try(kind: LatencyKind) -> tuple[LatencyKind, ...]:
     return (kind,) if kind == LatencyKind.ESTIMATED else (LatencyKind.MEASURED, LatencyKind.ESTIMATED)
 
 
-def _shares(config: CondenseNetConfig, key: Key, fit: _Fit, predictor: Predictor) -> LayerShares:
+def _shares(config: CondenseNetConfig, source: LatencySource, fit: _Fit, predictor: Predictor) -> LayerShares:
     prices = predictor.prices_ms()
     amounts_ms = part_matrix(config) @ np.array([prices[name] for name in FEATURES])
     total_ms = float(amounts_ms.sum())
     fractions = (amounts_ms / total_ms).tolist() if total_ms > 0 else [0.0] * len(amounts_ms)
     (prediction,) = predictor.predict([config])
-    device, runtime, threads, kind = key
     return LayerShares(
         of_parts=tuple(fractions[:-1]),
         of_run=fractions[-1],
         predicted_ms=prediction.latency_ms,
-        device=device,
-        runtime=runtime,
-        threads=threads,
-        kind=kind,
+        device=source.device,
+        runtime=source.runtime,
+        threads=source.threads,
+        kind=source.kind,
         networks=predictor.networks,
         median_error=fit.median_error,
         extrapolates=prediction.why,

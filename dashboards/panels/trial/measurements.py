@@ -222,30 +222,25 @@ def _hover(row: SamplesInfo) -> str:
 def _style_strip(figure: Any, strip: StripInfo, number: int, domain: tuple[float, float]) -> None:
     suffix = "" if number == 1 else str(number)
     ticks = {"tickvals": list(range(len(strip.rows))), "ticktext": [escaped(row.label) for row in strip.rows]}
+    framed = {"zeroline": False, "showline": True, "linecolor": GREY, "automargin": True}
     figure.update_layout(
         {
             f"xaxis{suffix}": {
+                **framed,
                 "gridcolor": GREY,
                 "griddash": "dot",
                 "gridwidth": 0.5,
                 "anchor": f"y{suffix}",
                 "domain": [0, 1],
-                "zeroline": False,
-                "showline": True,
-                "linecolor": GREY,
-                "automargin": True,
                 "title": {"text": "ms", "standoff": 4},
             },
             f"yaxis{suffix}": {
+                **framed,
                 **ticks,
                 "anchor": f"x{suffix}",
                 "domain": list(domain),
                 "range": [len(strip.rows) - 0.5, -0.5],
                 "showgrid": False,
-                "zeroline": False,
-                "showline": True,
-                "linecolor": GREY,
-                "automargin": True,
             },
         }
     )

@@ -9,6 +9,7 @@ from search.store.reader.history import (
     read_status,
 )
 from search.store.reader.latencies import (
+    LatencySource,
     count_rows_of_configs,
     devices_measured,
     latencies_of_configs,
@@ -24,6 +25,7 @@ from search.store.reader.trials import (
 )
 
 __all__ = [
+    "LatencySource",
     "count_rows_of_configs",
     "count_states",
     "count_test_evaluations",

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
 from search.store.tables import latency, latency_samples, reference_latency, trial
 from search.store.vocabulary import LatencyPurpose
 from space.config import CondenseNetConfig
-from workers.latency.record import RECORD_FIELDS, Measurement
+from workers.latency.record import RECORD_FIELDS, LatencyKind, Measurement
+
+
+@dataclass(frozen=True)
+class LatencySource:
+    """Where comparable latencies come from: one device, with one runtime and number of threads, of one kind."""
+
+    device: str
+    runtime: str
+    threads: int
+    kind: LatencyKind
 
 
 def read_latencies(engine: sa.Engine, trial_id: int) -> list[Measurement]:
@@ -51,15 +62,15 @@ def devices_measured(engine: sa.Engine, study_id: int) -> set[str]:
 
 
 def latencies_of_configs(
-    engine: sa.Engine, device: str, runtime: str, threads: int, kind: str, least: int = 1, most: int | None = None
+    engine: sa.Engine, source: LatencySource, least: int = 1, most: int | None = None
 ) -> list[tuple[CondenseNetConfig, float]]:
-    """Return every config whose latency is known on a device, with its newest median in ms.
+    """Return every config whose latency is known from a source, with its newest median in ms.
 
     From all studies of the database and from what was measured for a fit; only what can be compared: steady rows of
     the runtime version that the newest row of all has. Where these hold at least `least` configs measured with the
     standard policy, only those; else every policy's. Of more than `most` configs, so many, evenly over the time.
     """
-    rows = _rows_of_configs(device, runtime, threads, kind)
+    rows = _rows_of_configs(source)
     with engine.connect() as connection:
         found = connection.execute(sa.select(rows).order_by(rows.c.measured_at)).all()
     comparable = [row for row in found if row.steady and row.runtime_version == found[-1].runtime_version]
@@ -71,14 +82,14 @@ def latencies_of_configs(
     return [(CondenseNetConfig.from_json(config), float(median_ms)) for config, median_ms in chosen]
 
 
-def count_rows_of_configs(engine: sa.Engine, device: str, runtime: str, threads: int, kind: str) -> int:
+def count_rows_of_configs(engine: sa.Engine, source: LatencySource) -> int:
     """Return how many rows `latencies_of_configs` looks at; it has no news while they are as many."""
-    query = sa.select(sa.func.count()).select_from(_rows_of_configs(device, runtime, threads, kind))
+    query = sa.select(sa.func.count()).select_from(_rows_of_configs(source))
     with engine.connect() as connection:
         return int(connection.scalar(query) or 0)
 
 
-def _rows_of_configs(device: str, runtime: str, threads: int, kind: str) -> sa.Subquery:
+def _rows_of_configs(source: LatencySource) -> sa.Subquery:
     """The prices of trials and what was measured for a fit."""
     selects = []
     of_trials = sa.and_(latency.c.purpose == LatencyPurpose.PRICE, trial.c.id == latency.c.trial_id)
@@ -86,7 +97,7 @@ def _rows_of_configs(device: str, runtime: str, threads: int, kind: str) -> sa.S
         (trial.c.config, latency, of_trials),
         (reference_latency.c.config, reference_latency, sa.true()),
     ):
-        same = (table.c.device == device, table.c.runtime == runtime, table.c.threads == threads, table.c.kind == kind)
+        same = (table.c[name] == value for name, value in asdict(source).items())
         columns = (table.c[name] for name in ("median_ms", "runtime_version", "policy", "steady", "measured_at"))
         selects.append(sa.select(config, *columns).where(joined, *same))
     return sa.union_all(*selects).subquery()

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from search.pricing.device_fit import add_references, fit_device, measure_more
 from search.pricing.forecast import FittedForecast
 from search.store.connection.database import open_for_writing
-from search.store.reader import latencies_of_configs
+from search.store.reader import LatencySource, latencies_of_configs
 from search.store.rows import NewTrial
 from search.store.store import StudyStore
 from search.store.studies import create_study
@@ -25,8 +25,10 @@ from space.search_space import SearchSpace
 from tests.search.tiny_studies import config_of, sqlite_url
 from workers.latency import FakeProbe
 from workers.latency.measurement import FailedMeasurement, Measurement
+from workers.latency.record import LatencyKind
 
 SPACE = SearchSpace.preset("cifar")
+PI5 = LatencySource("pi5", "onnxruntime", 1, LatencyKind.MEASURED)
 
 
 def latency_of(config: CondenseNetConfig) -> float:
@@ -123,7 +125,7 @@ def test_a_forecast_fitted_on_a_runtime_that_was_replaced_is_silent(engine, prob
 def test_a_fit_is_recorded_with_its_errors_and_what_macs_alone_would_give(engine, probe, tmp_path: Path):
     learn(engine, probe, tmp_path, 32)
     fit = fit_device(engine, probe, 1, "measured")
-    assert fit.networks == len(latencies_of_configs(engine, "pi5", "onnxruntime", 1, "measured")) <= 32
+    assert fit.networks == len(latencies_of_configs(engine, PI5)) <= 32
     assert 0 <= fit.median_error <= 0.05
     assert fit.median_error <= fit.p90_error <= fit.max_error
     assert fit.spearman is not None
@@ -163,7 +165,7 @@ def measured(ms: float, **changes: Any) -> Measurement:
 
 
 def known(engine: sa.Engine, least: int = 1) -> dict[CondenseNetConfig, float]:
-    found = latencies_of_configs(engine, "pi5", "onnxruntime", 1, "measured", least)
+    found = latencies_of_configs(engine, PI5, least)
     return {config: round(ms, 1) for config, ms in found}
 
 
