@@ -1,4 +1,4 @@
-"""Who runs trials: processes of this machine, Ray Tune, or nobody (`FakeEngine`, for tests and benchmarks)."""
+"""Engines run trials: in processes of this machine, on Ray Tune, or not at all (`FakeEngine`, for tests)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from search.settings import EngineSettings
 
 
-def make_engine(part: EngineSettings, measuring: Collection[int], note: Callable[[str], None]) -> Engine:
+def make_engine(settings: EngineSettings, measuring: Collection[int], note: Callable[[str], None]) -> Engine:
     """Return the engine of the settings; its workers keep off the `measuring` processors as far as they can.
 
     Raises:
         InvalidSettings, EngineUnavailable: see `search.engines.ray.engine.RayTuneEngine`.
     """
-    if part.kind == "ray":
+    if settings.kind == "ray":
         from search.engines.ray.engine import RayTuneEngine
 
-        return RayTuneEngine(part, measuring, note)
+        return RayTuneEngine(settings, measuring, note)
     from search.engines.local import LocalEngine
 
-    return LocalEngine(part.workers, part.threads, measuring)
+    return LocalEngine(settings.workers, settings.threads, measuring)

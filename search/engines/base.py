@@ -1,4 +1,4 @@
-"""The seam between the controller and whoever runs trials."""
+"""The seam between the controller and the engine that runs its trials."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Engine(Protocol):
         """Ask every running trial to end as stopped, with a checkpoint."""
 
     def paused(self, cores: Collection[int]) -> AbstractContextManager[None]:
-        """Keep every trial off these processors while the context lasts; the time doesn't count as theirs."""
+        """Keep every trial off these processors while the context lasts; trials aren't charged for the time."""
 
     def forget(self, study: str, number: int) -> None:
-        """Remove what is kept of a trial outside its folder: its final state is recorded. Nothing if nothing is."""
+        """Remove what the engine keeps of a trial outside its folder, once the trial's final state is recorded."""
 
     def close(self) -> None:
         """End all workers at once; running jobs are lost (their checkpoints stay)."""

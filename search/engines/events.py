@@ -1,4 +1,4 @@
-"""What an engine tells the controller of an attempt at training a trial: who runs it, its epochs, and how it ended.
+"""What an engine reports about an attempt at training a trial: its worker, its epochs, and how it ended.
 
 Every event names its trial and the attempt that it belongs to. Workers send the same news as plain tuples, since those
 pass through pipes and Ray; `event_of` turns one into an event, and nothing else does.
@@ -85,7 +85,7 @@ EngineEvent = Started | Resumed | EpochEnded | AttemptEnd
 
 
 def event_of(message: tuple[str, int, int, Any]) -> EngineEvent:
-    """Return the event that a worker's message (kind, number, attempt, content) tells of.
+    """Return a worker's message (kind, number, attempt, content) as an event.
 
     Raises:
         ValueError: no worker of ours sends such a message.
@@ -110,11 +110,11 @@ def event_of(message: tuple[str, int, int, Any]) -> EngineEvent:
 
 
 def cancelled(job: TrialJob) -> Failed:
-    """Return how a job ends that the controller cancelled."""
+    """Return the failure of a job that the controller cancelled."""
     return Failed(job.number, job.attempt, *CANCELLED)
 
 
 def killed_for_memory(job: TrialJob) -> Failed:
-    """Return how a job ends whose worker the system killed for want of memory: it may be tried with less."""
+    """Return the failure of a job whose worker the system killed for want of memory; it may be tried with less."""
     reason = f"out of memory (batch size {job.training.batch_size}): the system killed its worker"
     return Failed(job.number, job.attempt, reason, OutOfMemory.exit_code)

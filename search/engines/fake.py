@@ -30,7 +30,7 @@ def instant_result(job: TrialJob) -> TrialResult:
 
 
 class FakeEngine:
-    """Runs each job in `poll`, at once; `outcome` returns a result or raises what a worker would have met."""
+    """Runs each job at once, in `poll`; `outcome` returns its result or raises the error it fails with."""
 
     def __init__(self, slots: int = 2, outcome: Callable[[TrialJob], TrialResult] = instant_result) -> None:
         self.slots, self.outcome = slots, outcome
@@ -41,11 +41,11 @@ class FakeEngine:
         self._stopped: set[int] = set()
 
     def free_slots(self) -> int:
-        """Slots not taken."""
+        """Return how many slots are free."""
         return self.slots - len(self._running)
 
     def submit(self, job: TrialJob) -> None:
-        """Take a job."""
+        """Keep a job for the next poll."""
         assert self.free_slots() > 0, "no slot is free"
         self.submitted.append(job)
         self._running.append(job)
@@ -76,7 +76,7 @@ class FakeEngine:
         ]
 
     def alive(self) -> Collection[int]:
-        """Return everything that runs."""
+        """Return all running trials."""
         return {job.number for job in self._running}
 
     def cancel(self, number: int) -> None:
@@ -92,9 +92,9 @@ class FakeEngine:
         return nullcontext()
 
     def forget(self, study: str, number: int) -> None:
-        """Remember that it was asked to."""
+        """Remember the trial's number, for tests."""
         self.forgotten.append(number)
 
     def close(self) -> None:
-        """Forget what runs."""
+        """Drop the running jobs."""
         self._running.clear()

@@ -1,10 +1,10 @@
-"""Trials in persistent processes of this machine, each in a place of its own.
+"""The local engine: trials in persistent processes of this machine, each with processors of its own.
 
 Notable choices:
 - Workers are spawned, not forked (torch and threads don't survive a fork), and live from trial to trial.
 - Each has its own process group, so a terminal's Ctrl-C reaches the controller alone; each dies with the controller.
-- On Linux each is pinned: with more processors than workers the measuring one stays free; otherwise the workers that
-  share it are paused (SIGSTOP) while a latency is measured there.
+- On Linux each is pinned. With more processors than workers need, the measuring one stays free; otherwise the workers
+  that share it are paused (SIGSTOP) while a latency is measured there.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class _Worker:
     place: WorkerPlace
     paused_s: Any  # a shared double: seconds it was stopped for measurements
     job: TrialJob | None = None
-    settled: bool = False  # has said that it would die with this process
+    settled: bool = False  # has reported that it will die with this process
 
 
 def plan_places(workers: int, threads: int, usable: list[int], measuring: Collection[int]) -> list[WorkerPlace]:
-    """Give each worker `threads` processors, the measuring ones last of all, shared only when there are too few."""
+    """Give each worker `threads` processors: the measuring ones last, and shared ones only when there are too few."""
     order = [core for core in usable if core not in measuring] + [core for core in usable if core in measuring]
     places = []
     for worker in range(workers):
@@ -63,7 +63,7 @@ class LocalEngine:
         else:
             places = [WorkerPlace(threads, None)] * workers
         self._workers = [self._start(place) for place in places]
-        self._begun: list[EngineEvent] = []  # not yet returned by a poll
+        self._unreported: list[EngineEvent] = []  # starts that no poll has returned yet
         self._kills = KillsForMemory()
 
     def _start(self, place: WorkerPlace) -> _Worker:
@@ -90,20 +90,20 @@ class LocalEngine:
             self._workers[index] = self._start(self._workers[index].place)
         worker = self._workers[index]
         worker.job = job
-        who = f"{socket.gethostname()}:{worker.process.pid}"
-        self._begun.append(Started(job.number, job.attempt, who))
-        # A worker that dies right here is found by its sentinel at the next poll.
+        name = f"{socket.gethostname()}:{worker.process.pid}"
+        self._unreported.append(Started(job.number, job.attempt, name))
+        # If the worker dies right here, the next poll sees it by its sentinel.
         with contextlib.suppress(BrokenPipeError, ConnectionError):
             worker.pipe.send(job.to_dict())
 
     def poll(self, timeout_s: float) -> list[EngineEvent]:
         """Collect messages of all workers; replace the dead."""
         sources = [w.pipe for w in self._workers] + [w.process.sentinel for w in self._workers if w.job is not None]
-        wait(sources, 0.0 if self._begun else timeout_s)
+        wait(sources, 0.0 if self._unreported else timeout_s)
         self._kills.look()
-        events, self._begun = self._begun, []
+        events, self._unreported = self._unreported, []
         for index, worker in enumerate(self._workers):
-            alive = worker.process.is_alive()  # before reading: a worker that dies meanwhile is read to its end next
+            alive = worker.process.is_alive()  # before reading: if it dies meanwhile, the next poll reads the rest
             events += self._drain(worker)
             if not alive:
                 if worker.job is not None:
@@ -113,7 +113,7 @@ class LocalEngine:
         return events
 
     def _end_of(self, worker: _Worker, job: TrialJob) -> AttemptEnd:
-        """Return how a job ended whose worker died."""
+        """Return how the job of a worker that died has ended."""
         if worker.process.exitcode == -signal.SIGKILL and self._kills.any_lately():
             return killed_for_memory(job)
         return Lost(job.number, job.attempt, _how_it_died(worker.process))
@@ -139,42 +139,44 @@ class LocalEngine:
         return {w.job.number for w in self._workers if w.job is not None and w.process.is_alive()}
 
     def cancel(self, number: int) -> None:
-        """Tell the worker of this trial."""
+        """Tell the worker of this trial to give it up."""
         for worker in self._workers:
             if worker.job is not None and worker.job.number == number:
                 self._tell(worker, ("cancel", number))
 
     def stop(self) -> None:
-        """Tell every busy worker."""
+        """Tell every busy worker to write its checkpoint and stop."""
         for worker in self._workers:
             if worker.job is not None:
                 self._tell(worker, ("stop",))
 
-    def _tell(self, worker: _Worker, word: Any) -> None:
+    def _tell(self, worker: _Worker, command: Any) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionError):
-            worker.pipe.send(word)
+            worker.pipe.send(command)
 
     @contextlib.contextmanager
     def paused(self, cores: Collection[int]) -> Iterator[None]:
-        """Pause the workers that share a processor of these (where nothing is pinned: all of them)."""
+        """Pause the workers that share one of these processors; where workers aren't pinned, all of them."""
         paused = [w for w in self._workers if w.place.cores is None or set(cores) & set(w.place.cores)]
         for worker in paused:
             _settle(worker)
-        begun = time.monotonic()
+        paused_at = time.monotonic()
         for worker in paused:
             _signal(worker.process, signal.SIGSTOP)
         try:
             yield
         finally:
             for worker in paused:
-                worker.paused_s.value += time.monotonic() - begun  # before it runs on, so that it never sees less
+                worker.paused_s.value += (
+                    time.monotonic() - paused_at
+                )  # before it runs again: it must not read too short a pause
                 _signal(worker.process, signal.SIGCONT)
 
     def forget(self, study: str, number: int) -> None:
-        """Do nothing: the trial's folder is all there is."""
+        """Do nothing: this engine keeps nothing outside the trial's folder."""
 
     def close(self) -> None:
-        """Send idle workers home, end the others."""
+        """Let idle workers end by themselves, kill the others."""
         for worker in self._workers:
             if worker.job is None:
                 self._tell(worker, None)
@@ -190,11 +192,11 @@ class LocalEngine:
 
 
 def _settle(worker: _Worker) -> None:
-    """Wait until a worker dies with this process: stopped before that, it would outlive a kill of this one for ever."""
+    """Wait until a worker is sure to die with this process: a worker paused before that would outlive a kill of it."""
     with contextlib.suppress(EOFError, ConnectionError):
         while not worker.settled and worker.process.is_alive():
             if worker.pipe.poll(0.1):
-                worker.pipe.recv()  # its first word is that it is ready
+                worker.pipe.recv()  # its first message is that it is ready
                 worker.settled = True
 
 

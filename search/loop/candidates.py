@@ -25,11 +25,11 @@ from space.errors import BudgetUnreachable, SearchFailed
 from workers.latency.host_probe import measuring_cores
 from workers.latency.measurement import FailedMeasurement
 
-MOST_ROUNDS = 50  # of asking, before pricing what there is
+MOST_ROUNDS = 50  # of asking, before the candidates at hand are priced, however few
 
 
 class Candidates:
-    """The way of a trial from the sampler to the queue of those that are to be trained."""
+    """Brings trials from the sampler (or a user) to the queue of those to train, or refuses them."""
 
     def __init__(
         self, recorder: Recorder, targets: Sequence[Target], engine: Engine, stop: threading.Event, times: LoopTimes
@@ -42,12 +42,12 @@ class Candidates:
         self.enqueued: list[EnqueuedConfig] = []  # configs that users want tried
         self.unpriced: list[TrialRow] = []  # asked by an earlier controller
         self.pricing: list[TrialRow] = []  # the batch that is being measured
-        self._pauses = ExitStack()  # keeps workers off the measuring processor meanwhile
+        self._pauses = ExitStack()  # keeps workers off the measuring processor while a batch is measured
         self._refusals_in_a_row = 0
 
     @property
     def holding_up(self) -> bool:
-        """Whether a measurement on this machine is under way, beside which no training may start."""
+        """Whether a measurement on this machine is under way, during which no training may start."""
         return bool(self.pricing) and self.pricer.local
 
     def stop(self) -> None:
@@ -64,7 +64,7 @@ class Candidates:
     # -- ask --
 
     def propose(self, count: int) -> None:
-        """Ask for candidates until `count` need measuring (or a good many were refused), and begin to price them."""
+        """Ask for candidates until `count` need measuring (or many were refused), and begin to price them."""
         rows = self._ask(count)
         if rows:
             if self.pricer.local:
@@ -78,7 +78,7 @@ class Candidates:
         rows, self.unpriced = self.unpriced[:count], self.unpriced[count:]
         enqueued = deque(self.enqueued)
         for _ in range(MOST_ROUNDS):
-            # The count may be that of the enqueued configs alone: what the study has enough of is not asked for.
+            # `count` may come from the enqueued configs alone; a study with enough trainings samples no more.
             sampled = sum(row.origin == TrialOrigin.SAMPLED for row in rows)
             enough = self._proposer.exhausted or sampled >= self._state.missing
             short = count - len(rows)
@@ -93,7 +93,7 @@ class Candidates:
         return [row for row in rows if row.number not in self._state.cancelled]
 
     def refuse_unmeasured(self, row: TrialRow) -> bool:
-        """Refuse what needs no measurement: a duplicate, or macs or params over the budget. Return whether it was."""
+        """Refuse a duplicate, or one with macs or params over the budget; return whether it was refused."""
         refused = self._refusal_unmeasured(row)
         if refused is None:
             return False
@@ -114,15 +114,15 @@ class Candidates:
     # -- gate --
 
     def gate_priced(self) -> None:
-        """When the batch under way is measured: let each candidate through to the queue, or refuse it."""
-        prices = self.pricer.take(self._times.pricing_poll_s)
-        if prices is None:
+        """Once the batch under way is measured, queue or refuse each of its candidates."""
+        batch = self.pricer.collect(self._times.pricing_poll_s)
+        if batch is None:
             return
         self._pauses.close()
         rows, self.pricing = self.pricing, []
         decisions = [
-            self._gate(row, found)
-            for row, found in zip(rows, prices, strict=True)
+            self._gate(row, prices)
+            for row, prices in zip(rows, batch, strict=True)
             if row.number not in self._state.cancelled
         ]
         self._recorder.record(decisions)
@@ -134,7 +134,7 @@ class Candidates:
         self._give_up_if_hopeless()
 
     def _gate(self, row: TrialRow, prices: Prices) -> Decision:
-        """Return what is decided on a candidate with these prices."""
+        """Return whether a candidate with these prices is queued, refused or failed."""
         first, now = self.pricer.targets[0].name, self._recorder.clock.now()
         measured = [
             replace(price, target=target, measured_at=now)
@@ -150,19 +150,19 @@ class Candidates:
                 place = "" if target == first else f" on {target}"
                 reason = f"latency{place} could not be measured: {price.reason}"
                 return replace(ended(priced, TrialState.FAILED, now, reason), prices=measured)
-        over = refusal(self._state.budget, row.macs, row.params, judged, others)
-        if over is not None:
-            return replace(ended(priced, TrialState.INFEASIBLE, now, over), prices=measured)
+        refused_because = refusal(self._state.budget, row.macs, row.params, judged, others)
+        if refused_because is not None:
+            return replace(ended(priced, TrialState.INFEASIBLE, now, refused_because), prices=measured)
         return Queued(replace(priced, state=TrialState.QUEUED), measured)
 
-    # -- the end --
+    # -- when there is nothing more to do --
 
     def more_to_try(self) -> bool:
         """Whether anything can still be proposed: by the sampler, by a user, or by an earlier controller."""
         return not self._proposer.exhausted or bool(self.unpriced) or bool(self.enqueued)
 
     def drop_unpriced(self) -> None:
-        """Close what an earlier controller asked for and this study doesn't need any more."""
+        """Cancel candidates of an earlier controller that the finished study doesn't need any more."""
         reason, now = "the study had its trainings before this was priced", self._recorder.clock.now()
         self._recorder.record([cancelled(row, now, reason) for row in self.unpriced])
         self.unpriced = []

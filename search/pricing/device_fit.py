@@ -1,6 +1,6 @@
-"""What is learned from measurements on a device: a fitted model of its latency, and a profile for its estimates.
+"""What measurements on a device teach: a fitted model of its latency, and a profile for its estimates.
 
-Beside the networks that studies priced, more can be measured for a fit; their latencies have an append-only table of
+More networks than those that studies priced can be measured for a fit; their latencies have an append-only table of
 their own, and serve every study of the database.
 """
 
@@ -76,10 +76,12 @@ def measure_more(
         configs = [space.sample(rng) for _ in range(min(BATCH, count - recorded))]
         prices = price(configs, probe, files)
         measured = [
-            (config, price) for config, price in zip(configs, prices, strict=True) if isinstance(price, Measurement)
+            (config, latency)
+            for config, latency in zip(configs, prices, strict=True)
+            if isinstance(latency, Measurement)
         ]
         if not measured:
-            reasons = [price.reason for price in prices if isinstance(price, FailedMeasurement)]
+            reasons = [failure.reason for failure in prices if isinstance(failure, FailedMeasurement)]
             networks = counted(len(prices), "network")
             raise MeasurementFailed(f"none of {networks} could be measured on {probe.device}: {reasons[0]}")
         add_references(engine, measured)
@@ -100,17 +102,17 @@ def fit_device(engine: sa.Engine, probe: LatencyProbe, threads: int, kind: Laten
     """Cross-validate the predictor on every network whose latency on a device is known; record and return the errors.
 
     Raises:
-        DeviceNotFound: fewer than 8 networks are known.
+        DeviceNotFound: the latency of fewer than 8 networks is known.
     """
-    known = _known_networks(engine, probe, threads, kind, "a fit")
-    configs, latencies_ms = zip(*known, strict=True)
+    networks = _priced_networks(engine, probe, threads, kind, "a fit")
+    configs, latencies_ms = zip(*networks, strict=True)
     errors = cross_validate(configs, latencies_ms)
     fit = DeviceFit(
         device=probe.device,
         runtime=probe.runtime,
         threads=threads,
         kind=kind,
-        networks=len(known),
+        networks=len(networks),
         median_error=errors.median_error,
         p90_error=errors.p90_error,
         max_error=errors.max_error,
@@ -130,17 +132,19 @@ def calibrate(
     """Fit a profile for a device from networks measured on it and their instructions counted on the virtual one.
 
     Raises:
-        DeviceNotFound: fewer than 8 networks are known. MeasurementFailed: counting failed.
+        DeviceNotFound: the latency of fewer than 8 networks is known. MeasurementFailed: counting failed.
     """
-    known = _known_networks(engine, probe, 1, LatencyKind.MEASURED, "a profile")
-    progress(f"counting the instructions of {len(known)} networks …")
-    counted = count_configs([config for config, _ in known], arm, probe.runtime)
+    networks = _priced_networks(engine, probe, 1, LatencyKind.MEASURED, "a profile")
+    progress(f"counting the instructions of {len(networks)} networks …")
+    counts_of_each = count_configs([config for config, _ in networks], arm, probe.runtime)
     pairs = [
-        (one.median, latency_ms) for one, (_, latency_ms) in zip(counted, known, strict=True) if isinstance(one, Counts)
+        (counts.median, latency_ms)
+        for counts, (_, latency_ms) in zip(counts_of_each, networks, strict=True)
+        if isinstance(counts, Counts)
     ]
     if len(pairs) < FIT_LEAST:
-        reasons = [one.reason for one in counted if isinstance(one, FailedMeasurement)]
-        raise MeasurementFailed(f"only {len(pairs)} of {len(known)} networks could be counted: {reasons[0]}")
+        reasons = [counts.reason for counts in counts_of_each if isinstance(counts, FailedMeasurement)]
+        raise MeasurementFailed(f"only {len(pairs)} of {len(networks)} networks could be counted: {reasons[0]}")
     about = Calibration(title=probe.device, runtime=probe.runtime, counted_with=tuple(sorted(arm.facts.items())))
     return fit_profile(name, pairs, about, like=load_profile(LIKE))
 
@@ -153,15 +157,15 @@ def count_configs(
         return list(arm.count(write_models(configs, runtime, Path(folder)), runtime=runtime))
 
 
-def _known_networks(
-    engine: sa.Engine, probe: LatencyProbe, threads: int, kind: LatencyKind, wanted: str
+def _priced_networks(
+    engine: sa.Engine, probe: LatencyProbe, threads: int, kind: LatencyKind, purpose: str
 ) -> list[tuple[CondenseNetConfig, float]]:
-    """Return `latencies_of_configs` for what is `wanted`; DeviceNotFound where there are fewer than 8."""
-    known = latencies_of_configs(engine, LatencySource(probe.device, probe.runtime, threads, kind), FIT_LEAST)
-    if len(known) < FIT_LEAST:
+    """Return `latencies_of_configs` for a purpose ("a fit"); raise DeviceNotFound if there are fewer than 8."""
+    networks = latencies_of_configs(engine, LatencySource(probe.device, probe.runtime, threads, kind), FIT_LEAST)
+    if len(networks) < FIT_LEAST:
         raise DeviceNotFound(
-            f"{wanted} needs at least {FIT_LEAST} networks {kind} on {probe.device} with {probe.runtime} and "
-            f"{counted(threads, 'thread')}, but {len(known)} {agreeing(len(known), 'is', 'are')} known (steady, of its "
-            "newest runtime version); measure more with --networks."
+            f"{purpose} needs at least {FIT_LEAST} networks {kind} on {probe.device} with {probe.runtime} and "
+            f"{counted(threads, 'thread')}, but {len(networks)} {agreeing(len(networks), 'is', 'are')} known (steady, "
+            "of its newest runtime version); measure more with --networks."
         )
-    return known
+    return networks

@@ -1,4 +1,4 @@
-"""Latencies foreseen from those measured before: what is surely over a limit needs no measurement.
+"""Latencies predicted from those measured before, so that a config surely over a limit needs no measurement.
 
 Fitted on every config that this database has priced on the same device, runtime and thread count, over all studies.
 """
@@ -14,12 +14,12 @@ from workers.latency.measurement import Measurement
 from workers.latency.predictor import Prediction, Predictor
 from workers.latency.record import LatencyKind
 
-ROWS_LEAST = 30  # configs measured before anything is foreseen
-REFIT_GROWTH = 1.1  # refitted once there are so many times as many
+ROWS_LEAST = 30  # configs measured before anything is predicted
+REFIT_GROWTH = 1.1  # the factor by which the measured configs must grow before the model is fitted again
 
 
 class FittedForecast:
-    """Foresees latencies on one device; keeps silent while it knows too little."""
+    """Predicts latencies on one device; returns None while too few configs are measured."""
 
     def __init__(
         self, engine: sa.Engine, device: str, runtime: str, threads: int, kind: LatencyKind = LatencyKind.MEASURED
@@ -33,31 +33,31 @@ class FittedForecast:
         predictor = self._fitted()
         if predictor is None:
             return None
-        (seen,) = predictor.predict([config])
-        surely_ms = seen.latency_ms * (seen.interval_low_ms / seen.latency_ms) ** 2
-        if seen.extrapolates or surely_ms <= limit_ms:
+        (prediction,) = predictor.predict([config])
+        surely_ms = prediction.latency_ms * (prediction.interval_low_ms / prediction.latency_ms) ** 2
+        if prediction.extrapolates or surely_ms <= limit_ms:
             return None
-        return self._as_measurement(seen)
+        return self._as_measurement(prediction)
 
     def _fitted(self) -> Predictor | None:
         try:
             rows = count_rows_of_configs(self._engine, self._source)
-            if rows == self._rows:  # asked for every candidate, and reading them all takes long
+            if rows == self._rows:  # this runs for every candidate, and reading all rows takes long
                 return self._predictor
-            known = latencies_of_configs(self._engine, self._source, least=ROWS_LEAST)
+            networks = latencies_of_configs(self._engine, self._source, least=ROWS_LEAST)
         except sa.exc.DBAPIError as error:
             if not is_away(error):
                 raise
-            return self._predictor  # nothing is waited for that is only a saving
+            return self._predictor  # a prediction only saves time: it isn't worth waiting for the database
         self._rows = rows
-        if len(known) < self._fitted_on:  # what it was fitted on counts no more, as of a runtime that was replaced
+        if len(networks) < self._fitted_on:  # a replaced runtime makes the latencies of the former one obsolete
             self._predictor, self._fitted_on = None, 0
-        if len(known) >= max(ROWS_LEAST, self._fitted_on * REFIT_GROWTH):
-            configs, latencies_ms = zip(*known, strict=True)
-            self._predictor, self._fitted_on = Predictor.fit(configs, latencies_ms), len(known)
+        if len(networks) >= max(ROWS_LEAST, self._fitted_on * REFIT_GROWTH):
+            configs, latencies_ms = zip(*networks, strict=True)
+            self._predictor, self._fitted_on = Predictor.fit(configs, latencies_ms), len(networks)
         return self._predictor
 
-    def _as_measurement(self, seen: Prediction) -> Measurement:
+    def _as_measurement(self, prediction: Prediction) -> Measurement:
         return Measurement(
             kind=LatencyKind.PREDICTED,
             device=self._source.device,
@@ -65,14 +65,14 @@ class FittedForecast:
             runtime_version="",
             threads=self._source.threads,
             policy="model",
-            median_ms=seen.latency_ms,
+            median_ms=prediction.latency_ms,
             p90_ms=None,
-            interval_low_ms=seen.interval_low_ms,
-            interval_high_ms=seen.interval_high_ms,
+            interval_low_ms=prediction.interval_low_ms,
+            interval_high_ms=prediction.interval_high_ms,
             samples_ms=(),
             stride=1,
             conditions={"fitted_on": self._fitted_on, "fitted_kind": self._source.kind},
             anchor_drift=0.0,
             steady=True,
-            extrapolates=seen.extrapolates,
+            extrapolates=prediction.extrapolates,
         )

@@ -21,10 +21,10 @@ from workers.latency.predictor import Predictor
 from workers.latency.record import LatencyKind, LatencyRecord
 from workers.wording import counted
 
-UNASKED_LEAST = 30  # networks from which a fit is trusted even if `devices fit` was never run, as by the forecast
+UNASKED_LEAST = 30  # networks from which a fit is trusted even if `devices fit` was never run; so does the forecast
 LEAST = 8  # networks that any fit needs
 MOST = 400  # networks to fit on: more take seconds and don't change the prices
-REFIT_GROWTH = 1.1
+REFIT_GROWTH = 1.1  # the factor by which the measured networks must grow before a fit is made again
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class _Fit:
 
 
 class DeviceShares:
-    """A fit for each device that was asked for, renewed as measurements come in; the database is only read.
+    """The fits of the devices that were asked for, renewed as measurements come in; the database is only read.
 
     Threads may share it: while one of them fits, the others wait for its fit.
     """

@@ -3,9 +3,10 @@
 The same operators run as in the trained network, so the latency is the same; only the indices and weights differ.
 
 Notable choices:
-- A batch is priced in a thread of its own: a device may take minutes, and meanwhile workers report and Ctrl-C is heard.
-- Devices are asked in the study's order, the judging one first; what one of them refuses is not measured on the next.
-  Neighbouring queues of agents are asked at the same time: none needs this machine, and the slowest sets the pace.
+- A batch is priced in a thread of its own: a device may take minutes, and meanwhile the controller must hear workers'
+  reports and Ctrl-C.
+- Devices measure in the study's order, the judging one first; what one of them refuses is not measured on the next.
+  Queues of agents that follow one another measure at the same time: none needs this machine.
 - Once a device's fitted model is sure that a candidate is over its limit, the candidate is not measured at all. Its
   price then says `predicted`; what is trained has always been measured (or estimated, on a virtual device).
 """
@@ -49,14 +50,14 @@ class Forecast(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """One device of a study: its name there, who measures, the limit, and what is foreseen without measuring."""
+    """One device of a study: its name there, its probe and limit, and what predicts latencies without measuring."""
 
     name: str
     probe: LatencyProbe
     limit_ms: float | None = None
     forecast: Forecast | None = None
     local: bool = False  # timed on this machine: workers must keep off the measuring processor
-    remote: bool = False  # agents of a queue measure; only the waiting is done here
+    remote: bool = False  # measured by the agents of a queue, for which this machine only waits
 
 
 def host_probe(policy: MeasurementPolicy, core: int | None, files: Path) -> HostProbe:
@@ -107,7 +108,7 @@ class _Task:
 
 
 def _run_together(tasks: Sequence[_Task], stop: Callable[[], bool]) -> list[list[Price]]:
-    """Run tasks at the same time; once one raises, the others are stopped, and it is raised."""
+    """Run tasks at the same time; when one fails, stop the others and raise its error."""
     if len(tasks) == 1:
         return [tasks[0].run(stop)]
     broken = threading.Event()
@@ -122,10 +123,10 @@ def _run_together(tasks: Sequence[_Task], stop: Callable[[], bool]) -> list[list
     with ThreadPoolExecutor(len(tasks), thread_name_prefix="device") as threads:
         running = [threads.submit(run, task) for task in tasks]
         wait(running)
-    errors = [error for one in running if (error := one.exception()) is not None]
-    if errors:  # rather what went wrong than that the others were stopped for it
+    errors = [error for future in running if (error := future.exception()) is not None]
+    if errors:  # the error that stopped the others says more than that they were stopped
         raise next((error for error in errors if not isinstance(error, MeasurementStopped)), errors[0])
-    return [one.result() for one in running]
+    return [future.result() for future in running]
 
 
 def write_models(configs: Sequence[CondenseNetConfig], runtime: str, folder: Path) -> list[Path]:
@@ -158,7 +159,7 @@ class Pricer:
 
     @property
     def busy(self) -> bool:
-        """Whether a batch is under way (or its outcome not yet taken)."""
+        """Whether a batch is under way (or its prices not yet collected)."""
         return self._batch is not None
 
     @property
@@ -171,8 +172,8 @@ class Pricer:
         assert self._batch is None
         self._batch = self._thread.submit(self._prices, tuple(configs))
 
-    def take(self, wait_s: float) -> list[Prices] | None:
-        """Return the batch's prices in the order of its configs once there, None while it is under way.
+    def collect(self, wait_s: float) -> list[Prices] | None:
+        """Return the batch's prices in the order of its configs; None while it is still under way after `wait_s`.
 
         Raises whatever the measuring raised: DiskFull, MeasurementStopped after `stop`, …
         """
@@ -186,7 +187,7 @@ class Pricer:
         self._stop.set()
         try:
             while self.busy:
-                self.take(1.0)
+                self.collect(1.0)
         except MeasurementStopped:
             pass
         finally:
@@ -198,52 +199,56 @@ class Pricer:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _prices(self, configs: Sequence[CondenseNetConfig]) -> list[Prices]:
-        found: list[Prices] = [{} for _ in configs]
-        open_ = list(range(len(configs)))  # refused by no device yet
+        prices: list[Prices] = [{} for _ in configs]
+        places = list(range(len(configs)))  # of the configs that no device has refused yet
         for remote, group in groupby(self.targets, lambda target: target.remote):
             for targets in [list(group)] if remote else [[target] for target in group]:
-                open_ = self._ask(targets, configs, open_, found)
-        return found
+                places = self._add_prices(targets, configs, places, prices)
+        return prices
 
-    def _ask(
+    def _add_prices(
         self,
         targets: Sequence[Target],
         configs: Sequence[CondenseNetConfig],
-        open_: Sequence[int],
-        found: list[Prices],
+        places: Sequence[int],
+        prices: list[Prices],
     ) -> list[int]:
-        """Add the prices of the open places on these targets, asked together; return the places not refused."""
-        wanted: list[list[int]] = []
+        """Price the configs at these places on all of these targets at once; return the places not refused."""
+        unpredicted: list[list[int]] = []  # places, for each target
         for target in targets:
-            unsure = []
-            for place in open_:
-                foreseen = _foreseen(target, configs[place])
-                if foreseen is None:
-                    unsure.append(place)
+            to_measure = []
+            for place in places:
+                prediction = _predicted_over(target, configs[place])
+                if prediction is None:
+                    to_measure.append(place)
                 else:
-                    found[place][target.name] = foreseen
-            wanted.append(unsure)
-            if target is targets[0]:  # what the judging one is sure of is asked of no other
-                open_ = unsure
+                    prices[place][target.name] = prediction
+            unpredicted.append(to_measure)
+            if target is targets[0]:  # a config that is surely too slow for the judging device is measured nowhere
+                places = to_measure
         with _folder_in(self._files) as folder:  # written one after the other: drawing weights uses torch's generator
             tasks = [
-                _Task.of([configs[place] for place in places], target.probe, folder)
-                for target, places in zip(targets, wanted, strict=True)
+                _Task.of([configs[place] for place in to_measure], target.probe, folder)
+                for target, to_measure in zip(targets, unpredicted, strict=True)
             ]
             measured = _run_together(tasks, self._stop.is_set)
-        for target, places, prices in zip(targets, wanted, measured, strict=True):
-            for place, one in zip(places, prices, strict=True):
-                found[place][target.name] = one
-        return [place for place in open_ if not any(_refused(one, found[place][one.name]) for one in targets)]
+        for target, to_measure, prices_there in zip(targets, unpredicted, measured, strict=True):
+            for place, price_there in zip(to_measure, prices_there, strict=True):
+                prices[place][target.name] = price_there
+        return [
+            place for place in places if not any(_is_refused(target, prices[place][target.name]) for target in targets)
+        ]
 
 
-def _foreseen(target: Target, config: CondenseNetConfig) -> Measurement | None:
+def _predicted_over(target: Target, config: CondenseNetConfig) -> Measurement | None:
+    """Return the prediction for a config that is surely over the target's limit, else None."""
     if target.forecast is None or target.limit_ms is None:
         return None
     return target.forecast.over(config, target.limit_ms)
 
 
-def _refused(target: Target, one: Price) -> bool:
-    if isinstance(one, FailedMeasurement):
+def _is_refused(target: Target, price: Price) -> bool:
+    """Whether a price rules its config out: it couldn't be measured, or it is over the target's limit."""
+    if isinstance(price, FailedMeasurement):
         return True
-    return target.limit_ms is not None and one.interval_high_ms > target.limit_ms
+    return target.limit_ms is not None and price.interval_high_ms > target.limit_ms

@@ -1,4 +1,4 @@
-"""From a study's `latency.devices` to the probes that measure there: this host, an ARM device in software, agents."""
+"""The probes for a study's `latency.devices`: this host, an ARM device in software, or the agents of a queue."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def targets_of(
         settings: of the study; its runtime is resolved (not `auto`).
         engine: the database that the hub serves; None when there is none yet.
         files: where the anchor networks are written.
-        note: called when a device keeps a measurement waiting.
-        priority: of the measurements on devices; VERIFYING measures again what was measured before.
+        note: called when a measurement has to wait for a device.
+        priority: of the measurements on devices; VERIFYING measures again even what was measured before.
 
     Raises:
         DeviceNotFound: a queue that no device serves. EmulatorMissing: the ARM device in software isn't built.
@@ -49,12 +49,12 @@ def targets_of(
     targets = []
     for name in latency.devices:
         probe = probe_named(name, settings, engine, files, note, priority)
-        foreseen = None
+        forecast = None
         if latency.predict and engine is not None and limits.get(name) is not None:
             kind = kind_on(name, engine)
-            foreseen = FittedForecast(engine, probe.device, probe.runtime, latency.threads, kind)
+            forecast = FittedForecast(engine, probe.device, probe.runtime, latency.threads, kind)
         places = {"local": name == HOST, "remote": isinstance(probe, HubProbe)}
-        targets.append(Target(name, probe, limits.get(name), foreseen, **places))
+        targets.append(Target(name, probe, limits.get(name), forecast, **places))
     return tuple(targets)
 
 
@@ -80,8 +80,8 @@ def probe_named(
     if name.startswith(VIRTUAL):
         return virtual_probe(name, policy)
     if engine is None or name not in registry.queues(engine):
-        known = sorted(registry.queues(engine)) if engine is not None else []
-        there = f"there are: {', '.join(known)}" if known else "there is none yet"
+        queues = sorted(registry.queues(engine)) if engine is not None else []
+        there = f"there are: {', '.join(queues)}" if queues else "there is none yet"
         raise DeviceNotFound(
             f"latency.devices names {name!r}, but no device serves such a queue ({there}); add one with "
             f"`condensery devices add {name}`, in the database of this study."
@@ -135,24 +135,23 @@ def choose_runtimes(
     configs = [space.sample(rng) for _ in range(AUTO_NETWORKS)]
 
     def mean_ms(device: str, runtime: str) -> float | None:
-        """The geometric mean of the networks' latencies on a device; None, having said why, where there is none."""
+        """Return the geometric mean of the networks' latencies on a device; None, with a note why, if one failed."""
         try:
             probe = probe_named(device, with_runtimes(settings, {device: runtime}), engine, files, note)
         except InvalidSettings as error:
             note(f"{runtime}: {error}")
             return None
-        found = price(configs, probe, files)
-        failed = [one for one in found if isinstance(one, FailedMeasurement)]
+        prices = price(configs, probe, files)
+        failed = [failure for failure in prices if isinstance(failure, FailedMeasurement)]
         if failed:
             note(f"{runtime} can't measure on {device}: {failed[0].reason}")
             return None
-        return statistics.geometric_mean(one.median_ms for one in found if isinstance(one, Measurement))
+        return statistics.geometric_mean(latency.median_ms for latency in prices if isinstance(latency, Measurement))
 
     chosen = {}
     for device in settings.latency.devices:
         if settings.latency.runtime_on(device) == "auto":
-            every = {runtime: mean_ms(device, runtime) for runtime in SUFFIXES}
-            means = {runtime: mean for runtime, mean in every.items() if mean is not None}
+            means = {runtime: mean for runtime in SUFFIXES if (mean := mean_ms(device, runtime)) is not None}
             if not means:
                 raise MeasurementFailed(f"no runtime could measure a network on {device}.")
             best = chosen[device] = min(means, key=lambda runtime: means[runtime])

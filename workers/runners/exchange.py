@@ -1,8 +1,8 @@
-"""Where checkpoints and results pass between machines that share no folder: a folder, or any URL that fsspec opens.
+"""The exchange, through which machines pass checkpoints and results: a folder, or any URL that fsspec opens.
 
     EXCHANGE/STUDY/trial-00007/
         checkpoints/     the newest checkpoints, each a tensor file and the JSON that commits it (see `checkpoint`)
-        log.txt          as of the newest checkpoint
+        log.txt          up to the newest checkpoint
         network.safetensors, model.onnx
 
 The worker trains in a folder of its own and pushes; the controller fetches the results and then clears the trial's
@@ -53,17 +53,17 @@ class TrialExchange:
             self._files, root = open_exchange(url)
         self.folder = _folder(root, job.study, job.number)
         self.url = url
-        self._pushed = ""  # name of the newest checkpoint that is there
+        self._pushed = ""  # name of the newest checkpoint in the exchange
 
     def fetch_checkpoints(self, folder: Path) -> None:
-        """Fetch the checkpoints and the log into `folder`, to go on from there."""
+        """Fetch the checkpoints and the log into `folder`, so that the training can go on from them."""
         with _errors():
             names = self._names(CHECKPOINTS)
             for name in sorted(names):
                 tensors = name.removesuffix(".json") + ".safetensors"
                 if name.endswith(".json") and tensors in names:
-                    for part in (tensors, name):
-                        self._get(f"{CHECKPOINTS}/{part}", folder)
+                    for file_name in (tensors, name):
+                        self._get(f"{CHECKPOINTS}/{file_name}", folder)
             if LOG_FILE in self._names(""):
                 self._get(LOG_FILE, folder)
 
@@ -74,15 +74,15 @@ class TrialExchange:
             return
         with _errors():
             tensors = ours[-1].removesuffix(".json") + ".safetensors"
-            for part in (tensors, ours[-1]):
-                self._put(folder, f"{CHECKPOINTS}/{part}")
+            for file_name in (tensors, ours[-1]):
+                self._put(folder, f"{CHECKPOINTS}/{file_name}")
             self._pushed = ours[-1]
             for name in self._names(CHECKPOINTS):
                 if name.rpartition(".")[0] + ".json" not in ours:
                     self._files.rm_file(f"{self.folder}/{CHECKPOINTS}/{name}")
 
     def seed(self, folder: Path) -> None:
-        """Push the newest checkpoint in `folder` if it is later than any in the exchange: another engine wrote it."""
+        """Push the newest checkpoint in `folder` if another engine wrote it, later than any in the exchange."""
         ours = _committed(folder / CHECKPOINTS)
         with _errors():
             theirs = [name for name in self._names(CHECKPOINTS) if name.endswith(".json")]
@@ -90,24 +90,24 @@ class TrialExchange:
             self.push_checkpoint(folder)
 
     def push(self, folder: Path, names: tuple[str, ...]) -> None:
-        """Push those of these files that `folder` has."""
+        """Push the files of these names, where `folder` has them."""
         with _errors():
             for name in names:
                 if (folder / name).is_file():
                     self._put(folder, name)
 
     def fetch_results(self, folder: Path, hashes: dict[str, str]) -> None:
-        """Fetch the log and these files into `folder`; each gets its name there only if its SHA-256 is right."""
+        """Fetch the log and these files into `folder`; a file appears there only if its SHA-256 is right."""
         with _errors():
             for name, sha256 in hashes.items():
                 self._get(name, folder, sha256)
             if LOG_FILE in self._names(""):
                 self._get(LOG_FILE, folder)
 
-    def _names(self, part: str) -> set[str]:
+    def _names(self, subfolder: str) -> set[str]:
         self._files.invalidate_cache()
         try:
-            paths = self._files.ls(f"{self.folder}/{part}".rstrip("/"), detail=False)
+            paths = self._files.ls(f"{self.folder}/{subfolder}".rstrip("/"), detail=False)
         except FileNotFoundError:
             return set()
         return {str(path).rstrip("/").rpartition("/")[2] for path in paths}
@@ -116,9 +116,9 @@ class TrialExchange:
         target = f"{self.folder}/{name}"
         self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
         if "file" not in self._files.protocol:
-            self._files.put_file(str(folder / name), target)  # an object is there whole or not at all
+            self._files.put_file(str(folder / name), target)  # object stores write a whole object or none
             return
-        partial = f"{target}.{os.getpid()}.part"  # a worker that is killed here leaves what was there before
+        partial = f"{target}.{os.getpid()}.part"  # a worker that is killed here leaves the former file intact
         self._files.put_file(str(folder / name), partial)
         Path(partial).replace(target)
 
@@ -136,7 +136,7 @@ class TrialExchange:
 
 
 def clear(url: str, study: str, number: int) -> None:
-    """Remove a trial's folder from the exchange: its outcome is recorded elsewhere.
+    """Remove a trial's folder from the exchange, once its outcome is recorded.
 
     Raises:
         ExchangeFailed: the exchange can't be reached or written.
@@ -164,14 +164,14 @@ def _errors() -> Iterator[None]:
 
 
 def _committed(checkpoints: Path) -> list[str]:
-    """Names of the checkpoints' JSON files that have their tensors, oldest first."""
+    """Return the names of the checkpoints' JSON files that have their tensors, oldest first."""
     names = sorted(path.name for path in checkpoints.glob("checkpoint-*.json"))
     return [name for name in names if (checkpoints / name).with_suffix(".safetensors").exists()]
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Give a folder of this process's own, removed at the end; first remove what killed processes have left."""
+    """Yield a folder that is removed at the end; first remove the folders that killed processes left."""
     root = Path(tempfile.gettempdir())
     for folder in root.glob(f"{SCRATCH}*"):
         owner = re.match(rf"{SCRATCH}(\d+)-", folder.name)

@@ -1,4 +1,4 @@
-"""An actor of Ray on the controller's machine. Nothing heavy is imported: a process of its own runs nothing else."""
+"""An actor of Ray on the controller's machine. Nothing heavy is imported: its process runs nothing else."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A persistent worker process: takes jobs from a pipe, runs them one after another, sends everything back.
+"""A persistent worker process: it takes jobs from a pipe, runs them one after another and sends back how they go.
 
-Nothing heavy is imported before the thread count and the processor are set, because torch reads them once. Messages are
+Nothing heavy is imported before the threads and the processors are set, because torch reads them once. Messages are
 tuples (`Message`) of plain values. A worker whose controller is gone ends by itself.
 """
 
@@ -31,14 +31,14 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h: send this signal when the parent dies
 
 @dataclass(frozen=True)
 class WorkerPlace:
-    """Where a worker runs: its threads and, on Linux, its processors."""
+    """The place of a worker: its number of threads and, on Linux, its processors."""
 
     threads: int
     cores: tuple[int, ...] | None
 
 
 def worker_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> None:
-    """Run jobs until the controller sends None or goes away; `paused_s` is a shared double: seconds it was stopped."""
+    """Run jobs until the controller sends None or is gone; `paused_s` is a shared double, the seconds it was paused."""
     _settle(place)
     try:
         pipe.send((READY, -1, 0, os.getpid()))  # before the imports, which take seconds
@@ -61,7 +61,7 @@ def worker_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> N
         if message is None:
             return
         if not isinstance(message, dict):
-            continue  # a word about a trial that has ended meanwhile
+            continue  # a command for a trial that has ended meanwhile
         job = TrialJob.from_dict(message)
         try:
             reporter = PipeReporter(pipe, job.number, job.attempt)
@@ -102,24 +102,24 @@ class PipeReporter:
         self._pipe.send(("curve", self._number, self._attempt, asdict(row)))
 
     def check(self) -> None:
-        """Obey a word from the controller; end the process when the controller is gone."""
+        """Obey a command from the controller; end the process when the controller is gone."""
         from workers.training.reporting import TrainingStopped
 
         try:
-            word = self._pipe.recv() if self._pipe.poll() else None
+            command = self._pipe.recv() if self._pipe.poll() else None
         except (EOFError, OSError):
-            os._exit(1)  # nobody is left to report to; the checkpoint has what was done
-        if word == ("stop",):
+            os._exit(1)  # no controller can receive reports any more; the checkpoint holds the progress
+        if command == ("stop",):
             raise TrainingStopped
-        if word == ("cancel", self._number):
+        if command == ("cancel", self._number):
             raise TrainingFailed("cancelled by the user")
 
 
 def _settle(place: WorkerPlace) -> None:
-    """Take the place: threads, processors, signals."""
-    os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the whole group: the controller's alone, which decides
+    """Set this process's signals, threads and processors."""
+    os.setpgid(0, 0)  # a terminal's Ctrl-C must reach the controller alone, which decides what to do
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by whoever started this process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the parent had blocked it while starting this process
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(place.threads)
     if sys.platform == "linux":

@@ -1,4 +1,4 @@
-"""What passes between the controller and the trials of a Tune run: jobs and commands down, news and ends up.
+"""The bridge between the controller and the trials of a Tune run: jobs and commands go down, news and ends come up.
 
 Several threads of the driver share it: one reads the controller's pipe, one keeps the mailbox that workers ask for
 commands, and Tune's own loop runs in the main thread.
@@ -34,7 +34,7 @@ class JobBridge:
         self._servers = servers
         self.jobs: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
         self.commands: dict[int, str] = {}  # stop or cancel, by the jobs' serial numbers
-        self.open: dict[str, tuple[int, int, int]] = {}  # Tune's trial: serial, number, attempt; until its end was told
+        self.open: dict[str, tuple[int, int, int]] = {}  # Tune's trial: serial, number, attempt; until its end is sent
         self._pipe = pipe
         self._sending = threading.Lock()
         self._ticked_at = -1e9
@@ -45,14 +45,14 @@ class JobBridge:
             self._pipe.send((kind, *payload))
 
     def end(self, trial_id: str, kind: str, payload: Any) -> None:
-        """Tell the controller how a trial ended, unless that was told."""
+        """Tell the controller how a trial ended, unless it knows already."""
         if trial_id in self.open:
             serial, number, attempt = self.open.pop(trial_id)
             self.commands.pop(serial, None)
             self.send("events", [(kind, number, attempt, payload)])
 
     def tick_pending(self, trial_ids: Sequence[str]) -> None:
-        """Give a sign of life of trials that have no worker yet: Tune lists them, and its loop turns."""
+        """Give a sign of life for trials that wait for a worker: Tune lists them, and its loop runs."""
         if time.monotonic() - self._ticked_at >= PENDING_TICK_S:
             self._ticked_at = time.monotonic()
             for trial_id in trial_ids:
@@ -60,7 +60,7 @@ class JobBridge:
                     self.send("tick", *self.open[trial_id][1:])
 
     def pass_on(self, trial_id: str, news: list[tuple[str, int, int, Any]]) -> None:
-        """Pass a worker's messages on to the controller; none at all are a sign of life."""
+        """Pass a worker's messages on to the controller; even an empty list is a sign of life."""
         _, number, attempt = self.open[trial_id]
         self.send("tick", number, attempt)
         if not news:

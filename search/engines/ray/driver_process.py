@@ -28,11 +28,11 @@ class DriverProcess:
     folder: RayFolder
     started_at: float = field(default_factory=time.monotonic)
     ready: bool = False
-    reason: str = ""  # why it ended, in its own words
+    reason: str = ""  # why it ended, as it reported
 
     def end(self) -> None:
-        """End it and everything it started."""
-        self.pipe.close()  # the supervisor's sign to end everything
+        """End the driver and everything it started."""
+        self.pipe.close()  # tells the supervisor to end everything
         self.process.join(END_S)
         if self.process.is_alive():
             self.process.kill()
@@ -41,7 +41,7 @@ class DriverProcess:
 
 
 def start_driver(settings: EngineSettings, exchange: str | None, cores: Sequence[int] | None) -> DriverProcess:
-    """Start a driver; its workers on this machine keep to `cores` (None: to all)."""
+    """Start a driver; its workers on this machine are pinned to `cores` (None: not pinned)."""
     folder = RayFolder()
     plan = Plan(
         folder=str(folder.path),

@@ -43,7 +43,7 @@ ALIVE_S = 60.0  # since the last sign of life
 
 @dataclass
 class _Trial:
-    """A running trial, as far as is known."""
+    """A running trial, as its worker last reported it."""
 
     job: TrialJob
     serial: int  # of the submission
@@ -55,17 +55,17 @@ class RayTuneEngine:
     """See `search.engines.base.Engine`."""
 
     def __init__(
-        self, part: EngineSettings, measuring: Collection[int], note: Callable[[str], None] = lambda text: None
+        self, settings: EngineSettings, measuring: Collection[int], note: Callable[[str], None] = lambda text: None
     ) -> None:
-        """Start or join Ray and wait for it; `note` is told the dashboard's address.
+        """Start or join Ray and wait for it; `note` is called with the dashboard's address.
 
         Raises:
             InvalidSettings: Ray isn't installed, or a setting can't be kept.
             EngineUnavailable: Ray can't be started or reached.
         """
-        self._part, self._exchange = check_settings(part)
+        self._settings, self._exchange = check_settings(settings)
         self._measuring, self._note = measuring, note
-        self._apart = processors_apart(part, measuring)
+        self._cores = processors_apart(settings, measuring)
         self._trials: dict[int, _Trial] = {}
         self._submitted = 0
         self._kills = KillsForMemory()
@@ -82,13 +82,13 @@ class RayTuneEngine:
     # -- the driver --
 
     def _start(self) -> DriverProcess:
-        return start_driver(self._part, self._exchange, self._apart)
+        return start_driver(self._settings, self._exchange, self._cores)
 
     def _wait(self, timeout_s: float) -> None:
-        """Take the driver's messages; replace one that has died or doesn't start."""
+        """Read the driver's messages; replace a driver that has died or doesn't start."""
         driver = self._driver
         wait([driver.pipe, driver.process.sentinel], timeout_s)
-        alive = driver.process.is_alive()  # before reading: one that dies meanwhile is read to its end next time
+        alive = driver.process.is_alive()  # before reading: if it dies meanwhile, the next poll reads the rest
         with contextlib.suppress(EOFError, ConnectionError):
             while driver.pipe.poll():
                 self._hear(driver.pipe.recv())
@@ -113,32 +113,31 @@ class RayTuneEngine:
                 self._receive(event_of(event))
 
     def _welcome(self, dashboard_url: str, resources: dict[str, float]) -> None:
-        part = self._part
+        settings = self._settings
         self.dashboard_url = (
             f"http://{dashboard_url}" if dashboard_url and "://" not in dashboard_url else dashboard_url
         )
-        token = self._driver.folder.path / TOKEN if part.address is None else None
+        token = self._driver.folder.path / TOKEN if settings.address is None else None
         self._note(f"Ray dashboard: {about_dashboard(self.dashboard_url, token)}")
-        slots = resources.get("CPU", 0.0) // part.threads
-        if part.gpus:
-            slots = min(slots, resources.get("GPU", 0.0) // part.gpus)
-            if part.address is None and not slots:
+        slots = resources.get("CPU", 0.0) // settings.threads
+        if settings.gpus:
+            slots = min(slots, resources.get("GPU", 0.0) // settings.gpus)
+            if settings.address is None and not slots:
                 self.close()
                 raise InvalidSettings(
-                    f"engine.gpus = {part.gpus:g} for each trial, but Ray sees {resources.get('GPU', 0.0):g} GPUs "
+                    f"engine.gpus = {settings.gpus:g} for each trial, but Ray sees {resources.get('GPU', 0.0):g} GPUs "
                     "on this machine; lower it, or name a cluster in engine.address."
                 )
-        if slots < part.workers:
-            self._note(f"Ray has room for {slots:g} of {part.workers} workers now; the others wait for nodes")
+        if slots < settings.workers:
+            self._note(f"Ray has room for {slots:g} of {settings.workers} workers now; the others wait for nodes")
 
     def _replace(self, reason: str) -> None:
-        """Lose what ran and start another driver."""
+        """End every running trial as lost, and start another driver."""
         self._end_driver()
-        why = f"Ray ended: {reason}"
         for trial in list(self._trials.values()):
-            self._receive(Lost(trial.job.number, trial.job.attempt, why))
-        if self._starts >= STARTS or (self._part.address is not None and not self._was_ready):
-            where = f"at {self._part.address}" if self._part.address else "on this machine"
+            self._receive(Lost(trial.job.number, trial.job.attempt, f"Ray ended: {reason}"))
+        if self._starts >= STARTS or (self._settings.address is not None and not self._was_ready):
+            where = f"at {self._settings.address}" if self._settings.address else "on this machine"
             raise EngineUnavailable(f"Ray can't be used {where}: {reason}; start it, or correct engine.address.")
         self._starts += 1
         self._driver = self._start()
@@ -149,14 +148,14 @@ class RayTuneEngine:
         self._paused_s.clear()
 
     def _send(self, *message: Any) -> None:
-        with contextlib.suppress(OSError):  # a driver that dies right here is found at the next poll
+        with contextlib.suppress(OSError):  # if the driver dies right here, the next poll sees it
             self._driver.pipe.send(message)
 
     # -- jobs --
 
     def free_slots(self) -> int:
         """Slots without a job; none while Ray is being started again."""
-        return self._part.workers - len(self._trials) if self._driver.ready else 0
+        return self._settings.workers - len(self._trials) if self._driver.ready else 0
 
     def submit(self, job: TrialJob) -> None:
         """Hand a job to Tune; it waits there until a worker is up."""
@@ -164,9 +163,9 @@ class RayTuneEngine:
         self._submitted += 1
         self._trials[job.number] = _Trial(job, self._submitted, time.monotonic())
         if self._exchange is not None:
-            with contextlib.suppress(ExchangeFailed):  # the worker meets it too, and says so
+            with contextlib.suppress(ExchangeFailed):  # the worker will meet the same and report it
                 TrialExchange(self._exchange, job).seed(Path(job.folder))
-        # Another machine looks for the images where this one's folder was meant to be.
+        # Another machine looks for the images at the same absolute path.
         images = job.data.model_copy(update={"folder": str(Path(job.data.folder).expanduser().absolute())})
         self._send("job", self._submitted, replace(job, data=images).to_dict())
 
@@ -208,7 +207,7 @@ class RayTuneEngine:
         return died_here and self._kills.any_lately()
 
     def _fetch(self, job: TrialJob, event: AttemptEnd) -> AttemptEnd:
-        """Bring what the worker left in the exchange into the trial's folder."""
+        """Fetch the files that the worker left in the exchange into the trial's folder."""
         assert self._exchange is not None
         folder = Path(job.folder)
         try:
@@ -219,7 +218,7 @@ class RayTuneEngine:
             exchange.fetch_results(folder, hashes)
             write_atomically(folder / SETTINGS_FILE, json.dumps(job.to_dict(), indent=1).encode())
             if isinstance(event, Stopped):
-                exchange.fetch_checkpoints(folder)  # any engine may go on
+                exchange.fetch_checkpoints(folder)  # any engine may go on from them
         except ExchangeFailed as error:
             return Lost(job.number, job.attempt, str(error)) if isinstance(event, Done) else event
         return event
@@ -251,7 +250,7 @@ class RayTuneEngine:
     @contextlib.contextmanager
     def paused(self, cores: Collection[int]) -> Iterator[None]:
         """Pause the workers on this machine, unless they keep to other processors."""
-        if self._apart is not None and not set(cores) & set(self._apart):
+        if self._cores is not None and not set(cores) & set(self._cores):
             yield
             return
         self._measuring_now = True
@@ -275,7 +274,9 @@ class RayTuneEngine:
         self._paused_s[pid] = self._paused_s.get(pid, 0.0) + now - since
         file = self._driver.folder.path / PAUSES / str(pid)
         with contextlib.suppress(OSError), file.open("r+b") as opened:
-            opened.write(struct.pack("d", self._paused_s[pid]))  # before it runs on, so that it never sees less
+            opened.write(
+                struct.pack("d", self._paused_s[pid])
+            )  # before it runs again: it must not read too short a pause
         _signal(pid, signal.SIGCONT)
         for trial in self._trials.values():
             if trial.pid == pid:
@@ -284,7 +285,7 @@ class RayTuneEngine:
     def forget(self, study: str, number: int) -> None:
         """Remove the trial from the exchange."""
         if self._exchange is not None:
-            with contextlib.suppress(ExchangeFailed):  # it stays there, and no search goes by it
+            with contextlib.suppress(ExchangeFailed):  # the files stay there, and no search reads them
                 clear(self._exchange, study, number)
 
     def close(self) -> None:

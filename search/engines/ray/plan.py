@@ -1,4 +1,4 @@
-"""What a Ray driver is told when it starts, and the message about a job that it hands to a worker."""
+"""The plan that a Ray driver starts with, and the message about a job that it hands to a worker."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from search.engines.ray.run_folder import PAUSES
 
-DIED, NO_MEMORY = "the worker died: ", "out of memory"  # how a reason begins; what it says when Ray killed for memory
+DIED, NO_MEMORY = "the worker died: ", "out of memory"  # how a reason begins, and what it says after a kill by Ray
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the driver needs to know; plain values."""
+    """All that the driver needs, as plain values."""
 
     folder: str  # of this run's files, removed with it; short, because sockets' paths are limited
     host: str
@@ -23,7 +23,7 @@ class Plan:
     gpus: float  # of each worker
     address: str | None  # of a cluster; None = a Ray of our own
     exchange: str | None
-    cores: tuple[int, ...] | None  # that workers on this machine keep to
+    cores: tuple[int, ...] | None  # the processors that workers on this machine are pinned to
 
     def job_message(self, serial: int, job: dict[str, Any]) -> str:
         """Return what a worker is sent: the job and where it runs, as JSON."""

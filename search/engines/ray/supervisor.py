@@ -1,7 +1,7 @@
 """The supervisor of a Ray driver: a small process above it that ends it and all that it started, whatever happens.
 
 Notable choices:
-- Ray's own agents outlive a killed Ray for minutes or for good. On Linux the supervisor adopts all orphans below it
+- Ray's own agents outlive a killed Ray for minutes or for ever. On Linux the supervisor adopts all orphans below it
   (a "child subreaper"), so killing its children until it has none leaves nothing behind.
 - It ends when the controller's end of the pipe closes or the driver ends. There is no other way to close a Ray of ours.
 - Nothing heavy is imported: it is forked before Ray is.
@@ -70,7 +70,7 @@ def _drive(pipe: Connection, plan: Plan) -> None:
 def _wait_for_an_end(pipe: Connection, driver: int) -> None:
     """Return when the controller's end of the pipe is closed or the driver has ended."""
     watch = select.poll()
-    watch.register(pipe.fileno(), 0)  # a hang-up is told without asking; messages are the driver's to read
+    watch.register(pipe.fileno(), 0)  # poll always reports a hang-up; the driver alone reads messages
     while not watch.poll(int(LOOK_EVERY_S * 1000)):
         with contextlib.suppress(ChildProcessError):
             if os.waitpid(driver, os.WNOHANG)[0]:
@@ -78,7 +78,7 @@ def _wait_for_an_end(pipe: Connection, driver: int) -> None:
 
 
 def wake_paused(folder: Path) -> None:
-    """Let every worker on this machine run that was paused for a measurement."""
+    """Resume every worker on this machine that was paused for a measurement."""
     for file in (folder / PAUSES).glob("*"):
         with contextlib.suppress(ValueError, ProcessLookupError, PermissionError):
             os.kill(int(file.name), signal.SIGCONT)

@@ -40,7 +40,7 @@ class SubmittedJobs(Searcher):  # type: ignore[misc]  # Ray has no type informat
         except queue.Empty:
             return None
         self._bridge.open[trial_id] = (serial, job["number"], job["attempt"])
-        return {"order": self._bridge.plan.job_message(serial, job)}
+        return {"job": self._bridge.plan.job_message(serial, job)}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Leave nothing open when Tune closes a trial for reasons of its own."""
@@ -76,7 +76,7 @@ class NewsScheduler(FIFOScheduler):  # type: ignore[misc]
         self._bridge.end(trial.trial_id, "lost", reason_of(trial))
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Leave the choice to Tune; end waiting trials that are not wanted, give a sign of life of the others."""
+        """Leave the choice to Tune; end waiting trials that are stopped or cancelled, keep the others alive."""
         bridge = self._bridge
         pending = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
         bridge.tick_pending([trial.trial_id for trial in pending])
@@ -118,12 +118,12 @@ def run_tune(bridge: JobBridge) -> None:
 
 
 def _outlive_kills_for_memory() -> None:
-    """Have Tune take a worker that Ray killed for want of memory as what it is, a dead one.
+    """Have Tune treat a worker that Ray killed for want of memory as a dead one.
 
-    Ray's monitor kills workers of a node that is about to be full, the newest first, until enough is free (its policy
-    since 2.56). Tune in Ray 2.60 doesn't know this end of an actor: it ends the whole run ("Caught unexpected
+    When a node's memory is nearly full, Ray's monitor kills its workers, the newest first, until enough is free (its
+    policy since 2.56). Tune in Ray 2.60 doesn't expect this end of an actor: it ends the whole run ("Caught unexpected
     exception", in ray.air.execution._internal.actor_manager), and all other trials with it. A Ray without these methods
-    is left as it is.
+    stays unchanged.
     """
 
     def as_dead(handle: Callable[..., None]) -> Callable[..., None]:

@@ -173,7 +173,7 @@ def prices_of(targets: list[Target], configs: list[CondenseNetConfig], folder: P
     try:
         pricer.start(configs)
         while pricer.busy:
-            prices = pricer.take(1.0)
+            prices = pricer.collect(1.0)
         return prices
     finally:
         pricer.close()
@@ -199,7 +199,7 @@ def test_a_batch_that_ends_with_a_time_out_of_its_own_ends_with_that(tmp_path: P
     try:
         pricer.start([INSIDE])
         with pytest.raises(TimeoutError, match="the device"):
-            pricer.take(60.0)
+            pricer.collect(60.0)
         assert not pricer.busy
     finally:
         pricer.close()
