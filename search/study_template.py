@@ -85,15 +85,8 @@ group_lasso = 1e-5""",
 }
 
 
-def study_file(preset: str, name: str, max_latency_ms: float | None = None) -> str:
-    """Return a commented study file for a preset: digits, cifar or imagenet-mobile."""
-    if preset not in TEMPLATES:
-        raise InvalidSettings(f"no preset is called {preset!r}; there are {', '.join(TEMPLATES)}.")
-    template = TEMPLATES[preset]
-    limit = "# max_latency_ms = 10.0        # on the device; the upper end of the 95 % interval counts"
-    if max_latency_ms is not None:
-        limit = f"max_latency_ms = {max_latency_ms:.4g}          # the upper end of the 95 % interval counts"
-    return f"""# A Condensery study: {template.about}.
+# Filled in by `str.format` with a `Template`, the study's name and the line of its latency limit.
+_STUDY_FILE = """# A Condensery study: {template.about}.
 # `condensery check` explains it, `condensery launch` runs it.
 format = 1                     # of this file
 
@@ -141,3 +134,14 @@ checkpoint_every_s = 30
 checkpoints = "none"           # last: keep those of finished trials
 networks = "all"               # front: remove the files of dominated trials
 """
+
+
+def study_file(preset: str, name: str, max_latency_ms: float | None = None) -> str:
+    """Return a commented study file for a preset: digits, cifar or imagenet-mobile."""
+    if preset not in TEMPLATES:
+        raise InvalidSettings(f"no preset is called {preset!r}; there are {', '.join(TEMPLATES)}.")
+    template = TEMPLATES[preset]
+    limit = "# max_latency_ms = 10.0        # on the device; the upper end of the 95 % interval counts"
+    if max_latency_ms is not None:
+        limit = f"max_latency_ms = {max_latency_ms:.4g}          # the upper end of the 95 % interval counts"
+    return _STUDY_FILE.format(template=template, name=name, limit=limit)

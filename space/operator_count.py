@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -66,26 +66,7 @@ def fvcore_cost(module: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     Raises:
         UncountableOperator: the module runs an operator that is neither counted nor known to be free.
     """
-    modes = {name: child.training for name, child in module.named_modules()}
-    sample = next(module.parameters(), torch.empty(0))  # the image goes where the weights are
-    module.eval()
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # torch deprecates the tracer that fvcore is built on
-            from fvcore.nn import FlopCountAnalysis  # here, because importing it warns as well
-
-            analysis = FlopCountAnalysis(module, sample.new_zeros(1, *input_shape))
-            analysis.set_op_handle(**_handlers())
-            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-            counts = analysis.by_operator()
-            unknown = sorted(analysis.unsupported_ops())
-    finally:
-        for name, child in module.named_modules():
-            child.training = modes[name]
-    if unknown:
-        raise UncountableOperator(
-            f"every operator must have a known cost, but {type(module).__name__} runs {', '.join(unknown)}."
-        )
+    counts = _operator_counts(module, input_shape)
     linear_macs = int(counts.get("linear", 0))
     conv_macs = int(counts.get("conv", 0))
     relu, pooled = int(counts.get("relu", 0)), int(counts.get("avgpool", 0))
@@ -104,3 +85,28 @@ def fvcore_cost(module: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
         relu_elements=relu,
         avgpool_ops=pooled,
     )
+
+
+def _operator_counts(module: nn.Module, input_shape: tuple[int, int, int]) -> Mapping[str, float]:
+    """Return what fvcore counts of each operator; raise UncountableOperator if one is unknown."""
+    modes = {name: child.training for name, child in module.named_modules()}
+    sample = next(module.parameters(), torch.empty(0))  # the image goes where the weights are
+    module.eval()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # torch deprecates the tracer that fvcore is built on
+            from fvcore.nn import FlopCountAnalysis  # here, because importing it warns as well
+
+            analysis = FlopCountAnalysis(module, sample.new_zeros(1, *input_shape))
+            analysis.set_op_handle(**_handlers())
+            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            counts: Mapping[str, float] = analysis.by_operator()
+            unknown = sorted(analysis.unsupported_ops())
+    finally:
+        for name, child in module.named_modules():
+            child.training = modes[name]
+    if unknown:
+        raise UncountableOperator(
+            f"every operator must have a known cost, but {type(module).__name__} runs {', '.join(unknown)}."
+        )
+    return counts

@@ -24,14 +24,7 @@ def read_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         InvalidSettings: an unknown key, or one that is missing; the message suggests the nearest.
         ImpossibleSpace: a value that is no domain, or no shape of images.
     """
-    for key in settings:
-        if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.3)
-            hint = f" Did you mean `{near[0]}`?" if near else f" Valid keys: {', '.join(KEYS)}."
-            raise InvalidSettings(f"unknown key `space.{key}`.{hint}")
-    for key in ("layers", "growth"):
-        if key not in settings:
-            raise InvalidSettings(f"`space.{key}` is missing; say which {key} to search.")
+    _check_keys(settings)
     rule = settings.get("growth_rule", "free")
     if rule not in ("free", "doubling"):
         raise InvalidSettings(f'`space.growth_rule` must be "free" or "doubling", but got {rule!r}.')
@@ -59,6 +52,17 @@ def read_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         "dropout": _real_domain("dropout", settings.get("dropout", 0.0)),
         "classifier_keep": _real_domain("classifier_keep", settings.get("classifier_keep", 1.0)),
     }
+
+
+def _check_keys(settings: Mapping[str, Any]) -> None:
+    for key in settings:
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.3)
+            hint = f" Did you mean `{near[0]}`?" if near else f" Valid keys: {', '.join(KEYS)}."
+            raise InvalidSettings(f"unknown key `space.{key}`.{hint}")
+    for key in ("layers", "growth"):
+        if key not in settings:
+            raise InvalidSettings(f"`space.{key}` is missing; say which {key} to search.")
 
 
 def _real_domain(name: str, written: Any) -> Domain:

@@ -79,8 +79,7 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
     ranked = best(store.trials(), budget)
     passed_over: list[str] = []
     for row in ranked:
-        files = reader.read_artifacts(store.engine, row.id)
-        if any(entry["removed"] for entry in files.values()):
+        if any(entry["removed"] for entry in reader.read_artifacts(store.engine, row.id).values()):
             passed_over.append(f"trial {row.number}'s network was removed by the retention rule")
             continue
         model, weights = trained_files(store.engine, row)
@@ -90,9 +89,7 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
             passed_over.append(f"trial {row.number} {excess} when measured again")
             continue
         difference = check_onnx(model, network)
-        if row.test_top1 is None:  # the test split is used once for each network
-            store.set_test_top1(row.number, _test_accuracy(study, model, cache))
-        tested = store.trial(row.number)
+        tested = _tested(store, study, row, model, cache)
         assert tested.test_top1 is not None
         return Picked(
             trial=tested,
@@ -141,6 +138,13 @@ def _over(budget: Budget, verified: Mapping[str, Measurement], targets: Sequence
         if limit_ms is not None and high_ms > limit_ms:
             return f"took up to {high_ms:.4g} ms" + ("" if name == targets[0].name else f" on {name}")
     return None
+
+
+def _tested(store: StudyStore, study: StudyRow, row: TrialRow, model: Path, cache: Path) -> TrialRow:
+    """Return the trial with its test accuracy; the test split is used once for each network."""
+    if row.test_top1 is None:
+        store.set_test_top1(row.number, _test_accuracy(study, model, cache))
+    return store.trial(row.number)
 
 
 def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +65,6 @@ def fit_profile(
     fit_classes, method = _classes_recipe(rows, measured, like)
     left_out = {"classes": _left_out(fit_classes, rows, measured), "two": _left_out(_two_prices, rows, measured)}
     two = _two_prices(rows, measured)
-    size = rows.sum(axis=1)
-    shares = rows / size[:, None]
     document = {
         "name": name,
         "title": about.title or name,
@@ -84,15 +83,28 @@ def fit_profile(
             leave_one_out=_errors(left_out["two"], measured),
         ),
         "estimate_leave_one_out": _errors((left_out["classes"] + left_out["two"]) / 2, measured),
-        "millions": {"all": _span(size)} | {key: _span(rows[:, i]) for i, key in enumerate(CLASSES)},
-        "shares": {key: _span(shares[:, i]) for i, key in enumerate(CLASSES)},
-        "latency_ms": _span(measured),
+        **_ranges(rows, measured),
         "created_with": _versions() | dict(about.counted_with),
     }
+    return _profile(name, document)
+
+
+def _profile(name: str, document: Mapping[str, Any]) -> Profile:
     try:
         return Profile.model_validate(document)
     except ValidationError as error:
         raise InvalidSettings(f"no profile {name!r} can be made: {first_error(error)}") from None
+
+
+def _ranges(rows: Array, measured: Array) -> dict[str, Any]:
+    """Return the ranges of the networks' instructions in millions, of their shares, and of the latencies."""
+    size = rows.sum(axis=1)
+    shares = rows / size[:, None]
+    return {
+        "millions": {"all": _span(size)} | {key: _span(rows[:, i]) for i, key in enumerate(CLASSES)},
+        "shares": {key: _span(shares[:, i]) for i, key in enumerate(CLASSES)},
+        "latency_ms": _span(measured),
+    }
 
 
 def read_networks(path: Path, latency: str) -> list[tuple[dict[str, float], float]]:

@@ -88,9 +88,7 @@ def estimate(
     if isinstance(counts, FailedMeasurement):
         return counts
     try:
-        priced = profile.estimate(counts.median)
-        if counts.runtime != profile.runtime:
-            priced = _of_another_runtime(priced, counts.runtime, profile)
+        priced = _priced(counts, profile)
     except MeasurementFailed as error:
         return FailedMeasurement(counts.model_hash, str(error))
     return Measurement(
@@ -120,6 +118,11 @@ def estimate(
         steady=True,
         extrapolates=priced.extrapolates,
     )
+
+
+def _priced(counts: Counts, profile: Profile) -> Estimate:
+    priced = profile.estimate(counts.median)
+    return priced if counts.runtime == profile.runtime else _of_another_runtime(priced, counts.runtime, profile)
 
 
 def _of_another_runtime(priced: Estimate, runtime: str, profile: Profile) -> Estimate:

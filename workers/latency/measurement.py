@@ -87,16 +87,21 @@ def measurement_from_report(
         interval_high_ms=summary.interval_high_ms,
         samples_ms=samples_ms,
         stride=max(process["stride"] for process in entry["processes"]),
-        conditions={
-            **{key: report[key] for key in _MACHINE if key in report},
-            "attempt": entry["tries"] if "tries" in entry else entry["attempt"],
-            "processes": [
-                {key: value for key, value in process.items() if key != "samples_ms"} for process in entry["processes"]
-            ],
-        },
+        conditions=_conditions(report, entry),
         anchor_drift=entry["anchor_drift"],
         steady=entry["steady"],
     )
+
+
+def _conditions(report: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a report says about the machine, the attempt and each process, without the samples."""
+    return {
+        **{key: report[key] for key in _MACHINE if key in report},
+        "attempt": entry["tries"] if "tries" in entry else entry["attempt"],
+        "processes": [
+            {key: value for key, value in process.items() if key != "samples_ms"} for process in entry["processes"]
+        ],
+    }
 
 
 class FakeProbe:
