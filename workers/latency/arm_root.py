@@ -24,12 +24,12 @@ from typing import Any
 
 from space.errors import EmulatorMissing
 from workers.latency.agent_file import agent_path
+from workers.latency.arm_tools import output_of
 
 COUNTER_SOURCE = Path(__file__).with_name("instruction_counter.c")
 ROOT, COUNTER, STAMP = "root", "instruction_counter.so", "built.json"  # what a folder holds
 CPU = "cortex-a76"
 CROSS_COMPILER = "aarch64-linux-gnu-gcc"  # optional: for kernels that the agent compiles where it runs
-QEMU_VARIABLE = "CONDENSERY_QEMU"
 LAYOUT = 1  # of the folder
 
 _PACKAGES = ("python3", "libstdc++6")
@@ -100,75 +100,6 @@ def wanted(runtimes: Sequence[str], sources: Path | None = None) -> Wanted:
     return Wanted(versions, sources)
 
 
-# ---- tools of this machine -------------------------------------------------------------------------------
-
-
-def qemu_command() -> str | None:
-    """Return the aarch64 emulator: the one named by $CONDENSERY_QEMU, else `qemu-aarch64` from the path, or None."""
-    path = shutil.which(os.environ.get(QEMU_VARIABLE) or "qemu-aarch64")
-    return None if path is None else str(Path(path).absolute())
-
-
-def qemu_version(qemu: str) -> str:
-    """Return the emulator's version, such as `7.2.22`."""
-    text = _output([qemu, "--version"], "the emulator doesn't start")
-    version = re.search(r"version (\S+)", text)
-    return version[1] if version else text.strip()[:40]
-
-
-def missing_tools() -> list[str]:
-    """Return the Debian packages that must be installed before a folder can be made; empty when all are there."""
-    missing = []
-    if qemu_command() is None:
-        missing.append("qemu-user")
-    if shutil.which("gcc") is None:
-        missing += ["gcc", "libc6-dev"]
-    elif subprocess.run(["gcc", "-E", "-include", "stdio.h", "-"], input=b"", capture_output=True).returncode:
-        missing.append("libc6-dev")
-    missing += [package for package, tool in (("dpkg", "dpkg-deb"), ("apt", "apt-get")) if shutil.which(tool) is None]
-    return missing
-
-
-def check_tools() -> str:
-    """Return the emulator's command; EmulatorMissing when something to make a folder with is missing."""
-    if missing := missing_tools():
-        raise EmulatorMissing(
-            f"the ARM device in software needs tools that aren't installed; install them: apt install "
-            f"{' '.join(missing)}"
-        )
-    if importlib.util.find_spec("pip") is None:
-        raise EmulatorMissing("the ARM device in software needs pip in this Python; add it: python -m ensurepip")
-    qemu = qemu_command()
-    assert qemu is not None
-    if "-plugin" not in _output([qemu, "-h"], "the emulator doesn't start"):
-        raise EmulatorMissing(
-            f"the emulator must take plugins, but {qemu} {qemu_version(qemu)} doesn't (static builds, such as Debian "
-            f"13's, leave them out); install one that does and name it in ${QEMU_VARIABLE}."
-        )
-    return qemu
-
-
-def _output(command: Sequence[str], trouble: str) -> str:
-    """Run a command and return what it printed; raise EmulatorMissing with its last line when it fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise EmulatorMissing(f"{trouble}: {command[0]}: {error.strerror}.") from None
-    if done.returncode:
-        raise EmulatorMissing(f"{trouble}: {_last_words(done)}")
-    return done.stdout
-
-
-def _last_words(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the line that says what went wrong: the last error, else the last line of any kind."""
-    lines = [" ".join(line.split()) for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"(E|ERROR|error|.*Error)\b", line)]
-    return (errors or lines or [f"exit code {done.returncode}"])[-1][:300]
-
-
-# ---- the folder ------------------------------------------------------------------------------------------
-
-
 def read_stamp(folder: Path) -> dict[str, Any] | None:
     """Return what a complete folder says about itself; None when there is none, or one of another layout."""
     try:
@@ -230,7 +161,7 @@ def make_folder(folder: Path, order: Wanted, qemu: str, progress: Callable[[str]
     progress("fetching an arm64 Python")
     packages = _fetch_packages(scratch, order.sources)
     for package in packages:
-        _output(["dpkg-deb", "-x", str(package), str(root)], f"{package.name} can't be unpacked")
+        output_of(["dpkg-deb", "-x", str(package), str(root)], f"{package.name} can't be unpacked")
     _complete(root)
     progress("fetching the arm64 runtimes")
     _fetch_wheels(folder, order.runtimes, _glibc_minor(packages))
@@ -268,7 +199,7 @@ def _fetch_packages(scratch: Path, sources: Path | None) -> list[Path]:
         trouble += f" ({complaints[0][:200]})"
     if "ubuntu" in _os_release():
         trouble += " (Ubuntu keeps arm64 at ports.ubuntu.com: pass an apt list of it as --sources)"
-    _output([*apt, "-y", "--download-only", "install", *_PACKAGES], trouble)
+    output_of([*apt, "-y", "--download-only", "install", *_PACKAGES], trouble)
     return sorted((scratch / "cache/archives").glob("*.deb"))
 
 
@@ -304,23 +235,23 @@ def _fetch_wheels(folder: Path, runtimes: Mapping[str, str], glibc_minor: int) -
     for minor in range(glibc_minor, _OLDEST_GLIBC - 1, -1):
         pip += ["--platform", f"manylinux_2_{minor}_aarch64"]
     pip += ["--platform", "manylinux2014_aarch64"]
-    _output([*pip, "numpy"], "pip can't fetch numpy for aarch64")
+    output_of([*pip, "numpy"], "pip can't fetch numpy for aarch64")
     for name, version in runtimes.items():
         # These two ask for packages that only their converters and model zoos use.
         command = [*pip, "--upgrade", *(["--no-deps"] if name in ("ncnn", "ai-edge-litert") else [])]
         try:
-            _output([*command, f"{name}=={version}" if version else name], f"pip can't fetch {name} for aarch64")
+            output_of([*command, f"{name}=={version}" if version else name], f"pip can't fetch {name} for aarch64")
         except EmulatorMissing:
             if not version:
                 raise
-            _output([*command, name], f"pip can't fetch {name} for aarch64")
+            output_of([*command, name], f"pip can't fetch {name} for aarch64")
 
 
 def compile_counter(target: Path) -> None:
     """Compile the instruction counter to `target`, replacing what is there."""
     new = target.with_name(f"{target.name}.new")
     command = ["gcc", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", str(new), str(COUNTER_SOURCE)]
-    _output(command, "the instruction counter can't be compiled")
+    output_of(command, "the instruction counter can't be compiled")
     new.replace(target)
 
 
@@ -328,8 +259,8 @@ def _try_out(qemu: str, folder: Path, runtimes: Mapping[str, str]) -> dict[str, 
     """Start the agent, import the runtimes and count a run, all emulated; return the versions of what was imported."""
     counts = folder / "counts"
     command = emulated_python(qemu, folder, counts)
-    _output([*command, str(agent_path()), "--help"], "the emulated agent doesn't run")
-    printed = _output([*command, "-c", _TRY_OUT, "numpy", *runtimes], "the emulated runtimes don't run")
+    output_of([*command, str(agent_path()), "--help"], "the emulated agent doesn't run")
+    printed = output_of([*command, "-c", _TRY_OUT, "numpy", *runtimes], "the emulated runtimes don't run")
     if not counts.exists() or not json.loads(counts.read_text(encoding="ascii"))["all"] > 0:
         raise EmulatorMissing(f"{qemu} must count the instructions it runs, but didn't; try another version of it.")
     counts.unlink()

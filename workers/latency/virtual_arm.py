@@ -20,11 +20,11 @@ from typing import Any
 
 from space.errors import EmulatorMissing, InvalidSettings, MeasurementFailed, ReadOnlyFolder
 from workers.files import disk_errors
-from workers.latency import arm_root
+from workers.latency import arm_root, arm_tools
 from workers.latency.agent.files import hash_or_empty
 from workers.latency.agent.subprocesses import Stopped, run_process
 from workers.latency.agent_file import agent_path, cache_folder
-from workers.latency.arm_root import missing_tools
+from workers.latency.arm_tools import missing_tools
 from workers.latency.measurement import FailedMeasurement, MeasurementStopped, never
 
 __all__ = ["Counts", "VirtualArm", "build", "counts_from_report", "default_folder", "missing_tools"]
@@ -113,7 +113,7 @@ def build(
         InvalidSettings: the folder holds something else.
         DiskFull, ReadOnlyFolder: it can't be written.
     """
-    qemu = arm_root.check_tools()
+    qemu = arm_tools.check_tools()
     folder = folder.absolute()
     wanted = arm_root.wanted(runtimes, sources)
     with disk_errors(folder), _building(folder, progress):
@@ -176,7 +176,7 @@ class VirtualArm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        stamp, qemu = arm_root.read_stamp(self.folder), arm_root.qemu_command()
+        stamp, qemu = arm_root.read_stamp(self.folder), arm_tools.qemu_command()
         if stamp is None or stamp.get("counter") != arm_root.counter_hash():
             state = "isn't built" if stamp is None else "was built by another version"
             raise EmulatorMissing(f"the ARM device in software {state} in {folder}; run: condensery devices virtual")
@@ -188,7 +188,7 @@ class VirtualArm:
     @property
     def facts(self) -> dict[str, str]:
         """The emulator's version, the processor it shows, and the versions of Python and runtimes in it."""
-        return {"qemu": arm_root.qemu_version(self._qemu), "cpu": arm_root.CPU, **self._versions}
+        return {"qemu": arm_tools.qemu_version(self._qemu), "cpu": arm_root.CPU, **self._versions}
 
     def python_command(self, counts: Path | None = None) -> list[str]:
         """Return the command that runs the emulated Python; with `counts`, marked runs are counted into that file."""
