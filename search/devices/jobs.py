@@ -1,4 +1,4 @@
-"""Measurement jobs: submitting requests, reading what became of them, and the bytes of their models.
+"""Measurement jobs: submitting requests, and reading what became of them.
 
 A request that equals an open job joins it. One that equals a finished job gets that job's result, if the result was
 steady and the queue still has that processor and version of the runtime. A request has an owner, who renews it: a job
@@ -7,7 +7,6 @@ that no one waits for any more is not begun. Every function is one transaction.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,19 +15,19 @@ from typing import Any
 import sqlalchemy as sa
 
 from search.devices.json_numbers import as_json, digest
+from search.devices.model_store import keep_models, lock_models
 from search.devices.transitions import CANCELLED, add_event, fail, is_requested
 from search.store.connection.clock import Clock, now_of
-from search.store.device_tables import device, job, lease, model, request, result
+from search.store.device_tables import device, job, lease, request, result
 from search.store.queue_facts import facts_of_queue, processor, processors_of, versions_of
-from search.store.vocabulary import OPEN_JOB_STATES, JobEvent, JobState, MeasurementMode, Verdict
+from search.store.vocabulary import JobEvent, JobState, MeasurementMode, Verdict
 
-MODEL_GRACE_S = 600.0  # a model is kept at least this long, for the request that is to follow
 IDS_MOST = 500  # of one query: databases limit its variables
 
 
 @dataclass(frozen=True)
 class MeasurementRequest:
-    """One model to be measured by one queue. Its model and anchor must have been stored by `put_model`.
+    """One model to be measured by one queue. Its model and anchor must have been stored by `model_store.put_model`.
 
     `policy` holds every field of a MeasurementPolicy. Smaller priorities go first. `macs`, where known, lets the hub
     see that a result can't be true. A request with a `nonce` is answered only by a job of the same nonce: the model is
@@ -106,7 +105,7 @@ def _submit_all(
     connection: sa.Connection, requests: Mapping[str, MeasurementRequest], owner: str, at: float
 ) -> dict[str, int]:
     # Equal requests name the same models: a process that submits one at the same time waits here, then finds our job.
-    _lock_models(connection, {sha256 for wanted in requests.values() for sha256 in wanted.files})
+    lock_models(connection, {sha256 for wanted in requests.values() for sha256 in wanted.files})
     job_ids = _join_open(connection, requests, owner, at)
     unanswered = []
     for identity, wanted in requests.items():
@@ -119,18 +118,13 @@ def _submit_all(
             add_event(connection, answer.id, answer.attempt, JobEvent.REUSED, at)
             job_ids[identity] = answer.id
     needed = {sha256 for wanted in unanswered for sha256 in wanted.files}
-    missing = needed - _keep_models(connection, needed, at)
+    missing = needed - keep_models(connection, needed, at)
     if missing:
         raise ValueError(f"the model {min(missing)} is not stored; store it by put_model before requesting it")
     for wanted in unanswered:
         job_ids[wanted.identity] = _insert(connection, wanted, at)
         _wait_for(connection, job_ids[wanted.identity], owner, at)
     return job_ids
-
-
-def _lock_models(connection: sa.Connection, hashes: set[str]) -> None:
-    query = sa.select(model.c.sha256).where(model.c.sha256.in_(hashes)).order_by(model.c.sha256)
-    connection.execute(query.with_for_update()).all()
 
 
 def _join_open(
@@ -262,45 +256,3 @@ def _job_row(row: sa.Row[Any]) -> JobRow:
         submitted_at=row.submitted_at,
         finished_at=row.finished_at,
     )
-
-
-# -- models --
-
-
-def put_model(engine: sa.Engine, content: bytes, now: Clock | None = None) -> str:
-    """Store a model's file for the devices; return its SHA-256 in hexadecimal."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    values = {"sha256": sha256, "size": len(content), "content": content}
-    try:
-        with engine.begin() as connection:
-            if not _keep_models(connection, {sha256}, now_of(connection, now)):
-                connection.execute(sa.insert(model).values(stored_at=now_of(connection, now), **values))
-    except sa.exc.IntegrityError:  # another process has just stored it
-        pass
-    return sha256
-
-
-def drop_models_of_finished(engine: sa.Engine, now: Clock | None = None) -> None:
-    """Delete the stored models that no open job needs, except those stored in the last minutes."""
-    is_open = job.c.state.in_(OPEN_JOB_STATES)
-    models = sa.select(job.c.model_sha256).where(is_open)
-    anchors = sa.select(job.c.anchor_sha256).where(is_open, job.c.anchor_sha256.is_not(None))
-    with engine.begin() as connection:
-        old = model.c.stored_at < now_of(connection, now) - MODEL_GRACE_S
-        unneeded = old & model.c.sha256.not_in(models) & model.c.sha256.not_in(anchors)
-        connection.execute(sa.delete(model).where(unneeded))
-
-
-def _keep_models(connection: sa.Connection, hashes: set[str], at: float) -> set[str]:
-    """Return which of these models are stored, and keep them from being dropped for a while."""
-    stored: set[str] = set()
-    for sha256 in sorted(hashes):
-        stored_at = connection.scalar(sa.select(model.c.stored_at).where(model.c.sha256 == sha256))
-        if stored_at is None:
-            continue
-        stored.add(sha256)
-        if not 0 <= at - stored_at < MODEL_GRACE_S / 2:  # rarely: it writes the whole row again
-            renewed = sa.update(model).where(model.c.sha256 == sha256).values(stored_at=at)
-            if connection.execute(renewed).rowcount == 0:
-                stored.discard(sha256)
-    return stored

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from search.devices import jobs, leases, plausibility, registry
+from search.devices import jobs, leases, model_store, plausibility, registry
 from search.devices.jobs import JobRow, MeasurementRequest
 from search.devices.transitions import CANCELLED
 from search.store.connection.patience import Patience
@@ -99,7 +99,7 @@ class HubProbe:
             with contextlib.suppress(sa.exc.DBAPIError):  # requests that no one renews run out by themselves
                 jobs.cancel(self._engine, owner)
             raise
-        self._ask(jobs.drop_models_of_finished)
+        self._ask(model_store.drop_models_of_finished)
         return [
             self._measurement(rows[request.identity], request) if isinstance(request, MeasurementRequest) else request
             for request in requests
@@ -122,7 +122,7 @@ class HubProbe:
     def _requests(self, models: Sequence[Path], nonce: str | None) -> list[MeasurementRequest | FailedMeasurement]:
         """Store the models and return a request for each; a failure for a file that can't be read."""
         requests: list[MeasurementRequest | FailedMeasurement] = []
-        anchor = self._ask(jobs.put_model, self._settings.anchor.read_bytes()) if models else ""
+        anchor = self._ask(model_store.put_model, self._settings.anchor.read_bytes()) if models else ""
         for path in models:
             if self._stop():
                 raise MeasurementStopped
@@ -131,7 +131,7 @@ class HubProbe:
             except OSError as error:
                 requests.append(FailedMeasurement("", f"{path.name} can't be read: {error.strerror or error}"))
                 continue
-            sha256 = self._ask(jobs.put_model, content)
+            sha256 = self._ask(model_store.put_model, content)
             requests.append(replace(self._request(sha256, anchor), macs=_macs_of(content), nonce=nonce))
         return requests
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from search.devices import jobs, registry
+from search.devices import jobs, model_store, registry
 from search.devices.jobs import JobRow, MeasurementRequest
 from search.store.connection.database import open_for_writing
 from search.store.device_tables import event, result
@@ -158,7 +158,7 @@ class Pair:
     def request(self, *models: Path) -> list[int]:
         """Request measurements; return their jobs."""
         policy = {**TINY.model_dump(mode="json"), "processes": 2, "run_s": 0.15}
-        hashes = [jobs.put_model(self.engine, path.read_bytes()) for path in models]
+        hashes = [model_store.put_model(self.engine, path.read_bytes()) for path in models]
         how = (MeasurementMode.WALL, "onnxruntime", 1, policy, "quick")
         requests = [MeasurementRequest("tiny", sha256, hashes[0], *how) for sha256 in hashes]
         return jobs.submit(self.engine, requests, "test")

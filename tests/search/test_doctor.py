@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 import condensery
-from search.devices import jobs
+from search.devices import jobs, model_store
 from search.devices.transitions import REQUEST_S
 from search.engines.fake import FakeEngine, instant_result
 from search.store import reader
@@ -344,7 +344,7 @@ def test_curves_with_gaps_and_trials_without_any_are_reported(broken: Broken):
 
 def test_device_jobs_that_nobody_requests_any_more_are_given_up(broken: Broken):
     engine = broken.store.engine
-    models_ = [jobs.put_model(engine, content) for content in (b"one", b"another")]
+    models_ = [model_store.put_model(engine, content) for content in (b"one", b"another")]
     requests = [jobs.MeasurementRequest("pi", sha, None, "wall", "onnxruntime", 1, {}, "quick") for sha in models_]
     key, kept = jobs.submit(engine, requests, "owner-1")
     broken.sql(sa.update(request).where(request.c.job_id == key).values(renewed_at=time.time() - REQUEST_S - 60.0))

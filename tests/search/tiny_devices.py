@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from search.devices import agents, jobs, leases, registry, submissions
+from search.devices import agents, jobs, leases, model_store, registry, submissions
 from search.devices.jobs import JobRow, MeasurementRequest
 from search.devices.leases import Heartbeat, LeasedJob, LeaseRequest, LeaseTerms, Ticket
 from search.devices.submissions import Fault
@@ -162,11 +162,11 @@ class Desk:
 
     def request(self, name: str, **changes: Any) -> MeasurementRequest:
         """A request for a made-up model of this name."""
-        model = jobs.put_model(self.engine, name.encode(), self.clock)
+        model = model_store.put_model(self.engine, name.encode(), self.clock)
         values: dict[str, Any] = {
             "queue": "pi5",
             "model_sha256": model,
-            "anchor_sha256": jobs.put_model(self.engine, ANCHOR, self.clock),
+            "anchor_sha256": model_store.put_model(self.engine, ANCHOR, self.clock),
             "mode": "wall",
             "runtime": "onnxruntime",
             "threads": 1,

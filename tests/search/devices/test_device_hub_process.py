@@ -21,7 +21,8 @@ import pytest
 
 from search.devices import registry
 from search.devices.hub import serve
-from search.devices.jobs import MeasurementRequest, put_model, submit
+from search.devices.jobs import MeasurementRequest, submit
+from search.devices.model_store import put_model
 from search.pricing.pricer import save_for, write_anchor
 from space import DeployedCondenseNet
 from space.cost import cost_of

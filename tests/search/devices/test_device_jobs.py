@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from search.devices import jobs, registry
+from search.devices import jobs, model_store, registry
 from search.devices.leases import model_of_lease
 from search.devices.transitions import CANCELLED, REQUEST_S
 from search.store.device_tables import model
@@ -267,13 +267,13 @@ def test_a_request_with_a_nonce_is_measured_again(desk: Desk):
 def test_models_are_kept_while_an_open_job_needs_them_and_for_a_while_for_the_request_to_come(desk: Desk):
     agent = desk.agent("pi")
     desk.submit("a", "b")
-    jobs.put_model(desk.engine, b"requested soon", desk.clock)
+    model_store.put_model(desk.engine, b"requested soon", desk.clock)
     agent.hand_in(agent.lease()[0])
-    jobs.drop_models_of_finished(desk.engine, desk.clock)
+    model_store.drop_models_of_finished(desk.engine, desk.clock)
     assert stored_models(desk) == {b"a", b"b", ANCHOR, b"requested soon"}
-    desk.clock.tick(jobs.MODEL_GRACE_S + 1)
-    jobs.put_model(desk.engine, b"requested soon", desk.clock)
-    jobs.drop_models_of_finished(desk.engine, desk.clock)
+    desk.clock.tick(model_store.MODEL_GRACE_S + 1)
+    model_store.put_model(desk.engine, b"requested soon", desk.clock)
+    model_store.drop_models_of_finished(desk.engine, desk.clock)
     assert stored_models(desk) == {b"b", ANCHOR, b"requested soon"}
 
 

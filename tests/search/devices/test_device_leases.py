@@ -7,7 +7,7 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from search.devices import agents, jobs, leases, registry
+from search.devices import agents, jobs, leases, model_store, registry
 from search.devices.agents import Enrolment
 from search.devices.jobs import MeasurementRequest
 from search.devices.leases import Heartbeat, JobUnknown, LeaseLost, LeaseRequest, LeaseTerms, NotEnrolled, Ticket
@@ -36,7 +36,7 @@ def test_the_jobs_of_one_lease_share_everything_but_the_model(desk: Desk):
     agent = desk.agent("pi")
     desk.submit("a", "b")
     desk.submit("c", policy={**POLICY, "runs": 40})
-    desk.submit("d", anchor_sha256=jobs.put_model(desk.engine, b"another anchor", desk.clock))
+    desk.submit("d", anchor_sha256=model_store.put_model(desk.engine, b"another anchor", desk.clock))
     desk.submit("e")
     sizes = [len(agent.lease(16)) for _ in range(4)]
     assert sizes == [3, 1, 1, 0]
@@ -128,7 +128,9 @@ def test_where_there_is_a_server_its_clock_counts_on_every_machine(postgres_url:
     engine = open_for_writing(postgres_url)
     caller = registry.device_by_token(engine, registry.add_device(engine, "clock", "clock"))
     assert caller is not None
-    request = MeasurementRequest("clock", jobs.put_model(engine, b"net"), None, "wall", "onnxruntime", 1, {}, "quick")
+    request = MeasurementRequest(
+        "clock", model_store.put_model(engine, b"net"), None, "wall", "onnxruntime", 1, {}, "quick"
+    )
     with monkeypatch.context() as hub:
         hub.setattr(time, "time", lambda: 4e9)  # the hub's machine is far ahead
         agents.enrol(engine, caller, Enrolment("a" * 32, FACTS, {}))

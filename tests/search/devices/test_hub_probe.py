@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from search.devices import agents, jobs, leases, registry
+from search.devices import agents, leases, model_store, registry
 from search.devices.history import newest_jobs
 from search.devices.probe import HubProbe, HubProbeSettings, _macs_of
 from search.store.device_tables import model
@@ -96,7 +96,7 @@ def test_without_an_agent_it_waits_says_so_and_can_be_stopped(pair: Pair, anchor
 def test_the_models_of_finished_jobs_do_not_stay_in_the_database(pair: Pair, anchor: Path, tmp_path: Path):
     network = write_network(tmp_path / "network.onnx", 13)
     HubProbe(pair.engine, HubProbeSettings("tiny", TINY, anchor)).measure([network])
-    jobs.drop_models_of_finished(pair.engine, now=lambda: time.time() + 3600)
+    model_store.drop_models_of_finished(pair.engine, now=lambda: time.time() + 3600)
     with pair.engine.connect() as connection:
         assert connection.execute(model.select()).all() == []
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from search.devices import jobs, registry
+from search.devices import jobs, model_store, registry
 from search.devices.jobs import JobRow, MeasurementRequest
 from search.store.connection.database import open_for_writing
 from search.store.device_tables import result
@@ -66,7 +66,7 @@ class Bench:
 
     def request(self, *models: Path) -> list[int]:
         policy = QUICK.model_dump(mode="json")
-        hashes = [jobs.put_model(self.engine, path.read_bytes()) for path in models]
+        hashes = [model_store.put_model(self.engine, path.read_bytes()) for path in models]
         requests = [
             MeasurementRequest(QUEUE, one, None, "counts", "onnxruntime", 1, policy, "counts") for one in hashes
         ]
