@@ -198,7 +198,7 @@ def _optuna(study: StudyUnderCheck, rows: Sequence[TrialRow], idle: bool) -> Ite
                 text = f"Optuna's tables hold trial {number} as {row.state.name}, ours as no trial that has ended"
                 yield Finding("Optuna, differs", text, _OURS, number)
             continue
-        expected, state = proposer.told(final[number])
+        expected, state = proposer.outcome_for_optuna(final[number])
         if (row.state, values.get(number)) != (state, expected):
             text = (
                 f"trial {number} is {state.name} {expected or ''} by our tables, but {row.state.name} "

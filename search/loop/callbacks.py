@@ -1,4 +1,4 @@
-"""What a running search tells whoever watches: the seam between the controller and a terminal."""
+"""The callback through which a running search shows its progress: the seam between the controller and a terminal."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from search.store.rows import TrialRow
 
 
 class LaunchCallback(Protocol):
-    """Watches a launch. Every method returns quickly and never raises; the controller doesn't wait for a screen."""
+    """Shows a launch's progress. Methods return quickly and never raise: the controller itself calls them."""
 
     def trial(self, row: TrialRow) -> None:
-        """A trial is new or has changed its state."""
+        """Show a trial that is new or has changed its state."""
 
     def curve(self, number: int, row: Mapping[str, Any]) -> None:
-        """A trial has finished an epoch; `row` has the columns of `condensery_curve` (epoch, progress, val_top1, …)."""
+        """Show an epoch of a trial; `row` has the columns of `condensery_curve` (epoch, progress, val_top1, …)."""
 
     def progress(self, done: int, wanted: int) -> None:
-        """So many trainings are done of so many wanted."""
+        """Show how many of the wanted trainings are done."""
 
     def note(self, text: str) -> None:
-        """Something else worth one line."""
+        """Show any other news, in one line."""
 
 
 class SilentCallback:
-    """Shows nothing; for tests and benchmarks."""
+    """Shows nothing, for tests and benchmarks."""
 
     def trial(self, row: TrialRow) -> None:
         """Show nothing."""

@@ -1,16 +1,16 @@
 """The controller: one process that asks, prices, gates, dispatches and records.
 
-The way of one candidate, from ask to told:
+The way of a candidate, from proposal to outcome:
 
-    Candidates.propose       the sampler, or a user, names a config; it is recorded and priced in a thread
-    Candidates.gate_priced   its prices are there: it is queued, or refused
-    Trainings.dispatch       a worker is free: it runs
-    Trainings.observe        its worker's news: epochs, and at last how the attempt ended
-    Recorder.record          what was decided at each of these steps, into the store and then into memory
-    OptunaMirror.write       its outcome, in Optuna's tables
+    Candidates.propose       the sampler, or a user, proposes a config; it is recorded, and priced in a thread
+    Candidates.gate_priced   once it is priced, it is queued or refused
+    Trainings.dispatch       once a worker is free, its training starts
+    Trainings.observe        its worker reports epochs, and finally how the attempt ended
+    Recorder.record          each of these steps writes its decision into the store, then into memory
+    OptunaMirror.write       its outcome is written into Optuna's tables
 
-Every step is one transaction, written before the next begins, and every step may be repeated: a controller that dies at
-any instruction is followed by one that reads the tables (`_reconcile`) and goes on from there.
+Every step is one transaction, written before the next begins, and may be repeated: wherever a controller dies, the next
+one reads the tables (`_reconcile`) and goes on from there.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from search.study import OpenStudy
 from workers.clock import Clock, SystemClock
 from workers.wording import agreeing, counted
 
-NEWEST_SHOWN = 20  # trials that a callback is told of when a study goes on
+NEWEST_SHOWN = 20  # trials that the callback shows when a study is resumed
 
 Ending = Literal["finished", "stopped", "exhausted"]
 
 
 class Controller:
-    """Runs one study to its number of trainings; see the module.
+    """Runs one study until it has as many trainings as it wants; see the module.
 
     Args:
         targets: the devices; a trial is judged by the first.
@@ -89,12 +89,12 @@ class Controller:
         self._looked_at = -1e9
 
     def run(self) -> Ending:
-        """Search until the trainings are done, the space is used up, or someone stops it.
+        """Search until the trainings are done, every network of the space has been tried, or a user stops it.
 
         Raises:
             BudgetUnreachable: proposal after proposal was refused and nothing was ever trained.
             SearchFailed: the same after some trainings, or one training after another failed.
-            DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage: a worker can't go on; nothing recorded is lost.
+            DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage: no worker could go on; nothing recorded is lost.
             StudyBusy: another process has taken the study over.
         """
         try:
@@ -108,7 +108,7 @@ class Controller:
             self.candidates.close()
 
     def _step(self) -> Ending | None:
-        """Go once round: look, gate, dispatch, ask for more if more is needed, and observe. Return how it ended."""
+        """Look, gate, dispatch, ask for candidates if any are missing, and observe; return the ending, if it is one."""
         state, candidates, trainings = self.state, self.candidates, self.trainings
         self.callback.progress(state.done, state.wanted)
         if state.fatal is not None:
@@ -129,7 +129,7 @@ class Controller:
         return self._ask_or_wait()
 
     def _ask_or_wait(self) -> Ending | None:
-        """With no batch being priced: ask for candidates, or wait for trainings, or end."""
+        """While no batch is being priced, ask for candidates, wait for trainings, or end."""
         state, candidates = self.state, self.candidates
         missing = max(state.missing, len(candidates.enqueued))
         waiting = any(map(state.needs, state.queue))
@@ -146,7 +146,7 @@ class Controller:
         return None
 
     def _finish(self) -> Ending | None:
-        """End the search, unless a user has just asked for something more."""
+        """End the search, unless a user has just enqueued a config."""
         self._look(now=True)
         if self.candidates.enqueued:
             return None
@@ -157,20 +157,20 @@ class Controller:
         return "finished"
 
     def _look(self, now: bool = False) -> None:
-        """Say that the controller lives, and see what users want: a stop, trials cancelled, configs tried."""
+        """Send a heartbeat, and read users' requests: to stop, to cancel trials, to try configs."""
         if not now and self._clock.monotonic() - self._looked_at < self._times.look_s:
             return
 
         def look() -> tuple[bool, list[int], list[EnqueuedConfig]]:
             return self.store.heartbeat(), self.store.cancel_requests(), self.store.pending_requests()
 
-        self._asked_to_stop, unwanted, self.candidates.enqueued = self.store.transact(look)
+        self._asked_to_stop, numbers, self.candidates.enqueued = self.store.transact(look)
         self._looked_at = self._clock.monotonic()
-        self._cancel(unwanted)
+        self._cancel(numbers)
 
-    def _cancel(self, unwanted: Sequence[int]) -> None:
-        """End the trials that a user cancelled: at once, or when their workers have let go of them."""
-        for number in unwanted:
+    def _cancel(self, numbers: Sequence[int]) -> None:
+        """End the trials that a user cancelled: at once, or when their workers have given them up."""
+        for number in numbers:
             if number in self.state.cancelled:
                 continue
             self.state.cancelled.add(number)
@@ -180,7 +180,7 @@ class Controller:
                 self.recorder.record([cancelled(self.store.trial(number), self._clock.now())])
 
     def _wind_down(self) -> None:
-        """Let every worker write its checkpoint; what can't in time is resumed from an earlier one."""
+        """Let every worker write its checkpoint; a trial whose worker is too slow resumes from an earlier one."""
         self.candidates.stop()
         if self.state.running:
             running = counted(len(self.state.running), "running trial")
@@ -194,7 +194,7 @@ class Controller:
         self.mirror.write()
 
     def _reconcile(self) -> None:
-        """Read the tables and put everything an earlier controller left open back in its place."""
+        """Read the tables and take up every trial that an earlier controller left open."""
         rows = self.store.trials()
         self.mirror.drop_open_trials()
         self.proposer.replay(rows)
@@ -214,7 +214,7 @@ class Controller:
             self.callback.trial(row)
 
     def _reconcile_one(self, row: TrialRow) -> None:
-        """Put one trial that isn't queued or running back in its place."""
+        """Take up a trial that is neither queued nor running."""
         if row.state == TrialState.ASKED:
             if not self.candidates.refuse_unmeasured(row):
                 self.candidates.unpriced.append(row)

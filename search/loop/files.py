@@ -1,4 +1,4 @@
-"""What remains of a trial's files once its end is recorded: the study's retention rules, carried out."""
+"""A study's retention rules, carried out: which files of a trial stay once its end is recorded."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from workers.training.checkpoint import remove_checkpoints
 
 
 def folder_of_trial(files: Path, number: int) -> Path:
-    """Return where a trial's files are, in its study's folder."""
+    """Return a trial's folder within its study's folder."""
     return files / trial_folder(number)
 
 
 class TrialFiles:
-    """The files of a study's trials, and which of them stay."""
+    """The files of a study's trials, of which the retention rules keep some."""
 
     def __init__(self, files: Path, retention: RetentionSettings) -> None:
         self.root, self._retention = files, retention
-        self._kept: list[TrialRow] = []  # done trials whose networks are there, with retention `front`
+        self._kept: list[TrialRow] = []  # done trials whose networks are still there, with retention `front`
 
     def folder(self, number: int) -> Path:
-        """Return where a trial's files are."""
+        """Return a trial's folder."""
         return folder_of_trial(self.root, number)
 
     def clean(self, number: int) -> None:
-        """Remove what killed workers left of a trial, and its checkpoints unless they are to stay."""
+        """Remove the half-written files of killed workers, and the checkpoints unless the rules keep them."""
         remove_half_written(self.folder(number))
         if self._retention.checkpoints == "none":
             remove_checkpoints(self.folder(number) / CHECKPOINTS)
 
     def add_done(self, row: TrialRow) -> None:
-        """Count a trial that is done, with retention `front`."""
+        """Consider a done trial in later calls of `remove_dominated`, with retention `front`."""
         if self._retention.networks == "front":
             self._kept.append(row)
 
     def remove_dominated(self, removed: Callable[[int], None]) -> None:
-        """Remove the networks that no budget could pick any more; their figures and logs stay.
+        """Remove the networks that would no longer be picked under any budget; their figures and logs stay.
 
-        `removed` is told the number of each trial whose networks are gone.
+        `removed` is called with the number of each trial whose networks are removed.
         """
         if not self._kept:
             return
@@ -59,6 +59,9 @@ class TrialFiles:
 
 
 def _pick_objectives(row: TrialRow) -> tuple[float, ...]:
-    """Return what `search.results.pick` may limit or compare, all minimised: what is beaten in all is never picked."""
+    """Return the objectives that `search.results.pick` limits or compares, all to be minimised.
+
+    A trial that is dominated in them is never picked.
+    """
     latencies = [value for record in row.latencies.values() for value in (record.interval_high_ms, record.median_ms)]
     return (-(row.top1 or 0.0), *latencies, float(row.macs), float(row.params))

@@ -1,6 +1,6 @@
-"""Ended trials on their way into Optuna's tables, so that Optuna's own tools can read the study.
+"""Writes ended trials into Optuna's tables, so that Optuna's own tools can read the study.
 
-Written in batches, each in one transaction with our note that the trials are there.
+They are written in batches, each in one transaction with our own mark that its trials are mirrored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class OptunaMirror:
         return cls(study.store, study.optuna_study_id, Proposer(study.settings), SystemClock())
 
     def drop_open_trials(self) -> None:
-        """Delete what Optuna's tables hold as running: nothing of ours writes such a trial."""
+        """Delete the trials that Optuna's tables hold as running: Condensery never writes such a trial."""
         self._store.with_connection(lambda connection: drop_open_trials(connection, self._optuna_study_id))
 
     def add(self, row: TrialRow) -> None:
@@ -38,12 +38,12 @@ class OptunaMirror:
         self._unwritten.append(row)
 
     def write_after(self, seconds: float) -> None:
-        """Write what waits, if the last batch was written so many seconds ago."""
+        """Write the trials kept so far, if the last batch was written more than `seconds` ago."""
         if self._clock.monotonic() - self._written_at > seconds:
             self.write()
 
     def write(self) -> None:
-        """Write what waits now."""
+        """Write the trials kept so far."""
         if not self._unwritten:
             return
         trials = [self._mirrored(row) for row in self._unwritten]
@@ -56,13 +56,13 @@ class OptunaMirror:
         self._unwritten, self._written_at = [], self._clock.monotonic()
 
     def _mirrored(self, row: TrialRow) -> MirroredTrial:
-        told = self._proposer.as_told(row)
+        record = self._proposer.record_for_optuna(row)
         return MirroredTrial(
             row.number,
-            told.state,
-            told.values,
-            told.params,
-            told.constraints,
+            record.state,
+            record.values,
+            record.params,
+            record.constraints,
             began_at=row.asked_at,
             ended_at=row.finished_at,
         )

@@ -1,7 +1,7 @@
-"""What a controller decides about trials, as frozen values: decided first, then written, then applied to memory.
+"""A controller's decisions about trials, as frozen values: made first, then written, then applied to memory.
 
-Each value says all that is to be recorded of one trial at one step. Nothing has changed while it is only decided;
-`record.Recorder` is the one place that writes such decisions into the store and applies them to `state.SearchState`.
+Each value holds all that one step records about one trial. Making a decision changes nothing yet: only
+`record.Recorder` writes decisions into the store and applies them to `state.SearchState`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Queued:
     """A candidate is priced and inside the budgets: it waits for a worker."""
 
     row: TrialRow  # with its latencies
-    prices: Sequence[Measurement]  # the first is of the device that the trial is judged by
+    prices: Sequence[Measurement]  # the judging device's first
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Dispatched:
 
 @dataclass(frozen=True)
 class WorkerKnown:
-    """Which process runs an attempt is known."""
+    """The process that runs an attempt has reported its name."""
 
     row: TrialRow
     worker: str  # host:pid
@@ -64,11 +64,11 @@ class EpochReported:
 
 @dataclass(frozen=True)
 class LateNews:
-    """News of an attempt that was given up: refused, and noted once of each kind."""
+    """News of an attempt that was given up: refused, and noted once for each kind."""
 
     number: int
     attempt: int
-    what: str
+    news: str  # its kind, as "an epoch"
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,16 @@ class Requeued:
     row: TrialRow  # queued
     outcome: AttemptOutcome  # stopped, lost or failed
     reason: str | None = None
-    fatal: CondenseryError | None = None  # every other trial would meet the same: the search has to end
-    smaller_batch: str | None = None  # why it is tried again with half the batch, which the row has already
+    fatal: CondenseryError | None = None  # an error that every other trial would meet too: the search has to end
+    smaller_batch: str | None = None  # why the row now has half its batch size
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial has come to its end: done, pruned, infeasible, duplicate, failed or cancelled."""
+    """A trial has ended: done, pruned, infeasible, duplicate, failed or cancelled."""
 
-    row: TrialRow  # in its final state, with all that is known of it
-    outcome: AttemptOutcome | None = None  # of its last attempt; None where it never had one
+    row: TrialRow  # in its final state, with its results
+    outcome: AttemptOutcome | None = None  # of its last attempt; None if it never had one
     prices: Sequence[Measurement] = ()
     files: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # name: (path, sha256)
 
@@ -96,17 +96,17 @@ Decision = Queued | Reopened | Dispatched | WorkerKnown | CurveRestored | EpochR
 
 
 def queued_again(row: TrialRow, outcome: AttemptOutcome, reason: str | None = None) -> Requeued:
-    """Return that a trial's attempt is over and the next one goes on from its checkpoint."""
+    """Return the decision to queue a trial again: its attempt is over, and the next goes on from its checkpoint."""
     return Requeued(replace(row, state=TrialState.QUEUED), outcome, reason)
 
 
 def cancelled(row: TrialRow, at: float, reason: str = "cancelled by the user") -> Ended:
-    """Return that a trial ends because someone wants it to."""
+    """Return the decision that a trial ends as cancelled."""
     return ended(row, TrialState.CANCELLED, at, reason)
 
 
 def ended(row: TrialRow, state: TrialState, at: float, reason: str, outcome: AttemptOutcome | None = None) -> Ended:
-    """Return that a trial ends without a result; `outcome` is its last attempt's where that has another name."""
+    """Return the decision that a trial ends without a result; its attempt ends in `outcome`, by default as `state`."""
     if row.attempt:
         outcome = outcome or AttemptOutcome(state)
     return Ended(replace(row, state=state, finished_at=at, reason=reason), outcome)

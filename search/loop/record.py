@@ -1,7 +1,7 @@
-"""Recording: decisions go into the store in one transaction, and only then into memory. Here, and nowhere else.
+"""Recording: decisions go into the store in one transaction, and only then into memory. Only this module does either.
 
-A database that goes away in the middle leaves memory as it was; a process that dies between the two is followed by one
-that reads the store. Repeating what is written changes nothing.
+If the database goes away in the middle, memory hasn't changed; if the process dies between the two, the next one reads
+the store. Writing a decision again changes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from space.errors import SearchFailed
 from workers.clock import Clock
 from workers.latency.measurement import Measurement
 
-SMALLER_BATCH = "smaller batch"  # the event of a trial that is tried again with half its batch
+SMALLER_BATCH = "smaller batch"  # the kind of event when a trial is tried again with half its batch size
 _OUTCOME = "reason duplicate_of top1 val_loss train_seconds peak_memory_mb finished_at".split()
 
 
@@ -48,13 +48,13 @@ class Recorder:
     files: TrialFiles
     callback: LaunchCallback
     clock: Clock
-    forget: Callable[[int], None]  # what the engine keeps of a trial outside its folder
+    forget: Callable[[int], None]  # removes what the engine keeps of a trial outside its folder
 
     def record(self, decisions: Sequence[Decision]) -> None:
         """Write the decisions in one transaction, then apply them in the order given.
 
         Raises:
-            StudyBusy, DatabaseUnavailable: nothing of it is written, and nothing has changed in memory.
+            StudyBusy, DatabaseUnavailable: no decision is written, and nothing has changed in memory.
         """
         if not decisions:
             return
@@ -63,9 +63,9 @@ class Recorder:
             self._apply(decision, is_new)
 
     def record_asked(self, asked: Sequence[tuple[NewTrial, EnqueuedConfig | None]]) -> list[TrialRow]:
-        """Write proposals, each with the enqueued config that it answers (None: sampled); return their rows."""
+        """Write proposals, each with the enqueued config that it tries (None: sampled); return their rows."""
         at, store = self.clock.now(), self.store
-        keys = store.transact(lambda: [store.add_trial(new, answers, at) for new, answers in asked])
+        keys = store.transact(lambda: [store.add_trial(new, enqueued, at) for new, enqueued in asked])
         rows = [TrialRow.of_new(new, key, at) for (new, _), key in zip(asked, keys, strict=True)]
         for row in rows:
             self.state.add(row)
@@ -76,7 +76,7 @@ class Recorder:
     # -- into the store --
 
     def _write(self, decision: Decision) -> bool:
-        """Write one decision; return whether it is news to the store (only of interest for an epoch)."""
+        """Write one decision; return False for an epoch that the store already has, else True."""
         store = self.store
         match decision:
             case Queued(row, prices):
@@ -92,9 +92,8 @@ class Recorder:
                 store.fill_curve(row.number, epochs)
             case EpochReported(row, epoch):
                 return store.add_curve_row(row.number, epoch, row.attempt)
-            case LateNews(number, attempt, what):
-                text = f"{what} of an attempt that had been given up: refused"
-                store.note_event("late", text, number, attempt)
+            case LateNews(number, attempt, news):
+                store.note_event("late", f"{news} of an attempt that had been given up: refused", number, attempt)
             case Requeued():
                 self._write_requeued(decision)
             case Ended():
@@ -145,7 +144,7 @@ class Recorder:
             case EpochReported(row, epoch):
                 running = state.running[row.number]
                 running.heard_at = self.clock.monotonic()
-                running.reported |= is_new  # an epoch that no attempt had reported before is a step forward
+                running.reported |= is_new  # an epoch that no attempt had reported before: the trial advances
                 state.rule.observe(row, [epoch])
                 self.callback.curve(row.number, epoch)
             case LateNews():
@@ -196,13 +195,13 @@ class Recorder:
             self.files.remove_dominated(self._mark_removed)
 
     def clean(self, row: TrialRow) -> None:
-        """Remove what is no longer needed of a trial whose end is recorded, here and with the engine."""
+        """Remove the files that a trial no longer needs once its end is recorded, here and in the engine."""
         self.files.clean(row.number)
         if row.attempt:
             self.forget(row.number)
 
     def _count_failure(self, row: TrialRow) -> None:
-        """One failure after another, and the search has to end: something else is wrong."""
+        """Count a failure; too many in a row end the search, since the cause then lies outside the trials."""
         state = self.state
         state.failures_in_a_row += 1
         if state.failures_in_a_row >= state.settings.limits.failures_in_a_row:

@@ -1,6 +1,6 @@
-"""What a controller knows of its study in memory: the open trials, the counts, and what ends the search.
+"""What a controller keeps of its study in memory: the open trials, the counts, and what ends the search.
 
-Nothing here writes or decides. `record.Recorder` changes it, once a decision is in the store.
+This module neither decides nor writes anything: `record.Recorder` changes the state once a decision is in the store.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from search.store.rows import TrialRow
 from search.store.vocabulary import TrialOrigin, TrialState
 from space.errors import CondenseryError
 
-# A trial that ended so leaves its place to an equal one.
+# Trials that ended so don't make a later equal trial a duplicate.
 MAY_BE_TRIED_AGAIN = (TrialState.FAILED, TrialState.CANCELLED, TrialState.DUPLICATE)
 
 
@@ -25,9 +25,9 @@ class RunningTrial:
     """A trial with a worker."""
 
     row: TrialRow
-    heard_at: float  # when the engine last knew its worker to live, by the monotonic clock
+    heard_at: float  # when its worker last gave a sign of life, by the monotonic clock
     reported: bool = False  # whether this attempt has reported a new epoch
-    pruned_because: str | None = None  # why the stopping rule told its worker to end
+    pruned_because: str | None = None  # why the stopping rule ends it, once it does
 
 
 class SearchState:
@@ -37,20 +37,20 @@ class SearchState:
         self.settings = settings
         self.budget: Budget = settings.search_budget()
         self.rule = StoppingRule(settings.latency.minimised, settings.search.stopping == "rungs")
-        self.queue: deque[TrialRow] = deque()  # priced, and let through
+        self.queue: deque[TrialRow] = deque()  # priced and inside the budgets
         self.running: dict[int, RunningTrial] = {}
         self.cancelled: set[int] = set()  # trials that a user wants ended
-        self.late_news: set[LateNews] = set()  # noted already
-        self.tried_smaller: set[int] = set()  # trials that had half their batch once
+        self.late_news: set[LateNews] = set()  # already noted in the store
+        self.tried_smaller: set[int] = set()  # trials that were tried with half their batch size
         self.wanted = settings.study.trainings
         self.done = self.failures_in_a_row = 0
         self.fatal: CondenseryError | None = None  # why the search has to end
         self.smallest_macs: int | None = None
         self.smallest_ms: float | None = None
-        self._trial_of: dict[str, int] = {}  # by identity: the first trial that has, or may get, its result
+        self._trial_of: dict[str, int] = {}  # by identity: the first trial that has, or may get, a result
 
     def add(self, row: TrialRow) -> None:
-        """Count a trial that this controller meets for the first time."""
+        """Count a trial that is new to this controller."""
         if row.state not in MAY_BE_TRIED_AGAIN:
             self.trial_of(row)
         self.smallest_macs = min(row.macs, self.smallest_macs or row.macs)
@@ -67,7 +67,7 @@ class SearchState:
         return self._trial_of.setdefault(row.identity, row.number)
 
     def give_up_identity(self, row: TrialRow) -> None:
-        """Let an equal trial be tried: this one came to nothing."""
+        """Allow an equal trial to be tried, because this one has no result."""
         if self._trial_of.get(row.identity) == row.number:
             del self._trial_of[row.identity]
 
@@ -82,5 +82,5 @@ class SearchState:
         return self.wanted - self.done - len(self.running) - len(self.queue)
 
     def needs(self, row: TrialRow, ahead: int = 0) -> bool:
-        """Whether a queued trial is to run: a study resumed with fewer trainings may have more open than it wants."""
+        """Whether a queued trial is to run; a study resumed with fewer trainings may have more queued than it wants."""
         return row.origin == TrialOrigin.ENQUEUED or self.done + len(self.running) + ahead < self.wanted

@@ -1,4 +1,4 @@
-"""How often a controller does what it does now and then; a test that waits for something sets these small."""
+"""The intervals of a controller's recurring work; tests set them small."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LoopTimes:
-    """A controller's rhythm, in seconds."""
+    """A controller's intervals and time limits, in seconds."""
 
-    poll_s: float = 0.25  # at most, that it waits for news of workers
-    pricing_poll_s: float = 0.25  # at most, that it waits for a batch of prices; one that is there is taken at once
-    look_s: float = 0.25  # between two looks at what users want; as often it says that it lives
+    poll_s: float = 0.25  # the longest wait for events of workers
+    pricing_poll_s: float = 0.25  # the longest wait for a batch of prices
+    look_s: float = 0.25  # between two looks at users' requests; the controller's heartbeat is as frequent
     renew_s: float = 2.0  # between two renewals of the leases of running trials
-    silent_s: float = 120.0  # a worker that the engine knows nothing of for so long is taken for lost
+    silent_s: float = 120.0  # after which a worker that has given no sign of life counts as lost
     mirror_s: float = 2.0  # between two writes into Optuna's tables
-    wind_down_s: float = 120.0  # for every worker to write its checkpoint at the end
+    wind_down_s: float = 120.0  # for the workers to write their checkpoints when the search stops

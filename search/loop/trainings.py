@@ -1,7 +1,7 @@
-"""Trainings: queued trials are handed to workers, and what becomes of each attempt is decided.
+"""Trainings: hands queued trials to workers and decides, from what workers report, how each attempt ends.
 
-A worker that dies costs its trial an attempt, not its life: it goes on from its checkpoint with the next. News of an
-attempt that was given up are refused, and recorded as such.
+When a worker dies, its trial loses the attempt and goes on from its checkpoint with the next one. News of an attempt
+that was given up is refused, and recorded as such.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.settings import TrainingSettings
 from workers.training.job import TrialJob, TrialResult, trial_identity
 
-# A worker that meets one of these would meet it in every trial: the search stops and the trial stays open.
+# Errors that every other trial would meet too: the search stops, and the trial stays open.
 FATAL = {error.exit_code: error for error in (DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage)}
-LATE = {  # how an event of an attempt that was given up is called
+LATE = {  # what a note calls an event of an attempt that was given up
     Resumed: "a checkpoint's curve",
     EpochEnded: "an epoch",
     Done: "a result",
@@ -60,14 +60,14 @@ LATE = {  # how an event of an attempt that was given up is called
 
 @dataclass(frozen=True)
 class Images:
-    """The images that a study trains on, as workers find them."""
+    """The decoded images that a study trains on."""
 
-    cache: Path  # where they are decoded
-    fingerprint: str = ""  # see `workers.images.data_info.DataInfo`; "" trusts what is there
+    cache: Path  # the folder that holds them
+    fingerprint: str = ""  # see `workers.images.data_info.DataInfo`; "" accepts any images there
 
 
 class Trainings:
-    """The trials that run, and what comes of them."""
+    """The running trials: their dispatch, their workers' signs of life, and their ends."""
 
     def __init__(self, recorder: Recorder, engine: Engine, images: Images, times: LoopTimes) -> None:
         self._recorder, self._state, self._clock = recorder, recorder.state, recorder.clock
@@ -75,7 +75,7 @@ class Trainings:
         self._renewed_at = -1e9
 
     def replay(self, rows: Sequence[TrialRow]) -> None:
-        """Learn what is recorded of the study's curves and retries; once, at the start."""
+        """Read the study's recorded curves and retries; called once, at the start."""
         state, store = self._state, self._recorder.store
         state.tried_smaller |= store.transact(lambda: store.numbers_of_event(SMALLER_BATCH))
         if state.rule.enabled:
@@ -119,7 +119,7 @@ class Trainings:
     # -- while they run --
 
     def renew_attempts(self) -> None:
-        """Renew the leases of the trials whose workers live; give up those that nothing is heard of."""
+        """Renew the leases of the trials whose workers live; give up attempts whose workers are silent for too long."""
         running, now = self._state.running, self._clock.monotonic()
         if not running or now - self._renewed_at < self._times.renew_s:
             return
@@ -136,13 +136,13 @@ class Trainings:
                 self.observe([Lost(number, trial.row.attempt, reason)])
 
     def observe(self, events: Sequence[EngineEvent]) -> None:
-        """Record the workers' news, in the order they came; end what the stopping rule gives up."""
+        """Record the workers' events in the order they came; end the trials that the stopping rule gives up."""
         for batch in _cut_before_losses(events):
             self._recorder.record(self._decide(batch))
             self._judge(batch)
 
     def _judge(self, events: Sequence[EngineEvent]) -> None:
-        """Let the stopping rule look at the trials with a new epoch; tell their workers to end when it says so."""
+        """Ask the stopping rule about the trials with a new epoch; cancel those that it ends."""
         for number in {event.number for event in events if isinstance(event, EpochEnded)}:
             trial = self._state.running.get(number)
             if trial is not None and trial.pruned_because is None:
@@ -150,15 +150,15 @@ class Trainings:
                 if trial.pruned_because is not None:
                     self._engine.cancel(number)
 
-    # -- deciding; nothing changes here --
+    # -- deciding, which changes nothing yet --
 
     def _decide(self, events: Sequence[EngineEvent]) -> list[Decision]:
-        """Return what is to be recorded of a batch of events."""
+        """Return the decisions that follow from a batch of events."""
         decisions: list[Decision] = []
-        over: set[int] = set()  # trials whose attempt ends within this batch
+        ended_now: set[int] = set()  # trials whose attempt ends within this batch
         for event in events:
             trial = self._state.running.get(event.number)
-            if trial is None or trial.row.attempt != event.attempt or event.number in over:
+            if trial is None or trial.row.attempt != event.attempt or event.number in ended_now:
                 decisions += [news for news in self._late(event) if news not in decisions]
                 continue
             match event:
@@ -170,22 +170,22 @@ class Trainings:
                     decisions.append(EpochReported(trial.row, epoch))
                 case _:
                     decisions.append(self._end_of(trial, event))
-                    over.add(event.number)
+                    ended_now.add(event.number)
         return decisions
 
     def _late(self, event: EngineEvent) -> list[LateNews]:
-        """Return the note on news that come too late, unless the same is noted already."""
+        """Return the note on an event that comes too late; none if it needs none or the same is noted already."""
         if isinstance(event, Started):
             return []
         news = LateNews(event.number, event.attempt, LATE[type(event)])
         return [] if news in self._state.late_news else [news]
 
     def _end_of(self, trial: RunningTrial, end: AttemptEnd) -> Ended | Requeued:
-        """Return what becomes of a trial whose attempt has ended."""
+        """Return the decision on a trial whose attempt has ended."""
         row, now = trial.row, self._clock.now()
         if isinstance(end, Failed | Lost) and row.number in self._state.cancelled:
             return cancelled(row, now)
-        # Told to end, a worker says that its training failed, or dies first; one that had finished has a result.
+        # A worker that is cancelled reports a failed training, or dies first, or has finished just before.
         gave_up = isinstance(end, Lost) or (isinstance(end, Failed) and end.exit_code == TrainingFailed.exit_code)
         if trial.pruned_because is not None and gave_up:
             return ended(row, TrialState.PRUNED, now, trial.pruned_because)
@@ -215,7 +215,7 @@ class Trainings:
         return Ended(done, AttemptOutcome.DONE, files=files)
 
     def _after_loss(self, trial: RunningTrial, reason: str) -> Ended | Requeued:
-        """A worker died: its trial goes on with another, unless that has happened to it too often."""
+        """Return a dead worker's trial to the queue, or fail it after too many losses in a row."""
         row, store = trial.row, self._recorder.store
         earlier = 0 if trial.reported else store.transact(lambda: store.losses_in_a_row(row.number, row.attempt))
         lost = 0 if trial.reported else 1 + earlier
@@ -225,7 +225,7 @@ class Trainings:
         return ended(row, TrialState.FAILED, self._clock.now(), text, AttemptOutcome.LOST)
 
     def _after_failure(self, row: TrialRow, failure: Failed) -> Ended | Requeued:
-        """A training failed: that is its end, unless every trial would meet the same, or half the batch may do."""
+        """Fail the trial, unless every other would fail for the same reason, or half the batch size may help."""
         if failure.exit_code in FATAL:
             error = FATAL[failure.exit_code](failure.reason)
             return replace(queued_again(row, AttemptOutcome.FAILED, failure.reason), fatal=error)
@@ -238,7 +238,7 @@ class Trainings:
         return replace(queued_again(changed, AttemptOutcome.FAILED, failure.reason), smaller_batch=text)
 
     def _smaller(self, row: TrialRow) -> TrainingSettings | None:
-        """Return a trial's training settings with half the batch; None once that was tried.
+        """Return a trial's training settings with half the batch size; None if that was tried already.
 
         The learning rate halves with it: the linear scaling rule (Goyal et al. 2017, section 2.1).
         """
@@ -249,7 +249,7 @@ class Trainings:
 
 
 def _cut_before_losses(events: Sequence[EngineEvent]) -> Iterator[list[EngineEvent]]:
-    """Yield the events in batches; a loss begins one, since what to make of it depends on the epochs before it."""
+    """Yield the events in batches; a loss begins one, because its decision depends on the epochs recorded before."""
     batch: list[EngineEvent] = []
     for event in events:
         if isinstance(event, Lost) and batch:

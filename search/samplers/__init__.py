@@ -1,1 +1,1 @@
-"""Samplers: who proposes the next candidate, what they see of the past, and when a training is stopped early."""
+"""Samplers propose the next candidate from the trials so far; a stopping rule ends trainings that fall behind."""

@@ -1,8 +1,9 @@
-"""What a sampler sees of a study's past: all of it while it is short, later the best and the newest trials.
+"""The history that a sampler sees: all of a study while it is short, later only its best and its newest trials.
 
-TPE looks at every finished trial at every proposal, 50 times as long at 10,000 trials as at 100. It splits them into
-the 25 best (by fronts) and the rest. So many of the best are shown, spread over the front: choosing them from a long
-front is most of what TPE's own split costs. Of the rest only the newest are shown, which its weights prefer anyway.
+TPE looks at every finished trial at every proposal, which takes 50 times as long at 10,000 trials as at 100. It splits
+them into the 25 best (by fronts) and the rest. This history shows it 25 of the best, spread over the front: choosing
+them from a long front is most of what TPE's own split costs. Of the rest it shows the newest, which TPE's weights
+prefer anyway.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 from search.results.pareto import non_dominated
 
 SHOWN = 192  # finished trials; `docs/experiments.md` compares
-SLACK = 32  # trials that may end before the choice is made again
-BEST = 25  # of those shown, at most, for their values: as many as TPE models
+SLACK = 32  # further trials that may end before the shown ones are chosen again
+BEST = 25  # of the shown trials, at most this many are chosen for their values: as many as TPE models
 
 
 class BoundedHistory(InMemoryStorage):
-    """Optuna's storage in memory for one study; lists of trials leave out what a sampler need not see."""
+    """Optuna's storage in memory for one study; its lists of trials omit those that a sampler need not see."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class BoundedHistory(InMemoryStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the open trials and what is shown of the finished ones, by number; failed ones are never shown."""
+        """Return the open trials and the shown ones of the finished, by number; failed ones are never shown."""
         if states == (TrialState.WAITING,):  # asked before every proposal, and quick
             return super().get_all_trials(study_id, deepcopy, states)
         with self._lock:
@@ -56,7 +57,7 @@ class BoundedHistory(InMemoryStorage):
 
 
 def shown(past: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
-    """Return `SHOWN` of these trials: up to `BEST` from the first fronts, spread over them, then the newest."""
+    """Return `SHOWN` of the past trials: up to `BEST` spread over the first fronts, then the newest."""
     by_age = sorted(past, key=lambda trial: trial.number, reverse=True)
     signs = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
     remaining = [trial for trial in by_age if trial.state == TrialState.COMPLETE]

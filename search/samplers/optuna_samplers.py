@@ -1,8 +1,8 @@
-"""Who proposes: Optuna's samplers over our domains, seeded for every trial.
+"""Optuna's samplers over our domains, seeded for every trial.
 
 Notable choices:
-- A new sampler is built for every proposal, seeded by (study seed, trial number): a resumed study never repeats the
-  proposals it has seen, and the same study proposes the same first trials everywhere.
+- A new sampler is built for every proposal, seeded by (study seed, trial number): a resumed study doesn't repeat its
+  earlier proposals, and the same study proposes the same first trials everywhere.
 - A domain with a single value is not a parameter.
 - NSGA-II and GP don't see refused candidates and would propose the same ones forever; after a repeat the next
   proposal is drawn at random. TPE learns from refused candidates by their constraints.
@@ -61,7 +61,7 @@ def _choice(domain: Choice) -> BaseDistribution:
 
 
 class _TPE(optuna.samplers.TPESampler):
-    """TPE that doesn't compare the parameters of all trials every time: `common` remembers those it has seen."""
+    """TPE that doesn't go through the parameters of all trials every time: `common` remembers what they share."""
 
     def __init__(self, common: IntersectionSearchSpace, seed: int, startup: int) -> None:
         super().__init__(seed=seed, n_startup_trials=startup, multivariate=True)
@@ -83,7 +83,7 @@ def make_sampler(
 ) -> optuna.samplers.BaseSampler:
     """Return the sampler for the proposal of trial `number`; `at_random` after a repeat.
 
-    `common`, where given, serves all proposals of one study (`IntersectionSearchSpace(include_pruned=True)`).
+    `common` serves all proposals of one study (`IntersectionSearchSpace(include_pruned=True)`); None makes a new one.
     """
     seed = int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():

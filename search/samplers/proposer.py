@@ -1,10 +1,10 @@
-"""The Optuna side of a search: proposals come from here, outcomes go back here.
+"""The Optuna side of a search: Optuna proposes the candidates here, and learns here how they ended.
 
 Notable choices:
 - Our tables are the truth. Optuna's study lives in this process's memory and is built from a study's rows at the start
-  (`replay`): nothing can be half told, no zombie can repel its sampler, and an ask waits for no database.
+  (`replay`): no crash leaves it half written, no abandoned trial misleads its sampler, and no ask waits for a database.
 - A trial that is done is COMPLETE; one that was refused or ended early is PRUNED with its constraints, from which TPE
-  learns; a duplicate, a failure and a trial outside the space are FAIL, which samplers pass over.
+  learns; a duplicate, a failure and a trial outside the space are FAIL, which samplers ignore.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from workers.training.job import trial_identity
 
 
 @dataclass(frozen=True)
-class ToldTrial:
-    """A trial that has ended, as Optuna is told of it."""
+class OptunaRecord:
+    """A trial that has ended, in Optuna's terms."""
 
     state: OptunaState
     values: Sequence[float] | None
     params: Mapping[str, Value]
-    constraints: Mapping[str, float]  # by which fraction each limit is exceeded
+    constraints: Mapping[str, float]  # the fraction by which each limit is exceeded
 
 
 class Proposer:
@@ -68,20 +68,19 @@ class Proposer:
     # -- at the start --
 
     def replay(self, rows: Sequence[TrialRow]) -> None:
-        """Let Optuna know every trial of the study, by number; called once, before anything else."""
+        """Give Optuna every trial of the study, in order of number; called once, before anything else."""
         storage = self._study._storage
         for row in rows:
             while self._next < row.number:  # a number that was never recorded
                 self._study.add_trial(optuna.trial.create_trial(state=OptunaState.FAIL))
                 self._next += 1
             params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
-            values, state = self.told(row) if row.finished_at is not None else (None, OptunaState.RUNNING)
-            known = {name: self.distributions[name] for name in params}
+            values, state = self.outcome_for_optuna(row) if row.finished_at is not None else (None, OptunaState.RUNNING)
             template = optuna.trial.create_trial(
                 state=state,
                 values=values,
                 params=params,
-                distributions=known,
+                distributions={name: self.distributions[name] for name in params},
                 system_attrs={OPTUNA_CONSTRAINT + name: value for name, value in self._excess(row).items()},
             )
             storage.create_new_trial(self._study._study_id, template_trial=template)
@@ -91,7 +90,7 @@ class Proposer:
     # -- asking --
 
     def ask(self, enqueued: EnqueuedConfig | None) -> NewTrial:
-        """Return a proposal of the sampler, or the trial of an enqueued config. Nothing is recorded yet."""
+        """Return the sampler's proposal, or a trial of the enqueued config; nothing is recorded yet."""
         seed, number = self.settings.study.seed, self._next
         self._study.sampler = make_sampler(self.settings.search, seed, number, self._at_random, self._common)
         self._at_random = False
@@ -118,7 +117,7 @@ class Proposer:
         )
 
     def next_at_random(self) -> None:
-        """Draw the next proposal at random: a sampler that repeats itself would do so for ever."""
+        """Draw the next proposal at random: a sampler that repeated itself once would do so again."""
         self._at_random = True
 
     def _params(self, config: CondenseNetConfig, training: TrainingSettings) -> dict[str, Value] | None:
@@ -130,13 +129,13 @@ class Proposer:
         return {name: value for name, value in params.items() if name in self.distributions}
 
     def _inside(self, row: TrialRow) -> bool:
-        """Whether the space can propose this trial; what a user enqueued need not lie in it."""
+        """Whether the space can propose this trial; an enqueued config need not lie in it."""
         return (
             row.origin == TrialOrigin.SAMPLED or self._params(row.config, TrainingSettings(**row.training)) is not None
         )
 
     def count(self, row: TrialRow) -> None:
-        """Count a trial towards those that use up the space."""
+        """Count a trial of the space as proposed; see `exhausted`."""
         if self._inside(row):
             self._distinct.add(row.identity)
 
@@ -151,33 +150,33 @@ class Proposer:
     # -- telling --
 
     def constrain(self, row: TrialRow) -> None:
-        """Tell Optuna by which fraction a priced trial exceeds each limit (0 or less: inside)."""
+        """Tell Optuna the fraction by which a priced trial exceeds each limit (0 or less: inside)."""
         trial = self._open.get(row.number)
         if trial is None:  # opened by an earlier controller
-            self._study.sampler = optuna.samplers.RandomSampler(seed=0)  # it has nothing to propose here
+            self._study.sampler = optuna.samplers.RandomSampler(seed=0)  # not used: nothing is proposed here
             key = self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, row.number)
             trial = self._open[row.number] = optuna.Trial(self._study, key)
-        with _quiet_optuna():  # a repeated step finds them set
+        with _quiet_optuna():  # Optuna warns when a repeated step sets them again
             for name, value in self._excess(row).items():
                 trial.set_constraint(name, value)
 
     def _excess(self, row: TrialRow) -> Mapping[str, float]:
-        """Return the constraints of a trial; none while it isn't known which limits it exceeds."""
+        """Return the constraints of a trial; none before it is priced."""
         if row.latency is None and row.state != TrialState.INFEASIBLE:
             return {}
         return excess(self._budget, row.macs, row.params, row.latency, row.others)
 
     def tell(self, row: TrialRow) -> None:
         """Tell Optuna how a trial ended; telling it again changes nothing."""
-        values, state = self.told(row)
+        values, state = self.outcome_for_optuna(row)
         if state == OptunaState.PRUNED:
             self.constrain(row)
         with _quiet_optuna():
             self._study.tell(row.number, values, state, skip_if_finished=True)
         self._open.pop(row.number, None)
 
-    def told(self, row: TrialRow) -> tuple[list[float] | None, OptunaState]:
-        """Return the values and the state that Optuna is told of a trial that has ended."""
+    def outcome_for_optuna(self, row: TrialRow) -> tuple[list[float] | None, OptunaState]:
+        """Return the values and the state that Optuna gets for a trial that has ended."""
         if not self._inside(row):  # it has no parameters, and samplers model only those that all trials have in common
             return None, OptunaState.FAIL
         if row.state == TrialState.DONE and row.top1 is not None and self._minimised <= row.latencies.keys():
@@ -185,11 +184,11 @@ class Proposer:
             return [row.top1, *medians, float(row.macs)], OptunaState.COMPLETE
         return None, OptunaState.PRUNED if row.state in (TrialState.INFEASIBLE, TrialState.PRUNED) else OptunaState.FAIL
 
-    def as_told(self, row: TrialRow) -> ToldTrial:
-        """Return all that Optuna is told of a trial that has ended."""
-        values, state = self.told(row)
+    def record_for_optuna(self, row: TrialRow) -> OptunaRecord:
+        """Return all that Optuna gets for a trial that has ended."""
+        values, state = self.outcome_for_optuna(row)
         params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
-        return ToldTrial(state, values, params, self._excess(row) if params else {})
+        return OptunaRecord(state, values, params, self._excess(row) if params else {})
 
 
 @contextmanager

@@ -6,10 +6,10 @@ Notable choices:
   rungs lie behind that, so that condensed networks are compared with condensed ones.
 - A trial is compared only with those that cost no more: no more macs, and not measurably slower on any device whose
   latency is minimised. A small network is never ended because larger ones are more accurate.
-- Among those it is the median rule (Golovin et al. 2017, "Google Vizier", section 3.2.2): with more than half of them
-  ahead at the same progress, a place on the front is out of sight. What a user asked for by `enqueue` goes on.
-- It is a function of what is recorded, asked again at every epoch behind a rung: a controller that goes on after
-  another decides as that one would have.
+- Among those the median rule applies (Golovin et al. 2017, "Google Vizier", section 3.2.2): a trial that is behind more
+  than half of them at the same progress is unlikely to reach the front. Trials that a user enqueued always go on.
+- The rule depends only on what is recorded, and is asked at every epoch behind a rung: a controller that takes over
+  from another decides as that one would have.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from search.store.rows import TrialRow
 from search.store.vocabulary import TrialOrigin
 
 RUNGS = (0.6, 0.8)  # fractions of the schedule
-LEAST = 4  # trials to compare with; fewer say nothing
+LEAST = 4  # trials to compare with; with fewer, the rule ends nothing
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class StoppingRule:
     _reached: dict[float, dict[int, _Reached]] = field(default_factory=lambda: {rung: {} for rung in RUNGS})
 
     def replay(self, rows: Sequence[TrialRow], at: Mapping[float, Mapping[int, float]]) -> None:
-        """Take what is recorded of a study: its trials, and by rung the top-1 of those that have reached it."""
+        """Learn a study's recorded trials; `at` has, by rung, the top-1 of those that have reached it."""
         for row in rows:
             for rung in RUNGS:
                 if row.number in at[rung]:
                     self._count(row, rung, at[rung][row.number])
 
     def observe(self, row: TrialRow, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Learn epochs of a trial, in order and from its first one on; those it has reported before change nothing."""
+        """Learn epochs of a trial, in order and from its first one on; epochs learnt before change nothing."""
         for epoch in epochs if self.enabled else ():
             for rung in RUNGS:
                 if rung <= epoch["progress"] < 1.0 and row.number not in self._reached[rung]:
