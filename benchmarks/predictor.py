@@ -35,8 +35,9 @@ from benchmarks.record import RESULTS, save
 from space.config import CondenseNetConfig
 from space.search_space import SearchSpace
 from workers.latency.host_probe import default_core
-from workers.latency.predictor import Prediction, Predictor, cross_validate, macs_rank_correlation, validation_of
+from workers.latency.predictor import Prediction, Predictor
 from workers.latency.profiles import CLASSES, load_profile
+from workers.latency.validation import cross_validate, macs_rank_correlation, validation_of
 
 BATCH = 3  # networks measured between two anchors
 TRIED_PER_WANTED = 5  # networks measured at most, where the machine rarely keeps still

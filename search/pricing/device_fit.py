@@ -24,9 +24,9 @@ from space.errors import DeviceNotFound, MeasurementFailed
 from space.search_space import SearchSpace
 from workers.latency.calibration import Calibration, fit_profile
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
-from workers.latency.predictor import cross_validate, macs_rank_correlation
 from workers.latency.profiles import Profile, load_profile
 from workers.latency.record import LatencyKind
+from workers.latency.validation import cross_validate, macs_rank_correlation
 from workers.latency.virtual_arm import Counts, VirtualArm
 from workers.wording import agreeing, counted
 

@@ -24,7 +24,6 @@ from scipy.special import stdtrit
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import InvalidSettings
-from workers.latency.calibration import rank_correlation
 from workers.latency.features import FEATURES, feature_matrix
 
 Array = NDArray[np.float64]
@@ -55,26 +54,6 @@ class Prediction:
     why: str
 
 
-@dataclass(frozen=True)
-class Validation:
-    """How predictions compare with the latencies of `n` networks that were left out of the fit.
-
-    Errors are |predicted / measured - 1|; `coverage_95` is the fraction inside the 95 % interval, `median_width` the
-    median of half its width over the prediction. `spearman` is 0 where one side doesn't vary.
-    """
-
-    median_error: float
-    p90_error: float
-    max_error: float
-    spearman: float
-    coverage_95: float
-    median_width: float
-    n: int
-
-
-# ---- fitting and predicting ------------------------------------------------------------------------------
-
-
 class Predictor:
     """The prices of `FEATURES` on one device, and the error of predictions by them; `fit` makes it.
 
@@ -98,13 +77,13 @@ class Predictor:
         Raises InvalidSettings: not one latency per network, one that is not finite and above 0, or fewer than 8
         different networks.
         """
-        latencies = _checked(configs, latencies_ms)
-        networks = _Networks.of(configs)
+        latencies = checked_latencies(configs, latencies_ms)
+        networks = Networks.of(configs)
         networks.check()
-        return cls._fitted(networks, latencies, seed)
+        return cls.fit_networks(networks, latencies, seed)
 
     @classmethod
-    def _fitted(cls, networks: _Networks, latencies: Array, seed: int) -> Predictor:
+    def fit_networks(cls, networks: Networks, latencies: Array, seed: int) -> Predictor:
         """Fit on any number of networks that is at least 2."""
         merged = networks.medians(latencies)
         kept = _explained(networks.amounts, merged)
@@ -132,7 +111,7 @@ class Predictor:
 
 
 @dataclass(frozen=True)
-class _Networks:
+class Networks:
     """The rows given, and the different networks among them (by their amounts)."""
 
     configs: Sequence[CondenseNetConfig]  # by row
@@ -141,7 +120,8 @@ class _Networks:
     amounts: Array  # (networks, features)
 
     @classmethod
-    def of(cls, configs: Sequence[CondenseNetConfig]) -> _Networks:
+    def of(cls, configs: Sequence[CondenseNetConfig]) -> Networks:
+        """Tell the different networks apart, one row each."""
         amounts, first, place = np.unique(feature_matrix(configs), axis=0, return_index=True, return_inverse=True)
         return cls(configs, place.reshape(-1), first, amounts)
 
@@ -160,7 +140,8 @@ class _Networks:
         return np.array([np.median(part) for part in np.split(latencies[order], ends)])
 
 
-def _checked(configs: Sequence[CondenseNetConfig], latencies_ms: Sequence[float]) -> Array:
+def checked_latencies(configs: Sequence[CondenseNetConfig], latencies_ms: Sequence[float]) -> Array:
+    """Return the latencies as (rows,); raise InvalidSettings unless each network has one that is finite and above 0."""
     latencies = np.asarray(latencies_ms, dtype=np.float64)
     if latencies.shape != (len(configs),):
         raise InvalidSettings(
@@ -225,7 +206,7 @@ class _Error:
         """Learn it from predictions for networks left out of the fit."""
         count = len(rows)
         left_out = np.empty(count)
-        for fold in _folds(count, None, seed):
+        for fold in folds_of(count, None, seed):
             rest = np.delete(np.arange(count), fold)
             left_out[fold] = _log_ratio(rows[fold] @ _priced(rows[rest], latencies[rest]), latencies[fold])
         relative = rows / latencies[:, None]
@@ -247,7 +228,7 @@ class _Error:
         return margins
 
 
-def _folds(count: int, folds: int | None, seed: int) -> list[NDArray[np.int64]]:
+def folds_of(count: int, folds: int | None, seed: int) -> list[NDArray[np.int64]]:
     """Return the numbers in each fold, drawn at random; None: one at a time, or ten folds where there are many."""
     if folds is None:
         folds = count if count <= _LEAVE_ONE_OUT_UP_TO else 10
@@ -292,53 +273,3 @@ def _amounts(config: CondenseNetConfig) -> dict[str, float]:
 
 def _kinds(config: CondenseNetConfig) -> set[tuple[str, int]]:
     return {("groups", config.groups), ("groups_3x3", config.conv3x3_groups)}
-
-
-# ---- how good it is --------------------------------------------------------------------------------------
-
-
-def cross_validate(
-    configs: Sequence[CondenseNetConfig], latencies_ms: Sequence[float], folds: int | None = None, seed: int = 0
-) -> Validation:
-    """Fit without each fold of the networks in turn and predict it.
-
-    `folds` None leaves one network out at a time; above 64 networks it is ten folds. The seed draws the folds.
-
-    Raises InvalidSettings as `Predictor.fit` does, and for fewer than 2 folds.
-    """
-    if folds is not None and folds < 2:
-        raise InvalidSettings(f"a cross-validation needs at least 2 folds, but got {folds}.")
-    latencies = _checked(configs, latencies_ms)
-    networks = _Networks.of(configs)
-    networks.check()
-    predictions: dict[int, Prediction] = {}
-    for fold in _folds(len(networks.amounts), folds, seed):
-        held = np.isin(networks.place, fold)  # all rows of a network: otherwise the fit would include it
-        rest = _Networks.of([configs[row] for row in np.flatnonzero(~held).tolist()])
-        predictor = Predictor._fitted(rest, latencies[~held], seed)
-        rows = np.flatnonzero(held).tolist()
-        predictions |= zip(rows, predictor.predict([configs[row] for row in rows]), strict=True)
-    return validation_of([predictions[row] for row in range(len(configs))], latencies.tolist())
-
-
-def validation_of(predictions: Sequence[Prediction], latencies_ms: Sequence[float]) -> Validation:
-    """Compare predictions with the latencies of the same networks, at least one."""
-    latency = np.asarray(latencies_ms, dtype=np.float64)
-    predicted = np.array([p.latency_ms for p in predictions])
-    low, high = (np.array([getattr(p, f"interval_{end}_ms") for p in predictions]) for end in ("low", "high"))
-    error = np.abs(predicted / latency - 1)
-    return Validation(
-        median_error=float(np.median(error)),
-        p90_error=float(np.quantile(error, 0.9)),
-        max_error=float(error.max()),
-        spearman=rank_correlation(predicted, latency) or 0.0,
-        coverage_95=float(np.mean((low <= latency) & (latency <= high))),
-        median_width=float(np.median((high - low) / 2 / predicted)),
-        n=len(latency),
-    )
-
-
-def macs_rank_correlation(configs: Sequence[CondenseNetConfig], latencies_ms: Sequence[float]) -> float:
-    """Return Spearman's rank correlation of macs and latency; 0 where one of them doesn't vary."""
-    macs = np.array([cost_of(config).macs for config in configs], dtype=np.float64)
-    return rank_correlation(macs, _checked(configs, latencies_ms)) or 0.0

@@ -17,13 +17,8 @@ from space.errors import InvalidSettings
 from space.presets import PUBLISHED
 from space.search_space import SearchSpace
 from workers.latency.features import FEATURES, feature_matrix, features
-from workers.latency.predictor import (
-    Prediction,
-    Predictor,
-    cross_validate,
-    macs_rank_correlation,
-    validation_of,
-)
+from workers.latency.predictor import Prediction, Predictor
+from workers.latency.validation import cross_validate, macs_rank_correlation, validation_of
 
 ROOT = Path(__file__).parents[3]
 Data = tuple[list[CondenseNetConfig], list[float]]
