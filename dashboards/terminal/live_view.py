@@ -9,11 +9,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -24,9 +21,7 @@ from rich.text import Text
 
 from dashboards.formats import (
     STATE_STYLES,
-    clock,
     count,
-    duration,
     is_number,
     latency_label,
     milliseconds,
@@ -34,6 +29,8 @@ from dashboards.formats import (
     percent,
     shared_label,
 )
+from dashboards.terminal.plain_view import PlainView
+from dashboards.terminal.watcher import Watcher, never_raises
 from search.loop.callbacks import LaunchCallback
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
@@ -41,123 +38,6 @@ from workers.wording import counted
 
 REFRESHES_PER_S = 4
 LINES_AROUND = 8  # lines of the live view beside the table's rows: header, rules, label, bar, note and a spare one
-PLAIN_WORDS: Mapping[str, str] = {
-    TrialState.PRUNED: "did not go on",
-    TrialState.INFEASIBLE: "refused",
-    TrialState.DUPLICATE: "repeats an earlier one",
-}
-
-P = ParamSpec("P")
-S = TypeVar("S", bound="_Watcher")
-
-
-def _never_raises(method: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
-    """Make a view's method harmless: what can't be shown is left out, and the search goes on."""
-
-    def harmless(self: S, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        with contextlib.suppress(Exception), self.lock:
-            method(self, *args, **kwargs)
-
-    return functools.update_wrapper(harmless, method)
-
-
-class _Watcher:
-    """What both views know: trials by number, the last epoch of each, trainings done of those wanted."""
-
-    def __init__(self, wanted: int, now: Callable[[], float] = time.monotonic) -> None:
-        self.lock = threading.RLock()  # the live table is drawn by a thread of its own
-        self.rows: dict[int, TrialRow] = {}
-        self.epochs: dict[int, Mapping[str, Any]] = {}
-        self.done, self.wanted = 0, wanted
-        self.done_before: int | None = None  # trainings of earlier launches, which say nothing about this one's speed
-        self.now = now
-        self.began = now()
-
-    def set_progress(self, done: int, wanted: int) -> None:
-        if self.done_before is None:
-            self.done_before = done
-        self.done, self.wanted = done, wanted
-
-    def trainings(self) -> float:
-        """Trainings done, with the fractions of those under way."""
-        running = [
-            number for number, row in self.rows.items() if row.state == TrialState.RUNNING and number in self.epochs
-        ]
-        fractions = [float(self.epochs[number].get("progress") or 0.0) for number in running]
-        return min(
-            self.done + sum(min(max(fraction, 0.0), 1.0) for fraction in fractions), float(max(self.wanted, self.done))
-        )
-
-    def times_text(self) -> str:
-        """Elapsed and remaining time, the latter once there is something to estimate it from."""
-        elapsed_s = self.now() - self.began
-        reached = self.trainings()
-        made = reached - (self.done_before or 0)
-        left = self.wanted - reached
-        text = f"{clock(elapsed_s)} elapsed"
-        return f"{text}, about {clock(elapsed_s * left / made)} left" if made > 0.01 and left > 0 else text
-
-
-class _PlainView(_Watcher):
-    """One line for each change, on a console that is no terminal."""
-
-    def __init__(self, console: Console, wanted: int) -> None:
-        super().__init__(wanted)
-        self.console = console
-
-    @_never_raises
-    def trial(self, row: TrialRow) -> None:
-        """Print a trial's new state, once."""
-        before = self.rows.get(row.number)
-        self.rows[row.number] = row
-        if before is not None and before.state == row.state:
-            return
-        line = plain_line(row)
-        if line:
-            self._say(line)
-
-    @_never_raises
-    def curve(self, number: int, row: Mapping[str, Any]) -> None:
-        """Remember how far a trial has come; epochs get no line."""
-        self.epochs[number] = row
-
-    @_never_raises
-    def progress(self, done: int, wanted: int) -> None:
-        """Print how many trainings are done when that changes."""
-        changed = self.done_before is not None and (done, wanted) != (self.done, self.wanted)
-        self.set_progress(done, wanted)
-        if changed:
-            self._say(f"{done} of {counted(wanted, 'training')} done, {self.times_text()}")
-
-    @_never_raises
-    def note(self, text: str) -> None:
-        """Print the note."""
-        self._say(text)
-
-    def _say(self, text: str) -> None:
-        # Not through the console: on a closed pipe rich exits the process, and it wraps lines at an assumed width.
-        if not self.console.quiet:
-            self.console.file.write(f"{one_line(text)}\n")
-            self.console.file.flush()
-
-
-def plain_line(row: TrialRow) -> str:
-    """Return one line about a trial's state; empty for `asked`, which is priced at once."""
-    price = f"{count(row.macs)} macs"
-    if row.latency is not None:
-        price = f"{milliseconds(row.latency.median_ms)} ({latency_label(row.latency)}), {price}"
-    head = f"trial {row.number} {PLAIN_WORDS.get(row.state, row.state)}"
-    if row.state == TrialState.ASKED:
-        return ""
-    if row.state == TrialState.QUEUED:
-        return f"{head}: {row.config}, {price}"
-    if row.state == TrialState.RUNNING:
-        return f"{head}: {row.config}" + (f", attempt {row.attempt}" if row.attempt > 1 else "")
-    if row.state == TrialState.DONE:
-        return f"{head}: top-1 {percent(row.top1, 1)}, {price}, {duration(row.train_seconds)}"
-    if row.state == TrialState.DUPLICATE and row.duplicate_of is not None:
-        return f"trial {row.number} repeats trial {row.duplicate_of}"
-    return f"{head}: {row.reason or 'no reason was recorded'}"
 
 
 class _Screen(Live):
@@ -169,7 +49,7 @@ class _Screen(Live):
             super().refresh()
 
 
-class _LiveView(_Watcher):
+class _LiveView(Watcher):
     """The table, the bar and the last note, drawn by rich's refreshing thread."""
 
     def __init__(self, console: Console, wanted: int) -> None:
@@ -177,22 +57,22 @@ class _LiveView(_Watcher):
         self.console = console
         self.last_note = ""
 
-    @_never_raises
+    @never_raises
     def trial(self, row: TrialRow) -> None:
         """Remember a trial's new state."""
         self.rows[row.number] = row
 
-    @_never_raises
+    @never_raises
     def curve(self, number: int, row: Mapping[str, Any]) -> None:
         """Remember a trial's newest epoch."""
         self.epochs[number] = row
 
-    @_never_raises
+    @never_raises
     def progress(self, done: int, wanted: int) -> None:
         """Move the bar."""
         self.set_progress(done, wanted)
 
-    @_never_raises
+    @never_raises
     def note(self, text: str) -> None:
         """Show this note in place of the last."""
         self.last_note = one_line(text)
@@ -272,7 +152,7 @@ def live_view(console: Console, wanted: int) -> Iterator[LaunchCallback]:
     """
     started = _started(console, wanted)
     if started is None:
-        yield _PlainView(console, wanted)
+        yield PlainView(console, wanted)
         return
     view, screen = started
     try:
