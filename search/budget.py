@@ -1,7 +1,7 @@
-"""A study's budget, and the gate that it makes: a candidate over a limit is never trained.
+"""A study's budget, and the gate in front of training: a candidate over a limit is never trained.
 
-A latency is judged by the upper end of its 95 % interval, as `pick` judges it: what is let through can be picked. A
-study may name several devices; a trial is judged by the first unless something else is said.
+A latency is judged by the upper end of its 95 % interval, as `pick` judges it, so every trained network can be picked.
+A study may name several devices; its first device judges a trial unless a limit names another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from workers.latency.record import LatencyRecord
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper limits; None is no limit."""
+    """Upper limits; None means no limit."""
 
     max_latency_ms: float | None = None  # on the study's first device
     max_macs: float | None = None
@@ -55,7 +55,7 @@ class Budget:
 def excess(
     budget: Budget, macs: int, params: int, latency: LatencyRecord | None, others: Sequence[LatencyRecord] = ()
 ) -> dict[str, float]:
-    """Return, for every limit, by which fraction it is exceeded; 0 or less is inside.
+    """Return the fraction by which each limit is exceeded; 0 or less is inside.
 
     A limit that isn't set, or a latency that was not measured (because another limit refused the candidate before),
     counts as 0: every trial must carry the same set of constraints.
@@ -75,7 +75,7 @@ def excess(
 def refusal(
     budget: Budget, macs: int, params: int, latency: LatencyRecord | None, others: Sequence[LatencyRecord] = ()
 ) -> str | None:
-    """Return why a candidate is over the budget, or None when it is inside (as far as is known yet)."""
+    """Return why a candidate is over the budget; None if it is inside, judged by the latencies given."""
     if budget.max_macs is not None and macs > budget.max_macs:
         return f"{macs:,} macs > {budget.max_macs:,.0f}"
     if budget.max_params is not None and params > budget.max_params:
@@ -84,8 +84,8 @@ def refusal(
         limit = budget.latency_limit(row, row is latency)
         if limit is not None and row.interval_high_ms > limit:
             place = "" if row is latency else f" on {row.target}"
-            seen = f"{row.median_ms:.4g} ms (up to {row.interval_high_ms:.4g})"
-            return f"latency {seen}{place} > {limit:g} ms, {row.kind}"
+            latency_text = f"{row.median_ms:.4g} ms (up to {row.interval_high_ms:.4g})"
+            return f"latency {latency_text}{place} > {limit:g} ms, {row.kind}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""A launch from a study file to its end: images, database, budget, workers, controller."""
+"""A launch: it prepares a study's images, database and devices, checks its budget, and runs its controller."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Launched:
 
     ending: Ending
     name: str
-    done: int  # trainings, those that were ended early among them
-    wanted: int
+    done: int  # trainings, including those that were ended early
+    wanted: int  # trainings
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Prepared:
     """A study that is ready to be run: it exists, its images are decoded and its budget can be reached."""
 
     study: OpenStudy
-    settings: StudySettings  # with what is known of the images and the runtimes
+    settings: StudySettings  # with the shapes of the images and the chosen runtimes
     targets: tuple[Target, ...]
     files: Path
     cache: Path
@@ -71,9 +71,9 @@ class _Prepared:
 def launch(
     settings: StudySettings, url: str, resume: bool, callback: LaunchCallback, stand_by: bool = False
 ) -> Launched:
-    """Run a study to its number of trainings; Ctrl-C once stops it cleanly, twice at once.
+    """Run a study until its trainings are done; the first Ctrl-C stops it cleanly, a second one at once.
 
-    With `stand_by`, while another process runs the study, wait until that ends or dies, and go on after it.
+    With `stand_by`, if another process runs the study, wait until that process ends or dies, then continue the study.
 
     Raises:
         CondenseryError: see `Controller.run`, `search.study.open_study` and `workers.images.cache.prepare`.
@@ -151,7 +151,7 @@ def _launched(study: OpenStudy, ending: Ending) -> Launched:
 
 @contextmanager
 def removed_if_empty(files: Path) -> Iterator[None]:
-    """Remove the study's folder if the block raises and the folder is empty: another launch may use it otherwise."""
+    """Remove the study's folder if the block raises and the folder is empty; with files in it, it stays."""
     try:
         yield
     except BaseException:
@@ -169,13 +169,13 @@ def existing_study(url: str, name: str) -> StudyRow | None:
     """
     file = sqlite_file(url)
     if file is not None and not file.absolute().parent.is_dir():
-        open_for_writing(url)  # says what is wrong, before any folder is made
+        open_for_writing(url)  # raises the right error before any folder is made
     if file is not None and not file.exists():
         return None
     try:
         engine = open_for_reading(url)
     except NotOurDatabase:
-        return None  # opening it for writing says what is wrong, or makes our tables beside Optuna's
+        return None  # opening it for writing later reports what is wrong, or makes our tables beside Optuna's
     try:
         return reader.find_study(engine, name)
     except StudyNotFound:
@@ -191,7 +191,7 @@ def existing_engine(url: str) -> sa.Engine | None:
 
 
 def describe_data(info: DataInfo) -> str:
-    """Return one line about the images, with a word on imbalance where there is some."""
+    """Return one line about the images, which mentions imbalanced classes."""
     channels, height, width = info.input_shape
     text = (
         f"{info.dataset}: {info.train_images} training, {info.validation_images} validation and {info.test_images} "
@@ -201,7 +201,7 @@ def describe_data(info: DataInfo) -> str:
 
 
 def check_same(name: str, url: str, info: DataInfo, targets: Sequence[Target]) -> None:
-    """Raise FrozenSettings if the images or the device are others: the results would not belong together.
+    """Check that a resumed study has the images and devices that it began with, so that its results can be compared.
 
     Raises:
         FrozenSettings: the images have changed, or the study's latencies were measured on another device.
@@ -228,7 +228,7 @@ def check_same(name: str, url: str, info: DataInfo, targets: Sequence[Target]) -
 
 @contextmanager
 def interruptible(first: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C (or SIGTERM) sets, calling `first`; the second interrupts at once."""
+    """Yield an event that the first Ctrl-C (or SIGTERM) sets, calling `first`; the second one interrupts at once."""
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:

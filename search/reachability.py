@@ -1,4 +1,4 @@
-"""Whether a space reaches a budget at all: its cheapest networks are found, and measured where latency has a limit."""
+"""Whether any network of a space fits a budget: compares its cheapest networks with the limits, measuring latencies."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from workers.latency.measurement import FailedMeasurement
 
 
 def budget_space(settings: StudySettings) -> SearchSpace:
-    """Return the space as its images shape it, where that is known without reading them."""
-    known, space = KNOWN.get(settings.data.dataset), settings.search_space()
-    own = space.input_shape if known is None else known.shape
-    return space.for_data(shape_of(settings.data, own), space.num_classes)
+    """Return the space with the input shape of the study's images, as far as the settings tell it."""
+    dataset, space = KNOWN.get(settings.data.dataset), settings.search_space()
+    own_shape = space.input_shape if dataset is None else dataset.shape
+    return space.for_data(shape_of(settings.data, own_shape), space.num_classes)
 
 
 def cheapest(space: SearchSpace, cost: Callable[[CondenseNetConfig], float], seed: int = 0) -> CondenseNetConfig:
@@ -38,10 +38,10 @@ def cheapest(space: SearchSpace, cost: Callable[[CondenseNetConfig], float], see
 
 
 def check_reachable(settings: StudySettings, targets: Sequence[Target], files: Path) -> None:
-    """Refuse a budget below anything the space reaches, before anything is recorded.
+    """Raise BudgetUnreachable if no network of the space fits the budget, before anything is recorded.
 
     Raises:
-        BudgetUnreachable: with the smallest cost found.
+        BudgetUnreachable: the message names the smallest cost in the space.
     """
     space, budget = settings.search_space(), settings.search_budget()
     fewest_macs = cheapest(space, lambda config: cost_of(config).macs)
@@ -61,7 +61,7 @@ def check_reachable(settings: StudySettings, targets: Sequence[Target], files: P
 def _check_latencies(
     space: SearchSpace, fewest_macs: CondenseNetConfig, targets: Sequence[Target], files: Path
 ) -> None:
-    """Measure the network of the fewest macs and a shallow one on each device that has a limit.
+    """Measure the network with the fewest macs and a shallow one on each device that has a limit.
 
     Raises:
         BudgetUnreachable: both are slower than a limit.

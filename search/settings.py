@@ -1,7 +1,7 @@
 """A study's settings: one frozen model for each section of a study file, every default filled in.
 
-`search.study_file` reads them. `StudySettings.frozen_parts` is what defines the meaning of a study's results: a resumed
-study must agree on it.
+`search.study_file` reads them. `StudySettings.frozen_parts` are the settings that a study's results depend on: they
+must be the same when the study is resumed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEVICE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class StudySection(Settings):
-    """[study]: its name, how many trainings, where it is kept."""
+    """[study]: its name, its number of trainings, and where its results are kept."""
 
     name: str = Field(min_length=1, max_length=100)  # also the name of a folder
     trainings: int = Field(default=50, ge=1, le=1_000_000)  # networks trained to the end
@@ -50,7 +50,7 @@ class StudySection(Settings):
 
     @field_serializer("storage")
     def _without_password(self, storage: str | None) -> str | None:
-        """Settings are stored in the database, where others may read them: a password is no part of that."""
+        """Leave the password out: settings are stored in the database, where others may read them."""
         if storage is None or ("@" not in storage and "password" not in storage):
             return storage
         from search.store.connection.database_errors import url_shown
@@ -61,7 +61,7 @@ class StudySection(Settings):
 class BudgetSettings(Settings):
     """[budget]: upper limits; a candidate over one is never trained."""
 
-    # One number is for the first of latency.devices; a table (max_latency_ms.pi5 = 12) has one for each it names.
+    # A number is the limit on the first of latency.devices; a table (max_latency_ms.pi5 = 12) has one for each device.
     max_latency_ms: float | dict[str, float] | None = None
     max_macs: int | None = Field(default=None, gt=0)
     max_params: int | None = Field(default=None, gt=0)
@@ -80,17 +80,17 @@ class BudgetSettings(Settings):
 
 
 class LatencySettings(Settings):
-    """[latency]: where and how a candidate's latency is found."""
+    """[latency]: where and how a candidate's latency is measured, estimated or predicted."""
 
     # host; virtual:PROFILE (estimated from counted ARM instructions); or queues of devices that agents serve.
     devices: tuple[str, ...] = Field(default=(HOST,), min_length=1, max_length=8)
     objectives: tuple[str, ...] | None = None  # which devices' latencies are minimised; None = all of them
-    # One for all devices, or a table (runtime.pi5 = "native") of those it names; auto: the fastest there, by measuring
+    # One for all devices, or a table (runtime.pi5 = "native"); auto: whichever is measured to be the fastest there.
     runtime: str | dict[str, str] = "onnxruntime"
     policy: Literal["standard", "quick"] = "standard"
     threads: int = Field(default=1, ge=1, le=256)
     core: int | None = Field(default=None, ge=0)  # of the host, kept free while measuring; None = the last one
-    predict: bool = True  # refuse without measuring what a device's fitted model puts surely over its limit
+    predict: bool = True  # refuse a candidate unmeasured if a device's fitted model is sure that it is over the limit
 
     @field_validator("runtime", mode="plain")
     @classmethod
@@ -142,7 +142,7 @@ class LatencySettings(Settings):
 
 
 class SearchSettings(Settings):
-    """[search]: who proposes."""
+    """[search]: how candidates are proposed."""
 
     sampler: Literal["tpe", "nsga2", "gp", "random"] = "tpe"
     startup: int = Field(default=8, ge=1)  # trials drawn at random before the sampler's model is used
@@ -152,7 +152,7 @@ class SearchSettings(Settings):
 
 
 class EngineSettings(Settings):
-    """[engine]: who trains."""
+    """[engine]: where trainings run."""
 
     kind: Literal["local", "ray"] = "local"
     workers: int = Field(default=1, ge=1, le=4096)  # trials at a time
@@ -166,12 +166,12 @@ class EngineSettings(Settings):
 
 
 class LimitsSettings(Settings):
-    """[limits]: what one trial may take."""
+    """[limits]: how long trials may take, and how much may fail, before the search gives up."""
 
     trial_time_s: float | None = Field(default=None, gt=0)  # seconds of training, over all attempts
     checkpoint_every_s: float = Field(default=30.0, gt=0)
-    failures_in_a_row: int = Field(default=5, ge=1)  # then the search ends: something else is wrong
-    lost_attempts: int = Field(default=3, ge=1)  # in a row and without a new epoch: then the trial has failed
+    failures_in_a_row: int = Field(default=5, ge=1)  # of trials: after so many the search ends
+    lost_attempts: int = Field(default=3, ge=1)  # of one trial, in a row without a new epoch: then the trial fails
     database_wait_s: float = Field(default=600.0, ge=0)  # how long to wait for a database that is away
 
 
@@ -210,7 +210,7 @@ class StudySettings(Settings):
         return self
 
     def search_budget(self) -> Budget:
-        """Return the budget as the gate takes it."""
+        """Return the budget that the gate judges candidates by."""
         return Budget.of_settings(self.budget.model_dump(), self.latency.devices)
 
     def search_space(self) -> SearchSpace:
@@ -227,7 +227,7 @@ class StudySettings(Settings):
         return self.study.storage or DEFAULT_STORAGE
 
     def frozen_parts(self) -> dict[str, Any]:
-        """Return, flattened to dotted keys, what must not change when a study is resumed."""
+        """Return the settings that must not change when a study is resumed, flattened to dotted keys."""
         plain = self.model_dump(mode="json")
         parts = {name: plain[name] for name in ("space", "data", "training", "budget", "latency")}
         parts["data"] = self.data.of_content().model_dump(mode="json")

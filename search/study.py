@@ -1,4 +1,4 @@
-"""A study: Optuna's and our rows of the same name in the same database, created, resumed and deleted together."""
+"""A study: its rows in Optuna's tables and in ours, in the same database, created, resumed and deleted together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from search.store.studies import create_study, delete_study
 from search.study_file import settings_from
 from space.errors import FrozenSettings, StudyExists, StudyNotFound
 
-MAKING_TRIES = 20  # a third of a second apart: the other process makes the tables in one or two
+MAKING_TRIES = 20  # 0.3 s apart: another process that makes the tables takes a second or two
 MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 
 
@@ -61,8 +61,8 @@ def optuna_storage(url: str) -> RDBStorage:
 
 
 def _storage_with_tables(url: str) -> RDBStorage:
-    """Return Optuna's storage; of two processes that make its tables at once, the later one tries again."""
-    # Optuna makes each table in a transaction of its own: on a slow disk the other takes longer than SQLite would wait.
+    """Return Optuna's storage, whose tables are made if necessary; try again if another process makes them just now."""
+    # Optuna makes each table in its own transaction, which on a slow disk takes longer than SQLite waits by default.
     options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if url.startswith("sqlite") else {}
     for _ in range(MAKING_TRIES):
         try:
@@ -76,11 +76,11 @@ def _storage_with_tables(url: str) -> RDBStorage:
 
 
 def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
-    """Create the study, or with `resume` go on with it.
+    """Create the study, or open it again with `resume`.
 
     Raises:
         StudyExists: it exists and `resume` is false.
-        FrozenSettings: it exists with other settings of the kind that must not change.
+        FrozenSettings: it exists, and settings that must not change differ.
     """
     engine = open_for_writing(url)
     name = settings.study.name
@@ -123,7 +123,7 @@ def _create(settings: StudySettings, engine: sa.Engine, storage: RDBStorage) -> 
 
 
 def already_exists(name: str) -> StudyExists:
-    """Return the error for a study that exists though it was not to be resumed."""
+    """Return the error for a launch without --resume of a study that exists."""
     return StudyExists(
         f"a study called {name!r} exists in this database; go on with it by --resume, rename yours, or "
         f"`condensery delete {shlex.quote(name)}`."
@@ -131,7 +131,7 @@ def already_exists(name: str) -> StudyExists:
 
 
 def _check_frozen(settings: StudySettings, stored: StudyRow) -> None:
-    """Raise FrozenSettings if the settings differ from a stored study's in what must not change."""
+    """Raise FrozenSettings if settings that must not change differ from the stored study's."""
     if stored.frozen_hash == settings.digest_of_frozen():
         return
     before = settings_from(stored.settings, "the stored settings").frozen_parts()
@@ -141,7 +141,7 @@ def _check_frozen(settings: StudySettings, stored: StudyRow) -> None:
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
-    if not differing:  # a setting was added since, and its default means what was done before
+    if not differing:  # a new setting changes the hash, but its default keeps the behaviour
         return
     raise FrozenSettings(
         f"a resumed study must keep its space, data, training, budget, latency and seed, but {len(differing)} differ: "
@@ -162,7 +162,7 @@ def remove_study(url: str, name: str) -> None:
     store.claim()
     storage = optuna_storage(url)
     with database_errors(url):
-        with contextlib.suppress(KeyError):  # an earlier delete got this far
+        with contextlib.suppress(KeyError):  # an interrupted delete has done this already
             optuna.delete_study(study_name=name, storage=storage)
         delete_study(engine, stored.id)
     engine.dispose()

@@ -21,8 +21,8 @@ def load_settings(path: Path, overrides: Iterable[str] = ()) -> StudySettings:
     """Read a study file; `overrides` are `a.b=value` with the value as TOML writes it (a bare word is a string).
 
     Raises:
-        InvalidSettings: the file is missing or no TOML, a key is unknown or a value is wrong.
-        StudyFileVersion: the file's `format` is another version's.
+        InvalidSettings: the file is missing or isn't TOML, a key is unknown or a value is wrong.
+        StudyFileVersion: the file has another `format`.
         ImpossibleSpace: the space holds no network.
     """
     try:
@@ -59,7 +59,7 @@ def _override(document: dict[str, Any], override: str) -> None:
     """Set one value in a study file's content, as `--set` names it.
 
     Raises:
-        InvalidSettings: it isn't written key.subkey=value, or names a key below a value.
+        InvalidSettings: it isn't written as key.subkey=value, or names a key below a value.
     """
     key, sign, text = override.partition("=")
     parts = key.strip().split(".")
@@ -78,7 +78,7 @@ def _override(document: dict[str, Any], override: str) -> None:
 
 
 def _first_error(error: ValidationError) -> str:
-    """Return the first thing that is wrong, with the nearest valid key where one is unknown."""
+    """Return the first error in one sentence; for an unknown key, with the nearest valid one."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -100,7 +100,7 @@ def _shortened(text: str) -> str:
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    """Return the valid keys of the section that a key stands in; none where it is no section of ours."""
+    """Return the valid keys of the section that a key is in; none if the section isn't one of the settings'."""
     model: type[Settings] = StudySettings
     for part in location[:-1]:
         annotation = model.model_fields[str(part)].annotation

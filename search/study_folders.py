@@ -1,4 +1,4 @@
-"""Where a study keeps its files: its networks and logs, and the decoded images that it shares with other studies."""
+"""The folders of a study: of its networks and logs, and of the decoded images that it shares with other studies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commented study files to start from, one for each preset; `condensery init` writes them, `examples/` holds them."""
+"""Commented study files to start from, one for each preset: `condensery init` writes them, `examples/` has a copy."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ TEMPLATES: dict[str, Template] = {
         dataset='dataset = "digits"',
         space="""groups = [1, 2, 4]             # G, groups of the learned 1x1 convolutions
 condense_factor = [2, 4]       # C, every group keeps 1/C of its inputs; 1 would never condense
-bottleneck = [1, 2, 4]         # the 1x1 makes bottleneck * growth channels
+bottleneck = [1, 2, 4]         # the 1x1 convolution makes bottleneck * growth channels
 num_stages = [2, 3]
 layers = { low = 1, high = 4 } # dense layers of each stage
-growth = [4, 8, 12, 16]        # channels each layer adds, free in each stage""",
+growth = [4, 8, 12, 16]        # channels that each layer adds, chosen for each stage""",
         training="""epochs = 30
 batch_size = 64
 learning_rate = 0.1            # or a list, or { low = 0.02, high = 0.2, log = true }, to search it too""",
@@ -45,7 +45,7 @@ learning_rate = 0.1            # or a list, or { low = 0.02, high = 0.2, log = t
         "download = false               # true fetches it into `folder` when it isn't there",
         space="""groups = [1, 2, 4, 8]          # G, groups of the learned 1x1 convolutions
 condense_factor = [1, 2, 4, 8] # C, every group keeps 1/C of its inputs
-bottleneck = [2, 4]            # the 1x1 makes bottleneck * growth channels
+bottleneck = [2, 4]            # the 1x1 convolution makes bottleneck * growth channels
 groups_3x3 = ["same", 1, 4]    # "same": as many as G
 num_stages = 3
 layers = { low = 4, high = 20, step = 2 }
@@ -62,11 +62,11 @@ group_lasso = 0.0              # 1e-5 presses columns towards zero before they a
         latency_policy="standard",
     ),
     "imagenet-mobile": Template(
-        about="mobile-sized networks for 224 x 224 images of your own, sorted into one folder a class",
+        about="mobile-sized networks for 224 x 224 images of your own, sorted into one folder for each class",
         dataset='dataset = "imagefolder:/path/to/images"   # train/CLASS/*.jpg and test/CLASS/*.jpg\nimage_size = 224',
         space="""groups = [4, 8]                # G, groups of the learned 1x1 convolutions
 condense_factor = [4, 8]       # C, every group keeps 1/C of its inputs
-bottleneck = [2, 4]            # the 1x1 makes bottleneck * growth channels
+bottleneck = [2, 4]            # the 1x1 convolution makes bottleneck * growth channels
 num_stages = 5
 layers = { low = 2, high = 12, step = 2 }
 growth_rule = "doubling"       # each stage doubles the growth of the one before
@@ -85,21 +85,21 @@ group_lasso = 1e-5""",
 }
 
 
-# Filled in by `str.format` with a `Template`, the study's name and the line of its latency limit.
+# Filled in by `str.format` with a `Template`, the study's name, its latency policy and the line of its latency limit.
 _STUDY_FILE = """# A Condensery study: {template.about}.
 # `condensery check` explains it, `condensery launch` runs it.
-format = 1                     # of this file
+format = 1                     # the version of this file's format
 
 [study]
 name = "{name}"
-trainings = {template.trainings}                 # networks to train to the end
+trainings = {template.trainings:<18} # networks to train to the end
 seed = 0
 # storage = "sqlite:///condensery.db"
 # files = "condensery-files"   # networks, logs, checkpoints, decoded images
 
 [data]
 {template.dataset}
-validation_fraction = 0.2      # held out of the training images; choices are made on it
+validation_fraction = 0.2      # of the training images, held out to compare networks on
 
 [space]                        # a value, a list, or {{ low = 1, high = 9, step = 2 }}
 {template.space}
@@ -115,15 +115,15 @@ validation_fraction = 0.2      # held out of the training images; choices are ma
 [latency]
 devices = ["host"]             # this machine; or your devices' queues, or "virtual:raspberry-pi-5" (estimated)
 runtime = "onnxruntime"        # onnxruntime, ncnn, litert, native, or auto: the fastest
-policy = "{template.latency_policy}"             # standard: 3 processes of 1 s each; quick: 0.12 s, labelled so
+policy = {policy:<21} # standard: 3 processes of 1 s each; quick: 0.12 s, and labelled as quick
 threads = 1
 
 [search]
 sampler = "tpe"                # tpe, nsga2, gp or random
 
 [engine]
-workers = {template.workers}                    # trainings at a time
-threads = 1                    # of each
+workers = {template.workers:<20} # trainings at a time
+threads = 1                    # of each training
 device = "auto"                # auto, cpu, cuda or mps
 
 [limits]
@@ -141,7 +141,8 @@ def study_file(preset: str, name: str, max_latency_ms: float | None = None) -> s
     if preset not in TEMPLATES:
         raise InvalidSettings(f"no preset is called {preset!r}; there are {', '.join(TEMPLATES)}.")
     template = TEMPLATES[preset]
+    policy = f'"{template.latency_policy}"'
     limit = "# max_latency_ms = 10.0        # on the device; the upper end of the 95 % interval counts"
     if max_latency_ms is not None:
-        limit = f"max_latency_ms = {max_latency_ms:.4g}          # the upper end of the 95 % interval counts"
-    return _STUDY_FILE.format(template=template, name=name, limit=limit)
+        limit = f"max_latency_ms = {max_latency_ms:<13.4g} # the upper end of the 95 % interval counts"
+    return _STUDY_FILE.format(template=template, name=name, limit=limit, policy=policy)

@@ -1,4 +1,4 @@
-"""What a study will take, before it is launched: sampled architectures with their cost, and a time estimate.
+"""What a study will cost, before it is launched: sampled architectures with their cost, and a time estimate.
 
 The time is measured, not guessed: a few real steps of a median network on random images, on this machine.
 """
@@ -47,7 +47,7 @@ class TimeEstimate:
     """How long the study will train, from steps timed on this machine."""
 
     seconds_per_training: float
-    seconds_in_all: float
+    seconds_in_all: float  # of the whole study
     device: str
 
 

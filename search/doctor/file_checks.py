@@ -22,8 +22,8 @@ from workers.wording import counted
 
 ORPHANS = ".orphans"  # in a study's folder: what no row knows
 _TRIAL_FOLDER = re.compile(r"trial-(\d{5,})")
-_TRAIN_AGAIN = "put it back from a copy; until then `pick` and `export` can't hand this network out"
-_NO_CURVE = "it can't be made up; the trial's result doesn't rest on it"
+_TRAIN_AGAIN = "put it back from a copy; until then `pick` and `export` can't use this network"
+_NO_CURVE = "it can't be restored; the trial's result doesn't depend on it"
 
 
 def damaged_files(engine: sa.Engine, rows: Sequence[TrialRow]) -> Iterator[Finding]:

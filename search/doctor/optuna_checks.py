@@ -19,7 +19,7 @@ from search.study import OpenStudy
 
 _OPTUNA = models.TrialModel.__table__
 _OPTUNA_VALUES = models.TrialValueModel.__table__
-_OURS = "the search goes by our tables, but Optuna's mislead their readers: find out what wrote there"
+_OURS = "the search uses our tables, but Optuna's mislead their readers: find out what wrote there"
 
 
 def unequal_trials(study: StudyUnderCheck, rows: Sequence[TrialRow], idle: bool) -> Iterator[Finding]:

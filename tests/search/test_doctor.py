@@ -243,7 +243,7 @@ def test_a_trial_that_optunas_tables_tell_differently_is_reported(broken: Broken
     )
     broken.sql(sa.update(TRIALS).where(TRIALS.c.number == 1).values(state=TrialState.FAIL))
     told = broken.doctor("--dry-run").stdout.splitlines()
-    rest = "; the search goes by our tables, but Optuna's mislead their readers: find out what wrote there"
+    rest = "; the search uses our tables, but Optuna's mislead their readers: find out what wrote there"
     assert told[0].startswith(f"left: trial 0 is COMPLETE [{row.top1!r}, ")
     assert ", but COMPLETE [2.0, " in told[0]
     assert ", but FAIL [" in told[1]
@@ -256,12 +256,12 @@ def test_a_trial_that_only_optunas_tables_know_is_reported(broken: Broken):
         theirs.tell(theirs.ask({}), [0.5, 1.0, 1.0])
     left(
         broken,
-        "Optuna's tables hold trial 2 as COMPLETE, ours as no trial that has ended; the search goes by our tables, "
+        "Optuna's tables hold trial 2 as COMPLETE, ours as no trial that has ended; the search uses our tables, "
         "but Optuna's mislead their readers: find out what wrote there",
     )
 
 
-COPY = "put it back from a copy; until then `pick` and `export` can't hand this network out"
+COPY = "put it back from a copy; until then `pick` and `export` can't use this network"
 
 
 def test_files_that_are_gone_or_changed_are_reported_and_sound_once_they_are_back(broken: Broken):
@@ -332,7 +332,7 @@ def test_what_is_only_temporary_is_removed(broken: Broken):
 
 
 def test_curves_with_gaps_and_trials_without_any_are_reported(broken: Broken):
-    rest = "it can't be made up; the trial's result doesn't rest on it"
+    rest = "it can't be restored; the trial's result doesn't depend on it"
     broken.sql(sa.delete(curve).where(curve.c.trial_id == 1))
     broken.sql(sa.update(curve).where(curve.c.trial_id == 2).values(epoch=3))
     left(
