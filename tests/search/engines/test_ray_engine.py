@@ -336,6 +336,7 @@ def test_with_an_exchange_workers_need_none_of_the_controllers_folders(
 CONTROLLER = """
 import sys, time
 from pathlib import Path
+from search.engines.events import EpochEnded
 from search.engines.ray.engine import RayTuneEngine
 from search.settings import EngineSettings
 from tests.workers.tiny import TRAINING, digits, job

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from search.engines.events import Failed
 from search.engines.local import LocalEngine
 from search.store import reader
 from search.store.connection.database import open_for_reading
@@ -176,8 +177,7 @@ def test_a_worker_that_runs_out_of_memory_says_so_and_serves_the_next(tmp_path: 
         greedy = TRAINING.model_copy(update={"batch_size": 1024})
         engine.submit(job(tmp_path / "1", tmp_path, number=1, training=greedy, config=wide))
         last = collect(engine, {1})[-1]
-        assert (last.kind, last.payload[1]) == ("failed", OutOfMemory.exit_code), last
-        assert last.payload[0] == "out of memory (batch size 1024)"
+        assert last == Failed(1, 1, "out of memory (batch size 1024)", OutOfMemory.exit_code)
         resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
         assert engine._workers[0].process.pid == pid  # it goes on
     finally:

@@ -121,6 +121,7 @@ def test_who_was_heard_of_lately_is_alive(tmp_path: Path) -> None:
     for row in made.rows():
         if row.state in ("done", "failed"):
             made.store.end_attempt(row.number, 1, row.state)
+    made.store.renew_attempts([row.number for row in made.rows() if row.state == "running"])
     add_device(made.engine, "pi-1")
     add_device(made.engine, "pi-2")
     facts = read_liveness(made.engine, made.name)
