@@ -103,7 +103,7 @@ def agent_file_hash() -> str:
 
 @router.get("/agent.py", include_in_schema=False)
 def old_agent_file() -> Response:
-    """Say what replaces the agent of an older version."""
+    """Say how to replace an agent of another version."""
     raise HTTPException(410, schemas.OLD_AGENT)
 
 

@@ -153,7 +153,7 @@ def serve(
         host: the address to listen on; other machines can reach any that isn't loopback.
         port: 0 = any free one.
         tls: the PEM files of the certificate and the key.
-        note: gets the address, and a warning about an unprotected one.
+        note: called with the address, and with a warning if it is unprotected.
 
     Raises:
         InvalidSettings: the address can't be listened on, or the certificate can't be used. Also those of

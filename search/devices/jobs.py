@@ -1,8 +1,8 @@
-"""Measurement jobs: submitting requests, and reading what became of them.
+"""Measurement jobs: submitting requests, and reading their states and results.
 
-A request that equals an open job joins it. One that equals a finished job gets that job's result, if the result was
-steady and the queue still has that processor and version of the runtime. A request has an owner, who renews it: a job
-that no one waits for any more is not begun. Every function is one transaction.
+A request that equals an open job joins it. A request that equals a finished job gets that job's result, if the result
+was steady and the queue still has that processor and version of the runtime. A request has an owner, who renews it: a
+job that no one waits for any more is not begun. Every function is one transaction.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ IDS_MOST = 500  # of one query: databases limit its variables
 class MeasurementRequest:
     """One model to be measured by one queue. Its model and anchor must have been stored by `model_store.put_model`.
 
-    `policy` holds every field of a MeasurementPolicy. Smaller priorities go first. `macs`, where known, lets the hub
-    see that a result can't be true. A request with a `nonce` is answered only by a job of the same nonce: the model is
-    measured again.
+    `policy` holds every field of a MeasurementPolicy. Smaller priorities go first. `macs`, if given, lets the hub
+    recognise a result that can't be true. A request with a `nonce` is answered only by a job of the same nonce: the
+    model is measured again.
     """
 
     queue: str
@@ -67,7 +67,7 @@ class MeasurementRequest:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job as it is now; `device` is the name of the one that holds it, or whose result was accepted."""
+    """A job as it is now; `device` names the device that holds it, or whose result was accepted."""
 
     id: int
     queue: str
@@ -87,7 +87,7 @@ class JobRow:
 def submit(
     engine: sa.Engine, requests: Sequence[MeasurementRequest], owner: str, now: Clock | None = None
 ) -> list[int]:
-    """Return the id of each request's job; a new job where no equal one is open or answers it.
+    """Return the id of each request's job, which is a new one unless an equal job is open or answers it.
 
     The `owner`, a unique name of at most 32 letters, must `renew` its requests every few seconds, and `cancel` them
     when it has no use for the results any more.
@@ -105,25 +105,25 @@ def _submit_all(
     connection: sa.Connection, requests: Mapping[str, MeasurementRequest], owner: str, at: float
 ) -> dict[str, int]:
     # Equal requests name the same models: a process that submits one at the same time waits here, then finds our job.
-    lock_models(connection, {sha256 for wanted in requests.values() for sha256 in wanted.files})
+    lock_models(connection, {sha256 for asked in requests.values() for sha256 in asked.files})
     job_ids = _join_open(connection, requests, owner, at)
     unanswered = []
-    for identity, wanted in requests.items():
+    for identity, asked in requests.items():
         if identity in job_ids:
             continue
-        answer = _answer(connection, wanted)
+        answer = _answer(connection, asked)
         if answer is None:
-            unanswered.append(wanted)
+            unanswered.append(asked)
         else:
             add_event(connection, answer.id, answer.attempt, JobEvent.REUSED, at)
             job_ids[identity] = answer.id
-    needed = {sha256 for wanted in unanswered for sha256 in wanted.files}
+    needed = {sha256 for asked in unanswered for sha256 in asked.files}
     missing = needed - keep_models(connection, needed, at)
     if missing:
         raise ValueError(f"the model {min(missing)} is not stored; store it by put_model before requesting it")
-    for wanted in unanswered:
-        job_ids[wanted.identity] = _insert(connection, wanted, at)
-        _wait_for(connection, job_ids[wanted.identity], owner, at)
+    for asked in unanswered:
+        job_ids[asked.identity] = _insert(connection, asked, at)
+        _wait_for(connection, job_ids[asked.identity], owner, at)
     return job_ids
 
 

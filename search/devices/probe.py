@@ -3,7 +3,7 @@
 It talks to the tables that the hub serves, not to the hub: the two need not run at the same time. A model that was
 measured before, steadily and under the same key (hash, queue and processor, runtime and version, threads, precision,
 policy), is not measured again unless the settings ask for it. The probe renews its requests while it waits, so devices
-measure nothing for a killed search. It waits for a database that is away, and submits requests again that ran out
+measure nothing for a killed search. It waits for a database that is away, and submits again the requests that ran out
 meanwhile.
 """
 
@@ -55,19 +55,19 @@ INSTALL = {
     "native": "install a C compiler there",
 }
 
-AT_THE_GATE, VERIFYING, CALIBRATING = 0, 1, 2  # priorities: first come the candidates that workers wait for
+AT_THE_GATE, VERIFYING, CALIBRATING = 0, 1, 2  # priorities: the candidates that workers wait for come first
 
 
 @dataclass(frozen=True)
 class HubProbeSettings:
-    """What a probe asks of the agents of a queue, for all its models."""
+    """How the agents of a queue measure a probe's models."""
 
     queue: str
     policy: MeasurementPolicy
     anchor: Path
     profile: Profile | None = None  # of a virtual device: its counts become an estimate
     priority: int = AT_THE_GATE
-    fresh: bool = False  # measure again what was measured before
+    fresh: bool = False  # measure even models that were measured before
     database_wait_s: float = 0.0  # how long to wait for a database that is away
 
 
@@ -165,7 +165,7 @@ class HubProbe:
                 self._check_runtime()
             rows = self._rows(ids, reports=False)
             cancelled = {identity: requests[identity] for identity, row in rows.items() if row.reason == CANCELLED}
-            if cancelled:  # this process, or the whole machine, stood still for longer than a request lasts
+            if cancelled:  # this process, or the whole machine, was suspended for longer than a request lasts
                 ids |= self._submit(cancelled, owner)
                 continue
             open_jobs = [row for row in rows.values() if row.state in OPEN_JOB_STATES]
@@ -204,7 +204,7 @@ class HubProbe:
         if self._settings.profile is not None:
             measurement = estimated_measurement(report, report, self._settings.profile, self.device)
         else:
-            # The drift comes from the anchor's own times; the agent's figure for it is not needed.
+            # The drift is computed from the anchor's times here, rather than taken from the agent.
             checked = {**report, "anchor_drift": plausibility.anchor_drift(report["processes"])}
             measurement = measurement_from_report(checked, checked, self.device)
         if isinstance(measurement, FailedMeasurement):
@@ -214,11 +214,11 @@ class HubProbe:
 
 @dataclass
 class _Progress:
-    """Whether the jobs that a probe waits for move: one ends, or a device holds one."""
+    """Watches whether the jobs that a probe waits for make progress: one ends, or a device holds one."""
 
     open_jobs: int
     moved_at: float  # monotonic seconds
-    noted: bool = False  # once for each standstill
+    noted: bool = False  # whether the present standstill was noted
 
     def is_stalled(self, open_jobs: Sequence[JobRow], at: float) -> bool:
         """Return whether to tell the user now that nothing has moved for `NOTE_AFTER_S` seconds."""

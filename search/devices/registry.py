@@ -1,4 +1,4 @@
-"""Who may measure: devices with their tokens and queues, and what their agents reported.
+"""The registry of measuring devices: their tokens and queues, and the last reports of their agents.
 
 A token is shown once, when its device is added; the database holds its SHA-256. Devices of one queue count as alike:
 any of them may measure a job of the queue.
@@ -35,7 +35,7 @@ class DeviceState(StrEnum):
 
 @dataclass(frozen=True)
 class Device:
-    """A registered device, as found by its token."""
+    """A registered device."""
 
     id: int
     name: str

@@ -1,4 +1,4 @@
-"""What devices hand in: results and failures. A job has at most one accepted result.
+"""The results and failures that devices submit. A job has at most one accepted result.
 
 An agent that lost its lease may still hand in a result: it counts while no other device has begun, and is stored as
 late otherwise. Every function is one transaction: a result is stored with the job's new state and its event, or not at

@@ -1,4 +1,4 @@
-"""How a job moves from state to state, inside the transaction of the function that moves it. Each step adds an event.
+"""The transitions of a job between its states, inside the caller's transaction. Each adds an event.
 
 waiting ──► leased ──► done        an accepted result
    ▲          │  └───► failed      the model's fault, or no one waits for the job any more
@@ -17,7 +17,7 @@ from search.store.vocabulary import JobEvent, JobState, LeaseActivity, LeaseOutc
 
 TROUBLES_MOST = 5  # leases that devices gave up or never came back from
 QUARANTINES_MOST = 3
-LEASE_S = 60.0  # an agent that is silent for this long is taken for dead
+LEASE_S = 60.0  # an agent that is silent for this long counts as dead
 REQUEST_S = 120.0  # a request that its owner hasn't renewed for this long is dropped
 
 CANCELLED = "cancelled: no one waits for it any more"
@@ -27,7 +27,7 @@ EventKind = JobEvent | LeaseActivity | LeaseOutcome | Verdict
 
 @dataclass(frozen=True)
 class LeaseEnd:
-    """How a lease ended without an accepted result, and what that counts as."""
+    """The end of a lease without an accepted result, and whether it counts as a trouble or a quarantine."""
 
     outcome: LeaseOutcome
     detail: str | None = None  # why, in one line
@@ -91,7 +91,7 @@ def is_requested(connection: sa.Connection, job_id: int) -> bool:
 
 
 def fail(connection: sa.Connection, row: sa.Row[Any], reason: str, at: float) -> None:
-    """End a job for good without a result."""
+    """End a job without a result."""
     _drop_requests(connection, row.id)
     values = {"state": JobState.FAILED, "reason": reason, "finished_at": at, "open_identity": None}
     connection.execute(sa.update(job).where(job.c.id == row.id).values(values))

@@ -57,11 +57,11 @@ def left_open(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Find
 
 
 def unwanted_jobs(study: StudyUnderCheck) -> Iterator[Finding]:
-    """Find what devices would measure for no one; in the whole database, since jobs belong to no study."""
+    """Find jobs that no one waits for any more; in the whole database, since jobs belong to no study."""
     now = time.time()
     renewed = sa.func.abs(request.c.renewed_at - now) < transitions.REQUEST_S
-    wanted = sa.select(request.c.owner).where(request.c.job_id == job.c.id, renewed)
-    query = sa.select(job.c.queue, sa.func.count()).where(job.c.state == "waiting", ~wanted.exists())
+    requested = sa.select(request.c.owner).where(request.c.job_id == job.c.id, renewed)
+    query = sa.select(job.c.queue, sa.func.count()).where(job.c.state == "waiting", ~requested.exists())
     with study.engine.connect() as connection:
         queues = {row[0]: row[1] for row in connection.execute(query.group_by(job.c.queue))}
     for queue, jobs in queues.items():

@@ -20,7 +20,7 @@ from search.store.vocabulary import TrialState
 from workers.files import HALF_WRITTEN, file_hash
 from workers.wording import counted
 
-ORPHANS = ".orphans"  # in a study's folder: what no row knows
+ORPHANS = ".orphans"  # subfolder of a study's folder, for folders that belong to no recorded trial
 _TRIAL_FOLDER = re.compile(r"trial-(\d{5,})")
 _TRAIN_AGAIN = "put it back from a copy; until then `pick` and `export` can't use this network"
 _NO_CURVE = "it can't be restored; the trial's result doesn't depend on it"
@@ -73,12 +73,12 @@ def stray_files(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Fi
         return
     with study.engine.connect() as connection:
         recorded = {Path(path).parent for path in connection.scalars(sa.select(artifact.c.path))}
-    known = {folder_of_trial(files, row.number).name for row in rows}
+    names = {folder_of_trial(files, row.number).name for row in rows}
     for path in sorted(files.iterdir()):
         if path.is_dir() and path.name.startswith("pricing-"):
             text = f"{path} is left over from a measurement"
             yield Finding("temporary", text, "removed", repair=partial(shutil.rmtree, path, ignore_errors=True))
-        elif _TRIAL_FOLDER.fullmatch(path.name) and path.name not in known and path.absolute() not in recorded:
+        elif _TRIAL_FOLDER.fullmatch(path.name) and path.name not in names and path.absolute() not in recorded:
             orphans, problem = files / ORPHANS, f"{path} belongs to no recorded trial"
             yield Finding("folder", problem, f"moved into {orphans}", repair=partial(_set_aside, path, orphans))
     for path in sorted(files.rglob(".*")):
@@ -88,7 +88,7 @@ def stray_files(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Fi
 
 
 def _set_aside(path: Path, folder: Path) -> None:
-    if not path.exists():  # the repair is made again
+    if not path.exists():  # an earlier call of this repair has moved it
         return
     folder.mkdir(exist_ok=True)
     names = (path.name if copies == 0 else f"{path.name}-{copies}" for copies in count())

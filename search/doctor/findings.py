@@ -16,11 +16,11 @@ from search.study import OpenStudy
 class Finding:
     """One thing that is wrong."""
 
-    check: str  # which kind, in a word or two
+    check: str  # its kind, in a word or two
     problem: str
     remedy: str  # what the repair does; without a repair, what the user can do
     trial: int | None = None
-    repair: Callable[[], object] | None = None  # may be called again
+    repair: Callable[[], object] | None = None  # calling it again changes nothing
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Trials that Optuna's tables hold otherwise than ours; the search goes by ours."""
+"""Trials that differ between Optuna's tables and ours; the search uses ours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OURS = "the search uses our tables, but Optuna's mislead their readers: find ou
 
 
 def unequal_trials(study: StudyUnderCheck, rows: Sequence[TrialRow], idle: bool) -> Iterator[Finding]:
-    """Find trials that Optuna's tables hold otherwise than ours."""
+    """Find trials that differ between Optuna's tables and ours."""
     theirs, values = _optuna_trials(study)
     proposer, mirror = Proposer(study.opened.settings), OptunaMirror.of(study.opened)
     left_open = [number for number, row in theirs.items() if not row.state.is_finished()]

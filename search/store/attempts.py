@@ -33,7 +33,7 @@ _EPOCHS = sa.select(curve.c.epoch).where(curve.c.trial_id == sa.bindparam("key")
 
 
 class Attempts(Transactions):
-    """The part of a study's store that records who trains which trial, and what came of it."""
+    """The part of a study's store that records attempts: which worker trains a trial, and how that ends."""
 
     def set_running(self, number: int, of: int) -> None:
         """Record that a worker starts on a trial: its attempt `of`."""
@@ -53,9 +53,9 @@ class Attempts(Transactions):
     def renew_attempts(self, numbers: Iterable[int]) -> None:
         """Renew the leases of these trials' open attempts: their workers are alive."""
         ids = sa.select(trial.c.id).where(trial.c.study_id == self.study_id, trial.c.number.in_(list(numbers)))
-        open_ = attempt.c.trial_id.in_(ids) & attempt.c.outcome.is_(None)
+        is_open = attempt.c.trial_id.in_(ids) & attempt.c.outcome.is_(None)
         with self._begin() as connection:
-            connection.execute(sa.update(attempt).where(open_).values(heartbeat_at=time.time()))
+            connection.execute(sa.update(attempt).where(is_open).values(heartbeat_at=time.time()))
 
     def end_attempt(self, number: int, of: int, outcome: AttemptOutcome, reason: str | None = None) -> None:
         """Record how an attempt ended; the first outcome stays."""

@@ -66,9 +66,9 @@ class ControllerLease(Transactions):
 
     def _stop_attempts(self, connection: sa.Connection, reason: str) -> None:
         mine = sa.select(trial.c.id).where(trial.c.study_id == self.study_id)
-        open_ = attempt.c.trial_id.in_(mine) & attempt.c.outcome.is_(None)
+        is_open = attempt.c.trial_id.in_(mine) & attempt.c.outcome.is_(None)
         values = {"outcome": AttemptOutcome.STOPPED, "reason": reason, "ended_at": time.time()}
-        connection.execute(sa.update(attempt).where(open_).values(values))
+        connection.execute(sa.update(attempt).where(is_open).values(values))
 
     def heartbeat(self) -> bool:
         """Record that the controller is alive; return whether a user asked the study to stop.

@@ -71,7 +71,7 @@ request = sa.Table(  # who waits for an open job
     "condensery_device_request",
     metadata,
     sa.Column("job_id", sa.ForeignKey("condensery_device_job.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("owner", sa.String(32), primary_key=True),  # made up by whoever waits
+    sa.Column("owner", sa.String(32), primary_key=True),  # a unique name that the waiting process chose
     sa.Column("renewed_at", sa.Float, nullable=False),
 )
 

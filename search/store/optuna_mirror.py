@@ -92,22 +92,22 @@ def write_trials(
 def drop_open_trials(connection: sa.Connection, optuna_study_id: int) -> int:
     """Delete the trials that Optuna's tables hold as open, which Condensery never writes; return how many."""
     states = (TrialState.RUNNING, TrialState.WAITING)
-    open_ = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == optuna_study_id, TRIALS.c.state.in_(states))
-    ids = list(connection.scalars(open_))
+    open_trials = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == optuna_study_id, TRIALS.c.state.in_(states))
+    ids = list(connection.scalars(open_trials))
     for start in range(0, len(ids), 500):
-        part = ids[start : start + 500]
+        portion = ids[start : start + 500]
         for table in _CHILDREN:
-            connection.execute(sa.delete(table).where(table.c.trial_id.in_(part)))
-        connection.execute(sa.delete(TRIALS).where(TRIALS.c.trial_id.in_(part)))
+            connection.execute(sa.delete(table).where(table.c.trial_id.in_(portion)))
+        connection.execute(sa.delete(TRIALS).where(TRIALS.c.trial_id.in_(portion)))
     return len(ids)
 
 
 def _ids(connection: sa.Connection, optuna_study_id: int, numbers: Sequence[int]) -> dict[int, int]:
     ids: dict[int, int] = {}
     for start in range(0, len(numbers), 500):
-        part = numbers[start : start + 500]
+        portion = numbers[start : start + 500]
         query = sa.select(TRIALS.c.number, TRIALS.c.trial_id).where(TRIALS.c.study_id == optuna_study_id)
-        ids |= {row[0]: row[1] for row in connection.execute(query.where(TRIALS.c.number.in_(part)))}
+        ids |= {row[0]: row[1] for row in connection.execute(query.where(TRIALS.c.number.in_(portion)))}
     return ids
 
 

@@ -89,7 +89,7 @@ class TrialRow:
 
     @classmethod
     def of_new(cls, new: NewTrial, key: int, at: float) -> TrialRow:
-        """Return a trial that was just asked, as it is read back; `key` is its row's id."""
+        """Return the row of a new trial, as reading it back would; `key` is its id."""
         unset = dict.fromkeys(_UNSET)
         return cls(
             **unset,  # type: ignore[arg-type]

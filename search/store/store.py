@@ -210,7 +210,7 @@ class StudyStore(ControllerLease, Attempts):
         return self.patience.call(lambda: reader.read_trials(self.engine, self.study_id, states=states))
 
     def trial(self, number: int) -> TrialRow:
-        """Return one trial that is known to exist."""
+        """Return one trial, which must exist."""
         return self.patience.call(lambda: reader.read_trials(self.engine, self.study_id, number))[0]
 
 

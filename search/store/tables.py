@@ -1,7 +1,7 @@
 """The project's own tables, beside Optuna's in the same database. Every name starts with `condensery_`.
 
 Times are UTC seconds since 1970 (float): no time zone can be lost on the way through a database. Documents (config,
-settings, conditions) are JSON text. Columns of words are read as the enums of `vocabulary`.
+settings, conditions) are JSON text. Columns with words of `vocabulary` are read as its enums.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ trial = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("study_id", sa.ForeignKey("condensery_study.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("number", sa.Integer, nullable=False),  # as Optuna numbers it
+    sa.Column("number", sa.Integer, nullable=False),  # the same as Optuna's
     sa.Column("optuna_trial_id", sa.Integer),  # once it has ended and Optuna's tables hold it
     sa.Column("state", _word_of(TrialState), nullable=False),
     sa.Column("origin", _word_of(TrialOrigin), nullable=False),
@@ -85,22 +85,22 @@ attempt = sa.Table(  # append-only but for its lease and its end
     sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("attempt", sa.Integer, primary_key=True),
     sa.Column("owner", sa.String(200), nullable=False),  # the controller that started it
-    sa.Column("worker", sa.String(200)),  # host:pid of the process that trains, once known
+    sa.Column("worker", sa.String(200)),  # host:pid of the process that trains, NULL until it has reported
     sa.Column("started_at", sa.Float, nullable=False),
-    sa.Column("heartbeat_at", sa.Float, nullable=False),  # when its worker was last known to live
-    sa.Column("epochs", sa.Integer, nullable=False),  # that this attempt was the first to report
+    sa.Column("heartbeat_at", sa.Float, nullable=False),  # when its worker last gave a sign of life
+    sa.Column("epochs", sa.Integer, nullable=False),  # that no earlier attempt had reported
     sa.Column("outcome", _word_of(AttemptOutcome)),  # NULL while it runs
     sa.Column("reason", sa.Text),
     sa.Column("ended_at", sa.Float),
 )
 sa.Index("condensery_attempt_open", attempt.c.outcome, attempt.c.trial_id)
 
-event = sa.Table(  # append-only: what helps to find a fault
+event = sa.Table(  # append-only: a log of what went wrong
     "condensery_event",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("study_id", sa.ForeignKey("condensery_study.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("number", sa.Integer),  # of the trial, where it is about one
+    sa.Column("number", sa.Integer),  # of the trial; NULL for an event of the whole study
     sa.Column("attempt", sa.Integer),
     sa.Column("kind", sa.String(20), nullable=False),  # taken over, lost, late, refused, smaller batch, repaired
     sa.Column("detail", sa.Text, nullable=False),
@@ -179,7 +179,7 @@ request = sa.Table(  # configs that a user wants tried
     sa.Column("config", sa.Text, nullable=False),
     sa.Column("training", sa.Text, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("trial_number", sa.Integer),  # once a trial took it up
+    sa.Column("trial_number", sa.Integer),  # of the trial that tries it; NULL while it waits
 )
 
 reference_latency = sa.Table(  # append-only: measured for a fit or a calibration, not for a trial

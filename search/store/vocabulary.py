@@ -9,7 +9,7 @@ from workers.latency.record import LatencyPurpose as LatencyPurpose
 
 
 class TrialState(StrEnum):
-    """Where a trial is on its way; see `OPEN_STATES` and `FINAL_STATES`."""
+    """The state of a trial; see `OPEN_STATES` and `FINAL_STATES`."""
 
     ASKED = "asked"  # proposed, not priced yet
     QUEUED = "queued"  # priced and inside the budgets: waits for a worker
@@ -49,7 +49,7 @@ class TrialOrigin(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a measurement job is on its way; see `OPEN_JOB_STATES`."""
+    """The state of a measurement job; see `OPEN_JOB_STATES`."""
 
     WAITING = "waiting"  # for a device of its queue
     LEASED = "leased"  # held by a device
@@ -90,7 +90,7 @@ class LeaseOutcome(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What the hub makes of a result."""
+    """How the hub judges a result."""
 
     ACCEPTED = "accepted"  # the job's one result that counts
     QUARANTINED = "quarantined"  # stored, and never used

@@ -1,4 +1,4 @@
-"""The time that all who share a database agree on: times that one machine wrote are compared on another."""
+"""The clock that all users of a database share, since times that one machine wrote are compared on another."""
 
 from __future__ import annotations
 

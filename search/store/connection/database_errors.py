@@ -1,4 +1,4 @@
-"""What a driver's error means to the user: each becomes one of ours, with the database's URL but no password in it."""
+"""Turns a database driver's errors into the project's own, whose messages have the URL without its password."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How a study database comes to its tables, version by version; `search.store.connection.schema` runs them."""
+"""Alembic's migrations of a study database, one for each version; `search.store.connection.schema` runs them."""

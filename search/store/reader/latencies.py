@@ -72,8 +72,8 @@ def latencies_of_configs(
     """
     rows = _rows_of_configs(source)
     with engine.connect() as connection:
-        found = connection.execute(sa.select(rows).order_by(rows.c.measured_at)).all()
-    comparable = [row for row in found if row.steady and row.runtime_version == found[-1].runtime_version]
+        recorded = connection.execute(sa.select(rows).order_by(rows.c.measured_at)).all()
+    comparable = [row for row in recorded if row.steady and row.runtime_version == recorded[-1].runtime_version]
     standard = {row.config: row.median_ms for row in comparable if row.policy == "standard"}
     newest = standard if len(standard) >= least else {row.config: row.median_ms for row in comparable}
     chosen = list(newest.items())

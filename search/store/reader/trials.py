@@ -29,8 +29,8 @@ def read_trials(
 ) -> list[TrialRow]:
     """Return the study's trials by number; optionally only one number, some states or some numbers."""
     if numbers is not None and len(numbers) > MOST_NUMBERS:
-        wanted = set(numbers)
-        return [row for row in read_trials(engine, study_id, number, states) if row.number in wanted]
+        chosen = set(numbers)
+        return [row for row in read_trials(engine, study_id, number, states) if row.number in chosen]
     columns: list[sa.ColumnElement[Any]] = [trial.c[name] for name in _PLAIN_FIELDS]
     columns += [trial.c.config, trial.c.training, latency.c.id.label("judged_by")]
     columns += [latency.c[name].label(f"latency_{name}") for name in RECORD_FIELDS]
@@ -104,9 +104,9 @@ def find_trial(engine: sa.Engine, study: StudyRow, number: int) -> TrialRow:
 
 
 def read_objectives(engine: sa.Engine, study_id: int) -> list[sa.Row[Any]]:
-    """Return what a front is found from, of the trials that are done: number, top1, macs and the latency's columns.
+    """Return the objectives of the trials that are done: number, top1, macs and the latency's columns.
 
-    A few columns, so that 10,000 trials take a fraction of a second.
+    Only these few columns are read, so that 10,000 trials take a fraction of a second.
     """
     names = ("kind", "device", "runtime", "runtime_version", "threads", "median_ms")
     query = (
