@@ -48,6 +48,11 @@ def nearest_growth(domain: Domain, drawn: int, divisor: int) -> int:
     return next((growth for growth in valid if growth >= drawn), valid[-1])
 
 
+def nearest_value(domain: Domain, target: int) -> int:
+    """Return the listed value closest to `target`."""
+    return min(cast(tuple[int, ...], domain.enumerate()), key=lambda value: abs(value - target))
+
+
 def groupings_of(groups: Domain, condense_factor: Domain, groups_3x3: Domain) -> Iterator[Grouping]:
     """Return every distinct grouping of the three domains' values, with "same" resolved."""
     triples = product(*(domain.enumerate() or () for domain in (groups, condense_factor, groups_3x3)))

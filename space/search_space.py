@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from space import domain_rules
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.domains import Domain, Value, domain_to
@@ -28,6 +29,7 @@ from space.growths import (
     groupings_of,
     growth_divisor,
     nearest_growth,
+    nearest_value,
     neighbouring_values,
     valid_growths,
 )
@@ -75,22 +77,14 @@ class SearchSpace:
             "condense_factor": self.condense_factor,
             "bottleneck": self.bottleneck,
             "num_stages": self.num_stages,
-            **_named_as_written("layers", self.layers),
-            **_named_as_written("growth", self.growth),
+            **domain_rules.named_as_written("layers", self.layers),
+            **domain_rules.named_as_written("growth", self.growth),
         }
         for name, domain in whole.items():
-            for value in domain.enumerate() or domain.extremes():
-                if not isinstance(value, int) or value < 1:
-                    raise ImpossibleSpace(f"`{name}` must be whole numbers of at least 1, but got {value!r}.")
-        for value in self.groups_3x3.enumerate() or self.groups_3x3.extremes():
-            if value != SAME and (not isinstance(value, int) or value < 1):
-                raise ImpossibleSpace(f'`groups_3x3` must be "same" or at least 1, but got {value!r}.')
-        for value in self.dropout.extremes():
-            if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise ImpossibleSpace(f"0 <= dropout < 1 must hold, but got {value!r}.")
-        for value in self.classifier_keep.extremes():
-            if not isinstance(value, int | float) or not 0 < value <= 1:
-                raise ImpossibleSpace(f"0 < classifier_keep <= 1 must hold, but got {value!r}.")
+            domain_rules.check_whole_numbers(name, domain)
+        domain_rules.check_groups_3x3(self.groups_3x3)
+        domain_rules.check_dropout(self.dropout)
+        domain_rules.check_classifier_keep(self.classifier_keep)
 
     def _check_depth(self) -> None:
         deepest = max(cast(tuple[int, ...], self.num_stages.enumerate()))
@@ -253,7 +247,7 @@ class SearchSpace:
                 domain = self.domains.get(f"{name}_{stage + 1}")
                 last = params.get(f"{name}_{stage}")
                 if domain is not None and last is not None:
-                    params[f"{name}_{stage + 1}"] = _nearest(domain, cast(int, last))
+                    params[f"{name}_{stage + 1}"] = nearest_value(domain, cast(int, last))
         divisor = growth_divisor(config.groups, config.condense_factor, config.groups_3x3)
         neighbours = (
             self.from_params({**params, name: value})
@@ -312,14 +306,3 @@ class SearchSpace:
 
     def _groupings(self) -> Iterator[Grouping]:
         return groupings_of(self.groups, self.condense_factor, self.groups_3x3)
-
-
-def _named_as_written(name: str, domains: tuple[Domain, ...]) -> dict[str, Domain]:
-    """Name one domain for all stages as the study file does, others by their stage."""
-    if len(set(domains)) == 1:
-        return {name: domains[0]}
-    return {f"{name}_{i + 1}": domain for i, domain in enumerate(domains)}
-
-
-def _nearest(domain: Domain, target: int) -> Value:
-    return min(cast(tuple[int, ...], domain.enumerate()), key=lambda value: abs(value - target))
