@@ -92,13 +92,13 @@ def _measured(
     """Return the device's probe, after measuring this many sampled networks with it."""
     from search.devices.probe import CALIBRATING
     from search.pricing.device_fit import measure_more
-    from search.pricing.targets import probe_named
+    from search.pricing.targets import Probes
     from search.reachability import budget_space
     from search.study_folders import files_root
 
     files = files_root(settings, database_url(storage))
     files.mkdir(parents=True, exist_ok=True)
-    probe = probe_named(name, settings, engine, files, say, CALIBRATING)
+    probe = Probes(settings, engine, files, say, CALIBRATING).on(name)
     if networks:
         for done in measure_more(engine, probe, budget_space(settings), networks, files):
             unsteady = f" ({done.unsteady} not steady, which a fit leaves out)" if done.unsteady else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,65 @@ from workers.latency.record import LatencyKind
 AUTO_NETWORKS = 3  # sampled to choose the faster runtime
 
 
+@dataclass(frozen=True)
+class Probes:
+    """The probes of a study's devices, each made when it is asked for.
+
+    `engine` is the database that the hub serves, None when there is none yet; `files` is where the anchor networks are
+    written; `note` is called when a measurement has to wait for a device; `priority` is that of the measurements on
+    devices, where VERIFYING measures again even what was measured before.
+    """
+
+    settings: StudySettings  # with its runtimes resolved (not `auto`)
+    engine: sa.Engine | None
+    files: Path
+    note: Callable[[str], None]
+    priority: int = AT_THE_GATE
+
+    def on(self, name: str) -> LatencyProbe:
+        """Return the probe of one device.
+
+        Raises:
+            DeviceNotFound: a queue that no device serves. EmulatorMissing: the ARM device in software isn't built.
+            InvalidSettings: the device lacks the runtime, or is virtual and can't count several threads.
+        """
+        policy = self.settings.latency.resolved(name)
+        if name == HOST:
+            need_runtime(policy.runtime, installed_runtimes(), "this machine")
+            return host_probe(policy, self.settings.latency.core, self.files)
+        if name.startswith(VIRTUAL):
+            return virtual_probe(name, policy)
+        if self.engine is None or name not in registry.queues(self.engine):
+            queues = sorted(registry.queues(self.engine)) if self.engine is not None else []
+            there = f"there are: {', '.join(queues)}" if queues else "there is none yet"
+            raise DeviceNotFound(
+                f"latency.devices names {name!r}, but no device serves such a queue ({there}); add one with "
+                f"`condensery devices add {name}`, in the database of this study."
+            )
+        return self._on_queue(self.engine, name, policy)
+
+    def _on_queue(self, engine: sa.Engine, name: str, policy: MeasurementPolicy) -> HubProbe:
+        for row in registry.list_devices(engine):
+            if row.queue == name and row.facts and not row.revoked:
+                need_runtime(policy.runtime, row.facts["runtimes"], f"device {row.name}")
+        profile = registry.profile_of_queue(engine, name)
+        if profile is not None and policy.threads > 1:
+            raise InvalidSettings(
+                f"latency.threads must be 1 on {name!r}, but is {policy.threads}: its devices are virtual, and count "
+                "the instructions of one thread."
+            )
+        probe_settings = HubProbeSettings(
+            queue=name,
+            policy=on_device(policy),
+            anchor=write_anchor(self.files, policy.runtime),
+            profile=None if profile is None else load_profile(profile),
+            priority=self.priority,
+            fresh=self.priority == VERIFYING,  # the chosen network is measured a second time
+            database_wait_s=self.settings.limits.database_wait_s,
+        )
+        return HubProbe(engine, probe_settings, self.note)
+
+
 def targets_of(
     settings: StudySettings,
     engine: sa.Engine | None,
@@ -32,23 +92,13 @@ def targets_of(
     note: Callable[[str], None],
     priority: int = AT_THE_GATE,
 ) -> tuple[Target, ...]:
-    """Return the devices of a study, the judging one first.
-
-    Args:
-        settings: of the study; its runtime is resolved (not `auto`).
-        engine: the database that the hub serves; None when there is none yet.
-        files: where the anchor networks are written.
-        note: called when a measurement has to wait for a device.
-        priority: of the measurements on devices; VERIFYING measures again even what was measured before.
-
-    Raises:
-        DeviceNotFound: a queue that no device serves. EmulatorMissing: the ARM device in software isn't built.
-    """
+    """Return the devices of a study, the judging one first; for arguments and errors see `Probes`."""
+    probes = Probes(settings, engine, files, note, priority)
     budget, latency = settings.search_budget(), settings.latency
     limits = budget.limits_ms(latency.devices[0])
     targets = []
     for name in latency.devices:
-        probe = probe_named(name, settings, engine, files, note, priority)
+        probe = probes.on(name)
         forecast = None
         if latency.predict and engine is not None and limits.get(name) is not None:
             kind = kind_on(name, engine)
@@ -62,49 +112,6 @@ def kind_on(name: str, engine: sa.Engine | None) -> LatencyKind:
     """Return the kind of a device's latencies: estimated on one in software, here or behind the hub, else measured."""
     behind_hub = engine is not None and name != HOST and registry.profile_of_queue(engine, name) is not None
     return LatencyKind.ESTIMATED if name.startswith(VIRTUAL) or behind_hub else LatencyKind.MEASURED
-
-
-def probe_named(
-    name: str,
-    settings: StudySettings,
-    engine: sa.Engine | None,
-    files: Path,
-    note: Callable[[str], None],
-    priority: int = AT_THE_GATE,
-) -> LatencyProbe:
-    """Return the probe of one device of a study; see `targets_of`."""
-    policy = settings.latency.resolved(name)
-    if name == HOST:
-        need_runtime(policy.runtime, installed_runtimes(), "this machine")
-        return host_probe(policy, settings.latency.core, files)
-    if name.startswith(VIRTUAL):
-        return virtual_probe(name, policy)
-    if engine is None or name not in registry.queues(engine):
-        queues = sorted(registry.queues(engine)) if engine is not None else []
-        there = f"there are: {', '.join(queues)}" if queues else "there is none yet"
-        raise DeviceNotFound(
-            f"latency.devices names {name!r}, but no device serves such a queue ({there}); add one with "
-            f"`condensery devices add {name}`, in the database of this study."
-        )
-    for row in registry.list_devices(engine):
-        if row.queue == name and row.facts and not row.revoked:
-            need_runtime(policy.runtime, row.facts["runtimes"], f"device {row.name}")
-    profile = registry.profile_of_queue(engine, name)
-    if profile is not None and policy.threads > 1:
-        raise InvalidSettings(
-            f"latency.threads must be 1 on {name!r}, but is {policy.threads}: its devices are virtual, and count the "
-            "instructions of one thread."
-        )
-    probe_settings = HubProbeSettings(
-        queue=name,
-        policy=on_device(policy),
-        anchor=write_anchor(files, policy.runtime),
-        profile=None if profile is None else load_profile(profile),
-        priority=priority,
-        fresh=priority == VERIFYING,  # the chosen network is measured a second time
-        database_wait_s=settings.limits.database_wait_s,
-    )
-    return HubProbe(engine, probe_settings, note)
 
 
 def on_device(policy: MeasurementPolicy) -> MeasurementPolicy:
@@ -137,7 +144,7 @@ def choose_runtimes(
     def mean_ms(device: str, runtime: str) -> float | None:
         """Return the geometric mean of the networks' latencies on a device; None, with a note why, if one failed."""
         try:
-            probe = probe_named(device, with_runtimes(settings, {device: runtime}), engine, files, note)
+            probe = Probes(with_runtimes(settings, {device: runtime}), engine, files, note).on(device)
         except InvalidSettings as error:
             note(f"{runtime}: {error}")
             return None

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from search.devices import leases, registry
 from search.devices.probe import AT_THE_GATE, CALIBRATING, VERIFYING, HubProbe, HubProbeSettings
 from search.devices.transitions import CANCELLED, REQUEST_S
-from search.pricing.targets import probe_named, targets_of
+from search.pricing.targets import Probes, targets_of
 from search.store.device_tables import job, request
 from search.study_file import settings_from
 from space.errors import InvalidSettings
@@ -160,8 +160,8 @@ def test_several_threads_are_refused_on_a_queue_of_virtual_devices(desk, tmp_pat
     for threads, names in ((1, "counted"), (2, "pi5")):
         registry.add_device(desk.engine, f"real{threads}", "pi5")
         latency = {"devices": [names], "policy": "quick", "threads": threads}
-        probe_named(names, settings_from(document(latency=latency), "tiny.toml"), desk.engine, tmp_path, print)
+        Probes(settings_from(document(latency=latency), "tiny.toml"), desk.engine, tmp_path, print).on(names)
     latency = {"devices": ["counted"], "policy": "quick", "threads": 2}
     settings = settings_from(document(latency=latency), "tiny.toml")
     with pytest.raises(InvalidSettings, match=r"latency\.threads must be 1 on 'counted', but is 2: .* are virtual"):
-        probe_named("counted", settings, desk.engine, tmp_path, print)
+        Probes(settings, desk.engine, tmp_path, print).on("counted")
