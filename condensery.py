@@ -18,8 +18,8 @@ from commands.common import INTERRUPTED
 from space.errors import CondenseryError
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         sys.stdout.write(f"condensery {_version()}\n")
         raise typer.Exit
 
@@ -100,7 +100,7 @@ def main() -> NoReturn:
 
 
 def _our_error(error: BaseException | None) -> CondenseryError | None:
-    """Return the error of ours that an exception is, or that the driver's or system's error inside it means."""
+    """Return the error of ours that an exception is, or that a driver's or system's error inside it stands for."""
     while error is not None:
         if isinstance(error, CondenseryError):
             return error
@@ -112,7 +112,7 @@ def _our_error(error: BaseException | None) -> CondenseryError | None:
 
 
 def _disk_error(error: BaseException) -> CondenseryError | None:
-    """Return what a system error means where it is about a full disk or a folder that can't be written."""
+    """Return our error for a full disk or a folder that can't be written; None for any other system error."""
     if not isinstance(error, OSError) or error.errno is None:
         return None
     from workers.files import disk_errors
@@ -127,7 +127,7 @@ def _disk_error(error: BaseException) -> CondenseryError | None:
 
 
 def _database_error(error: BaseException) -> CondenseryError | None:
-    """Return what a database driver's error means."""
+    """Return our error for a database driver's error; None for any other."""
     if "sqlalchemy" not in sys.modules:  # not imported here: an error without it comes from no database
         return None
     from sqlalchemy.exc import DBAPIError

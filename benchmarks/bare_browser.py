@@ -1,8 +1,8 @@
-"""A Chromium that nothing inspects, so that a page loads in it as in somebody's browser.
+"""A Chromium without an inspector, so that a page loads in it as in a user's browser.
 
-What drives pages in tests keeps the JavaScript inspector on: every exception thrown then records 200 frames of stack,
+The drivers of tests keep the JavaScript inspector on: every exception thrown then records 200 frames of stack,
 and Plotly throws some while it loads (0.3 to 0.5 s of a page's first 2.5 s here). A new window also loads the browser's
-own parts for about a second. Here the window is left to settle, and the inspector stays off until the page is drawn:
+own parts for about a second. Here the window has time to settle, and the inspector stays off until the page is drawn:
 the DevTools protocol over a pipe, its `Page` and `Target` domains only, and one `Runtime.evaluate` at the end.
 """
 
@@ -51,7 +51,7 @@ class BareBrowser:
         self._profile.cleanup()
 
     def visit(self, address: str, expression: str, timeout_s: float) -> Any:
-        """Open a page in a window of its own with an empty cache; return what a JavaScript promise there comes to.
+        """Open a page in a window of its own with an empty cache; return the value of a JavaScript promise there.
 
         Args:
             address: of the page.
@@ -71,8 +71,8 @@ class BareBrowser:
             source = f"window.awaited = {expression}"
             self._call("Page.addScriptToEvaluateOnNewDocument", session, source=source)
             self._call("Page.navigate", session, url=address)
-            wanted = {"expression": "window.awaited", "awaitPromise": True, "returnByValue": True}
-            return self._call("Runtime.evaluate", session, timeout_s, **wanted)["result"].get("value")
+            awaited = {"expression": "window.awaited", "awaitPromise": True, "returnByValue": True}
+            return self._call("Runtime.evaluate", session, timeout_s, **awaited)["result"].get("value")
         finally:
             self._call("Target.disposeBrowserContext", browserContextId=context)
 
@@ -88,8 +88,8 @@ class BareBrowser:
                 if not (more := os.read(self._told, 1 << 16)):
                     raise ConnectionError("the browser has ended")
                 self._pending += more
-            one, _, self._pending = self._pending.partition(b"\0")
-            answer = json.loads(one)
+            message, _, self._pending = self._pending.partition(b"\0")
+            answer = json.loads(message)
             if answer.get("id") == self._number:
                 if "error" in answer:
                     raise ValueError(f"{method}: {answer['error']}")

@@ -3,12 +3,12 @@
     python -m benchmarks.cluster_simulation [--workers 1000] [--trials 100000] [--mean-s 20] [--quick]
 
 The controller, its database (SQLite) and all its rows are real. The workers are simulated: a training lasts a time
-drawn from a log-normal distribution, one in a hundred loses its worker and goes on with another. Simulated time is the
-processor time that the controller takes, plus the waits that it is spared because nothing is due; so a controller that
-is too slow leaves simulated workers idle. A price is known at once. Trainings of 20 s are far shorter than real ones: a
-cluster that the controller keeps busy with these is kept busy with longer ones.
+drawn from a log-normal distribution, and one in a hundred loses its worker and goes on with another. Simulated time is
+the processor time that the controller takes, plus the waits that it skips because nothing is due; so a controller that
+is too slow leaves simulated workers idle. Pricing takes no time. Trainings of 20 s are far shorter than real ones: a
+controller that keeps a cluster busy with these also keeps it busy with longer ones.
 
-Past what is run, a model says from where on the controller saturates: N workers that train for T seconds and one
+Beyond the sizes that are run, a model tells where the controller saturates: N workers that train for T seconds and one
 controller that takes c seconds a trial are a closed queue (exact mean-value analysis). A device that measures takes p
 seconds a candidate and bounds the rate by 1 / p.
 """
@@ -45,7 +45,7 @@ LOST = 0.01  # share of attempts whose worker dies half-way
 
 
 class SimulatedClock:
-    """Processor time of this process plus what was skipped; the controller goes by it."""
+    """The controller's clock: processor time of this process plus the waits that were skipped."""
 
     def __init__(self) -> None:
         self._began, self.skipped_s = time.process_time(), 0.0
@@ -253,17 +253,17 @@ def show(run: dict[str, Any]) -> None:
 
 def limits(controller_ms: dict[str, float], train_s: Sequence[float], price_s: Sequence[float]) -> dict[str, Any]:
     """Return and print how many workers are kept busy for 95 % of their time, by training time."""
-    found: dict[str, Any] = {"busy_95": {}, "priced": {}}
+    most: dict[str, Any] = {"busy_95": {}, "priced": {}}
     print("\nworkers that are kept busy for 95 % of their time (model)")
     for name, ms in controller_ms.items():
-        found["busy_95"][name] = {seconds: most_workers(seconds, ms / 1e3) for seconds in train_s}
-        counts = ", ".join(f"{seconds:g} s: {count:,}" for seconds, count in found["busy_95"][name].items())
+        most["busy_95"][name] = {seconds: most_workers(seconds, ms / 1e3) for seconds in train_s}
+        counts = ", ".join(f"{seconds:g} s: {count:,}" for seconds, count in most["busy_95"][name].items())
         print(f"  controller, {name} ({ms:.1f} ms a trial): {counts}")
     for each in price_s:
-        found["priced"][each] = {seconds: int(seconds / each) for seconds in train_s}
-        counts = ", ".join(f"{seconds:g} s: {count:,}" for seconds, count in found["priced"][each].items())
+        most["priced"][each] = {seconds: int(seconds / each) for seconds in train_s}
+        counts = ", ".join(f"{seconds:g} s: {count:,}" for seconds, count in most["priced"][each].items())
         print(f"  one device, {each:g} s a candidate: {counts}")
-    return found
+    return most
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

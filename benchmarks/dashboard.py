@@ -3,7 +3,7 @@
     python -m benchmarks.dashboard [--trials 2000 10000] [--rounds 3] [--timeout-s 400] [--quick]
 
 The file is filled by `benchmarks.dashboard_fill`: the same trials in our tables and in Optuna's. Both servers are
-started anew for each size, one after the other, and looked at with the same headless Chromium (WebGL by software):
+started again for each size, one after the other, and looked at with the same headless Chromium (WebGL by software):
 
 - first front: from the start of the navigation until the Pareto chart is drawn and the browser has painted, in an idle
   window of a browser that is not inspected (`bare_browser`); the first visit of a server just started, then further
@@ -84,12 +84,12 @@ def served(command: list[str], address: re.Pattern[str]) -> Iterator[tuple[str, 
     try:
         assert process.stderr is not None
         for line in process.stderr:
-            if (found := address.search(line)) is not None:
+            if (match := address.search(line)) is not None:
                 break
         else:
             raise SystemExit(f"{command[0]} ended without serving")
         threading.Thread(target=process.stderr.read, daemon=True).start()  # or a full pipe would stop it
-        yield found[1], psutil.Process(process.pid)
+        yield match[1], psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(timeout=30)
@@ -115,7 +115,8 @@ def _free_port() -> int:
 
 def resident_mb(process: psutil.Process) -> float:
     """Return the memory of a server and its children."""
-    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 2**20
+    processes = (process, *process.children(recursive=True))
+    return sum(member.memory_info().rss for member in processes) / 2**20
 
 
 def answered(address: str, timeout_s: float) -> tuple[float, int, bytes]:
@@ -179,26 +180,26 @@ def budget_steps(page: Any, rounds: int) -> list[float]:
 
 
 def measure_ours(browser: Any, url: str, wanted: Wanted, trials: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     with ours(url) as (address, process):
-        found["first_front_s"] = fronts(first_fronts(address, OURS_DRAWN, wanted))
+        figures["first_front_s"] = fronts(first_fronts(address, OURS_DRAWN, wanted))
         with opened(browser, address, OURS_DRAWN, wanted.timeout_s) as page:
-            found["budget_step_ms"] = spread(budget_steps(page, 2 * wanted.rounds))
-            found["poll_ms"], found["growth_poll_ms"] = polls(address, url, wanted)
-            found["growth_shown_s"] = growth(page, url, trials + 1, wanted)
-        found["server_mb"] = resident_mb(process)
-    return found
+            figures["budget_step_ms"] = spread(budget_steps(page, 2 * wanted.rounds))
+            figures["poll_ms"], figures["growth_poll_ms"] = polls(address, url, wanted)
+            figures["growth_shown_s"] = growth(page, url, trials + 1, wanted)
+        figures["server_mb"] = resident_mb(process)
+    return figures
 
 
 def polls(address: str, url: str, wanted: Wanted) -> tuple[dict[str, float], float]:
     """Return the milliseconds of polls with nothing new, and of the first after a new trial."""
-    known: dict[str, Any] = {}
+    stamps: dict[str, Any] = {}  # of what the page shows, as the server gave them
     quiet = []
 
     def ask() -> tuple[float, int]:
-        words = {name: value for name, value in known.items() if value is not None}
+        words = {name: value for name, value in stamps.items() if value is not None}
         took, status, content = answered(f"{address}news?{urllib.parse.urlencode(words)}", wanted.timeout_s)
-        known.update(json.loads(content) if content else {})
+        stamps.update(json.loads(content) if content else {})
         return took, status
 
     ask()
@@ -214,14 +215,14 @@ def polls(address: str, url: str, wanted: Wanted) -> tuple[dict[str, float], flo
     return spread(quiet), took
 
 
-def growth(page: Any, url: str, known: int, wanted: Wanted) -> dict[str, float]:
+def growth(page: Any, url: str, trials: int, wanted: Wanted) -> dict[str, float]:
     """Return the seconds from a new trial's commit until the page counts it."""
     seconds = []
     for turn in range(wanted.rounds):
         page.wait_for_timeout(SETTLES_MS)
         grow(url, 1, seed=10 + turn)
         begin = time.perf_counter()
-        count = f"{known + turn + 1:,}"
+        count = f"{trials + turn + 1:,}"
         page.evaluate(
             f"() => new Promise((done) => {{ const look = () => document.getElementById('counts').textContent.includes("
             f"{json.dumps(count)}) ? done() : setTimeout(look, 20); look(); }})"
@@ -232,20 +233,20 @@ def growth(page: Any, url: str, known: int, wanted: Wanted) -> dict[str, float]:
 
 def measure_peer(url: str, wanted: Wanted) -> dict[str, Any]:
     """Return optuna-dashboard's figures; None where it didn't come in time."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     with peer(url) as (address, process):
-        found["first_front_s"] = fronts(first_fronts(f"{address}dashboard/studies/1", PEER_DRAWN, wanted))
+        figures["first_front_s"] = fronts(first_fronts(f"{address}dashboard/studies/1", PEER_DRAWN, wanted))
         try:
             _, _, content = answered(f"{address}api/studies/1?after=0", wanted.timeout_s)
-            known = len(json.loads(content)["trials"])
-            rounds = [answered(f"{address}api/studies/1?after={known}", wanted.timeout_s)[0]]
+            trials = len(json.loads(content)["trials"])
+            rounds = [answered(f"{address}api/studies/1?after={trials}", wanted.timeout_s)[0]]
             while len(rounds) < wanted.polls and sum(rounds) < 60_000:
-                rounds.append(answered(f"{address}api/studies/1?after={known}", wanted.timeout_s)[0])
-            found["poll_ms"] = spread(rounds)
+                rounds.append(answered(f"{address}api/studies/1?after={trials}", wanted.timeout_s)[0])
+            figures["poll_ms"] = spread(rounds)
         except (TimeoutError, urllib.error.URLError):
-            found["poll_ms"] = None
-        found["server_mb"] = resident_mb(process)
-    return found
+            figures["poll_ms"] = None
+        figures["server_mb"] = resident_mb(process)
+    return figures
 
 
 def measure_report(browser: Any, url: str, folder: Path, wanted: Wanted) -> dict[str, Any]:
@@ -268,15 +269,14 @@ def measure_report(browser: Any, url: str, folder: Path, wanted: Wanted) -> dict
 
 def fronts(visits: list[float | None]) -> dict[str, Any]:
     """Return the first visit's seconds, the further ones' and the median; None where one didn't come in time."""
-    known = [seconds for seconds in visits if seconds is not None]
-    median = statistics.median(known) if len(known) == len(visits) else None
+    in_time = [seconds for seconds in visits if seconds is not None]
+    median = statistics.median(in_time) if len(in_time) == len(visits) else None
     return {"first": visits[0], "further": visits[1:], "median": median}
 
 
 def spread(values: list[float]) -> dict[str, float]:
     """Return min, median and max, rounded."""
-    known = sorted(values)
-    return {"min": round(known[0], 3), "median": round(statistics.median(known), 3), "max": round(known[-1], 3)}
+    return {"min": round(min(values), 3), "median": round(statistics.median(values), 3), "max": round(max(values), 3)}
 
 
 def measure(wanted: Wanted) -> dict[str, Any]:
@@ -291,13 +291,13 @@ def measure(wanted: Wanted) -> dict[str, Any]:
             url = f"sqlite:///{folder / 'study.db'}"
             fill_line = [sys.executable, "-m", "benchmarks.dashboard_fill", url, str(trials)]
             subprocess.run(fill_line, check=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
-            found = {"report": measure_report(browser, url, folder, wanted)}
-            print(f"{trials} trials, the report: {json.dumps(found['report'])}", flush=True)
-            found["peer"] = measure_peer(url, wanted)
-            print(f"{trials} trials, optuna-dashboard: {json.dumps(found['peer'])}", flush=True)
-            found["ours"] = measure_ours(browser, url, wanted, trials)  # last: it adds trials
-            print(f"{trials} trials, the live page: {json.dumps(found['ours'])}", flush=True)
-            result[str(trials)] = found
+            figures = {"report": measure_report(browser, url, folder, wanted)}
+            print(f"{trials} trials, the report: {json.dumps(figures['report'])}", flush=True)
+            figures["peer"] = measure_peer(url, wanted)
+            print(f"{trials} trials, optuna-dashboard: {json.dumps(figures['peer'])}", flush=True)
+            figures["ours"] = measure_ours(browser, url, wanted, trials)  # last: it adds trials
+            print(f"{trials} trials, the live page: {json.dumps(figures['ours'])}", flush=True)
+            result[str(trials)] = figures
         browser.close()
     return result
 
@@ -305,8 +305,8 @@ def measure(wanted: Wanted) -> dict[str, Any]:
 def verdicts(result: dict[str, Any]) -> list[str]:
     """Return the limits that were missed, in words."""
     missed = []
-    for trials, found in result.items():
-        page, report = found["ours"], found["report"]
+    for trials, figures in result.items():
+        page, report = figures["ours"], figures["report"]
         seen = {
             "first front s": page["first_front_s"]["first"],
             "budget step ms": page["budget_step_ms"]["max"],

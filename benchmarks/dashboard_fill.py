@@ -1,9 +1,9 @@
 """A study of many trials, made up but of a real search's shape, written in bulk: what the dashboards are measured on.
 
 Networks and their costs are real (drawn from the cifar space); latencies, accuracies and curves follow simple laws with
-noise. Two devices: this host (measured) and a virtual Raspberry Pi 5 (estimated), each with a limit, so that near half
-of the candidates are over it; some of those were foreseen and carry a predicted latency instead. Optuna's tables of the
-same file hold the trials too, so that its own dashboard opens them. The same seed writes the same study.
+noise. There are two devices: this host (measured) and a virtual Raspberry Pi 5 (estimated), each with a limit that
+nearly half of the candidates exceed; some of those were refused unmeasured and carry a predicted latency. Optuna's
+tables of the same file hold the trials too, so that its own dashboard opens them. The same seed writes the same study.
 
     python -m benchmarks.dashboard_fill sqlite:///big.db 10000
 """

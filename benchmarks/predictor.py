@@ -48,11 +48,11 @@ FIT_ON = 30
 def sampled(preset: str, count: int, seed: int = SEED) -> list[CondenseNetConfig]:
     """Return `count` different networks of a preset space; other ones for every seed."""
     space, rng = SearchSpace.preset(preset), np.random.default_rng(seed)
-    found: dict[str, CondenseNetConfig] = {}
-    while len(found) < count:
+    configs: dict[str, CondenseNetConfig] = {}
+    while len(configs) < count:
         config = space.sample(rng)
-        found.setdefault(config.digest, config)
-    return list(found.values())
+        configs.setdefault(config.digest, config)
+    return list(configs.values())
 
 
 def measured(

@@ -104,6 +104,6 @@ def upgrade(storage: Storage = None) -> None:
 
     url = storage or DEFAULT_STORAGE
     before, after = run(url)
-    optuna_storage(url).engine.dispose()  # makes Optuna's tables: whoever launches a study may not have the right to
+    optuna_storage(url).engine.dispose()  # makes Optuna's tables: the role that launches studies may lack the right to
     change = ", nothing to do" if before == after else f" (was {before})" if before else " (new)"
     say(f"the database is at version {after}{change}")

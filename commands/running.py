@@ -192,8 +192,8 @@ def cancel(trial: TrialNumber, study: StudyName = None, storage: Storage = None)
     from search.store.reader import find_trial
     from search.store.vocabulary import FINAL_STATES, TrialState
 
-    store, found, _ = store_named(study, storage)
-    row = find_trial(store.engine, found, trial)
+    store, stored, _ = store_named(study, storage)
+    row = find_trial(store.engine, stored, trial)
     if row.state in FINAL_STATES:
         raise TrialNotReady(f"trial {trial} is {row.state} already; only an open trial can be cancelled.")
     if store.is_running():

@@ -1,6 +1,6 @@
-"""What time it is, and how to wait: the seam through which everything that goes by time can run on a simulated clock.
+"""Clocks tell the time and wait: the seam through which everything that depends on time can run on a simulated clock.
 
-A lease, a heartbeat or a patience that asks a `Clock` is tested in milliseconds, and a replay of it is exact.
+Leases, heartbeats and time limits that use a `Clock` are tested in milliseconds, and a replay of them is exact.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class SystemClock:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Wait; not at all for a negative time."""
+        """Wait; return at once for a negative time."""
         time.sleep(max(0.0, seconds))
 
 
 class SimulatedClock:
-    """A clock that stands still until someone sleeps by it or moves it; sleeping takes no time."""
+    """A clock that moves only when `sleep` or `advance` is called; sleeping takes no real time."""
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self._now, self._monotonic = now, 0.0
@@ -63,5 +63,5 @@ class SimulatedClock:
         self._monotonic += passed
 
     def set_now(self, now: float) -> None:
-        """Set the date, as someone who corrects a system's clock does: what is monotonic goes on as before."""
+        """Set the date, as when a system's clock is corrected: the monotonic time doesn't change."""
         self._now = now

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old or the new one, never half of either, and errors are the user's words."""
+"""Writing files atomically: a reader sees the old file or the new one, and errors become clear messages."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def disk_errors(path: Path, retry: str = "run it again with --resume") -> Iterat
     """Turn the operating system's word for a full disk or a read-only folder into ours.
 
     Args:
-        path: what is written.
-        retry: what the user does once there is space.
+        path: the file that is written.
+        retry: what the message tells the user to do once there is space.
 
     Raises:
         DiskFull: no space (or quota) is left where `path` is.
@@ -70,7 +70,7 @@ def write_atomically(path: Path, content: bytes, retry: str = "run it again with
 
 
 def remove_half_written(folder: Path) -> None:
-    """Remove what killed writers left in a folder that no one writes to any more."""
+    """Remove the half-written files of killed writers from a folder that no one writes to any more."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if HALF_WRITTEN.fullmatch(path.name):

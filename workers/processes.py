@@ -29,7 +29,7 @@ def lives(pid: int) -> bool:
 
 
 def process_name(pid: int) -> str:
-    """Return host:pid@start, by which a database names a process of this machine; host:pid where no start is known.
+    """Return host:pid@start, a database's name for a process of this machine; host:pid if its start is unknown.
 
     The start is in clock ticks since boot, which no change of the wall clock moves: a pid that the system uses again
     is another process.
@@ -120,5 +120,5 @@ def _start_of(pid: int) -> str:
 
 
 def _fields(pid: int) -> list[str]:
-    """Return what proc(5) says of a process after its name: state, parent, …"""
+    """Return the fields after the name in a process's /proc/PID/stat, as in proc(5): state, parent, …"""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -96,9 +96,9 @@ class _Judgement:
             "violations": self.violations,
         }
 
-    def _must(self, holds: bool, what: str) -> None:
+    def _must(self, holds: bool, violation: str) -> None:
         if not holds:
-            self.violations.append(what)
+            self.violations.append(violation)
 
     def _trials(self) -> None:
         states = Counter(row.state for row in self.rows)
@@ -199,15 +199,15 @@ class _Judgement:
             jobs = connection.execute(sa.select(device_tables.job)).all()
             results = connection.execute(sa.select(device_tables.result)).all()
             leases = connection.execute(sa.select(device_tables.lease)).all()
-        accepted = Counter(one.job_id for one in results if one.verdict == "accepted")
+        accepted = Counter(result.job_id for result in results if result.verdict == "accepted")
         for job in jobs:
             self._must(job.state == "done", f"device job {job.id} is {job.state}: {job.reason}")
             self._must(
                 accepted[job.id] == int(job.state == "done"), f"device job {job.id}: {accepted[job.id]} accepted"
             )
-        still = [one.job_id for one in leases if one.outcome is None]
-        self._must(not still, f"leases without an end: {still}")
-        wrong = Counter(one.verdict for one in results if one.verdict not in ("accepted", "late"))
+        unended = [lease.job_id for lease in leases if lease.outcome is None]
+        self._must(not unended, f"leases without an end: {unended}")
+        wrong = Counter(result.verdict for result in results if result.verdict not in ("accepted", "late"))
         self._must(not wrong, f"device results: {dict(wrong)}")
 
     def _redone(self) -> list[float]:

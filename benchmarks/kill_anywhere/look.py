@@ -82,14 +82,14 @@ class Lookout:
         else:
             launched = {process.pid for name, process in self.processes.items() if name.startswith("launch")}
             controller = rows["controller"] if rows["controller"] in launched else None
-            running = [self._training(*one) for one in rows["running"]] if controller else []
+            running = [self._training(*row) for row in rows["running"]] if controller else []
             pricing = bool(controller and rows["asked"]) and any(self.files.glob("pricing-*"))
             device = self._device(rows["doing"])
             seen = Seen(time.monotonic(), False, controller, pricing, tuple(running), device, rows["troubles"])
-        for one in seen.trainings:
-            key, used = (one.number, one.attempt), cpu_s(one.pid)
-            if used is not None and self._cpu.get(key, (None,))[0] != (one.phase, one.checkpoint):
-                self._cpu[key] = ((one.phase, one.checkpoint), used)
+        for training in seen.trainings:
+            key, used = (training.number, training.attempt), cpu_s(training.pid)
+            if used is not None and self._cpu.get(key, (None,))[0] != (training.phase, training.checkpoint):
+                self._cpu[key] = ((training.phase, training.checkpoint), used)
         self._last_seen = seen
         return seen
 

@@ -74,10 +74,10 @@ class Run:
         name, _, value = self.mark.partition("=")
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", name: value}
         ours = [sys.executable, "-m", "condensery"]
-        found: dict[str, Process] = {}
+        processes: dict[str, Process] = {}
 
         def add(role: str, command: list[str], **more: str) -> None:
-            found[role] = Process(role, command, self.folder / f"{role}.log", environment | more)
+            processes[role] = Process(role, command, self.folder / f"{role}.log", environment | more)
 
         launch = [*ours, "launch", "study.toml", "--storage", self.url]
         for number in range(1 + self.form.stand_by):
@@ -92,7 +92,7 @@ class Run:
             hub = f"http://127.0.0.1:{port}"
             command = [*agent_command(), "run", "--hub", hub, "--folder", str(self.folder / "agent")]
             add("agent", command, CONDENSERY_TOKEN=token, no_proxy="127.0.0.1")
-        return found
+        return processes
 
     # -- the run --
 
@@ -225,8 +225,8 @@ class Run:
             return None
         phase = aim[1] if aim[1] in phases else min(phases, key=lambda phase: table[(role, phase)])
         kill = Kill(role, phase, time.time(), "")
-        hit = [one for one in seen.trainings if one.pid]
-        used = {one.pid: cpu_s(one.pid) for one in hit}
+        hit = [training for training in seen.trainings if training.pid]
+        used = {training.pid: cpu_s(training.pid) for training in hit}
         if role == "postgres":
             assert self.postgres is not None
             self.lookout.is_away = True
@@ -240,7 +240,7 @@ class Run:
             hit = []
         elif role == "worker":
             pid = self.rng.choice(self.lookout.workers_in(seen, phase))
-            hit, kill.pid = [one for one in hit if one.pid == pid], pid
+            hit, kill.pid = [training for training in hit if training.pid == pid], pid
             os.kill(pid, signal.SIGKILL)
         elif role == "ray":
             pid, kill.detail = self.rng.choice(sorted(self.lookout.ray().items()))
@@ -248,12 +248,12 @@ class Run:
         else:
             launches = {process.pid: process for process in self.lookout.launches()}
             if role == "controller" and seen.controller in launches:
-                one = launches.pop(seen.controller)
+                launch = launches.pop(seen.controller)
                 self.taken_over += bool(launches)
             else:
                 launches.pop(seen.controller, None)
-                one, hit = self.rng.choice(list(launches.values())), []
-            one.kill()
+                launch, hit = self.rng.choice(list(launches.values())), []
+            launch.kill()
         patience_s = 0.0 if role == "postgres" else 10.0  # its workers live on
         kill.trainings = self.lookout.losses(hit, used, patience_s)
         lost = [training["redone_cpu_s"] for training in kill.trainings if training["killed"]]

@@ -63,7 +63,7 @@ class BudgetTable:
         rows = np.flatnonzero(inside)
         highs = [columns.latencies[name].high_ms[rows] for name in targets]
         table = np.stack(highs, axis=1) if highs else np.empty((len(rows), 0))
-        table = np.where(np.isnan(table), np.inf, table)  # what isn't known fits no limit
+        table = np.where(np.isnan(table), np.inf, table)  # an unknown latency fits no limit
         judged_by = next(iter(columns.latencies), "host")
         limits = {**budget.elsewhere_ms, judged_by: budget.max_latency_ms}
         best_first = _best_first(columns, rows, judged_by)
@@ -209,8 +209,8 @@ def why_none_trained(columns: StudyColumns) -> str:
         return f"No candidate was inside the budget ({limits}), so none was trained: {words}."
     failed = [columns.reason[row] for row in np.flatnonzero(columns.is_state(TrialState.FAILED))]
     common = Counter(one_line(reason, 200) for reason in failed if reason).most_common(1)
-    why = f" Most frequent reason: {common[0][0].rstrip('.')}." if common else ""
-    return f"No trial led to a trained network: {words}.{why}"
+    main_reason = f" Most frequent reason: {common[0][0].rstrip('.')}." if common else ""
+    return f"No trial led to a trained network: {words}.{main_reason}"
 
 
 def _best_first(columns: StudyColumns, rows: NDArray[np.int64], judged_by: str) -> NDArray[np.int64]:

@@ -113,7 +113,7 @@ class StudyColumns:
         return len(self.number)
 
     def index_of(self, number: int) -> int | None:
-        """Return where a trial stands in the columns; None when the study has none of this number."""
+        """Return a trial's place in the columns; None if the study has no trial of this number."""
         place = int(np.searchsorted(self.number, number))
         return place if place < len(self) and self.number[place] == number else None
 
@@ -162,7 +162,7 @@ class StudyColumns:
         return (self.macs if view.axis == "macs" else self.params).astype(np.float64)
 
     def front(self, group: int | None) -> Mask:
-        """Return which trials stand on the front over accuracy, a group's latency and macs (`search.results.pareto`).
+        """Return which trials are on the front over accuracy, a group's latency and macs (`search.results.pareto`).
 
         Without a group (no latency is known) the front is over accuracy and macs.
         """

@@ -1,4 +1,4 @@
-"""Who is alive and what is waiting: what the progress panel shows beside a study's columns."""
+"""Who works on a study and what waits, which the progress panel shows beside the study's columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.store.rows import StudyRow, StudyStatus
 if TYPE_CHECKING:
     from search.devices.registry import DeviceRow
 
-ALIVE_S = LEASE_S  # a worker or controller that was heard of within this time is taken to be alive
+ALIVE_S = LEASE_S  # a worker or controller with a sign of life within this time counts as alive
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Liveness:
     devices: tuple[DeviceRow, ...] = field(default=())  # those registered, without the revoked ones
 
     def is_alive(self, seen_at: float | None) -> bool:
-        """Return whether a worker or controller that was last seen then is taken to be alive."""
+        """Return whether a worker or controller that was last seen at this time counts as alive."""
         return seen_at is not None and self.at - seen_at <= ALIVE_S
 
 

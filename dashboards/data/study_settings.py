@@ -64,7 +64,7 @@ def budget_text(settings: Mapping[str, Any]) -> str:
 
 
 def dataset_text(study: StudyRow, longest: int = 60, nothing: str = NOTHING) -> str:
-    """Return the name of a study's data set as one line; `nothing` where it isn't known."""
+    """Return the name of a study's data set as one line; `nothing` if the settings have none."""
     name = (study.settings.get("data") or {}).get("dataset")
     return one_line((study.data_info or {}).get("dataset") or name or nothing, longest)
 

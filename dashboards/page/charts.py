@@ -158,7 +158,7 @@ def _computed(study: CachedStudy, name: str, choice: Mapping[str, Any] | None) -
 
 
 def _beside_progress(info: Any) -> Payload:
-    """Return what stands beside the progress chart: facts in words, failures, workers, devices."""
+    """Return what is shown beside the progress chart: facts in words, failures, workers, devices."""
     tables = (("Failures", info.failures_table()), ("Workers", info.workers), ("Devices", info.devices))
     return {
         "facts": info.facts,

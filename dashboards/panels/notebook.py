@@ -18,7 +18,7 @@ PLOTS = ("front", "macs-latency", "parallel", "importance", "curves", "progress"
 
 
 def study_figures(name: str | None = None, storage: str | None = None) -> StudyFigures:
-    """Return the figures of a study as it stands now; read-only.
+    """Return the figures of a study as it is now; read-only.
 
         study_figures("digits").front(budget_ms=0.4)
 

@@ -55,7 +55,7 @@ def _networks(engine: sa.Engine, columns: StudyColumns) -> Iterator[str]:
 
 
 def front_places(columns: StudyColumns) -> list[int]:
-    """Return where the front's most accurate trials stand in the columns, best first."""
+    """Return the places of the front's most accurate trials in the columns, best first."""
     front = np.flatnonzero(columns.front(columns.default_group))
     order = np.argsort(-columns.top1[front], kind="stable")[:MOST_NETWORKS]
     return [int(place) for place in front[order]]

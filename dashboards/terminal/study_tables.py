@@ -1,4 +1,4 @@
-"""What `status` prints: the studies of a database, or how one of them stands."""
+"""What `status` prints: the studies of a database, or the status of one of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
 
 
 def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None) -> RenderableType:
-    """Return how a study stands: trials by state, who runs it, what each worker does, what went wrong last.
+    """Return a study's status: trials by state, who runs it, what each worker does, what went wrong last.
 
     Ages are those at `now`, UTC seconds since 1970; None = this moment.
     """

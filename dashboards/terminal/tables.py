@@ -29,7 +29,7 @@ def plain_table(*headers: str) -> Table:
 
 
 def facts_table(facts: Sequence[tuple[str, str | Text]]) -> Table:
-    """Return names and what stands for each, a line for each pair."""
+    """Return names with their values, a line for each pair."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")

@@ -6,7 +6,7 @@
 - Training batches have no hidden state: which images, which crops and which flips follow from (seed, step). A training
   resumed at any step sees the batches that the uninterrupted one would have seen.
 - The last ragged batch of an epoch is dropped, as batch norm over a few images is mostly noise. The next epoch has
-  another order, so no image is left out for good. Evaluation drops nothing.
+  another order, so no image is always left out. Evaluation drops nothing.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ FASHION_MNIST_CLASSES = (
 
 @dataclass(frozen=True)
 class KnownDataset:
-    """A data set that goes by a name: its label for people, its own shape and its usual augmentation."""
+    """A data set that a study names: its label for people, its own shape and its usual augmentation."""
 
     label: str
     shape: Shape

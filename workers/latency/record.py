@@ -1,4 +1,4 @@
-"""A latency with all that says what it is worth: the one form in which it goes from a device's report to a model card.
+"""A latency with all that is needed to judge it, in the one form that goes from a device's report to a model card.
 
 A probe's `Measurement` is a record with its raw samples; the database stores it, trials carry it, and tables, pages,
 JSON and the texts of a bundle show it.
@@ -32,7 +32,7 @@ class LatencyRecord:
     """One network's latency on one device, in milliseconds, with its labels; the interval is 95 %.
 
     (model_hash, device, runtime and version, threads, precision) says what the number is of. A probe doesn't know
-    `target` and `purpose`: whoever asked it sets them.
+    `target` and `purpose`: its caller sets them.
     """
 
     kind: LatencyKind
@@ -76,5 +76,5 @@ class Measurement(LatencyRecord):
 
     @property
     def record(self) -> LatencyRecord:
-        """The record alone, for whoever needs no samples."""
+        """The record without its samples."""
         return LatencyRecord(**{name: getattr(self, name) for name in RECORD_FIELDS})

@@ -30,11 +30,11 @@ class TrialJob:
     device: str = "auto"
     time_limit_s: float | None = None  # of training, over all attempts
     checkpoint_every_s: float = 30.0
-    data_fingerprint: str = ""  # of the images the study began with; "" trusts what is there
+    data_fingerprint: str = ""  # of the images the study began with; "" accepts any images
 
     @property
     def identity(self) -> str:
-        """SHA-256 of what decides the result: two trials with the same identity are duplicates."""
+        """SHA-256 of everything that decides the result: two trials with the same identity are duplicates."""
         return trial_identity(self.config, self.training, self.data, self.seed)
 
     def to_dict(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ Ranges = Mapping[str, Sequence[tuple[float, float]]]
 
 @dataclass(frozen=True, eq=False)
 class Dimension:
-    """One axis; `values` are as people know them, `plotted` where they stand on the axis, both (k,)."""
+    """One axis; `values` are the parameter's own, `plotted` their positions on the axis, both (k,)."""
 
     key: str
     label: str
@@ -39,7 +39,7 @@ class Dimension:
 
     @property
     def plotted(self) -> Floats:
-        """Where the values stand on the axis."""
+        """The positions of the values on the axis."""
         return _plotted(self.values, self.log)
 
     def text(self, value: float) -> str:
@@ -116,7 +116,7 @@ class ParallelInfo:
 
 
 def dimension_values(columns: StudyColumns, view: View) -> dict[str, Floats]:
-    """Return where every trial (n,) of the study stands, by dimension; NaN where it has no value."""
+    """Return the position of every trial (n,) of the study, by dimension; NaN where it has no value."""
     return {dimension.key: dimension.plotted for dimension in _dimensions(columns, view)}
 
 

@@ -48,7 +48,7 @@ class Points:
         return np.maximum(self.high_ms - self.latency_ms, 0), np.maximum(self.latency_ms - self.low_ms, 0)
 
     def along(self, axis: str) -> Floats:
-        """Return where the points stand on an axis, in `UNITS`."""
+        """Return the positions of the points on an axis, in `UNITS`."""
         if axis == "latency":
             return self.latency_ms
         return (self.macs if axis == "macs" else self.params) / MILLION

@@ -132,7 +132,7 @@ def measurements_figure(info: MeasurementsInfo) -> Any:
 
 
 def _domains(info: MeasurementsInfo, height: int) -> list[tuple[float, float]]:
-    """Return where each strip stands, the first on top; strips with more rows are higher."""
+    """Return the position of each strip, the first on top; strips with more rows are higher."""
     room = height - 30 - 50
     sizes = [(STRIP_PX + ROW_PX * len(strip.rows)) / room for strip in info.strips]
     scale = 1 / sum(sizes)
