@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -135,16 +136,26 @@ def add_budget(figure: Any, axis: str, limit: float | None, log: bool) -> None:
 
     Shape and annotation are called "budget", by which a page finds and moves them without a new figure.
     """
-    add_limit(figure, axis, limit, "budget" if limit is None else f"budget {limit_text(limit)} ms", log, "budget")
+    text = "budget" if limit is None else f"budget {limit_text(limit)} ms"
+    add_limit(figure, axis, Limit(limit, text, "budget"), log)
 
 
-def add_limit(figure: Any, axis: str, limit: float | None, text: str, log: bool, name: str = "limit") -> None:
+@dataclass(frozen=True)
+class Limit:
+    """A limit on an axis, what the chart says beside it, and the name of its shape and annotation."""
+
+    value: float | None  # None: there is none now
+    text: str
+    name: str = "limit"
+
+
+def add_limit(figure: Any, axis: str, limit: Limit, log: bool) -> None:
     """Draw a limit as a line across an axis; hidden where there is none."""
-    hidden = limit is None or not math.isfinite(limit) or limit <= 0
-    at = 1.0 if hidden or limit is None else limit
+    hidden = limit.value is None or not math.isfinite(limit.value) or limit.value <= 0
+    at = 1.0 if hidden or limit.value is None else limit.value
     across = "y" if axis == "x" else "x"
     figure.add_shape(
-        name=name,
+        name=limit.name,
         type="line",
         visible=not hidden,
         line={"color": STAR, "dash": "dash", "width": 1.5},
@@ -153,7 +164,7 @@ def add_limit(figure: Any, axis: str, limit: float | None, text: str, log: bool,
     place: dict[str, Any] = {axis: on_axis(at, log), across: 1, f"{across}ref": "paper", "yanchor": "bottom"}
     if axis == "y":
         place["xanchor"] = "right"
-    figure.add_annotation(name=name, text=text, showarrow=False, visible=not hidden, **place)
+    figure.add_annotation(name=limit.name, text=limit.text, showarrow=False, visible=not hidden, **place)
 
 
 def add_recommended(figure: Any, name: str, place: tuple[float, float] | None, trace: Any) -> None:

@@ -8,11 +8,12 @@ import numpy as np
 
 from dashboards.formats import count
 from dashboards.panels.study.front import FrontInfo
-from dashboards.panels.study.points import Points, bars, hover
+from dashboards.panels.study.points import Series, bars, hover
 from dashboards.panels.style import (
     FRONT,
     GREY,
     REFERENCE,
+    Limit,
     add_budget,
     add_limit,
     add_recommended,
@@ -33,10 +34,15 @@ def front_figure(info: FrontInfo) -> Any:
         return message(info.reason)
     figure = empty_figure(460)
     trace = scatter(sum(map(len, info.roles.values())))
-    crowd = 7 if len(info.trained) <= 300 else 5
-    _add(figure, trace, info, info.trained, "other trained", {"symbol": "circle", "size": crowd, "color": GREY})
-    _add(figure, trace, info, info.stopped, "stopped", {"symbol": "x-thin-open", "size": 8, "color": GREY})
-    _add(figure, trace, info, info.running, "training now", {"symbol": "circle-open", "size": 8, "color": GREY})
+    crowd = {"symbol": "circle", "size": 7 if len(info.trained) <= 300 else 5, "color": GREY}
+    crowd_bars = bars(info.trained, GREY) if info.axis == "latency" else None
+    behind = (
+        Series(info.trained, "other trained", crowd, crowd_bars),
+        Series(info.stopped, "stopped", {"symbol": "x-thin-open", "size": 8, "color": GREY}),
+        Series(info.running, "training now", {"symbol": "circle-open", "size": 8, "color": GREY}),
+    )
+    for series in behind:
+        _add(figure, trace, series, info.axis)
     _add_rug(figure, trace, info)
     _add_baselines(figure, trace, info)
     if len(info.line[0]) > 1:
@@ -50,25 +56,27 @@ def front_figure(info: FrontInfo) -> Any:
                 hoverinfo="skip",
             )
         )
-    _add(figure, trace, info, info.front, "on the front", {"symbol": "diamond", "size": 11, "color": FRONT})
+    front_bars = bars(info.front, FRONT, always=True) if info.axis == "latency" else None
+    front = Series(info.front, "on the front", {"symbol": "diamond", "size": 11, "color": FRONT}, front_bars)
+    _add(figure, trace, front, info.axis)
     _style(figure, info)
     return figure
 
 
-def _add(figure: Any, trace: Any, info: FrontInfo, points: Points, name: str, marker: dict[str, Any]) -> None:
+def _add(figure: Any, trace: Any, series: Series, axis: str) -> None:
+    points, marker = series.points, series.marker
     if not len(points):
         return
-    marker = marker | {"line": {"color": marker["color"], "width": 1.5 if "open" in marker["symbol"] else 0}}
-    with_bars = info.axis == "latency" and name in ("on the front", "other trained")
+    line = {"color": marker["color"], "width": 1.5 if "open" in marker["symbol"] else 0}
     figure.add_trace(
         trace(
-            x=slim(points.along(info.axis)),
+            x=slim(points.along(axis)),
             y=slim(points.top1_pct),
-            error_x=bars(points, marker["color"], points is info.front) if with_bars else None,
+            error_x=series.error_bars,
             mode="markers",
-            name=name,
-            marker=marker,
-            **hover(points, info.axis, "top1"),
+            name=series.name,
+            marker={**marker, "line": line},
+            **hover(points, axis, "top1"),
         )
     )
 
@@ -147,7 +155,7 @@ def _style(figure: Any, info: FrontInfo) -> None:
     if info.axis == "latency":
         add_budget(figure, "x", info.budget, log)
     elif info.budget is not None:
-        add_limit(figure, "x", info.budget, f"limit {count(1e6 * info.budget)}", log)
+        add_limit(figure, "x", Limit(info.budget, f"limit {count(1e6 * info.budget)}"), log)
     place = np.flatnonzero(np.concatenate((info.front.number, info.trained.number)) == info.recommended)
     cost = np.concatenate((info.front.along(info.axis), info.trained.along(info.axis)))
     star = (float(cost[place[0]]), float(trained[place[0]])) if len(place) else None

@@ -15,6 +15,7 @@ from dashboards.panels.data_table import DataTable
 from dashboards.panels.study.points import (
     HEADERS,
     Points,
+    Series,
     bars,
     hover,
     latencies_shown,
@@ -233,12 +234,13 @@ def macs_latency_figure(info: MacsLatencyInfo) -> Any:
     trace = scatter(info.total)
     crowd = 7 if info.total <= 300 else 5
     refused = {"symbol": "triangle-down", "size": crowd, "color": GREY, "opacity": 0.55}
-    _add(figure, trace, info.infeasible, "over a budget", refused)
+    _add(figure, trace, Series(info.infeasible, "over a budget", refused))
     trained = {"symbol": "circle", "size": crowd, "color": TRAINED}
-    _add(figure, trace, info.trained, "other trained", trained, bars(info.trained, TRAINED))
+    _add(figure, trace, Series(info.trained, "other trained", trained, bars(info.trained, TRAINED)))
     front = {"symbol": "diamond", "size": 10, "color": FRONT}
-    _add(figure, trace, info.front, "on the front", front, bars(info.front, FRONT, always=True))
-    _add(figure, trace, info.misled, "macs mislead most", {"symbol": "circle-open", "size": 15, "color": REFERENCE})
+    _add(figure, trace, Series(info.front, "on the front", front, bars(info.front, FRONT, always=True)))
+    misled = {"symbol": "circle-open", "size": 15, "color": REFERENCE}
+    _add(figure, trace, Series(info.misled, "macs mislead most", misled))
     macs = np.concatenate([points.along("macs") for points in info.roles.values()])
     latency_ms = np.concatenate([points.latency_ms for points in info.roles.values()])
     log = is_log(latency_ms)
@@ -255,7 +257,8 @@ def macs_latency_figure(info: MacsLatencyInfo) -> Any:
     return figure
 
 
-def _add(figure: Any, trace: Any, points: Points, name: str, marker: dict[str, Any], error_bars: Any = None) -> None:
+def _add(figure: Any, trace: Any, series: Series) -> None:
+    points, marker = series.points, series.marker
     if not len(points):
         return
     width = 2.0 if "open" in marker["symbol"] else 0.0
@@ -263,9 +266,9 @@ def _add(figure: Any, trace: Any, points: Points, name: str, marker: dict[str, A
         trace(
             x=slim(points.along("macs")),
             y=slim(points.latency_ms),
-            error_y=error_bars,
+            error_y=series.error_bars,
             mode="markers",
-            name=name,
+            name=series.name,
             marker={**marker, "line": {"width": width, "color": marker["color"]}},
             **hover(points, "macs", "latency"),
         )

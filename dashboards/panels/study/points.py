@@ -22,6 +22,16 @@ MILLION = 1e6
 
 
 @dataclass(frozen=True, eq=False)
+class Series:
+    """Points that share a marker and a line of the legend."""
+
+    points: Points
+    name: str  # in the legend
+    marker: Mapping[str, Any]  # symbol, size and colour
+    error_bars: Any = None
+
+
+@dataclass(frozen=True, eq=False)
 class Points:
     """Trials as points; arrays of shape (k,), latencies in ms (NaN: none in the view's group), top-1 in %."""
 
