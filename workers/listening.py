@@ -1,4 +1,4 @@
-"""Listening on an address: what the hub of the devices and the live page share."""
+"""Listening on an address, as both the devices' hub and the live page do."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class DataSettings(Settings):
     flip: bool | None = None  # random horizontal flip; None = the data set's usual
 
     def of_content(self) -> DataSettings:
-        """Return the settings without what doesn't decide which images are used: where they are, how they got there."""
+        """Return the settings with the default folder and no download: neither decides which images are used."""
         plain = DataSettings()
         return self.model_copy(update={"folder": plain.folder, "download": plain.download})
 

@@ -73,7 +73,7 @@ def read_columns(engine: sa.Engine, study_name: str, book: ConfigBook | None = N
 
 
 def _columns_of(connection: sa.Connection, study: StudyRow, revision: str, book: ConfigBook) -> StudyColumns:
-    """Return a study's columns, with what `book` knows of configs."""
+    """Return a study's columns; `book` holds the configs that were read before."""
     names = (*_OTHERS, *FLOATS, *INTS)
     query = sa.select(trial.c.id, *(trial.c[name] for name in names), trial.c.latency_id)
     rows = connection.execute(query.where(trial.c.study_id == study.id).order_by(trial.c.number)).all()

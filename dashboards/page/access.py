@@ -160,8 +160,8 @@ def _into_cookie(name: str, access: Access) -> AnyResponse:
     return response
 
 
-def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode(), wanted.encode())
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode(), expected.encode())
 
 
 def sentence_page(text: str, status: int, again_s: int | None = None) -> Response:

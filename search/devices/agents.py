@@ -84,7 +84,7 @@ def _check_alike(connection: sa.Connection, caller: Device, cpu_model: str) -> N
 
 
 def leave(engine: sa.Engine, caller: Device, instance: str, now: Clock | None = None) -> None:
-    """End an agent's service: what it held goes back to the queue at once. Any other instance changes nothing."""
+    """End an agent's service: its jobs go back to the queue at once. An instance not enrolled changes nothing."""
     with engine.begin() as connection:
         if _locked(connection, caller).instance == instance:
             at = now_of(connection, now)
@@ -96,7 +96,7 @@ def leave(engine: sa.Engine, caller: Device, instance: str, now: Clock | None = 
 def record_contact(
     connection: sa.Connection, caller: Device, instance: str, at: float, conditions: Mapping[str, Any] | None = None
 ) -> sa.Row[Any] | None:
-    """Record that the enrolled agent was heard of; return the device's row, None when the agent isn't the enrolled."""
+    """Record a sign of life of the enrolled agent; return the device's row, None if another agent is enrolled."""
     row = _locked(connection, caller)
     if row.instance != instance or row.revoked_at is not None:
         return None

@@ -88,7 +88,7 @@ class Augmentation:
 
     @classmethod
     def of(cls, settings: DataSettings, info: DataInfo) -> Augmentation:
-        """Return the settings' augmentation, with the data set's usual for what they leave open.
+        """Return the settings' augmentation; what they leave open is the data set's usual one.
 
         An image folder's usual is a border of an eighth of the image size, and flips.
         """

@@ -52,7 +52,7 @@ class CachedArrays(NamedTuple):
 
 
 def prepare(settings: DataSettings, cache: Path) -> DataInfo:
-    """Decode the data set into the cache, unless it is there, and return what it is.
+    """Decode the data set into the cache, unless it is there, and return its description.
 
     Called once by the controller before workers start; a second call only looks.
 
@@ -78,7 +78,7 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
 
 
 def outline(settings: DataSettings) -> DataInfo:
-    """Return what `prepare` would, but for mean and std (0 and 1), from names and labels: no image of a folder is read.
+    """Return `prepare`'s DataInfo, except that mean and std are 0 and 1, without reading the images of a folder.
 
     Raises:
         UnknownDataset, DataNotFound: see `workers.images.datasets`. A missing set is not downloaded.
@@ -91,7 +91,7 @@ def outline(settings: DataSettings) -> DataInfo:
 
 
 def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, CachedArrays]:
-    """Return what `prepare` left for these settings, mapped into memory.
+    """Return the arrays that `prepare` made for these settings, mapped into memory.
 
     Raises:
         DataNotFound: the data set wasn't prepared in this cache.

@@ -1,4 +1,4 @@
-"""What a data set is once it is split: its shape, classes, counts, and the statistics that normalise it."""
+"""The description of a data set once it is split: its shape, classes, counts, and the statistics that normalise it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.settings import DataSettings
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a network, a table or a reader needs to know of a data set as it was split.
+    """A data set as it was split, described for networks, tables and readers.
 
     `class_counts` counts the training images before the validation split; `mean` and `std` are per channel over
     the images after it, scaled to 0..1. A channel that never varies has std 1, so normalising it gives zeros.

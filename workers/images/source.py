@@ -44,7 +44,7 @@ class SourceImages:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that was found, not yet read. `fingerprint` is a SHA-256 that follows the images' content."""
+    """A data set that is located, not yet read. `fingerprint` is a SHA-256 that follows the images' content."""
 
     label: str
     shape: Shape
@@ -67,7 +67,7 @@ def fit_image(image: Image.Image, shape: Shape) -> Images:
     """Return a Pillow image as (C, H, W): turned upright by its EXIF tag, converted, shrunk and centre-cropped.
 
     Raises:
-        ValueError: the pixels are 32-bit numbers, whose black and white no one can know.
+        ValueError: the pixels are 32-bit numbers, of which it is unknown what is black and what is white.
     """
     channels, height, width = shape
     ImageOps.exif_transpose(image, in_place=True)

@@ -162,15 +162,15 @@ def upgrade(url: str) -> tuple[str, str]:
 
 
 def _check_sqlite_header(file: Path, url: str) -> None:
-    """Refuse a file that is no SQLite database, without opening the file ourselves.
+    """Raise NotOurDatabase for a file that isn't an SQLite database, without opening the file ourselves.
 
-    POSIX takes every lock that a process has on a file when the process closes any descriptor of it. A connection of
-    ours would then go on without its lock, the next process to close the database would believe to be its last user and
-    delete the log, and everything written from then on would be lost. SQLite knows, and closes with care.
+    When a process closes any descriptor of a file, POSIX releases all of its locks on that file. An open connection of
+    ours would lose its lock unnoticed; the next process that closes the database would take itself for its last user
+    and delete the log, and with it everything written from then on. SQLite knows this, and closes files with care.
     """
     if not os.access(file, os.R_OK) or file.is_dir():
-        why = os.strerror(errno.EISDIR if file.is_dir() else errno.EACCES)
-        raise DatabaseUnavailable(f"{url_shown(url)} can't be read ({why}).")
+        reason = os.strerror(errno.EISDIR if file.is_dir() else errno.EACCES)
+        raise DatabaseUnavailable(f"{url_shown(url)} can't be read ({reason}).")
     with contextlib.closing(_connect_read_only(file)) as connection:
         try:
             connection.execute("PRAGMA schema_version")
