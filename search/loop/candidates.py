@@ -104,7 +104,7 @@ class Candidates:
         return True
 
     def _refusal_unmeasured(self, row: TrialRow) -> Ended | None:
-        now, first = self._recorder.clock.now(), self._state.trial_of(row)
+        now, first = self._recorder.clock.now(), self._state.holder_of(row)
         if first != row.number:
             duplicate = ended(row, TrialState.DUPLICATE, now, f"same as trial {first}")
             return replace(duplicate, row=replace(duplicate.row, duplicate_of=first))
@@ -164,7 +164,8 @@ class Candidates:
     def drop_unpriced(self) -> None:
         """Cancel candidates of an earlier controller that the finished study doesn't need any more."""
         reason, now = "the study had its trainings before this was priced", self._recorder.clock.now()
-        self._recorder.record([cancelled(row, now, reason) for row in self.unpriced])
+        unwanted = [row for row in self.unpriced if row.number not in self._state.cancelled]  # those have ended already
+        self._recorder.record([cancelled(row, now, reason) for row in unwanted])
         self.unpriced = []
 
     def _give_up_if_hopeless(self) -> None:

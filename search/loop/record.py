@@ -54,13 +54,19 @@ class Recorder:
         """Write the decisions in one transaction, then apply them in the order given.
 
         Raises:
-            StudyBusy, DatabaseUnavailable: no decision is written, and nothing has changed in memory.
+            StudyBusy: another process has taken the study over. Nothing has changed in memory, and what a
+                database driver raises once patience has run out leaves memory as it was too.
         """
         if not decisions:
             return
-        changed = self.store.transact(lambda: [self._write(decision) for decision in decisions])
-        for decision, is_new in zip(decisions, changed, strict=True):
-            self._apply(decision, is_new)
+
+        def write() -> None:
+            for decision in decisions:
+                self._write(decision)
+
+        self.store.transact(write)
+        for decision in decisions:
+            self._apply(decision)
 
     def record_asked(self, asked: Sequence[tuple[NewTrial, EnqueuedConfig | None]]) -> list[TrialRow]:
         """Write proposals, each with the enqueued config that it tries (None: sampled); return their rows."""
@@ -75,8 +81,8 @@ class Recorder:
 
     # -- into the store --
 
-    def _write(self, decision: Decision) -> bool:
-        """Write one decision; return False for an epoch that the store already has, else True."""
+    def _write(self, decision: Decision) -> None:
+        """Write one decision; writing it again changes nothing."""
         store = self.store
         match decision:
             case Queued(row, prices):
@@ -91,14 +97,13 @@ class Recorder:
             case CurveRestored(row, epochs):
                 store.fill_curve(row.number, epochs)
             case EpochReported(row, epoch):
-                return store.add_curve_row(row.number, epoch, row.attempt)
+                store.add_curve_row(row.number, epoch, row.attempt)
             case LateNews(number, attempt, news):
                 store.note_event("late", f"{news} of an attempt that had been given up: refused", number, attempt)
             case Requeued():
                 self._write_requeued(decision)
             case Ended():
                 self._write_ended(decision)
-        return True
 
     def _write_prices(self, row: TrialRow, prices: Sequence[Measurement]) -> None:
         for price in prices:
@@ -126,7 +131,7 @@ class Recorder:
 
     # -- into memory --
 
-    def _apply(self, decision: Decision, is_new: bool) -> None:
+    def _apply(self, decision: Decision) -> None:
         state = self.state
         match decision:
             case Queued(row):
@@ -144,8 +149,8 @@ class Recorder:
             case EpochReported(row, epoch):
                 running = state.running[row.number]
                 running.heard_at = self.clock.monotonic()
-                running.reported |= is_new  # an epoch that no attempt had reported before: the trial advances
                 state.rule.observe(row, [epoch])
+                running.pruned_because = running.pruned_because or state.rule.verdict(row)
                 self.callback.curve(row.number, epoch)
             case LateNews():
                 state.late_news.add(decision)
@@ -170,7 +175,7 @@ class Recorder:
         if decision.smaller_batch is not None:
             state.tried_smaller.add(row.number)
             state.rule.forget(row.number)
-            state.trial_of(row)
+            state.claim_identity(row)
             self.callback.note(f"trial {row.number}: {decision.smaller_batch}")
         self._queue(row, first=True)
 

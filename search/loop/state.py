@@ -26,8 +26,8 @@ class RunningTrial:
 
     row: TrialRow
     heard_at: float  # when its worker last gave a sign of life, by the monotonic clock
-    reported: bool = False  # whether this attempt has reported a new epoch
     pruned_because: str | None = None  # why the stopping rule ends it, once it does
+    told_to_end: bool = False  # whether its worker was told of that
 
 
 class SearchState:
@@ -47,12 +47,12 @@ class SearchState:
         self.fatal: CondenseryError | None = None  # why the search has to end
         self.smallest_macs: int | None = None
         self.smallest_ms: float | None = None
-        self._trial_of: dict[str, int] = {}  # by identity: the first trial that has, or may get, a result
+        self._holders: dict[str, int] = {}  # by identity: the first trial that has, or may get, its result
 
     def add(self, row: TrialRow) -> None:
         """Count a trial that is new to this controller."""
         if row.state not in MAY_BE_TRIED_AGAIN:
-            self.trial_of(row)
+            self.claim_identity(row)
         self.smallest_macs = min(row.macs, self.smallest_macs or row.macs)
         self.add_latency(row)
 
@@ -62,14 +62,18 @@ class SearchState:
             high_ms = row.latency.interval_high_ms
             self.smallest_ms = min(high_ms, self.smallest_ms or high_ms)
 
-    def trial_of(self, row: TrialRow) -> int:
-        """Return the number of the first trial with this one's identity: the row's own, or that of an equal trial."""
-        return self._trial_of.setdefault(row.identity, row.number)
+    def claim_identity(self, row: TrialRow) -> None:
+        """Make a trial the holder of its identity, unless an equal one holds it already."""
+        self._holders.setdefault(row.identity, row.number)
+
+    def holder_of(self, row: TrialRow) -> int:
+        """Return the trial that has, or may get, the result of this one's identity: itself, or an equal one."""
+        return self._holders.get(row.identity, row.number)
 
     def give_up_identity(self, row: TrialRow) -> None:
         """Allow an equal trial to be tried, because this one has no result."""
-        if self._trial_of.get(row.identity) == row.number:
-            del self._trial_of[row.identity]
+        if self._holders.get(row.identity) == row.number:
+            del self._holders[row.identity]
 
     def remove_from_queue(self, number: int) -> None:
         """Take a trial out of the queue, if it is there."""

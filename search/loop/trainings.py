@@ -136,19 +136,13 @@ class Trainings:
                 self.observe([Lost(number, trial.row.attempt, reason)])
 
     def observe(self, events: Sequence[EngineEvent]) -> None:
-        """Record the workers' events in the order they came; end the trials that the stopping rule gives up."""
+        """Record the workers' events in the order they came; end the trials that the stopping rule gave up."""
         for batch in _cut_before_losses(events):
             self._recorder.record(self._decide(batch))
-            self._judge(batch)
-
-    def _judge(self, events: Sequence[EngineEvent]) -> None:
-        """Ask the stopping rule about the trials with a new epoch; cancel those that it ends."""
-        for number in {event.number for event in events if isinstance(event, EpochEnded)}:
-            trial = self._state.running.get(number)
-            if trial is not None and trial.pruned_because is None:
-                trial.pruned_because = self._state.rule.verdict(trial.row)
-                if trial.pruned_because is not None:
-                    self._engine.cancel(number)
+        for number, trial in self._state.running.items():
+            if trial.pruned_because is not None and not trial.told_to_end:
+                self._engine.cancel(number)
+                trial.told_to_end = True
 
     # -- deciding, which changes nothing yet --
 
@@ -217,8 +211,7 @@ class Trainings:
     def _after_loss(self, trial: RunningTrial, reason: str) -> Ended | Requeued:
         """Return a dead worker's trial to the queue, or fail it after too many losses in a row."""
         row, store = trial.row, self._recorder.store
-        earlier = 0 if trial.reported else store.transact(lambda: store.losses_in_a_row(row.number, row.attempt))
-        lost = 0 if trial.reported else 1 + earlier
+        lost = store.transact(lambda: store.losses_in_a_row(row.number, row.attempt))
         if lost < self._state.settings.limits.lost_attempts:
             return queued_again(row, AttemptOutcome.LOST, reason)
         text = f"{lost} attempts in a row were lost, the last because {reason}"

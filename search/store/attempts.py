@@ -63,14 +63,18 @@ class Attempts(Transactions):
         with self._begin() as connection:
             connection.execute(_END, {"key": self._key(connection, number), "of": of, **values})
 
-    def losses_in_a_row(self, number: int, before: int) -> int:
-        """Return how many attempts in a row, up to the one before `before`, were lost without a new epoch."""
+    def losses_in_a_row(self, number: int, of: int) -> int:
+        """Return how many attempts in a row were lost without a new epoch, up to attempt `of`, whose loss is the news.
+
+        0 if that attempt has reported an epoch itself.
+        """
         count = 0
         with self._read() as connection:
-            earlier = (attempt.c.trial_id == self._key(connection, number)) & (attempt.c.attempt < before)
-            query = sa.select(attempt.c.outcome, attempt.c.epochs).where(earlier)
+            up_to = (attempt.c.trial_id == self._key(connection, number)) & (attempt.c.attempt <= of)
+            query = sa.select(attempt.c.attempt, attempt.c.outcome, attempt.c.epochs).where(up_to)
             for row in connection.execute(query.order_by(attempt.c.attempt.desc())):
-                if row.outcome != AttemptOutcome.LOST or row.epochs:
+                was_lost = row.attempt == of or row.outcome == AttemptOutcome.LOST
+                if not was_lost or row.epochs:
                     break
                 count += 1
         return count

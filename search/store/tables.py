@@ -11,6 +11,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from search.store.vocabulary import AttemptOutcome, LatencyKind, LatencyPurpose, TrialOrigin, TrialState
+from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
 HEAD_REVISION = "v0001"  # the newest migration; a test holds it to the migrations folder
@@ -19,11 +20,40 @@ VERSION_TABLE = "condensery_alembic_version"
 metadata = sa.MetaData()
 
 
-def _word_of(vocabulary: type[StrEnum]) -> sa.Enum:
+class _Word(sa.types.TypeDecorator[StrEnum]):
+    """Text in the database, a word of a vocabulary in Python; another word is refused on both ways."""
+
+    impl = sa.String(12)
+    cache_ok = True
+
+    def __init__(self, vocabulary: type[StrEnum]) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+
+    def process_bind_param(self, value: StrEnum | str | None, dialect: sa.Dialect) -> str | None:
+        """Return the word as text; raise ValueError if the vocabulary has no such word."""
+        return None if value is None else str(self.vocabulary(value))
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> StrEnum | None:
+        """Return the word.
+
+        Raises:
+            StudyDamaged: the vocabulary has no such word.
+        """
+        if value is None:
+            return None
+        try:
+            return self.vocabulary(value)
+        except ValueError:
+            raise StudyDamaged(
+                f"a row of the database must hold one of {', '.join(self.vocabulary)}, but holds {value[:40]!r}: "
+                "someone edited it; correct that row, or restore the database from a backup."
+            ) from None
+
+
+def _word_of(vocabulary: type[StrEnum]) -> _Word:
     """Return the type of a column that holds one of a vocabulary's words as text, and is read as the enum."""
-    return sa.Enum(
-        vocabulary, native_enum=False, length=12, values_callable=lambda words: [str(word) for word in words]
-    )
+    return _Word(vocabulary)
 
 
 study = sa.Table(

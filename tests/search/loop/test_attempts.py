@@ -143,7 +143,10 @@ def test_losses_are_counted_in_a_row_until_one_that_reported_an_epoch(store: Stu
     store.end_attempt(1, 1, "done")  # another trial's
     now = len(endings) + 1
     store.set_running(0, now)
-    assert store.losses_in_a_row(0, now) == losses
+    assert store.losses_in_a_row(0, now) == losses + 1  # this attempt is lost too
+    store.add_curve_row(0, {**CURVE_ROW, "epoch": 9}, now)
+    store.add_curve_row(0, {**CURVE_ROW, "epoch": 9}, now)  # repeated, because the answer to its commit was lost
+    assert store.losses_in_a_row(0, now) == 0
 
 
 def test_events_are_read_newest_first_and_by_kind(store: StudyStore):

@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from search.engines.events import Done, EngineEvent, Failed
 from search.engines.fake import FakeEngine, instant_result
 from search.loop.times import LoopTimes
 from search.store import reader
 from search.store.store import StudyStore
+from search.store.tables import trial
+from search.store.vocabulary import TrialState
 from space.errors import DiskFull, MeasurementFailed, SearchFailed, TrainingFailed
 from tests.search.tiny_studies import (
     SMALLEST,
@@ -276,3 +279,21 @@ def test_retention_front_removes_the_files_of_dominated_trials_only(make_bench):
         assert removed == {row.number != 0}
         assert (bench.folder / "files" / f"trial-{row.number:05d}" / "model.onnx").exists() == (row.number == 0)
     assert len(bench.done()) == 4  # their figures stay
+
+
+def test_a_candidate_that_was_cancelled_before_it_was_priced_ends_once(make_bench):
+    bench = make_bench()
+    assert bench.run() == "finished"
+    store = bench.study.store
+    last = bench.rows[-1].number
+    with bench.study.engine.begin() as connection:  # as a controller leaves it that dies right after asking
+        connection.execute(
+            sa.update(trial)
+            .where(trial.c.number == last)
+            .values(state=TrialState.ASKED, identity="another", finished_at=None, mirrored=False, top1=None)
+        )
+        connection.execute(sa.update(trial).where(trial.c.number != last).values(state=TrialState.DONE))
+    bench.settings = tiny_settings(study__trainings=len(bench.done()))
+    StudyStore(bench.study.engine, store.study_id).request_cancel(last)
+    assert bench.run(resume=True) == "finished"
+    assert (bench.rows[last].state, bench.rows[last].reason) == ("cancelled", "cancelled by the user")

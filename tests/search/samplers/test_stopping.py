@@ -286,6 +286,23 @@ def test_a_controller_that_goes_on_judges_by_what_is_recorded(make_bench):
     controller.store.release()
 
 
+def test_epochs_that_come_in_one_batch_are_judged_one_by_one(make_bench):
+    """A verdict at the first rung isn't lost because the trial has reached the second by the time its news come."""
+
+    class InBatches(Slow):
+        def poll(self, timeout_s: float) -> list[EngineEvent]:
+            return [event for _ in range(4) for event in super(InBatches, self).poll(timeout_s)]
+
+    bench = make_bench(study__trainings=12, search__stopping="rungs")
+    bench.engine = InBatches(large_is_bad)
+    assert bench.run() == "finished"
+    one_by_one = [row.number for row in pruned_of(bench)]
+    reasons = [row.reason or "" for row in pruned_of(bench)]
+    assert one_by_one
+    assert all("at 60 % of its schedule" in reason for reason in reasons)
+    assert_consistent(bench)
+
+
 def test_a_worker_that_dies_once_it_was_told_to_end_has_ended(make_bench):
     class Dying(Slow):
         def poll(self, timeout_s: float) -> list[EngineEvent]:

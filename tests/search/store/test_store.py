@@ -19,7 +19,7 @@ from search.store.vocabulary import FINAL_STATES, OPEN_STATES, LatencyPurpose
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from space.deployed import DeployedCondenseNet
-from space.errors import StudyExists, StudyNotFound, TrialNotFound
+from space.errors import StudyDamaged, StudyExists, StudyNotFound, TrialNotFound
 from tests.search.tiny_studies import CURVE_ROW, CountingProbe, tiny_settings
 from tests.workers.latencies import without_samples
 from workers.export.onnx import save_onnx
@@ -325,3 +325,15 @@ def test_only_open_trials_are_cancelled(study: StudyStore):
         study.request_cancel(number)
     study.finish(0, "done")
     assert study.cancel_requests() == [1]
+
+
+def test_a_word_that_no_vocabulary_has_is_refused_when_it_is_written_and_named_when_it_is_read(study: StudyStore):
+    study.add_trial(proposal())
+    with pytest.raises(sa.exc.StatementError, match="rubbish"), study.engine.begin() as connection:
+        connection.execute(sa.update(tables.trial).values(state="rubbish"))
+    with study.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE condensery_trial SET state = 'paused'"))
+    with pytest.raises(
+        StudyDamaged, match=r"must hold one of asked, queued, .*, but holds 'paused': someone edited it"
+    ):
+        study.trials()
