@@ -148,7 +148,7 @@ def main() -> None:
                 "millions": {key: value / 1e6 for key, value in counts.median.items()},
                 "estimated_ms": estimate.latency_ms,
                 "interval_ms": [estimate.interval_low_ms, estimate.interval_high_ms],
-                "extrapolates": estimate.why,
+                "extrapolates": estimate.reason,
             }
         timed = {name: lambda run=run: run(image) for name, run in runs.items()}
         host = in_turn(timed, options.rounds) if options.rounds else {}

@@ -191,7 +191,7 @@ def unlike(profile: Profile) -> dict[str, Any]:
         fits = ", ".join(f"{fit} {latency:.4g}" for fit, latency in estimate.by_fit.items())
         interval = f"{estimate.interval_low_ms:.4g} to {estimate.interval_high_ms:.4g}"
         print(f"  {name:16} {estimate.latency_ms:.4g} ms ({interval}; {fits})")
-        print(f"  {'':16} {estimate.why or 'inside'}")
+        print(f"  {'':16} {estimate.reason or 'inside'}")
         result[name] = asdict(estimate)
     return result
 

@@ -81,7 +81,7 @@ def peak_memory_mb() -> float:
 
 
 def kills_for_memory(statistics: Path = Path("/proc/vmstat")) -> int:
-    """Return how many processes the system has killed for want of memory since it started; 0 where it doesn't say."""
+    """Return how many processes the system has killed since its start because memory ran out; 0 if it doesn't say."""
     with contextlib.suppress(OSError, ValueError):
         for line in statistics.read_text().splitlines():
             name, _, count = line.partition(" ")
@@ -91,7 +91,7 @@ def kills_for_memory(statistics: Path = Path("/proc/vmstat")) -> int:
 
 
 class KillsForMemory:
-    """Whether the system has killed for want of memory lately; a kill of long ago explains no worker's end."""
+    """Whether the system has lately killed a process because memory ran out; an old kill explains no worker's end."""
 
     LATELY_S = 60.0  # at least; a process of many gigabytes takes seconds to be gone
 

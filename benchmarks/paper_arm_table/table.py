@@ -222,8 +222,10 @@ def table(rows: Sequence[Row]) -> list[str]:
     lines.append("*: estimated outside of what the profile was calibrated on; ?: the host did not keep still")
     for row in rows:
         if row.estimated is not None and row.estimated.extrapolates:
-            lines.append(f"  {row.title}: {row.estimated.why}")
-        lines += [f"  {row.title}, no {what}: {why}" for what, why in row.missing.items() if why not in UNSAID]
+            lines.append(f"  {row.title}: {row.estimated.reason}")
+        lines += [
+            f"  {row.title}, no {column}: {reason}" for column, reason in row.missing.items() if reason not in UNSAID
+        ]
     for name, value in rank_correlations(rows).items():
         lines.append(f"rank correlation with the paper's seconds, {name}: {value:.2f}")
     return lines

@@ -115,6 +115,6 @@ def cancelled(job: TrialJob) -> Failed:
 
 
 def killed_for_memory(job: TrialJob) -> Failed:
-    """Return the failure of a job whose worker the system killed for want of memory; it may be tried with less."""
+    """Return the failure of a job whose worker was killed because memory ran out; it may be tried with less."""
     reason = f"out of memory (batch size {job.training.batch_size}): the system killed its worker"
     return Failed(job.number, job.attempt, reason, OutOfMemory.exit_code)

@@ -134,5 +134,5 @@ def _shares(config: CondenseNetConfig, source: LatencySource, fit: _Fit, predict
         kind=source.kind,
         networks=predictor.networks,
         median_error=fit.median_error,
-        extrapolates=prediction.why,
+        extrapolates=prediction.reason,
     )

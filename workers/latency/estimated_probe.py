@@ -112,7 +112,7 @@ def estimate(
             "counts": counts.median,
             "counted_runs": len(counts.runs),
             "by_fit": priced.by_fit,
-            "why": priced.why,
+            "why": priced.reason,
         },
         anchor_drift=0.0,
         steady=True,
@@ -131,13 +131,13 @@ def _of_another_runtime(priced: Estimate, runtime: str, profile: Profile) -> Est
     Its prices were fitted to another runtime. What an instruction costs depends on the processor, but the fitted prices
     also contain how much that runtime waits.
     """
-    why = f"{profile.name} was calibrated on {profile.runtime}, this is {runtime}"
+    mismatch = f"{profile.name} was calibrated on {profile.runtime}, this is {runtime}"
     return replace(
         priced,
         interval_low_ms=priced.latency_ms * (priced.interval_low_ms / priced.latency_ms) ** 2,
         interval_high_ms=priced.latency_ms * (priced.interval_high_ms / priced.latency_ms) ** 2,
         extrapolates=True,
-        why="; ".join(part for part in (why, priced.why) if part),
+        reason="; ".join(part for part in (mismatch, priced.reason) if part),
     )
 
 

@@ -44,14 +44,14 @@ _LEAVE_ONE_OUT_UP_TO = 64  # networks; above, ten folds say how far predictions 
 class Prediction:
     """A predicted latency in ms; `interval_low_ms <= latency_ms <= interval_high_ms` is its 95 % interval.
 
-    `extrapolates` says that the network is unlike the fitted ones, and `why` says in what ("" otherwise).
+    `extrapolates` says that the network is unlike the fitted ones, and `reason` says in which respect ("" otherwise).
     """
 
     latency_ms: float
     interval_low_ms: float
     interval_high_ms: float
     extrapolates: bool
-    why: str
+    reason: str
 
 
 class Predictor:
@@ -100,9 +100,9 @@ class Predictor:
         margins = self._error.margins(rows, latencies)
         predictions = []
         for config, latency, margin in zip(configs, latencies.tolist(), margins.tolist(), strict=True):
-            beyond, why = self._span.outside(config)
-            factor = math.exp(min(margin * (OUTSIDE_STRETCH + math.log2(beyond) if why else 1.0), 50.0))
-            predictions.append(Prediction(latency, latency / factor, latency * factor, bool(why), why))
+            beyond, reason = self._span.outside(config)
+            factor = math.exp(min(margin * (OUTSIDE_STRETCH + math.log2(beyond) if reason else 1.0), 50.0))
+            predictions.append(Prediction(latency, latency / factor, latency * factor, bool(reason), reason))
         return predictions
 
     def prices_ms(self) -> dict[str, float]:

@@ -103,7 +103,7 @@ def _shares(spans: dict[str, tuple[float, float]]) -> dict[str, tuple[float, flo
 class Estimate:
     """An estimated latency in ms; `interval_low_ms <= latency_ms <= interval_high_ms` is its 95 % interval.
 
-    `extrapolates` says that the network is unlike those the profile was fitted to, `why` in what ("" otherwise);
+    `extrapolates` says that the network is unlike those the profile was fitted to, `reason` says how ("" otherwise);
     `by_fit` is the latency in ms that each fit gives.
     """
 
@@ -111,7 +111,7 @@ class Estimate:
     interval_low_ms: float
     interval_high_ms: float
     extrapolates: bool
-    why: str
+    reason: str
     by_fit: dict[str, float]
 
 
@@ -154,10 +154,10 @@ class Profile(Settings):
         latency = math.fsum(by_fit.values()) / len(by_fit)
         low = min(by_fit[name] / (1 + fit.leave_one_out.margin) for name, fit in fits.items())
         high = max(by_fit[name] * (1 + fit.leave_one_out.margin) for name, fit in fits.items())
-        stretch, why = self._outside(millions)
-        if latency > 0 and why:
+        stretch, reason = self._outside(millions)
+        if latency > 0 and reason:
             low, high = latency * (low / latency) ** stretch, latency * (high / latency) ** stretch
-        return Estimate(latency, min(low, latency), max(high, latency), bool(why), why, by_fit)
+        return Estimate(latency, min(low, latency), max(high, latency), bool(reason), reason, by_fit)
 
     def _outside(self, millions: Mapping[str, float]) -> tuple[float, str]:
         """Return how many times wider the interval gets, and what lies outside the calibrated range ("": nothing).

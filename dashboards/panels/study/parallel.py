@@ -176,7 +176,7 @@ def _notes(
         have = agreeing(unpriced, "has no latency of this kind and is", "have no latency of this kind and are")
         notes.append(f"{unpriced:,} more {have} not shown.")
     if left_out:
-        notes.append(f"Not shown for want of room: {', '.join(left_out)}.")
+        notes.append(f"Not shown, because there is no room: {', '.join(left_out)}.")
     if view.group is not None:
         notes.append(f"Latency: {columns.latency_groups[view.group]}.")
     return tuple(notes)

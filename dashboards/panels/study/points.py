@@ -150,8 +150,8 @@ def why_no_points(columns: StudyColumns, view: View) -> str:
         return "No trials yet."
     if view.axis == "latency" and view.group is None:
         refused = columns.is_state(TrialState.INFEASIBLE).any()
-        why = ": the candidates refused so far are over a limit on macs or params" if refused else ""
-        return f"No trial has a latency yet{why}."
+        reason = ": the candidates refused so far are over a limit on macs or params" if refused else ""
+        return f"No trial has a latency yet{reason}."
     return "No trial has been trained or refused yet."
 
 

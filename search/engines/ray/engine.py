@@ -200,7 +200,7 @@ class RayTuneEngine:
         self._events.append(event)
 
     def _was_killed_for_memory(self, trial: _Trial, reason: str) -> bool:
-        """Whether the system, or Ray itself, killed a worker for want of memory."""
+        """Whether the system, or Ray itself, killed a worker because memory ran out."""
         if NO_MEMORY in reason:
             return True
         died_here = trial.pid is not None and reason.startswith(DIED) and not lives(trial.pid)

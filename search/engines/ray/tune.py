@@ -118,7 +118,7 @@ def run_tune(bridge: JobBridge) -> None:
 
 
 def _outlive_kills_for_memory() -> None:
-    """Have Tune treat a worker that Ray killed for want of memory as a dead one.
+    """Have Tune treat a worker that Ray killed because memory ran out as a dead one.
 
     When a node's memory is nearly full, Ray's monitor kills its workers, the newest first, until enough is free (its
     policy since 2.56). Tune in Ray 2.60 doesn't expect this end of an actor: it ends the whole run ("Caught unexpected

@@ -160,11 +160,11 @@ def test_a_network_unlike_the_fitted_ones_says_so_and_in_what(cifar: Data) -> No
     }
     (like,) = predictor.predict([inside])
     assert not like.extrapolates
-    assert like.why == ""
+    assert like.reason == ""
     for what, config in unlike.items():
         (seen,) = predictor.predict([config])
         assert seen.extrapolates
-        assert what in seen.why
+        assert what in seen.reason
         assert seen.interval_high_ms / seen.latency_ms > like.interval_high_ms / like.latency_ms
 
 

@@ -110,7 +110,7 @@ def test_a_calibrated_network_is_inside_the_range():
     for counts, latency in NETWORKS:
         estimate = SHIPPED.estimate(counts)
         assert not estimate.extrapolates
-        assert estimate.why == ""
+        assert estimate.reason == ""
         assert relative_error(estimate, latency) < 0.05
 
 
@@ -122,23 +122,23 @@ def test_a_condensenet_has_too_many_integer_instructions_for_the_shipped_range()
     assert estimate.by_fit == pytest.approx({"classes": 9.87, "two": 10.82}, abs=0.02)
     assert estimate.interval_low_ms < 9.87 < estimate.latency_ms < 10.82 < estimate.interval_high_ms
     assert estimate.extrapolates
-    assert estimate.why == "34.7% of its instructions are int (calibrated on 16.6% to 28.1%)"
+    assert estimate.reason == "34.7% of its instructions are int (calibrated on 16.6% to 28.1%)"
 
 
 def test_a_vgg_is_too_large_and_too_dense_for_the_shipped_range():
     estimate = SHIPPED.estimate(VGG_16)
     assert estimate.extrapolates
-    assert "5143 M instructions in all (calibrated on 4.735 to 107 M)" in estimate.why
-    assert "are vfma" in estimate.why
-    assert "\n" not in estimate.why
+    assert "5143 M instructions in all (calibrated on 4.735 to 107 M)" in estimate.reason
+    assert "are vfma" in estimate.reason
+    assert "\n" not in estimate.reason
 
 
 @pytest.mark.parametrize("factor", [1 / 100, 100])
 def test_a_network_of_the_calibrated_mix_is_outside_by_size_alone(factor):
     counts, _ = NETWORKS[0]
     estimate = SHIPPED.estimate(times(counts, factor))
-    assert "instructions in all" in estimate.why
-    assert "%" not in estimate.why
+    assert "instructions in all" in estimate.reason
+    assert "%" not in estimate.reason
 
 
 def test_an_interval_is_twice_as_wide_outside_and_once_more_for_each_doubling_of_size():
@@ -175,7 +175,7 @@ def test_an_interval_contains_its_estimate_and_both_fits(counts):
     assert 0 < estimate.interval_low_ms <= estimate.latency_ms <= estimate.interval_high_ms < math.inf
     assert set(estimate.by_fit) == {"classes", "two"}
     assert all(holds(estimate, latency * factor) for latency in estimate.by_fit.values() for factor in (0.999, 1.001))
-    assert estimate.extrapolates == bool(estimate.why)
+    assert estimate.extrapolates == bool(estimate.reason)
 
 
 @settings(max_examples=60, deadline=None)
