@@ -105,25 +105,25 @@ def _submit_all(
     connection: sa.Connection, requests: Mapping[str, MeasurementRequest], owner: str, at: float
 ) -> dict[str, int]:
     # Equal requests name the same models: a process that submits one at the same time waits here, then finds our job.
-    lock_models(connection, {sha256 for asked in requests.values() for sha256 in asked.files})
+    lock_models(connection, {sha256 for model_request in requests.values() for sha256 in model_request.files})
     job_ids = _join_open(connection, requests, owner, at)
     unanswered = []
-    for identity, asked in requests.items():
+    for identity, model_request in requests.items():
         if identity in job_ids:
             continue
-        answer = _answer(connection, asked)
+        answer = _answer(connection, model_request)
         if answer is None:
-            unanswered.append(asked)
+            unanswered.append(model_request)
         else:
             add_event(connection, answer.id, answer.attempt, JobEvent.REUSED, at)
             job_ids[identity] = answer.id
-    needed = {sha256 for asked in unanswered for sha256 in asked.files}
+    needed = {sha256 for model_request in unanswered for sha256 in model_request.files}
     missing = needed - keep_models(connection, needed, at)
     if missing:
         raise ValueError(f"the model {min(missing)} is not stored; store it by put_model before requesting it")
-    for asked in unanswered:
-        job_ids[asked.identity] = _insert(connection, asked, at)
-        _wait_for(connection, job_ids[asked.identity], owner, at)
+    for model_request in unanswered:
+        job_ids[model_request.identity] = _insert(connection, model_request, at)
+        _wait_for(connection, job_ids[model_request.identity], owner, at)
     return job_ids
 
 

@@ -1,4 +1,4 @@
-"""From a ranked list to files to deploy: verify on the device, evaluate on the test split once, write the bundle.
+"""Picking: verify the best network on the device, evaluate it on the test split once, and write it as a bundle.
 
 A bundle is a folder: `model.onnx`, `network.safetensors`, `deploy.toml` (what a program on the device must know) and
 `MODEL_CARD.md` (what a person wants to know). Every figure in it belongs to the exported network.
@@ -70,7 +70,7 @@ class Picked:
 def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[Target], cache: Path) -> Picked:
     """Take the best network inside the budget, measure its exported file again, evaluate it on the test split.
 
-    A network whose second measurement is over the budget is passed over for the next.
+    If a network's second measurement is over the budget, the next one is taken.
 
     Raises:
         NothingFeasible: no network fits, or none passes the verification.

@@ -1,4 +1,4 @@
-"""A bundle to look at before `pick`: the recorded files, with texts that say which checks are still to be done.
+"""The preview of a bundle, before `pick`: the recorded files, with texts that say which checks are still to be done.
 
 It only reads: nothing is measured or tested, nothing is written into the database, and torch isn't loaded. So any
 trained network can be tried out without using its test split.

@@ -27,7 +27,7 @@ LONGEST = 300  # characters of a name that a text shows
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """Everything that the texts say; they also say what is not known (None) or was not done."""
+    """The facts in the texts, which also name what is unknown (None) or was not done."""
 
     study: StudyRow
     trial: TrialRow

@@ -1,4 +1,4 @@
-"""What speaks against a latency, in the words that are shown beside it everywhere."""
+"""The doubts about a latency, in the words that are shown beside it everywhere."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def doubts_text(latency: LatencyRecord) -> str:
 
 
 def doubts(quick: bool, steady: bool, extrapolates: bool) -> list[str]:
-    """Return what speaks against a latency, word by word."""
+    """Return the doubts about a latency, one text for each."""
     return ["quick"] * bool(quick) + ["not steady"] * (not steady) + ["extrapolated"] * bool(extrapolates)

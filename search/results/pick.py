@@ -25,7 +25,7 @@ def best(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
     """Return `rank`, never empty.
 
     Raises:
-        NothingFeasible: no trained network fits; the message gives the smallest latency that was reached.
+        NothingFeasible: no trained network fits; the message names the smallest latency.
     """
     ranked = rank(rows, budget)
     if ranked:

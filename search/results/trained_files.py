@@ -86,7 +86,7 @@ def recorded_files(
 
 
 def _whereabouts(engine: sa.Engine, row: TrialRow) -> str:
-    """Say why a recorded file isn't here: the controller may have run on another machine."""
+    """Return why a recorded file isn't here: the controller may have run on another machine."""
     here = socket.gethostname()
     newest = sa.select(attempt.c.owner).where(attempt.c.trial_id == row.id).order_by(attempt.c.attempt.desc()).limit(1)
     with engine.connect() as connection:

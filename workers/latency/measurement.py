@@ -29,7 +29,7 @@ class MeasurementStopped(Exception):
 
 
 class LatencyProbe(Protocol):
-    """Something that knows latencies on one device.
+    """A source of latencies on one device.
 
     `measure` returns one result per path in the order given; equal paths are measured separately. A model that can't be
     measured gives a FailedMeasurement and raises nothing. Measuring may take minutes: `stop` is asked several times a

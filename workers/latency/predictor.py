@@ -165,7 +165,7 @@ def _priced(rows: Array, latencies: Array, weights: Array | None = None) -> Arra
 
 
 def _scale(relative: Array) -> Array:
-    """Return what to divide each feature by, so that its mean is 1; 1 for a feature that no network has."""
+    """Return the divisor that makes each feature's mean 1; it is 1 for a feature that no network has."""
     mean = relative.mean(axis=0, dtype=np.float64)
     scale: Array = np.where(mean > 0, mean, 1.0)
     return scale

@@ -268,7 +268,7 @@ def check_writable(path: Path) -> str:
 
 
 def first_error(error: ValidationError) -> str:
-    """Return what is wrong with the first wrong key, in one line."""
+    """Return the first wrong key and its error, in one line."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
