@@ -167,9 +167,8 @@ class LocalEngine:
             yield
         finally:
             for worker in paused:
-                worker.paused_s.value += (
-                    time.monotonic() - paused_at
-                )  # before it runs again: it must not read too short a pause
+                # Before it runs again, so that it never reads too short a pause.
+                worker.paused_s.value += time.monotonic() - paused_at
                 _signal(worker.process, signal.SIGCONT)
 
     def forget(self, study: str, number: int) -> None:

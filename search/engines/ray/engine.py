@@ -226,7 +226,7 @@ class RayTuneEngine:
     def alive(self) -> Collection[int]:
         """Return the trials that gave a sign of life within a minute, or are paused.
 
-        The driver gives one of those that wait: for a node, or for their worker to start.
+        The driver gives signs of life for trials that wait for a node, or for their worker to start.
         """
         now = time.monotonic()
         alive = set()
@@ -274,9 +274,8 @@ class RayTuneEngine:
         self._paused_s[pid] = self._paused_s.get(pid, 0.0) + now - since
         file = self._driver.folder.path / PAUSES / str(pid)
         with contextlib.suppress(OSError), file.open("r+b") as opened:
-            opened.write(
-                struct.pack("d", self._paused_s[pid])
-            )  # before it runs again: it must not read too short a pause
+            # Before it runs again, so that it never reads too short a pause.
+            opened.write(struct.pack("d", self._paused_s[pid]))
         _signal(pid, signal.SIGCONT)
         for trial in self._trials.values():
             if trial.pid == pid:
