@@ -25,7 +25,7 @@ from tests.workers.tiny import DIGITS, TRAINING, job
 from workers.processes import children_of
 from workers.training.job import TrialJob
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def job_maker(folder: Path, cache: Path) -> MakeJob:

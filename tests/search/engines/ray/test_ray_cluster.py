@@ -13,7 +13,7 @@ from search.engines.events import Done, Stopped
 from search.engines.ray import engine as ray_engine
 from search.engines.ray.engine import RayTuneEngine
 from tests.search.engines.engine_contract import LONG, PATIENCE_S, MakeJob, collect
-from tests.search.engines.tiny_ray import Cluster, cluster, final, job_maker, settings, started, wait_until
+from tests.search.engines.ray.tiny_ray import Cluster, cluster, final, job_maker, settings, started, wait_until
 from tests.workers.tiny import digits
 from workers.processes import lives
 

@@ -27,7 +27,7 @@ from search.launch import launch
 from search.loop.callbacks import SilentCallback
 from space.errors import EngineUnavailable, InvalidSettings, OutOfMemory
 from tests.search.engines.engine_contract import LONG, PATIENCE_S, EngineContract, MakeJob, collect
-from tests.search.engines.tiny_ray import (
+from tests.search.engines.ray.tiny_ray import (
     ROOT,
     command_of,
     descendants,
