@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from search.store.connection.clock import Clock, now_of
+from search.store.connection.clock import now_of
 from search.store.controller_lease import LEASE_S
 from search.store.reader import find_study, read_status
 from search.store.rows import StudyRow, StudyStatus
+from workers.clock import Clock
 
 if TYPE_CHECKING:
     from search.devices.registry import DeviceRow
@@ -32,7 +33,7 @@ class Liveness:
         return seen_at is not None and self.at - seen_at <= ALIVE_S
 
 
-def read_liveness(engine: sa.Engine, study_name: str, now: Clock | None = None) -> Liveness:
+def read_liveness(engine: sa.Engine, study_name: str, clock: Clock | None = None) -> Liveness:
     """Read who works on a study, what waits, and the devices of its database.
 
     Raises:
@@ -42,6 +43,6 @@ def read_liveness(engine: sa.Engine, study_name: str, now: Clock | None = None) 
 
     study = find_study(engine, study_name)
     with engine.connect() as connection:
-        at = now_of(connection, now)
-    devices = tuple(row for row in list_devices(engine, now=now) if not row.revoked)
+        at = now_of(connection, clock)
+    devices = tuple(row for row in list_devices(engine, clock=clock) if not row.revoked)
     return Liveness(at, study, read_status(engine, study.id), devices)

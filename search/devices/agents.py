@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from search.devices.json_numbers import as_json
 from search.devices.registry import Device
 from search.devices.transitions import LEASE_S, LeaseEnd, is_fresh, release_jobs
-from search.store.connection.clock import Clock, now_of
+from search.store.connection.clock import now_of
 from search.store.device_tables import device
 from search.store.queue_facts import processor
 from search.store.vocabulary import LeaseOutcome
+from workers.clock import Clock
 
 
 class UnlikeDevice(Exception):
@@ -32,7 +33,7 @@ class Enrolment:
 
 
 def enrol(
-    engine: sa.Engine, caller: Device, enrolment: Enrolment, lease_s: float = LEASE_S, now: Clock | None = None
+    engine: sa.Engine, caller: Device, enrolment: Enrolment, lease_s: float = LEASE_S, clock: Clock | None = None
 ) -> bool:
     """Let an agent serve a device; return False when another agent of it reported within the last `lease_s` seconds.
 
@@ -43,7 +44,7 @@ def enrol(
     """
     with engine.begin() as connection:
         row = _locked(connection, caller)
-        at = now_of(connection, now)
+        at = now_of(connection, clock)
         is_other = row.instance not in (None, enrolment.instance)
         if row.revoked_at is not None or (is_other and is_fresh(row.last_seen_at, at, lease_s)):
             return False
@@ -83,11 +84,11 @@ def _check_alike(connection: sa.Connection, caller: Device, cpu_model: str) -> N
             )
 
 
-def leave(engine: sa.Engine, caller: Device, instance: str, now: Clock | None = None) -> None:
+def leave(engine: sa.Engine, caller: Device, instance: str, clock: Clock | None = None) -> None:
     """End an agent's service: its jobs go back to the queue at once. An instance not enrolled changes nothing."""
     with engine.begin() as connection:
         if _locked(connection, caller).instance == instance:
-            at = now_of(connection, now)
+            at = now_of(connection, clock)
             release_jobs(connection, caller.id, LeaseEnd(LeaseOutcome.LEFT, "its agent left", caller.id), at)
             values = {"instance": None, "last_seen_at": at}
             connection.execute(sa.update(device).where(device.c.id == caller.id).values(values))

@@ -116,7 +116,7 @@ def enrol(body: schemas.EnrolBody, caller: Caller, hub: Hub) -> schemas.Enrolled
         detail = f"{caller.name!r} is {registered}, but this agent serves {served}; use that one's token"
         raise HTTPException(422, detail)
     enrolment = agents.Enrolment(body.instance, body.facts.model_dump(), body.conditions)
-    if not agents.enrol(hub.engine, caller, enrolment, hub.terms.lease_s, hub.terms.now):
+    if not agents.enrol(hub.engine, caller, enrolment, hub.terms.lease_s, hub.terms.clock):
         raise HTTPException(409, f"another agent serves {caller.name!r}; end it, or give this one a device of its own")
     return schemas.Enrolled(device=caller.name, queue=caller.queue, retry_s=hub.retry_s, lease_s=hub.terms.lease_s)
 
@@ -176,5 +176,5 @@ def failure(job_id: JobId, body: schemas.FailureBody, caller: Caller, hub: Hub) 
 @router.post("/v1/leave", responses=_problems(*_ALWAYS))
 def leave(body: schemas.LeaveBody, caller: Caller, hub: Hub) -> schemas.Recorded:
     """Stop serving the device; its leases go back to the queue at once."""
-    agents.leave(hub.engine, caller, body.instance, hub.terms.now)
+    agents.leave(hub.engine, caller, body.instance, hub.terms.clock)
     return schemas.Recorded(recorded=True)

@@ -28,9 +28,9 @@ from search.devices.api import BODY_BYTES_MOST, HubState, router
 from search.devices.body_limit import BodyLimit
 from search.devices.leases import JobUnknown, LeaseLost, LeaseTerms, NotEnrolled
 from search.devices.transitions import LEASE_S
-from search.store.connection.clock import Clock
 from search.store.connection.database import open_for_writing
 from space.errors import DatabaseLocked, DatabaseUnavailable, DiskFull, InvalidSettings
+from workers.clock import Clock
 from workers.latency.agent.serving.protocol import PROTOCOL
 from workers.listening import in_url, is_loopback, listen
 
@@ -55,7 +55,7 @@ _REFUSALS: dict[type[Exception], tuple[int, str]] = {
 
 
 def create_app(
-    engine: sa.Engine, *, lease_s: float = LEASE_S, retry_s: float = RETRY_S, now: Clock | None = None
+    engine: sa.Engine, *, lease_s: float = LEASE_S, retry_s: float = RETRY_S, clock: Clock | None = None
 ) -> FastAPI:
     """Return the hub over a database opened for writing.
 
@@ -63,7 +63,7 @@ def create_app(
         engine: see `search.store.connection.database.open_for_writing`.
         lease_s: a job that its agent hasn't reported on for this long goes to the next device.
         retry_s: how long an agent with nothing to do waits before it asks again.
-        now: the time; None = the database's.
+        clock: the time; None = the database's.
     """
     app = FastAPI(
         title="Condensery device hub",
@@ -72,7 +72,7 @@ def create_app(
         docs_url=None,  # those pages would load scripts from elsewhere
         redoc_url=None,
     )
-    app.state.hub = HubState(engine, LeaseTerms(lease_s, now), retry_s)
+    app.state.hub = HubState(engine, LeaseTerms(lease_s, clock), retry_s)
     app.include_router(router)
     app.add_middleware(BodyLimit, most_bytes=BODY_BYTES_MOST)
     app.add_exception_handler(RequestValidationError, _invalid)

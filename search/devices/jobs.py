@@ -17,10 +17,11 @@ import sqlalchemy as sa
 from search.devices.json_numbers import as_json, digest
 from search.devices.model_store import keep_models, lock_models
 from search.devices.transitions import CANCELLED, add_event, fail, is_requested
-from search.store.connection.clock import Clock, now_of
+from search.store.connection.clock import now_of
 from search.store.device_tables import device, job, lease, request, result
 from search.store.queue_facts import facts_of_queue, processor, processors_of, versions_of
 from search.store.vocabulary import JobEvent, JobState, MeasurementMode, Verdict
+from workers.clock import Clock
 
 IDS_MOST = 500  # of one query: databases limit its variables
 
@@ -85,7 +86,7 @@ class JobRow:
 
 
 def submit(
-    engine: sa.Engine, requests: Sequence[MeasurementRequest], owner: str, now: Clock | None = None
+    engine: sa.Engine, requests: Sequence[MeasurementRequest], owner: str, clock: Clock | None = None
 ) -> list[int]:
     """Return the id of each request's job, which is a new one unless an equal job is open or answers it.
 
@@ -97,7 +98,7 @@ def submit(
     """
     by_identity = {request.identity: request for request in requests}
     with engine.begin() as connection:
-        job_ids = _submit_all(connection, by_identity, owner, now_of(connection, now))
+        job_ids = _submit_all(connection, by_identity, owner, now_of(connection, clock))
     return [job_ids[request.identity] for request in requests]
 
 
@@ -195,7 +196,7 @@ def _insert(connection: sa.Connection, request: MeasurementRequest, at: float) -
     return int(key[0])
 
 
-def renew(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
+def renew(engine: sa.Engine, owner: str, clock: Clock | None = None) -> None:
     """Renew an owner's requests: it still waits for their results."""
     mine = sa.select(request.c.job_id).where(request.c.owner == owner)
     with engine.begin() as connection:
@@ -203,10 +204,10 @@ def renew(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
         job_ids = connection.scalars(mine.with_for_update(skip_locked=True)).all()
         for ids in _in_portions(sorted(job_ids)):
             still_mine = (request.c.owner == owner) & request.c.job_id.in_(ids)
-            connection.execute(sa.update(request).where(still_mine).values(renewed_at=now_of(connection, now)))
+            connection.execute(sa.update(request).where(still_mine).values(renewed_at=now_of(connection, clock)))
 
 
-def cancel(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
+def cancel(engine: sa.Engine, owner: str, clock: Clock | None = None) -> None:
     """Take an owner's requests back: a waiting job that no one else requested fails, a leased one may still end."""
     mine = sa.select(request.c.job_id).where(request.c.owner == owner)
     with engine.begin() as connection:
@@ -214,7 +215,7 @@ def cancel(engine: sa.Engine, owner: str, now: Clock | None = None) -> None:
         connection.execute(sa.delete(request).where(request.c.owner == owner))
         for row in rows:
             if row.state == JobState.WAITING and not is_requested(connection, row.id):
-                fail(connection, row, CANCELLED, now_of(connection, now))
+                fail(connection, row, CANCELLED, now_of(connection, clock))
 
 
 # -- reading --

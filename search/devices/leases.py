@@ -15,9 +15,10 @@ import sqlalchemy as sa
 from search.devices.agents import record_contact
 from search.devices.registry import Device
 from search.devices.transitions import LEASE_S, add_event, sweep
-from search.store.connection.clock import Clock, now_of
+from search.store.connection.clock import now_of
 from search.store.device_tables import job, lease, model
 from search.store.vocabulary import JobState, LeaseActivity, MeasurementMode
+from workers.clock import Clock
 
 
 class NotEnrolled(Exception):
@@ -37,7 +38,7 @@ class LeaseTerms:
     """The terms that leases are given on."""
 
     lease_s: float = LEASE_S  # a lease not renewed for this long goes to the next device
-    now: Clock | None = None  # None = the database's
+    clock: Clock | None = None  # None = the database's
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def lease_jobs(engine: sa.Engine, caller: Device, request: LeaseRequest, terms: 
         NotEnrolled: the instance doesn't serve this device.
     """
     with engine.begin() as connection:
-        at = now_of(connection, terms.now)
+        at = now_of(connection, terms.clock)
         row = record_contact(connection, caller, request.instance, at, request.conditions)
         if row is None:
             raise NotEnrolled
@@ -177,7 +178,7 @@ def record_heartbeat(
         JobUnknown: the device never had this attempt. LeaseLost: the lease has ended, the agent must drop the job.
     """
     with engine.begin() as connection:
-        at = now_of(connection, terms.now)
+        at = now_of(connection, terms.clock)
         lease_of(connection, caller, ticket)
         enrolled = record_contact(connection, caller, ticket.instance, at, heartbeat.conditions)
         locked_job(connection, ticket)
@@ -193,7 +194,7 @@ def record_heartbeat(
 def expire(engine: sa.Engine, queue: str, terms: LeaseTerms = LeaseTerms()) -> None:
     """Put the jobs of dead agents back into their queue, for searches that wait while no agent asks for jobs."""
     with engine.begin() as connection:
-        sweep(connection, queue, terms.lease_s, now_of(connection, terms.now))
+        sweep(connection, queue, terms.lease_s, now_of(connection, terms.clock))
 
 
 def lease_of(connection: sa.Connection, caller: Device, ticket: Ticket) -> sa.Row[Any]:

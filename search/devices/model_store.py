@@ -6,33 +6,34 @@ import hashlib
 
 import sqlalchemy as sa
 
-from search.store.connection.clock import Clock, now_of
+from search.store.connection.clock import now_of
 from search.store.device_tables import job, model
 from search.store.vocabulary import OPEN_JOB_STATES
+from workers.clock import Clock
 
 MODEL_GRACE_S = 600.0  # a model is kept at least this long, for the request that is to follow
 
 
-def put_model(engine: sa.Engine, content: bytes, now: Clock | None = None) -> str:
+def put_model(engine: sa.Engine, content: bytes, clock: Clock | None = None) -> str:
     """Store a model's file for the devices; return its SHA-256 in hexadecimal."""
     sha256 = hashlib.sha256(content).hexdigest()
     values = {"sha256": sha256, "size": len(content), "content": content}
     try:
         with engine.begin() as connection:
-            if not keep_models(connection, {sha256}, now_of(connection, now)):
-                connection.execute(sa.insert(model).values(stored_at=now_of(connection, now), **values))
+            if not keep_models(connection, {sha256}, now_of(connection, clock)):
+                connection.execute(sa.insert(model).values(stored_at=now_of(connection, clock), **values))
     except sa.exc.IntegrityError:  # another process has just stored it
         pass
     return sha256
 
 
-def drop_models_of_finished(engine: sa.Engine, now: Clock | None = None) -> None:
+def drop_models_of_finished(engine: sa.Engine, clock: Clock | None = None) -> None:
     """Delete the stored models that no open job needs, except those stored in the last minutes."""
     is_open = job.c.state.in_(OPEN_JOB_STATES)
     models = sa.select(job.c.model_sha256).where(is_open)
     anchors = sa.select(job.c.anchor_sha256).where(is_open, job.c.anchor_sha256.is_not(None))
     with engine.begin() as connection:
-        old = model.c.stored_at < now_of(connection, now) - MODEL_GRACE_S
+        old = model.c.stored_at < now_of(connection, clock) - MODEL_GRACE_S
         unneeded = old & model.c.sha256.not_in(models) & model.c.sha256.not_in(anchors)
         connection.execute(sa.delete(model).where(unneeded))
 

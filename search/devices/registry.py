@@ -18,10 +18,11 @@ import sqlalchemy as sa
 
 from search.devices.transitions import LEASE_S, LeaseEnd, is_fresh, release_jobs
 from search.settings import DEVICE_NAME, HOST
-from search.store.connection.clock import Clock, now_of
+from search.store.connection.clock import now_of
 from search.store.device_tables import device, job, lease, result
 from search.store.vocabulary import JobState, LeaseActivity, LeaseOutcome, Verdict
 from space.errors import DeviceExists, DeviceNotFound, InvalidSettings
+from workers.clock import Clock
 
 
 class DeviceState(StrEnum):
@@ -73,7 +74,7 @@ class DeviceRow:
 
 
 def add_device(
-    engine: sa.Engine, name: str, queue: str | None = None, profile: str | None = None, now: Clock | None = None
+    engine: sa.Engine, name: str, queue: str | None = None, profile: str | None = None, clock: Clock | None = None
 ) -> str:
     """Register a device and return its token; a revoked name may be registered again, with a new token.
 
@@ -82,7 +83,7 @@ def add_device(
         name: lower-case letters, digits, - and _.
         queue: whose jobs it takes; None = a queue of its own name.
         profile: of a virtual device: turns its counted instructions into milliseconds.
-        now: the time; None = the database's.
+        clock: the time; None = the database's.
 
     Raises:
         DeviceExists: the name is taken. InvalidSettings: a name is wrong, or the queue's devices are of another kind.
@@ -103,7 +104,7 @@ def add_device(
                     "name."
                 )
             _check_alike(connection, queue, profile)
-            values["added_at"] = now_of(connection, now)
+            values["added_at"] = now_of(connection, clock)
             if same_name is None:
                 connection.execute(sa.insert(device).values(name=name, **values))
             else:
@@ -130,7 +131,7 @@ def _check_alike(connection: sa.Connection, queue: str, profile: str | None) -> 
             )
 
 
-def revoke_device(engine: sa.Engine, name: str, now: Clock | None = None) -> None:
+def revoke_device(engine: sa.Engine, name: str, clock: Clock | None = None) -> None:
     """Void a device's token and put its jobs back into the queue; a second call changes nothing.
 
     Raises:
@@ -143,7 +144,7 @@ def revoke_device(engine: sa.Engine, name: str, now: Clock | None = None) -> Non
             there_are = f"there are: {', '.join(names)}" if names else "there is none yet"
             raise DeviceNotFound(f"no device is called {name!r} ({there_are}).")
         if row.revoked_at is None:
-            at = now_of(connection, now)
+            at = now_of(connection, clock)
             release_jobs(connection, row.id, LeaseEnd(LeaseOutcome.REVOKED, "its device was revoked", row.id), at)
             revoked = {"revoked_at": at, "instance": None, "conditions": None}
             connection.execute(sa.update(device).where(device.c.id == row.id).values(revoked))
@@ -177,7 +178,7 @@ def profile_of_queue(engine: sa.Engine, queue: str) -> str | None:
         return connection.scalar(query)
 
 
-def list_devices(engine: sa.Engine, lease_s: float = LEASE_S, now: Clock | None = None) -> list[DeviceRow]:
+def list_devices(engine: sa.Engine, lease_s: float = LEASE_S, clock: Clock | None = None) -> list[DeviceRow]:
     """Return all devices, also the revoked, by name."""
     with engine.connect() as connection:
         rows = connection.execute(sa.select(device).order_by(device.c.name)).all()
@@ -188,7 +189,7 @@ def list_devices(engine: sa.Engine, lease_s: float = LEASE_S, now: Clock | None 
         activities = sa.select(lease.c.device_id, lease.c.doing).where(lease.c.outcome.is_(None))
         # A device does the same with all jobs that it holds.
         doing = {row.device_id: LeaseActivity(row.doing) for row in connection.execute(activities)}
-        at = now_of(connection, now)
+        at = now_of(connection, clock)
     return [
         DeviceRow(
             name=row.name,

@@ -44,7 +44,7 @@ def record_result(
         JobUnknown: the device never had this attempt. LeaseLost: the attempt belonged to another instance.
     """
     with engine.begin() as connection:
-        at = now_of(connection, terms.now)
+        at = now_of(connection, terms.clock)
         row, held = _locked_attempt(connection, caller, ticket, at)
         if connection.execute(sa.select(result.c.verdict).where(by_ticket(result, ticket))).first() is not None:
             return Verdict.REPEATED
@@ -111,7 +111,7 @@ def record_failure(engine: sa.Engine, caller: Device, ticket: Ticket, fault: Fau
         JobUnknown: the device never had this attempt. LeaseLost: the attempt belonged to another instance.
     """
     with engine.begin() as connection:
-        at = now_of(connection, terms.now)
+        at = now_of(connection, terms.clock)
         row, held = _locked_attempt(connection, caller, ticket, at)
         details = {"device_id": caller.id, "detail": fault.reason}
         if held.outcome in (LeaseOutcome.REFUSED, LeaseOutcome.GAVE_UP):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,7 +36,7 @@ class Attempts(Transactions):
 
     def set_running(self, number: int, of: int) -> None:
         """Record that a worker starts on a trial: its attempt `of`."""
-        at = time.time()
+        at = self.clock.now()
         with self._begin() as connection:
             key = self._key(connection, number)
             connection.execute(_RUN, {"key": key, "of": of, "now": at})
@@ -55,11 +54,11 @@ class Attempts(Transactions):
         ids = sa.select(trial.c.id).where(trial.c.study_id == self.study_id, trial.c.number.in_(list(numbers)))
         is_open = attempt.c.trial_id.in_(ids) & attempt.c.outcome.is_(None)
         with self._begin() as connection:
-            connection.execute(sa.update(attempt).where(is_open).values(heartbeat_at=time.time()))
+            connection.execute(sa.update(attempt).where(is_open).values(heartbeat_at=self.clock.now()))
 
     def end_attempt(self, number: int, of: int, outcome: AttemptOutcome, reason: str | None = None) -> None:
         """Record how an attempt ended; the first outcome stays."""
-        values = {"outcome": outcome, "reason": reason, "ended_at": time.time()}
+        values = {"outcome": outcome, "reason": reason, "ended_at": self.clock.now()}
         with self._begin() as connection:
             connection.execute(_END, {"key": self._key(connection, number), "of": of, **values})
 

@@ -8,9 +8,10 @@ database's clock where it has one. Taking over is one transaction, and every lat
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import sqlalchemy as sa
@@ -22,17 +23,33 @@ from search.store.vocabulary import AttemptOutcome
 from space.errors import StudyBusy
 from workers.processes import is_alive
 
-LEASE_S = 60.0  # a controller on another host counts as dead when it was not seen for this long
-LOOK_S = 0.5  # between two looks of a stand-by at who runs the study
-RENEWALS = 6  # of the lease within LEASE_S, while the controller does something long
-STUCK_S = 1800.0  # a controller that gave no heartbeat of its own for so long loses its lease
+LEASE_S = 60.0
 _NO_CONTROLLER = {"controller": None, "controller_seen_at": None, "stop_requested": False}
 
 
-class ControllerLease(Transactions):
-    """The part of a study's store that says who runs it."""
+@dataclass(frozen=True)
+class LeaseTimes:
+    """The intervals and time limits of a controller's lease, in seconds."""
 
-    _round_at = -1e9  # when this process last claimed the study or gave a heartbeat of its own
+    lease_s: float = LEASE_S  # a controller on another host counts as dead when it was not seen for this long
+    renew_s: float = LEASE_S / 6  # between two renewals, while the controller does something long
+    stuck_s: float = 1800.0  # a controller that gave no heartbeat of its own for so long loses its lease
+    look_s: float = 0.5  # between two looks of a stand-by at who runs the study
+
+    @classmethod
+    def of_lease(cls, lease_s: float) -> LeaseTimes:
+        """Return the times of a lease of another length."""
+        return cls(lease_s, lease_s / 6)
+
+
+class ControllerLease(Transactions):
+    """The part of a study's store that says who runs it.
+
+    Its waits and intervals go by the store's clock. What hosts compare goes by the database's, unless a clock is given.
+    """
+
+    _round_at = -math.inf  # when this process last claimed the study or gave a heartbeat of its own
+    lease_times = LeaseTimes()
 
     def claim(self, after: str | None = None) -> None:
         """Become the controller; attempts that the controller before left open are ended as stopped.
@@ -53,7 +70,8 @@ class ControllerLease(Transactions):
                     f"this study is being run by {shown(before)} (host:pid); wait for it, `condensery stop` it, or "
                     "launch with --stand-by to take over when it dies."
                 )
-            self._set_study(connection, controller=self.me, controller_seen_at=now_of(connection), stop_requested=False)
+            now = now_of(connection, self._given_clock)
+            self._set_study(connection, controller=self.me, controller_seen_at=now, stop_requested=False)
             self._open = connection
             try:
                 if before not in (None, self.me):
@@ -62,12 +80,12 @@ class ControllerLease(Transactions):
                 self._stop_attempts(connection, f"{controller} is gone")
             finally:
                 self._open = None
-        self._fenced, self._round_at = True, time.monotonic()
+        self._fenced, self._round_at = True, self.clock.monotonic()
 
     def _stop_attempts(self, connection: sa.Connection, reason: str) -> None:
         mine = sa.select(trial.c.id).where(trial.c.study_id == self.study_id)
         is_open = attempt.c.trial_id.in_(mine) & attempt.c.outcome.is_(None)
-        values = {"outcome": AttemptOutcome.STOPPED, "reason": reason, "ended_at": time.time()}
+        values = {"outcome": AttemptOutcome.STOPPED, "reason": reason, "ended_at": self.clock.now()}
         connection.execute(sa.update(attempt).where(is_open).values(values))
 
     def heartbeat(self) -> bool:
@@ -78,8 +96,8 @@ class ControllerLease(Transactions):
         """
         with self._begin() as connection:
             self._check_fence(connection)
-            self._set_study(connection, controller_seen_at=now_of(connection))
-            self._round_at = time.monotonic()
+            self._set_study(connection, controller_seen_at=now_of(connection, self._given_clock))
+            self._round_at = self.clock.monotonic()
             return bool(connection.scalar(sa.select(study.c.stop_requested).where(study.c.id == self.study_id)))
 
     @contextlib.contextmanager
@@ -87,7 +105,7 @@ class ControllerLease(Transactions):
         """Renew the claimed lease while the block runs, however long one of its steps takes, and release it at the end.
 
         Starting Ray, or reading a large study, takes longer than a lease lasts. A block that gives no heartbeat of its
-        own for `STUCK_S` counts as stuck, and its lease runs out.
+        own for `LeaseTimes.stuck_s` counts as stuck, and its lease runs out.
         """
         ended = threading.Event()
         thread = threading.Thread(target=self._renew, args=(ended,), name="lease", daemon=True)
@@ -108,16 +126,10 @@ class ControllerLease(Transactions):
         thread.join(5.0)  # no longer: a thread that waits for the database can't renew a released lease
 
     def _renew(self, ended: threading.Event) -> None:
-        own = ControllerLease(self.engine, self.study_id)  # with connections of its own
-        own.me, own._fenced = self.me, True
-        renewed = time.monotonic()
-        while not ended.wait(LEASE_S / RENEWALS / 4):
-            now = time.monotonic()
-            if now - max(renewed, self._round_at) < LEASE_S / RENEWALS or now - self._round_at > STUCK_S:
-                continue
+        renewal = _Renewal(self)
+        while not ended.wait(self.lease_times.renew_s / 4):
             try:
-                own.heartbeat()
-                renewed = now
+                renewal.renew_if_due()
             except StudyBusy:  # taken over: the block's next write raises it
                 return
             except sa.exc.SQLAlchemyError:  # away or locked: tried again soon
@@ -150,25 +162,27 @@ class ControllerLease(Transactions):
             return None
         alive = is_alive(row.controller)
         if alive is None:
-            alive = row.controller_seen_at is not None and now_of(connection) - row.controller_seen_at < LEASE_S
+            now = now_of(connection, self._given_clock)
+            alive = row.controller_seen_at is not None and now - row.controller_seen_at < self.lease_times.lease_s
         return row.controller if alive else None
 
     def stand_by(self, stopped: Callable[[], bool], waiting: Callable[[str], None]) -> bool:
         """Wait until no controller runs the study, and claim it; return False if `stopped` becomes true first.
 
-        A controller on another host counts as dead when its heartbeat has not changed for `LEASE_S` of this process's
+        A controller on another host counts as dead when its heartbeat has not changed for `lease_s` of this process's
         monotonic clock, without the time in which the database was away. No wall clock is read, so none can mislead.
         """
+        times = self.lease_times
         seen: tuple[str | None, float | None] = (None, None)
-        unchanged_s, looked_at, announced = 0.0, time.monotonic(), ""
+        unchanged_s, looked_at, announced = 0.0, self.clock.monotonic(), ""
         while not stopped():
             owner, at = self.patience.call(self._owner)
-            now = time.monotonic()
+            now = self.clock.monotonic()
             # More time between two looks proves nothing: the database was away, or this machine was suspended.
-            unchanged_s = unchanged_s + min(now - looked_at, 2 * LOOK_S) if (owner, at) == seen else 0.0
+            unchanged_s = unchanged_s + min(now - looked_at, 2 * times.look_s) if (owner, at) == seen else 0.0
             seen, looked_at = (owner, at), now
             alive = None if owner is None else is_alive(owner)
-            if owner is None or alive is False or (alive is None and unchanged_s > LEASE_S):
+            if owner is None or alive is False or (alive is None and unchanged_s > times.lease_s):
                 try:
                     self.patience.call(partial(self.claim, after=owner or ""))
                     return True
@@ -177,7 +191,7 @@ class ControllerLease(Transactions):
             if owner != announced:
                 announced = owner
                 waiting(f"standing by: {shown(owner)} (host:pid) runs this study")
-            time.sleep(LOOK_S)
+            self.clock.sleep(times.look_s)
         return False
 
     def _owner(self) -> tuple[str | None, float | None]:
@@ -186,3 +200,24 @@ class ControllerLease(Transactions):
         with self.engine.connect() as connection:
             row = connection.execute(query).one()
         return row.controller, row.controller_seen_at
+
+
+class _Renewal:
+    """Renews a claimed lease by connections of its own, while its owner's thread does something long."""
+
+    def __init__(self, owner: ControllerLease) -> None:
+        self._owner, self._times, self._renewed_at = owner, owner.lease_times, owner.clock.monotonic()
+        self._lease = ControllerLease(owner.engine, owner.study_id, clock=owner._given_clock)
+        self._lease.me, self._lease._fenced = owner.me, True
+
+    def renew_if_due(self) -> None:
+        """Renew the lease if neither did so for a while, unless its owner is stuck.
+
+        Raises:
+            StudyBusy: another process has taken the study over.
+        """
+        now, round_at = self._owner.clock.monotonic(), self._owner._round_at
+        if now - max(self._renewed_at, round_at) < self._times.renew_s or now - round_at > self._times.stuck_s:
+            return
+        self._lease.heartbeat()
+        self._renewed_at = now

@@ -74,7 +74,7 @@ class StudyStore(ControllerLease, Attempts):
             "attempt": 0,
             "cancel_requested": False,
             "mirrored": False,
-            "asked_at": time.time() if at is None else at,
+            "asked_at": self.clock.now() if at is None else at,
         }
         with self._begin() as connection:
             self._keys.pop(new.number, None)  # it may be of a transaction that was rolled back
@@ -117,7 +117,7 @@ class StudyStore(ControllerLease, Attempts):
         """Put a trial into a final state with its outcome. The first outcome stays: a second changes nothing."""
         assert state in FINAL_STATES, state
         with self._begin() as connection:
-            outcome = {"state": state, "finished_at": time.time(), **values}
+            outcome = {"state": state, "finished_at": self.clock.now(), **values}
             connection.execute(_FINISH, {"key": self._key(connection, number), **outcome})
 
     def add_artifacts(self, number: int, files: Mapping[str, tuple[str, str]]) -> None:
@@ -158,7 +158,7 @@ class StudyStore(ControllerLease, Attempts):
             "study_id": self.study_id,
             "config": config.to_json(),
             "training": json.dumps(training),
-            "created_at": time.time(),
+            "created_at": self.clock.now(),
         }
         with self._begin() as connection:
             connection.execute(sa.insert(request).values(values))

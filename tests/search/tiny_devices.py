@@ -16,6 +16,7 @@ from search.devices.submissions import Fault
 from search.store.connection.database import open_for_writing
 from search.store.device_tables import event, request, result
 from tests.search.tiny_studies import sqlite_url
+from workers.clock import SimulatedClock
 
 LEASE_S = 60.0
 FACTS: dict[str, Any] = {
@@ -31,17 +32,13 @@ POLICY: dict[str, Any] = {"label": "quick", "runs": 3, "processes": 2, "threads"
 ANCHOR = b"the anchor"
 
 
-class Clock:
+class Clock(SimulatedClock):
     """The time, as a test sets it."""
 
-    def __init__(self, at: float = 1_700_000_000.0) -> None:
-        self.at = at
-
-    def __call__(self) -> float:
-        return self.at
-
     def tick(self, seconds: float) -> None:
-        self.at += seconds
+        """Let time pass, or set the date back."""
+        self.advance(seconds)
+        self.set_now(self.now() + min(0.0, seconds))
 
 
 def instance_of(name: str) -> str:

@@ -21,7 +21,7 @@ class Hub:
 
     def __init__(self, folder: Path) -> None:
         self.desk = Desk.at(folder)
-        self.app = create_app(self.desk.engine, lease_s=LEASE_S, retry_s=0.5, now=self.desk.clock)
+        self.app = create_app(self.desk.engine, lease_s=LEASE_S, retry_s=0.5, clock=self.desk.clock)
         self.client = TestClient(self.app, raise_server_exceptions=False)
 
     def add(self, name: str, queue: str = "pi5", profile: str | None = None) -> str:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import sqlalchemy as sa
 
-Clock = Callable[[], float]
+from workers.clock import Clock
 
 
 def now_of(connection: sa.Connection, clock: Clock | None = None) -> float:
     """Return the time in UTC seconds: the database server's, the same for every host; without a server this machine's.
 
-    A test may give a `clock` to read instead.
+    A `clock` that is given is read instead: a simulated one, in a test.
     """
     if clock is not None:
-        return clock()
+        return clock.now()
     if connection.dialect.name != "postgresql":
         return time.time()
     seconds = connection.scalar(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp())))

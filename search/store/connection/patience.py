@@ -5,12 +5,13 @@ Work that is retried must be one transaction, or repeatable: a commit whose answ
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sqlalchemy import exc
+
+from workers.clock import Clock, SystemClock
 
 Result = TypeVar("Result")
 
@@ -25,23 +26,24 @@ class Patience:
     wait_s: float = 0.0  # in all; 0 = not at all
     note: Callable[[str], None] = field(default=lambda text: None)
     stop: Callable[[], bool] = field(default=lambda: False)
+    clock: Clock = field(default_factory=SystemClock)
 
     def call(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, calling it again while the database is away.
 
         Raises what `work` raised last, once the time is over or `stop` is true.
         """
-        deadline, pause_s, noted = time.monotonic() + self.wait_s, PAUSES_S[0], False
+        deadline, pause_s, noted = self.clock.monotonic() + self.wait_s, PAUSES_S[0], False
         while True:
             try:
                 result = work()
             except exc.DBAPIError as error:
-                if not is_away(error) or time.monotonic() >= deadline or self.stop():
+                if not is_away(error) or self.clock.monotonic() >= deadline or self.stop():
                     raise
                 if not noted and pause_s > 1.0:  # a restart of a second is not worth a note
                     noted = True
                     self.note(f"the database is away ({first_line(error)}); waiting up to {self.wait_s:.0f} s for it …")
-                self._sleep(min(pause_s, max(0.0, deadline - time.monotonic())))
+                self._sleep(min(pause_s, max(0.0, deadline - self.clock.monotonic())))
                 pause_s = min(pause_s * 2, PAUSES_S[1])
             else:
                 if noted:
@@ -49,9 +51,9 @@ class Patience:
                 return result
 
     def _sleep(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and not self.stop():
-            time.sleep(min(STOP_POLL_S, max(0.0, until - time.monotonic())))
+        until = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < until and not self.stop():
+            self.clock.sleep(min(STOP_POLL_S, max(0.0, until - self.clock.monotonic())))
 
 
 def is_away(error: exc.DBAPIError) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ import sqlalchemy as sa
 from search.store.connection.patience import Patience
 from search.store.tables import event, study, trial
 from space.errors import StudyBusy
+from workers.clock import Clock, SystemClock
 from workers.processes import host_and_pid, process_name
 
 Result = TypeVar("Result")
@@ -32,8 +32,12 @@ _KEY = sa.select(trial.c.id).where(trial.c.study_id == sa.bindparam("this"), tri
 class Transactions:
     """The base of a study's store; used from one thread."""
 
-    def __init__(self, engine: sa.Engine, study_id: int, patience: Patience | None = None) -> None:
+    def __init__(
+        self, engine: sa.Engine, study_id: int, patience: Patience | None = None, clock: Clock | None = None
+    ) -> None:
         self.engine, self.study_id, self.patience = engine, study_id, patience or Patience()
+        self.clock: Clock = clock or SystemClock()
+        self._given_clock = clock  # None: the times that hosts compare are the database's
         self.me = process_name(os.getpid())
         self._fenced = False  # whether this process claimed the study
         self._keys: dict[int, int] = {}  # row ids of trials by number: they never change
@@ -110,7 +114,7 @@ class Transactions:
 
     def note_event(self, kind: str, detail: str, number: int | None = None, attempt: int | None = None) -> None:
         """Append an event to the study's log of what went wrong."""
-        values = {"study_id": self.study_id, "kind": kind, "detail": detail, "at": time.time()}
+        values = {"study_id": self.study_id, "kind": kind, "detail": detail, "at": self.clock.now()}
         with self._begin() as connection:
             connection.execute(sa.insert(event).values(number=number, attempt=attempt, **values))
 

@@ -46,7 +46,7 @@ pytestmark = pytest.mark.slow
 def desk(tmp_path: Path, empty_database: Path) -> Iterator[Desk]:
     shutil.copy(empty_database, tmp_path)
     desk = Desk.at(tmp_path)
-    desk.clock.at = time.time()
+    desk.clock.set_now(time.time())
     yield desk
     desk.engine.dispose()
 

@@ -15,6 +15,7 @@ from search.devices.transitions import TROUBLES_MOST
 from search.store.connection.database import open_for_writing
 from search.store.device_tables import event
 from tests.search.tiny_devices import FACTS, LEASE_S, POLICY, Desk, instance_of, wall_report
+from workers.clock import SimulatedClock
 
 
 def test_jobs_go_out_by_priority_then_in_the_order_they_came(desk: Desk):
@@ -119,7 +120,7 @@ def test_a_search_whose_machine_is_behind_takes_no_lease_away(desk: Desk):
     (key,) = desk.submit("net")
     (job,) = agent.lease()
     agent.heartbeat(job)
-    leases.expire(desk.engine, "pi5", LeaseTerms(LEASE_S, lambda: desk.clock() - 1.5))
+    leases.expire(desk.engine, "pi5", LeaseTerms(LEASE_S, SimulatedClock(desk.clock.now() - 1.5)))
     assert desk.job(key).state == "leased"
     agent.heartbeat(job)
 

@@ -137,7 +137,7 @@ def test_the_list_describes_a_device_and_says_when_it_was_last_seen(desk: Desk):
     assert rows["two"].state == "online"
     assert rows["two"].facts == FACTS
     assert rows["two"].conditions == CONDITIONS
-    assert rows["two"].last_seen_at == desk.clock()
+    assert rows["two"].last_seen_at == desk.clock.now()
     desk.clock.tick(7.0)
     rows = listed(desk)
     assert (rows["one"].seen_s_ago, rows["two"].seen_s_ago) == (None, 7.0)

@@ -23,6 +23,7 @@ from tests.search.hub_process import Pair
 from tests.waiting import PATIENCE_S, until
 from tests.workers.arm_device import arm_device, linked_copy
 from tests.workers.latency.test_latency_contract import write_corrupt, write_network
+from workers.clock import SimulatedClock
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +49,7 @@ def test_devices_measure_nothing_for_a_command_that_was_killed(pair: Pair, tmp_p
 
     def swept() -> sa.Row[Any] | None:
         """Rows that the killed command's connection still locks are left to the next sweep."""
-        leases.expire(pair.engine, "tiny", leases.LeaseTerms(now=lambda: time.time() + 2 * REQUEST_S))
+        leases.expire(pair.engine, "tiny", leases.LeaseTerms(clock=SimulatedClock(time.time() + 2 * REQUEST_S)))
         (row,) = rows_of(pair.engine, job)
         return row if row.state != "waiting" else None
 

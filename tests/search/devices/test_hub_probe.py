@@ -19,6 +19,7 @@ from space.errors import InvalidSettings
 from tests.search.hub_process import Pair
 from tests.search.tiny_studies import SMALLEST
 from tests.workers.latency.test_latency_contract import TINY, LatencyProbeContract, sha256, write_network
+from workers.clock import SimulatedClock
 from workers.export.model_files import save_for
 from workers.latency.measurement import Measurement, MeasurementStopped
 
@@ -96,7 +97,7 @@ def test_without_an_agent_it_waits_says_so_and_can_be_stopped(pair: Pair, anchor
 def test_the_models_of_finished_jobs_do_not_stay_in_the_database(pair: Pair, anchor: Path, tmp_path: Path):
     network = write_network(tmp_path / "network.onnx", 13)
     HubProbe(pair.engine, HubProbeSettings("tiny", TINY, anchor)).measure([network])
-    model_store.drop_models_of_finished(pair.engine, now=lambda: time.time() + 3600)
+    model_store.drop_models_of_finished(pair.engine, SimulatedClock(time.time() + 3600))
     with pair.engine.connect() as connection:
         assert connection.execute(model.select()).all() == []
 
@@ -118,9 +119,9 @@ def test_a_dead_agents_job_goes_back_while_the_search_alone_waits(
 
     thread = threading.Thread(target=measure)
     thread.start()
-    long_ago = leases.LeaseTerms(now=lambda: time.time() - 120)
+    long_ago = leases.LeaseTerms(clock=SimulatedClock(time.time() - 120))
     facts = {"runtimes": {"onnxruntime": "1"}}
-    agents.enrol(engine, caller, agents.Enrolment("a" * 32, facts, {}), now=long_ago.now)
+    agents.enrol(engine, caller, agents.Enrolment("a" * 32, facts, {}), clock=long_ago.clock)
     deadline = time.monotonic() + 30
     taken: list = []
     while not taken and time.monotonic() < deadline:

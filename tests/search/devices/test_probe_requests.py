@@ -21,6 +21,7 @@ from space.errors import InvalidSettings
 from tests.search.tiny_devices import Agent, Desk, wall_report
 from tests.search.tiny_studies import document
 from tests.waiting import PATIENCE_S, until
+from workers.clock import SimulatedClock
 from workers.latency.measurement import LatencyProbe, Measurement, MeasurementStopped
 from workers.latency.policy import QUICK
 
@@ -74,7 +75,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def agent(desk: Desk) -> Agent:
-    desk.clock.at = time.time()
+    desk.clock.set_now(time.time())
     return desk.agent("pi")
 
 
@@ -119,7 +120,7 @@ def test_a_search_that_stood_still_for_too_long_requests_again(desk, agent, mode
 
     def lost_once() -> bool:
         """A sweep leaves a request that is just being renewed to the next one."""
-        leases.expire(desk.engine, "pi5", leases.LeaseTerms(now=lambda: time.time() + REQUEST_S + PATIENCE_S))
+        leases.expire(desk.engine, "pi5", leases.LeaseTerms(clock=SimulatedClock(time.time() + REQUEST_S + PATIENCE_S)))
         return any(row.reason == CANCELLED for row in rows_of(desk, job))
 
     until(lost_once)

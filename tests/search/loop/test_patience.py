@@ -154,7 +154,7 @@ def test_a_server_that_restarts_while_devices_measure_is_waited_for(
     model.write_bytes(b"net")
     with database_of(server[0].url, server[1]) as url:
         desk = Desk(open_for_writing(url))
-        desk.clock.at = time.time()
+        desk.clock.set_now(time.time())
         agent = desk.agent("pi")
         probe = HubProbe(desk.engine, HubProbeSettings("pi5", QUICK, model, database_wait_s=60.0))
         search = threading.Thread(target=lambda: found.extend(probe.measure([model])))

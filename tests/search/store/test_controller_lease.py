@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from search.store import controller_lease, reader
 from search.store.connection import transactions
 from search.store.connection.database import open_for_writing
+from search.store.controller_lease import LEASE_S, LeaseTimes
 from search.store.rows import NewTrial, StudyRow
 from search.store.store import StudyStore
 from search.store.studies import create_study
@@ -27,6 +29,8 @@ from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
 from space.errors import StudyBusy
 from tests.search.tiny_studies import CURVE_ROW, INSIDE, CountingProbe, tiny_settings
+from tests.simulated_time import EventfulClock
+from tests.waiting import until
 from workers.export.onnx import save_onnx
 from workers.latency import Measurement
 from workers.processes import lives, process_name
@@ -44,9 +48,17 @@ def store(database: str):
 
 def another(store: StudyStore, me: str = "") -> StudyStore:
     """The same study in the hands of another process."""
-    other = StudyStore(store.engine, store.study_id)
-    other.me = me or other.me
+    other = StudyStore(store.engine, store.study_id, clock=store._given_clock)
+    other.me, other.lease_times = me or other.me, store.lease_times
     return other
+
+
+@pytest.fixture
+def clock(store: StudyStore) -> EventfulClock:
+    """The clock that the store then goes by."""
+    clock = EventfulClock()
+    store.clock = store._given_clock = clock
+    return clock
 
 
 def row_of(store: StudyStore) -> StudyRow:
@@ -107,18 +119,19 @@ def test_a_dead_process_that_nobody_has_waited_for_is_not_the_controller(store: 
     assert row_of(store).controller == store.me
 
 
-def test_a_live_process_is_believed_however_long_it_is_silent(store: StudyStore, living, monkeypatch):
+def test_a_live_process_is_believed_however_long_it_is_silent(store: StudyStore, living, clock: EventfulClock):
     another(store, living[0]).claim()
-    monkeypatch.setattr(controller_lease, "LEASE_S", -1.0)
+    clock.advance(100 * LEASE_S)
     with pytest.raises(StudyBusy):
         store.claim()
 
 
-def test_a_controller_on_another_host_is_believed_while_its_lease_lasts(store: StudyStore, monkeypatch):
+def test_a_controller_on_another_host_is_believed_while_its_lease_lasts(store: StudyStore, clock: EventfulClock):
     another(store, "elsewhere.example:1").claim()
+    clock.advance(LEASE_S - 1.0)
     with pytest.raises(StudyBusy, match=r"elsewhere\.example:1"):
         store.claim()
-    monkeypatch.setattr(controller_lease, "LEASE_S", -1.0)
+    clock.advance(1.0)
     store.claim()
     assert [kind for kind, _ in events(store)] == ["taken over"]
 
@@ -182,13 +195,12 @@ def test_taking_over_ends_the_attempts_that_were_left_open(store: StudyStore, li
 # -- keeping --
 
 KEEPING = """
-import sys, time
-from search.store import controller_lease
+import sys
 from search.store.connection.database import open_for_writing
+from search.store.controller_lease import LeaseTimes
 from search.store.store import StudyStore
-controller_lease.LEASE_S, controller_lease.STUCK_S = float(sys.argv[3]), float(sys.argv[4])
 store = StudyStore(open_for_writing(sys.argv[1]), int(sys.argv[2]))
-store.me = "elsewhere.example:1"
+store.me, store.lease_times = "elsewhere.example:1", LeaseTimes.of_lease(float(sys.argv[3]))
 store.claim()
 with store.kept():
     print("claimed", flush=True)
@@ -197,55 +209,91 @@ with store.kept():
 SHORT_S = 2.0  # a lease: on a crowded machine a process may not run for a second
 
 
-@pytest.fixture
-def keep(store: StudyStore, monkeypatch: pytest.MonkeyPatch):
-    """Starts a process that holds the study as if on another host."""
-    monkeypatch.setattr(controller_lease, "LEASE_S", SHORT_S)
-    started: list[subprocess.Popen[str]] = []
-    url = store.engine.url.render_as_string(hide_password=False)
-
-    def start(stuck_s: float = 600.0) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", KEEPING, url, str(store.study_id), str(SHORT_S), str(stuck_s)]
-        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-        assert started[-1].stdout is not None
-        assert started[-1].stdout.readline() == "claimed\n"
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
 def stands_by(store: StudyStore, most_s: float) -> bool:
-    until = time.monotonic() + most_s
-    return store.stand_by(lambda: time.monotonic() > until, lambda text: None)
+    """Stand by for so many seconds of the store's clock; return whether the study was taken over."""
+    end = store.clock.monotonic() + most_s
+    return store.stand_by(lambda: store.clock.monotonic() > end, lambda text: None)
 
 
 @pytest.mark.slow
-def test_a_kept_study_is_not_taken_over_while_its_controller_is_at_something_long_but_when_it_is_dead(
-    store: StudyStore, keep
-):
-    process = keep()
-    assert stands_by(store, 2 * SHORT_S) is False
-    process.kill()
-    assert stands_by(store, 60.0) is True
+def test_a_kept_study_is_not_taken_over_from_a_process_at_something_long_but_from_a_dead_one(store: StudyStore):
+    """With real processes in real time; the tests on a simulated clock say when exactly."""
+    store.lease_times = LeaseTimes.of_lease(SHORT_S)
+    url = store.engine.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-c", KEEPING, url, str(store.study_id), str(SHORT_S)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "claimed\n"
+        assert stands_by(store, 1.5 * SHORT_S) is False
+        process.kill()
+        assert stands_by(store, 60.0) is True
+    finally:
+        process.kill()
+        process.communicate()
     assert [kind for kind, _ in events(store)] == ["taken over"]
 
 
-@pytest.mark.slow
-def test_a_controller_that_never_comes_round_loses_its_study_although_its_process_lives(store: StudyStore, keep):
-    process = keep(stuck_s=1.0)
-    assert stands_by(store, 60.0) is True
-    assert process.poll() is None
+def kept_elsewhere(store: StudyStore) -> tuple[StudyStore, Callable[[], None]]:
+    """A controller on another host that keeps its claimed study, and what its renewing thread does at each wake-up."""
+    theirs = another(store, "elsewhere.example:1")
+    theirs.claim()
+    return theirs, controller_lease._Renewal(theirs).renew_if_due
+
+
+def test_a_kept_study_is_taken_over_one_lease_after_its_controller_died(store: StudyStore, clock: EventfulClock):
+    _, wake_up = kept_elsewhere(store)
+    died_at = 20 * LEASE_S  # at something that takes longer than many leases
+    clock.meanwhile = lambda at: wake_up() if at < died_at else None
+    assert stands_by(store, 100 * LEASE_S) is True
+    assert died_at + LEASE_S - store.lease_times.renew_s <= clock.monotonic() <= died_at + LEASE_S + 1.0
+    assert [kind for kind, _ in events(store)] == ["taken over"]
+
+
+def test_a_stuck_controller_loses_its_study_although_its_thread_renews_the_lease(
+    store: StudyStore, clock: EventfulClock
+):
+    """It gives no heartbeat of its own."""
+    store.lease_times = replace(LeaseTimes(), stuck_s=5 * LEASE_S)
+    theirs, wake_up = kept_elsewhere(store)
+    clock.meanwhile = lambda at: wake_up()
+    assert stands_by(store, 100 * LEASE_S) is True
+    assert 6 * LEASE_S - store.lease_times.renew_s <= clock.monotonic() <= 6 * LEASE_S + 1.0
+    with pytest.raises(StudyBusy, match="taken over"):
+        theirs.heartbeat()
+
+
+def test_a_controller_that_gives_heartbeats_of_its_own_is_never_stuck(store: StudyStore, clock: EventfulClock):
+    store.lease_times = replace(LeaseTimes(), stuck_s=5 * LEASE_S)
+    theirs, wake_up = kept_elsewhere(store)
+
+    def come_round(at: float) -> None:
+        wake_up()
+        if at % (4 * LEASE_S) == 0:
+            theirs.heartbeat()
+
+    clock.meanwhile = come_round
+    assert stands_by(store, 20 * LEASE_S) is False
+
+
+def test_the_renewing_thread_writes_no_more_often_than_a_lease_needs(store: StudyStore, clock: EventfulClock):
+    theirs, wake_up = kept_elsewhere(store)
+    seen: set[float | None] = set()
+    for _ in range(4 * 60):
+        clock.advance(0.25 * theirs.lease_times.renew_s)
+        wake_up()
+        seen.add(row_of(store).controller_seen_at)
+    assert len(seen) == 60 + 1  # the first look saw the claim
 
 
 @pytest.mark.slow
-def test_a_kept_study_is_released_at_its_end_and_stays_released(store: StudyStore, monkeypatch):
-    monkeypatch.setattr(controller_lease, "LEASE_S", 0.2)
+def test_a_kept_study_is_renewed_released_at_its_end_and_stays_released(store: StudyStore):
+    """With the real thread."""
+    store.lease_times = LeaseTimes.of_lease(0.2)
     store.claim()
+    claimed_at = row_of(store).controller_seen_at
     with contextlib.suppress(ZeroDivisionError), store.kept():
-        time.sleep(0.3)
+        until(lambda: row_of(store).controller_seen_at > claimed_at)
         raise ZeroDivisionError
     time.sleep(0.2)
     assert (row_of(store).controller, row_of(store).controller_seen_at) == (None, None)
@@ -362,8 +410,10 @@ STANDING_BY = """
 import sys
 from pathlib import Path
 from search.store.connection.database import open_for_writing
+from search.store.controller_lease import LeaseTimes
 from search.store.store import StudyStore
 store = StudyStore(open_for_writing(sys.argv[1]), int(sys.argv[2]))
+store.lease_times = LeaseTimes(look_s=0.1)
 print("ready", flush=True)
 if store.stand_by(lambda: False, lambda text: None):
     with Path(sys.argv[3]).open("a") as file:
@@ -386,12 +436,10 @@ def test_exactly_one_of_those_that_stand_by_takes_over(store: StudyStore, living
         assert row_of(store).controller == name
         process.kill()
         process.wait()
-        while row_of(store).controller == name:
-            time.sleep(0.1)
+        until(lambda: row_of(store).controller != name)
         winner = row_of(store).controller
-        while not (tmp_path / "won").exists():
-            time.sleep(0.1)
-        time.sleep(2 * controller_lease.LOOK_S)  # the others have looked again
+        until((tmp_path / "won").exists)
+        time.sleep(0.4)  # the others have looked again
         assert (tmp_path / "won").read_text() == f"{winner}\n"
         assert row_of(store).controller == winner
         assert [kind for kind, _ in events(store)] == ["taken over"]
@@ -402,59 +450,38 @@ def test_exactly_one_of_those_that_stand_by_takes_over(store: StudyStore, living
             one.communicate()
 
 
-class Watch:
-    """Time as a process that stands by sees it: its own monotonic clock, and a wall clock that somebody sets."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.monotonic_s, self.wall_s = 1000.0, time.time()
-        self.each: Callable[[float], None] = lambda waited_s: None
-        monkeypatch.setattr(controller_lease, "time", self)
-
-    def monotonic(self) -> float:
-        return self.monotonic_s
-
-    def time(self) -> float:
-        return self.wall_s
-
-    def sleep(self, seconds: float) -> None:
-        self.monotonic_s += seconds
-        self.wall_s += seconds
-        self.each(self.monotonic_s - 1000.0)
-
-
 @pytest.mark.parametrize("jump_s", [-1e6, -90.0, 0.0, 90.0, 1e6])
 def test_a_controller_on_another_host_is_taken_over_once_its_heartbeat_stood_still_whatever_the_clocks_say(
-    store: StudyStore, monkeypatch, jump_s: float
+    store: StudyStore, clock: EventfulClock, jump_s: float
 ):
-    watch = Watch(monkeypatch)
     with store.engine.begin() as connection:
         last = {"controller": "otherhost:1", "controller_seen_at": time.time()}
         connection.execute(sa.update(study).values(last))
 
     def beats_for_a_while(waited_s: float) -> None:
-        watch.wall_s += jump_s / 100
+        clock.set_now(clock.now() + jump_s / 100)
         if waited_s <= 100.0 and waited_s % 10 == 0:  # its clock jumps as well
             with store.engine.begin() as connection:
                 connection.execute(sa.update(study).values(controller_seen_at=time.time() - jump_s * (waited_s % 3)))
 
-    watch.each = beats_for_a_while
+    clock.meanwhile = beats_for_a_while
     told: list[str] = []
     assert store.stand_by(lambda: False, told.append) is True
-    assert 100.0 + 60.0 <= watch.monotonic_s - 1000.0 <= 100.0 + 61.0
+    assert 100.0 + 60.0 <= clock.monotonic() <= 100.0 + 61.0
     assert row_of(store).controller == store.me
     assert told == ["standing by: otherhost:1 (host:pid) runs this study"]
     assert events(store) == [("taken over", f"{transactions.shown(store.me)} takes over from otherhost:1")]
 
 
-def test_a_time_in_which_the_database_was_away_counts_for_nothing(store: StudyStore, monkeypatch):
+def test_a_time_in_which_the_database_was_away_counts_for_nothing(store: StudyStore, clock: EventfulClock, monkeypatch):
     """The controller could not write its heartbeat then either."""
-    watch, look, looks = Watch(monkeypatch), store._owner, iter(range(10_000))
+    look, looks = store._owner, iter(range(10_000))
     with store.engine.begin() as connection:
         connection.execute(sa.update(study).values(controller="otherhost:1", controller_seen_at=0.0))
 
     def answered_late() -> tuple[str | None, float | None]:
         if next(looks) in (30, 31):
-            watch.monotonic_s += 300.0
+            clock.advance(300.0)
         return look()
 
     def beats(waited_s: float) -> None:
@@ -462,44 +489,45 @@ def test_a_time_in_which_the_database_was_away_counts_for_nothing(store: StudySt
             with store.engine.begin() as connection:
                 connection.execute(sa.update(study).values(controller_seen_at=waited_s))
 
-    watch.each = beats
+    clock.meanwhile = beats
     monkeypatch.setattr(store, "_owner", answered_late)
-    assert store.stand_by(lambda: watch.monotonic_s > 1000.0 + 900.0, lambda text: None) is False
+    assert stands_by(store, 900.0) is False
     assert row_of(store).controller == "otherhost:1"
 
 
 @pytest.mark.parametrize("ahead_s", [-1e6, 1e6])
-def test_who_stood_by_longer_does_not_take_over_from_who_was_faster(store: StudyStore, monkeypatch, ahead_s: float):
+def test_who_stood_by_longer_does_not_take_over_from_who_was_faster(
+    store: StudyStore, clock: EventfulClock, monkeypatch, ahead_s: float
+):
     """The faster one is on a third host, whose clock says something else."""
-    watch = Watch(monkeypatch)
     with store.engine.begin() as connection:
         connection.execute(sa.update(study).values(controller="otherhost:1", controller_seen_at=time.time()))
     claim, faster = store.claim, another(store, "thirdhost:1")
 
     def claimed_before(after: str | None) -> None:
         if row_of(store).controller == "otherhost:1":
-            watch.wall_s -= ahead_s
+            clock.set_now(clock.now() - ahead_s)
             faster.claim(after=after)
-            watch.wall_s += ahead_s
+            clock.set_now(clock.now() + ahead_s)
         claim(after)
 
     monkeypatch.setattr(store, "claim", claimed_before)
-    stop_at_s = 100.0
-    assert store.stand_by(lambda: watch.monotonic_s > 1000.0 + stop_at_s, lambda text: None) is False
+    assert stands_by(store, 100.0) is False
     assert row_of(store).controller == "thirdhost:1"
 
 
-def test_whoever_stands_by_takes_a_study_that_is_released(store: StudyStore, living, monkeypatch):
-    theirs, watch = another(store, living[0]), Watch(monkeypatch)
+def test_whoever_stands_by_takes_a_study_that_is_released(store: StudyStore, living, clock: EventfulClock):
+    theirs = another(store, living[0])
     theirs.claim()
-    watch.each = lambda waited_s: theirs.release() if waited_s == 5.0 else None
+    clock.meanwhile = lambda waited_s: theirs.release() if waited_s == 5.0 else None
     assert store.stand_by(lambda: False, lambda text: None) is True
-    assert watch.monotonic_s == 1005.0
+    assert clock.monotonic() == 5.0
     assert events(store) == []
 
 
-def test_whoever_stands_by_may_be_told_to_go(store: StudyStore, living):
+def test_whoever_stands_by_may_be_told_to_go(store: StudyStore, living, clock: EventfulClock):
     another(store, living[0]).claim()
     looks = iter([False, False, True])
     assert store.stand_by(lambda: next(looks), lambda text: None) is False
+    assert clock.monotonic() == 2 * store.lease_times.look_s
     assert row_of(store).controller == living[0]

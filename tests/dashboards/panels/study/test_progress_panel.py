@@ -27,6 +27,7 @@ from tests.dashboards.panels.panel_studies import (
     said,
 )
 from tests.dashboards.studies import Study, lively
+from workers.clock import SimulatedClock
 
 points = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), max_size=12)
 
@@ -131,7 +132,7 @@ def test_who_was_heard_of_lately_is_alive(tmp_path: Path) -> None:
     assert seen["queue"] == "1 priced, 1 to be priced"
     assert seen["run by"] == "no one runs this study now"
     assert seen["devices online"] == "0 of 2"
-    later = read_liveness(made.engine, made.name, lambda: facts.at + 3600)
+    later = read_liveness(made.engine, made.name, SimulatedClock(facts.at + 3600))
     info = panels.progress_info(columns, default_view(columns), later)
     assert dict(info.facts)["workers alive"] == "0 of 1 training"
     assert info.workers.rows[0][-1] == "silent"
