@@ -17,7 +17,7 @@ help:
 	@echo "make test-fast   the tests that take less than a second each"
 	@echo "make test-long   the long forms: kills at every phase, Ray on two nodes, a whole emulated device"
 	@echo "make check       ruff, mypy and the import-direction test"
-	@echo "make clean-demo  remove the demo's folder, to start it anew"
+	@echo "make clean-demo  remove the demo's folder, to start it again"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

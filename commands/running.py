@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,7 @@ from space.errors import InvalidSettings, ReadOnlyFolder, TrialNotReady
 from workers.processes import host_and_pid
 
 if TYPE_CHECKING:
+    from search.settings import StudySettings
     from space.config import CondenseNetConfig
     from space.search_space import SearchSpace
 
@@ -118,14 +120,28 @@ def launch(
         from search.launch import launch as run
 
         ended = run(settings, url, resume or stand_by, view, stand_by)
-    resume_command = shlex.join(["condensery", "launch", str(study), "--resume", *storage_words(storage)])
+    resume_command, look_command = _next_commands(study, settings, set_ or (), storage)
     if ended.ending == "stopped":
         say(f"stopped with {ended.done} of {ended.wanted} trainings done; go on with: {resume_command}")
         raise typer.Exit(INTERRUPTED)
     if ended.ending == "exhausted":
         say(f"every network of the space has been tried: {ended.done} trainings done of {ended.wanted} wanted")
     else:
-        say(f"{ended.done} of {ended.wanted} trainings done; see: condensery pareto {study}")
+        say(f"{ended.done} of {ended.wanted} trainings done; see: {look_command}")
+
+
+def _next_commands(
+    study: Path, settings: StudySettings, overrides: Sequence[str], storage: str | None
+) -> tuple[str, str]:
+    """Return the commands that go on with a study and that show its results, as they work in a shell."""
+    kept = [override for override in overrides if override.partition("=")[0].strip() != "storage"]
+    named = storage_words(storage or (settings.storage if len(kept) < len(overrides) else None))
+    words = [word for override in kept for word in ("--set", override)]
+    resume = ["condensery", "launch", str(study), "--resume", *words, *named]
+    if not overrides:
+        return shlex.join(resume), shlex.join(["condensery", "pareto", str(study), *named])
+    url = storage_words(storage or settings.storage)
+    return shlex.join(resume), shlex.join(["condensery", "pareto", settings.study.name, *url])
 
 
 def enqueue(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 
@@ -17,12 +18,14 @@ def listen(host: str, port: int) -> socket.socket:
         InvalidSettings: the address can't be listened on.
     """
     if not 0 <= port < 65_536:
-        raise InvalidSettings(f"a port must be in 0..65535, but got {port}; choose another.")
+        raise InvalidSettings(f"a port must be in 0..65535, but got {port}; choose another --port.")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=PENDING_MOST)
     except OSError as error:
-        raise InvalidSettings(f"{host} port {port} can't be listened on ({error}); choose another.") from None
+        is_wrong_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        option = "--host" if is_wrong_host else "--port"
+        raise InvalidSettings(f"{host} port {port} can't be listened on ({error}); choose another {option}.") from None
 
 
 def is_loopback(host: str) -> bool:

@@ -1,6 +1,6 @@
 """Processes of this machine: which are alive, whose children they are, and the names under which databases know them.
 
-Standard library alone, because the smallest processes ask as well (see docs/decisions on psutil).
+Standard library alone, because the smallest processes ask as well: see decision 0009 in docs/decisions.
 """
 
 from __future__ import annotations

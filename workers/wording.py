@@ -14,6 +14,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {agreeing(number, noun, plural or f'{noun}s')}"
 
 
+def none_of(number: int, noun: str) -> str:
+    """Return "none of the 3 trials"; of one trial or of none, "no trial"."""
+    return f"none of the {counted(number, noun)}" if number > 1 else f"no {noun}"
+
+
 def agreeing(number: int, singular: str, plural: str) -> str:
     """Return the form that agrees with a number: `agreeing(1, "fits", "fit")` is "fits"."""
     return singular if number == 1 else plural

@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 
 from benchmarks.kill_anywhere.forms import Kill
 from search.store.rows import AttemptRow, EventRow
-from search.store.vocabulary import AttemptOutcome
+from search.store.vocabulary import AttemptOutcome, StudyEvent
 from workers.processes import pid_of
 
 GIVEN_UP = (AttemptOutcome.LOST, AttemptOutcome.STOPPED)  # how an attempt ends that is followed by another
@@ -36,13 +36,13 @@ def strange_events(events: Sequence[EventRow], attempts: Sequence[AttemptRow], k
     for event in events:
         outcome = given_up.get((event.number or 0, event.attempt or 0))
         expected = {
-            "late": outcome is not None,
-            "lost": outcome == AttemptOutcome.LOST,
-            "taken over": any(kill.role == "controller" and kill.at <= event.at for kill in kills),
+            StudyEvent.LATE: outcome is not None,
+            StudyEvent.LOST: outcome == AttemptOutcome.LOST,
+            StudyEvent.TAKEN_OVER: any(kill.role == "controller" and kill.at <= event.at for kill in kills),
         }
         if not expected.get(event.kind, False):
             of = "" if event.number is None else f" of trial {event.number}, attempt {event.attempt}"
-            yield f"event {event.kind!r}{of} without a cause: {event.detail}"
+            yield f"event {str(event.kind)!r}{of} without a cause: {event.detail}"
 
 
 def causes(before: AttemptRow, after: AttemptRow, kills: Sequence[Kill]) -> list[Kill]:

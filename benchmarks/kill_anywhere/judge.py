@@ -19,7 +19,7 @@ from search.doctor import StudyUnderCheck, examine
 from search.store import device_tables, reader
 from search.store.connection.database import open_for_reading
 from search.store.store import StudyStore
-from search.store.vocabulary import FINAL_STATES, AttemptOutcome, LatencyKind, TrialState
+from search.store.vocabulary import FINAL_STATES, AttemptOutcome, JobState, LatencyKind, TrialState, Verdict
 from search.study import OpenStudy, optuna_storage
 from search.study_file import settings_from
 from space.cost import cost_of
@@ -90,7 +90,7 @@ class _Judgement:
             "trainings_interrupted": len(redone),
             "redone_cpu_s_max": max(redone, default=0.0),
             "redone_cpu_s": round(sum(redone), 3),
-            "trained_anew_with_equal_bits": equal,
+            "trained_again_with_equal_bits": equal,
             "taken_over_by_stand_by": self.run.taken_over,
             "ended_while_database_away": self.run.gave_up,
             "violations": self.violations,
@@ -199,15 +199,15 @@ class _Judgement:
             jobs = connection.execute(sa.select(device_tables.job)).all()
             results = connection.execute(sa.select(device_tables.result)).all()
             leases = connection.execute(sa.select(device_tables.lease)).all()
-        accepted = Counter(result.job_id for result in results if result.verdict == "accepted")
+        accepted = Counter(result.job_id for result in results if result.verdict == Verdict.ACCEPTED)
         for job in jobs:
-            self._must(job.state == "done", f"device job {job.id} is {job.state}: {job.reason}")
+            self._must(job.state == JobState.DONE, f"device job {job.id} is {job.state}: {job.reason}")
             self._must(
-                accepted[job.id] == int(job.state == "done"), f"device job {job.id}: {accepted[job.id]} accepted"
+                accepted[job.id] == int(job.state == JobState.DONE), f"device job {job.id}: {accepted[job.id]} accepted"
             )
         unended = [lease.job_id for lease in leases if lease.outcome is None]
         self._must(not unended, f"leases without an end: {unended}")
-        wrong = Counter(result.verdict for result in results if result.verdict not in ("accepted", "late"))
+        wrong = Counter(result.verdict for result in results if result.verdict not in (Verdict.ACCEPTED, Verdict.LATE))
         self._must(not wrong, f"device results: {dict(wrong)}")
 
     def _redone(self) -> list[float]:

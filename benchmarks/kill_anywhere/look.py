@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from benchmarks.kill_anywhere.forms import EPOCHS, OF_SEARCH, PHASES, Form
 from benchmarks.kill_anywhere.processes import Process, children, command_of, cpu_s, is_dead, last_with, pid_of, tail
-from search.store.vocabulary import TrialState
+from search.store.vocabulary import OPEN_JOB_STATES, LeaseActivity, TrialState
 from workers.file_names import CHECKPOINTS, LOG_FILE, trial_folder
 
 TROUBLES_MOST = 3  # a device that was lost this often with a job is spared: at 5 the hub rightly gives the job up
@@ -100,13 +100,15 @@ class Lookout:
             owner = connection.exec_driver_sql("SELECT controller FROM condensery_study").scalar()
             trials = connection.exec_driver_sql(
                 "SELECT t.number, t.state, t.attempt, a.worker FROM condensery_trial t LEFT JOIN condensery_attempt a "
-                "ON a.trial_id = t.id AND a.attempt = t.attempt WHERE t.state IN ('asked', 'running')"
+                "ON a.trial_id = t.id AND a.attempt = t.attempt "
+                f"WHERE t.state IN ('{TrialState.ASKED}', '{TrialState.RUNNING}')"
             ).all()
             doing, troubles = [], 0
             if self.form.devices:
                 query = "SELECT doing FROM condensery_device_lease WHERE outcome IS NULL"
                 doing = list(connection.exec_driver_sql(query).scalars())
-                query = "SELECT max(troubles) FROM condensery_device_job WHERE state IN ('waiting', 'leased')"
+                states = ", ".join(f"'{state}'" for state in OPEN_JOB_STATES)
+                query = f"SELECT max(troubles) FROM condensery_device_job WHERE state IN ({states})"
                 troubles = connection.exec_driver_sql(query).scalar() or 0
         return {
             "controller": None if owner is None else pid_of(owner),
@@ -119,7 +121,7 @@ class Lookout:
     def _device(self, activities: Sequence[str]) -> str:
         if any((self.folder / "agent" / "unsent").glob("*/*.json")):
             return "uploading"
-        if any(activity in ("measuring", "cooling") for activity in activities):
+        if any(activity in (LeaseActivity.MEASURING, LeaseActivity.COOLING) for activity in activities):
             return "measuring"
         return "fetching" if activities else "waiting"
 

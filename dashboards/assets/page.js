@@ -195,13 +195,13 @@
     const wasAway = state.stale || state.away || document.querySelector("[data-away]");
     badge(news.stale, null);
     owed = !news.stale && Boolean(owed || wasAway);
-    const anew = owed && free;
-    if (anew) { owed = false; parts.fillOpenTables(); }
+    const catchesUp = owed && free;
+    if (catchesUp) { owed = false; parts.fillOpenTables(); }
     const tell = (id, now, before) => { if (now !== before && free) { set(id, { data: now }); } };
     tell("fast", news.fast, fast);
     tell("slow", news.slow, slow);
     tell("pulse", news.pulse, pulse);
-    if (anew) { set("retry", { data: (retry || 0) + 1 }); }
+    if (catchesUp) { set("retry", { data: (retry || 0) + 1 }); }
   }
 
   const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString("en-GB");

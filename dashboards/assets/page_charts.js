@@ -113,7 +113,7 @@
     return { data, layout: themed };
   }
 
-  /** Show what stands beside a chart: facts in words, and tables. */
+  /** Show what is beside a chart: facts in words, and tables. */
   function showBeside(name, payload) {
     const box = at(`${name}-beside`), key = JSON.stringify([payload.facts, payload.tables]);
     if (!payload.facts || box.dataset.key === key) { return; }

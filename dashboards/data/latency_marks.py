@@ -32,7 +32,7 @@ def marks_note(columns: StudyColumns) -> str:
     star = any((~latencies.steady & (latencies.group >= 0)).any() for latencies in devices)
     dagger = any((latencies.extrapolates & (latencies.group >= 0)).any() for latencies in devices)
     mixed = any(len(np.unique(latencies.group[latencies.group >= 0])) > 1 for latencies in devices)
-    unsorted = "latencies of another kind, runtime or device stand below those that are sorted" if mixed else ""
+    unsorted = "latencies of another kind, runtime or device are below those that are sorted" if mixed else ""
     notes = (
         "Latencies with their 95 % intervals",
         STAR_NOTE if star else "",

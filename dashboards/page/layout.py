@@ -1,4 +1,4 @@
-"""The page's skeleton: every section in its place, empty. What stands in it comes from callbacks and `assets/page.js`.
+"""The page's skeleton: every section in its place, empty. What they hold comes from callbacks and `assets/page.js`.
 
 Landmarks, headings and names are here, so that the page makes sense to a screen reader before anything has loaded.
 """

@@ -208,7 +208,7 @@ def as_csv(columns: StudyColumns, trials: Sequence[TableColumn], question: Quest
 
 
 def _csv_fields(columns: StudyColumns, column: TableColumn) -> list[tuple[str, Floats | Sequence[str]]]:
-    """Return a column's fields, named as in the report's CSV; a latency of any group stands beside kind it is."""
+    """Return a column's fields, named as in the report's CSV; a latency has one field for each end of its interval."""
     kind, _, target = column.name.partition(":")
     latencies = columns.latencies.get(target)
     if latencies is None or kind not in ("latency", "kind"):

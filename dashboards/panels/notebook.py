@@ -43,7 +43,7 @@ def study_figures(name: str | None = None, storage: str | None = None) -> StudyF
 
 
 class StudyFigures:
-    """The figures of one study, as it stood when the first was asked for; each method returns a Plotly figure."""
+    """The figures of one study, as it was when the first was asked for; each method returns a Plotly figure."""
 
     def __init__(self, engine: sa.Engine, name: str) -> None:
         """Draw from a database that is open for reading."""

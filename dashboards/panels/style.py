@@ -1,4 +1,4 @@
-"""The house style of every chart: its colours and axes, and the message that stands in the place of a chart.
+"""The house style of every chart: its colours and axes, and the message that is shown in place of a chart.
 
 - Colours have a contrast of at least 3:1 on white and on the dark background alike, and what a colour says is also said
   by a shape. Text and grid take the page's colours; the background is transparent.

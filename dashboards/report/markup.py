@@ -110,7 +110,7 @@ def section(name: str, title: str, lead: str, inner: str, controls: str = "") ->
 
 
 def chart(name: str, height_px: int | None, reason: str | None, caption: str, table: DataTable) -> str:
-    """Return the place of a chart with its caption and its table; a `reason` stands in the place of the chart."""
+    """Return the place of a chart with its caption and its table; a `reason` takes the chart's place."""
     if reason is not None:
         place = f'<div class="state" id="{name}-state"><p>{esc(reason)}</p></div>'
     else:

@@ -13,6 +13,8 @@ from rich.text import Text
 from dashboards.formats import DAGGER_NOTE, NOTHING, duration, is_number, moment, one_line, threads_text
 from dashboards.terminal.documents import plain
 from dashboards.terminal.tables import facts_table, plain_table
+from search.devices.registry import DeviceState
+from search.store.vocabulary import JobState, Verdict
 from workers.wording import counted
 
 if TYPE_CHECKING:
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
     from workers.latency.measurement import FailedMeasurement, Measurement
     from workers.latency.profiles import Profile
 
-STATE_COLOURS = {
-    "online": "green",
-    "offline": "yellow",
-    "revoked": "red",
-    "done": "green",
-    "failed": "red",
-    "leased": "cyan",
+STATE_COLOURS: dict[str, str] = {
+    DeviceState.ONLINE: "green",
+    DeviceState.OFFLINE: "yellow",
+    DeviceState.REVOKED: "red",
+    JobState.DONE: "green",
+    JobState.FAILED: "red",
+    JobState.LEASED: "cyan",
 }
 CELSIUS = (-40.0, 150.0)  # a processor that works is between these
 LONGEST_REASON = 160  # characters that are shown
@@ -89,7 +91,7 @@ def jobs_table(rows: Sequence[JobLine]) -> RenderableType:
         if row.reason:
             measurement.append(f"\n{one_line(row.reason, LONGEST_REASON)}", style="dim")
         elif row.quarantines:
-            quarantines = [text for text in row.history if text.startswith("quarantined")]
+            quarantines = [text for text in row.history if text.startswith(Verdict.QUARANTINED)]
             measurement.append(f"\n{one_line('; '.join(quarantines), LONGEST_REASON)}", style="dim")
         table.add_row(
             str(row.id),

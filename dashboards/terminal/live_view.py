@@ -1,6 +1,6 @@
 """Watching a launch from a terminal: one live table with one progress bar, or plain lines where no one watches.
 
-- On an interactive terminal the newest trials and every running one stand in a table that is redrawn 4 times a second.
+- On an interactive terminal the newest trials and every running one are in a table that is redrawn 4 times a second.
 - Elsewhere each change of state is one line without escape codes, fit for a log file.
 - Nothing in here raises: a closed pipe or a strange terminal must not end a search. Give it a console on standard
   error; standard output is for data.

@@ -68,7 +68,7 @@ def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None)
     return Group(*parts)
 
 
-def _trainings_text(counts: Mapping[str, int], wanted: int | None) -> str:
+def _trainings_text(counts: Mapping[TrialState, int], wanted: int | None) -> str:
     """Return "12 of 16 done, 3 of them ended early"."""
     early = counts.get(TrialState.PRUNED, 0)
     done = counts.get(TrialState.DONE, 0) + early
@@ -102,7 +102,7 @@ def _age(then: float, now: float) -> str:
     return duration(max(0.0, now - then))  # the clocks of two hosts may differ
 
 
-def _counts_text(counts: Mapping[str, int]) -> Text:
+def _counts_text(counts: Mapping[TrialState, int]) -> Text:
     text = Text()
     for state in STATES:
         if counts.get(state):

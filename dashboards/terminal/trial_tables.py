@@ -1,6 +1,6 @@
 """What `trials`, `pareto` and `trial` print.
 
-What latencies have in common (kind, policy, device) stands once below a table; where they differ, each row says what
+What latencies have in common (kind, policy, device) is said once, below a table; where they differ, each row says what
 its own are.
 """
 
@@ -36,7 +36,7 @@ CURVE_ROWS = 12  # so many epochs of a longer learning curve are shown
 
 
 def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
-    """Return the trials, one row each; a reason stands under the config it is about."""
+    """Return the trials, one row each; a reason is under the config that it is about."""
     table = plain_table(">#", "~config", ">macs", ">latency ms", ">top-1", "state")
     mixed = shared_label(rows) is None
     for row in rows:

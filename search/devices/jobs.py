@@ -248,7 +248,7 @@ def _job_row(row: sa.Row[Any]) -> JobRow:
     return JobRow(
         id=row.id,
         queue=row.queue,
-        state=JobState(row.state),
+        state=row.state,
         reason=row.reason,
         attempt=row.attempt,
         device=row.holder,

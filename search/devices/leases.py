@@ -140,7 +140,7 @@ def _leased_job(row: sa.Row[Any], sizes: Mapping[str, int]) -> LeasedJob:
     return LeasedJob(
         id=row.id,
         attempt=row.attempt + 1,
-        mode=MeasurementMode(row.mode),
+        mode=row.mode,
         model_sha256=row.model_sha256,
         model_size=sizes[row.model_sha256],
         anchor_sha256=row.anchor_sha256,

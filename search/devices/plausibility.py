@@ -87,7 +87,8 @@ def _doubts_of_runs(processes: Sequence[Mapping[str, Any]], least_runs: int) -> 
     for process in processes:
         runs, stride, samples = process.get("runs", 0), max(process.get("stride", 1), 1), len(process["samples_ms"])
         if runs < least_runs:
-            return [f"a process of {counted(runs, 'run')}, asked for were {least_runs}"]
+            asked = f"asked for {agreeing(least_runs, 'was', 'were')} {least_runs}"
+            return [f"a process of {counted(runs, 'run')}, {asked}"]
         if samples < -(-runs // stride):
             return [f"{counted(samples, 'sample')} of {counted(runs, 'run')}, of which 1 in {stride} is kept"]
     return []

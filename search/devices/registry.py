@@ -188,7 +188,7 @@ def list_devices(engine: sa.Engine, lease_s: float = LEASE_S, clock: Clock | Non
         quarantined = _counts(connection, result.c.device_id, result.c.verdict == Verdict.QUARANTINED)
         activities = sa.select(lease.c.device_id, lease.c.doing).where(lease.c.outcome.is_(None))
         # A device does the same with all jobs that it holds.
-        doing = {row.device_id: LeaseActivity(row.doing) for row in connection.execute(activities)}
+        doing = {row.device_id: row.doing for row in connection.execute(activities)}
         at = now_of(connection, clock)
     return [
         DeviceRow(

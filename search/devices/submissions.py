@@ -22,7 +22,7 @@ from search.devices.registry import Device
 from search.devices.transitions import LeaseEnd, add_event, complete, end_lease, fail, put_back
 from search.store.connection.clock import now_of
 from search.store.device_tables import job, result
-from search.store.vocabulary import FaultKind, JobEvent, JobState, LeaseOutcome, MeasurementMode, Verdict
+from search.store.vocabulary import FaultKind, JobEvent, JobState, LeaseOutcome, Verdict
 
 ANCHORS_COMPARED = 50  # newest accepted anchor times that a new one is compared with
 
@@ -79,7 +79,7 @@ def _judge(
         return Verdict.LATE, None
     expected = plausibility.Expected(
         model_sha256=row.model_sha256,
-        mode=MeasurementMode(row.mode),
+        mode=row.mode,
         runtime=row.runtime,
         threads=row.threads,
         macs=row.macs,

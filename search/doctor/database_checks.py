@@ -15,7 +15,7 @@ from search.store.connection.transactions import shown
 from search.store.device_tables import job, request
 from search.store.rows import TrialRow
 from search.store.store import StudyStore
-from search.store.vocabulary import AttemptOutcome, TrialState
+from search.store.vocabulary import AttemptOutcome, JobState, TrialState
 from workers.wording import agreeing, counted
 
 
@@ -61,7 +61,7 @@ def unwanted_jobs(study: StudyUnderCheck) -> Iterator[Finding]:
     now = time.time()
     renewed = sa.func.abs(request.c.renewed_at - now) < transitions.REQUEST_S
     requested = sa.select(request.c.owner).where(request.c.job_id == job.c.id, renewed)
-    query = sa.select(job.c.queue, sa.func.count()).where(job.c.state == "waiting", ~requested.exists())
+    query = sa.select(job.c.queue, sa.func.count()).where(job.c.state == JobState.WAITING, ~requested.exists())
     with study.engine.connect() as connection:
         queues = {row[0]: row[1] for row in connection.execute(query.group_by(job.c.queue))}
     for queue, jobs in queues.items():

@@ -10,6 +10,7 @@ from search.doctor.file_checks import broken_curves, damaged_files, stray_files
 from search.doctor.findings import Finding, StudyUnderCheck
 from search.doctor.optuna_checks import unequal_trials
 from search.store.store import StudyStore
+from search.store.vocabulary import StudyEvent
 from space.errors import StudyBusy
 
 
@@ -45,7 +46,7 @@ def repair(study: StudyUnderCheck, findings: Sequence[Finding]) -> None:
 
 def _repair(store: StudyStore, finding: Finding, make: Callable[[], object]) -> None:
     make()
-    store.note_event("repaired", f"{finding.problem}: {finding.remedy}", finding.trial)
+    store.note_event(StudyEvent.REPAIRED, f"{finding.problem}: {finding.remedy}", finding.trial)
 
 
 def refuse_while_running(study: StudyUnderCheck) -> None:

@@ -16,6 +16,7 @@ from search.samplers.proposer import Proposer
 from search.store.rows import TrialRow
 from search.store.vocabulary import FINAL_STATES
 from search.study import OpenStudy
+from workers.wording import agreeing
 
 _OPTUNA = models.TrialModel.__table__
 _OPTUNA_VALUES = models.TrialValueModel.__table__
@@ -75,4 +76,4 @@ def _mirror(study: OpenStudy, missing: Sequence[TrialRow]) -> None:
 
 def _trials(numbers: Sequence[int]) -> str:
     listed = ", ".join(map(str, sorted(numbers)[:10])) + (", …" if len(numbers) > 10 else "")
-    return f"trial{'' if len(numbers) == 1 else 's'} {listed}"
+    return f"{agreeing(len(numbers), 'trial', 'trials')} {listed}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from space.errors import OutOfMemory, TrainingFailed
+from workers.runners.messages import Message, MessageKind
 from workers.training.job import TrialJob, TrialResult
 
 CANCELLED = ("cancelled by the user", TrainingFailed.exit_code)  # why a cancelled training failed, and its exit code
@@ -84,7 +85,7 @@ AttemptEnd = Done | Failed | Stopped | Lost
 EngineEvent = Started | Resumed | EpochEnded | AttemptEnd
 
 
-def event_of(message: tuple[str, int, int, Any]) -> EngineEvent:
+def event_of(message: Message) -> EngineEvent:
     """Return a worker's message (kind, number, attempt, content) as an event.
 
     Raises:
@@ -92,21 +93,21 @@ def event_of(message: tuple[str, int, int, Any]) -> EngineEvent:
     """
     kind, number, attempt, content = message
     match kind:
-        case "started":
+        case MessageKind.STARTED:
             return Started(number, attempt, content)
-        case "earlier":
+        case MessageKind.EARLIER:
             return Resumed(number, attempt, content)
-        case "curve":
+        case MessageKind.CURVE:
             return EpochEnded(number, attempt, content)
-        case "done":
+        case MessageKind.DONE:
             return Done(number, attempt, TrialResult(**content))
-        case "failed":
+        case MessageKind.FAILED:
             return Failed(number, attempt, *content)
-        case "stopped":
+        case MessageKind.STOPPED:
             return Stopped(number, attempt)
-        case "lost":
+        case MessageKind.LOST:
             return Lost(number, attempt, content)
-    raise ValueError(f"a worker's message is one of those in workers.runners.process, but got {kind!r}")
+    raise ValueError(f"a worker's message is one of those in workers.runners.messages, but got {kind!r}")
 
 
 def cancelled(job: TrialJob) -> Failed:

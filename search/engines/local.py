@@ -24,7 +24,8 @@ from typing import Any
 
 from search.engines.events import AttemptEnd, EngineEvent, Lost, Started, event_of, killed_for_memory
 from workers.processes import KillsForMemory
-from workers.runners.process import READY, WorkerPlace, worker_main
+from workers.runners.messages import MessageKind
+from workers.runners.process import WorkerPlace, worker_main
 from workers.training.job import TrialJob
 
 
@@ -123,7 +124,7 @@ class LocalEngine:
         try:
             while worker.pipe.poll():
                 message = worker.pipe.recv()
-                if message[0] == READY:
+                if message[0] == MessageKind.READY:
                     worker.settled = True
                     continue
                 event = event_of(message)

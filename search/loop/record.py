@@ -28,12 +28,11 @@ from search.loop.state import MAY_BE_TRIED_AGAIN, RunningTrial, SearchState
 from search.samplers.proposer import Proposer
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.store import StudyStore
-from search.store.vocabulary import AttemptOutcome, TrialOrigin, TrialState
+from search.store.vocabulary import AttemptOutcome, StudyEvent, TrialOrigin, TrialState
 from space.errors import SearchFailed
 from workers.clock import Clock
 from workers.latency.measurement import Measurement
 
-SMALLER_BATCH = "smaller batch"  # the kind of event when a trial is tried again with half its batch size
 _OUTCOME = "reason duplicate_of top1 val_loss train_seconds peak_memory_mb finished_at".split()
 
 
@@ -99,7 +98,9 @@ class Recorder:
             case EpochReported(row, epoch):
                 store.add_curve_row(row.number, epoch, row.attempt)
             case LateNews(number, attempt, news):
-                store.note_event("late", f"{news} of an attempt that had been given up: refused", number, attempt)
+                store.note_event(
+                    StudyEvent.LATE, f"{news} of an attempt that had been given up: refused", number, attempt
+                )
             case Requeued():
                 self._write_requeued(decision)
             case Ended():
@@ -113,9 +114,9 @@ class Recorder:
     def _write_requeued(self, decision: Requeued) -> None:
         row, store = decision.row, self.store
         if decision.outcome == AttemptOutcome.LOST:
-            store.note_event("lost", decision.reason or "", row.number, row.attempt)
+            store.note_event(StudyEvent.LOST, decision.reason or "", row.number, row.attempt)
         if decision.smaller_batch is not None:
-            store.note_event(SMALLER_BATCH, decision.smaller_batch, row.number, row.attempt)
+            store.note_event(StudyEvent.SMALLER_BATCH, decision.smaller_batch, row.number, row.attempt)
             store.retry_smaller(row.number, row.training, row.identity)
         store.end_attempt(row.number, row.attempt, decision.outcome, decision.reason)
         store.set_queued(row.number)

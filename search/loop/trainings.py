@@ -35,12 +35,12 @@ from search.loop.outcomes import (
     ended,
     queued_again,
 )
-from search.loop.record import SMALLER_BATCH, Recorder
+from search.loop.record import Recorder
 from search.loop.state import RunningTrial
 from search.loop.times import LoopTimes
 from search.samplers.stopping import RUNGS
 from search.store.rows import TrialRow
-from search.store.vocabulary import AttemptOutcome, TrialState
+from search.store.vocabulary import AttemptOutcome, StudyEvent, TrialState
 from space.errors import DataNotFound, DiskFull, OutOfMemory, ReadOnlyFolder, TrainingFailed, UnreadableImage
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.settings import TrainingSettings
@@ -77,7 +77,7 @@ class Trainings:
     def replay(self, rows: Sequence[TrialRow]) -> None:
         """Read the study's recorded curves and retries; called once, at the start."""
         state, store = self._state, self._recorder.store
-        state.tried_smaller |= store.transact(lambda: store.numbers_of_event(SMALLER_BATCH))
+        state.tried_smaller |= store.transact(lambda: store.numbers_of_event(StudyEvent.SMALLER_BATCH))
         if state.rule.enabled:
             state.rule.replay(rows, store.transact(lambda: store.top1_at(RUNGS)))
 

@@ -28,7 +28,7 @@ from workers.latency.profiles import Profile, load_profile
 from workers.latency.record import LatencyKind
 from workers.latency.validation import cross_validate, macs_rank_correlation
 from workers.latency.virtual_arm import Counts, VirtualArm
-from workers.wording import agreeing, counted
+from workers.wording import agreeing, counted, none_of
 
 BATCH = 8  # networks measured between two runs of the anchor
 FIT_LEAST = 8  # networks
@@ -82,8 +82,8 @@ def measure_more(
         ]
         if not measured:
             reasons = [failure.reason for failure in prices if isinstance(failure, FailedMeasurement)]
-            networks = counted(len(prices), "network")
-            raise MeasurementFailed(f"none of {networks} could be measured on {probe.device}: {reasons[0]}")
+            networks = none_of(len(prices), "network")
+            raise MeasurementFailed(f"{networks} could be measured on {probe.device}: {reasons[0]}")
         add_references(engine, measured)
         recorded += len(measured)
         unsteady += sum(not measurement.steady for _, measurement in measured)

@@ -48,7 +48,7 @@ from workers.images.cache import prepare
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyPurpose
 from workers.training.trial import load_network
-from workers.wording import counted
+from workers.wording import none_of
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
             files=(model, weights),
         )
     raise NothingFeasible(
-        f"none of {counted(len(ranked), 'network')} stayed inside {budget} when measured again "
+        f"{none_of(len(ranked), 'network')} stayed inside {budget} when measured again "
         f"({'; '.join(passed_over[:3])}); raise the budget a little."
     )
 

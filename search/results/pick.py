@@ -12,7 +12,7 @@ from search.budget import Budget, refusal
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
 from space.errors import NothingFeasible
-from workers.wording import counted
+from workers.wording import none_of
 
 
 def rank(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
@@ -36,7 +36,7 @@ def best(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
 def _reason_for_none(rows: Sequence[TrialRow], budget: Budget) -> str:
     trained = [row for row in rows if _trained(row)]
     if not trained:
-        return f"none of {counted(len(rows), 'trial')} has finished its training yet; launch the study, or resume it."
+        return f"{none_of(len(rows), 'trial')} has finished its training yet; launch the study, or resume it."
     without_latency = Budget(None, budget.max_macs, budget.max_params)
     measured = [row for row in trained if row.latency is not None and _fits(row, without_latency)]
     if measured and not any(_fits(row, Budget(None, elsewhere_ms=budget.elsewhere_ms)) for row in measured):

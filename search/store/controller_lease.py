@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from search.store.connection.clock import now_of
 from search.store.connection.transactions import Transactions, shown
 from search.store.tables import attempt, study, trial
-from search.store.vocabulary import AttemptOutcome
+from search.store.vocabulary import AttemptOutcome, StudyEvent
 from space.errors import StudyBusy
 from workers.processes import is_alive
 
@@ -75,7 +75,7 @@ class ControllerLease(Transactions):
             self._open = connection
             try:
                 if before not in (None, self.me):
-                    self.note_event("taken over", f"{shown(self.me)} takes over from {shown(before)}")
+                    self.note_event(StudyEvent.TAKEN_OVER, f"{shown(self.me)} takes over from {shown(before)}")
                 controller = "its controller" if before is None else f"its controller {shown(before)}"
                 self._stop_attempts(connection, f"{controller} is gone")
             finally:

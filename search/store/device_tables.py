@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from search.store.tables import metadata
+from search.store.tables import metadata, word_of
+from search.store.vocabulary import JobState, LeaseActivity, LeaseOutcome, MeasurementMode, Verdict
 
 device = sa.Table(
     "condensery_device",
@@ -46,7 +47,7 @@ job = sa.Table(
     sa.Column("open_identity", sa.String(64), unique=True),  # the same while the job is open, then NULL
     sa.Column("model_sha256", sa.String(64), nullable=False),
     sa.Column("anchor_sha256", sa.String(64)),
-    sa.Column("mode", sa.String(12), nullable=False),  # wall or counts
+    sa.Column("mode", word_of(MeasurementMode), nullable=False),
     sa.Column("runtime", sa.String(40), nullable=False),
     sa.Column("threads", sa.Integer, nullable=False),
     sa.Column("precision", sa.String(12), nullable=False),
@@ -55,7 +56,7 @@ job = sa.Table(
     sa.Column("batch", sa.String(64), nullable=False),  # hash of what the jobs of one lease must share
     sa.Column("priority", sa.Integer, nullable=False),  # smaller goes first
     sa.Column("macs", sa.BigInteger),
-    sa.Column("state", sa.String(12), nullable=False),
+    sa.Column("state", word_of(JobState), nullable=False),
     sa.Column("reason", sa.Text),  # why it failed
     sa.Column("attempt", sa.Integer, nullable=False),  # the newest lease's; 0 before the first
     sa.Column("troubles", sa.Integer, nullable=False),  # attempts that a device gave up or never came back from
@@ -84,8 +85,8 @@ lease = sa.Table(
     sa.Column("instance", sa.String(32), nullable=False),
     sa.Column("leased_at", sa.Float, nullable=False),
     sa.Column("heartbeat_at", sa.Float, nullable=False),
-    sa.Column("doing", sa.String(12), nullable=False),  # leased, downloading, measuring or cooling
-    sa.Column("outcome", sa.String(12)),  # NULL while it holds
+    sa.Column("doing", word_of(LeaseActivity), nullable=False),
+    sa.Column("outcome", word_of(LeaseOutcome)),  # NULL while it holds
 )
 sa.Index("condensery_device_lease_device", lease.c.device_id, lease.c.outcome)
 
@@ -95,7 +96,7 @@ result = sa.Table(  # append-only
     sa.Column("job_id", sa.Integer, primary_key=True),
     sa.Column("attempt", sa.Integer, primary_key=True),
     sa.Column("device_id", sa.ForeignKey("condensery_device.id"), nullable=False),
-    sa.Column("verdict", sa.String(12), nullable=False),
+    sa.Column("verdict", word_of(Verdict), nullable=False),
     sa.Column("reason", sa.Text),  # why it is in quarantine
     sa.Column("report", sa.Text, nullable=False),  # JSON; numbers that JSON can't hold are strings
     sa.Column("anchor_ms", sa.Float),  # median over its processes

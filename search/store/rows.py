@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.store.vocabulary import AttemptOutcome, TrialOrigin, TrialState
+from search.store.vocabulary import AttemptOutcome, StudyEvent, TrialOrigin, TrialState
 from space.config import CondenseNetConfig
 from space.cost import Cost
 from workers.latency.record import LatencyRecord
@@ -143,7 +143,7 @@ class AttemptRow:
 class EventRow:
     """One line of a study's log of what went wrong."""
 
-    kind: str
+    kind: StudyEvent
     number: int | None  # of the trial, where it is about one
     attempt: int | None
     detail: str
@@ -154,7 +154,7 @@ class EventRow:
 class StudyStatus:
     """A study at this moment: how many trials are in each state, what runs, and what went wrong last."""
 
-    counts: Mapping[str, int]  # trials by state
+    counts: Mapping[TrialState, int]  # how many trials are in each state
     waiting: int = 0  # enqueued configs that no trial has taken up
     running: Sequence[AttemptRow] = ()  # attempts that have not ended
     events: Sequence[EventRow] = ()  # the newest, newest first

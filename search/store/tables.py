@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from search.store.vocabulary import AttemptOutcome, LatencyKind, LatencyPurpose, TrialOrigin, TrialState
+from search.store.vocabulary import AttemptOutcome, LatencyKind, LatencyPurpose, StudyEvent, TrialOrigin, TrialState
 from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
@@ -23,12 +23,12 @@ metadata = sa.MetaData()
 class _Word(sa.types.TypeDecorator[StrEnum]):
     """Text in the database, a word of a vocabulary in Python; another word is refused on both ways."""
 
-    impl = sa.String(12)
+    impl = sa.String
     cache_ok = True
 
-    def __init__(self, vocabulary: type[StrEnum]) -> None:
-        super().__init__()
-        self.vocabulary = vocabulary
+    def __init__(self, vocabulary: type[StrEnum], length: int = 12) -> None:
+        super().__init__(length)
+        self.vocabulary, self.length = vocabulary, length
 
     def process_bind_param(self, value: StrEnum | str | None, dialect: sa.Dialect) -> str | None:
         """Return the word as text; raise ValueError if the vocabulary has no such word."""
@@ -51,9 +51,9 @@ class _Word(sa.types.TypeDecorator[StrEnum]):
             ) from None
 
 
-def _word_of(vocabulary: type[StrEnum]) -> _Word:
+def word_of(vocabulary: type[StrEnum], length: int = 12) -> _Word:
     """Return the type of a column that holds one of a vocabulary's words as text, and is read as the enum."""
-    return _Word(vocabulary)
+    return _Word(vocabulary, length)
 
 
 study = sa.Table(
@@ -80,8 +80,8 @@ trial = sa.Table(
     sa.Column("study_id", sa.ForeignKey("condensery_study.id", ondelete="CASCADE"), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),  # the same as Optuna's
     sa.Column("optuna_trial_id", sa.Integer),  # once it has ended and Optuna's tables hold it
-    sa.Column("state", _word_of(TrialState), nullable=False),
-    sa.Column("origin", _word_of(TrialOrigin), nullable=False),
+    sa.Column("state", word_of(TrialState), nullable=False),
+    sa.Column("origin", word_of(TrialOrigin), nullable=False),
     sa.Column("config", sa.Text, nullable=False),  # JSON
     sa.Column("config_hash", sa.String(64), nullable=False),
     sa.Column("training", sa.Text, nullable=False),  # JSON
@@ -119,7 +119,7 @@ attempt = sa.Table(  # append-only but for its lease and its end
     sa.Column("started_at", sa.Float, nullable=False),
     sa.Column("heartbeat_at", sa.Float, nullable=False),  # when its worker last gave a sign of life
     sa.Column("epochs", sa.Integer, nullable=False),  # that no earlier attempt had reported
-    sa.Column("outcome", _word_of(AttemptOutcome)),  # NULL while it runs
+    sa.Column("outcome", word_of(AttemptOutcome)),  # NULL while it runs
     sa.Column("reason", sa.Text),
     sa.Column("ended_at", sa.Float),
 )
@@ -132,7 +132,7 @@ event = sa.Table(  # append-only: a log of what went wrong
     sa.Column("study_id", sa.ForeignKey("condensery_study.id", ondelete="CASCADE"), nullable=False),
     sa.Column("number", sa.Integer),  # of the trial; NULL for an event of the whole study
     sa.Column("attempt", sa.Integer),
-    sa.Column("kind", sa.String(20), nullable=False),  # taken over, lost, late, refused, smaller batch, repaired
+    sa.Column("kind", word_of(StudyEvent, 20), nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
 )
@@ -158,7 +158,7 @@ latency = sa.Table(  # append-only
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("purpose", _word_of(LatencyPurpose), nullable=False),
+    sa.Column("purpose", word_of(LatencyPurpose), nullable=False),
     sa.Column("target", sa.String(200), nullable=False),  # as the study's latency.devices says
     sa.Column("model_hash", sa.String(64), nullable=False),
     sa.Column("device", sa.String(200), nullable=False),
@@ -167,7 +167,7 @@ latency = sa.Table(  # append-only
     sa.Column("runtime_version", sa.String(40), nullable=False),
     sa.Column("threads", sa.Integer, nullable=False),
     sa.Column("precision", sa.String(12), nullable=False),
-    sa.Column("kind", _word_of(LatencyKind), nullable=False),
+    sa.Column("kind", word_of(LatencyKind), nullable=False),
     sa.Column("policy", sa.String(12), nullable=False),  # standard, quick; counts (estimated), model (predicted)
     sa.Column("extrapolates", sa.Boolean, nullable=False),  # outside the calibrated range
     sa.Column("median_ms", sa.Float, nullable=False),
@@ -221,7 +221,7 @@ reference_latency = sa.Table(  # append-only: measured for a fit or a calibratio
     sa.Column("runtime", sa.String(40), nullable=False),
     sa.Column("runtime_version", sa.String(40), nullable=False),
     sa.Column("threads", sa.Integer, nullable=False),
-    sa.Column("kind", _word_of(LatencyKind), nullable=False),
+    sa.Column("kind", word_of(LatencyKind), nullable=False),
     sa.Column("policy", sa.String(12), nullable=False),
     sa.Column("median_ms", sa.Float, nullable=False),
     sa.Column("interval_low_ms", sa.Float, nullable=False),
@@ -238,7 +238,7 @@ device_fit = sa.Table(  # append-only: how well a device's latency is predicted;
     sa.Column("device", sa.String(200), nullable=False),
     sa.Column("runtime", sa.String(40), nullable=False),
     sa.Column("threads", sa.Integer, nullable=False),
-    sa.Column("kind", _word_of(LatencyKind), nullable=False),
+    sa.Column("kind", word_of(LatencyKind), nullable=False),
     sa.Column("networks", sa.Integer, nullable=False),
     sa.Column("median_error", sa.Float, nullable=False),
     sa.Column("p90_error", sa.Float, nullable=False),

@@ -45,6 +45,16 @@ class TrialOrigin(StrEnum):
     ENQUEUED = "enqueued"  # a user
 
 
+class StudyEvent(StrEnum):
+    """What went wrong in a study, or was put right: the kinds of line in its log."""
+
+    TAKEN_OVER = "taken over"  # by another controller
+    LOST = "lost"  # an attempt: its worker died or fell silent
+    LATE = "late"  # news of an attempt that had been given up
+    SMALLER_BATCH = "smaller batch"  # a trial is tried again with half its batch size
+    REPAIRED = "repaired"  # by the doctor
+
+
 # -- of measuring devices --
 
 

@@ -117,5 +117,5 @@ def _decode(files: Sequence[Path], shape: Shape) -> Images:
             with Image.open(file) as image:
                 images[index] = fit_image(image, shape)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types on broken files
-            raise UnreadableImage(f"{file} can't be read as an image ({error}): mend or remove it") from error
+            raise UnreadableImage(f"{file} can't be read as an image ({error}): repair or remove it") from error
     return images

@@ -35,9 +35,8 @@ class MeasurementPolicy(Settings):
     timeout_s: float = Field(default=300.0, gt=0.0, le=86_400.0)  # for one model in one process, loading included
     pause_above_c: float | None = Field(default=None, ge=20.0, le=150.0)  # °C at which a process waits; None: never
     resume_below_c: float = Field(default=55.0, ge=10.0, le=150.0)  # °C below which it continues
-    cool_for_s: float = Field(
-        default=600.0, gt=0.0, le=3600.0
-    )  # at most; then the model is measured hot, and the report says so
+    # The longest wait for a cooler processor; then the model is measured hot, and the report says so.
+    cool_for_s: float = Field(default=600.0, gt=0.0, le=3600.0)
     runtime: Runtime = "onnxruntime"
 
     @model_validator(mode="after")

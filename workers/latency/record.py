@@ -68,9 +68,8 @@ RECORD_FIELDS = tuple(LatencyRecord.__dataclass_fields__)
 class Measurement(LatencyRecord):
     """A latency as a probe returns it: the record, with the samples and conditions that it comes from."""
 
-    samples_ms: tuple[
-        tuple[float, ...], ...
-    ]  # by process, thinned to every `stride`-th run; () where nothing was timed
+    # By process, thinned to every `stride`-th run; () where nothing was timed.
+    samples_ms: tuple[tuple[float, ...], ...]
     stride: int  # 1: every run was kept
     conditions: Mapping[str, Any]  # JSON-able: temperature, frequency, throttling and load of each process
 

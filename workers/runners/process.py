@@ -1,7 +1,7 @@
 """A persistent worker process: it takes jobs from a pipe, runs them one after another and sends back how they go.
 
 Nothing heavy is imported before the threads and the processors are set, because torch reads them once. Messages are
-tuples (`Message`) of plain values. A worker whose controller is gone ends by itself.
+those of `workers.runners.messages`. A worker whose controller is gone ends by itself.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from space.errors import CondenseryError, TrainingFailed
+from workers.runners.messages import Message, MessageKind
 
 if TYPE_CHECKING:
     from workers.training.job import TrialJob, TrialResult
 
-READY = "ready"  # a worker's first message: from now on it may be paused
-ENDS = ("done", "failed", "stopped", "lost")  # kinds of message that end an attempt
-Message = tuple[str, int, int, Any]  # kind, trial, attempt, content; `search.engines.events.event_of` reads it
 PR_SET_PDEATHSIG = 1  # linux/prctl.h: send this signal when the parent dies
 
 
@@ -41,7 +39,7 @@ def worker_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> N
     """Run jobs until the controller sends None or is gone; `paused_s` is a shared double, the seconds it was paused."""
     _settle(place)
     try:
-        pipe.send((READY, -1, 0, os.getpid()))  # before the imports, which take seconds
+        pipe.send((MessageKind.READY, -1, 0, os.getpid()))  # before the imports, which take seconds
     except (BrokenPipeError, OSError):
         return
     import torch
@@ -77,14 +75,14 @@ def outcome_of(job: TrialJob, run: Callable[[], TrialResult]) -> Message:
     try:
         result = run()
     except TrainingStopped:
-        return ("stopped", job.number, job.attempt, None)
+        return (MessageKind.STOPPED, job.number, job.attempt, None)
     except CondenseryError as error:
-        return ("failed", job.number, job.attempt, (str(error), error.exit_code))
+        return (MessageKind.FAILED, job.number, job.attempt, (str(error), error.exit_code))
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"  # noqa: PTH119
-        return ("failed", job.number, job.attempt, (reason.splitlines()[0], 1))
-    return ("done", job.number, job.attempt, result.to_dict())
+        return (MessageKind.FAILED, job.number, job.attempt, (reason.splitlines()[0], 1))
+    return (MessageKind.DONE, job.number, job.attempt, result.to_dict())
 
 
 class PipeReporter:
@@ -95,11 +93,11 @@ class PipeReporter:
 
     def earlier(self, rows: Sequence[Any]) -> None:
         """Send the epochs of a checkpoint."""
-        self._pipe.send(("earlier", self._number, self._attempt, [asdict(row) for row in rows]))
+        self._pipe.send((MessageKind.EARLIER, self._number, self._attempt, [asdict(row) for row in rows]))
 
     def curve(self, row: Any) -> None:
         """Send one epoch's figures."""
-        self._pipe.send(("curve", self._number, self._attempt, asdict(row)))
+        self._pipe.send((MessageKind.CURVE, self._number, self._attempt, asdict(row)))
 
     def check(self) -> None:
         """Obey a command from the controller; end the process when the controller is gone."""

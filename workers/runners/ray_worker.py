@@ -31,7 +31,8 @@ from space.errors import DataNotFound, TrainingFailed
 from workers.file_names import CHECKPOINTS, LOG_FILE
 from workers.runners.exchange import RESULTS, ExchangeFailed, TrialExchange, scratch_folder
 from workers.runners.mailbox import MAILBOX
-from workers.runners.process import ENDS, Message, outcome_of
+from workers.runners.messages import ENDS, Message, MessageKind
+from workers.runners.process import outcome_of
 from workers.training.job import TrialJob, TrialResult
 from workers.training.trial import run_trial
 
@@ -103,7 +104,7 @@ class _Attempt:
     def collect(self, timeout_s: float) -> list[Message]:
         """Return the messages since the last call; the first call begins the job."""
         if self._thread is None:
-            self._send("started", f"{socket.gethostname()}:{os.getpid()}")
+            self._send(MessageKind.STARTED, f"{socket.gethostname()}:{os.getpid()}")
             self._thread = threading.Thread(target=self._run, name="trial", daemon=True)
             self._thread.start()
         messages = []
@@ -115,11 +116,11 @@ class _Attempt:
 
     def earlier(self, rows: Sequence[Any]) -> None:
         """Send the epochs of a checkpoint."""
-        self._send("earlier", [asdict(row) for row in rows])
+        self._send(MessageKind.EARLIER, [asdict(row) for row in rows])
 
     def curve(self, row: Any) -> None:
         """Send one epoch's figures."""
-        self._send("curve", asdict(row))
+        self._send(MessageKind.CURVE, asdict(row))
 
     def check(self) -> None:
         """Obey the controller's command; push a checkpoint that was just written."""
@@ -137,7 +138,7 @@ class _Attempt:
         if self.command == "cancel":
             raise TrainingFailed("cancelled by the user")
 
-    def _send(self, kind: str, payload: Any) -> None:
+    def _send(self, kind: MessageKind, payload: Any) -> None:
         self._messages.put((kind, self.job.number, self.job.attempt, payload))
 
     def _run(self) -> None:
@@ -148,7 +149,7 @@ class _Attempt:
                 outcome = self._run_with_exchange(self._exchange_url)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            outcome = ("lost", self.job.number, self.job.attempt, reason)
+            outcome = (MessageKind.LOST, self.job.number, self.job.attempt, reason)
         self._messages.put(outcome)
 
     def _run_with_exchange(self, url: str) -> Message:
@@ -161,9 +162,9 @@ class _Attempt:
                 local_job = replace(self.job, folder=str(folder))
                 outcome = outcome_of(local_job, lambda: self._train(local_job))
                 exchange.push_checkpoint(folder)
-                exchange.push(folder, (LOG_FILE, *RESULTS) if outcome[0] == "done" else (LOG_FILE,))
+                exchange.push(folder, (LOG_FILE, *RESULTS) if outcome[0] == MessageKind.DONE else (LOG_FILE,))
             except ExchangeFailed as error:
-                return ("lost", self.job.number, self.job.attempt, str(error))
+                return (MessageKind.LOST, self.job.number, self.job.attempt, str(error))
             return outcome
 
     def _train(self, job: TrialJob) -> TrialResult:

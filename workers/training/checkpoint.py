@@ -77,8 +77,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         for name, parameter in model.named_parameters():
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
                 optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
-        values = {key: document[key] for key in Progress.__dataclass_fields__ if key != "curve"}
-        return Progress(**values, curve=tuple(document.get("curve", ())))
+        values = {name: document[name] for name in Progress.__dataclass_fields__}
+        return Progress(**values | {"curve": tuple(document["curve"])})
     return None
 
 

@@ -61,7 +61,7 @@ class CurvesInfo:
 def curve_numbers(columns: StudyColumns, view: View, chosen: Sequence[int] = ()) -> list[int]:
     """Return whose curves to show: the chosen trials, else the most accurate of the front, else those that trained.
 
-    They are more than `MOST_CURVES` where more were chosen, or stand on the front.
+    They are more than `MOST_CURVES` where more were chosen, or are on the front.
     """
     if chosen:
         return list(dict.fromkeys(chosen))

@@ -191,8 +191,8 @@ def _notes_on_others(info: FrontInfo) -> Iterator[str]:
     unfinished = [name for name, points in (("stopped", info.stopped), ("running", info.running)) if len(points)]
     if unfinished:
         yield (
-            f"A {' or '.join(unfinished)} trial stands at the accuracy of its last epoch, which is not that of a "
-            "deployed network; all others stand at their deployed network's."
+            f"A {' or '.join(unfinished)} trial is shown at the accuracy of its last epoch, which is not that of a "
+            "deployed network; all others are shown at their deployed network's."
         )
     if info.bottom_pct is not None:
         accuracies = np.concatenate([points.top1_pct for points in info.roles.values()])

@@ -17,6 +17,7 @@ from dashboards.panels.data_table import DataTable
 from dashboards.panels.study.hypervolume import hypervolumes
 from dashboards.panels.study.points import why_no_points
 from dashboards.panels.style import FRONT, empty_figure, message, scatter, slim
+from search.devices.registry import DeviceState
 from search.store.vocabulary import TrialState
 from workers.processes import host_and_pid
 
@@ -185,7 +186,7 @@ def _liveness_facts(liveness: Liveness | None) -> tuple[tuple[str, str], ...]:
     if status.waiting:
         queue += f", {status.waiting:,} enqueued by hand"
     alive = sum(liveness.is_alive(attempt.heartbeat_at) for attempt in status.running)
-    online = sum(device.state == "online" for device in devices)
+    online = sum(device.state == DeviceState.ONLINE for device in devices)
     return (
         ("queue", queue),
         ("run by", _controller_text(liveness)),

@@ -82,7 +82,7 @@ def compare_info(details: Sequence[TrialDetail]) -> CompareInfo:
         return CompareInfo(reason="Choose two to four trials to compare: tick them in the table.")
     if len(chosen) > MOST_TRIALS:
         return CompareInfo(
-            reason=f"At most {MOST_TRIALS} trials can stand side by side, but {len(chosen)} are chosen: untick "
+            reason=f"At most {MOST_TRIALS} trials can be compared side by side, but {len(chosen)} are chosen: untick "
             f"{len(chosen) - MOST_TRIALS}."
         )
     rows = [*_settings(chosen), *_costs(chosen), *_outcome(chosen), *_latencies(chosen)]

@@ -1,7 +1,7 @@
 """A drawing of one network and what each of its parts costs.
 
 There is a bar for each part, from left to right as images pass them, as high as the channels that the part hands on:
-the share (1/C) that each group kept of what it may read, the rest of that, and what the layer adds. Below stands each
+the share (1/C) that each group kept of what it may read, the rest of that, and what the layer adds. Below is each
 part's share of the latency where a fit of the device predicts it, else its share of the macs; the axis says which.
 """
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from search.engines.ray.plan import Plan
 from workers.processes import children_of, lives
+from workers.runners.messages import ENDS, Message, MessageKind
 
 POST_EVERY_S = 0.5  # between two looks for commands to post
 POST_AGAIN_S = 5.0  # after which the same commands are posted again
@@ -44,7 +45,7 @@ class JobBridge:
         with self._sending:
             self._pipe.send((kind, *payload))
 
-    def end(self, trial_id: str, kind: str, payload: Any) -> None:
+    def end(self, trial_id: str, kind: MessageKind, payload: Any) -> None:
         """Tell the controller how a trial ended, unless it knows already."""
         if trial_id in self.open:
             serial, number, attempt = self.open.pop(trial_id)
@@ -59,14 +60,14 @@ class JobBridge:
                 if trial_id in self.open:
                     self.send("tick", *self.open[trial_id][1:])
 
-    def pass_on(self, trial_id: str, news: list[tuple[str, int, int, Any]]) -> None:
+    def pass_on(self, trial_id: str, news: list[Message]) -> None:
         """Pass a worker's messages on to the controller; even an empty list is a sign of life."""
         _, number, attempt = self.open[trial_id]
         self.send("tick", number, attempt)
         if not news:
             return
         *before, (kind, _, _, payload) = news
-        if kind in ("started", "earlier", "curve"):
+        if kind not in ENDS:
             self.send("events", news)
         else:
             if before:

@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 from search.engines.events import CANCELLED
 from search.engines.ray.bridge import JobBridge
 from search.engines.ray.plan import DIED, NO_MEMORY
+from workers.runners.messages import MessageKind
 from workers.runners.ray_worker import TuneWorker
 
 IDLE_WAIT_S = 1.0  # for a job, while no trial runs
@@ -44,7 +45,7 @@ class SubmittedJobs(Searcher):  # type: ignore[misc]  # Ray has no type informat
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Leave nothing open when Tune closes a trial for reasons of its own."""
-        self._bridge.end(trial_id, "lost", "Ray Tune gave the trial up")
+        self._bridge.end(trial_id, MessageKind.LOST, "Ray Tune gave the trial up")
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: a Tune run is disposable."""
@@ -73,7 +74,7 @@ class NewsScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Say that a trial lost its worker, and why."""
         self._bridge.end_without_servers()
-        self._bridge.end(trial.trial_id, "lost", reason_of(trial))
+        self._bridge.end(trial.trial_id, MessageKind.LOST, reason_of(trial))
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Leave the choice to Tune; end waiting trials that are stopped or cancelled, keep the others alive."""
@@ -83,9 +84,9 @@ class NewsScheduler(FIFOScheduler):  # type: ignore[misc]
         for trial in pending if bridge.commands else ():
             command = bridge.commands.get(bridge.open.get(trial.trial_id, (-1,))[0])
             if command == "stop":
-                bridge.end(trial.trial_id, "stopped", None)
+                bridge.end(trial.trial_id, MessageKind.STOPPED, None)
             elif command == "cancel":
-                bridge.end(trial.trial_id, "failed", CANCELLED)
+                bridge.end(trial.trial_id, MessageKind.FAILED, CANCELLED)
             if command is not None:
                 tune_controller.stop_trial(trial)
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from search.store.connection.patience import Patience
 from search.store.tables import event, study, trial
+from search.store.vocabulary import StudyEvent
 from space.errors import StudyBusy
 from workers.clock import Clock, SystemClock
 from workers.processes import host_and_pid, process_name
@@ -112,13 +113,13 @@ class Transactions:
             self._keys[number] = int(key)
         return self._keys[number]
 
-    def note_event(self, kind: str, detail: str, number: int | None = None, attempt: int | None = None) -> None:
+    def note_event(self, kind: StudyEvent, detail: str, number: int | None = None, attempt: int | None = None) -> None:
         """Append an event to the study's log of what went wrong."""
         values = {"study_id": self.study_id, "kind": kind, "detail": detail, "at": self.clock.now()}
         with self._begin() as connection:
             connection.execute(sa.insert(event).values(number=number, attempt=attempt, **values))
 
-    def numbers_of_event(self, kind: str) -> set[int]:
+    def numbers_of_event(self, kind: StudyEvent) -> set[int]:
         """Return the numbers of the trials for which an event of this kind is recorded."""
         query = sa.select(event.c.number).where(event.c.study_id == self.study_id, event.c.kind == kind)
         with self._read() as connection:

@@ -119,7 +119,7 @@ def read_objectives(engine: sa.Engine, study_id: int) -> list[sa.Row[Any]]:
         return list(connection.execute(query))
 
 
-def count_states(engine: sa.Engine, study_id: int) -> dict[str, int]:
+def count_states(engine: sa.Engine, study_id: int) -> dict[TrialState, int]:
     """Return how many trials are in each state that any is in."""
     query = sa.select(trial.c.state, sa.func.count()).where(trial.c.study_id == study_id).group_by(trial.c.state)
     with engine.connect() as connection:

@@ -96,5 +96,7 @@ def test_what_it_cant_do_is_one_line_with_its_own_exit_code(url: str, tmp_path: 
     assert refused(f"sqlite:///{tmp_path / 'none.db'}", tmp_path)[0] == 33
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, line = refused(url, tmp_path, "--port", str(port := taken.getsockname()[1]))
-    assert (code, f"port {port} can't be listened on" in line, "choose another" in line) == (10, True, True)
+    assert (code, f"port {port} can't be listened on" in line, "choose another --port." in line) == (10, True, True)
+    code, line = refused(url, tmp_path, "--host", "192.0.2.1")  # of no machine: kept for documentation (RFC 5737)
+    assert (code, "choose another --host." in line) == (10, True)
     assert refused(url, tmp_path, "--host", "0.0.0.0", "--token-file", str(tmp_path / "none"))[0] == 10

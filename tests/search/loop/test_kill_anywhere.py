@@ -38,6 +38,6 @@ def test_kills_lose_nothing_repeat_nothing_and_leave_nothing_running(form: Form,
         found = judge(run, compared=1)
     assert found["violations"] == []
     assert found["kills"] == sum(table.values()) == kills
-    assert found["trained_anew_with_equal_bits"] == 1
+    assert found["trained_again_with_equal_bits"] == 1
     hit = {role for role, _ in table}
     assert hit == set(form.roles) if form.engine == "local" else "ray" in hit  # a Ray that starts takes its time

@@ -149,7 +149,7 @@ def test_measuring_more_ends_when_nothing_can_be_measured(engine, tmp_path: Path
         def measure(self, models, stop=lambda: False):
             return [FailedMeasurement("", "no such operator") for _ in models]
 
-    with pytest.raises(MeasurementFailed, match="none of 8 networks could be measured on pi5: no such operator"):
+    with pytest.raises(MeasurementFailed, match="none of the 8 networks could be measured on pi5: no such operator"):
         learn(engine, Refusing(lambda path: 1.0, device="pi5"), tmp_path, 9)
 
 

@@ -45,7 +45,7 @@ def test_ties_go_to_the_lower_latency_then_to_fewer_macs() -> None:
 
 def test_what_was_never_trained_is_never_picked() -> None:
     rows = [row(0, None, 0.1, 0.1, state="infeasible"), row(1, None, 0.1, 0.1, state="failed")]
-    with pytest.raises(NothingFeasible, match="none of 2 trials has finished"):
+    with pytest.raises(NothingFeasible, match="none of the 2 trials has finished"):
         best(rows, Budget())
 
 

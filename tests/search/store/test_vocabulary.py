@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from search.store import device_tables
 from search.store.connection.database import open_for_writing
-from search.store.tables import attempt, device_fit, latency, reference_latency, trial
+from search.store.tables import attempt, device_fit, event, latency, reference_latency, trial
 from search.store.vocabulary import FINAL_STATES, OPEN_STATES, STATES, AttemptOutcome, TrialState
 
 COLUMNS = (
@@ -21,14 +22,19 @@ COLUMNS = (
     latency.c.kind,
     reference_latency.c.kind,
     device_fit.c.kind,
+    event.c.kind,
+    device_tables.job.c.mode,
+    device_tables.job.c.state,
+    device_tables.lease.c.doing,
+    device_tables.lease.c.outcome,
+    device_tables.result.c.verdict,
 )
 
 
 def words_of(column: sa.Column) -> type[StrEnum]:
-    assert isinstance(column.type, sa.Enum)
-    assert column.type.enum_class is not None
-    assert issubclass(column.type.enum_class, StrEnum)
-    return column.type.enum_class
+    vocabulary = column.type.vocabulary
+    assert issubclass(vocabulary, StrEnum)
+    return vocabulary
 
 
 @pytest.mark.parametrize("column", COLUMNS, ids=str)
@@ -49,7 +55,12 @@ def test_each_word_is_stored_as_its_text_and_read_as_the_member(database: str, c
     assert all(type(text) is str for text in texts)
 
 
-def test_a_word_stands_in_texts_json_and_arrays_as_plain_text():
+@pytest.mark.parametrize("column", COLUMNS, ids=str)
+def test_every_word_fits_into_its_column(column: sa.Column):
+    assert max(map(len, words_of(column))) <= column.type.length
+
+
+def test_a_word_is_plain_text_in_texts_json_and_arrays():
     assert f"{TrialState.DONE}" == "done"
     assert TrialState.DONE == "done"
     assert json.dumps({"state": TrialState.DONE, AttemptOutcome.LOST: 1}) == '{"state": "done", "lost": 1}'

@@ -56,14 +56,6 @@ def test_a_checkpoint_restores_tensors_momentum_and_progress_exactly(tmp_path: P
         assert torch.equal(optimizer.state[mine]["momentum_buffer"], other_optimizer.state[theirs]["momentum_buffer"])
 
 
-def test_a_checkpoint_of_a_version_that_kept_no_curve_can_be_gone_on_from(tmp_path: Path):
-    committed = save_checkpoint(tmp_path, *network(), progress(41))
-    document = json.loads(committed.read_text())
-    del document["curve"]
-    committed.write_text(json.dumps(document))
-    assert load_checkpoint(tmp_path, *network(), "mine") == progress(41)
-
-
 def test_a_checkpoint_from_before_the_first_step_has_no_momentum(tmp_path: Path):
     save_checkpoint(tmp_path, *network(), progress(0))
     other, other_optimizer = network(seed=9)

@@ -108,9 +108,8 @@ class Batch:
     ) -> None:
         self._anchor, self._policy = anchor, policy
         self._start, self._cooling, self._client = start, cooling, client
-        self._failed: dict[
-            int, tuple[str, str]
-        ] = {}  # reason and fault, by place: the same file may be in the list twice
+        # Reason and fault, by place: the same file may be in the list twice.
+        self._failed: dict[int, tuple[str, str]] = {}
 
     def measure(self, models: Sequence[Path]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         """Return the report of one process of the best attempt (None without one), and one entry per model."""

@@ -1,7 +1,8 @@
 """What a job may contain, field by field.
 
 Nothing that a hub sends reaches a shell, a path or an import: every field is checked against a rule here before it is
-used. The limits of a policy are those of the project's `MeasurementPolicy`, which a test compares with these."""
+used. The limits of a policy are those of the project's `MeasurementPolicy`, which a test compares with these.
+"""
 
 from __future__ import annotations
 

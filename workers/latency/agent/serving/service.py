@@ -133,7 +133,9 @@ class Agent:
             except HubRefuses as refusal:
                 if refusal.status not in (404, 409):
                     rule = f"the hub must take this agent in, but refuses it ({refusal})"
-                    raise WrongUse(f"{rule}; mend that, or fetch the agent again from the hub's /agent.pyz") from None
+                    raise WrongUse(
+                        f"{rule}; correct that, or fetch the agent again from the hub's /agent.pyz"
+                    ) from None
                 if not has_said_why:
                     reason = f"{refusal}; {WRONG_ADDRESS}" if refusal.status == 404 else str(refusal)
                     session.journal.say(f"waiting: the hub can't enrol this agent now ({reason})")
