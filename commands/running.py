@@ -120,7 +120,7 @@ def launch(
         from search.launch import launch as run
 
         ended = run(settings, url, resume or stand_by, view, stand_by)
-    resume_command, look_command = _next_commands(study, settings, set_ or (), storage)
+    resume_command, look_command = next_commands(study, settings, set_ or (), storage)
     if ended.ending == "stopped":
         say(f"stopped with {ended.done} of {ended.wanted} trainings done; go on with: {resume_command}")
         raise typer.Exit(INTERRUPTED)
@@ -130,11 +130,11 @@ def launch(
         say(f"{ended.done} of {ended.wanted} trainings done; see: {look_command}")
 
 
-def _next_commands(
+def next_commands(
     study: Path, settings: StudySettings, overrides: Sequence[str], storage: str | None
 ) -> tuple[str, str]:
     """Return the commands that go on with a study and that show its results, as they work in a shell."""
-    kept = [override for override in overrides if override.partition("=")[0].strip() != "storage"]
+    kept = [override for override in overrides if override.partition("=")[0].strip() != "study.storage"]
     named = storage_words(storage or (settings.storage if len(kept) < len(overrides) else None))
     words = [word for override in kept for word in ("--set", override)]
     resume = ["condensery", "launch", str(study), "--resume", *words, *named]

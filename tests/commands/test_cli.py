@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -18,7 +19,10 @@ import pytest
 from typer.testing import CliRunner
 
 import condensery
+from commands.common import STORAGE, name_and_url
+from commands.running import next_commands
 from search import time_estimate
+from search.study_file import load_settings
 from space import errors
 from space.search_space import SearchSpace
 from tests.command_line import ROOT, run_command
@@ -61,6 +65,39 @@ def study(searched: Path, tmp_path: Path) -> Path:
     """A copy of the study to change; its files stay where they were recorded."""
     shutil.copytree(searched, tmp_path / "copy")
     return tmp_path / "copy"
+
+
+PLAIN, NAMED, ELSEWHERE = (), ("study.name=X", "training.epochs=6"), ("study.storage=sqlite:///it's.db",)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "storage", "resume", "look"),
+    [
+        (PLAIN, None, [], ["study.toml"]),
+        (PLAIN, "sqlite:///a.db", ["--storage", "sqlite:///a.db"], ["study.toml", "--storage", "sqlite:///a.db"]),
+        (
+            NAMED,
+            None,
+            ["--set", "study.name=X", "--set", "training.epochs=6"],
+            ["X", "--storage", "sqlite:///condensery.db"],
+        ),
+        (ELSEWHERE, None, ["--storage", "sqlite:///it's.db"], ["digits", "--storage", "sqlite:///it's.db"]),
+    ],
+    ids=["the file alone", "another database", "another name", "a database by --set"],
+)
+def test_the_hints_after_a_launch_name_the_same_study(
+    overrides: tuple[str, ...], storage: str | None, resume: list[str], look: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(STORAGE, raising=False)
+    assert CliRunner().invoke(condensery.app, ["init", "study.toml"]).exit_code == 0
+    settings = load_settings(Path("study.toml"), overrides)
+    resume_hint, look_hint = next_commands(Path("study.toml"), settings, overrides, storage)
+    assert shlex.split(resume_hint) == ["condensery", "launch", "study.toml", "--resume", *resume]
+    assert shlex.split(look_hint) == ["condensery", "pareto", *look]
+    options = ["--storage", resume[resume.index("--storage") + 1]] if "--storage" in resume else []
+    name, url = name_and_url(look[0], look[2] if len(look) > 1 else None)
+    assert (name, url) == (settings.study.name, options[1] if options else settings.storage)
 
 
 def test_help_names_every_command() -> None:
