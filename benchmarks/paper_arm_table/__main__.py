@@ -59,8 +59,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         host = None if arguments.skip_host else HostProbe(STANDARD, write_anchor(folder))
-        known = {} if arguments.count_again else known_counts(saved)
-        devices = Devices(partial(build, default_folder(), say), load_profile(PROFILE), host, arguments.runs, known)
+        counts = {} if arguments.count_again else known_counts(saved)
+        devices = Devices(partial(build, default_folder(), say), load_profile(PROFILE), host, arguments.runs, counts)
         rows = [row_of(network, folder, devices) for network in arguments.networks]
     print("\n".join(table(rows)))
     if set(arguments.networks) != set(NETWORKS):

@@ -13,6 +13,7 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
+from workers.runners.messages import Message, MessageKind
 from workers.runners.process import PR_SET_PDEATHSIG, WorkerPlace
 
 
@@ -28,7 +29,7 @@ def instant_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> 
     """Answer every job at once, until the controller sends None or goes away: one epoch's row, then the result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    pipe.send(("ready", -1, 0, os.getpid()))
+    pipe.send((MessageKind.READY, -1, 0, os.getpid()))
     while True:
         try:
             job = pipe.recv()
@@ -41,7 +42,7 @@ def instant_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> 
             return
 
 
-def answers(job: dict[str, Any]) -> list[tuple[str, int, int, dict[str, Any]]]:
+def answers(job: dict[str, Any]) -> list[Message]:
     """Return what a worker sends of a trial that ends at once."""
     top1 = made_up_top1(job["config"])
     row = {
@@ -65,4 +66,7 @@ def answers(job: dict[str, Any]) -> list[tuple[str, int, int, dict[str, Any]]]:
         "export_difference": 0.0,
         "peak_memory_mb": 0.0,
     }
-    return [("curve", job["number"], job["attempt"], row), ("done", job["number"], job["attempt"], result)]
+    return [
+        (MessageKind.CURVE, job["number"], job["attempt"], row),
+        (MessageKind.DONE, job["number"], job["attempt"], result),
+    ]

@@ -210,7 +210,7 @@
     unknown: "The study isn't in the database, since",
   };
 
-  /** Show how the page stands: live, stale (what the server says of the database), or away (why there is no answer). */
+  /** Show the page's state: live, stale (what the server says of the database), or away (why there is no answer). */
   function badge(stale, away) {
     if (away && !state.away) { state.awaySince = Date.now() / 1000; }
     state.stale = stale; state.away = away;

@@ -38,9 +38,8 @@ def _front_info(study: CachedStudy, columns: StudyColumns, view: View) -> Any:
     from dashboards.panels import FrontOptions, front_info
 
     budget = budget_of(columns.study.settings)
-    limit = {"latency": None, "macs": budget.max_macs, "params": budget.max_params}[
-        view.axis
-    ]  # limits in ms are the page's own
+    # Limits in ms are the page's own.
+    limit = {"latency": None, "macs": budget.max_macs, "params": budget.max_params}[view.axis]
     last = read_last_epochs(study.live.engine, columns.study.id)
     return front_info(columns, view, FrontOptions(budget=limit, last_epochs=last))
 
