@@ -180,7 +180,7 @@ def watch(controller: Controller, now: Callable[[], float] = time.perf_counter) 
         (controller.proposer, "ask", "ask"),
         (controller.recorder, "record_asked", "record"),
         (controller.candidates, "gate_priced", "gate"),
-        (controller.candidates.pricer, "take", "waiting for prices"),
+        (controller.candidates.pricer, "collect", "waiting for prices"),
         (controller.candidates.pricer, "_prices", "price (in its thread)"),
         (controller.trainings, "dispatch", "dispatch"),
         (controller.engine, "submit", "send to worker"),

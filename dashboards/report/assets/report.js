@@ -22,7 +22,7 @@
 
   const parsed = async (name) => JSON.parse(await unpacked(name));
 
-  function run(code) {  // its hash stands in the page's policy
+  function run(code) {  // the page's policy holds its hash
     const script = document.createElement("script");
     script.textContent = code;
     document.head.append(script);
