@@ -26,6 +26,7 @@ from workers.export.onnx import exported_network, save_onnx
 from workers.images.cache import prepare
 from workers.images.image_folder import find_image_folder
 from workers.images.source import fit_image
+from workers.latency.agent_file import NAME
 from workers.settings import DataSettings
 
 TUTORIAL = (Path(__file__).parent.parent / "docs" / "tutorial.md").read_text()
@@ -60,6 +61,11 @@ def test_the_study_file_is_valid_with_the_tutorials_changes():
         document[part].update(values)
     settings = settings_from(document, "the tutorial")
     assert (settings.study.trainings, settings.data.dataset) == (8, "imagefolder:images")
+
+
+def test_no_hash_of_the_agent_is_printed_that_the_next_change_of_it_makes_wrong():
+    lines = re.findall(r"^.*sha256sum --check$", TUTORIAL, re.MULTILINE)
+    assert {line.lstrip(" $") for line in lines} == {f"echo '<sha256 of the file>  {NAME}' | sha256sum --check"}
 
 
 def bundle_of(folder: Path, channels: int) -> Path:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from benchmarks.dashboard_fill import STUDY, fill
 from dashboards.report.report import write_report
 from tests.dashboards.browser import Visit
 from tests.dashboards.report.report_visits import READY
@@ -18,6 +22,24 @@ def lively_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     made = lively(tmp_path_factory.mktemp("lively"))
     write_report(made.engine, made.name, made.folder / "report.html")
     return made
+
+
+@pytest.fixture(scope="session")
+def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The database of a study of 10,000 trials, only to be read, and the study's name.
+
+    Filling it takes longest: where tests run side by side, the first process that asks fills it for all.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    database = folder / "ten-thousand.db"
+    with FileLock(f"{database}.lock"):
+        if not database.exists():
+            unfinished = folder / "unfinished.db"
+            unfinished.unlink(missing_ok=True)
+            assert fill(f"sqlite:///{unfinished}", 10_000) == STUDY
+            unfinished.rename(database)
+    return database, STUDY
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.dashboard_fill import fill
 from dashboards.page import Access
 from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.pages import FRONT, TABLE, in_page, opened, served, silent, url_of, zoom_of
@@ -173,10 +172,9 @@ def test_with_a_token_the_page_works_and_the_token_leaves_the_address(browser: A
 
 
 @pytest.mark.slow
-def test_ten_thousand_trials_are_shown_and_answered(browser: Any, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'big.db'}"
-    fill(url, 10_000, 0)
-    with served(url) as address, Visit(browser) as visit:
+def test_ten_thousand_trials_are_shown_and_answered(browser: Any, ten_thousand: tuple[Path, str]) -> None:
+    database, _ = ten_thousand
+    with served(f"sqlite:///{database}") as address, Visit(browser) as visit:
         opened(visit, address, TABLE)
         assert in_page(visit, "document.querySelector('#front-graph .js-plotly-plot').data[0].type") == "scattergl"
         visit.picture("page-10000-trials")

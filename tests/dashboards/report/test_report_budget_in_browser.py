@@ -115,7 +115,7 @@ def test_the_page_answers_any_budget_as_python_does(visit: Visit, tmp_path: Path
             assert sentence == table.sentence(limits), kind
 
 
-@pytest.mark.parametrize("kind", ["empty", "one", "not a number", "infeasible only", "two devices"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_reports_of_unusual_studies_open_with_pythons_answer(browser: Any, tmp_path: Path, kind: str) -> None:
     made = study_of(tmp_path, kind)
     path = tmp_path / "report.html"

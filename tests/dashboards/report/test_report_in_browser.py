@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.dashboard_fill import fill
 from dashboards.report.report import write_report
 from search.store.connection.database import open_for_reading
 from tests.dashboards.browser import Visit, contrast, in_browser
@@ -22,15 +21,14 @@ pytestmark = [pytest.mark.browser, in_browser]
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def large(tmp_path_factory: pytest.TempPathFactory, ten_thousand: tuple[Path, str]) -> Path:
     """The report of 10,000 trials."""
-    folder = tmp_path_factory.mktemp("large")
-    url = f"sqlite:///{folder / 'study.db'}"
-    name = fill(url, 10_000, epochs=4)
-    engine = open_for_reading(url)
-    write_report(engine, name, folder / "report.html")
+    database, name = ten_thousand
+    report = tmp_path_factory.mktemp("large") / "report.html"
+    engine = open_for_reading(f"sqlite:///{database}")
+    write_report(engine, name, report)
     engine.dispose()
-    return folder / "report.html"
+    return report
 
 
 # ---- looks ----------------------------------------------------------------------------------------------

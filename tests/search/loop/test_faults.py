@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from search.engines.events import Failed
+from search.engines.events import Done, EpochEnded, Failed, Resumed, Stopped
 from search.engines.local import LocalEngine
 from search.store import reader
 from search.store.connection.database import open_for_reading
@@ -35,7 +35,9 @@ from tests.command_line import StartedCommand
 from tests.search.engines.engine_contract import collect
 from tests.search.test_launch import Place, new_place
 from tests.search.tiny_studies import assert_consistent
+from tests.waiting import until
 from tests.workers.tiny import NET, TRAINING, digits, job
+from workers.file_names import CHECKPOINTS
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 300.0  # none waits so long on a machine that is not crowded
@@ -51,13 +53,6 @@ def started(place: Place, *words: str) -> StartedCommand:
 def said(process: StartedCommand) -> str:
     """Everything that a command has printed."""
     return process.log.read_text()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def events(place: Place) -> list[str]:
@@ -184,6 +179,39 @@ def test_a_worker_that_runs_out_of_memory_says_so_and_serves_the_next(tmp_path: 
         engine.close()
 
 
+# -- files --
+
+
+def test_a_truncated_checkpoint_is_passed_over_and_the_network_is_the_same(tmp_path: Path):
+    digits(tmp_path)
+    training = TRAINING.model_copy(update={"epochs": 12})
+    undisturbed, damaged = (
+        replace(job(tmp_path / str(number), tmp_path, number=number, training=training), checkpoint_every_s=0.0)
+        for number in (0, 1)
+    )
+    engine = LocalEngine(workers=1, threads=1, measuring=())
+    try:
+        engine.submit(undisturbed)
+        expected = collect(engine, {0})[-1]
+        assert isinstance(expected, Done)
+        engine.submit(damaged)
+        for _ in range(2):
+            collect(engine, {1}, EpochEnded)
+        engine.stop()
+        assert isinstance(collect(engine, {1})[-1], Stopped)
+        checkpoints = sorted((tmp_path / "1" / CHECKPOINTS).glob("*.safetensors"))
+        assert len(checkpoints) == 2
+        os.truncate(checkpoints[-1], checkpoints[-1].stat().st_size // 2)
+        engine.submit(replace(damaged, attempt=2))
+        resumed, *_, last = collect(engine, {1})
+        assert isinstance(resumed, Resumed)  # it goes on from the older one
+        assert isinstance(last, Done)
+        assert last.result.network_sha256 == expected.result.network_sha256
+        assert last.result.onnx_sha256 == expected.result.onnx_sha256
+    finally:
+        engine.close()
+
+
 # -- two at once --
 
 
@@ -207,13 +235,13 @@ def test_of_those_that_stand_by_one_ends_on_ctrl_c_and_one_takes_over_when_the_c
     changes = ("study.trainings=2", "training.epochs=60", "limits.checkpoint_every_s=0.2")
     options = ("--storage", place.url, *(word for change in changes for word in ("--set", change)))
     first = started(place, "launch", "study.toml", *options)
-    wait_for(lambda: is_running(place))
+    until(lambda: is_running(place))
     waiting, interrupted = (started(place, "launch", "study.toml", "--stand-by", *options) for _ in range(2))
-    wait_for(lambda: all("standing by" in said(process) for process in (waiting, interrupted)))
+    until(lambda: all("standing by" in said(process) for process in (waiting, interrupted)))
     interrupted.send_signal(signal.SIGINT)
     assert interrupted.wait(PATIENCE_S) == 130
     assert "stopped with" in said(interrupted)
-    wait_for(lambda: epochs(place) > 0)
+    until(lambda: epochs(place) > 0)
     assert first.poll() is None, "its trainings are too short for this test"
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()

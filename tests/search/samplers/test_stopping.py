@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.engines.base import Engine
 from search.engines.events import Done, EngineEvent, EpochEnded, Failed, Lost, Stopped, cancelled
 from search.engines.fake import FakeEngine, instant_result
 from search.engines.local import LocalEngine
 from search.samplers.stopping import LEAST, RUNGS, StoppingRule
+from search.settings import EngineSettings
 from search.store import reader
 from search.store.rows import TrialRow
 from space.cost import cost_of
@@ -331,9 +333,18 @@ ONE_NETWORK = {
 HOPELESS = {"low": 1e-7, "high": 0.2, "log": True}  # learning rates, of which most teach nothing
 
 
+def one_worker(kind: str) -> Engine:
+    if kind == "local":
+        return LocalEngine(1, 1, ())
+    pytest.importorskip("ray", reason="Ray is not installed")
+    from search.engines.ray.engine import RayTuneEngine  # here: other tests don't wait for Ray
+
+    return RayTuneEngine(EngineSettings(kind="ray", workers=1, device="cpu"), set(), [].append)
+
+
 @pytest.mark.slow
-def test_a_real_training_that_the_rule_gives_up_is_ended(make_bench):
-    """On Ray a cancelled training ends in the same way: see `engine_contract`."""
+@pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.long)])
+def test_a_real_training_that_the_rule_gives_up_is_ended(make_bench, kind: str):
     bench = make_bench(
         space=ONE_NETWORK,
         training={"epochs": 40, "batch_size": 64, "learning_rate": HOPELESS},
@@ -344,7 +355,7 @@ def test_a_real_training_that_the_rule_gives_up_is_ended(make_bench):
         limits__checkpoint_every_s=0.2,
     )
     digits(bench.folder / "files")
-    bench.engine = LocalEngine(1, 1, ())
+    bench.engine = one_worker(kind)
     try:
         assert bench.run() == "finished"
     finally:

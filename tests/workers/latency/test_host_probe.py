@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from space.errors import InvalidSettings, MeasurementFailed
+from tests.waiting import until
 from tests.workers.latency.test_latency_contract import TINY, LatencyProbeContract, sha256, write_network
 from workers.latency import (
     FailedMeasurement,
@@ -191,18 +191,11 @@ def is_free(lock: Path) -> bool:
     return True
 
 
-def wait_until(true, what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline, f"waited 30 s for {what}"
-        time.sleep(0.02)
-
-
 def test_ctrl_c_comes_through_and_leaves_no_process_behind(tmp_path, anchor, models, mischief):
     probe = HostProbe(TINY, anchor, command=mischief({models[0]: "hang"}))
 
     def interrupt_when_it_hangs() -> None:
-        wait_until((tmp_path / "lock.hangs").exists, "the process to hang")
+        until((tmp_path / "lock.hangs").exists)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt_when_it_hangs)
@@ -236,10 +229,10 @@ command = [sys.executable, {str(tmp_path / "mischief.py")!r}]
 HostProbe(TINY, Path({str(anchor)!r}), command=command).measure([Path({str(models[0])!r})])
 """
     with subprocess.Popen([sys.executable, "-c", owner]) as process:
-        wait_until((tmp_path / "lock.hangs").exists, "the process to hang")
+        until((tmp_path / "lock.hangs").exists)
         assert not is_free(tmp_path / "lock")
         process.kill()
-    wait_until(lambda: is_free(tmp_path / "lock"), "the orphan to end")
+    until(lambda: is_free(tmp_path / "lock"))
 
 
 def test_a_core_or_thread_count_this_process_may_not_use_is_refused(anchor):

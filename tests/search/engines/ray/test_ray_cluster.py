@@ -13,7 +13,8 @@ from search.engines.events import Done, Stopped
 from search.engines.ray import engine as ray_engine
 from search.engines.ray.engine import RayTuneEngine
 from tests.search.engines.engine_contract import LONG, PATIENCE_S, MakeJob, collect
-from tests.search.engines.ray.tiny_ray import Cluster, cluster, final, job_maker, settings, started, wait_until
+from tests.search.engines.ray.tiny_ray import Cluster, cluster, final, job_maker, settings, started
+from tests.waiting import until
 from tests.workers.tiny import digits
 from workers.processes import lives
 
@@ -66,7 +67,7 @@ def test_trials_run_on_both_nodes_of_a_cluster_and_one_that_waits_for_a_node_can
         worker = next(iter(pids.values()))
         engine.close()
         engine = None
-        wait_until(lambda: not lives(worker))  # the cluster ends what was ours, and stays
+        until(lambda: not lives(worker))  # the cluster ends what was ours, and stays
         assert all(node.poll() is None for node in nodes.nodes)
     finally:
         if engine is not None:

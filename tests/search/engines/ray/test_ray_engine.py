@@ -15,10 +15,12 @@ from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from search.engines import make_engine
+from search.engines.base import Engine
 from search.engines.events import AttemptEnd, Done, EpochEnded, Failed, Lost, Stopped
 from search.engines.ray.checks import about_dashboard, check_settings, processors_apart
 from search.engines.ray.engine import RayTuneEngine
@@ -36,9 +38,10 @@ from tests.search.engines.ray.tiny_ray import (
     job_maker,
     settings,
     started,
-    wait_until,
+    until_quietly,
 )
 from tests.search.test_launch import new_place
+from tests.waiting import until
 from tests.workers.tiny import TRAINING, digits, job
 from workers.file_names import NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 from workers.files import file_hash
@@ -133,7 +136,7 @@ class TestRayEngine(EngineContract):
         pid = started(engine, {0})[0]
         shared = set(range(os.cpu_count() or 1))
         with engine.paused(shared):
-            wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+            until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
             assert set(engine.alive()) == {0}
             time.sleep(2.0)
         rows = [event for event in collect(engine, {0}, EpochEnded) if isinstance(event, EpochEnded)]
@@ -197,7 +200,7 @@ class TestRayEngine(EngineContract):
         assert lost.reason == "Ray ended: its raylet died"
         assert engine._driver is not first
         assert not first.folder.path.exists()
-        wait_until(lambda: engine.free_slots() == 2, engine)
+        until_quietly(engine, lambda: engine.free_slots() == 2)
         engine.submit(make_job(1))
         assert isinstance(collect(engine, {1})[-1], Done)
 
@@ -364,8 +367,8 @@ def test_nothing_is_left_of_ray_when_the_controller_is_killed_even_while_workers
             assert any("TuneWorker" in command_of(pid) for pid in pids)
         finally:
             controller.kill()
-    wait_until(lambda: not any(lives(pid) for pid in pids))
-    wait_until(lambda: not folder.exists())
+    until(lambda: not any(lives(pid) for pid in pids))
+    until(lambda: not folder.exists())
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_error():
@@ -443,6 +446,29 @@ def test_the_same_study_gives_the_same_networks_on_ray(
         networks[kind] = {path.parent.name: file_hash(path) for path in files.glob(f"*/{NETWORK_FILE}")}
     assert len(networks["local"]) == 2
     assert networks["ray"] == networks["local"]
+
+
+@pytest.mark.long
+def test_a_launch_starts_its_own_ray_and_leaves_nothing_of_it_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    begun: dict[int, str] = {}
+    folders: list[Path] = []
+    before = descendants(os.getpid())
+
+    def watched(*given: Any) -> Engine:
+        engine = make_engine(*given)
+        assert isinstance(engine, RayTuneEngine)
+        folders.append(engine._driver.folder.path)
+        commands = {pid: command_of(pid) for pid in descendants(os.getpid()) - before}
+        begun.update((pid, words) for pid, words in commands.items() if "resource_tracker" not in words)  # Python's own
+        return engine
+
+    monkeypatch.setattr("search.launch.make_engine", watched)
+    place = new_place(tmp_path)
+    launched = place.launch("engine.kind=ray", "engine.workers=1", "study.trainings=2")
+    assert (launched.ending, launched.done) == ("finished", 2)
+    assert any("raylet" in command for command in begun.values()), begun
+    until(lambda: not any(lives(pid) for pid in begun), within_s=30.0)
+    assert [folder for folder in folders if folder.exists()] == []
 
 
 def test_the_settings_say_which_engine_runs(monkeypatch: pytest.MonkeyPatch):

@@ -21,6 +21,7 @@ from search.engines.events import AttemptEnd, EngineEvent, EpochEnded, Resumed, 
 from search.engines.ray.engine import RayTuneEngine
 from search.settings import EngineSettings
 from tests.search.engines.engine_contract import PATIENCE_S, MakeJob
+from tests.waiting import until
 from tests.workers.tiny import DIGITS, TRAINING, job
 from workers.processes import children_of
 from workers.training.job import TrialJob
@@ -41,14 +42,16 @@ def settings(**values: object) -> EngineSettings:
     return EngineSettings.model_validate({"kind": "ray", "workers": 2, "device": "cpu", **values})
 
 
-def wait_until(condition: Callable[[], bool], engine: RayTuneEngine | None = None) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        if engine is None:
-            time.sleep(0.05)
-        else:
-            assert engine.poll(0.1) == []
+def until_quietly(engine: RayTuneEngine, condition: Callable[[], bool]) -> None:
+    """Poll the engine, which says nothing, until the condition is true."""
+
+    def polled() -> bool:
+        if condition():
+            return True
+        assert engine.poll(0.1) == []
+        return False
+
+    until(polled, PATIENCE_S)
 
 
 def started(engine: RayTuneEngine, numbers: set[int]) -> dict[int, int]:
@@ -95,7 +98,7 @@ def wait_for_port(port: int) -> None:
             return True
         return False
 
-    wait_until(answers)
+    until(answers)
 
 
 @dataclass
