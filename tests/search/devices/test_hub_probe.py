@@ -19,7 +19,7 @@ from space.errors import InvalidSettings
 from tests.search.hub_process import Pair
 from tests.search.tiny_studies import SMALLEST
 from tests.workers.latency.test_latency_contract import TINY, LatencyProbeContract, sha256, write_network
-from workers.clock import SimulatedClock
+from workers.clock import SimulatedClock, SystemClock
 from workers.export.model_files import save_for
 from workers.latency.measurement import Measurement, MeasurementStopped
 
@@ -102,6 +102,13 @@ def test_the_models_of_finished_jobs_do_not_stay_in_the_database(pair: Pair, anc
         assert connection.execute(model.select()).all() == []
 
 
+class TwoMinutesAgo(SystemClock):
+    """It goes on, so that the agent meets the job once it is submitted."""
+
+    def now(self) -> float:
+        return super().now() - 120.0
+
+
 def test_a_dead_agents_job_goes_back_while_the_search_alone_waits(
     pair: Pair, anchor: Path, tmp_path: Path, monkeypatch
 ):
@@ -119,7 +126,7 @@ def test_a_dead_agents_job_goes_back_while_the_search_alone_waits(
 
     thread = threading.Thread(target=measure)
     thread.start()
-    long_ago = leases.LeaseTerms(clock=SimulatedClock(time.time() - 120))
+    long_ago = leases.LeaseTerms(clock=TwoMinutesAgo())
     facts = {"runtimes": {"onnxruntime": "1"}}
     agents.enrol(engine, caller, agents.Enrolment("a" * 32, facts, {}), clock=long_ago.clock)
     deadline = time.monotonic() + 30
