@@ -516,7 +516,7 @@ def test_a_launch_keeps_its_study_while_its_engine_takes_longer_to_start_than_a_
     """Whoever stands by is on another host, as the launch sees it, and goes by the heartbeat."""
     place = new_place(tmp_path)
     monkeypatch.setattr(transactions, "process_name", "elsewhere.example:{}".format)
-    monkeypatch.setattr(controller_lease, "LEASE_S", 3.0)
+    monkeypatch.setattr(controller_lease.ControllerLease, "lease_times", controller_lease.LeaseTimes.of_lease(3.0))
     took_over: list[bool] = []
 
     def slow_start(*_: Any) -> Engine:
