@@ -20,7 +20,7 @@ from search.budget import excess, refusal
 from search.samplers.optuna_samplers import distributions
 from search.store.optuna_mirror import MirroredTrial, write_trials
 from search.store.tables import artifact, attempt, curve, event, latency, trial
-from search.store.vocabulary import OPEN_STATES, AttemptOutcome, TrialOrigin, TrialState
+from search.store.vocabulary import OPEN_STATES, AttemptOutcome, StudyEvent, TrialOrigin, TrialState
 from search.study import OpenStudy
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
@@ -224,11 +224,9 @@ class Maker:
         rows.tables[attempt].append(lease | times | {"epochs": last, "outcome": outcome, "reason": row["reason"]})
         rows.tables[curve] += self._curve(seen, top1, last, seconds)
         if state == TrialState.FAILED or self.rng.random() < 0.004:
-            kind, detail = (
-                ("failed", row["reason"]) if state == TrialState.FAILED else ("lost", "its worker process was killed")
-            )
+            detail = row["reason"] if state == TrialState.FAILED else "its worker process was killed"
             about = {"study_id": row["study_id"], "number": seen.number, "attempt": 1}
-            rows.tables[event].append({**about, "kind": kind, "detail": detail, "at": began + seconds})
+            rows.tables[event].append({**about, "kind": StudyEvent.LOST, "detail": detail, "at": began + seconds})
 
     def _curve(self, seen: _Candidate, top1: float, last: int, seconds: float) -> list[dict[str, Any]]:
         """Return `last` epochs of a curve that ends at `top1`, with a dip where a condensing stage removes weights."""

@@ -101,6 +101,7 @@ def test_a_queue_that_no_device_serves_is_named_before_anything_is_made(place: P
     engine.dispose()
 
 
+@pytest.mark.long
 def test_a_study_whose_latency_is_estimated_on_the_virtual_device(place: Place):
     arm_device()
     devices = (f'latency.devices=["{VIRTUAL}", "host"]', 'latency.runtime={host = "ncnn"}')

@@ -15,7 +15,7 @@ from benchmarks.kill_anywhere.processes import postgres_server
 from benchmarks.kill_anywhere.run import Run
 
 FORMS = [
-    pytest.param(Form("SQLite"), 4, id="SQLite"),
+    pytest.param(Form("SQLite"), 6, id="SQLite"),
     pytest.param(Form("PostgreSQL", devices=True, stand_by=True), 14, id="everything", marks=pytest.mark.long),
     pytest.param(Form("PostgreSQL", engine="ray"), 4, id="ray", marks=pytest.mark.long),
 ]

@@ -98,7 +98,7 @@ def test_a_trial_that_isnt_done_says_that_its_accuracy_is_not_a_deployed_network
     assert cells[str(stopped)].endswith("% at epoch 3, not the deployed network")
     assert cells["0"] == "90.00 %"
     assert figure.layout.yaxis.title.text == "top-1, %"
-    assert "A stopped or running trial stands at the accuracy of its last epoch" in " ".join(info.notes)
+    assert "A stopped or running trial is shown at the accuracy of its last epoch" in " ".join(info.notes)
 
 
 def test_one_candidate_is_said_in_the_singular(tmp_path: Path) -> None:
