@@ -17,6 +17,7 @@ from tests.search.tiny_studies import (
     OUTSIDE,
     Bench,
     assert_consistent,
+    attempts_open,
 )
 
 
@@ -135,3 +136,14 @@ def test_a_wish_is_fulfilled_once_whenever_the_controller_dies(
     assert bench.run(resume=True) == "finished"
     assert [row.state for row in bench.rows if row.config == config].count("done") == 1
     assert bench.study.store.pending_requests() == []
+
+
+def test_what_is_decided_of_a_trial_is_written_wholly_or_not_at_all(make_bench, monkeypatch):
+    bench = make_bench(study__trainings=1)
+    crash_at(monkeypatch, StudyStore, "finish", 0, before=True)
+    with pytest.raises(Crash):
+        bench.run()
+    monkeypatch.undo()
+    (row,) = bench.rows
+    assert row.state == "running"
+    assert attempts_open(bench) == [row.number]  # its end was written in the same transaction, and is gone with it
