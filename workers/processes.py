@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -63,6 +64,19 @@ def children_of(parent: int) -> list[int]:
             if int(_fields(int(folder.name))[1]) == parent:
                 children.append(int(folder.name))
     return children
+
+
+@contextlib.contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C while a child is started: it inherits the mask, and lifts it once it ignores Ctrl-C.
+
+    One that is pressed in between must not end the child.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def reset_peak_memory() -> None:

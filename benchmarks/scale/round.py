@@ -34,7 +34,7 @@ from search.study_file import settings_from
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.presets import SPACE_PRESETS
-from workers import clock as clocks
+from workers.clock import Clock
 from workers.latency.measurement import FailedMeasurement, FakeProbe, Measurement, never
 from workers.latency.record import LatencyKind
 from workers.processes import peak_memory_mb, reset_peak_memory
@@ -112,7 +112,7 @@ def write_nothing(configs: Sequence[CondenseNetConfig], runtime: str, folder: Pa
     return [folder / f"{cost_of(config).macs}-{config.digest[:16]}" for config in configs]
 
 
-class Clock(SilentCallback):
+class TimeLimit(SilentCallback):
     """Watches the number of trainings done, and stops the controller when the time is over."""
 
     def __init__(self, seconds: float, warm_up_s: float, stop: threading.Event) -> None:
@@ -204,7 +204,7 @@ def controller_of(
     view: SilentCallback,
     stop: threading.Event,
     files: Path,
-    clock: clocks.Clock | None = None,
+    clock: Clock | None = None,
 ) -> Controller:
     targets = (Target("host", InstantProbe()),)
     return Controller(study, engine, targets, files=files, images=Images(files), callback=view, stop=stop, clock=clock)
@@ -221,9 +221,9 @@ def run(setup: Round) -> dict[str, Any]:
         try:
             study = open_study(settings, setup.url, setup.resume)
             study.store.claim()
-            clock = Clock(setup.seconds, setup.warm_up_s, stop)
+            limit = TimeLimit(setup.seconds, setup.warm_up_s, stop)
             reset_peak_memory()
-            controller = controller_of(study, engine, clock, stop, Path(folder))
+            controller = controller_of(study, engine, limit, stop, Path(folder))
             steps = watch(controller)
             resume_s = 0.0
 
@@ -232,18 +232,18 @@ def run(setup: Round) -> dict[str, Any]:
                 resume_s = steps.seconds["resume"] + steps.seconds["tell"]
                 steps.seconds.clear()
 
-            clock.on_first = begin_measuring
+            limit.on_first = begin_measuring
             controller.run()
             study.store.release()
             study.engine.dispose()
         finally:
             engine.close()
-    each = {step: 1e3 * seconds / max(1, clock.trials) for step, seconds in steps.seconds.items()}
+    each = {step: 1e3 * seconds / max(1, limit.trials) for step, seconds in steps.seconds.items()}
     return {
         **asdict(setup),
-        "rate": clock.rate,
-        "trials": clock.trials,
-        "first_trial": clock.first[1] if clock.first else 0,
+        "rate": limit.rate,
+        "trials": limit.trials,
+        "first_trial": limit.first[1] if limit.first else 0,
         "steps_ms": each,
         "resume_s": resume_s,
         "memory_mb": peak_memory_mb(),

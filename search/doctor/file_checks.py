@@ -12,11 +12,11 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from search.doctor.findings import Finding, StudyUnderCheck
-from search.loop.files import folder_of_trial
 from search.store import reader
 from search.store.rows import TrialRow
 from search.store.tables import artifact, curve, trial
 from search.store.vocabulary import TrialState
+from workers.file_names import trial_folder
 from workers.files import HALF_WRITTEN, file_hash
 from workers.wording import counted
 
@@ -73,7 +73,7 @@ def stray_files(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Fi
         return
     with study.engine.connect() as connection:
         recorded = {Path(path).parent for path in connection.scalars(sa.select(artifact.c.path))}
-    names = {folder_of_trial(files, row.number).name for row in rows}
+    names = {trial_folder(row.number) for row in rows}
     for path in sorted(files.iterdir()):
         if path.is_dir() and path.name.startswith("pricing-"):
             text = f"{path} is left over from a measurement"

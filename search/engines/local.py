@@ -23,7 +23,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from search.engines.events import AttemptEnd, EngineEvent, Lost, Started, event_of, killed_for_memory
-from workers.processes import KillsForMemory
+from workers.processes import KillsForMemory, interrupts_blocked
 from workers.runners.messages import MessageKind
 from workers.runners.process import WorkerPlace, worker_main
 from workers.training.job import TrialJob
@@ -71,12 +71,8 @@ class LocalEngine:
         ours, theirs = self._context.Pipe()
         paused_s = self._context.RawValue("d", 0.0)  # no lock: a stopped process might hold it
         process = self._context.Process(target=self._main, args=(theirs, place, paused_s), daemon=True)
-        # The worker inherits the mask and lets go of it once it ignores Ctrl-C: one pressed meanwhile must not end it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with interrupts_blocked():
             process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         return _Worker(process, ours, place, paused_s)
 

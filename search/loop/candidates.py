@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from search.budget import refusal
 from search.engines.base import Engine
-from search.loop.outcomes import Decision, Ended, Queued, cancelled, ended
+from search.loop.outcomes import Ended, Queued, cancelled, ended
 from search.loop.record import Recorder
 from search.loop.times import LoopTimes
 from search.pricing.pricer import Pricer, Prices, Target
@@ -129,11 +129,11 @@ class Candidates:
         for decision in decisions:
             if isinstance(decision, Queued):
                 self._refusals_in_a_row = 0
-            elif isinstance(decision, Ended) and decision.row.state == TrialState.INFEASIBLE:
+            elif decision.row.state == TrialState.INFEASIBLE:
                 self._refusals_in_a_row += 1
         self._give_up_if_hopeless()
 
-    def _gate(self, row: TrialRow, prices: Prices) -> Decision:
+    def _gate(self, row: TrialRow, prices: Prices) -> Queued | Ended:
         """Return whether a candidate with these prices is queued, refused or failed."""
         first, now = self.pricer.targets[0].name, self._recorder.clock.now()
         measured = [

@@ -65,10 +65,10 @@ class Controller:
         images: Images,
         callback: LaunchCallback,
         stop: threading.Event,
-        times: LoopTimes = LoopTimes(),  # noqa: B008  frozen
+        times: LoopTimes | None = None,
         clock: Clock | None = None,
     ) -> None:
-        settings, clock = study.settings, clock or SystemClock()
+        settings, times, clock = study.settings, times or LoopTimes(), clock or SystemClock()
         self.state, self.store, self.proposer = SearchState(settings), study.store, Proposer(study.settings)
         self.mirror = OptunaMirror(study.store, study.optuna_study_id, self.proposer, clock)
         self.recorder = Recorder(

@@ -15,11 +15,6 @@ from workers.files import remove_half_written
 from workers.training.checkpoint import remove_checkpoints
 
 
-def folder_of_trial(files: Path, number: int) -> Path:
-    """Return a trial's folder within its study's folder."""
-    return files / trial_folder(number)
-
-
 class TrialFiles:
     """The files of a study's trials, of which the retention rules keep some."""
 
@@ -29,7 +24,7 @@ class TrialFiles:
 
     def folder(self, number: int) -> Path:
         """Return a trial's folder."""
-        return folder_of_trial(self.root, number)
+        return self.root / trial_folder(number)
 
     def clean(self, number: int) -> None:
         """Remove the half-written files of killed workers, and the checkpoints unless the rules keep them."""

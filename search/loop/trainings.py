@@ -139,8 +139,9 @@ class Trainings:
         """Record the workers' events in the order they came; end the trials that the stopping rule gave up."""
         for batch in _cut_before_losses(events):
             self._recorder.record(self._decide(batch))
-        for number, trial in self._state.running.items():
-            if trial.pruned_because is not None and not trial.told_to_end:
+        for number in {event.number for event in events if isinstance(event, EpochEnded)}:
+            trial = self._state.running.get(number)
+            if trial is not None and trial.pruned_because is not None and not trial.told_to_end:
                 self._engine.cancel(number)
                 trial.told_to_end = True
 
@@ -189,7 +190,7 @@ class Trainings:
             case Stopped():
                 return queued_again(row, AttemptOutcome.STOPPED)
             case Lost(reason=reason):
-                return self._after_loss(trial, reason)
+                return self._after_loss(row, reason)
             case Failed():
                 return self._after_failure(row, end)
 
@@ -208,9 +209,9 @@ class Trainings:
         files = {name: (str(folder / name), sha256) for name, sha256 in hashes.items()}
         return Ended(done, AttemptOutcome.DONE, files=files)
 
-    def _after_loss(self, trial: RunningTrial, reason: str) -> Ended | Requeued:
+    def _after_loss(self, row: TrialRow, reason: str) -> Ended | Requeued:
         """Return a dead worker's trial to the queue, or fail it after too many losses in a row."""
-        row, store = trial.row, self._recorder.store
+        store = self._recorder.store
         lost = store.transact(lambda: store.losses_in_a_row(row.number, row.attempt))
         if lost < self._state.settings.limits.lost_attempts:
             return queued_again(row, AttemptOutcome.LOST, reason)

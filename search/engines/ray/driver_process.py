@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from search.engines.ray.plan import Plan
 from search.engines.ray.run_folder import RayFolder
 from search.engines.ray.supervisor import supervisor_main
 from search.settings import EngineSettings
+from workers.processes import interrupts_blocked
 
 END_S = 30.0  # at most, for the supervisor to end everything
 
@@ -56,11 +56,7 @@ def start_driver(settings: EngineSettings, exchange: str | None, cores: Sequence
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=supervisor_main, args=(theirs, plan), daemon=True)
-    # The driver inherits the mask and lets go of it once it ignores Ctrl-C: one pressed meanwhile must not end it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with interrupts_blocked():
         process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     return DriverProcess(process, ours, folder)
