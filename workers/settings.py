@@ -28,7 +28,9 @@ class DataSettings(Settings):
     """Which images, at which size, split how.
 
     `dataset` is `digits`, `fashion-mnist`, `cifar10`, `cifar100` or `imagefolder:PATH`. The validation split is
-    held out of the training images, stratified by class, by `split_seed`; the test split is separate.
+    held out of the training images, stratified by class, by `split_seed`; the test split is separate. `images` is the
+    most training images that are used, validation included; None (all) is left out of what is written and hashed, so
+    that studies from before this setting keep their identities.
     """
 
     dataset: str = "digits"
@@ -38,6 +40,7 @@ class DataSettings(Settings):
     channels: Literal[1, 3] | None = None  # None = the data set's own
     validation_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
     test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)  # only where the data set has no test split
+    images: int | None = Field(default=None, ge=2, exclude_if=lambda count: count is None)  # see `splits.place`
     split_seed: int = Field(default=0, ge=0)
     crop_padding: int | None = Field(default=None, ge=0, le=64)  # random crop; None = the data set's usual
     flip: bool | None = None  # random horizontal flip; None = the data set's usual

@@ -199,6 +199,7 @@ def test_a_folder_instead_of_a_file_is_named(tmp_path: Path):
         {"space__groups": [1, 2]},
         {"training__epochs": 2},
         {"data__split_seed": 1},
+        {"data__images": 500},
         {"budget__max_macs": 5000},
         {"latency__policy": "quick"},
         {"latency__threads": 2},
@@ -209,7 +210,7 @@ def test_what_gives_results_their_meaning_is_frozen(change: dict[str, Any]):
     before, after = tiny_settings(), tiny_settings(**change)
     assert before.digest_of_frozen() != after.digest_of_frozen()
     (key,) = change
-    differing = {name for name in after.frozen_parts() if after.frozen_parts()[name] != before.frozen_parts()[name]}
+    differing = {name for name, value in after.frozen_parts().items() if value != before.frozen_parts().get(name)}
     assert differing == {key.replace("__", ".")}
 
 

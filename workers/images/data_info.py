@@ -19,8 +19,9 @@ from workers.settings import DataSettings
 class DataInfo:
     """A data set as it was split, described for networks, tables and readers.
 
-    `class_counts` counts the training images before the validation split; `mean` and `std` are per channel over
-    the images after it, scaled to 0..1. A channel that never varies has std 1, so normalising it gives zeros.
+    `class_counts` counts the training images that are used, before the validation split; `mean` and `std` are per
+    channel over the images after it, scaled to 0..1. A channel that never varies has std 1, so normalising it gives
+    zeros.
     """
 
     dataset: str  # as shown to people
@@ -67,7 +68,8 @@ def describe(
         least = 2 if places.test is None else 3
         raise DataNotFound(
             f"{names['label']} needs a class with at least {least} images, to hold some out for validation"
-            f"{'' if places.test is None else ' and test'}; add images."
+            f"{'' if places.test is None else ' and test'}; add images"
+            f"{'' if settings.images is None else ', or raise data.images'}."
         )
     in_training = train_labels[np.concatenate([places.train, places.validation])]
     in_test = test_labels if places.test is None else places.test

@@ -18,7 +18,7 @@ from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
 from workers.images.batches import Augmentation, Split, TrainingBatches, augment, evaluation_batches, load
 from workers.images.cache import decoding_progress, prepare
 from workers.images.data_info import DataInfo
-from workers.images.splits import Stream, random_words, stratified_holdout
+from workers.images.splits import Stream, random_words, stratified_holdout, stratified_subset
 from workers.settings import DataSettings
 
 DIGITS = DataSettings(dataset="digits")
@@ -75,6 +75,46 @@ def test_train_validation_and_test_share_no_image_and_leave_none_out(cache, spli
     published = np.bincount(np.concatenate([part.labels for part in parts]))
     assert np.array_equal(np.bincount(data.test().labels), np.rint(published * 0.2))
     assert np.array_equal(np.bincount(data.validation.labels), np.rint(np.array(info.class_counts) * 0.2))
+
+
+@given(
+    labels=st.lists(st.integers(0, 5), min_size=1, max_size=80).map(lambda values: np.array(values, dtype=np.int64)),
+    share=st.floats(0.0, 1.0),
+    seed=st.integers(0, 2**40),
+)
+def test_a_subset_has_the_size_asked_for_and_each_classs_share_of_it(labels, share, seed):
+    size = round(share * len(labels))
+    chosen = stratified_subset(labels, size, random_words(seed, Stream.SUBSET, 0, len(labels)))
+    assert len(chosen) == size
+    assert np.array_equal(chosen, np.unique(chosen))
+    for label in np.unique(labels):
+        proportional = size * np.mean(labels == label)
+        assert abs(np.sum(labels[chosen] == label) - proportional) <= 2
+
+
+def test_fewer_images_are_a_part_of_those_there_are_and_leave_the_test_split_as_it_is(cache):
+    few = DIGITS.model_copy(update={"images": 300, "validation_fraction": 1 / 3})
+    info, data, whole = prepare(few, cache), load(few, cache), load(DIGITS, cache)
+    assert (info.train_images, info.validation_images, info.test_images) == (200, 100, len(whole.test()))
+    assert sum(info.class_counts) == 300
+    assert np.array_equal(data.test().places, whole.test().places)
+    used = np.concatenate([data.train.places, data.validation.places])
+    assert len(np.unique(used)) == 300
+    assert not set(used) & set(data.test().places)
+    other = few.model_copy(update={"split_seed": 1})
+    prepare(other, cache)
+    assert not np.array_equal(load(other, cache).train.places, data.train.places)
+
+
+def test_more_images_than_there_are_means_all_of_them(cache):
+    many = DIGITS.model_copy(update={"images": 10**6})
+    prepare(many, cache)
+    assert np.array_equal(load(many, cache).train.places, load(DIGITS, cache).train.places)
+
+
+def test_too_few_images_for_a_validation_split_name_the_setting_to_raise(tmp_path):
+    with pytest.raises(DataNotFound, match=r"raise data\.images"):
+        prepare(DIGITS.model_copy(update={"images": 5}), tmp_path)
 
 
 def test_images_and_labels_are_those_that_were_published(cache):
