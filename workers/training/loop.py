@@ -5,6 +5,7 @@ Notable choices:
   is stopped at any step and resumed from its checkpoint ends with the same bits as one that never stopped (CPU).
 - The learning rate follows 0.5 * (1 + cos(pi * step / steps)) per iteration, from its full value to almost 0.
 - The group lasso is on while columns are still being condensed, for any G and C (the original tied it to G).
+- Tensors lie channels-last: convolutions and batch norms of few channels take half the time.
 - Mixed precision is bfloat16 autocast, on CUDA devices that support it; nothing else needs to know.
 
 Source: CondenseNet (CVPR 2018), section 4.1; the authors' release for the per-iteration cosine.
@@ -73,7 +74,7 @@ def evaluate(model: nn.Module, split: Split, info: DataInfo, device: torch.devic
     right = loss = 0.0
     images = 0
     for x, y in evaluation_batches(split, info, EVALUATION_BATCH):
-        logits = model(x.to(device)).float()
+        logits = model(x.to(device, memory_format=torch.channels_last)).float()
         labels = y.to(device)
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
         right += float((logits.argmax(1) == labels).sum())
@@ -104,7 +105,7 @@ class _Loop:
         self.run, self.images, self.observer = run, images, observer
         self.device = pick_device(run.device)
         torch.manual_seed(run.seed)
-        self.model = CondenseNet(run.config).to(self.device)
+        self.model = CondenseNet(run.config).to(self.device).to(memory_format=torch.channels_last)
         settings = run.training
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -168,7 +169,8 @@ class _Loop:
     def _one_step(self) -> Tensor:
         settings, progress = self.run.training, self.step / self.steps
         x, y = self.batches.batch(self.step)
-        x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+        x = x.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        y = y.to(self.device, non_blocking=True)
         if self.run.config.dropout:
             torch.manual_seed(self.run.seed * 1_000_003 + self.step)
         rate = learning_rate_at(self.step, self.steps, settings.learning_rate)
