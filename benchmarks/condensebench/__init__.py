@@ -1,0 +1,1 @@
+"""Making CondenseBench: a table of CondenseNets that were really trained, with what each costs."""

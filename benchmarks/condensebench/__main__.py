@@ -1,0 +1,61 @@
+"""Make CondenseBench: train every network of a space, count what each costs, and write the table that is shipped.
+
+    python -m benchmarks.condensebench --dataset fashion-mnist --work FOLDER [--processes 2] [--limit 100]
+    python -m benchmarks.condensebench --dataset cifar10 --work FOLDER --images PATH     (on a GPU where there is one)
+
+Every finished training is one line of FOLDER/trainings.jsonl, on the disk before the next begins: stopped or killed at
+any moment, the same command goes on, with as many processes as it is given. `--limit N` does the first N trainings;
+every beginning of their order is spread over cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.condensebench.presets import BENCHES
+from benchmarks.condensebench.training import Workshop, run_all
+from space.errors import CondenseryError
+
+
+def main() -> None:
+    options = parsed()
+    bench = BENCHES[options.dataset].with_images(options.folder, options.download, options.images)
+    if options.seeds is not None:
+        bench = replace(bench, seeds=options.seeds)
+    shop = Workshop(bench, options.work.absolute(), options.device)
+    try:
+        run_all(shop, options.processes, options.limit)
+    except CondenseryError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on\n")
+        sys.exit(130)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=list(BENCHES), default="fashion-mnist")
+    parser.add_argument("--work", type=Path, required=True, help="the folder of everything that is finished")
+    parser.add_argument("--processes", type=at_least_one, default=1, help="trainings at the same time, a thread each")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--seeds", type=at_least_one, help="seeds of a part of the networks; 2 unless given")
+    parser.add_argument("--limit", type=at_least_one, help="do only the first so many trainings")
+    parser.add_argument("--images", type=Path, help="an image folder (train/CLASS, test/CLASS) instead of the data set")
+    parser.add_argument("--folder", type=Path, help="where torchvision's data sets are")
+    parser.add_argument("--download", action="store_true", help="fetch a missing data set")
+    return parser.parse_args()
+
+
+def at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
+    return number
+
+
+if __name__ == "__main__":
+    main()
