@@ -41,13 +41,11 @@ def ratios(seconds: dict[str, list[float]], ours: str, peer: str) -> dict[str, f
 
 def save(name: str, result: dict[str, Any]) -> Path:
     """Write benchmarks/results/NAME.json with versions and machine beside the result; return the path."""
-    from search.store.studies import library_versions
-
     document = {
         "benchmark": name,
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"cpu": _cpu_model(), "cores": os.cpu_count(), "system": platform.system()},
-        "versions": {k: v for k, v in library_versions().items() if k != "platform"},
+        "machine": machine(),
+        "versions": versions(),
         "result": result,
     }
     RESULTS.mkdir(exist_ok=True)
@@ -55,6 +53,18 @@ def save(name: str, result: dict[str, Any]) -> Path:
     path.write_text(json.dumps(document, indent=1) + "\n")
     print(f"saved {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return path
+
+
+def machine() -> dict[str, Any]:
+    """Return what of this machine a reader needs to know."""
+    return {"cpu": _cpu_model(), "cores": os.cpu_count(), "system": platform.system()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and the main libraries."""
+    from search.store.studies import library_versions
+
+    return {name: version for name, version in library_versions().items() if name != "platform"}
 
 
 def _cpu_model() -> str:

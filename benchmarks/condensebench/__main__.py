@@ -1,6 +1,8 @@
 """Make CondenseBench: train every network of a space, count what each costs, and write the table that is shipped.
 
     python -m benchmarks.condensebench --dataset fashion-mnist --work FOLDER [--processes 2] [--limit 100]
+    python -m benchmarks.condensebench --dataset fashion-mnist --work FOLDER --proxies --counts
+    python -m benchmarks.condensebench --dataset fashion-mnist --work FOLDER --write
     python -m benchmarks.condensebench --dataset cifar10 --work FOLDER --images PATH     (on a GPU where there is one)
 
 Every finished training is one line of FOLDER/trainings.jsonl, on the disk before the next begins: stopped or killed at
@@ -11,13 +13,17 @@ every beginning of their order is spread over cost.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.condensebench.presets import BENCHES
 from benchmarks.condensebench.training import Workshop, run_all
+from benchmarks.record import save
 from space.errors import CondenseryError
+
+TABLES = Path(__file__).parents[2] / "search" / "replay" / "tables"
 
 
 def main() -> None:
@@ -27,13 +33,31 @@ def main() -> None:
         bench = replace(bench, seeds=options.seeds)
     shop = Workshop(bench, options.work.absolute(), options.device)
     try:
-        run_all(shop, options.processes, options.limit)
+        make(shop, options)
     except CondenseryError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on\n")
         sys.exit(130)
+
+
+def make(shop: Workshop, options: argparse.Namespace) -> None:
+    if not (options.proxies or options.counts or options.write):
+        run_all(shop, options.processes, options.limit)
+        return
+    from benchmarks.condensebench import costs, findings, table  # what training's first process never needs
+
+    if options.proxies:
+        costs.compute_proxies(shop)
+    if options.counts:
+        costs.count_instructions(shop)
+    if options.write:
+        path = table.write_table(shop, options.tables)
+        found = findings.findings(path)
+        about = json.loads(path.with_name(path.name.replace(".csv.gz", ".json")).read_text())
+        print(f"wrote {path} and the JSON beside it", *findings.lines_of(found, about), sep="\n")
+        save(f"condensebench_{shop.bench.name.replace('-', '_')}", found)
 
 
 def parsed() -> argparse.Namespace:
@@ -44,6 +68,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--seeds", type=at_least_one, help="seeds of a part of the networks; 2 unless given")
     parser.add_argument("--limit", type=at_least_one, help="do only the first so many trainings")
+    parser.add_argument("--proxies", action="store_true", help="compute the zero-cost proxies instead of training")
+    parser.add_argument("--counts", action="store_true", help="count ARM instructions in software instead of training")
+    parser.add_argument("--write", action="store_true", help="write the table as far as it is, and print its findings")
+    parser.add_argument("--tables", type=Path, default=TABLES, help="where --write writes; the product's folder")
     parser.add_argument("--images", type=Path, help="an image folder (train/CLASS, test/CLASS) instead of the data set")
     parser.add_argument("--folder", type=Path, help="where torchvision's data sets are")
     parser.add_argument("--download", action="store_true", help="fetch a missing data set")

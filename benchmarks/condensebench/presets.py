@@ -43,7 +43,7 @@ class Bench:
     training: TrainingSettings
     networks: int | None = None  # how many; None: the whole space
     repeated: int = 150  # networks that are trained again with each further seed
-    first: int = 300  # trainings with seed 0 before those with further seeds come in between
+    first: int = 200  # trainings with seed 0 before those with further seeds come in between
     seeds: int = 2
 
     @property
