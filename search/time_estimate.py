@@ -83,7 +83,8 @@ def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
 
 def time_study(outline: StudyOutline) -> TimeEstimate:
     """Time a few real steps of the median network on this machine, and work out the whole study from them."""
-    from workers.training.loop import EVALUATION_BATCH, pick_device
+    from workers.training.forward import EVALUATION_BATCH
+    from workers.training.loop import pick_device
 
     settings, training = outline.settings, outline.settings.training_space()
     epochs, batches = training.domains.get("epochs"), training.domains.get("batch_size")
@@ -112,12 +113,14 @@ def time_step(config: CondenseNetConfig, batch_size: int, settings: StudySetting
     from torch.nn import functional as F
 
     from space.network import CondenseNet
+    from workers.training.forward import ForwardSettings, forward_of
     from workers.training.loop import pick_device
 
     device = pick_device(settings.engine.device)
     before = torch.get_num_threads()
     torch.set_num_threads(settings.engine.threads)
     model = CondenseNet(config).to(device).train()
+    forward = forward_of(model, ForwardSettings(capacity=batch_size))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
     x = torch.randn(batch_size, *config.input_shape, device=device)
     y = torch.randint(config.num_classes, (batch_size,), device=device)
@@ -125,7 +128,7 @@ def time_step(config: CondenseNetConfig, batch_size: int, settings: StudySetting
     started = time.perf_counter()
     while len(times) < 3 or (len(times) < 20 and time.perf_counter() - started < budget_s):
         begin = time.perf_counter()
-        loss = F.cross_entropy(model(x), y)
+        loss = F.cross_entropy(forward(x), y)
         optimizer.zero_grad(set_to_none=False)
         torch.autograd.backward(loss)
         optimizer.step()

@@ -76,7 +76,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         for name, parameter in model.named_parameters():
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
-                optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+                laid_out = torch.empty_like(parameter).copy_(momentum)  # as the parameter lies in memory
+                optimizer.state[parameter]["momentum_buffer"] = laid_out
         values = {name: document[name] for name in Progress.__dataclass_fields__}
         return Progress(**values | {"curve": tuple(document["curve"])})
     return None

@@ -5,7 +5,7 @@ Notable choices:
   is stopped at any step and resumed from its checkpoint ends with the same bits as one that never stopped (CPU).
 - The learning rate follows 0.5 * (1 + cos(pi * step / steps)) per iteration, from its full value to almost 0.
 - The group lasso is on while columns are still being condensed, for any G and C (the original tied it to G).
-- Tensors lie channels-last: convolutions and batch norms of few channels take half the time.
+- The dense layers run in the compiled kernel where there is one (`workers.training.forward`).
 - Mixed precision is bfloat16 autocast, on CUDA devices that support it; nothing else needs to know.
 
 Source: CondenseNet (CVPR 2018), section 4.1; the authors' release for the per-iteration cosine.
@@ -33,9 +33,8 @@ from workers.images.batches import ImageData, Split, TrainingBatches, evaluation
 from workers.images.data_info import DataInfo
 from workers.settings import DataSettings, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from workers.training.forward import EVALUATION_BATCH, Forward, ForwardSettings, Kernel, forward_of
 from workers.training.reporting import CurveRow, Evaluation, Form, Observer, TrainingStopped
-
-EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class TrainingRun:
     checkpoints: Path
     identity: str  # see `workers.training.checkpoint.Progress`
     device: str = "auto"
+    kernel: Kernel = "auto"  # see `workers.training.forward`
+    recompute: bool = False
     checkpoint_every_s: float = 30.0
     clock: Callable[[], float] = time.monotonic  # seconds, without the pauses for measurements
     note: Callable[[str], None] = field(default=lambda text: None)  # called once, with the step the training begins at
@@ -67,14 +68,20 @@ def learning_rate_at(step: int, steps: int, peak: float) -> float:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split, info: DataInfo, device: torch.device) -> Evaluation:
-    """Return top-1 and mean cross-entropy over `split`; the model's mode is put back afterwards."""
+def evaluate(
+    model: nn.Module, split: Split, info: DataInfo, device: torch.device, forward: Forward | None = None
+) -> Evaluation:
+    """Return top-1 and mean cross-entropy over `split`, run by `forward` where given.
+
+    The model's mode is put back afterwards.
+    """
     was_training = model.training
     model.eval()
     right = loss = 0.0
     images = 0
-    for x, y in evaluation_batches(split, info, EVALUATION_BATCH):
-        logits = model(x.to(device, memory_format=torch.channels_last)).float()
+    batch_size = EVALUATION_BATCH if forward is None else min(forward.largest_batch, EVALUATION_BATCH)
+    for x, y in evaluation_batches(split, info, batch_size):
+        logits = (forward or model)(x.to(device)).float()
         labels = y.to(device)
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
         right += float((logits.argmax(1) == labels).sum())
@@ -105,20 +112,23 @@ class _Loop:
         self.run, self.images, self.observer = run, images, observer
         self.device = pick_device(run.device)
         torch.manual_seed(run.seed)
-        self.model = CondenseNet(run.config).to(self.device).to(memory_format=torch.channels_last)
+        self.model = CondenseNet(run.config).to(self.device)
         settings = run.training
+        self.forward = forward_of(self.model, ForwardSettings(run.kernel, run.recompute, settings.batch_size))
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             nesterov=settings.momentum > 0,
+            fused=self.device.type in ("cpu", "cuda"),  # one pass over all parameters
         )
         self.batches = TrainingBatches(images.train, images.info, run.data, settings.batch_size, run.seed)
         self.steps = settings.epochs * self.batches.steps_per_epoch
         on_cuda = settings.mixed_precision and self.device.type == "cuda"
         self.autocast = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
         restored = load_checkpoint(run.checkpoints, self.model, self.optimizer, run.identity)
+        self.forward.masks_changed()
         self.step = restored.step if restored else 0
         # Summed on the device, step by step: reading it every step would wait for it, and a sum of parts would depend
         # on where a training was interrupted.
@@ -130,7 +140,7 @@ class _Loop:
         if self.curve:
             observer.earlier(self.curve)
         self.started = self.saved_at = run.clock()
-        run.note(f"training from step {self.step} of {self.steps}")
+        run.note(f"training from step {self.step} of {self.steps}, by {self.forward.name}")
 
     @property
     def seconds(self) -> float:
@@ -153,7 +163,7 @@ class _Loop:
                 self._check_loss()
                 unread = 0
             if ends and self.step < self.steps:
-                self._end_epoch(self.model, self._form())
+                self._end_epoch(self.model, self._form(), self.forward)
                 yield
             if due or self.step == self.steps:
                 self._save()
@@ -169,15 +179,17 @@ class _Loop:
     def _one_step(self) -> Tensor:
         settings, progress = self.run.training, self.step / self.steps
         x, y = self.batches.batch(self.step)
-        x = x.to(self.device, non_blocking=True, memory_format=torch.channels_last)
-        y = y.to(self.device, non_blocking=True)
+        x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
         if self.run.config.dropout:
             torch.manual_seed(self.run.seed * 1_000_003 + self.step)
         rate = learning_rate_at(self.step, self.steps, settings.learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if self._condensing_due(progress):
+            self.model.condense(progress)
+            self.forward.masks_changed()
         with torch.autocast("cuda", torch.bfloat16) if self.autocast else contextlib.nullcontext():
-            logits = self.model(x, progress=progress if self._condensing_due(progress) else None)
+            logits = self.forward(x)
         loss = F.cross_entropy(logits.float(), y, label_smoothing=settings.label_smoothing)
         total = loss
         if settings.group_lasso and stages_due(progress, self.run.config.condense_factor) < self._last_stage:
@@ -209,8 +221,8 @@ class _Loop:
     def _form(self) -> Form:
         return "condensed" if self.model.fully_condensed else "training"
 
-    def _end_epoch(self, model: nn.Module, form: Form) -> Evaluation:
-        evaluation = evaluate(model, self.images.validation, self.images.info, self.device)
+    def _end_epoch(self, model: nn.Module, form: Form, forward: Forward | None = None) -> Evaluation:
+        evaluation = evaluate(model, self.images.validation, self.images.info, self.device, forward)
         if not math.isfinite(evaluation.loss):
             raise TrainingFailed(
                 f"the validation loss became {evaluation.loss} at step {self.step} of {self.steps} ({form} network); "
