@@ -64,7 +64,10 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
     row = reader.find_trial(engine, study_row, trial)
     curve, latencies = reader.read_curve(engine, row.id), reader.read_latencies(engine, row.id)
     artifacts = reader.read_artifacts(engine, row.id)
-    output(as_json, documents.trial_detail_document, trial_tables.trial_panel, row, curve, latencies, artifacts)
+    running = reader.read_attempts(engine, study_row.id, only_open=True, number=trial)
+    report = running[-1].report if running else None
+    parts = (row, curve, latencies, artifacts, report)
+    output(as_json, documents.trial_detail_document, trial_tables.trial_panel, *parts)
 
 
 def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:

@@ -16,6 +16,7 @@ from search.results.pareto import latency_key
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
 from workers.latency.record import LatencyRecord
+from workers.training.reporting import ProgressReport
 from workers.wording import counted
 
 NOTHING = "-"
@@ -138,6 +139,43 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def images_rate(images_per_s: float | None) -> str:
+    """Return "1,234 images/s": "12.3 images/s" below a hundred."""
+    if images_per_s is None or not math.isfinite(images_per_s):
+        return NOTHING
+    return f"{images_per_s:,.{1 if images_per_s < 100 else 0}f} images/s"
+
+
+def epoch_under_way(progress: float, epochs: int) -> tuple[int, float]:
+    """Return which epoch (1-based) a training of so many `epochs` is in, and how much of that is done, 0..1.
+
+    Exactly between two epochs it is in the one that has ended.
+    """
+    done = min(max(progress, 0.0), 1.0) * epochs
+    whole = round(done) if abs(done - round(done)) < 1e-6 else math.ceil(done)
+    number = max(whole, 1)
+    return number, min(max(done - (number - 1), 0.0), 1.0)
+
+
+def epoch_text(progress: float | None, epochs: Any) -> str:
+    """Return "epoch 9 of 20", or the percentage of the schedule where the number of epochs isn't known."""
+    if progress is None or not math.isfinite(progress):
+        return NOTHING
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        return percent(progress, 0)
+    return f"epoch {epoch_under_way(progress, epochs)[0]} of {epochs}"
+
+
+def progress_text(report: ProgressReport, epochs: Any) -> str:
+    """Return "epoch 9 of 20, 43 %, 1,234 images/s, about 2:05 left"; `epochs` is the schedule's number of them."""
+    parts = [epoch_text(report.progress, epochs), percent(report.progress, 0)]
+    if report.images_per_s is not None:
+        parts.append(images_rate(report.images_per_s))
+    if report.left_s is not None:
+        parts.append(f"about {clock(report.left_s)} left")
+    return ", ".join(dict.fromkeys(parts))
 
 
 def moment(unix_s: float | None) -> str:

@@ -269,6 +269,9 @@ class _Curve:
     def curve(self, row: Any) -> None:
         self.rows.append({key: getattr(row, key) for key in _COMPARED})
 
+    def under_way(self, report: Any) -> None:
+        """Only whole epochs are compared."""
+
     def check(self) -> None:
         """Never end."""
 

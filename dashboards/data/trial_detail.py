@@ -17,9 +17,11 @@ from search.results.trained_files import trained_file
 from search.store import reader
 from search.store.rows import AttemptRow, EventRow, StudyRow, TrialRow
 from search.store.tables import attempt, curve, event, latency, trial
+from search.store.vocabulary import TrialState
 from space.errors import CheckpointCorrupt, TrialNotFound, TrialNotReady
 from workers.file_names import NETWORK_FILE
 from workers.latency.record import Measurement
+from workers.training.reporting import ProgressReport
 
 LARGEST_NUMBER = 2**31 - 1  # the largest integer that every database takes
 MOST_EVENTS = 100
@@ -55,6 +57,12 @@ class TrialDetail:
     def name(self) -> str:
         """What charts and tables call the trial."""
         return f"trial {self.row.number}"
+
+    @property
+    def report(self) -> ProgressReport | None:
+        """How far a running trial is; None for another, and until its worker has said so."""
+        running = [attempt.report for attempt in self.attempts if attempt.outcome is None]
+        return running[-1] if running and self.row.state == TrialState.RUNNING else None
 
     def is_judged_by(self, measurement: Measurement) -> bool:
         """Whether the trial is judged by this one of its measurements."""
@@ -96,13 +104,15 @@ def read_trial_detail(engine: sa.Engine, study: StudyRow, number: int) -> TrialD
 
 
 def read_growth(engine: sa.Engine, study_id: int, number: int) -> tuple[Any, ...]:
-    """Return what changes while a trial is open: its epochs and their seconds, its latencies, events and attempts."""
+    """Return what changes while a trial is open: its epochs, how far it is, its latencies, events and attempts."""
     own = sa.select(trial.c.id).where(trial.c.study_id == study_id, trial.c.number == number).scalar_subquery()
     queries = (
         sa.select(sa.func.count(), sa.func.sum(curve.c.seconds)).where(curve.c.trial_id == own),
         sa.select(sa.func.max(latency.c.id)).where(latency.c.trial_id == own),
         sa.select(sa.func.max(event.c.id)).where(event.c.study_id == study_id, event.c.number == number),
-        sa.select(sa.func.count(), sa.func.count(attempt.c.worker)).where(attempt.c.trial_id == own),
+        sa.select(sa.func.count(), sa.func.count(attempt.c.worker), sa.func.sum(attempt.c.seconds)).where(
+            attempt.c.trial_id == own
+        ),
     )
     with engine.connect() as connection:
         return tuple(value for query in queries for value in connection.execute(query).one())

@@ -13,7 +13,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from dashboards.data.trial_detail import TrialDetail
-from dashboards.formats import count, duration, latency_label, one_line, percent, place_label
+from dashboards.formats import count, duration, latency_label, one_line, percent, place_label, progress_text
 from dashboards.page.layout import aria, region, words
 from dashboards.page.study_cache import guarded
 from dashboards.panels import PLOT_CONFIG
@@ -108,7 +108,7 @@ def facts(detail: TrialDetail) -> Component:
     """Return the trial's config, and its results and costs as tiles."""
     row = detail.row
     tiles = [
-        ("State", row.state, one_line(row.reason or "", 300)),
+        ("State", row.state, one_line(row.reason or "", 300) or _progress_note(detail)),
         ("Top-1, validation", percent(row.top1), "of the deployed network"),
         ("Top-1, test", percent(row.test_top1), "" if row.test_top1 is not None else "evaluated once, by `pick`"),
         *(
@@ -121,6 +121,12 @@ def facts(detail: TrialDetail) -> Component:
     ]
     boxes = [html.Div([html.Dt(name), html.Dd([value, html.Small(note)])]) for name, value, note in tiles]
     return html.Div([html.P(html.Code(str(row.config)), className="config"), html.Dl(boxes, className="tiles small")])
+
+
+def _progress_note(detail: TrialDetail) -> str:
+    """Return how far a running trial is; nothing for another."""
+    report = detail.report
+    return "" if report is None else progress_text(report, detail.row.training.get("epochs"))
 
 
 def _latency_note(latency: Any) -> str:

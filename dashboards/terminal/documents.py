@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from dashboards.data.study_settings import public_settings
+from dashboards.data.time_left import study_left_s
 from search.store.rows import AttemptRow, EventRow, StudyRow, StudyStatus, TrialRow
 from workers.latency.record import LatencyRecord, Measurement
+from workers.training.reporting import ProgressReport
 
 
 def plain(value: Any) -> Any:
@@ -77,10 +79,15 @@ def trial_detail_document(
     curve: Sequence[Mapping[str, Any]],
     latencies: Sequence[Measurement],
     artifacts: Mapping[str, Mapping[str, Any]],
+    report: ProgressReport | None = None,
 ) -> dict[str, Any]:
-    """Return one trial with its learning curve, every measurement (raw samples included) and its files."""
+    """Return one trial with its learning curve, every measurement (raw samples included) and its files.
+
+    `report` is how far a running one is.
+    """
     return {
         **trial_document(row),
+        "under_way": None if report is None else _report_document(report),
         "curve": plain(curve),
         "measurements": [latency_document(measurement) for measurement in latencies],
         "artifacts": plain(artifacts),
@@ -113,6 +120,7 @@ def study_document(study: StudyRow, status: StudyStatus, now: float | None = Non
         "controller": study.controller,
         "controller_seen_at_unix_s": plain(study.controller_seen_at),
         "controller_age_s": None if study.controller_seen_at is None else plain(at - study.controller_seen_at),
+        "left_s": plain(study_left_s(study, status)) if study.controller else None,
         "running": [_attempt_document(attempt, at) for attempt in status.running],
         "events": [_event_document(event, at) for event in status.events],
         "settings": plain(public_settings(study.settings)),
@@ -130,9 +138,19 @@ def _attempt_document(attempt: AttemptRow, now: float) -> dict[str, Any]:
         "worker": attempt.worker,
         "owner": attempt.owner,
         "epochs": attempt.epochs,
+        "under_way": None if attempt.report is None else _report_document(attempt.report),
         "started_at_unix_s": plain(attempt.started_at),
         "heartbeat_at_unix_s": plain(attempt.heartbeat_at),
         "heartbeat_age_s": plain(now - attempt.heartbeat_at),
+    }
+
+
+def _report_document(report: ProgressReport) -> dict[str, Any]:
+    return {
+        "progress": plain(report.progress),
+        "train_seconds": plain(report.seconds),
+        "images_per_s": plain(report.images_per_s),
+        "left_s": plain(report.left_s),
     }
 
 

@@ -1,7 +1,9 @@
 """Watching a launch from a terminal: one live table with one progress bar, or plain lines where no one watches.
 
 - On an interactive terminal the newest trials and every running one are in a table that is redrawn 4 times a second.
-- Elsewhere each change of state is one line without escape codes, fit for a log file.
+  Below it each running training has a line: its epoch as a bar, images a second, the time that is left.
+- Elsewhere each change of state is one line without escape codes, fit for a log file; so is, once a minute, how far a
+  training is.
 - Nothing in here raises: a closed pipe or a strange terminal must not end a search. Give it a console on standard
   error; standard output is for data.
 """
@@ -21,8 +23,11 @@ from rich.text import Text
 
 from dashboards.formats import (
     STATE_STYLES,
+    clock,
     count,
-    is_number,
+    epoch_text,
+    epoch_under_way,
+    images_rate,
     latency_label,
     milliseconds,
     one_line,
@@ -34,6 +39,7 @@ from dashboards.terminal.watcher import Watcher, never_raises
 from search.loop.callbacks import LaunchCallback
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
+from workers.training.reporting import ProgressReport
 from workers.wording import counted
 
 REFRESHES_PER_S = 4
@@ -65,7 +71,12 @@ class _LiveView(Watcher):
     @never_raises
     def curve(self, number: int, row: Mapping[str, Any]) -> None:
         """Remember a trial's newest epoch."""
-        self.epochs[number] = row
+        self.set_epoch(number, row)
+
+    @never_raises
+    def under_way(self, number: int, report: ProgressReport) -> None:
+        """Remember how far a trial is."""
+        self.reports[number] = report
 
     @never_raises
     def progress(self, done: int, wanted: int) -> None:
@@ -81,12 +92,13 @@ class _LiveView(Watcher):
         """Return the whole view; an empty line where it can't be drawn."""
         try:
             with self.lock:
-                return Group(self._table(), self._bar(), Text(self.last_note, style="dim", overflow="ellipsis"))
+                parts = [self._table(), self._trainings_bars(), self._bar()]
+                return Group(*parts, Text(self.last_note, style="dim", overflow="ellipsis"))
         except Exception:
             return Text("")
 
     def _table(self) -> RenderableType:
-        rows = self._newest_rows(max(3, self.console.height - LINES_AROUND))
+        rows = self._newest_rows(max(3, self.console.height - LINES_AROUND - self._bars_shown()))
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, expand=True)
         label = shared_label(rows)
         table.add_column("#", justify="right", no_wrap=True)
@@ -100,6 +112,36 @@ class _LiveView(Watcher):
         return (
             Group(table, Text(f"latency: {label}", style="dim", no_wrap=True, overflow="ellipsis")) if label else table
         )
+
+    def _bars_shown(self) -> int:
+        """Return how many running trainings have a line of their own: at most a third of the terminal."""
+        reported = sum(row.number in self.reports for row in self.running())
+        return min(reported, max(1, (self.console.height - LINES_AROUND) // 3))
+
+    def _trainings_bars(self) -> RenderableType:
+        """Return a line for each running training: its epoch as a bar, images a second, the time that is left."""
+        reported = [row for row in self.running() if row.number in self.reports]
+        shown = reported[: self._bars_shown()]
+        grid = Table.grid(padding=(0, 1), expand=True)
+        for _ in range(2):
+            grid.add_column(no_wrap=True, justify="right")
+        grid.add_column(ratio=1, min_width=4)
+        for _ in range(3):
+            grid.add_column(no_wrap=True, justify="right")
+        for row in shown:
+            grid.add_row(*self._bar_cells(row, self.reports[row.number]))
+        if len(shown) < len(reported):
+            more = Text(f"and {counted(len(reported) - len(shown), 'other training')}", style="dim")
+            return Group(grid, more)
+        return grid
+
+    def _bar_cells(self, row: TrialRow, report: ProgressReport) -> tuple[RenderableType, ...]:
+        epochs = row.training.get("epochs")
+        done = epoch_under_way(report.progress, epochs)[1] if isinstance(epochs, int) else report.progress
+        left = "" if report.left_s is None else f"{clock(report.left_s)} left"
+        rate = "" if report.images_per_s is None else images_rate(report.images_per_s)
+        bar = ProgressBar(total=1.0, completed=done, complete_style="cyan", finished_style="cyan")
+        return (f"#{row.number}", epoch_text(report.progress, epochs), bar, percent(report.progress, 0), rate, left)
 
     def _newest_rows(self, room: int) -> list[TrialRow]:
         """Return the newest rows that fit, the running ones always among them."""
@@ -118,15 +160,14 @@ class _LiveView(Watcher):
             count(row.macs),
             latency,
             percent(top1, 1),
-            self._state(row, epoch),
+            self._state(row),
         )
 
-    def _state(self, row: TrialRow, epoch: Mapping[str, Any] | None) -> Text:
+    def _state(self, row: TrialRow) -> Text:
         text = Text(row.state, style=STATE_STYLES.get(row.state, ""))
-        if row.state == TrialState.RUNNING and epoch is not None:
-            epochs = row.training.get("epochs")
-            total = f"/{epochs}" if is_number(epochs) else ""
-            text.append(f" {percent(epoch.get('progress'), 0)}, epoch {epoch.get('epoch')}{total}")
+        report = self.reports.get(row.number)
+        if row.state == TrialState.RUNNING and report is not None:
+            text.append(f" {percent(report.progress, 0)}")
         elif row.duplicate_of is not None:
             text.append(f" of {row.duplicate_of}")
         elif row.reason:

@@ -1,18 +1,32 @@
-"""A launch as plain lines, one for each change of state, without escape codes: fit for a log file."""
+"""A launch as plain lines without escape codes, fit for a log file.
+
+Each change of state is a line; so is, once a minute, how far each running training is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
 
-from dashboards.formats import count, duration, latency_label, milliseconds, one_line, percent
+from dashboards.formats import (
+    count,
+    duration,
+    latency_label,
+    milliseconds,
+    one_line,
+    percent,
+    progress_text,
+)
 from dashboards.terminal.watcher import Watcher, never_raises
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
+from workers.training.reporting import ProgressReport
 from workers.wording import counted
 
+PROGRESS_EVERY_S = 60.0  # between two lines about the same training
 PLAIN_WORDS: Mapping[str, str] = {
     TrialState.PRUNED: "did not go on",
     TrialState.INFEASIBLE: "refused",
@@ -21,17 +35,19 @@ PLAIN_WORDS: Mapping[str, str] = {
 
 
 class PlainView(Watcher):
-    """One line for each change, on a console that is no terminal."""
+    """One line for each change, and one a minute for each training, on a console that is no terminal."""
 
-    def __init__(self, console: Console, wanted: int) -> None:
-        super().__init__(wanted)
+    def __init__(self, console: Console, wanted: int, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(wanted, now)
         self.console = console
+        self._said_at: dict[int, float] = {}  # when a trial was last the subject of a line
 
     @never_raises
     def trial(self, row: TrialRow) -> None:
         """Print a trial's new state, once."""
         before = self.rows.get(row.number)
         self.rows[row.number] = row
+        self._said_at[row.number] = self.now()
         if before is not None and before.state == row.state:
             return
         line = plain_line(row)
@@ -40,8 +56,21 @@ class PlainView(Watcher):
 
     @never_raises
     def curve(self, number: int, row: Mapping[str, Any]) -> None:
-        """Remember how far a trial has come; epochs get no line."""
-        self.epochs[number] = row
+        """Print how far a trial has come, if its last line is long ago."""
+        self.set_epoch(number, row)
+        self._say_progress(number)
+
+    @never_raises
+    def under_way(self, number: int, report: ProgressReport) -> None:
+        """Print how far a trial has come, if its last line is long ago."""
+        self.reports[number] = report
+        self._say_progress(number)
+
+    def _say_progress(self, number: int) -> None:
+        if self.now() - self._said_at.get(number, self.began) < PROGRESS_EVERY_S or number not in self.rows:
+            return
+        self._said_at[number] = self.now()
+        self._say(f"trial {number}: {progress_text(self.reports[number], self.rows[number].training.get('epochs'))}")
 
     @never_raises
     def progress(self, done: int, wanted: int) -> None:

@@ -10,7 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboards.data.study_settings import budget_text, dataset_text
-from dashboards.formats import NOTHING, STATE_STYLES, duration, moment, one_line
+from dashboards.data.time_left import study_left_s
+from dashboards.formats import (
+    NOTHING,
+    STATE_STYLES,
+    clock,
+    duration,
+    epoch_text,
+    images_rate,
+    moment,
+    one_line,
+    percent,
+)
 from dashboards.terminal.tables import facts_table, plain_table
 from search.store.rows import AttemptRow, EventRow, StudyRow, StudyStatus
 from search.store.vocabulary import STATES, TrialState
@@ -58,11 +69,16 @@ def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None)
         facts.append(("run by", f"{host_and_pid(study.controller)}{ago}"))
     else:
         facts.append(("run by", "no one at the moment"))
+    left_s = study_left_s(study, status)
+    if study.controller and left_s is not None:
+        facts.append(("time left", f"about {clock(left_s)}, at the speed of its trainings so far"))
     if study.stop_requested:
         facts.append(("stop", "asked for"))
     parts: list[RenderableType] = [facts_table(facts)]
     if status.running:
         parts += [Text("\nRunning", style="bold"), _running_table(status.running, at)]
+        if any(attempt.report for attempt in status.running):
+            parts += [Text("\nProgress", style="bold"), _progress_table(status.running)]
     if status.events:
         parts += [Text("\nNewest events", style="bold"), _events_table(status.events, at)]
     return Group(*parts)
@@ -87,6 +103,23 @@ def _running_table(running: Sequence[AttemptRow], now: float) -> Table:
             f"{_age(attempt.heartbeat_at, now)} ago",
             str(attempt.epochs),
         )
+    return table
+
+
+def _progress_table(running: Sequence[AttemptRow]) -> Table:
+    """Return how far each training was a few seconds ago."""
+    table = plain_table(">trial", ">epoch", ">schedule", ">images/s", ">trained for", ">about left")
+    for attempt in running:
+        report = attempt.report
+        if report is not None:
+            table.add_row(
+                str(attempt.number),
+                epoch_text(report.progress, attempt.schedule_epochs).removeprefix("epoch "),
+                percent(report.progress, 1),
+                images_rate(report.images_per_s).removesuffix(" images/s"),
+                duration(report.seconds),
+                NOTHING if report.left_s is None else clock(report.left_s),
+            )
     return table
 
 

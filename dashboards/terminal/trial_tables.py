@@ -19,17 +19,20 @@ from dashboards.formats import (
     count,
     digits_ms,
     duration,
+    images_rate,
     interval_text,
     latency_label,
     latency_text,
     one_line,
     percent,
     place_label,
+    progress_text,
     shared_label,
 )
 from dashboards.terminal.tables import facts_table, plain_table, state_text
 from search.store.rows import TrialRow
 from workers.latency.record import LatencyRecord
+from workers.training.reporting import ProgressReport
 from workers.wording import counted
 
 CURVE_ROWS = 12  # so many epochs of a longer learning curve are shown
@@ -102,9 +105,13 @@ def trial_panel(
     curve: Sequence[Mapping[str, Any]],
     latencies: Sequence[LatencyRecord],
     artifacts: Mapping[str, Mapping[str, Any]],
+    report: ProgressReport | None = None,
 ) -> RenderableType:
-    """Return everything about one trial: architecture, cost, outcome, measurements, learning curve, files."""
-    parts: list[RenderableType] = [facts_table(_trial_facts(row))]
+    """Return everything about one trial: architecture, cost, outcome, measurements, learning curve, files.
+
+    `report` is how far a running one is.
+    """
+    parts: list[RenderableType] = [facts_table(_trial_facts(row, report))]
     if latencies:
         parts += [Text("\nMeasurements", style="bold"), _latencies_table(latencies)]
     if curve:
@@ -114,10 +121,11 @@ def trial_panel(
     return Group(*parts)
 
 
-def _trial_facts(row: TrialRow) -> list[tuple[str, str | Text]]:
+def _trial_facts(row: TrialRow, report: ProgressReport | None) -> list[tuple[str, str | Text]]:
     facts: list[tuple[str, str | Text]] = [
         ("trial", Text(str(row.number), style="bold")),
         ("state", state_text(row.state)),
+        *([("progress", progress_text(report, row.training.get("epochs")))] if report is not None else []),
         ("config", str(row.config)),
         (
             "images",
@@ -167,7 +175,7 @@ def _latencies_table(latencies: Sequence[LatencyRecord]) -> Table:
 
 
 def _curve_table(curve: Sequence[Mapping[str, Any]]) -> RenderableType:
-    table = plain_table(">epoch", ">top-1", ">val loss", ">train loss", ">stage", "form", ">after")
+    table = plain_table(">epoch", ">top-1", ">val loss", ">train loss", ">stage", "form", ">images/s", ">after")
     rows = [row for index, row in enumerate(curve) if _is_shown(index, curve)]
     for row in rows:
         table.add_row(
@@ -177,6 +185,7 @@ def _curve_table(curve: Sequence[Mapping[str, Any]]) -> RenderableType:
             f"{row['train_loss']:.4f}",
             str(row["condensing_stage"]),
             Text(one_line(row["form"])),
+            images_rate(row["images_per_s"]).removesuffix(" images/s"),
             duration(row["seconds"]),
         )
     if len(rows) == len(curve):

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from dashboards.formats import clock
+from search.engines.events import report_of
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
+from workers.training.reporting import ProgressReport
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="Watcher")
@@ -28,16 +30,26 @@ def never_raises(method: Callable[Concatenate[S, P], None]) -> Callable[Concaten
 
 
 class Watcher:
-    """What both views know: trials by number, the last epoch of each, trainings done of those wanted."""
+    """What both views know: trials by number, the last epoch and report of each, trainings done of those wanted."""
 
     def __init__(self, wanted: int, now: Callable[[], float] = time.monotonic) -> None:
         self.lock = threading.RLock()  # the live table is drawn by a thread of its own
         self.rows: dict[int, TrialRow] = {}
         self.epochs: dict[int, Mapping[str, Any]] = {}
+        self.reports: dict[int, ProgressReport] = {}  # how far the trials are that have said so
         self.done, self.wanted = 0, wanted
         self.done_before: int | None = None  # trainings of earlier launches, which say nothing about this one's speed
         self.now = now
         self.began = now()
+
+    def set_epoch(self, number: int, row: Mapping[str, Any]) -> None:
+        """Remember a trial's newest epoch."""
+        self.epochs[number] = row
+        self.reports[number] = report_of(row)
+
+    def running(self) -> list[TrialRow]:
+        """Return the trials that train now, by number."""
+        return sorted((row for row in self.rows.values() if row.state == TrialState.RUNNING), key=lambda r: r.number)
 
     def set_progress(self, done: int, wanted: int) -> None:
         """Remember how many trainings are done; the first number is that of earlier launches."""
@@ -47,10 +59,7 @@ class Watcher:
 
     def trainings(self) -> float:
         """Trainings done, with the fractions of those under way."""
-        running = [
-            number for number, row in self.rows.items() if row.state == TrialState.RUNNING and number in self.epochs
-        ]
-        fractions = [float(self.epochs[number].get("progress") or 0.0) for number in running]
+        fractions = [self.reports[row.number].progress for row in self.running() if row.number in self.reports]
         return min(
             self.done + sum(min(max(fraction, 0.0), 1.0) for fraction in fractions), float(max(self.wanted, self.done))
         )

@@ -13,9 +13,9 @@ from workers.training.job import TrialJob
 class Engine(Protocol):
     """Runs trials, several at a time.
 
-    Contract: every submitted job ends in exactly one `Done`, `Failed`, `Stopped` or `Lost`, after all of its
-    `EpochEnded`; a job whose worker dies ends as `Lost`. `Started` comes first, if it comes at all, then `Resumed`,
-    if there was a checkpoint. Methods are called from one thread.
+    Contract: every submitted job ends in exactly one `Done`, `Failed`, `Stopped` or `Lost`, after all else of it
+    (`EpochEnded`, `UnderWay`); a job whose worker dies ends as `Lost`. `Started` comes first, if it comes at all, then
+    `Resumed`, if there was a checkpoint. Methods are called from one thread.
     """
 
     def free_slots(self) -> int:

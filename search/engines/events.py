@@ -13,6 +13,7 @@ from typing import Any
 from space.errors import OutOfMemory, TrainingFailed
 from workers.runners.messages import Message, MessageKind
 from workers.training.job import TrialJob, TrialResult
+from workers.training.reporting import ProgressReport
 
 CANCELLED = ("cancelled by the user", TrainingFailed.exit_code)  # why a cancelled training failed, and its exit code
 Epoch = Mapping[str, Any]  # one row of a learning curve: the columns of `condensery_curve` (epoch, val_top1, …)
@@ -43,6 +44,15 @@ class EpochEnded:
     number: int
     attempt: int
     epoch: Epoch
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """The attempt says how far it is within an epoch."""
+
+    number: int
+    attempt: int
+    report: ProgressReport
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,13 @@ class Lost:
 
 
 AttemptEnd = Done | Failed | Stopped | Lost
-EngineEvent = Started | Resumed | EpochEnded | AttemptEnd
+RecordedEvent = Started | Resumed | EpochEnded | AttemptEnd  # each is a decision of the controller's
+EngineEvent = RecordedEvent | UnderWay
+
+
+def report_of(epoch: Epoch) -> ProgressReport:
+    """Return an epoch's row as a report of how far its training is."""
+    return ProgressReport(epoch["progress"], epoch["seconds"], epoch.get("images_per_s"))
 
 
 def event_of(message: Message) -> EngineEvent:
@@ -99,6 +115,8 @@ def event_of(message: Message) -> EngineEvent:
             return Resumed(number, attempt, content)
         case MessageKind.CURVE:
             return EpochEnded(number, attempt, content)
+        case MessageKind.STEP:
+            return UnderWay(number, attempt, ProgressReport(**content))
         case MessageKind.DONE:
             return Done(number, attempt, TrialResult(**content))
         case MessageKind.FAILED:

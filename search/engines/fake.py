@@ -68,7 +68,7 @@ class FakeEngine:
             result = self.outcome(job)
         except CondenseryError as error:
             return [Failed(job.number, job.attempt, str(error), error.exit_code)]
-        row = CurveRow(1, 1.0, 0.1, result.val_loss, result.top1, 0.0, 0, "deployed", 0.0)
+        row = CurveRow(1, 1.0, 0.1, result.val_loss, result.top1, 0.0, 0, "deployed", 0.0, None)
         return [
             Started(job.number, job.attempt, "fake:0"),
             EpochEnded(job.number, job.attempt, asdict(row)),

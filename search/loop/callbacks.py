@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from search.store.rows import TrialRow
+from workers.training.reporting import ProgressReport
 
 
 class LaunchCallback(Protocol):
@@ -16,6 +17,9 @@ class LaunchCallback(Protocol):
 
     def curve(self, number: int, row: Mapping[str, Any]) -> None:
         """Show an epoch of a trial; `row` has the columns of `condensery_curve` (epoch, progress, val_top1, …)."""
+
+    def under_way(self, number: int, report: ProgressReport) -> None:
+        """Show how far a running trial is within an epoch."""
 
     def progress(self, done: int, wanted: int) -> None:
         """Show how many of the wanted trainings are done."""
@@ -31,6 +35,9 @@ class SilentCallback:
         """Show nothing."""
 
     def curve(self, number: int, row: Mapping[str, Any]) -> None:
+        """Show nothing."""
+
+    def under_way(self, number: int, report: ProgressReport) -> None:
         """Show nothing."""
 
     def progress(self, done: int, wanted: int) -> None:

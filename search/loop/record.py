@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from search.engines.events import report_of
 from search.loop.callbacks import LaunchCallback
 from search.loop.files import TrialFiles
 from search.loop.mirror import OptunaMirror
@@ -147,9 +148,12 @@ class Recorder:
                 self.callback.trial(row)
             case CurveRestored(row, epochs):
                 state.rule.observe(row, epochs)
+                if epochs:
+                    state.running[row.number].report = report_of(epochs[-1])
+                    self.callback.curve(row.number, epochs[-1])
             case EpochReported(row, epoch):
                 running = state.running[row.number]
-                running.heard_at = self.clock.monotonic()
+                running.heard_at, running.report = self.clock.monotonic(), report_of(epoch)
                 state.rule.observe(row, [epoch])
                 running.pruned_because = running.pruned_because or state.rule.verdict(row)
                 self.callback.curve(row.number, epoch)

@@ -15,6 +15,7 @@ from search.settings import StudySettings
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialOrigin, TrialState
 from space.errors import CondenseryError
+from workers.training.reporting import ProgressReport
 
 # Trials that ended so don't make a later equal trial a duplicate.
 MAY_BE_TRIED_AGAIN = (TrialState.FAILED, TrialState.CANCELLED, TrialState.DUPLICATE)
@@ -28,6 +29,7 @@ class RunningTrial:
     heard_at: float  # when its worker last gave a sign of life, by the monotonic clock
     pruned_because: str | None = None  # why the stopping rule ends it, once it does
     told_to_end: bool = False  # whether its worker was told of that
+    report: ProgressReport | None = None  # how far it is, until that is in the store
 
 
 class SearchState:

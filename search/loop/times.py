@@ -13,6 +13,7 @@ class LoopTimes:
     pricing_poll_s: float = 0.25  # the longest wait for a batch of prices
     look_s: float = 0.25  # between two looks at users' requests; the controller's heartbeat is as frequent
     renew_s: float = 2.0  # between two renewals of the leases of running trials
+    reports_s: float = 5.0  # between two writes of how far the running trials are
     silent_s: float = 120.0  # after which a worker that has given no sign of life counts as lost
     mirror_s: float = 2.0  # between two writes into Optuna's tables
     wind_down_s: float = 120.0  # for the workers to write their checkpoints when the search stops

@@ -6,7 +6,7 @@ that was given up is refused, and recorded as such.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from search.engines.events import (
     EpochEnded,
     Failed,
     Lost,
+    RecordedEvent,
     Resumed,
     Started,
     Stopped,
+    UnderWay,
 )
 from search.loop.outcomes import (
     CurveRestored,
@@ -45,6 +47,7 @@ from space.errors import DataNotFound, DiskFull, OutOfMemory, ReadOnlyFolder, Tr
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.settings import TrainingSettings
 from workers.training.job import TrialJob, TrialResult, trial_identity
+from workers.training.reporting import ProgressReport
 
 # Errors that every other trial would meet too: the search stops, and the trial stays open.
 FATAL = {error.exit_code: error for error in (DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage)}
@@ -72,7 +75,7 @@ class Trainings:
     def __init__(self, recorder: Recorder, engine: Engine, images: Images, times: LoopTimes) -> None:
         self._recorder, self._state, self._clock = recorder, recorder.state, recorder.clock
         self._engine, self._images, self._times = engine, images, times
-        self._renewed_at = -1e9
+        self._renewed_at = self._reported_at = -1e9
 
     def replay(self, rows: Sequence[TrialRow]) -> None:
         """Read the study's recorded curves and retries; called once, at the start."""
@@ -126,18 +129,35 @@ class Trainings:
         alive = self._engine.alive()
         for number in running.keys() & set(alive):
             running[number].heard_at = now
-        store = self._recorder.store
-        store.transact(lambda: store.renew_attempts(alive))
+        store, reports = self._recorder.store, self._new_reports(now)
+
+        def renew() -> None:
+            store.renew_attempts(alive)
+            store.set_reports(reports)
+
+        store.transact(renew)
         self._renewed_at = now
+        if reports:
+            self._reported_at = now
+            for number, _ in reports:
+                running[number].report = None
         for number, trial in list(running.items()):
             if now - trial.heard_at > self._times.silent_s:
                 self._engine.cancel(number)
                 reason = f"nothing was heard of its worker for {self._times.silent_s:.0f} s"
                 self.observe([Lost(number, trial.row.attempt, reason)])
 
+    def _new_reports(self, now: float) -> dict[tuple[int, int], ProgressReport]:
+        """Return how far the running trials are, by number and attempt, as far as that is due to be recorded."""
+        if now - self._reported_at < self._times.reports_s:
+            return {}
+        running = self._state.running.items()
+        return {(number, trial.row.attempt): trial.report for number, trial in running if trial.report is not None}
+
     def observe(self, events: Sequence[EngineEvent]) -> None:
         """Record the workers' events in the order they came; end the trials that the stopping rule gave up."""
-        for batch in _cut_before_losses(events):
+        self._take_reports(event for event in events if isinstance(event, UnderWay))
+        for batch in _cut_before_losses([event for event in events if not isinstance(event, UnderWay)]):
             self._recorder.record(self._decide(batch))
         for number in {event.number for event in events if isinstance(event, EpochEnded)}:
             trial = self._state.running.get(number)
@@ -145,9 +165,17 @@ class Trainings:
                 self._engine.cancel(number)
                 trial.told_to_end = True
 
+    def _take_reports(self, events: Iterable[UnderWay]) -> None:
+        """Show how far trials are; that is recorded only now and then, with their leases."""
+        for event in events:
+            trial = self._state.running.get(event.number)
+            if trial is not None and trial.row.attempt == event.attempt:
+                trial.heard_at, trial.report = self._clock.monotonic(), event.report
+                self._recorder.callback.under_way(event.number, event.report)
+
     # -- deciding, which changes nothing yet --
 
-    def _decide(self, events: Sequence[EngineEvent]) -> list[Decision]:
+    def _decide(self, events: Sequence[RecordedEvent]) -> list[Decision]:
         """Return the decisions that follow from a batch of events."""
         decisions: list[Decision] = []
         ended_now: set[int] = set()  # trials whose attempt ends within this batch
@@ -168,7 +196,7 @@ class Trainings:
                     ended_now.add(event.number)
         return decisions
 
-    def _late(self, event: EngineEvent) -> list[LateNews]:
+    def _late(self, event: RecordedEvent) -> list[LateNews]:
         """Return the note on an event that comes too late; none if it needs none or the same is noted already."""
         if isinstance(event, Started):
             return []
@@ -242,9 +270,9 @@ class Trainings:
         return now.model_copy(update={"batch_size": now.batch_size // 2, "learning_rate": now.learning_rate / 2})
 
 
-def _cut_before_losses(events: Sequence[EngineEvent]) -> Iterator[list[EngineEvent]]:
+def _cut_before_losses(events: Sequence[RecordedEvent]) -> Iterator[list[RecordedEvent]]:
     """Yield the events in batches; a loss begins one, because its decision depends on the epochs recorded before."""
-    batch: list[EngineEvent] = []
+    batch: list[RecordedEvent] = []
     for event in events:
         if isinstance(event, Lost) and batch:
             yield batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from search.store.connection.transactions import Transactions
 from search.store.tables import attempt, curve, trial
 from search.store.vocabulary import AttemptOutcome, TrialState
+from workers.training.reporting import ProgressReport
 
 # Built once; see `connection.transactions`.
 _MINE = (attempt.c.trial_id == sa.bindparam("key")) & (attempt.c.attempt == sa.bindparam("of"))
@@ -25,6 +27,13 @@ _RUN = (
 _CHANGE = sa.update(attempt).where(_MINE)  # the columns are those of the parameters
 _END = _CHANGE.where(attempt.c.outcome.is_(None))
 _START = sa.insert(attempt)
+_REPORT = sa.update(attempt).where(
+    attempt.c.trial_id
+    == sa.select(trial.c.id)
+    .where(trial.c.study_id == sa.bindparam("in_study"), trial.c.number == sa.bindparam("number"))
+    .scalar_subquery(),
+    attempt.c.attempt == sa.bindparam("of"),
+)
 _COUNT_EPOCH = _CHANGE.values(epochs=attempt.c.epochs + 1)
 _FORGET_EPOCH = sa.delete(curve).where(curve.c.trial_id == sa.bindparam("key"), curve.c.epoch == sa.bindparam("at"))
 _ADD_EPOCH = sa.insert(curve)
@@ -55,6 +64,16 @@ class Attempts(Transactions):
         is_open = attempt.c.trial_id.in_(ids) & attempt.c.outcome.is_(None)
         with self._begin() as connection:
             connection.execute(sa.update(attempt).where(is_open).values(heartbeat_at=self.clock.now()))
+
+    def set_reports(self, reports: Mapping[tuple[int, int], ProgressReport]) -> None:
+        """Record how far running trials are, by trial number and attempt, in place of their last reports."""
+        rows = [
+            {"in_study": self.study_id, "number": number, "of": of, **asdict(report)}
+            for (number, of), report in reports.items()
+        ]
+        if rows:
+            with self._begin() as connection:
+                connection.execute(_REPORT, rows)
 
     def end_attempt(self, number: int, of: int, outcome: AttemptOutcome, reason: str | None = None) -> None:
         """Record how an attempt ended; the first outcome stays."""

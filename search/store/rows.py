@@ -13,6 +13,7 @@ from search.store.vocabulary import AttemptOutcome, StudyEvent, TrialOrigin, Tri
 from space.config import CondenseNetConfig
 from space.cost import Cost
 from workers.latency.record import LatencyRecord
+from workers.training.reporting import ProgressReport
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,17 @@ class AttemptRow:
     outcome: AttemptOutcome | None  # None while it runs
     reason: str | None
     ended_at: float | None
+    progress: float | None = None  # fraction of the schedule, as of a few seconds ago; None until the first report
+    seconds: float | None = None  # spent training at that point, over all attempts
+    images_per_s: float | None = None
+    schedule_epochs: int | None = None  # of the trial's training settings
+
+    @property
+    def report(self) -> ProgressReport | None:
+        """How far the training was a few seconds ago; None until its worker has said so."""
+        if self.progress is None or self.seconds is None:
+            return None
+        return ProgressReport(self.progress, self.seconds, self.images_per_s)
 
 
 @dataclass(frozen=True)
@@ -158,3 +170,4 @@ class StudyStatus:
     waiting: int = 0  # enqueued configs that no trial has taken up
     running: Sequence[AttemptRow] = ()  # attempts that have not ended
     events: Sequence[EventRow] = ()  # the newest, newest first
+    mean_train_s: float | None = None  # of the trainings that are done; None while there is none

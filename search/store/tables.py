@@ -119,6 +119,9 @@ attempt = sa.Table(  # append-only but for its lease and its end
     sa.Column("started_at", sa.Float, nullable=False),
     sa.Column("heartbeat_at", sa.Float, nullable=False),  # when its worker last gave a sign of life
     sa.Column("epochs", sa.Integer, nullable=False),  # that no earlier attempt had reported
+    sa.Column("progress", sa.Float),  # fraction of the schedule, as of a few seconds ago; NULL until the first report
+    sa.Column("seconds", sa.Float),  # spent training at that point, over all attempts
+    sa.Column("images_per_s", sa.Float),
     sa.Column("outcome", word_of(AttemptOutcome)),  # NULL while it runs
     sa.Column("reason", sa.Text),
     sa.Column("ended_at", sa.Float),
@@ -151,6 +154,7 @@ curve = sa.Table(
     sa.Column("condensing_stage", sa.Integer, nullable=False),
     sa.Column("form", sa.String(12), nullable=False),  # training, condensed or deployed
     sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("images_per_s", sa.Float),  # trained in this epoch; NULL where it took no measurable time
 )
 
 latency = sa.Table(  # append-only

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from search.engines.fake import FakeEngine
-from search.loop.callbacks import SilentCallback
+from search.loop.callbacks import LaunchCallback, SilentCallback
 from search.loop.controller import Controller
 from search.loop.times import LoopTimes
 from search.loop.trainings import Images
@@ -134,6 +134,7 @@ class Bench:
         self.settings = tiny_settings(**changes)
         self.engine, self.probe = FakeEngine(), CountingProbe()
         self.stop, self.times = threading.Event(), LoopTimes()
+        self.callback: LaunchCallback = SilentCallback()
         self.study: OpenStudy | None = None
 
     def open(self, resume: bool = False) -> OpenStudy:
@@ -156,7 +157,7 @@ class Bench:
             devices,
             files=files,
             images=Images(files),
-            callback=SilentCallback(),
+            callback=self.callback,
             stop=self.stop,
             times=self.times,
         )

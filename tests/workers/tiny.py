@@ -15,7 +15,7 @@ from workers.images.cache import prepare
 from workers.settings import DataSettings, TrainingSettings
 from workers.training import loop
 from workers.training.job import TrialJob
-from workers.training.reporting import CurveRow, TrainingStopped
+from workers.training.reporting import CurveRow, ProgressReport, TrainingStopped
 
 DIGITS = DataSettings(dataset="digits")
 NET = CondenseNetConfig(stages=(1, 1), growth=(4, 4), groups=2, condense_factor=4, bottleneck=2, input_shape=(1, 8, 8))
@@ -36,6 +36,7 @@ class Recorder:
     first: int = 0  # the step that this attempt begins with
     rows: list[CurveRow] = field(default_factory=list)
     restored: list[CurveRow] = field(default_factory=list)  # of the checkpoint
+    reports: list[ProgressReport] = field(default_factory=list)
     steps: int = 0
 
     def earlier(self, rows: Sequence[CurveRow]) -> None:
@@ -43,6 +44,9 @@ class Recorder:
 
     def curve(self, row: CurveRow) -> None:
         self.rows.append(row)
+
+    def under_way(self, report: ProgressReport) -> None:
+        self.reports.append(report)
 
     def before_step(self, seconds: float) -> None:
         self.at_step(self.first + self.steps)

@@ -13,6 +13,7 @@ class MessageKind(StrEnum):
     STARTED = "started"  # with an attempt
     EARLIER = "earlier"  # the epochs of the checkpoint that it goes on from
     CURVE = "curve"  # one epoch
+    STEP = "step"  # how far it is within an epoch, about once a second
     DONE = "done"
     FAILED = "failed"
     STOPPED = "stopped"

@@ -99,6 +99,10 @@ class PipeReporter:
         """Send one epoch's figures."""
         self._pipe.send((MessageKind.CURVE, self._number, self._attempt, asdict(row)))
 
+    def under_way(self, report: Any) -> None:
+        """Send how far the trial is within an epoch."""
+        self._pipe.send((MessageKind.STEP, self._number, self._attempt, asdict(report)))
+
     def check(self) -> None:
         """Obey a command from the controller; end the process when the controller is gone."""
         from workers.training.reporting import TrainingStopped

@@ -122,6 +122,10 @@ class _Attempt:
         """Send one epoch's figures."""
         self._send(MessageKind.CURVE, asdict(row))
 
+    def under_way(self, report: Any) -> None:
+        """Send how far the trial is within an epoch."""
+        self._send(MessageKind.STEP, asdict(report))
+
     def check(self) -> None:
         """Obey the controller's command; push a checkpoint that was just written."""
         from workers.training.reporting import TrainingStopped

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from workers.files import file_hash, write_atomically
 
-FORMAT = 1
+FORMAT = 2  # raise it when the tensors or the facts of a checkpoint change: one of another format is not used
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Progress:
     seconds: float  # spent training, over all attempts
     identity: str  # hash of config, training settings, data and seed: a checkpoint of another trial is never used
     curve: tuple[dict[str, Any], ...] = ()  # the epochs before `step`: the controller may have died before it had them
+    epoch_seconds: float = 0.0  # of `seconds`, spent in the steps of the current epoch
 
 
 def save_checkpoint(

@@ -34,7 +34,9 @@ from workers.images.data_info import DataInfo
 from workers.settings import DataSettings, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from workers.training.forward import EVALUATION_BATCH, Forward, ForwardSettings, Kernel, forward_of
-from workers.training.reporting import CurveRow, Evaluation, Form, Observer, TrainingStopped
+from workers.training.reporting import CurveRow, Evaluation, Form, Observer, ProgressReport, TrainingStopped
+
+REPORT_EVERY_S = 1.0  # how often a training says how far it is within an epoch
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ class _Loop:
         self.curve = [CurveRow(**row) for row in restored.curve] if restored else []  # as far as a checkpoint needs it
         if self.curve:
             observer.earlier(self.curve)
-        self.started = self.saved_at = run.clock()
+        self.epoch_seconds = restored.epoch_seconds if restored else 0.0  # spent in the steps of the current epoch
+        self.started = self.saved_at = self.lap_at = self.reported_at = run.clock()
         run.note(f"training from step {self.step} of {self.steps}, by {self.forward.name}")
 
     @property
@@ -162,11 +165,31 @@ class _Loop:
             if ends or due or unread >= 50:
                 self._check_loss()
                 unread = 0
+            if ends:
+                self._lap()
+            elif self.run.clock() - self.reported_at >= REPORT_EVERY_S:
+                self._report_step()
             if ends and self.step < self.steps:
                 self._end_epoch(self.model, self._form(), self.forward)
                 yield
             if due or self.step == self.steps:
                 self._save()
+
+    def _lap(self) -> None:
+        """Count the time since the last step, evaluation or checkpoint as time spent in steps."""
+        now = self.run.clock()
+        self.epoch_seconds += now - self.lap_at
+        self.lap_at = now
+
+    def _images_per_s(self) -> float | None:
+        """The images that the current epoch has trained in a second; None as long as that took no time."""
+        images = self.loss_count * min(self.run.training.batch_size, len(self.images.train))
+        return images / self.epoch_seconds if self.epoch_seconds > 0 else None
+
+    def _report_step(self) -> None:
+        self._lap()
+        self.reported_at = self.lap_at
+        self.observer.under_way(ProgressReport(self.step / self.steps, self.seconds, self._images_per_s()))
 
     def _interruptible(self) -> None:
         try:
@@ -239,19 +262,23 @@ class _Loop:
             condensing_stage=self.model.condensing_stage,
             form=form,
             seconds=self.seconds,
+            images_per_s=self._images_per_s(),
         )
         self.observer.curve(row)
         self.curve.append(row)
         if self.step < self.steps:
             self.loss_sum.zero_()
             self.loss_count = 0
+            self.epoch_seconds = 0.0
+        self.lap_at = self.run.clock()
         return evaluation
 
     def _save(self) -> None:
+        self._lap()
         sums, curve = (float(self.loss_sum), self.loss_count), tuple(map(asdict, self.curve))
-        progress = Progress(self.step, *sums, self.seconds, self.run.identity, curve)
+        progress = Progress(self.step, *sums, self.seconds, self.run.identity, curve, self.epoch_seconds)
         save_checkpoint(self.run.checkpoints, self.model, self.optimizer, progress)
-        self.saved_at = self.run.clock()
+        self.saved_at = self.lap_at = self.run.clock()
 
     def finish(self) -> tuple[DeployedCondenseNet, Evaluation]:
         """Perform any stage a very short schedule never reached, deploy, and close the curve with its accuracy."""

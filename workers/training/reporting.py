@@ -33,6 +33,21 @@ class CurveRow:
     condensing_stage: int
     form: Form
     seconds: float  # spent in this trial so far, over all attempts
+    images_per_s: float | None  # trained in this epoch; evaluation, checkpoints and pauses left out
+
+
+@dataclass(frozen=True)
+class ProgressReport:
+    """How far a training is, between two epochs too: shown while it runs, and replaced by the next report."""
+
+    progress: float  # steps done, as a fraction of the schedule
+    seconds: float  # spent in this trial so far, over all attempts
+    images_per_s: float | None  # trained in the epoch under way, or in the one that has just ended
+
+    @property
+    def left_s(self) -> float | None:
+        """The seconds that the rest takes at the training's speed so far; None before there is one."""
+        return self.seconds * (1 - self.progress) / self.progress if self.progress > 0 and self.seconds > 0 else None
 
 
 @dataclass(frozen=True)
@@ -45,13 +60,16 @@ class Evaluation:
 
 
 class Observer(Protocol):
-    """Watches a training: called after every epoch and before every step."""
+    """Watches a training: called after every epoch, before every step, and about once a second."""
 
     def earlier(self, rows: Sequence[CurveRow]) -> None:
         """Take the epochs of the checkpoint that the training goes on from, in case an earlier report was lost."""
 
     def curve(self, row: CurveRow) -> None:
         """Take one epoch's figures. A resumed training repeats rows since its checkpoint, with equal values."""
+
+    def under_way(self, report: ProgressReport) -> None:
+        """Take how far the training is; called at most once in `loop.REPORT_EVERY_S`."""
 
     def before_step(self, seconds: float) -> None:
         """Raise `TrainingStopped` (a checkpoint is kept) or `TrainingFailed` (it is not) to end the training."""
@@ -65,6 +83,9 @@ class Reporter(Protocol):
 
     def curve(self, row: CurveRow) -> None:
         """Report one epoch."""
+
+    def under_way(self, report: ProgressReport) -> None:
+        """Report how far the trial is within an epoch."""
 
     def check(self) -> None:
         """Raise `TrainingStopped` when the controller asked to stop, `TrainingFailed` when it cancelled."""

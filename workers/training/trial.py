@@ -31,7 +31,7 @@ from workers.processes import peak_memory_mb, reset_peak_memory
 from workers.training import loop
 from workers.training.checkpoint import model_tensors
 from workers.training.job import TrialJob, TrialResult
-from workers.training.reporting import CurveRow, Reporter, TrainingStopped
+from workers.training.reporting import CurveRow, ProgressReport, Reporter, TrainingStopped
 
 
 class _JobObserver:
@@ -46,11 +46,15 @@ class _JobObserver:
 
     def curve(self, row: CurveRow) -> None:
         self.log.info(
-            "epoch %d: train loss %.4f, validation loss %.4f, top-1 %.4f (%s), condensing stage %d, %.1f s",
+            "epoch %d: train loss %.4f, validation loss %.4f, top-1 %.4f (%s), condensing stage %d, %.1f s%s",
             *(row.epoch, row.train_loss, row.val_loss, row.val_top1, row.form, row.condensing_stage, row.seconds),
+            "" if row.images_per_s is None else f", {row.images_per_s:.0f} images/s",
         )
         self.seconds = row.seconds
         self.reporter.curve(row)
+
+    def under_way(self, report: ProgressReport) -> None:
+        self.reporter.under_way(report)
 
     def before_step(self, seconds: float) -> None:
         limit = self.job.time_limit_s

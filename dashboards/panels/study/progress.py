@@ -12,12 +12,24 @@ import numpy as np
 
 from dashboards.data.columns import Floats, Ints, StudyColumns, View
 from dashboards.data.curves import LastEpoch
-from dashboards.formats import count, digits_ms, duration, milliseconds, one_line
+from dashboards.data.time_left import study_left_s
+from dashboards.formats import (
+    clock,
+    count,
+    digits_ms,
+    duration,
+    epoch_text,
+    images_rate,
+    milliseconds,
+    one_line,
+    percent,
+)
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.study.hypervolume import hypervolumes
 from dashboards.panels.study.points import why_no_points
 from dashboards.panels.style import FRONT, empty_figure, message, scatter, slim
 from search.devices.registry import DeviceState
+from search.store.rows import AttemptRow
 from search.store.vocabulary import TrialState
 from workers.processes import host_and_pid
 
@@ -187,9 +199,11 @@ def _liveness_facts(liveness: Liveness | None) -> tuple[tuple[str, str], ...]:
         queue += f", {status.waiting:,} enqueued by hand"
     alive = sum(liveness.is_alive(attempt.heartbeat_at) for attempt in status.running)
     online = sum(device.state == DeviceState.ONLINE for device in devices)
+    left_s = study_left_s(liveness.study, status) if liveness.study.controller else None
     return (
         ("queue", queue),
         ("run by", _controller_text(liveness)),
+        ("time left", "-" if left_s is None else f"about {clock(left_s)}, at the speed of its trainings so far"),
         ("workers alive", f"{alive} of {len(status.running)} training" if status.running else "none is training"),
         ("devices online", f"{online} of {len(devices)}" if devices else "none registered"),
     )
@@ -210,20 +224,33 @@ def _age(seen_at: float, liveness: Liveness) -> str:
 
 
 def _workers(liveness: Liveness | None) -> DataTable:
-    headers = ("trial", "worker", "epochs", "last heard of", "")
+    headers = ("trial", "worker", "epoch", "schedule", "images/s", "about left", "last heard of", "")
     if liveness is None:
         return DataTable(headers)
     lines = (
         (
             str(attempt.number),
             one_line(attempt.worker or "not known yet", 80),
-            str(attempt.epochs),
+            *_progress_cells(attempt),
             _age(attempt.heartbeat_at, liveness),
             "alive" if liveness.is_alive(attempt.heartbeat_at) else "silent",
         )
         for attempt in liveness.status.running
     )
     return DataTable.of(headers, lines, len(liveness.status.running))
+
+
+def _progress_cells(attempt: AttemptRow) -> tuple[str, ...]:
+    """Return a running training's epoch, share of the schedule, images a second and time that is left."""
+    report = attempt.report
+    if report is None:
+        return ("-",) * 4
+    return (
+        epoch_text(report.progress, attempt.schedule_epochs).removeprefix("epoch "),
+        percent(report.progress, 1),
+        images_rate(report.images_per_s).removesuffix(" images/s"),
+        "-" if report.left_s is None else clock(report.left_s),
+    )
 
 
 def _devices(liveness: Liveness | None) -> DataTable:

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboards.data.trial_detail import TrialDetail
-from dashboards.formats import count, duration, latency_label, latency_text, moment, one_line, percent, place_label
+from dashboards.formats import (
+    count,
+    duration,
+    images_rate,
+    latency_label,
+    latency_text,
+    moment,
+    one_line,
+    percent,
+    place_label,
+)
 from dashboards.panels.data_table import DataTable
 from workers.processes import host_and_pid
 
@@ -76,7 +86,16 @@ def settings_json(detail: TrialDetail) -> str:
 
 def curve_table(detail: TrialDetail) -> DataTable:
     """Return the learning curve, epoch by epoch."""
-    headers = ("epoch", "top-1, validation", "loss, validation", "loss, training", "learning rate", "stage", "form")
+    headers = (
+        "epoch",
+        "top-1, validation",
+        "loss, validation",
+        "loss, training",
+        "learning rate",
+        "stage",
+        "form",
+        "images/s",
+    )
     rows = (
         (
             str(epoch["epoch"]),
@@ -86,6 +105,7 @@ def curve_table(detail: TrialDetail) -> DataTable:
             f"{epoch['learning_rate']:.4g}",
             str(epoch["condensing_stage"]),
             one_line(epoch["form"], 20),
+            images_rate(epoch["images_per_s"]).removesuffix(" images/s"),
         )
         for epoch in detail.curve
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from search.store.reader.trials import count_states
 from search.store.rows import AttemptRow, EventRow, StudyStatus
 from search.store.tables import artifact, attempt, curve, event, request, trial
+from search.store.vocabulary import TrialState
 
 
 def read_status(engine: sa.Engine, study_id: int, events: int = 5) -> StudyStatus:
@@ -18,7 +20,15 @@ def read_status(engine: sa.Engine, study_id: int, events: int = 5) -> StudyStatu
         count_waiting_requests(engine, study_id),
         read_attempts(engine, study_id, only_open=True),
         newest_events(engine, study_id, events),
+        _mean_train_s(engine, study_id),
     )
+
+
+def _mean_train_s(engine: sa.Engine, study_id: int) -> float | None:
+    """Return how many seconds the trainings that are done took on average."""
+    is_done = (trial.c.study_id == study_id) & (trial.c.state == TrialState.DONE)
+    with engine.connect() as connection:
+        return connection.scalar(sa.select(sa.func.avg(trial.c.train_seconds)).where(is_done))
 
 
 def count_waiting_requests(engine: sa.Engine, study_id: int) -> int:
@@ -32,9 +42,9 @@ def read_attempts(
     engine: sa.Engine, study_id: int, only_open: bool = False, number: int | None = None
 ) -> list[AttemptRow]:
     """Return a study's attempts by trial; optionally only those that have not ended, or of one trial."""
-    columns = [attempt.c[name] for name in AttemptRow.__dataclass_fields__ if name != "number"]
+    columns = [attempt.c[name] for name in AttemptRow.__dataclass_fields__ if name in attempt.c]
     query = (
-        sa.select(trial.c.number, *columns)
+        sa.select(trial.c.number, *columns, trial.c.training)
         .join(trial, trial.c.id == attempt.c.trial_id)
         .where(trial.c.study_id == study_id)
         .order_by(trial.c.number, attempt.c.attempt)
@@ -44,7 +54,9 @@ def read_attempts(
     if number is not None:
         query = query.where(trial.c.number == number)
     with engine.connect() as connection:
-        return [AttemptRow(**row._mapping) for row in connection.execute(query)]
+        rows = [dict(row._mapping) for row in connection.execute(query)]
+    schedules = [json.loads(row.pop("training")).get("epochs") for row in rows]
+    return [AttemptRow(**row, schedule_epochs=epochs) for row, epochs in zip(rows, schedules, strict=True)]
 
 
 def newest_events(engine: sa.Engine, study_id: int, last: int, number: int | None = None) -> list[EventRow]:

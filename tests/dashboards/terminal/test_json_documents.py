@@ -19,6 +19,7 @@ from search.store import reader
 from space.config import CondenseNetConfig
 from tests.dashboards.studies import Study, lively
 from tests.workers.latencies import without_samples
+from workers.training.reporting import ProgressReport
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,7 @@ def test_a_study_says_who_trains_what_and_what_went_wrong(tmp_path: Path) -> Non
     number = made.running(0.3, epochs=2)
     made.store.set_worker(number, 1, "desk:12")
     made.store.note_event("lost", "it died", number, 1)
+    made.store.set_reports({(number, 1): ProgressReport(0.25, 10.0, 640.0)})
     standing = reader.read_status(made.engine, made.id)
     (attempt,), (event,) = standing.running, standing.events
     study = dataclasses.replace(
@@ -57,6 +59,8 @@ def test_a_study_says_who_trains_what_and_what_went_wrong(tmp_path: Path) -> Non
     (running,) = document["running"]
     assert (running["trial"], running["attempt"], running["worker"]) == (number, 1, "desk:12")
     assert (running["owner"], running["epochs"]) == (made.store.me, 2)
+    assert running["under_way"] == {"progress": 0.25, "train_seconds": 10.0, "images_per_s": 640.0, "left_s": 30.0}
+    assert document["left_s"] == pytest.approx(30.0 + 19 * 40.0)  # of 20 trainings, with one worker
     assert running["heartbeat_age_s"] == pytest.approx(4.0)
     (told,) = document["events"]
     assert (told["kind"], told["trial"], told["attempt"], told["detail"]) == ("lost", number, 1, "it died")

@@ -17,8 +17,10 @@ import pytest
 from rich.console import Console
 
 from dashboards.formats import milliseconds
-from dashboards.terminal.live_view import live_view
+from dashboards.terminal.live_view import _LiveView, live_view
+from dashboards.terminal.plain_view import PlainView
 from tests.dashboards.studies import Study
+from workers.training.reporting import ProgressReport
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def test_a_terminal_shows_one_table_and_one_bar(made: Study) -> None:
         for row in made.rows():
             view.trial(row)
         view.progress(1, 4)
-        view.curve(number, {"epoch": 5, "progress": 5 / 12, "val_top1": 0.91})
+        view.curve(number, {"epoch": 5, "progress": 5 / 12, "val_top1": 0.91, "seconds": 50.0, "images_per_s": 987.6})
         view.note("stopping after the running trials")
     frame = last_frame(screen.close())
     for words in (
@@ -98,6 +100,8 @@ def test_a_terminal_shows_one_table_and_one_bar(made: Study) -> None:
         "97.2 %",
         "91.0 %",
         "running 42 %",
+        "#2 epoch 5 of 12 ━",
+        "988 images/s 1:10 left",
         "infeasible: latency",
         "measured, quick",
         "0.20 M",
@@ -123,6 +127,55 @@ def test_running_trials_stay_visible_among_many_newer_ones(made: Study) -> None:
     assert "40  2-2 growth" in frame
     assert " 5  2-2 growth" not in frame
     assert len(frame.splitlines()) <= 24
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("width", [60, 80, 132])
+def test_each_running_training_has_a_bar_of_its_epoch_with_its_speed_and_the_time_left(made: Study, width: int) -> None:
+    numbers = [made.running(0.2, epochs=1) for _ in range(3)]
+    view = _LiveView(Console(file=io.StringIO(), width=width, height=24, record=True), wanted=9)
+    for row in made.rows():
+        view.trial(row)
+    for number, progress in zip(numbers, (0.01, 2.5 / 12, 1.0), strict=True):
+        view.under_way(number, ProgressReport(progress, 600 * progress, 1234.4))
+    view.console.print(view.draw())
+    lines = view.console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    first, second, third = (next(line for line in lines if line.startswith(f"#{number} ")) for number in numbers)
+    assert [words in first for words in ("epoch 1 of 12", "1 %", "1,234 images/s", "9:54 left")] == [True] * 4
+    assert [words in second for words in ("epoch 3 of 12", "21 %", "7:55 left")] == [True] * 3
+    assert [words in third for words in ("epoch 12 of 12", "100 %", "0:00 left")] == [True] * 3
+    bars = [line.count("━") + line.count("╸") for line in (first, second, third)]  # without colours: what is done
+    assert bars[0] < bars[1] < bars[2]
+
+
+def test_many_running_trainings_leave_room_for_the_table(made: Study) -> None:
+    numbers = [made.running(0.2, epochs=1) for _ in range(30)]
+    view = _LiveView(Console(file=io.StringIO(), width=80, height=24, record=True), wanted=50)
+    for row in made.rows():
+        view.trial(row)
+    for number in numbers:
+        view.under_way(number, ProgressReport(0.5, 10.0, 100.0))
+    view.console.print(view.draw())
+    lines = view.console.export_text().splitlines()
+    assert len(lines) <= 24
+    assert "and 25 other trainings" in "\n".join(lines)
+
+
+def test_a_log_file_gets_a_line_a_minute_about_each_training(made: Study) -> None:
+    console, file = plain()
+    time_s = [0.0]
+    view = PlainView(console, 1, now=lambda: time_s[0])
+    number = made.running(0.2, epochs=1)
+    view.trial(made.row(number))
+    for time_s[0] in range(1, 181):
+        view.under_way(number, ProgressReport(time_s[0] / 240, float(time_s[0]), 321.0))
+    told = file.getvalue().splitlines()[1:]
+    assert told == [
+        f"trial {number}: epoch 3 of 12, 25 %, 321 images/s, about 3:00 left",
+        f"trial {number}: epoch 6 of 12, 50 %, 321 images/s, about 2:00 left",
+        f"trial {number}: epoch 9 of 12, 75 %, 321 images/s, about 1:00 left",
+    ]
 
 
 @pytest.mark.usefixtures("terminal")
@@ -164,7 +217,7 @@ def test_plain_lines_follow_a_trial_through_its_states(made: Study) -> None:
         view.trial(made.row(number))
         made.store.set_running(number, 1)
         view.trial(made.row(number))
-        view.curve(number, {"epoch": 1, "progress": 0.5, "val_top1": 0.4})
+        view.curve(number, {"epoch": 1, "progress": 0.5, "val_top1": 0.4, "seconds": 1.0, "images_per_s": None})
         made.store.finish(number, "duplicate", duplicate_of=7)
         view.trial(made.row(number))
     assert file.getvalue().splitlines() == [

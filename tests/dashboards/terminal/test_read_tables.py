@@ -75,7 +75,10 @@ def test_empty_reads_say_so() -> None:
 def test_status_counts_the_trials_and_says_who_runs_them(made: Study) -> None:
     study = reader.find_study(made.engine, made.name)
     counts = reader.count_states(made.engine, made.id)
-    running = AttemptRow(7, 2, "desk:4711@99", "desk:4712", 900.0, 1007.0, 3, None, None, None)
+    running = AttemptRow(
+        *(7, 2, "desk:4711@99", "desk:4712", 900.0, 1007.0, 3, None, None, None),
+        **{"progress": 0.26, "seconds": 90.0, "images_per_s": 1234.5, "schedule_epochs": 12},
+    )
     event = EventRow("lost", 7, 1, "the worker process was killed by SIGKILL", 912.0)
     standing = StudyStatus(counts, 2, [running], [event])
     seen = dataclasses.replace(study, controller="desk:4711", controller_seen_at=1000.0, stop_requested=True)
@@ -88,6 +91,8 @@ def test_status_counts_the_trials_and_says_who_runs_them(made: Study) -> None:
     assert "asked for" in text
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "7 2 desk:4712 desk:4711 5.0 s ago 3" in lines
+    assert "7 4 of 12 26.0 % 1,234 1:30 4:16" in lines
+    assert "time left about 4:16, at the speed of its trainings so far" in lines
     assert "1:40 lost 7 the worker process was killed by SIGKILL" in lines
     assert max(map(len, text.splitlines())) <= 80
     quiet = shown(study_tables.status_panel(seen, StudyStatus(counts), now=1012.0))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from search.engines.base import Engine
-from search.engines.events import AttemptEnd, Done, EngineEvent, EpochEnded, Failed, Resumed, Started, Stopped
+from search.engines.events import AttemptEnd, Done, EngineEvent, EpochEnded, Failed, Resumed, Started, Stopped, UnderWay
 from space.errors import DataNotFound
 from workers.training.job import TrialJob
 
@@ -22,7 +22,7 @@ def collect(engine: Engine, numbers: set[int], kinds: Any = AttemptEnd) -> list[
     deadline = time.monotonic() + PATIENCE_S
     while not numbers <= {event.number for event in events if isinstance(event, kinds)}:
         assert time.monotonic() < deadline, f"still waiting for {numbers} after {events}"
-        events += [event for event in engine.poll(0.1) if not isinstance(event, Started)]
+        events += [event for event in engine.poll(0.1) if not isinstance(event, Started | UnderWay)]
     return events
 
 
@@ -61,7 +61,7 @@ class EngineContract:
         curve, done = collect(engine, {0})
         assert (curve.attempt, done.attempt) == (4, 4)
         assert len(done.result.network_sha256) == len(done.result.onnx_sha256) == 64
-        assert {"epoch", "progress", "val_top1", "train_loss", "form", "seconds"} <= curve.epoch.keys()
+        assert {"epoch", "progress", "val_top1", "train_loss", "form", "seconds", "images_per_s"} <= curve.epoch.keys()
         assert curve.epoch["val_top1"] == done.result.top1
 
     def test_a_job_that_cannot_run_fails_with_its_reason_and_exit_code(self, engine: Engine, make_job: MakeJob):

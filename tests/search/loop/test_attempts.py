@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from search.engines.events import Done, EngineEvent, EpochEnded, Lost, Resumed, Started
+from search.engines.events import Done, EngineEvent, EpochEnded, Lost, Resumed, Started, UnderWay
 from search.engines.fake import FakeEngine, instant_result
+from search.loop.callbacks import SilentCallback
 from search.loop.times import LoopTimes
 from search.store import reader
 from search.store.connection.database import open_for_writing
@@ -20,6 +21,7 @@ from space.cost import cost_of
 from space.errors import OutOfMemory
 from tests.search.tiny_studies import CURVE_ROW, INSIDE, Bench, assert_consistent, tiny_settings
 from workers.training.job import TrialJob
+from workers.training.reporting import ProgressReport
 
 # -- what is recorded --
 
@@ -79,6 +81,22 @@ def test_a_sign_of_life_renews_the_open_attempts_of_the_trials_named(store: Stud
     after = attempts(store)
     renewed = [(b.number, b.attempt) for a, b in zip(before, after, strict=True) if b.heartbeat_at > a.heartbeat_at]
     assert renewed == [(0, 2)]
+
+
+def test_how_far_a_trial_is_belongs_to_its_attempt_and_replaces_what_was_said_before(store: StudyStore):
+    for number in (0, 1):
+        store.set_running(number, 1)
+    store.end_attempt(0, 1, "lost", "why")
+    store.set_running(0, 2)
+    store.set_reports({(0, 2): ProgressReport(0.25, 10.0, 800.0), (1, 1): ProgressReport(0.5, 3.0, None)})
+    store.set_reports({(0, 2): ProgressReport(0.5, 20.0, 900.0)})
+    store.set_reports({})
+    assert [one.report for one in attempts(store)] == [
+        None,
+        ProgressReport(0.5, 20.0, 900.0),
+        ProgressReport(0.5, 3.0, None),
+    ]
+    assert [one.schedule_epochs for one in attempts(store)] == [1, 1, 1]
 
 
 def test_an_attempt_ends_once(store: StudyStore):
@@ -214,6 +232,47 @@ def events_of(bench: Bench, kind: str) -> list[EventRow]:
     assert bench.study is not None
     newest = reader.newest_events(bench.study.engine, bench.study.store.study_id, 1000)
     return [one for one in reversed(newest) if one.kind == kind]
+
+
+class Watching(SilentCallback):
+    """Keeps how far trials were said to be."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, float]] = []
+
+    def under_way(self, number: int, report: ProgressReport) -> None:
+        self.told.append((number, report.progress))
+
+
+class Slow(Scripted):
+    """Its one trial says how far it is, and is done once that is in the database."""
+
+    def poll(self, timeout_s: float) -> list[EngineEvent]:
+        (report,) = [one.report for one in reader.read_attempts(self.database, 1)] or [None]
+        if report is not None:
+            return [done(self.submitted.pop())] if self.submitted else []
+        return super().poll(timeout_s)
+
+
+def test_how_far_a_trial_is_within_an_epoch_is_shown_at_once_and_recorded_with_its_lease(make_bench):
+    def script(job: TrialJob) -> list[EngineEvent]:
+        late = UnderWay(job.number, job.attempt + 7, ProgressReport(0.9, 1.0, None))  # of another attempt
+        return [
+            late,
+            *(UnderWay(job.number, job.attempt, ProgressReport(part, 10 * part, 500.0)) for part in (0.125, 0.25)),
+        ]
+
+    bench = make_bench(study__trainings=1, engine__workers=1)
+    bench.callback = watching = Watching()
+    bench.times = LoopTimes(renew_s=0.0, reports_s=0.0, poll_s=0.0)
+    bench.engine = Slow(script)
+    controller = bench.controller()
+    bench.engine.database = bench.study.engine
+    controller.run()
+    assert watching.told == [(0, 0.125), (0, 0.25)]
+    (row,) = reader.read_attempts(bench.study.engine, bench.study.store.study_id)
+    assert (row.outcome, row.report) == ("done", ProgressReport(0.25, 2.5, 500.0))
+    assert reader.read_curve(bench.study.engine, bench.rows[0].id) == []  # no epoch has ended
 
 
 def test_a_trial_whose_worker_died_goes_on_with_another(database_bench):

@@ -26,7 +26,7 @@ from tests.workers.tiny import (
     stop_at,
     training_run,
 )
-from workers.images.batches import ImageData, TrainingBatches
+from workers.images.batches import ImageData, Split, TrainingBatches
 from workers.training.loop import evaluate, learning_rate_at, pick_device, train
 from workers.training.reporting import CurveRow, TrainingStopped
 
@@ -46,7 +46,7 @@ def uninterrupted(images: ImageData, tmp_path_factory: pytest.TempPathFactory):
 
 
 def timeless(rows: list[CurveRow]) -> list[CurveRow]:
-    return [replace(row, seconds=0.0) for row in rows]
+    return [replace(row, seconds=0.0, images_per_s=None) for row in rows]
 
 
 def merged(*attempts: list[CurveRow]) -> list[CurveRow]:
@@ -110,6 +110,65 @@ def test_a_training_that_died_goes_on_from_its_last_checkpoint_with_the_same_bit
     assert equal_tensors(network, uninterrupted[0])
     assert merged(before.rows, after.rows) == timeless(uninterrupted[2].rows)
     assert merged(after.restored, after.rows) == timeless(uninterrupted[2].rows)  # no one received the first attempt's
+
+
+def test_images_a_second_are_those_of_the_steps_alone(images: ImageData, tmp_path: Path):
+    time_s = [0.0]
+
+    def step(_: int) -> None:
+        time_s[0] += 0.25
+
+    class Slow(ImageData):
+        @property
+        def validation(self) -> Split:
+            time_s[0] += 1000.0
+            return images.validation
+
+        @validation.setter
+        def validation(self, split: Split) -> None: ...
+
+    recorder = Recorder(step)
+    slow = Slow(images.info, images.train, images.validation, images.test())
+    train(training_run(tmp_path, clock=lambda: time_s[0]), slow, recorder)
+    assert [row.images_per_s for row in recorder.rows] == [128 / 0.25] * 3
+    assert recorder.rows[-1].seconds > 3000
+
+
+def test_a_training_says_how_far_it_is_about_once_a_second_between_its_epochs(images: ImageData, tmp_path: Path):
+    time_s = [0.0]
+
+    def step(_: int) -> None:
+        time_s[0] += 0.4
+
+    recorder = Recorder(step)
+    train(training_run(tmp_path, clock=lambda: time_s[0]), images, recorder)
+    assert [round(report.progress * STEPS) for report in recorder.reports] == [3, 6, 9, 12, 15, 18, 21]
+    assert [report.images_per_s for report in recorder.reports] == pytest.approx([128 / 0.4] * 7)
+    assert [report.seconds for report in recorder.reports] == pytest.approx([1.2 * n for n in range(1, 8)])
+    assert recorder.reports[1].left_s == pytest.approx(0.4 * 18)
+
+
+@pytest.mark.parametrize("stop", [4, 8, 11, STEPS - 1])
+def test_images_a_second_of_an_epoch_count_all_attempts_at_it(images: ImageData, tmp_path: Path, stop: int):
+    time_s = [0.0]
+
+    def step(number: int) -> None:
+        if number == stop:
+            raise TrainingStopped
+        time_s[0] += 0.25
+
+    def later(number: int) -> None:
+        time_s[0] += 0.5
+
+    run = training_run(tmp_path, clock=lambda: time_s[0])
+    first, second = Recorder(step), Recorder(later, stop)
+    with pytest.raises(TrainingStopped):
+        train(run, images, first)
+    train(run, images, second)
+    rates = {row.epoch: row.images_per_s for row in (*first.rows, *second.rows)}
+    for epoch, rate in rates.items():
+        fast = sum(step < stop for step in range((epoch - 1) * STEPS_PER_EPOCH, epoch * STEPS_PER_EPOCH))
+        assert rate == pytest.approx(8 * 128 / (0.25 * fast + 0.5 * (8 - fast)))
 
 
 def test_a_training_that_died_before_any_checkpoint_begins_anew(images: ImageData, uninterrupted, tmp_path: Path):

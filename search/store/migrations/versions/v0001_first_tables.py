@@ -117,6 +117,9 @@ def _make_trainings() -> None:
         sa.Column("started_at", sa.Float(), nullable=False),
         sa.Column("heartbeat_at", sa.Float(), nullable=False),
         sa.Column("epochs", sa.Integer(), nullable=False),
+        sa.Column("progress", sa.Float(), nullable=True),
+        sa.Column("seconds", sa.Float(), nullable=True),
+        sa.Column("images_per_s", sa.Float(), nullable=True),
         sa.Column("outcome", sa.String(length=12), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("ended_at", sa.Float(), nullable=True),
@@ -136,6 +139,7 @@ def _make_trainings() -> None:
         sa.Column("condensing_stage", sa.Integer(), nullable=False),
         sa.Column("form", sa.String(length=12), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=False),
+        sa.Column("images_per_s", sa.Float(), nullable=True),
         sa.ForeignKeyConstraint(["trial_id"], ["condensery_trial.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("trial_id", "epoch"),
     )

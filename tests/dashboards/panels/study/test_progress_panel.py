@@ -28,6 +28,7 @@ from tests.dashboards.panels.panel_studies import (
 )
 from tests.dashboards.studies import Study, lively
 from workers.clock import SimulatedClock
+from workers.training.reporting import ProgressReport
 
 points = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), max_size=12)
 
@@ -123,6 +124,8 @@ def test_who_was_heard_of_lately_is_alive(tmp_path: Path) -> None:
         if row.state in ("done", "failed"):
             made.store.end_attempt(row.number, 1, row.state)
     made.store.renew_attempts([row.number for row in made.rows() if row.state == "running"])
+    (running,) = [row.number for row in made.rows() if row.state == "running"]
+    made.store.set_reports({(running, 1): ProgressReport(0.51, 51.0, 1234.5)})
     add_device(made.engine, "pi-1")
     add_device(made.engine, "pi-2")
     facts = read_liveness(made.engine, made.name)
@@ -136,6 +139,8 @@ def test_who_was_heard_of_lately_is_alive(tmp_path: Path) -> None:
     info = panels.progress_info(columns, default_view(columns), later)
     assert dict(info.facts)["workers alive"] == "0 of 1 training"
     assert info.workers.rows[0][-1] == "silent"
+    assert info.workers.rows[0][2:6] == ("7 of 12", "51.0 %", "1,234", "0:49")
+    assert dict(info.facts)["time left"] == "-"  # no one runs it
     assert [row[:2] for row in info.devices.rows] == [("pi-1", "never enrolled"), ("pi-2", "never enrolled")]
 
 
