@@ -179,7 +179,10 @@ def about_table(shop: Workshop, rows: Sequence[Row], costs: Costs) -> dict[str, 
         "made": {
             "first": min(row["finished"] for row in trained),
             "last": max(row["finished"] for row in trained),
-            **{f"by_{what}": _counted(row[what] for row in trained) for what in ("code", "torch", "device")},
+            **{
+                f"by_{what}": _counted(row.get(what, "") for row in trained)
+                for what in ("code", "torch", "device", "run_by")
+            },
             "machine": machine(),
             "versions": versions(),
         },

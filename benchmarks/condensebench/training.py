@@ -26,7 +26,7 @@ from benchmarks.condensebench.presets import Bench, Training
 from space.cost import cost_of
 from space.errors import CondenseryError, TrainingFailed
 from workers.images.cache import prepare
-from workers.training.reporting import CurveRow
+from workers.training.reporting import CurveRow, ProgressReport
 
 TRAININGS = "trainings.jsonl"
 CHECKPOINT_EVERY_S = 60.0
@@ -133,6 +133,7 @@ def trained(shop: Workshop, training: Training, images: Any, parent: int | None 
     bench, began = shop.bench, time.monotonic()
     device = loop.pick_device(shop.device)
     watch, identity = _Watch(parent), bench.identity(training)
+    notes: list[str] = []
     run = loop.TrainingRun(
         config=training.config,
         training=bench.training,
@@ -143,6 +144,7 @@ def trained(shop: Workshop, training: Training, images: Any, parent: int | None 
         device=shop.device,
         clock=time.process_time if device.type == "cpu" else time.monotonic,
         checkpoint_every_s=CHECKPOINT_EVERY_S,
+        note=notes.append,
     )
     try:
         network, validation = loop.train(run, images, watch)
@@ -161,6 +163,7 @@ def trained(shop: Workshop, training: Training, images: Any, parent: int | None 
         "code": code_version(),
         "torch": torch.__version__,
         "device": device.type,
+        "run_by": notes[0].rpartition(", by ")[2],  # the compiled kernel, or torch: equal to rounding alone
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -177,6 +180,9 @@ class _Watch:
 
     def curve(self, row: CurveRow) -> None:
         self.rows.append(row)
+
+    def under_way(self, report: ProgressReport) -> None:
+        """A table is made of whole trainings."""
 
     def before_step(self, seconds: float) -> None:
         if self._parent is not None and os.getppid() != self._parent:
