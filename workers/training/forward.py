@@ -88,6 +88,8 @@ def forward_of(network: CondenseNet, settings: ForwardSettings) -> Forward:
         return TorchForward(network)
     if network.classifier.weight.device.type != "cpu":
         reasons.append(f"it runs on the CPU, not on {network.classifier.weight.device}")
+    if type(network) is not CondenseNet:
+        reasons.append(f"it knows no {type(network).__name__}")
     if network.config.dropout:
         reasons.append("it knows no dropout")
     if not reasons:

@@ -52,6 +52,8 @@ class TrainingRun:
     device: str = "auto"
     kernel: Kernel = "auto"  # see `workers.training.forward`
     recompute: bool = False
+    build: Callable[[CondenseNetConfig], CondenseNet] = CondenseNet  # what is trained: it, or a variation
+    deploy: Callable[[CondenseNet], DeployedCondenseNet] = deploy  # what `build` returned
     checkpoint_every_s: float = 30.0
     clock: Callable[[], float] = time.monotonic  # seconds, without the pauses for measurements
     note: Callable[[str], None] = field(default=lambda text: None)  # called once, with the step the training begins at
@@ -114,7 +116,7 @@ class _Loop:
         self.run, self.images, self.observer = run, images, observer
         self.device = pick_device(run.device)
         torch.manual_seed(run.seed)
-        self.model = CondenseNet(run.config).to(self.device)
+        self.model = run.build(run.config).to(self.device)
         settings = run.training
         self.forward = forward_of(self.model, ForwardSettings(run.kernel, run.recompute, settings.batch_size))
         self.optimizer = torch.optim.SGD(
@@ -283,5 +285,5 @@ class _Loop:
     def finish(self) -> tuple[DeployedCondenseNet, Evaluation]:
         """Perform any stage a very short schedule never reached, deploy, and close the curve with its accuracy."""
         self.model.condense(1.0)
-        deployed = deploy(self.model.eval())
+        deployed = self.run.deploy(self.model.eval())
         return deployed, self._end_epoch(deployed, "deployed")

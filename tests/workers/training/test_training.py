@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from space.config import CondenseNetConfig
-from space.errors import TrainingFailed
+from space.deployed import DeployedCondenseNet, deploy
+from space.errors import InvalidSettings, TrainingFailed
 from space.network import CondenseNet
 from tests.workers.tiny import (
     DIGITS,
@@ -355,3 +356,33 @@ def test_evaluating_leaves_the_network_in_the_mode_it_was_in(images: ImageData):
 def test_a_named_device_is_taken_at_its_word():
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("cuda:1") == torch.device("cuda", 1)
+
+
+class DoubledFeatures(CondenseNet):
+    """A variation that only torch can run."""
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().features(x)
+
+
+class DeployedDoubledFeatures(DeployedCondenseNet):
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().features(x)
+
+
+def deployed_variation(network: CondenseNet) -> DeployedCondenseNet:
+    deployed = DeployedDoubledFeatures(network.config)
+    deployed.load_state_dict(deploy(network).state_dict())
+    return deployed
+
+
+def test_a_variation_of_the_network_is_trained_in_torch_and_deployed_by_its_own_means(images, tmp_path):
+    notes: list[str] = []
+    run = training_run(tmp_path, build=DoubledFeatures, deploy=deployed_variation, note=notes.append)
+    network, evaluation = train(run, images, Recorder())
+    assert isinstance(network, DeployedDoubledFeatures)
+    assert evaluation == evaluate(network, images.validation, images.info, torch.device("cpu"))
+    assert "by torch" in notes[0]
+    assert "it knows no DoubledFeatures" in notes[0]
+    with pytest.raises(InvalidSettings, match="it knows no DoubledFeatures"):
+        train(replace(run, kernel="compiled"), images, Recorder())
