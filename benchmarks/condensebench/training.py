@@ -161,7 +161,7 @@ def trained(shop: Workshop, training: Training, images: Any, parent: int | None 
         "train_seconds": watch.rows[-1].seconds if watch.rows else 0.0,
         "seconds": time.monotonic() - began,
         "code": code_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # its own class would bring torch into the first process
         "device": device.type,
         "run_by": notes[0].rpartition(", by ")[2],  # the compiled kernel, or torch: equal to rounding alone
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -150,7 +150,7 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_table(shop, t
         killed.wait()
         until(lambda: not any(lives(pid) for pid in workers))
         before = (tmp_path / TRAININGS).read_bytes()
-        subprocess.run(command(tmp_path, "--processes", "2"), cwd=ROOT, check=True, stdout=output, stderr=output)
+        subprocess.run(command(tmp_path), cwd=ROOT, check=True, stdout=output, stderr=output)
     assert (tmp_path / TRAININGS).read_bytes().startswith(before)
     images = load(DIGITS.data, shop.images)
     expected = [without_times(trained(shop, training, images)) for training in DIGITS.trainings()]
