@@ -13,7 +13,6 @@ every beginning of their order is spread over cost.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,8 @@ from benchmarks.condensebench.training import Workshop, run_all
 from benchmarks.record import save
 from space.errors import CondenseryError
 
-TABLES = Path(__file__).parents[2] / "search" / "replay" / "tables"
+ROOT = Path(__file__).parents[2]
+TABLES, DOCUMENT = ROOT / "search" / "replay" / "tables", ROOT / "docs" / "condensebench.md"
 
 
 def main() -> None:
@@ -55,9 +55,11 @@ def make(shop: Workshop, options: argparse.Namespace) -> None:
     if options.write:
         path = table.write_table(shop, options.tables)
         found = findings.findings(path)
-        about = json.loads(path.with_name(path.name.replace(".csv.gz", ".json")).read_text())
-        print(f"wrote {path} and the JSON beside it", *findings.lines_of(found, about), sep="\n")
+        text = findings.as_markdown(found, table.read_about(path))
+        print(f"wrote {path} and the JSON beside it\n\n{text}")
         save(f"condensebench_{shop.bench.name.replace('-', '_')}", found)
+        if options.tables == TABLES and shop.bench.name == "fashion-mnist":
+            findings.put_into(DOCUMENT, text)
 
 
 def parsed() -> argparse.Namespace:

@@ -6,6 +6,7 @@ Everything is computed from the CSV as it is shipped. Rank correlations are Spea
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from scipy.stats import spearmanr
 from benchmarks.condensebench.table import Array, read_table
 
 COST_GROUPS = 5  # networks of about equal macs, within which a proxy must know more than what a network costs
+MARKS = ("<!-- findings: written by the command -->", "<!-- end of findings -->")
 FEWEST = 5  # rows without which a figure says nothing
 
 Table = dict[str, Array]
@@ -119,40 +121,94 @@ def standard_error(top1: float, images: int) -> float:
     return math.sqrt(top1 * (1 - top1) / images)
 
 
-def lines_of(found: dict[str, Any], about: dict[str, Any]) -> list[str]:
-    """Return the findings as lines for people; `about` is the JSON beside the table."""
-    top1, noise, validation_images = found["top1"], found["noise"], about["images"]["validation_images"]
-    se = standard_error(top1["median"], validation_images)
-    hours = found["train_seconds"]["sum"] / 3600
+def as_markdown(found: dict[str, Any], about: dict[str, Any]) -> str:
+    """Return the findings as they stand in the documentation; `about` is the JSON beside the table."""
+    parts = [
+        _heading(found, about),
+        _table(("", "least", "median", "most"), _spreads(found)),
+        "\n".join(f"- {line}" for line in (*_accuracy_lines(found, about), _time_line(found))),
+        "Rank correlation of top-1 after each epoch with the final top-1:",
+        _table(found["epochs"], [[_two(value) for value in found["epochs"].values()]]),
+        f"Rank correlation with the final top-1, over all networks, and within {COST_GROUPS} groups of networks with "
+        "about equal macs (their mean):",
+        _table(
+            ("", "all networks", "about equal macs"),
+            [(_title(name), _two(row["all"]), _two(row["equal_macs"])) for name, row in found["rankers"].items()],
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _heading(found: dict[str, Any], about: dict[str, Any]) -> str:
+    trainings, wanted = about["trainings"], about["trainings"]["wanted"]
+    by_seed = ", ".join(f"{count} with seed {seed}" for seed, count in trainings["by_seed"].items())
+    whole = "the table is whole" if trainings["done"] == wanted else f"{wanted} is the whole table"
+    failed = f", {len(trainings['failed'])} failed" if trainings["failed"] else ""
+    return f"**{found['rows']} trainings** of {found['networks']} networks: {by_seed}{failed}; {whole}."
+
+
+def _spreads(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    spreads = {"top-1 (validation)": (found["top1"], 4, 1.0), "macs, millions": (found["macs"], 3, 1e6)}
+    spreads["seconds of one training"] = (found["train_seconds"], 1, 1.0)
+    titles = {"pi5_onnxruntime_ms": "Pi 5 with onnxruntime, ms", "pi5_native_ms": "Pi 5 with the project's kernel, ms"}
+    spreads |= {titles[name]: (row, 3, 1.0) for name, row in found["latency"].items() if "min" in row}
+    return [
+        (title, *(f"{spread[end] / unit:.{digits}f}" for end in ("min", "median", "max")))
+        for title, (spread, digits, unit) in spreads.items()
+    ]
+
+
+def _accuracy_lines(found: dict[str, Any], about: dict[str, Any]) -> list[str]:
+    noise, test, images = found["noise"], found["test"], about["images"]["validation_images"]
     lines = [
-        f"{found['rows']} trainings of {found['networks']} networks, {hours:.1f} h of training",
-        f"top-1 {top1['min']:.4f} to {top1['max']:.4f}, median {top1['median']:.4f} (standard error from "
-        f"{validation_images:,} validation images: {se:.4f})",
-        f"macs {found['macs']['min'] / 1e6:.3f} to {found['macs']['max'] / 1e6:.3f} M",
+        f"Standard error of a top-1 over {images:,} validation images: "
+        f"{standard_error(found['top1']['median'], images):.4f}."
     ]
     if noise is None:
-        lines.append("noise between seeds: not enough networks with two seeds yet")
+        lines.append("Noise between seeds: too few networks have two seeds yet.")
     else:
         lines.append(
-            f"noise between seeds, of {noise['networks']} networks: standard deviation {noise['seed_sd']:.4f}, largest "
-            f"difference {noise['largest_difference']:.4f}, rank correlation {_two(noise['rank_correlation'])}; "
-            f"between networks the standard deviation is {noise['sd_between_networks']:.4f}"
+            f"Noise between seeds ({noise['networks']} networks with two): one training's standard deviation is "
+            f"{noise['seed_sd']:.4f}, the largest difference {noise['largest_difference']:.4f}; between networks the "
+            f"standard deviation is {noise['sd_between_networks']:.4f}. Rank correlation of the two seeds: "
+            f"{_two(noise['rank_correlation'])}."
         )
-    test = found["test"]
+    correlation, difference = _two(test["rank_correlation"]), test["validation_minus_test"]
     lines.append(
-        f"validation and test top-1: rank correlation {_two(test['rank_correlation'])}, validation is "
-        f"{test['validation_minus_test']:+.4f} higher on average"
+        f"Validation and test top-1: rank correlation {correlation}; validation is {difference:+.4f} on average."
     )
-    lines.append("rank correlation with the final top-1 after each epoch:")
-    lines += [f"  {epoch:>3}  {_two(value)}" for epoch, value in found["epochs"].items()]
-    lines.append("rank correlation with top-1: over all networks, and within networks of about equal macs:")
-    lines += [f"  {name:26}{_two(row['all']):>7}{_two(row['equal_macs']):>7}" for name, row in found["rankers"].items()]
-    for name, row in found["latency"].items():
-        if "median" in row:
-            with_macs = _two(row["rank_correlation_with_macs"])
-            lines.append(f"{name}: {row['min']:.3f} to {row['max']:.3f}, rank correlation with macs {with_macs}")
+    lines += [
+        f"`{name}` and macs: rank correlation {_two(row['rank_correlation_with_macs'])}."
+        for name, row in found["latency"].items()
+    ]
     return lines
+
+
+def _time_line(found: dict[str, Any]) -> str:
+    return f"All trainings together: {found['train_seconds']['sum'] / 3600:.1f} hours of one processor."
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(head)
+    lines = [names, ["---"] * len(names), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _title(name: str) -> str:
+    return f"`{name}`"
 
 
 def _two(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def put_into(document: Path, text: str) -> None:
+    """Replace what stands between the document's marks by `text`."""
+    before, _, rest = document.read_text().partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    document.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{after}")
+
+
+def part_of(document: Path) -> str:
+    """Return what stands between the document's marks."""
+    return document.read_text().partition(f"{MARKS[0]}\n")[2].partition(MARKS[1])[0]

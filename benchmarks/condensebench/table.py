@@ -181,7 +181,7 @@ def about_table(shop: Workshop, rows: Sequence[Row], costs: Costs) -> dict[str, 
             "last": max(row["finished"] for row in trained),
             **{
                 f"by_{what}": _counted(row.get(what, "") for row in trained)
-                for what in ("code", "torch", "device", "run_by")
+                for what in ("code", "torch", "device", "cpu", "run_by")
             },
             "machine": machine(),
             "versions": versions(),
@@ -206,6 +206,12 @@ def latency_facts(costs: Costs, configs: Iterable[CondenseNetConfig]) -> dict[st
 
 def _counted(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Return the JSON beside a written table."""
+    about: dict[str, Any] = json.loads(path.with_name(path.name.replace(".csv.gz", ".json")).read_text())
+    return about
 
 
 def read_table(path: Path) -> dict[str, Array]:

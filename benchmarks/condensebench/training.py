@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmarks.condensebench.journal import Row, open_journal
 from benchmarks.condensebench.presets import Bench, Training
+from benchmarks.record import machine
 from space.cost import cost_of
 from space.errors import CondenseryError, TrainingFailed
 from workers.images.cache import prepare
@@ -163,6 +164,7 @@ def trained(shop: Workshop, training: Training, images: Any, parent: int | None 
         "code": code_version(),
         "torch": str(torch.__version__),  # its own class would bring torch into the first process
         "device": device.type,
+        "cpu": machine()["cpu"],
         "run_by": notes[0].rpartition(", by ")[2],  # the compiled kernel, or torch: equal to rounding alone
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

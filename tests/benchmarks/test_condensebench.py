@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.condensebench.journal import open_journal, read_rows
 from benchmarks.condensebench.presets import BENCHES, by_cost, drawn, spread, whole
@@ -134,6 +135,26 @@ def test_a_training_that_diverges_is_a_row_that_says_so(shop, tmp_path):
     row = trained(replace(shop, bench=wild, folder=tmp_path), wild.trainings()[0], images)
     assert "smaller learning rate" in row["failed"]
     assert "top1" not in row
+
+
+def test_the_same_command_makes_the_cifar_table_from_a_folder_of_images(tmp_path):
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in range(10):
+            folder = tmp_path / "images" / split / f"class-{label}"
+            folder.mkdir(parents=True)
+            for number in range(4):
+                pixels = generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)  # shrunk to the table's 32 x 32
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    cifar = BENCHES["cifar10"].with_images(None, False, tmp_path / "images")
+    small = replace(cifar, networks=2, training=cifar.training.model_copy(update={"epochs": 1, "batch_size": 8}))
+    small = replace(small, data=small.data.model_copy(update={"validation_fraction": 0.5}))
+    shop = Workshop(small, tmp_path / "work", "cpu")
+    prepare(small.data, shop.images)
+    row = trained(shop, small.trainings()[0], load(small.data, shop.images))
+    assert CondenseNetConfig.from_dict(row["config"]).input_shape == (3, 32, 32)
+    assert len(row["curve"]) == 1
+    assert 0 <= row["test_top1"] <= 1
 
 
 def command(work: Path, *more: str) -> list[str]:

@@ -11,12 +11,21 @@ import pandas
 import pytest
 
 from benchmarks import record
-from benchmarks.condensebench.__main__ import main
+from benchmarks.condensebench.__main__ import DOCUMENT, TABLES, main
 from benchmarks.condensebench.costs import COUNTS, compute_proxies, count_instructions
-from benchmarks.condensebench.findings import findings, lines_of, rank_correlation, ranking, seed_noise
+from benchmarks.condensebench.findings import (
+    MARKS,
+    as_markdown,
+    findings,
+    part_of,
+    put_into,
+    rank_correlation,
+    ranking,
+    seed_noise,
+)
 from benchmarks.condensebench.journal import open_journal, read_rows
 from benchmarks.condensebench.presets import BENCHES
-from benchmarks.condensebench.table import read_table, write_table
+from benchmarks.condensebench.table import read_about, read_table, write_table
 from benchmarks.condensebench.training import TRAININGS, Workshop, trained
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -162,9 +171,10 @@ def test_instructions_are_counted_under_both_runtimes_and_go_on_where_they_stopp
 def test_every_finding_of_a_small_table_is_printed_or_said_to_be_missing(shop, tmp_path):
     path = write_table(shop, tmp_path)
     found = findings(path)
-    lines = "\n".join(lines_of(found, json.loads((tmp_path / "condensebench-digits.json").read_text())))
-    assert "4 trainings of 3 networks" in lines
-    assert "not enough networks with two seeds yet" in lines
+    text = as_markdown(found, read_about(path))
+    assert "**4 trainings** of 3 networks: 3 with seed 0, 1 with seed 1; 5 is the whole table." in text
+    assert "too few networks have two seeds yet" in text
+    assert all(f"| `proxy_{name}` | – | – |" in text for name in PROXIES)  # of 3 networks nothing can be said
     assert json.loads(json.dumps(found)) == found
 
 
@@ -198,6 +208,21 @@ def test_a_rank_correlation_needs_values_that_vary():
     assert rank_correlation(np.append(one, np.nan), np.append(one, 9.0)) == pytest.approx(1.0)
 
 
+def test_findings_replace_those_that_a_document_holds(tmp_path):
+    document = tmp_path / "page.md"
+    document.write_text(f"before\n\n{MARKS[0]}\nold\n{MARKS[1]}\n\nafter\n")
+    put_into(document, "new\n")
+    assert document.read_text() == f"before\n\n{MARKS[0]}\nnew\n{MARKS[1]}\n\nafter\n"
+    assert part_of(document) == "new\n"
+
+
+def test_the_documented_findings_are_those_of_the_shipped_table():
+    path = TABLES / "condensebench-fashion-mnist.csv.gz"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == read_about(path)["csv"]["sha256"]
+    assert part_of(DOCUMENT) == as_markdown(findings(path), read_about(path))
+    assert path.stat().st_size < 2_000_000
+
+
 def test_the_reader_gives_what_pandas_gives(shop, tmp_path):
     path = write_table(shop, tmp_path)
     columns, table = read_table(path), pandas.read_csv(path)
@@ -210,6 +235,6 @@ def test_the_command_writes_the_table_prints_its_findings_and_saves_them(shop, t
     work = ["condensebench", "--dataset", "digits", "--work", str(shop.folder)]
     monkeypatch.setattr("sys.argv", [*work, "--write", "--tables", str(tmp_path)])
     main()
-    assert "4 trainings of 3 networks" in capsys.readouterr().out
+    assert "**4 trainings** of 3 networks" in capsys.readouterr().out
     saved = json.loads((tmp_path / "results" / "condensebench_digits.json").read_text())
     assert saved["result"]["rows"] == 4
