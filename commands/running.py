@@ -26,7 +26,7 @@ from commands.common import (
     store_named,
     stored_settings,
 )
-from space.errors import InvalidSettings, ReadOnlyFolder, TrialNotReady
+from space.errors import InvalidSettings, ReadOnlyFolder, SearchFailed, TrialNotReady
 from workers.processes import host_and_pid
 
 if TYPE_CHECKING:
@@ -124,6 +124,9 @@ def launch(
     if ended.ending == "stopped":
         say(f"stopped with {ended.done} of {ended.wanted} trainings done; go on with: {resume_command}")
         raise typer.Exit(INTERRUPTED)
+    if ended.ending == "exhausted" and not ended.done:
+        reasons = look_command.replace("condensery pareto", "condensery trials", 1)
+        raise SearchFailed(f"every network of the space has been tried, and none could be trained; see why: {reasons}")
     if ended.ending == "exhausted":
         say(f"every network of the space has been tried: {ended.done} trainings done of {ended.wanted} wanted")
     else:

@@ -15,6 +15,7 @@ from types import FrameType
 
 import sqlalchemy as sa
 
+from search.data_fit import check_engine_device, describe_data, fit_to_data
 from search.engines import make_engine
 from search.loop.callbacks import LaunchCallback
 from search.loop.controller import Controller, Ending
@@ -22,7 +23,7 @@ from search.loop.trainings import Images
 from search.pricing.pricer import Target
 from search.pricing.targets import choose_runtimes, known_runtimes, targets_of
 from search.reachability import check_reachable
-from search.settings import LatencySettings, StudySettings, fit_to_data
+from search.settings import LatencySettings, StudySettings
 from search.store import reader
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file
 from search.store.connection.database_errors import url_shown
@@ -106,11 +107,12 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
         raise ReadOnlyFolder(
             f"{files} holds the files of another study of this name; move it away, or set study.files or study.name."
         )
+    check_engine_device(settings)
     with removed_if_empty(files):
         with disk_errors(files):
             files.mkdir(parents=True, exist_ok=True)
         info = prepare(settings.data, cache)
-        settings = fit_to_data(settings, info.input_shape, info.num_classes)
+        settings = fit_to_data(settings, info)
         engine, root = existing_engine(url), files_root(settings, url)
         if stored is not None:
             settings = known_runtimes(settings, LatencySettings.model_validate(stored.settings["latency"]))
@@ -188,16 +190,6 @@ def existing_engine(url: str) -> sa.Engine | None:
     """Return the database opened for writing (device jobs live there), or None when it isn't there yet."""
     file = sqlite_file(url)
     return None if file is not None and not file.exists() else open_for_writing(url)
-
-
-def describe_data(info: DataInfo) -> str:
-    """Return one line about the images, which mentions imbalanced classes."""
-    channels, height, width = info.input_shape
-    text = (
-        f"{info.dataset}: {info.train_images} training, {info.validation_images} validation and {info.test_images} "
-        f"test images, {channels}x{height}x{width}, {info.num_classes} classes"
-    )
-    return text + (f", the largest class {info.imbalance:.1f} times the smallest" if info.imbalance >= 1.5 else "")
 
 
 def check_same(name: str, url: str, info: DataInfo, targets: Sequence[Target]) -> None:

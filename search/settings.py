@@ -245,9 +245,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def fit_to_data(settings: StudySettings, input_shape: tuple[int, int, int], num_classes: int) -> StudySettings:
-    """Return the settings with the space's input shape and classes taken from the images."""
-    space = settings.search_space().for_data(input_shape, num_classes)
-    return settings.model_copy(update={"space": space.to_settings()})

@@ -39,7 +39,11 @@ def load_settings(path: Path, overrides: Iterable[str] = ()) -> StudySettings:
 
 
 def settings_from(document: dict[str, Any], origin: str) -> StudySettings:
-    """Validate a study file's content and fill in the shapes that follow from the data set."""
+    """Validate a study file's content and fill in every default.
+
+    The images' shape and number of classes stay out of the space unless the content names them: they follow from the
+    images (`search.data_fit`).
+    """
     version = document.get("format")
     if version != FORMAT:
         raise StudyFileVersion(
@@ -51,8 +55,10 @@ def settings_from(document: dict[str, Any], origin: str) -> StudySettings:
     except ValidationError as error:
         raise InvalidSettings(f"{origin}: {_first_error(error)}") from None
     resolved_training = settings.training_space().to_settings()
-    space = settings.search_space()
-    return settings.model_copy(update={"training": resolved_training, "space": space.to_settings()})
+    resolved_space = settings.search_space().to_settings()
+    for key in {"input_shape", "num_classes"} - settings.space.keys():
+        del resolved_space[key]
+    return settings.model_copy(update={"training": resolved_training, "space": resolved_space})
 
 
 def _override(document: dict[str, Any], override: str) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from search.budget import Budget, refusal
-from search.settings import StudySettings, fit_to_data
+from search.data_fit import check_engine_device, fit_to_data
+from search.settings import StudySettings
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
-from space.errors import MeasurementFailed
+from space.errors import InvalidSettings, MeasurementFailed
 from space.search_space import SearchSpace
 from workers.images import cache
 from workers.images.data_info import DataInfo
@@ -62,8 +63,9 @@ def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
     for device in settings.latency.devices:
         if device.startswith(VIRTUAL):
             virtual_device(device)  # says which profiles there are
+    check_engine_device(settings)
     info = cache.outline(settings.data)
-    settings = fit_to_data(settings, info.input_shape, info.num_classes)
+    settings = fit_to_data(settings, info)
     space, training = settings.search_space(), settings.training_space()
     sampled = sample_costs(space, SAMPLES)
     budget = Budget(None, settings.budget.max_macs, settings.budget.max_params)
@@ -83,8 +85,8 @@ def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
 
 def time_study(outline: StudyOutline) -> TimeEstimate:
     """Time a few real steps of the median network on this machine, and work out the whole study from them."""
+    from workers.training.device import autocast_on, pick_device
     from workers.training.forward import EVALUATION_BATCH
-    from workers.training.loop import pick_device
 
     settings, training = outline.settings, outline.settings.training_space()
     epochs, batches = training.domains.get("epochs"), training.domains.get("batch_size")
@@ -93,11 +95,25 @@ def time_study(outline: StudyOutline) -> TimeEstimate:
     images = outline.data
     steps = max(images.train_images // batch_size, 1) + math.ceil(images.validation_images / EVALUATION_BATCH)
     per_training = count * steps * time_step(outline.median, batch_size, settings)
+    device = pick_device(_device_here(settings))
     return TimeEstimate(
         seconds_per_training=per_training,
         seconds_in_all=per_training * settings.study.trainings / settings.engine.workers,
-        device=str(pick_device(settings.engine.device)),
+        device=f"{device}, {autocast_on(device, training.fixed.mixed_precision)[1]}",
     )
+
+
+def _device_here(settings: StudySettings) -> str:
+    """Return the study's device, or what this machine has instead where other machines train."""
+    from workers.training.device import check_device
+
+    try:
+        check_device(settings.engine.device)
+    except InvalidSettings:
+        if settings.engine.kind == "local":
+            raise
+        return "auto"
+    return settings.engine.device
 
 
 def sample_costs(space: SearchSpace, count: int, seed: int = 0) -> list[tuple[CondenseNetConfig, Cost]]:
@@ -113,10 +129,10 @@ def time_step(config: CondenseNetConfig, batch_size: int, settings: StudySetting
     from torch.nn import functional as F
 
     from space.network import CondenseNet
+    from workers.training.device import pick_device
     from workers.training.forward import ForwardSettings, forward_of
-    from workers.training.loop import pick_device
 
-    device = pick_device(settings.engine.device)
+    device = pick_device(_device_here(settings))
     before = torch.get_num_threads()
     torch.set_num_threads(settings.engine.threads)
     model = CondenseNet(config).to(device).train()

@@ -37,10 +37,11 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "results": "budget pricing settings store study study_file",  # knows no engine, no sampler and no loop
         "samplers": "budget results settings store study",
         "loop": "budget engines pricing results samplers settings store study",
-        "time_estimate": "budget pricing settings",
+        "data_fit": "settings",
+        "time_estimate": "budget data_fit pricing settings",
         "study_folders": "settings store",
         "reachability": "pricing settings",
-        "launch": "engines loop pricing reachability settings store study study_file study_folders",
+        "launch": "data_fit engines loop pricing reachability settings store study study_file study_folders",
         "doctor": "devices loop samplers store study",
     },
     "dashboards": {

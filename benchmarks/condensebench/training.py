@@ -27,6 +27,7 @@ from benchmarks.record import machine
 from space.cost import cost_of
 from space.errors import CondenseryError, TrainingFailed
 from workers.images.cache import prepare
+from workers.training.device import pick_device
 from workers.training.reporting import CurveRow, ProgressReport
 
 TRAININGS = "trainings.jsonl"
@@ -132,7 +133,7 @@ def trained(shop: Workshop, training: Training, images: Any, parent: int | None 
     from workers.training import loop
 
     bench, began = shop.bench, time.monotonic()
-    device = loop.pick_device(shop.device)
+    device = pick_device(shop.device)
     watch, identity = _Watch(parent), bench.identity(training)
     notes: list[str] = []
     run = loop.TrainingRun(

@@ -43,14 +43,22 @@ from search.loop.times import LoopTimes
 from search.samplers.stopping import RUNGS
 from search.store.rows import TrialRow
 from search.store.vocabulary import AttemptOutcome, StudyEvent, TrialState
-from space.errors import DataNotFound, DiskFull, OutOfMemory, ReadOnlyFolder, TrainingFailed, UnreadableImage
+from space.errors import (
+    DataNotFound,
+    DiskFull,
+    InvalidSettings,
+    OutOfMemory,
+    ReadOnlyFolder,
+    TrainingFailed,
+    UnreadableImage,
+)
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.settings import TrainingSettings
 from workers.training.job import TrialJob, TrialResult, trial_identity
 from workers.training.reporting import ProgressReport
 
 # Errors that every other trial would meet too: the search stops, and the trial stays open.
-FATAL = {error.exit_code: error for error in (DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage)}
+FATAL = {error.exit_code: error for error in (DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage, InvalidSettings)}
 LATE = {  # what a note calls an event of an attempt that was given up
     Resumed: "a checkpoint's curve",
     EpochEnded: "an epoch",
@@ -265,7 +273,7 @@ class Trainings:
         The learning rate halves with it: the linear scaling rule (Goyal et al. 2017, section 2.1).
         """
         now = TrainingSettings.model_validate(row.training)
-        if row.number in self._state.tried_smaller or now.batch_size < 2:
+        if row.number in self._state.tried_smaller or now.batch_size < 4:  # batch norm needs two images
             return None
         return now.model_copy(update={"batch_size": now.batch_size // 2, "learning_rate": now.learning_rate / 2})
 

@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from search.settings import fit_to_data
 from search.study_file import load_settings, settings_from
 from space.errors import ImpossibleSpace, InvalidSettings, StudyFileVersion
 from tests.search.tiny_studies import DOCUMENT, document, tiny_settings
@@ -47,12 +45,6 @@ def test_resolved_settings_survive_json_and_keep_their_hashes():
     assert again == settings
     assert again.digest() == settings.digest()
     assert again.digest_of_frozen() == settings.digest_of_frozen()
-
-
-def test_the_spaces_shape_follows_the_images():
-    fitted = fit_to_data(tiny_settings(), (3, 32, 32), 7)
-    assert (fitted.space["input_shape"], fitted.space["num_classes"]) == ([3, 32, 32], 7)
-    assert fitted.search_space().sample(np.random.default_rng(0)).num_classes == 7
 
 
 @pytest.mark.parametrize(

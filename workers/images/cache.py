@@ -130,6 +130,11 @@ def _describe(settings: DataSettings, folder: Path) -> DataInfo:
     arrays, content = _map_arrays(folder), json.loads((folder / "content.json").read_text())
     labels = (arrays.train_labels, arrays.test_labels)
     info = describe(settings, content, labels, lambda train: channel_statistics(arrays.train_images, train))
+    if all(std == 1.0 for std in info.std):  # what `channel_statistics` says of a channel that never varies
+        raise DataNotFound(
+            f"{info.dataset} has nothing to learn from: all pixels of its {info.train_images} training images are the "
+            "same; correct the images."
+        )
     return replace(info, fingerprint=content["sha256"][:16])
 
 

@@ -71,6 +71,13 @@ def describe(
             f"{'' if places.test is None else ' and test'}; add images"
             f"{'' if settings.images is None else ', or raise data.images'}."
         )
+    learned = np.unique(train_labels[places.train])
+    if len(learned) < 2:
+        raise DataNotFound(
+            f"{names['label']} needs training images of at least 2 classes, but all {len(places.train)} are of "
+            f"{names['class_names'][learned[0]]!r}; add images"
+            f"{'' if settings.images is None else ', or raise data.images'}."
+        )
     in_training = train_labels[np.concatenate([places.train, places.validation])]
     in_test = test_labels if places.test is None else places.test
     mean, std = statistics(places.train)

@@ -2,7 +2,7 @@
 
 Notable choices:
 - The JSON carries the tensor file's SHA-256 and is renamed into place last, so it is the commit. A checkpoint whose
-  tensors are missing or damaged is skipped, and the one before it is used.
+  tensors are missing, damaged or another network's is skipped with a note, and the one before it is used.
 - Nothing random is saved: batches, augmentation and dropout are functions of (seed, step), so the step is enough.
 - No pickle: safetensors holds tensors, JSON the rest.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,32 +67,71 @@ def save_checkpoint(
     return committed
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> Progress | None:
-    """Restore the newest intact checkpoint of this identity; return None when there is none."""
+class _Unusable(Exception):
+    """A checkpoint can't be used; the text says why, to follow its name."""
+
+
+def load_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: str,
+    note: Callable[[str], None] = lambda text: None,
+) -> Progress | None:
+    """Restore the newest checkpoint that fits; return None when there is none.
+
+    `note` is called with a line about each newer one that is passed over: damaged, of another training, or of a network
+    with other tensors. None of these is removed here: they stay until this training has written its own.
+    """
     for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
-        document = _intact(path)
-        if document is None or document["identity"] != identity:
+        try:
+            progress = _read_progress(path, identity)
+            tensors = _read_tensors(path.with_suffix(".safetensors"), model)
+        except _Unusable as reason:
+            note(f"{path.stem} is not used: {reason}")
             continue
-        tensors = safetensors.torch.load_file(path.with_suffix(".safetensors"))
         model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         for name, parameter in model.named_parameters():
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
                 laid_out = torch.empty_like(parameter).copy_(momentum)  # as the parameter lies in memory
                 optimizer.state[parameter]["momentum_buffer"] = laid_out
-        values = {name: document[name] for name in Progress.__dataclass_fields__}
-        return Progress(**values | {"curve": tuple(document["curve"])})
+        return progress
     return None
 
 
-def _intact(path: Path) -> dict[str, Any] | None:
-    """Return the JSON's content when it and its tensors are whole."""
-    tensors = path.with_suffix(".safetensors")
+def _read_progress(path: Path, identity: str) -> Progress:
+    """Return what a checkpoint's JSON holds; raise _Unusable unless it and its tensors are whole and of this training.
+
+    The tensors' hash is compared last, because it reads the whole file.
+    """
     try:
         document = json.loads(path.read_text())
-        whole = document["format"] == FORMAT and tensors.exists() and file_hash(tensors) == document["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return document if whole else None
+        if document["format"] != FORMAT:
+            raise _Unusable(f"it is of format {document['format']}, and this version reads format {FORMAT}")
+        if document["identity"] != identity:
+            raise _Unusable("it is of a training with another config, other settings, images or seed")
+        progress = Progress(**{name: document[name] for name in Progress.__dataclass_fields__})
+        if file_hash(path.with_suffix(".safetensors")) != document["sha256"]:
+            raise _Unusable("its tensors are damaged")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _Unusable(f"it is damaged or incomplete ({type(error).__name__})") from None
+    return replace(progress, curve=tuple(progress.curve))
+
+
+def _read_tensors(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors; raise _Unusable if they are not those of this network."""
+    tensors = safetensors.torch.load_file(path)
+    wanted = {f"model.{name}": tuple(value.shape) for name, value in model.state_dict().items()}
+    wanted |= {f"momentum.{name}": tuple(value.shape) for name, value in model.named_parameters()}
+    stored = {name: tuple(value.shape) for name, value in tensors.items()}
+    for name in sorted(wanted.keys() | stored.keys()):
+        if name in stored and name not in wanted:
+            raise _Unusable(f"it holds {name}, which this network doesn't have")
+        if name in stored and stored[name] != wanted[name]:
+            raise _Unusable(f"its {name} is of shape {list(stored[name])}, this network's of {list(wanted[name])}")
+        if name not in stored and name.startswith("model."):  # before the first step there is no momentum
+            raise _Unusable(f"it lacks {name}")
+    return tensors
 
 
 def remove_checkpoints(folder: Path) -> None:

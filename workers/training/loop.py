@@ -33,6 +33,7 @@ from workers.images.batches import ImageData, Split, TrainingBatches, evaluation
 from workers.images.data_info import DataInfo
 from workers.settings import DataSettings, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from workers.training.device import autocast_on, pick_device
 from workers.training.forward import EVALUATION_BATCH, Forward, ForwardSettings, Kernel, forward_of
 from workers.training.reporting import CurveRow, Evaluation, Form, Observer, ProgressReport, TrainingStopped
 
@@ -56,14 +57,7 @@ class TrainingRun:
     deploy: Callable[[CondenseNet], DeployedCondenseNet] = deploy  # what `build` returned
     checkpoint_every_s: float = 30.0
     clock: Callable[[], float] = time.monotonic  # seconds, without the pauses for measurements
-    note: Callable[[str], None] = field(default=lambda text: None)  # called once, with the step the training begins at
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the torch device for auto, cpu, cuda[:n] or mps; auto prefers CUDA, then MPS, then the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return torch.device(name)
+    note: Callable[[str], None] = field(default=lambda text: None)  # called with lines for the trial's log
 
 
 def learning_rate_at(step: int, steps: int, peak: float) -> float:
@@ -129,9 +123,10 @@ class _Loop:
         )
         self.batches = TrainingBatches(images.train, images.info, run.data, settings.batch_size, run.seed)
         self.steps = settings.epochs * self.batches.steps_per_epoch
-        on_cuda = settings.mixed_precision and self.device.type == "cuda"
-        self.autocast = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-        restored = load_checkpoint(run.checkpoints, self.model, self.optimizer, run.identity)
+        self.autocast, precision = autocast_on(self.device, settings.mixed_precision)
+        if self.device.type != "cpu":
+            run.note(f"computing in {precision} on {self.device}")
+        restored = load_checkpoint(run.checkpoints, self.model, self.optimizer, run.identity, run.note)
         self.forward.masks_changed()
         self.step = restored.step if restored else 0
         # Summed on the device, step by step: reading it every step would wait for it, and a sum of parts would depend

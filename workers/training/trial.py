@@ -30,6 +30,7 @@ from workers.images import batches
 from workers.processes import peak_memory_mb, reset_peak_memory
 from workers.training import loop
 from workers.training.checkpoint import model_tensors
+from workers.training.device import check_device
 from workers.training.job import TrialJob, TrialResult
 from workers.training.reporting import CurveRow, ProgressReport, Reporter, TrainingStopped
 
@@ -96,6 +97,7 @@ def run_trial(job: TrialJob, reporter: Reporter, clock: Callable[[], float] = ti
 
 
 def _train_and_export(job: TrialJob, watch: _JobObserver, clock: Callable[[], float]) -> TrialResult:
+    check_device(job.device)
     folder = Path(job.folder)
     write_atomically(folder / SETTINGS_FILE, json.dumps(job.to_dict(), indent=1).encode())
     images = batches.load(job.data, Path(job.cache))

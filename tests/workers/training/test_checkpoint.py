@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from space.config import CondenseNetConfig
 from space.errors import DiskFull, ReadOnlyFolder
 from space.network import CondenseNet
 from tests.workers.tiny import NET
@@ -108,7 +110,19 @@ def other_format(folder: Path, stem: str) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
 
 
-DAMAGES = [damage_tensors, flip_a_bit, lose_tensors, damage_document, empty_document, other_format]
+def other_identity(folder: Path, stem: str) -> None:
+    path = folder / f"{stem}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"identity": "another"}))
+
+
+def missing_fact(folder: Path, stem: str) -> None:
+    path = folder / f"{stem}.json"
+    facts = json.loads(path.read_text())
+    del facts["loss_count"]
+    path.write_text(json.dumps(facts))
+
+
+DAMAGES = [missing_fact, damage_tensors, flip_a_bit, lose_tensors, damage_document, empty_document, other_format]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -130,6 +144,48 @@ def test_when_every_checkpoint_is_damaged_there_is_none_and_the_network_is_untou
     before = model_tensors(model)
     assert load_checkpoint(tmp_path, model, optimizer, "mine") is None
     assert all(torch.equal(value, before[name]) for name, value in model_tensors(model).items())
+
+
+OTHERS = {
+    "wider": (NET.to_dict() | {"growth": [8, 8]}, r"is of shape \[.*\], this network's of \["),
+    "deeper": (NET.to_dict() | {"stages": [2, 1]}, r"it holds|is of shape"),
+    "shallower": (NET.to_dict() | {"stages": [1], "growth": [4]}, r"it lacks|is of shape"),
+    "colour": (NET.to_dict() | {"input_shape": [3, 8, 8]}, r"its model\.stem.*is of shape"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_checkpoint_of_another_layout_is_passed_over_with_a_note_and_changes_nothing(tmp_path: Path, other: str):
+    """Its identity is the same: a version of the project laid its network out otherwise."""
+    values, reason = OTHERS[other]
+    elsewhere = CondenseNet(CondenseNetConfig.from_dict(values))
+    save_checkpoint(tmp_path, elsewhere, torch.optim.SGD(elsewhere.parameters(), lr=0.1), progress(20))
+    model, optimizer = network(seed=9)
+    before, notes = model_tensors(model), []
+    files_before = names(tmp_path)
+    assert load_checkpoint(tmp_path, model, optimizer, "mine", notes.append) is None
+    assert all(torch.equal(value, before[name]) for name, value in model_tensors(model).items())
+    assert not optimizer.state
+    assert re.fullmatch(f"checkpoint-000000020 is not used: .*({reason}).*", *notes)
+    assert names(tmp_path) == files_before  # nothing is removed before there is a checkpoint of its own
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (damage_tensors, "its tensors are damaged"),
+        (lose_tensors, r"it is damaged or incomplete \(FileNotFoundError\)"),
+        (damage_document, r"it is damaged or incomplete \(JSONDecodeError\)"),
+        (other_format, r"it is of format 99, and this version reads format \d+"),
+        (other_identity, "it is of a training with another config, other settings, images or seed"),
+    ],
+)
+def test_the_log_says_why_a_checkpoint_is_passed_over(tmp_path: Path, damage, reason: str):
+    save(tmp_path, 10, 20)
+    damage(tmp_path, "checkpoint-000000020")
+    notes: list[str] = []
+    assert load_checkpoint(tmp_path, *network(), "mine", notes.append) == progress(10)
+    assert re.fullmatch(f"checkpoint-000000020 is not used: {reason}", *notes)
 
 
 def test_a_checkpoint_of_another_trial_is_never_used(tmp_path: Path):

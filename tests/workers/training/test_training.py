@@ -28,7 +28,7 @@ from tests.workers.tiny import (
     training_run,
 )
 from workers.images.batches import ImageData, Split, TrainingBatches
-from workers.training.loop import evaluate, learning_rate_at, pick_device, train
+from workers.training.loop import evaluate, learning_rate_at, train
 from workers.training.reporting import CurveRow, TrainingStopped
 
 STEPS = TRAINING.epochs * STEPS_PER_EPOCH
@@ -351,11 +351,6 @@ def test_evaluating_leaves_the_network_in_the_mode_it_was_in(images: ImageData):
     evaluate(model, images.validation, images.info, torch.device("cpu"))
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_a_named_device_is_taken_at_its_word():
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device("cuda:1") == torch.device("cuda", 1)
 
 
 class DoubledFeatures(CondenseNet):
