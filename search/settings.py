@@ -21,7 +21,7 @@ from space.search_space import SearchSpace
 from workers.file_names import Runtime
 from workers.latency.policy import MeasurementPolicy, policy_named
 from workers.latency.profiles import VIRTUAL
-from workers.settings import DataSettings, Settings
+from workers.settings import DataSettings, Kernel, Settings
 from workers.training.training_space import TrainingSpace
 
 FORMAT = 1
@@ -158,6 +158,8 @@ class EngineSettings(Settings):
     workers: int = Field(default=1, ge=1, le=4096)  # trials at a time
     threads: int = Field(default=1, ge=1, le=256)  # of each worker
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    kernel: Kernel = "auto"  # of trainings: compiled for the processor where that is possible, or always torch
+    recompute: bool = False  # of the compiled kernel: needs less memory and more time
     # The rest is for kind = "ray".
     address: str | None = None  # of the cluster that this machine is a node of: "auto" or "HOST:6379"; None = our own
     gpus: float = Field(default=0.0, ge=0.0, le=64.0)  # of each trial; a fraction shares one

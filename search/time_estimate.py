@@ -136,7 +136,7 @@ def time_step(config: CondenseNetConfig, batch_size: int, settings: StudySetting
     before = torch.get_num_threads()
     torch.set_num_threads(settings.engine.threads)
     model = CondenseNet(config).to(device).train()
-    forward = forward_of(model, ForwardSettings(capacity=batch_size))
+    forward = forward_of(model, ForwardSettings(settings.engine.kernel, settings.engine.recompute, batch_size))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
     x = torch.randn(batch_size, *config.input_shape, device=device)
     y = torch.randint(config.num_classes, (batch_size,), device=device)

@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Kernel = Literal["auto", "compiled", "torch"]  # how trainings run: see `workers.training.forward`
+
 
 class Settings(BaseModel):
     """Base of all settings: frozen, hashable by content, unknown keys are errors."""

@@ -122,6 +122,8 @@ class Trainings:
             folder=str(self._recorder.files.folder(row.number)),
             cache=str(self._images.cache),
             device=settings.engine.device,
+            kernel=settings.engine.kernel,
+            recompute=settings.engine.recompute,
             time_limit_s=settings.limits.trial_time_s,
             checkpoint_every_s=settings.limits.checkpoint_every_s,
             data_fingerprint=self._images.fingerprint,

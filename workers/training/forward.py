@@ -6,7 +6,7 @@ Both train the same `CondenseNet`, whose tensors stay where they are, and differ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ from space.errors import InvalidSettings
 from space.network import CondenseNet
 from workers.compiled.dense_layers import CompiledLayers
 from workers.compiled.library import NotCompiled
+from workers.settings import Kernel
 
 EVALUATION_BATCH = 256  # images, where nothing else limits it
-Kernel = Literal["auto", "compiled", "torch"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,40 @@ class TorchForward:
         """Do nothing: the masks are read at every step."""
 
 
+class GraphedForward(TorchForward):
+    """The network in torch on a CUDA device, its way forward and back recorded once and replayed as CUDA graphs.
+
+    A CondenseNet is many small operators, and launching each takes longer than running it. Masks are tensors that
+    condensing changes where they are, so a recording stays valid. Batches of another size, and evaluations, run as they
+    are. Source: torch.cuda.make_graphed_callables.
+    """
+
+    def __init__(self, network: CondenseNet) -> None:
+        super().__init__(network, "torch with CUDA graphs")
+        self._plain = network.forward
+        self._shape: torch.Size | None = None  # of the recorded batch
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """See `Forward`; the first batch in train mode is recorded."""
+        images = images.to(memory_format=torch.channels_last)
+        if self._network.training and self._shape is None:
+            self._record(images)
+        if self._network.training and images.shape == self._shape:
+            return cast(Tensor, self._network(images))
+        return self._plain(images)
+
+    def _record(self, images: Tensor) -> None:
+        """Record the network's two ways; the runs that this takes leave no trace in its running statistics."""
+        self._shape = images.shape
+        kept = {name: values.clone() for name, values in self._network.state_dict().items()}
+        try:
+            torch.cuda.make_graphed_callables(self._network, (images.clone(),))  # replaces the network's forward
+        except RuntimeError as error:  # whatever a driver can't record runs as it is
+            self.name = f"torch (CUDA graphs can't be used: {str(error).splitlines()[0]})"
+        self._network.load_state_dict(kept)
+        self._network.zero_grad(set_to_none=False)
+
+
 class CompiledForward:
     """Stem and classifier in torch, the dense layers in the compiled kernel."""
 
@@ -86,6 +120,8 @@ def forward_of(network: CondenseNet, settings: ForwardSettings) -> Forward:
     reasons: list[str] = []
     if settings.kernel == "torch":
         return TorchForward(network)
+    if network.classifier.weight.device.type == "cuda" and settings.kernel == "auto" and not network.config.dropout:
+        return GraphedForward(network)
     if network.classifier.weight.device.type != "cpu":
         reasons.append(f"it runs on the CPU, not on {network.classifier.weight.device}")
     if type(network) is not CondenseNet:

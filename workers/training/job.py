@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from space.config import CondenseNetConfig
-from workers.settings import DataSettings, TrainingSettings
+from workers.settings import DataSettings, Kernel, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class TrialJob:
     folder: str  # of this trial's files
     cache: str  # where `workers.images.cache.prepare` put the images
     device: str = "auto"
+    kernel: Kernel = "auto"
+    recompute: bool = False
     time_limit_s: float | None = None  # of training, over all attempts
     checkpoint_every_s: float = 30.0
     data_fingerprint: str = ""  # of the images the study began with; "" accepts any images

@@ -31,10 +31,10 @@ from space.learned_group_conv import stages_due
 from space.network import CondenseNet
 from workers.images.batches import ImageData, Split, TrainingBatches, evaluation_batches
 from workers.images.data_info import DataInfo
-from workers.settings import DataSettings, TrainingSettings
+from workers.settings import DataSettings, Kernel, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from workers.training.device import autocast_on, pick_device
-from workers.training.forward import EVALUATION_BATCH, Forward, ForwardSettings, Kernel, forward_of
+from workers.training.forward import EVALUATION_BATCH, Forward, ForwardSettings, forward_of
 from workers.training.reporting import CurveRow, Evaluation, Form, Observer, ProgressReport, TrainingStopped
 
 REPORT_EVERY_S = 1.0  # how often a training says how far it is within an epoch
@@ -208,7 +208,7 @@ class _Loop:
         if self._condensing_due(progress):
             self.model.condense(progress)
             self.forward.masks_changed()
-        with torch.autocast("cuda", torch.bfloat16) if self.autocast else contextlib.nullcontext():
+        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if self.autocast else contextlib.nullcontext():
             logits = self.forward(x)
         loss = F.cross_entropy(logits.float(), y, label_smoothing=settings.label_smoothing)
         total = loss

@@ -113,6 +113,8 @@ def _train_and_export(job: TrialJob, watch: _JobObserver, clock: Callable[[], fl
         checkpoints=folder / CHECKPOINTS,
         identity=job.identity,
         device=job.device,
+        kernel=job.kernel,
+        recompute=job.recompute,
         clock=clock,
         note=watch.log.info,
         checkpoint_every_s=job.checkpoint_every_s,

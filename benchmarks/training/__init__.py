@@ -1,0 +1,1 @@
+"""The speed and the memory of a training beside the plainest correct one."""

@@ -1,1 +1,0 @@
-"""Study files to start from, and programs that use the packages."""

@@ -1,1 +1,0 @@
-"""The paper's ablation: what each part of a CondenseNet is worth at equal multiply-adds."""
