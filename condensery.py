@@ -68,6 +68,7 @@ for verb in (
     inspecting.show,
     inspecting.pareto,
     inspecting.logs,
+    inspecting.tensorboard,
     deploying.pick,
     deploying.export,
     inspecting.dashboard,

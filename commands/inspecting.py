@@ -93,6 +93,26 @@ def logs(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -
     sys.stdout.write(path.read_text(encoding="utf-8"))
 
 
+def tensorboard(
+    study: StudyName = None,
+    out: Annotated[Path, typer.Option(help="The folder to write, with one run in it for each trial.")] = Path(
+        "tensorboard"
+    ),
+    storage: Storage = None,
+) -> None:
+    """Write the learning curves, settings and results of a study as TensorBoard's event files."""
+    from search.event_files import check_tensorboard, write_runs
+    from search.store import reader
+    from workers.files import disk_errors
+    from workers.wording import counted
+
+    check_tensorboard()
+    engine, row, _ = open_named(study, storage)
+    with disk_errors(out):
+        written = write_runs(out, reader.read_trials(engine, row.id), lambda trial: reader.read_curve(engine, trial.id))
+    show_text(f"wrote {counted(written, 'run')}; see them with: {shlex.join(['tensorboard', '--logdir', str(out)])}")
+
+
 # -- in a browser --
 
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from search.data_fit import check_engine_device, describe_data, fit_to_data
 from search.engines import make_engine
+from search.event_files import EventFiles, check_tensorboard
 from search.loop.callbacks import LaunchCallback
 from search.loop.controller import Controller, Ending
 from search.loop.trainings import Images
@@ -38,6 +39,7 @@ from space.errors import (
     ReadOnlyFolder,
     StudyNotFound,
 )
+from workers.file_names import TENSORBOARD
 from workers.files import disk_errors
 from workers.images.cache import prepare
 from workers.images.data_info import DataInfo
@@ -108,6 +110,8 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
             f"{files} holds the files of another study of this name; move it away, or set study.files or study.name."
         )
     check_engine_device(settings)
+    if settings.study.tensorboard:
+        check_tensorboard()
     with removed_if_empty(files):
         with disk_errors(files):
             files.mkdir(parents=True, exist_ok=True)
@@ -135,14 +139,17 @@ def _run(prepared: _Prepared, callback: LaunchCallback, stop: threading.Event) -
     store.transact(partial(store.set_data_info, prepared.data.to_dict()))
     callback.note(describe_data(prepared.data))
     engine = make_engine(settings.engine, prepared.cores, callback.note)
-    try:
+    with contextlib.ExitStack() as closing:
+        closing.callback(engine.close)
+        if settings.study.tensorboard:
+            event_files = EventFiles(files / TENSORBOARD, store, callback)
+            closing.callback(event_files.close)
+            callback = event_files
         images = Images(prepared.cache, prepared.data.fingerprint)
         controller = Controller(
             prepared.study, engine, prepared.targets, files=files, images=images, callback=callback, stop=stop
         )
         return controller.run()
-    finally:
-        engine.close()
 
 
 def _launched(study: OpenStudy, ending: Ending) -> Launched:

@@ -38,6 +38,7 @@ class StudySection(Settings):
     storage: str | None = None  # SQLAlchemy URL; --storage wins, then the environment's CONDENSERY_STORAGE
     # Folder of networks, logs, checkpoints and decoded images; None = condensery-files beside the database file.
     files: str | None = None
+    tensorboard: bool = False  # write learning curves as TensorBoard's event files too, into the study's files
 
     @field_validator("name")
     @classmethod

@@ -96,6 +96,7 @@ trainings = {template.trainings:<18} # networks to train to the end
 seed = 0
 # storage = "sqlite:///condensery.db"
 # files = "condensery-files"   # networks, logs, checkpoints, decoded images
+# tensorboard = true           # learning curves for TensorBoard too; needs condensery[tensorboard]
 
 [data]
 {template.dataset}

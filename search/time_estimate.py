@@ -16,6 +16,7 @@ import numpy as np
 
 from search.budget import Budget, refusal
 from search.data_fit import check_engine_device, fit_to_data
+from search.event_files import check_tensorboard
 from search.settings import StudySettings
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
@@ -64,6 +65,8 @@ def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
         if device.startswith(VIRTUAL):
             virtual_device(device)  # says which profiles there are
     check_engine_device(settings)
+    if settings.study.tensorboard:
+        check_tensorboard()
     info = cache.outline(settings.data)
     settings = fit_to_data(settings, info)
     space, training = settings.search_space(), settings.training_space()

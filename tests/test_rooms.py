@@ -38,10 +38,12 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "samplers": "budget results settings store study",
         "loop": "budget engines pricing results samplers settings store study",
         "data_fit": "settings",
-        "time_estimate": "budget data_fit pricing settings",
+        "event_files": "loop store",
+        "time_estimate": "budget data_fit event_files pricing settings",
         "study_folders": "settings store",
         "reachability": "pricing settings",
-        "launch": "data_fit engines loop pricing reachability settings store study study_file study_folders",
+        "launch": "data_fit engines event_files loop pricing reachability settings store study study_file "
+        "study_folders",
         "doctor": "devices loop samplers store study",
     },
     "dashboards": {

@@ -12,6 +12,7 @@ from space.errors import InvalidSettings
 
 NETWORK_FILE, ONNX_FILE, LOG_FILE, SETTINGS_FILE = "network.safetensors", "model.onnx", "log.txt", "trial.json"
 CHECKPOINTS = "checkpoints"  # folder
+TENSORBOARD = "tensorboard"  # folder among a study's files
 INPUT, OUTPUT = "images", "logits"  # of every exported network
 Runtime = Literal["onnxruntime", "ncnn", "litert", "native"]
 SUFFIXES: dict[Runtime, str] = {

@@ -229,6 +229,30 @@ def test_export_and_report_write_their_files(study: Path) -> None:
     assert "<html" in (study / "page.html").read_text(encoding="utf-8")[:200]
 
 
+def test_tensorboard_writes_a_run_for_each_trial_and_removes_nothing_else(study: Path) -> None:
+    written = run("tensorboard", "study.toml", cwd=study)
+    assert written.stdout == "wrote 3 runs; see them with: tensorboard --logdir tensorboard\n"
+    (study / "runs" / "trial-00000").mkdir(parents=True)
+    (study / "runs" / "trial-00000" / "network.safetensors").write_text("someone's")
+    for _ in range(2):
+        assert run("tensorboard", "study.toml", "--out", "runs", cwd=study).returncode == 0
+    assert (study / "runs" / "trial-00000" / "network.safetensors").read_text() == "someone's"
+    assert len(list((study / "runs").glob("trial-*/events.*"))) == 3
+    (study / "taken").write_text("a file")
+    refused = run("tensorboard", "study.toml", "--out", "taken", cwd=study)
+    assert "taken" in error_line(refused, 61)
+
+
+def test_a_search_in_which_nothing_could_be_trained_fails(tmp_path: Path) -> None:
+    space = ["groups=[1]", "condense_factor=[1]", "bottleneck=[1]", "num_stages=1", "layers=[1]", "growth=[4]"]
+    changes = ["study.trainings=1", "limits.trial_time_s=1e-9", "latency.policy=quick", *(f"space.{s}" for s in space)]
+    assert run("init", "study.toml", "--preset", "digits", cwd=tmp_path).returncode == 0
+    done = run("launch", "study.toml", *(word for change in changes for word in ("--set", change)), cwd=tmp_path)
+    assert done.returncode == 52, done.stderr
+    assert "none could be trained; see why: condensery trials" in done.stderr.splitlines()[-1]
+    assert "passed its time limit" in done.stderr
+
+
 def test_a_damaged_network_is_never_handed_out(study: Path) -> None:
     number = json.loads(run("pareto", "--json", cwd=study).stdout)["front"][0]["number"]
     forged = "0" * 64
