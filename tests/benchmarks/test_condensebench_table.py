@@ -30,9 +30,11 @@ from benchmarks.condensebench.training import TRAININGS, Workshop, trained
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import TrialNotReady
+from space.search_space import SearchSpace
 from tests.workers.arm_device import arm_device
 from workers.images.batches import load
 from workers.images.cache import prepare
+from workers.settings import DataSettings, TrainingSettings
 from workers.training.proxies import PROXIES
 
 DIGITS = replace(BENCHES["digits"], repeated=1, first=1)  # 4 networks, one of them with two seeds
@@ -221,6 +223,29 @@ def test_the_documented_findings_are_those_of_the_shipped_table():
     assert hashlib.sha256(path.read_bytes()).hexdigest() == read_about(path)["csv"]["sha256"]
     assert part_of(DOCUMENT) == as_markdown(findings(path), read_about(path))
     assert path.stat().st_size < 2_000_000
+
+
+def test_each_row_of_the_shipped_table_is_a_network_of_its_space_with_its_exact_cost_and_whole_images():
+    path = TABLES / "condensebench-fashion-mnist.csv.gz"
+    table, about = pandas.read_csv(path), read_about(path)
+    bench = BENCHES["fashion-mnist"]
+    assert SearchSpace.from_settings(about["space"]) == SearchSpace.from_settings(bench.space)
+    assert TrainingSettings.model_validate(about["training"]) == bench.training
+    assert DataSettings.model_validate(about["data"]) == bench.data.of_content()
+    costs = {}
+    for config in bench.configs():
+        network = (config.groups, config.condense_factor, config.bottleneck, *config.stages, *config.growth)
+        costs[network] = (cost_of(config).macs, cost_of(config).params)
+    keys = list(table.columns[:7])
+    assert [costs[tuple(row)] for row in table[keys].to_numpy()] == list(
+        map(tuple, table[["macs", "params"]].to_numpy())
+    )
+    assert not table.duplicated([*keys, "seed"]).any()
+    for name, images in (("top1", "validation_images"), ("test_top1", "test_images")):
+        right = table[name] * about["images"][images]
+        assert np.allclose(right, right.round(), atol=1e-6)
+    assert table.top1_8.equals(table.top1)
+    assert len(table) == about["csv"]["rows"] == sum(about["trainings"]["by_seed"].values())
 
 
 def test_the_reader_gives_what_pandas_gives(shop, tmp_path):

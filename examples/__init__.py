@@ -1,0 +1,1 @@
+"""Study files to start from, and programs that use the packages."""

@@ -1,0 +1,102 @@
+"""The paper's ablation: learned, plain and no groups; growth; connectivity; condense factors; error over macs.
+
+    python -m examples.ablation --work FOLDER [--seeds 3]      train what FOLDER lacks; stopped or killed, it goes on
+    python -m examples.ablation --work FOLDER --write          print the tables and save them as JSON
+    python -m examples.ablation --plot                         draw the saved JSON into docs/images/
+
+`--plan digits` takes seconds and shows how it goes; `--plan fashion-mnist-longer` trains the four kinds of 1x1 three
+times as long. Every finished training is one line of FOLDER/trainings.jsonl, on the disk before the next begins; a
+folder may hold several plans.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record
+from examples.ablation.plan import FASHION, PLANS
+from space.errors import CondenseryError, InvalidSettings
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+
+
+def main() -> None:
+    options = parsed()
+    try:
+        run(options)
+    except CondenseryError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on\n")
+        sys.exit(130)
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.work is not None:
+        from examples.ablation.training import Work, run_all
+
+        work = Work(PLANS[options.plan], options.seeds, options.work.absolute())
+        if options.write:
+            write(work)
+        else:
+            run_all(work, options.device)
+    if options.plot:
+        from examples.ablation.plot import write_plot
+
+        name = name_of(options.plan)
+        paths = [options.images / f"{name}.{kind}" for kind in ("svg", "png")]
+        write_plot(saved(record.RESULTS / f"{name}.json"), paths)
+        print(*(f"drew {path}" for path in paths), sep="\n")
+
+
+def write(work: Any) -> None:
+    """Print the tables of what is done, and save them with versions and machine.
+
+    Raises:
+        InvalidSettings: nothing is done yet.
+    """
+    from examples.ablation.results import lines_of, summary
+
+    rows = work.rows()
+    if not rows:
+        raise InvalidSettings(f"nothing of {work.plan.name} is finished in {work.folder}; train there first.")
+    result = summary(work.plan, rows, work.seeds)
+    print(*lines_of(result), sep="\n")
+    record.save(name_of(work.plan.name), result)
+
+
+def name_of(plan: str) -> str:
+    """Return what a plan's files are called: the plan of docs/ablation.md's are `ablation`."""
+    return "ablation" if plan == FASHION.name else f"ablation_{plan}"
+
+
+def saved(path: Path) -> dict[str, Any]:
+    """Return the result in a saved JSON."""
+    if not path.exists():
+        raise InvalidSettings(f"there is no {path} to draw; train and --write first.")
+    result: dict[str, Any] = json.loads(path.read_text())["result"]
+    return result
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="the folder of everything that is finished")
+    parser.add_argument("--plan", choices=list(PLANS), default=FASHION.name)
+    parser.add_argument("--seeds", type=int, choices=range(1, 101), default=3, metavar="N", help="of each network; 3")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--write", action="store_true", help="save what is done so far instead of training")
+    parser.add_argument("--plot", action="store_true", help="draw what was saved")
+    parser.add_argument("--images", type=Path, default=IMAGES, help="where --plot draws; docs/images")
+    options = parser.parse_args()
+    if options.work is None and not options.plot:
+        parser.error("--work FOLDER says where to train, --plot draws what was saved")
+    return options
+
+
+if __name__ == "__main__":
+    main()
