@@ -236,19 +236,30 @@ static double *sums_of(training *t, int thread, size_t statistic) {
     return t->sums + 2 * ((size_t)thread * t->statistics + statistic);
 }
 
-static void add_row(double *sums, const float *x, long n) { /* the sum and the sum of squares of n floats */
+/* The sum and the sum of squares of n floats. Floats hold differences to the first one, so that a channel whose values
+ * lie close together far from zero keeps its variance. */
+static void add_row(double *sums, const float *x, long n) {
+    float pivot = n ? x[0] : 0;
     double sum = 0, squares = 0;
     for (long p = 0; p < n;) {
         long end = p + 64 * LANES < n ? p + 64 * LANES : n;
         vec s = {0}, q = {0};
-        for (; p + LANES <= end; p += LANES) { vec v = load(x + p); s += v; q += v * v; }
+        for (; p + LANES <= end; p += LANES) {
+            vec v = load(x + p) - all(pivot);
+            s += v;
+            q += v * v;
+        }
         float rest = 0, rest_q = 0;
-        for (; p < end; p++) { rest += x[p]; rest_q += x[p] * x[p]; }
+        for (; p < end; p++) {
+            float v = x[p] - pivot;
+            rest += v;
+            rest_q += v * v;
+        }
         sum += total(s) + rest;
         squares += total(q) + rest_q;
     }
-    sums[0] += sum;
-    sums[1] += squares;
+    sums[0] += sum + (double)n * pivot;
+    sums[1] += squares + 2 * pivot * sum + (double)n * pivot * pivot;
 }
 
 static void clear_sums(training *t, int thread, size_t from, int count) {

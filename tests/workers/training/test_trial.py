@@ -277,9 +277,10 @@ def resident_mb() -> float:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
-def test_a_worker_does_not_grow_from_trial_to_trial(cache: Path, images: ImageData, tmp_path: Path):
+@pytest.mark.parametrize("trials", [8, pytest.param(50, marks=pytest.mark.long)])
+def test_a_worker_does_not_grow_from_trial_to_trial(cache: Path, images: ImageData, tmp_path: Path, trials: int):
     sizes = []
-    for number in range(8):
+    for number in range(trials):
         config = CondenseNetConfig(**{**NET.to_dict(), "stages": [1 + number % 3, 2], "growth": [8, 8]})
         run_trial(job(tmp_path / str(number), cache, config=config, number=number, training=ONE_EPOCH), Reporter())
         sizes.append(resident_mb())
