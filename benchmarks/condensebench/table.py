@@ -192,6 +192,7 @@ def about_table(shop: Workshop, rows: Sequence[Row], costs: Costs) -> dict[str, 
 def latency_facts(costs: Costs, configs: Iterable[CondenseNetConfig]) -> dict[str, Any]:
     """Return where the latencies come from, and how many networks lie outside what the profile was calibrated on."""
     estimates = [latencies for config in dict.fromkeys(configs) if (latencies := costs.latencies(config))]
+    runtimes = {runtime: version for row in costs.counts.values() for runtime, version in row["runtimes"].items()}
     emulators = {json.dumps(row["device"], sort_keys=True) for row in costs.counts.values()}
     return {
         "kind": "estimated",
@@ -199,6 +200,7 @@ def latency_facts(costs: Costs, configs: Iterable[CondenseNetConfig]) -> dict[st
         "profile": {"name": PROFILE, "title": costs.profile.title, "sha256": file_hash(PROFILE_FILE)},
         "threads": costs.profile.threads,
         "counted_on": [json.loads(emulator) for emulator in sorted(emulators)],
+        "runtimes": runtimes,
         "networks": len(estimates),
         "extrapolates": {runtime: sum(latencies[runtime].extrapolates for latencies in estimates) for runtime in SAVE},
     }

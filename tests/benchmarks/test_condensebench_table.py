@@ -118,6 +118,7 @@ def test_the_json_says_how_far_the_table_came_and_how_it_was_made(shop, tmp_path
     assert about["training"]["epochs"] == 3
     assert about["images"]["dataset"] == "Digits (scikit-learn)"
     assert (about["latency"]["kind"], about["latency"]["networks"]) == ("estimated", 2)
+    assert about["latency"]["runtimes"] == {"onnxruntime": "1", "native": "1"}
     assert sum(about["made"]["by_code"].values()) == 4
 
 
