@@ -126,9 +126,9 @@ class TrainingBatches:
         if len(split) == 0 or batch_size < 1:
             raise ValueError(f"a batch needs images, but got {len(split)} images and batch_size={batch_size}")
         self.steps_per_epoch = max(1, len(split) // batch_size)
-        self._split = split
-        self._normalise = _Normaliser(info)
-        self._augmentation = Augmentation.of(settings, info)
+        self.split, self.info = split, info
+        self.augmentation = Augmentation.of(settings, info)
+        self._normalise = Normaliser(info)
         self._batch_size = batch_size
         self._seed = seed
         self._epoch, self._order = -1, np.arange(0)
@@ -139,36 +139,45 @@ class TrainingBatches:
         Raises:
             ValueError: the step is negative.
         """
+        positions, words = self.choice(step)
+        images = augment(self.split.pixels(positions), self.augmentation, words)
+        return self._normalise(torch.from_numpy(images)), torch.from_numpy(self.split.labels[positions])
+
+    def choice(self, step: int) -> tuple[Positions, npt.NDArray[np.uint64]]:
+        """Return the places in the split of batch `step`'s images, (N,), and the words that say how they vary, (3, N).
+
+        Raises:
+            ValueError: the step is negative.
+        """
         if step < 0:
             raise ValueError(f"steps count from 0, but got step={step}")
         epoch, index = divmod(step, self.steps_per_epoch)
         positions = self._order_of(epoch)[index * self._batch_size : (index + 1) * self._batch_size]
-        words = random_words(self._seed, Stream.AUGMENTATION, step, (3, len(positions)))
-        images = augment(self._split.pixels(positions), self._augmentation, words)
-        return self._normalise(images), torch.from_numpy(self._split.labels[positions])
+        return positions, random_words(self._seed, Stream.AUGMENTATION, step, (3, len(positions)))
 
     def _order_of(self, epoch: int) -> Positions:
         if epoch != self._epoch:
-            words = random_words(self._seed, Stream.EPOCH_ORDER, epoch, len(self._split))
+            words = random_words(self._seed, Stream.EPOCH_ORDER, epoch, len(self.split))
             self._epoch, self._order = epoch, np.argsort(words, kind="stable")
         return self._order
 
 
 def evaluation_batches(split: Split, info: DataInfo, batch_size: int) -> Iterator[Batch]:
     """Yield the whole split in order, not augmented: images as float32 (N, C, H, W), labels as int64 (N,)."""
-    normalise = _Normaliser(info)
+    normalise = Normaliser(info)
     for start in range(0, len(split), batch_size):
         positions = np.arange(start, min(start + batch_size, len(split)))
-        yield normalise(split.pixels(positions)), torch.from_numpy(split.labels[positions])
+        yield normalise(torch.from_numpy(split.pixels(positions))), torch.from_numpy(split.labels[positions])
 
 
-class _Normaliser:
+class Normaliser:
     """uint8 (N, C, H, W) to float32 with the training split's mean 0 and deviation 1 in every channel."""
 
-    def __init__(self, info: DataInfo) -> None:
+    def __init__(self, info: DataInfo, device: torch.device | None = None) -> None:
         mean, std = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (info.mean, info.std))
-        self._scale = (1 / (255 * std)).float()  # (C, 1, 1)
-        self._shift = (-mean / std).float()
+        self._scale = (1 / (255 * std)).float().to(device)  # (C, 1, 1)
+        self._shift = (-mean / std).float().to(device)
 
-    def __call__(self, images: Images) -> torch.Tensor:
-        return torch.from_numpy(images).float().mul_(self._scale).add_(self._shift)
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the images as float32 on their device."""
+        return images.float().mul_(self._scale).add_(self._shift)

@@ -31,6 +31,7 @@ from space.learned_group_conv import stages_due
 from space.network import CondenseNet
 from workers.images.batches import ImageData, Split, TrainingBatches, evaluation_batches
 from workers.images.data_info import DataInfo
+from workers.images.resident import batches_on
 from workers.settings import DataSettings, Kernel, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from workers.training.device import autocast_on, pick_device
@@ -121,7 +122,8 @@ class _Loop:
             nesterov=settings.momentum > 0,
             fused=self.device.type in ("cpu", "cuda"),  # one pass over all parameters
         )
-        self.batches = TrainingBatches(images.train, images.info, run.data, settings.batch_size, run.seed)
+        batches = TrainingBatches(images.train, images.info, run.data, settings.batch_size, run.seed)
+        self.batches = batches_on(self.device, batches)
         self.steps = settings.epochs * self.batches.steps_per_epoch
         self.autocast, precision = autocast_on(self.device, settings.mixed_precision)
         if self.device.type != "cpu":
