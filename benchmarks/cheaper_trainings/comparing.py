@@ -23,6 +23,7 @@ from space.cost import cost_of
 
 Values = npt.NDArray[np.float64]
 MACS_ALONE = "no training: more macs rank higher"
+STOPPED = {"full training, stopped at half": 0.5, "full training, stopped at a quarter": 0.25}  # read off its curve
 DRAWS = 2000  # of the bootstrap
 
 
@@ -49,7 +50,17 @@ def complete(rows: Sequence[Row]) -> Trained:
         return {name: np.array([rows[name][key] for rows in whole], dtype=float) for name in names}
 
     macs = np.array([cost_of(config).macs for config in configs], dtype=float)
-    return Trained(macs, column("top1"), column("seconds"), column("share_that_fits"))
+    top1, seconds = column("top1"), column("seconds")
+    for name, progress in STOPPED.items():
+        reached = [_reached(rows[FULL.name]["curve"], progress) for rows in whole]
+        top1[name], seconds[name] = np.array(reached, dtype=float).reshape(-1, 2).T
+    return Trained(macs, top1, seconds, column("share_that_fits"))
+
+
+def _reached(curve: Sequence[Sequence[float]], progress: float) -> tuple[float, float]:
+    """Return the accuracy of the first epoch that ends at `progress` or later, and the seconds until then."""
+    _, top1, seconds = next(row for row in curve if row[0] >= progress - 1e-9)
+    return top1, seconds
 
 
 def compare(trained: Trained) -> dict[str, dict[str, Any]]:

@@ -87,7 +87,9 @@ class Trainer:
         if variant == FULL:
             run.keep("trained")
         names = {"variant": variant.name, "config": config.to_dict(), "digest": config.digest}
-        return names | {"top1": top1, "val_loss": loss, "seconds": seconds, "share_that_fits": run.share_that_fits}
+        curve = [[row.progress, row.val_top1, row.seconds] for row in run.watch.rows.values()]
+        figures = {"top1": top1, "val_loss": loss, "seconds": seconds, "share_that_fits": run.share_that_fits}
+        return names | figures | {"curve": curve}
 
     def images(self, pixels: float) -> ImageData:
         """Return the images at a share of their full side."""
@@ -116,6 +118,7 @@ class _Run:
         self.checkpoints = trainer.folder / "checkpoints"
         self.network: CondenseNet | None = None
         self.share_that_fits = 0.0
+        self.watch = _Watch()
 
     def to_the_end(self) -> tuple[float, float]:
         """Train; return top-1 and loss of the deployed network on the full-size validation images."""
@@ -129,7 +132,7 @@ class _Run:
             images = _thinned(self.trainer.images(variant.pixels), variant.images)
             small = replace(self.config, input_shape=images.info.input_shape)
             self._until(round(variant.small_until * self.steps), small, images)
-        _, evaluation = loop.train(self._run(self.config, self.data), self.full_images, _Watch(None))
+        _, evaluation = loop.train(self._run(self.config, self.data), self.full_images, self.watch)
         if variant == FULL and self.config.condense_factor == 1:
             self.keep("uncondensed")  # it never drops anything: its end
         return evaluation.top1, evaluation.loss
@@ -147,9 +150,11 @@ class _Run:
         size = config.input_shape[1]
         scaled = round(padding * size / self.config.input_shape[1])
         settings = self.data.model_copy(update={"image_size": size, "crop_padding": scaled})
+        self.watch.stop_at = step
         try:
-            loop.train(self._run(config, settings), images, _Watch(step))
+            loop.train(self._run(config, settings), images, self.watch)
         except TrainingStopped:
+            self.watch.stop_at = None
             return
         raise AssertionError(f"the training was over before step {step}")
 
@@ -177,16 +182,18 @@ class _Run:
 
 
 class _Watch:
-    """Stops a training before one of its steps."""
+    """Keeps the curve, and stops the training before the step `stop_at`."""
 
-    def __init__(self, stop_at: int | None) -> None:
-        self.stop_at, self.steps = stop_at, 0
+    def __init__(self) -> None:
+        self.stop_at: int | None = None
+        self.steps = 0  # done in all of its parts
+        self.rows: dict[int, CurveRow] = {}  # by epoch
 
     def earlier(self, rows: Sequence[CurveRow]) -> None:
-        """Curves aren't compared."""
+        """The earlier part was watched too."""
 
     def curve(self, row: CurveRow) -> None:
-        """Curves aren't compared."""
+        self.rows[row.epoch] = row
 
     def under_way(self, report: ProgressReport) -> None:
         """Trainings take seconds."""
