@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -9,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,12 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and the main libraries."""
-    from search.store.studies import library_versions
-
+    try:
+        from search.store.studies import library_versions
+    except ImportError:  # a machine that has what a training needs and no more
+        names = ("torch", "torchvision", "numpy", "pillow")
+        present = (name for name in names if importlib.util.find_spec(name.replace("pillow", "PIL")))
+        return {"python": platform.python_version()} | {name: metadata.version(name) for name in present}
     return {name: version for name, version in library_versions().items() if name != "platform"}
 
 

@@ -73,6 +73,10 @@ class CompiledLayers:
         """
         if len(x) > self.capacity:
             raise ValueError(f"a batch must have at most {self.capacity} images, but has {len(x)}")
+        config = self.network.config
+        wanted = (config.stem_channels, *config.stem_size)
+        if tuple(x.shape[1:]) != wanted:  # the kernel would read and write beyond its memory
+            raise ValueError(f"the stem's output must be of shape {wanted}, but is {tuple(x.shape[1:])}")
         return cast(Tensor, _Features.apply(self, x, *self._parameters))
 
     def masks_changed(self) -> None:

@@ -210,6 +210,13 @@ def test_a_batch_beyond_the_capacity_and_a_network_in_another_layout_are_refused
         CompiledLayers(network_of(DIGITS).double(), capacity=4)
 
 
+def test_images_of_another_size_than_the_configs_are_refused():
+    network = network_of(DIGITS)
+    layers = CompiledLayers(network, capacity=4)
+    with pytest.raises(ValueError, match="must be of shape"):
+        layers(network.stem(torch.zeros(2, DIGITS.input_shape[0], 9, 8)))
+
+
 def test_the_memory_of_a_network_is_given_back():
     config = CondenseNetConfig(stages=(4,), growth=(16,), input_shape=(3, 32, 32))
     CompiledLayers(network_of(config), capacity=64)
