@@ -165,10 +165,13 @@ class EventFiles:
         self._try(self._catch_up)
 
     def _catch_up(self) -> None:
-        rows = [row for row in self._store.trials() if not (self._root / trial_folder(row.number) / WHOLE).exists()]
+        rows = [row for row in self._store.trials() if not (self._folder(row.number) / WHOLE).exists()]
         written = write_runs(self._root, rows, self._curve_of)
         so_far = f" ({counted(written, 'run')} of earlier launches written)" if written else ""
         self._callback.note(f"TensorBoard: tensorboard --logdir {self._root}{so_far}")
+
+    def _folder(self, number: int) -> Path:
+        return self._root / trial_folder(number)
 
     def _curve_of(self, row: TrialRow) -> Sequence[Epoch]:
         store = self._store
@@ -184,8 +187,10 @@ class EventFiles:
         run = self._runs.pop(row.number, None)
         if run is not None:
             run.end(row)
-        elif row.state in FINAL_STATES and (self._root / trial_folder(row.number)).exists():
-            write_runs(self._root, [row], self._curve_of)  # it ended before its next attempt had an epoch
+        elif row.state in FINAL_STATES:
+            folder = self._folder(row.number)
+            if folder.exists() and not (folder / WHOLE).exists():  # it ended before its next attempt had an epoch
+                write_runs(self._root, [row], self._curve_of)
 
     def curve(self, number: int, row: Epoch) -> None:
         """Add an epoch, which is recorded by now, to its trial's run."""
@@ -197,7 +202,7 @@ class EventFiles:
             self._runs[number].add(epoch)
         else:
             trial = self._store.trial(number)
-            self._runs[number] = Run(self._root / trial_folder(number), trial, self._curve_of(trial))
+            self._runs[number] = Run(self._folder(number), trial, self._curve_of(trial))
 
     def under_way(self, number: int, report: ProgressReport) -> None:
         """Write nothing: a run has whole epochs."""

@@ -153,7 +153,7 @@ class Recorder:
                     self.callback.curve(row.number, epochs[-1])
             case EpochReported(row, epoch):
                 running = state.running[row.number]
-                running.heard_at, running.report = self.clock.monotonic(), report_of(epoch)
+                running.heard_at, running.report = self.clock.monotonic(), None  # the store has a newer one
                 state.rule.observe(row, [epoch])
                 running.pruned_because = running.pruned_because or state.rule.verdict(row)
                 self.callback.curve(row.number, epoch)

@@ -34,7 +34,7 @@ _REPORT = sa.update(attempt).where(
     .scalar_subquery(),
     attempt.c.attempt == sa.bindparam("of"),
 )
-_COUNT_EPOCH = _CHANGE.values(epochs=attempt.c.epochs + 1)
+_COUNT_EPOCH = _CHANGE.values(epochs=attempt.c.epochs + sa.bindparam("new"))  # and how far that is
 _FORGET_EPOCH = sa.delete(curve).where(curve.c.trial_id == sa.bindparam("key"), curve.c.epoch == sa.bindparam("at"))
 _ADD_EPOCH = sa.insert(curve)
 _EPOCHS = sa.select(curve.c.epoch).where(curve.c.trial_id == sa.bindparam("key"))
@@ -107,8 +107,9 @@ class Attempts(Transactions):
             key = self._key(connection, number)
             is_new = not connection.execute(_FORGET_EPOCH, {"key": key, "at": row["epoch"]}).rowcount
             connection.execute(_ADD_EPOCH, {"trial_id": key, **row})
-            if of is not None and is_new:
-                connection.execute(_COUNT_EPOCH, {"key": key, "of": of})
+            if of is not None:
+                so_far = {name: row.get(name) for name in ("progress", "seconds", "images_per_s")}
+                connection.execute(_COUNT_EPOCH, {"key": key, "of": of, "new": int(is_new), **so_far})
         return is_new
 
     def top1_at(self, rungs: Iterable[float]) -> dict[float, dict[int, float]]:

@@ -97,6 +97,8 @@ def test_how_far_a_trial_is_belongs_to_its_attempt_and_replaces_what_was_said_be
         ProgressReport(0.5, 3.0, None),
     ]
     assert [one.schedule_epochs for one in attempts(store)] == [1, 1, 1]
+    store.add_curve_row(0, {**CURVE_ROW, "progress": 0.75, "seconds": 30.0, "images_per_s": 700.0}, 2)
+    assert attempts(store)[1].report == ProgressReport(0.75, 30.0, 700.0)  # an epoch says how far it is, too
 
 
 def test_an_attempt_ends_once(store: StudyStore):
