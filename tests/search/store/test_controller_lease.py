@@ -34,6 +34,7 @@ from tests.waiting import until
 from workers.export.onnx import save_onnx
 from workers.latency import Measurement
 from workers.processes import lives, process_name
+from workers.training.reporting import ProgressReport
 
 HERE = socket.gethostname()
 
@@ -328,6 +329,7 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "set_running": lambda store, _: store.set_running(0, 2),
     "set_worker": lambda store, _: store.set_worker(0, 1, "late:1"),
     "renew_attempts": lambda store, _: store.renew_attempts([0]),
+    "set_reports": lambda store, _: store.set_reports({(0, 1): ProgressReport(0.5, 1.0, None)}),
     "end_attempt": lambda store, _: store.end_attempt(0, 1, "done"),
     "add_curve_row": lambda store, _: store.add_curve_row(0, CURVE_ROW, 1),
     "fill_curve": lambda store, _: store.fill_curve(0, [{**CURVE_ROW, "epoch": 2}]),
