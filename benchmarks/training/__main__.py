@@ -1,6 +1,6 @@
 """Training speed and memory: the plainest correct implementation beside ours, over whole schedules, in one run.
 
-    python -m benchmarks.training [--rounds 3] [--quick] [--compile] [--worker-trials 50]
+    python -m benchmarks.training [--rounds 3] [--quick] [--compile] [--worker-trials 50] [--seeds 6]
 
 Each form trains the same network on the same batches, from the same weights, through all of its condensing stages, in a
 fresh process: on one thread, and on two. Rounds go through the forms in turn. Seconds are the process's own, so that a
@@ -10,7 +10,7 @@ busy machine adds little; with two threads they are the wall clock's.
     channels-last    the same, tensors channels-last
     autocast         the same in bfloat16 where torch can
     torch.compile    the same compiled by torch, without the time that this takes (with --compile)
-    unskipped        our kernel, but dropped columns are computed, with weights of zero
+    unskipped        our kernel, but dropped columns are computed (for its speed alone: nothing keeps them at zero)
     unfused          our kernel, the optimizer's step not fused
     ours             what `launch` does on a CPU
     recompute        the same with engine.recompute
@@ -25,6 +25,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.record import save
+from benchmarks.training.accuracy import accuracies
 from benchmarks.training.steps import FORMS, NETWORKS, Schedule, Steps, run
 from benchmarks.training.worker import worker_memory
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round of short schedules; saves nothing")
     parser.add_argument("--compile", action="store_true", help="torch.compile as well: minutes of compiling")
     parser.add_argument("--worker-trials", type=int, default=50)
+    parser.add_argument("--seeds", type=int, default=6)
     options = parser.parse_args()
     forms = [form for form in FORMS if options.compile or form != "torch.compile"]
     result: dict[str, Any] = {}
@@ -50,6 +52,7 @@ def main() -> None:
                 schedules, 1 if options.quick else options.rounds
             )
         result[f"{name}, {SAME_STEPS} steps"] = same_results(name, 6 if options.quick else SAME_STEPS)
+    result["accuracy"] = accuracies(1 if options.quick else options.seeds)
     result["worker"] = worker_memory(options.worker_trials)
     if not options.quick:
         save("training", result)

@@ -85,7 +85,7 @@ def train(schedule: Schedule) -> Steps:
     reset_peak_memory()
     before_mb = peak_memory_mb()
     begin = time.perf_counter()
-    network, forward, condense, optimizer = _prepare(schedule, config)
+    network, forward, condense, optimizer = prepared(schedule, config)
     start = {name: values.clone() for name, values in network.state_dict().items()}
 
     def step(number: int, progress: float) -> float:
@@ -138,7 +138,7 @@ def _digest(network: Any) -> str:
     return hashlib.sha256(masks).hexdigest()[:16]
 
 
-def _prepare(schedule: Schedule, config: CondenseNetConfig) -> tuple[Any, Any, Any, Any]:
+def prepared(schedule: Schedule, config: CondenseNetConfig) -> tuple[Any, Any, Any, Any]:
     """Return network, how it is run, how it is condensed, and its optimizer."""
     import torch
 
