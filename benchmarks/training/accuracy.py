@@ -35,7 +35,7 @@ def accuracies(seeds: int) -> dict[str, Any]:
     differences = [ours - plain for ours, plain in zip(top1["ours"], top1["plain"], strict=True)]
     spread = statistics.stdev(top1["plain"]) if seeds > 1 else 0.0
     print(
-        f"\ndigits, {EPOCHS} epochs, {seeds} seeds: top-1 {_listed(top1['plain'])} plain, {_listed(top1['ours'])} ours\n"
+        f"\ndigits, {EPOCHS} epochs, {seeds} seeds: {_listed(top1['plain'])} plain, {_listed(top1['ours'])} ours\n"
         f"mean difference {100 * statistics.mean(differences):+.2f} points, deviation between seeds {100 * spread:.2f}"
     )
     return {"top1": top1, "mean_difference": statistics.mean(differences), "deviation_between_seeds": spread}
