@@ -101,7 +101,15 @@ def check(
 
 
 def launch(
-    study: StudyFile,
+    study: Annotated[Path | None, typer.Argument(help="The study file, like study.toml.", show_default=False)] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Replay a table of recorded trainings (condensebench, or a .csv.gz) instead of training; then the "
+            "study file may be left out.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False,
     stand_by: Annotated[
         bool, typer.Option("--stand-by", help="Wait while another process runs the study, and take over when it ends.")
@@ -111,16 +119,15 @@ def launch(
 ) -> None:
     """Run a search until its number of trainings is done; Ctrl-C stops it cleanly."""
     from dashboards.terminal.live_view import live_view
-    from search.study_file import load_settings
 
-    settings = load_settings(study, set_ or ())
+    settings = _launched_settings(study, replay, set_ or ())
     url = storage or settings.storage
     with live_view(console(stderr=True), settings.study.trainings) as view:
         view.note("starting …")
         from search.launch import launch as run
 
         ended = run(settings, url, resume or stand_by, view, stand_by)
-    resume_command, look_command = next_commands(study, settings, set_ or (), storage)
+    resume_command, look_command = next_commands(study, settings, set_ or (), storage, replay)
     if ended.ending == "stopped":
         say(f"stopped with {ended.done} of {ended.wanted} trainings done; go on with: {resume_command}")
         raise typer.Exit(INTERRUPTED)
@@ -130,18 +137,35 @@ def launch(
     if ended.ending == "exhausted":
         say(f"every network of the space has been tried: {ended.done} trainings done of {ended.wanted} wanted")
     else:
-        say(f"{ended.done} of {ended.wanted} trainings done; see: {look_command}")
+        done = "done" if settings.replay.table is None else f"replayed from {settings.replay.table}"
+        say(f"{ended.done} of {ended.wanted} trainings {done}; see: {look_command}")
+
+
+def _launched_settings(study: Path | None, replay: str | None, overrides: Sequence[str]) -> StudySettings:
+    """Return the settings of a launch: of a study file, of a table to replay, or of both."""
+    from search.study_file import load_replay, load_settings
+
+    if replay is not None:
+        return load_replay(replay, study, overrides)
+    if study is None:
+        raise typer.BadParameter("name a study file, or a table with --replay", param_hint="STUDY")
+    return load_settings(study, overrides)
 
 
 def next_commands(
-    study: Path, settings: StudySettings, overrides: Sequence[str], storage: str | None
+    study: Path | None,
+    settings: StudySettings,
+    overrides: Sequence[str],
+    storage: str | None,
+    replay: str | None = None,
 ) -> tuple[str, str]:
     """Return the commands that go on with a study and that show its results, as they work in a shell."""
     kept = [override for override in overrides if override.partition("=")[0].strip() != "study.storage"]
     named = storage_words(storage or (settings.storage if len(kept) < len(overrides) else None))
     words = [word for override in kept for word in ("--set", override)]
-    resume = ["condensery", "launch", str(study), "--resume", *words, *named]
-    if not overrides:
+    source = [*([] if replay is None else ["--replay", replay]), *([] if study is None else [str(study)])]
+    resume = ["condensery", "launch", *source, "--resume", *words, *named]
+    if study is not None and not overrides:
         return shlex.join(resume), shlex.join(["condensery", "pareto", str(study), *named])
     url = storage_words(storage or settings.storage)
     return shlex.join(resume), shlex.join(["condensery", "pareto", settings.study.name, *url])

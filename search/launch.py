@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import signal
 import threading
@@ -17,13 +18,16 @@ import sqlalchemy as sa
 
 from search.data_fit import check_engine_device, describe_data, fit_to_data
 from search.engines import make_engine
+from search.engines.base import Engine
 from search.event_files import EventFiles, check_tensorboard
 from search.loop.callbacks import LaunchCallback
 from search.loop.controller import Controller, Ending
+from search.loop.times import LoopTimes
 from search.loop.trainings import Images
 from search.pricing.pricer import Target
 from search.pricing.targets import choose_runtimes, known_runtimes, targets_of
 from search.reachability import check_reachable
+from search.replay.sources import Replay, check_same_table
 from search.settings import LatencySettings, StudySettings
 from search.store import reader
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file
@@ -39,12 +43,15 @@ from space.errors import (
     ReadOnlyFolder,
     StudyNotFound,
 )
+from workers.clock import Clock, SystemClock
 from workers.file_names import TENSORBOARD
 from workers.files import disk_errors
 from workers.images.cache import prepare
 from workers.images.data_info import DataInfo
 from workers.latency.host_probe import measuring_cores
 
+# A replay's intervals: simulated time passes at once, and nothing in it can be silent.
+SIMULATED = LoopTimes(poll_s=86_400.0, look_s=5.0, renew_s=600.0, reports_s=600.0, silent_s=math.inf, mirror_s=120.0)
 STOPPING = "stopping after the measurement or step under way; Ctrl-C again ends at once (checkpoints stay)"
 
 
@@ -69,6 +76,7 @@ class _Prepared:
     cache: Path
     data: DataInfo
     cores: frozenset[int]  # that measure
+    replay: Replay | None = None  # the table that stands in for images, devices and workers
 
 
 def launch(
@@ -104,30 +112,46 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
         callback.note(f"no study called {name!r} in {url_shown(url)} yet: starting it")
     settings = with_files(settings, url, stored)
     files, cache = study_files(settings, url), cache_folder(settings, url)
-    cores = measuring_cores(settings.latency.core, settings.latency.threads)
+    replay, cores = None, frozenset[int]()
+    if stored is not None:
+        check_same_table(settings, stored)
+    if settings.replay.table is not None:
+        replay = Replay.of(settings)
+    else:
+        check_engine_device(settings)
+        cores = frozenset(measuring_cores(settings.latency.core, settings.latency.threads))
     if stored is None and files.exists() and any(files.iterdir()):
         raise ReadOnlyFolder(
             f"{files} holds the files of another study of this name; move it away, or set study.files or study.name."
         )
-    check_engine_device(settings)
     if settings.study.tensorboard:
         check_tensorboard()
     with removed_if_empty(files):
         with disk_errors(files):
             files.mkdir(parents=True, exist_ok=True)
-        info = prepare(settings.data, cache)
-        settings = fit_to_data(settings, info)
-        engine, root = existing_engine(url), files_root(settings, url)
-        if stored is not None:
-            settings = known_runtimes(settings, LatencySettings.model_validate(stored.settings["latency"]))
-        settings = choose_runtimes(settings, engine, root, callback.note)
-        targets = targets_of(settings, engine, root, callback.note)
+        if replay is not None:
+            info, targets = replay.table.images, replay.targets()
+        else:
+            info = prepare(settings.data, cache)
+            settings, targets = _fitted(settings, url, info, stored, callback)
         if stored is None:
             check_reachable(settings, targets, files)
         else:
             check_same(name, url, info, targets)
         study = open_study(settings, url, resume)
-    return _Prepared(study, settings, tuple(targets), files, cache, info, frozenset(cores))
+    return _Prepared(study, settings, tuple(targets), files, cache, info, cores, replay)
+
+
+def _fitted(
+    settings: StudySettings, url: str, info: DataInfo, stored: StudyRow | None, callback: LaunchCallback
+) -> tuple[StudySettings, tuple[Target, ...]]:
+    """Return the settings with the images' shape and the runtimes that are used, and the study's devices."""
+    settings = fit_to_data(settings, info)
+    engine, root = existing_engine(url), files_root(settings, url)
+    if stored is not None:
+        settings = known_runtimes(settings, LatencySettings.model_validate(stored.settings["latency"]))
+    settings = choose_runtimes(settings, engine, root, callback.note)
+    return settings, targets_of(settings, engine, root, callback.note)
 
 
 def _run(prepared: _Prepared, callback: LaunchCallback, stop: threading.Event) -> Ending:
@@ -138,18 +162,35 @@ def _run(prepared: _Prepared, callback: LaunchCallback, stop: threading.Event) -
     store.transact(partial(store.update_settings, settings.model_dump(mode="json"), settings.digest()))
     store.transact(partial(store.set_data_info, prepared.data.to_dict()))
     callback.note(describe_data(prepared.data))
-    engine = make_engine(settings.engine, prepared.cores, callback.note)
+    engine, clock = _engine_and_clock(prepared, callback)
     with contextlib.ExitStack() as closing:
         closing.callback(engine.close)
         if settings.study.tensorboard:
             event_files = EventFiles(files / TENSORBOARD, store, callback)
             closing.callback(event_files.close)
             callback = event_files
-        images = Images(prepared.cache, prepared.data.fingerprint)
         controller = Controller(
-            prepared.study, engine, prepared.targets, files=files, images=images, callback=callback, stop=stop
+            prepared.study,
+            engine,
+            prepared.targets,
+            files=files,
+            images=Images(prepared.cache, prepared.data.fingerprint),
+            callback=callback,
+            stop=stop,
+            times=LoopTimes() if isinstance(clock, SystemClock) else SIMULATED,
+            clock=clock,
         )
         return controller.run()
+
+
+def _engine_and_clock(prepared: _Prepared, callback: LaunchCallback) -> tuple[Engine, Clock]:
+    """Return who runs the study's trials, and the clock that they run by."""
+    replay = prepared.replay
+    if replay is None:
+        return make_engine(prepared.settings.engine, prepared.cores, callback.note), SystemClock()
+    callback.note(f"replaying {replay.table.name}: nothing is trained or measured")
+    clock = replay.clock(prepared.study.store)
+    return replay.engine(clock), clock
 
 
 def _launched(study: OpenStudy, ending: Ending) -> Launched:

@@ -185,6 +185,16 @@ class RetentionSettings(Settings):
     networks: Literal["all", "front"] = "all"  # front: files of dominated trials are removed
 
 
+class ReplaySettings(Settings):
+    """[replay]: a table of recorded trainings that stands in for images, devices and workers."""
+
+    table: str | None = None  # a shipped table's name, or the path of a .csv.gz; None = networks are really trained
+    sha256: str | None = None  # of the table; filled in
+    seed: int = Field(default=0, ge=0, lt=2**31)  # of the recorded trainings; study.seed is that of the proposals
+    # recorded: in simulated time, in which a training takes as long as it once did; none: each is over at once
+    time: Literal["recorded", "none"] = "recorded"
+
+
 class StudySettings(Settings):
     """A whole study file, resolved: every default filled in."""
 
@@ -199,6 +209,7 @@ class StudySettings(Settings):
     engine: EngineSettings = EngineSettings()
     limits: LimitsSettings = LimitsSettings()
     retention: RetentionSettings = RetentionSettings()
+    replay: ReplaySettings = ReplaySettings()
 
     @model_validator(mode="after")
     def _limits_name_devices(self) -> StudySettings:
@@ -225,6 +236,11 @@ class StudySettings(Settings):
         return TrainingSpace.from_settings(self.training)
 
     @property
+    def training_seed(self) -> int:
+        """The seed of every training."""
+        return self.study.seed if self.replay.table is None else self.replay.seed
+
+    @property
     def storage(self) -> str:
         """The database's URL."""
         return self.study.storage or DEFAULT_STORAGE
@@ -235,6 +251,8 @@ class StudySettings(Settings):
         parts = {name: plain[name] for name in ("space", "data", "training", "budget", "latency")}
         parts["data"] = self.data.of_content().model_dump(mode="json")
         parts["study"] = {"seed": self.study.seed}
+        if self.replay.table is not None:  # wherever the table is, its content is what counts
+            parts["replay"] = {"sha256": self.replay.sha256, "seed": self.replay.seed}
         return dict(_flat(parts))
 
     def digest_of_frozen(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +25,36 @@ def load_settings(path: Path, overrides: Iterable[str] = ()) -> StudySettings:
         InvalidSettings: the file is missing or isn't TOML, a key is unknown or a value is wrong.
         StudyFileVersion: the file has another `format`.
         ImpossibleSpace: the space holds no network.
+        TableUnreadable: the study replays a table that isn't there or is damaged.
+    """
+    document = read_document(path, overrides)
+    if isinstance(replay := document.get("replay"), dict) and "table" in replay:
+        from search.replay.document import completed
+
+        document = completed(document, str(path))
+    return settings_from(document, str(path))
+
+
+def load_replay(table: str, path: Path | None = None, overrides: Iterable[str] = ()) -> StudySettings:
+    """Return the settings of a study that replays a table; without a study file, they are made from the table.
+
+    Raises:
+        TableUnreadable: there is no such table, or it is damaged. Otherwise as `load_settings`.
+    """
+    from search.replay.document import completed, document_of
+
+    document = document_of(table) if path is None else read_document(path)
+    for override in (*overrides, f"replay.table={json.dumps(table)}"):
+        override_value(document, override)
+    origin = f"the study of {table}" if path is None else str(path)
+    return settings_from(completed(document, origin), origin)
+
+
+def read_document(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Return a study file's content, with the overrides.
+
+    Raises:
+        InvalidSettings: the file is missing or isn't TOML, or an override isn't written as one.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -34,8 +65,8 @@ def load_settings(path: Path, overrides: Iterable[str] = ()) -> StudySettings:
     except tomllib.TOMLDecodeError as error:
         raise InvalidSettings(f"{path} is not valid TOML: {error}.") from None
     for override in overrides:
-        _override(document, override)
-    return settings_from(document, str(path))
+        override_value(document, override)
+    return document
 
 
 def settings_from(document: dict[str, Any], origin: str) -> StudySettings:
@@ -61,7 +92,7 @@ def settings_from(document: dict[str, Any], origin: str) -> StudySettings:
     return settings.model_copy(update={"training": resolved_training, "space": resolved_space})
 
 
-def _override(document: dict[str, Any], override: str) -> None:
+def override_value(document: dict[str, Any], override: str) -> None:
     """Set one value in a study file's content, as `--set` names it.
 
     Raises:

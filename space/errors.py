@@ -8,6 +8,7 @@
     ├── UnknownDataset                20  no data set has this name
     ├── DataNotFound                  21  the data set's files are not there
     ├── UnreadableImage               22  a file that should be an image is not
+    ├── TableUnreadable               23  a table of recorded trainings is missing, damaged or something else
     ├── NotOurDatabase                30  the database holds something else
     ├── DatabaseVersion               31  the database is of another version
     ├── DatabaseLocked                32  another process holds the database
@@ -21,6 +22,7 @@
     ├── DeviceNotFound                46  no device of this name, or nothing known of it yet
     ├── DeviceExists                  47  a device of this name is there
     ├── StudyDamaged                  48  something is wrong with a study that `doctor` did not repair
+    ├── NothingTrained                49  a replayed study has no trained network to hand over
     ├── NothingFeasible               50  no trained network fits the budget
     ├── BudgetUnreachable             51  a budget below anything the space can reach
     ├── SearchFailed                  52  the search ended without the trainings asked for
@@ -87,6 +89,12 @@ class UnreadableImage(CondenseryError):
     """A file of an image folder could not be decoded; the message names it."""
 
     exit_code = 22
+
+
+class TableUnreadable(CondenseryError):
+    """A table of recorded trainings is missing, damaged or something else; the message says which."""
+
+    exit_code = 23
 
 
 class NotOurDatabase(CondenseryError):
@@ -165,6 +173,12 @@ class StudyDamaged(CondenseryError):
     """Something is wrong with a study and was not repaired: only the user can, or `--dry-run` forbade it."""
 
     exit_code = 48
+
+
+class NothingTrained(CondenseryError):
+    """The study was replayed from a table, so it has no trained network; the message says how to train one."""
+
+    exit_code = 49
 
 
 class NothingFeasible(CondenseryError):

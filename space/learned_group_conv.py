@@ -17,16 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def stages_due(progress: float, condense_factor: int) -> int:
-    """Return how many of the C-1 condensing stages are due: stage s once progress >= s / (2 (C-1)).
-
-    Args:
-        progress: fraction of the training done, 0..1.
-        condense_factor: C; 1 never condenses.
-    """
-    last = condense_factor - 1
-    return sum(progress >= stage / (2 * last) for stage in range(1, last + 1))
+from space.condensing_schedule import stages_due as stages_due  # also for importers
 
 
 class LearnedGroupConv(nn.Module):

@@ -29,7 +29,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "store": "",
         "budget": "store",
         "settings": "budget store",
-        "study_file": "settings",
+        "study_file": "replay settings",  # a file that replays a table leaves to it what the table decides
         "study": "settings store study_file",
         "devices": "settings store",
         "engines": "settings",  # knows jobs and events, neither the store nor who decides
@@ -37,12 +37,13 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "results": "budget pricing settings store study study_file",  # knows no engine, no sampler and no loop
         "samplers": "budget results settings store study",
         "loop": "budget engines pricing results samplers settings store study",
+        "replay": "engines pricing settings store",  # beside the study file, which it completes as plain values
         "data_fit": "settings",
         "event_files": "loop store",
-        "time_estimate": "budget data_fit event_files pricing settings",
+        "time_estimate": "budget data_fit event_files pricing replay settings",
         "study_folders": "settings store",
         "reachability": "pricing settings",
-        "launch": "data_fit engines event_files loop pricing reachability settings store study study_file "
+        "launch": "data_fit engines event_files loop pricing reachability replay settings store study study_file "
         "study_folders",
         "doctor": "devices loop samplers store study",
     },

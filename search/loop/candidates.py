@@ -18,7 +18,7 @@ from search.engines.base import Engine
 from search.loop.outcomes import Ended, Queued, cancelled, ended
 from search.loop.record import Recorder
 from search.loop.times import LoopTimes
-from search.pricing.pricer import Pricer, Prices, Target
+from search.pricing.pricer import NotRecorded, Pricer, Prices, Target
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.vocabulary import TrialOrigin, TrialState
 from space.errors import BudgetUnreachable, SearchFailed
@@ -146,6 +146,8 @@ class Candidates:
         others = tuple(price.record for price in measured if price.target != first)
         priced = replace(row, latency=judged, others=others)
         for target, price in prices.items():
+            if isinstance(price, NotRecorded):
+                return replace(ended(priced, TrialState.INFEASIBLE, now, price.reason), prices=measured)
             if isinstance(price, FailedMeasurement):
                 place = "" if target == first else f" on {target}"
                 reason = f"latency{place} could not be measured: {price.reason}"

@@ -140,7 +140,9 @@ class Controller:
             return "exhausted"
         if more and not waiting:
             candidates.propose(min(self._batch, missing))
-            self.trainings.observe(self.engine.poll(0.0))
+            # If all were refused, the sampler is to learn from the trainings under way before it is asked again.
+            hopeless = not candidates.pricing and bool(state.running)
+            self.trainings.observe(self.engine.poll(self._times.poll_s if hopeless else 0.0))
         else:
             self.trainings.observe(self.engine.poll(self._times.poll_s))
         return None

@@ -12,7 +12,6 @@ from search.settings import RetentionSettings
 from search.store.rows import TrialRow
 from workers.file_names import CHECKPOINTS, NETWORK_FILE, ONNX_FILE, trial_folder
 from workers.files import remove_half_written
-from workers.training.checkpoint import remove_checkpoints
 
 
 class TrialFiles:
@@ -29,8 +28,11 @@ class TrialFiles:
     def clean(self, number: int) -> None:
         """Remove the half-written files of killed workers, and the checkpoints unless the rules keep them."""
         remove_half_written(self.folder(number))
-        if self._retention.checkpoints == "none":
-            remove_checkpoints(self.folder(number) / CHECKPOINTS)
+        checkpoints = self.folder(number) / CHECKPOINTS
+        if self._retention.checkpoints == "none" and checkpoints.exists():
+            from workers.training.checkpoint import remove_checkpoints  # loads torch, which a replay does without
+
+            remove_checkpoints(checkpoints)
 
     def add_done(self, row: TrialRow) -> None:
         """Consider a done trial in later calls of `remove_dominated`, with retention `front`."""

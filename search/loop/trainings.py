@@ -244,7 +244,7 @@ class Trainings:
             train_seconds=result.train_seconds,
             peak_memory_mb=result.peak_memory_mb,
         )
-        files = {name: (str(folder / name), sha256) for name, sha256 in hashes.items()}
+        files = {name: (str(folder / name), sha256) for name, sha256 in hashes.items() if sha256}
         return Ended(done, AttemptOutcome.DONE, files=files)
 
     def _after_loss(self, row: TrialRow, reason: str) -> Ended | Requeued:

@@ -9,6 +9,7 @@ Notable choices:
   Queues of agents that follow one another measure at the same time: none needs this machine.
 - Once a device's fitted model is sure that a candidate is over its limit, the candidate is not measured at all. Its
   price then says `predicted`; what is trained has always been measured (or estimated, on a virtual device).
+- torch is loaded once a model file is written: a replayed study needs none.
 """
 
 from __future__ import annotations
@@ -21,11 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from space.config import CondenseNetConfig
-from space.deployed import DeployedCondenseNet
-from workers.export.model_files import save_for
 from workers.file_names import file_for
 from workers.files import disk_errors
 from workers.latency.host_probe import HostProbe
@@ -49,6 +48,20 @@ class Forecast(Protocol):
 
 
 @dataclass(frozen=True)
+class NotRecorded(FailedMeasurement):
+    """A config that a probe which only knows recorded networks doesn't know: it is refused, not failed."""
+
+
+@runtime_checkable
+class KnownLatencies(Protocol):
+    """A probe that needs no file of a network: it knows its latency."""
+
+    def of(self, config: CondenseNetConfig) -> Price:
+        """Return the latency of a config, or why there is none."""
+        ...
+
+
+@dataclass(frozen=True)
 class Target:
     """One device of a study: its name there, its probe and limit, and what predicts latencies without measuring."""
 
@@ -67,6 +80,9 @@ def host_probe(policy: MeasurementPolicy, core: int | None, files: Path) -> Host
 
 def write_anchor(files: Path, runtime: str = "onnxruntime") -> Path:
     """Write the anchor network for a runtime under `files`; return its path."""
+    from space.deployed import DeployedCondenseNet
+    from workers.export.model_files import save_for
+
     anchor = files / file_for(runtime, ".anchor")
     save_for(runtime, DeployedCondenseNet.random(ANCHOR), anchor)
     return anchor
@@ -89,7 +105,7 @@ def price(
 
 @dataclass(frozen=True)
 class _Task:
-    """Configs to be measured by one probe, whose model files are written."""
+    """Configs to be measured by one probe, whose model files are written if it needs any."""
 
     configs: tuple[CondenseNetConfig, ...]
     probe: LatencyProbe
@@ -97,11 +113,15 @@ class _Task:
 
     @classmethod
     def of(cls, configs: Sequence[CondenseNetConfig], probe: LatencyProbe, folder: Path) -> _Task:
+        if isinstance(probe, KnownLatencies):
+            return cls(tuple(configs), probe, {})
         distinct = list(dict.fromkeys(configs))
         files = write_models(distinct, probe.runtime, folder)
         return cls(tuple(configs), probe, dict(zip(distinct, files, strict=True)))
 
     def run(self, stop: Callable[[], bool]) -> list[Price]:
+        if isinstance(self.probe, KnownLatencies):
+            return [self.probe.of(config) for config in self.configs]
         measured = self.probe.measure(list(self.models.values()), stop)
         prices = dict(zip(self.models, measured, strict=True))
         return [prices[config] for config in self.configs]
@@ -131,6 +151,9 @@ def _run_together(tasks: Sequence[_Task], stop: Callable[[], bool]) -> list[list
 
 def write_models(configs: Sequence[CondenseNetConfig], runtime: str, folder: Path) -> list[Path]:
     """Write each config's deployed network with random weights for a runtime; return the files in the order given."""
+    from space.deployed import DeployedCondenseNet
+    from workers.export.model_files import save_for
+
     paths = []
     for config in configs:
         path = folder / file_for(runtime, config.digest[:16])

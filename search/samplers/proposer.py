@@ -111,8 +111,8 @@ class Proposer:
             origin=TrialOrigin.SAMPLED if enqueued is None else TrialOrigin.ENQUEUED,
             config=config,
             training=training.model_dump(mode="json"),
-            seed=seed,
-            identity=trial_identity(config, training, self.settings.data, seed),
+            seed=self.settings.training_seed,
+            identity=trial_identity(config, training, self.settings.data, self.settings.training_seed),
             cost=cost_of(config),
         )
 

@@ -201,6 +201,13 @@ class StudyStore(ControllerLease, Attempts):
         with self._read() as connection:
             return list(connection.scalars(query))
 
+    def newest_time(self) -> float:
+        """Return the latest time of any trial, UTC seconds since 1970; 0 while there is none."""
+        times = (trial.c.asked_at, trial.c.started_at, trial.c.finished_at)
+        query = sa.select(*map(sa.func.max, times)).where(trial.c.study_id == self.study_id)
+        with self._read() as connection:
+            return max((value for value in connection.execute(query).one() if value is not None), default=0.0)
+
     def _set_trial(self, number: int, **values: Any) -> None:
         with self._begin() as connection:
             connection.execute(_CHANGE, {"key": self._key(connection, number), **values})

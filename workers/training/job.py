@@ -75,10 +75,10 @@ class TrialResult:
     val_loss: float
     macs: int  # counted by fvcore on the deployed network
     train_seconds: float
-    onnx_sha256: str
+    onnx_sha256: str  # "" where no file was written: a replayed trial
     network_sha256: str
     export_difference: float  # ONNX against torch, as a fraction of the largest logit
-    peak_memory_mb: float
+    peak_memory_mb: float | None  # None where it isn't known
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -37,6 +37,7 @@ from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoi
 from workers.training.device import autocast_on, pick_device
 from workers.training.forward import EVALUATION_BATCH, Forward, ForwardSettings, forward_of
 from workers.training.reporting import CurveRow, Evaluation, Form, Observer, ProgressReport, TrainingStopped
+from workers.training.schedule import learning_rate_at as learning_rate_at  # also for importers
 
 REPORT_EVERY_S = 1.0  # how often a training says how far it is within an epoch
 
@@ -59,11 +60,6 @@ class TrainingRun:
     checkpoint_every_s: float = 30.0
     clock: Callable[[], float] = time.monotonic  # seconds, without the pauses for measurements
     note: Callable[[str], None] = field(default=lambda text: None)  # called with lines for the trial's log
-
-
-def learning_rate_at(step: int, steps: int, peak: float) -> float:
-    """Cosine from `peak` at step 0 towards 0 at step `steps`."""
-    return 0.5 * peak * (1.0 + math.cos(math.pi * step / steps))
 
 
 @torch.no_grad()
