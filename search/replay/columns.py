@@ -123,9 +123,12 @@ class _Columns:
         names = ["groups", "condense_factor", "bottleneck"]
         names += [f"{what}_{number}" for what in ("layers", "growth") for number in stages]
         params = {name: _whole(line, name) for name in names}
-        config = self._space.from_params({**params, "num_stages": len(stages)})
-        self._space.to_params(config)
-        if (*config.stages, *config.growth) != tuple(list(params.values())[3:]):
+        params["num_stages"] = len(stages)
+        for name, value in params.items():
+            if name not in self._space.domains or not self._space.domains[name].contains(value):
+                raise ValueError(f"the table's space has no network with {name}={value}.")
+        config = self._space.from_params(params)
+        if (*config.stages, *config.growth) != tuple(list(params.values())[3:-1]):
             raise ValueError(f"the table's space has no network with {params}.")
         return config
 
