@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from benchmarks.record import machine
 from space.cost import cost_of
 from space.errors import CondenseryError, TrainingFailed
 from workers.images.cache import prepare
+from workers.processes import interrupts_blocked
 from workers.training.device import pick_device
 from workers.training.reporting import CurveRow, ProgressReport
 
@@ -81,7 +83,8 @@ def results(shop: Workshop, trainings: Sequence[Training], processes: int) -> It
     for _ in range(min(processes, len(trainings))):
         ours, theirs = context.Pipe()
         worker = context.Process(target=worker_main, args=(theirs, shop, os.getpid()), daemon=True)
-        worker.start()
+        with interrupts_blocked():
+            worker.start()
         theirs.close()
         pipes.append(ours)
         started.append(worker)
@@ -104,6 +107,8 @@ def results(shop: Workshop, trainings: Sequence[Training], processes: int) -> It
 
 def worker_main(pipe: Connection, shop: Workshop, parent: int) -> None:
     """Train what the pipe asks for until it says None; end with the process that started this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for that process, which ends this one
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     import torch
 
     from workers.images.batches import load

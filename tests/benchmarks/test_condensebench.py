@@ -164,7 +164,7 @@ def command(work: Path, *more: str) -> list[str]:
 @pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_table(shop, tmp_path, capsys):
     with (tmp_path / "output").open("w") as output:
-        killed = subprocess.Popen(command(tmp_path, "--processes", "2"), cwd=ROOT, stdout=output, stderr=output)
+        killed = subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=output, stderr=output)
         until(lambda: read_rows(tmp_path / TRAININGS))
         workers = children_of(killed.pid)
         os.kill(killed.pid, signal.SIGKILL)
@@ -180,6 +180,22 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_table(shop, t
     assert len(rows) == len(read_rows(tmp_path / TRAININGS)) == 6
     run_all(replace(shop, folder=tmp_path), processes=1)
     assert "6 of 6 trainings of digits are done" in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_ctrl_c_ends_every_process_and_says_how_to_go_on(tmp_path):
+    with (tmp_path / "output").open("w") as output:
+        running = subprocess.Popen(
+            command(tmp_path, "--seeds", "500"), cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+        )
+        until(lambda: read_rows(tmp_path / TRAININGS))
+        workers = children_of(running.pid)
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait() == 130
+    until(lambda: not any(lives(pid) for pid in workers))
+    printed = (tmp_path / "output").read_text()
+    assert "stopped; the same command goes on" in printed
+    assert "Traceback" not in printed
 
 
 def test_every_network_of_a_space_is_listed_once():
