@@ -125,3 +125,22 @@ class EngineContract:
         with engine.paused({0}):
             assert engine.free_slots() == 1
         assert type(collect(engine, {0})[-1]) is Done
+
+
+class TrainingEngineContract(EngineContract):
+    """Every engine that really trains passes these too."""
+
+    def test_a_running_job_says_how_far_it_is_between_its_epochs(self, engine: Engine, make_job: MakeJob):
+        engine.submit(make_job(0, attempt=2, epochs=LONG))
+        reports: list[UnderWay] = []
+        deadline = time.monotonic() + PATIENCE_S
+        while len(reports) < 2:
+            assert time.monotonic() < deadline
+            reports += [event for event in engine.poll(0.1) if isinstance(event, UnderWay)]
+        engine.cancel(0)
+        collect(engine, {0})
+        first, second = (event.report for event in reports[:2])
+        assert {event.attempt for event in reports} == {2}
+        assert 0 < first.progress < second.progress < 1
+        assert second.seconds - first.seconds >= 1.0
+        assert min(first.images_per_s, second.images_per_s) > 0

@@ -16,7 +16,14 @@ from search.engines.events import Done, EpochEnded, Failed, Lost, Resumed, Stopp
 from search.engines.fake import FakeEngine, instant_result
 from search.engines.local import LocalEngine, plan_places
 from space.errors import DataNotFound, OutOfMemory
-from tests.search.engines.engine_contract import LONG, PATIENCE_S, EngineContract, MakeJob, collect
+from tests.search.engines.engine_contract import (
+    LONG,
+    PATIENCE_S,
+    EngineContract,
+    MakeJob,
+    TrainingEngineContract,
+    collect,
+)
 from tests.workers.tiny import DIGITS, TRAINING, digits, job
 from workers.file_names import NETWORK_FILE
 from workers.latency.host_probe import default_core, siblings
@@ -86,7 +93,7 @@ def wait_for_state(pid: int, states: str) -> None:
 
 
 @pytest.mark.slow
-class TestLocalEngine(EngineContract):
+class TestLocalEngine(TrainingEngineContract):
     @pytest.fixture
     def engine(self, local_engine: LocalEngine) -> LocalEngine:
         assert local_engine.free_slots() == 2

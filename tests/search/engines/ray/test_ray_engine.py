@@ -28,7 +28,7 @@ from search.engines.ray.run_folder import TOKEN
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
 from space.errors import EngineUnavailable, InvalidSettings, OutOfMemory
-from tests.search.engines.engine_contract import LONG, PATIENCE_S, EngineContract, MakeJob, collect
+from tests.search.engines.engine_contract import LONG, PATIENCE_S, MakeJob, TrainingEngineContract, collect
 from tests.search.engines.ray.tiny_ray import (
     ROOT,
     command_of,
@@ -76,7 +76,7 @@ def ray_engine() -> Iterator[RayTuneEngine]:
     engine.close()
 
 
-class TestRayEngine(EngineContract):
+class TestRayEngine(TrainingEngineContract):
     @pytest.fixture
     def engine(self, ray_engine: RayTuneEngine) -> RayTuneEngine:
         assert ray_engine.free_slots() == 2
