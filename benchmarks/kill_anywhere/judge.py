@@ -285,5 +285,5 @@ def _starts(log: Path) -> list[tuple[int, int, int]]:
                 attempt = int(line.partition(", attempt ")[2].partition(":")[0])
             elif " training from step " in line:
                 step, _, steps = line.partition(" training from step ")[2].partition(" of ")
-                starts.append((attempt, int(step), int(steps)))
+                starts.append((attempt, int(step), int(steps.partition(",")[0])))
     return starts
