@@ -19,6 +19,7 @@ from commands.common import (
     output,
     say,
     show_text,
+    storage_words,
     store_named,
     stored_settings,
 )
@@ -43,6 +44,7 @@ def pick(
     """
     from dashboards.terminal import answers, documents, trial_tables
     from search.results.pick import best
+    from search.results.replayed import refuse_replayed
     from search.store import reader
 
     engine, row, url = open_named(study, storage)
@@ -54,6 +56,7 @@ def pick(
     if preview:
         output(as_json, documents.trials_document, trial_tables.trials_table, ranked)
         return
+    refuse_replayed(row, ranked[0], storage_words(storage), f"the most accurate inside the budget ({budget})")
     from search.devices.probe import VERIFYING
     from search.pricing.targets import targets_of
     from search.results import bundle
@@ -74,9 +77,11 @@ def export(
 ) -> None:
     """Write a finished trial's network as ONNX."""
     from search.results.bundle import export_trial
+    from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.store import StudyStore
 
     engine, study_row, _ = open_named(study, storage)
     row = reader.find_trial(engine, study_row, trial)
+    refuse_replayed(study_row, row, storage_words(storage))
     show_text(f"wrote {export_trial(StudyStore(engine, study_row.id), row, out)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +58,7 @@ def trials(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
 
 def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show one trial: architecture, cost, learning curve, measurements, files."""
+    from dashboards.data.study_settings import replayed_from
     from dashboards.terminal import documents, trial_tables
     from search.store import reader
 
@@ -66,17 +68,20 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
     artifacts = reader.read_artifacts(engine, row.id)
     running = reader.read_attempts(engine, study_row.id, only_open=True, number=trial)
     report = running[-1].report if running else None
-    parts = (row, curve, latencies, artifacts, report)
-    output(as_json, documents.trial_detail_document, trial_tables.trial_panel, *parts)
+    parts, origin = (row, curve, latencies, artifacts, report), replayed_from(study_row.settings)
+    document = partial(documents.trial_detail_document, replayed=origin)
+    output(as_json, document, partial(trial_tables.trial_panel, replayed=origin), *parts)
 
 
 def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show the Pareto front: the networks that no other beats in accuracy, latency and macs."""
+    from dashboards.data.study_settings import replayed_from
     from dashboards.terminal import documents, trial_tables
     from search.results.pareto import front_of_study
 
     engine, row, _ = open_named(study, storage)
-    output(as_json, documents.front_document, trial_tables.pareto_table, front_of_study(engine, row.id))
+    parts = (front_of_study(engine, row.id), replayed_from(row.settings))
+    output(as_json, documents.front_document, trial_tables.pareto_table, *parts)
 
 
 def logs(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -> None:

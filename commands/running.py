@@ -19,6 +19,7 @@ from commands.common import (
     StudyName,
     TrialNumber,
     console,
+    open_named,
     print_json,
     say,
     show_text,
@@ -43,6 +44,12 @@ def init(
         bool,
         typer.Option("--measure-budget", help="Measure sampled networks here, and write a latency budget that fits."),
     ] = False,
+    trial: Annotated[
+        int | None,
+        typer.Option(min=0, help="Write the file that trains this trial's network alone, with its settings and seed."),
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="The study of --trial; not needed if it is the only one.")] = None,
+    storage: Storage = None,
 ) -> None:
     """Write a commented study file to start from."""
     from search.study_file import settings_from
@@ -52,7 +59,7 @@ def init(
         path = path / "study.toml"
     if path.exists():
         raise ReadOnlyFolder(f"{path} exists; choose another path, or remove it first.")
-    text = study_file(preset, name or preset)
+    text = study_file(preset, name or preset) if trial is None else _training_file(trial, study, storage)
     if measure_budget:
         from search.reachability import budget_space
         from search.time_estimate import suggest_budget_ms
@@ -65,6 +72,15 @@ def init(
 
     write_atomically(path, text.encode())
     say(f"wrote {path}; look it over, then: condensery check {path}, condensery launch {path}")
+
+
+def _training_file(trial: int, study: str | None, storage: str | None) -> str:
+    """Return a study file that trains one recorded network."""
+    from search.results.replayed import training_file
+    from search.store import reader
+
+    engine, row, _ = open_named(study, storage)
+    return training_file(row, reader.find_trial(engine, row, trial))
 
 
 def _toml(text: str) -> dict[str, Any]:
@@ -92,7 +108,8 @@ def check(
     outline = outline_study(load_settings(study, set_ or ()))
     if not as_json:
         show_text(answers.outline_panel(outline))
-    timed = None if no_timing else time_study(outline)
+    replayed = outline.settings.replay.table is not None  # takes seconds, whatever the trainings once took
+    timed = None if no_timing or replayed else time_study(outline)
     if as_json:
         print_json(answers.outline_document(outline, timed))
     elif timed is not None:

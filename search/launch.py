@@ -90,7 +90,15 @@ def launch(
         CondenseryError: see `Controller.run`, `search.study.open_study` and `workers.images.cache.prepare`.
     """
     prepared = _prepare(settings, url, resume, callback)
-    store = prepared.study.store
+    try:
+        return _run_claimed(prepared, callback, stand_by)
+    finally:
+        prepared.study.engine.dispose()
+
+
+def _run_claimed(prepared: _Prepared, callback: LaunchCallback, stand_by: bool) -> Launched:
+    """Claim a study, at once or once no other process runs it, and run it."""
+    store, settings = prepared.study.store, prepared.settings
     with interruptible(lambda: callback.note(STOPPING)) as stop:
         store.patience = Patience(settings.limits.database_wait_s, callback.note, stop.is_set)
         if not stand_by:

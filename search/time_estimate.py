@@ -17,6 +17,7 @@ import numpy as np
 from search.budget import Budget, refusal
 from search.data_fit import check_engine_device, fit_to_data
 from search.event_files import check_tensorboard
+from search.replay.table import read_table
 from search.settings import StudySettings
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
@@ -64,10 +65,12 @@ def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
     for device in settings.latency.devices:
         if device.startswith(VIRTUAL):
             virtual_device(device)  # says which profiles there are
-    check_engine_device(settings)
+    if settings.replay.table is None:
+        check_engine_device(settings)
     if settings.study.tensorboard:
         check_tensorboard()
-    info = cache.outline(settings.data)
+    replayed = settings.replay.table
+    info = cache.outline(settings.data) if replayed is None else read_table(replayed).images
     settings = fit_to_data(settings, info)
     space, training = settings.search_space(), settings.training_space()
     sampled = sample_costs(space, SAMPLES)

@@ -18,11 +18,11 @@
     ├── FrozenSettings                42  --resume with settings that must not change
     ├── TrialNotFound                 43  no such trial in the study
     ├── TrialNotReady                 44  the trial has no trained network (yet)
+    │   └── NothingTrained            49  its study was replayed, so it will never have one
     ├── StudyBusy                     45  another controller is running this study
     ├── DeviceNotFound                46  no device of this name, or nothing known of it yet
     ├── DeviceExists                  47  a device of this name is there
     ├── StudyDamaged                  48  something is wrong with a study that `doctor` did not repair
-    ├── NothingTrained                49  a replayed study has no trained network to hand over
     ├── NothingFeasible               50  no trained network fits the budget
     ├── BudgetUnreachable             51  a budget below anything the space can reach
     ├── SearchFailed                  52  the search ended without the trainings asked for
@@ -151,6 +151,12 @@ class TrialNotReady(CondenseryError):
     exit_code = 44
 
 
+class NothingTrained(TrialNotReady):
+    """The study was replayed from a table, so it has no trained network; the message says how to train one."""
+
+    exit_code = 49
+
+
 class StudyBusy(CondenseryError):
     """Another process is running this study."""
 
@@ -173,12 +179,6 @@ class StudyDamaged(CondenseryError):
     """Something is wrong with a study and was not repaired: only the user can, or `--dry-run` forbade it."""
 
     exit_code = 48
-
-
-class NothingTrained(CondenseryError):
-    """The study was replayed from a table, so it has no trained network; the message says how to train one."""
-
-    exit_code = 49
 
 
 class NothingFeasible(CondenseryError):

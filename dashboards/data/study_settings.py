@@ -69,7 +69,24 @@ def dataset_text(study: StudyRow, longest: int = 60, nothing: str = NOTHING) -> 
     return one_line((study.data_info or {}).get("dataset") or name or nothing, longest)
 
 
+def replayed_from(settings: Mapping[str, Any]) -> str | None:
+    """Return the name of the table that a study was replayed from; None if its networks were really trained."""
+    part = settings.get("replay")
+    table = part.get("table") if isinstance(part, Mapping) else None
+    return None if not table else one_line(str(table).rpartition("/")[2].removesuffix(".csv.gz"), 80)
+
+
+def replay_words(settings: Mapping[str, Any]) -> str:
+    """Return "replayed from TABLE", or "" for a study whose networks were really trained."""
+    table = replayed_from(settings)
+    return "" if table is None else f"replayed from {table}"
+
+
 def study_subtitle(study: StudyRow) -> str:
-    """Return the line below a study's name: "Digits · budget: latency 0.4 ms · begun 2026-01-31 13:05 UTC"."""
+    """Return the line below a study's name: "Digits · budget: latency 0.4 ms · begun 2026-01-31 13:05 UTC".
+
+    It says so if the study was replayed: nothing of it was trained or measured.
+    """
+    replayed = replay_words(study.settings)
     data, budget = dataset_text(study, 80, ""), f"budget: {budget_text(study.settings)}"
-    return " · ".join(filter(None, (data, budget, f"begun {moment(study.created_at)} UTC")))
+    return " · ".join(filter(None, (data, replayed, budget, f"begun {moment(study.created_at)} UTC")))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.data.study_settings import public_settings
+from dashboards.data.study_settings import public_settings, replayed_from
 from dashboards.data.time_left import study_left_s
 from search.store.rows import AttemptRow, EventRow, StudyRow, StudyStatus, TrialRow
 from workers.latency.record import LatencyRecord, Measurement
@@ -80,13 +80,16 @@ def trial_detail_document(
     latencies: Sequence[Measurement],
     artifacts: Mapping[str, Mapping[str, Any]],
     report: ProgressReport | None = None,
+    *,
+    replayed: str | None = None,
 ) -> dict[str, Any]:
     """Return one trial with its learning curve, every measurement (raw samples included) and its files.
 
-    `report` is how far a running one is.
+    `report` is how far a running one is, `replayed` the table that stands in for its training.
     """
     return {
         **trial_document(row),
+        "replayed_from": replayed,
         "under_way": None if report is None else _report_document(report),
         "curve": plain(curve),
         "measurements": [latency_document(measurement) for measurement in latencies],
@@ -99,9 +102,12 @@ def trials_document(rows: Iterable[TrialRow]) -> dict[str, Any]:
     return {"trials": [trial_document(row) for row in rows]}
 
 
-def front_document(rows: Iterable[TrialRow]) -> dict[str, Any]:
-    """Return `{"front": [...]}`, in the order given (fastest first from `search.results.pareto.pareto_front`)."""
-    return {"front": [trial_document(row) for row in rows]}
+def front_document(rows: Iterable[TrialRow], replayed: str | None = None) -> dict[str, Any]:
+    """Return `{"front": [...], ...}`, in the order given (fastest first from `search.results.pareto.pareto_front`).
+
+    `replayed` is the table that stands in for the study's trainings.
+    """
+    return {"front": [trial_document(row) for row in rows], "replayed_from": replayed}
 
 
 def study_document(study: StudyRow, status: StudyStatus, now: float | None = None) -> dict[str, Any]:
@@ -113,6 +119,7 @@ def study_document(study: StudyRow, status: StudyStatus, now: float | None = Non
     return {
         "name": study.name,
         "created_at_unix_s": plain(study.created_at),
+        "replayed_from": replayed_from(study.settings),
         "trials_by_state": plain(status.counts),
         "trials": sum(status.counts.values()),
         "waiting_requests": status.waiting,

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dashboards.data.study_settings import budget_text, dataset_text
+from dashboards.data.study_settings import budget_text, dataset_text, replay_words
 from dashboards.data.time_left import study_left_s
 from dashboards.formats import (
     NOTHING,
@@ -40,7 +40,7 @@ def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
             Text(one_line(row.name)),
             moment(row.created_at),
             str(part.get("trainings", NOTHING)),
-            Text(dataset_text(row)),
+            Text(", ".join(filter(None, (dataset_text(row), replay_words(row.settings))))),
             budget_text(row.settings),
             Text(one_line(host_and_pid(row.controller or "no one"), 40)),
         )
@@ -54,10 +54,16 @@ def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None)
     """
     at, counts, waiting = time.time() if now is None else now, status.counts, status.waiting
     wanted = (study.settings.get("study") or {}).get("trainings")
+    replayed = replay_words(study.settings)
     facts: list[tuple[str, str | Text]] = [
         ("study", Text(one_line(study.name), style="bold")),
         ("created", f"{moment(study.created_at)} UTC"),
         ("data", dataset_text(study)),
+        *(
+            [("", f"{replayed}: nothing was trained or measured here")]
+            if (replayed := replay_words(study.settings))
+            else []
+        ),
         ("budget", budget_text(study.settings)),
         ("trainings", _trainings_text(counts, wanted)),
         ("trials", _counts_text(counts)),

@@ -54,8 +54,11 @@ def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
     return _with_note(table, rows, "No trials.")
 
 
-def pareto_table(rows: Sequence[TrialRow]) -> RenderableType:
-    """Return the front, in the order given: no network beats one of these in top-1, latency and macs at once."""
+def pareto_table(rows: Sequence[TrialRow], replayed: str | None = None) -> RenderableType:
+    """Return the front, in the order given: no network beats one of these in top-1, latency and macs at once.
+
+    `replayed` is the table that stands in for the study's trainings.
+    """
     table = plain_table(">#", "~config", ">top-1", ">latency ms", ">macs", ">params")
     mixed = shared_label(rows) is None
     for row in rows:
@@ -67,7 +70,12 @@ def pareto_table(rows: Sequence[TrialRow]) -> RenderableType:
             count(row.macs),
             count(row.params),
         )
-    return _with_note(table, rows, "The front is empty: no trained network has a latency yet.")
+    front = _with_note(table, rows, "The front is empty: no trained network has a latency yet.")
+    return front if replayed is None else Group(front, Text(_replay_note(replayed), style="dim"))
+
+
+def _replay_note(table: str) -> str:
+    return f"replayed from {table}: nothing was trained or measured here"
 
 
 def _with_note(table: Table, rows: Sequence[TrialRow], empty: str) -> RenderableType:
@@ -106,12 +114,17 @@ def trial_panel(
     latencies: Sequence[LatencyRecord],
     artifacts: Mapping[str, Mapping[str, Any]],
     report: ProgressReport | None = None,
+    *,
+    replayed: str | None = None,
 ) -> RenderableType:
     """Return everything about one trial: architecture, cost, outcome, measurements, learning curve, files.
 
-    `report` is how far a running one is.
+    `report` is how far a running one is, `replayed` the table that stands in for its training.
     """
-    parts: list[RenderableType] = [facts_table(_trial_facts(row, report))]
+    facts = _trial_facts(row, report)
+    if replayed is not None:
+        facts.append(("", _replay_note(replayed)))
+    parts: list[RenderableType] = [facts_table(facts)]
     if latencies:
         parts += [Text("\nMeasurements", style="bold"), _latencies_table(latencies)]
     if curve:

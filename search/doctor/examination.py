@@ -22,7 +22,8 @@ def examine(study: StudyUnderCheck) -> list[Finding]:
     rows, idle = study.store.trials(), not study.store.is_running()
     findings = [*left_open(study, rows)] if idle else []
     findings += unequal_trials(study, rows, idle)
-    findings += damaged_files(study.engine, rows)
+    if study.opened.settings.replay.table is None:  # a replayed trial has no files
+        findings += damaged_files(study.engine, rows)
     findings += broken_curves(study, rows)
     findings += stray_files(study, rows) if idle else []
     findings += unwanted_jobs(study)

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from search.results.replayed import refuse_if_replayed
 from search.store import reader
 from search.store.rows import TrialRow
 from search.store.tables import attempt
@@ -66,7 +67,8 @@ def recorded_files(
     """Return path and SHA-256 of a finished trial's files, all of which exist.
 
     Raises:
-        TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone; the message says why.
+        TrialNotReady: it has not finished. NothingTrained: its study was replayed. CheckpointCorrupt: a file is gone;
+            the message says why.
     """
     if row.state == TrialState.DUPLICATE and row.duplicate_of is not None:
         raise TrialNotReady(f"trial {row.number} repeats trial {row.duplicate_of}, which has the network.")
@@ -74,6 +76,8 @@ def recorded_files(
         reason = f" ({row.reason})" if row.reason else ""
         raise TrialNotReady(f"trial {row.number} is {row.state}{reason}; only a done trial has a network.")
     files = reader.read_artifacts(engine, row.id)
+    if not files:
+        refuse_if_replayed(engine, row)
     for name in names:
         file = files.get(name)
         if file is None:

@@ -1,0 +1,91 @@
+"""Trials of replayed studies, which have no network: what to say of one, and the study file that trains it for real."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from search.settings import FORMAT
+from search.store.rows import StudyRow, TrialRow
+from search.store.tables import study, trial
+from search.study_file import settings_from
+from space.errors import NothingTrained
+
+FILE = "train.toml"  # in the commands that are shown
+
+
+def refuse_replayed(of: StudyRow, row: TrialRow, words: Sequence[str] = (), wanted: str = "") -> None:
+    """Raise NothingTrained if a trial's study was replayed: there is no network to hand over.
+
+    Args:
+        of: the trial's study.
+        row: the trial.
+        words: what names the database in a command.
+        wanted: what the trial would be, such as "the most accurate inside 0.1 ms".
+    """
+    table = (of.settings.get("replay") or {}).get("table")
+    if table:
+        raise NothingTrained(_explanation(of.name, row, str(table), shlex.join(words), wanted))
+
+
+def refuse_if_replayed(engine: sa.Engine, row: TrialRow) -> None:
+    """Raise NothingTrained if a trial's study was replayed; the study is looked up."""
+    query = sa.select(study.c.name, study.c.settings).join(trial, trial.c.study_id == study.c.id)
+    with engine.connect() as connection:
+        found = connection.execute(query.where(trial.c.id == row.id)).one()
+    table = (json.loads(found.settings).get("replay") or {}).get("table")
+    if table:
+        raise NothingTrained(_explanation(found.name, row, str(table), "", ""))
+
+
+def _explanation(name: str, row: TrialRow, table: str, words: str, wanted: str) -> str:
+    of = shlex.join(["--study", name]) + (f" {words}" if words else "")
+    top1 = "" if row.top1 is None else f", top-1 {row.top1:.2%} there"
+    return (
+        f"study {name!r} was replayed from {table}, so there is no trained network to hand over. Trial {row.number}"
+        f"{wanted and f', {wanted},'} is {row.config}{top1}; to train it for real: condensery init {FILE} --trial "
+        f"{row.number} {of} && condensery launch {FILE}"
+    )
+
+
+def training_file(of: StudyRow, row: TrialRow) -> str:
+    """Return a study file that trains one trial's network, and nothing else, with its settings and seed."""
+    settings = settings_from(of.settings, "the stored settings")
+    config = row.config
+    data = settings.data.model_dump(mode="json", exclude_none=True)
+    space: dict[str, Any] = {
+        "groups": config.groups,
+        "condense_factor": config.condense_factor,
+        "bottleneck": config.bottleneck,
+        "groups_3x3": "same" if config.groups_3x3 is None else config.groups_3x3,
+        "num_stages": len(config.stages),
+        "layers": [[layers] for layers in config.stages],
+        "growth": [[growth] for growth in config.growth],
+        "dropout": config.dropout,
+        "classifier_keep": config.classifier_keep,
+    }
+    device = json.dumps(settings.latency.devices[0])
+    replayed = settings.replay.table is not None
+    lines = [
+        f"# Trains the network of trial {row.number} of the study {json.dumps(of.name, ensure_ascii=False)}: {config}.",
+        "# `condensery launch` runs it, and `condensery pick` then hands the network over.",
+        f"format = {FORMAT}",
+        *_table("study", {"name": f"{of.name[:80]}-trial-{row.number}", "trainings": 1, "seed": row.seed}),
+        *_table("data", data),
+        *_table("space", space),
+        *_table("training", row.training),
+        "",
+        "[latency]",
+        f'devices = ["host"]  # this machine; {device} is where the {"table" if replayed else "study"} has it from',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(name: str, values: Mapping[str, Any]) -> list[str]:
+    """Return a table of plain values as TOML; JSON's forms are TOML's, but for DEL."""
+    written = {key: json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") for key, value in values.items()}
+    return ["", f"[{name}]", *(f"{key} = {value}" for key, value in written.items())]
