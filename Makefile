@@ -9,10 +9,11 @@ PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 CONDENSERY := $(abspath $(BIN))/condensery
 
-.PHONY: help demo install dev test test-fast test-long check format clean-demo
+.PHONY: help demo demo-bench install dev test test-fast test-long check format clean-demo
 
 help:
 	@echo "make demo        install into $(VENV), search on scikit-learn's digits, show front, pick, bundle and report"
+	@echo "make demo-bench  a second, bigger search, in seconds: 200 trainings of CondenseBench, replayed"
 	@echo "make test        install what tests need and run all but the long forms"
 	@echo "make test-fast   the tests that take less than a second each"
 	@echo "make test-long   the long forms: kills at every phase, Ray of its own and on two nodes, a study on the emulated device"
@@ -46,6 +47,15 @@ demo: install
 	@cd $(DEMO) && $(CONDENSERY) pick study.toml --out bundle
 	@cd $(DEMO) && $(CONDENSERY) report study.toml --out report.html
 	@echo; echo "Look at $(DEMO)/report.html, $(DEMO)/bundle/MODEL_CARD.md and: cd $(DEMO) && ../$(BIN)/condensery --help"
+	@echo "A bigger search in less than a minute, 200 trainings that were done before and are replayed: make demo-bench"
+
+demo-bench: install
+	@mkdir -p $(DEMO)/bench
+	@cd $(DEMO)/bench && $(CONDENSERY) launch --replay condensebench --resume
+	@echo; echo "The Pareto front:"
+	@cd $(DEMO)/bench && $(CONDENSERY) pareto condensebench
+	@cd $(DEMO)/bench && $(CONDENSERY) report condensebench --out report.html
+	@echo; echo "Look at $(DEMO)/bench/report.html, or at the live page: cd $(DEMO)/bench && ../../$(BIN)/condensery dashboard --open"
 
 test: dev
 	$(PYTEST) $(SIDE_BY_SIDE) -m "not alone and not long"

@@ -28,7 +28,8 @@ def test_without_a_study_file_everything_comes_from_the_table(table_path: Path, 
     assert settings.data.of_content() == TINY.data.of_content()
     assert settings.latency.devices == ("virtual:raspberry-pi-5",)
     assert settings.latency.runtime_on("virtual:raspberry-pi-5") == "native"
-    assert (settings.study.trainings, settings.engine.workers, settings.replay.seed) == (200, 8, 0)
+    assert (settings.engine.workers, settings.replay.seed) == (8, 0)
+    assert settings.study.trainings == 5  # half of the 10 of 13 networks that are inside the limit
 
 
 @pytest.mark.parametrize("shipped", [True, False])
