@@ -18,6 +18,7 @@ from workers.compiled.library import NotCompiled
 from workers.settings import Kernel
 
 EVALUATION_BATCH = 256  # images, where nothing else limits it
+CPU_EVALUATION_BATCH = 64  # what lies between the layers of more images leaves the cache
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from workers.images.resident import batches_on
 from workers.settings import DataSettings, Kernel, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from workers.training.device import autocast_on, pick_device
-from workers.training.forward import EVALUATION_BATCH, Forward, ForwardSettings, forward_of
+from workers.training.forward import CPU_EVALUATION_BATCH, EVALUATION_BATCH, Forward, ForwardSettings, forward_of
 from workers.training.reporting import CurveRow, Evaluation, Form, Observer, ProgressReport, TrainingStopped
 from workers.training.schedule import learning_rate_at as learning_rate_at  # also for importers
 
@@ -74,7 +74,8 @@ def evaluate(
     model.eval()
     right = loss = 0.0
     images = 0
-    batch_size = EVALUATION_BATCH if forward is None else min(forward.largest_batch, EVALUATION_BATCH)
+    largest = CPU_EVALUATION_BATCH if device.type == "cpu" else EVALUATION_BATCH
+    batch_size = largest if forward is None else min(forward.largest_batch, largest)
     for x, y in evaluation_batches(split, info, batch_size):
         logits = (forward or model)(x.to(device)).float()
         labels = y.to(device)
@@ -278,5 +279,5 @@ class _Loop:
     def finish(self) -> tuple[DeployedCondenseNet, Evaluation]:
         """Perform any stage a very short schedule never reached, deploy, and close the curve with its accuracy."""
         self.model.condense(1.0)
-        deployed = self.run.deploy(self.model.eval())
+        deployed = self.run.deploy(self.model.eval()).to(memory_format=torch.channels_last)  # runs twice as fast
         return deployed, self._end_epoch(deployed, "deployed")
