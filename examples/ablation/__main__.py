@@ -4,7 +4,7 @@
     python -m examples.ablation --work FOLDER --write          print the tables and save them as JSON
     python -m examples.ablation --plot                         draw the saved JSON into docs/images/
 
-`--plan digits` takes seconds and shows how it goes; `--plan fashion-mnist-longer` trains the four kinds of 1x1 three
+`--plan digits` takes seconds and shows how it goes; `--plan fashion-mnist-longer` trains learned and plain groups three
 times as long. Every finished training is one line of FOLDER/trainings.jsonl, on the disk before the next begins; a
 folder may hold several plans.
 """
@@ -49,9 +49,9 @@ def run(options: argparse.Namespace) -> None:
         from examples.ablation.plot import write_plot
 
         name = name_of(options.plan)
-        paths = [options.images / f"{name}.{kind}" for kind in ("svg", "png")]
-        write_plot(saved(record.RESULTS / f"{name}.json"), paths)
-        print(*(f"drew {path}" for path in paths), sep="\n")
+        path = options.images / f"{name}.svg"
+        write_plot(saved(record.RESULTS / f"{name}.json"), path)
+        print(f"drew {path}")
 
 
 def write(work: Any) -> None:

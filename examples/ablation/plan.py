@@ -106,7 +106,7 @@ class Plan:
     training: TrainingSettings
     input_shape: tuple[int, int, int]
     lines: tuple[str, ...] = tuple(LINES)
-    most_layers: int | None = None  # of a stage; deeper networks are left out
+    depths: tuple[int, ...] | None = None  # None: those of each line
 
     def configs(self, line: str) -> list[CondenseNetConfig]:
         """Return a line's networks, by rising cost."""
@@ -121,7 +121,7 @@ class Plan:
                 input_shape=self.input_shape,
             )
             for depth in about.depths
-            if self.most_layers is None or depth <= self.most_layers
+            if self.depths is None or depth in self.depths
         ]
 
     def trainings(self, seeds: int) -> list[Training]:
@@ -149,8 +149,8 @@ PLANS = {
             FASHION,
             name="fashion-mnist-longer",
             training=FASHION.training.model_copy(update={"epochs": 24}),
-            lines=tuple(COMPARISONS["convolution"].lines),
-            most_layers=2,
+            lines=("condensenet", "permuted", "ordered"),
+            depths=(2,),
         ),
         Plan(  # seconds in all: to see how it goes
             "digits",
@@ -158,7 +158,7 @@ PLANS = {
             TrainingSettings(epochs=2, batch_size=16, learning_rate=0.1),
             (1, 8, 8),
             lines=("condensenet", "permuted", "within"),
-            most_layers=1,
+            depths=(1,),
         ),
     )
 }

@@ -117,12 +117,10 @@ def _ticks(macs: Sequence[float]) -> list[float]:
     ]
 
 
-def write_plot(result: Mapping[str, Any], paths: Sequence[Path]) -> None:
-    """Draw a result into files, whose suffixes say the formats.
+def write_plot(result: Mapping[str, Any], path: Path) -> None:
+    """Draw a result into a file, whose suffix says the format.
 
     Raises:
         PlotUnavailable: an image needs kaleido and Chromium.
     """
-    figure = figure_of(panels_of(result))
-    for path in paths:
-        write_figure(figure, path, Paper(width_px=WIDTH_PX, height_px=HEIGHT_PX))
+    write_figure(figure_of(panels_of(result)), path, Paper(width_px=WIDTH_PX, height_px=HEIGHT_PX))

@@ -61,12 +61,17 @@ def _points(plan: Plan, line: str, rows: Mapping[str, Row], seeds: int) -> list[
 def _differences(name: str, lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     comparison = COMPARISONS[name]
     reference = lines.get(comparison.reference, ())
-    others = [line for line in comparison.lines if line != comparison.reference and len(lines.get(line, ())) > 1]
-    return {line: difference(lines[line], reference) for line in others if len(reference) > 1}
+    others = [line for line in comparison.lines if line != comparison.reference]
+    return {line: difference(lines[line], reference) for line in others if _overlap(lines.get(line, ()), reference)}
+
+
+def _overlap(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> bool:
+    spans = [[point["macs"] for point in points] for points in (one, other)]
+    return all(spans) and max(map(min, spans)) <= min(map(max, spans))
 
 
 def difference(line: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how many points of error `line` lies above `reference` at equal macs; both have two points or more."""
+    """Return how many points of error `line` lies above `reference` at equal macs, of which there must be some."""
     logs, errors = _curves(line)
     reference_logs, reference_errors = _curves(reference)
     grid = np.linspace(max(logs[0], reference_logs[0]), min(logs[-1], reference_logs[-1]), GRID)
@@ -126,6 +131,8 @@ def _signed(found: Mapping[str, Any]) -> str:
 
 
 def _verdict(found: Mapping[str, Any]) -> str:
+    if found["half_width_95"] is None:
+        return "one seed"
     if not found["differs"]:
-        return "no difference beyond the seeds'"
+        return "not beyond the seeds' spread"
     return "worse" if found["mean"] > 0 else "better"
