@@ -215,6 +215,24 @@ def test_the_page_says_what_condensing_saves_and_how_long_it_took():
     assert f"took {SAVED['train_minutes']:.0f} minutes of one core" in PAGE
 
 
+def test_what_is_said_of_differences_is_in_the_saved_result():
+    experiments = (ROOT / "docs" / "experiments.md").read_text()
+    differences = {line: found for group in SAVED["differences"].values() for line, found in group.items()}
+
+    def said(line: str, places: int) -> str:
+        found = differences[line]
+        return f"{abs(found['mean']):.{places}f} ± {found['half_width_95']:.{places}f}"
+
+    for line, places, text in (("dense", 2, experiments), ("permuted", 2, experiments), ("light", 1, experiments)):
+        assert said(line, places) in text
+    assert f"CondenseNet-light makes {said('light', 1)} points more" in PAGE
+    assert [line for line, found in differences.items() if found["differs"]] == ["light"]
+    for line in ("constant", "within", "C8"):  # each seed says the same, and the interval holds 0 all the same
+        by_seed = differences[line]["by_seed"]
+        assert min(by_seed) > 0
+        assert f"{min(by_seed):.1f} to {max(by_seed):.1f} points" in PAGE
+
+
 # --- the command ------------------------------------------------------------------------------------------------
 
 
