@@ -427,6 +427,20 @@ def test_without_memory_for_half_the_batch_either_it_fails_with_the_reason(make_
     assert_consistent(bench)
 
 
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_a_batch_is_never_halved_to_one_image_which_batch_norm_cannot_train_on(make_bench, batch_size: int):
+    bench = make_bench(training__batch_size=batch_size, study__trainings=2)
+
+    def outcome(job: TrialJob):
+        if job.number == 0:
+            raise OutOfMemory("no memory")
+        return instant_result(job)
+
+    bench.engine = FakeEngine(outcome=outcome)
+    assert bench.run() == "finished"
+    assert (bench.rows[0].state, bench.rows[0].attempt, bench.rows[0].reason) == ("failed", 1, "no memory")
+
+
 def test_the_batch_is_not_halved_again_after_a_restart(make_bench):
     bench = make_bench(training__batch_size=32)
 

@@ -17,7 +17,7 @@ from search.store import reader
 from search.store.store import StudyStore
 from search.store.tables import trial
 from search.store.vocabulary import TrialState
-from space.errors import DiskFull, MeasurementFailed, SearchFailed, TrainingFailed
+from space.errors import CondenseryError, DiskFull, InvalidSettings, MeasurementFailed, SearchFailed, TrainingFailed
 from tests.search.tiny_studies import (
     SMALLEST,
     Bench,
@@ -96,10 +96,11 @@ def test_a_network_that_cannot_be_measured_is_recorded_and_the_search_goes_on(ma
     assert_consistent(bench)
 
 
-def test_what_every_trial_would_meet_stops_the_search_and_keeps_the_trial(make_bench):
+@pytest.mark.parametrize("error", [DiskFull("no space is left"), InvalidSettings("torch sees no CUDA device")])
+def test_what_every_trial_would_meet_stops_the_search_and_keeps_the_trial(make_bench, error: CondenseryError):
     bench = make_bench()
-    bench.engine = FakeEngine(slots=1, outcome=failing(1, error=DiskFull("no space is left")))
-    with pytest.raises(DiskFull, match="no space is left"):
+    bench.engine = FakeEngine(slots=1, outcome=failing(1, error=error))
+    with pytest.raises(type(error), match=str(error)):
         bench.run()
     assert bench.rows[1].state == "queued"
     bench.engine = FakeEngine()

@@ -14,7 +14,7 @@ import torch
 
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.errors import CheckpointCorrupt, DataNotFound, ReadOnlyFolder, TrainingFailed
+from space.errors import CheckpointCorrupt, DataNotFound, InvalidSettings, ReadOnlyFolder, TrainingFailed
 from tests.workers.tiny import DIGITS, NET, STEPS_PER_EPOCH, TRAINING, Recorder, digits, equal_tensors, job
 from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 from workers.files import file_hash
@@ -218,6 +218,31 @@ def test_the_time_of_earlier_attempts_counts_towards_the_limit(cache: Path, imag
     document.write_text(json.dumps(spent | {"seconds": 1000.0}))
     with pytest.raises(TrainingFailed, match="time limit of 999 s"):
         run_trial(job(tmp_path, cache, time_limit_s=999.0), Reporter())
+
+
+def test_another_trainings_checkpoint_is_not_used_and_stays_until_there_is_one_of_its_own(
+    finished, cache: Path, images: ImageData, tmp_path: Path
+):
+    """As of a study that was deleted and launched again under its name with another learning rate."""
+    other = TWO_EPOCHS.model_copy(update={"learning_rate": 0.2})
+    run_trial(job(tmp_path, cache, training=other), Reporter())
+    theirs = sorted(path.name for path in (tmp_path / CHECKPOINTS).iterdir())
+    (tmp_path / LOG_FILE).unlink()
+    seen: list[list[str]] = []
+    watching = Reporter(lambda step: seen.append(sorted(path.name for path in (tmp_path / CHECKPOINTS).iterdir())))
+    result = run_trial(job(tmp_path, cache, training=TWO_EPOCHS), watching)
+    assert result.network_sha256 == finished[1].network_sha256
+    assert watching.steps == 2 * STEPS_PER_EPOCH  # from the first step
+    assert all(names == theirs for names in seen)
+    log = (tmp_path / LOG_FILE).read_text()
+    assert "checkpoint-000000016 is not used: it is of a training with another config, other settings" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_worker_without_the_device_says_which_setting_to_change(cache: Path, images: ImageData, tmp_path: Path):
+    with pytest.raises(InvalidSettings, match=r"engine\.device .* 'cuda', and here torch sees no CUDA device"):
+        run_trial(job(tmp_path, cache, device="cuda"), Reporter())
 
 
 def test_images_that_were_never_prepared_are_data_not_found(tmp_path: Path):
