@@ -74,7 +74,7 @@ def run_all(work: Work, device: str = "auto") -> None:
 def trained(work: Work, training: Training, images: ImageData, device: str) -> Row:
     """Train one network and return its row; a training that failed has the reason instead of its accuracy.
 
-    The test images judge it: nothing was chosen by them, and there are more of them than of validation images.
+    The test images judge it: there are more of them than of validation images, and no network is chosen by them.
     """
     plan, watch, identity = work.plan, _Watch(), work.plan.identity(training)
     clock = _clock(pick_device(device))
