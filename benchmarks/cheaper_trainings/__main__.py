@@ -3,8 +3,9 @@
     python -m benchmarks.cheaper_trainings --work FOLDER [--networks 30] [--folder DATA]
 
 Networks of CondenseBench's Fashion-MNIST space, spread over cost, each beside a neighbour one parameter step away, so
-that each can start from the other's weights. Every finished training is a line of FOLDER/trainings.jsonl; stopped at
-any moment, the same command goes on. Prints the table, and saves it when every training is done.
+that each can start from the other's weights; the cheapest come first. Every finished training is a line of
+FOLDER/trainings.jsonl; stopped at any moment, the same command goes on. At the end, or with `--write` as far as it is,
+the comparison is printed and saved.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import torch
 
 from benchmarks.cheaper_trainings.comparing import compare, complete, lines
 from benchmarks.cheaper_trainings.variants import STATES, VARIANTS, Trainer
-from benchmarks.condensebench.journal import Journal, open_journal
+from benchmarks.condensebench.journal import Journal, open_journal, read_rows
 from benchmarks.condensebench.presets import BENCHES, Bench
 from benchmarks.record import save
 from space.config import CondenseNetConfig
-from space.errors import CondenseryError, TrainingFailed
+from space.cost import cost_of
+from space.errors import CondenseryError, InvalidSettings, TrainingFailed
 from space.search_space import SearchSpace
+
+LEAST = 4  # networks
 
 
 def main() -> None:
@@ -31,13 +35,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="the folder of everything that is finished")
     parser.add_argument("--networks", type=int, default=30, help="how many; an even number")
     parser.add_argument("--folder", type=Path, help="where torchvision's data sets are")
+    parser.add_argument("--write", action="store_true", help="train nothing; compare the networks that are finished")
     options = parser.parse_args()
-    if options.networks < 4 or options.networks % 2:
-        parser.error(f"--networks must be even and at least 4, but got {options.networks}")
+    if options.networks < LEAST or options.networks % 2:
+        parser.error(f"--networks must be even and at least {LEAST}, but got {options.networks}")
     torch.set_num_threads(1)
     bench = BENCHES["fashion-mnist"].with_images(options.folder, False, None)
     try:
-        run(bench, options.work.absolute(), options.networks)
+        if not options.write:
+            run(bench, options.work.absolute(), options.networks)
+        write(bench, options.work.absolute())
     except CondenseryError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
@@ -46,19 +53,25 @@ def main() -> None:
         sys.exit(130)
 
 
-def run(bench: Bench, folder: Path, networks: int, name: str = "cheaper_trainings") -> None:
-    """Train what isn't trained yet, then print and save the comparison."""
+def run(bench: Bench, folder: Path, networks: int) -> None:
+    """Train what isn't trained yet, the cheapest networks first."""
     trainer = Trainer(bench, folder)
-    chosen = pairs(bench, networks // 2)
+    chosen = sorted(pairs(bench, networks // 2), key=lambda pair: sum(cost_of(config).macs for config in pair))
     with open_journal(folder / "trainings.jsonl") as journal:
         for number, pair in enumerate(chosen, 1):
             train_pair(trainer, pair, journal)
             print(f"{number} of {len(chosen)} pairs; {time.process_time():.0f} s of processor time", flush=True)
-        trained = complete(journal.rows())
+
+
+def write(bench: Bench, folder: Path, name: str = "cheaper_trainings") -> None:
+    """Print and save the comparison of the networks that every variant has trained."""
+    trained = complete(read_rows(folder / "trainings.jsonl"))
+    if len(trained.macs) < LEAST:
+        raise InvalidSettings(f"a comparison needs {LEAST} finished networks, but {folder} holds {len(trained.macs)}.")
     table = compare(trained)
     print("\n".join(lines(table)))
-    about = {"networks": len(trained.macs), "epochs": bench.training.epochs, "data": bench.data.model_dump()}
-    save(name, about | {"table": table})
+    costs = {"networks": len(trained.macs), "macs": [trained.macs.min(), trained.macs.max()]}
+    save(name, costs | {"epochs": bench.training.epochs, "data": bench.data.model_dump(), "table": table})
 
 
 def pairs(bench: Bench, count: int) -> list[tuple[CondenseNetConfig, CondenseNetConfig]]:

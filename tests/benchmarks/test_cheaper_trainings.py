@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import record
-from benchmarks.cheaper_trainings.__main__ import pairs, run
+from benchmarks.cheaper_trainings.__main__ import pairs, run, write
 from benchmarks.cheaper_trainings.comparing import MACS_ALONE, Trained, compare, dominated_area, lines
 from benchmarks.cheaper_trainings.variants import AGAIN, FULL, VARIANTS, Trainer
 from benchmarks.cheaper_trainings.warm_start import start_from
 from benchmarks.condensebench.journal import read_rows
 from benchmarks.condensebench.presets import BENCHES
 from space.config import CondenseNetConfig
+from space.errors import InvalidSettings
 from space.network import CondenseNet
 from space.search_space import SearchSpace
 
+ROOT = Path(__file__).parents[2]
 SMALL = CondenseNetConfig(
     stages=(1, 1), growth=(4, 8), groups=2, condense_factor=4, bottleneck=2, input_shape=(1, 8, 8)
 )
@@ -106,6 +109,8 @@ def test_the_dominated_area_is_what_the_drawing_says():
 def test_a_tiny_comparison_is_saved_and_the_same_command_trains_nothing_again(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
     bench = replace(BENCHES["digits"], training=BENCHES["digits"].training.model_copy(update={"epochs": 1}))
+    with pytest.raises(InvalidSettings, match="needs 4 finished networks, but .* holds 0"):
+        write(bench, tmp_path)
     run(bench, tmp_path, networks=4)
     lines_before = (tmp_path / "trainings.jsonl").read_bytes()
     rows = read_rows(tmp_path / "trainings.jsonl")
@@ -115,6 +120,7 @@ def test_a_tiny_comparison_is_saved_and_the_same_command_trains_nothing_again(tm
     assert fits[FULL.name] == 0.0
     run(bench, tmp_path, networks=4)
     assert (tmp_path / "trainings.jsonl").read_bytes() == lines_before
+    write(bench, tmp_path)
     saved = json.loads((tmp_path / "results" / "cheaper_trainings.json").read_text())
     assert saved["result"]["networks"] == 4
 
@@ -139,3 +145,11 @@ class Silent:
     def under_way(self, report): ...
 
     def before_step(self, seconds): ...
+
+
+def test_the_table_in_the_docs_is_the_saved_one():
+    saved = json.loads((record.RESULTS / "cheaper_trainings.json").read_text())["result"]
+    document = (ROOT / "docs" / "experiments.md").read_text()
+    assert f"{saved['networks']} networks of CondenseBench's Fashion-MNIST space" in document
+    for line in lines(saved["table"]):
+        assert line in document
