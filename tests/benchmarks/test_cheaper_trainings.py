@@ -109,7 +109,7 @@ def test_the_dominated_area_is_what_the_drawing_says():
 def test_a_tiny_comparison_is_saved_and_the_same_command_trains_nothing_again(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
     bench = replace(BENCHES["digits"], training=BENCHES["digits"].training.model_copy(update={"epochs": 1}))
-    with pytest.raises(InvalidSettings, match="needs 4 finished networks, but .* holds 0"):
+    with pytest.raises(InvalidSettings, match="needs 4 finished networks"):
         write(bench, tmp_path)
     run(bench, tmp_path, networks=4)
     lines_before = (tmp_path / "trainings.jsonl").read_bytes()
