@@ -179,7 +179,7 @@ class _Piece:
         self.said_at, self.progress = self.clock(), report.progress
         speed = "" if report.images_per_s is None else f", {report.images_per_s:,.0f} images/s"
         left = report.left_s
-        if left is not None:
+        if left:
             pieces = ceil(left / (60 * self.options.minutes))
             speed += f", about {timedelta(seconds=round(left))} left ({pieces} × {self.options.minutes:g} minutes)"
         print(f"{report.progress * self.options.epochs:.2f} of {self.options.epochs} epochs{speed}", flush=True)

@@ -183,3 +183,11 @@ print(*record.versions())
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert printed.stderr == ""
     assert "torch" in printed.stdout.split()
+
+
+def test_the_docs_have_the_reduced_result():
+    saved = json.loads((record.RESULTS / "paper_accuracy_reduced.json").read_text())["result"]
+    document = (ROOT / "docs" / "experiments.md").read_text()
+    assert f"test error **{saved['test_error_pct']:.1f} %**" in document
+    held_out = ", ".join(f"{100 * (1 - row['val_top1']):.0f}" for row in saved["curve"])
+    assert f"on the held-out images {held_out} %" in document
