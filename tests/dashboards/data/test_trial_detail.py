@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from dashboards.data.trial_detail import read_trained_network, read_trial_detail
+from dashboards.data.trial_detail import read_growth, read_trained_network, read_trial_detail
+from dashboards.page.trial_parts import facts
+from dashboards.panels.trial.tables import curve_table
 from search.store import reader
 from search.store.connection.database import open_for_reading
 from search.store.tables import attempt, event
@@ -16,6 +19,7 @@ from tests.dashboards.studies import Study
 from tests.search.tiny_studies import CountingProbe, sqlite_url
 from tests.search.trained_study import trained_study
 from workers.file_names import NETWORK_FILE
+from workers.training.reporting import ProgressReport
 
 
 @pytest.fixture
@@ -55,6 +59,20 @@ def test_only_the_trials_own_attempts_and_events_are_told(made: Study):
     detail = detail_of(made, 1)
     assert [one.detail for one in detail.events] == ["of 1", "of 1"]
     assert {one.number for one in detail.attempts} == {1}
+
+
+def test_a_running_trial_says_how_far_it_is_on_the_page_and_that_counts_as_growth(made: Study):
+    number = made.running(0.2, epochs=3)
+    before = read_growth(made.engine, made.id, number)
+    made.store.set_reports({(number, 1): ProgressReport(0.4375, 70.0, 1234.4)})
+    assert read_growth(made.engine, made.id, number) != before
+    detail = detail_of(made, number)
+    assert detail.report == ProgressReport(0.4375, 70.0, 1234.4)
+    said = json.dumps(facts(detail).to_plotly_json(), default=lambda part: part.to_plotly_json(), ensure_ascii=False)
+    assert "epoch 6 of 12, 44 %, 1,234 images/s, about 1:30 left" in said
+    assert [row[-1] for row in curve_table(detail).rows] == ["1,234"] * 3
+    made.store.end_attempt(number, 1, "stopped")
+    assert detail_of(made, number).report is None
 
 
 @pytest.mark.parametrize("state", ["asked", "infeasible", "failed"])
