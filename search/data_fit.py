@@ -6,6 +6,7 @@ import numpy as np
 
 from search.settings import StudySettings
 from space.errors import InvalidSettings
+from workers.compiled.library import NotCompiled, load_library
 from workers.images.data_info import DataInfo
 from workers.images.source import Shape
 from workers.wording import counted
@@ -42,15 +43,36 @@ def fit_to_data(settings: StudySettings, info: DataInfo) -> StudySettings:
 
 
 def check_engine_device(settings: StudySettings) -> None:
-    """Check that this machine has the device of a study whose trainings run here; torch is imported only for a GPU.
+    """Check that this machine has the device and the kernel of a study whose trainings run here.
+
+    torch is imported only for a GPU.
 
     Raises:
         InvalidSettings: it has not.
     """
-    if settings.engine.kind == "local" and settings.engine.device not in ("auto", "cpu"):
+    engine = settings.engine
+    if engine.kind != "local":
+        return
+    if engine.kernel == "compiled":
+        _check_compiled(settings)
+    if engine.device not in ("auto", "cpu"):
         from workers.training.device import check_device
 
-        check_device(settings.engine.device)
+        check_device(engine.device)
+
+
+def _check_compiled(settings: StudySettings) -> None:
+    try:
+        load_library()
+        reason = None
+    except NotCompiled as error:
+        reason = str(error)
+    if settings.engine.device not in ("auto", "cpu"):
+        reason = f"it runs on the CPU, and engine.device is {settings.engine.device!r}"
+    if any(float(rate) > 0 for rate in settings.search_space().dropout.extremes()):
+        reason = "it knows no dropout, and space.dropout has some"
+    if reason is not None:
+        raise InvalidSettings(f"engine.kernel = 'compiled' can't be met: {reason}; or set it to 'auto'.")
 
 
 def _how_to_convert(wanted: Shape, images: Shape) -> str:

@@ -91,7 +91,7 @@ def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
 
 def time_study(outline: StudyOutline) -> TimeEstimate:
     """Time a few real steps of the median network on this machine, and work out the whole study from them."""
-    from workers.training.device import autocast_on, pick_device
+    from workers.training.device import autocast_on, use_device
     from workers.training.forward import EVALUATION_BATCH
 
     settings, training = outline.settings, outline.settings.training_space()
@@ -101,7 +101,7 @@ def time_study(outline: StudyOutline) -> TimeEstimate:
     images = outline.data
     steps = max(images.train_images // batch_size, 1) + math.ceil(images.validation_images / EVALUATION_BATCH)
     per_training = count * steps * time_step(outline.median, batch_size, settings)
-    device = pick_device(_device_here(settings))
+    device = use_device(_device_here(settings))
     return TimeEstimate(
         seconds_per_training=per_training,
         seconds_in_all=per_training * settings.study.trainings / settings.engine.workers,
@@ -135,10 +135,10 @@ def time_step(config: CondenseNetConfig, batch_size: int, settings: StudySetting
     from torch.nn import functional as F
 
     from space.network import CondenseNet
-    from workers.training.device import pick_device
+    from workers.training.device import use_device
     from workers.training.forward import ForwardSettings, forward_of
 
-    device = pick_device(_device_here(settings))
+    device = use_device(_device_here(settings))
     before = torch.get_num_threads()
     torch.set_num_threads(settings.engine.threads)
     model = CondenseNet(config).to(device).train()

@@ -21,7 +21,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "images": "files settings",
         "latency": "file_names files processes settings",
         "export": "file_names files latency",
-        "compiled": "",
+        "compiled": "files",
         "training": "compiled export file_names files images processes settings",
         "runners": "file_names files images processes training",
     },

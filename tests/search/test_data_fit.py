@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from search.settings import StudySettings
 from search.time_estimate import outline_study
 from space.errors import CondenseryError, DataNotFound, InvalidSettings, UnreadableImage
 from tests.search.tiny_studies import SPACE, sqlite_url, tiny_settings
+from workers.compiled.library import NotCompiled
 from workers.images.cache import prepare
 from workers.images.data_info import DataInfo
 from workers.settings import DataSettings
@@ -164,6 +166,18 @@ def test_classes_of_which_no_image_is_used_are_named():
 def test_a_device_that_is_not_here_is_refused_before_anything_is_recorded(tmp_path: Path, device: str):
     settings = study(engine__device=device)
     refused_everywhere(settings, tmp_path, InvalidSettings, f"is '{device}', and here torch sees no .*\"cpu\"")
+
+
+def test_a_kernel_that_cannot_be_had_is_refused_before_anything_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    refused = r"engine.kernel = 'compiled' can't be met: {}; or set it to 'auto'"
+    dropout = study(engine__kernel="compiled", space__dropout=[0.0, 0.1])
+    refused_everywhere(dropout, tmp_path, InvalidSettings, refused.format("it knows no dropout.*"))
+    monkeypatch.setattr("search.data_fit.load_library", Mock(side_effect=NotCompiled("there is no C compiler")))
+    refused_everywhere(
+        study(engine__kernel="compiled"), tmp_path, InvalidSettings, refused.format("there is no C compiler")
+    )
 
 
 def test_the_device_of_workers_elsewhere_is_not_looked_for_here():

@@ -3,6 +3,7 @@
  *     training *t = training_open(&network, capacity, threads, recompute);    // NULL: no memory
  *     training_forward(t, thread, x, features, images, learning);             // every thread calls with its own number
  *     training_backward(t, thread, d_features, d_x);                          // ... of the batch that went forward
+ *     training_abandon(t);                                                    // one thread won't call: let the others go
  *     training_close(t);
  *
  * Build: cc -O3 -march=native -shared -fPIC condensenet_training.c (tried: gcc 12; x86-64 with AVX-512 and AVX2).
@@ -122,7 +123,7 @@ typedef struct {
     size_t statistics;
     double *sums; /* [thread][statistic][2] */
     worker *workers;
-    atomic_uint arrived, turn;
+    atomic_uint arrived, turn, abandoned;
 } training;
 
 static void meet(training *t, worker *w) { /* wait until every thread has come as far */
@@ -133,7 +134,7 @@ static void meet(training *t, worker *w) { /* wait until every thread has come a
         atomic_store(&t->turn, turn + 1);
         return;
     }
-    for (int spins = 0; atomic_load(&t->turn) == turn; spins++)
+    for (int spins = 0; atomic_load(&t->turn) == turn && !atomic_load(&t->abandoned); spins++)
         if (spins > 2000) sched_yield();
 }
 
@@ -624,7 +625,15 @@ static void new_features(training *t, worker *w, int thread, int number, int fro
 static void share_images(training *t, worker *w, int thread, int images) {
     t->images = images; /* every thread writes the same */
     w->first_image = (int)((long)images * thread / t->threads);
+    int before = w->images;
     w->images = (int)((long)images * (thread + 1) / t->threads) - w->first_image;
+    if (w->images >= before) return;
+    for (int i = 0; i < t->net.stages; i++) { /* behind fewer images: nothing of the earlier ones, which may be NaN */
+        const stage *s = t->stages + i;
+        long valid = (long)w->images * s->pixels;
+        for (int c = 0; c < s->channels; c++)
+            memset(w->x[i] + c * s->row + valid, 0, sizeof(float) * (up(valid, UNIT) - valid));
+    }
 }
 
 /* x: (images, stem, height, width), the stem's output; features: (images, features). Learning: batch statistics, which
@@ -799,6 +808,8 @@ static void *room(size_t count, size_t size) { /* zeros, aligned to a cache line
     if (posix_memalign(&to, 64, bytes)) return NULL;
     return memset(to, 0, bytes);
 }
+
+void training_abandon(training *t) { atomic_store(&t->abandoned, 1); }
 
 void training_close(training *t) {
     if (!t) return;

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, cast
 
 import torch
@@ -65,11 +65,18 @@ class CompiledLayers:
             raise MemoryError(f"can't allocate memory for a batch of {capacity} images")
         weakref.finalize(self, self._library.training_close, self._training)
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+        self._abandoned = False
+        self.batches = 0  # that went forward
+        self.can_go_back = False  # whether the newest of them can
 
     def __call__(self, x: Tensor) -> Tensor:
         """Stem output (N, stem, H, W) -> features (N, features), N at most `capacity`, with gradients.
 
-        In train mode by batch statistics, which the running ones follow; only the last such batch can go backwards.
+        In train mode by batch statistics, which the running ones follow. Only the newest batch can go backwards, and
+        only one of train mode: the kernel keeps no other.
+
+        Raises:
+            ValueError: too many images, or not float32 of the stem's shape on the CPU.
         """
         if len(x) > self.capacity:
             raise ValueError(f"a batch must have at most {self.capacity} images, but has {len(x)}")
@@ -77,6 +84,8 @@ class CompiledLayers:
         wanted = (config.stem_channels, *config.stem_size)
         if tuple(x.shape[1:]) != wanted:  # the kernel would read and write beyond its memory
             raise ValueError(f"the stem's output must be of shape {wanted}, but is {tuple(x.shape[1:])}")
+        if x.dtype != torch.float32 or x.device.type != "cpu":
+            raise ValueError(f"the stem's output must be float32 on the CPU, but is {x.dtype} on {x.device}")
         return cast(Tensor, _Features.apply(self, x, *self._parameters))
 
     def masks_changed(self) -> None:
@@ -93,6 +102,8 @@ class CompiledLayers:
         x = x.detach().contiguous()
         features = torch.empty(len(x), self.network.config.num_features)
         learning = int(self.network.training)
+        self.batches += 1
+        self.can_go_back = bool(learning)
         self._on_all_threads(self._library.training_forward, x.data_ptr(), features.data_ptr(), len(x), learning)
         if learning:
             with torch.no_grad():
@@ -105,12 +116,23 @@ class CompiledLayers:
         return self._gradients
 
     def _on_all_threads(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call `function` on every thread. If this one can't, the others wait for it in vain: they are let go."""
+        if self._abandoned:
+            raise RuntimeError("an earlier batch was interrupted; open the network's layers again")
         waiting = []
-        if self._pool is not None:
-            waiting = [self._pool.submit(function, self._training, i, *arguments) for i in range(1, self._threads)]
-        function(self._training, 0, *arguments)
-        for other in waiting:
-            other.result()
+        try:
+            for number in range(1, self._threads):
+                waiting.append(
+                    cast(ThreadPoolExecutor, self._pool).submit(function, self._training, number, *arguments)
+                )
+            function(self._training, 0, *arguments)
+            for other in waiting:
+                other.result()
+        except BaseException:
+            self._abandoned = True
+            self._library.training_abandon(self._training)
+            wait(waiting)
+            raise
 
     # -- describing --
 
@@ -157,11 +179,14 @@ class _Features(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, layers: CompiledLayers, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.layers, ctx.shape = layers, x.shape
-        return layers.forward(x)
+        features = layers.forward(x)
+        ctx.layers, ctx.shape, ctx.batch = layers, x.shape, layers.batches
+        return features
 
     @staticmethod
     def backward(ctx: Any, d_features: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.batch != ctx.layers.batches or not ctx.layers.can_go_back:
+            raise RuntimeError("only the newest batch can go backwards, and only one that went forward in train mode")
         d_x = torch.empty(ctx.shape)
         return (None, d_x, *ctx.layers.backward(d_features.contiguous(), d_x))
 

@@ -14,6 +14,14 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def use_device(name: str) -> torch.device:
+    """Pick the device and make it torch's current one: streams and graphs of CUDA belong to the current device."""
+    device = pick_device(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
 def check_device(name: str) -> None:
     """Check that a training can run on this device.
 

@@ -5,11 +5,14 @@ Both train the same `CondenseNet`, whose tensors stay where they are, and differ
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from space.errors import InvalidSettings
 from space.network import CondenseNet
@@ -21,6 +24,9 @@ EVALUATION_BATCH = 256  # images, where nothing else limits it
 CPU_EVALUATION_BATCH = 64  # what lies between the layers of more images leaves the cache
 
 
+Note = Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class ForwardSettings:
     """How a network is to be run."""
@@ -28,6 +34,7 @@ class ForwardSettings:
     kernel: Kernel = "auto"  # auto: compiled where that is possible
     recompute: bool = False  # of the compiled kernel: less memory, a fifth more time
     capacity: int = EVALUATION_BATCH  # the largest batch
+    note: Note = lambda text: None  # told what turns out later
 
 
 class Forward(Protocol):
@@ -59,6 +66,18 @@ class TorchForward:
         """Do nothing: the masks are read at every step."""
 
 
+class _Replayable(nn.Module):
+    """A network as a module of its own, so that recording changes this module's `forward` and not the network's."""
+
+    def __init__(self, network: CondenseNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Run the network."""
+        return cast(Tensor, self.network(images))
+
+
 class GraphedForward(TorchForward):
     """The network in torch on a CUDA device, its way forward and back recorded once and replayed as CUDA graphs.
 
@@ -67,10 +86,12 @@ class GraphedForward(TorchForward):
     are. Source: torch.cuda.make_graphed_callables.
     """
 
-    def __init__(self, network: CondenseNet) -> None:
+    def __init__(self, network: CondenseNet, note: Note) -> None:
         super().__init__(network, "torch with CUDA graphs")
-        self._plain = network.forward
+        self._note = note
+        self._replayable = _Replayable(network)
         self._shape: torch.Size | None = None  # of the recorded batch
+        weakref.finalize(self, _forget_recording, self._replayable)
 
     def __call__(self, images: Tensor) -> Tensor:
         """See `Forward`; the first batch in train mode is recorded."""
@@ -78,19 +99,31 @@ class GraphedForward(TorchForward):
         if self._network.training and self._shape is None:
             self._record(images)
         if self._network.training and images.shape == self._shape:
-            return cast(Tensor, self._network(images))
-        return self._plain(images)
+            return cast(Tensor, self._replayable(images))
+        return cast(Tensor, self._network(images))
 
     def _record(self, images: Tensor) -> None:
         """Record the network's two ways; the runs that this takes leave no trace in its running statistics."""
         self._shape = images.shape
         kept = {name: values.clone() for name, values in self._network.state_dict().items()}
+        self._replayable.train()
         try:
-            torch.cuda.make_graphed_callables(self._network, (images.clone(),))  # replaces the network's forward
+            torch.cuda.make_graphed_callables(self._replayable, (images.clone(),))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # whatever a driver can't record runs as it is
-            self.name = f"torch (CUDA graphs can't be used: {str(error).splitlines()[0]})"
+            self._note(f"CUDA graphs can't be used, so every step is launched anew: {str(error).splitlines()[0]}")
         self._network.load_state_dict(kept)
-        self._network.zero_grad(set_to_none=False)
+        # A replay writes gradients where it wrote the last ones. Without gradients of their own the parameters would
+        # take this memory over, and every step would add to what it has just written.
+        for parameter in self._network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def _forget_recording(replayable: nn.Module) -> None:
+    """Free a recording's memory at once: it refers to itself, and Python doesn't see how much a GPU holds for it."""
+    replayable.__dict__.pop("forward", None)
+    gc.collect()
 
 
 class CompiledForward:
@@ -119,10 +152,11 @@ def forward_of(network: CondenseNet, settings: ForwardSettings) -> Forward:
         InvalidSettings: the compiled kernel was asked for and can't run it.
     """
     reasons: list[str] = []
+    no_recompute = "; engine.recompute has no effect" if settings.recompute else ""
     if settings.kernel == "torch":
-        return TorchForward(network)
+        return TorchForward(network, f"torch{no_recompute}")
     if network.classifier.weight.device.type == "cuda" and settings.kernel == "auto" and not network.config.dropout:
-        return GraphedForward(network)
+        return GraphedForward(network, settings.note)
     if network.classifier.weight.device.type != "cpu":
         reasons.append(f"it runs on the CPU, not on {network.classifier.weight.device}")
     if type(network) is not CondenseNet:
@@ -138,4 +172,4 @@ def forward_of(network: CondenseNet, settings: ForwardSettings) -> Forward:
         raise InvalidSettings(
             f"the compiled training kernel can't be used: {reasons[0]}; or set engine.kernel = 'auto'."
         )
-    return TorchForward(network, f"torch (the compiled kernel can't be used: {reasons[0]})")
+    return TorchForward(network, f"torch (the compiled kernel can't be used: {reasons[0]}{no_recompute})")

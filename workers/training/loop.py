@@ -34,7 +34,7 @@ from workers.images.data_info import DataInfo
 from workers.images.resident import batches_on
 from workers.settings import DataSettings, Kernel, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from workers.training.device import autocast_on, pick_device
+from workers.training.device import autocast_on, use_device
 from workers.training.forward import CPU_EVALUATION_BATCH, EVALUATION_BATCH, Forward, ForwardSettings, forward_of
 from workers.training.reporting import CurveRow, Evaluation, Form, Observer, ProgressReport, TrainingStopped
 from workers.training.schedule import learning_rate_at as learning_rate_at  # also for importers
@@ -106,11 +106,12 @@ class _Loop:
 
     def __init__(self, run: TrainingRun, images: ImageData, observer: Observer) -> None:
         self.run, self.images, self.observer = run, images, observer
-        self.device = pick_device(run.device)
+        self.device = use_device(run.device)
         torch.manual_seed(run.seed)
         self.model = run.build(run.config).to(self.device)
         settings = run.training
-        self.forward = forward_of(self.model, ForwardSettings(run.kernel, run.recompute, settings.batch_size))
+        capacity = min(settings.batch_size, len(images.train))
+        self.forward = forward_of(self.model, ForwardSettings(run.kernel, run.recompute, capacity, run.note))
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=settings.learning_rate,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from space.config import CondenseNetConfig
 from space.errors import InvalidConfig
 from space.network import CondenseNet
-from workers.compiled import dense_layers, library
+from workers.compiled import library
 from workers.compiled.dense_layers import CompiledLayers
 from workers.processes import peak_memory_mb, reset_peak_memory
 
@@ -65,22 +66,25 @@ def small_networks(draw: st.DrawFn) -> CondenseNetConfig:
 @settings(max_examples=40, deadline=None)
 @given(
     config=small_networks(),
-    count=st.integers(2, 19),
+    counts=st.tuples(st.integers(2, 19), st.integers(2, 19), st.integers(2, 19)),
     threads=st.sampled_from([1, 2, 3]),
     recompute=st.booleans(),
     progress=st.sampled_from([0.0, 0.2, 0.4, 1.0]),
 )
 def test_features_gradients_and_running_statistics_are_torchs(
-    config: CondenseNetConfig, count: int, threads: int, recompute: bool, progress: float
+    config: CondenseNetConfig, counts: tuple[int, ...], threads: int, recompute: bool, progress: float
 ):
     ours = network_of(config, progress)
     reference = copy.deepcopy(ours).double()
     layers = CompiledLayers(ours, capacity=19, threads=threads, recompute=recompute)
     differences = []
-    for _ in range(3):  # the later ones with what the first left behind
+    for count in counts:
         x, _ = images_of(config, count)
-        ours.zero_grad()
-        reference.zero_grad()
+        again = copy.deepcopy(ours)
+        untouched = CompiledLayers(again, capacity=19, threads=threads, recompute=recompute)
+        for network in (ours, reference, again):
+            network.train()
+            network.zero_grad()
         features, expected = layers(ours.stem(x)), reference.features(x.double())
         assert float((features - expected).detach().abs().max()) < 1e-3
         weights = torch.randn_like(features)
@@ -90,12 +94,16 @@ def test_features_gradients_and_running_statistics_are_torchs(
             assert torch.allclose(mine.double(), theirs.double(), rtol=1e-3, atol=1e-4)
         pairs = zip(gradients_of(ours), gradients_of(reference), strict=True)
         differences.append(max(float((mine - theirs).norm() / (theirs.norm() + 1e-2)) for mine, theirs in pairs))
+        # Whatever earlier batches of other sizes left behind changes nothing, not even the last bit.
+        (untouched(again.stem(x)) * weights).sum().backward()
+        assert all(torch.equal(a, b) for a, b in zip(gradients_of(ours), gradients_of(again), strict=True))
+        ours.eval()
+        reference.eval()
+        with torch.no_grad():
+            many, _ = images_of(config, 19)
+            assert float((layers(ours.stem(many)) - reference.features(many.double())).abs().max()) < 1e-3
     # In float32 a value may fall to the other side of ReLU's corner, which moves some gradients: not in every batch.
     assert min(differences) < 1e-3
-    ours.eval()
-    reference.eval()
-    with torch.no_grad():
-        assert float((layers(ours.stem(x)) - reference.features(x.double())).abs().max()) < 1e-3
 
 
 def test_gradients_are_exact_where_nothing_lies_at_a_corner():
@@ -119,8 +127,7 @@ def test_narrower_vectors_compute_the_same(vectors: str, tmp_path: Path, monkeyp
     flags = [flag for flag in library.FLAGS if flag != "-march=native"] + vectors.split()
     monkeypatch.setenv("CONDENSERY_KERNELS", str(tmp_path))
     monkeypatch.setattr(library, "FLAGS", tuple(flags))
-    monkeypatch.setattr(library, "load_library", library.load_library.__wrapped__)
-    monkeypatch.setattr(dense_layers, "load_library", library.load_library)
+    monkeypatch.setattr(library, "_loaded", library._loaded.__wrapped__)
     test_gradients_are_exact_where_nothing_lies_at_a_corner()
 
 
@@ -193,10 +200,50 @@ def test_gradients_of_two_batches_add_up_and_are_no_memory_of_the_kernel():
     layers = CompiledLayers(network, capacity=8)
     x, _ = images_of(DIGITS, 8)
     layers(network.stem(x)).square().sum().backward()
-    weight = network.layers[0].conv_1x1.weight
-    once = weight.grad.clone()
+    once = [gradient.clone() for gradient in gradients_of(network)]
     layers(network.stem(x)).square().sum().backward()
-    assert torch.allclose(weight.grad, 2 * once, rtol=1e-4, atol=1e-5 * float(once.abs().max()))
+    for twice, gradient in zip(gradients_of(network), once, strict=True):
+        assert torch.allclose(twice, 2 * gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
+
+
+def test_a_diverged_batch_leaves_nothing_to_a_smaller_one_after_it():
+    network = network_of(DIGITS)
+    layers = CompiledLayers(network, capacity=9)
+    x, _ = images_of(DIGITS, 9)
+    layers(network.stem(x * float("nan")))
+    layers(network.stem(x[:3])).square().sum().backward()
+    assert all(gradient.isfinite().all() for gradient in gradients_of(network))
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_only_the_newest_batch_goes_backwards_and_only_one_of_train_mode(learns: bool):
+    network = network_of(DIGITS)
+    layers = CompiledLayers(network, capacity=9)
+    network.train(learns)
+    features = layers(network.stem(images_of(DIGITS, 4)[0]))
+    if learns:
+        network.eval()
+        layers(network.stem(images_of(DIGITS, 9)[0]))
+    with pytest.raises(RuntimeError, match="only the newest batch can go backwards"):
+        features.sum().backward()
+
+
+def test_an_interrupted_batch_lets_the_other_threads_go(monkeypatch: pytest.MonkeyPatch):
+    network = network_of(DIGITS)
+    layers = CompiledLayers(network, capacity=9, threads=3)
+    x, _ = images_of(DIGITS, 9)
+    call = layers._library.training_forward
+
+    def interrupted(training: int, thread: int, *arguments: object) -> None:
+        if thread == 0:
+            raise KeyboardInterrupt
+        call(training, thread, *arguments)
+
+    monkeypatch.setattr(layers, "_library", mock.Mock(wraps=layers._library, training_forward=interrupted))
+    with pytest.raises(KeyboardInterrupt):  # comes back at all: the others have waited in vain
+        layers(network.stem(x))
+    with pytest.raises(RuntimeError, match="an earlier batch was interrupted"):
+        layers(network.stem(x))
 
 
 def test_a_batch_beyond_the_capacity_and_a_network_in_another_layout_are_refused():
@@ -204,6 +251,8 @@ def test_a_batch_beyond_the_capacity_and_a_network_in_another_layout_are_refused
     layers = CompiledLayers(network, capacity=4)
     with pytest.raises(ValueError, match="at most 4 images, but has 5"):
         layers(network.stem(images_of(DIGITS, 5)[0]))
+    with pytest.raises(ValueError, match=r"must be float32 on the CPU, but is torch\.float64"):
+        layers(network.stem(images_of(DIGITS, 4)[0]).double())
     with pytest.raises(ValueError, match="plain layout"):
         CompiledLayers(network_of(DIGITS).to(memory_format=torch.channels_last), capacity=4)
     with pytest.raises(ValueError, match="float32"):

@@ -46,6 +46,24 @@ def uninterrupted(images: ImageData, tmp_path_factory: pytest.TempPathFactory):
     return network, evaluation, recorder
 
 
+def test_layers_that_are_computed_again_train_the_same_bits(images: ImageData, uninterrupted, tmp_path: Path):
+    network, evaluation = train(training_run(tmp_path, recompute=True), images, Recorder())
+    assert equal_tensors(network, uninterrupted[0])
+    assert evaluation == uninterrupted[1]
+
+
+def test_two_threads_resume_with_the_same_bits(images: ImageData, tmp_path: Path):
+    torch.set_num_threads(2)
+    try:
+        whole, _ = train(training_run(tmp_path / "whole"), images, Recorder())
+        with pytest.raises(TrainingStopped):
+            train(training_run(tmp_path / "parts"), images, Recorder(stop_at(STEPS_PER_EPOCH + 3)))
+        resumed, _ = train(training_run(tmp_path / "parts"), images, Recorder())
+    finally:
+        torch.set_num_threads(1)
+    assert equal_tensors(resumed, whole)
+
+
 def timeless(rows: list[CurveRow]) -> list[CurveRow]:
     return [replace(row, seconds=0.0, images_per_s=None) for row in rows]
 
