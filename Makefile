@@ -13,7 +13,7 @@ CONDENSERY := $(abspath $(BIN))/condensery
 
 help:
 	@echo "make demo        install into $(VENV), search on scikit-learn's digits, show front, pick, bundle and report"
-	@echo "make demo-bench  a second, bigger search, in seconds: 200 trainings of CondenseBench, replayed"
+	@echo "make demo-bench  a second, bigger search, in seconds: up to 200 trainings of CondenseBench, replayed"
 	@echo "make test        install what tests need and run all but the long forms"
 	@echo "make test-fast   the tests that take less than a second each"
 	@echo "make test-long   the long forms: kills at every phase, Ray of its own and on two nodes, a study on the emulated device"
@@ -47,7 +47,7 @@ demo: install
 	@cd $(DEMO) && $(CONDENSERY) pick study.toml --out bundle
 	@cd $(DEMO) && $(CONDENSERY) report study.toml --out report.html
 	@echo; echo "Look at $(DEMO)/report.html, $(DEMO)/bundle/MODEL_CARD.md and: cd $(DEMO) && ../$(BIN)/condensery --help"
-	@echo "A bigger search in less than a minute, 200 trainings that were done before and are replayed: make demo-bench"
+	@echo "A bigger search in less than a minute, of trainings that were done before and are replayed: make demo-bench"
 
 demo-bench: install
 	@mkdir -p $(DEMO)/bench

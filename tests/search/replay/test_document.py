@@ -10,6 +10,7 @@ from search.replay.document import SHARE_INSIDE
 from search.replay.table import ReplayTable
 from search.settings import StudySettings
 from search.study_file import load_replay, load_settings, settings_from
+from search.time_estimate import outline_study
 from space.errors import InvalidSettings, TableUnreadable
 from tests.search.replay.tiny_tables import TINY
 
@@ -98,6 +99,11 @@ def test_a_study_file_may_name_its_table_itself(table_path: Path, tmp_path: Path
 def test_what_the_table_cannot_answer_is_refused(text: str, message: str, table_path: Path, tmp_path: Path):
     with pytest.raises(InvalidSettings, match=message):
         load_replay(str(table_path), study_file(tmp_path, text))
+
+
+def test_a_study_file_that_replays_is_checked_without_its_images(table_path: Path, table: ReplayTable, tmp_path: Path):
+    outline = outline_study(load_settings(study_file(tmp_path, f'[replay]\ntable = "{table_path}"\n')))
+    assert (outline.data, outline.size) == (table.images, table.space.size)
 
 
 def test_a_table_that_is_not_there_is_refused(tmp_path: Path):
