@@ -3,7 +3,7 @@
  *     training *t = training_open(&network, capacity, threads, recompute);    // NULL: no memory
  *     training_forward(t, thread, x, features, images, learning);             // every thread calls with its own number
  *     training_backward(t, thread, d_features, d_x);                          // ... of the batch that went forward
- *     training_abandon(t);                                                    // one thread won't call: let the others go
+ *     training_abandon(t);                                                    // a thread won't call: let others go
  *     training_close(t);
  *
  * Build: cc -O3 -march=native -shared -fPIC condensenet_training.c (tried: gcc 12; x86-64 with AVX-512 and AVX2).
@@ -47,7 +47,7 @@ typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef float loose __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 INLINE vec load(const float *from) { return *(const loose *)from; }
 INLINE void store(float *to, vec x) { *(loose *)to = x; }
-INLINE vec all(float x) { return x - (vec){0}; }
+INLINE vec filled(float x) { return x - (vec){0}; }
 /* max(x, 0), where NaN stays NaN; y where x is positive and else 0 */
 #if defined(__AVX512F__)
 INLINE vec positive(vec x) { return (vec)_mm512_max_ps(_mm512_setzero_ps(), (__m512)x); }
@@ -151,7 +151,7 @@ static void meet(training *t, worker *w) { /* wait until every thread has come a
                 vec x[VECS];                                                                                   \
                 UNROLL for (int v = 0; v < VECS; v++) x[v] = load(from[k] + p + v * LANES);                    \
                 UNROLL for (int o = 0; o < OUT; o++) {                                                         \
-                    vec factor = all(weight[k * OUT + o]);                                                     \
+                    vec factor = filled(weight[k * OUT + o]);                                                     \
                     UNROLL for (int v = 0; v < VECS; v++) sum[o][v] += factor * x[v];                          \
                 }                                                                                              \
             }                                                                                                  \
@@ -194,7 +194,8 @@ INLINE int block_of(int left) { return left >= WIDE ? WIDE : left >= 4 ? 4 : lef
                 UNROLL for (int o = 0; o < OUT; o++) acc[o][k] += x[o] * y;                                      \
             }                                                                                                    \
         }                                                                                                        \
-        UNROLL for (int o = 0; o < OUT; o++) UNROLL for (int k = 0; k < IN; k++) sum[o * stride + k] += total(acc[o][k]); \
+        UNROLL for (int o = 0; o < OUT; o++) UNROLL for (int k = 0; k < IN; k++)                                 \
+            sum[o * stride + k] += total(acc[o][k]);                                                             \
     }
 #if defined(__AVX2__) && !defined(__AVX512F__)
 DOTS(4, 2)
@@ -246,7 +247,7 @@ static void add_row(double *sums, const float *x, long n) {
         long end = p + 64 * LANES < n ? p + 64 * LANES : n;
         vec s = {0}, q = {0};
         for (; p + LANES <= end; p += LANES) {
-            vec v = load(x + p) - all(pivot);
+            vec v = load(x + p) - filled(pivot);
             s += v;
             q += v * v;
         }
@@ -313,7 +314,7 @@ static void fill_a(worker *w, const layer *l, const float *x, long row, long sta
     for (int c = 0; c < l->in; c++) {
         const float *from = x + c * row + start;
         float *to = w->a + c * tile;
-        vec scale = all(w->scale[c]), shift = all(w->shift[c]);
+        vec scale = filled(w->scale[c]), shift = filled(w->shift[c]);
         for (long p = 0; p < tile; p += LANES) store(to + p, positive(load(from + p) * scale + shift));
     }
 }
@@ -379,10 +380,11 @@ static void backward_1x1(training *t, worker *w, const layer *l, const float *y,
         fill_a(w, l, x, s->row, start, floats);
         for (int o = 0; o < l->mid; o++) { /* through the norm between the convolutions */
             float inv = w->inverse[y_mean + o], factor = l->between.weight[o] * inv;
-            float slope = -factor * inv * (float)share[2 * o + 1], offset = -factor * (float)share[2 * o] - slope * w->mean[y_mean + o];
+            float slope = -factor * inv * (float)share[2 * o + 1];
+            float offset = -factor * (float)share[2 * o] - slope * w->mean[y_mean + o];
             const float *e = w->e + o * s->row + start, *from = y + o * s->row + start;
             float *to = w->dy + o * floats;
-            vec f = all(factor), m = all(slope), b = all(offset);
+            vec f = filled(factor), m = filled(slope), b = filled(offset);
             for (long p = 0; p < floats; p += LANES) store(to + p, load(e + p) * f + (load(from + p) * m + b));
             if (valid < floats) memset(to + valid, 0, sizeof(float) * (floats - valid));
         }
@@ -399,7 +401,7 @@ static void backward_1x1(training *t, worker *w, const layer *l, const float *y,
         for (int c = 0; c < l->in; c++) {
             const float *da = w->da + c * floats, *a = w->a + c * floats, *from = x + c * s->row + start;
             float *d = w->d + c * s->row + start;
-            vec weight = all(l->before.weight[c]), sum = {0}, spread = {0}, m = all(mean[c]);
+            vec weight = filled(l->before.weight[c]), sum = {0}, spread = {0}, m = filled(mean[c]);
             for (long p = 0; p < floats; p += LANES) {
                 vec g = where_positive(load(a + p), load(da + p));
                 sum += g;
@@ -411,10 +413,10 @@ static void backward_1x1(training *t, worker *w, const layer *l, const float *y,
         }
     }
     float *to = gradients + l->d_weight_1x1; /* zero before */
+    const float *from = d_weight;
     for (int g = 0; g < groups; g++)
         for (int i = 0; i < outputs; i++)
-            for (int k = 0; k < l->kept; k++)
-                to[(size_t)output(l, g, i) * l->in + column(l, g, k)] = d_weight[((size_t)g * outputs + i) * l->kept + k];
+            for (int k = 0; k < l->kept; k++) to[(size_t)output(l, g, i) * l->in + column(l, g, k)] = *from++;
 }
 
 /* ---- the 3x3 convolution --------------------------------------------------------------------------------- */
@@ -470,8 +472,9 @@ static void fill_z(worker *w, const layer *l, const float *y, const stage *s, co
     for (int c = 0; c < l->mid; c++) {
         const float *from = y + c * s->row + (long)first * s->pixels;
         float scale = w->scale[c], shift = w->shift[c];
-        vec vs = all(scale), vb = all(shift);
-        for (long i = 0; i < floats; i += LANES) store(w->line + i, positive(load(from + i) * vs + vb)); /* rows have room */
+        vec vs = filled(scale), vb = filled(shift);
+        for (long i = 0; i < floats; i += LANES) /* rows have room for a vector more */
+            store(w->line + i, positive(load(from + i) * vs + vb));
         spread_rows(w->z + c * p->plane + p->start, w->line, s, p, images);
     }
 }
@@ -526,8 +529,9 @@ static void feature_gradient(training *t, worker *w, int number, int c, int firs
     const stage *s = t->stages + number;
     float inv = w->inverse[s->mean + c], slope = -inv * inv * (float)w->d_spread[c];
     float offset = -inv * (float)w->d_mean[c] - slope * w->mean[s->mean + c];
-    const float *d = w->d + c * s->row + (long)first * s->pixels, *x = w->x[number] + c * s->row + (long)first * s->pixels;
-    vec f = all(inv), m = all(slope), b = all(offset);
+    long at = c * s->row + (long)first * s->pixels;
+    const float *d = w->d + at, *x = w->x[number] + at;
+    vec f = filled(inv), m = filled(slope), b = filled(offset);
     for (long p = 0; p < (long)images * s->pixels; p += LANES) store(to + p, load(d + p) * f + (load(x + p) * m + b));
     if (number + 1 == t->net.stages) return;
     const stage *next = s + 1;
@@ -575,7 +579,7 @@ static void backward_3x3(training *t, worker *w, const layer *l, const float *y,
                 long n = (long)images * s->pixels, i = 0, at = c * s->row + (long)first * s->pixels;
                 gather_rows(w->line, w->dz + j * p.plane, s, &p, images);
                 float scale = w->scale[c], shift = w->shift[c], mean = w->mean[y_mean + c], sum = 0, spread = 0;
-                vec vs = all(scale), vb = all(shift), vm = all(mean), v_sum = {0}, v_spread = {0};
+                vec vs = filled(scale), vb = filled(shift), vm = filled(mean), v_sum = {0}, v_spread = {0};
                 for (; i + LANES <= n; i += LANES) {
                     vec value = load(y + at + i), d = where_positive(value * vs + vb, load(w->line + i));
                     v_sum += d;
@@ -817,53 +821,72 @@ void training_close(training *t) {
         worker *w = t->workers + i;
         for (int s = 0; w->x && s < t->net.stages; s++) free(w->x[s]);
         for (int l = 0; w->y && l < (t->recompute ? 1 : t->net.layers); l++) free(w->y[l]);
-        void *all[] = {w->x, w->y, w->d, w->e, w->pooled[0], w->pooled[1], w->a, w->da, w->dy, w->z, w->dx, w->dz,
-                       w->line, w->packed, w->from, w->to, w->mean, w->inverse, w->scale, w->shift, w->d_mean, w->d_spread};
-        for (size_t k = 0; k < sizeof(all) / sizeof(*all); k++) free(all[k]);
+        void *rooms[] = {w->x,    w->y,      w->d,    w->e,  w->pooled[0], w->pooled[1], w->a,     w->da,
+                         w->dy,   w->z,      w->dx,   w->dz, w->line,      w->packed,    w->from,  w->to,
+                         w->mean, w->inverse, w->scale, w->shift, w->d_mean, w->d_spread};
+        for (size_t k = 0; k < sizeof(rooms) / sizeof(*rooms); k++) free(rooms[k]);
     }
     free(t->stages), free(t->y_mean), free(t->sums), free(t->workers), free(t);
 }
 
 #define MOST(a, b) ((a) > (b) ? (a) : (b))
 
-static int open_worker(training *t, worker *w) {
+/* Floats (and pointers) of a worker's rooms, as large as the stage or layer that needs most. */
+typedef struct {
+    long features, pooled, line, outputs, tile_inputs, tile_outputs, planes_in, planes_out, packed, pointers;
+} sizes;
+
+static sizes sizes_of(const training *t) {
     const network *net = &t->net;
-    long images = (t->capacity + t->threads - 1) / t->threads, d = 0, e = 0, a = 0, dy = 0, z = 0, dx = 0, line = 0, pack = 0, rows = 0;
-    long pooled = 0;
-    w->x = room(net->stages, sizeof(*w->x)), w->y = room(net->layers, sizeof(*w->y));
-    if (!w->x || !w->y) return 0;
-    long shared_y = 0;
-    for (int s = 0; s < net->stages; s++) {
-        stage *at = t->stages + s;
-        at->row = up(images * at->pixels, UNIT) + UNIT + LANES;
-        if (!(w->x[s] = room(at->channels * at->row, sizeof(float)))) return 0;
-        d = MOST(d, at->channels * at->row);
-        line = MOST(line, (long)at->pixels * MOST(1, SMALL_PLANE / ((at->height + 1) * (at->width + 1))));
-        if (s) pooled = MOST(pooled, at->first * at->row);
+    sizes most = {0};
+    for (int i = 0; i < net->stages; i++) {
+        const stage *s = t->stages + i;
+        most.features = MOST(most.features, s->channels * s->row);
+        most.line = MOST(most.line, (long)s->pixels * planes_of(s).images);
+        if (i) most.pooled = MOST(most.pooled, s->first * s->row);
     }
     for (int i = 0; i < net->layers; i++) {
         const layer *l = net->layer + i;
         const stage *s = t->stages + l->stage;
-        planes p = planes_of(s);
-        shared_y = MOST(shared_y, l->mid * s->row);
-        a = MOST(a, l->in * tile_of(l)), dy = MOST(dy, l->mid * tile_of(l));
-        z = MOST(z, l->mid * p.plane), dx = MOST(dx, l->growth * p.plane);
-        pack = MOST(pack, MOST(2L * l->in * l->mid, 9L * l->mid * l->growth / l->groups_3x3));
-        rows = MOST(rows, MOST(MOST(l->in, l->mid), 9L * MOST(l->mid, l->growth)));
-        if (!t->recompute && !(w->y[i] = room(l->mid * s->row, sizeof(float)))) return 0;
+        long plane = planes_of(s).plane, weights_3x3 = 9L * l->mid * l->growth / l->groups_3x3;
+        most.outputs = MOST(most.outputs, l->mid * s->row);
+        most.tile_inputs = MOST(most.tile_inputs, l->in * tile_of(l));
+        most.tile_outputs = MOST(most.tile_outputs, l->mid * tile_of(l));
+        most.planes_in = MOST(most.planes_in, l->mid * plane);
+        most.planes_out = MOST(most.planes_out, l->growth * plane);
+        most.packed = MOST(most.packed, MOST(2L * l->in * l->mid, weights_3x3));
+        most.pointers = MOST(most.pointers, MOST(l->in, 9L * MOST(l->mid, l->growth)));
     }
-    e = shared_y;
-    if (t->recompute) {
-        if (!(w->y[0] = room(shared_y, sizeof(float)))) return 0;
-        for (int i = 1; i < net->layers; i++) w->y[i] = w->y[0];
+    return most;
+}
+
+static int open_rows(training *t, worker *w, long outputs) { /* what is kept from forward to backward */
+    const network *net = &t->net;
+    if (!(w->x = room(net->stages, sizeof(*w->x))) || !(w->y = room(net->layers, sizeof(*w->y)))) return 0;
+    for (int i = 0; i < net->stages; i++)
+        if (!(w->x[i] = room(t->stages[i].channels * t->stages[i].row, sizeof(float)))) return 0;
+    if (t->recompute && !(w->y[0] = room(outputs, sizeof(float)))) return 0;
+    for (int i = 0; i < net->layers; i++) {
+        const layer *l = net->layer + i;
+        if (t->recompute) w->y[i] = w->y[0];
+        else if (!(w->y[i] = room(l->mid * t->stages[l->stage].row, sizeof(float)))) return 0;
     }
-    long channels = MOST(net->features, rows);
-    return (w->d = room(d, 4)) && (w->e = room(e, 4)) && (w->pooled[0] = room(pooled, 4)) && (w->pooled[1] = room(pooled, 4)) &&
-           (w->a = room(a, 4)) && (w->da = room(a, 4)) && (w->dy = room(dy, 4)) && (w->z = room(z, 4)) &&
-           (w->dx = room(dx, 4)) && (w->dz = room(z, 4)) && (w->line = room(line + UNIT, 4)) && (w->packed = room(pack, 4)) &&
-           (w->from = room(rows, sizeof(void *))) && (w->to = room(rows, sizeof(void *))) &&
-           (w->mean = room(t->statistics, 4)) && (w->inverse = room(t->statistics, 4)) && (w->scale = room(channels, 4)) &&
-           (w->shift = room(channels, 4)) && (w->d_mean = room(channels, 8)) && (w->d_spread = room(channels, 8));
+    return 1;
+}
+
+static int open_worker(training *t, worker *w) {
+    sizes n = sizes_of(t);
+    size_t f = sizeof(float), pointer = sizeof(void *), channels = MOST(t->net.features, n.pointers);
+    return open_rows(t, w, n.outputs) && (w->d = room(n.features, f)) && (w->e = room(n.outputs, f)) &&
+           (w->pooled[0] = room(n.pooled, f)) && (w->pooled[1] = room(n.pooled, f)) &&
+           (w->a = room(n.tile_inputs, f)) && (w->da = room(n.tile_inputs, f)) &&
+           (w->dy = room(n.tile_outputs, f)) && (w->z = room(n.planes_in, f)) && (w->dz = room(n.planes_in, f)) &&
+           (w->dx = room(n.planes_out, f)) && (w->line = room(n.line + UNIT, f)) &&
+           (w->packed = room(n.packed, f)) && (w->from = room(n.pointers, pointer)) &&
+           (w->to = room(n.pointers, pointer)) && (w->mean = room(t->statistics, f)) &&
+           (w->inverse = room(t->statistics, f)) && (w->scale = room(channels, f)) &&
+           (w->shift = room(channels, f)) && (w->d_mean = room(channels, sizeof(double))) &&
+           (w->d_spread = room(channels, sizeof(double)));
 }
 
 training *training_open(const network *net, int capacity, int threads, int recompute) {
@@ -879,6 +902,7 @@ training *training_open(const network *net, int capacity, int threads, int recom
         *at = (stage){.height = height, .width = width, .pixels = height * width, .first = channels};
         for (; i < net->layers && net->layer[i].stage == s; i++) channels += net->layer[i].growth;
         at->channels = channels, at->mean = t->statistics;
+        at->row = up((long)(capacity + threads - 1) / threads * at->pixels, UNIT) + UNIT + LANES;
         t->statistics += channels;
     }
     for (int i = 0; i < net->layers; i++) t->y_mean[i] = t->statistics, t->statistics += net->layer[i].mid;
