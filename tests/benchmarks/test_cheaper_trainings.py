@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from space.errors import InvalidSettings
 from space.network import CondenseNet
 from space.search_space import SearchSpace
 
+ROOT = Path(__file__).parents[2]
 SMALL = CondenseNetConfig(
     stages=(1, 1), growth=(4, 8), groups=2, condense_factor=4, bottleneck=2, input_shape=(1, 8, 8)
 )
@@ -143,3 +145,11 @@ class Silent:
     def under_way(self, report): ...
 
     def before_step(self, seconds): ...
+
+
+def test_the_table_in_the_docs_is_the_saved_one():
+    saved = json.loads((record.RESULTS / "cheaper_trainings.json").read_text())["result"]
+    document = (ROOT / "docs" / "experiments.md").read_text()
+    assert f"{saved['networks']} networks of CondenseBench's Fashion-MNIST space" in document
+    for line in lines(saved["table"]):
+        assert line in document
