@@ -149,7 +149,7 @@ def test_the_image_holds_every_package_and_only_what_exists():
     assert all((ROOT / source).exists() for source in sources)
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packages = {pattern.removesuffix("*") for pattern in setuptools["packages"]["find"]["include"]}
-    assert packages == {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    assert packages == {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks", "examples"}
     needed = packages | {f"{name}.py" for name in setuptools["py-modules"]}
     assert needed <= set(sources)
     assert {"README.md", "LICENSE", "pyproject.toml", "constraints.txt"} <= set(sources)

@@ -23,7 +23,7 @@ from search.devices import registry
 from search.devices.hub import serve
 from search.devices.jobs import MeasurementRequest, submit
 from search.devices.model_store import put_model
-from search.pricing.pricer import save_for, write_anchor
+from search.pricing.pricer import write_anchor
 from space import DeployedCondenseNet
 from space.cost import cost_of
 from space.errors import InvalidSettings
@@ -33,6 +33,7 @@ from tests.search.tiny_devices import CONDITIONS, FACTS, Desk, instance_of, wall
 from tests.search.tiny_studies import INSIDE, sqlite_url
 from tests.waiting import until
 from tests.workers.latency.test_latency_contract import TINY, write_network
+from workers.export.model_files import save_for
 from workers.latency.agent.serving.protocol import PROTOCOL
 from workers.latency.agent_file import agent_command
 from workers.latency.measurement import Measurement, measurement_from_report
