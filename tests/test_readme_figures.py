@@ -51,6 +51,23 @@ def counting(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def training(result: dict[str, Any]) -> list[str]:
+    rates = {
+        name: [
+            [f"{result[f'{name}, {threads}'][form]['images_s']:,.0f}" for threads in ("1 thread", "2 threads")]
+            for form in ("ours", "plain")
+        ]
+        for name in ("CondenseNet-86", "digits-sized")
+    }
+    (ours, plain), (small, small_plain) = rates["CondenseNet-86"], rates["digits-sized"]
+    memory = {form: f"{row['peak_mb']:,.0f} MB" for form, row in result["CondenseNet-86, 1 thread"].items()}
+    return [
+        f"one core; two | {'; '.join(ours)} | the plainest correct torch: {'; '.join(plain)} |",
+        f"digits-sized network | {'; '.join(small)} | {'; '.join(small_plain)} |",
+        f"| {memory['ours']}, recomputing {memory['recompute']} | {memory['plain']} |",
+    ]
+
+
 def estimating(result: dict[str, Any]) -> list[str]:
     errors = {name: (pct(error["median"]), pct(error["max"])) for name, error in result["leave_one_out"].items()}
     ours, macs, x86 = (
@@ -122,6 +139,7 @@ def starting(result: dict[str, Any]) -> list[str]:
 
 
 FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {  # by the end of a row's command
+    "benchmarks.training": ("training", training),
     "benchmarks.export": ("export", exporting),
     "benchmarks.controller": ("controller", controlling),
     "benchmarks.arm_variants": ("arm_variants", counting),

@@ -41,7 +41,7 @@ class Steps:
     prepare_s: float = 0.0  # before the first step: compiling
     peak_mb: float = 0.0  # beyond what the process had before there was a network
     losses: list[float] = field(default_factory=list)
-    masks: list[str] = field(default_factory=list)  # a digest at every condensing stage
+    masks: list[str] = field(default_factory=list)  # at every condensing stage: bits of all layers, hexadecimal
 
 
 def run(schedule: Schedule) -> Steps:
@@ -114,7 +114,7 @@ def train(schedule: Schedule) -> Steps:
         now = int(network.layers[0].conv_1x1.stage)  # type: ignore[union-attr,index]
         if now > stage:
             stage = now
-            result.masks.append(_digest(network))
+            result.masks.append(_bits(network))
         result.losses.append(step(number, progress))
     result.seconds = clock() - begin
     result.peak_mb = peak_memory_mb() - before_mb
@@ -131,11 +131,17 @@ def _warm_torch_up() -> None:
     optimizer.step()
 
 
-def _digest(network: Any) -> str:
-    import hashlib
+def _bits(network: Any) -> str:
+    import numpy as np
 
-    masks = b"".join(layer.conv_1x1.mask.numpy().tobytes() for layer in network.layers)
-    return hashlib.sha256(masks).hexdigest()[:16]
+    masks = [layer.conv_1x1.mask.numpy().ravel() > 0 for layer in network.layers]
+    return np.packbits(np.concatenate(masks)).tobytes().hex()
+
+
+def share_of_equal_bits(one: str, other: str) -> float:
+    """Return which share of the columns two masks agree on."""
+    different = int(one, 16) ^ int(other, 16)
+    return 1 - different.bit_count() / (4 * len(one))
 
 
 def prepared(schedule: Schedule, config: CondenseNetConfig) -> tuple[Any, Any, Any, Any]:

@@ -14,6 +14,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from space.config import CondenseNetConfig
 from space.errors import InvalidSettings
 from space.network import CondenseNet
 from workers.compiled.dense_layers import CompiledLayers
@@ -21,6 +22,7 @@ from workers.compiled.library import NotCompiled
 from workers.settings import Kernel
 
 EVALUATION_BATCH = 256  # images, where nothing else limits it
+LEAST_SHARED_MACS = 16e6  # of a batch in a layer: with less, threads wait for each other longer than they compute
 CPU_EVALUATION_BATCH = 64  # what lies between the layers of more images leaves the cache
 
 
@@ -133,7 +135,8 @@ class CompiledForward:
 
     def __init__(self, network: CondenseNet, settings: ForwardSettings) -> None:
         self._network, self.largest_batch = network, settings.capacity
-        threads = torch.get_num_threads()
+        large = _macs_of_a_layer(network.config) * settings.capacity >= LEAST_SHARED_MACS
+        threads = torch.get_num_threads() if large else 1
         self._layers = CompiledLayers(network, settings.capacity, threads, settings.recompute)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -143,6 +146,15 @@ class CompiledForward:
     def masks_changed(self) -> None:
         """Hand the masks on to the kernel."""
         self._layers.masks_changed()
+
+
+def _macs_of_a_layer(config: CondenseNetConfig) -> float:
+    """Return the multiply-adds of one image in a dense layer before anything is dropped, on average."""
+    macs = (
+        shape.positions * shape.bottleneck_channels * (shape.in_channels + 9 * shape.growth / config.conv3x3_groups)
+        for shape in config.layer_shapes
+    )
+    return sum(macs) / len(config.layer_shapes)
 
 
 def forward_of(network: CondenseNet, settings: ForwardSettings) -> Forward:
