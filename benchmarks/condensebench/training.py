@@ -88,18 +88,21 @@ def results(shop: Workshop, trainings: Sequence[Training], processes: int) -> It
         theirs.close()
         pipes.append(ours)
         started.append(worker)
-    queue = iter(trainings)
+    queue, working = iter(trainings), list(pipes)
     for pipe in pipes:
-        pipe.send(next(queue, None))
+        pipe.send(next(queue))
     for _ in trainings:
-        pipe = wait(pipes)[0]  # type: ignore[assignment]
+        pipe = wait(working)[0]  # type: ignore[assignment]
         try:
             answer = pipe.recv()
         except EOFError:
             raise CondenseryError("a training process ended by itself; run the same command again to go on.") from None
         if isinstance(answer, CondenseryError):
             raise answer
-        pipe.send(next(queue, None))
+        following = next(queue, None)
+        pipe.send(following)
+        if following is None:  # this process ends now, which is no news from the others
+            working.remove(pipe)
         yield answer
     for worker in started:
         worker.join()

@@ -9,6 +9,7 @@ from search.pricing.pricer import NotRecorded
 from search.replay.table import ReplayTable
 from space.config import CondenseNetConfig
 from workers.latency.measurement import FailedMeasurement, Measurement, MeasurementStopped, never
+from workers.latency.record import REPLAYED
 
 
 class RecordedLatencies:
@@ -40,7 +41,7 @@ class RecordedLatencies:
         origin = self._table.latency
         return Measurement(
             kind=origin.kind,
-            policy="counts",
+            policy=REPLAYED,
             device=origin.device,
             runtime=self.runtime,
             runtime_version=origin.runtimes[self.runtime],

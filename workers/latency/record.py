@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+REPLAYED = "replayed"  # the policy of a latency that a table of trainings has recorded: never learned from
+
 
 class LatencyKind(StrEnum):
     """Where a latency comes from; numbers of different kinds are never mixed without this label."""
@@ -36,7 +38,7 @@ class LatencyRecord:
     """
 
     kind: LatencyKind
-    policy: str  # "standard" or "quick"; "counts" for an estimate, "model" for a prediction
+    policy: str  # "standard" or "quick"; "counts" for an estimate, "model" for a prediction, or REPLAYED
     device: str
     runtime: str
     runtime_version: str

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from search.store.tables import latency, latency_samples, reference_latency, trial
 from search.store.vocabulary import LatencyPurpose
 from space.config import CondenseNetConfig
-from workers.latency.record import RECORD_FIELDS, LatencyKind, Measurement
+from workers.latency.record import RECORD_FIELDS, REPLAYED, LatencyKind, Measurement
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def count_rows_of_configs(engine: sa.Engine, source: LatencySource) -> int:
 
 
 def _rows_of_configs(source: LatencySource) -> sa.Subquery:
-    """The prices of trials and what was measured for a fit."""
+    """The prices of trials and what was measured for a fit, but nothing that was replayed from a table."""
     selects = []
     of_trials = sa.and_(latency.c.purpose == LatencyPurpose.PRICE, trial.c.id == latency.c.trial_id)
     for config, table, joined in (
@@ -99,5 +99,5 @@ def _rows_of_configs(source: LatencySource) -> sa.Subquery:
     ):
         same = (table.c[name] == value for name, value in asdict(source).items())
         columns = (table.c[name] for name in ("median_ms", "runtime_version", "policy", "steady", "measured_at"))
-        selects.append(sa.select(config, *columns).where(joined, *same))
+        selects.append(sa.select(config, *columns).where(joined, *same, table.c.policy != REPLAYED))
     return sa.union_all(*selects).subquery()

@@ -24,8 +24,10 @@ from space.errors import FrozenSettings, NothingTrained, TableUnreadable
 from tests.command_line import StartedCommand, run_command
 from tests.search.replay.tiny_tables import TINY, rewritten
 from tests.waiting import until
+from workers.latency.record import LatencyKind
 
 WORDS = ["study.trainings=8", "search.startup=3", "engine.workers=3"]
+
 DEVICE = "virtual:raspberry-pi-5"
 
 
@@ -99,7 +101,7 @@ def test_a_study_is_what_the_table_recorded_and_no_image_is_needed(replays_on_ea
             continue
         latency = training.latencies["native"]
         if row.latency is not None:
-            assert (row.latency.kind, row.latency.target, row.latency.policy) == ("estimated", DEVICE, "counts")
+            assert (row.latency.kind, row.latency.target, row.latency.policy) == ("estimated", DEVICE, "replayed")
             assert (row.latency.median_ms, row.latency.interval_high_ms) == (latency.median_ms, latency.high_ms)
         if row.state == "infeasible":
             assert latency.high_ms > limit_ms
@@ -111,6 +113,18 @@ def test_a_study_is_what_the_table_recorded_and_no_image_is_needed(replays_on_ea
     assert {row.state for row in rows} >= {"done", "infeasible"}
     assert not list((replays_on_each.folder / "files").rglob("*.onnx"))
     assert replays_on_each.study().settings["replay"]["sha256"] == table.sha256
+
+
+def test_a_later_study_learns_no_latencies_from_a_replay(replays: Replays):
+    replays.launch()
+    assert any(row.latency is not None for row in replays.rows())
+    engine = open_for_reading(replays.url)
+    try:
+        source = reader.LatencySource(DEVICE, "native", 1, LatencyKind.ESTIMATED)
+        assert reader.latencies_of_configs(engine, source) == []
+        assert reader.count_rows_of_configs(engine, source) == 0
+    finally:
+        engine.dispose()
 
 
 def test_equal_seeds_give_equal_studies_and_another_seed_another(replays: Replays):
