@@ -51,7 +51,7 @@ from workers.images.data_info import DataInfo
 from workers.latency.host_probe import measuring_cores
 
 # A replay's intervals: simulated time passes at once, and nothing in it can be silent.
-SIMULATED = LoopTimes(poll_s=86_400.0, look_s=5.0, renew_s=600.0, reports_s=600.0, silent_s=math.inf, mirror_s=120.0)
+SIMULATED = LoopTimes(poll_s=86_400.0, look_s=0.0, renew_s=600.0, reports_s=600.0, silent_s=math.inf, mirror_s=120.0)
 STOPPING = "stopping after the measurement or step under way; Ctrl-C again ends at once (checkpoints stay)"
 
 

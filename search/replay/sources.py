@@ -59,6 +59,7 @@ class Replay:
         if self.settings.replay.time == "none":
             return SystemClock()
         clock = SimulatedClock(max(time.time(), store.newest_time()))
+        store.lease_clock = SystemClock()
         store.clock = clock
         # A single training may take hours of simulated time, which is no sign that the controller is stuck.
         store.lease_times = LeaseTimes(stuck_s=math.inf)

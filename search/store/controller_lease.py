@@ -21,6 +21,7 @@ from search.store.connection.transactions import Transactions, shown
 from search.store.tables import attempt, study, trial
 from search.store.vocabulary import AttemptOutcome, StudyEvent
 from space.errors import StudyBusy
+from workers.clock import Clock
 from workers.processes import is_alive
 
 LEASE_S = 60.0
@@ -45,11 +46,17 @@ class LeaseTimes:
 class ControllerLease(Transactions):
     """The part of a study's store that says who runs it.
 
-    Its waits and intervals go by the store's clock. What hosts compare goes by the database's, unless a clock is given.
+    Its waits and intervals go by the store's clock, or by `lease_clock`. What hosts compare goes by the database's,
+    unless a clock is given.
     """
 
     _round_at = -math.inf  # when this process last claimed the study or gave a heartbeat of its own
     lease_times = LeaseTimes()
+    lease_clock: Clock | None = None  # for waits and intervals, where the store's own clock is simulated
+
+    @property
+    def _waits_by(self) -> Clock:
+        return self.lease_clock or self.clock
 
     def claim(self, after: str | None = None) -> None:
         """Become the controller; attempts that the controller before left open are ended as stopped.
@@ -80,7 +87,7 @@ class ControllerLease(Transactions):
                 self._stop_attempts(connection, f"{controller} is gone")
             finally:
                 self._open = None
-        self._fenced, self._round_at = True, self.clock.monotonic()
+        self._fenced, self._round_at = True, self._waits_by.monotonic()
 
     def _stop_attempts(self, connection: sa.Connection, reason: str) -> None:
         mine = sa.select(trial.c.id).where(trial.c.study_id == self.study_id)
@@ -97,7 +104,7 @@ class ControllerLease(Transactions):
         with self._begin() as connection:
             self._check_fence(connection)
             self._set_study(connection, controller_seen_at=now_of(connection, self._given_clock))
-            self._round_at = self.clock.monotonic()
+            self._round_at = self._waits_by.monotonic()
             return bool(connection.scalar(sa.select(study.c.stop_requested).where(study.c.id == self.study_id)))
 
     @contextlib.contextmanager
@@ -174,10 +181,10 @@ class ControllerLease(Transactions):
         """
         times = self.lease_times
         seen: tuple[str | None, float | None] = (None, None)
-        unchanged_s, looked_at, announced = 0.0, self.clock.monotonic(), ""
+        unchanged_s, looked_at, announced = 0.0, self._waits_by.monotonic(), ""
         while not stopped():
             owner, at = self.patience.call(self._owner)
-            now = self.clock.monotonic()
+            now = self._waits_by.monotonic()
             # More time between two looks proves nothing: the database was away, or this machine was suspended.
             unchanged_s = unchanged_s + min(now - looked_at, 2 * times.look_s) if (owner, at) == seen else 0.0
             seen, looked_at = (owner, at), now
@@ -191,7 +198,7 @@ class ControllerLease(Transactions):
             if owner != announced:
                 announced = owner
                 waiting(f"standing by: {shown(owner)} (host:pid) runs this study")
-            self.clock.sleep(times.look_s)
+            self._waits_by.sleep(times.look_s)
         return False
 
     def _owner(self) -> tuple[str | None, float | None]:
@@ -206,7 +213,7 @@ class _Renewal:
     """Renews a claimed lease by connections of its own, while its owner's thread does something long."""
 
     def __init__(self, owner: ControllerLease) -> None:
-        self._owner, self._times, self._renewed_at = owner, owner.lease_times, owner.clock.monotonic()
+        self._owner, self._times, self._renewed_at = owner, owner.lease_times, owner._waits_by.monotonic()
         self._lease = ControllerLease(owner.engine, owner.study_id, clock=owner._given_clock)
         self._lease.me, self._lease._fenced = owner.me, True
 
@@ -216,7 +223,7 @@ class _Renewal:
         Raises:
             StudyBusy: another process has taken the study over.
         """
-        now, round_at = self._owner.clock.monotonic(), self._owner._round_at
+        now, round_at = self._owner._waits_by.monotonic(), self._owner._round_at
         if now - max(self._renewed_at, round_at) < self._times.renew_s or now - round_at > self._times.stuck_s:
             return
         self._lease.heartbeat()

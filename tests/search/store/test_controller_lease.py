@@ -31,6 +31,7 @@ from space.errors import StudyBusy
 from tests.search.tiny_studies import CURVE_ROW, INSIDE, CountingProbe, tiny_settings
 from tests.simulated_time import EventfulClock
 from tests.waiting import until
+from workers.clock import SimulatedClock
 from workers.export.onnx import save_onnx
 from workers.latency import Measurement
 from workers.processes import lives, process_name
@@ -249,6 +250,17 @@ def test_a_kept_study_is_taken_over_one_lease_after_its_controller_died(store: S
     assert stands_by(store, 100 * LEASE_S) is True
     assert died_at + LEASE_S - store.lease_times.renew_s <= clock.monotonic() <= died_at + LEASE_S + 1.0
     assert [kind for kind, _ in events(store)] == ["taken over"]
+
+
+def test_a_lease_is_renewed_by_its_own_clock_while_simulated_time_stands_still(store: StudyStore):
+    store.lease_clock = own = SimulatedClock()
+    store.claim()
+    renewal = controller_lease._Renewal(store)
+    store.clock = SimulatedClock()  # of what is recorded of trials; it stands still
+    claimed_at = row_of(store).controller_seen_at
+    own.advance(store.lease_times.renew_s + 1.0)
+    renewal.renew_if_due()
+    assert row_of(store).controller_seen_at > claimed_at
 
 
 def test_a_stuck_controller_loses_its_study_although_its_thread_renews_the_lease(
