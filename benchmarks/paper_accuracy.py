@@ -33,9 +33,10 @@ import safetensors.torch
 import torch
 
 from benchmarks import record
+from benchmarks.long_work import ends_clearly
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.errors import CondenseryError, DataNotFound, UnreadableImage
+from space.errors import DataNotFound, UnreadableImage
 from space.presets import PUBLISHED, PublishedNetwork
 from workers.files import disk_errors, write_atomically
 from workers.images.batches import ImageData, load
@@ -290,14 +291,8 @@ def at_least_one(text: str) -> int:
 
 def main() -> None:
     options, name = parsed()
-    try:
+    with ends_clearly("the same command goes on from the last checkpoint"):
         result = run(options)
-    except CondenseryError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on from the last checkpoint\n")
-        sys.exit(130)
     if result is None:
         sys.exit(MORE_TO_DO)
     paper = f"the paper's {result['paper_test_error_pct']} %"

@@ -11,7 +11,6 @@ the comparison is printed and saved.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -21,10 +20,11 @@ from benchmarks.cheaper_trainings.comparing import compare, complete, lines
 from benchmarks.cheaper_trainings.variants import STATES, VARIANTS, Trainer
 from benchmarks.condensebench.journal import Journal, open_journal, read_rows
 from benchmarks.condensebench.presets import BENCHES, Bench
+from benchmarks.long_work import ends_clearly
 from benchmarks.record import save
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.errors import CondenseryError, InvalidSettings, TrainingFailed
+from space.errors import InvalidSettings, TrainingFailed
 from space.search_space import SearchSpace
 
 LEAST = 4  # networks
@@ -41,16 +41,10 @@ def main() -> None:
         parser.error(f"--networks must be even and at least {LEAST}, but got {options.networks}")
     torch.set_num_threads(1)
     bench = BENCHES["fashion-mnist"].with_images(options.folder, False, None)
-    try:
+    with ends_clearly():
         if not options.write:
             run(bench, options.work.absolute(), options.networks)
         write(bench, options.work.absolute())
-    except CondenseryError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on\n")
-        sys.exit(130)
 
 
 def run(bench: Bench, folder: Path, networks: int) -> None:

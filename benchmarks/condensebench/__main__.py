@@ -13,14 +13,13 @@ every beginning of their order is spread over cost.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.condensebench.presets import BENCHES
 from benchmarks.condensebench.training import Workshop, run_all
+from benchmarks.long_work import ends_clearly
 from benchmarks.record import save
-from space.errors import CondenseryError
 
 ROOT = Path(__file__).parents[2]
 TABLES, DOCUMENT = ROOT / "search" / "replay" / "tables", ROOT / "docs" / "condensebench.md"
@@ -32,14 +31,8 @@ def main() -> None:
     if options.seeds is not None:
         bench = replace(bench, seeds=options.seeds)
     shop = Workshop(bench, options.work.absolute(), options.device)
-    try:
+    with ends_clearly():
         make(shop, options)
-    except CondenseryError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on\n")
-        sys.exit(130)
 
 
 def make(shop: Workshop, options: argparse.Namespace) -> None:

@@ -24,13 +24,13 @@ from typing import Any
 
 from benchmarks.condensebench.journal import Row, open_journal
 from benchmarks.condensebench.presets import Bench, Training
+from benchmarks.long_work import CurveKeeper, training_clock
 from benchmarks.record import machine
 from space.cost import cost_of
 from space.errors import CondenseryError, TrainingFailed
 from workers.images.cache import prepare
 from workers.processes import interrupts_blocked
 from workers.training.device import pick_device
-from workers.training.reporting import CurveRow, ProgressReport
 
 TRAININGS = "trainings.jsonl"
 CHECKPOINT_EVERY_S = 60.0
@@ -152,7 +152,7 @@ def trained(shop: Workshop, training: Training, images: Any, parent: int | None 
         checkpoints=_checkpoints(shop, identity),
         identity=identity,
         device=shop.device,
-        clock=time.process_time if device.type == "cpu" else time.monotonic,
+        clock=training_clock(device.type),
         checkpoint_every_s=CHECKPOINT_EVERY_S,
         note=notes.append,
     )
@@ -179,21 +179,12 @@ def trained(shop: Workshop, training: Training, images: Any, parent: int | None 
     }
 
 
-class _Watch:
+class _Watch(CurveKeeper):
     """Keeps the curve, and ends this process once the one that started it is gone."""
 
     def __init__(self, parent: int | None) -> None:
+        super().__init__()
         self._parent = parent
-        self.rows: list[CurveRow] = []
-
-    def earlier(self, rows: Sequence[CurveRow]) -> None:
-        self.rows += rows
-
-    def curve(self, row: CurveRow) -> None:
-        self.rows.append(row)
-
-    def under_way(self, report: ProgressReport) -> None:
-        """A table is made of whole trainings."""
 
     def before_step(self, seconds: float) -> None:
         if self._parent is not None and os.getppid() != self._parent:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from benchmarks.training.steps import NETWORKS, Schedule, prepared
+from benchmarks.training.steps import NETWORKS, Schedule, one_step, prepared
 from space.deployed import deploy
 from space.network import CondenseNet
 from workers.images.batches import ImageData, TrainingBatches, load
@@ -48,13 +46,7 @@ def _top1(form: str, seed: int, images: ImageData) -> float:
     steps = EPOCHS * batches.steps_per_epoch
     for step in range(steps):
         condense(step / steps)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.5 * schedule.rate * (1 + math.cos(math.pi * step / steps))
-        x, y = batches.batch(step)
-        loss = F.cross_entropy(forward(x), y)
-        optimizer.zero_grad(set_to_none=form == "plain")
-        torch.autograd.backward(loss)
-        optimizer.step()
+        one_step(schedule, forward, optimizer, batches.batch(step), step / steps)
     trained = CondenseNet(NETWORKS[NETWORK])
     trained.load_state_dict(network.state_dict())
     trained.condense(1.0)

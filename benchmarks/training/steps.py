@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import time
 from dataclasses import dataclass, field
@@ -11,8 +10,10 @@ from typing import Any
 
 from space.config import CondenseNetConfig
 from space.presets import PUBLISHED
+from workers.training.schedule import learning_rate_at
 
-FORMS = ("plain", "channels-last", "autocast", "torch.compile", "unskipped", "unfused", "ours", "recompute")
+TORCH_FORMS = ("plain", "channels-last", "autocast", "torch.compile")
+FORMS = (*TORCH_FORMS, "unskipped", "unfused", "ours", "recompute")
 NETWORKS = {
     "CondenseNet-86": PUBLISHED["condensenet-86"].config,
     "digits-sized": CondenseNetConfig(stages=(3, 3, 3), growth=(8, 8, 8), input_shape=(1, 8, 8)),
@@ -71,7 +72,6 @@ def _run_into(schedule: Schedule, pipe: Any) -> None:
 def train(schedule: Schedule) -> Steps:
     """Run the schedule here: SGD with Nesterov momentum, a cosine per step, condensing when it is due."""
     import torch
-    from torch.nn import functional as F
 
     from workers.processes import peak_memory_mb, reset_peak_memory
 
@@ -89,16 +89,9 @@ def train(schedule: Schedule) -> Steps:
     start = {name: values.clone() for name, values in network.state_dict().items()}
 
     def step(number: int, progress: float) -> float:
-        rate = 0.5 * schedule.rate * (1 + math.cos(math.pi * progress))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         at = number * schedule.batch % count
         x, y = images[at : at + schedule.batch], labels[at : at + schedule.batch]
-        loss = F.cross_entropy(forward(x), y)
-        optimizer.zero_grad(set_to_none=schedule.form in ("plain", "channels-last", "autocast", "torch.compile"))
-        torch.autograd.backward(loss)
-        optimizer.step()
-        return loss.item()
+        return one_step(schedule, forward, optimizer, (x, y), progress)
 
     for number in range(2):
         step(number, 0.0)
@@ -119,6 +112,21 @@ def train(schedule: Schedule) -> Steps:
     result.seconds = clock() - begin
     result.peak_mb = peak_memory_mb() - before_mb
     return result
+
+
+def one_step(schedule: Schedule, forward: Any, optimizer: Any, batch: tuple[Any, Any], progress: float) -> float:
+    """Take one step of a form at this progress of its schedule; return the loss before it."""
+    import torch
+    from torch.nn import functional as F
+
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate_at(progress, 1, schedule.rate)
+    x, y = batch
+    loss = F.cross_entropy(forward(x), y)
+    optimizer.zero_grad(set_to_none=schedule.form in TORCH_FORMS)
+    torch.autograd.backward(loss)
+    optimizer.step()
+    return loss.item()
 
 
 def _warm_torch_up() -> None:
@@ -157,7 +165,7 @@ def prepared(schedule: Schedule, config: CondenseNetConfig) -> tuple[Any, Any, A
     network: torch.nn.Module = CondenseNet(config)
     fused = schedule.form in ("unskipped", "ours", "recompute")
     forward: Any
-    if schedule.form in ("plain", "channels-last", "autocast", "torch.compile"):
+    if schedule.form in TORCH_FORMS:
         plain = PlainNetwork(config)
         plain.load_state_dict(network.state_dict())
         network, condense = plain, plain.condense

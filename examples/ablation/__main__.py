@@ -13,27 +13,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks import record
+from benchmarks.long_work import ends_clearly
 from examples.ablation.plan import FASHION, PLANS
-from space.errors import CondenseryError, InvalidSettings
+from space.errors import InvalidSettings
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 
 def main() -> None:
     options = parsed()
-    try:
+    with ends_clearly():
         run(options)
-    except CondenseryError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on\n")
-        sys.exit(130)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from typing import Any
 import torch
 
 from benchmarks.condensebench.journal import Row, open_journal, read_rows
+from benchmarks.long_work import CurveKeeper, training_clock
 from examples.ablation.plan import LINES, Plan, Training
 from space.errors import TrainingFailed
 from workers.images.batches import ImageData, load
 from workers.images.cache import prepare
 from workers.training import loop
 from workers.training.device import pick_device
-from workers.training.reporting import CurveRow, ProgressReport
 
 TRAININGS = "trainings.jsonl"
 
@@ -76,8 +75,8 @@ def trained(work: Work, training: Training, images: ImageData, device: str) -> R
 
     The test images judge it: there are more of them than of validation images, and no network is chosen by them.
     """
-    plan, watch, identity = work.plan, _Watch(), work.plan.identity(training)
-    clock = _clock(pick_device(device))
+    plan, watch, identity = work.plan, CurveKeeper(), work.plan.identity(training)
+    clock = training_clock(pick_device(device).type)
     began = clock()
     run = loop.TrainingRun(
         config=training.config,
@@ -111,25 +110,6 @@ def trained(work: Work, training: Training, images: ImageData, device: str) -> R
     }
 
 
-class _Watch:
-    """Keeps the learning curve of a training."""
-
-    def __init__(self) -> None:
-        self.rows: list[CurveRow] = []
-
-    def earlier(self, rows: Sequence[CurveRow]) -> None:
-        self.rows += rows
-
-    def curve(self, row: CurveRow) -> None:
-        self.rows.append(row)
-
-    def under_way(self, report: ProgressReport) -> None:
-        """Say nothing: a training takes seconds."""
-
-    def before_step(self, seconds: float) -> None:
-        """Let it go on."""
-
-
 def expected_seconds(work: Work, trainings: Sequence[Training], images: ImageData, device: str) -> list[float]:
     """Return about how long each training takes: a line through an epoch of the cheapest and one of the costliest."""
     by_macs = {_macs_in_training(training): training for training in trainings}
@@ -148,11 +128,6 @@ def expected_seconds(work: Work, trainings: Sequence[Training], images: ImageDat
 def _macs_in_training(training: Training) -> int:
     """Return the macs of the network while every group has all of its inputs."""
     return training.variation.cost(replace(training.config, condense_factor=1)).macs
-
-
-def _clock(device: torch.device) -> Callable[[], float]:
-    """Return the clock of training: the processor's where it trains, as a busy machine adds nothing to it."""
-    return time.process_time if device.type == "cpu" else time.monotonic
 
 
 def _checkpoints(work: Work, identity: str) -> Path:

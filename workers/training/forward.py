@@ -6,15 +6,17 @@ Both train the same `CondenseNet`, whose tensors stay where they are, and differ
 from __future__ import annotations
 
 import gc
+import statistics
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from space.config import CondenseNetConfig
+from space.cost import parts_of
 from space.errors import InvalidSettings
 from space.network import CondenseNet
 from workers.compiled.dense_layers import CompiledLayers
@@ -150,11 +152,8 @@ class CompiledForward:
 
 def _macs_of_a_layer(config: CondenseNetConfig) -> float:
     """Return the multiply-adds of one image in a dense layer before anything is dropped, on average."""
-    macs = (
-        shape.positions * shape.bottleneck_channels * (shape.in_channels + 9 * shape.growth / config.conv3x3_groups)
-        for shape in config.layer_shapes
-    )
-    return sum(macs) / len(config.layer_shapes)
+    dense = replace(config, condense_factor=1)
+    return statistics.fmean(part.macs for part in parts_of(dense) if part.kind == "layer")
 
 
 def forward_of(network: CondenseNet, settings: ForwardSettings) -> Forward:
