@@ -6,8 +6,9 @@
     python -m benchmarks.condensebench --dataset cifar10 --work FOLDER --images PATH     (on a GPU where there is one)
 
 Every finished training is one line of FOLDER/trainings.jsonl, on the disk before the next begins: stopped or killed at
-any moment, the same command goes on, with as many processes as it is given. `--limit N` does the first N trainings;
-every beginning of their order is spread over cost.
+any moment, the same command goes on, with as many processes as it is given. What the written table holds is done, too,
+on whatever machine it was made. `--limit N` does the first N trainings; every beginning of their order is spread over
+cost.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main() -> None:
     bench = BENCHES[options.dataset].with_images(options.folder, options.download, options.images)
     if options.seeds is not None:
         bench = replace(bench, seeds=options.seeds)
-    shop = Workshop(bench, options.work.absolute(), options.device)
+    shop = Workshop(bench, options.work.absolute(), options.tables, options.device)
     with ends_clearly():
         make(shop, options)
 
@@ -46,7 +47,7 @@ def make(shop: Workshop, options: argparse.Namespace) -> None:
     if options.counts:
         costs.count_instructions(shop)
     if options.write:
-        path = table.write_table(shop, options.tables)
+        path = table.write_table(shop)
         found = findings.findings(path)
         text = findings.as_markdown(found, table.read_about(path))
         print(f"wrote {path} and the JSON beside it\n\n{text}")
@@ -66,7 +67,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--proxies", action="store_true", help="compute the zero-cost proxies instead of training")
     parser.add_argument("--counts", action="store_true", help="count ARM instructions in software instead of training")
     parser.add_argument("--write", action="store_true", help="write the table as far as it is, and print its findings")
-    parser.add_argument("--tables", type=Path, default=TABLES, help="where --write writes; the product's folder")
+    parser.add_argument(
+        "--tables", type=Path, default=TABLES, help="the table's folder, read and written; the product's"
+    )
     parser.add_argument("--images", type=Path, help="an image folder (train/CLASS, test/CLASS) instead of the data set")
     parser.add_argument("--folder", type=Path, help="where torchvision's data sets are")
     parser.add_argument("--download", action="store_true", help="fetch a missing data set")

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.condensebench.journal import Journal, Row, open_journal
-from benchmarks.condensebench.presets import Bench
 from benchmarks.condensebench.training import Workshop, code_version
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet
@@ -20,19 +19,21 @@ from workers.export.onnx import save_onnx
 from workers.images.batches import TrainingBatches, load
 from workers.images.cache import prepare
 from workers.latency.virtual_arm import Counts, VirtualArm, build, default_folder
+from workers.training import proxies
 from workers.training.proxies import zero_cost
 
 PROXIES, COUNTS = "proxies.jsonl", "counts.jsonl"
 SEED = 0  # of the weights that proxies look at, and of the batch they see
 COUNTED_RUNS = 3
 TOGETHER = 16  # networks counted in one emulated process
+DEVICE = "pi5"
 SAVE = {"onnxruntime": save_onnx, "native": save_native}
 
 
 def compute_proxies(shop: Workshop) -> None:
     """Compute the proxies of every network that has none yet, on the first batch of a training with seed 0."""
     with open_journal(shop.folder / PROXIES) as journal:
-        left = _without_row(shop.bench, journal)
+        left = _without_row(shop, journal, PROXY_COLUMNS)
         if not left:
             return
         prepare(shop.bench.data, shop.images)
@@ -52,7 +53,7 @@ def count_instructions(shop: Workshop) -> None:
         MeasurementFailed: a network can't be counted.
     """
     with open_journal(shop.folder / COUNTS) as journal:
-        left = _without_row(shop.bench, journal)
+        left = _without_row(shop, journal, LATENCY_COLUMNS)
         if not left:
             return
         arm = build(default_folder(), progress=lambda text: print(text, flush=True))
@@ -86,9 +87,25 @@ def by_config(rows: Sequence[Row]) -> dict[CondenseNetConfig, Row]:
     return {CondenseNetConfig.from_dict(row["config"]): row for row in rows}
 
 
-def _without_row(bench: Bench, journal: Journal) -> list[CondenseNetConfig]:
+def latency_column(runtime: str) -> str:
+    """Return the table's column of the latencies under a runtime."""
+    return f"{DEVICE}_{runtime}_ms"
+
+
+def proxy_column(name: str) -> str:
+    """Return the table's column of a proxy."""
+    return f"proxy_{name}"
+
+
+LATENCY_COLUMNS = tuple(map(latency_column, SAVE))
+PROXY_COLUMNS = tuple(map(proxy_column, proxies.PROXIES))
+
+
+def _without_row(shop: Workshop, journal: Journal, columns: Sequence[str]) -> list[CondenseNetConfig]:
     known = by_config(journal.rows())
-    return [config for config in bench.configs() if config not in known]
+    return [
+        config for config in shop.bench.configs() if config not in known and not shop.earlier.knows(config, columns)
+    ]
 
 
 def _made_by() -> Row:

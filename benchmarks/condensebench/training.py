@@ -17,11 +17,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from benchmarks.condensebench.earlier import EarlierTable, earlier_table
 from benchmarks.condensebench.journal import Row, open_journal
 from benchmarks.condensebench.presets import Bench, Training
 from benchmarks.long_work import CurveKeeper, training_clock
@@ -39,10 +40,11 @@ NICENESS = 10  # of a training process: others come first
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where a table is made: its settings, the folder of its files, and the device it is trained on."""
+    """Where a table is made: its settings, the folders of its journals and of the table, and the device of training."""
 
     bench: Bench
     folder: Path
+    tables: Path
     device: str = "auto"
 
     @property
@@ -50,18 +52,27 @@ class Workshop:
         """The folder of the decoded images."""
         return self.folder / "images"
 
+    @cached_property
+    def earlier(self) -> EarlierTable:
+        """What the table already holds, from wherever it was made."""
+        return earlier_table(self.bench, self.tables)
+
 
 def run_all(shop: Workshop, processes: int, limit: int | None = None) -> None:
-    """Do every training of the table (the first `limit`) that the journal doesn't hold yet; print a line for each.
+    """Do every training (the first `limit`) that neither table nor journal holds yet; print a line for each.
 
     Raises:
-        InvalidSettings: another process does so in the same folder.
+        InvalidSettings: another process does so in the same folder, or the table has other settings.
         CondenseryError: of the data or the disk; whatever was finished is recorded.
     """
     with open_journal(shop.folder / TRAININGS) as journal:
         wanted = shop.bench.trainings()[:limit]
         done = {row["identity"] for row in journal.rows()}
-        left = [training for training in wanted if shop.bench.identity(training) not in done]
+        left = [
+            training
+            for training in wanted
+            if shop.bench.identity(training) not in done and not shop.earlier.holds(training)
+        ]
         print(f"{len(wanted) - len(left)} of {len(wanted)} trainings of {shop.bench.name} are done", flush=True)
         if not left:
             return
@@ -174,7 +185,7 @@ def trained(shop: Workshop, training: Training, images: Any, parent: int | None 
         "torch": str(torch.__version__),  # its own class would bring torch into the first process
         "device": device.type,
         "cpu": machine()["cpu"],
-        "run_by": notes[0].rpartition(", by ")[2],  # the compiled kernel, or torch: equal to rounding alone
+        "run_by": run_by(notes),  # the compiled kernel, or torch: equal to rounding alone
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -201,6 +212,11 @@ def code_version() -> str:
     except OSError:
         return ""
     return "" if commit.returncode else commit.stdout.strip() + ("+" if changed.returncode else "")
+
+
+def run_by(notes: Sequence[str]) -> str:
+    """Return what a training says it is computed by: the compiled kernel, torch, …"""
+    return next((note.rpartition(", by ")[2] for note in notes if note.startswith("training from step ")), "")
 
 
 def _checkpoints(shop: Workshop, identity: str) -> Path:

@@ -102,7 +102,8 @@ def test_a_second_writer_is_refused_and_the_journal_is_free_again_afterwards(tmp
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Workshop:
-    shop = Workshop(DIGITS, tmp_path_factory.mktemp("table"), "cpu")
+    folder = tmp_path_factory.mktemp("table")
+    shop = Workshop(DIGITS, folder, folder, "cpu")
     prepare(DIGITS.data, shop.images)
     return shop
 
@@ -149,7 +150,7 @@ def test_the_same_command_makes_the_cifar_table_from_a_folder_of_images(tmp_path
     cifar = BENCHES["cifar10"].with_images(None, False, tmp_path / "images")
     small = replace(cifar, networks=2, training=cifar.training.model_copy(update={"epochs": 1, "batch_size": 8}))
     small = replace(small, data=small.data.model_copy(update={"validation_fraction": 0.5}))
-    shop = Workshop(small, tmp_path / "work", "cpu")
+    shop = Workshop(small, tmp_path / "work", tmp_path, "cpu")
     prepare(small.data, shop.images)
     row = trained(shop, small.trainings()[0], load(small.data, shop.images))
     assert CondenseNetConfig.from_dict(row["config"]).input_shape == (3, 32, 32)

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import record
 from benchmarks.condensebench.__main__ import DOCUMENT, TABLES, main
 from benchmarks.condensebench.costs import COUNTS, compute_proxies, count_instructions
+from benchmarks.condensebench.costs import PROXIES as PROXIES_FILE
 from benchmarks.condensebench.findings import (
     MARKS,
     as_markdown,
@@ -26,10 +27,10 @@ from benchmarks.condensebench.findings import (
 from benchmarks.condensebench.journal import open_journal, read_rows
 from benchmarks.condensebench.presets import BENCHES
 from benchmarks.condensebench.table import read_about, read_table, write_table
-from benchmarks.condensebench.training import TRAININGS, Workshop, trained
+from benchmarks.condensebench.training import TRAININGS, Workshop, run_all, trained
 from space.config import CondenseNetConfig
 from space.cost import cost_of
-from space.errors import TrialNotReady
+from space.errors import InvalidSettings, TrialNotReady
 from space.search_space import SearchSpace
 from tests.workers.arm_device import arm_device
 from workers.images.batches import load
@@ -44,7 +45,8 @@ PER_MILLION = {"branch": 1, "load": 1, "store": 1, "vload": 1, "vstore": 1, "vfm
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Workshop:
     """A table of digits: all but the last network are trained, all but the first counted."""
-    shop = Workshop(DIGITS, tmp_path_factory.mktemp("work"), "cpu")
+    folder = tmp_path_factory.mktemp("work")
+    shop = Workshop(DIGITS, folder, folder / "nowhere", "cpu")
     prepare(DIGITS.data, shop.images)
     images = load(DIGITS.data, shop.images)
     with open_journal(shop.folder / TRAININGS) as journal:
@@ -61,7 +63,7 @@ def shop(tmp_path_factory) -> Workshop:
 
 
 def table_of(shop: Workshop, folder: Path) -> tuple[pandas.DataFrame, dict]:
-    path = write_table(shop, folder)
+    path = write_table(replace(shop, tables=folder))
     return pandas.read_csv(path), json.loads((folder / "condensebench-digits.json").read_text())
 
 
@@ -123,13 +125,51 @@ def test_the_json_says_how_far_the_table_came_and_how_it_was_made(shop, tmp_path
 
 
 def test_the_same_journals_give_the_same_bytes(shop, tmp_path):
-    first, second = (write_table(shop, tmp_path / name).read_bytes() for name in ("a", "b"))
+    first, second = (write_table(replace(shop, tables=tmp_path / name)).read_bytes() for name in ("a", "b"))
     assert first == second
 
 
 def test_a_table_without_a_row_is_refused(tmp_path):
     with pytest.raises(TrialNotReady, match="train some first"):
-        write_table(Workshop(DIGITS, tmp_path), tmp_path)
+        write_table(Workshop(DIGITS, tmp_path, tmp_path))
+
+
+def test_a_table_whose_journals_are_gone_goes_on_where_it_is(shop, tmp_path, capsys):
+    whole = write_table(replace(shop, tables=tmp_path / "whole"))
+    first, second = (replace(shop, folder=tmp_path / name, tables=tmp_path / "parts") for name in ("first", "second"))
+    known: set[str] = set()  # networks whose costs the table has by then, so the second part's journals don't
+    for part, trained_there in ((first, slice(2)), (second, slice(2, None))):
+        for name in (PROXIES_FILE, COUNTS):
+            with open_journal(part.folder / name) as journal:
+                for row in read_rows(shop.folder / name):
+                    if CondenseNetConfig.from_dict(row["config"]).digest not in known:
+                        journal.append(row)
+        with open_journal(part.folder / TRAININGS) as journal:
+            for row in read_rows(shop.folder / TRAININGS)[trained_there]:
+                journal.append(row)
+                known.add(CondenseNetConfig.from_dict(row["config"]).digest)
+        prepare(DIGITS.data, part.images)
+        path = write_table(part)
+        assert write_table(replace(part)).read_bytes() == path.read_bytes()  # twice is as good as once
+    assert path.read_bytes() == whole.read_bytes()
+    assert read_about(path) == read_about(whole)
+    fresh = replace(first, folder=tmp_path / "fresh")
+    compute_proxies(fresh)
+    assert [row["config"] for row in read_rows(fresh.folder / PROXIES_FILE)] == [DIGITS.configs()[-1].to_dict()]
+    run_all(replace(fresh, bench=replace(DIGITS, seeds=1)), processes=1, limit=3)
+    assert capsys.readouterr().out.endswith("3 of 3 trainings of digits are done\n")
+
+
+def test_a_table_made_with_other_settings_is_not_added_to(shop, tmp_path):
+    path = write_table(replace(shop, tables=tmp_path))
+    longer = replace(DIGITS, training=DIGITS.training.model_copy(update={"epochs": 4}))
+    with pytest.raises(InvalidSettings, match=r"made with another training.*'epochs': 3.*--tables"):
+        write_table(replace(shop, bench=longer, tables=tmp_path))
+    about = json.loads(path.with_name("condensebench-digits.json").read_text())
+    about["latency"]["runtimes"]["onnxruntime"] = "0.9"
+    path.with_name("condensebench-digits.json").write_text(json.dumps(about))
+    with pytest.raises(InvalidSettings, match=r"its runtimes are .*0\.9.*--tables"):
+        write_table(replace(shop, tables=tmp_path))
 
 
 def test_a_failed_training_is_named_and_has_no_row(shop, tmp_path):
@@ -156,7 +196,7 @@ def test_proxies_that_are_known_are_not_computed_again(shop):
 def test_instructions_are_counted_under_both_runtimes_and_go_on_where_they_stopped(tmp_path, monkeypatch):
     arm_device()
     monkeypatch.setattr("benchmarks.condensebench.costs.TOGETHER", 1)
-    shop = Workshop(DIGITS, tmp_path)
+    shop = Workshop(DIGITS, tmp_path, tmp_path)
     with open_journal(tmp_path / COUNTS) as journal:
         for config in DIGITS.configs()[1:]:
             journal.append({"config": config.to_dict(), "counts": {}})
@@ -172,7 +212,7 @@ def test_instructions_are_counted_under_both_runtimes_and_go_on_where_they_stopp
 
 
 def test_every_finding_of_a_small_table_is_printed_or_said_to_be_missing(shop, tmp_path):
-    path = write_table(shop, tmp_path)
+    path = write_table(replace(shop, tables=tmp_path))
     found = findings(path)
     text = as_markdown(found, read_about(path))
     assert "**4 trainings** of 3 networks: 3 with seed 0, 1 with seed 1; 5 is the whole table." in text
@@ -250,7 +290,7 @@ def test_each_row_of_the_shipped_table_is_a_network_of_its_space_with_its_exact_
 
 
 def test_the_reader_gives_what_pandas_gives(shop, tmp_path):
-    path = write_table(shop, tmp_path)
+    path = write_table(replace(shop, tables=tmp_path))
     columns, table = read_table(path), pandas.read_csv(path)
     assert list(columns) == list(table.columns)
     assert all(np.array_equal(columns[name], table[name].astype(float), equal_nan=True) for name in columns)

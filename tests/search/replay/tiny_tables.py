@@ -29,7 +29,7 @@ KINDS = ("branch", "load", "store", "vload", "vstore", "vfma", "simd_fp", "int")
 
 def trained_table(folder: Path) -> Path:
     """Train 13 networks, two of them with a second seed, and write their table; latencies grow with macs."""
-    shop = Workshop(TINY, folder, "cpu")
+    shop = Workshop(TINY, folder, folder, "cpu")
     prepare(TINY.data, shop.images)
     images, configs = load(TINY.data, shop.images), TINY.configs()[:-UNTRAINED]
     with open_journal(folder / TRAININGS) as journal:
@@ -42,7 +42,7 @@ def trained_table(folder: Path) -> Path:
             made_of = {"runs": 3, "device": {"qemu": "7"}, "code": "", "runtimes": {"onnxruntime": "1", "native": "2"}}
             slower = {kind: 1.5 * count for kind, count in counts.items()}
             journal.append({"config": config.to_dict(), "counts": {"onnxruntime": slower, "native": counts}} | made_of)
-    return write_table(shop, folder)
+    return write_table(shop)
 
 
 def rewritten(
