@@ -1,8 +1,8 @@
 """The paper's ablation: learned, plain and no groups; growth; connectivity; condense factors; error over macs.
 
-    python -m examples.ablation --work FOLDER [--seeds 3]      train what FOLDER lacks; stopped or killed, it goes on
-    python -m examples.ablation --work FOLDER --write          print the tables and save them as JSON
-    python -m examples.ablation --plot                         draw the saved JSON into docs/images/
+    python -m examples.ablation --work FOLDER [--seeds 3]    train what FOLDER lacks; stopped or killed, it goes on
+    python -m examples.ablation --work FOLDER --write        print the tables and save every error as JSON
+    python -m examples.ablation --tables --plot              show what was saved: tables, and a plot in docs/images/
 
 `--plan digits` takes seconds and shows how it goes; `--plan fashion-mnist-longer` trains learned and plain groups three
 times as long. Every finished training is one line of FOLDER/trainings.jsonl, on the disk before the next begins; a
@@ -39,6 +39,10 @@ def run(options: argparse.Namespace) -> None:
             write(work)
         else:
             run_all(work, options.device)
+    if options.tables:
+        from examples.ablation.results import lines_of
+
+        print(*lines_of(saved(record.RESULTS / f"{name_of(options.plan)}.json")), sep="\n")
     if options.plot:
         from examples.ablation.plot import write_plot
 
@@ -49,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def write(work: Any) -> None:
-    """Print the tables of what is done, and save them with versions and machine.
+    """Print the tables of what is done, and save its errors with versions and machine.
 
     Raises:
         InvalidSettings: nothing is done yet.
@@ -72,7 +76,7 @@ def name_of(plan: str) -> str:
 def saved(path: Path) -> dict[str, Any]:
     """Return the result in a saved JSON."""
     if not path.exists():
-        raise InvalidSettings(f"there is no {path} to draw; train and --write first.")
+        raise InvalidSettings(f"there is no {path} to show; train and --write first.")
     result: dict[str, Any] = json.loads(path.read_text())["result"]
     return result
 
@@ -84,11 +88,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, choices=range(1, 101), default=3, metavar="N", help="of each network; 3")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--write", action="store_true", help="save what is done so far instead of training")
+    parser.add_argument("--tables", action="store_true", help="print the tables of what was saved")
     parser.add_argument("--plot", action="store_true", help="draw what was saved")
     parser.add_argument("--images", type=Path, default=IMAGES, help="where --plot draws; docs/images")
     options = parser.parse_args()
-    if options.work is None and not options.plot:
-        parser.error("--work FOLDER says where to train, --plot draws what was saved")
+    if options.work is None and not (options.tables or options.plot):
+        parser.error("--work FOLDER says where to train; --tables and --plot show what was saved")
     return options
 
 

@@ -2,9 +2,13 @@
 
 Notable choices:
 - Two lines are compared where both have macs: each seed's errors are interpolated over log(macs), and the difference
-  is averaged over the common range. A seed orders the images alike for all networks, so differences are paired.
-- A difference comes with a 95 % interval from Student's t over the seeds. It counts as a difference only where the
-  interval leaves out 0; with three seeds that is a strict demand (t = 4.3).
+  is averaged over the common range.
+- Three values of a line say little of how far seeds scatter, so all networks together do: the standard deviation is
+  pooled over every network's seeds. A seed moves the networks of a line together, so averaging over them isn't counted
+  as making a line's mean more certain.
+- A difference comes with a 95 % interval from Student's t, and counts as one only where the interval leaves out 0.
+  Where several lines are compared, a wider one holds for all of them at once (Bonferroni).
+- Comparisons are computed from the saved errors whenever they are shown: no second record of them can go stale.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,14 +29,51 @@ from space.config import CondenseNetConfig
 GRID = 101  # places at which two lines are compared
 CONFIDENCE = 0.95
 
+Points = Sequence[Mapping[str, Any]]  # the networks of a line: macs, and the error of each seed in percent
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far seeds scatter the error of one network, in points: pooled over all networks."""
+
+    deviation: float
+    networks: int
+    seeds: int
+
+    @property
+    def freedom(self) -> int:
+        """The degrees of freedom of `deviation`."""
+        return self.networks * (self.seeds - 1)
+
+    def half_width(self, comparisons: int = 1) -> float:
+        """Return half of the 95 % interval of a difference of two lines, for so many of them at once."""
+        quantile = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * comparisons), self.freedom))
+        return quantile * self.deviation * math.sqrt(2 / self.seeds)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How many points of error a line lies above another one at equal macs."""
+
+    line: str  # keys in LINES
+    reference: str
+    line_label: str  # as their panel has them
+    reference_label: str
+    by_seed: tuple[float, ...]
+    macs: tuple[float, float]  # between which they are compared
+
+    @property
+    def mean(self) -> float:
+        """The mean over the seeds."""
+        return statistics.fmean(self.by_seed)
+
 
 def summary(plan: Plan, rows: Mapping[str, Row], seeds: int) -> dict[str, Any]:
-    """Return the plan, every network's error of each seed, and the differences between lines, as plain JSON values.
+    """Return the plan and every network's error of each seed, as plain JSON values.
 
     Errors are of the deployed networks on the test images, in percent. A training that failed or isn't done is left
-    out, and what needs it is too.
+    out, and its network is too.
     """
-    lines = {line: _points(plan, line, rows, seeds) for line in plan.lines}
     return {
         "data": plan.data.model_dump(mode="json"),
         "training": plan.training.model_dump(mode="json"),
@@ -41,8 +83,7 @@ def summary(plan: Plan, rows: Mapping[str, Row], seeds: int) -> dict[str, Any]:
             f"{row['line']} {row['config']['stages']}: {row['failed']}" for row in rows.values() if "failed" in row
         ],
         "train_minutes": sum(row["seconds"] for row in rows.values()) / 60,
-        "lines": lines,
-        "differences": {name: _differences(name, lines) for name in COMPARISONS},
+        "lines": {line: _points(plan, line, rows, seeds) for line in plan.lines},
     }
 
 
@@ -58,46 +99,50 @@ def _points(plan: Plan, line: str, rows: Mapping[str, Row], seeds: int) -> list[
     return points
 
 
-def _differences(name: str, lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    comparison = COMPARISONS[name]
-    reference = lines.get(comparison.reference, ())
-    others = [line for line in comparison.lines if line != comparison.reference]
-    return {line: difference(lines[line], reference) for line in others if _overlap(lines.get(line, ()), reference)}
+def differences_of(result: Mapping[str, Any]) -> list[Difference]:
+    """Return every two lines that are compared and have macs in common; each two once, though two panels show them."""
+    found: dict[frozenset[str], Difference] = {}
+    for comparison in COMPARISONS.values():
+        reference = comparison.reference
+        for line, label in comparison.lines.items():
+            one, other = (result["lines"].get(name, ()) for name in (line, reference))
+            if line != reference and _overlap(one, other):
+                by_seed, macs = difference(one, other)
+                labels = (label, comparison.lines[reference])
+                found.setdefault(frozenset((line, reference)), Difference(line, reference, *labels, by_seed, macs))
+    return list(found.values())
 
 
-def _overlap(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> bool:
+def _overlap(one: Points, other: Points) -> bool:
     spans = [[point["macs"] for point in points] for points in (one, other)]
     return all(spans) and max(map(min, spans)) <= min(map(max, spans))
 
 
-def difference(line: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how many points of error `line` lies above `reference` at equal macs, of which there must be some."""
+def difference(line: Points, reference: Points) -> tuple[tuple[float, ...], tuple[float, float]]:
+    """Return how many points of error each seed of `line` lies above `reference`, and between which macs.
+
+    Both have macs in common.
+    """
     logs, errors = _curves(line)
     reference_logs, reference_errors = _curves(reference)
     grid = np.linspace(max(logs[0], reference_logs[0]), min(logs[-1], reference_logs[-1]), GRID)
-    by_seed = [
+    by_seed = tuple(
         float(np.mean(np.interp(grid, logs, mine) - np.interp(grid, reference_logs, theirs)))
         for mine, theirs in zip(errors, reference_errors, strict=True)
-    ]
-    half = half_width(by_seed)
-    return {
-        "by_seed": by_seed,
-        "mean": statistics.fmean(by_seed),
-        "half_width_95": half,
-        "macs": [math.exp(grid[0]), math.exp(grid[-1])],
-        "differs": half is not None and abs(statistics.fmean(by_seed)) > half,
-    }
+    )
+    return by_seed, (math.exp(grid[0]), math.exp(grid[-1]))
 
 
-def half_width(values: Sequence[float]) -> float | None:
-    """Return half of the 95 % interval of a mean, from Student's t; None for fewer than two values."""
-    if len(values) < 2:
+def spread_of(result: Mapping[str, Any]) -> Spread | None:
+    """Return how far seeds scatter errors, pooled over all networks of a result; None of a single seed, or of none."""
+    networks = [point["errors"] for points in result["lines"].values() for point in points]
+    if not networks or result["seeds"] < 2:
         return None
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+    variance = statistics.fmean(statistics.variance(errors) for errors in networks)
+    return Spread(math.sqrt(variance), len(networks), result["seeds"])
 
 
-def _curves(points: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+def _curves(points: Points) -> tuple[np.ndarray, np.ndarray]:
     """Return log(macs), ascending (P,), and the errors of each seed (S, P)."""
     ordered = sorted(points, key=lambda point: point["macs"])
     return np.log([point["macs"] for point in ordered]), np.array([point["errors"] for point in ordered]).T
@@ -105,6 +150,25 @@ def _curves(points: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray
 
 def lines_of(result: Mapping[str, Any]) -> list[str]:
     """Return the tables of a result in Markdown, as docs/ablation.md has them."""
+    differences, spread = differences_of(result), spread_of(result)
+    text = [
+        *_error_table(result),
+        "",
+        "| compared with | line | points of error at equal macs | |",
+        "|---|---|---|---|",
+    ]
+    for found in differences:
+        cells = (
+            found.reference_label,
+            found.line_label,
+            signed(found, spread),
+            verdict(found, spread, len(differences)),
+        )
+        text.append(f"| {' | '.join(cells)} |")
+    return [*text, "", *_about_spread(spread, len(differences))]
+
+
+def _error_table(result: Mapping[str, Any]) -> list[str]:
     text = ["| line | layers | M macs | error % | ± |", "|---|---|---|---|---|"]
     for line, points in result["lines"].items():
         for point in points:
@@ -115,24 +179,34 @@ def lines_of(result: Mapping[str, Any]) -> list[str]:
             text.append(
                 f"| {LINES[line].label} | {depth} | {macs:.3f} | {statistics.fmean(errors):.2f} | {spread:.2f} |"
             )
-    text += ["", "| compared with | line | points of error at equal macs | |", "|---|---|---|---|"]
-    for name, differences in result["differences"].items():
-        labels, reference = COMPARISONS[name].lines, COMPARISONS[name].reference
-        text += [
-            f"| {labels[reference]} | {labels[line]} | {_signed(found)} | {_verdict(found)} |"
-            for line, found in differences.items()
-        ]
     return text
 
 
-def _signed(found: Mapping[str, Any]) -> str:
-    half = found["half_width_95"]
-    return f"{found['mean']:+.2f}" + ("" if half is None else f" ± {half:.2f}")
+def _about_spread(spread: Spread | None, comparisons: int) -> list[str]:
+    """Return what the intervals rest on, a sentence a line."""
+    if spread is None or not comparisons:
+        return []
+    return [
+        f"Seeds scatter one network's error by a standard deviation of {spread.deviation:.2f} points, pooled over "
+        f"{spread.networks} networks with {spread.seeds} seeds each ({spread.freedom} degrees of freedom).",
+        f"So the 95 % interval is ±{spread.half_width():.2f} for one comparison, and "
+        f"±{spread.half_width(comparisons):.2f} for all {comparisons} at once (Bonferroni).",
+        f"If no two lines differed, {(1 - CONFIDENCE) * comparisons:.1f} of {comparisons} single intervals would leave "
+        "out 0 by chance, on average.",
+    ]
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
-    if found["half_width_95"] is None:
+def signed(found: Difference, spread: Spread | None, places: int = 2) -> str:
+    """Return a difference with its sign and its interval."""
+    return f"{found.mean:+.{places}f}" + ("" if spread is None else f" ± {spread.half_width():.{places}f}")
+
+
+def verdict(found: Difference, spread: Spread | None, comparisons: int) -> str:
+    """Return in words what can be told of a difference that is one of several."""
+    if spread is None:
         return "one seed"
-    if not found["differs"]:
-        return "not beyond the seeds' spread"
-    return "worse" if found["mean"] > 0 else "better"
+    if abs(found.mean) <= spread.half_width():
+        return "no difference told"
+    words = "more errors" if found.mean > 0 else "fewer errors"
+    alone = abs(found.mean) <= spread.half_width(comparisons)
+    return f"{words}, by its own interval only" if alone else f"{words}, also by the wider interval"

@@ -1,8 +1,8 @@
 """The networks that are compared: the CondenseNet itself, and variations that lack one part of it.
 
 Notable choices:
-- A plain group convolution is a learned one that never learns: from the first step each group has in/G inputs, and
-  nobody else has them. So it is initialised, trained and deployed by the product's own code, at the macs of a learned
+- A plain group convolution is a learned one that never learns: from the first step each group has in/G inputs, which
+  no other group has. So it is initialised, trained and deployed by the product's own code, at the macs of a learned
   group convolution with C = G.
 - Which inputs these are is drawn once for each layer ("permuted"), or they are in order ("in order"). The outputs go to
   the 3x3's groups in turn, as the product's do, which mixes the groups like a channel shuffle.

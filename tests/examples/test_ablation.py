@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from benchmarks import record
 from benchmarks.condensebench.journal import read_rows
 from examples.ablation.__main__ import main
 from examples.ablation.plan import COMPARISONS, LINES, PLANS, Training
 from examples.ablation.plot import LOOKS, figure_of, panels_of, write_plot
-from examples.ablation.results import difference, half_width, lines_of, summary
+from examples.ablation.results import Spread, difference, differences_of, lines_of, signed, spread_of, summary, verdict
 from examples.ablation.training import TRAININGS, Work, run_all, trained
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -114,46 +115,72 @@ def points(*macs_and_errors: tuple[float, list[float]]) -> list[dict]:
     return [{"macs": macs, "errors": errors} for macs, errors in macs_and_errors]
 
 
+def result_of(seeds: int = 3, **lines: list[dict]) -> dict:
+    return {"seeds": seeds, "lines": lines}
+
+
 def test_lines_are_compared_where_both_have_macs_by_the_logarithm():
     reference = points((1e6, [10.0, 11.0]), (4e6, [6.0, 7.0]))
     shifted = points((2e6, [9.0, 10.5]), (8e6, [5.0, 6.5]))  # 1.0 and 1.5 above: the reference is at 8.0 and 9.0 there
-    found = difference(shifted, reference)
-    assert found["by_seed"] == pytest.approx([1.0, 1.5])
-    assert found["mean"] == pytest.approx(1.25)
-    assert found["macs"] == pytest.approx([2e6, 4e6])
-    assert found["half_width_95"] == pytest.approx(12.706 * 0.25, rel=1e-3)  # t of one degree of freedom, error of mean
-    assert found["differs"] is False
+    by_seed, macs = difference(shifted, reference)
+    assert by_seed == pytest.approx([1.0, 1.5])
+    assert macs == pytest.approx([2e6, 4e6])
+
+
+def test_the_interval_rests_on_the_seeds_of_all_networks_and_not_on_a_lines_own():
+    quiet, wild = [10.0, 10.0, 10.0], [8.0, 9.0, 10.0]  # variances 0 and 1
+    result = result_of(condensenet=points((1e6, quiet), (2e6, wild)), constant=points((1e6, [11.0, 11.0, 11.0])))
+    spread = spread_of(result)
+    assert spread == Spread(math.sqrt(1 / 3), networks=3, seeds=3)
+    assert spread.freedom == 6
+    assert spread.half_width() == pytest.approx(2.4469 * math.sqrt(1 / 3) * math.sqrt(2 / 3), rel=1e-4)  # t, 6 degrees
+    assert spread.half_width(8) == pytest.approx(stats.t.ppf(1 - 0.05 / 16, 6) * math.sqrt(2 / 9), rel=1e-9)
+    (found,) = differences_of(result)
+    assert signed(found, spread) == f"+1.00 ± {spread.half_width():.2f}"
 
 
 def test_lines_differ_where_the_interval_leaves_out_0():
-    reference = points((1e6, [10.0, 10.0, 10.0]), (2e6, [8.0, 8.0, 8.0]))
-    for above, differs in (([1.0, 1.1, 1.2], True), ([-1.0, -1.1, -1.2], True), ([0.0, 1.0, 2.0], False)):
-        line = points((1e6, [10 + x for x in above]), (2e6, [8 + x for x in above]))
-        assert difference(line, reference)["differs"] is differs
+    spread = Spread(0.3, networks=28, seeds=3)
+    one, eight = spread.half_width(), spread.half_width(8)
+    for above, said in (
+        (0.99 * one, "no difference told"),
+        (-0.99 * one, "no difference told"),
+        (1.01 * one, "more errors, by its own interval only"),
+        (-0.99 * eight, "fewer errors, by its own interval only"),
+        (1.01 * eight, "more errors, also by the wider interval"),
+        (-1.01 * eight, "fewer errors, also by the wider interval"),
+    ):
+        line = points((1e6, [10 + above] * 3))
+        (found,) = differences_of(result_of(condensenet=points((1e6, [10.0] * 3)), constant=line))
+        assert verdict(found, spread, 8) == said
+
+
+def test_of_one_seed_no_interval_is_given():
+    result = result_of(1, condensenet=points((1e6, [10.0])), constant=points((1e6, [11.0])))
+    assert spread_of(result) is None
+    (found,) = differences_of(result)
+    assert (signed(found, None), verdict(found, None, 1)) == ("+1.00", "one seed")
 
 
 def test_networks_of_the_same_macs_are_compared_as_they_are_and_lines_apart_are_not(finished):
     one, other = points((1e6, [10.0, 11.0])), points((1e6, [12.0, 14.0]))
-    assert difference(other, one)["by_seed"] == pytest.approx([2.0, 3.0])
+    assert difference(other, one)[0] == pytest.approx([2.0, 3.0])
     rows = finished.rows()
-    differences = summary(DIGITS, rows, 2)["differences"]
-    assert list(differences["convolution"]) == ["permuted"]
-    assert differences["convolution"]["permuted"]["by_seed"] == pytest.approx(
+    differences = {found.line: found for found in differences_of(summary(DIGITS, rows, 2))}
+    assert "permuted" in differences
+    assert not {"dense", "C2"} & differences.keys()
+    assert differences["permuted"].by_seed == pytest.approx(
         [
             100 * (rows[DIGITS.identity(learned)]["test_top1"] - rows[DIGITS.identity(plain)]["test_top1"])
             for learned, plain in zip(of_line("condensenet"), of_line("permuted"), strict=True)
         ]
     )
-    assert differences["factor"] == {}
+    apart = result_of(condensenet=points((1e6, [1.0] * 3)), constant=points((2e6, [1.0] * 3)))
+    assert differences_of(apart) == []
 
 
 def of_line(line: str) -> list[Training]:
     return [training for training in DIGITS.trainings(2) if training.line == line]
-
-
-def test_the_interval_is_students():
-    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
-    assert half_width([1.0]) is None
 
 
 def test_a_network_counts_once_all_of_its_seeds_are_done(finished):
@@ -194,6 +221,15 @@ def test_the_pages_tables_are_those_of_the_saved_result():
         assert line in PAGE, line
 
 
+def test_two_lines_that_two_panels_show_are_one_comparison():
+    pairs = [{found.line, found.reference} for found in differences_of(SAVED)]
+    assert len(pairs) == 8
+    assert pairs.count({"dense", "condensenet"}) == 1
+    assert sum("condensenet" in pair for pair in pairs) == 6  # the page says so
+    spread = spread_of(SAVED)
+    assert (spread.networks, spread.freedom) == (28, 56)
+
+
 def test_the_saved_result_is_of_the_plan_as_it_is():
     plan = PLANS["fashion-mnist"]
     assert SAVED["data"] == plan.data.model_dump(mode="json")
@@ -216,21 +252,32 @@ def test_the_page_says_what_condensing_saves_and_how_long_it_took():
 
 
 def test_what_is_said_of_differences_is_in_the_saved_result():
-    experiments = (ROOT / "docs" / "experiments.md").read_text()
-    differences = {line: found for group in SAVED["differences"].values() for line, found in group.items()}
+    experiments = (ROOT / "docs" / "experiments.md").read_text().replace("\n", " ")
+    differences, spread = {found.line: found for found in differences_of(SAVED)}, spread_of(SAVED)
 
     def said(line: str, places: int) -> str:
-        found = differences[line]
-        return f"{abs(found['mean']):.{places}f} ± {found['half_width_95']:.{places}f}"
+        return signed(differences[line], spread, places).lstrip("+-")
 
-    for line, places, text in (("dense", 2, experiments), ("permuted", 2, experiments), ("light", 1, experiments)):
-        assert said(line, places) in text
-    assert f"CondenseNet-light makes {said('light', 1)} points more" in PAGE
-    assert [line for line, found in differences.items() if found["differs"]] == ["light"]
-    for line in ("constant", "within", "C8"):  # each seed says the same, and the interval holds 0 all the same
-        by_seed = differences[line]["by_seed"]
-        assert min(by_seed) > 0
-        assert f"{min(by_seed):.1f} to {max(by_seed):.1f} points" in PAGE
+    for line, places in (("dense", 2), ("permuted", 2), ("light", 1)):
+        assert said(line, places) in experiments
+    for line in ("light", "constant", "within", "C8"):
+        assert f"{said(line, 1)} points more errors" in PAGE
+    for line in ("permuted", "ordered", "dense", "C2"):
+        assert signed(differences[line], spread) in PAGE
+    told = {line: verdict(found, spread, len(differences)) for line, found in differences.items()}
+    assert [line for line, words in told.items() if words == "no difference told"] == [
+        "dense", "permuted", "ordered", "C2",
+    ]  # half of them, as the page says  # fmt: skip
+    assert [line for line, words in told.items() if words.endswith("own interval only")] == ["within", "C8"]
+
+
+def test_the_page_says_what_interpolation_adds_between_distant_networks():
+    log, error = zip(
+        *((math.log(point["macs"]), statistics.fmean(point["errors"])) for point in SAVED["lines"]["condensenet"][1:]),
+        strict=True,
+    )
+    straight = error[0] + (error[2] - error[0]) * (log[1] - log[0]) / (log[2] - log[0])
+    assert f"{straight - error[1]:.2f} points above where it is" in PAGE
 
 
 # --- the command ------------------------------------------------------------------------------------------------
@@ -252,13 +299,16 @@ def test_the_command_writes_what_is_done_and_draws_it(finished, tmp_path, monkey
     assert nothing_done.value.code == 10
     assert "nothing of fashion-mnist is finished in" in capsys.readouterr().err
     run_main(monkeypatch, "--plan", "digits", "--seeds", "2", "--work", str(finished.folder), "--write")
+    printed = capsys.readouterr().out
     saved = json.loads((tmp_path / "ablation_digits.json").read_text())
     assert saved["result"] == summary(DIGITS, finished.rows(), 2)
     assert {"torch", "python"} <= saved["versions"].keys()
-    assert lines_of(saved["result"])[2] in capsys.readouterr().out
+    assert "\n".join(lines_of(saved["result"])) in printed
+    run_main(monkeypatch, "--plan", "digits", "--tables")
+    assert capsys.readouterr().out == "\n".join(lines_of(saved["result"])) + "\n"
 
 
 def test_the_command_asks_for_a_folder_or_a_plot(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run_main(monkeypatch, "--plan", "digits")
-    assert "--work FOLDER says where to train" in capsys.readouterr().err
+    assert "--work FOLDER says where to train; --tables and --plot show" in capsys.readouterr().err
