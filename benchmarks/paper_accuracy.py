@@ -5,6 +5,7 @@
 
 A piece ends with a checkpoint in FOLDER/training, and the same command goes on from it, on another machine too if that
 folder goes along. At the end the deployed network meets the test images, once, and its error stands beside the paper's.
+FOLDER/test-….jsonl records that this begins and what comes out, so a figure isn't lost and a second look isn't hidden.
 
 Notable choices:
 - The recipe is the product's own: SGD with Nesterov momentum, a cosine per iteration, batches of 64, crops and flips.
@@ -24,15 +25,17 @@ import tarfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
-from math import ceil
+from datetime import UTC, datetime, timedelta
+from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from benchmarks import record
+from benchmarks.condensebench.journal import Journal, open_journal
 from benchmarks.long_work import ends_clearly
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -103,7 +106,7 @@ def run(options: Options, clock: Callable[[], float] = time.monotonic) -> dict[s
 
     Raises:
         DataNotFound, UnreadableImage: the images are missing, or not laid out in class folders.
-        InvalidSettings: there is no such device here.
+        InvalidSettings: there is no such device here, or another process does this training in the same folder.
         TrainingFailed: the loss became NaN or infinite.
     """
     started = clock()
@@ -115,35 +118,58 @@ def run(options: Options, clock: Callable[[], float] = time.monotonic) -> dict[s
     # Where the images lie doesn't matter, only what they are: a piece may run on another machine.
     same = settings.model_copy(update={"dataset": f"images {images.info.fingerprint}"})
     identity = trial_identity(config, options.training, same, options.seed)
-    result_file = options.work / f"result-{identity[:16]}.json"
-    if result_file.exists():  # the test images are met once
-        result: dict[str, Any] = json.loads(result_file.read_text())
-        return result
-    piece = _Piece(options, started + 60 * options.minutes, clock)
-    training = loop.TrainingRun(
-        config=config,
-        training=options.training,
-        data=settings,
-        seed=options.seed,
-        checkpoints=options.work / "training" / identity[:16],  # another network's stay
-        identity=identity,
-        device=options.device,
-        clock=clock,
-        note=lambda text: print(text, flush=True),
-    )
-    try:
-        network, _ = loop.train(training, images, piece)
-    except TrainingStopped:
-        write_atomically(options.work / "curve.json", as_json([asdict(row) for row in piece.rows]))
-        print(f"stopped at {100 * piece.progress:.1f} %; the same command goes on")
-        return None
-    test = loop.evaluate(network, images.test(), images.info, pick_device(options.device))
-    write_atomically(options.work / "network.safetensors", safetensors.torch.save(model_tensors(network)))
-    result = as_result(options, config, images, piece.rows) | {
+    name = identity[:16]  # of this training's files: another network's stay
+    with open_journal(options.work / f"test-{name}.jsonl") as journal:
+        result_file = options.work / f"result-{name}.json"
+        result = recorded(journal, result_file)
+        if result is None:
+            piece = _Piece(options, images.info.validation_images, started + 60 * options.minutes, clock)
+            training = loop.TrainingRun(
+                config=config,
+                training=options.training,
+                data=settings,
+                seed=options.seed,
+                checkpoints=options.work / "training" / name,
+                identity=identity,
+                device=options.device,
+                clock=clock,
+                note=lambda text: print(text, flush=True),
+            )
+            try:
+                network, _ = loop.train(training, images, piece)
+            except TrainingStopped:
+                write_atomically(options.work / "curve.json", as_json([asdict(row) for row in piece.rows]))
+                print(f"stopped at {100 * piece.progress:.1f} %; the same command goes on")
+                return None
+            tensors = safetensors.torch.save(model_tensors(network))
+            write_atomically(options.work / "network.safetensors", tensors)
+            result = tested(network, images, as_result(options, config, images, piece.rows), journal)
+        write_atomically(result_file, as_json(result))
+    return result
+
+
+def recorded(journal: Journal, result_file: Path) -> dict[str, Any] | None:
+    """Return the result that was recorded: the test images are met once."""
+    results: list[dict[str, Any]] = [row["result"] for row in journal.rows() if "result" in row]
+    if not results and result_file.exists():  # of a version that kept no journal
+        results = [json.loads(result_file.read_text())]
+    return results[-1] if results else None
+
+
+def tested(network: nn.Module, images: ImageData, about: dict[str, Any], journal: Journal) -> dict[str, Any]:
+    """Return `about` the training with the test error, which is on the disk before this returns.
+
+    What could fail for another reason is done before: from here on nothing but a kill or a full disk keeps the figure
+    from being recorded. After such an end the test images are met again, and the result says how often they were.
+    """
+    journal.append({"test_begins": datetime.now(UTC).isoformat(timespec="seconds")})
+    test = loop.evaluate(network, images.test(), images.info, next(network.parameters()).device)
+    result = about | {
         "test_error_pct": 100 * (1 - test.top1),
         "test_images": test.images,
+        "test_evaluations": sum("test_begins" in row for row in journal.rows()),
     }
-    write_atomically(result_file, as_json(result))
+    journal.append({"result": result})
     return result
 
 
@@ -152,6 +178,7 @@ class _Piece:
     """Watches a training: prints how far it is, keeps the curve, and stops it when this piece's time is over."""
 
     options: Options
+    held_out_images: int
     ends_at: float
     clock: Callable[[], float]
     rows: list[CurveRow] = field(default_factory=list)
@@ -165,7 +192,12 @@ class _Piece:
     def curve(self, row: CurveRow) -> None:
         self.rows = [known for known in self.rows if known.epoch < row.epoch] + [row]
         self._say(ProgressReport(row.progress, row.seconds, row.images_per_s))
-        print(f"  epoch {row.epoch}: held-out top-1 {row.val_top1:.4f}, loss {row.train_loss:.4f}", flush=True)
+        held_out = f"top-1 {row.val_top1:.4f} on only {self.held_out_images} held-out images"
+        error = 100 * sqrt(row.val_top1 * (1 - row.val_top1) / self.held_out_images)
+        print(
+            f"  epoch {row.epoch}: {held_out} (standard error {error:.1f} points), loss {row.train_loss:.4f}",
+            flush=True,
+        )
 
     def under_way(self, report: ProgressReport) -> None:
         if self.clock() - self.said_at >= SAY_EVERY_S:
@@ -198,7 +230,7 @@ def as_result(
         "paper_test_error_pct": options.published.top1_error_pct,
         "differs_from_the_paper": differences(options, images, autocast_on(device, True)[0]),
         "seconds": rows[-1].seconds,
-        "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "device": name_of(device),
         "train_images": images.info.train_images,
         "held_out_images": images.info.validation_images,
         "epochs": options.epochs,
@@ -206,6 +238,11 @@ def as_result(
         "seed": options.seed,
         "curve": [asdict(row) for row in rows],
     }
+
+
+def name_of(device: torch.device) -> str:
+    """Return what to call a device: a GPU by its model, where torch knows it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def differences(options: Options, images: ImageData, bfloat16: bool) -> list[str]:
@@ -296,7 +333,10 @@ def main() -> None:
     if result is None:
         sys.exit(MORE_TO_DO)
     paper = f"the paper's {result['paper_test_error_pct']} %"
-    print(f"{result['network']} on {result['images']}: test error {result['test_error_pct']:.2f} %; {paper}")
+    error = f"test error {result['test_error_pct']:.2f} % of {result['test_images']:,} images"
+    print(f"{result['network']} on {result['images']}: {error}; {paper}")
+    if result.get("test_evaluations", 1) > 1:
+        print(f"  the test images were met {result['test_evaluations']} times: earlier ones were cut off")
     print("\n".join(f"  {line}" for line in ["what differs:", *result["differs_from_the_paper"]]))
     if name is not None:
         record.save(name, result)

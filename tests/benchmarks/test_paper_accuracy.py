@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks import paper_accuracy, record
-from benchmarks.paper_accuracy import MORE_TO_DO, Options, find_images, run
-from space.errors import DataNotFound, UnreadableImage
+from benchmarks.paper_accuracy import MORE_TO_DO, Options, find_images, name_of, run
+from space.errors import DataNotFound, DiskFull, UnreadableImage
 from space.presets import PUBLISHED, PublishedNetwork
 
 ROOT = Path(__file__).parents[2]
@@ -93,11 +95,72 @@ def test_a_checkpoint_goes_on_beside_the_same_images_elsewhere(folder, tmp_path)
     assert run(options(archive, tmp_path / "there", minutes=1e-9)) is not None
 
 
-def test_the_test_images_are_met_once(folder, tmp_path, monkeypatch):
-    result = run(options(folder, tmp_path))
+def forbid_training(monkeypatch) -> None:
+    """Let whatever trains or meets the test images fail."""
     monkeypatch.setattr(paper_accuracy.loop, "evaluate", None)
     monkeypatch.setattr(paper_accuracy.loop, "train", None)
+
+
+def test_the_test_images_are_met_once(folder, tmp_path, monkeypatch):
+    result = run(options(folder, tmp_path))
+    assert result is not None
+    assert result["test_evaluations"] == 1
+    forbid_training(monkeypatch)
     assert run(options(folder, tmp_path)) == result
+    (next(tmp_path.glob("test-*.jsonl"))).unlink()  # as an earlier version left it: no journal
+    assert run(options(folder, tmp_path)) == result
+
+
+def test_a_test_error_is_kept_though_nothing_could_be_written_after_it(folder, tmp_path, monkeypatch):
+    write = paper_accuracy.write_atomically
+
+    def full(path: Path, content: bytes) -> str:
+        if path.name.startswith("result-"):
+            raise DiskFull("no space is left")
+        return write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(paper_accuracy, "write_atomically", full)
+        with pytest.raises(DiskFull):
+            run(options(folder, tmp_path))
+    assert not list(tmp_path.glob("result-*"))
+    forbid_training(monkeypatch)
+    result = run(options(folder, tmp_path))
+    assert result is not None
+    assert result["test_images"] == 8
+    assert [json.loads(path.read_text()) for path in tmp_path.glob("result-*.json")] == [result]
+
+
+def test_a_test_that_was_cut_off_is_done_again_and_the_result_says_so(folder, tmp_path, monkeypatch, capsys):
+    evaluate = paper_accuracy.loop.evaluate
+
+    def killed(model, split, info, device, forward=None):
+        if len(split) == 8:
+            raise KeyboardInterrupt
+        return evaluate(model, split, info, device, forward)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(paper_accuracy.loop, "evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(options(folder, tmp_path))
+    arguments = ["paper_accuracy", "--images", str(folder), "--network", "50", "--work", str(tmp_path)]
+    arguments += ["--epochs", str(EPOCHS), "--image-size", "8", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    paper_accuracy.main()
+    assert "the test images were met 2 times" in capsys.readouterr().out
+
+
+def test_a_device_is_named_where_torch_knows_no_model_of_it():
+    assert [name_of(torch.device(name)) for name in ("cpu", "mps")] == ["cpu", "mps"]
+
+
+def test_of_how_many_images_an_error_is_stands_beside_it(folder, tmp_path, monkeypatch, capsys):
+    arguments = ["paper_accuracy", "--images", str(folder), "--network", "50", "--work", str(tmp_path), "--epochs", "1"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--image-size", "8", "--device", "cpu"])
+    paper_accuracy.main()
+    printed = capsys.readouterr().out
+    assert re.search(r"epoch 1: top-1 \d\.\d{4} on only 2 held-out images \(standard error \d+\.\d points\)", printed)
+    assert "% of 8 images; the paper's 6.22 %" in printed
 
 
 def test_the_result_has_the_papers_figure_beside_it_and_says_what_differs(folder, tmp_path):
@@ -188,6 +251,7 @@ print(*record.versions())
 def test_the_docs_have_the_reduced_result():
     saved = json.loads((record.RESULTS / "paper_accuracy_reduced.json").read_text())["result"]
     document = (ROOT / "docs" / "experiments.md").read_text()
-    assert f"test error **{saved['test_error_pct']:.1f} %**" in document
+    assert f"test error **{saved['test_error_pct']:.1f} %** of {saved['test_images']:,} images" in document
     held_out = ", ".join(f"{100 * (1 - row['val_top1']):.0f}" for row in saved["curve"])
-    assert f"on the held-out images {held_out} %" in document
+    assert f"on only {saved['held_out_images']} held-out images" in document
+    assert f"{held_out} %" in document
