@@ -3,7 +3,7 @@
 Notable choices:
 - The controller writes them, after each epoch is recorded; workers know nothing of them. So a curve has each epoch
   once, however often its training was interrupted, on whichever machine.
-- A run is written anew from the database when this process first has news of its trial; from then on epochs are
+- A run is written out of the database when this process first has news of its trial; from then on epochs are
   appended. What a killed process left is replaced, and a run that misses its end is completed at the next launch.
 - The database is the truth and these files are a copy: when they can't be written, the search goes on without them.
 """
@@ -55,7 +55,7 @@ def check_tensorboard() -> None:
 
 
 class Run:
-    """The event file of one trial, made anew from the epochs that are recorded."""
+    """The event file of one trial, made from the epochs that are recorded."""
 
     def __init__(self, folder: Path, row: TrialRow, epochs: Iterable[Epoch]) -> None:
         """Write the epochs.
@@ -135,7 +135,7 @@ def _outcome(row: TrialRow) -> dict[str, float]:
 
 
 def write_runs(root: Path, rows: Iterable[TrialRow], curve_of: Callable[[TrialRow], Sequence[Epoch]]) -> int:
-    """Write the runs of these trials below `root`, each anew; return how many have an epoch.
+    """Write the runs of these trials below `root`, each from the start; return how many have an epoch.
 
     Of an earlier run only the event files are removed, in case `root` holds more.
 
@@ -178,7 +178,7 @@ class EventFiles:
         return store.patience.call(lambda: reader.read_curve(store.engine, row.id))
 
     def trial(self, row: TrialRow) -> None:
-        """End the run of a trial that has ended; one that waits for its next attempt is written anew then."""
+        """End the run of a trial that has ended; one that waits for its next attempt is written again then."""
         self._callback.trial(row)
         if row.state != TrialState.RUNNING:
             self._try(lambda: self._leave(row))

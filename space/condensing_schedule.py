@@ -1,6 +1,6 @@
 """When a CondenseNet condenses (CVPR 2018, section 3.2): in C-1 stages, in the first half of its training.
 
-No torch here, for whoever describes a training without doing it.
+No torch here: code that only describes a training needs it too.
 """
 
 from __future__ import annotations

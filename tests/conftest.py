@@ -9,7 +9,7 @@ from collections.abc import Generator
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: it reads this once
-os.environ.pop("CONDENSERY_STORAGE", None)  # of whoever runs the tests
+os.environ.pop("CONDENSERY_STORAGE", None)  # of the person who runs the tests
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # run in a shell's background; every process here would inherit it

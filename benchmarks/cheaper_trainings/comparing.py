@@ -1,8 +1,8 @@
 """What a cheaper training is worth: its share of the seconds, and whether it ranks networks as the full one does.
 
 Every variant is trained with the full training's first seed and compared with the full trainings of the second, in
-which nothing random is the same. So the full training itself, first seed against second, is the most that a variant can
-reach: the ceiling that the noise allows.
+which nothing random is the same. How well the full training of the first seed ranks like that of the second is what a
+variant is compared with; by chance it may come out above that.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def compare(trained: Trained) -> dict[str, dict[str, Any]]:
         table[name] = {
             "spearman": float(spearman(score, judge)),
             "kendall": float(stats.kendalltau(score, judge).statistic),
-            "below_ceiling": below_ceiling(score, full, judge),
+            "below_full": below_full(score, full, judge),
             **front_figures(score, judge, trained.macs),
         }
         if name in trained.seconds:
@@ -92,7 +92,7 @@ def spearman(one: Values, other: Values) -> Values:
     return np.where(spread > 0, (a * b).sum(-1) / np.where(spread > 0, spread, 1.0), np.nan)
 
 
-def below_ceiling(score: Values, full: Values, judge: Values) -> dict[str, float]:
+def below_full(score: Values, full: Values, judge: Values) -> dict[str, float]:
     """Return by how much the rank correlation is below the full training's, with its 95 % interval over networks."""
     drawn = np.random.default_rng(0).integers(0, len(judge), (DRAWS, len(judge)))
     differences = spearman(full[drawn], judge[drawn]) - spearman(score[drawn], judge[drawn])
@@ -131,10 +131,10 @@ def dominated_area(errors: Values, macs: Values, all_errors: Values, all_macs: V
 
 def lines(table: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the table as Markdown."""
-    head = "| training | seconds | Spearman | below the ceiling (95 %) | Kendall | front's area | in common | top-1 |"
+    head = "| training | seconds | Spearman | below full training (95 %) | Kendall | front's area | in common | top-1 |"
     rows = [head, "|---|---|---|---|---|---|---|---|"]
     for name, row in table.items():
-        gap = row["below_ceiling"]
+        gap = row["below_full"]
         trained = "seconds_share" in row
         cells = (
             name,

@@ -1,7 +1,7 @@
 """The table as an earlier --write left it: what it holds is done, on whatever machine the journals of it were.
 
 New trainings are added to it, and none of its figures changes; only what it doesn't know yet is filled in. To make a
-table anew, write it into another folder.
+table from the start, write it into another folder.
 """
 
 from __future__ import annotations

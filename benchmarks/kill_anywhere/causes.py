@@ -27,7 +27,7 @@ def strange_attempts(attempts: Sequence[AttemptRow], kills: Sequence[Kill]) -> I
 
 
 def strange_events(events: Sequence[EventRow], attempts: Sequence[AttemptRow], kills: Sequence[Kill]) -> Iterator[str]:
-    """Yield the events that no kill explains: reports of an attempt that no one gave up, false losses, take-overs."""
+    """Yield the events that no kill explains: reports of an attempt that was not given up, false losses, take-overs."""
     given_up = {
         (before.number, before.attempt): before.outcome
         for before, after in _pairs(attempts)

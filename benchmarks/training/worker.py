@@ -69,7 +69,7 @@ def _resident_mb() -> float:
 
 
 class _Silent:
-    """A reporter that nobody listens to."""
+    """A reporter that keeps and prints nothing."""
 
     def earlier(self, rows: Any) -> None: ...
 

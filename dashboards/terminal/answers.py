@@ -17,6 +17,7 @@ from workers.wording import counted
 if TYPE_CHECKING:
     from search.results.bundle import Picked
     from search.time_estimate import StudyOutline, TimeEstimate
+    from workers.images.data_info import DataInfo
     from workers.latency.record import LatencyRecord
 
 
@@ -28,11 +29,12 @@ def outline_panel(outline: StudyOutline) -> RenderableType:
         size = counted(outline.size, "architecture")
     varied = f" x training settings ({', '.join(outline.training_varied)})" if outline.training_varied else ""
     shape = "x".join(map(str, data.input_shape))
+    balance = balance_text(data)
     facts = (
         ("study", f"{one_line(study.name)}: {counted(study.trainings, 'training')}, valid"),
         ("images", f"{one_line(data.dataset)}, {shape}, {counted(data.num_classes, 'class', 'classes')}"),
         ("", f"{data.train_images} training, {data.validation_images} validation, {data.test_images} test"),
-        ("balance", f"the largest class is {data.imbalance:.1f} times the smallest"),
+        *([] if balance is None else [("balance", balance)]),
         ("space", size + varied),
         ("budget", f"{outline.share_inside:.0%} of sampled architectures are inside the macs and params limits"),
     )
@@ -40,6 +42,14 @@ def outline_panel(outline: StudyOutline) -> RenderableType:
     for config, cost in outline.samples:
         samples.add_row(Text(str(config)), count(cost.macs), count(cost.params))
     return Group(facts_table(facts), Text(""), samples)
+
+
+def balance_text(data: DataInfo) -> str | None:
+    """Return how much larger the largest class is than the smallest; None where they are about equal."""
+    if missing := data.class_counts.count(0):
+        return f"no image of {counted(missing, 'class', 'classes')} is used"
+    times = f"{data.imbalance:.1f}"
+    return None if times == "1.0" else f"the largest class is {times} times the smallest"
 
 
 def time_line(outline: StudyOutline, timed: TimeEstimate) -> RenderableType:

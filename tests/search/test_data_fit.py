@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
+from dashboards.terminal.answers import balance_text, outline_panel
 from search.data_fit import check_engine_device, describe_data, fit_to_data
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
@@ -159,6 +162,32 @@ def test_grey_images_in_colour_are_named_and_colour_images_in_grey_are_converted
 def test_classes_of_which_no_image_is_used_are_named():
     said = describe_data(GREY.from_dict({**GREY.to_dict(), "class_counts": (50, 0)}))
     assert said.endswith("2 classes, of which 1 class (b) no image is used")
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((25, 25), None),
+        ((104, 100), None),
+        ((11, 10), "the largest class is 1.1 times the smallest"),
+        ((30, 10), "the largest class is 3.0 times the smallest"),
+        ((50, 0), "no image of 1 class is used"),
+    ],
+)
+def test_check_says_how_unequal_classes_are_where_they_are(counts: tuple[int, int], said: str | None):
+    assert balance_text(GREY.from_dict({**GREY.to_dict(), "class_counts": counts})) == said
+
+
+def test_check_has_no_line_about_the_balance_of_equal_classes(tmp_path: Path):
+    console = Console(file=io.StringIO(), width=200)
+    for b in (9, 18):
+        data = images(tmp_path / str(b), speckled, a=9, b=b).model_dump()
+        console.print(outline_panel(outline_study(study(data=data))))
+    lines = console.file.getvalue().splitlines()
+    assert sum(line.startswith("study") for line in lines) == 2
+    assert [line.split() for line in lines if line.startswith("balance")] == [
+        "balance the largest class is 2.0 times the smallest".split()
+    ]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

@@ -1,4 +1,4 @@
-"""The learning rate over a training. No torch here, for whoever reports epochs without training any."""
+"""The learning rate over a training. No torch here: code that only reports epochs needs it too."""
 
 from __future__ import annotations
 
