@@ -46,6 +46,7 @@ def pick(
     from search.results.pick import best
     from search.results.replayed import refuse_replayed
     from search.store import reader
+    from search.store.replayed import replayed_from
 
     engine, row, url = open_named(study, storage)
     settings = stored_settings(row)
@@ -54,7 +55,7 @@ def pick(
     budget = replace(budget, max_macs=max_macs or budget.max_macs, max_params=max_params or budget.max_params)
     ranked = best(reader.read_trials(engine, row.id), budget)
     if preview:
-        output(as_json, documents.trials_document, trial_tables.trials_table, ranked)
+        output(as_json, documents.trials_document, trial_tables.trials_table, ranked, replayed_from(row.settings))
         return
     refuse_replayed(row, ranked[0], storage_words(storage), f"the most accurate inside the budget ({budget})")
     from search.devices.probe import VERIFYING

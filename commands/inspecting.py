@@ -50,17 +50,18 @@ def trials(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
     """List a study's trials."""
     from dashboards.terminal import documents, trial_tables
     from search.store import reader
+    from search.store.replayed import replayed_from
 
     engine, row, _ = open_named(study, storage)
     rows = reader.read_trials(engine, row.id)
-    output(as_json, documents.trials_document, trial_tables.trials_table, rows)
+    output(as_json, documents.trials_document, trial_tables.trials_table, rows, replayed_from(row.settings))
 
 
 def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show one trial: architecture, cost, learning curve, measurements, files."""
-    from dashboards.data.study_settings import replayed_from
     from dashboards.terminal import documents, trial_tables
     from search.store import reader
+    from search.store.replayed import replayed_from
 
     engine, study_row, _ = open_named(study, storage)
     row = reader.find_trial(engine, study_row, trial)
@@ -75,9 +76,9 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
 
 def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show the Pareto front: the networks that no other beats in accuracy, latency and macs."""
-    from dashboards.data.study_settings import replayed_from
     from dashboards.terminal import documents, trial_tables
     from search.results.pareto import front_of_study
+    from search.store.replayed import replayed_from
 
     engine, row, _ = open_named(study, storage)
     parts = (front_of_study(engine, row.id), replayed_from(row.settings))
@@ -100,7 +101,7 @@ def logs(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -
 
 def tensorboard(
     study: StudyName = None,
-    out: Annotated[Path, typer.Option(help="The folder to write, with one run in it for each trial.")] = Path(
+    out: Annotated[Path, typer.Option(help="The folder to write: STUDY/trial-NUMBER in it is a run.")] = Path(
         "tensorboard"
     ),
     storage: Storage = None,
@@ -108,13 +109,16 @@ def tensorboard(
     """Write the learning curves, settings and results of a study as TensorBoard's event files."""
     from search.event_files import check_tensorboard, write_runs
     from search.store import reader
+    from search.store.replayed import replayed_folder, replayed_from
     from workers.files import disk_errors
     from workers.wording import counted
 
     check_tensorboard()
     engine, row, _ = open_named(study, storage)
     with disk_errors(out):
-        written = write_runs(out, reader.read_trials(engine, row.id), lambda trial: reader.read_curve(engine, trial.id))
+        folder = out / row.name / replayed_folder(replayed_from(row.settings))
+        rows = reader.read_trials(engine, row.id)
+        written = write_runs(folder, rows, lambda trial: reader.read_curve(engine, trial.id))
     show_text(f"wrote {counted(written, 'run')}; see them with: {shlex.join(['tensorboard', '--logdir', str(out)])}")
 
 

@@ -136,25 +136,27 @@ def launch(
 ) -> None:
     """Run a search until its number of trainings is done; Ctrl-C stops it cleanly."""
     from dashboards.terminal.live_view import live_view
+    from search.store.replayed import replayed_from, replayed_words
 
     settings = _launched_settings(study, replay, set_ or ())
     url = storage or settings.storage
-    with live_view(console(stderr=True), settings.study.trainings) as view:
+    replayed = replayed_from(settings.model_dump())
+    with live_view(console(stderr=True), settings.study.trainings, replayed) as view:
         view.note("starting …")
         from search.launch import launch as run
 
         ended = run(settings, url, resume or stand_by, view, stand_by)
+    done = replayed_words(replayed) or "done"
     resume_command, look_command = next_commands(study, settings, set_ or (), storage, replay)
     if ended.ending == "stopped":
-        say(f"stopped with {ended.done} of {ended.wanted} trainings done; go on with: {resume_command}")
+        say(f"stopped with {ended.done} of {ended.wanted} trainings {done}; go on with: {resume_command}")
         raise typer.Exit(INTERRUPTED)
     if ended.ending == "exhausted" and not ended.done:
         reasons = look_command.replace("condensery pareto", "condensery trials", 1)
         raise SearchFailed(f"every network of the space has been tried, and none could be trained; see why: {reasons}")
     if ended.ending == "exhausted":
-        say(f"every network of the space has been tried: {ended.done} trainings done of {ended.wanted} wanted")
+        say(f"every network of the space has been tried: {ended.done} trainings {done} of {ended.wanted} wanted")
     else:
-        done = "done" if settings.replay.table is None else f"replayed from {settings.replay.table}"
         say(f"{ended.done} of {ended.wanted} trainings {done}; see: {look_command}")
 
 

@@ -15,7 +15,7 @@ from search.results.latency_labels import doubts_text
 from search.results.pareto import latency_key
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
-from workers.latency.record import LatencyRecord
+from workers.latency.record import LatencyRecord, kind_words
 from workers.training.reporting import ProgressReport
 from workers.wording import counted
 
@@ -90,7 +90,7 @@ def latency_text(latency: LatencyRecord | None) -> str:
 
 def latency_label(latency: LatencyRecord) -> str:
     """Return what kind of number a latency is: "measured", "measured, quick, not steady", "estimated, extrapolated"."""
-    return one_line(latency.kind + doubts_text(latency), 60)
+    return one_line(kind_words(latency) + doubts_text(latency), 60)
 
 
 def marks_text(steady: bool, extrapolates: bool) -> str:
@@ -111,7 +111,7 @@ def place_label(latency: LatencyRecord) -> str:
 
 def common_label(latency: LatencyRecord) -> str:
     """Return kind and policy alone: what all rows must share for one note to describe them."""
-    return one_line(f"{latency.kind}{', quick' if latency.policy == 'quick' else ''}", 60)
+    return one_line(f"{kind_words(latency)}{', quick' if latency.policy == 'quick' else ''}", 60)
 
 
 def shared_label(rows: Iterable[TrialRow]) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workers.latency.record import LatencyRecord
+from workers.latency.record import LatencyRecord, kind_words
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def refusal(
         if limit is not None and row.interval_high_ms > limit:
             place = "" if row is latency else f" on {row.target}"
             latency_text = f"{row.median_ms:.4g} ms (up to {row.interval_high_ms:.4g})"
-            return f"latency {latency_text}{place} > {limit:g} ms, {row.kind}"
+            return f"latency {latency_text}{place} > {limit:g} ms, {kind_words(row)}"
     return None
 
 

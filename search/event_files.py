@@ -21,6 +21,7 @@ from search.store.store import StudyStore
 from search.store.vocabulary import FINAL_STATES, TrialState
 from space.errors import CondenseryError, InvalidSettings
 from workers.file_names import trial_folder
+from workers.latency.record import kind_words
 from workers.training.reporting import ProgressReport
 from workers.wording import counted
 
@@ -129,7 +130,10 @@ def _settings(row: TrialRow) -> dict[str, Any]:
 
 def _outcome(row: TrialRow) -> dict[str, float]:
     """Return what a trial is judged by: the deployed network's accuracy and costs."""
-    latencies = {f"final/latency_ms/{name}": latency.median_ms for name, latency in row.latencies.items()}
+    latencies = {
+        f"final/latency_ms/{name}/{kind_words(latency).replace(', ', '-')}": latency.median_ms
+        for name, latency in row.latencies.items()
+    }
     costs = {"final/macs": float(row.macs), "final/params": float(row.params)}
     return {"final/top1": row.top1 or 0.0, **costs, **latencies}
 
@@ -157,9 +161,13 @@ class EventFiles:
     When a file can't be written, it says so once and writes no more: `condensery tensorboard` makes all of them again.
     """
 
-    def __init__(self, root: Path, store: StudyStore, callback: LaunchCallback) -> None:
-        """Complete the runs of earlier launches below `root`."""
-        self._root, self._store, self._callback = root, store, callback
+    def __init__(self, root: Path, store: StudyStore, callback: LaunchCallback, inside: str = "") -> None:
+        """Complete the runs of earlier launches below `root`, in its folder `inside` if that is named.
+
+        TensorBoard calls a run by its path below `root`, so the folder's name is seen beside every figure.
+        """
+        self._root, self._store, self._callback = root / inside, store, callback
+        self._shown = root
         self._runs: dict[int, Run] = {}  # that are open
         self._broken = False
         self._try(self._catch_up)
@@ -168,7 +176,7 @@ class EventFiles:
         rows = [row for row in self._store.trials() if not (self._folder(row.number) / WHOLE).exists()]
         written = write_runs(self._root, rows, self._curve_of)
         so_far = f" ({counted(written, 'run')} of earlier launches written)" if written else ""
-        self._callback.note(f"TensorBoard: tensorboard --logdir {self._root}{so_far}")
+        self._callback.note(f"TensorBoard: tensorboard --logdir {self._shown}{so_far}")
 
     def _folder(self, number: int) -> Path:
         return self._root / trial_folder(number)

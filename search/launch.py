@@ -33,6 +33,7 @@ from search.store import reader
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file
 from search.store.connection.database_errors import url_shown
 from search.store.connection.patience import Patience
+from search.store.replayed import replayed_folder
 from search.store.rows import StudyRow
 from search.store.vocabulary import TrialState
 from search.study import OpenStudy, already_exists, open_study
@@ -174,7 +175,7 @@ def _run(prepared: _Prepared, callback: LaunchCallback, stop: threading.Event) -
     with contextlib.ExitStack() as closing:
         closing.callback(engine.close)
         if settings.study.tensorboard:
-            event_files = EventFiles(files / TENSORBOARD, store, callback)
+            event_files = EventFiles(files / TENSORBOARD, store, callback, replayed_folder(settings.replay.table))
             closing.callback(event_files.close)
             callback = event_files
         controller = Controller(

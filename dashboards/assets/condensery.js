@@ -89,6 +89,10 @@
     return ["condensery pick", words, ...options, "--out bundle"].filter(Boolean).join(" ");
   }
 
+  /** Return the command to show for an offer: it picks, or where the study was replayed it trains the network for real. */
+  const commandFor = (offer, table, limits, { words, instead }) =>
+    !instead ? pickCommand(table, limits, words) : offer ? instead.command.replace("{trial}", offer.number) : "";
+
   // ---- a budget's marks in a figure -----------------------------------------------------------------------
 
   const valueOf = (offer, axis, target) => ({
@@ -302,6 +306,6 @@
     window.Plotly.setPlotConfig({ plotGlPixelRatio: Math.max(1, window.devicePixelRatio) });
   }
 
-  window.Condensery = { answer, sentence, sentences, pickCommand, moreThan, limitText, moveBudget, placeBudget, BudgetOverlay, themed, colour, shown,
+  window.Condensery = { answer, sentence, sentences, commandFor, moreThan, limitText, moveBudget, placeBudget, BudgetOverlay, themed, colour, shown,
     remember, asSharpAsTheScreen };
 })();

@@ -10,6 +10,7 @@
   const state = {
     view: { study: null, group: null, axis: "latency" }, limits: {}, chosen: [], theme: "auto", brush: null,
     head: null, table: null, drawn: false, stale: null, away: null,
+    copyText: "Copy pick command",
   };
   const AXES = { latency: "Latency", macs: "Macs", params: "Params" };
   const THEMES = { auto: "system", light: "light", dark: "dark" };
@@ -82,7 +83,7 @@
     at("theme").addEventListener("click", nextTheme);
     at("share").addEventListener("click", () => copy(window.location.href, at("share"), "Copy link"));
     at("bundle").addEventListener("click", () => parts.download());
-    at("copy-pick").addEventListener("click", () => copy(at("command").textContent, at("copy-pick"), "Copy pick command"));
+    at("copy-pick").addEventListener("click", () => copy(at("command").textContent, at("copy-pick"), state.copyText));
     at("open-best").addEventListener("click", () => parts.choose([Number(at("open-best").dataset.number)], true));
     at("clear-filters").addEventListener("click", () => parts.clearFilters());
     for (const details of document.querySelectorAll("details[data-chart]")) {

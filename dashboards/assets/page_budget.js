@@ -24,7 +24,7 @@
   function answerBudget() {
     const { table } = state, offer = showAnswer(table, state.limits);
     at("answer-buttons").hidden = at("command-box").hidden = !table.trained;
-    for (const id of ["bundle", "open-best"]) { at(id).hidden = offer === null; }
+    at("open-best").hidden = offer === null;
     at("copy-pick").disabled = offer === null;
     if (offer) {
       at("bundle").dataset.number = offer.number;
@@ -54,8 +54,17 @@
     } catch (error) { say("said", error.message); }
   }
 
+  /** Show the command for the answer; of a replayed study there is no bundle, and the command is another. */
   function showCommand() {
-    if (state.head && state.table) { say("command", window.Condensery.pickCommand(state.table, state.limits, state.head.words)); }
+    if (!state.head || !state.table) { return; }
+    const { instead } = state.head, { best } = window.Condensery.answer(state.table, state.limits);
+    const offer = best === null ? null : state.table.offers[best];
+    say("command", window.Condensery.commandFor(offer, state.table, state.limits, state.head));
+    state.copyText = instead ? "Copy training command" : "Copy pick command";
+    if (at("copy-pick").textContent.startsWith("Copy ")) { at("copy-pick").textContent = state.copyText; }
+    at("bundle").hidden = offer === null || Boolean(instead);
+    at("no-network").hidden = !instead;
+    say("no-network", instead ? instead.note : "");
   }
 
   Object.assign(parts, { showCommand, download, budgetWords: () => (state.table ? control.words() : {}) });

@@ -18,6 +18,7 @@ from search.store.rows import StudyRow
 from search.store.tables import latency, trial
 from search.store.vocabulary import STATES, LatencyPurpose
 from space.config import short_text
+from workers.latency.record import kind_words
 
 FLOATS = (
     "top1 val_loss test_top1 train_seconds asked_at started_at finished_at duplicate_of".split()  # NULL is NaN
@@ -154,8 +155,10 @@ def _filled(target: str, n: int, newest: Mapping[tuple[str, int], Any], groups: 
     marks = np.zeros((3, n), dtype=bool)
     for (device, index), row in newest.items():
         if device == target:
-            kind, device, runtime, threads = latency_key(row)
-            group[index] = groups.setdefault(LatencyGroup(target, kind, device, runtime, threads), len(groups))
+            _, device, runtime, threads = latency_key(row)
+            group[index] = groups.setdefault(
+                LatencyGroup(target, kind_words(row), device, runtime, threads), len(groups)
+            )
             ms[:, index] = row.median_ms, row.interval_low_ms, row.interval_high_ms
             marks[:, index] = row.policy == "quick", row.steady, row.extrapolates
     return Latencies(target, group, ms[0], ms[1], ms[2], marks[0], marks[1], marks[2])

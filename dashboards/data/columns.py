@@ -33,7 +33,7 @@ class LatencyGroup:
     """Latencies that may be compared with each other: one kind, device, runtime and thread count."""
 
     target: str  # the device as the study names it
-    kind: str  # measured, estimated or predicted
+    kind: str  # measured, estimated or predicted; "estimated, replayed" from a table: see `kind_words`
     device: str
     runtime: str  # name and version
     threads: int

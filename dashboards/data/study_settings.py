@@ -7,6 +7,8 @@ from typing import Any
 
 from dashboards.formats import NOTHING, count, is_number, milliseconds, moment, one_line
 from search.budget import Budget
+from search.results.replayed import training_command
+from search.store.replayed import replayed_from, replayed_note, replayed_words
 from search.store.rows import StudyRow
 
 
@@ -69,24 +71,25 @@ def dataset_text(study: StudyRow, longest: int = 60, nothing: str = NOTHING) -> 
     return one_line((study.data_info or {}).get("dataset") or name or nothing, longest)
 
 
-def replayed_from(settings: Mapping[str, Any]) -> str | None:
-    """Return the name of the table that a study was replayed from; None if its networks were really trained."""
-    part = settings.get("replay")
-    table = part.get("table") if isinstance(part, Mapping) else None
-    return None if not table else one_line(str(table).rpartition("/")[2].removesuffix(".csv.gz"), 80)
-
-
-def replay_words(settings: Mapping[str, Any]) -> str:
-    """Return "replayed from TABLE", or "" for a study whose networks were really trained."""
-    table = replayed_from(settings)
-    return "" if table is None else f"replayed from {table}"
-
-
 def study_subtitle(study: StudyRow) -> str:
     """Return the line below a study's name: "Digits · budget: latency 0.4 ms · begun 2026-01-31 13:05 UTC".
 
     It says so if the study was replayed: nothing of it was trained or measured.
     """
-    replayed = replay_words(study.settings)
+    replayed = replayed_words(replayed_from(study.settings))
     data, budget = dataset_text(study, 80, ""), f"budget: {budget_text(study.settings)}"
     return " · ".join(filter(None, (data, replayed, budget, f"begun {moment(study.created_at)} UTC")))
+
+
+def instead_of_pick(study: StudyRow, command_words: str = "") -> dict[str, str] | None:
+    """Return what a page offers where `pick` can't work, since the study was replayed; None where it can.
+
+    `note` says so, and `command`, in which {trial} stands for a trial's number, trains that one for real;
+    `command_words` name the database in it.
+    """
+    table = replayed_from(study.settings)
+    if table is None:
+        return None
+    note = f"{replayed_note(table)}, so there is no network to hand over."
+    note += " This command trains the recommended one for real."
+    return {"note": note[:1].upper() + note[1:], "command": training_command(study.name, "{trial}", command_words)}

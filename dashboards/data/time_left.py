@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from search.store.replayed import replayed_from
 from search.store.rows import StudyRow, StudyStatus
 from search.store.vocabulary import TrialState
 
 
 def study_left_s(study: StudyRow, status: StudyStatus) -> float | None:
-    """Return the seconds until the study has its trainings; None before there is a speed to go by.
+    """Return the seconds until the study has its trainings; None before there is a speed to go by, and of a replay.
 
     A training that hasn't begun takes as long as the average one that is done, or else as those that run seem to take,
     and the study's workers share them. Pricing between trainings isn't counted.
     """
+    if replayed_from(study.settings) is not None:
+        return None  # its trainings' seconds are simulated, and a replay is over in moments
     wanted = (study.settings.get("study") or {}).get("trainings")
     workers = (study.settings.get("engine") or {}).get("workers", 1)
     if not isinstance(wanted, int) or not isinstance(workers, int):

@@ -17,6 +17,7 @@ from dashboards.data.study_settings import budget_of
 from dashboards.page.study_cache import CachedStudy, Computed, Payload, guarded
 from dashboards.page.view import view_of
 from dashboards.panels.titles import TITLES
+from search.store.replayed import replayed_from, replayed_words
 
 PULSE_S = 10  # how often a page asks for what no revision shows: who is alive
 
@@ -147,7 +148,10 @@ def _computed(study: CachedStudy, name: str, choice: Mapping[str, Any] | None) -
             payload |= _beside_progress(info)
         if info.reason is not None:
             return Computed(payload | {"reason": info.reason}, table)
-        figure = chart.figure(info).to_plotly_json()
+        from dashboards.panels.style import marked
+
+        words = replayed_words(replayed_from(columns.study.settings))
+        figure = marked(chart.figure(info), words).to_plotly_json()
         return Computed(payload | {"figure": figure, "caption": " ".join(getattr(info, "notes", ()))}, table)
 
     revision = columns.revision

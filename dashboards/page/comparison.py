@@ -21,9 +21,10 @@ from dashboards.data.columns import StudyColumns, View
 from dashboards.data.trial_detail import TrialDetail, read_growth, read_trained_network, read_trial_detail
 from dashboards.page.layout import words
 from dashboards.page.study_cache import AWAY, AWAY_TEXT, CachedStudy
-from dashboards.page.trial_parts import differences, facts, more, names, part
+from dashboards.page.trial_parts import differences, facts, marking, more, names, part
 from search.pricing.layer_shares import DeviceShares, LayerShares
 from search.store.connection.database_errors import driver_errors
+from search.store.replayed import replayed_from
 from search.store.vocabulary import FINAL_STATES, STATES
 from space.errors import CondenseryError, DeviceNotFound
 from workers.wording import agreeing
@@ -51,6 +52,7 @@ class Comparison:
 
     def __init__(self, study: CachedStudy) -> None:
         self._study = study
+        self._replayed = replayed_from(study.columns.study.settings)
         self._shares = DeviceShares(study.live.engine)
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, _Trial] = OrderedDict()
@@ -109,7 +111,7 @@ class Comparison:
                 text = stale.reason if stale is not None and stale.deleted else str(error)
                 missing.append(html.Div(html.P(text), className="state wrong"))
         details = [trial.detail for trial in trials]
-        together = [differences(details)] if len(trials) > 1 else []
+        together = [differences(details, self._replayed)] if len(trials) > 1 else []
         curves = [self._curves(details)] if trials else []
         return [*missing, *together, *curves, *(_trial_part(trial, len(trials) > 1) for trial in trials)], whole
 
@@ -132,7 +134,7 @@ class Comparison:
             return curves_info(self._study.columns, {detail.row.number: detail.curve for detail in details}, numbers)
 
         title = agreeing(len(details), "Learning curve", "Learning curves")
-        return part(f"{names(details)}/curves", title, info, curves_figure)
+        return part(f"{names(details)}/curves", title, info, marking(curves_figure, self._replayed))
 
     def _parts(self, detail: TrialDetail) -> list[Component]:
         from dashboards.panels.trial.kept_channels import kept_channels_figure, kept_channels_info
@@ -153,7 +155,10 @@ class Comparison:
         ]
         return [
             facts(detail),
-            *(part(f"{number}/{name}", title, info, figure) for name, title, info, figure in parts),
+            *(
+                part(f"{number}/{name}", title, info, marking(draw, self._replayed))
+                for name, title, info, draw in parts
+            ),
             more(detail),
         ]
 

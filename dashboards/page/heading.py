@@ -8,7 +8,7 @@ from typing import Any
 
 from dashboards.budget.table import BudgetTable
 from dashboards.data.latency_marks import marks_note
-from dashboards.data.study_settings import budget_of, study_subtitle
+from dashboards.data.study_settings import budget_of, instead_of_pick, study_subtitle
 from dashboards.formats import one_line
 from dashboards.page.study_cache import CachedStudy, Computed, Payload, Studies
 from dashboards.page.view import token_of, view_of
@@ -32,6 +32,7 @@ def head(study: CachedStudy, choice: Choice, command_words: str, studies: Studie
             "group": None if view.group is None else token_of(columns.latency_groups[view.group]),
             "axis": view.axis,
             "words": " ".join(filter(None, (shlex.quote(columns.study.name), command_words))),
+            "instead": instead_of_pick(columns.study, command_words),
             "choosable": several,
             "table_note": marks_note(columns),
             "columns": [_column_of_grid(column) for column in study.table(view)[1]],

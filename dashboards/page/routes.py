@@ -29,6 +29,7 @@ from dashboards.page.view import brushed, view_of
 from search.budget import Budget
 from search.store.connection.database_errors import database_errors
 from search.store.reader import find_trial
+from search.store.replayed import replayed_from, replayed_words
 from search.store.rows import StudyRow
 from space.errors import CheckpointCorrupt, CondenseryError, StudyNotFound, TrialNotFound, TrialNotReady
 from workers.wording import counted
@@ -228,5 +229,7 @@ def _study_line(row: StudyRow, others: str) -> str:
     """Return a study's line; its link carries what else the address asks for."""
     address = html.escape(f"/?study={quote(row.name, safe='')}" + (f"&{others}" if others else ""))
     link = f'<a href="{address}">{html.escape(one_line(row.name, 200))}</a>'
-    data = html.escape(dataset_text(row, 80, ""))
+    data = html.escape(
+        ", ".join(filter(None, (dataset_text(row, 80, ""), replayed_words(replayed_from(row.settings)))))
+    )
     return f"<tr><td class=wrap>{link}<td class=wrap>{data}<td>{moment(row.created_at)}</tr>"

@@ -18,6 +18,7 @@ import numpy as np
 from dashboards.data.columns import Floats, Latencies, Mask, StudyColumns, View
 from dashboards.data.latency_marks import latency_words
 from dashboards.formats import count, digits_ms, duration, marks_text, one_line, percent
+from search.store.replayed import replayed_from
 from search.store.vocabulary import STATES
 
 CSV_NAMES = {"config": "architecture", "trained": "train_seconds"}  # what the report calls them
@@ -201,6 +202,9 @@ def as_csv(columns: StudyColumns, trials: Sequence[TableColumn], question: Quest
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")
     fields = [field for column in trials for field in _csv_fields(columns, column)]
+    replayed = replayed_from(columns.study.settings)
+    if replayed is not None:
+        fields.append(("replayed_from", [replayed] * len(columns)))
     writer.writerow([name for name, _ in fields])
     for place in places(trials, question).tolist():
         writer.writerow([_csv_cell(values[place]) for _, values in fields])

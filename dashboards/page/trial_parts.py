@@ -18,6 +18,7 @@ from dashboards.page.layout import aria, region, words
 from dashboards.page.study_cache import guarded
 from dashboards.panels import PLOT_CONFIG
 from dashboards.panels.data_table import DataTable
+from search.store.replayed import replayed_words
 from space.errors import DatabaseUnavailable
 
 
@@ -29,7 +30,7 @@ def names(details: Sequence[TrialDetail]) -> str:
 def part(
     name: str, title: str, info_of: Callable[[], Any], figure_of: Callable[[Any], Any], with_table: bool = True
 ) -> Component:
-    """Return a titled figure with its words and its table, or the sentence that says why there is none.
+    """Return a titled figure with its caption and its table, or the sentence that says why there is none.
 
     Raises:
         DatabaseUnavailable: the database can't be read now.
@@ -60,6 +61,13 @@ def part(
     return html.Div([html.H4(title), *content], className="part", key=name)
 
 
+def marking(draw: Callable[[Any], Any], replayed: str | None) -> Callable[[Any], Any]:
+    """Return what draws as `draw` does, and says above the figure which table the study was replayed from, if any."""
+    from dashboards.panels.style import marked
+
+    return lambda info: marked(draw(info), replayed_words(replayed))
+
+
 def _chart(name: str, title: str, figure: dict[str, Any]) -> list[Component]:
     """Return the place of a part's figure, and the stores by which the browser draws and zooms it."""
     height = {"height": f"{figure['layout'].get('height', 420)}px"}
@@ -71,13 +79,17 @@ def _chart(name: str, title: str, figure: dict[str, Any]) -> list[Component]:
     ]
 
 
-def differences(details: Sequence[TrialDetail]) -> Component:
-    """Return the comparison: an open table, in which a sign and a colour mark the rows that differ."""
+def differences(details: Sequence[TrialDetail], replayed: str | None = None) -> Component:
+    """Return the comparison: an open table, in which a sign and a colour mark the rows that differ.
+
+    `replayed` is the table that the study was replayed from.
+    """
     from dashboards.panels.trial.compare import compare_figure, compare_info
 
     info = compare_info(details)
     marked = frozenset(place for place, row in enumerate(info.rows) if row.differs)
-    chart = part(f"{names(details)}/compare", "Against the first", lambda: info, compare_figure, with_table=False)
+    draw = marking(compare_figure, replayed)
+    chart = part(f"{names(details)}/compare", "Against the first", lambda: info, draw, with_table=False)
     return html.Div(
         [html.H3("What differs", className="trial-head"), table_of(info.table(), "What differs", marked), chart]
     )

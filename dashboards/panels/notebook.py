@@ -68,7 +68,8 @@ class StudyFigures:
         view, budget = self._view(axis), self._budget(budget_ms)
         limit = {"latency": budget.max_latency_ms, "macs": budget.max_macs, "params": budget.max_params}[view.axis]
         last = read_last_epochs(self.engine, self.columns.study.id)
-        return front_figure(front_info(self.columns, view, FrontOptions(limit, self.recommended(budget_ms), last)))
+        info = front_info(self.columns, view, FrontOptions(limit, self.recommended(budget_ms), last))
+        return self._marked(front_figure(info))
 
     def macs_latency(self, budget_ms: float | None = None) -> Any:
         """Return latency against macs."""
@@ -76,19 +77,19 @@ class StudyFigures:
 
         limit = self._budget(budget_ms).max_latency_ms
         info = macs_latency_info(self.columns, self._view(), limit, self.recommended(budget_ms))
-        return macs_latency_figure(info)
+        return self._marked(macs_latency_figure(info))
 
     def parallel(self) -> Any:
         """Return the trained networks in parallel coordinates."""
         from dashboards.panels.study.parallel import parallel_figure, parallel_info
 
-        return parallel_figure(parallel_info(self.columns, self._view()))
+        return self._marked(parallel_figure(parallel_info(self.columns, self._view())))
 
     def importance(self) -> Any:
         """Return what matters for accuracy, latency and macs."""
         from dashboards.panels.study.importance import importance_figure, importance_info
 
-        return importance_figure(importance_info(self.columns, self._view()))
+        return self._marked(importance_figure(importance_info(self.columns, self._view())))
 
     def curves(self, *numbers: int) -> Any:
         """Return the learning curves of some trials; without numbers, of the most accurate on the front."""
@@ -97,13 +98,13 @@ class StudyFigures:
 
         chosen = curve_numbers(self.columns, self._view(), numbers)
         curves = read_curves(self.engine, self.columns.study.id, chosen[:MOST_CURVES])
-        return curves_figure(curves_info(self.columns, curves, chosen))
+        return self._marked(curves_figure(curves_info(self.columns, curves, chosen)))
 
     def progress(self, axis: Axis = "latency") -> Any:
         """Return the hypervolume over the trainings."""
         from dashboards.panels.study.progress import progress_figure, progress_info
 
-        return progress_figure(progress_info(self.columns, self._view(axis)))
+        return self._marked(progress_figure(progress_info(self.columns, self._view(axis))))
 
     def plot(
         self, name: str, budget_ms: float | None = None, axis: Axis = "latency", trials: Sequence[int] = ()
@@ -122,6 +123,13 @@ class StudyFigures:
         from dashboards.budget.table import BudgetTable
 
         return BudgetTable.of(self.columns, self._budget(budget_ms)).recommended
+
+    def _marked(self, figure: Any) -> Any:
+        """Return a figure that says so if the study was replayed."""
+        from dashboards.panels.style import marked
+        from search.store.replayed import replayed_from, replayed_words
+
+        return marked(figure, replayed_words(replayed_from(self.columns.study.settings)))
 
     def _budget(self, budget_ms: float | None) -> Budget:
         from dashboards.data.study_settings import budget_of

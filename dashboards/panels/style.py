@@ -27,6 +27,7 @@ PLOT_CONFIG = {
 }
 SVG_UP_TO = 1000  # points of a chart
 LOG_FROM_RATIO = 10.0
+MARK_PX = 22  # height of the words above a marked figure
 LONGEST_TEXT = 120  # characters of a user's text in a chart
 
 GREY = "#848B96"
@@ -98,6 +99,19 @@ def wrapped(text: str, width: int = 44) -> str:
 def escaped(text: str, longest: int = LONGEST_TEXT) -> str:
     """Return a user's text as one line, cut to `longest` characters, that Plotly shows as it is."""
     return one_line(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def marked(figure: Any, words: str) -> Any:
+    """Return the figure with these words ("replayed from TABLE") above it, for it may be sent to others by itself."""
+    if words:
+        height, top = figure.layout.height or 450, figure.layout.margin.t or 0
+        line = {"text": escaped(words), "font": {"size": 12}, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}
+        figure.update_layout(
+            title={**line, "xref": "paper", "yref": "container", "pad": {"t": 6}},
+            height=height + MARK_PX,
+            margin={"t": top + MARK_PX},
+        )
+    return figure
 
 
 def scatter(points: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from dashboards.budget.table import BudgetTable
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.curves import read_curves, read_last_epochs
 from dashboards.formats import one_line
+from dashboards.panels.style import marked
 from search.budget import Budget
+from search.store.replayed import replayed_from, replayed_words
 
 MOST_GROUPS = 4  # of latencies that a report can show
 
@@ -59,12 +62,12 @@ class Drawn:
     lines: tuple[int, ...] = ()  # the number of each line's trial, for parallel coordinates
 
     @classmethod
-    def of(cls, info: Any, draw: Callable[[Any], Any]) -> Drawn:
-        """Return a panel's info as a drawn chart."""
+    def of(cls, info: Any, draw: Callable[[Any], Any], replayed: str | None = None) -> Drawn:
+        """Return a panel's info as a drawn chart; `replayed` is the table that the study was replayed from."""
         caption = " ".join(getattr(info, "notes", ()))
         if info.reason is not None:
             return cls(None, None, info.reason, caption, info.table())
-        figure = draw(info)
+        figure = marked(draw(info), replayed_words(replayed))
         lines = tuple(info.number.tolist()) if isinstance(info, panels.ParallelInfo) else ()
         return cls(figure.to_json(), figure.layout.height, None, caption, info.table(), lines)
 
@@ -95,25 +98,25 @@ def name_of(columns: StudyColumns, view: View) -> str:
 
 def changing_charts(source: Source, view: View) -> Iterator[tuple[str, Drawn]]:
     """Yield the charts that differ from view to view, by name."""
-    columns = source.columns
+    columns, of = source.columns, partial(Drawn.of, replayed=replayed_from(source.columns.study.settings))
     target = None if view.group is None else columns.latency_groups[view.group].target
     recommended = source.table.recommended
     limit_ms = source.table.limits_ms.get(target) if target is not None else None
     limit = {"latency": limit_ms, "macs": source.budget.max_macs, "params": source.budget.max_params}[view.axis]
     options = panels.FrontOptions(limit, recommended, source.last_epochs)
-    yield "front", Drawn.of(panels.front_info(columns, view, options), panels.front_figure)
+    yield "front", of(panels.front_info(columns, view, options), panels.front_figure)
     if view.axis == "latency":  # these charts show what the device does, whatever accuracy is plotted against
         info = panels.macs_latency_info(columns, view, limit_ms, recommended)
-        yield "macs-latency", Drawn.of(info, panels.macs_latency_figure)
-        yield "parallel", Drawn.of(panels.parallel_info(columns, view), panels.parallel_figure)
-        yield "importance", Drawn.of(panels.importance_info(columns, view), panels.importance_figure)
-    yield "progress", Drawn.of(progress_of(source, view), panels.progress_figure)
+        yield "macs-latency", of(info, panels.macs_latency_figure)
+        yield "parallel", of(panels.parallel_info(columns, view), panels.parallel_figure)
+        yield "importance", of(panels.importance_info(columns, view), panels.importance_figure)
+    yield "progress", of(progress_of(source, view), panels.progress_figure)
 
 
 def steady_charts(source: Source) -> Iterator[tuple[str, Drawn]]:
     """Yield the charts that are the same in every view, by name."""
     info = panels.curves_info(source.columns, source.curves, source.curve_numbers)
-    yield "curves", Drawn.of(info, panels.curves_figure)
+    yield "curves", Drawn.of(info, panels.curves_figure, replayed_from(source.columns.study.settings))
 
 
 def progress_of(source: Source, view: View) -> panels.ProgressInfo:

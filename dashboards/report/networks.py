@@ -26,7 +26,9 @@ def _networks(engine: sa.Engine, columns: StudyColumns) -> Iterator[str]:
     from dashboards.panels.trial.network import network_figure, network_info
     from search.pricing.layer_shares import DeviceShares, LayerShares
     from search.store.reader import find_trial
+    from search.store.replayed import replayed_from
 
+    replayed = replayed_from(columns.study.settings)
     shares = DeviceShares(engine)
     for place in front_places(columns):
         try:
@@ -51,7 +53,7 @@ def _networks(engine: sa.Engine, columns: StudyColumns) -> Iterator[str]:
             "note": info.share_note,
             "settings": f"architecture = {json.dumps(config.to_dict(), indent=1)}\ntraining = {training}",
         }
-        yield f'{json.dumps(words)[:-1]}, "chart": {Drawn.of(info, network_figure).to_json()}}}'
+        yield f'{json.dumps(words)[:-1]}, "chart": {Drawn.of(info, network_figure, replayed).to_json()}}}'
 
 
 def front_places(columns: StudyColumns) -> list[int]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from dashboards.budget.table import BudgetTable
 from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import View
-from dashboards.data.study_settings import budget_of
+from dashboards.data.study_settings import budget_of, instead_of_pick
 from dashboards.formats import one_line
 from dashboards.panels import PLOT_CONFIG
 from dashboards.report.charts import Drawn, Source, changing_charts, name_of, steady_charts, views_of
@@ -76,6 +76,7 @@ def report_html(source: Source, command_words: str = "") -> str:
     core = {
         "table": source.table.to_dict(),
         "words": " ".join(filter(None, (shlex.quote(name), command_words))),
+        "instead": instead_of_pick(columns.study, command_words),
         "own": OWN_LIMIT if source.budget == budget_of(columns.study.settings) else FIRST_LIMIT,
         "config": PLOT_CONFIG,
         "views": [name_of(columns, first), *names],

@@ -6,7 +6,7 @@ import json
 import time
 
 from dashboards.data.columns import StudyColumns, View
-from dashboards.data.study_settings import public_settings, study_subtitle
+from dashboards.data.study_settings import instead_of_pick, public_settings, study_subtitle
 from dashboards.formats import moment
 from dashboards.panels import DataTable
 from dashboards.panels.titles import TITLES
@@ -63,6 +63,9 @@ def _counts(columns: StudyColumns) -> str:
 def _answer(source: Source) -> str:
     """Return the answer as text; the script puts the controls above it and changes it as they move."""
     table = source.table
+    instead = instead_of_pick(source.columns.study)
+    button = "Copy pick command" if instead is None else "Copy training command"
+    note = "" if instead is None else f'<p class="muted">{esc(instead["note"])}</p>'
     kind = "answer" if table.recommended is not None else "answer none"
     return (
         f'<section id="answer" class="{kind}" aria-labelledby="answer-title" tabindex="-1">'
@@ -72,9 +75,10 @@ def _answer(source: Source) -> str:
         f"<p>{esc(table.sentence(table.limits_ms))}</p></div>"
         '<dl id="tiles" class="tiles"></dl>'
         '<div id="answer-buttons" class="buttons" hidden>'
-        '<button type="button" id="copy-pick" class="primary">Copy pick command</button>'
+        f'<button type="button" id="copy-pick" class="primary">{button}</button>'
         '<span id="copied" class="muted" role="status"></span></div>'
-        '<pre id="command-box" tabindex="0" aria-label="The pick command" hidden><code id="command"></code></pre>'
+        '<pre id="command-box" tabindex="0" aria-label="The command" hidden><code id="command"></code></pre>'
+        f"{note}"
         '<p id="cannot" class="muted" hidden></p>'
         '<noscript><p class="muted">Without scripts this page answers only the budget that it was written with. '
         "Every chart is there as a table: open &ldquo;The chart as a table&rdquo;.</p></noscript></section>"

@@ -17,6 +17,7 @@ from dashboards.data.columns import Latencies, LatencyGroup, StudyColumns
 from dashboards.data.latency_marks import latency_words, marks_note
 from dashboards.formats import marks_text, one_line
 from search.budget import Budget
+from search.store.replayed import replayed_from
 from search.store.vocabulary import STATES
 
 Column = dict[str, Any]
@@ -37,7 +38,7 @@ def trials_data(columns: StudyColumns, budget: Budget) -> dict[str, Any]:
 
 def trial_columns(columns: StudyColumns) -> list[Column]:
     """Return the study's trials as columns."""
-    many = len(columns.latencies) > 1
+    many, replayed = len(columns.latencies) > 1, replayed_from(columns.study.settings)
     leading = [
         _column("number", "trial", "number", columns.number.tolist()),
         _coded("state", "state", "state", [STATES[state] for state in columns.state.tolist()]),
@@ -57,6 +58,7 @@ def trial_columns(columns: StudyColumns) -> list[Column]:
         _column("attempt", "", "number", columns.attempt.tolist()),
         _column("asked_at", "", "number", [round(at, 1) for at in columns.asked_at.tolist()]),
         _coded("config", "", "text", list(columns.config_json)),
+        *([] if replayed is None else [_coded("replayed_from", "", "text", [replayed] * len(columns))]),
     ]
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from dashboards.formats import count, duration, latency_label, one_line, threads_text
 from dashboards.terminal.documents import latency_document, plain, trial_document
 from dashboards.terminal.tables import facts_table
+from search.store.replayed import replayed_from, replayed_words
 from workers.wording import counted
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def outline_panel(outline: StudyOutline) -> RenderableType:
     """Return what `check` shows first: the images, the space, some sampled networks."""
-    study, data = outline.settings.study, outline.data
+    study, data, table = outline.settings.study, outline.data, replayed_from(outline.settings.model_dump())
     size = "more architectures than can be counted"
     if outline.size is not None:
         size = counted(outline.size, "architecture")
@@ -36,6 +37,7 @@ def outline_panel(outline: StudyOutline) -> RenderableType:
         ("", f"{data.train_images} training, {data.validation_images} validation, {data.test_images} test"),
         *([] if balance is None else [("balance", balance)]),
         ("space", size + varied),
+        *([("", f"{replayed_words(table)}: nothing is trained or measured")] if table is not None else []),
         ("budget", f"{outline.share_inside:.0%} of sampled architectures are inside the macs and params limits"),
     )
     samples = Table("sampled architecture", "macs", "params", box=None, padding=(0, 2, 0, 0))
@@ -69,6 +71,7 @@ def outline_document(outline: StudyOutline, timed: TimeEstimate | None) -> dict[
     ]
     return {
         "name": outline.settings.study.name,
+        "replayed_from": replayed_from(outline.settings.model_dump()),
         "trainings": outline.settings.study.trainings,
         "data": plain(outline.data.to_dict()),
         "space_size": outline.size,

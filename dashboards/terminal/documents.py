@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.data.study_settings import public_settings, replayed_from
+from dashboards.data.study_settings import public_settings
 from dashboards.data.time_left import study_left_s
+from search.store.replayed import replayed_from
 from search.store.rows import AttemptRow, EventRow, StudyRow, StudyStatus, TrialRow
 from workers.latency.record import LatencyRecord, Measurement
 from workers.training.reporting import ProgressReport
@@ -97,9 +98,9 @@ def trial_detail_document(
     }
 
 
-def trials_document(rows: Iterable[TrialRow]) -> dict[str, Any]:
-    """Return `{"trials": [...]}`."""
-    return {"trials": [trial_document(row) for row in rows]}
+def trials_document(rows: Iterable[TrialRow], replayed: str | None = None) -> dict[str, Any]:
+    """Return `{"trials": [...], ...}`; `replayed` is the table that stands in for the study's trainings."""
+    return {"trials": [trial_document(row) for row in rows], "replayed_from": replayed}
 
 
 def front_document(rows: Iterable[TrialRow], replayed: str | None = None) -> dict[str, Any]:
@@ -173,11 +174,12 @@ def _event_document(event: EventRow, now: float) -> dict[str, Any]:
 
 
 def studies_document(rows: Iterable[StudyRow]) -> dict[str, Any]:
-    """Return `{"studies": [...]}`: the name of each, when it was created, who runs it, and the hash of its settings."""
+    """Return `{"studies": [...]}`: each one's name, table if it was replayed, creation, controller, settings' hash."""
     return {
         "studies": [
             {
                 "name": row.name,
+                "replayed_from": replayed_from(row.settings),
                 "created_at_unix_s": plain(row.created_at),
                 "controller": row.controller,
                 "stop_requested": row.stop_requested,

@@ -37,6 +37,7 @@ from dashboards.formats import (
 from dashboards.terminal.plain_view import PlainView
 from dashboards.terminal.watcher import Watcher, never_raises
 from search.loop.callbacks import LaunchCallback
+from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
 from workers.training.reporting import ProgressReport
@@ -109,9 +110,9 @@ class _LiveView(Watcher):
         table.add_column("state", ratio=4, min_width=12, no_wrap=True, overflow="ellipsis")
         for row in rows:
             table.add_row(*self._cells(row, mixed=label is None))
-        return (
-            Group(table, Text(f"latency: {label}", style="dim", no_wrap=True, overflow="ellipsis")) if label else table
-        )
+        notes = (f"latency: {label}" if label else "", replayed_note(self.replayed))
+        lines = (Text(note, style="dim", no_wrap=True, overflow="ellipsis") for note in notes if note)
+        return Group(table, *lines)
 
     def _bars_shown(self) -> int:
         """Return how many running trainings have a line of their own: at most a third of the terminal."""
@@ -186,16 +187,20 @@ class _LiveView(Watcher):
 
 
 @contextlib.contextmanager
-def live_view(console: Console, wanted: int) -> Iterator[LaunchCallback]:
+def live_view(console: Console, wanted: int, replayed: str | None = None) -> Iterator[LaunchCallback]:
     """Yield the callback of a launch that shows its progress on `console` until the block ends.
 
-    `wanted` is the number of trainings asked for. The callback's methods may be called from any thread; none raises.
+    `wanted` is the number of trainings asked for, `replayed` the table that stands in for them. The callback's methods
+    may be called from any thread; none raises.
     """
     started = _started(console, wanted)
     if started is None:
-        yield PlainView(console, wanted)
+        plain = PlainView(console, wanted)
+        plain.replayed = replayed
+        yield plain
         return
     view, screen = started
+    view.replayed = replayed
     try:
         yield view
     finally:

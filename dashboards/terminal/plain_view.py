@@ -21,6 +21,7 @@ from dashboards.formats import (
     progress_text,
 )
 from dashboards.terminal.watcher import Watcher, never_raises
+from search.store.replayed import replayed_words
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
 from workers.training.reporting import ProgressReport
@@ -52,7 +53,7 @@ class PlainView(Watcher):
             return
         line = plain_line(row)
         if line:
-            self._say(line)
+            self._say_figures(line)
 
     @never_raises
     def curve(self, number: int, row: Mapping[str, Any]) -> None:
@@ -70,7 +71,9 @@ class PlainView(Watcher):
         if self.now() - self._said_at.get(number, self.began) < PROGRESS_EVERY_S or number not in self.rows:
             return
         self._said_at[number] = self.now()
-        self._say(f"trial {number}: {progress_text(self.reports[number], self.rows[number].training.get('epochs'))}")
+        self._say_figures(
+            f"trial {number}: {progress_text(self.reports[number], self.rows[number].training.get('epochs'))}"
+        )
 
     @never_raises
     def progress(self, done: int, wanted: int) -> None:
@@ -78,12 +81,15 @@ class PlainView(Watcher):
         changed = self.done_before is not None and (done, wanted) != (self.done, self.wanted)
         self.set_progress(done, wanted)
         if changed:
-            self._say(f"{done} of {counted(wanted, 'training')} done, {self.times_text()}")
+            self._say_figures(f"{done} of {counted(wanted, 'training')} done, {self.times_text()}")
 
     @never_raises
     def note(self, text: str) -> None:
         """Print the note."""
         self._say(text)
+
+    def _say_figures(self, line: str) -> None:
+        self._say("; ".join(filter(None, (line, replayed_words(self.replayed)))))
 
     def _say(self, text: str) -> None:
         # Not through the console: on a closed pipe rich exits the process, and it wraps lines at an assumed width.

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dashboards.data.study_settings import budget_text, dataset_text, replay_words
+from dashboards.data.study_settings import budget_text, dataset_text
 from dashboards.data.time_left import study_left_s
 from dashboards.formats import (
     NOTHING,
@@ -23,6 +23,7 @@ from dashboards.formats import (
     percent,
 )
 from dashboards.terminal.tables import facts_table, plain_table
+from search.store.replayed import replayed_from, replayed_note, replayed_words
 from search.store.rows import AttemptRow, EventRow, StudyRow, StudyStatus
 from search.store.vocabulary import STATES, TrialState
 from workers.processes import host_and_pid
@@ -40,7 +41,7 @@ def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
             Text(one_line(row.name)),
             moment(row.created_at),
             str(part.get("trainings", NOTHING)),
-            Text(", ".join(filter(None, (dataset_text(row), replay_words(row.settings))))),
+            Text(", ".join(filter(None, (dataset_text(row), replayed_words(replayed_from(row.settings)))))),
             budget_text(row.settings),
             Text(one_line(host_and_pid(row.controller or "no one"), 40)),
         )
@@ -54,16 +55,12 @@ def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None)
     """
     at, counts, waiting = time.time() if now is None else now, status.counts, status.waiting
     wanted = (study.settings.get("study") or {}).get("trainings")
-    replayed = replay_words(study.settings)
+    replayed = replayed_note(replayed_from(study.settings))
     facts: list[tuple[str, str | Text]] = [
         ("study", Text(one_line(study.name), style="bold")),
         ("created", f"{moment(study.created_at)} UTC"),
         ("data", dataset_text(study)),
-        *(
-            [("", f"{replayed}: nothing was trained or measured here")]
-            if (replayed := replay_words(study.settings))
-            else []
-        ),
+        *([("", replayed)] if replayed else []),
         ("budget", budget_text(study.settings)),
         ("trainings", _trainings_text(counts, wanted)),
         ("trials", _counts_text(counts)),

@@ -30,6 +30,7 @@ from dashboards.formats import (
     shared_label,
 )
 from dashboards.terminal.tables import facts_table, plain_table, state_text
+from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
 from workers.latency.record import LatencyRecord
 from workers.training.reporting import ProgressReport
@@ -38,8 +39,11 @@ from workers.wording import counted
 CURVE_ROWS = 12  # so many epochs of a longer learning curve are shown
 
 
-def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
-    """Return the trials, one row each; a reason is under the config that it is about."""
+def trials_table(rows: Sequence[TrialRow], replayed: str | None = None) -> RenderableType:
+    """Return the trials, one row each; a reason is under the config that it is about.
+
+    `replayed` is the table that stands in for the study's trainings.
+    """
     table = plain_table(">#", "~config", ">macs", ">latency ms", ">top-1", "state")
     mixed = shared_label(rows) is None
     for row in rows:
@@ -51,7 +55,7 @@ def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
             percent(row.top1),
             state_text(row.state),
         )
-    return _with_note(table, rows, "No trials.")
+    return _with_note(table, rows, "No trials.", replayed)
 
 
 def pareto_table(rows: Sequence[TrialRow], replayed: str | None = None) -> RenderableType:
@@ -70,21 +74,14 @@ def pareto_table(rows: Sequence[TrialRow], replayed: str | None = None) -> Rende
             count(row.macs),
             count(row.params),
         )
-    front = _with_note(table, rows, "The front is empty: no trained network has a latency yet.")
-    return front if replayed is None else Group(front, Text(_replay_note(replayed), style="dim"))
+    return _with_note(table, rows, "The front is empty: no trained network has a latency yet.", replayed)
 
 
-def _replay_note(table: str) -> str:
-    return f"replayed from {table}: nothing was trained or measured here"
-
-
-def _with_note(table: Table, rows: Sequence[TrialRow], empty: str) -> RenderableType:
-    if not rows:
-        return Text(empty)
+def _with_note(table: Table, rows: Sequence[TrialRow], empty: str, replayed: str | None) -> RenderableType:
     shared = shared_label(rows)
-    if not shared:
-        return table
-    return Group(table, Text(f"latency: median [95 % interval] in ms, {shared}", style="dim"))
+    latency_note = f"latency: median [95 % interval] in ms, {shared}" if shared else ""
+    notes = [Text(note, style="dim") for note in (latency_note, replayed_note(replayed)) if note]
+    return Group(table if rows else Text(empty), *notes)
 
 
 def _latency_cell(row: TrialRow, mixed: bool) -> Text:
@@ -123,7 +120,7 @@ def trial_panel(
     """
     facts = _trial_facts(row, report)
     if replayed is not None:
-        facts.append(("", _replay_note(replayed)))
+        facts.append(("", replayed_note(replayed)))
     parts: list[RenderableType] = [facts_table(facts)]
     if latencies:
         parts += [Text("\nMeasurements", style="bold"), _latencies_table(latencies)]

@@ -37,6 +37,7 @@ class Watcher:
         self.rows: dict[int, TrialRow] = {}
         self.epochs: dict[int, Mapping[str, Any]] = {}
         self.reports: dict[int, ProgressReport] = {}  # how far the trials are that have said so
+        self.replayed: str | None = None  # the table that a launch replays: said beside every figure
         self.done, self.wanted = 0, wanted
         self.done_before: int | None = None  # trainings of earlier launches, which say nothing about this one's speed
         self.now = now

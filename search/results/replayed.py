@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from search.settings import FORMAT
+from search.store.replayed import replayed_from
 from search.store.rows import StudyRow, TrialRow
 from search.store.tables import study, trial
 from search.study_file import settings_from
@@ -27,9 +28,9 @@ def refuse_replayed(of: StudyRow, row: TrialRow, words: Sequence[str] = (), want
         words: what names the database in a command.
         wanted: what the trial would be, such as "the most accurate inside 0.1 ms".
     """
-    table = (of.settings.get("replay") or {}).get("table")
-    if table:
-        raise NothingTrained(_explanation(of.name, row, str(table), shlex.join(words), wanted))
+    table = replayed_from(of.settings)
+    if table is not None:
+        raise NothingTrained(_explanation(of.name, row, table, shlex.join(words), wanted))
 
 
 def refuse_if_replayed(engine: sa.Engine, row: TrialRow) -> None:
@@ -37,19 +38,24 @@ def refuse_if_replayed(engine: sa.Engine, row: TrialRow) -> None:
     query = sa.select(study.c.name, study.c.settings).join(trial, trial.c.study_id == study.c.id)
     with engine.connect() as connection:
         found = connection.execute(query.where(trial.c.id == row.id)).one()
-    table = (json.loads(found.settings).get("replay") or {}).get("table")
-    if table:
-        raise NothingTrained(_explanation(found.name, row, str(table), "", ""))
+    table = replayed_from(json.loads(found.settings))
+    if table is not None:
+        raise NothingTrained(_explanation(found.name, row, table, "", ""))
 
 
 def _explanation(name: str, row: TrialRow, table: str, words: str, wanted: str) -> str:
-    of = shlex.join(["--study", name]) + (f" {words}" if words else "")
+    command = training_command(name, str(row.number), words)
     top1 = "" if row.top1 is None else f", top-1 {row.top1:.2%} there"
     return (
         f"study {name!r} was replayed from {table}, so there is no trained network to hand over. Trial {row.number}"
-        f"{wanted and f', {wanted},'} is {row.config}{top1}; to train it for real: condensery init {FILE} --trial "
-        f"{row.number} {of} && condensery launch {FILE}"
+        f"{wanted and f', {wanted},'} is {row.config}{top1}; to train it for real: {command}"
     )
+
+
+def training_command(study_name: str, number: str, words: str = "") -> str:
+    """Return the command that trains a replayed trial's network for real; `words` name the database in it."""
+    of = " ".join(filter(None, (shlex.join(["--study", study_name]), words)))
+    return f"condensery init {FILE} --trial {number} {of} && condensery launch {FILE}"
 
 
 def training_file(of: StudyRow, row: TrialRow) -> str:

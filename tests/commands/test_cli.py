@@ -232,12 +232,13 @@ def test_export_and_report_write_their_files(study: Path) -> None:
 def test_tensorboard_writes_a_run_for_each_trial_and_removes_nothing_else(study: Path) -> None:
     written = run("tensorboard", "study.toml", cwd=study)
     assert written.stdout == "wrote 3 runs; see them with: tensorboard --logdir tensorboard\n"
-    (study / "runs" / "trial-00000").mkdir(parents=True)
-    (study / "runs" / "trial-00000" / "network.safetensors").write_text("someone's")
+    folder = study / "runs" / "digits"  # each study has its own, so several may be written below the same one
+    (folder / "trial-00000").mkdir(parents=True)
+    (folder / "trial-00000" / "network.safetensors").write_text("someone's")
     for _ in range(2):
         assert run("tensorboard", "study.toml", "--out", "runs", cwd=study).returncode == 0
-    assert (study / "runs" / "trial-00000" / "network.safetensors").read_text() == "someone's"
-    assert len(list((study / "runs").glob("trial-*/events.*"))) == 3
+    assert (folder / "trial-00000" / "network.safetensors").read_text() == "someone's"
+    assert len(list((study / "runs").rglob("events.*"))) == len(list(folder.glob("trial-*/events.*"))) == 3
     (study / "taken").write_text("a file")
     refused = run("tensorboard", "study.toml", "--out", "taken", cwd=study)
     assert "taken" in error_line(refused, 61)

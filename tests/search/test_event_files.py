@@ -229,6 +229,6 @@ def test_a_launch_writes_a_run_for_each_trial_that_trains(tmp_path: Path):
         assert rates == [(epoch["epoch"], pytest.approx(epoch["images_per_s"])) for epoch in curve]
         assert len(rates) == 2
         assert min(rate for _, rate in rates) > 0
-        latency = read.Scalars("final/latency_ms/host")[0].value
+        latency = read.Scalars("final/latency_ms/host/measured")[0].value
         assert latency == pytest.approx(row.latency.median_ms)
     engine.dispose()

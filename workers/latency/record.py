@@ -63,6 +63,15 @@ class LatencyRecord:
         return self.purpose == LatencyPurpose.VERIFY
 
 
+def kind_words(latency: Any) -> str:
+    """Return what kind of number a latency (a record, or a row of the database) is, as it is shown to people.
+
+    "measured", "estimated" or "predicted"; of one that a table has recorded, "estimated, replayed": the kind is then
+    what the table says, not something that was done here.
+    """
+    return f"{latency.kind}, {REPLAYED}" if latency.policy == REPLAYED else str(latency.kind)
+
+
 RECORD_FIELDS = tuple(LatencyRecord.__dataclass_fields__)
 
 

@@ -46,8 +46,13 @@ class ProgressReport:
 
     @property
     def left_s(self) -> float | None:
-        """The seconds that the rest takes at the training's speed so far; None before there is one."""
-        return self.seconds * (1 - self.progress) / self.progress if self.progress > 0 and self.seconds > 0 else None
+        """The seconds that the rest takes at the training's speed so far; None before there is one.
+
+        A replayed training has no speed: its seconds are those that it once took, and pass at once.
+        """
+        if self.images_per_s is None or self.progress <= 0 or self.seconds <= 0:
+            return None
+        return self.seconds * (1 - self.progress) / self.progress
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dashboards.data.trial_detail import TrialDetail
 from dashboards.formats import duration, interval_text, latency_label, milliseconds, one_line, percent, place_label
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import COLOURS, GREY, SYMBOLS, empty_figure, escaped, message, slim
-from workers.latency.record import LatencyRecord
+from workers.latency.record import LatencyRecord, kind_words
 
 MOST_TRIALS = 4
 CLOSE = 1.5  # where no ratio is further from 1 than this, the chart shows differences in %
@@ -163,7 +163,7 @@ def _ratios(chosen: Sequence[TrialDetail]) -> list[RatioRow]:
     for target, latency in first.latencies.items():
         others = [detail.row.latencies.get(target) for detail in chosen]
         medians = [None if row is None or not _comparable(latency, row) else row.median_ms for row in others]
-        rows.insert(1, RatioRow(one_line(f"{latency.kind} latency on {target}", 60), _over(medians)))
+        rows.insert(1, RatioRow(one_line(f"{kind_words(latency)} latency on {target}", 60), _over(medians)))
     return [row for row in rows if sum(map(math.isfinite, row.ratios)) > 1]
 
 

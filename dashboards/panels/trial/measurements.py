@@ -18,7 +18,7 @@ from dashboards.data.trial_detail import NO_TRIAL, TrialDetail
 from dashboards.formats import digits_ms, milliseconds, one_line, percent
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import COLOURS, GREY, STAR, SYMBOLS, empty_figure, escaped, message, scatter, slim
-from workers.latency.record import LatencyPurpose, LatencyRecord, Measurement
+from workers.latency.record import LatencyPurpose, LatencyRecord, Measurement, kind_words
 
 MOST_SAMPLES = 300  # of a process that are drawn
 ROW_PX, STRIP_PX, LEAST_PX = 46, 74, 200
@@ -76,7 +76,7 @@ def measurements_info(detail: TrialDetail | None) -> MeasurementsInfo:
 
 def _group(latency: LatencyRecord) -> str:
     runtime = f"{latency.runtime} {latency.runtime_version}"
-    return one_line(LatencyGroup(latency.target, latency.kind, latency.device, runtime, latency.threads), 160)
+    return one_line(LatencyGroup(latency.target, kind_words(latency), latency.device, runtime, latency.threads), 160)
 
 
 def _thinned(samples: Sequence[float]) -> Floats:

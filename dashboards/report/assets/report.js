@@ -55,9 +55,9 @@
   }
 
   function answerBudget() {
-    const { table, words } = state.core, offer = showAnswer(table, state.limits);
+    const { table } = state.core, offer = showAnswer(table, state.limits);
     at("answer-buttons").hidden = at("command-box").hidden = offer === null;
-    at("command").textContent = C.pickCommand(table, state.limits, words);
+    at("command").textContent = C.commandFor(offer, table, state.limits, state.core);
     if (state.trials) { state.trials.mark(offer && offer.number); }
   }
 

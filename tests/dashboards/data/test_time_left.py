@@ -19,6 +19,15 @@ def study(**sections: Any) -> StudyRow:
     return StudyRow(1, "one", 1, 0.0, settings, "a", "b", {}, None, False, "desk:1", 0.0)
 
 
+def test_a_replay_has_no_time_left_since_its_trainings_take_none():
+    simulated = status(4, 60.0, 0.5)
+    assert study_left_s(study(), simulated) is not None
+    assert study_left_s(study(replay={"table": "condensebench"}), simulated) is None
+    report = dataclasses.replace(RUNNING, progress=0.5, seconds=50.0).report  # without images a second
+    assert report is not None
+    assert report.left_s is None
+
+
 def status(done: int, mean_train_s: float | None, *progress: float) -> StudyStatus:
     """A study whose running trials are so far, each at 100 s for all of its schedule."""
     running = [dataclasses.replace(RUNNING, progress=part, seconds=100 * part, images_per_s=9.0) for part in progress]

@@ -3,74 +3,28 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from search.launch import Launched, launch
+from search.launch import launch
 from search.loop.callbacks import SilentCallback
 from search.replay.table import ReplayTable
-from search.settings import StudySettings
 from search.store import reader
 from search.store.connection.database import open_for_reading
-from search.store.rows import StudyRow, TrialRow
-from search.study_file import load_replay, load_settings
+from search.store.rows import TrialRow
+from search.study_file import load_settings
 from space.config import CondenseNetConfig
 from space.errors import FrozenSettings, NothingTrained, TableUnreadable
-from tests.command_line import StartedCommand, run_command
+from tests.command_line import StartedCommand
+from tests.search.replay.replays import WORDS, Replays, command
 from tests.search.replay.tiny_tables import TINY, rewritten
 from tests.waiting import until
 from workers.latency.record import LatencyKind
 
-WORDS = ["study.trainings=8", "search.startup=3", "engine.workers=3"]
-
 DEVICE = "virtual:raspberry-pi-5"
-
-
-@dataclass
-class Replays:
-    """A database in which a table is replayed."""
-
-    table: Path
-    url: str
-    folder: Path
-
-    def settings(self, *changes: str, table: Path | None = None) -> StudySettings:
-        files = f"study.files={self.folder / 'files'}"
-        return load_replay(str(table or self.table), None, [files, *WORDS, *changes])
-
-    def launch(self, *changes: str, resume: bool = False, table: Path | None = None) -> Launched:
-        return launch(self.settings(*changes, table=table), self.url, resume, SilentCallback())
-
-    def study(self, name: str = "replay") -> StudyRow:
-        engine = open_for_reading(self.url)
-        try:
-            return reader.find_study(engine, name)
-        finally:
-            engine.dispose()
-
-    def rows(self, name: str = "replay") -> list[TrialRow]:
-        engine = open_for_reading(self.url)
-        try:
-            return reader.read_trials(engine, reader.find_study(engine, name).id)
-        finally:
-            engine.dispose()
-
-    def curves(self, name: str = "replay") -> dict[int, list[dict]]:
-        engine = open_for_reading(self.url)
-        try:
-            return {row.number: reader.read_curve(engine, row.id) for row in self.rows(name)}
-        finally:
-            engine.dispose()
-
-
-@pytest.fixture
-def replays(table_path: Path, study_database: str, tmp_path: Path) -> Replays:
-    return Replays(table_path, study_database, tmp_path)
 
 
 @pytest.fixture
@@ -231,38 +185,6 @@ def test_a_table_that_changes_between_reading_and_replaying_is_refused(replays: 
 
 
 # -- as a user sees it --
-
-
-def command(replays: Replays, *words: str | Path):
-    return run_command(*words, "--storage", replays.url, cwd=replays.folder)
-
-
-@pytest.fixture(scope="module")
-def shown(table_path: Path, empty_database: Path, tmp_path_factory) -> Replays:
-    """A replayed study, which tests only look at."""
-    folder = tmp_path_factory.mktemp("shown")
-    shutil.copy(empty_database, folder)
-    replays = Replays(table_path, f"sqlite:///{folder / 'study.db'}", folder)
-    done = command(replays, "launch", "--replay", table_path, "--set", "study.trainings=6")
-    assert done.returncode == 0, done.stderr
-    assert "6 of 6 trainings replayed from" in done.stderr
-    return replays
-
-
-@pytest.mark.slow
-def test_whatever_shows_the_study_says_that_it_was_replayed(shown: Replays):
-    name = "replayed from condensebench-digits"
-    number = str(next(row.number for row in shown.rows() if row.state == "done"))
-    for words in (["status"], ["pareto"], ["show", number]):
-        printed = command(shown, *words)
-        assert name in " ".join(printed.stdout.split()), printed.stderr
-        document = json.loads(command(shown, *words, "--json").stdout)
-        assert document["replayed_from"] == "condensebench-digits"
-    front = command(shown, "pareto").stdout
-    assert "estimated" in front
-    assert "measured" not in front.replace("trained or measured here", "")
-    assert command(shown, "report", "--out", "report.html").returncode == 0
-    assert name in (shown.folder / "report.html").read_text()
 
 
 @pytest.mark.slow
