@@ -252,7 +252,7 @@ class StudySettings(Settings):
         parts["data"] = self.data.of_content().model_dump(mode="json")
         parts["study"] = {"seed": self.study.seed}
         if self.replay.table is not None:  # wherever the table is, its content is what counts
-            parts["replay"] = {"sha256": self.replay.sha256, "seed": self.replay.seed}
+            parts["replay"] = {name: getattr(self.replay, name) for name in ("sha256", "seed", "time")}
         return dict(_flat(parts))
 
     def digest_of_frozen(self) -> str:

@@ -16,6 +16,7 @@ from search.replay.table import ReplayTable, read_table
 from space.domains import Choice, Domain, FloatRange, Value
 from space.errors import InvalidSettings
 from space.search_space import SearchSpace
+from workers.settings import DataSettings
 
 TRAININGS, WORKERS = 200, 8
 MOST_STAGES = 20  # more than any images have room for
@@ -61,11 +62,16 @@ def completed(document: Mapping[str, Any], origin: str) -> dict[str, Any]:
     if replay.get("sha256", table.sha256) != table.sha256:
         raise InvalidSettings(f"{origin}: replay.sha256 is not that of the table {table.name}; leave it out.")
     content["replay"] = {**replay, "table": table.name, "sha256": table.sha256}
-    content["data"] = _same("data", _part(content, "data"), table.data.model_dump(mode="json"), table, origin)
+    data = {name: getattr(table.data, name) for name in DataSettings.model_fields}  # None where a dump leaves one out
+    content["data"] = _same("data", _part(content, "data"), data, table, origin)
     training = table.training.model_dump(mode="json")
     content["training"] = _same("training", _part(content, "training"), training, table, origin)
     content["space"] = _inside(_part(content, "space"), table, origin)
     content["latency"] = _latency(_part(content, "latency"), table, origin)
+    if _part(content, "engine").get("kind", "local") == "ray":
+        raise InvalidSettings(
+            f"{origin}: engine.kind = 'ray', but a replay trains nothing, on no cluster either; leave it out."
+        )
     return content
 
 
@@ -81,8 +87,9 @@ def _same(
     for key, value in written.items():
         known = _comparable(recorded.get(key))
         if key in recorded and key not in ("folder", "download") and _comparable(value) != known:
+            had = "none" if known is None else repr(known)
             raise InvalidSettings(
-                f"{origin}: {part}.{key} = {value!r}, but the trainings of {table.name} had {known!r}; leave it out."
+                f"{origin}: {part}.{key} = {value!r}, but the trainings of {table.name} had {had}; leave it out."
             )
     return {**recorded, **{key: value for key, value in written.items() if key not in recorded}}
 

@@ -33,14 +33,16 @@ from workers.settings import DataSettings, TrainingSettings
 FORMAT = 1
 TABLES = Path(__file__).with_name("tables")  # those that are shipped
 SUFFIX = ".csv.gz"
+MOST_BYTES = 64 * 1024 * 1024  # of a table once it is unpacked; 10,000 trainings of 100 epochs are 30 MB
+HOST = "host"  # what studies call the machine that they run on
 SHORT_NAMES = {"condensebench": "condensebench-fashion-mnist"}
 
 
 @dataclass(frozen=True)
 class LatencyOrigin:
-    """Where a table's latencies come from."""
+    """Where a table's latencies come from, by its own account."""
 
-    kind: LatencyKind
+    kind: LatencyKind  # always shown together with "replayed"
     device: str  # as latency.devices names it
     cpu_model: str
     threads: int
@@ -112,11 +114,14 @@ def read_table(name: str) -> ReplayTable:
 
 def _path_of(name: str) -> Path:
     if name.endswith(SUFFIX):
-        return Path(name).expanduser().absolute()
-    path = TABLES / f"{SHORT_NAMES.get(name, name)}{SUFFIX}"
-    if path.parent != TABLES or not path.is_file():
-        shipped = sorted(file.name.removesuffix(SUFFIX) for file in TABLES.glob(f"*{SUFFIX}"))
-        there = ", ".join(shipped) or "none"
+        try:
+            return Path(name).expanduser().absolute()
+        except RuntimeError as error:
+            raise TableUnreadable(f"no table is at {name[:100]!r} ({_line(error)}).") from None
+    shipped = {file.name.removesuffix(SUFFIX): file for file in TABLES.glob(f"*{SUFFIX}")}
+    path = shipped.get(SHORT_NAMES.get(name, name))
+    if path is None:
+        there = ", ".join(sorted(shipped)) or "none"
         raise TableUnreadable(
             f"no table of recorded trainings is called {name[:100]!r}; there is {there}, or give a path to a {SUFFIX}."
         )
@@ -133,7 +138,7 @@ def _read(path: Path, name: str) -> ReplayTable:
         space = SearchSpace.from_settings(about["space"])
         trainings = _trainings(content, space)
         runtimes = {runtime for training in trainings.values() for runtime in training.latencies}
-        return ReplayTable(
+        table = ReplayTable(
             name=name,
             sha256=sha256,
             space=space,
@@ -143,10 +148,37 @@ def _read(path: Path, name: str) -> ReplayTable:
             latency=_origin(about["latency"], sorted(runtimes)),
             trainings=trainings,
         )
+        _check_agreement(table)
+        return table
     except TableUnreadable:
         raise
     except (CondenseryError, ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise TableUnreadable(f"its JSON doesn't describe it ({type(error).__name__}: {_line(error)}).") from None
+
+
+def _check_agreement(table: ReplayTable) -> None:
+    """Check that a table's JSON agrees with itself and with the CSV.
+
+    Raises:
+        TableUnreadable: they tell of different trainings or of different images.
+    """
+    space, images, data = table.space, table.images, table.data
+    recorded = len(next(iter(table.trainings.values())).curve)  # the CSV has the same columns for every row
+    if recorded != table.training.epochs:
+        raise TableUnreadable(
+            f"its JSON says training.epochs {table.training.epochs}, but its learning curves have {recorded}."
+        )
+    channels, *size = images.input_shape
+    shapes = {
+        "images.input_shape": (images.input_shape, space.input_shape),
+        "images.num_classes": (images.num_classes, space.num_classes),
+        "the number of images.class_names": (len(images.class_names), space.num_classes),
+        "data.image_size": ([data.image_size] * 2 if data.image_size else size, size),
+        "data.channels": (data.channels or channels, channels),
+    }
+    for name, (said, meant) in shapes.items():
+        if said != meant:
+            raise TableUnreadable(f"its JSON says {name} {said}, which doesn't agree with {meant} elsewhere in it.")
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -154,7 +186,7 @@ def _about(path: Path) -> dict[str, Any]:
         about = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TableUnreadable(f"{path} can't be read ({error.strerror}); it belongs beside the CSV.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TableUnreadable(f"{path} is not JSON ({_line(error)}).") from None
     version = about.get("format") if isinstance(about, dict) else None
     if version != FORMAT:
@@ -171,7 +203,11 @@ def _content(path: Path) -> bytes:
 
 def _trainings(content: bytes, space: SearchSpace) -> dict[tuple[CondenseNetConfig, int], RecordedTraining]:
     try:
-        text = gzip.decompress(content).decode("utf-8")
+        with gzip.open(io.BytesIO(content)) as file:
+            unpacked = file.read(MOST_BYTES + 1)
+        if len(unpacked) > MOST_BYTES:
+            raise TableUnreadable(f"it is longer than {MOST_BYTES:,} bytes once it is unpacked, the most that is read.")
+        text = unpacked.decode("utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise TableUnreadable(f"it is no gzipped text ({_line(error)}).") from None
     trainings: dict[tuple[CondenseNetConfig, int], RecordedTraining] = {}
@@ -186,10 +222,18 @@ def _trainings(content: bytes, space: SearchSpace) -> dict[tuple[CondenseNetConf
 def _origin(facts: Mapping[str, Any], runtimes: list[str]) -> LatencyOrigin:
     if not runtimes:
         raise TableUnreadable("it holds no latency, so nothing could be refused for one.")
+    kind, device = facts["kind"], str(facts["device"])
+    if kind not in [*LatencyKind]:
+        raise TableUnreadable(f"its JSON's latency.kind must be one of {', '.join(LatencyKind)}, but is {kind!r:.80}.")
+    if not device.strip() or device.partition(":")[0] == HOST:
+        raise TableUnreadable(
+            f"its JSON's latency.device must name the device that its latencies are of, but is {device!r:.80}; "
+            f"{HOST!r} would be the machine that replays it."
+        )
     versions = {**next(iter(facts["counted_on"]), {}), **facts.get("runtimes", {})}
     return LatencyOrigin(
-        kind=LatencyKind(facts["kind"]),
-        device=str(facts["device"]),
+        kind=LatencyKind(kind),
+        device=device,
         cpu_model=str(facts["profile"]["title"]),
         threads=int(facts["threads"]),
         runtimes={runtime: str(versions.get(runtime, "")) for runtime in runtimes},

@@ -12,7 +12,7 @@ from search.settings import StudySettings
 from search.study_file import load_replay, load_settings, settings_from
 from search.time_estimate import outline_study
 from space.errors import InvalidSettings, TableUnreadable
-from tests.search.replay.tiny_tables import TINY
+from tests.search.replay.tiny_tables import TINY, rewritten
 
 
 def study_file(folder: Path, text: str) -> Path:
@@ -89,6 +89,7 @@ def test_a_study_file_may_name_its_table_itself(table_path: Path, tmp_path: Path
         ("[training]\nepochs = 30\n", r"training.epochs = 30, but the trainings of .* had 3"),
         ('[data]\ndataset = "cifar10"\n', r"data.dataset = 'cifar10'"),
         ("[data]\nimage = 3\n", r"unknown key `data.image`"),
+        ('[engine]\nkind = "ray"\n', r"engine.kind = 'ray', but a replay trains nothing"),
         ('[latency]\ndevices = ["host"]\n', r"latency.devices must be"),
         ("[latency]\nthreads = 2\n", r"latency.threads must be 1"),
         ('[latency]\nruntime = "ncnn"\n', r"latency.runtime must be one of .*native, onnxruntime"),
@@ -101,6 +102,16 @@ def test_what_the_table_cannot_answer_is_refused(text: str, message: str, table_
         load_replay(str(table_path), study_file(tmp_path, text))
 
 
+def test_the_number_of_images_must_be_the_tables_where_it_has_one(table_path: Path, tmp_path: Path):
+    whole = rewritten(table_path, tmp_path, about=lambda about: about["data"].pop("images", None))
+    assert load_replay(str(whole)).data.images is None
+    with pytest.raises(InvalidSettings, match=r"data.images = 100, but the trainings of .* had none"):
+        load_replay(str(whole), None, ["data.images=100"])
+    assert load_replay("condensebench", None, ["data.images=12000"]).data.images == 12000
+    with pytest.raises(InvalidSettings, match=r"data.images = 500, but the trainings of .* had 12000"):
+        load_replay("condensebench", None, ["data.images=500"])
+
+
 def test_a_study_file_that_replays_is_checked_without_its_images(table_path: Path, table: ReplayTable, tmp_path: Path):
     outline = outline_study(load_settings(study_file(tmp_path, f'[replay]\ntable = "{table_path}"\n')))
     assert (outline.data, outline.size) == (table.images, table.space.size)
@@ -111,14 +122,15 @@ def test_a_table_that_is_not_there_is_refused(tmp_path: Path):
         load_replay(str(tmp_path / "gone.csv.gz"))
 
 
-def test_what_a_study_may_not_change_holds_the_table_and_the_seed_but_not_where_the_table_is(table_path: Path):
+def test_what_a_study_may_not_change_holds_table_seed_and_time_but_not_where_the_table_is(table_path: Path):
     settings = load_replay(str(table_path))
 
     def frozen(**changes: object) -> dict[str, object]:
         replay = settings.replay.model_copy(update=changes)
         return settings.model_copy(update={"replay": replay}).frozen_parts()
 
-    assert frozen(table="/elsewhere.csv.gz", time="none") == settings.frozen_parts()
-    assert frozen(seed=1) != settings.frozen_parts() != frozen(sha256="0")
+    assert frozen(table="/elsewhere.csv.gz") == settings.frozen_parts()
+    for change in ({"seed": 1}, {"sha256": "0"}, {"time": "none"}):
+        assert frozen(**change) != settings.frozen_parts()
     plain: StudySettings = settings.model_copy(update={"replay": StudySettings.model_fields["replay"].default})
     assert not any(name.startswith("replay") for name in plain.frozen_parts())

@@ -11,12 +11,15 @@ import pytest
 
 from benchmarks.condensebench.journal import read_rows
 from benchmarks.condensebench.training import TRAININGS
+from dashboards.formats import common_label, latency_label
+from search.budget import Budget, refusal
+from search.replay.latencies import RecordedLatencies
 from search.replay.table import TABLES, ReplayTable, read_table
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import TableUnreadable
 from tests.search.replay.tiny_tables import TINY, UNTRAINED, rewritten
-from workers.latency.record import LatencyKind
+from workers.latency.record import LatencyKind, Measurement
 
 NEVER = CondenseNetConfig(
     stages=(1, 1), growth=(4, 4), groups=4, condense_factor=1, bottleneck=2, input_shape=(1, 8, 8)
@@ -83,7 +86,7 @@ def test_the_shipped_table_can_be_read_by_its_short_name():
 
 
 def test_a_name_that_no_table_has_is_refused_with_those_there_are():
-    for name in ("condensbench", "../tables/condensebench-fashion-mnist", ""):
+    for name in ("condensbench", "../tables/condensebench-fashion-mnist", "", "x" * 5000, "a\0b"):
         with pytest.raises(TableUnreadable, match="condensebench-fashion-mnist"):
             read_table(name)
 
@@ -95,7 +98,12 @@ def test_a_file_that_is_gone_or_something_else_is_one_line(table_path: Path, tmp
         copy.unlink() if content is None else copy.write_bytes(content)
         with pytest.raises(TableUnreadable, match=message):
             read_table(str(copy))
-    for text, message in (("{", "is not JSON"), ("[]", "must say format 1"), ('{"format": 2}', "must say format 1")):
+    for text, message in (
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "must say format 1"),
+        ('{"format": 2}', "must say format 1"),
+    ):
         about.write_text(text)
         with pytest.raises(TableUnreadable, match=message):
             read_table(str(copy))
@@ -156,6 +164,54 @@ def test_a_json_that_lacks_a_part_is_refused(part: str, table_path: Path, tmp_pa
     copy = rewritten(table_path, tmp_path, about=lambda about: about.pop(part))
     with pytest.raises(TableUnreadable, match="doesn't describe it"):
         read_table(str(copy))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".csv.gz", "~nobody-of-this-name/t.csv.gz", "a\0b.csv.gz"])
+def test_a_path_that_no_file_can_have_is_one_line(name: str):
+    with pytest.raises(TableUnreadable) as caught:
+        read_table(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda about: about["training"].update(epochs=4), "says training.epochs 4, but its learning curves have 3"),
+        (lambda about: about["images"].update(input_shape=[1, 9, 9]), r"images.input_shape \(1, 9, 9\)"),
+        (lambda about: about["images"].update(input_shape=[1, 64]), r"images.input_shape \(1, 64\)"),
+        (lambda about: about["images"].update(num_classes=9), "images.num_classes 9"),
+        (lambda about: about["images"]["class_names"].pop(), "the number of images.class_names 9"),
+        (lambda about: about["data"].update(image_size=16), r"data.image_size \[16, 16\]"),
+        (lambda about: about["data"].update(channels=3), "data.channels 3"),
+        (lambda about: about["latency"].update(kind="guessed"), "must be one of measured, estimated, predicted"),
+        (lambda about: about["latency"].update(kind=["measured"]), "must be one of measured, estimated, predicted"),
+        (lambda about: about["latency"].update(device="host"), "'host' would be the machine that replays it"),
+        (lambda about: about["latency"].update(device="host:some-cpu"), "must name the device"),
+        (lambda about: about["latency"].update(device=" "), "must name the device"),
+    ],
+)
+def test_a_json_that_contradicts_itself_or_the_csv_is_refused(change, message, table_path: Path, tmp_path: Path):
+    with pytest.raises(TableUnreadable, match=message):
+        read_table(str(rewritten(table_path, tmp_path, about=change)))
+
+
+def test_a_table_may_claim_measured_latencies_which_are_then_shown_as_its_own(table_path: Path, tmp_path: Path):
+    def claims(about):
+        about["latency"].update(kind="measured", device="pi5")
+
+    table = read_table(str(rewritten(table_path, tmp_path, about=claims)))
+    latency = RecordedLatencies(table, "native", 0).of(TINY.configs()[0])
+    assert isinstance(latency, Measurement)
+    assert (latency.kind, latency.device) == ("measured", "pi5")
+    assert latency_label(latency).startswith("measured, replayed")
+    assert common_label(latency) == "measured, replayed"
+    assert str(refusal(Budget(max_latency_ms=1e-9), 1, 1, latency)).endswith("ms, measured, replayed")
+
+
+def test_an_archive_is_unpacked_only_up_to_the_most_that_is_read(monkeypatch, table_path: Path):
+    monkeypatch.setattr("search.replay.table.MOST_BYTES", 2000)
+    with pytest.raises(TableUnreadable, match="longer than 2,000 bytes once it is unpacked"):
+        read_table(str(table_path))
 
 
 def test_a_table_of_another_space_is_refused(table_path: Path, tmp_path: Path):
