@@ -1,0 +1,126 @@
+"""Chooses one candidate: from which there are, spread over their costs at first, then the most promising one."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.results.pareto import non_dominated
+from search.samplers.price_aware.encoding import Encoding
+from search.samplers.price_aware.known import Known, Priced
+from search.samplers.price_aware.model import Model, Scale
+from search.samplers.price_aware.past import Past
+from search.samplers.price_aware.pool import Params, Pool
+
+Array = NDArray[np.float64]
+
+RANDOM, CROSSED = 1_500, 500  # candidates of a space that isn't looked at as a whole
+PARENTS = 20  # of the best candidates, whose neighbours are looked at
+ROUNDS = 2  # of looking at neighbours of the best candidates so far
+DESIGN_CHOICE = 12  # candidates nearest to the wanted cost, one of which begins a study
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is random in the proposal for one trial."""
+
+    number: int  # of the trial
+    rng: np.random.Generator
+    offset: float  # 0..1, of the costs that a study begins with
+
+    @classmethod
+    def of(cls, seed: int, number: int) -> Draw:
+        """Return what a study's seed gives for a trial."""
+        return cls(number, np.random.default_rng([seed, number]), float(np.random.default_rng(seed).random()))
+
+
+class Chooser:
+    """Chooses the candidate of one proposal."""
+
+    def __init__(
+        self, known: Known, pool: Pool, encoding: Encoding, past: Past, signs: Array, draw: Draw, startup: int
+    ) -> None:
+        self._known, self._pool, self._encoding, self._past, self._signs = known, pool, encoding, past, signs
+        self._draw, self._startup, self._rng = draw, startup, draw.rng
+        self._asked = {self._key(params) for params in past.asked}
+
+    def _key(self, candidate: Params) -> Hashable:
+        return self._pool.key(candidate) if self._known.key is None else self._known.key(candidate)
+
+    def chosen(self) -> Params | None:
+        """Return the candidate; None if there is none."""
+        priced = self._fresh(self._begin())
+        if not priced.candidates:
+            return None
+        inside = priced.over <= 0
+        if not inside.any():
+            return priced.candidates[int(np.argmin(priced.over))]
+        if len(self._past.observed) + len(self._past.running) < self._startup or not self._past.observed:
+            return self._spread(priced.of(inside))
+        return self._best(priced.of(inside))
+
+    # -- which candidates there are --
+
+    def _begin(self) -> Iterable[Params]:
+        if self._pool.whole is not None:
+            return self._pool.whole
+        good = self._good()
+        crossed = self._pool.crossed(good, CROSSED, self._rng)
+        return [*self._pool.random(RANDOM, self._rng), *crossed, *self._pool.neighbours(good, self._rng)]
+
+    def _good(self) -> list[Params]:
+        """Return trained candidates of the front."""
+        whole = [place for place, whole in enumerate(self._past.whole) if whole]
+        if not whole:
+            return []
+        costs = np.array([self._past.costs[place] for place in whole], dtype=float).reshape(len(whole), -1)
+        values = np.column_stack([costs * self._signs, [-self._past.accuracies[place] for place in whole]])
+        members = [place for place, kept in zip(whole, non_dominated(values), strict=True) if kept]
+        return [self._past.observed[place] for place in self._rng.permutation(members)[:PARENTS]]
+
+    def _fresh(self, candidates: Iterable[Params]) -> Priced:
+        """Price those of the candidates that were not asked yet, nor are among those looked at before."""
+        fresh: dict[Hashable, Params] = {}
+        for candidate in candidates:
+            key = self._key(candidate)
+            if key not in self._asked:
+                fresh.setdefault(key, candidate)
+        self._asked.update(fresh)
+        return self._known.priced(list(fresh.values()), self._signs)
+
+    # -- which is the best --
+
+    def _spread(self, priced: Priced) -> Params:
+        """Return a candidate of the wanted cost; every beginning of the wanted costs is spread evenly."""
+        offset = float(self._draw.offset)
+        wanted = (_van_der_corput(len(self._past.asked)) + offset) % 1.0
+        order = np.argsort(Scale.of(priced.costs)(priced.costs).sum(axis=1), kind="stable")
+        choice = max(1, min(DESIGN_CHOICE, len(order) // (2 * self._startup)))
+        first = min(max(0, int(wanted * len(order)) - choice // 2), len(order) - choice)
+        return priced.candidates[int(order[first + int(self._rng.integers(choice))])]
+
+    def _best(self, priced: Priced) -> Params:
+        model = Model(self._known, self._encoding, self._past, self._signs, priced)
+        accurate = self._known.limited and self._draw.number % 2 == 1
+        candidates, scores = priced.candidates, model.scores(priced, accurate)
+        for _ in range(0 if self._pool.whole is not None else ROUNDS):
+            parents = [candidates[int(place)] for place in np.argsort(-scores, kind="stable")[:PARENTS]]
+            more = self._fresh(self._pool.neighbours(parents, self._rng))
+            more = more.of(more.over <= 0)
+            if not more.candidates:
+                break
+            candidates = candidates + more.candidates
+            scores = np.concatenate([scores, model.scores(more, accurate)])
+        return candidates[int(np.argmax(scores))]
+
+
+def _van_der_corput(number: int) -> float:
+    """Return the number's binary digits behind the point, in reverse (van der Corput): 0, 1/2, 1/4, 3/4, …"""
+    place, share = 0.0, 0.5
+    while number:
+        number, digit = divmod(number, 2)
+        place, share = place + digit * share, share / 2
+    return place

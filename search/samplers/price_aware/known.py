@@ -1,0 +1,78 @@
+"""What is known of candidates before any is trained: their costs, whether they are inside the limits, further facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from search.samplers.price_aware.pool import Params
+
+Array = NDArray[np.float64]
+OfCandidates = Callable[[Sequence[Mapping[str, Any]]], ArrayLike]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a user's functions say of candidates; see `PriceAwareSampler`."""
+
+    price: OfCandidates
+    limits: Sequence[float | None] | None
+    excess: OfCandidates | None
+    key: Callable[[Mapping[str, Any]], Hashable] | None
+    extra: OfCandidates | None
+
+    def costs(self, candidates: Sequence[Mapping[str, Any]], signs: Array) -> Array:
+        """Return the costs of candidates, to be minimised, (n, k); NaN for one that can't be built."""
+        if not candidates:
+            return np.zeros((0, len(signs)))
+        values = np.asarray(self.price(candidates), dtype=float)
+        costs: Array = values.reshape(len(candidates), len(signs)) * signs
+        return costs
+
+    def priced(self, candidates: Sequence[Params], signs: Array) -> Priced:
+        """Return those of the candidates that can be built, with their costs."""
+        costs = self.costs(candidates, signs)
+        built = np.asarray(np.isfinite(costs).all(axis=1))
+        kept, costs = [candidate for candidate, can in zip(candidates, built, strict=True) if can], costs[built]
+        return Priced(kept, costs, self._over(kept, costs, signs))
+
+    def _over(self, candidates: Sequence[Params], costs: Array, signs: Array) -> Array:
+        if self.excess is not None:
+            excess: Array = np.asarray(self.excess(candidates), dtype=float).reshape(len(candidates))
+            return excess
+        over: Array = np.full(len(candidates), -1.0)
+        for place, limit in enumerate(self.limits or ()):
+            if limit is not None:
+                over = np.maximum(over, (costs[:, place] - signs[place] * limit) / (abs(limit) or 1.0))
+        return over
+
+    @property
+    def limited(self) -> bool:
+        """Whether there are limits."""
+        return self.excess is not None or any(limit is not None for limit in self.limits or ())
+
+    def extra_features(self, candidates: Sequence[Mapping[str, Any]]) -> Array:
+        """Return the user's features, (n, f)."""
+        if self.extra is None or not candidates:
+            return np.zeros((len(candidates), 0))
+        features = np.asarray(self.extra(candidates), dtype=float).reshape(len(candidates), -1)
+        finite: Array = np.nan_to_num(features, posinf=0.0, neginf=0.0)
+        return finite
+
+
+@dataclass(frozen=True)
+class Priced:
+    """Candidates that can be built."""
+
+    candidates: list[Params]
+    costs: Array  # (n, k), to be minimised
+    over: Array  # (n,), 0 or less: inside the limits
+
+    def of(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> Priced:
+        """Return some of them."""
+        numbers = np.arange(len(self.candidates))[places].tolist()
+        return Priced([self.candidates[number] for number in numbers], self.costs[places], self.over[places])

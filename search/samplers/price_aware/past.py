@@ -1,0 +1,88 @@
+"""A study's trials, as far as they matter to the next proposal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search.samplers.price_aware.pool import Params
+
+
+@dataclass(frozen=True)
+class Past:
+    """A study's trials, as far as they matter to the next one."""
+
+    asked: list[Params]  # of every trial but the one that is being asked
+    observed: list[Params]  # whose accuracy is known or, of those stopped early, estimated
+    accuracies: list[float]  # of `observed`; larger is better
+    costs: list[Sequence[float] | None]  # of `observed`, as the study has them; None where it was stopped early
+    whole: list[bool]  # of `observed`: trained to the end
+    running: list[Params]
+
+    @classmethod
+    def of(
+        cls,
+        trials: Sequence[FrozenTrial],
+        number: int,
+        space: Mapping[str, BaseDistribution],
+        modelled: int,
+        directions: Sequence[StudyDirection],
+    ) -> Past:
+        """Read the trials before one."""
+        sign = 1.0 if directions[modelled] == StudyDirection.MAXIMIZE else -1.0
+        known = [trial for trial in trials if trial.number != number and trial.params.keys() & space.keys()]
+        gains = _Gains([trial for trial in known if trial.state == TrialState.COMPLETE], modelled)
+        past = cls([], [], [], [], [], [])
+        for trial in known:
+            params = {name: value for name, value in trial.params.items() if name in space}
+            past.asked.append(params)
+            value = gains.final_of(trial)
+            if value is not None:
+                past.observed.append(params)
+                past.accuracies.append(sign * value)
+                whole = trial.state == TrialState.COMPLETE
+                past.whole.append(whole)
+                past.costs.append(without(trial.values, modelled) if whole else None)
+            elif trial.state == TrialState.RUNNING:
+                past.running.append(params)
+        return past
+
+
+class _Gains:
+    """What trainings gain between one of their steps and their end."""
+
+    def __init__(self, complete: Sequence[FrozenTrial], modelled: int) -> None:
+        self._complete, self._modelled = complete, modelled
+        self._by_step: dict[int, float] = {}
+
+    def final_of(self, trial: FrozenTrial) -> float | None:
+        """Return a trial's value of the modelled objective; None if nothing is known of it."""
+        if trial.state == TrialState.COMPLETE and trial.values is not None:
+            value = float(trial.values[self._modelled])
+            return value if math.isfinite(value) else None
+        if trial.state != TrialState.PRUNED or not trial.intermediate_values:
+            return None
+        step, value = max(trial.intermediate_values.items())
+        return value + self._gain_from(step) if math.isfinite(value) else None
+
+    def _gain_from(self, step: int) -> float:
+        if step not in self._by_step:
+            gains = [
+                float(trial.values[self._modelled]) - trial.intermediate_values[step]
+                for trial in self._complete
+                if trial.values is not None and step in trial.intermediate_values
+            ]
+            self._by_step[step] = float(np.median(gains)) if gains else 0.0
+        return self._by_step[step]
+
+
+def without(values: Sequence[Any], place: int) -> list[Any]:
+    """Return the values without the one at a place."""
+    return [value for number, value in enumerate(values) if number != place]

@@ -1,0 +1,116 @@
+"""Candidates to choose from: all of a small space, otherwise random ones and neighbours of good ones."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+Params = dict[str, Any]
+Key = tuple[Any, ...]
+
+WHOLE = 4_000  # a space of no more candidates is looked at as a whole
+NEARBY = 0.1  # of a real range: the deviation of a neighbour's value
+NEIGHBOURS = 4  # of a real-valued setting, or of a long range of whole numbers
+
+
+class Pool:
+    """The candidates of one search space."""
+
+    def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
+        self._space = dict(sorted(space.items()))
+        self._whole = self._all() if _size(self._space) <= WHOLE else None
+
+    @property
+    def whole(self) -> Sequence[Params] | None:
+        """Every candidate, if there are few enough."""
+        return self._whole
+
+    def key(self, candidate: Mapping[str, Any]) -> Key:
+        """Return what equal candidates have in common."""
+        return tuple((type(value).__name__, value) for value in map(candidate.get, self._space))
+
+    def random(self, count: int, rng: np.random.Generator) -> list[Params]:
+        """Return `count` random candidates."""
+        columns = {name: _drawn(distribution, count, rng) for name, distribution in self._space.items()}
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def neighbours(self, candidates: Iterable[Mapping[str, Any]], rng: np.random.Generator) -> Iterator[Params]:
+        """Yield candidates that differ from one of these in one setting."""
+        for candidate in candidates:
+            for name, distribution in self._space.items():
+                for value in _nearby(distribution, candidate.get(name), rng):
+                    yield {**{known: candidate[known] for known in self._space if known in candidate}, name: value}
+
+    def crossed(self, candidates: Sequence[Mapping[str, Any]], count: int, rng: np.random.Generator) -> list[Params]:
+        """Return `count` candidates that take each setting from one of two of these, and now and then a random one."""
+        if not candidates:
+            return []
+        fresh = self.random(count, rng)
+        parents = rng.integers(0, len(candidates), (count, 2))
+        takes, renews = rng.integers(0, 2, (count, len(self._space))), rng.random((count, len(self._space)))
+        children = []
+        for place, child in enumerate(fresh):
+            for number, name in enumerate(self._space):
+                parent = candidates[parents[place, takes[place, number]]]
+                if name in parent and renews[place, number] * len(self._space) > 1.0:
+                    child[name] = parent[name]
+            children.append(child)
+        return children
+
+    def _all(self) -> list[Params]:
+        values = [list(_values(distribution) or ()) for distribution in self._space.values()]
+        return [dict(zip(self._space, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def _size(space: Mapping[str, BaseDistribution]) -> float:
+    sizes = [len(values) if (values := _values(one)) is not None else math.inf for one in space.values()]
+    return math.prod(sizes)
+
+
+def _values(distribution: BaseDistribution) -> Sequence[Any] | None:
+    """Return every value of a setting; None for a real range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    if isinstance(distribution, IntDistribution):
+        return range(distribution.low, distribution.high + 1, distribution.step)
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        count = round((distribution.high - distribution.low) / distribution.step) + 1
+        return [distribution.low + place * distribution.step for place in range(count)]
+    return None
+
+
+def _drawn(distribution: BaseDistribution, count: int, rng: np.random.Generator) -> list[Any]:
+    if isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log:
+        logs = rng.uniform(math.log(distribution.low), math.log(distribution.high), count)
+        drawn = np.clip(np.exp(logs), distribution.low, distribution.high)
+        return [round(value) if isinstance(distribution, IntDistribution) else float(value) for value in drawn]
+    values = _values(distribution)
+    if values is not None:
+        return [values[place] for place in rng.integers(0, len(values), count)]
+    assert isinstance(distribution, FloatDistribution)
+    return [float(value) for value in rng.uniform(distribution.low, distribution.high, count)]
+
+
+def _nearby(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> list[Any]:
+    """Return other values of one setting: all of a few, else some near the present one."""
+    values = _values(distribution)
+    if isinstance(distribution, CategoricalDistribution) or (values is not None and len(values) <= NEIGHBOURS + 1):
+        return [other for other in values or () if other != value]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    log, low, high = distribution.log, float(distribution.low), float(distribution.high)
+    scale = math.log if log else float
+    centre = scale((low * high) ** 0.5 if log else (low + high) / 2) if value is None else scale(float(value))
+    off = rng.normal(0.0, NEARBY * (scale(high) - scale(low)), NEIGHBOURS)
+    moved = np.clip(np.exp(centre + off) if log else centre + off, low, high)
+    if values is None:
+        return [float(one) for one in moved]
+    step = distribution.step or 1
+    whole = {values[int(np.clip(round((one - low) / step), 0, len(values) - 1))] for one in moved}
+    if isinstance(distribution, IntDistribution) and isinstance(value, int):
+        whole |= {other for other in (value - int(step), value + int(step)) if low <= other <= high}
+    return sorted(whole - {value})

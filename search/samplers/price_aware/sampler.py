@@ -1,0 +1,114 @@
+"""Proposes candidates by what they cost and by what training them is expected to add to the front.
+
+    sampler = PriceAwareSampler(lambda candidates: [[macs(candidate)] for candidate in candidates])
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+Of a study's objectives one is learnt by training; the others can be computed before it. Only the first is modelled: a
+Gaussian process predicts it from settings and costs, and the candidate with the largest expected gain in hypervolume at
+its known costs is proposed (`improvement`).
+
+Notable choices:
+- The first candidates are spread over the known costs: even untrained, that is most of what random ones miss.
+- A candidate that was asked before is never asked again, however it ended.
+- Trainings under way count with the accuracy that is predicted for them, so parallel workers get different candidates.
+- Under limits, every second proposal looks for the most accurate candidate inside them, whatever it costs there: that
+  is what a budget is for. Where nothing is known to be inside, the candidate that is over by the least is proposed.
+- A trial that was stopped early teaches, too: its last value, raised by what finished trials gained from there on.
+- Everything depends on the study's trials, the seed and the number of the trial that is asked: a study that goes on in
+  another process is asked the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
+
+from search.samplers.price_aware.chooser import Chooser, Draw
+from search.samplers.price_aware.encoding import Encoding
+from search.samplers.price_aware.known import Known, OfCandidates
+from search.samplers.price_aware.past import Past, without
+from search.samplers.price_aware.pool import Pool
+
+STARTUP = 6  # trials spread over the known costs before anything is modelled
+
+
+class PriceAwareSampler(BaseSampler):
+    """An Optuna sampler for studies of which all objectives but one are known in advance; see the module.
+
+    Args:
+        price: returns the known objectives of candidates in the study's order, without the modelled one, (n, k). A row
+            with NaN can't be built and is never proposed.
+        search_space: every parameter; None takes those that all trials have in common, once there are some.
+        modelled: the place of the objective that only a training tells.
+        limits: upper limits of the known objectives (lower ones of what is maximised); None is no limit.
+        excess: in place of limits: by how much candidates are over them, (n,); 0 or less is inside.
+        key: what tells candidates apart, hashable; None is all their parameters. Where some of those mean nothing
+            beside others (a setting of a stage that isn't there), it keeps the sampler from asking for one thing twice.
+        features: further facts of candidates for the model, (n, f): anything cheap that may tell accuracies apart.
+        startup: trials that are spread over the known costs first.
+        seed: None draws one.
+    """
+
+    def __init__(
+        self,
+        price: OfCandidates,
+        *,
+        search_space: Mapping[str, BaseDistribution] | None = None,
+        modelled: int = 0,
+        limits: Sequence[float | None] | None = None,
+        excess: OfCandidates | None = None,
+        key: Callable[[Mapping[str, Any]], Hashable] | None = None,
+        features: OfCandidates | None = None,
+        startup: int = STARTUP,
+        seed: int | None = None,
+    ) -> None:
+        self._known = Known(price, limits, excess, key, features)
+        self._space, self._modelled, self._startup = search_space, modelled, startup
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._independent = RandomSampler(seed=self._seed)
+        self._common = IntersectionSearchSpace(include_pruned=True)
+        self._pools: dict[tuple[str, ...], tuple[Pool, Encoding]] = {}
+
+    def reseed_rng(self) -> None:
+        """Draw another seed, for processes that were forked with the same one."""
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self._independent.reseed_rng()
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return the parameters that are proposed together."""
+        space = self._common.calculate(study) if self._space is None else dict(self._space)
+        return {name: one for name, one in space.items() if not one.single()}
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
+        """Draw a parameter that isn't in the relative search space at random."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the candidate to train next; {} (drawn at random) if every candidate was asked or can't be built."""
+        if not search_space:
+            return {}
+        pool, encoding = self._pool_of(search_space)
+        past = Past.of(study.get_trials(deepcopy=False), trial.number, search_space, self._modelled, study.directions)
+        signs, draw = _signs(study.directions, self._modelled), Draw.of(self._seed, trial.number)
+        return Chooser(self._known, pool, encoding, past, signs, draw, self._startup).chosen() or {}
+
+    def _pool_of(self, space: Mapping[str, BaseDistribution]) -> tuple[Pool, Encoding]:
+        name = tuple(f"{key}={distribution}" for key, distribution in sorted(space.items()))
+        if name not in self._pools:
+            self._pools[name] = (Pool(space), Encoding(space))
+        return self._pools[name]
+
+
+def _signs(directions: Sequence[StudyDirection], modelled: int) -> NDArray[np.float64]:
+    """Return -1 for each known objective that is maximised, else 1."""
+    return np.array([-1.0 if one == StudyDirection.MAXIMIZE else 1.0 for one in without(directions, modelled)])

@@ -1,0 +1,297 @@
+"""The price-aware sampler: the model, the expected gain, and what it proposes in real Optuna studies."""
+
+import itertools
+import math
+import warnings
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+from scipy.special import erfinv
+
+from search.samplers.price_aware.encoding import Encoding
+from search.samplers.price_aware.gaussian_process import GaussianProcess, _loss
+from search.samplers.price_aware.improvement import Front, expected_improvement
+from search.samplers.price_aware.pool import Pool
+from search.samplers.price_aware.sampler import PriceAwareSampler
+
+SPACE = {
+    "width": IntDistribution(1, 16),
+    "depth": IntDistribution(1, 8),
+    "rate": FloatDistribution(1e-3, 1.0, log=True),
+    "kind": CategoricalDistribution(["plain", "dense", "none"]),
+}
+
+
+def macs(params):
+    return float(params["width"] * params["depth"] * {"plain": 1.0, "dense": 2.0, "none": 0.5}[params["kind"]])
+
+
+def accuracy(params):
+    """More macs help, with less and less gain; a rate of 0.1 is the best; `none` costs accuracy."""
+    off = (math.log10(params["rate"]) + 1.0) ** 2
+    return 1.0 - 0.5 / (1.0 + 0.2 * macs(params)) - 0.05 * off - (0.1 if params["kind"] == "none" else 0.0)
+
+
+def prices(candidates):
+    return [[macs(candidate)] for candidate in candidates]
+
+
+def study_with(sampler, objectives=2):
+    directions = ["maximize", *["minimize"] * (objectives - 1)]
+    return optuna.create_study(directions=directions, sampler=sampler)
+
+
+def searched(sampler, trainings, space=SPACE, value=accuracy):
+    study = study_with(sampler)
+    for _ in range(trainings):
+        trial = study.ask(space)
+        study.tell(trial, [value(trial.params), macs(trial.params)])
+    return study
+
+
+# --- the model -----------------------------------------------------------------------------------------------------
+
+
+def test_the_gradient_is_that_of_the_loss():
+    rng = np.random.default_rng(0)
+    features, values = rng.random((12, 3)), rng.normal(size=12)
+    squares = np.stack([(column[:, None] - column) ** 2 for column in features.T])
+    prior = np.array([[0.9, 1.2]] * 3 + [[0.0, 1.0], [-4.0, 1.5]])
+    at = np.array([0.3, -0.5, 1.0, 0.2, -2.0])
+    _, gradient = _loss(at, squares, values, prior)
+    for place in range(5):
+        step = np.eye(5)[place] * 1e-6
+        slope = (_loss(at + step, squares, values, prior)[0] - _loss(at - step, squares, values, prior)[0]) / 2e-6
+        assert gradient[place] == pytest.approx(slope, rel=1e-4, abs=1e-6)
+
+
+def test_the_process_finds_what_matters_and_is_less_sure_far_from_what_it_saw():
+    rng = np.random.default_rng(0)
+    features = rng.random((60, 3))
+    process = GaussianProcess(features, np.arange(3), np.sin(5 * features[:, 0]) + rng.normal(0, 0.01, 60))
+    asked = rng.random((200, 3))
+    mean, deviation = process.predict(asked)
+    assert np.abs(mean - np.sin(5 * asked[:, 0])).max() < 0.15
+    far = process.predict(np.array([[3.0, 0.5, 0.5]]))[1][0]
+    assert far > 5 * np.median(deviation)
+
+
+def test_believing_a_value_changes_no_mean_and_makes_the_model_surer_there():
+    rng = np.random.default_rng(0)
+    features = rng.random((20, 2))
+    process = GaussianProcess(features, np.arange(2), features.sum(axis=1) ** 2)
+    running = np.array([[0.9, 0.1]])
+    believed = process.with_believed(running)
+    assert believed.predict(running)[0] == pytest.approx(process.predict(running)[0], abs=1e-6)
+    assert believed.predict(running)[1][0] < process.predict(running)[1][0]
+
+
+# --- the expected gain ---------------------------------------------------------------------------------------------
+
+
+def volume(costs, accuracies, reference_costs, reference):
+    """Return the dominated volume, by cutting the whole box into the cells of all values."""
+    edges = [sorted({*column.tolist(), end}) for column, end in zip(costs.T, reference_costs, strict=True)]
+    total = 0.0
+    for cell in itertools.product(*(list(itertools.pairwise(one)) for one in edges)):
+        low = np.array([ends[0] for ends in cell])
+        inside = accuracies[(costs <= low).all(axis=1)]
+        height = max([reference, *inside.tolist()]) - reference
+        total += height * math.prod(high - low for low, high in cell)
+    return total
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 3), st.integers(0, 2**31))
+def test_the_expected_gain_is_the_mean_gain_in_volume(costs_count, seed):
+    rng = np.random.default_rng(seed)
+    costs, accuracies = rng.random((5, costs_count)).round(1), rng.random(5)
+    end = np.full(costs_count, 1.05)
+    asked = rng.random((3, costs_count)).round(1)
+    front = Front(costs, accuracies, end, 0.1)
+    sure = np.full(3, 1e-9)
+    value = rng.random(3)
+    gains = [
+        volume(np.vstack([costs, at]), np.append(accuracies, one), end, 0.1) - volume(costs, accuracies, end, 0.1)
+        for at, one in zip(asked, value, strict=True)
+    ]
+    assert front.expected_gain(asked, value, sure) == pytest.approx(gains, abs=1e-6)
+    mean, deviation = rng.random(3), np.full(3, 0.2)
+    quantiles = (np.arange(4_000) + 0.5) / 4_000
+    draws = mean[:, None] + deviation[:, None] * np.sqrt(2) * erfinv(2 * quantiles - 1)
+    sampled = [
+        np.mean(front.expected_gain(np.repeat(at[None], 4_000, 0), row, np.full(4_000, 1e-9)))
+        for at, row in zip(asked, draws, strict=True)
+    ]
+    assert front.expected_gain(asked, mean, deviation) == pytest.approx(sampled, abs=1e-3)
+
+
+def test_a_front_of_many_members_is_rounded_to_the_safe_side(monkeypatch):
+    rng = np.random.default_rng(0)
+    costs = rng.random((60, 2))
+    accuracies, end = costs.sum(axis=1) / 2, np.full(2, 1.05)
+    exact = Front(costs, accuracies, end, 0.0)
+    monkeypatch.setattr("search.samplers.price_aware.improvement.MOST_CELLS", 100)
+    coarse = Front(costs, accuracies, end, 0.0)
+    asked, mean, deviation = rng.random((50, 2)), rng.random(50), np.full(50, 0.1)
+    assert (coarse.expected_gain(asked, mean, deviation) >= exact.expected_gain(asked, mean, deviation) - 1e-12).all()
+
+
+def test_expected_improvement_of_a_sure_value_is_what_it_is_above_the_level():
+    assert expected_improvement(np.array([0.7]), np.array([1e-12]), 0.5)[0] == pytest.approx(0.2)
+    assert expected_improvement(np.array([0.3]), np.array([1e-12]), 0.5)[0] == 0.0
+
+
+# --- candidates as numbers, and which there are ----------------------------------------------------------------------
+
+
+def test_categories_are_equally_far_apart_and_numbers_keep_their_order():
+    space = {"groups": CategoricalDistribution([1, 2, 4, 8]), "kind": CategoricalDistribution(["a", "b", True, 1])}
+    encoding = Encoding(space)
+    rows = encoding.features([{"groups": groups, "kind": "a"} for groups in (1, 2, 4, 8)])
+    assert rows[:, 0] == pytest.approx([0, 1 / 3, 2 / 3, 1])  # powers of two: by their logarithm
+    kinds = encoding.features([{"groups": 1, "kind": kind} for kind in ("a", "b", True, 1, "never seen", None)])
+    distances = np.linalg.norm(kinds[:, None] - kinds[None], axis=2)
+    assert distances[np.triu_indices(5, 1)] == pytest.approx(1.0)
+    assert list(encoding.groups) == [0, 0, 1, 1, 1, 1, 1]
+
+
+def test_a_setting_that_is_not_there_is_told_from_every_value():
+    encoding = Encoding({"growth": IntDistribution(4, 12)})
+    there, missing = encoding.features([{"growth": 8}, {}])
+    assert there[0] == missing[0] == 0.5
+    assert np.linalg.norm(there - missing) == pytest.approx(1.0)
+
+
+@given(st.integers(0, 2**31))
+def test_candidates_lie_in_the_space_and_neighbours_differ_in_one_setting(seed):
+    rng, pool = np.random.default_rng(seed), Pool(SPACE)
+    assert pool.whole is None
+    candidates = pool.random(5, rng)
+    near = list(pool.neighbours(candidates, rng))
+    for candidate in [*candidates, *near, *pool.crossed(candidates, 20, rng)]:
+        assert all(SPACE[name]._contains(SPACE[name].to_internal_repr(value)) for name, value in candidate.items())
+    assert all(min(sum(one[name] != other[name] for name in SPACE) for other in candidates) == 1 for one in near)
+
+
+def test_a_small_space_is_looked_at_as_a_whole():
+    space = {
+        "a": IntDistribution(1, 3),
+        "b": CategoricalDistribution(["x", "y"]),
+        "c": FloatDistribution(0, 1, step=0.5),
+    }
+    whole = Pool(space).whole
+    assert whole is not None
+    assert len({tuple(one.values()) for one in whole}) == len(whole) == 18
+
+
+# --- studies -------------------------------------------------------------------------------------------------------
+
+
+def test_it_needs_far_fewer_trainings_than_a_random_search():
+    def volume_of(study):
+        done = [trial.values for trial in study.trials]
+        costs = np.log(np.array([[value[1]] for value in done])) / math.log(256)
+        return volume(costs, np.array([value[0] for value in done]), [1.05], 0.3)
+
+    ours = volume_of(searched(PriceAwareSampler(prices, search_space=SPACE, seed=0), 25))
+    random = volume_of(searched(optuna.samplers.RandomSampler(seed=0), 150))
+    assert ours > random
+
+
+def test_equal_histories_and_seeds_give_equal_proposals_in_another_process_too():
+    first = searched(PriceAwareSampler(prices, search_space=SPACE, seed=3), 12)
+    again = study_with(PriceAwareSampler(prices, search_space=SPACE, seed=3))
+    again.add_trials(first.trials[:10])
+    assert [again.ask(SPACE).params for _ in range(1)] == [first.trials[10].params]
+    other = searched(PriceAwareSampler(prices, search_space=SPACE, seed=4), 12)
+    assert [trial.params for trial in other.trials] != [trial.params for trial in first.trials]
+
+
+def test_parallel_workers_get_different_candidates_that_are_worth_training():
+    study = searched(PriceAwareSampler(prices, search_space=SPACE, seed=0), 15)
+    asked = [study.ask(SPACE).params for _ in range(8)]
+    assert len({tuple(params.items()) for params in asked}) == 8
+    assert len({round(math.log(macs(params)), 1) for params in asked}) >= 4  # spread along the front, not one cluster
+
+
+@pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
+def test_what_was_asked_is_never_asked_again_however_it_ended(state):
+    space = {"width": IntDistribution(1, 6), "depth": IntDistribution(1, 2), "kind": CategoricalDistribution(["plain"])}
+    price = lambda candidates: prices([{**one, "kind": "plain"} for one in candidates])  # noqa: E731
+    study = study_with(PriceAwareSampler(price, search_space=space, seed=0))
+    asked = set()
+    for number in range(12):
+        trial = study.ask(space)
+        asked.add((trial.params["width"], trial.params["depth"]))
+        values = [float(number), macs(trial.params)] if number % 2 else None
+        study.tell(trial, values, state=TrialState.COMPLETE if number % 2 else state)
+    assert len(asked) == 12
+    assert study.ask(space).params.keys() == space.keys()  # nothing is left: drawn at random
+
+
+def test_limits_are_kept_and_what_can_not_be_built_is_not_proposed():
+    def price(candidates):
+        return [[math.nan if one["kind"] == "dense" else macs(one)] for one in candidates]
+
+    study = searched(PriceAwareSampler(price, search_space=SPACE, limits=[20.0], seed=0), 20)
+    assert all(macs(trial.params) <= 20 and trial.params["kind"] != "dense" for trial in study.trials)
+    best = max(trial.values[0] for trial in study.trials)
+    assert best > 0.88  # the best inside: 20 macs and a rate of 0.1 give 0.9
+
+
+def test_where_nothing_is_inside_the_limits_the_nearest_is_proposed():
+    study = searched(PriceAwareSampler(prices, search_space=SPACE, limits=[0.1], seed=0), 3)
+    assert all(macs(trial.params) <= 2 for trial in study.trials)
+
+
+def test_a_trial_that_was_stopped_teaches_with_what_it_would_have_gained():
+    space = {"width": IntDistribution(1, 64)}
+    price = lambda candidates: [[float(one["width"])] for one in candidates]  # noqa: E731
+    study = study_with(PriceAwareSampler(price, search_space=space, seed=0))
+    for width in range(1, 60, 6):
+        bad = width > 30
+        values = None if bad else [0.5 + width / 100, float(width)]
+        study.add_trial(
+            create_trial(
+                state=TrialState.PRUNED if bad else TrialState.COMPLETE,
+                values=values,
+                params={"width": width},
+                distributions=space,
+                intermediate_values={5: 0.1 if bad else 0.3 + width / 100},
+            )
+        )
+    assert all(study.ask(space).params["width"] < 40 for _ in range(3))
+
+
+@pytest.mark.parametrize("value", [lambda params: 0.5, lambda params: math.nan], ids=["constant", "nan"])
+def test_accuracies_that_say_nothing_do_no_harm(value):
+    study = study_with(PriceAwareSampler(prices, search_space=SPACE, seed=0))
+    for _ in range(12):
+        trial = study.ask(SPACE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna makes a failed trial of one with NaN, and warns
+            study.tell(trial, [value(trial.params), macs(trial.params)])
+    assert len({tuple(trial.params.items()) for trial in study.trials}) == 12
+
+
+def test_a_study_with_one_objective_is_searched_for_it_alone():
+    study = study_with(PriceAwareSampler(lambda candidates: [[] for _ in candidates], search_space=SPACE, seed=0), 1)
+    for _ in range(25):
+        trial = study.ask(SPACE)
+        study.tell(trial, accuracy(trial.params))
+    assert study.best_value > 0.97
+
+
+def test_three_configs_and_no_search_space_at_first():
+    study = optuna.create_study(
+        directions=["minimize", "maximize"],
+        sampler=PriceAwareSampler(lambda candidates: [[-float(one["x"])] for one in candidates], modelled=0, seed=0),
+    )
+    study.optimize(lambda trial: (float(x := trial.suggest_int("x", 0, 2)), float(-x)), n_trials=6)
+    assert {trial.params["x"] for trial in study.trials[:4]} == {0, 1, 2}
