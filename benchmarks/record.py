@@ -43,6 +43,14 @@ def ratios(seconds: dict[str, list[float]], ours: str, peer: str) -> dict[str, f
 
 def save(name: str, result: dict[str, Any]) -> Path:
     """Write benchmarks/results/NAME.json with versions and machine beside the result; return the path."""
+    RESULTS.mkdir(exist_ok=True)
+    path = write(name, result, RESULTS / f"{name}.json")
+    print(f"saved {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    return path
+
+
+def write(name: str, result: dict[str, Any], path: Path) -> Path:
+    """Write a benchmark's result with versions and machine to a file; return its path."""
     document = {
         "benchmark": name,
         "date": datetime.now(UTC).date().isoformat(),
@@ -50,10 +58,7 @@ def save(name: str, result: dict[str, Any]) -> Path:
         "versions": versions(),
         "result": result,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"saved {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return path
 
 
