@@ -145,8 +145,9 @@ class LatencySettings(Settings):
 class SearchSettings(Settings):
     """[search]: how candidates are proposed."""
 
-    sampler: Literal["tpe", "nsga2", "gp", "random"] = "tpe"
-    startup: int = Field(default=8, ge=1)  # trials drawn at random before the sampler's model is used
+    # price-aware: only accuracy is modelled, costs are known (`search.samplers.price_aware`); the others are Optuna's
+    sampler: Literal["price-aware", "tpe", "nsga2", "gp", "random"] = "price-aware"
+    startup: int = Field(default=6, ge=1)  # trials before the sampler's model is used: spread over costs, or random
     batch: int | None = Field(default=None, ge=1, le=64)  # candidates priced together; None = the number of workers
     give_up_after: int = Field(default=300, ge=1)  # refused or repeated proposals in a row
     stopping: Literal["none", "rungs"] = "none"  # rungs: trainings that fall behind cheaper networks are ended early

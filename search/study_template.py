@@ -120,7 +120,7 @@ policy = {policy:<21} # standard: 3 processes of 1 s each; quick: 0.12 s, and la
 threads = 1
 
 [search]
-sampler = "tpe"                # tpe, nsga2, gp or random
+sampler = "price-aware"        # price-aware; or Optuna's tpe, nsga2, gp, random
 
 [engine]
 workers = {template.workers:<20} # trainings at a time

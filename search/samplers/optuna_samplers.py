@@ -81,7 +81,7 @@ def make_sampler(
     at_random: bool,
     common: IntersectionSearchSpace | None = None,
 ) -> optuna.samplers.BaseSampler:
-    """Return the sampler for the proposal of trial `number`; `at_random` after a repeat.
+    """Return Optuna's sampler for the proposal of trial `number`; `at_random` after a repeat.
 
     `common` serves all proposals of one study (`IntersectionSearchSpace(include_pruned=True)`); None makes a new one.
     """

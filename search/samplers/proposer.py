@@ -20,9 +20,11 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState as OptunaState
 
-from search.budget import excess
+from search.budget import Budget, excess
 from search.samplers.bounded_history import BoundedHistory
+from search.samplers.candidate_prices import CandidatePrices
 from search.samplers.optuna_samplers import distributions, make_sampler
+from search.samplers.price_aware.sampler import PriceAwareSampler
 from search.settings import StudySettings
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.vocabulary import OPTUNA_CONSTRAINT, TrialOrigin, TrialState
@@ -56,11 +58,13 @@ class Proposer:
         self._budget = self.settings.search_budget()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         aims = list(objectives(self.settings).values())
-        # NSGA-II needs whole generations, and is quick; random looks at nothing.
+        # NSGA-II needs whole generations, and is quick; random looks at nothing; price-aware asks for nothing twice.
         history = BoundedHistory() if self.settings.search.sampler in ("tpe", "gp") else InMemoryStorage()
         self._study = optuna.create_study(storage=history, study_name="memory", directions=aims)
         self._next = 0  # number of the next trial
+        self._prices = CandidatePrices(settings, self.distributions)
         self._common = IntersectionSearchSpace(include_pruned=True)
+        self._price_aware = self._price_aware_sampler()
         self._open: dict[int, optuna.Trial] = {}  # Optuna's objects of trials that have not ended
         self._at_random = False
         self._distinct: set[str] = set()  # identities proposed from inside the space
@@ -75,6 +79,7 @@ class Proposer:
                 self._study.add_trial(optuna.trial.create_trial(state=OptunaState.FAIL))
                 self._next += 1
             params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
+            self._prices.learn(row, params or None)
             values, state = self.outcome_for_optuna(row) if row.finished_at is not None else (None, OptunaState.RUNNING)
             template = optuna.trial.create_trial(
                 state=state,
@@ -91,8 +96,7 @@ class Proposer:
 
     def ask(self, enqueued: EnqueuedConfig | None) -> NewTrial:
         """Return the sampler's proposal, or a trial of the enqueued config; nothing is recorded yet."""
-        seed, number = self.settings.study.seed, self._next
-        self._study.sampler = make_sampler(self.settings.search, seed, number, self._at_random, self._common)
+        self._study.sampler = self._sampler()
         self._at_random = False
         with _quiet_optuna():
             if enqueued is None:
@@ -114,6 +118,24 @@ class Proposer:
             seed=self.settings.training_seed,
             identity=trial_identity(config, training, self.settings.data, self.settings.training_seed),
             cost=cost_of(config),
+        )
+
+    def _sampler(self) -> optuna.samplers.BaseSampler:
+        settings = self.settings
+        if settings.search.sampler == "price-aware":  # never repeats itself
+            return self._price_aware
+        return make_sampler(settings.search, settings.study.seed, self._next, self._at_random, self._common)
+
+    def _price_aware_sampler(self) -> PriceAwareSampler:
+        prices = self._prices
+        return PriceAwareSampler(
+            prices.price,
+            search_space=self.distributions,
+            excess=prices.excess if self._budget != Budget() else None,
+            key=prices.key,
+            features=prices.features,
+            startup=self.settings.search.startup,
+            seed=self.settings.study.seed,
         )
 
     def next_at_random(self) -> None:
@@ -156,6 +178,7 @@ class Proposer:
             self._study.sampler = optuna.samplers.RandomSampler(seed=0)  # not used: nothing is proposed here
             key = self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, row.number)
             trial = self._open[row.number] = optuna.Trial(self._study, key)
+        self._prices.learn(row, self._params(row.config, TrainingSettings.model_validate(row.training)))
         with _quiet_optuna():  # Optuna warns when a repeated step sets them again
             for name, value in self._excess(row).items():
                 trial.set_constraint(name, value)

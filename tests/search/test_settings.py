@@ -84,7 +84,7 @@ def test_an_unknown_key_at_any_level_suggests_the_nearest(change: dict[str, Any]
         ({"budget__max_macs": 0}, r"`budget.max_macs`: .*greater than 0"),
         ({"budget__max_latency_ms": -1.5}, r"`budget.max_latency_ms`"),
         ({"budget__max_latency_ms": float("inf")}, r"`budget.max_latency_ms`"),
-        ({"search__sampler": "grid"}, r"`search.sampler`: .*'tpe', 'nsga2', 'gp' or 'random'.*but got 'grid'"),
+        ({"search__sampler": "grid"}, r"`search.sampler`: .*'price-aware', 'tpe', .*or 'random'.*but got 'grid'"),
         ({"engine__device": "tpu"}, r"`engine.device`"),
         ({"data__validation_fraction": 1.0}, r"`data.validation_fraction`"),
         ({"study": {"trainings": 3}}, r"`study.name` is missing"),

@@ -17,8 +17,8 @@ from search.samplers.price_aware.pool import Params, Pool
 
 Array = NDArray[np.float64]
 
-RANDOM, CROSSED = 1_500, 500  # candidates of a space that isn't looked at as a whole
-PARENTS = 20  # of the best candidates, whose neighbours are looked at
+RANDOM, CROSSED = 1_000, 400  # candidates of a space that isn't looked at as a whole
+PARENTS = 12  # of the best candidates, whose neighbours are looked at
 ROUNDS = 2  # of looking at neighbours of the best candidates so far
 DESIGN_CHOICE = 12  # candidates nearest to the wanted cost, one of which begins a study
 
@@ -72,13 +72,12 @@ class Chooser:
         return [*self._pool.random(RANDOM, self._rng), *crossed, *self._pool.neighbours(good, self._rng)]
 
     def _good(self) -> list[Params]:
-        """Return trained candidates of the front."""
-        whole = [place for place, whole in enumerate(self._past.whole) if whole]
-        if not whole:
+        """Return trained candidates of the front, if there are any."""
+        if not any(self._past.whole):
             return []
-        costs = np.array([self._past.costs[place] for place in whole], dtype=float).reshape(len(whole), -1)
-        values = np.column_stack([costs * self._signs, [-self._past.accuracies[place] for place in whole]])
-        members = [place for place, kept in zip(whole, non_dominated(values), strict=True) if kept]
+        whole = np.flatnonzero(self._past.whole)
+        accuracies = np.array(self._past.accuracies)[whole]
+        members = whole[non_dominated(np.column_stack([self._past.whole_costs(self._signs), -accuracies]))]
         return [self._past.observed[place] for place in self._rng.permutation(members)[:PARENTS]]
 
     def _fresh(self, candidates: Iterable[Params]) -> Priced:

@@ -31,9 +31,9 @@ class Scale:
     span: Array
 
     @classmethod
-    def of(cls, costs: Array) -> Scale:
-        """Return the scale of costs (n, k)."""
-        log = np.asarray((costs > 0).all(axis=0))
+    def of(cls, costs: Array, plain: bool = False) -> Scale:
+        """Return the scale of costs (n, k); without logarithms if `plain`."""
+        log = np.asarray((costs > 0).all(axis=0) & (not plain))
         placed = np.where(log, np.log(np.where(log, costs, 1.0)), costs)
         low, high = placed.min(axis=0), placed.max(axis=0)
         return cls(log, low, np.where(high > low, high - low, 1.0))
@@ -50,40 +50,26 @@ class Model:
 
     def __init__(self, known: Known, encoding: Encoding, past: Past, signs: Array, priced: Priced) -> None:
         self._known, self._encoding = known, encoding
-        priced_before = known.costs(past.observed, signs)
-        costs = np.array(
-            [
-                row if measured is None else signs * np.asarray(measured)
-                for row, measured in zip(priced_before, past.costs, strict=True)
-            ]
-        ).reshape(priced_before.shape)
-        self._scale = Scale.of(np.concatenate([priced.costs, costs[np.isfinite(costs).all(axis=1)]]))
-        everything = [*past.observed, *past.running]
-        extra = known.extra_features([*everything, *priced.candidates])
-        self._extra_low, self._extra_span = (
-            extra.min(axis=0, initial=0.0),
-            np.ptp(extra, axis=0) if extra.size else np.ones(0),
-        )
         accuracies, whole = np.array(past.accuracies), np.array(past.whole)
-        shown = _shown(np.column_stack([costs, -accuracies]), MODELLED)
-        groups = encoding.groups
-        self._groups = np.concatenate([groups, len(set(groups)) + np.arange(len(signs) + extra.shape[1])]).astype(
-            np.intp
-        )
-        features = self._features([past.observed[place] for place in shown], np.nan_to_num(priced_before[shown]))
-        self._process = GaussianProcess(features, self._groups, accuracies[shown])
-        reached, at = accuracies[whole], costs[whole]
+        reached, at = accuracies[whole], past.whole_costs(signs)
+        places = _shown(accuracies, whole, at)
+        shown = [past.observed[place] for place in places]
+        shown_costs, running_costs = known.costs(shown, signs), known.costs(past.running, signs)
+        self._scale = Scale.of(np.concatenate([priced.costs, at]))
+        self._extra_scale = Scale.of(known.extra_features([*shown, *priced.candidates]), plain=True)
+        features = self._features(shown, shown_costs)
+        further = features.shape[1] - len(encoding.groups)
+        groups = np.concatenate([encoding.groups, encoding.groups.max(initial=-1) + 1 + np.arange(further)])
+        process = GaussianProcess(features, groups, accuracies[places])
         if past.running:
-            running = known.costs(past.running, signs)
-            features = self._features(past.running, np.nan_to_num(running))
-            believed, _ = self._process.predict(features)
-            self._process = self._process.with_believed(features)
-            reached, at = np.concatenate([reached, believed]), np.concatenate([at, running])
-        finite = np.isfinite(at).all(axis=1)
-        self._front = Front(
-            self._scale(at[finite]), reached[finite], np.full(len(signs), 1.0 + BEYOND), float(accuracies.min())
-        )
-        self._most = float(reached.max()) if len(reached) else float(accuracies.min())
+            features = self._features(past.running, running_costs)
+            reached = np.concatenate([reached, process.predict(features)[0]])
+            at = np.concatenate([at, running_costs])
+            process = process.with_believed(features)
+        self._process, known_costs = process, np.isfinite(at).all(axis=1)
+        self._least, self._most = float(accuracies.min()), float(max(reached, default=accuracies.min()))
+        end = np.full(len(signs), 1.0 + BEYOND)
+        self._front = Front(self._scale(at[known_costs]), reached[known_costs], end, self._least)
 
     def scores(self, priced: Priced, accurate: bool) -> Array:
         """Return how much training each candidate is expected to add; only to the most accurate one if `accurate`."""
@@ -97,16 +83,16 @@ class Model:
         return scores
 
     def _features(self, candidates: Sequence[Params], costs: Array) -> Array:
-        extra = self._known.extra_features(candidates)
-        scaled = (extra - self._extra_low) / np.where(self._extra_span > 0, self._extra_span, 1.0)
-        return np.concatenate([self._encoding.features(candidates), self._scale(costs), scaled], axis=1)
+        """Return the model's view of candidates; what has no costs any more counts as the cheapest."""
+        extra = self._extra_scale(self._known.extra_features(candidates))
+        return np.concatenate([self._encoding.features(candidates), np.nan_to_num(self._scale(costs)), extra], axis=1)
 
 
-def _shown(values: Array, most: int) -> NDArray[np.intp]:
-    """Return the rows that a model sees: all of them while they are few, else the front's and the newest."""
-    if len(values) <= most:
-        return np.arange(len(values))
-    members = np.flatnonzero(non_dominated(np.nan_to_num(values, nan=np.inf)))[-most:]
-    others = np.setdiff1d(np.arange(len(values)), members)
-    newest = others[len(others) - (most - len(members)) :]
-    return np.sort(np.concatenate([members, newest]))
+def _shown(accuracies: Array, whole: NDArray[np.bool_], costs: Array) -> NDArray[np.intp]:
+    """Return the places of what a model sees: everything while that is little, else the front and the newest."""
+    count = len(accuracies)
+    if count <= MODELLED:
+        return np.arange(count)
+    front = np.flatnonzero(whole)[non_dominated(np.column_stack([costs, -accuracies[whole]]))][-MODELLED:]
+    others = np.setdiff1d(np.arange(count), front)
+    return np.sort(np.concatenate([front, others[len(others) - (MODELLED - len(front)) :]]))

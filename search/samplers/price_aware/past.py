@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -25,6 +26,11 @@ class Past:
     costs: list[Sequence[float] | None]  # of `observed`, as the study has them; None where it was stopped early
     whole: list[bool]  # of `observed`: trained to the end
     running: list[Params]
+
+    def whole_costs(self, signs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the costs, to be minimised, of what was trained to the end, (n, k)."""
+        rows = [row for row in self.costs if row is not None]
+        return np.array(rows, dtype=float).reshape(len(rows), len(signs)) * signs
 
     @classmethod
     def of(

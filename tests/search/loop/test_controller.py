@@ -106,7 +106,7 @@ def test_every_sampler_fills_a_tight_budget(make_bench, sampler: str):
 
 
 def test_a_candidate_over_a_known_cost_is_refused_without_measuring(make_bench):
-    bench = make_bench(budget__max_macs=20_000, study__trainings=3)
+    bench = make_bench(search__sampler="tpe", budget__max_macs=20_000, study__trainings=3)
     bench.run()
     refused = [row for row in bench.rows if row.state == "infeasible"]
     assert refused
@@ -137,7 +137,7 @@ def test_a_latency_is_judged_by_the_upper_end_of_its_interval(make_bench):
 
 
 def test_every_priced_or_refused_trial_carries_all_three_constraints(make_bench):
-    bench = make_bench(budget__max_macs=30_000, budget__max_latency_ms=2.0, study__trainings=4)
+    bench = make_bench(search__sampler="tpe", budget__max_macs=30_000, budget__max_latency_ms=2.0, study__trainings=4)
     bench.run()
     states = {row.number: row.state for row in bench.rows}
     assert {"done", "infeasible"} <= set(states.values())
@@ -270,7 +270,7 @@ def test_the_proposal_after_a_repeat_is_drawn_at_random(make_bench, monkeypatch)
         return make_sampler(settings, study_seed, number, at_random, common)
 
     monkeypatch.setattr(proposer, "make_sampler", watched)
-    bench = make_bench()
+    bench = make_bench(search__sampler="tpe")
     bench.open()
     for _ in range(2):
         bench.study.store.enqueue(INSIDE, bench.settings.training)
@@ -282,7 +282,7 @@ def test_the_proposal_after_a_repeat_is_drawn_at_random(make_bench, monkeypatch)
 
 def test_the_sampler_itself_knows_by_how_much_a_refused_trial_exceeds_the_budget(make_bench):
     """In this process's memory, without a restart: TPE learns from it."""
-    bench = make_bench(budget__max_macs=30_000, budget__max_latency_ms=2.0, study__trainings=4)
+    bench = make_bench(search__sampler="tpe", budget__max_macs=30_000, budget__max_latency_ms=2.0, study__trainings=4)
     controller = bench.controller()
     controller.run()
     refused = [trial for trial in controller.proposer._study.trials if trial.state == optuna.trial.TrialState.PRUNED]

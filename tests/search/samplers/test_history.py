@@ -89,7 +89,7 @@ def test_the_proposals_are_those_of_plain_tpe_while_the_past_is_short(told: int)
     common = IntersectionSearchSpace(include_pruned=True)
     for number in range(told, told + 5):
         plain.sampler = optuna.samplers.TPESampler(seed=_seed(number), n_startup_trials=8, multivariate=True)
-        bounded.sampler = make_sampler(SearchSettings(), 0, number, at_random=False, common=common)
+        bounded.sampler = make_sampler(SearchSettings(sampler="tpe"), 0, number, at_random=False, common=common)
         assert plain.ask(DISTRIBUTIONS).params == bounded.ask(DISTRIBUTIONS).params
 
 
