@@ -3,12 +3,16 @@
     python -m benchmarks.sample_efficiency --table table.csv.gz --params depth,width,categorical:block \
         --accuracy top1 --costs latency_ms,macs [--features proxy_snip] [--where seed=0] [--budget latency_ms=12] \
         --seeds 10 --out result.json
-    … --params nasbench201:arch_str … --budget raspi4_tflite_ms=5% --trainings 200 gp=50 --seeds 10 gp=3
+    … --params nasbench201:arch_str … --same iso_rep_idx --budget raspi4_tflite_ms=5% --seeds 10 gp=3
 
 A sampler proposes, the table answers; only trainings of networks that are new count. The measure is the share of the
 whole table's hypervolume: logarithms of the costs and accuracy, each scaled to 0..1 over the table (after --where),
 with the reference at costs 1.05 and accuracy 0.3. With a budget it is the best accuracy within it, and each peer runs
 twice: trained on all that it proposes, and behind the gate, where a network over the budget is never trained.
+Leave out networks that are the same as others by `--same COL`, not by `--where`: left out, they fail for the peers, and
+samplers that see no failures propose them forever (on NAS-Bench-201 that alone makes TPE a random search).
+The control cost-spread spreads its trainings over the known costs and learns nothing: what it reaches is owed to
+knowing the costs, and only what lies above it to a model.
 `--budget COL=5%` is the cost that 5 % of the table's networks don't exceed. What exactly counts, and what a peer is
 told: replay.py and peers.py; what a column becomes: table.py.
 """
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _compare(options: argparse.Namespace, out: Path) -> None:
-    columns = Columns(options.params, options.accuracy, options.costs, options.features, options.where)
+    columns = Columns(options.params, options.accuracy, options.costs, options.features, options.where, options.same)
     if not 1 <= len(columns.costs) <= 2:
         raise UnusableTable(f"--costs takes one or two columns, but got {len(columns.costs)}.")
     table = read_table(options.table, columns)
@@ -57,7 +61,7 @@ def _compare(options: argparse.Namespace, out: Path) -> None:
             trainings=min(_of(options.trainings, name, measure.marks[-1]), measure.marks[-1]),
             retries=peers.SLOW_RETRIES.get(name, options.retries),
             limits=limits,
-            gate=label != name or name == peers.OURS,
+            gate=label != name or name in peers.PRICED,
         )
         try:
             if name in not_run:
@@ -112,7 +116,7 @@ def _labels(names: Sequence[str], has_budget: bool) -> list[str]:
     labels = []
     for name in names:
         labels.append(name)
-        if has_budget and name != peers.OURS:  # ours proposes nothing over a budget
+        if has_budget and name not in peers.PRICED:  # those propose nothing over a budget
             labels.append(name + GATED)
     return labels
 
@@ -159,6 +163,7 @@ def _facts(options: argparse.Namespace, table: Table, limits: peers.Limits) -> d
         "costs": options.costs,
         "features": options.features,
         "where": [f"{name}={value}" for name, value in options.where],
+        "same": options.same,
         "networks": len(table.configs),
         "share_of_all_combinations": round(table.coverage, 4),
         "left_out": table.left_out,
@@ -215,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--where", type=_pair, action="append", default=[], metavar="COL=VALUE", help="only these rows; may be repeated"
     )
+    add("--same", default="", metavar="COL", help="rows with the same value of it are one network, as isomorphic ones")
     add("--peers", type=_names, default=["all"], metavar="NAME,...", help=f"all, or of: {', '.join(peers.NAMES)}")
     add("--seeds", type=_count, nargs="+", default=[], metavar="[NAME=]N", help="10; NAME=N for one peer")
     add("--trainings", type=_count, nargs="+", default=[], metavar="[NAME=]N", help="200, with a budget 60, at most")

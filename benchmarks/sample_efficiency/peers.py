@@ -19,16 +19,19 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
+from scipy.stats import qmc
 
 from benchmarks.sample_efficiency.foreign import ForeignPeer
-from benchmarks.sample_efficiency.hypervolume import Array
-from benchmarks.sample_efficiency.replay import Outcome, Peer, State
+from benchmarks.sample_efficiency.hypervolume import Array, scaled
+from benchmarks.sample_efficiency.replay import Outcome, Peer, PeerEnded, State, within
 from benchmarks.sample_efficiency.table import Parameter, Params, Table, Value
 
 OURS = "price-aware"
+SPREAD = "cost-spread"  # the control: what knowing the costs is worth without a model
 FOREIGN = ("ax", "smac", "hebo", "syne-tune")
 OPTUNA = ("random", "nsga2", "tpe", "tpe-multivariate", "gp")
-NAMES = (*OPTUNA, *FOREIGN, OURS)
+PRICED = (SPREAD, OURS)  # they know the costs of what they propose
+NAMES = (*OPTUNA, *FOREIGN, SPREAD, OURS)
 TITLES = {
     "random": "random",
     "nsga2": "Optuna NSGA-II",
@@ -39,6 +42,7 @@ TITLES = {
     "smac": "SMAC (ParEGO)",
     "hebo": "HEBO",
     "syne-tune": "Syne Tune",
+    SPREAD: "cost-spread (control)",
     OURS: "price-aware (ours)",
 }
 SLOW_RETRIES = {"gp": 1, "ax": 1}  # their asks take seconds
@@ -61,6 +65,8 @@ def make_peer(name: str, task: Task, seed: int, pythons: Mapping[str, Path]) -> 
     Raises:
         PeerEnded: it can't be run here.
     """
+    if name == SPREAD:
+        return SpreadPeer(task, seed)
     if name in FOREIGN:
         return ForeignPeer(name, pythons.get(name), _foreign_task(task, seed))
     with warnings.catch_warnings():
@@ -113,6 +119,7 @@ def _price_aware(task: Task, seed: int) -> optuna.samplers.BaseSampler:
         looked_up(table.costs),
         search_space=distributions(table.parameters),
         limits=task.limits if any(limit is not None for limit in task.limits) else None,
+        key=table.row if table.aliases else None,
         features=looked_up(table.features) if table.features.shape[1] else None,
         seed=seed,
     )
@@ -126,6 +133,35 @@ def distributions(parameters: Sequence[Parameter]) -> dict[str, BaseDistribution
         else CategoricalDistribution(parameter.values)
         for parameter in parameters
     }
+
+
+class SpreadPeer:
+    """Spreads trainings evenly over the logarithms of the known costs inside the limits, and learns nothing."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self._table, self._left = task.table, within(task.table, task.limits)
+        self._costs = scaled(np.log(task.table.costs))
+        self._rng, self._sobol = np.random.default_rng(seed), qmc.Sobol(self._costs.shape[1], rng=seed)
+        self._low, self._high = self._costs[self._left].min(axis=0), self._costs[self._left].max(axis=0)
+
+    def ask(self) -> Params:
+        if not self._left.any():
+            raise PeerEnded("it proposed all")
+        wanted = self._low + self._sobol.random(1)[0] * (self._high - self._low)
+        distance = np.where(self._left, np.linalg.norm(self._costs - wanted, axis=1), np.inf)
+        nearest = np.argsort(distance)[: min(10, int(self._left.sum()))]
+        row = int(self._rng.choice(nearest))
+        self._left[row] = False
+        return self._table.params(row)
+
+    def tell(self, outcome: Outcome) -> None:
+        """Learn nothing."""
+
+    def add(self, params: Params, outcome: Outcome) -> None:
+        """Learn nothing."""
+
+    def close(self) -> None:
+        """Hold nothing."""
 
 
 class OptunaPeer:

@@ -114,7 +114,7 @@ class _Replay:
         self._excess = _excess(table, rules.limits)
         self._run = Run()
         self._trained: set[int] = set()
-        self._seen: set[tuple[object, ...]] = set()
+        self._seen: set[object] = set()
 
     def run(self) -> Run:
         possible = int(self._allowed.sum())
@@ -142,9 +142,10 @@ class _Replay:
         params = self._peer.ask()
         self._run.ask_seconds.append(time.perf_counter() - begin)
         self._run.asks += 1
-        row, config = self._table.row(params), tuple(params[name] for name in sorted(params))
-        new = config not in self._seen
-        self._seen.add(config)
+        row = self._table.row(params)
+        network = _identity(params, row)
+        new = network not in self._seen
+        self._seen.add(network)
         outcome = self._outcome(row)
         self._count(outcome.state, row, new)
         self._peer.tell(outcome)
@@ -155,7 +156,7 @@ class _Replay:
         open_rows = [row for row in np.flatnonzero(self._allowed).tolist() if row not in self._trained]
         row = int(self._rng.choice(open_rows))
         params = self._table.params(row)
-        self._seen.add(tuple(params[name] for name in sorted(params)))
+        self._seen.add(_identity(params, row))
         self._run.drawn += 1
         self._count(State.DONE, row, new=True)
         self._peer.add(params, self._outcome(row))
@@ -175,6 +176,11 @@ class _Replay:
         if not self._allowed[row]:
             return Outcome(State.REFUSED, None, costs, excess)
         return Outcome(State.DONE, float(self._table.accuracy[row]), costs, excess)
+
+
+def _identity(params: Params, row: int | None) -> object:
+    """Return what tells networks apart: their row, or their parameters where the table doesn't hold them."""
+    return tuple(params[name] for name in sorted(params)) if row is None else row
 
 
 def _excess(table: Table, limits: Sequence[float | None]) -> Array:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.sample_efficiency.hypervolume import Array, hypervolume, scaled, trajectory
-from benchmarks.sample_efficiency.peers import OURS, TITLES
+from benchmarks.sample_efficiency.peers import OURS, SPREAD, TITLES
 from benchmarks.sample_efficiency.replay import Run, within
 from benchmarks.sample_efficiency.table import Table
 
@@ -53,7 +53,9 @@ def figures(measure: Measure, runs: Mapping[str, Sequence[Run]]) -> dict[str, An
     length = measure.marks[-1]
     curves = {label: np.stack([measure.curve(run, length) for run in some]) for label, some in runs.items()}
     medians = {label: np.median(curve, axis=0) for label, curve in curves.items()}
-    others = {label: median for label, median in medians.items() if label != OURS and not math.isnan(median[-1])}
+    others = {
+        label: median for label, median in medians.items() if label not in (OURS, SPREAD) and not math.isnan(median[-1])
+    }
     best = max(others, key=lambda label: float(others[label][-1]), default=None)
     target = None if best is None else float(others[best][-1])
     return {

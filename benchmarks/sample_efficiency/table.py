@@ -18,7 +18,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,7 @@ class Columns:
     costs: Sequence[str]
     features: Sequence[str] = ()
     where: Sequence[tuple[str, str]] = ()
+    same: str = ""  # rows with the same value of it are one network; the first of them counts
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,12 @@ class Table:
     costs: Array  # (n, 1 or 2), all above 0
     features: Array  # (n, f)
     left_out: tuple[str, ...] = ()  # what was left out and why, a line each
+    aliases: Mapping[tuple[Value, ...], int] = field(default_factory=dict)  # other parameters of a network: its row
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_rows", {config: index for index, config in enumerate(self.configs)})
+        object.__setattr__(
+            self, "_rows", {**self.aliases, **{config: index for index, config in enumerate(self.configs)}}
+        )
 
     def row(self, params: Params) -> int | None:
         """Return the row of a network; None if the table doesn't hold it."""
@@ -91,7 +95,9 @@ class Table:
     @property
     def coverage(self) -> float:
         """The share of all combinations of parameters that the table holds."""
-        return len(self.configs) / math.prod(len(parameter.values) for parameter in self.parameters)
+        return (len(self.configs) + len(self.aliases)) / math.prod(
+            len(parameter.values) for parameter in self.parameters
+        )
 
 
 def read_table(path: Path, columns: Columns) -> Table:
@@ -115,6 +121,8 @@ def read_table(path: Path, columns: Columns) -> Table:
             f"{count} {agreeing(count, 'row that repeats an earlier one', 'rows that repeat earlier ones')} left out"
         )
 
+    first, aliases = _one_for_each(known, configs, first, columns.same)
+
     def numbers(names: Sequence[str]) -> Array:
         return np.array([[float(known[index][name]) for name in names] for index in first]).reshape(len(first), -1)
 
@@ -125,6 +133,7 @@ def read_table(path: Path, columns: Columns) -> Table:
         numbers(columns.costs),
         numbers(columns.features),
         tuple(left_out),
+        aliases,
     )
     _check_scales(table, columns)
     return table
@@ -263,6 +272,25 @@ def _without_repeats(rows: Sequence[Row], configs: Sequence[tuple[Value, ...]], 
             "an earlier row with the same parameters; name more --params, or choose rows by --where."
         )
     return list(first.values())
+
+
+def _one_for_each(
+    rows: Sequence[Row], configs: Sequence[tuple[Value, ...]], indices: Sequence[int], same: str
+) -> tuple[list[int], dict[tuple[Value, ...], int]]:
+    """Return the first index of each network, and which of those stands for the parameters of the others."""
+    if not same:
+        return list(indices), {}
+    places: dict[str, int] = {}
+    first: list[int] = []
+    aliases: dict[tuple[Value, ...], int] = {}
+    for index in indices:
+        name = _field(rows[index], same)
+        if name in places:
+            aliases[configs[index]] = places[name]
+        else:
+            places[name] = len(first)
+            first.append(index)
+    return first, aliases
 
 
 def _check_scales(table: Table, columns: Columns) -> None:

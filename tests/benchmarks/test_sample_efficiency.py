@@ -145,6 +145,19 @@ def test_repeated_rows_and_rows_without_an_accuracy_are_left_out_and_said(tmp_pa
     assert table.left_out == ("2 rows without a number in top1 left out", "1 row that repeats an earlier one left out")
 
 
+def test_rows_that_are_the_same_network_count_once_and_are_known_by_either_name(tmp_path: Path) -> None:
+    lines = [*rows(), "1,128,a,9,9,0.9,1,twin", "2,128,a,7,7,0.8,1,twin"]
+    columns = Columns(COLUMNS.params, "top1", ["ms"], same="seed")  # all other rows are network 0
+    table = read_table(written(tmp_path, lines), columns)
+    assert table.accuracy[1] == 0.9
+    twins: list[dict[str, int | str]] = [{"depth": d, "width": 4, "block": "a"} for d in (0, 1)]
+    assert [table.row(params) for params in twins] == [1, 1]
+    peer = Scripted(*twins)
+    run = play(peer, table, Rules(trainings=2, retries=3), seed=0)
+    assert peer.told[0] == peer.told[1]
+    assert (len(run.rows), run.asks, run.repeats, run.drawn) == (2, 5, 4, 1)
+
+
 BAD = {
     "column 'acc' must be in the table": (rows(), Columns(["depth"], "acc", ["ms"])),
     "column 'stage' must be in the table": (rows(), Columns(["stage"], "top1", ["ms"])),
@@ -240,6 +253,20 @@ def test_an_optuna_sampler_searches_under_a_budget(name: str, gate: bool, table:
     assert runs[0].rows == runs[-1].rows  # a seed repeats exactly
     assert len(runs[0].rows) == len(set(runs[0].rows)) == min(12, (table.costs[:, 0] <= 40).sum() if gate else 24)
     assert not gate or (table.costs[runs[0].rows, 0] <= 40).all()
+
+
+def test_the_control_spreads_over_the_costs_inside_the_budget_and_repeats_nothing(table: Table) -> None:
+    peer = peers.make_peer(peers.SPREAD, peers.Task(table, (100.0,), 24), 0, {})
+    run = play(peer, table, Rules(trainings=24, limits=(100.0,), gate=True), seed=0)
+    assert sorted(run.rows) == np.flatnonzero(table.costs[:, 0] <= 100).tolist()
+    assert (run.refused, run.repeats, run.drawn) == (0, 0, 0)
+
+
+def test_the_price_aware_sampler_searches_and_proposes_nothing_over_the_budget(table: Table) -> None:
+    peer = peers.make_peer(peers.OURS, peers.Task(table, (100.0,), 10), 0, {})
+    run = play(peer, table, Rules(trainings=10, limits=(100.0,), gate=True), seed=0)
+    assert len(run.rows) == 10
+    assert (run.refused, run.failed) == (0, 0)
 
 
 # -- the figures --
