@@ -150,7 +150,9 @@ class SearchSettings(Settings):
     startup: int = Field(default=6, ge=1)  # trials before the sampler's model is used: spread over costs, or random
     batch: int | None = Field(default=None, ge=1, le=64)  # candidates priced together; None = the number of workers
     give_up_after: int = Field(default=300, ge=1)  # refused or repeated proposals in a row
-    stopping: Literal["none", "rungs"] = "none"  # rungs: trainings that fall behind cheaper networks are ended early
+    # Which trainings end early. conservative, aggressive: those that would hardly get onto the front, by their curves;
+    # rungs: those that are behind the median of cheaper networks at the same progress.
+    stopping: Literal["none", "rungs", "conservative", "aggressive"] = "none"
 
 
 class EngineSettings(Settings):

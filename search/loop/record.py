@@ -189,6 +189,7 @@ class Recorder:
         state.running.pop(row.number, None)
         state.remove_from_queue(row.number)
         state.add_latency(row)
+        state.rule.finish(row)
         if row.state in MAY_BE_TRIED_AGAIN:
             state.give_up_identity(row)
         if row.state in (TrialState.DONE, TrialState.PRUNED):

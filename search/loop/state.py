@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from search.budget import Budget
 from search.loop.outcomes import LateNews
-from search.samplers.stopping import StoppingRule
+from search.samplers.stopping import StoppingRule, make_rule
 from search.settings import StudySettings
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialOrigin, TrialState
@@ -38,7 +38,7 @@ class SearchState:
     def __init__(self, settings: StudySettings) -> None:
         self.settings = settings
         self.budget: Budget = settings.search_budget()
-        self.rule = StoppingRule(settings.latency.minimised, settings.search.stopping == "rungs")
+        self.rule: StoppingRule = make_rule(settings)
         self.queue: deque[TrialRow] = deque()  # priced and inside the budgets
         self.running: dict[int, RunningTrial] = {}
         self.cancelled: set[int] = set()  # trials that a user wants ended

@@ -40,7 +40,6 @@ from search.loop.outcomes import (
 from search.loop.record import Recorder
 from search.loop.state import RunningTrial
 from search.loop.times import LoopTimes
-from search.samplers.stopping import RUNGS
 from search.store.rows import TrialRow
 from search.store.vocabulary import AttemptOutcome, StudyEvent, TrialState
 from space.errors import (
@@ -90,7 +89,10 @@ class Trainings:
         state, store = self._state, self._recorder.store
         state.tried_smaller |= store.transact(lambda: store.numbers_of_event(StudyEvent.SMALLER_BATCH))
         if state.rule.enabled:
-            state.rule.replay(rows, store.transact(lambda: store.top1_at(RUNGS)))
+            by_number = {row.number: row for row in rows}
+            for number, epochs in store.transact(store.curves).items():
+                state.rule.observe(by_number[number], epochs)
+                state.rule.finish(by_number[number])
 
     # -- dispatch --
 

@@ -112,22 +112,19 @@ class Attempts(Transactions):
                 connection.execute(_COUNT_EPOCH, {"key": key, "of": of, "new": int(is_new), **so_far})
         return is_new
 
-    def top1_at(self, rungs: Iterable[float]) -> dict[float, dict[int, float]]:
-        """Return, by rung and trial number, the top-1 after the first epoch behind that fraction of the schedule.
+    def curves(self) -> dict[int, list[dict[str, float]]]:
+        """Return, by trial number, what a stopping rule reads of each recorded epoch, in order.
 
-        The last epoch of a training is left out: it is the deployed network's, and too late to end the training by.
+        That is progress, val_top1, val_loss and train_loss.
         """
-        by_rung = {}
-        for rung in rungs:
-            behind = (curve.c.progress >= rung) & (curve.c.progress < 1.0)
-            first = sa.select(curve.c.trial_id, sa.func.min(curve.c.epoch).label("epoch"))
-            first_of = first.where(behind).group_by(curve.c.trial_id).subquery()
-            is_first = (curve.c.trial_id == first_of.c.trial_id) & (curve.c.epoch == first_of.c.epoch)
-            query = sa.select(trial.c.number, curve.c.val_top1).join(first_of, is_first)
-            mine = query.join(trial, trial.c.id == curve.c.trial_id).where(trial.c.study_id == self.study_id)
-            with self._read() as connection:
-                by_rung[rung] = {row.number: row.val_top1 for row in connection.execute(mine)}
-        return by_rung
+        names = ("progress", "val_top1", "val_loss", "train_loss")
+        query = sa.select(trial.c.number, *(curve.c[name] for name in names))
+        mine = query.join(trial, trial.c.id == curve.c.trial_id).where(trial.c.study_id == self.study_id)
+        found: dict[int, list[dict[str, float]]] = {}
+        with self._read() as connection:
+            for number, *values in connection.execute(mine.order_by(trial.c.number, curve.c.epoch)):
+                found.setdefault(number, []).append(dict(zip(names, values, strict=True)))
+        return found
 
     def fill_curve(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert the epochs that are missing: a checkpoint holds them, but no controller lived to record them."""

@@ -11,7 +11,7 @@ import pytest
 
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
-from search.replay.table import ReplayTable
+from search.replay.table import SUFFIX, TABLES, ReplayTable, read_table
 from search.store import reader
 from search.store.connection.database import open_for_reading
 from search.store.rows import TrialRow
@@ -258,3 +258,16 @@ def test_an_interrupted_study_ends_as_an_undisturbed_one(sent: signal.Signals, r
     assert all(row.state in ("done", "infeasible", "duplicate") for row in rows)
     curves = replays.curves()
     assert all([epoch["epoch"] for epoch in curves[row.number]] == [1, 2, 3] for row in done)
+
+
+def test_the_curve_rule_ends_trainings_of_the_shipped_table_that_would_not_be_on_its_front(replays: Replays):
+    changes = ["search.stopping=aggressive", "search.sampler=random", "replay.time=none", "budget.max_latency_ms=100"]
+    replays.launch("study.trainings=40", *changes, table=TABLES / f"condensebench-fashion-mnist{SUFFIX}")
+    table, rows = read_table("condensebench"), replays.rows("condensebench")
+    pruned = [row for row in rows if row.state == "pruned"]
+    assert len(pruned) >= 5
+    done = [(row.macs, row.latency.median_ms, row.top1) for row in rows if row.state == "done"]
+    for row in pruned:
+        top1 = table.trainings[row.config, 0].top1
+        ahead = [macs <= row.macs and ms <= row.latency.median_ms and best >= top1 for macs, ms, best in done]
+        assert any(ahead), f"trial {row.number} would have been on the front: {row.reason}"

@@ -1,4 +1,4 @@
-"""The stopping rule: whom it compares, whom it ends, and that both engines obey it."""
+"""The median rule: whom it compares, whom it ends, and that both engines obey it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from search.engines.base import Engine
 from search.engines.events import Done, EngineEvent, EpochEnded, Failed, Lost, Stopped, cancelled
 from search.engines.fake import FakeEngine, instant_result
 from search.engines.local import LocalEngine
-from search.samplers.stopping import LEAST, RUNGS, StoppingRule
+from search.samplers.stopping import RungRule
+from search.samplers.stopping.rungs import LEAST, RUNGS
 from search.settings import EngineSettings
 from search.store import reader
 from search.store.rows import TrialRow
@@ -43,8 +44,8 @@ def epoch(progress: float, top1: float) -> dict[str, float]:
     return {"progress": progress, "val_top1": top1}
 
 
-def rule_with(others: list[tuple[TrialRow, float]], rung: float = FIRST) -> StoppingRule:
-    rule = StoppingRule(("host",))
+def rule_with(others: list[tuple[TrialRow, float]], rung: float = FIRST) -> RungRule:
+    rule = RungRule(("host",))
     for row, top1 in others:
         rule.observe(row, [epoch(rung, top1)])
     return rule
@@ -53,7 +54,7 @@ def rule_with(others: list[tuple[TrialRow, float]], rung: float = FIRST) -> Stop
 GOOD = [(trial(number), 0.8 + number / 100) for number in range(LEAST)]
 
 
-def judged(rule: StoppingRule, row: TrialRow, *epochs: dict[str, float]) -> str | None:
+def judged(rule: RungRule, row: TrialRow, *epochs: dict[str, float]) -> str | None:
     rule.observe(row, epochs)
     return rule.verdict(row)
 
@@ -100,7 +101,7 @@ def test_every_device_whose_latency_is_minimised_counts_and_no_other():
         return replace(row, others=(second,))
 
     for devices, ends in ((("host", "pi5"), False), (("host",), True)):
-        rule = StoppingRule(devices)
+        rule = RungRule(devices)
         for number in range(LEAST):
             rule.observe(on_two(number, 9.0), [epoch(FIRST, 0.9)])
         assert (judged(rule, on_two(9, 5.0), epoch(FIRST, 0.1)) is not None) == ends
@@ -137,13 +138,6 @@ def test_a_trial_that_begins_anew_is_forgotten():
     assert rule.verdict(trial(9)) is None
 
 
-def test_switched_off_it_counts_and_ends_nothing():
-    rule = StoppingRule(("host",), enabled=False)
-    for row, top1 in GOOD:
-        rule.observe(row, [epoch(FIRST, top1)])
-    assert judged(rule, trial(9), epoch(FIRST, 0.1)) is None
-
-
 @given(
     figures=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.floats(0.0, 1.0)), min_size=1, max_size=20),
     mine=st.tuples(st.integers(1, 4), st.integers(1, 4), st.floats(0.0, 1.0)),
@@ -161,7 +155,7 @@ def test_only_what_more_than_half_of_the_cheaper_beat_is_ended(figures, mine):
         assert 2 * ahead <= len(cheaper)
 
 
-def test_the_setting_has_two_values():
+def test_the_setting_names_a_rule():
     assert tiny_settings().search.stopping == "none"
     with pytest.raises(InvalidSettings, match=r"search\.stopping"):
         tiny_settings(search__stopping="median")

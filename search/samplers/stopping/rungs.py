@@ -1,4 +1,4 @@
-"""The stopping rule: a training that has fallen behind cheaper networks is ended early.
+"""The median rule: a training that has fallen behind cheaper networks is ended early.
 
 Notable choices:
 - Curves are compared at rungs: at the same progress of the schedule, not at the same epoch, since trials may differ in
@@ -17,8 +17,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from search.samplers.stopping.final_accuracy import Prediction
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialOrigin
 
@@ -35,23 +36,16 @@ class _Reached:
 
 
 @dataclass
-class StoppingRule:
+class RungRule:
     """Knows every trial's accuracy at every rung that it has reached."""
 
     minimised: tuple[str, ...]  # devices
-    enabled: bool = True
+    enabled: ClassVar[bool] = True
     _reached: dict[float, dict[int, _Reached]] = field(default_factory=lambda: {rung: {} for rung in RUNGS})
-
-    def replay(self, rows: Sequence[TrialRow], at: Mapping[float, Mapping[int, float]]) -> None:
-        """Learn a study's recorded trials; `at` has, by rung, the top-1 of those that have reached it."""
-        for row in rows:
-            for rung in RUNGS:
-                if row.number in at[rung]:
-                    self._count(row, rung, at[rung][row.number])
 
     def observe(self, row: TrialRow, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Learn epochs of a trial, in order and from its first one on; epochs learnt before change nothing."""
-        for epoch in epochs if self.enabled else ():
+        for epoch in epochs:
             for rung in RUNGS:
                 if rung <= epoch["progress"] < 1.0 and row.number not in self._reached[rung]:
                     self._count(row, rung, float(epoch["val_top1"]))
@@ -60,6 +54,9 @@ class StoppingRule:
         if all(device in row.latencies for device in self.minimised):
             medians = [row.latencies[device].median_ms for device in self.minimised]
             self._reached[rung][row.number] = _Reached(top1, (float(row.macs), *medians))
+
+    def finish(self, row: TrialRow) -> None:
+        """Do nothing: only accuracies on the way are compared."""
 
     def forget(self, number: int) -> None:
         """Forget a trial that begins again with other settings."""
@@ -86,3 +83,7 @@ class StoppingRule:
             f"ended early: top-1 {100 * mine:.1f} % at {100 * rung:.0f} % of its schedule, while the median of "
             f"{len(ahead)} networks that cost no more was {100 * median:.1f} %"
         )
+
+    def predicted_final(self, number: int) -> Prediction | None:
+        """Return None: medians predict nothing."""
+        return None

@@ -1,0 +1,65 @@
+"""What the controller asks a stopping rule, and the rule that never stops a training.
+
+A rule depends only on what is recorded, and in no other way on the time at which it is asked: a controller that takes
+over from another reads the study's trials and curves and decides as that one would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from search.samplers.stopping.final_accuracy import Prediction
+from search.store.rows import TrialRow
+
+Epoch = Mapping[str, Any]  # one row of a learning curve, as in `search.engines.events`
+
+
+class StoppingRule(Protocol):
+    """Learns the epochs and the ends of a study's trainings, and says which ones should end early."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the rule needs the study's curves."""
+
+    def observe(self, row: TrialRow, epochs: Sequence[Epoch]) -> None:
+        """Learn epochs of a trial, in order and from its first one on; epochs learnt before change nothing."""
+
+    def finish(self, row: TrialRow) -> None:
+        """Learn how a trial ended; a trial in any other state than done changes nothing."""
+
+    def forget(self, number: int) -> None:
+        """Forget a trial that begins again with other settings."""
+
+    def verdict(self, row: TrialRow) -> str | None:
+        """Return why a trial that is under way should end, in one sentence, or None."""
+
+    def predicted_final(self, number: int) -> Prediction | None:
+        """Return what a trial's deployed top-1 would be after its whole schedule, judged by its epochs so far.
+
+        So a trial that was stopped still says something about the networks beside it. None if the rule predicts
+        nothing, knows no epoch of the trial, or knows too few finished trials.
+        """
+
+
+class NeverStop:
+    """Lets every training run to its end."""
+
+    enabled = False
+
+    def observe(self, row: TrialRow, epochs: Sequence[Epoch]) -> None:
+        """Do nothing."""
+
+    def finish(self, row: TrialRow) -> None:
+        """Do nothing."""
+
+    def forget(self, number: int) -> None:
+        """Do nothing."""
+
+    def verdict(self, row: TrialRow) -> str | None:
+        """Return None."""
+        return None
+
+    def predicted_final(self, number: int) -> Prediction | None:
+        """Return None."""
+        return None
