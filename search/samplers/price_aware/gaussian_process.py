@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 ROOT_5 = np.sqrt(5.0)
 LEAST_NOISE = 1e-4  # variance, of values scaled to 1; keeps the matrix well conditioned
 STEPS = 40  # of the optimiser
+FITTED = 150  # values, evenly chosen, to which lengths, scale and noise are fitted; the rest are conditioned on
 LENGTH_PRIOR = (np.sqrt(2.0) - 0.5, 1.2)  # mean (beside log sqrt(groups)) and deviation of a length's logarithm
 SCALE_PRIOR = (0.0, 1.0)  # of the variance's logarithm
 NOISE_PRIOR = (np.log(0.01), 1.5)  # of the noise variance's logarithm
@@ -61,8 +62,8 @@ class GaussianProcess:
         self._groups, self._count = groups, int(groups.max()) + 1
         self._mean, self._deviation = float(values.mean()), float(values.std()) or 1.0
         scaled = (values - self._mean) / self._deviation
-        squares = self._squares_by_group(features)
-        self._hyper = _fitted(squares, scaled)
+        some = np.unique(np.linspace(0, len(values) - 1, FITTED).round().astype(int))
+        self._hyper = _fitted(self._squares_by_group(features[some]), scaled[some])
         self._condition(features, scaled)
 
     def with_believed(self, features: Array) -> GaussianProcess:
@@ -116,7 +117,13 @@ def _fitted(squares: Array, values: Array) -> _Hyper:
     prior = np.array([[length, LENGTH_PRIOR[1]]] * groups + [SCALE_PRIOR, NOISE_PRIOR])
     bounds = [(-4.0, 7.0)] * groups + [(-4.0, 4.0), (-9.0, 1.0)]
     result = minimize(
-        _loss, prior[:, 0], (squares, values, prior), "L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": STEPS}
+        _loss,
+        prior[:, 0],
+        (squares, values, prior),
+        "L-BFGS-B",
+        jac=True,
+        bounds=bounds,
+        options={"maxiter": STEPS, "maxfun": 2 * STEPS},
     )
     return _Hyper.of(result.x)
 
