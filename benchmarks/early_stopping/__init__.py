@@ -1,0 +1,1 @@
+"""How many epochs early stopping saves on recorded learning curves, and which members of the front it costs."""
