@@ -62,6 +62,7 @@ class CandidatePrices:
         self._space, self._training_space = settings.search_space(), settings.training_space()
         self._budget, self._first = settings.search_budget(), settings.latency.devices[0]
         self._minimised = settings.latency.minimised
+        self._names = tuple(sorted(distributions))
         self._encoding = Encoding({name: one for name, one in distributions.items() if name in self._space.domains})
         self._latencies: dict[str, dict[int, _Latency]] = {device: {} for device in settings.latency.devices}
         self._models: dict[str, tuple[int, GaussianProcess, GaussianProcess]] = {}
@@ -115,7 +116,7 @@ class CandidatePrices:
         return [self._candidate(params) for params in candidates]
 
     def _candidate(self, params: Params) -> Candidate | None:
-        name = tuple(params.values())
+        name = tuple(map(params.get, self._names))  # whatever the order in which they are given
         if name not in self._read:
             if len(self._read) >= REMEMBERED:
                 self._read.clear()

@@ -100,3 +100,9 @@ def test_what_would_train_the_same_network_is_one_candidate():
     prices = CandidatePrices(SETTINGS, DISTRIBUTIONS)
     configs = {prices.key(params)[0] for params in CANDIDATES}
     assert len(configs) == len({SPACE.from_params(params) for params in CANDIDATES}) == SPACE.size
+
+
+def test_settings_may_be_given_in_any_order():
+    prices = CandidatePrices(SETTINGS, DISTRIBUTIONS)
+    keys = [prices.key(params) for params in CANDIDATES]
+    assert [prices.key(dict(reversed(params.items()))) for params in CANDIDATES] == keys
