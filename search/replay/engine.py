@@ -186,7 +186,7 @@ def _curve(job: TrialJob, training: RecordedTraining, table: ReplayTable) -> lis
                 learning_rate=learning_rate_at(step - 1, steps, job.training.learning_rate),
                 condensing_stage=stage,
                 form=form,
-                seconds=training.train_seconds * number / count,
+                seconds=training.train_seconds * (number / count),
                 images_per_s=None,
             )
         )

@@ -164,12 +164,23 @@ def test_a_latency_nothing_reaches_is_named_with_the_smallest_latency_seen(make_
 
 
 def test_running_dry_after_some_trainings_is_a_failed_search(make_bench):
-    bench = make_bench(study__trainings=50, budget__max_macs=cost_of(SMALLEST).macs, search__give_up_after=10)
+    limit = cost_of(SMALLEST).macs
+    bench = make_bench(search__sampler="tpe", study__trainings=50, budget__max_macs=limit, search__give_up_after=10)
     bench.open()
     bench.study.store.enqueue(SMALLEST, bench.settings.training)
     with pytest.raises(SearchFailed, match=r"\d\d proposals in a row were refused or repeated"):
         bench.run(resume=True)
     assert [row.config for row in bench.done()] == [SMALLEST]
+    assert_consistent(bench)
+
+
+def test_a_sampler_that_knows_costs_refuses_the_rest_of_a_space_from_the_cheapest_on(make_bench):
+    bench = make_bench(study__trainings=50, budget__max_macs=cost_of(SMALLEST).macs)
+    assert bench.run() == "exhausted"
+    assert [row.config for row in bench.done()] == [SMALLEST]
+    refused = [row.macs for row in bench.rows if row.state == "infeasible"]
+    assert len(refused) == bench.settings.search_space().size - 1
+    assert refused == sorted(refused)
     assert_consistent(bench)
 
 

@@ -53,7 +53,7 @@ def test_a_failed_training_is_recorded_with_its_reason_and_the_search_goes_on(ma
 
 
 def test_the_engine_forgets_every_trial_that_it_ran_once_its_end_is_recorded(make_bench):
-    bench = make_bench(budget__max_macs=40_000)
+    bench = make_bench(search__sampler="tpe", budget__max_macs=40_000)
     bench.engine = FakeEngine(outcome=failing(0, 2))
     assert bench.run() == "finished"
     ran = [row.number for row in bench.rows if row.attempt]

@@ -138,7 +138,7 @@ def test_a_candidate_that_one_device_cant_measure_has_failed_and_says_where(two_
 
 
 def test_what_is_foreseen_over_the_limit_is_refused_unmeasured_and_says_predicted(two_devices):
-    bench = two_devices(budget__max_latency_ms={"pi5": 3.0}, study__trainings=3)
+    bench = two_devices(search__sampler="tpe", budget__max_latency_ms={"pi5": 3.0}, study__trainings=3)
 
     class Knowing:
         def over(self, config: CondenseNetConfig, limit_ms: float):
