@@ -94,8 +94,7 @@ class Chooser:
 
     def _spread(self, priced: Priced) -> Params:
         """Return a candidate of the wanted cost; every beginning of the wanted costs is spread evenly."""
-        offset = float(self._draw.offset)
-        wanted = (_van_der_corput(len(self._past.asked)) + offset) % 1.0
+        wanted = (_van_der_corput(len(self._past.asked)) + self._draw.offset) % 1.0
         order = np.argsort(Scale.of(priced.costs)(priced.costs).sum(axis=1), kind="stable")
         choice = max(1, min(DESIGN_CHOICE, len(order) // (2 * self._startup)))
         first = min(max(0, int(wanted * len(order)) - choice // 2), len(order) - choice)

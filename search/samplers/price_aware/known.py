@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Known:
         costs = self.costs(candidates, signs)
         built = np.asarray(np.isfinite(costs).all(axis=1))
         kept, costs = [candidate for candidate, can in zip(candidates, built, strict=True) if can], costs[built]
-        return Priced(kept, costs, self._over(kept, costs, signs))
+        return Priced(kept, costs, self._over(kept, costs, signs), self)
 
     def _over(self, candidates: Sequence[Params], costs: Array, signs: Array) -> Array:
         if self.excess is not None:
@@ -71,8 +72,16 @@ class Priced:
     candidates: list[Params]
     costs: Array  # (n, k), to be minimised
     over: Array  # (n,), 0 or less: inside the limits
+    known: Known
+
+    @cached_property
+    def extra(self) -> Array:
+        """The user's features, (n, f): they may be dear, so they are asked for when a model needs them, and once."""
+        return self.known.extra_features(self.candidates)
 
     def of(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> Priced:
         """Return some of them."""
         numbers = np.arange(len(self.candidates))[places].tolist()
-        return Priced([self.candidates[number] for number in numbers], self.costs[places], self.over[places])
+        return Priced(
+            [self.candidates[number] for number in numbers], self.costs[places], self.over[places], self.known
+        )

@@ -49,31 +49,33 @@ class Model:
     """What is believed of candidates, from the trials so far."""
 
     def __init__(self, known: Known, encoding: Encoding, past: Past, signs: Array, priced: Priced) -> None:
-        self._known, self._encoding = known, encoding
+        self._encoding = encoding
         accuracies, whole = np.array(past.accuracies), np.array(past.whole)
         reached, at = accuracies[whole], past.whole_costs(signs)
         places = _shown(accuracies, whole, at)
         shown = [past.observed[place] for place in places]
         shown_costs, running_costs = known.costs(shown, signs), known.costs(past.running, signs)
         self._scale = Scale.of(np.concatenate([priced.costs, at]))
-        self._extra_scale = Scale.of(known.extra_features([*shown, *priced.candidates]), plain=True)
-        features = self._features(shown, shown_costs)
+        shown_extra = known.extra_features(shown)
+        self._extra_scale = Scale.of(np.concatenate([shown_extra, priced.extra]), plain=True)
+        features = self._features(shown, shown_costs, shown_extra)
         further = features.shape[1] - len(encoding.groups)
         groups = np.concatenate([encoding.groups, encoding.groups.max(initial=-1) + 1 + np.arange(further)])
         process = GaussianProcess(features, groups, accuracies[places])
         if past.running:
-            features = self._features(past.running, running_costs)
+            features = self._features(past.running, running_costs, known.extra_features(past.running))
             reached = np.concatenate([reached, process.predict(features)[0]])
             at = np.concatenate([at, running_costs])
             process = process.with_believed(features)
         self._process, known_costs = process, np.isfinite(at).all(axis=1)
-        self._least, self._most = float(accuracies.min()), float(max(reached, default=accuracies.min()))
+        least = float(accuracies.min())
+        self._most = float(max(reached, default=least))
         end = np.full(len(signs), 1.0 + BEYOND)
-        self._front = Front(self._scale(at[known_costs]), reached[known_costs], end, self._least)
+        self._front = Front(self._scale(at[known_costs]), reached[known_costs], end, least)
 
     def scores(self, priced: Priced, accurate: bool) -> Array:
         """Return how much training each candidate is expected to add; only to the most accurate one if `accurate`."""
-        mean, deviation = self._process.predict(self._features(priced.candidates, priced.costs))
+        mean, deviation = self._process.predict(self._features(priced.candidates, priced.costs, priced.extra))
         if accurate:
             scores = expected_improvement(mean, deviation, self._most)
         else:
@@ -82,10 +84,10 @@ class Model:
             scores = 1e-300 * (1.0 + mean + 2.0 * deviation - (mean + 2.0 * deviation).min())
         return scores
 
-    def _features(self, candidates: Sequence[Params], costs: Array) -> Array:
+    def _features(self, candidates: Sequence[Params], costs: Array, extra: Array) -> Array:
         """Return the model's view of candidates; what has no costs any more counts as the cheapest."""
-        extra = self._extra_scale(self._known.extra_features(candidates))
-        return np.concatenate([self._encoding.features(candidates), np.nan_to_num(self._scale(costs)), extra], axis=1)
+        scaled = [np.nan_to_num(self._scale(costs)), self._extra_scale(extra)]
+        return np.concatenate([self._encoding.features(candidates), *scaled], axis=1)
 
 
 def _shown(accuracies: Array, whole: NDArray[np.bool_], costs: Array) -> NDArray[np.intp]:
