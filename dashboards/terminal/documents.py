@@ -63,6 +63,7 @@ def trial_document(row: TrialRow) -> dict[str, Any]:
         "latency": None if row.latency is None else latency_document(row.latency),
         "other_latencies": [latency_document(other) for other in row.others],
         "top1": plain(row.top1),
+        "expected_top1": plain(row.expected_top1),
         "test_top1": plain(row.test_top1),
         "val_loss": plain(row.val_loss),
         "attempt": row.attempt,

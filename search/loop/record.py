@@ -27,6 +27,7 @@ from search.loop.outcomes import (
 )
 from search.loop.state import MAY_BE_TRIED_AGAIN, RunningTrial, SearchState
 from search.samplers.proposer import Proposer
+from search.samplers.stopping import expected_top1
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.store import StudyStore
 from search.store.vocabulary import AttemptOutcome, StudyEvent, TrialOrigin, TrialState
@@ -34,7 +35,7 @@ from space.errors import SearchFailed
 from workers.clock import Clock
 from workers.latency.measurement import Measurement
 
-_OUTCOME = "reason duplicate_of top1 val_loss train_seconds peak_memory_mb finished_at".split()
+_OUTCOME = "reason duplicate_of top1 expected_top1 val_loss train_seconds peak_memory_mb finished_at".split()
 
 
 @dataclass
@@ -155,7 +156,9 @@ class Recorder:
                 running = state.running[row.number]
                 running.heard_at, running.report = self.clock.monotonic(), None  # the store has a newer one
                 state.rule.observe(row, [epoch])
-                running.pruned_because = running.pruned_because or state.rule.verdict(row)
+                if running.pruned_because is None and (why := state.rule.verdict(row)) is not None:
+                    running.pruned_because = why
+                    running.expected_top1 = expected_top1(state.rule, row, epoch["val_top1"])
                 self.callback.curve(row.number, epoch)
             case LateNews():
                 state.late_news.add(decision)

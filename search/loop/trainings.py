@@ -223,7 +223,8 @@ class Trainings:
         # A worker that is cancelled reports a failed training, or dies first, or has finished just before.
         gave_up = isinstance(end, Lost) or (isinstance(end, Failed) and end.exit_code == TrainingFailed.exit_code)
         if trial.pruned_because is not None and gave_up:
-            return ended(row, TrialState.PRUNED, now, trial.pruned_because)
+            stopped = replace(row, expected_top1=trial.expected_top1)
+            return ended(stopped, TrialState.PRUNED, now, trial.pruned_because)
         match end:
             case Done(result=result):
                 return self._done(row, result)

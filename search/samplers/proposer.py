@@ -5,6 +5,9 @@ Notable choices:
   (`replay`): no crash leaves it half written, no abandoned trial misleads its sampler, and no ask waits for a database.
 - A trial that is done is COMPLETE; one that was refused or ended early is PRUNED with its constraints, from which TPE
   learns; a duplicate, a failure and a trial outside the space are FAIL, which samplers ignore.
+- Of a trial that was ended early the price-aware sampler learns the top-1 that it was expected to end with, as if its
+  last epoch had shown it. That was predicted once, when it was ended, and is recorded: whoever goes on with the study
+  reads the same number.
 """
 
 from __future__ import annotations
@@ -86,6 +89,7 @@ class Proposer:
                 values=values,
                 params=params,
                 distributions={name: self.distributions[name] for name in params},
+                intermediate_values=self._expected(row) if state == OptunaState.PRUNED else None,
                 system_attrs={OPTUNA_CONSTRAINT + name: value for name, value in self._excess(row).items()},
             )
             storage.create_new_trial(self._study._study_id, template_trial=template)
@@ -102,6 +106,7 @@ class Proposer:
             if enqueued is None:
                 trial = self._study.ask(self.distributions)
                 config, training = self.space.from_params(trial.params), self.training_space.from_params(trial.params)
+                self._keep_as_trained(trial, config, training)
             else:
                 config, training = enqueued.config, TrainingSettings.model_validate(enqueued.training)
                 params = self._params(config, training)
@@ -119,6 +124,19 @@ class Proposer:
             identity=trial_identity(config, training, self.settings.data, self.settings.training_seed),
             cost=cost_of(config),
         )
+
+    def _keep_as_trained(self, trial: optuna.Trial, config: CondenseNetConfig, training: TrainingSettings) -> None:
+        """Keep only those parameters of a proposal that its network has, the only ones that are recorded.
+
+        So the price-aware sampler sees of it what it will see after a resume. Optuna's samplers keep the others: they
+        model only parameters that all trials have.
+        """
+        params, storage = self._params(config, training), self._study._storage
+        if self.settings.search.sampler == "price-aware" and params is not None:
+            assert isinstance(storage, InMemoryStorage)
+            known = storage.get_trial(trial._trial_id)
+            known.params, known.distributions = params, {name: self.distributions[name] for name in params}
+            storage._set_trial(trial._trial_id, known)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         settings = self.settings
@@ -194,9 +212,20 @@ class Proposer:
         values, state = self.outcome_for_optuna(row)
         if state == OptunaState.PRUNED:
             self.constrain(row)
+            for step, top1 in self._expected(row).items():
+                self._study._storage.set_trial_intermediate_value(self._open[row.number]._trial_id, step, top1)
         with _quiet_optuna():
             self._study.tell(row.number, values, state, skip_if_finished=True)
         self._open.pop(row.number, None)
+
+    def _expected(self, row: TrialRow) -> dict[int, float]:
+        """Return what a sampler may learn of a trial that was ended early: by its last epoch, the top-1 expected.
+
+        {} for samplers of Optuna's: in a study of several objectives none of them may read such values.
+        """
+        if self.settings.search.sampler != "price-aware" or row.expected_top1 is None:
+            return {}
+        return {TrainingSettings.model_validate(row.training).epochs: row.expected_top1}
 
     def outcome_for_optuna(self, row: TrialRow) -> tuple[list[float] | None, OptunaState]:
         """Return the values and the state that Optuna gets for a trial that has ended."""

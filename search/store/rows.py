@@ -86,6 +86,7 @@ class TrialRow:
     peak_memory_mb: float | None
     test_top1: float | None
     mirrored: bool  # whether Optuna's tables hold the outcome
+    expected_top1: float | None = None  # of a pruned trial: what it was predicted to end with when it was ended
     others: tuple[LatencyRecord, ...] = ()  # latencies on the study's further devices, by name
 
     @classmethod

@@ -14,7 +14,7 @@ from search.store.vocabulary import AttemptOutcome, LatencyKind, LatencyPurpose,
 from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
-HEAD_REVISION = "v0001"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "v0002"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 metadata = sa.MetaData()
@@ -99,6 +99,9 @@ trial = sa.Table(
     sa.Column("started_at", sa.Float),
     sa.Column("finished_at", sa.Float),
     sa.Column("top1", sa.Float),  # of the deployed network, on the validation split
+    sa.Column(
+        "expected_top1", sa.Float
+    ),  # of a pruned trial: what its schedule would have ended with, as predicted then
     sa.Column("val_loss", sa.Float),
     sa.Column("train_seconds", sa.Float),
     sa.Column("peak_memory_mb", sa.Float),

@@ -54,6 +54,8 @@ def outcome_table(detail: TrialDetail) -> DataTable:
     for target, latency in row.latencies.items():
         label = f"{latency_text(latency)} ms, {latency_label(latency)}, {place_label(latency)}"
         lines.append((one_line(f"latency on {target}", 120), label))
+    if row.expected_top1 is not None:
+        lines.insert(5, ("top-1, expected", f"{percent(row.expected_top1)}, had it been trained to its end"))
     lines += [
         ("training time", duration(row.train_seconds)),
         ("peak memory", "-" if row.peak_memory_mb is None else f"{row.peak_memory_mb:.0f} MB"),

@@ -6,6 +6,7 @@ over from another reads the study's trials and curves and decides as that one wo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -37,9 +38,19 @@ class StoppingRule(Protocol):
     def predicted_final(self, number: int) -> Prediction | None:
         """Return what a trial's deployed top-1 would be after its whole schedule, judged by its epochs so far.
 
-        So a trial that was stopped still says something about the networks beside it. None if the rule predicts
-        nothing, knows no epoch of the trial, or knows too few finished trials.
+        So a trial that was stopped still says something about the networks beside it. None if the rule knows no epoch
+        of the trial, or too few finished trials to predict from.
         """
+
+
+def expected_top1(rule: StoppingRule, row: TrialRow, reached: float) -> float | None:
+    """Return the final top-1, from 0 to 1, that a sampler learns of a trial which its rule ends now.
+
+    That is the rule's prediction or, where it can't predict, the top-1 that was `reached`; None if neither is a number.
+    """
+    found = rule.predicted_final(row.number)
+    value = reached if found is None else found.mean
+    return min(max(value, 0.0), 1.0) if math.isfinite(value) else None
 
 
 class NeverStop:

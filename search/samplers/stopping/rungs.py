@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from search.samplers.stopping.final_accuracy import Prediction
 from search.store.rows import TrialRow
-from search.store.vocabulary import TrialOrigin
+from search.store.vocabulary import TrialOrigin, TrialState
 
 RUNGS = (0.6, 0.8)  # fractions of the schedule
 LEAST = 4  # trials to compare with; with fewer, the rule ends nothing
@@ -42,6 +42,7 @@ class RungRule:
     minimised: tuple[str, ...]  # devices
     enabled: ClassVar[bool] = True
     _reached: dict[float, dict[int, _Reached]] = field(default_factory=lambda: {rung: {} for rung in RUNGS})
+    _final: dict[int, float] = field(default_factory=dict)  # top-1 of finished trials
 
     def observe(self, row: TrialRow, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Learn epochs of a trial, in order and from its first one on; epochs learnt before change nothing."""
@@ -56,12 +57,15 @@ class RungRule:
             self._reached[rung][row.number] = _Reached(top1, (float(row.macs), *medians))
 
     def finish(self, row: TrialRow) -> None:
-        """Do nothing: only accuracies on the way are compared."""
+        """Learn what a trial ended with, by which others' ends are predicted."""
+        if row.state == TrialState.DONE and row.top1 is not None:
+            self._final[row.number] = row.top1
 
     def forget(self, number: int) -> None:
         """Forget a trial that begins again with other settings."""
         for reached in self._reached.values():
             reached.pop(number, None)
+        self._final.pop(number, None)
 
     def verdict(self, row: TrialRow) -> str | None:
         """Return why a trial that is under way should end, or None."""
@@ -85,5 +89,15 @@ class RungRule:
         )
 
     def predicted_final(self, number: int) -> Prediction | None:
-        """Return None: medians predict nothing."""
-        return None
+        """Return a trial's top-1 at its newest rung plus what finished trials gained from there on, as the median.
+
+        None if fewer than two of them are known.
+        """
+        rung = max((rung for rung in RUNGS if number in self._reached[rung]), default=None)
+        if rung is None:
+            return None
+        reached = self._reached[rung]
+        gains = [top1 - reached[other].top1 for other, top1 in self._final.items() if other in reached]
+        if len(gains) < 2:
+            return None
+        return Prediction(reached[number].top1 + statistics.median(gains), statistics.stdev(gains), len(gains) - 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.engines.events import Done, EngineEvent
-from search.samplers.stopping import CurveRule, NeverStop, RungRule, make_rule
+from search.samplers.price_aware.past import Past
+from search.samplers.proposer import Proposer
+from search.samplers.stopping import CurveRule, NeverStop, RungRule, expected_top1, make_rule
 from search.samplers.stopping.curves import CHANCES, LEAST
 from search.samplers.stopping.final_accuracy import predict
 from search.store.rows import TrialRow
@@ -218,3 +221,48 @@ def test_a_controller_ends_hopeless_trainings_and_the_next_one_would_decide_the_
     assert None not in [controller.state.rule.predicted_final(row.number) for row in pruned]
     controller.candidates.close()
     controller.store.release()
+
+
+@pytest.mark.parametrize("stopping", ["aggressive", "rungs"])
+def test_what_was_ended_early_teaches_the_sampler_and_the_next_controller_asks_the_same(make_bench, stopping: str):
+    bench = make_bench(study__trainings=20, search__stopping=stopping)
+    bench.engine = Worse(lambda job: accuracy(cost_of(job.config).macs))
+    controller = bench.controller()
+    assert controller.run() == "finished"
+    pruned = pruned_of(bench)
+    assert pruned
+    for row in pruned:
+        assert row.expected_top1 == pytest.approx(accuracy(row.macs), abs=0.05)
+    assert all(row.expected_top1 is None for row in bench.done())
+    resumed, ignorant = Proposer(bench.settings), Proposer(bench.settings)
+    resumed.replay(bench.rows)
+    ignorant.replay([replace(row, expected_top1=None) for row in bench.rows])
+    for proposer in (controller.proposer, resumed):
+        assert {row.number: row.expected_top1 for row in pruned}.items() <= learnt(proposer).items()
+    assert not learnt(ignorant).keys() & {row.number for row in pruned}
+    live = proposals(controller.proposer)
+    assert proposals(resumed) == live
+    assert proposals(ignorant) != live
+    controller.store.release()
+
+
+def learnt(proposer: Proposer) -> dict[int, float]:
+    """The accuracies that the sampler's model is fitted on, by number of their trials."""
+    trials = proposer._study.get_trials(deepcopy=False)
+    numbers = {str(trial.params): trial.number for trial in trials if trial.state.is_finished()}
+    past = Past.of(trials, len(trials), proposer.distributions, 0, proposer._study.directions)
+    return {numbers[str(params)]: top1 for params, top1 in zip(past.observed, past.accuracies, strict=True)}
+
+
+def proposals(proposer: Proposer) -> list[Any]:
+    return [proposer.ask(None).config for _ in range(4)]
+
+
+def test_what_a_sampler_learns_of_an_ended_trial_is_an_accuracy():
+    rule = taught()
+    assert judged(rule, mine(), 0.6) is not None
+    assert expected_top1(rule, mine(), 0.6) == pytest.approx(0.7, abs=0.01)
+    assert expected_top1(rule, mine(100), 0.6) == 0.6  # nothing is known of it, so nothing can be predicted
+    assert expected_top1(rule, mine(100), math.nan) is None
+    judged(rule, mine(101), 1.5)
+    assert expected_top1(rule, mine(101), 1.5) == 1.0

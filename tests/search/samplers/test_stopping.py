@@ -138,6 +138,18 @@ def test_a_trial_that_begins_anew_is_forgotten():
     assert rule.verdict(trial(9)) is None
 
 
+def test_the_end_of_a_trial_is_predicted_by_what_others_gained_from_its_rung_on():
+    rule = rule_with(GOOD)
+    rule.observe(trial(9), [epoch(FIRST, 0.5)])
+    for row, top1 in GOOD:
+        assert rule.predicted_final(9) is None or row.number > 1
+        rule.finish(replace(row, state="done", top1=top1 + 0.1 * (row.number + 1)))
+    found = rule.predicted_final(9)
+    assert found is not None
+    assert found.mean == pytest.approx(0.75)
+    assert rule.predicted_final(10) is None
+
+
 @given(
     figures=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.floats(0.0, 1.0)), min_size=1, max_size=20),
     mine=st.tuples(st.integers(1, 4), st.integers(1, 4), st.floats(0.0, 1.0)),

@@ -25,10 +25,11 @@ from search.store.connection import database, schema
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file, upgrade
 from search.study import optuna_storage
 from space.errors import DatabaseLocked, DatabaseUnavailable, DatabaseVersion, NotOurDatabase
-from tests.search.tiny_studies import sqlite_url
+from tests.search.tiny_studies import Bench, sqlite_url
 
 ROOT = Path(__file__).parents[3]
 OPENERS = [open_for_writing, open_for_reading]
+ADDED_TO_TRIALS = ["expected_top1"]  # columns that the first version lacked
 
 
 @pytest.fixture
@@ -186,9 +187,27 @@ def test_a_newer_versions_database_says_to_upgrade_the_application(url: str, ope
 
 @pytest.mark.parametrize("opener", OPENERS)
 def test_a_database_that_can_be_upgraded_says_to_run_db_upgrade(url: str, opener, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(schema, "HEAD_REVISION", "v0002")
-    with pytest.raises(DatabaseVersion, match=r"version v0001, this version needs v0002; run `condensery db upgrade`"):
+    monkeypatch.setattr(schema, "HEAD_REVISION", "v9999")
+    with pytest.raises(DatabaseVersion, match=r"version v\d+, this version needs v9999; run `condensery db upgrade`"):
         opener(url)
+
+
+def test_a_study_of_the_first_version_is_upgraded_with_all_its_trials(tmp_path: Path):
+    """What later migrations added is taken away, then added again."""
+    bench = Bench(tmp_path)
+    assert bench.run() == "finished"
+    before = bench.rows
+    bench.close()
+    connection = sqlite3.connect(tmp_path / "study.db")
+    for name in ADDED_TO_TRIALS:
+        connection.execute(f"ALTER TABLE condensery_trial DROP COLUMN {name}")
+    connection.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v0001'")
+    connection.commit()
+    connection.close()
+    assert upgrade(bench.url) == ("v0001", tables.HEAD_REVISION)
+    bench.open(resume=True)
+    assert bench.rows == before
+    bench.close()
 
 
 @pytest.mark.parametrize("opener", [*OPENERS, upgrade])
