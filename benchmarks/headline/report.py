@@ -1,0 +1,157 @@
+"""What the journals come to, as figures and as a table to read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.condensebench.journal import Row, read_rows
+from benchmarks.headline.curves import Reach, Scale, Times, Trained, mean_top1, median_of, reach, times_less
+from benchmarks.headline.form import GATED, OURS, PLAIN, TITLES
+from benchmarks.headline.peer import REFUSED, TRAINED, journal_of
+from space.errors import InvalidSettings
+
+NAMES = (PLAIN, GATED, OURS)
+SHARES = (0.9, 0.95, 0.98)  # the last is the goal
+
+
+def trained(rows: Sequence[Row]) -> list[Trained]:
+    """Return a journal's trainings; one that failed has taken its time and adds nothing."""
+    return [
+        Trained(
+            row["seconds"],
+            row["network"],
+            (row.get("latency_ms", 1.0), row["macs"]),
+            row.get("top1", 0.0),
+            row["state"] == TRAINED and row["inside"],
+        )
+        for row in rows
+        if row["state"] != REFUSED
+    ]
+
+
+def figures(work: Path, seeds: int) -> dict[str, Any]:
+    """Return the figures of every search of these seeds, and of the networks that both loops trained.
+
+    A seed counts once each of its searches has finished a training.
+
+    Raises:
+        InvalidSettings: there is none yet.
+    """
+    runs = [{name: trained(read_rows(journal_of(work, seed, name))) for name in NAMES} for seed in range(seeds)]
+    runs = [of_seed for of_seed in runs if all(of_seed.values())]
+    if not runs:
+        raise InvalidSettings(f"{work} holds no training of each search yet; run the command without --report.")
+    scale = Scale.of(one for of_seed in runs for some in of_seed.values() for one in some)
+    reaches: dict[float, list[dict[str, Reach]]] = {share: [] for share in SHARES}
+    found = []
+    for of_seed in runs:
+        together = [one for some in of_seed.values() for one in some]
+        top1 = mean_top1(together)
+        whole = scale.volume(together, top1)
+        curves = {name: scale.curve(some, top1) for name, some in of_seed.items()}
+        for share in SHARES:
+            reaches[share].append({name: reach(of_seed[name], curves[name], share * whole) for name in NAMES})
+        found.append({name: _of_run(of_seed[name], curves[name] / whole) for name in NAMES})
+    return {
+        "share": SHARES[-1],
+        "by_share": {f"{share:.0%}": _at(reaches[share]) for share in SHARES},
+        "seeds": found,
+        "same_networks": _same(read_rows(work / "same.jsonl")),
+    }
+
+
+def _of_run(trainings: Sequence[Trained], shares: Sequence[float]) -> dict[str, Any]:
+    return {
+        "trainings": len(trainings),
+        "within_the_limit": sum(one.inside for one in trainings),
+        "seconds": round(trainings[-1].seconds, 1),
+        "share_at_the_end": round(float(shares[-1]), 4),
+        "each": [  # processor seconds until then, ms, macs, top-1, share of the reference's hypervolume
+            f"{one.seconds:.1f} {one.costs[0]:.5g} {one.costs[1]} {one.top1:.4f} {share:.4f}"
+            for one, share in zip(trainings, shares, strict=True)
+        ],
+    }
+
+
+def _at(reaches: Sequence[Mapping[str, Reach]]) -> dict[str, Any]:
+    """Return what every search needed for one share of the hypervolume, and how many times less that was for ours."""
+    answer: dict[str, Any] = {
+        name: [
+            {"seconds": round(one[name].seconds, 1), "trainings": one[name].trainings, "reached": one[name].reached}
+            for one in reaches
+        ]
+        for name in NAMES
+    }
+    for peer in (PLAIN, GATED):
+        for of in ("seconds", "trainings"):
+            times = [times_less(one[OURS], one[peer], of) for one in reaches]
+            answer[f"times_fewer_{of}_than_{peer}"] = {
+                "by_seed": [_plain(one) for one in times],
+                "median": _plain(median_of(times)),
+            }
+    return answer
+
+
+def _plain(times: Times | None) -> dict[str, Any] | None:
+    return None if times is None else {"times": round(times.times, 2), "at_least": times.at_least}
+
+
+def _same(rows: Sequence[Row]) -> dict[str, Any] | None:
+    if not rows:
+        return None
+    ratios = sorted(row["plain_s"] / row["ours_s"] for row in rows)
+    return {
+        "networks": len(rows),
+        "plain_s": round(statistics.fmean(row["plain_s"] for row in rows), 2),
+        "ours_s": round(statistics.fmean(row["ours_s"] for row in rows), 2),
+        "times_faster": {"min": ratios[0], "median": statistics.median(ratios), "max": ratios[-1]},
+        "top1_differences": [round(row["ours_top1"] - row["plain_top1"], 4) for row in rows if row["plain_top1"]],
+    }
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    lines = ["| search | share of the front | processor seconds, by seed | trainings, by seed |", "|---|---|---|---|"]
+    for share, at in result["by_share"].items():
+        for name in NAMES:
+            seconds = ", ".join(_needed(one, "seconds") for one in at[name])
+            trainings = ", ".join(_needed(one, "trainings") for one in at[name])
+            lines.append(f"| {TITLES[name]} | {share} | {seconds} | {trainings} |")
+    lines.append("")
+    for share, at in result["by_share"].items():
+        for peer in (PLAIN, GATED):
+            for of in ("seconds", "trainings"):
+                times = at[f"times_fewer_{of}_than_{peer}"]
+                by_seed = ", ".join(map(times_text, times["by_seed"]))
+                what = "processor seconds" if of == "seconds" else of
+                lines.append(
+                    f"to {share}, {TITLES[peer]}: {times_text(times['median'])} times the {what} ({by_seed} by seed)"
+                )
+    ends = [
+        f"{TITLES[name]}: "
+        + ", ".join(
+            f"{seed[name]['share_at_the_end']:.1%} after {seed[name]['seconds']:.0f} s" for seed in result["seeds"]
+        )
+        for name in NAMES
+    ]
+    lines += ["", "at their ends: " + "; ".join(ends)]
+    same = result["same_networks"]
+    if same:
+        least, median, most = (f"{same['times_faster'][which]:.1f}" for which in ("min", "median", "max"))
+        lines.append(
+            f"one training, {same['networks']} networks by both loops: {same['plain_s']:.1f} s plain, "
+            f"{same['ours_s']:.1f} s ours, {median} times as fast ({least} to {most})"
+        )
+    return "\n".join(lines)
+
+
+def times_text(times: Mapping[str, Any] | None) -> str:
+    """Return how many times, as a person reads it; None: ours never came so far."""
+    return "unknown" if times is None else str(Times(times["times"], times["at_least"]))
+
+
+def _needed(one: Mapping[str, Any], of: str) -> str:
+    return f"{'' if one['reached'] else '> '}{one[of]:.0f}"
