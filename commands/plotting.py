@@ -20,6 +20,7 @@ class Plot(StrEnum):
     IMPORTANCE = "importance"
     CURVES = "curves"
     PROGRESS = "progress"
+    BELIEF = "belief"
 
 
 class AxisName(StrEnum):
@@ -39,7 +40,9 @@ def plot(
     budget: Annotated[
         float | None, typer.Option(min=0.0, help="Highest latency allowed, in ms.", show_default="the study's own")
     ] = None,
-    axis: Annotated[AxisName, typer.Option(help="Cost on the x axis of front and progress.")] = AxisName.LATENCY,
+    axis: Annotated[
+        AxisName, typer.Option(help="Cost on the x axis of front, progress and belief.")
+    ] = AxisName.LATENCY,
     trial: Annotated[list[int] | None, typer.Option(min=0, help="Trial whose curve to plot; may be repeated.")] = None,
     width: Annotated[int, typer.Option(min=300, max=4000, help="Width in pixels; a PNG gets twice as many.")] = 1000,
     dark: Annotated[bool, typer.Option("--dark", help="Plot light on dark.")] = False,

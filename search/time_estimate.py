@@ -9,6 +9,7 @@ import math
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from search.budget import Budget, refusal
 from search.data_fit import check_engine_device, fit_to_data
 from search.event_files import check_tensorboard
 from search.replay.table import read_table
+from search.samplers.price_aware import WHOLE
 from search.settings import StudySettings
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
+from space.domains import Domain
 from space.errors import InvalidSettings, MeasurementFailed
 from space.search_space import SearchSpace
 from workers.images import cache
@@ -42,6 +45,7 @@ class StudyOutline:
     training_varied: tuple[str, ...]  # names of the training settings that are searched too
     samples: tuple[tuple[CondenseNetConfig, Cost], ...]  # a few, fewest macs first
     share_inside: float  # of sampled architectures, by macs and params alone
+    looked_at_whole: bool  # whether the price-aware sampler looks at every candidate of the space
     median: CondenseNetConfig  # of the sampled ones inside, by macs
 
 
@@ -85,8 +89,15 @@ def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
         training_varied=tuple(training.domains),
         samples=tuple(dict.fromkeys(shown)),
         share_inside=len(inside) / len(sampled),
+        looked_at_whole=_candidates({**space.domains, **training.domains}) <= WHOLE,
         median=typical[len(typical) // 2][0],
     )
+
+
+def _candidates(domains: Mapping[str, Domain]) -> float:
+    """Return how many combinations of values there are, as a sampler counts them."""
+    values = (domain.enumerate() for domain in domains.values())
+    return math.prod(math.inf if one is None else len(one) for one in values)
 
 
 def time_study(outline: StudyOutline) -> TimeEstimate:

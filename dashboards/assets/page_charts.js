@@ -118,11 +118,12 @@
     const box = at(`${name}-beside`), key = JSON.stringify([payload.facts, payload.tables]);
     if (!payload.facts || box.dataset.key === key) { return; }
     box.dataset.key = key;
-    const open = new Set([...box.querySelectorAll("details[open]")].map((details) => details.dataset.title));
+    const before = new Map([...box.querySelectorAll("details")].map((one) => [one.dataset.title, one.open]));
+    const isOpen = (table) => before.get(table.title) ?? Boolean(table.open);
     box.replaceChildren(
       node("dl", { class: "facts" }, ...payload.facts.map(([name, value]) =>
         node("div", {}, node("dt", {}, name), node("dd", {}, value)))),
-      ...payload.tables.map((table) => node("details", { "data-title": table.title, open: open.has(table.title) },
+      ...payload.tables.map((table) => node("details", { "data-title": table.title, open: isOpen(table) },
         node("summary", {}, `${table.title} (${table.rows.length})`),
         node("div", { class: "scroll tall", tabindex: 0, role: "region", "aria-label": table.title }, ...tableOf(table)))));
   }

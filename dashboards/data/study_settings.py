@@ -39,6 +39,12 @@ def devices_of(settings: Mapping[str, Any]) -> list[str]:
     return list((latency.get("devices") if isinstance(latency, Mapping) else None) or ["host"])
 
 
+def search_of(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return how a study is searched; nothing of a damaged row."""
+    part = settings.get("search")
+    return part if isinstance(part, Mapping) else {}
+
+
 def budget_of(settings: Mapping[str, Any]) -> Budget:
     """Return the limits a study was searched under; a limit that isn't a number (a damaged row) counts as none."""
     part = settings.get("budget")

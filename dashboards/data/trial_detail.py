@@ -15,7 +15,7 @@ from dashboards.data.study_settings import public_settings
 from dashboards.formats import one_line
 from search.results.trained_files import trained_file
 from search.store import reader
-from search.store.rows import AttemptRow, EventRow, StudyRow, TrialRow
+from search.store.rows import AttemptRow, EventRow, Proposal, StudyRow, TrialRow
 from search.store.tables import attempt, curve, event, latency, trial
 from search.store.vocabulary import TrialState
 from space.errors import CheckpointCorrupt, TrialNotFound, TrialNotReady
@@ -52,6 +52,7 @@ class TrialDetail:
     events: tuple[EventRow, ...]  # the newest `MOST_EVENTS`, newest first
     data: Mapping[str, Any]  # settings of the images
     settings: Mapping[str, Any]  # the study's, without its database's password
+    proposal: Proposal | None = None  # what its sampler said of it
 
     @property
     def name(self) -> str:
@@ -100,6 +101,7 @@ def read_trial_detail(engine: sa.Engine, study: StudyRow, number: int) -> TrialD
         events=tuple(reader.newest_events(engine, study.id, MOST_EVENTS, number=number)),
         data=data if isinstance(data, Mapping) else {},
         settings=settings,
+        proposal=reader.read_proposals(engine, study.id, number).get(number),
     )
 
 

@@ -62,6 +62,13 @@ def _progress_info(study: CachedStudy, columns: StudyColumns, view: View) -> Any
     return progress_info(columns, view, liveness, read_last_epochs(engine, columns.study.id))
 
 
+def _belief_info(study: CachedStudy, columns: StudyColumns, view: View) -> Any:
+    from dashboards.data.beliefs import read_study_belief
+    from dashboards.panels import belief_info
+
+    return belief_info(columns, view, read_study_belief(study.live.engine, columns.study.id))
+
+
 def _info_of(name: str) -> Callable[[CachedStudy, StudyColumns, View], Any]:
     """Return the info of a panel that needs only columns and view."""
     info = _of_panels(name)
@@ -116,6 +123,12 @@ CHARTS: Mapping[str, Chart] = {
         clock="pulse",
         axis_matters=True,
     ),
+    "belief": Chart(
+        *TITLES["belief"],
+        _belief_info,
+        _of_panels("belief_figure"),
+        axis_matters=True,
+    ),
 }
 
 
@@ -144,8 +157,8 @@ def _computed(study: CachedStudy, name: str, choice: Mapping[str, Any] | None) -
         info = chart.info(study, columns, view)
         table = info.table().to_dict()
         payload: Payload = {"shows": f"{view.axis} {view.group}"}
-        if name == "progress":
-            payload |= _beside_progress(info)
+        if name in ("progress", "belief"):
+            payload |= _beside(info)
         if info.reason is not None:
             return Computed(payload | {"reason": info.reason}, table)
         from dashboards.panels.style import marked
@@ -160,10 +173,10 @@ def _computed(study: CachedStudy, name: str, choice: Mapping[str, Any] | None) -
     return study.computed((name, view), revision, compute)
 
 
-def _beside_progress(info: Any) -> Payload:
-    """Return what is shown beside the progress chart: facts in words, failures, workers, devices."""
-    tables = (("Failures", info.failures_table()), ("Workers", info.workers), ("Devices", info.devices))
-    return {
-        "facts": info.facts,
-        "tables": [{"title": title, **table.to_dict()} for title, table in tables if table.rows],
-    }
+def _beside(info: Any) -> Payload:
+    """Return what is shown beside a chart: facts in words, and tables."""
+    opened = getattr(info, "opened", ())
+    tables = [
+        {"title": title, "open": title in opened, **table.to_dict()} for title, table in info.tables if table.rows
+    ]
+    return {"facts": info.facts, "tables": tables}

@@ -16,6 +16,7 @@ from dashboards.panels import PLOT_CONFIG
 
 POLL_MS = 1500
 PARTS = ("head", "table", *CHARTS, "comparison")  # what the server computes again when there is news
+LAST = ("progress", "belief")  # charts below the trials
 GRID_OPTIONS: dict[str, Any] = {
     "theme": "themeQuartz",
     "cacheBlockSize": 100,
@@ -57,10 +58,10 @@ def page_layout() -> Component:
             html.Main(
                 [
                     _answer(),
-                    *(_chart_section(name, chart) for name, chart in CHARTS.items() if name != "progress"),
+                    *(_chart_section(name, chart) for name, chart in CHARTS.items() if name not in LAST),
                     _trials(),
                     _comparison(),
-                    _chart_section("progress", CHARTS["progress"]),
+                    *(_chart_section(name, CHARTS[name]) for name in LAST),
                 ]
             ),
             html.Footer(html.P("Condensery. This page only reads the database.")),

@@ -14,7 +14,7 @@ from search.budget import Budget
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-PLOTS = ("front", "macs-latency", "parallel", "importance", "curves", "progress")
+PLOTS = ("front", "macs-latency", "parallel", "importance", "curves", "progress", "belief")
 
 
 def study_figures(name: str | None = None, storage: str | None = None) -> StudyFigures:
@@ -106,6 +106,14 @@ class StudyFigures:
 
         return self._marked(progress_figure(progress_info(self.columns, self._view(axis))))
 
+    def belief(self, axis: Axis = "latency") -> Any:
+        """Return what the study's sampler believes: the predicted front and the next candidates."""
+        from dashboards.data.beliefs import read_study_belief
+        from dashboards.panels.study.belief import belief_figure, belief_info
+
+        believed = read_study_belief(self.engine, self.columns.study.id)
+        return self._marked(belief_figure(belief_info(self.columns, self._view(axis), believed)))
+
     def plot(
         self, name: str, budget_ms: float | None = None, axis: Axis = "latency", trials: Sequence[int] = ()
     ) -> Any:
@@ -116,7 +124,7 @@ class StudyFigures:
             return self.macs_latency(budget_ms)
         if name == "curves":
             return self.curves(*trials)
-        return self.progress(axis) if name == "progress" else getattr(self, name)()
+        return getattr(self, name)(axis) if name in ("progress", "belief") else getattr(self, name)()
 
     def recommended(self, budget_ms: float | None = None) -> int | None:
         """Return the trial to deploy inside the study's limits, `budget_ms` in place of the one on its first device."""

@@ -38,12 +38,34 @@ def outline_panel(outline: StudyOutline) -> RenderableType:
         *([] if balance is None else [("balance", balance)]),
         ("space", size + varied),
         *([("", f"{replayed_words(table)}: nothing is trained or measured")] if table is not None else []),
+        *(("" if place else "search", line) for place, line in enumerate(search_lines(outline))),
         ("budget", f"{outline.share_inside:.0%} of sampled architectures are inside the macs and params limits"),
     )
     samples = Table("sampled architecture", "macs", "params", box=None, padding=(0, 2, 0, 0))
     for config, cost in outline.samples:
         samples.add_row(Text(str(config)), count(cost.macs), count(cost.params))
     return Group(facts_table(facts), Text(""), samples)
+
+
+def search_lines(outline: StudyOutline) -> tuple[str, ...]:
+    """Return how the study will be searched, in two sentences."""
+    settings = outline.settings
+    sampler, startup = settings.search.sampler, counted(settings.search.startup, "training")
+    if sampler == "random":
+        return ("random: every architecture is drawn at random",)
+    if sampler != "price-aware":
+        begins = "" if sampler == "nsga2" else f"; the first {startup} are random"
+        return (
+            f"{sampler} (Optuna's): all objectives are modelled from the trainings{begins}",
+            "what a network costs is known only once it is proposed and priced",
+        )
+    devices = ", ".join(one_line(device, 40) for device in settings.latency.devices)
+    looked = "every candidate" if outline.looked_at_whole else "a sample of candidates and their neighbours"
+    return (
+        f"price-aware: {startup} spread over the costs, then whatever is expected to add the most to the front",
+        f"known before training: macs, params; latency on {devices}, from what was priced so far; modelled: accuracy",
+        f"each proposal looks at {looked}",
+    )
 
 
 def balance_text(data: DataInfo) -> str | None:
@@ -69,14 +91,18 @@ def outline_document(outline: StudyOutline, timed: TimeEstimate | None) -> dict[
         {"config": plain(config.to_dict()), "config_text": str(config), "macs": cost.macs, "params": cost.params}
         for config, cost in outline.samples
     ]
+    settings = outline.settings
     return {
-        "name": outline.settings.study.name,
+        "name": settings.study.name,
         "replayed_from": replayed_from(outline.settings.model_dump()),
         "trainings": outline.settings.study.trainings,
         "data": plain(outline.data.to_dict()),
         "space_size": outline.size,
         "training_varied": list(outline.training_varied),
         "share_inside_macs_and_params": outline.share_inside,
+        "sampler": settings.search.sampler,
+        "startup": settings.search.startup,
+        "looks_at_whole_space": outline.looked_at_whole if settings.search.sampler == "price-aware" else None,
         "samples": samples,
         "estimated_seconds_per_training": None if timed is None else plain(timed.seconds_per_training),
         "estimated_seconds_in_all": None if timed is None else plain(timed.seconds_in_all),

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from dashboards.data.beliefs import proposal_document
 from dashboards.data.study_settings import public_settings
 from dashboards.data.time_left import study_left_s
 from search.store.replayed import replayed_from
-from search.store.rows import AttemptRow, EventRow, StudyRow, StudyStatus, TrialRow
+from search.store.rows import AttemptRow, EventRow, Proposal, StudyRow, StudyStatus, TrialRow
 from workers.latency.record import LatencyRecord, Measurement
 from workers.training.reporting import ProgressReport
 
@@ -84,14 +85,17 @@ def trial_detail_document(
     report: ProgressReport | None = None,
     *,
     replayed: str | None = None,
+    proposal: Proposal | None = None,
 ) -> dict[str, Any]:
     """Return one trial with its learning curve, every measurement (raw samples included) and its files.
 
-    `report` is how far a running one is, `replayed` the table that stands in for its training.
+    `report` is how far a running one is, `replayed` the table that stands in for its training, `proposal` what its
+    sampler said of it.
     """
     return {
         **trial_document(row),
         "replayed_from": replayed,
+        "proposal": proposal_document(proposal),
         "under_way": None if report is None else _report_document(report),
         "curve": plain(curve),
         "measurements": [latency_document(measurement) for measurement in latencies],

@@ -113,12 +113,15 @@ def trial_panel(
     report: ProgressReport | None = None,
     *,
     replayed: str | None = None,
+    why: Sequence[str] = (),
 ) -> RenderableType:
     """Return everything about one trial: architecture, cost, outcome, measurements, learning curve, files.
 
-    `report` is how far a running one is, `replayed` the table that stands in for its training.
+    `report` is how far a running one is, `replayed` the table that stands in for its training, `why` the reasons for
+    which it was proposed.
     """
     facts = _trial_facts(row, report)
+    facts[2:2] = [("" if place else "proposed", text) for place, text in enumerate(why)]
     if replayed is not None:
         facts.append(("", replayed_note(replayed)))
     parts: list[RenderableType] = [facts_table(facts)]

@@ -71,6 +71,7 @@ class Candidates:
                 self._pauses.enter_context(self._engine.paused(self._cores))
             self.pricing = rows
             self.pricer.start([row.config for row in rows])
+            self._recorder.record_belief(self._proposer.belief(self._recorder.clock.now()))
         self._give_up_if_hopeless()
 
     def _ask(self, count: int) -> list[TrialRow]:

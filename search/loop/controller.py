@@ -103,6 +103,8 @@ class Controller:
             while ending is None:
                 ending = self._step()
             self.mirror.write()
+            if ending != "stopped":
+                self.recorder.record_belief(self.proposer.outlook(self._clock.now()))
             return ending
         finally:
             self.candidates.close()

@@ -28,7 +28,7 @@ from search.loop.outcomes import (
 from search.loop.state import MAY_BE_TRIED_AGAIN, RunningTrial, SearchState
 from search.samplers.proposer import Proposer
 from search.samplers.stopping import expected_top1
-from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
+from search.store.rows import BeliefRow, EnqueuedConfig, NewTrial, TrialRow
 from search.store.store import StudyStore
 from search.store.vocabulary import AttemptOutcome, StudyEvent, TrialOrigin, TrialState
 from space.errors import SearchFailed
@@ -79,6 +79,11 @@ class Recorder:
             self.proposer.count(row)
             self.callback.trial(row)
         return rows
+
+    def record_belief(self, belief: BeliefRow | None) -> None:
+        """Write what the sampler believes, in place of what it believed before; None is nothing new."""
+        if belief is not None:
+            self.store.transact(lambda: self.store.set_belief(belief))
 
     # -- into the store --
 

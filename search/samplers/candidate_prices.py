@@ -40,7 +40,7 @@ class Candidate:
     """A proposal, read as what would be trained."""
 
     config: CondenseNetConfig
-    training: Hashable  # its training settings, as far as they are searched
+    training: tuple[Hashable, ...]  # its training settings, as far as they are searched
     macs: float
     params: float
 
@@ -109,6 +109,20 @@ class CandidatePrices:
     def features(self, candidates: Sequence[Params]) -> Array:
         """Return what else may tell accuracies apart: the logarithm of params, (n, 1)."""
         return np.array([[np.log(one.params) if one else 0.0] for one in self._candidates(candidates)])
+
+    # -- what is said of candidates --
+
+    def latencies_ms(self, candidates: Sequence[Params]) -> dict[str, Array]:
+        """Return the median latencies that are predicted on each device, (n,); none on a device that measured none."""
+        known = self._candidates(candidates)
+        devices = [device for device, latencies in self._latencies.items() if latencies]
+        return {device: self._latencies_ms(device, candidates, known)[0] for device in devices}
+
+    def candidate(self, params: Params) -> Candidate:
+        """Return what would be trained for a proposal, which must be valid."""
+        candidate = self._candidate(params)
+        assert candidate is not None
+        return candidate
 
     # -- reading candidates --
 

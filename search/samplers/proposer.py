@@ -27,9 +27,10 @@ from search.budget import Budget, excess
 from search.samplers.bounded_history import BoundedHistory
 from search.samplers.candidate_prices import CandidatePrices
 from search.samplers.optuna_samplers import distributions, make_sampler
+from search.samplers.price_aware.belief import Belief, Choice
 from search.samplers.price_aware.sampler import PriceAwareSampler
 from search.settings import StudySettings
-from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
+from search.store.rows import BeliefRow, Believed, EnqueuedConfig, NewTrial, Proposal, TrialRow
 from search.store.vocabulary import OPTUNA_CONSTRAINT, TrialOrigin, TrialState
 from search.study import objectives
 from space.config import CondenseNetConfig
@@ -70,6 +71,7 @@ class Proposer:
         self._price_aware = self._price_aware_sampler()
         self._open: dict[int, optuna.Trial] = {}  # Optuna's objects of trials that have not ended
         self._at_random = False
+        self._said_after: int | None = None  # the trainings on which the last belief that was said rests
         self._distinct: set[str] = set()  # identities proposed from inside the space
 
     # -- at the start --
@@ -123,6 +125,7 @@ class Proposer:
             seed=self.settings.training_seed,
             identity=trial_identity(config, training, self.settings.data, self.settings.training_seed),
             cost=cost_of(config),
+            proposal=self._proposal() if enqueued is None else None,
         )
 
     def _keep_as_trained(self, trial: optuna.Trial, config: CondenseNetConfig, training: TrainingSettings) -> None:
@@ -137,6 +140,49 @@ class Proposer:
             known = storage.get_trial(trial._trial_id)
             known.params, known.distributions = params, {name: self.distributions[name] for name in params}
             storage._set_trial(trial._trial_id, known)
+
+    def _proposal(self) -> Proposal | None:
+        """Return why the last candidate was proposed; None if it was drawn at random, or its sampler doesn't say."""
+        choice = self._price_aware.choice
+        return None if choice is None else _proposal_of(choice)
+
+    # -- saying what is believed --
+
+    def belief(self, at: float) -> BeliefRow | None:
+        """Return what was believed at the last proposal; None if the sampler has nothing new to say."""
+        return self._news(self._price_aware.belief(), at)
+
+    def outlook(self, at: float) -> BeliefRow | None:
+        """Return what is believed now, with what would be proposed next; None if the sampler has nothing new to say."""
+        if self.settings.search.sampler != "price-aware":
+            return None
+        return self._news(self._price_aware.outlook(self._study, self._next), at)
+
+    def _news(self, belief: Belief | None, at: float) -> BeliefRow | None:
+        if belief is None or belief.trainings == self._said_after:
+            return None
+        self._said_after = belief.trainings
+        return BeliefRow(belief.trainings, at, self._believed(belief.front), self._believed(belief.ahead))
+
+    def _believed(self, choices: Sequence[Choice]) -> tuple[Believed, ...]:
+        """Return candidates with the costs that they are believed to have."""
+        if not choices:
+            return ()
+        latencies_ms = self._prices.latencies_ms([choice.params for choice in choices])
+        believed = []
+        for place, choice in enumerate(choices):
+            candidate = self._prices.candidate(choice.params)
+            searched = zip(self.training_space.domains, candidate.training, strict=True)
+            believed.append(
+                Believed(
+                    " ".join([str(candidate.config), *(f"{name}={value}" for name, value in searched)]),
+                    candidate.macs,
+                    candidate.params,
+                    {device: float(medians[place]) for device, medians in latencies_ms.items()},
+                    _proposal_of(choice),
+                )
+            )
+        return tuple(believed)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         settings = self.settings
@@ -241,6 +287,10 @@ class Proposer:
         values, state = self.outcome_for_optuna(row)
         params = self._params(row.config, TrainingSettings.model_validate(row.training)) or {}
         return OptunaRecord(state, values, params, self._excess(row) if params else {})
+
+
+def _proposal_of(choice: Choice) -> Proposal:
+    return Proposal(choice.reason, choice.mean, choice.deviation, choice.gain)
 
 
 @contextmanager

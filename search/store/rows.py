@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.store.vocabulary import AttemptOutcome, StudyEvent, TrialOrigin, TrialState
+from search.store.vocabulary import AttemptOutcome, ProposalReason, StudyEvent, TrialOrigin, TrialState
 from space.config import CondenseNetConfig
 from space.cost import Cost
 from workers.latency.record import LatencyRecord
@@ -35,6 +35,37 @@ class StudyRow:
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """Why a sampler proposed a trial, and what it predicted; it predicts nothing until there is something to model."""
+
+    reason: ProposalReason
+    top1: float | None = None  # predicted, of the validation images
+    deviation: float | None = None  # standard deviation of the accuracy that its training would reach
+    gain: float | None = None  # expected in the front's hypervolume, as a share of it
+
+
+@dataclass(frozen=True)
+class Believed:
+    """A candidate that was not trained, with its known costs and what is predicted of it."""
+
+    text: str  # its config, and the training settings that are searched
+    macs: float
+    params: float
+    latencies_ms: Mapping[str, float]  # predicted medians by the device's name in the study
+    proposal: Proposal
+
+
+@dataclass(frozen=True)
+class BeliefRow:
+    """What a sampler believed after so many trainings."""
+
+    trainings: int
+    at: float
+    front: tuple[Believed, ...]  # the predicted front, of candidates that were not trained
+    ahead: tuple[Believed, ...]  # the next candidates, the first of them first
+
+
+@dataclass(frozen=True)
 class NewTrial:
     """A proposal as it enters the database."""
 
@@ -45,6 +76,7 @@ class NewTrial:
     seed: int
     identity: str
     cost: Cost
+    proposal: Proposal | None = None  # None: of a user, or of a sampler that doesn't say why
 
 
 @dataclass(frozen=True)

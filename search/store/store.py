@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from search.store import reader
 from search.store.attempts import Attempts
+from search.store.beliefs import Beliefs
 from search.store.controller_lease import ControllerLease
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.studies import new_id
@@ -37,7 +38,7 @@ _FORGET_ARTIFACTS = sa.delete(artifact).where(
 )
 
 
-class StudyStore(ControllerLease, Attempts):
+class StudyStore(ControllerLease, Attempts, Beliefs):
     """The write side of one study."""
 
     def update_settings(self, settings: Mapping[str, Any], settings_hash: str) -> None:
@@ -82,6 +83,8 @@ class StudyStore(ControllerLease, Attempts):
             if recorded is not None:  # an earlier commit succeeded, but its answer was lost
                 return recorded
             key = new_id(connection.execute(_NEW_TRIAL, values))
+            if new.proposal is not None:
+                self._add_proposal(connection, key, new.proposal)
             if answers is not None:
                 answered = sa.update(request).where(request.c.id == answers.id)
                 connection.execute(answered.values(trial_number=new.number))

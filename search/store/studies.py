@@ -11,7 +11,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from search.store.tables import artifact, attempt, curve, event, latency, latency_samples, request, study, trial
+from search.store.tables import (
+    artifact,
+    attempt,
+    belief,
+    curve,
+    event,
+    latency,
+    latency_samples,
+    proposal,
+    request,
+    study,
+    trial,
+)
 from space.errors import StudyExists
 
 LIBRARIES = "condensery torch torchvision optuna onnx onnxruntime sqlalchemy numpy fvcore".split()
@@ -59,9 +71,9 @@ def delete_study(engine: sa.Engine, study_id: int) -> None:
         trials = sa.select(trial.c.id).where(trial.c.study_id == study_id)
         latencies = sa.select(latency.c.id).where(latency.c.trial_id.in_(trials))
         connection.execute(sa.delete(latency_samples).where(latency_samples.c.latency_id.in_(latencies)))
-        for table in (latency, curve, artifact, attempt):
+        for table in (latency, curve, artifact, attempt, proposal):
             connection.execute(sa.delete(table).where(table.c.trial_id.in_(trials)))
-        for table in (request, event):
+        for table in (request, event, belief):
             connection.execute(sa.delete(table).where(table.c.study_id == study_id))
         connection.execute(sa.delete(trial).where(trial.c.study_id == study_id))
         connection.execute(sa.delete(study).where(study.c.id == study_id))

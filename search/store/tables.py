@@ -10,11 +10,19 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from search.store.vocabulary import AttemptOutcome, LatencyKind, LatencyPurpose, StudyEvent, TrialOrigin, TrialState
+from search.store.vocabulary import (
+    AttemptOutcome,
+    LatencyKind,
+    LatencyPurpose,
+    ProposalReason,
+    StudyEvent,
+    TrialOrigin,
+    TrialState,
+)
 from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
-HEAD_REVISION = "v0002"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "v0003"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 metadata = sa.MetaData()
@@ -111,6 +119,25 @@ trial = sa.Table(
 )
 sa.Index("condensery_trial_identity", trial.c.study_id, trial.c.identity)
 sa.Index("condensery_trial_state", trial.c.study_id, trial.c.state)
+
+proposal = sa.Table(  # append-only: why a sampler that says so proposed a trial
+    "condensery_proposal",
+    metadata,
+    sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("reason", word_of(ProposalReason), nullable=False),
+    sa.Column("top1", sa.Float),  # predicted; NULL where nothing was modelled yet, as the next two
+    sa.Column("deviation", sa.Float),  # of that
+    sa.Column("gain", sa.Float),  # expected in the front's hypervolume, as a share of it
+)
+
+belief = sa.Table(  # what the sampler believes now: one row for each study
+    "condensery_belief",
+    metadata,
+    sa.Column("study_id", sa.ForeignKey("condensery_study.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("trainings", sa.Integer, nullable=False),  # that it rests on
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("document", sa.Text, nullable=False),  # JSON: predicted front and next candidates
+)
 
 attempt = sa.Table(  # append-only but for its lease and its end
     "condensery_attempt",

@@ -45,6 +45,15 @@ class TrialOrigin(StrEnum):
     ENQUEUED = "enqueued"  # a user
 
 
+class ProposalReason(StrEnum):
+    """Why the price-aware sampler proposed a trial."""
+
+    SPREAD = "spread"  # the first trainings are spread over the known costs
+    GAIN = "gain"  # it was expected to add the most to the front
+    ACCURATE = "accurate"  # it was expected to be the most accurate one inside the limits
+    NEAREST = "nearest"  # nothing was believed to be inside the limits: it was over them by the least
+
+
 class StudyEvent(StrEnum):
     """What went wrong in a study, or was put right: the kinds of line in its log."""
 

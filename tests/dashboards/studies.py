@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,9 +13,10 @@ import numpy as np
 
 from search.store import reader
 from search.store.connection.database import open_for_writing
-from search.store.rows import NewTrial, TrialRow
+from search.store.rows import BeliefRow, Believed, NewTrial, Proposal, TrialRow
 from search.store.store import StudyStore
 from search.store.studies import create_study
+from search.store.vocabulary import ProposalReason
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.search_space import SearchSpace
@@ -28,6 +30,7 @@ SETTINGS: dict[str, Any] = {
     "training": {"epochs": 12},
     "budget": {"max_latency_ms": 0.4, "max_macs": None, "max_params": None},
     "latency": {"policy": "quick", "threads": 1, "core": None},
+    "search": {"sampler": "price-aware", "startup": 6},
 }
 SMALL = CondenseNetConfig(stages=(2, 2), growth=(8, 16), input_shape=(1, 8, 8))
 
@@ -53,14 +56,20 @@ class Study:
         study.next = len(study.rows())
         return study
 
-    def asked(self, config: CondenseNetConfig = SMALL) -> int:
+    def asked(self, config: CondenseNetConfig = SMALL, proposal: Proposal | None = None) -> int:
         number, self.next = self.next, self.next + 1
-        new = NewTrial(number, "sampled", config, {"epochs": 12}, 0, f"identity-{number}", cost_of(config))
+        new = NewTrial(number, "sampled", config, {"epochs": 12}, 0, f"identity-{number}", cost_of(config), proposal)
         self.store.add_trial(new)
         return number
 
-    def priced(self, latency_ms: float, config: CondenseNetConfig = SMALL, **changed: Any) -> int:
-        number = self.asked(config)
+    def priced(
+        self,
+        latency_ms: float,
+        config: CondenseNetConfig = SMALL,
+        proposal: Proposal | None = None,
+        **changed: Any,
+    ) -> int:
+        number = self.asked(config, proposal)
         self.store.add_latency(number, self.measurement(number, latency_ms, **changed))
         return number
 
@@ -150,7 +159,7 @@ def _write_lively(made: Study) -> Study:
             made.infeasible(latency_ms, config)
         else:
             top1 = min(0.99, 0.90 + 0.05 * float(np.log10(cost.macs / 2e4)) + float(rng.normal(0, 0.012)))
-            made.done(latency_ms, round(top1 * 288) / 288, config)
+            made.done(latency_ms, round(top1 * 288) / 288, config, proposal=_proposal_of(index, top1))
         if index == 7:
             made.failed("the loss became nan by step 41 of 500 (learning rate 0.8); try a smaller learning rate.")
     repeated = made.priced(0.2)
@@ -159,4 +168,24 @@ def _write_lively(made: Study) -> Study:
     made.running(0.21)
     made.store.set_queued(made.priced(0.3))
     made.asked()
+    made.store.set_belief(BeliefRow(20, 1.8e9, *_believed(space.sample(rng) for _ in range(9))))
     return made
+
+
+def _proposal_of(index: int, top1: float) -> Proposal:
+    """Return what a sampler may have said of a trial: the start of the study, then predictions, some of them wrong."""
+    if index < 6:
+        return Proposal(ProposalReason.SPREAD)
+    reason = ProposalReason.ACCURATE if index % 2 else ProposalReason.GAIN
+    return Proposal(reason, top1 + (0.03 if index % 5 == 0 else -0.004), 0.01, 0.012)
+
+
+def _believed(configs: Iterable[CondenseNetConfig]) -> tuple[tuple[Believed, ...], tuple[Believed, ...]]:
+    """Return a predicted front and three next candidates."""
+    candidates = []
+    for config in sorted(configs, key=lambda config: cost_of(config).macs):
+        cost, place = cost_of(config), len(candidates)
+        proposal = Proposal(ProposalReason.GAIN, 0.92 + 0.008 * place, 0.01, 0.02 / (1 + place))
+        latencies_ms = {"host": 0.05 + cost.macs / 4e6}
+        candidates.append(Believed(str(config), float(cost.macs), float(cost.params), latencies_ms, proposal))
+    return tuple(candidates), tuple(candidates[::4])

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from dashboards.terminal.answers import balance_text, outline_panel
+from dashboards.terminal.answers import balance_text, outline_document, outline_panel, search_lines
 from search.data_fit import check_engine_device, describe_data, fit_to_data
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
@@ -188,6 +188,30 @@ def test_check_has_no_line_about_the_balance_of_equal_classes(tmp_path: Path):
     assert [line.split() for line in lines if line.startswith("balance")] == [
         "balance the largest class is 2.0 times the smallest".split()
     ]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "layers", "said"),
+    [
+        (
+            "price-aware",
+            [1],
+            ("6 trainings spread over the costs", "latency on host, from", "looks at every candidate"),
+        ),
+        ("price-aware", [1, 2, 3, 4], ("price-aware", "modelled: accuracy", "looks at a sample of candidates")),
+        ("tpe", [1], ("tpe (Optuna's)", "first 6 trainings are random", "only once it is proposed")),
+        ("random", [1], ("drawn at random",)),
+    ],
+)
+def test_check_says_how_the_study_will_be_searched(tmp_path: Path, sampler: str, layers: list[int], said: tuple):
+    data = images(tmp_path, speckled, a=9, b=9).model_dump()
+    settings = study(
+        data=data, space__layers=layers, space__growth=[4 * one for one in layers], search__sampler=sampler
+    )
+    outline = outline_study(settings.model_copy(update={"search": settings.search.model_copy(update={"startup": 6})}))
+    text = " ".join(search_lines(outline))
+    assert all(words in text for words in said), text
+    assert outline_document(outline, None)["sampler"] == sampler
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

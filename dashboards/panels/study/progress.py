@@ -69,6 +69,11 @@ class ProgressInfo:
         lines = ((str(place + 1), str(self.number[place]), f"{self.hypervolume[place]:.4f}") for place in gained)
         return DataTable.of(("training", "trial", "hypervolume"), lines, len(gained))
 
+    @property
+    def tables(self) -> tuple[tuple[str, DataTable], ...]:
+        """What is shown beside the chart, by title."""
+        return (("Failures", self.failures_table()), ("Workers", self.workers), ("Devices", self.devices))
+
     def failures_table(self) -> DataTable:
         """Return what failed, and how often."""
         lines = [(f"{failure.times:,}", failure.reason, str(failure.newest)) for failure in self.failures]

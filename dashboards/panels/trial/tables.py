@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from dashboards.data.beliefs import origin_text, reached_text
 from dashboards.data.trial_detail import TrialDetail
 from dashboards.formats import (
     count,
@@ -44,6 +45,8 @@ def outcome_table(detail: TrialDetail) -> DataTable:
         ("reason", one_line(row.reason or "-", LONGEST)),
         ("config", str(row.config)),
         ("origin", row.origin),
+        ("why it was proposed", origin_text(row, detail.proposal, detail.settings)),
+        ("against that prediction", reached_text(row, detail.proposal) or "-"),
         ("top-1, validation", f"{percent(row.top1)}, of the deployed network"),
         ("loss, validation", "-" if row.val_loss is None else f"{row.val_loss:.4f}"),
         ("top-1, test", "not tested" if row.test_top1 is None else percent(row.test_top1)),

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.results.pareto import non_dominated
+from search.samplers.price_aware.belief import Choice, View
 from search.samplers.price_aware.encoding import Encoding
 from search.samplers.price_aware.known import Known, Priced
 from search.samplers.price_aware.model import Model, Scale
 from search.samplers.price_aware.past import Past
 from search.samplers.price_aware.pool import Params, Pool
+from search.store.vocabulary import ProposalReason
 
 Array = NDArray[np.float64]
 
@@ -45,21 +47,22 @@ class Chooser:
     ) -> None:
         self._known, self._pool, self._encoding, self._past, self._signs = known, pool, encoding, past, signs
         self._draw, self._startup, self._rng = draw, startup, draw.rng
+        self.view: View | None = None  # of the candidates, once they were judged by a model
         self._asked = {self._key(params) for params in past.asked}
 
     def _key(self, candidate: Params) -> Hashable:
         return self._pool.key(candidate) if self._known.key is None else self._known.key(candidate)
 
-    def chosen(self) -> Params | None:
-        """Return the candidate; None if there is none."""
+    def chosen(self) -> Choice | None:
+        """Return the candidate and why it is chosen; None if there is none."""
         priced = self._fresh(self._begin())
         if not priced.candidates:
             return None
         inside = priced.over <= 0
         if not inside.any():
-            return priced.candidates[int(np.argmin(priced.over))]
+            return Choice(priced.candidates[int(np.argmin(priced.over))], ProposalReason.NEAREST)
         if len(self._past.observed) + len(self._past.running) < self._startup or not self._past.observed:
-            return self._spread(priced.of(inside))
+            return Choice(self._spread(priced.of(inside)), ProposalReason.SPREAD)
         return self._best(priced.of(inside))
 
     # -- which candidates there are --
@@ -100,19 +103,19 @@ class Chooser:
         first = min(max(0, int(wanted * len(order)) - choice // 2), len(order) - choice)
         return priced.candidates[int(order[first + int(self._rng.integers(choice))])]
 
-    def _best(self, priced: Priced) -> Params:
+    def _best(self, priced: Priced) -> Choice:
         model = Model(self._known, self._encoding, self._past, self._signs, priced)
         accurate = self._known.limited and self._draw.number % 2 == 1
-        candidates, scores = priced.candidates, model.scores(priced, accurate)
+        judged = model.judged(priced, accurate)
         for _ in range(0 if self._pool.whole is not None else ROUNDS):
-            parents = [candidates[int(place)] for place in np.argsort(-scores, kind="stable")[:PARENTS]]
-            more = self._fresh(self._pool.neighbours(parents, self._rng))
+            best = np.argsort(-judged.scores, kind="stable")[:PARENTS]
+            more = self._fresh(self._pool.neighbours([priced.candidates[int(place)] for place in best], self._rng))
             more = more.of(more.over <= 0)
             if not more.candidates:
                 break
-            candidates = candidates + more.candidates
-            scores = np.concatenate([scores, model.scores(more, accurate)])
-        return candidates[int(np.argmax(scores))]
+            priced, judged = priced + more, judged + model.judged(more, accurate)
+        self.view = View(model, priced, judged, self._draw.number, self._known.limited, len(self._past.observed))
+        return self.view.choice_at(int(np.argmax(judged.scores)), accurate)
 
 
 def _van_der_corput(number: int) -> float:

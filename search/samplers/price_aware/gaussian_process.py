@@ -66,6 +66,11 @@ class GaussianProcess:
         self._hyper = _fitted(self._squares_by_group(features[some]), scaled[some])
         self._condition(features, scaled)
 
+    @property
+    def noise(self) -> float:
+        """The deviation of a value from the function's."""
+        return float(np.sqrt(self._hyper.noise)) * self._deviation
+
     def with_believed(self, features: Array) -> GaussianProcess:
         """Return the process as it will be if values at these features (m, f) come out as they are predicted."""
         believed = object.__new__(GaussianProcess)

@@ -8,6 +8,8 @@ closed form, no sampling, any number of costs.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -28,6 +30,7 @@ class Front:
     """
 
     def __init__(self, costs: Array, accuracies: Array, reference_costs: Array, reference: float) -> None:
+        self._least = reference
         counts = np.all(costs < reference_costs, axis=1) & (accuracies > reference)
         costs, accuracies = costs[counts], accuracies[counts]
         most = max(2, int(MOST_CELLS ** (1 / max(1, len(reference_costs)))) - 1)
@@ -43,6 +46,12 @@ class Front:
         self._by_level = csr_array(
             (np.ones(cells), (np.arange(cells), level_of_cell.reshape(-1))), shape=(cells, len(self.levels))
         )
+
+    @cached_property
+    def volume(self) -> float:
+        """The hypervolume that is reached; costs are taken to begin at 0."""
+        volumes = self.volumes(np.zeros((1, len(self._edges))))[0]
+        return float(volumes @ (self.levels - self._least))
 
     def volumes(self, costs: Array) -> Array:
         """Return the volume beyond costs (m, k) that has reached each of the levels: (m, levels)."""

@@ -79,6 +79,11 @@ class Priced:
         """The user's features, (n, f): they may be dear, so they are asked for when a model needs them, and once."""
         return self.known.extra_features(self.candidates)
 
+    def __add__(self, more: Priced) -> Priced:
+        """Return these candidates and then more."""
+        costs, over = np.concatenate([self.costs, more.costs]), np.concatenate([self.over, more.over])
+        return Priced(self.candidates + more.candidates, costs, over, self.known)
+
     def of(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> Priced:
         """Return some of them."""
         numbers = np.arange(len(self.candidates))[places].tolist()

@@ -45,6 +45,20 @@ class Scale:
         return scaled
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What is believed of candidates; each array is (n,)."""
+
+    mean: Array  # of the accuracy that training it is expected to reach
+    deviation: Array  # of that accuracy's mean; a training adds `Model.noise`
+    scores: Array  # how much training it is expected to add
+
+    def __add__(self, more: Judged) -> Judged:
+        """Return what is believed of these candidates and then of more."""
+        parts = ((getattr(self, name), getattr(more, name)) for name in ("mean", "deviation", "scores"))
+        return Judged(*map(np.concatenate, parts))
+
+
 class Model:
     """What is believed of candidates, from the trials so far."""
 
@@ -68,21 +82,32 @@ class Model:
             at = np.concatenate([at, running_costs])
             process = process.with_believed(features)
         self._process, known_costs = process, np.isfinite(at).all(axis=1)
-        least = float(accuracies.min())
-        self._most = float(max(reached, default=least))
-        end = np.full(len(signs), 1.0 + BEYOND)
-        self._front = Front(self._scale(at[known_costs]), reached[known_costs], end, least)
+        self._least = float(accuracies.min())
+        self.most = float(max(reached, default=self._least))  # accuracy reached so far
+        self.noise = process.noise  # deviation of a training's accuracy from its mean
+        self._end = np.full(len(signs), 1.0 + BEYOND)
+        self._at, self._reached = at[known_costs], reached[known_costs]
+        self.front = self.front_with(self._at[:0], reached[:0])
 
-    def scores(self, priced: Priced, accurate: bool) -> Array:
-        """Return how much training each candidate is expected to add; only to the most accurate one if `accurate`."""
+    def front_with(self, costs: Array, accuracies: Array) -> Front:
+        """Return the front as it will be if candidates (m, k) reach these accuracies, (m,)."""
+        at, reached = np.concatenate([self._at, costs]), np.concatenate([self._reached, accuracies])
+        return Front(self._scale(at), reached, self._end, self._least)
+
+    def gains(self, front: Front, costs: Array, mean: Array, deviation: Array) -> Array:
+        """Return what candidates are expected to add to a front, (n,)."""
+        return front.expected_gain(self._scale(costs), mean, deviation)
+
+    def judged(self, priced: Priced, accurate: bool) -> Judged:
+        """Return what is believed of candidates; only adding to the most accurate one scores if `accurate`."""
         mean, deviation = self._process.predict(self._features(priced.candidates, priced.costs, priced.extra))
         if accurate:
-            scores = expected_improvement(mean, deviation, self._most)
+            scores = expected_improvement(mean, deviation, self.most)
         else:
-            scores = self._front.expected_gain(self._scale(priced.costs), mean, deviation)
+            scores = self.gains(self.front, priced.costs, mean, deviation)
         if scores.max() <= 0:  # nothing is expected of any of them: take what is least sure to be bad
             scores = 1e-300 * (1.0 + mean + 2.0 * deviation - (mean + 2.0 * deviation).min())
-        return scores
+        return Judged(mean, deviation, scores)
 
     def _features(self, candidates: Sequence[Params], costs: Array, extra: Array) -> Array:
         """Return the model's view of candidates; what has no costs any more counts as the cheapest."""

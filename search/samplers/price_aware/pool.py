@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from search.samplers.price_aware import WHOLE
+
 Params = dict[str, Any]
 Key = tuple[Any, ...]
 
-WHOLE = 4_000  # a space of no more candidates is looked at as a whole
 NEARBY = 0.1  # of a real range: the deviation of a neighbour's value
 NEIGHBOURS = 4  # of a real-valued setting, or of a long range of whole numbers
 

@@ -29,9 +29,10 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
 
+from search.samplers.price_aware.belief import Belief, Choice, View
 from search.samplers.price_aware.chooser import Chooser, Draw
 from search.samplers.price_aware.encoding import Encoding
 from search.samplers.price_aware.known import Known, OfCandidates
@@ -76,6 +77,8 @@ class PriceAwareSampler(BaseSampler):
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._independent = RandomSampler(seed=self._seed)
         self._common = IntersectionSearchSpace(include_pruned=True)
+        self.choice: Choice | None = None  # the last proposal, with its reason; None if it was drawn at random
+        self._view: View | None = None  # of that proposal's candidates, if they were judged by a model
         self._pools: dict[tuple[str, ...], tuple[Pool, Encoding]] = {}
 
     def reseed_rng(self) -> None:
@@ -97,14 +100,35 @@ class PriceAwareSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Return the candidate to train next; {} (drawn at random) if every candidate was asked or can't be built."""
         if not search_space:
+            self.choice = self._view = None
             return {}
-        pool, encoding = self._pool_of(search_space)
-        past = Past.of(study.get_trials(deepcopy=False), trial.number, search_space, self._modelled, study.directions)
-        signs, draw = _signs(study.directions, self._modelled), Draw.of(self._seed, trial.number)
+        choice = self._choose(study, trial.number, search_space)
+        return {} if choice is None else choice.params
+
+    def belief(self) -> Belief | None:
+        """Return what was believed at the last proposal and is believed of the next ones; None without a model."""
+        return None if self._view is None else self._view.belief(proposed=True)
+
+    def outlook(self, study: Study, number: int) -> Belief | None:
+        """Return what is believed now and would be proposed for the trial of this number; nothing is proposed."""
+        space = self._common.calculate(study) if self._space is None else self._space
+        choice = self._choose(study, number, {name: one for name, one in space.items() if not one.single()})
+        if self._view is not None:
+            return self._view.belief(proposed=False)
+        done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        return Belief(len(done), (), ()) if choice is None else None  # nothing is left to propose
+
+    def _choose(self, study: Study, number: int, space: Mapping[str, BaseDistribution]) -> Choice | None:
+        pool, encoding = self._pool_of(space)
+        past = Past.of(study.get_trials(deepcopy=False), number, space, self._modelled, study.directions)
+        signs, draw = _signs(study.directions, self._modelled), Draw.of(self._seed, number)
         # Matrices are small, and trainings keep every processor busy: with BLAS threads that wait for each other a
         # proposal took a minute instead of a fifth of a second.
         with threadpool_limits(1, "blas"):
-            return Chooser(self._known, pool, encoding, past, signs, draw, self._startup).chosen() or {}
+            chooser = Chooser(self._known, pool, encoding, past, signs, draw, self._startup)
+            self.choice = chooser.chosen()
+        self._view = chooser.view
+        return self.choice
 
     def _pool_of(self, space: Mapping[str, BaseDistribution]) -> tuple[Pool, Encoding]:
         name = tuple(f"{key}={distribution}" for key, distribution in sorted(space.items()))

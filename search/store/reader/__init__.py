@@ -1,5 +1,6 @@
 """Reading studies: columns by SQL into plain frozen rows. Nothing here needs Optuna, torch or a lock."""
 
+from search.store.reader.beliefs import read_belief, read_proposals
 from search.store.reader.history import (
     count_waiting_requests,
     newest_events,
@@ -38,9 +39,11 @@ __all__ = [
     "newest_events",
     "read_artifacts",
     "read_attempts",
+    "read_belief",
     "read_curve",
     "read_latencies",
     "read_objectives",
+    "read_proposals",
     "read_status",
     "read_trials",
 ]

@@ -104,7 +104,8 @@ def test_one_trial_is_shown_with_measurements_curve_and_files(made: Study) -> No
     row = next(row for row in made.rows() if row.state == "done")
     curve, latencies = reader.read_curve(made.engine, row.id), reader.read_latencies(made.engine, row.id)
     files = {"model.onnx": {"path": "/files/model.onnx", "sha256": "0", "removed": True}}
-    text = shown(trial_tables.trial_panel(row, curve, latencies, files))
+    text = shown(trial_tables.trial_panel(row, curve, latencies, files, why=("spread", "reached")))
+    assert "proposed  spread" in text
     assert "deployed" in text
     assert "/files/model.onnx (removed by the retention rule)" in text
     assert str(row.config) in text

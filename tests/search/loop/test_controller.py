@@ -53,6 +53,33 @@ def test_a_finished_trial_has_its_price_curve_files_and_accuracy(make_bench):
     assert all(Path(entry["path"]).parent == bench.folder / "files" / "trial-00000" for entry in files.values())
 
 
+def test_every_proposal_says_why_and_what_is_believed_in_the_end_is_what_comes_next(make_bench):
+    bench = make_bench(study__trainings=8)
+    bench.run()
+    engine, key = bench.study.engine, bench.study.store.study_id
+    proposals, belief = reader.read_proposals(engine, key), reader.read_belief(engine, key)
+    begun = [proposals[number].reason for number in range(8)].index("gain")  # a batch was asked before any had ended
+    assert 3 <= begun <= 5
+    assert [proposals[number].reason for number in range(8)] == ["spread"] * begun + ["gain"] * (8 - begun)
+    assert all(0 < proposals[number].top1 < 1 and proposals[number].deviation > 0 for number in range(begun, 8))
+    assert belief.trainings == 8
+    bench.settings = bench.settings.model_copy(
+        update={"study": bench.settings.study.model_copy(update={"trainings": 9})}
+    )
+    bench.run(resume=True)
+    asked, foreseen = bench.rows[8], belief.ahead[0]
+    assert (str(asked.config), asked.macs, asked.params) == (foreseen.text, foreseen.macs, foreseen.params)
+    assert foreseen.latencies_ms["host"] == pytest.approx(asked.latency.median_ms, rel=1.0)  # predicted from eight
+    assert reader.read_proposals(engine, key, number=8)[8].top1 == pytest.approx(foreseen.proposal.top1)
+
+
+def test_a_sampler_of_optunas_gives_no_reasons(make_bench):
+    bench = make_bench(search__sampler="tpe")
+    bench.run()
+    engine, key = bench.study.engine, bench.study.store.study_id
+    assert (reader.read_proposals(engine, key), reader.read_belief(engine, key)) == ({}, None)
+
+
 def test_resuming_with_a_larger_number_goes_on_from_there(make_bench):
     bench = make_bench(study__trainings=2)
     bench.run()

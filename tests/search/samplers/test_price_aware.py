@@ -18,6 +18,7 @@ from search.samplers.price_aware.gaussian_process import GaussianProcess, _loss
 from search.samplers.price_aware.improvement import Front, expected_improvement
 from search.samplers.price_aware.pool import Pool
 from search.samplers.price_aware.sampler import PriceAwareSampler
+from search.store.vocabulary import ProposalReason
 
 SPACE = {
     "width": IntDistribution(1, 16),
@@ -248,6 +249,32 @@ def test_limits_are_kept_and_what_can_not_be_built_is_not_proposed():
 def test_where_nothing_is_inside_the_limits_the_nearest_is_proposed():
     study = searched(PriceAwareSampler(prices, search_space=SPACE, limits=[0.1], seed=0), 3)
     assert all(macs(trial.params) <= 2 for trial in study.trials)
+
+
+@pytest.mark.parametrize("limits", [None, [20.0]])
+def test_a_choice_says_why_and_the_next_ones_are_foreseen(limits):
+    sampler = PriceAwareSampler(prices, search_space=SPACE, limits=limits, seed=0)
+    study, choices, reached = study_with(sampler), [], []
+    for _ in range(16):
+        trial = study.ask(SPACE)
+        choices.append(sampler.choice)
+        reached.append(accuracy(trial.params))
+        study.tell(trial, [reached[-1], macs(trial.params)])
+    assert [choice.params for choice in choices] == [trial.params for trial in study.trials]
+    reasons = [ProposalReason.GAIN, ProposalReason.ACCURATE if limits else ProposalReason.GAIN] * 5
+    assert [choice.reason for choice in choices] == [ProposalReason.SPREAD] * 6 + reasons
+    assert all(choice.mean is None for choice in choices[:6])
+    off = [abs(one - choice.mean) / choice.deviation for one, choice in zip(reached[6:], choices[6:], strict=True)]
+    assert np.mean(np.array(off) < 1.96) >= 0.5
+    assert all(choice.gain > 0 for choice in choices[6:])
+    belief = sampler.outlook(study, 16)
+    assert (belief.trainings, len(study.trials)) == (16, 16)
+    assert study.ask(SPACE).params == belief.ahead[0].params
+    after = sampler.belief()
+    assert [choice.params for choice in after.ahead[:3]] == [choice.params for choice in belief.ahead[1:4]]
+    costs, means = np.array([[macs(one.params), one.mean] for one in belief.front]).T
+    order = np.argsort(costs)
+    assert (np.diff(means[order]) > 0).all()  # dearer members of the front are more accurate
 
 
 def test_a_trial_that_was_stopped_teaches_with_what_it_would_have_gained():

@@ -30,6 +30,7 @@ from tests.search.tiny_studies import Bench, sqlite_url
 ROOT = Path(__file__).parents[3]
 OPENERS = [open_for_writing, open_for_reading]
 ADDED_TO_TRIALS = ["expected_top1"]  # columns that the first version lacked
+ADDED_TABLES = ("proposal", "belief")
 
 
 @pytest.fixture
@@ -201,6 +202,8 @@ def test_a_study_of_the_first_version_is_upgraded_with_all_its_trials(tmp_path: 
     connection = sqlite3.connect(tmp_path / "study.db")
     for name in ADDED_TO_TRIALS:
         connection.execute(f"ALTER TABLE condensery_trial DROP COLUMN {name}")
+    for name in ADDED_TABLES:
+        connection.execute(f"DROP TABLE condensery_{name}")
     connection.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v0001'")
     connection.commit()
     connection.close()

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from search.store import reader, tables
 from search.store.connection.database import open_for_writing
-from search.store.rows import NewTrial, TrialRow
+from search.store.rows import BeliefRow, Believed, NewTrial, Proposal, TrialRow
 from search.store.store import StudyStore
 from search.store.studies import create_study, delete_study
-from search.store.vocabulary import FINAL_STATES, OPEN_STATES, LatencyPurpose
+from search.store.vocabulary import FINAL_STATES, OPEN_STATES, LatencyPurpose, ProposalReason
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from space.deployed import DeployedCondenseNet
@@ -26,6 +26,9 @@ from workers.export.onnx import save_onnx
 from workers.latency import Measurement
 
 CONFIG = CondenseNetConfig(stages=(1, 2), growth=(4, 8), groups=2, condense_factor=2, input_shape=(1, 8, 8))
+SPREAD, GAIN = Proposal(ProposalReason.SPREAD), Proposal(ProposalReason.GAIN, 0.9, 0.01, 0.02)
+NEXT = Believed("1-2", 1e5, 2e3, {"host": 0.25}, GAIN)
+BELIEF = BeliefRow(7, 1000.5, (NEXT, Believed("1-1", 1e4, 1e3, {}, GAIN)), (NEXT,))
 
 
 @pytest.fixture
@@ -105,19 +108,41 @@ def test_a_resumed_study_stores_its_new_settings(engine: sa.Engine, study: Study
 def test_deleting_a_study_removes_every_row_of_it_and_none_of_another(engine: sa.Engine, measurement: Measurement):
     kept, gone = new_study(engine, "kept"), new_study(engine, "gone")
     for one in (kept, gone):
-        one.add_trial(proposal())
+        one.add_trial(proposal(proposal=SPREAD))
         one.add_latency(0, measurement, "price")
         one.add_curve_row(0, CURVE_ROW)
         one.add_artifacts(0, {"model.onnx": ("/x", "0" * 64)})
         one.enqueue(CONFIG, {})
         one.set_running(0, 1)
         one.note_event("late", "a word", 0, 1)
+        one.set_belief(BELIEF)
     full = rows_of(engine)
     assert all(count >= 2 for count in full.values())
     delete_study(engine, gone.study_id)
     assert rows_of(engine) == {name: count // 2 for name, count in full.items()}
     assert [found.name for found in reader.list_studies(engine)] == ["kept"]
     assert kept.trial(0).latency is not None
+
+
+# -- what the sampler believes --
+
+
+def test_a_trial_keeps_why_it_was_proposed_and_what_was_predicted(engine: sa.Engine, study: StudyStore):
+    for number, said in enumerate((SPREAD, None, GAIN)):
+        for _ in range(2):  # the second time changes nothing
+            study.add_trial(proposal(number, proposal=said))
+    assert reader.read_proposals(engine, study.study_id) == {2: GAIN, 0: SPREAD}
+    assert reader.read_proposals(engine, study.study_id, newest=1) == {2: GAIN}
+    assert reader.read_proposals(engine, study.study_id, number=0) == {0: SPREAD}
+    assert reader.read_proposals(engine, study.study_id, number=1) == {}
+
+
+def test_only_the_newest_belief_is_kept(engine: sa.Engine, study: StudyStore):
+    assert reader.read_belief(engine, study.study_id) is None
+    study.set_belief(BELIEF)
+    newer = replace(BELIEF, trainings=8, front=())
+    study.set_belief(newer)
+    assert reader.read_belief(engine, study.study_id) == newer
 
 
 # -- trials --

@@ -1,0 +1,256 @@
+"""What the search believes: where it predicts the front, what it proposes next and why, and how right it was so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dashboards.data.beliefs import (
+    SAYS_WHY,
+    StudyBelief,
+    interval_of,
+    predicted_text,
+    reason_text,
+)
+from dashboards.data.columns import Axis, Floats, StudyColumns, View
+from dashboards.data.study_settings import search_of
+from dashboards.formats import count, milliseconds, moment, one_line, percent
+from dashboards.panels.data_table import DataTable
+from dashboards.panels.study.points import MILLION, UNITS
+from dashboards.panels.style import FRONT, GREY, STAR, empty_figure, escaped, is_log, message, slim, style_axis
+from search.store.rows import Believed
+from search.store.vocabulary import TrialState
+from workers.wording import counted
+
+BAND = "rgba(217,102,10,0.16)"  # STAR's colour, through which trained networks are seen
+HEADERS = ("", "why", "top-1, predicted", "latency, predicted", "macs", "params", "architecture")
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Candidates that were not trained, cheapest first; accuracies are predictions in %, with their 95 % intervals."""
+
+    candidates: tuple[Believed, ...]
+    cost: Floats  # in the axis's unit
+    top1_pct: Floats
+    low_pct: Floats
+    high_pct: Floats
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+
+@dataclass(frozen=True, eq=False)
+class BeliefInfo:
+    """What a sampler believes, beside what was trained."""
+
+    axis: Axis
+    trained: tuple[Floats, Floats]  # cost and top-1 in % of the networks more accurate than every cheaper one
+    front: Predicted
+    ahead: Predicted
+    facts: tuple[tuple[str, str], ...]
+    tables: tuple[tuple[str, DataTable], ...]  # by their titles, for what is beside the chart
+    opened: tuple[str, ...] = ("Next candidates",)  # of the tables, what is shown at once
+    target: str = ""  # the device whose latencies are predicted
+    notes: tuple[str, ...] = ()
+    reason: str | None = None
+
+    def table(self) -> DataTable:
+        """Return the predicted front and the next candidates."""
+        lines = [_line("next", one, self.target) for one in self.ahead.candidates]
+        lines += [_line("predicted front", one, self.target) for one in self.front.candidates]
+        return DataTable.of(HEADERS, lines, len(lines))
+
+
+def belief_info(columns: StudyColumns, view: View, believed: StudyBelief) -> BeliefInfo:
+    """Return what a study's sampler believes; accuracy is plotted against the view's axis."""
+    target = "" if view.group is None else columns.latency_groups[view.group].target
+    reached, facts = _reached(columns, believed)
+    belief = believed.belief
+    front = _predicted(() if belief is None else belief.front, view.axis, target)
+    ahead = _predicted(() if belief is None else belief.ahead, view.axis, target, keep_order=True)
+    if belief is not None:
+        facts = (("rests on", f"{counted(belief.trainings, 'training')}, {moment(belief.at)} UTC"), *facts)
+    return BeliefInfo(
+        axis=view.axis,
+        trained=_trained(columns, view),
+        front=_steps(front),
+        ahead=ahead,
+        facts=facts,
+        tables=(("Next candidates", _ahead_table(ahead, target)), ("Predicted, then reached", reached)),
+        target=target,
+        notes=_notes(target if view.axis == "latency" else ""),
+        reason=_why_none(columns, believed, len(front) + len(ahead)),
+    )
+
+
+def _predicted(candidates: Sequence[Believed], axis: Axis, target: str, keep_order: bool = False) -> Predicted:
+    kept = [
+        (cost, one, interval)
+        for one in candidates
+        if (cost := _cost(one, axis, target)) is not None and (interval := interval_of(one.proposal)) is not None
+    ]
+    if not keep_order:
+        kept.sort(key=lambda part: part[0])
+    ends = np.array([interval for _, _, interval in kept], dtype=float).reshape(len(kept), 2)
+    return Predicted(
+        tuple(one for _, one, _ in kept),
+        np.array([cost for cost, _, _ in kept], dtype=float),
+        100 * np.array([one.proposal.top1 for _, one, _ in kept], dtype=float),
+        100 * ends[:, 0],
+        100 * ends[:, 1],
+    )
+
+
+def _cost(candidate: Believed, axis: Axis, target: str) -> float | None:
+    if axis == "latency":
+        return candidate.latencies_ms.get(target)
+    return (candidate.macs if axis == "macs" else candidate.params) / MILLION
+
+
+def _steps(front: Predicted) -> Predicted:
+    """Return the candidates of a front that are predicted to be more accurate than every cheaper one on its axis."""
+    before = np.maximum.accumulate(np.concatenate([[-np.inf], front.top1_pct[:-1]]))
+    kept = np.flatnonzero(front.top1_pct > before)
+    arrays = (front.cost, front.top1_pct, front.low_pct, front.high_pct)
+    return Predicted(tuple(front.candidates[place] for place in kept), *(array[kept] for array in arrays))
+
+
+def _trained(columns: StudyColumns, view: View) -> tuple[Floats, Floats]:
+    cost = columns.axis_values(view) / (1.0 if view.axis == "latency" else MILLION)
+    members = np.flatnonzero(columns.trained & np.isfinite(cost))
+    members = members[np.lexsort((-columns.top1[members], cost[members]))]
+    top1_pct = 100 * columns.top1[members]
+    rises = top1_pct > np.maximum.accumulate(np.concatenate([[-np.inf], top1_pct[:-1]]))
+    return cost[members][rises], top1_pct[rises]
+
+
+def _reached(columns: StudyColumns, believed: StudyBelief) -> tuple[DataTable, tuple[tuple[str, str], ...]]:
+    """Return the trained trials beside what was predicted for them, the newest first, and how right that was."""
+    lines, off, inside = [], [], []
+    for number, proposal in believed.proposals.items():
+        place, interval = columns.index_of(number), interval_of(proposal)
+        if place is None or not columns.trained[place] or interval is None or proposal.top1 is None:
+            continue
+        top1 = float(columns.top1[place])
+        off.append(100 * (top1 - proposal.top1))
+        inside.append(interval[0] <= top1 <= interval[1])
+        verdict = "inside" if inside[-1] else "outside"
+        predicted = predicted_text(proposal).removesuffix(" predicted")
+        lines.append((str(number), reason_text(proposal), predicted, percent(top1), f"{off[-1]:+.2f}", verdict))
+    headers = ("trial", "why it was proposed", "predicted", "reached", "points off", "95 % interval")
+    table = DataTable.of(headers, lines, len(lines))
+    if not off:
+        return table, ()
+    words = f"{sum(inside)} of {counted(len(off), 'training')} ended inside the 95 % interval predicted for it"
+    return table, (("how right it was", f"{words}; the median error was {np.median(np.abs(off)):.2g} points"),)
+
+
+def _ahead_table(ahead: Predicted, target: str) -> DataTable:
+    lines = [_line(str(place + 1), one, target) for place, one in enumerate(ahead.candidates)]
+    return DataTable.of(HEADERS, lines, len(lines))
+
+
+def _line(name: str, one: Believed, target: str) -> tuple[str, ...]:
+    latency = one.latencies_ms.get(target)
+    return (
+        name,
+        "no candidate is predicted to beat it" if name == "predicted front" else reason_text(one.proposal),
+        predicted_text(one.proposal).removesuffix(" predicted"),
+        "-" if latency is None else milliseconds(latency),
+        count(one.macs),
+        count(one.params),
+        one.text,
+    )
+
+
+def _notes(target: str) -> tuple[str, ...]:
+    return (
+        "Predicted: what networks that were not trained are expected to reach, with 95 % intervals. Only the solid "
+        "line was trained.",
+        *([f"Latencies of candidates are predicted, too, for {one_line(target, 80)}."] if target else []),
+        "Each training that ends may change what is proposed next.",
+    )
+
+
+def _why_none(columns: StudyColumns, believed: StudyBelief, shown: int) -> str | None:
+    search = search_of(columns.study.settings)
+    if (sampler := search.get("sampler")) != SAYS_WHY:
+        return (
+            f"This study's sampler ({one_line(sampler or 'unknown', 40)}) gives no reasons: it has no belief to show."
+        )
+    if believed.belief is None:
+        begun = int(columns.is_state(TrialState.DONE, TrialState.RUNNING).sum())
+        startup = search.get("startup", 0)
+        if isinstance(startup, int) and begun <= startup:
+            return (
+                f"Nothing is predicted yet: the first {startup} trainings are spread over the known costs "
+                f"({begun} of them begun)."
+            )
+        return "No belief of this study was recorded."
+    if not (believed.belief.front or believed.belief.ahead):
+        return "Every candidate of the space was proposed: nothing is left to predict."
+    return None if shown else "No latency can be predicted on this device yet; look at macs or params."
+
+
+# ---- the figure -----------------------------------------------------------------------------------------
+
+
+def belief_figure(info: BeliefInfo) -> Any:
+    """Return the trained front, the predicted one with its interval, and the next candidates."""
+    import plotly.graph_objects as go
+
+    if info.reason is not None:
+        return message(info.reason)
+    figure, front, ahead = empty_figure(400), info.front, info.ahead
+    line: dict[str, Any] = {"mode": "lines", "hoverinfo": "skip"}
+    figure.add_trace(go.Scatter(x=slim(front.cost), y=slim(front.low_pct), line={"width": 0}, showlegend=False, **line))
+    band = {"fill": "tonexty", "fillcolor": BAND, "line": {"width": 0}, "name": "predicted, 95 % interval"}
+    figure.add_trace(go.Scatter(x=slim(front.cost), y=slim(front.high_pct), **band, **line))
+    figure.add_trace(
+        go.Scatter(
+            x=slim(front.cost),
+            y=slim(front.top1_pct),
+            mode="lines",
+            line={"color": STAR, "width": 2, "dash": "dash"},
+            name="predicted front",
+            **_hover(front),
+        )
+    )
+    steps = {"shape": "hv", "color": FRONT, "width": 2}
+    cost, top1_pct = info.trained
+    figure.add_trace(go.Scatter(x=slim(cost), y=slim(top1_pct), line=steps, name="trained front", **line))
+    figure.add_trace(
+        go.Scatter(
+            x=slim(ahead.cost),
+            y=slim(ahead.top1_pct),
+            error_y={
+                "array": slim(ahead.high_pct - ahead.top1_pct),
+                "arrayminus": slim(ahead.top1_pct - ahead.low_pct),
+                "color": GREY,
+                "thickness": 1,
+            },
+            mode="markers+text",
+            text=[str(place + 1) for place in range(len(ahead))],
+            textposition=["middle right", "middle left"] * (len(ahead) // 2) + ["middle right"] * (len(ahead) % 2),
+            marker={"symbol": "diamond-open", "size": 11, "color": STAR, "line": {"color": STAR, "width": 2}},
+            name="next candidates (predicted)",
+            **_hover(ahead),
+        )
+    )
+    style_axis(figure.layout.xaxis, is_log(np.concatenate([cost, front.cost, ahead.cost])))
+    title = "latency, ms (predicted for candidates)"
+    figure.update_xaxes(title={"text": title if info.axis == "latency" else UNITS[info.axis]})
+    figure.update_yaxes(title={"text": "top-1, %"})
+    return figure
+
+
+def _hover(predicted: Predicted) -> dict[str, Any]:
+    texts = [
+        f"{escaped(one.text)}<br>{escaped(reason_text(one.proposal))}<br>{escaped(predicted_text(one.proposal))}"
+        for one in predicted.candidates
+    ]
+    return {"hovertext": texts, "hovertemplate": "%{hovertext}<br>%{x:.4~g}<extra></extra>"}

@@ -1,0 +1,111 @@
+"""What the sampler believes while it chooses: where the front is going to be, and what it would propose next.
+
+Everything here follows from what one proposal has computed anyway, so that looking at it costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.samplers.price_aware.improvement import expected_improvement
+from search.samplers.price_aware.known import Priced
+from search.samplers.price_aware.model import Judged, Model
+from search.samplers.price_aware.pool import Params
+from search.store.vocabulary import ProposalReason
+
+Array = NDArray[np.float64]
+
+MOST_MEMBERS = 24  # of the predicted front, for each cost
+AHEAD = 4  # candidates that are named as the next ones
+PROMISING = 200  # candidates among which these are looked for
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A candidate, why it is chosen, and what was believed of it; without a model nothing was."""
+
+    params: Params
+    reason: ProposalReason
+    mean: float | None = None  # accuracy that its training is expected to reach; larger is better
+    deviation: float | None = None  # of that
+    gain: float | None = None  # the hypervolume that it is expected to add, as a share of the front's
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is believed after so many trainings."""
+
+    trainings: int
+    front: tuple[Choice, ...]  # untrained candidates that none is believed to beat in accuracy at no more of one cost
+    ahead: tuple[Choice, ...]  # what would be proposed next, the first of them first
+
+
+@dataclass(frozen=True)
+class View:
+    """The candidates of one proposal as a model judges them; the one with the largest score is proposed."""
+
+    model: Model
+    priced: Priced
+    judged: Judged
+    number: int  # of the trial that was asked for
+    limited: bool
+    trainings: int
+
+    def choice_at(self, place: int, accurate: bool) -> Choice:
+        """Return one of the candidates as a choice."""
+        gains = self.model.gains(self.model.front, *self._of(np.array([place])))
+        return self._choice(place, accurate, float(gains[0]))
+
+    def belief(self, proposed: bool) -> Belief:
+        """Return what is believed; if the best candidate has been `proposed`, it is not among the next."""
+        front = [self._choice(int(place), False, None) for place in self._front()]
+        return Belief(self.trainings, tuple(front), tuple(self._ahead(proposed)))
+
+    def _of(self, places: NDArray[np.intp]) -> tuple[Array, Array, Array]:
+        return self.priced.costs[places], self.judged.mean[places], self.judged.deviation[places]
+
+    def _choice(self, place: int, accurate: bool, gain: float | None) -> Choice:
+        volume = self.model.front.volume
+        return Choice(
+            self.priced.candidates[place],
+            ProposalReason.ACCURATE if accurate else ProposalReason.GAIN,
+            float(self.judged.mean[place]),
+            float(np.hypot(self.judged.deviation[place], self.model.noise)),
+            gain / volume if gain is not None and volume > 0 else None,
+        )
+
+    def _front(self) -> NDArray[np.intp]:
+        """Return the places of the candidates that are predicted to be more accurate than all that cost less."""
+        members = set() if self.priced.costs.shape[1] else {int(np.argmax(self.judged.mean))}
+        for costs in self.priced.costs.T:
+            order = np.lexsort((-self.judged.mean, costs))
+            means = self.judged.mean[order]
+            steps = order[means > np.maximum.accumulate(np.concatenate([[-np.inf], means[:-1]]))]
+            some = np.unique(np.linspace(0, len(steps) - 1, MOST_MEMBERS).round().astype(int))
+            members.update(steps[some].tolist())
+        return np.array(sorted(members), dtype=np.intp)
+
+    def _ahead(self, proposed: bool) -> Sequence[Choice]:
+        """Return what would be proposed next if each training reaches what is predicted for it."""
+        taken: list[int] = []
+        choices: list[Choice] = []
+        places = np.argsort(-self.judged.scores, kind="stable")[:PROMISING]
+        costs, mean, deviation = self._of(places)
+        for step in range(AHEAD + proposed):
+            if len(taken) == len(places):
+                break
+            accurate = self.limited and (self.number + step) % 2 == 1
+            gains = self.model.gains(self.model.front_with(costs[taken], mean[taken]), costs, mean, deviation)
+            most = max([self.model.most, *mean[taken]])
+            scores = expected_improvement(mean, deviation, most) if accurate else gains.copy()
+            if step == 0:  # as it was judged
+                scores = self.judged.scores[places]
+            scores[taken] = -np.inf
+            best = int(np.argmax(scores))
+            taken.append(best)
+            choices.append(self._choice(int(places[best]), accurate, float(gains[best])))
+        return choices[1:] if proposed else choices

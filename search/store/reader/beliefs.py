@@ -1,0 +1,40 @@
+"""What the sampler believed of each trial when it proposed it, and what it believes of the study."""
+
+from __future__ import annotations
+
+import json
+
+import sqlalchemy as sa
+
+from search.store.beliefs import believed_of
+from search.store.rows import BeliefRow, Proposal
+from search.store.tables import belief, proposal, trial
+
+_COLUMNS = tuple(proposal.c[name] for name in Proposal.__dataclass_fields__)
+
+
+def read_proposals(
+    engine: sa.Engine, study_id: int, number: int | None = None, newest: int | None = None
+) -> dict[int, Proposal]:
+    """Return why trials were proposed and what was predicted for them, by number, the newest first.
+
+    Only of those of which it was recorded; optionally only of one trial, or of so many of the newest.
+    """
+    query = sa.select(trial.c.number, *_COLUMNS).join(trial, trial.c.id == proposal.c.trial_id)
+    query = query.where(trial.c.study_id == study_id)
+    if number is not None:
+        query = query.where(trial.c.number == number)
+    query = query.order_by(trial.c.number.desc()).limit(newest)
+    with engine.connect() as connection:
+        return {number: Proposal(*values) for number, *values in connection.execute(query)}
+
+
+def read_belief(engine: sa.Engine, study_id: int) -> BeliefRow | None:
+    """Return what a study's sampler believed last; None if it never said."""
+    with engine.connect() as connection:
+        row = connection.execute(sa.select(belief).where(belief.c.study_id == study_id)).first()
+    if row is None:
+        return None
+    document = json.loads(row.document)
+    front, ahead = (tuple(map(believed_of, document[name])) for name in ("front", "ahead"))
+    return BeliefRow(row.trainings, row.at, front, ahead)
