@@ -9,6 +9,7 @@ from collections.abc import Generator
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: it reads this once
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests import onnxruntime themselves
 os.environ.pop("CONDENSERY_STORAGE", None)  # of the person who runs the tests
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN

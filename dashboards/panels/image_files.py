@@ -15,6 +15,7 @@ IMAGES = (".png", ".svg", ".pdf")
 FORMATS = (*IMAGES, ".html")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 TIMEOUT_S = 90
+NO_NETWORK = "127.0.0.1:9"
 LIGHT = {"ground": "#ffffff", "ink": "#1b1f24", "muted": "#59616b", "line": "#d9dde2"}
 DARK = {"ground": "#181c22", "ink": "#e8eaed", "muted": "#a3abb6", "line": "#333a44"}
 
@@ -93,11 +94,12 @@ def _image(figure: Any, kind: str, paper: Paper) -> bytes:
         )
     size = {"width": figure.layout.width, "height": figure.layout.height, "scale": paper.scale if kind == "png" else 1}
     try:
-        # Without mathjax=False kaleido's page would fetch MathJax from a server.
+        # Without mathjax=False kaleido's page would fetch MathJax from a server. Chromium asks its maker's servers for
+        # things of its own; the proxy is a port where nothing listens.
         image: bytes = kaleido.calc_fig_sync(
             figure.to_dict(),
             opts={"format": kind, **size},
-            kopts={"path": browser, "mathjax": False, "timeout": TIMEOUT_S},
+            kopts={"path": browser, "mathjax": False, "timeout": TIMEOUT_S, "proxy_server": NO_NETWORK},
         )
     except Exception as error:  # a browser can fail in any way
         cause = " ".join(str(error).split())[:200] or type(error).__name__

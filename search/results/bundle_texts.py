@@ -155,7 +155,9 @@ A CondenseNet for image classification, trial {row.number} of the study `{study}
 `deploy.toml` has the input's name, shape, mean and standard deviation, and the classes in order.
 
 ```python
-import onnxruntime, tomllib
+import os, tomllib
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at import: else onnxruntime 1.29 and later send usage data
+import onnxruntime
 deploy = tomllib.load(open("deploy.toml", "rb"))
 session = onnxruntime.InferenceSession(deploy["model"]["file"])
 logits, = session.run(None, {{deploy["model"]["input"]: images}})

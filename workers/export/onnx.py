@@ -28,6 +28,7 @@ from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers.export.common import batch_difference, within_tolerance
 from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
+from workers.latency.agent.runtimes.onnx import import_onnxruntime
 
 OPSET, IR_VERSION = 17, 8
 
@@ -153,8 +154,7 @@ def _checked_run(path: Path, images: np.ndarray[Any, Any]) -> np.ndarray[Any, An
 
 def exported_network(path: Path) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
     """Load an exported file into onnxruntime on the CPU; return the function from images (N, C, H, W) to logits."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

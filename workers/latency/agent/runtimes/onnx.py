@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,10 +18,8 @@ class OnnxRuntime(PackageRuntime):
     MODULE = "onnxruntime"
 
     def __init__(self) -> None:
-        import onnxruntime  # here, so that --help and the sensors work without it
-
-        self._ort = onnxruntime
-        self.version = str(onnxruntime.__version__)
+        self._ort = import_onnxruntime()  # here, so that --help and the sensors work without it
+        self.version = str(self._ort.__version__)
 
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """See `Runtime`; the model is an ONNX file."""
@@ -34,6 +33,18 @@ class OnnxRuntime(PackageRuntime):
         feed = {spec.name: _random_input(spec.name, spec.type, spec.shape) for spec in session.get_inputs()}
         outputs = [spec.name for spec in session.get_outputs()]
         return lambda: session.run(outputs, feed)
+
+
+def import_onnxruntime() -> Any:
+    """Return the module onnxruntime, its telemetry off; whoever set ORT_DISABLE_TELEMETRY has the last word.
+
+    From 1.29 on it keeps an id of this device and a database of events in the user's cache, and sends these. It reads
+    the variable once, as it is imported.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
 
 
 def _random_input(name: str, kind: str, shape: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
