@@ -69,6 +69,16 @@ def show_text(renderable: Any) -> None:
     console().print(renderable, crop=False)  # a path longer than the line stays whole
 
 
+def show_written(path: Path) -> None:
+    """Print that a file was written: on stdout, or on stderr where what was written may be on stdout."""
+    from workers.files import is_replaceable
+
+    if is_replaceable(path):
+        show_text(f"wrote {path}")
+    else:
+        say(f"wrote {path}")
+
+
 def print_json(document: Any) -> None:
     """Print a document as JSON on stdout."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -18,7 +18,7 @@ from commands.common import (
     open_named,
     output,
     say,
-    show_text,
+    show_written,
     storage_words,
     store_named,
     stored_settings,
@@ -63,6 +63,8 @@ def pick(
     from search.results import bundle
     from search.study_folders import cache_folder, files_root
 
+    if out is not None:
+        bundle.check_bundle_folder(out)
     store, row, url = store_named(study, storage)
     targets = targets_of(settings, store.engine, files_root(settings, url), say, VERIFYING)
     picked = bundle.pick(store, row, budget, targets, cache_folder(settings, url))
@@ -73,7 +75,9 @@ def pick(
 def export(
     trial: TrialNumber,
     study: StudyName = None,
-    out: Annotated[Path, typer.Option(help="The file to write, or a folder for model.onnx.")] = Path("model.onnx"),
+    out: Annotated[
+        Path, typer.Option(help="The file to write, or a folder for model.onnx; - is standard output.")
+    ] = Path("model.onnx"),
     storage: Storage = None,
 ) -> None:
     """Write a finished trial's network as ONNX."""
@@ -85,4 +89,4 @@ def export(
     engine, study_row, _ = open_named(study, storage)
     row = reader.find_trial(engine, study_row, trial)
     refuse_replayed(study_row, row, storage_words(storage))
-    show_text(f"wrote {export_trial(StudyStore(engine, study_row.id), row, out)}")
+    show_written(export_trial(StudyStore(engine, study_row.id), row, out))

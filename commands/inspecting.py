@@ -22,6 +22,7 @@ from commands.common import (
     output,
     say,
     show_text,
+    show_written,
     storage_words,
     stored_settings,
 )
@@ -154,7 +155,7 @@ def dashboard(
 
 def report(
     study: StudyName = None,
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="The HTML file to write; - is standard output.")] = Path("report.html"),
     max_latency_ms: LatencyLimits = None,
     storage: Storage = None,
 ) -> None:
@@ -168,4 +169,4 @@ def report(
     engine, row, _ = open_named(study, storage)
     limits_ms = limits_by_device(max_latency_ms or (), devices_of(row.settings))
     write_report(engine, row.name, out, limits_ms, shlex.join(storage_words(storage)))
-    show_text(f"wrote {out}")
+    show_written(out)

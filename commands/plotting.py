@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from commands.common import Storage, StudyName, open_named, show_text
+from commands.common import Storage, StudyName, open_named, show_written
 
 
 class Plot(StrEnum):
@@ -35,7 +35,10 @@ def plot(
     panel: Annotated[Plot, typer.Argument(help="The plot.")],
     study: StudyName = None,
     out: Annotated[
-        Path | None, typer.Option(help="The .png, .svg, .pdf or .html file to write.", show_default="PANEL.png")
+        Path | None,
+        typer.Option(
+            help="The .png, .svg, .pdf or .html file to write; - is a PNG on standard output.", show_default="PANEL.png"
+        ),
     ] = None,
     budget: Annotated[
         float | None, typer.Option(min=0.0, help="Highest latency allowed, in ms.", show_default="the study's own")
@@ -56,4 +59,4 @@ def plot(
     path = Path(f"{panel.value}.png") if out is None else out
     figure = StudyFigures(engine, row.name).plot(panel.value, budget or None, axis.value, trial or ())
     write_figure(figure, path, Paper(width_px=width, dark=dark))
-    show_text(f"wrote {path}")
+    show_written(path)

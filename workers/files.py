@@ -1,4 +1,8 @@
-"""Writing files atomically: a reader sees the old file or the new one, and errors become clear messages."""
+"""Writing files atomically: a reader sees the old file or the new one, and errors become clear messages.
+
+Only a regular file is ever replaced. A symbolic link stays, and the file it leads to is replaced; a device, a pipe or a
+socket of the system's (/dev/null, /dev/stdout, a named pipe) is written into.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,19 @@ import errno
 import hashlib
 import os
 import re
+import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from space.errors import DiskFull, ReadOnlyFolder
 
 HALF_WRITTEN = re.compile(r"\..+\.\d+")  # .NAME.PID: what `write_atomically` leaves when it is killed
+STDOUT = Path("-")  # what a user names to have a file's content on standard output
 
 UNWRITABLE = (
+    errno.ELOOP,
+    errno.ENXIO,
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,
@@ -52,21 +61,44 @@ def disk_errors(path: Path, retry: str = "run it again with --resume") -> Iterat
 def write_atomically(path: Path, content: bytes, retry: str = "run it again with --resume") -> str:
     """Write `content` to `path` by way of a temporary file in the same folder; return its SHA-256.
 
-    Raises what `disk_errors` raises, with its `retry`.
+    What can't be replaced is written into: see the module. Raises what `disk_errors` raises, with its `retry`.
     """
     with disk_errors(path, retry):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
+        if path == STDOUT:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        elif is_replaceable(path):
+            _replace(Path(os.path.realpath(path)), content)
+        else:
+            with path.open("wb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
     return hashlib.sha256(content).hexdigest()
+
+
+def is_replaceable(path: Path) -> bool:
+    """Whether what is written to `path` is a file of its own afterwards, rather than gone through something else."""
+    if path == STDOUT or path.absolute().parts[1:2] in (("dev",), ("proc",)):
+        return path.absolute().parts[1:3] == ("dev", "shm")  # the rest of /dev and /proc stands for something open
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:  # nothing is there, or a link whose target is yet to be written
+        return True
+    return stat.S_ISREG(mode)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def remove_half_written(folder: Path) -> None:

@@ -31,16 +31,16 @@ class Paper:
 
 
 def write_figure(figure: Any, path: Path, paper: Paper | None = None) -> None:
-    """Write a figure to a file, whose suffix says the format, replacing what is there in one step.
+    """Write a figure to a file, whose suffix says the format (`-`: a PNG on stdout), replacing what is there at once.
 
     Raises:
         InvalidSettings: no format has this suffix.
         PlotUnavailable: an image needs kaleido and Chromium, and one of them is missing or failed.
         ReadOnlyFolder, DiskFull: the file can't be written.
     """
-    from workers.files import write_atomically
+    from workers.files import STDOUT, write_atomically
 
-    kind = path.suffix.lower()
+    kind = ".png" if path == STDOUT else path.suffix.lower()
     if kind not in FORMATS:
         raise InvalidSettings(f"a plot is written as {', '.join(FORMATS)}, but {path.name!r} ends otherwise.")
     paper = paper or Paper()

@@ -6,6 +6,7 @@ A bundle is a folder: `model.onnx`, `network.safetensors`, `deploy.toml` (what a
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ from space.errors import (
 from workers.export.model_files import check_for, save_for
 from workers.export.onnx import check_onnx, exported_network, save_onnx
 from workers.file_names import ONNX_FILE, file_for
-from workers.files import disk_errors
+from workers.files import STDOUT, disk_errors, is_replaceable, write_atomically
 from workers.images import batches
 from workers.images.cache import prepare
 from workers.latency.measurement import FailedMeasurement, Measurement
@@ -168,11 +169,32 @@ def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
 def export_trial(store: StudyStore, row: TrialRow, out: Path) -> Path:
     """Write a finished trial's ONNX to `out` (a file, or a folder that gets model.onnx); return the path."""
     _, weights = trained_files(store.engine, row)
-    target = out / ONNX_FILE if out.is_dir() or not out.suffix else out
+    is_file = bool(out.suffix) or not is_replaceable(out)
+    target = out / ONNX_FILE if out.is_dir() or not is_file else out
     network = load_network(weights.parent, row.config)
-    save_onnx(network, target)
-    check_onnx(target, network)
+    with tempfile.TemporaryDirectory(prefix="export-") as folder:
+        checked = Path(folder) / ONNX_FILE
+        save_onnx(network, checked)
+        check_onnx(checked, network)
+        write_atomically(target, checked.read_bytes(), retry="export it again")
     return target
+
+
+def check_bundle_folder(out: Path) -> Path:
+    """Return the folder that a bundle will be written to, behind any symbolic link, before anything is measured for it.
+
+    Raises:
+        ReadOnlyFolder: it holds something else than a bundle, or is no folder.
+    """
+    if out == STDOUT:
+        raise ReadOnlyFolder("a bundle is a folder and can't be written to standard output; name a folder.")
+    with disk_errors(out):
+        folder = Path(os.path.realpath(out))
+        if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - BUNDLE_FILES):
+            raise ReadOnlyFolder(
+                f"{out} exists and holds something else than a bundle; choose an empty or a new folder."
+            )
+    return folder
 
 
 def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) -> Path:
@@ -181,9 +203,7 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
     Raises:
         ReadOnlyFolder: `out` can't be written, or holds something else than a bundle.
     """
-    out = out.absolute()
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - BUNDLE_FILES):
-        raise ReadOnlyFolder(f"{out} exists and holds something else than a bundle; choose an empty or a new folder.")
+    out = check_bundle_folder(out)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:

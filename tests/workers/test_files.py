@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
+import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 from space.errors import DiskFull, ReadOnlyFolder
 from workers import files
-from workers.files import disk_errors, file_hash, remove_half_written, write_atomically
+from workers.files import STDOUT, disk_errors, file_hash, is_replaceable, remove_half_written, write_atomically
 
 
 @given(content=st.binary(max_size=5000))
@@ -38,6 +41,76 @@ def test_a_write_that_dies_half_way_leaves_the_old_file_and_nothing_beside_it(tm
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208
+
+
+def test_a_symbolic_link_stays_and_its_target_is_written(tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere/file", tmp_path / "link"
+    link.symlink_to(tmp_path / "second")
+    (tmp_path / "second").symlink_to("elsewhere/file")  # relative to its own folder
+    for content in (b"where nothing was", b"over it"):
+        write_atomically(link, content)
+        assert target.read_bytes() == content
+    assert link.is_symlink()
+    assert [path.name for path in target.parent.iterdir()] == ["file"]
+
+
+def test_a_circle_of_links_is_refused(tmp_path: Path):
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(ReadOnlyFolder, match="link"):
+        write_atomically(tmp_path / "link", b"x")
+
+
+def test_a_device_is_written_into_and_stays_a_device(tmp_path: Path):
+    node = tmp_path / "null"
+    try:
+        os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:  # not root, who alone could lose the system's own
+        node = Path("/dev/null")
+    link = tmp_path / "link"
+    link.symlink_to(node)
+    for path in (node, link):
+        write_atomically(path, b"gone")
+    assert stat.S_ISCHR(node.stat().st_mode)
+    assert link.is_symlink()
+
+
+def test_a_named_pipe_and_a_socket_are_never_replaced(tmp_path: Path):
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    write_atomically(pipe, b"through the pipe")
+    reader.join()
+    assert got == [b"through the pipe"]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        with pytest.raises(ReadOnlyFolder, match="socket"):
+            write_atomically(tmp_path / "socket", b"x")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert stat.S_ISSOCK((tmp_path / "socket").stat().st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe", "socket"]
+
+
+def test_a_dash_is_standard_output_and_so_is_its_device(tmp_path: Path, capfdbinary):
+    write_atomically(STDOUT, b"a")
+    write_atomically(Path("/dev/stdout"), b"b")
+    assert capfdbinary.readouterr().out in (
+        b"ab",
+        b"b",
+    )  # pytest's capture is a file, which opening /dev/stdout empties
+    assert not Path("-").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "replaced"),
+    [
+        *((path, False) for path in ("-", "/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")),
+        *((path, True) for path in ("/dev/shm/x", "report.html", "/devices/x")),
+    ],
+)
+def test_what_stands_for_something_open_is_not_replaced(path: str, replaced: bool):
+    assert is_replaceable(Path(path)) == replaced
 
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path):

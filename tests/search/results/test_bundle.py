@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 import tomllib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from dashboards.terminal.answers import picked_panel
 from search.pricing.pricer import Target
 from search.results import bundle, trained_files
 from search.store import reader
+from space.errors import ReadOnlyFolder
 from tests.search.tiny_studies import CountingProbe, tiny_settings
 from tests.search.trained_study import trained_study
 from tests.workers.latencies import without_samples
@@ -49,6 +53,31 @@ def test_a_picked_networks_files_are_hashed_once_and_the_bundle_says_the_hash(tm
     assert deploy["model"]["sha256"] == file_hash(folder / ONNX_FILE)
     assert picked.verified.p90_ms is not None
     assert deploy["latency"]["p90_ms"] == picked.verified.p90_ms
+
+
+def test_a_bundle_goes_where_a_symbolic_link_leads_and_the_link_stays(tmp_path: Path):
+    (tmp_path / "bundle").symlink_to("released")
+    picked_and_bundled(tmp_path, CountingProbe())
+    assert (tmp_path / "bundle").is_symlink()
+    assert (tmp_path / "released/deploy.toml").is_file()
+    bundle.check_bundle_folder(tmp_path / "bundle")
+    (tmp_path / "released/thesis.tex").write_text("mine")
+    for path in (Path("-"), tmp_path / "bundle", tmp_path / "released/thesis.tex", Path("/dev/null")):
+        with pytest.raises(ReadOnlyFolder):
+            bundle.check_bundle_folder(path)
+
+
+def test_a_network_is_exported_into_a_pipe_and_checked_before(tmp_path: Path):
+    store = trained_study(tmp_path, CountingProbe())
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    taking = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    taking.start()
+    bundle.export_trial(store, store.trial(0), pipe)
+    taking.join()
+    assert got == [bundle.export_trial(store, store.trial(0), tmp_path / "out").read_bytes()]
+    assert pipe.is_fifo()
+    store.engine.dispose()
 
 
 def test_a_bundle_whose_latency_is_estimated_has_no_p90(tmp_path: Path):
