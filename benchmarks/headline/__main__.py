@@ -15,14 +15,16 @@ Counted are the processor seconds of all of a search's processes: starting, prop
 Decoding the images, and compiling the kernel, which a machine does once, are not. Who doesn't reach the goal counts as
 "more than" what it spent. What the reference is: `benchmarks.headline.curves`.
 
-Every finished training is a line in FOLDER; stopped or killed, the same command goes on, and what was spent since the
-last finished training isn't counted. More trainings or seeds may be asked for later: what is there stays.
+The peers' searches are done in three parts; that they start again isn't counted. Every finished training is a line in
+FOLDER; stopped or killed, the same command goes on, and what was spent since the last finished training isn't counted.
+More trainings or seeds may be asked for later: what is there stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -35,6 +37,7 @@ from benchmarks.long_work import ends_clearly
 from benchmarks.record import save
 from space.errors import CondenseryError, InvalidSettings
 
+PARTS = 3  # of each peer's search, in turn over the seeds: a machine that drifts drifts for all
 MAY_GROW = ("seeds", "trainings", "peer_trainings", "same")
 
 
@@ -54,12 +57,15 @@ def run(form: Form, work: Path) -> None:
     """Do what isn't done yet. Raises CondenseryError, also where the folder holds something else."""
     work.mkdir(parents=True, exist_ok=True)
     _check_same(form, work / "form.json")
-    for seed in range(form.seeds):
-        file_of(work, seed).write_text(form.study_file(seed))
-        prepared_settings(work, seed)  # decodes the images
-        _in_own_process(searches.as_peer, work, seed, PLAIN, form.peer_trainings)
-        _in_own_process(searches.by_launch, work, seed)
-        _in_own_process(searches.as_peer, work, seed, GATED, form.peer_trainings)
+    for part in range(1, PARTS + 1):
+        trainings = math.ceil(form.peer_trainings * part / PARTS)
+        for seed in range(form.seeds):
+            file_of(work, seed).write_text(form.study_file(seed))
+            prepared_settings(work, seed)  # decodes the images
+            _in_own_process(searches.as_peer, work, seed, PLAIN, trainings)
+            if part == 1:
+                _in_own_process(searches.by_launch, work, seed)
+            _in_own_process(searches.as_peer, work, seed, GATED, trainings)
     _in_own_process(searches.same_by_both, work, form.same)
 
 

@@ -75,7 +75,7 @@ class Form:
 _IN_FILE = ("trainings", "data", "epochs", "max_macs", "latency", "batch")
 
 WHOLE = Form(
-    data='dataset = "fashion-mnist"\nimage_size = 14\nimages = 4500\nvalidation_fraction = 0.3333',
+    data='dataset = "fashion-mnist"\nimage_size = 14\nimages = 3000\nvalidation_fraction = 0.3333',
     latency='devices = ["virtual:raspberry-pi-5"]\nruntime = "native"',
     epochs=4,
     max_macs=600_000,
