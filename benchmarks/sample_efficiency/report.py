@@ -22,6 +22,7 @@ from benchmarks.sample_efficiency.table import Table
 MARKS = (10, 20, 25, 30, 40, 50, 100, 200)
 BUDGET_MARKS = (5, 10, 15, 20, 30, 60)
 GATED = " + gate"
+CELL = 24  # characters of a column: a median with its quartiles, and a space
 LEAST_GAIN = 1e-9  # below it two measures are the same
 
 
@@ -104,11 +105,11 @@ def table_lines(result: Mapping[str, Any]) -> list[str]:
     """Return the result as lines of text."""
     marks = sorted({int(mark) for peer in result["peers"].values() for mark in peer["median"]})
     width = max(len(title(label)) for label in result["peers"]) + 1
-    heads = "".join(f"{mark:>21}" for mark in marks)
+    heads = "".join(f"{mark:>{CELL}}" for mark in marks)
     lines = [f"{result['measure']} after so many trainings: median (quartiles)", ""]
     lines.append(f"{'':{width}}{heads}{'to best':>10}{'ask, s':>9}{'asks':>7}{'drawn':>7}")
     for label, peer in result["peers"].items():
-        cells = "".join(f"{_cell(peer, mark):>21}" for mark in marks)
+        cells = "".join(f"{_cell(peer, mark):>{CELL}}" for mark in marks)
         needed = peer["trainings_to_best_peer"]
         seconds = peer["ask_seconds"]["median"]
         lines.append(
