@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from search.results.pareto import non_dominated
 from search.samplers.price_aware.belief import Choice, View
@@ -22,7 +23,7 @@ Array = NDArray[np.float64]
 RANDOM, CROSSED = 1_000, 400  # candidates of a space that isn't looked at as a whole
 PARENTS = 12  # of the best candidates, whose neighbours are looked at
 ROUNDS = 2  # of looking at neighbours of the best candidates so far
-DESIGN_CHOICE = 12  # candidates nearest to the wanted cost, one of which begins a study
+DESIGN_SHARE = 1 / 16  # of the candidates, those nearest to the wanted cost, one of which begins a study
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,20 @@ class Chooser:
     # -- which is the best --
 
     def _spread(self, priced: Priced) -> Params:
-        """Return a candidate of the wanted cost; every beginning of the wanted costs is spread evenly."""
+        """Return a candidate of about the wanted cost that differs most from what is trained already.
+
+        Every beginning of the wanted costs is spread evenly.
+        """
         wanted = (_van_der_corput(len(self._past.asked)) + self._draw.offset) % 1.0
         order = np.argsort(Scale.of(priced.costs)(priced.costs).sum(axis=1), kind="stable")
-        choice = max(1, min(DESIGN_CHOICE, len(order) // (2 * self._startup)))
-        first = min(max(0, int(wanted * len(order)) - choice // 2), len(order) - choice)
-        return priced.candidates[int(order[first + int(self._rng.integers(choice))])]
+        count = max(1, round(DESIGN_SHARE * len(order)))
+        first = min(max(0, int(wanted * len(order)) - count // 2), len(order) - count)
+        near = [priced.candidates[int(place)] for place in order[first : first + count]]
+        trained = [*self._past.observed, *self._past.running]
+        if not trained:
+            return near[int(self._rng.integers(count))]
+        apart = cdist(self._encoding.features(near), self._encoding.features(trained)).min(axis=1)
+        return near[int(np.argmax(apart))]
 
     def _best(self, priced: Priced) -> Choice:
         model = Model(self._known, self._encoding, self._past, self._signs, priced)
