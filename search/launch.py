@@ -36,7 +36,7 @@ from search.store.connection.patience import Patience
 from search.store.replayed import replayed_folder
 from search.store.rows import StudyRow
 from search.store.vocabulary import TrialState
-from search.study import OpenStudy, already_exists, open_study
+from search.study import OpenStudy, already_exists, open_study, refuse_foreign_study
 from search.study_folders import cache_folder, files_root, study_files, with_files
 from space.errors import (
     FrozenSettings,
@@ -117,6 +117,8 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
     stored = existing_study(url, name)
     if stored is not None and not resume:
         raise already_exists(name)
+    if stored is None:
+        refuse_foreign_study(url, name)
     if resume and stored is None:
         callback.note(f"no study called {name!r} in {url_shown(url)} yet: starting it")
     settings = with_files(settings, url, stored)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import shlex
 import time
-import warnings
 from dataclasses import dataclass
 
 import optuna
@@ -16,12 +15,12 @@ from optuna.study import StudyDirection
 from sqlalchemy import exc
 
 from search.settings import StudySettings
-from search.store import reader
-from search.store.connection.database import LOCK_TIMEOUT_S, open_for_writing, tune_sqlite
-from search.store.connection.database_errors import database_errors
+from search.store import optuna_mirror, reader
+from search.store.connection.database import LOCK_TIMEOUT_S, open_any_for_reading, open_for_writing, tune_sqlite
+from search.store.connection.database_errors import database_errors, url_shown
 from search.store.rows import StudyRow
 from search.store.store import StudyStore
-from search.store.studies import create_study, delete_study
+from search.store.studies import delete_study, insert_study
 from search.study_file import settings_from
 from space.errors import FrozenSettings, StudyExists, StudyNotFound
 
@@ -79,47 +78,62 @@ def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
     """Create the study, or open it again with `resume`.
 
     Raises:
-        StudyExists: it exists and `resume` is false.
+        StudyExists: it exists and `resume` is false, or it is another program's Optuna study.
         FrozenSettings: it exists, and settings that must not change differ.
     """
+    refuse_foreign_study(url, settings.study.name)
     engine = open_for_writing(url)
     name = settings.study.name
-    try:
-        stored = reader.find_study(engine, name)
-    except StudyNotFound:
-        stored = None
-    if stored is not None and not resume:
-        raise already_exists(name)
-    storage = optuna_storage(url)
-    if stored is None:
+    with contextlib.ExitStack() as undo:
+        undo.callback(engine.dispose)
         try:
-            _create(settings, engine, storage)
-        except StudyExists:  # another launch has created it just now
-            if not resume:
-                raise
-        stored = reader.find_study(engine, name)
-    _check_frozen(settings, stored)
-    storage.engine.dispose()
+            stored = reader.find_study(engine, name)
+        except StudyNotFound:
+            stored = None
+        if stored is not None and not resume:
+            raise already_exists(name)
+        optuna_storage(url).engine.dispose()  # makes its tables
+        if stored is None:
+            if not _create(settings, engine) and not resume:
+                raise already_exists(name)
+            stored = reader.find_study(engine, name)
+        _check_frozen(settings, stored)
+        undo.pop_all()
     return OpenStudy(settings, url, engine, StudyStore(engine, stored.id), stored.optuna_study_id)
 
 
-def _create(settings: StudySettings, engine: sa.Engine, storage: RDBStorage) -> None:
-    """Create the study in Optuna's tables, then in ours.
+def _create(settings: StudySettings, engine: sa.Engine) -> bool:
+    """Create the study in Optuna's tables and in ours, in one transaction; return False if its name is taken."""
+    name = settings.study.name
+    hashes = (settings.digest(), settings.digest_of_frozen())
+    try:
+        with engine.begin() as connection:
+            theirs = optuna_mirror.insert_study(connection, name, objectives(settings))
+            insert_study(connection, name, theirs, settings.model_dump(mode="json"), hashes)
+    except exc.IntegrityError:  # another process has made one of this name just now
+        return False
+    return True
 
-    A crash in between leaves an empty Optuna study of this name, which the next launch takes over.
+
+def refuse_foreign_study(url: str, name: str) -> None:
+    """Do nothing unless Optuna's tables hold a study of this name that isn't ours; nothing is written in any case.
 
     Raises:
-        StudyExists: ours exists.
+        StudyExists: they do. Another program's study must neither be changed nor deleted.
+        DatabaseUnavailable: the database can't be asked.
     """
-    name, aims = settings.study.name, objectives(settings)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(
-            storage=storage, study_name=name, directions=list(aims.values()), load_if_exists=True
-        )
-        study.set_metric_names(list(aims))
-    hashes = (settings.digest(), settings.digest_of_frozen())
-    create_study(engine, name, study._study_id, settings.model_dump(mode="json"), hashes)
+    engine = open_any_for_reading(url)
+    if engine is None:
+        return
+    try:
+        with database_errors(url), engine.connect() as connection:
+            if optuna_mirror.holds_study(connection, name) and not reader.holds_study(connection, name):
+                raise StudyExists(
+                    f"an Optuna study called {name!r} that another program made is in {url_shown(url)}, and stays as "
+                    "it is; choose another study.name, or another database with --storage."
+                )
+    finally:
+        engine.dispose()
 
 
 def already_exists(name: str) -> StudyExists:
@@ -160,9 +174,7 @@ def remove_study(url: str, name: str) -> None:
     stored = reader.find_study(engine, name)
     store = StudyStore(engine, stored.id)
     store.claim()
-    storage = optuna_storage(url)
-    with database_errors(url):
-        with contextlib.suppress(KeyError):  # an interrupted delete has done this already
-            optuna.delete_study(study_name=name, storage=storage)
-        delete_study(engine, stored.id)
+    with database_errors(url), engine.begin() as connection:
+        optuna_mirror.delete_study(connection, stored.optuna_study_id, name)
+        delete_study(connection, stored.id)
     engine.dispose()

@@ -1,4 +1,4 @@
-"""Our finished trials in Optuna's tables of the same database, so that Optuna's own tools can read the study.
+"""Our studies and finished trials in Optuna's tables of the same database, so that Optuna's own tools can read them.
 
 Our tables are the truth; nothing is ever read back from Optuna's. A trial is mirrored once it has ended, with plain
 inserts (Optuna's storage takes some 20 ms a trial, these less than 1 ms). The layout is that of
@@ -16,10 +16,14 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from search.store.vocabulary import OPTUNA_CONSTRAINT
 
+STUDIES = models.StudyModel.__table__
+DIRECTIONS = models.StudyDirectionModel.__table__
+STUDY_ATTRIBUTES = models.StudySystemAttributeModel.__table__
 TRIALS = models.TrialModel.__table__
 VALUES = models.TrialValueModel.__table__
 PARAMS = models.TrialParamModel.__table__
@@ -32,6 +36,7 @@ _CHILDREN = (
     models.TrialIntermediateValueModel.__table__,
     models.TrialHeartbeatModel.__table__,
 )
+METRIC_NAMES = "study:metric_names"  # the key by which Optuna keeps them
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,45 @@ class MirroredTrial:
     constraints: Mapping[str, float] = field(default_factory=dict)
     began_at: float | None = None
     ended_at: float | None = None
+
+
+def insert_study(connection: sa.Connection, name: str, objectives: Mapping[str, StudyDirection]) -> int:
+    """Insert a study with its objectives' names and directions; return its id in Optuna's tables.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: the name is taken.
+    """
+    key = connection.execute(sa.insert(STUDIES).values(study_name=name)).inserted_primary_key[0]
+    directions = [
+        {"study_id": key, "objective": objective, "direction": direction}
+        for objective, direction in enumerate(objectives.values())
+    ]
+    connection.execute(sa.insert(DIRECTIONS), directions)
+    names = {"study_id": key, "key": METRIC_NAMES, "value_json": json.dumps(list(objectives))}
+    connection.execute(sa.insert(STUDY_ATTRIBUTES).values(names))
+    return int(key)
+
+
+def holds_study(connection: sa.Connection, name: str) -> bool:
+    """Whether Optuna's tables hold a study of this name, whoever made it."""
+    if not sa.inspect(connection).has_table(STUDIES.name):
+        return False
+    return connection.scalar(sa.select(STUDIES.c.study_id).where(STUDIES.c.study_name == name)) is not None
+
+
+def delete_study(connection: sa.Connection, optuna_study_id: int, name: str) -> None:
+    """Delete a study and its trials; one of this id with another name is another program's, and stays."""
+    if not sa.inspect(connection).has_table(STUDIES.name):
+        return
+    mine = sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == optuna_study_id, STUDIES.c.study_name == name)
+    if connection.scalar(mine) is None:
+        return
+    trials = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == optuna_study_id)
+    for table in _CHILDREN:
+        connection.execute(sa.delete(table).where(table.c.trial_id.in_(trials)))
+    user_attributes = models.StudyUserAttributeModel.__table__
+    for table in (TRIALS, DIRECTIONS, STUDY_ATTRIBUTES, user_attributes, STUDIES):
+        connection.execute(sa.delete(table).where(table.c.study_id == optuna_study_id))
 
 
 def write_trials(

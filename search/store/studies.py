@@ -32,10 +32,25 @@ LIBRARIES = "condensery torch torchvision optuna onnx onnxruntime sqlalchemy num
 def create_study(
     engine: sa.Engine, name: str, optuna_study_id: int, settings: Mapping[str, Any], hashes: tuple[str, str]
 ) -> int:
-    """Insert a study with its resolved settings, (settings hash, frozen hash) and versions; return its id.
+    """Insert a study in a transaction of its own; see `insert_study`.
 
     Raises:
         StudyExists: the name is taken.
+    """
+    try:
+        with engine.begin() as connection:
+            return insert_study(connection, name, optuna_study_id, settings, hashes)
+    except sa.exc.IntegrityError:
+        raise StudyExists(f"a study called {name!r} exists; go on with it by --resume.") from None
+
+
+def insert_study(
+    connection: sa.Connection, name: str, optuna_study_id: int, settings: Mapping[str, Any], hashes: tuple[str, str]
+) -> int:
+    """Insert a study with its resolved settings, (settings hash, frozen hash) and versions; return its id.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: the name is taken.
     """
     values = {
         "name": name,
@@ -47,11 +62,7 @@ def create_study(
         "versions": json.dumps(library_versions()),
         "stop_requested": False,
     }
-    try:
-        with engine.begin() as connection:
-            return new_id(connection.execute(sa.insert(study).values(values)))
-    except sa.exc.IntegrityError:
-        raise StudyExists(f"a study called {name!r} exists; go on with it by --resume.") from None
+    return new_id(connection.execute(sa.insert(study).values(values)))
 
 
 def library_versions() -> dict[str, str]:
@@ -65,18 +76,17 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def delete_study(engine: sa.Engine, study_id: int) -> None:
+def delete_study(connection: sa.Connection, study_id: int) -> None:
     """Delete a study's rows (the Optuna side and the files are the caller's)."""
-    with engine.begin() as connection:
-        trials = sa.select(trial.c.id).where(trial.c.study_id == study_id)
-        latencies = sa.select(latency.c.id).where(latency.c.trial_id.in_(trials))
-        connection.execute(sa.delete(latency_samples).where(latency_samples.c.latency_id.in_(latencies)))
-        for table in (latency, curve, artifact, attempt, proposal):
-            connection.execute(sa.delete(table).where(table.c.trial_id.in_(trials)))
-        for table in (request, event, belief):
-            connection.execute(sa.delete(table).where(table.c.study_id == study_id))
-        connection.execute(sa.delete(trial).where(trial.c.study_id == study_id))
-        connection.execute(sa.delete(study).where(study.c.id == study_id))
+    trials = sa.select(trial.c.id).where(trial.c.study_id == study_id)
+    latencies = sa.select(latency.c.id).where(latency.c.trial_id.in_(trials))
+    connection.execute(sa.delete(latency_samples).where(latency_samples.c.latency_id.in_(latencies)))
+    for table in (latency, curve, artifact, attempt, proposal):
+        connection.execute(sa.delete(table).where(table.c.trial_id.in_(trials)))
+    for table in (request, event, belief):
+        connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+    connection.execute(sa.delete(trial).where(trial.c.study_id == study_id))
+    connection.execute(sa.delete(study).where(study.c.id == study_id))
 
 
 def new_id(result: sa.CursorResult[Any]) -> int:

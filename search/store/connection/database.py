@@ -109,19 +109,31 @@ def open_for_reading(url: str) -> sa.Engine:
     Raises:
         DatabaseUnavailable: there is no such file. NotOurDatabase, DatabaseVersion: it is something else.
     """
-    file = sqlite_file(url)
     with database_errors(url):
-        if file is None:
-            engine = sa.create_engine(url, pool_pre_ping=True)
-        else:
-            if not file.exists():
-                raise DatabaseUnavailable(f"no database at {file}; launch a study first, or name it with --storage.")
-            _check_sqlite_header(file, url)
-            engine = _read_only_engine(file)
+        engine = open_any_for_reading(url)
+        if engine is None:
+            place = sqlite_file(url)
+            raise DatabaseUnavailable(f"no database at {place}; launch a study first, or name it with --storage.")
         if not has_tables(engine):
             raise NotOurDatabase(f"{url_shown(url)} holds no study of Condensery's; choose another with --storage.")
         check_version(engine, url)
     return engine
+
+
+def open_any_for_reading(url: str) -> sa.Engine | None:
+    """Open a database read-only, whatever tables it has; None for an SQLite file that isn't there.
+
+    Raises:
+        NotOurDatabase: the file is no database. DatabaseUnavailable: it can't be read.
+    """
+    with database_errors(url):
+        file = sqlite_file(url)
+        if file is None:
+            return sa.create_engine(url, pool_pre_ping=True)
+        if not file.exists():
+            return None
+        _check_sqlite_header(file, url)
+        return _read_only_engine(file)
 
 
 def _read_only_engine(file: Path) -> sa.Engine:

@@ -16,7 +16,7 @@ from search.store.reader.latencies import (
     latencies_of_configs,
     read_latencies,
 )
-from search.store.reader.studies import find_study, list_studies
+from search.store.reader.studies import find_study, holds_study, list_studies
 from search.store.reader.trials import (
     count_states,
     count_test_evaluations,
@@ -34,6 +34,7 @@ __all__ = [
     "devices_measured",
     "find_study",
     "find_trial",
+    "holds_study",
     "latencies_of_configs",
     "list_studies",
     "newest_events",

@@ -37,6 +37,13 @@ def find_study(engine: sa.Engine, name: str) -> StudyRow:
     raise StudyNotFound(f"no study is called {name[:100]!r}. {hint}")
 
 
+def holds_study(connection: sa.Connection, name: str) -> bool:
+    """Whether a database holds a study of ours of this name; it may lack our tables."""
+    if not sa.inspect(connection).has_table(study.name):
+        return False
+    return connection.scalar(sa.select(study.c.id).where(study.c.name == name)) is not None
+
+
 def _study_row(row: sa.Row[Any]) -> StudyRow:
     values = dict(row._mapping)
     for name in _DOCUMENTS:

@@ -118,7 +118,8 @@ def test_deleting_a_study_removes_every_row_of_it_and_none_of_another(engine: sa
         one.set_belief(BELIEF)
     full = rows_of(engine)
     assert all(count >= 2 for count in full.values())
-    delete_study(engine, gone.study_id)
+    with engine.begin() as connection:
+        delete_study(connection, gone.study_id)
     assert rows_of(engine) == {name: count // 2 for name, count in full.items()}
     assert [found.name for found in reader.list_studies(engine)] == ["kept"]
     assert kept.trial(0).latency is not None
