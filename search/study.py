@@ -171,10 +171,11 @@ def remove_study(url: str, name: str) -> None:
         StudyBusy: a process is running it.
     """
     engine = open_for_writing(url)
-    stored = reader.find_study(engine, name)
-    store = StudyStore(engine, stored.id)
-    store.claim()
-    with database_errors(url), engine.begin() as connection:
-        optuna_mirror.delete_study(connection, stored.optuna_study_id, name)
-        delete_study(connection, stored.id)
-    engine.dispose()
+    try:
+        stored = reader.find_study(engine, name)
+        StudyStore(engine, stored.id).claim()
+        with database_errors(url), engine.begin() as connection:
+            optuna_mirror.delete_study(connection, stored.optuna_study_id, name)
+            delete_study(connection, stored.id)
+    finally:
+        engine.dispose()

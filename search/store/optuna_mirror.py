@@ -19,6 +19,7 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from search.store.studies import new_id
 from search.store.vocabulary import OPTUNA_CONSTRAINT
 
 STUDIES = models.StudyModel.__table__
@@ -58,7 +59,7 @@ def insert_study(connection: sa.Connection, name: str, objectives: Mapping[str, 
     Raises:
         sqlalchemy.exc.IntegrityError: the name is taken.
     """
-    key = connection.execute(sa.insert(STUDIES).values(study_name=name)).inserted_primary_key[0]
+    key = new_id(connection.execute(sa.insert(STUDIES).values(study_name=name)))
     directions = [
         {"study_id": key, "objective": objective, "direction": direction}
         for objective, direction in enumerate(objectives.values())
@@ -66,7 +67,7 @@ def insert_study(connection: sa.Connection, name: str, objectives: Mapping[str, 
     connection.execute(sa.insert(DIRECTIONS), directions)
     names = {"study_id": key, "key": METRIC_NAMES, "value_json": json.dumps(list(objectives))}
     connection.execute(sa.insert(STUDY_ATTRIBUTES).values(names))
-    return int(key)
+    return key
 
 
 def holds_study(connection: sa.Connection, name: str) -> bool:
