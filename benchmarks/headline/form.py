@@ -81,8 +81,8 @@ WHOLE = Form(
     max_macs=600_000,
     batch=4,
     seeds=3,
-    trainings=24,
-    peer_trainings=40,
+    trainings=60,
+    peer_trainings=60,
     same=4,
 )
 SMALL = Form(

@@ -46,6 +46,7 @@ def figures(work: Path, seeds: int) -> dict[str, Any]:
         raise InvalidSettings(f"{work} holds no training of each search yet; run the command without --report.")
     scale = Scale.of(one for of_seed in runs for some in of_seed.values() for one in some)
     reaches: dict[float, list[dict[str, Reach]]] = {share: [] for share in SHARES}
+    to_ends: dict[str, list[dict[str, Reach]]] = {PLAIN: [], GATED: []}
     found = []
     for of_seed in runs:
         together = [one for some in of_seed.values() for one in some]
@@ -54,10 +55,14 @@ def figures(work: Path, seeds: int) -> dict[str, Any]:
         curves = {name: scale.curve(some, top1) for name, some in of_seed.items()}
         for share in SHARES:
             reaches[share].append({name: reach(of_seed[name], curves[name], share * whole) for name in NAMES})
+        for peer, some in to_ends.items():
+            goal = float(curves[peer][-1])
+            some.append({name: reach(of_seed[name], curves[name], goal) for name in (peer, OURS)})
         found.append({name: _of_run(of_seed[name], curves[name] / whole) for name in NAMES})
     return {
         "share": SHARES[-1],
         "by_share": {f"{share:.0%}": _at(reaches[share]) for share in SHARES},
+        "to_a_peers_end": {peer: _times(some, peer) for peer, some in to_ends.items()},
         "seeds": found,
         "same_networks": _same(read_rows(work / "same.jsonl")),
     }
@@ -85,13 +90,15 @@ def _at(reaches: Sequence[Mapping[str, Reach]]) -> dict[str, Any]:
         ]
         for name in NAMES
     }
-    for peer in (PLAIN, GATED):
-        for of in ("seconds", "trainings"):
-            times = [times_less(one[OURS], one[peer], of) for one in reaches]
-            answer[f"times_fewer_{of}_than_{peer}"] = {
-                "by_seed": [_plain(one) for one in times],
-                "median": _plain(median_of(times)),
-            }
+    return answer | {f"than_{peer}": _times(reaches, peer) for peer in (PLAIN, GATED)}
+
+
+def _times(reaches: Sequence[Mapping[str, Reach]], peer: str) -> dict[str, Any]:
+    """Return how many times as much as ours a peer needed, in seconds and trainings: by seed, and the median."""
+    answer = {}
+    for of in ("seconds", "trainings"):
+        times = [times_less(one[OURS], one[peer], of) for one in reaches]
+        answer[of] = {"by_seed": [_plain(one) for one in times], "median": _plain(median_of(times))}
     return answer
 
 
@@ -121,15 +128,10 @@ def as_table(result: dict[str, Any]) -> str:
             trainings = ", ".join(_needed(one, "trainings") for one in at[name])
             lines.append(f"| {TITLES[name]} | {share} | {seconds} | {trainings} |")
     lines.append("")
-    for share, at in result["by_share"].items():
-        for peer in (PLAIN, GATED):
-            for of in ("seconds", "trainings"):
-                times = at[f"times_fewer_{of}_than_{peer}"]
-                by_seed = ", ".join(map(times_text, times["by_seed"]))
-                what = "processor seconds" if of == "seconds" else of
-                lines.append(
-                    f"to {share}, {TITLES[peer]}: {times_text(times['median'])} times the {what} ({by_seed} by seed)"
-                )
+    for peer in (PLAIN, GATED):
+        for share, at in result["by_share"].items():
+            lines.append(f"to {share}, {TITLES[peer]}: {_in_words(at[f'than_{peer}'])}")
+        lines.append(f"to what it ends with, {TITLES[peer]}: {_in_words(result['to_a_peers_end'][peer])}")
     ends = [
         f"{TITLES[name]}: "
         + ", ".join(
@@ -148,9 +150,19 @@ def as_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _in_words(times: Mapping[str, Any]) -> str:
+    if all(one is None for one in times["seconds"]["by_seed"]):
+        return "ours has not come so far"
+    parts = []
+    for of, what in (("seconds", "processor seconds"), ("trainings", "trainings")):
+        by_seed = ", ".join(map(times_text, times[of]["by_seed"]))
+        parts.append(f"{times_text(times[of]['median'])} times the {what} (by seed {by_seed})")
+    return "; ".join(parts)
+
+
 def times_text(times: Mapping[str, Any] | None) -> str:
     """Return how many times, as a person reads it; None: ours never came so far."""
-    return "unknown" if times is None else str(Times(times["times"], times["at_least"]))
+    return "not reached by ours" if times is None else str(Times(times["times"], times["at_least"]))
 
 
 def _needed(one: Mapping[str, Any], of: str) -> str:
