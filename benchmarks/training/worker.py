@@ -60,10 +60,11 @@ def _run_trials(trials: int, pipe: Any) -> None:
                 device="cpu",
             )
             run_trial(job, _Silent())
-            pipe.send(_resident_mb())
+            pipe.send(resident_mb())
 
 
-def _resident_mb() -> float:
+def resident_mb() -> float:
+    """Return this process's resident memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6
 
