@@ -110,6 +110,8 @@ class CondenseNetConfig:
             )
 
     def _check_divisibility(self) -> None:
+        if self._is_divisible():
+            return
         for layer in self.layer_shapes:
             where = f"stage {layer.stage + 1}, layer {layer.index + 1}"
             width, factor, groups = layer.bottleneck_channels, self.condense_factor, self.groups
@@ -126,6 +128,13 @@ class CondenseNetConfig:
                         f"{what} must be divisible by {by} in every layer, but got "
                         f"{what}={value}, {by}={divisor} at {where}."
                     )
+
+    def _is_divisible(self) -> bool:
+        """Return whether every stem and growth is divisible, so that every layer is; others are looked at by layer."""
+        grouped, of_3x3 = math.lcm(self.groups, self.condense_factor), self.conv3x3_groups
+        return not any(value % grouped for value in (self.stem_channels, *self.growth)) and not any(
+            growth % of_3x3 for growth in self.growth
+        )
 
     @property
     def conv3x3_groups(self) -> int:
@@ -161,7 +170,9 @@ class CondenseNetConfig:
     @property
     def last_size(self) -> tuple[int, int]:
         """(height, width) of the last stage, which global average pooling reduces."""
-        return self.layer_shapes[-1].height, self.layer_shapes[-1].width
+        height, width = self.stem_size
+        halvings = len(self.stages) - 1
+        return height >> halvings, width >> halvings
 
     @cached_property
     def layer_shapes(self) -> tuple[LayerShape, ...]:

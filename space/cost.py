@@ -79,13 +79,14 @@ class NetworkPart:
 
 def cost_of(config: CondenseNetConfig) -> Cost:
     """Return the exact cost of `config`'s deployed network (CONDENSENET, tables 1-3: `paper_flops`)."""
-    costs = [cost for _, _, cost in _walk(config)]
+    classifier = _classifier_cost(config)
+    costs = [_stem_cost(config), *_stage_costs(config), _norm_cost(config), classifier]
     total = PartCost(*map(sum, zip(*costs, strict=True)))
     return Cost(
         macs=total.macs,
         params=total.params,
         paper_flops=total.paper_flops,
-        conv_macs=total.macs - costs[-1].macs,  # all but the classifier's
+        conv_macs=total.macs - classifier.macs,
         relu_elements=total.relu_elements,
         avgpool_ops=total.avgpool_ops,
     )
@@ -127,6 +128,27 @@ def _stem_cost(config: CondenseNetConfig) -> PartCost:
     height, width = config.stem_size
     weights = 9 * config.input_shape[0] * config.stem_channels
     return PartCost(macs=weights * height * width, params=weights)
+
+
+def _stage_costs(config: CondenseNetConfig) -> Iterator[PartCost]:
+    """Yield each stage's cost with the pooling before it: the sum over its layers, in closed form."""
+    (height, width), channels = config.stem_size, config.stem_channels
+    for stage, (layers, growth) in enumerate(zip(config.stages, config.growth, strict=True)):
+        pooling = 0
+        if stage:
+            height, width = height // 2, width // 2
+            pooling = 4 * channels * height * width
+        inputs = layers * channels + growth * layers * (layers - 1) // 2  # of all layers; each is a multiple of C
+        kept, middle = inputs // config.condense_factor, config.bottleneck * growth
+        weights = kept * middle + layers * 9 * (middle // config.conv3x3_groups) * growth
+        gathered = kept * config.groups + layers * middle
+        yield PartCost(
+            macs=weights * height * width,
+            params=weights + 2 * gathered,
+            relu_elements=gathered * height * width,
+            avgpool_ops=pooling,
+        )
+        channels += layers * growth
 
 
 def _layer_cost(config: CondenseNetConfig, layer: LayerShape) -> PartCost:

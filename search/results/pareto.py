@@ -37,10 +37,16 @@ def non_dominated(objectives: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarr
     # In this order no later row can dominate an earlier one: the first that remains is on the front.
     remaining = np.lexsort(objectives.T[::-1])
     remaining = remaining[~np.isnan(objectives[remaining]).any(axis=1)]
+    columns = [np.ascontiguousarray(column) for column in objectives[remaining].T]  # fast to compare, one by one
     while remaining.size:
         mask[remaining[0]] = True
-        rows, best = objectives[remaining], objectives[remaining[0]]
-        remaining = remaining[1:][~((best <= rows).all(axis=1) & (best < rows).any(axis=1))[1:]]
+        no_better, equal = (np.ones(len(remaining), dtype=bool) for _ in range(2))
+        for column in columns:
+            no_better &= column >= column[0]
+            equal &= column == column[0]
+        kept = ~no_better | equal
+        kept[0] = False
+        remaining, columns = remaining[kept], [column[kept] for column in columns]
     return mask
 
 

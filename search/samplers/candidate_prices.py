@@ -67,6 +67,7 @@ class CandidatePrices:
         self._latencies: dict[str, dict[int, _Latency]] = {device: {} for device in settings.latency.devices}
         self._models: dict[str, tuple[int, GaussianProcess, GaussianProcess]] = {}
         self._read: dict[Hashable, Candidate | None] = {}
+        self._before: dict[Hashable, Candidate | None] = {}  # read longer ago
 
     def learn(self, row: TrialRow, params: Params | None) -> None:
         """Learn the latencies of a trial; learning them again changes nothing."""
@@ -131,10 +132,11 @@ class CandidatePrices:
 
     def _candidate(self, params: Params) -> Candidate | None:
         name = tuple(map(params.get, self._names))  # whatever the order in which they are given
-        if name not in self._read:
-            if len(self._read) >= REMEMBERED:
-                self._read.clear()
-            self._read[name] = self._as_trained(params)
+        if name in self._read:
+            return self._read[name]
+        if len(self._read) >= REMEMBERED:  # what is asked for again and again moves on, the rest is forgotten
+            self._before, self._read = self._read, {}
+        self._read[name] = self._before[name] if name in self._before else self._as_trained(params)
         return self._read[name]
 
     def _as_trained(self, params: Params) -> Candidate | None:

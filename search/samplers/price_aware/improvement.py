@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import ndtr
 
+from search.results.pareto import non_dominated
+
 Array = NDArray[np.float64]
 
 MOST_CELLS = 20_000  # with more, the front's costs are rounded up to fewer
-PART = 1_000  # candidates at once, which bounds memory
+PART = 2_000_000  # cells of candidates at once, which bounds memory
 
 
 class Front:
@@ -33,6 +35,8 @@ class Front:
         self._least = reference
         counts = np.all(costs < reference_costs, axis=1) & (accuracies > reference)
         costs, accuracies = costs[counts], accuracies[counts]
+        members = non_dominated(np.column_stack([costs, -accuracies]))  # what is behind them bounds no cell
+        costs, accuracies = costs[members], accuracies[members]
         most = max(2, int(MOST_CELLS ** (1 / max(1, len(reference_costs)))) - 1)
         self._edges = [_edges(column, end, most) for column, end in zip(costs.T, reference_costs, strict=True)]
         reached = np.full([len(edges) - 1 for edges in self._edges], reference)
@@ -42,9 +46,10 @@ class Front:
             )
             reached[beyond] = np.maximum(reached[beyond], accuracy)
         self.levels, level_of_cell = np.unique(reached, return_inverse=True)  # accuracies that cells have reached
-        cells = reached.size
-        self._by_level = csr_array(
-            (np.ones(cells), (np.arange(cells), level_of_cell.reshape(-1))), shape=(cells, len(self.levels))
+        self._cells = reached.size
+        self._of_level = csr_array(
+            (np.ones(self._cells), (level_of_cell.reshape(-1), np.arange(self._cells))),
+            shape=(len(self.levels), self._cells),
         )
 
     @cached_property
@@ -55,15 +60,17 @@ class Front:
 
     def volumes(self, costs: Array) -> Array:
         """Return the volume beyond costs (m, k) that has reached each of the levels: (m, levels)."""
-        parts = [self._volumes(costs[start : start + PART]) for start in range(0, len(costs), PART)]
-        return np.concatenate(parts)
+        part = max(1, PART // self._cells)
+        parts = [self._volumes(costs[start : start + part]) for start in range(0, len(costs), part)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.levels)))
 
     def _volumes(self, costs: Array) -> Array:
-        cells = np.ones((len(costs), 1))
+        cells = np.ones((1, len(costs)))
         for edges, column in zip(self._edges, costs.T, strict=True):
-            widths = np.maximum(edges[1:] - np.maximum(edges[:-1], column[:, None]), 0.0)  # (m, cells of this cost)
-            cells = (cells[:, :, None] * widths[:, None, :]).reshape(len(costs), -1)
-        volumes: Array = cells @ self._by_level
+            ends, begins = edges[1:, None], edges[:-1, None]
+            widths = np.maximum(ends - np.maximum(begins, column), 0.0)  # (cells of this cost, m)
+            cells = (cells[:, None, :] * widths[None, :, :]).reshape(-1, len(costs))
+        volumes: Array = (self._of_level @ cells).T
         return volumes
 
     def expected_gain(self, costs: Array, mean: Array, deviation: Array) -> Array:

@@ -106,3 +106,13 @@ def test_settings_may_be_given_in_any_order():
     prices = CandidatePrices(SETTINGS, DISTRIBUTIONS)
     keys = [prices.key(params) for params in CANDIDATES]
     assert [prices.key(dict(reversed(params.items()))) for params in CANDIDATES] == keys
+
+
+def test_candidates_that_are_looked_at_again_and_again_are_read_once(monkeypatch):
+    monkeypatch.setattr("search.samplers.candidate_prices.REMEMBERED", 20)
+    prices, read = CandidatePrices(SETTINGS, DISTRIBUTIONS), []
+    monkeypatch.setattr(prices, "_as_trained", lambda params: read.append(params))
+    for start in range(0, 60, 15):
+        for params in (*CANDIDATES[:5], *CANDIDATES[start : start + 15]):
+            prices.key(params)
+    assert len(read) == 60
