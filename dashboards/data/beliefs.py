@@ -40,7 +40,12 @@ def interval_of(proposal: Proposal) -> tuple[float, float] | None:
     if proposal.top1 is None or proposal.deviation is None:
         return None
     off = DEVIATIONS * proposal.deviation
-    return max(0.0, proposal.top1 - off), min(1.0, proposal.top1 + off)
+    return possible(proposal.top1 - off), possible(proposal.top1 + off)
+
+
+def possible(accuracy: float | None) -> float:
+    """Return the possible accuracy nearest to a predicted one: a model doesn't know that there is nothing above 1."""
+    return min(1.0, max(0.0, accuracy or 0.0))
 
 
 def predicted_text(proposal: Proposal) -> str:
@@ -49,7 +54,7 @@ def predicted_text(proposal: Proposal) -> str:
     if interval is None:
         return "nothing predicted"
     low, high = (f"{100 * end:.1f}" for end in interval)
-    return f"{percent(proposal.top1, 1)} [{low}, {high}] predicted"
+    return f"{percent(possible(proposal.top1), 1)} [{low}, {high}] predicted"
 
 
 def reason_text(proposal: Proposal) -> str:

@@ -66,6 +66,8 @@ class Candidates:
     def propose(self, count: int) -> None:
         """Ask for candidates until `count` need measuring (or many were refused), and begin to price them."""
         rows = self._ask(count)
+        for doubt in self._proposer.doubts():
+            self._recorder.callback.note(f"sampler: {doubt}")
         if rows:
             if self.pricer.local:
                 self._pauses.enter_context(self._engine.paused(self._cores))

@@ -68,6 +68,7 @@ class Proposer:
         self._next = 0  # number of the next trial
         self._prices = CandidatePrices(settings, self.distributions)
         self._common = IntersectionSearchSpace(include_pruned=True)
+        self._doubts: list[str] = []  # sentences of the sampler that no one has taken yet
         self._price_aware = self._price_aware_sampler()
         self._open: dict[int, optuna.Trial] = {}  # Optuna's objects of trials that have not ended
         self._at_random = False
@@ -146,6 +147,11 @@ class Proposer:
         choice = self._price_aware.choice
         return None if choice is None else _proposal_of(choice)
 
+    def doubts(self) -> list[str]:
+        """Return what the sampler says is wrong with the study, each sentence once."""
+        said, self._doubts[:] = list(self._doubts), []
+        return said
+
     # -- saying what is believed --
 
     def belief(self, at: float) -> BeliefRow | None:
@@ -198,6 +204,8 @@ class Proposer:
             excess=prices.excess if self._budget != Budget() else None,
             key=prices.key,
             features=prices.features,
+            exact=False,  # latencies are learnt
+            warn=self._doubts.append,
             startup=self.settings.search.startup,
             seed=self.settings.study.seed,
         )

@@ -166,12 +166,16 @@ class StudyStore(ControllerLease, Attempts, Beliefs):
         with self._begin() as connection:
             connection.execute(sa.insert(request).values(values))
 
-    def pending_requests(self) -> list[EnqueuedConfig]:
-        """Return the enqueued configs that no trial has taken up, oldest first."""
+    def pending_requests(self, most: int = 200) -> list[EnqueuedConfig]:
+        """Return the enqueued configs that no trial has taken up, oldest first; at most `most`, for there may be many.
+
+        A controller asks four times a second.
+        """
         query = (
             sa.select(request.c.id, request.c.config, request.c.training)
             .where(request.c.study_id == self.study_id, request.c.trial_number.is_(None))
             .order_by(request.c.id)
+            .limit(most)
         )
         with self._read() as connection:
             rows = connection.execute(query).all()

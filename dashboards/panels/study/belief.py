@@ -12,6 +12,7 @@ from dashboards.data.beliefs import (
     SAYS_WHY,
     StudyBelief,
     interval_of,
+    possible,
     predicted_text,
     reason_text,
 )
@@ -99,7 +100,7 @@ def _predicted(candidates: Sequence[Believed], axis: Axis, target: str, keep_ord
     return Predicted(
         tuple(one for _, one, _ in kept),
         np.array([cost for cost, _, _ in kept], dtype=float),
-        100 * np.array([one.proposal.top1 for _, one, _ in kept], dtype=float),
+        100 * np.array([possible(one.proposal.top1) for _, one, _ in kept], dtype=float),
         100 * ends[:, 0],
         100 * ends[:, 1],
     )

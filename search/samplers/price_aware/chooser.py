@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 
 from search.results.pareto import non_dominated
 from search.samplers.price_aware.belief import Choice, View
+from search.samplers.price_aware.doubts import Doubt, doubts_of_choice
 from search.samplers.price_aware.encoding import Encoding
 from search.samplers.price_aware.known import Known, Priced
 from search.samplers.price_aware.model import Model, Scale
@@ -48,6 +49,7 @@ class Chooser:
     ) -> None:
         self._known, self._pool, self._encoding, self._past, self._signs = known, pool, encoding, past, signs
         self._draw, self._startup, self._rng = draw, startup, draw.rng
+        self.doubts: list[Doubt] = []  # about the candidates
         self.view: View | None = None  # of the candidates, once they were judged by a model
         self._asked = {self._key(params) for params in past.asked}
 
@@ -57,9 +59,11 @@ class Chooser:
     def chosen(self) -> Choice | None:
         """Return the candidate and why it is chosen; None if there is none."""
         priced = self._fresh(self._begin())
+        inside = priced.over <= 0
+        least_over = None if inside.any() or not priced.candidates else float(priced.over.min())
+        self.doubts += doubts_of_choice(len(priced.candidates), least_over)
         if not priced.candidates:
             return None
-        inside = priced.over <= 0
         if not inside.any():
             return Choice(priced.candidates[int(np.argmin(priced.over))], ProposalReason.NEAREST)
         if len(self._past.observed) + len(self._past.running) < self._startup or not self._past.observed:

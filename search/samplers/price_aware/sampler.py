@@ -20,7 +20,8 @@ Notable choices:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,13 @@ from threadpoolctl import threadpool_limits
 
 from search.samplers.price_aware.belief import Belief, Choice, View
 from search.samplers.price_aware.chooser import Chooser, Draw
+from search.samplers.price_aware.doubts import Doubt, doubts_of_past, doubts_of_trials
 from search.samplers.price_aware.encoding import Encoding
 from search.samplers.price_aware.known import Known, OfCandidates
 from search.samplers.price_aware.past import Past, without
 from search.samplers.price_aware.pool import Pool
 
+log = logging.getLogger(__name__)
 STARTUP = 6  # trials spread over the known costs before anything is modelled
 
 
@@ -55,6 +58,8 @@ class PriceAwareSampler(BaseSampler):
         key: what tells candidates apart, hashable; None is all their parameters. Where some of those mean nothing
             beside others (a setting of a stage that isn't there), it keeps the sampler from asking for one thing twice.
         features: further facts of candidates for the model, (n, f): anything cheap that may tell accuracies apart.
+        exact: whether `price` gives the same for a candidate whenever it is asked; False where it learns.
+        warn: takes each sentence about what is wrong with the study, once; None logs it as a warning.
         startup: trials that are spread over the known costs first.
         seed: None draws one.
     """
@@ -69,16 +74,19 @@ class PriceAwareSampler(BaseSampler):
         excess: OfCandidates | None = None,
         key: Callable[[Mapping[str, Any]], Hashable] | None = None,
         features: OfCandidates | None = None,
+        exact: bool = True,
+        warn: Callable[[str], None] | None = None,
         startup: int = STARTUP,
         seed: int | None = None,
     ) -> None:
+        self._exact, self._warn, self._said = exact, warn or log.warning, set[str]()
         self._known = Known(price, limits, excess, key, features)
         self._space, self._modelled, self._startup = search_space, modelled, startup
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._independent = RandomSampler(seed=self._seed)
         self._common = IntersectionSearchSpace(include_pruned=True)
         self.choice: Choice | None = None  # the last proposal, with its reason; None if it was drawn at random
-        self._view: View | None = None  # of that proposal's candidates, if they were judged by a model
+        self.view: View | None = None  # of that proposal's candidates, if they were judged by a model
         self._pools: dict[tuple[str, ...], tuple[Pool, Encoding]] = {}
 
     def reseed_rng(self) -> None:
@@ -100,35 +108,45 @@ class PriceAwareSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Return the candidate to train next; {} (drawn at random) if every candidate was asked or can't be built."""
         if not search_space:
-            self.choice = self._view = None
+            self.choice = self.view = None
             return {}
         choice = self._choose(study, trial.number, search_space)
         return {} if choice is None else choice.params
 
     def belief(self) -> Belief | None:
         """Return what was believed at the last proposal and is believed of the next ones; None without a model."""
-        return None if self._view is None else self._view.belief(proposed=True)
+        return None if self.view is None else self.view.belief(proposed=True)
 
     def outlook(self, study: Study, number: int) -> Belief | None:
         """Return what is believed now and would be proposed for the trial of this number; nothing is proposed."""
         space = self._common.calculate(study) if self._space is None else self._space
         choice = self._choose(study, number, {name: one for name, one in space.items() if not one.single()})
-        if self._view is not None:
-            return self._view.belief(proposed=False)
+        if self.view is not None:
+            return self.view.belief(proposed=False)
         done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         return Belief(len(done), (), ()) if choice is None else None  # nothing is left to propose
 
     def _choose(self, study: Study, number: int, space: Mapping[str, BaseDistribution]) -> Choice | None:
         pool, encoding = self._pool_of(space)
-        past = Past.of(study.get_trials(deepcopy=False), number, space, self._modelled, study.directions)
+        trials = study.get_trials(deepcopy=False)
+        past = Past.of(trials, number, space, self._modelled, study.directions)
         signs, draw = _signs(study.directions, self._modelled), Draw.of(self._seed, number)
         # Matrices are small, and trainings keep every processor busy: with BLAS threads that wait for each other a
         # proposal took a minute instead of a fifth of a second.
         with threadpool_limits(1, "blas"):
+            self._say(doubts_of_trials(trials))
+            self._say(doubts_of_past(past, self._known if self._exact else None, space, signs))
             chooser = Chooser(self._known, pool, encoding, past, signs, draw, self._startup)
             self.choice = chooser.chosen()
-        self._view = chooser.view
+        self.view = chooser.view
+        self._say(chooser.doubts)
         return self.choice
+
+    def _say(self, doubts: Iterable[Doubt]) -> None:
+        for about, sentence in doubts:
+            if about not in self._said:
+                self._said.add(about)
+                self._warn(sentence)
 
     def _pool_of(self, space: Mapping[str, BaseDistribution]) -> tuple[Pool, Encoding]:
         name = tuple(f"{key}={distribution}" for key, distribution in sorted(space.items()))

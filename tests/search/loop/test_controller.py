@@ -9,7 +9,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from search.engines.fake import instant_result
+from search.engines.fake import FakeEngine, instant_result
+from search.loop.callbacks import SilentCallback
 from search.samplers import proposer
 from search.samplers.optuna_samplers import make_sampler
 from search.store import reader
@@ -71,6 +72,27 @@ def test_every_proposal_says_why_and_what_is_believed_in_the_end_is_what_comes_n
     assert (str(asked.config), asked.macs, asked.params) == (foreseen.text, foreseen.macs, foreseen.params)
     assert foreseen.latencies_ms["host"] == pytest.approx(asked.latency.median_ms, rel=1.0)  # predicted from eight
     assert reader.read_proposals(engine, key, number=8)[8].top1 == pytest.approx(foreseen.proposal.top1)
+
+
+def test_what_the_sampler_finds_wrong_is_noted_once(make_bench):
+    bench, notes = make_bench(study__trainings=9), []
+    bench.engine = FakeEngine(outcome=lambda job: replace(instant_result(job), top1=0.1))
+    bench.callback = SilentCallback()
+    bench.callback.note = notes.append
+    assert bench.run() == "finished"
+    (note,) = (note for note in notes if note.startswith("sampler: "))
+    assert "trainings reached the same 0.1: nothing tells candidates apart but their costs" in note
+
+
+def test_many_enqueued_configs_are_looked_at_a_few_at_a_time_and_all_tried(make_bench, monkeypatch):
+    bench = make_bench(study__trainings=1, engine__workers=8, search__batch=8)
+    store = bench.open().store
+    for _ in range(300):  # all but the first are duplicates, refused without being trained
+        store.enqueue(INSIDE, bench.settings.training)
+    assert len(store.pending_requests()) == 200
+    assert bench.run(resume=True) == "finished"
+    assert bench.study.store.pending_requests() == []
+    assert Counter(row.state for row in bench.rows if row.origin == "enqueued") == {"done": 1, "duplicate": 299}
 
 
 def test_a_sampler_of_optunas_gives_no_reasons(make_bench):

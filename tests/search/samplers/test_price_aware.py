@@ -246,8 +246,10 @@ def test_limits_are_kept_and_what_can_not_be_built_is_not_proposed():
     assert best > 0.88  # the best inside: 20 macs and a rate of 0.1 give 0.9
 
 
-def test_where_nothing_is_inside_the_limits_the_nearest_is_proposed():
+def test_where_nothing_is_inside_the_limits_the_nearest_is_proposed(caplog):
     study = searched(PriceAwareSampler(prices, search_space=SPACE, limits=[0.1], seed=0), 3)
+    (said,) = (record.message for record in caplog.records if record.name.startswith("search.samplers"))
+    assert said.startswith("none of 1000 candidates is inside the limits, the nearest exceeds one by ")
     assert all(macs(trial.params) <= 2 for trial in study.trials)
 
 
@@ -296,15 +298,64 @@ def test_a_trial_that_was_stopped_teaches_with_what_it_would_have_gained():
     assert all(study.ask(space).params["width"] < 40 for _ in range(3))
 
 
-@pytest.mark.parametrize("value", [lambda params: 0.5, lambda params: math.nan], ids=["constant", "nan"])
-def test_accuracies_that_say_nothing_do_no_harm(value):
-    study = study_with(PriceAwareSampler(prices, search_space=SPACE, seed=0))
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (lambda params: 0.5, "reached the same 0.5"),
+        (lambda params: math.nan, "trials so far failed, as one does whose"),
+    ],
+    ids=["constant", "nan"],
+)
+def test_accuracies_that_say_nothing_do_no_harm_and_the_cause_is_named_once(value, words):
+    said = []
+    study = study_with(PriceAwareSampler(prices, search_space=SPACE, warn=said.append, seed=0))
     for _ in range(12):
         trial = study.ask(SPACE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna makes a failed trial of one with NaN, and warns
             study.tell(trial, [value(trial.params), macs(trial.params)])
     assert len({tuple(trial.params.items()) for trial in study.trials}) == 12
+    assert len(said) == 1
+    assert words in said[0]
+
+
+def test_repeats_unknown_categories_and_costs_that_changed_are_named_and_taken_as_they_are():
+    said, space = [], {"width": IntDistribution(1, 16), "kind": CategoricalDistribution(["plain", "dense"])}
+    wider = {**space, "kind": CategoricalDistribution(["plain", "dense", "never seen"])}
+
+    def price(candidates):
+        return [[one["width"] * (2.0 if one["kind"] == "dense" else 1.0)] for one in candidates]
+
+    study = study_with(PriceAwareSampler(price, search_space=space, warn=said.append, seed=0))
+    trained = [(4, "plain", 4.0), (4, "plain", 4.0), (8, "dense", 24.0), (2, "never seen", 2.0), (16, "plain", 16.0)]
+    for number, (width, kind, cost) in enumerate(trained * 2):
+        values = [0.5 + width / 50 + number / 1000, cost]
+        study.add_trial(
+            create_trial(params={"width": width, "kind": kind}, distributions=wider, values=values),
+        )
+    asked = [study.ask(space).params for _ in range(4)]
+    assert len({tuple(params.items()) for params in asked}) == 4
+    assert not {tuple(params.values()) for params in asked} & {(width, kind) for width, kind, _ in trained}
+    assert [sentence.split(":")[0] for sentence in said] == [
+        "some trials have a kind of 'never seen', which the space doesn't offer",
+        "6 trials repeat the settings of another",
+        "2 trials have known values that differ by more than 5% from what is computed for the same settings now",
+    ]
+
+
+def test_ten_thousand_enqueued_trials_wait_for_no_proposal_and_teach_like_others():
+    def no_prices(candidates):
+        raise AssertionError("a trial that is enqueued needs no prices")
+
+    study = study_with(PriceAwareSampler(no_prices, search_space=SPACE, seed=0))
+    pool = Pool(SPACE).random(10_000, np.random.default_rng(0))
+    for params in pool:
+        study.enqueue_trial(params)
+    first = study.ask(SPACE)
+    assert first.params == pool[0]
+    study.tell(first, [accuracy(first.params), macs(first.params)])
+    study.sampler = PriceAwareSampler(prices, search_space=SPACE, seed=0)
+    assert study.ask(SPACE).params == pool[1]
 
 
 def test_a_study_with_one_objective_is_searched_for_it_alone():
@@ -315,10 +366,11 @@ def test_a_study_with_one_objective_is_searched_for_it_alone():
     assert study.best_value > 0.97
 
 
-def test_three_configs_and_no_search_space_at_first():
+def test_three_configs_and_no_search_space_at_first(caplog):
     study = optuna.create_study(
         directions=["minimize", "maximize"],
         sampler=PriceAwareSampler(lambda candidates: [[-float(one["x"])] for one in candidates], modelled=0, seed=0),
     )
     study.optimize(lambda trial: (float(x := trial.suggest_int("x", 0, 2)), float(-x)), n_trials=6)
+    assert "every candidate was proposed already" in caplog.text
     assert {trial.params["x"] for trial in study.trials[:4]} == {0, 1, 2}
