@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -114,15 +114,16 @@ def common_label(latency: LatencyRecord) -> str:
     return one_line(f"{kind_words(latency)}{', quick' if latency.policy == 'quick' else ''}", 60)
 
 
-def shared_label(rows: Iterable[TrialRow]) -> str | None:
+def shared_label(rows: Sequence[TrialRow]) -> str | None:
     """Return kind, policy and place where all latencies agree on them, else None ("" where there is no latency)."""
     latencies = [row.latency for row in rows if row.latency is not None]
     if not latencies:
         return ""
     if len({(latency_key(latency), common_label(latency)) for latency in latencies}) > 1:
         return None
-    star = "" if all(latency.steady for latency in latencies) else f"; {STAR_NOTE}"
-    dagger = f"; {DAGGER_NOTE}" if any(latency.extrapolates for latency in latencies) else ""
+    marked = [*latencies, *(other for row in rows for other in row.others)]  # those on further devices have marks, too
+    star = "" if all(latency.steady for latency in marked) else f"; {STAR_NOTE}"
+    dagger = f"; {DAGGER_NOTE}" if any(latency.extrapolates for latency in marked) else ""
     return f"{common_label(latencies[0])}, on {place_label(latencies[0])}{star}{dagger}"
 
 

@@ -40,7 +40,7 @@ learning_rate = 0.1            # or a list, or { low = 0.02, high = 0.2, log = t
         latency_policy="quick",
     ),
     "cifar": Template(
-        about="CIFAR-10 by the paper's recipe; a training takes hours on a GPU, so plan a day or more",
+        about="CIFAR-10 by the paper's recipe, on 80 % of its training images (others choose); a day or more on a GPU",
         dataset='dataset = "cifar10"            # or "cifar100", "fashion-mnist", "imagefolder:PATH"\n'
         "download = false               # true fetches it into `folder` when it isn't there",
         space="""groups = [1, 2, 4, 8]          # G, groups of the learned 1x1 convolutions

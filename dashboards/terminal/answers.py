@@ -127,6 +127,7 @@ def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
         ("cost", f"{row.macs:,} macs, {row.params:,} params"),
         ("budget", f"{picked.budget}; the best of {networks} inside it"),
     ]
+    facts += [("not verified", text) for text in picked.undecided]
     facts += [("passed over", text) for text in picked.passed_over]
     if folder is not None:
         facts.append(("bundle", Text(str(folder))))
@@ -146,6 +147,7 @@ def picked_document(picked: Picked, folder: Path | None) -> dict[str, Any]:
         "budget": plain(vars(picked.budget)),
         "candidates": picked.candidates,
         "passed_over": list(picked.passed_over),
+        "undecided": list(picked.undecided),
         "verified_latency": latency_document(picked.verified.record),
         "verified_elsewhere": {
             name: latency_document(measurement.record) for name, measurement in picked.elsewhere.items()

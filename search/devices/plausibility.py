@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.store.vocabulary import MeasurementMode
+from workers.latency.agent.disturbance import disturbed
 from workers.wording import agreeing, counted
 
 MACS_PER_S = 1e12  # per thread: 20 times the fastest core there is
@@ -122,17 +123,26 @@ def _doubts_of_repeats(processes: Sequence[Mapping[str, Any]], policy: Mapping[s
 
 
 def _doubts_of_drift(report: Mapping[str, Any], policy: Mapping[str, Any]) -> list[str]:
-    """Check the anchor's drift, and that the anchor's own times agree where a result is called steady."""
+    """Check the anchor's drift, and that a result that is called steady is: by its times and by what else ran."""
     drift = report.get("anchor_drift", 0.0)
     if not (math.isfinite(drift) and drift >= 0):
         return [f"the anchor's drift is {drift}; it is finite and >= 0"]
     tolerance = policy.get("anchor_tolerance")
     if not report.get("steady") or tolerance is None:
         return []
-    measured = anchor_drift(report["processes"])
+    measured, spread = anchor_drift(report["processes"]), _own_spread(report["processes"])
     if measured > tolerance * TIME_SLACK:
         return [f"called steady, but its anchor moved by {measured:.1%} (at most {tolerance:.0%})"]
-    return []
+    if spread > tolerance * TIME_SLACK:
+        return [f"called steady, but its processes differ by {spread:.1%} (at most {tolerance:.0%})"]
+    by = next((by for process in report["processes"] if (by := disturbed(process)) is not None), None)
+    return [] if by is None else [f"called steady, but a process was disturbed: {by}"]
+
+
+def _own_spread(processes: Sequence[Mapping[str, Any]]) -> float:
+    """Return how far the model's own medians differ between processes, relative to the fastest."""
+    medians = [float(statistics.median(process["samples_ms"])) for process in processes]
+    return (max(medians) - min(medians)) / min(medians)
 
 
 def _doubts_of_times(processes: Sequence[Mapping[str, Any]], expected: Expected) -> list[str]:

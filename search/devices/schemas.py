@@ -102,9 +102,20 @@ class HeartbeatBody(_Body):
 class Process(_Body):
     """One fresh process that timed the model."""
 
-    samples_ms: Annotated[list[float], Field(max_length=1_000_000)]
+    samples_ms: Annotated[list[float], Field(max_length=1_000_000)]  # wall time of each listed run
+    cpu_ms: Annotated[list[float], Field(max_length=1_000_000)] = []  # CPU time of the same runs
     stride: Number
     runs: Number
+    # What else ran meanwhile; see `workers.latency.agent.disturbance`. None = the system doesn't count it.
+    set_aside: Count | None = None
+    lost: float | None = None
+    switches: Count | None = None
+    waited: float | None = None
+    quota_stops: Count | None = None
+    stolen: float | None = None
+    siblings_busy: float | None = None
+    neighbours_busy: float | None = None
+    disturbed: Text | None = None
     position: Count | None = None
     anchor_ms: Annotated[list[float], Field(max_length=2)]
     before: Conditions
@@ -131,6 +142,8 @@ class WallReport(_Body):
     sha256: Sha256
     processes: Annotated[list[Process], Field(max_length=100)]
     tries: Number
+    measured: Number | None = None  # in how many processes, of which `processes` are those that count
+    planned_from: Number | None = None  # the number of first processes that said how many it takes
     anchor_drift: float
     steady: bool
 

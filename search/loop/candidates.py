@@ -22,7 +22,7 @@ from search.pricing.pricer import NotRecorded, Pricer, Prices, Target
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.vocabulary import TrialOrigin, TrialState
 from space.errors import BudgetUnreachable, SearchFailed
-from workers.latency.host_probe import measuring_cores
+from workers.latency.host_probe import disturbing_cores
 from workers.latency.measurement import FailedMeasurement
 
 MOST_ROUNDS = 50  # of asking, before the candidates at hand are priced, however few
@@ -38,11 +38,11 @@ class Candidates:
         self._engine, self._stop, self._times = engine, stop, times
         self.pricer = Pricer(targets, recorder.files.root)
         latency = self._state.settings.latency
-        self._cores = measuring_cores(latency.core, latency.threads)
+        self._cores = disturbing_cores(latency.core, latency.threads)
         self.enqueued: list[EnqueuedConfig] = []  # configs that users want tried
         self.unpriced: list[TrialRow] = []  # asked by an earlier controller
         self.pricing: list[TrialRow] = []  # the batch that is being measured
-        self._pauses = ExitStack()  # keeps workers off the measuring processor while a batch is measured
+        self._pauses = ExitStack()  # keeps workers from disturbing while a batch is measured
         self._refusals_in_a_row = 0
 
     @property

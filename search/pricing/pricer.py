@@ -7,6 +7,8 @@ Notable choices:
   reports and Ctrl-C.
 - Devices measure in the study's order, the judging one first; what one of them refuses is not measured on the next.
   Queues of agents that follow one another measure at the same time: none needs this machine.
+- What a disturbed measurement refuses is measured again, `AGAIN_MOST` times at most: a candidate isn't lost to what
+  else ran at the time.
 - Once a device's fitted model is sure that a candidate is over its limit, the candidate is not measured at all. Its
   price then says `predicted`; what is trained has always been measured (or estimated, on a virtual device).
 - torch is loaded once a model file is written: a replayed study needs none.
@@ -19,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -34,6 +36,8 @@ from workers.latency.policy import MeasurementPolicy
 # Runs of this fixed network before and after each batch show whether the machine kept still. Never change it: its
 # figures are compared over years.
 ANCHOR = CondenseNetConfig(stages=(2, 2, 2), growth=(8, 16, 32), input_shape=(3, 32, 32))
+
+AGAIN_MOST = 2  # further measurements of a candidate that a disturbed one refuses
 
 Price = Measurement | FailedMeasurement
 Prices = dict[str, Price]  # of one candidate, by the device's name in the study
@@ -249,18 +253,55 @@ class Pricer:
             unpredicted.append(to_measure)
             if target is targets[0]:  # a config that is surely too slow for the judging device is measured nowhere
                 places = to_measure
-        with _folder_in(self._files) as folder:  # written one after the other: drawing weights uses torch's generator
-            tasks = [
-                _Task.of([configs[place] for place in to_measure], target.probe, folder)
+        self._measure(targets, configs, unpredicted, prices)
+        for _ in range(AGAIN_MOST):
+            in_doubt = [
+                [place for place in to_measure if _is_in_doubt(target, prices[place][target.name])]
                 for target, to_measure in zip(targets, unpredicted, strict=True)
             ]
-            measured = _run_together(tasks, self._stop.is_set)
-        for target, to_measure, prices_there in zip(targets, unpredicted, measured, strict=True):
-            for place, price_there in zip(to_measure, prices_there, strict=True):
-                prices[place][target.name] = price_there
+            if not any(in_doubt):
+                break
+            self._measure(targets, configs, in_doubt, prices)
         return [
             place for place in places if not any(_is_refused(target, prices[place][target.name]) for target in targets)
         ]
+
+    def _measure(
+        self,
+        targets: Sequence[Target],
+        configs: Sequence[CondenseNetConfig],
+        places: Sequence[Sequence[int]],
+        prices: list[Prices],
+    ) -> None:
+        """Measure the configs at each target's places, all targets at once; keep the better price of each."""
+        with _folder_in(self._files) as folder:  # written one after the other: drawing weights uses torch's generator
+            tasks = [
+                _Task.of([configs[place] for place in there], target.probe, folder)
+                for target, there in zip(targets, places, strict=True)
+            ]
+            measured = _run_together(tasks, self._stop.is_set)
+        for target, there, prices_there in zip(targets, places, measured, strict=True):
+            for place, price_there in zip(there, prices_there, strict=True):
+                prices[place][target.name] = _better(prices[place].get(target.name), price_there)
+
+
+def _better(earlier: Price | None, later: Price) -> Price:
+    """Return which of two measurements of one config counts: a steady one, or else the faster.
+
+    What disturbs a measurement makes it slower, so the faster one was disturbed less.
+    """
+    if earlier is None or isinstance(earlier, FailedMeasurement):
+        return later
+    times = 1 + int(earlier.conditions.get("times", 1))
+    better = earlier
+    if isinstance(later, Measurement):
+        better = min(earlier, later, key=lambda price: (not price.steady, price.interval_high_ms))
+    return replace(better, conditions={**better.conditions, "times": times})
+
+
+def _is_in_doubt(target: Target, price: Price) -> bool:
+    """Whether a price refuses its config but was disturbed: one more measurement may let it through."""
+    return isinstance(price, Measurement) and not price.steady and _is_refused(target, price)
 
 
 def _predicted_over(target: Target, config: CondenseNetConfig) -> Measurement | None:

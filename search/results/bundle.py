@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from search.results.bundle_texts import (
 )
 from search.results.pick import best
 from search.results.trained_files import trained_files
+from search.results.verification import MEASURED_MOST, Standing, comparable, verify
 from search.store import reader
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
@@ -43,7 +45,7 @@ from space.errors import (
 from workers.export.model_files import check_for, save_for
 from workers.export.onnx import check_onnx, exported_network, save_onnx
 from workers.file_names import ONNX_FILE, file_for
-from workers.files import STDOUT, disk_errors, is_replaceable, write_atomically
+from workers.files import STDOUT, disk_errors, file_hash, is_replaceable, write_atomically
 from workers.images import batches
 from workers.images.cache import prepare
 from workers.latency.measurement import FailedMeasurement, Measurement
@@ -64,6 +66,7 @@ class Picked:
     test_evaluations: int  # networks of this study ever evaluated on the test split, this one included
     candidates: int  # trained networks inside the budget
     passed_over: tuple[str, ...]  # more accurate networks that failed the verification, each with the reason
+    undecided: tuple[str, ...]  # limits that this network could not be held to, because the machine was too busy
     export_difference: float
     files: tuple[Path, Path]  # ONNX and safetensors, checked against their recorded hashes
 
@@ -71,7 +74,7 @@ class Picked:
 def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[Target], cache: Path) -> Picked:
     """Take the best network inside the budget, measure its exported file again, evaluate it on the test split.
 
-    If a network's second measurement is over the budget, the next one is taken.
+    If a network turns out to be over the budget, the next one is taken; `search.results.verification` says when.
 
     Raises:
         NothingFeasible: no network fits, or none passes the verification.
@@ -85,9 +88,9 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
             continue
         model, weights = trained_files(store.engine, row)
         network = load_network(weights.parent, row.config)
-        verified = _verify(store, row, (model, network), targets)
-        if excess := _over(budget, verified, targets):
-            passed_over.append(f"trial {row.number} {excess} when measured again")
+        verified, over, undecided = _verify(store, row, (model, network), targets, budget)
+        if over is not None:
+            passed_over.append(f"trial {row.number} {over} when measured again")
             continue
         difference = check_onnx(model, network)
         tested = _tested(store, study, row, model, cache)
@@ -101,6 +104,7 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
             test_evaluations=reader.count_test_evaluations(store.engine, store.study_id),
             candidates=len(ranked),
             passed_over=tuple(passed_over),
+            undecided=undecided,
             export_difference=difference,
             files=(model, weights),
         )
@@ -111,34 +115,58 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
 
 
 def _verify(
-    store: StudyStore, row: TrialRow, trained: tuple[Path, DeployedCondenseNet], targets: Sequence[Target]
-) -> dict[str, Measurement]:
-    """Measure the trained (ONNX file, network) on every device of the study; record and return the latencies."""
+    store: StudyStore,
+    row: TrialRow,
+    trained: tuple[Path, DeployedCondenseNet],
+    targets: Sequence[Target],
+    budget: Budget,
+) -> tuple[dict[str, Measurement], str | None, tuple[str, ...]]:
+    """Measure the trained (ONNX file, network) on every device of the study, and record what was measured.
+
+    Returns the latencies by device, how one is over the budget (None: none is), and the limits that stay undecided.
+    """
     verified: dict[str, Measurement] = {}
-    model, network = trained
+    undecided = []
+    limits = budget.limits_ms(targets[0].name)
+    earlier = [one for one in reader.read_latencies(store.engine, row.id) if one.purpose == LatencyPurpose.VERIFY]
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         for target in targets:
-            path = model
-            if target.probe.runtime != "onnxruntime":
-                path = Path(folder) / file_for(target.probe.runtime, MODEL)
-                save_for(target.probe.runtime, network, path)
-            (result,) = target.probe.measure([path])
-            if isinstance(result, FailedMeasurement):
-                place = f"trial {row.number} could not be measured on {target.name}"
-                raise MeasurementFailed(f"{place}: {result.reason}")
-            verified[target.name] = replace(result, target=target.name, purpose=LatencyPurpose.VERIFY)
-            store.add_latency(row.number, verified[target.name])
+            path = _file_for(target, trained, Path(folder))
+            sha256 = file_hash(path) if earlier else ""
+            recorded = comparable(
+                [one for one in earlier if one.target == target.name and one.model_hash == sha256],
+                target.probe.device,
+                target.probe.runtime,
+            )
+            found = verify(partial(_measured, store, row, target, path), recorded, limits.get(target.name))
+            verified[target.name] = found.shown
+            where = "" if target is targets[0] else f" on {target.name}"
+            took = f"took up to {found.shown.interval_high_ms:.4g} ms{where}"
+            if found.standing == Standing.OVER:
+                return verified, took, ()
+            if found.standing == Standing.OPEN:
+                undecided.append(f"it {took}, in {MEASURED_MOST} measurements that other work disturbed")
+    return verified, None, tuple(undecided)
+
+
+def _file_for(target: Target, trained: tuple[Path, DeployedCondenseNet], folder: Path) -> Path:
+    """Return the file of a trained network for a device's runtime, which is written unless it is the ONNX file."""
+    model, network = trained
+    if target.probe.runtime == "onnxruntime":
+        return model
+    path = folder / file_for(target.probe.runtime, MODEL)
+    save_for(target.probe.runtime, network, path)
+    return path
+
+
+def _measured(store: StudyStore, row: TrialRow, target: Target, path: Path) -> Measurement:
+    """Measure a network's file once on a device; record and return its latency."""
+    (result,) = target.probe.measure([path])
+    if isinstance(result, FailedMeasurement):
+        raise MeasurementFailed(f"trial {row.number} could not be measured on {target.name}: {result.reason}")
+    verified = replace(result, target=target.name, purpose=LatencyPurpose.VERIFY)
+    store.add_latency(row.number, verified)
     return verified
-
-
-def _over(budget: Budget, verified: Mapping[str, Measurement], targets: Sequence[Target]) -> str | None:
-    """Return how a verification exceeds the budget, or None."""
-    limits = budget.limits_ms(targets[0].name)
-    for name, latency in verified.items():
-        limit_ms, high_ms = limits.get(name), latency.interval_high_ms
-        if limit_ms is not None and high_ms > limit_ms:
-            return f"took up to {high_ms:.4g} ms" + ("" if name == targets[0].name else f" on {name}")
-    return None
 
 
 def _tested(store: StudyStore, study: StudyRow, row: TrialRow, model: Path, cache: Path) -> TrialRow:
@@ -246,4 +274,5 @@ def _facts(study: StudyRow, picked: Picked, sha256: str, shipped: frozenset[str]
         test_evaluations=picked.test_evaluations,
         export_difference=picked.export_difference,
         passed_over=picked.passed_over,
+        undecided=picked.undecided,
     )

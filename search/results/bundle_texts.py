@@ -40,12 +40,19 @@ class BundleFacts:
     test_evaluations: int = 0  # networks of this study ever evaluated on the test split, this one included
     export_difference: float | None = None
     passed_over: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
 
     @property
     def verified(self) -> bool:
-        """Whether the trained file was measured on every device."""
+        """Whether the trained file was measured or estimated on every device, and held to the budget there."""
         latencies = (self.latency, *self.elsewhere.values())
-        return all(latency is not None and latency.verified for latency in latencies)
+        return not self.undecided and all(latency is not None and latency.verified for latency in latencies)
+
+    @property
+    def verified_by(self) -> str:
+        """What the trained file was verified by: "measured on host:amd-epyc"; "" where it wasn't."""
+        latencies = [latency for latency in (self.latency, *self.elsewhere.values()) if latency is not None]
+        return "; ".join(f"{latency.kind} on {one_line(latency.device)}" for latency in latencies) * self.verified
 
     @property
     def tested(self) -> bool:
@@ -87,7 +94,12 @@ def deploy_toml(facts: BundleFacts) -> str:
         },
         "classes": {"names": list(map(str, info.get("class_names", ())))},
         "accuracy": {name: value for name, value in accuracy.items() if value is not None},
-        "checks": {"verified": facts.verified, "tested": facts.tested, "not_done": facts.not_done},
+        "checks": {
+            "verified": facts.verified,
+            "verified_by": facts.verified_by,
+            "tested": facts.tested,
+            "not_done": facts.not_done,
+        },
         **({} if latency is None else {"latency": _latency_table(latency, facts.shipped)}),
         **{
             f"latency_on.{_toml(name)}": _latency_table(other, facts.shipped) for name, other in facts.elsewhere.items()
@@ -226,6 +238,7 @@ def _remarks(facts: BundleFacts) -> str:
         one_line(latency.runtime) for latency in latencies if "file" not in _latency_table(latency, facts.shipped)
     )
     lines += [f"The file for {runtime}, of which a latency is given, is not in this bundle." for runtime in missing]
+    lines += [f"Not verified inside the budget: {one_line(text)}; measure it again." for text in facts.undecided]
     lines += [f"Passed over: {one_line(text)}." for text in facts.passed_over]
     return "\n".join(f"- {line}" for line in lines)
 

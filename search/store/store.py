@@ -108,7 +108,13 @@ class StudyStore(ControllerLease, Attempts, Beliefs):
                 return
             added = new_id(connection.execute(_NEW_LATENCY, {"trial_id": key, **latency_values(measurement)}))
             rows = [
-                {"latency_id": added, "process": i, "stride": measurement.stride, "samples_ms": _json_ms(samples)}
+                {
+                    "latency_id": added,
+                    "process": i,
+                    "stride": measurement.stride,
+                    "samples_ms": _json_ms(samples),
+                    "cpu_ms": _json_ms(measurement.cpu_ms[i]) if measurement.cpu_ms else None,
+                }
                 for i, samples in enumerate(measurement.samples_ms)
             ]
             if rows:  # estimates and predictions have no samples

@@ -22,7 +22,7 @@ from search.store.vocabulary import (
 from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
-HEAD_REVISION = "v0003"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "v0004"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 metadata = sa.MetaData()
@@ -223,6 +223,7 @@ latency_samples = sa.Table(
     sa.Column("process", sa.Integer, primary_key=True),
     sa.Column("stride", sa.Integer, nullable=False),  # every stride-th run was kept
     sa.Column("samples_ms", sa.Text, nullable=False),  # JSON list
+    sa.Column("cpu_ms", sa.Text),  # JSON list: the CPU time of the same runs; NULL where it isn't known
 )
 
 artifact = sa.Table(

@@ -50,8 +50,14 @@ def wall_report(model: str, ms: float = 5.0, anchor_ms: float = 2.0, **changes: 
     """A report of two processes that timed a model at about `ms`."""
     process = {
         "samples_ms": [ms, ms * 1.01, ms * 0.99],
+        "cpu_ms": [ms, ms, ms * 0.99],
         "stride": 1,
         "runs": 3,
+        "set_aside": 0,
+        "lost": 0.0,
+        "switches": 1,
+        "waited": 0.0,
+        **dict.fromkeys(("quota_stops", "stolen", "siblings_busy", "neighbours_busy", "disturbed")),
         "position": 1,
         "anchor_ms": [anchor_ms, anchor_ms],
         "before": CONDITIONS,
@@ -60,7 +66,7 @@ def wall_report(model: str, ms: float = 5.0, anchor_ms: float = 2.0, **changes: 
         "cooled": None,
     }
     return {
-        "format": 2,
+        "format": 3,
         "mode": "wall",
         "runtime": "onnxruntime",
         "runtime_version": "1.23.0",
@@ -75,6 +81,8 @@ def wall_report(model: str, ms: float = 5.0, anchor_ms: float = 2.0, **changes: 
         "sha256": model,
         "processes": [process, process],
         "tries": 1,
+        "measured": 2,
+        "planned_from": 2,
         "anchor_drift": 0.01,
         "steady": True,
         **changes,
@@ -84,7 +92,7 @@ def wall_report(model: str, ms: float = 5.0, anchor_ms: float = 2.0, **changes: 
 def counts_report(model: str, **changes: Any) -> dict[str, Any]:
     """A report of one counted run."""
     return {
-        "format": 2,
+        "format": 3,
         "mode": "counts",
         "runtime": "onnxruntime",
         "runtime_version": "1.23.0",

@@ -29,6 +29,7 @@ from workers.export.common import batch_difference, within_tolerance
 from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
 from workers.latency.agent.runtimes.onnx import import_onnxruntime
+from workers.latency.agent.sensors import usable_cores
 
 OPSET, IR_VERSION = 17, 8
 
@@ -153,9 +154,16 @@ def _checked_run(path: Path, images: np.ndarray[Any, Any]) -> np.ndarray[Any, An
 
 
 def exported_network(path: Path) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """Load an exported file into onnxruntime on the CPU; return the function from images (N, C, H, W) to logits."""
+    """Load an exported file into onnxruntime on the CPU; return the function from images (N, C, H, W) to logits.
+
+    It uses as many threads as torch does here, and no more than there are cores for this thread.
+    """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
+    # Without a number, onnxruntime starts a thread for every core of the machine and moves each to its core, the
+    # measuring one included, whatever this process was given.
+    options.intra_op_num_threads = min(torch.get_num_threads(), len(usable_cores()))
+    options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from space.errors import InvalidSettings
 from workers.latency.agent.batch import Placement, measure_batch
 from workers.latency.agent.cooling import Client
-from workers.latency.agent.sensors import cores_for, cpu_model, usable_cores
+from workers.latency.agent.sensors import caches_with, cores_for, cpu_model, usable_cores
+from workers.latency.agent.sensors import siblings as siblings  # also for importers
 from workers.latency.agent.subprocesses import Stopped
 from workers.latency.agent_file import agent_command
 from workers.latency.measurement import (
@@ -31,16 +32,6 @@ def default_core() -> int:
     return usable_cores()[-1]
 
 
-def siblings(core: int, cpus: Path = Path("/sys/devices/system/cpu")) -> set[int]:
-    """Return the cores that share this core's execution units, itself included; {core} where the system doesn't say."""
-    try:
-        text = (cpus / f"cpu{core}/topology/thread_siblings_list").read_text(encoding="ascii")
-        ranges = [[int(end) for end in part.split("-")] for part in text.strip().split(",")]
-    except (OSError, ValueError):
-        return {core}
-    return {core} | {number for ends in ranges for number in range(ends[0], ends[-1] + 1)}
-
-
 def measuring_cores(core: int | None, threads: int) -> frozenset[int]:
     """Return the cores that a measurement must have for itself: the agent's, one per thread, and their siblings.
 
@@ -54,6 +45,16 @@ def measuring_cores(core: int | None, threads: int) -> frozenset[int]:
     return frozenset(number for measured in measuring for number in siblings(measured))
 
 
+def disturbing_cores(core: int | None, threads: int) -> frozenset[int]:
+    """Return the cores where work slows a measurement down: its own, and those that share units or a cache with them.
+
+    Raises:
+        InvalidSettings: as `measuring_cores`.
+    """
+    measuring = measuring_cores(core, threads)
+    return measuring.union(*(caches_with(one) for one in measuring))
+
+
 def host_name(processor: str | None = None) -> str:
     """Return this machine's device label, such as `host:intel-xeon-platinum-8370c`; at most 53 characters."""
     name = (processor or cpu_model(default_core())).lower()
@@ -64,9 +65,9 @@ def host_name(processor: str | None = None) -> str:
 class HostProbe:
     """Times models on this machine, by the rules of its policy.
 
-    Each of `policy.processes` fresh processes times the anchor, every model in an order of its own, and the anchor
-    again. If the anchor's medians moved by more than the tolerance, the batch is measured again after a pause. When
-    no attempt is steady, the best one is kept with `steady=False`. See `workers.latency.agent.batch.measure_batch`.
+    Fresh processes time the anchor, the models in an order of their own, and the anchor again, until enough of them
+    were undisturbed and agree; what they never agree on is kept with `steady=False`. See
+    `workers.latency.agent.batch.measure_batch`.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ def measurement_from_report(
         return FailedMeasurement(entry["sha256"], entry["error"])
     samples_ms = tuple(tuple(process["samples_ms"]) for process in entry["processes"])
     try:
-        summary = summarise(samples_ms)
+        summary = summarise(samples_ms, entry.get("planned_from"))
     except ValueError as error:
         return FailedMeasurement(entry["sha256"], str(error))
     return Measurement(
@@ -88,6 +88,7 @@ def measurement_from_report(
         samples_ms=samples_ms,
         stride=max(process["stride"] for process in entry["processes"]),
         conditions=_conditions(report, entry),
+        cpu_ms=tuple(tuple(process.get("cpu_ms") or ()) for process in entry["processes"]),
         anchor_drift=entry["anchor_drift"],
         steady=entry["steady"],
     )
@@ -98,8 +99,10 @@ def _conditions(report: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str
     return {
         **{key: report[key] for key in _MACHINE if key in report},
         "attempt": entry["tries"] if "tries" in entry else entry["attempt"],
+        "measured": entry.get("measured", len(entry["processes"])),
         "processes": [
-            {key: value for key, value in process.items() if key != "samples_ms"} for process in entry["processes"]
+            {key: value for key, value in process.items() if key not in ("samples_ms", "cpu_ms")}
+            for process in entry["processes"]
         ],
     }
 

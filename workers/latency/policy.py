@@ -18,7 +18,7 @@ class MeasurementPolicy(Settings):
 
     The defaults follow the common practice of on-device benchmarks: warm-up and timing each run until a count
     AND a duration are reached, in several fresh processes, with an anchor model that shows whether the machine
-    was steady. Only a policy at least as thorough as the defaults may be labelled `standard`.
+    kept still. Only a policy at least as thorough as the defaults may be labelled `standard`.
     """
 
     label: PolicyLabel = "standard"
@@ -26,11 +26,14 @@ class MeasurementPolicy(Settings):
     warmup_s: float = Field(default=0.5, ge=0.0, le=600.0)
     runs: int = Field(default=40, ge=1, le=100_000)  # per process and model, at least
     run_s: float = Field(default=1.0, ge=0.0, le=600.0)
-    processes: int = Field(default=3, ge=1, le=100)  # fresh processes that each measure every model
+    processes: int = Field(default=4, ge=1, le=100)  # fresh processes that must agree on a model
     threads: int = Field(default=1, ge=1, le=1024)
-    anchor_tolerance: float = Field(default=0.05, gt=0.0, le=10.0)  # how far the anchor's medians may move, relative
-    attempts: int = Field(default=3, ge=1, le=100)  # at the whole batch, until the anchor is steady
-    cooldown_s: float = Field(default=2.0, ge=0.0, le=3600.0)  # between two attempts
+    # How far the medians of anchor and model may move between processes, relative.
+    anchor_tolerance: float = Field(default=0.05, gt=0.0, le=10.0)
+    # The half width of the 95 % interval that is narrow enough, relative; wider ones get more processes.
+    interval_within: float = Field(default=0.02, gt=0.0, le=10.0)
+    attempts: int = Field(default=3, ge=1, le=100)  # x processes: the most that a model is timed in
+    cooldown_s: float = Field(default=2.0, ge=0.0, le=3600.0)  # before each further process while one isn't steady
     samples_kept: int = Field(default=1000, ge=1, le=1_000_000)  # per process and model
     timeout_s: float = Field(default=300.0, gt=0.0, le=86_400.0)  # for one model in one process, loading included
     pause_above_c: float | None = Field(default=None, ge=20.0, le=150.0)  # °C at which a process waits; None: never
@@ -59,12 +62,12 @@ class MeasurementPolicy(Settings):
                 raise ValueError(
                     f"a standard policy needs {name} >= {least}, but got {value}; label it quick or raise it"
                 )
-        most = fields["anchor_tolerance"].default
-        if self.anchor_tolerance > most:
-            raise ValueError(
-                f"a standard policy needs anchor_tolerance <= {most}, but got {self.anchor_tolerance}; "
-                "label it quick or lower it"
-            )
+        for name in ("anchor_tolerance", "interval_within"):
+            value, most = getattr(self, name), fields[name].default
+            if value > most:
+                raise ValueError(
+                    f"a standard policy needs {name} <= {most}, but got {value}; label it quick or lower it"
+                )
         return self
 
 

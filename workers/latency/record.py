@@ -47,7 +47,7 @@ class LatencyRecord:
     p90_ms: float | None  # None where nothing was timed: estimates and predictions
     interval_low_ms: float
     interval_high_ms: float
-    steady: bool  # the anchor moved no further than the policy tolerates, and nothing was throttled
+    steady: bool  # nothing disturbed it: anchor and network agree between processes, and no one else ran there
     target: str = "host"  # the device as the study's latency.devices names it
     extrapolates: bool = False  # the network lies outside what the estimate or prediction was calibrated on
     precision: str = "fp32"
@@ -82,7 +82,8 @@ class Measurement(LatencyRecord):
     # By process, thinned to every `stride`-th run; () where nothing was timed.
     samples_ms: tuple[tuple[float, ...], ...]
     stride: int  # 1: every run was kept
-    conditions: Mapping[str, Any]  # JSON-able: temperature, frequency, throttling and load of each process
+    conditions: Mapping[str, Any]  # JSON-able: temperature, frequency, throttling, load, … of each process
+    cpu_ms: tuple[tuple[float, ...], ...] = ()  # the CPU time of each run in samples_ms; () where it isn't known
 
     @property
     def record(self) -> LatencyRecord:

@@ -34,16 +34,20 @@ def read_latencies(engine: sa.Engine, trial_id: int) -> list[Measurement]:
             .order_by(latency_samples.c.latency_id, latency_samples.c.process)
         ).all()
     by_latency: dict[int, list[tuple[float, ...]]] = {}
+    cpu_ms: dict[int, list[tuple[float, ...]]] = {}
     strides: dict[int, int] = {}
     for row in samples:
         by_latency.setdefault(row.latency_id, []).append(tuple(json.loads(row.samples_ms)))
         strides[row.latency_id] = row.stride
+        if row.cpu_ms is not None:
+            cpu_ms.setdefault(row.latency_id, []).append(tuple(json.loads(row.cpu_ms)))
     return [
         Measurement(
             **{name: row._mapping[name] for name in RECORD_FIELDS},
             samples_ms=tuple(by_latency.get(row.id, ())),
             stride=strides.get(row.id, 1),
             conditions=json.loads(row.conditions),
+            cpu_ms=tuple(cpu_ms.get(row.id, ())),
         )
         for row in rows
     ]

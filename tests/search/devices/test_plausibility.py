@@ -200,8 +200,24 @@ def test_a_clock_a_thousand_times_too_slow_is_seen_by_the_first_report_of_a_queu
     assert any("asked for were at least 0.1 s" in doubt for doubt in found) is doubted
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"samples_ms": [6.0, 6.0, 6.0]}, "its processes differ by 20.0% (at most 5%)"),
+        ({"lost": 0.5}, "a process was disturbed: others had its core for 50% of the time"),
+        ({"quota_stops": 2}, "a process was disturbed: a CPU quota stopped it 2 times"),
+    ],
+)
+def test_a_disturbed_report_that_is_called_steady_is_doubted_and_one_that_is_not_is_believed(change, reason):
+    first, second = wall_report(MODEL)["processes"]
+    for steady, doubted in ((True, [f"called steady, but {reason}"]), (False, [])):
+        changed = {"processes": [first, {**second, **change}], "steady": steady, "policy": "standard"}
+        report = wall_report(MODEL, **changed)
+        assert doubts(report, expected(policy={**POLICY, "anchor_tolerance": 0.05}, macs=None)) == doubted
+
+
 def test_a_pause_between_the_runs_of_one_process_is_nothing_to_doubt():
-    report = wall_report(MODEL, ms=40.0, policy="standard")
+    report = wall_report(MODEL, ms=40.0, policy="standard", steady=False)
     paused = wall_report(MODEL, ms=0.04)["processes"][0]
     report = {**report, "processes": [report["processes"][0], paused]}
     assert doubts(report, expected(policy={**POLICY, "run_s": 0.1}, macs=None)) == []

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from dashboards.terminal.answers import picked_panel
+from search.budget import Budget
 from search.pricing.pricer import Target
 from search.results import bundle, trained_files
 from search.store import reader
@@ -126,3 +127,37 @@ def test_what_a_latency_is_worth_is_said_for_every_device(tmp_path: Path):
     shown = file.getvalue()
     assert "(measured, quick, not steady)" in shown
     assert "(estimated, extrapolated) on virtual:a" in shown
+
+
+class Busy(CountingProbe):
+    """A machine that is busy for its first measurements, and says so."""
+
+    def __init__(self, measurements: int) -> None:
+        super().__init__()
+        self.left = measurements
+
+    def measure(self, models, stop=never):
+        found, busy = super().measure(models, stop), self.left > 0
+        self.left -= 1
+        return [replace(one, steady=False, **without_samples(99.0, 98.0, 100.0)) if busy else one for one in found]
+
+
+def test_a_network_is_not_passed_over_for_a_disturbed_verification(tmp_path: Path):
+    store = trained_study(tmp_path, CountingProbe())
+    study, probe = reader.find_study(store.engine, "tiny"), Busy(2)
+    target = Target("host", probe)
+    picked = bundle.pick(store, study, Budget(max_latency_ms=2.0), (target,), tmp_path / "images")
+    assert len(probe.batches) == 3
+    assert (picked.verified.steady, picked.passed_over, picked.undecided) == (True, (), ())
+    store.engine.dispose()
+
+
+def test_a_network_whose_every_verification_is_disturbed_is_kept_and_the_bundle_says_so(tmp_path: Path):
+    store = trained_study(tmp_path, CountingProbe())
+    study = reader.find_study(store.engine, "tiny")
+    target = Target("host", Busy(99))
+    picked = bundle.pick(store, study, Budget(max_latency_ms=2.0), (target,), tmp_path / "images")
+    folder = bundle.write_bundle(store, study, picked, tmp_path / "bundle")
+    assert "Not verified inside the budget: it took up to 100 ms" in (folder / "MODEL_CARD.md").read_text()
+    assert tomllib.loads((folder / "deploy.toml").read_text())["checks"]["verified"] is False
+    store.engine.dispose()

@@ -73,7 +73,8 @@ def test_the_preview_holds_the_recorded_files_and_says_what_was_not_done(store: 
     assert "| test top-1 | not tested |" in card
     assert "| latency, measured before training, quick | " in card
     assert "one of\n1 trained networks, inside the budget (2 ms)" in card
-    assert deploy["checks"] == {"verified": False, "tested": False, "not_done": f"{todo} --out bundle`"}
+    checks = {"verified": False, "verified_by": "", "tested": False, "not_done": f"{todo} --out bundle`"}
+    assert deploy["checks"] == checks
     assert "test_top1" not in deploy["accuracy"]
     assert deploy["latency"]["verified"] is False
     assert deploy["model"]["sha256"] == file_hash(tmp_path / ONNX_FILE)
@@ -85,7 +86,7 @@ def test_a_network_that_was_picked_before_says_what_was_seen_then(store: StudySt
     picked = bundle.pick(store, study, tiny_settings().search_budget(), targets, tmp_path / "images")
     files = previewed(store)
     card, deploy = files["MODEL_CARD.md"].decode(), deploy_of(files)
-    assert deploy["checks"] == {"verified": True, "tested": True, "not_done": ""}
+    assert deploy["checks"] == {"verified": True, "verified_by": "measured on fake", "tested": True, "not_done": ""}
     assert deploy["accuracy"]["test_top1"] == picked.test_top1
     assert deploy["latency"]["median_ms"] == picked.verified.median_ms
     assert f"{picked.test_top1:.2%}" in card

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from search.store import tables
+from search.store import reader, tables
 from search.store.connection import database, schema
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file, upgrade
 from search.study import optuna_storage
@@ -202,6 +202,7 @@ def test_a_study_of_the_first_version_is_upgraded_with_all_its_trials(tmp_path: 
     connection = sqlite3.connect(tmp_path / "study.db")
     for name in ADDED_TO_TRIALS:
         connection.execute(f"ALTER TABLE condensery_trial DROP COLUMN {name}")
+    connection.execute("ALTER TABLE condensery_latency_samples DROP COLUMN cpu_ms")
     for name in ADDED_TABLES:
         connection.execute(f"DROP TABLE condensery_{name}")
     connection.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v0001'")
@@ -210,6 +211,10 @@ def test_a_study_of_the_first_version_is_upgraded_with_all_its_trials(tmp_path: 
     assert upgrade(bench.url) == ("v0001", tables.HEAD_REVISION)
     bench.open(resume=True)
     assert bench.rows == before
+    assert bench.study is not None
+    measured = [one for row in before for one in reader.read_latencies(bench.study.engine, row.id)]
+    assert measured
+    assert all(one.samples_ms and one.cpu_ms == () for one in measured)  # a measurement from before CPU times
     bench.close()
 
 

@@ -249,7 +249,8 @@ def test_a_price_becomes_what_a_trial_is_judged_by_and_a_verification_does_not(
     assert judged is not None
     assert judged.median_ms == measurement.median_ms
     assert (judged.kind, judged.device, judged.policy) == ("measured", "fake", "quick")
-    study.add_latency(0, replace(measurement, device="elsewhere", purpose=LatencyPurpose.VERIFY))
+    timed = replace(measurement, cpu_ms=tuple((one,) * 40 for one in (1.0, 2.5, 3.0)))
+    study.add_latency(0, replace(timed, device="elsewhere", purpose=LatencyPurpose.VERIFY))
     assert study.trial(0).latency == judged
     both = reader.read_latencies(study.engine, study.trial(0).id)
     assert [(entry.purpose, entry.device) for entry in both] == [("price", "fake"), ("verify", "elsewhere")]
@@ -257,6 +258,7 @@ def test_a_price_becomes_what_a_trial_is_judged_by_and_a_verification_does_not(
         assert [len(samples) for samples in entry.samples_ms] == [40, 40, 40]
         assert entry.samples_ms[0] == pytest.approx(measurement.samples_ms[0], abs=1e-6)
         assert entry.conditions == measurement.conditions
+    assert [entry.cpu_ms for entry in both] == [(), timed.cpu_ms]
 
 
 def test_an_estimate_has_no_p90_and_none_is_made_up(study: StudyStore, measurement: Measurement):

@@ -102,6 +102,11 @@ class Mischief(OnnxRuntime):
         word = trouble.get(hashlib.sha256(model).hexdigest())
         if word == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
+        if word == "killed once" and not os.path.exists({lock!r} + ".killed"):
+            Path({lock!r} + ".killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
         if word == "hang":
             Path({lock!r} + ".hangs").touch()
             time.sleep(120)
@@ -137,6 +142,20 @@ def test_a_model_that_crashes_the_process_is_failed_and_the_rest_measured_withou
     assert isinstance(first, Measurement)
     assert isinstance(last, Measurement)
     assert len(first.samples_ms) == TINY.processes
+
+
+def test_a_measuring_process_that_is_killed_is_a_lost_measurement_that_is_taken_again(anchor, models, mischief):
+    command = mischief({models[1]: "killed once"})
+    results = HostProbe(TINY, anchor, command=command).measure(models)
+    assert [len(one.samples_ms) for one in results if isinstance(one, Measurement)] == [TINY.processes] * 3
+
+
+def test_one_that_is_killed_each_time_fails_alone_and_says_how_often_it_was_tried(anchor, models, mischief):
+    measured, killed = HostProbe(TINY, anchor, command=mischief({models[1]: "killed"})).measure(models[:2])
+    assert isinstance(measured, Measurement)
+    assert isinstance(killed, FailedMeasurement)
+    assert "signal 9" in killed.reason
+    assert "3 times in a row" in killed.reason
 
 
 @pytest.mark.slow

@@ -28,14 +28,14 @@ def test_an_unknown_policy_is_refused_with_the_names_there_are():
 
 
 def test_the_quick_policy_measures_in_as_many_processes_for_less_time():
-    assert QUICK.processes == STANDARD.processes == 3
+    assert QUICK.processes == STANDARD.processes == 4
     assert QUICK.warmup_s + QUICK.run_s == pytest.approx(0.15)
     assert (QUICK.attempts, STANDARD.attempts) == (2, 3)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"runs": 39}, {"run_s": 0.9}, {"warmup_runs": 9}, {"warmup_s": 0.4}, {"processes": 2}, {"samples_kept": 10}],
+    [{"runs": 39}, {"run_s": 0.9}, {"warmup_runs": 9}, {"warmup_s": 0.4}, {"processes": 3}, {"samples_kept": 10}],
 )
 def test_a_policy_below_the_standard_can_not_be_labelled_standard(change):
     (name,) = change
@@ -44,9 +44,10 @@ def test_a_policy_below_the_standard_can_not_be_labelled_standard(change):
     assert MeasurementPolicy(label="quick", **change).label == "quick"
 
 
-def test_a_looser_anchor_can_not_be_labelled_standard():
-    with pytest.raises(ValidationError, match=r"anchor_tolerance <= 0\.05, but got 0\.2"):
-        MeasurementPolicy(anchor_tolerance=0.2)
+@pytest.mark.parametrize("name", ["anchor_tolerance", "interval_within"])
+def test_a_looser_tolerance_can_not_be_labelled_standard(name):
+    with pytest.raises(ValidationError, match=rf"{name} <= 0\.0\d, but got 0\.2"):
+        MeasurementPolicy(**{name: 0.2})
 
 
 def test_a_more_thorough_policy_stays_standard():

@@ -1,8 +1,8 @@
 """The agent's command line.
 
 - `run --hub URL` serves a hub. Only `run` loads what that needs: a measuring process starts fast.
-- `measure --policy JSON [--core N] MODEL...` times models in this process; `count --counts FILE MODEL...` counts their
-  instructions under an emulator that writes FILE. Fresh processes run these two: they print one JSON document on
+- `measure --policy JSON [--cores LIST] MODEL...` times models in this process; `count --counts FILE MODEL...` counts
+  their instructions under an emulator that writes FILE. Fresh processes run these two: they print one JSON document on
   standard output and say on standard error which model they are at, so that a crash can be blamed on the right one.
 """
 
@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     measure = commands.add_parser("measure", help="time models and print one JSON document")
     measure.add_argument("--policy", required=True, metavar="JSON", help="warmup_runs, warmup_s, runs, run_s, ...")
-    measure.add_argument("--core", type=int, help="the core to pin to (default: the last usable one)")
+    core = "the cores to pin to, one per thread, such as 3,2 (default: the last usable ones)"
+    measure.add_argument("--cores", type=_numbers, metavar="LIST", help=core)
     measure.set_defaults(handler=_print_report, report=_measure)
     count = commands.add_parser("count", help="count the instructions of models under a counting emulator")
     count.add_argument("--counts", required=True, type=Path, metavar="FILE", help="where the emulator writes counts")
@@ -84,13 +85,17 @@ def _run(arguments: argparse.Namespace) -> int:
     return serve_hub(settings)
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     policy = json.loads(arguments.policy)
     if not isinstance(policy, dict):
         raise ValueError(f"the policy must be a JSON object, but got {arguments.policy}; pass one")
     if arguments.runtime is not None:
         policy["runtime"] = arguments.runtime
-    return measure_models(arguments.models, policy, arguments.core, _say_position)
+    return measure_models(arguments.models, policy, arguments.cores, _say_position)
 
 
 def _count(arguments: argparse.Namespace) -> dict[str, Any]:

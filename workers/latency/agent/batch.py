@@ -1,4 +1,4 @@
-"""A batch: fresh processes time an anchor and all models, and do so again if the machine wasn't steady."""
+"""A batch: fresh processes time an anchor and all models, until enough of them agree that nothing disturbed."""
 
 # ruff: noqa: B905 - zip() has no `strict` before Python 3.10
 
@@ -13,14 +13,22 @@ from statistics import median
 from typing import Any
 
 from workers.latency.agent.cooling import Client, Cooling
+from workers.latency.agent.disturbance import disturbed
 from workers.latency.agent.files import hash_or_empty
+from workers.latency.agent.judgement import Choice, Rule, Timed, choose
+from workers.latency.agent.quiet_cores import CoresTaken, claimed, own_threads_off
 from workers.latency.agent.reports import wall_facts
 from workers.latency.agent.runtimes import installed_runtimes
-from workers.latency.agent.sensors import cores_for, usable_cores
+from workers.latency.agent.sensors import cores_for, siblings, usable_cores
 from workers.latency.agent.subprocesses import ProcessEnd, pause, run_process
 from workers.latency.agent.timing import LOOP_NUMBERS, require_numbers
 
-_PER_PROCESS = ("samples_ms", "stride", "runs", "before", "after", "throttled")
+_PER_PROCESS = (
+    *("samples_ms", "cpu_ms", "stride", "runs", "set_aside", "lost", "switches", "waited", "quota_stops", "stolen"),
+    *("siblings_busy", "neighbours_busy", "disturbed", "before", "after", "throttled"),
+)
+GIVE_UP_AFTER = 2  # further processes, where nothing was left undisturbed before them and in them
+WITHIN = 0.02  # the half width of an interval that is narrow enough, relative
 
 
 @dataclass(frozen=True)
@@ -36,59 +44,44 @@ class _BatchLost(Exception):
 
 
 @dataclass(frozen=True)
-class _Attempt:
-    """One attempt at the whole batch: each process's report, the order of its models, and whether it was cooled."""
+class _Round:
+    """One process's report, which model it ran at each position after the first anchor, and whether it was cooled."""
 
-    number: int  # from 1
-    reports: tuple[dict[str, Any], ...]
-    orders: tuple[tuple[int, ...], ...]  # per process, the model at each position after the first anchor
-    cooled: tuple[bool | None, ...]
-
-    @property
-    def anchor_ms(self) -> list[list[float]]:
-        """The medians of the first and last anchor of each process."""
-        ends = ((report["models"][0], report["models"][-1]) for report in self.reports)
-        return [[median(entry["samples_ms"]) for entry in pair] for pair in ends]
+    report: dict[str, Any]
+    places: tuple[int, ...]
+    cooled: bool | None
 
     @property
-    def drift(self) -> float:
-        """How far the anchor moved within and between the processes, relative to its fastest median."""
-        medians = [value for pair in self.anchor_ms for value in pair]
-        return float((max(medians) - min(medians)) / min(medians))
+    def anchor_ms(self) -> tuple[float, float]:
+        """The medians of the first and the last anchor."""
+        first, last = (self.report["models"][end] for end in (0, -1))
+        return median(first["samples_ms"]), median(last["samples_ms"])
 
     @property
     def throttled(self) -> bool:
         """Whether the processor is known to have been slowed down while any model ran."""
-        return any(entry.get("throttled") for report in self.reports for entry in report["models"])
+        return any(entry.get("throttled") for entry in self.report["models"])
 
-    def is_steady(self, tolerance: float) -> bool:
-        """Return whether the machine was steady: the anchor moved little and nothing was throttled."""
-        return self.drift <= tolerance and not self.throttled
+    def position(self, place: int) -> int:
+        """The position of a model, from 1 on: the first anchor is at 0."""
+        return self.places.index(place) + 1
 
-    def entry(self, place: int, path: Path, tolerance: float) -> dict[str, Any]:
-        """Gather one model's samples and conditions from the processes."""
-        positions = [order.index(place) + 1 for order in self.orders]
-        measured = [report["models"][position] for report, position in zip(self.reports, positions)]
-        if any(entry["sha256"] != measured[-1]["sha256"] for entry in measured):
-            reason = "a model's file must not change while it is measured, but it did; measure it again"
-            return _failed_entry(path, reason, "model")
-        processes = [
-            {
-                **{key: entry[key] for key in _PER_PROCESS},
-                "position": position,
-                "anchor_ms": anchor_ms,
-                "cooled": cooled,
-            }
-            for entry, position, anchor_ms, cooled in zip(measured, positions, self.anchor_ms, self.cooled)
-        ]
-        return {
-            "path": str(path),
-            "sha256": measured[-1]["sha256"],
-            "processes": processes,
-            "attempt": self.number,
-            "anchor_drift": self.drift,
-            "steady": self.is_steady(tolerance),
-        }
+    def entry(self, place: int) -> dict[str, Any]:
+        """What the report says of a model."""
+        entry: dict[str, Any] = self.report["models"][self.position(place)]
+        return entry
+
+    def timed(self, place: int) -> Timed:
+        """What is to be judged of a model in this process."""
+        entry = self.entry(place)
+        by = disturbed({**entry, "throttled": self.throttled})
+        return Timed(median(entry["samples_ms"]), self.anchor_ms, by)
+
+    def process(self, place: int) -> dict[str, Any]:
+        """What a batch reports of a model in this process."""
+        figures = {key: self.entry(place).get(key) for key in _PER_PROCESS}
+        where = {"position": self.position(place), "anchor_ms": list(self.anchor_ms), "cooled": self.cooled}
+        return {**figures, **where, "disturbed": self.timed(place).disturbed}
 
 
 def _failed_entry(path: Path, reason: str, fault: str) -> dict[str, Any]:
@@ -96,7 +89,7 @@ def _failed_entry(path: Path, reason: str, fault: str) -> dict[str, Any]:
 
 
 class Batch:
-    """Times models in `policy["processes"]` fresh processes; see `measure_batch`, which puts it together."""
+    """Times models in fresh processes, until enough of them agree; see `measure_batch`, which puts it together."""
 
     def __init__(
         self,
@@ -108,60 +101,58 @@ class Batch:
     ) -> None:
         self._anchor, self._policy = anchor, policy
         self._start, self._cooling, self._client = start, cooling, client
+        self._rule = Rule(
+            processes=policy["processes"],
+            most=policy["processes"] * policy["attempts"],
+            tolerance=policy["anchor_tolerance"],
+            within=policy.get("interval_within", WITHIN),
+        )
+        self._rounds: list[_Round] = []
         # Reason and fault, by place: the same file may be in the list twice.
         self._failed: dict[int, tuple[str, str]] = {}
 
     def measure(self, models: Sequence[Path]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """Return the report of one process of the best attempt (None without one), and one entry per model."""
-        best = self._best_attempt(models)
+        """Return the report of one process (None without one), and one entry per model."""
+        try:
+            self._run_rounds(models)
+        except _BatchLost as lost:
+            for place in range(len(models)):
+                if not self._rounds_of(place):
+                    self._failed.setdefault(place, (str(lost), "device"))
         entries = []
         for place, path in enumerate(models):
-            if best is None or place in self._failed:
+            if place in self._failed:
                 entries.append(_failed_entry(path, *self._failed[place]))
             else:
-                entries.append(best.entry(place, path, self._policy["anchor_tolerance"]))
-        return (None if best is None else best.reports[0]), entries
+                entries.append(self._entry(place, path))
+        return (self._rounds[0].report if self._rounds else None), entries
 
-    def _best_attempt(self, models: Sequence[Path]) -> _Attempt | None:
-        """Attempt until one is steady; otherwise keep the attempt that was throttled least, then moved least."""
-        best: _Attempt | None = None
-        for number in range(1, self._policy["attempts"] + 1):
-            if len(self._failed) == len(models):
-                break
-            if number > 1:
+    def _run_rounds(self, models: Sequence[Path]) -> None:
+        """Run one process after another with the models that need it, as many as the policy allows."""
+        orders = _shuffled_orders(len(models), self._rule.most)
+        for number, order in enumerate(orders):
+            open_places = [place for place in order if place not in self._failed and not self._is_enough(place)]
+            if not open_places or self._is_hopeless():
+                return
+            if number >= self._rule.processes and not all(self._choice(place).steady for place in open_places):
                 self._client.heartbeat("cooling")
                 pause(self._policy["cooldown_s"], self._client.stop)
-            try:
-                attempt = self._attempt(models, number)
-            except _BatchLost as lost:
-                if best is None:
-                    for place in set(range(len(models))) - set(self._failed):
-                        self._failed[place] = (str(lost), "device")
-                break
-            if best is None or (attempt.throttled, attempt.drift) < (best.throttled, best.drift):
-                best = attempt
-            if best.is_steady(self._policy["anchor_tolerance"]):
-                break
-        return best
+            self._rounds.append(self._round(models, open_places))
 
-    def _attempt(self, models: Sequence[Path], number: int) -> _Attempt:
-        """Run every process once; models that fail are noted and left out from then on."""
-        reports, orders, cooled = [], [], []
-        for order in _shuffled_orders(len(models), self._policy["processes"], seed=number):
-            cooled.append(self._cooling.wait())
-            self._client.heartbeat("measuring")
-            report, measured = self._round(models, order)
-            for entry in (report["models"][0], report["models"][-1]):
-                if "error" in entry:
-                    raise _BatchLost(f"the anchor model {self._anchor.name} was refused: {entry['error']}")
-            for place, entry in zip(measured, report["models"][1:-1]):
-                if "error" in entry:
-                    self._failed[place] = (entry["error"], "model")
-            reports.append(report)
-            orders.append(measured)
-        return _Attempt(number, tuple(reports), tuple(orders), tuple(cooled))
+    def _round(self, models: Sequence[Path], order: Sequence[int]) -> _Round:
+        """Run one process; models that fail in it are noted, and left out from then on."""
+        cooled = self._cooling.wait()
+        self._client.heartbeat("measuring")
+        report, places = self._report(models, order)
+        for entry in (report["models"][0], report["models"][-1]):
+            if "error" in entry:
+                raise _BatchLost(f"the anchor model {self._anchor.name} was refused: {entry['error']}")
+        for place, entry in zip(places, report["models"][1:-1]):
+            if "error" in entry:
+                self._failed[place] = (entry["error"], "model")
+        return _Round(report, places, cooled)
 
-    def _round(self, models: Sequence[Path], order: Sequence[int]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    def _report(self, models: Sequence[Path], order: Sequence[int]) -> tuple[dict[str, Any], tuple[int, ...]]:
         """Run one process, and again without each model it died of; return its report and the order of its models."""
         while True:
             places = tuple(place for place in order if place not in self._failed)
@@ -173,12 +164,47 @@ class Batch:
             if end.position is None or not 1 <= end.position <= len(places):
                 at_anchor = "" if end.position is None else f" (at the anchor model {self._anchor.name})"
                 raise _BatchLost(end.reason + at_anchor)
-            self._failed[places[end.position - 1]] = (end.reason, "model")
+            self._failed[places[end.position - 1]] = (end.reason, "device" if end.killed else "model")
+
+    def _is_hopeless(self) -> bool:
+        """Whether the machine is too busy to go on: something disturbed every model in all of the last processes."""
+        if len(self._rounds) < self._rule.processes + GIVE_UP_AFTER:
+            return False
+        last = self._rounds[-self._rule.processes - GIVE_UP_AFTER :]
+        return all(one.timed(place).disturbed for one in last for place in one.places if place not in self._failed)
+
+    def _rounds_of(self, place: int) -> list[_Round]:
+        return [one for one in self._rounds if place in one.places]
+
+    def _choice(self, place: int) -> Choice:
+        return choose([one.timed(place) for one in self._rounds_of(place)], self._rule)
+
+    def _is_enough(self, place: int) -> bool:
+        return bool(self._rounds_of(place)) and self._choice(place).is_enough
+
+    def _entry(self, place: int, path: Path) -> dict[str, Any]:
+        """Return a model's entry of the report: its samples and conditions in the processes that count."""
+        rounds, choice = self._rounds_of(place), self._choice(place)
+        kept = [rounds[number] for number in choice.kept]
+        sha256 = kept[-1].entry(place)["sha256"]
+        if any(one.entry(place)["sha256"] != sha256 for one in rounds):
+            reason = "a model's file must not change while it is measured, but it did; measure it again"
+            return _failed_entry(path, reason, "model")
+        return {
+            "path": str(path),
+            "sha256": sha256,
+            "processes": [one.process(place) for one in kept],
+            "attempt": -(-len(rounds) // self._rule.processes),
+            "measured": len(rounds),
+            "planned_from": self._rule.processes if choice.steady else None,
+            "anchor_drift": choice.anchor_drift,
+            "steady": choice.steady,
+        }
 
 
-def _shuffled_orders(count: int, processes: int, seed: int) -> list[list[int]]:
+def _shuffled_orders(count: int, processes: int) -> list[list[int]]:
     """Return one order of `count` places per process; consecutive orders differ where that is possible."""
-    rng = random.Random(seed)
+    rng = random.Random(1)
     orders: list[list[int]] = []
     for _ in range(processes):
         order = rng.sample(range(count), count)
@@ -197,10 +223,15 @@ def measure_batch(
 ) -> dict[str, Any]:
     """Time the models on this machine by the rules of the policy; return one JSON-able report.
 
-    Each of `processes` fresh processes times the anchor, every model in an order of its own, and the anchor again.
-    If the anchor's medians moved by more than `anchor_tolerance`, or the processor was throttled, the batch is redone
-    after `cooldown_s`, `attempts` times at most; when none is steady the best one is kept and says so. A model that
-    is refused, crashes its process or takes longer than `timeout_s` is left out from then on.
+    Each fresh process times the anchor, the models in an order of its own, and the anchor again. A model needs
+    `processes` of them that nothing disturbed and that agree within `anchor_tolerance`, in the anchor's medians and in
+    its own, and as many more as make its interval as narrow as `interval_within`. While one lacks them, further
+    processes time it, each after a pause of `cooldown_s`, up to `processes` x `attempts` in all, or until it is clear
+    that the machine is busy all the time; then the best ones are kept, and the entry is not steady. `judgement` and
+    `disturbance` have the rules. A model that is refused, crashes its process or takes longer than `timeout_s` is left
+    out from then on.
+
+    Other measurements on the same cores are waited for, and the threads of this process run on others meanwhile.
 
     Args:
         models: their files; the same one may be there twice.
@@ -211,8 +242,9 @@ def measure_batch(
 
     Returns:
         The facts of runtime and machine, and under `models` one entry per path in the order given: path, sha256,
-        processes, attempt, anchor_drift and steady; or path, sha256 (empty: unreadable), error (one line) and fault
-        ("model", or "device" when the anchor or the process failed).
+        processes (those that count), attempt, measured (in how many processes), planned_from (the number of first
+        processes that said how many it takes; None where it isn't steady), anchor_drift and steady; or path, sha256
+        (empty: unreadable), error (one line) and fault ("model", or "device" when the anchor or the process failed).
 
     Raises:
         ValueError: the policy lacks a number, the core is not usable or there are fewer cores than threads.
@@ -220,14 +252,19 @@ def measure_batch(
     """
     require_numbers(policy, ("processes", "attempts", "cooldown_s", "anchor_tolerance", "timeout_s", *LOOP_NUMBERS))
     runtime = str(policy.get("runtime", "onnxruntime"))
-    first = usable_cores()[-1] if placement.core is None else placement.core
-    facts = wall_facts(runtime, installed_runtimes().get(runtime, ""), cores_for(first, policy["threads"]))
-    options = ["--watch-stdin", "--policy", json.dumps(policy), "--core", str(first), "--"]
+    cores = cores_for(usable_cores()[-1] if placement.core is None else placement.core, policy["threads"])
+    facts = wall_facts(runtime, installed_runtimes().get(runtime, ""), cores)
+    options = ["--watch-stdin", "--policy", json.dumps(policy), "--cores", ",".join(map(str, cores)), "--"]
     command = [*placement.command, "measure", *options]
     client = client or Client()
+    units = {one for core in cores for one in siblings(core)}
 
     def start(models: Sequence[Path]) -> ProcessEnd:
-        return run_process([*command, *map(str, models)], policy["timeout_s"], client.stop)
+        try:
+            with claimed(units, client.stop) as locks, own_threads_off(cores):
+                return run_process([*command, *map(str, models)], policy["timeout_s"], client.stop, locks)
+        except CoresTaken as taken:
+            return ProcessEnd(None, None, str(taken))
 
     report, entries = Batch(anchor, policy, start, Cooling(policy, client), client).measure(models)
     return {**(report or facts), "policy": policy.get("label"), "models": entries}

@@ -9,7 +9,7 @@ from typing import Any
 
 from workers.latency.agent.sensors import cpu_model
 
-FORMAT = 2  # of the reports
+FORMAT = 3  # of the reports
 PROGRESS = "agent: measuring "  # + a model's position in the given order: one line on standard error as it begins
 
 

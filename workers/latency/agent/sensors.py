@@ -149,3 +149,28 @@ def cores_for(core: int, threads: int) -> list[int]:
         raise ValueError(f"threads must be at most the {len(usable)} usable cores, but got {threads}; use fewer")
     place = usable.index(core)
     return [usable[place - step] for step in range(threads)]
+
+
+def siblings(core: int, cpus: Path = ROOT / "sys/devices/system/cpu") -> set[int]:
+    """Return the cores that share this core's execution units, itself included; {core} where the system doesn't say."""
+    return _listed(cpus / f"cpu{core}/topology/thread_siblings_list") | {core}
+
+
+def caches_with(core: int, root: Path = ROOT) -> set[int]:
+    """Return the cores that share the last cache of this core, itself included.
+
+    Where the system doesn't say, as on many boards, these are all cores: so few share one memory.
+    """
+    cpus = root / "sys/devices/system/cpu"
+    levels = {read_integer(index / "level") or 0: index for index in (cpus / f"cpu{core}/cache").glob("index*")}
+    sharing = _listed(levels[max(levels)] / "shared_cpu_list") if levels else _listed(cpus / "online")
+    return sharing | {core}
+
+
+def _listed(path: Path) -> set[int]:
+    """Return the numbers of a list such as `0-3,8`; none if it isn't there or is something else."""
+    try:
+        ranges = [[int(end) for end in part.split("-")] for part in (read_text(path) or "").split(",")]
+    except ValueError:
+        return set()
+    return {number for ends in ranges for number in range(ends[0], ends[-1] + 1)}

@@ -11,12 +11,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workers.latency.agent.reports import PROGRESS
 
 POLL_S = 0.2  # how often `stop` is asked
+STARTS_MOST = 3  # of one process, if it is killed from outside each time
+# Signals that someone else sends: `kill`, a closed terminal, the system when memory runs out. A model's own faults
+# (SIGSEGV, SIGABRT, …) are others.
+_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM")
 
 
 class Stopped(Exception):
@@ -30,6 +34,7 @@ class ProcessEnd:
     report: dict[str, Any] | None
     position: int | None = None
     reason: str = ""
+    killed: bool = False  # by someone else, which says nothing about what it ran
 
 
 def never() -> bool:
@@ -37,19 +42,28 @@ def never() -> bool:
     return False
 
 
-def run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bool] = never) -> ProcessEnd:
+def run_process(
+    command: Sequence[str], timeout_s: float, stop: Callable[[], bool] = never, keep: Sequence[int] = ()
+) -> ProcessEnd:
     """Run a process that prints one JSON document and says on standard error which model it is at.
 
     It is killed when one model takes longer than `timeout_s`, when `stop` returns true (then Stopped is raised) and
-    when any other exception ends this call.
+    when any other exception ends this call. One that someone else kills is started again, `STARTS_MOST` times in all.
+    `keep` are file descriptors that it holds open, too.
     """
     try:
-        return _run_process(command, timeout_s, stop)
+        for start in range(1, STARTS_MOST + 1):
+            end = _run_process(command, timeout_s, stop, keep)
+            if not end.killed:
+                break
+            if start < STARTS_MOST:
+                pause(POLL_S, stop)
     except OSError as error:  # no process, no temporary file: nothing can be measured now
         return ProcessEnd(None, None, f"the measuring process could not be started: {error}")
+    return replace(end, reason=f"{end.reason}; {STARTS_MOST} times in a row") if end.killed else end
 
 
-def _run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bool]) -> ProcessEnd:
+def _run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bool], keep: Sequence[int]) -> ProcessEnd:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryFile() as output:
         with subprocess.Popen(
@@ -58,6 +72,7 @@ def _run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bo
             stdout=output,
             stderr=subprocess.PIPE,
             env=environment,
+            pass_fds=tuple(keep),
             start_new_session=True,  # Ctrl-C in the terminal reaches only this process, which then ends the child
         ) as child:
             try:
@@ -70,8 +85,13 @@ def _run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bo
         except ValueError:
             report = None
         if not isinstance(report, dict):
-            return ProcessEnd(None, log.position, log.reason(child.returncode, timeout_s))
+            killed = not log.timed_out and -child.returncode in _from_outside()
+            return ProcessEnd(None, log.position, log.reason(child.returncode, timeout_s), killed)
         return ProcessEnd(report)  # complete: a crash after that does no harm
+
+
+def _from_outside() -> set[int]:
+    return {int(getattr(signal, name)) for name in _FROM_OUTSIDE if hasattr(signal, name)}
 
 
 @dataclass

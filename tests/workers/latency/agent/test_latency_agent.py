@@ -50,7 +50,7 @@ def test_the_agent_file_alone_measures_models_and_prints_one_json_document(alone
         write_network(tmp_path / "c.onnx", 8),
     ]
     core = str(usable_cores()[0])
-    done = run_alone(alone, "measure", "--policy", json.dumps(POLICY), "--core", core, *map(str, models))
+    done = run_alone(alone, "measure", "--policy", json.dumps(POLICY), "--cores", core, *map(str, models))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["runtime"] == "onnxruntime"
@@ -75,13 +75,13 @@ def test_help_names_the_sub_commands(alone):
         ("{}", 0, "needs a number for each of"),
         ("[1]", 0, "must be a JSON object"),
         ("no json", 0, "Expecting value"),
-        (json.dumps(POLICY), 99_999, "the core must be one of"),
-        (json.dumps({**POLICY, "threads": 99_999}), usable_cores()[0], "threads must be at most"),
+        (json.dumps(POLICY), 999, "must be some that this process may use"),
+        (json.dumps({**POLICY, "threads": 2}), usable_cores()[0], "as many cores as threads"),
     ],
 )
 def test_a_wrong_policy_or_core_ends_with_code_2_and_one_line(capsys, tmp_path, policy, core, complaint):
     model = str(write_network(tmp_path / "a.onnx"))
-    assert main(["measure", "--policy", policy, "--core", str(core), model]) == 2
+    assert main(["measure", "--policy", policy, "--cores", str(core), model]) == 2
     streams = capsys.readouterr()
     assert streams.out == ""
     assert complaint in streams.err
@@ -136,7 +136,9 @@ def test_measuring_lasts_until_both_the_count_and_the_duration_are_reached(
     tmp_path, monkeypatch, runs, run_s, expected
 ):
     ticks = itertools.count(0, 10_000_000)  # each look at the clock is 10 ms later, so a run takes 10 ms of every 20
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter_ns=lambda: next(ticks)))
+    cpu_ticks = itertools.count(0, 10_000_000)  # all of it on the core
+    clocks = {"perf_counter_ns": lambda: next(ticks), "process_time_ns": lambda: next(cpu_ticks)}
+    monkeypatch.setattr(timing, "time", SimpleNamespace(**clocks))
     policy = {**POLICY, "runs": runs, "run_s": run_s}
     (entry,) = measure_models([write_network(tmp_path / "a.onnx")], policy)["models"]
     assert entry["samples_ms"] == [10.0] * expected
@@ -168,7 +170,8 @@ def test_the_garbage_collector_is_off_while_timing_and_on_again_after(tmp_path, 
     monkeypatch.setitem(RUNTIMES, "onnxruntime", Watched)
     assert gc.isenabled()
     measure_models([write_network(tmp_path / "a.onnx")], POLICY)
-    assert seen == [False] * 6  # one to warm up, five timed
+    assert set(seen) == {False}
+    assert len(seen) >= 6  # one to warm up, five timed, and those that were interrupted
     assert gc.isenabled()
 
 
@@ -178,7 +181,7 @@ def test_the_thread_is_pinned_while_measuring_and_free_again_after(tmp_path):
     pinned = []
     core = max(before)
     model = write_network(tmp_path / "a.onnx")
-    measure_models([model], POLICY, core, lambda position: pinned.append(os.sched_getaffinity(0)))
+    measure_models([model], POLICY, [core], lambda position: pinned.append(os.sched_getaffinity(0)))
     assert pinned == [{core}]
     assert os.sched_getaffinity(0) == before
 

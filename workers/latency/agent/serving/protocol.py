@@ -10,12 +10,13 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from workers.latency.agent.batch import WITHIN
 from workers.latency.agent.runtimes import RUNTIMES, installed_runtimes
 from workers.latency.agent.sensors import usable_cores
 from workers.latency.agent.serving.errors import DeviceFault
 from workers.latency.agent.serving.journal import plain
 
-PROTOCOL = 2  # the hub refuses an agent that speaks another one
+PROTOCOL = 3  # the hub refuses an agent that speaks another one
 LARGEST_MODEL = 1 << 30
 
 
@@ -35,6 +36,7 @@ POLICY_LIMITS: dict[str, Limits] = {  # every other key of a job's policy is ign
     "run_s": Limits(float, 0, 600),
     "processes": Limits(int, 1, 100),
     "anchor_tolerance": Limits(float, 0, 10, is_open=True),
+    "interval_within": Limits(float, 0, 10, is_open=True),
     "attempts": Limits(int, 1, 100),
     "cooldown_s": Limits(float, 0, 3600),
     "samples_kept": Limits(int, 1, 1_000_000),
@@ -44,6 +46,7 @@ POLICY_LIMITS: dict[str, Limits] = {  # every other key of a job's policy is ign
     "cool_for_s": Limits(float, 0, 3600, is_open=True),
 }
 POLICY_MAY_BE_NULL = ("pause_above_c",)
+POLICY_DEFAULTS = {"interval_within": WITHIN}  # where a hub's queue holds jobs from before there was such a field
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def _read_policy(raw: Any) -> dict[str, Any]:
     require(isinstance(raw, dict), "policy", "an object", raw)
     policy: dict[str, Any] = {}
     for name, limits in POLICY_LIMITS.items():
-        value = raw.get(name)
+        value = raw.get(name, POLICY_DEFAULTS.get(name))
         if value is not None or name not in POLICY_MAY_BE_NULL:
             value = _number(value, f"policy's {name}", limits)
         policy[name] = value
