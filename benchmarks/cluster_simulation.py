@@ -129,8 +129,8 @@ class SimulatedCluster:
         if job is not None:
             self._end(job, cancelled(job))
 
-    def stop(self) -> None:
-        for job in list(self._running.values()):
+    def stop(self, number: int | None = None) -> None:
+        for job in [job for job in self._running.values() if number in (None, job.number)]:
             self._end(job, Stopped(job.number, job.attempt))
 
     def _end(self, job: TrialJob, event: AttemptEnd) -> None:

@@ -35,7 +35,6 @@ from search.store.connection.database_errors import url_shown
 from search.store.connection.patience import Patience
 from search.store.replayed import replayed_folder
 from search.store.rows import StudyRow
-from search.store.vocabulary import TrialState
 from search.study import OpenStudy, already_exists, open_study, refuse_foreign_study
 from search.study_folders import cache_folder, files_root, study_files, with_files
 from space.errors import (
@@ -205,9 +204,8 @@ def _engine_and_clock(prepared: _Prepared, callback: LaunchCallback) -> tuple[En
 
 
 def _launched(study: OpenStudy, ending: Ending) -> Launched:
-    counts = study.store.patience.call(partial(reader.count_states, study.engine, study.store.study_id))
-    done = counts.get(TrialState.DONE, 0) + counts.get(TrialState.PRUNED, 0)
-    return Launched(ending, study.settings.study.name, done, study.settings.study.trainings)
+    status = study.store.patience.call(partial(reader.read_status, study.engine, study.store.study_id))
+    return Launched(ending, study.settings.study.name, status.trainings, study.settings.study.trainings)
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
+from search.loop.candidates import GROWTH, LEAST_CHANCE
 from search.replay.columns import RecordedTraining
-from search.samplers.stopping import make_rule
+from search.samplers.stopping import StoppingRule, make_rule
 from search.settings import StudySettings
 from search.store import reader
 from search.store.connection.database import open_for_reading
@@ -41,6 +42,7 @@ class Play:
     top1: Array  # final, as if none had been stopped
     epochs: Array  # that were trained
     stopped: NDArray[np.bool_]
+    taken_up: int = 0  # of those that were stopped: how often one went on later
 
 
 def costs_of(training: RecordedTraining) -> list[float]:
@@ -52,29 +54,75 @@ def costs_of(training: RecordedTraining) -> list[float]:
 def in_random_order(trainings: Sequence[RecordedTraining], stopping: str, seed: int) -> Play:
     """Train every network of a table once, in random order, one at a time."""
     devices = [DEVICE] if RUNTIME in trainings[0].latencies else []
-    rule = make_rule(_settings(stopping, devices))
-    order = np.random.default_rng(seed).permutation(len(trainings))
-    epochs, stopped = [], []
-    for number, place in enumerate(order):
-        training = trainings[place]
-        row = _row(training, number)
-        last = len(training.curve)
-        for epoch, reached in enumerate(training.curve, start=1):
+    order = [trainings[place] for place in np.random.default_rng(seed).permutation(len(trainings))]
+    search = _InOrder(make_rule(_settings(stopping, devices)), order)
+    for number in range(len(order)):
+        search.train(number)
+        search.take_up()
+    return _played(search.entries)
+
+
+class _InOrder:
+    """Trains the networks of a table one at a time, and takes up those that its rule would let go on."""
+
+    def __init__(self, rule: StoppingRule, trainings: Sequence[RecordedTraining]) -> None:
+        self.entries: list[_Entry] = []
+        self._rule, self._trainings = rule, trainings
+        self._reached: dict[int, int] = {}  # epochs of those that were ended early, by number
+        self._finished = self._weighed = 0
+
+    def train(self, number: int) -> None:
+        """Train a network to its end or until the rule ends it, from where it was ended before."""
+        training, before = self._trainings[number], self._reached.pop(number, 0)
+        row, last, rule = _row(training, number), len(training.curve), self._rule
+        for epoch, reached in enumerate(training.curve[before:], start=before + 1):
             measures = {"val_top1": reached.top1, "val_loss": reached.val_loss, "train_loss": reached.train_loss}
             rule.observe(row, [{"progress": epoch / last, **measures}])
             if epoch < last and rule.verdict(row) is not None:
                 break
-        epochs.append(epoch)
-        stopped.append(epoch < last)
-        if epoch == last:
+        self.entries.append(_Entry(training, epoch - before, stopped=epoch < last))
+        if epoch < last:
+            self._reached[number] = epoch
+        else:
             rule.finish(replace(row, state=TrialState.DONE, top1=training.top1))
-    chosen = [trainings[place] for place in order]
-    return _played(chosen, epochs, stopped)
+            self._finished += 1
+
+    def take_up(self) -> None:
+        """Go on with those that were ended early, as the controller does."""
+        while self._rule.takes_up and self._finished >= max(self._weighed * GROWTH, self._weighed + 1):
+            self._weighed = self._finished
+            chances = {number: self._rule.prospect(number) for number in self._reached}
+            best = max(chances, key=lambda number: (chances[number], -number), default=None)
+            if best is not None and chances[best] >= LEAST_CHANCE:
+                self.train(best)
 
 
-def _played(trainings: Sequence[RecordedTraining], epochs: Sequence[int], stopped: Sequence[bool]) -> Play:
-    costs, top1 = [costs_of(training) for training in trainings], [training.top1 for training in trainings]
-    return Play(np.array(costs), np.array(top1), np.array(epochs, dtype=float), np.array(stopped, dtype=bool))
+@dataclass(frozen=True)
+class _Entry:
+    """A part of one network's training."""
+
+    training: RecordedTraining
+    epochs: int
+    stopped: bool  # before the end
+
+
+def _played(entries: Sequence[_Entry]) -> Play:
+    """Return the trainings of a search; the epochs of one that was taken up later count where they were trained."""
+    last = {entry.training.config: place for place, entry in enumerate(entries)}
+    kept, epochs, before = [], [], 0
+    for place, entry in enumerate(entries):
+        before += entry.epochs
+        if last[entry.training.config] == place:
+            kept.append(entry)
+            epochs.append(before)
+            before = 0
+    return Play(
+        costs=np.array([costs_of(entry.training) for entry in kept]),
+        top1=np.array([entry.training.top1 for entry in kept]),
+        epochs=np.array(epochs, dtype=float),
+        stopped=np.array([entry.stopped for entry in kept]),
+        taken_up=len(entries) - len(kept),
+    )
 
 
 def _settings(stopping: str, devices: Sequence[str]) -> StudySettings:
@@ -117,7 +165,13 @@ def by_launch(known: dict[Any, RecordedTraining], stopping: str, seed: int, trai
         try:
             study = reader.find_study(engine, settings.study.name)
             rows = [row for row in reader.read_trials(engine, study.id) if row.state in ("done", "pruned")]
-            epochs = [len(reader.read_curve(engine, row.id)) for row in rows]
+            epochs = {row.number: len(reader.read_curve(engine, row.id)) for row in rows}
         finally:
             engine.dispose()
-    return _played([known[row.config, 0] for row in rows], epochs, [row.state == "pruned" for row in rows])
+    before = {row.number: 0 if row.continues is None else epochs[row.continues] for row in rows}
+    return _played(
+        [
+            _Entry(known[row.config, 0], epochs[row.number] - before[row.number], row.state == TrialState.PRUNED)
+            for row in rows
+        ]
+    )

@@ -20,8 +20,8 @@ from search.store.vocabulary import STATES, LatencyPurpose
 from space.config import short_text
 from workers.latency.record import kind_words
 
-FLOATS = (
-    "top1 val_loss test_top1 train_seconds asked_at started_at finished_at duplicate_of".split()  # NULL is NaN
+FLOATS = (  # NULL is NaN
+    "top1 val_loss test_top1 train_seconds asked_at started_at finished_at duplicate_of continues".split()
 )
 INTS = ("macs", "params", "attempt")
 _OTHERS = ("number", "state", "reason", "config", "config_hash", "training")

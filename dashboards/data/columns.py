@@ -94,6 +94,7 @@ class StudyColumns:
     started_at: Floats
     finished_at: Floats
     duplicate_of: Floats  # number of the trial that has the result
+    continues: Floats  # number of the trial, ended early, that it takes up again
     reason: tuple[str | None, ...]
     config_text: tuple[str, ...]
     config_json: tuple[str, ...]  # canonical
@@ -122,11 +123,13 @@ class StudyColumns:
         return np.isin(self.state, [STATES.index(state) for state in states])
 
     def reason_of(self, place: int) -> str:
-        """Return why the trial at a place has no result of its own, as one line; "" where there is no reason."""
+        """Return why the trial at a place has no result of its own, or which one it continues, as one line; or ""."""
         same = self.duplicate_of[place]
         if np.isfinite(same):
             return f"same as trial {same:.0f}"
-        return one_line(self.reason[place] or "", LONGEST_REASON)
+        begun, why = self.continues[place], self.reason[place] or ""
+        parts = ([f"continues trial {begun:.0f}"] if np.isfinite(begun) else []) + ([why] if why else [])
+        return one_line("; ".join(parts), LONGEST_REASON)
 
     @cached_property
     def trained(self) -> Mask:

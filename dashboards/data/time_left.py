@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from search.store.replayed import replayed_from
 from search.store.rows import StudyRow, StudyStatus
-from search.store.vocabulary import TrialState
 
 
 def study_left_s(study: StudyRow, status: StudyStatus) -> float | None:
@@ -27,6 +26,5 @@ def study_left_s(study: StudyRow, status: StudyStatus) -> float | None:
     )
     if each_s is None:
         return None
-    ended = sum(status.counts.get(state, 0) for state in (TrialState.DONE, TrialState.PRUNED))
-    unbegun = max(wanted - ended - len(running_s), 0)
+    unbegun = max(wanted - status.trainings - len(running_s), 0)
     return max((sum(running_s) + unbegun * each_s) / max(workers, 1), max(running_s, default=0.0))

@@ -53,6 +53,7 @@ def trial_document(row: TrialRow) -> dict[str, Any]:
         "reason": row.reason,
         "origin": row.origin,
         "duplicate_of": row.duplicate_of,
+        "continues": row.continues,
         "config": plain(row.config.to_dict()),
         "config_text": str(row.config),
         "training": plain(row.training),

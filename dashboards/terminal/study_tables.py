@@ -62,7 +62,7 @@ def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None)
         ("data", dataset_text(study)),
         *([("", replayed)] if replayed else []),
         ("budget", budget_text(study.settings)),
-        ("trainings", _trainings_text(counts, wanted)),
+        ("trainings", _trainings_text(status, wanted)),
         ("trials", _counts_text(counts)),
     ]
     if waiting:
@@ -87,12 +87,11 @@ def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None)
     return Group(*parts)
 
 
-def _trainings_text(counts: Mapping[TrialState, int], wanted: int | None) -> str:
+def _trainings_text(status: StudyStatus, wanted: int | None) -> str:
     """Return "12 of 16 done, 3 of them ended early"."""
-    early = counts.get(TrialState.PRUNED, 0)
-    done = counts.get(TrialState.DONE, 0) + early
+    early = status.trainings - status.counts.get(TrialState.DONE, 0)
     of, which = f" of {wanted}" if wanted else "", f", {early} of them ended early" if early else ""
-    return f"{done}{of} done{which}"
+    return f"{status.trainings}{of} done{which}"
 
 
 def _running_table(running: Sequence[AttemptRow], now: float) -> Table:

@@ -98,6 +98,8 @@ def _config_cell(row: TrialRow, mixed: bool) -> Text:
     cell = Text(str(row.config))
     if row.duplicate_of is not None:
         cell.append(f"\nsame as trial {row.duplicate_of}", style="dim")
+    elif row.continues is not None:
+        cell.append(f"\ncontinues trial {row.continues}", style="dim")
     elif row.reason:
         cell.append(f"\n{one_line(row.reason, 160)}", style="dim")
     if mixed and row.latency is not None:
@@ -165,6 +167,8 @@ def _trial_facts(row: TrialRow, report: ProgressReport | None) -> list[tuple[str
         facts.append(("reason", row.reason))
     if row.duplicate_of is not None:
         facts.append(("same as", f"trial {row.duplicate_of}"))
+    if row.continues is not None:
+        facts.append(("continues", f"trial {row.continues}, which had been ended early, as one training"))
     facts.append(("training", ", ".join(f"{name} {value}" for name, value in row.training.items()) or NOTHING))
     facts.append(("seed", f"{row.seed} ({row.origin}, attempt {row.attempt})"))
     if row.train_seconds is not None:

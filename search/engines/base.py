@@ -33,8 +33,8 @@ class Engine(Protocol):
     def cancel(self, number: int) -> None:
         """Ask one running trial to end as `Failed`; do nothing when it isn't running."""
 
-    def stop(self) -> None:
-        """Ask every running trial to end as stopped, with a checkpoint."""
+    def stop(self, number: int | None = None) -> None:
+        """Ask every running trial, or only this one, to end as stopped, with a checkpoint."""
 
     def paused(self, cores: Collection[int]) -> AbstractContextManager[None]:
         """Keep every trial off these processors while the context lasts; trials aren't charged for the time."""

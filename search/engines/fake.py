@@ -83,9 +83,9 @@ class FakeEngine:
         """End this trial as failed at the next poll."""
         self._cancelled |= {job.number for job in self._running if job.number == number}
 
-    def stop(self) -> None:
-        """End what runs as stopped at the next poll."""
-        self._stopped = {job.number for job in self._running}
+    def stop(self, number: int | None = None) -> None:
+        """End what runs, or only this trial, as stopped at the next poll."""
+        self._stopped |= {job.number for job in self._running if number in (None, job.number)}
 
     def paused(self, cores: Collection[int]) -> AbstractContextManager[None]:
         """Do nothing: there are no processes."""

@@ -141,11 +141,11 @@ class LocalEngine:
             if worker.job is not None and worker.job.number == number:
                 self._tell(worker, ("cancel", number))
 
-    def stop(self) -> None:
-        """Tell every busy worker to write its checkpoint and stop."""
+    def stop(self, number: int | None = None) -> None:
+        """Tell every busy worker, or only this trial's, to write its checkpoint and stop."""
         for worker in self._workers:
-            if worker.job is not None:
-                self._tell(worker, ("stop",))
+            if worker.job is not None and number in (None, worker.job.number):
+                self._tell(worker, ("stop", worker.job.number))
 
     def _tell(self, worker: _Worker, command: Any) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionError):

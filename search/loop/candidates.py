@@ -25,6 +25,8 @@ from space.errors import BudgetUnreachable, SearchFailed
 from workers.latency.host_probe import disturbing_cores
 from workers.latency.measurement import FailedMeasurement
 
+LEAST_CHANCE = 0.25  # of extending the front, with which a trial that was ended early is taken up again
+GROWTH = 1.1  # the factor by which finished trials grow in number before those are weighed again
 MOST_ROUNDS = 50  # of asking, before the candidates at hand are priced, however few
 
 
@@ -42,6 +44,7 @@ class Candidates:
         self.enqueued: list[EnqueuedConfig] = []  # configs that users want tried
         self.unpriced: list[TrialRow] = []  # asked by an earlier controller
         self.pricing: list[TrialRow] = []  # the batch that is being measured
+        self._weighed = 0  # finished trials when those that were ended early were weighed last
         self._pauses = ExitStack()  # keeps workers from disturbing while a batch is measured
         self._refusals_in_a_row = 0
 
@@ -82,7 +85,7 @@ class Candidates:
         enqueued = deque(self.enqueued)
         for _ in range(MOST_ROUNDS):
             # `count` may come from the enqueued configs alone; a study with enough trainings samples no more.
-            sampled = sum(row.origin == TrialOrigin.SAMPLED for row in rows)
+            sampled = sum(row.origin == TrialOrigin.SAMPLED and row.continues is None for row in rows)
             enough = self._proposer.exhausted or sampled >= self._state.missing
             short = count - len(rows)
             if short <= 0 or self._stop.is_set() or (enough and not enqueued):
@@ -94,6 +97,45 @@ class Candidates:
             rows += [row for row in self._recorder.record_asked(asked) if not self.refuse_unmeasured(row)]
         self.enqueued = list(enqueued)
         return [row for row in rows if row.number not in self._state.cancelled]
+
+    # -- take up again --
+
+    def take_up(self, at_once: bool = False) -> None:
+        """Ask again for the trial that was ended early with the best chance of extending the front after all, if any.
+
+        What is finished raises the bar, but also teaches the rule. So they are weighed whenever a tenth more trainings
+        have finished (with `at_once`, any more), and one at a time: what it ends with counts for the others.
+        """
+        state = self._state
+        due = state.finished >= max(self._weighed * (1.0 if at_once else GROWTH), self._weighed + 1)
+        if not due or not state.rule.takes_up or self._stop.is_set() or self._continuing():
+            return
+        self._weighed = state.finished
+        chances = {
+            number: chance
+            for number, row in state.ended_early.items()
+            if self._has_rest(row) and (chance := state.rule.prospect(number)) >= LEAST_CHANCE
+        }
+        if chances:
+            best = max(chances, key=lambda number: (chances[number], -number))
+            row = state.ended_early[best]
+            text = f"trial {best} is taken up again: its network may extend the front after all"
+            self._recorder.callback.note(text)
+            self.unpriced += self._recorder.record_asked([(self._proposer.take_up(row), None)])
+
+    def _continuing(self) -> bool:
+        """Whether a trial that was taken up again is under way."""
+        state = self._state
+        under_way = (*self.unpriced, *self.pricing, *state.queue, *(trial.row for trial in state.running.values()))
+        return any(row.continues is not None for row in under_way)
+
+    def _has_rest(self, row: TrialRow) -> bool:
+        """Whether only the rest of a trial has to be trained."""
+        return self._state.settings.replay.table is not None or self._recorder.files.has_checkpoint(row.number)
+
+    def waiting_to_go_on(self) -> int:
+        """Return how many trials that were taken up again wait to be priced."""
+        return sum(row.continues is not None and row.number not in self._state.cancelled for row in self.unpriced)
 
     def refuse_unmeasured(self, row: TrialRow) -> bool:
         """Refuse a duplicate, or one with macs or params over the budget; return whether it was refused."""

@@ -133,12 +133,14 @@ class Controller:
     def _ask_or_wait(self) -> Ending | None:
         """While no batch is being priced, ask for candidates, wait for trainings, or end."""
         state, candidates = self.state, self.candidates
-        missing = max(state.missing, len(candidates.enqueued))
+        candidates.take_up(at_once=state.missing <= 0)
+        missing = max(state.missing, len(candidates.enqueued), candidates.waiting_to_go_on())
         waiting = any(map(state.needs, state.queue))
         if missing <= 0 and not state.running and not waiting:
             return self._finish()
         more = missing > 0 and candidates.more_to_try()
         if not more and not state.running and not waiting:
+            self.recorder.clean_ended_early()
             return "exhausted"
         if more and not waiting:
             candidates.propose(min(self._batch, missing))
@@ -155,6 +157,7 @@ class Controller:
         if self.candidates.enqueued:
             return None
         self.candidates.drop_unpriced()
+        self.recorder.clean_ended_early()
         if kept := len(self.state.queue):
             verb = agreeing(kept, "is", "are")
             self.callback.note(f"{counted(kept, 'priced trial')} {verb} kept for a larger number of trainings")
@@ -224,7 +227,7 @@ class Controller:
                 self.candidates.unpriced.append(row)
             return
         if row.state in (TrialState.DONE, TrialState.PRUNED):
-            self.state.done += 1
+            self.state.count_ended(row)
         if row.state == TrialState.DONE:
             self.recorder.files.add_done(row)
         if row.finished_at is not None and not row.mirrored:

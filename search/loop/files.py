@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from search.results.pareto import non_dominated
 from search.settings import RetentionSettings
 from search.store.rows import TrialRow
 from workers.file_names import CHECKPOINTS, NETWORK_FILE, ONNX_FILE, trial_folder
-from workers.files import remove_half_written
+from workers.files import disk_errors, remove_half_written
+
+COPIED = f"{CHECKPOINTS}.copied"  # a folder of checkpoints that is not whole yet
 
 
 class TrialFiles:
@@ -25,14 +28,36 @@ class TrialFiles:
         """Return a trial's folder."""
         return self.root / trial_folder(number)
 
-    def clean(self, number: int) -> None:
-        """Remove the half-written files of killed workers, and the checkpoints unless the rules keep them."""
+    def clean(self, number: int, checkpoints: bool = True) -> None:
+        """Remove the half-written files of killed workers, and `checkpoints` unless the rules keep them."""
         remove_half_written(self.folder(number))
-        checkpoints = self.folder(number) / CHECKPOINTS
-        if self._retention.checkpoints == "none" and checkpoints.exists():
+        shutil.rmtree(self.folder(number) / COPIED, ignore_errors=True)
+        folder = self.folder(number) / CHECKPOINTS
+        if checkpoints and self._retention.checkpoints == "none" and folder.exists():
             from workers.training.checkpoint import remove_checkpoints  # loads torch, which a replay does without
 
-            remove_checkpoints(checkpoints)
+            remove_checkpoints(folder)
+
+    def has_checkpoint(self, number: int) -> bool:
+        """Whether a training can go on from a checkpoint of this trial."""
+        return any((self.folder(number) / CHECKPOINTS).glob("*.json"))
+
+    def carry_over(self, number: int, to: int) -> None:
+        """Copy the checkpoints of one trial to another that goes on from them, unless it has some already.
+
+        They appear there all at once: a copy that is interrupted is made again.
+
+        Raises:
+            DiskFull, ReadOnlyFolder: they can't be written.
+        """
+        source, target = self.folder(number) / CHECKPOINTS, self.folder(to) / CHECKPOINTS
+        if target.exists() or not source.exists():
+            return
+        partial = target.with_name(COPIED)
+        with disk_errors(target):
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(source, partial)
+            partial.rename(target)
 
     def add_done(self, row: TrialRow) -> None:
         """Consider a done trial in later calls of `remove_dominated`, with retention `front`."""

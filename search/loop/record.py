@@ -145,7 +145,8 @@ class Recorder:
             case Queued(row):
                 state.add_latency(row)
                 self.proposer.constrain(row)
-                self._queue(row, first=row.origin == TrialOrigin.ENQUEUED)  # a user asked for it
+                # A user asked for the one; the other is nearly done.
+                self._queue(row, first=row.origin == TrialOrigin.ENQUEUED or row.continues is not None)
             case Reopened(row):
                 state.queue.append(row)
             case Dispatched(row):
@@ -201,8 +202,10 @@ class Recorder:
         if row.state in MAY_BE_TRIED_AGAIN:
             state.give_up_identity(row)
         if row.state in (TrialState.DONE, TrialState.PRUNED):
-            state.done += 1
+            state.count_ended(row)
             state.failures_in_a_row = 0
+        if row.state == TrialState.PRUNED:
+            state.ended_early[row.number] = row
         if row.state == TrialState.FAILED:
             self._count_failure(row)
         self.clean(row)
@@ -214,10 +217,21 @@ class Recorder:
             self.files.remove_dominated(self._mark_removed)
 
     def clean(self, row: TrialRow) -> None:
-        """Remove the files that a trial no longer needs once its end is recorded, here and in the engine."""
-        self.files.clean(row.number)
+        """Remove the files that a trial no longer needs once its end is recorded, here and in the engine.
+
+        One that may be taken up again needs its checkpoints; one that was taken up needs them no more.
+        """
+        waits = row.number in self.state.ended_early and self.state.rule.takes_up
+        self.files.clean(row.number, checkpoints=not waits)
+        if row.continues is not None:
+            self.files.clean(row.continues)
         if row.attempt:
             self.forget(row.number)
+
+    def clean_ended_early(self) -> None:
+        """Remove the checkpoints of the trials that were ended early: the search has ended, and none goes on."""
+        for number in self.state.ended_early:
+            self.files.clean(number)
 
     def _count_failure(self, row: TrialRow) -> None:
         """Count a failure; too many in a row end the search, since the cause then lies outside the trials."""

@@ -42,6 +42,8 @@ class SearchState:
         self.rule: StoppingRule = make_rule(settings)
         self.queue: deque[TrialRow] = deque()  # priced and inside the budgets
         self.running: dict[int, RunningTrial] = {}
+        self.ended_early: dict[int, TrialRow] = {}  # by number: not taken up again so far
+        self.finished = 0  # trials that are done
         self.cancelled: set[int] = set()  # trials that a user wants ended
         self.late_news: set[LateNews] = set()  # already noted in the store
         self.tried_smaller: set[int] = set()  # trials that were tried with half their batch size
@@ -58,6 +60,15 @@ class SearchState:
             self.claim_identity(row)
         self.smallest_macs = min(row.macs, self.smallest_macs or row.macs)
         self.add_latency(row)
+        if row.state == TrialState.PRUNED:
+            self.ended_early[row.number] = row
+        if row.continues is not None:
+            self.ended_early.pop(row.continues, None)
+
+    def count_ended(self, row: TrialRow) -> None:
+        """Count a trial that is done or was ended early; one that takes up another is one training with it."""
+        self.finished += row.state == TrialState.DONE
+        self.done += row.continues is None
 
     def add_latency(self, row: TrialRow) -> None:
         """Count the latency that a trial is judged by, once it has one."""
@@ -66,8 +77,11 @@ class SearchState:
             self.smallest_ms = min(high_ms, self.smallest_ms or high_ms)
 
     def claim_identity(self, row: TrialRow) -> None:
-        """Make a trial the holder of its identity, unless an equal one holds it already."""
-        self._holders.setdefault(row.identity, row.number)
+        """Make a trial the holder of its identity, unless an equal one holds it already that it doesn't take up."""
+        if row.continues is None:
+            self._holders.setdefault(row.identity, row.number)
+        else:
+            self._holders[row.identity] = row.number
 
     def holder_of(self, row: TrialRow) -> int:
         """Return the trial that has, or may get, the result of this one's identity: itself, or an equal one."""
@@ -75,8 +89,12 @@ class SearchState:
 
     def give_up_identity(self, row: TrialRow) -> None:
         """Allow an equal trial to be tried, because this one has no result."""
-        if self._holders.get(row.identity) == row.number:
+        if self._holders.get(row.identity) != row.number:
+            return
+        if row.continues is None:
             del self._holders[row.identity]
+        else:
+            self._holders[row.identity] = row.continues  # which was ended early, so that nothing equal is trained
 
     def remove_from_queue(self, number: int) -> None:
         """Take a trial out of the queue, if it is there."""
@@ -86,8 +104,14 @@ class SearchState:
     @property
     def missing(self) -> int:
         """How many more candidates the number of trainings needs."""
-        return self.wanted - self.done - len(self.running) - len(self.queue)
+        return self.wanted - self.done - self._counted_running() - sum(row.continues is None for row in self.queue)
+
+    def _counted_running(self) -> int:
+        """How many running trials are trainings of their own."""
+        return sum(trial.row.continues is None for trial in self.running.values())
 
     def needs(self, row: TrialRow, ahead: int = 0) -> bool:
         """Whether a queued trial is to run; a study resumed with fewer trainings may have more queued than it wants."""
-        return row.origin == TrialOrigin.ENQUEUED or self.done + len(self.running) + ahead < self.wanted
+        if row.origin == TrialOrigin.ENQUEUED or row.continues is not None:
+            return True
+        return self.done + self._counted_running() + ahead < self.wanted

@@ -101,13 +101,16 @@ class Trainings:
         rows = self._next(self._engine.free_slots())
         self._recorder.record([Dispatched(row) for row in rows])
         for row in rows:
+            if row.continues is not None:
+                self._recorder.files.carry_over(row.continues, row.number)
             self._engine.submit(self._job(row))
 
     def _next(self, free: int) -> list[TrialRow]:
         """Return the queued trials that are to run now, as their next attempts."""
         rows: list[TrialRow] = []
         for row in self._state.queue:
-            if len(rows) < free and self._state.needs(row, ahead=len(rows)):
+            ahead = sum(other.continues is None for other in rows)
+            if len(rows) < free and self._state.needs(row, ahead):
                 rows.append(replace(row, state=TrialState.RUNNING, attempt=row.attempt + 1))
         return rows
 
@@ -129,7 +132,13 @@ class Trainings:
             time_limit_s=settings.limits.trial_time_s,
             checkpoint_every_s=settings.limits.checkpoint_every_s,
             data_fingerprint=self._images.fingerprint,
+            epochs_before=0 if row.continues is None else self._epochs_of(row.continues),
         )
+
+    def _epochs_of(self, number: int) -> int:
+        """Return how many epochs are recorded of a trial."""
+        store = self._recorder.store
+        return store.transact(lambda: store.epochs_of(number))
 
     # -- while they run --
 
@@ -174,7 +183,10 @@ class Trainings:
         for number in {event.number for event in events if isinstance(event, EpochEnded)}:
             trial = self._state.running.get(number)
             if trial is not None and trial.pruned_because is not None and not trial.told_to_end:
-                self._engine.cancel(number)
+                if self._state.rule.takes_up:
+                    self._engine.stop(number)
+                else:
+                    self._engine.cancel(number)
                 trial.told_to_end = True
 
     def _take_reports(self, events: Iterable[UnderWay]) -> None:
@@ -221,7 +233,10 @@ class Trainings:
         if isinstance(end, Failed | Lost) and row.number in self._state.cancelled:
             return cancelled(row, now)
         # A worker that is cancelled reports a failed training, or dies first, or has finished just before.
-        gave_up = isinstance(end, Lost) or (isinstance(end, Failed) and end.exit_code == TrainingFailed.exit_code)
+        # One that may be taken up again is told to stop, and writes its checkpoint.
+        gave_up = isinstance(end, Lost | Stopped) or (
+            isinstance(end, Failed) and end.exit_code == TrainingFailed.exit_code
+        )
         if trial.pruned_because is not None and gave_up:
             stopped = replace(row, expected_top1=trial.expected_top1)
             return ended(stopped, TrialState.PRUNED, now, trial.pruned_because)

@@ -5,7 +5,8 @@ Notable choices:
   slots, so trainings end in the order in which they would have. Waiting takes no real time.
 - Nothing looks at a training's epochs before its end, unless a stopping rule does. So without one they come together
   with the end, which is one transaction for the controller; with one, a poll gives at most one epoch of each training.
-- There are no checkpoints: a training that was stopped or lost begins again, and has the same epochs.
+- There are no checkpoints: a training that was stopped or lost begins again, and has the same epochs. One that takes
+  up another has that one's epochs at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 
-from search.engines.events import Done, EngineEvent, EpochEnded, Failed, Started, Stopped, cancelled
+from search.engines.events import Done, EngineEvent, EpochEnded, Failed, Resumed, Started, Stopped, cancelled
 from search.replay.columns import RecordedTraining
 from search.replay.table import ReplayTable
 from space.condensing_schedule import stages_due
@@ -108,10 +109,11 @@ class ReplayEngine:
         if (running := self._running.get(number)) is not None:
             running.moments = [_Moment(0.0, (cancelled(running.job),))]
 
-    def stop(self) -> None:
-        """End what runs as stopped at the next poll."""
+    def stop(self, number: int | None = None) -> None:
+        """End what runs, or only this trial, as stopped at the next poll."""
         for running in self._running.values():
-            running.moments = [_Moment(0.0, (Stopped(running.job.number, running.job.attempt),))]
+            if number in (None, running.job.number):
+                running.moments = [_Moment(0.0, (Stopped(running.job.number, running.job.attempt),))]
 
     def paused(self, cores: Collection[int]) -> AbstractContextManager[None]:
         """Do nothing: there are no processes."""
@@ -151,8 +153,12 @@ class ReplayEngine:
             yield from (_Moment(row.seconds, (_ended(job, row),)) for row in (*epochs, last) if row.seconds <= limit_s)
             yield _Moment(limit_s, (Failed(number, attempt, reason, TrainingFailed.exit_code),))
             return
-        yield from (_Moment(row.seconds, (_ended(job, row),)) for row in epochs)
-        yield _Moment(last.seconds, (_ended(job, last), Done(number, attempt, _result(training))))
+        before, epochs = epochs[: job.epochs_before], epochs[job.epochs_before :]
+        done_s = before[-1].seconds if before else 0.0
+        if before:
+            yield _Moment(0.0, (Resumed(number, attempt, [asdict(row) for row in before]),))
+        yield from (_Moment(row.seconds - done_s, (_ended(job, row),)) for row in epochs)
+        yield _Moment(last.seconds - done_s, (_ended(job, last), Done(number, attempt, _result(training))))
 
     def _refusal(self, job: TrialJob) -> str | None:
         """Return why a job can't be replayed, or None."""

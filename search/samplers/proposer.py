@@ -16,7 +16,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 from optuna.search_space import IntersectionSearchSpace
@@ -109,13 +109,13 @@ class Proposer:
             if enqueued is None:
                 trial = self._study.ask(self.distributions)
                 config, training = self.space.from_params(trial.params), self.training_space.from_params(trial.params)
-                self._keep_as_trained(trial, config, training)
             else:
                 config, training = enqueued.config, TrainingSettings.model_validate(enqueued.training)
                 params = self._params(config, training)
                 if params is not None:
                     self._study.enqueue_trial(params)
                 trial = self._study.ask(None if params is None else self.distributions)
+            self._keep_as_trained(trial, config, training)
         self._open[trial.number] = trial
         self._next = trial.number + 1
         return NewTrial(
@@ -128,6 +128,14 @@ class Proposer:
             cost=cost_of(config),
             proposal=self._proposal() if enqueued is None else None,
         )
+
+    def take_up(self, row: TrialRow) -> NewTrial:
+        """Return a new trial that goes on where one that was ended early left off; nothing is recorded yet.
+
+        In Optuna a trial that has ended can't be changed.
+        """
+        new = self.ask(EnqueuedConfig(-1, row.config, row.training))
+        return replace(new, origin=row.origin, seed=row.seed, identity=row.identity, continues=row.number)
 
     def _keep_as_trained(self, trial: optuna.Trial, config: CondenseNetConfig, training: TrainingSettings) -> None:
         """Keep only those parameters of a proposal that its network has, the only ones that are recorded.

@@ -126,6 +126,11 @@ class Attempts(Transactions):
                 found.setdefault(number, []).append(dict(zip(names, values, strict=True)))
         return found
 
+    def epochs_of(self, number: int) -> int:
+        """Return how many epochs of a trial are recorded."""
+        with self._read() as connection:
+            return len(list(connection.scalars(_EPOCHS, {"key": self._key(connection, number)})))
+
     def fill_curve(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert the epochs that are missing: a checkpoint holds them, but no controller lived to record them."""
         with self._begin() as connection:

@@ -77,6 +77,7 @@ class NewTrial:
     identity: str
     cost: Cost
     proposal: Proposal | None = None  # None: of a user, or of a sampler that doesn't say why
+    continues: int | None = None  # number of the trial, ended early, that it takes up again
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class TrialRow:
     test_top1: float | None
     mirrored: bool  # whether Optuna's tables hold the outcome
     expected_top1: float | None = None  # of a pruned trial: what it was predicted to end with when it was ended
+    continues: int | None = None  # number of the trial, ended early, that it takes up again: both are one training
     others: tuple[LatencyRecord, ...] = ()  # latencies on the study's further devices, by name
 
     @classmethod
@@ -142,6 +144,7 @@ class TrialRow:
             cancel_requested=False,
             asked_at=at,
             mirrored=False,
+            continues=new.continues,
         )
 
     @property
@@ -204,3 +207,10 @@ class StudyStatus:
     running: Sequence[AttemptRow] = ()  # attempts that have not ended
     events: Sequence[EventRow] = ()  # the newest, newest first
     mean_train_s: float | None = None  # of the trainings that are done; None while there is none
+    continued: int = 0  # ended trainings that two trials were needed for: ended early, then taken up again
+
+    @property
+    def trainings(self) -> int:
+        """How many trainings have ended, early or not."""
+        ended = sum(self.counts.get(state, 0) for state in (TrialState.DONE, TrialState.PRUNED))
+        return ended - self.continued

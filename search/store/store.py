@@ -69,6 +69,7 @@ class StudyStore(ControllerLease, Attempts, Beliefs):
             "training": json.dumps(new.training),
             "seed": new.seed,
             "identity": new.identity,
+            "continues": new.continues,
             "macs": new.cost.macs,
             "params": new.cost.params,
             "paper_flops": new.cost.paper_flops,

@@ -22,7 +22,7 @@ from search.store.vocabulary import (
 from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
-HEAD_REVISION = "v0004"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "v0005"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 metadata = sa.MetaData()
@@ -101,6 +101,7 @@ trial = sa.Table(
     sa.Column("latency_id", sa.Integer),  # the measurement it is judged by
     sa.Column("reason", sa.Text),  # why it is pruned, infeasible, a duplicate, failed or cancelled
     sa.Column("duplicate_of", sa.Integer),  # number of the trial that holds the result
+    sa.Column("continues", sa.Integer),  # number of the trial, ended early, that this one takes up again
     sa.Column("attempt", sa.Integer, nullable=False, default=0),
     sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
     sa.Column("asked_at", sa.Float, nullable=False),

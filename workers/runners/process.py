@@ -111,7 +111,7 @@ class PipeReporter:
             command = self._pipe.recv() if self._pipe.poll() else None
         except (EOFError, OSError):
             os._exit(1)  # no controller can receive reports any more; the checkpoint holds the progress
-        if command == ("stop",):
+        if command == ("stop", self._number):
             raise TrainingStopped
         if command == ("cancel", self._number):
             raise TrainingFailed("cancelled by the user")

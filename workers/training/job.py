@@ -32,6 +32,7 @@ class TrialJob:
     recompute: bool = False
     time_limit_s: float | None = None  # of training, over all attempts
     checkpoint_every_s: float = 30.0
+    epochs_before: int = 0  # of a trial that it continues, whose checkpoint is in its folder; for engines without files
     data_fingerprint: str = ""  # of the images the study began with; "" accepts any images
 
     @property

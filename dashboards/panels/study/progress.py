@@ -160,6 +160,7 @@ def saved_epochs(columns: StudyColumns, last: Mapping[int, LastEpoch]) -> dict[s
         if (place := columns.index_of(number)) is not None:
             done[place] = epoch.epoch
     left = np.maximum(schedule - done, 0)
+    left[np.isin(columns.number, columns.continues)] = 0  # its rest is the other trial's
     causes = {
         TrialState.INFEASIBLE: "over a budget",
         TrialState.DUPLICATE: "duplicates",

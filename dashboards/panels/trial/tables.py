@@ -42,6 +42,7 @@ def outcome_table(detail: TrialDetail) -> DataTable:
     row = detail.row
     lines = [
         ("state", row.state if row.duplicate_of is None else f"{row.state} of trial {row.duplicate_of}"),
+        *([] if row.continues is None else [("continues", f"trial {row.continues}, as one training with it")]),
         ("reason", one_line(row.reason or "-", LONGEST)),
         ("config", str(row.config)),
         ("origin", row.origin),
@@ -58,7 +59,7 @@ def outcome_table(detail: TrialDetail) -> DataTable:
         label = f"{latency_text(latency)} ms, {latency_label(latency)}, {place_label(latency)}"
         lines.append((one_line(f"latency on {target}", 120), label))
     if row.expected_top1 is not None:
-        lines.insert(5, ("top-1, expected", f"{percent(row.expected_top1)}, had it been trained to its end"))
+        lines.append(("top-1, expected", f"{percent(row.expected_top1)}, had it been trained to its end"))
     lines += [
         ("training time", duration(row.train_seconds)),
         ("peak memory", "-" if row.peak_memory_mb is None else f"{row.peak_memory_mb:.0f} MB"),

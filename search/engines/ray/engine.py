@@ -240,10 +240,11 @@ class RayTuneEngine:
         if number in self._trials:
             self._send("command", self._trials[number].serial, "cancel")
 
-    def stop(self) -> None:
-        """Leave a command for every worker."""
+    def stop(self, number: int | None = None) -> None:
+        """Leave a command for every worker, or only for this trial's."""
         for trial in self._trials.values():
-            self._send("command", trial.serial, "stop")
+            if number in (None, trial.job.number):
+                self._send("command", trial.serial, "stop")
 
     # -- measurements --
 

@@ -15,6 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.samplers.price_aware.pool import Params
 
+TELLING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
 
 @dataclass(frozen=True)
 class Past:
@@ -46,9 +48,12 @@ class Past:
         known = [trial for trial in trials if trial.number != number and trial.params.keys() & space.keys()]
         gains = _Gains([trial for trial in known if trial.state == TrialState.COMPLETE], modelled)
         past = cls([], [], [], [], [], [])
+        replaced = _replaced(known)
         for trial in known:
             params = {name: value for name, value in trial.params.items() if name in space}
             past.asked.append(params)
+            if trial.number in replaced:
+                continue
             value = gains.final_of(trial)
             if value is not None:
                 past.observed.append(params)
@@ -59,6 +64,19 @@ class Past:
             elif trial.state == TrialState.RUNNING:
                 past.running.append(params)
         return past
+
+
+def _replaced(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Return the numbers of those stopped early that were taken up again: an equal, later trial tells more."""
+    stopped = [trial for trial in trials if trial.state == TrialState.PRUNED and trial.intermediate_values]
+    if not stopped:
+        return set()
+    newest = {_key(trial): trial.number for trial in trials if trial.state in TELLING}
+    return {trial.number for trial in stopped if newest[_key(trial)] > trial.number}
+
+
+def _key(trial: FrozenTrial) -> str:
+    return repr(sorted(trial.params.items()))
 
 
 class _Gains:

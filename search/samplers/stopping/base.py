@@ -23,6 +23,10 @@ class StoppingRule(Protocol):
     def enabled(self) -> bool:
         """Whether the rule needs the study's curves."""
 
+    @property
+    def takes_up(self) -> bool:
+        """Whether the rule may want a trial that it ended to go on later, from its checkpoint."""
+
     def observe(self, row: TrialRow, epochs: Sequence[Epoch]) -> None:
         """Learn epochs of a trial, in order and from its first one on; epochs learnt before change nothing."""
 
@@ -42,6 +46,12 @@ class StoppingRule(Protocol):
         of the trial, or too few finished trials to predict from.
         """
 
+    def prospect(self, number: int) -> float:
+        """Return the probability, as believed now, that a trial which was ended would extend the front after all.
+
+        0 if the rule can't say.
+        """
+
 
 def expected_top1(rule: StoppingRule, row: TrialRow, reached: float) -> float | None:
     """Return the final top-1, from 0 to 1, that a sampler learns of a trial which its rule ends now.
@@ -56,7 +66,7 @@ def expected_top1(rule: StoppingRule, row: TrialRow, reached: float) -> float | 
 class NeverStop:
     """Lets every training run to its end."""
 
-    enabled = False
+    enabled = takes_up = False
 
     def observe(self, row: TrialRow, epochs: Sequence[Epoch]) -> None:
         """Do nothing."""
@@ -74,3 +84,7 @@ class NeverStop:
     def predicted_final(self, number: int) -> Prediction | None:
         """Return None."""
         return None
+
+    def prospect(self, number: int) -> float:
+        """Return 0."""
+        return 0.0

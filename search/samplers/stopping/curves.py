@@ -71,7 +71,7 @@ class _Trial:
 class CurveRule:
     """Ends trainings whose optimistic final accuracy would not extend the front; see the module."""
 
-    enabled = True
+    enabled = takes_up = True
 
     def __init__(self, minimised: Sequence[str], chance: float) -> None:
         """Compare on these devices besides macs; a network ends below its optimistic accuracy by this `chance`."""
@@ -118,7 +118,7 @@ class CurveRule:
         mine = self._trials.get(row.number)
         if row.origin == TrialOrigin.ENQUEUED or mine is None or not mine.progress or mine.progress[-1] < mine.newest:
             return None
-        bar = [other for other in self._done() if other.comparable == mine.comparable and _no_more(other, mine)]
+        bar = self._bar(mine)
         best = max(bar, key=lambda other: (other.final or 0.0, -other.row.number), default=None)
         if best is None or best.final is None or self._is_ahead(mine, bar):
             return None
@@ -143,6 +143,19 @@ class CurveRule:
         final = np.array([other.final for other in known], dtype=np.float64)
         sets = [np.hstack([curves, sizes]), np.hstack([curves, config])]
         return predict([one[:-1] for one in sets], final, [one[-1] for one in sets])
+
+    def prospect(self, number: int) -> float:
+        """Return the probability that an ended trial would extend the front after all; see `base.StoppingRule`."""
+        mine = self._trials.get(number)
+        found = None if mine is None else self.predicted_final(number)
+        if mine is None or found is None:
+            return 0.0
+        best = max((other.final or 0.0 for other in self._bar(mine)), default=0.0)
+        return found.above(best)
+
+    def _bar(self, mine: _Trial) -> list[_Trial]:
+        """Return the finished trials that cost no more than one, all of which it has to beat."""
+        return [other for other in self._done() if other.comparable == mine.comparable and _no_more(other, mine)]
 
     def _done(self, newest: int | None = None) -> Iterable[_Trial]:
         numbers = self._finished if newest is None else self._finished[-newest:]

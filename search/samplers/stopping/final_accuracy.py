@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 PENALTIES = np.geomspace(1e-3, 30.0, 8)
@@ -36,6 +36,12 @@ class Prediction:
     def quantile(self, share: float) -> float:
         """Return the top-1 that an outcome stays below with probability `share`."""
         return self.mean + self.spread * float(stdtrit(self.freedom, share))
+
+    def above(self, top1: float) -> float:
+        """Return the probability that the outcome is above a top-1."""
+        if self.spread <= 0:
+            return float(self.mean > top1)
+        return float(stdtr(self.freedom, (self.mean - top1) / self.spread))
 
 
 @dataclass(frozen=True)

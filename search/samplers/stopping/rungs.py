@@ -41,6 +41,7 @@ class RungRule:
 
     minimised: tuple[str, ...]  # devices
     enabled: ClassVar[bool] = True
+    takes_up: ClassVar[bool] = False
     _reached: dict[float, dict[int, _Reached]] = field(default_factory=lambda: {rung: {} for rung in RUNGS})
     _final: dict[int, float] = field(default_factory=dict)  # top-1 of finished trials
 
@@ -101,3 +102,7 @@ class RungRule:
         if len(gains) < 2:
             return None
         return Prediction(reached[number].top1 + statistics.median(gains), statistics.stdev(gains), len(gains) - 1.0)
+
+    def prospect(self, number: int) -> float:
+        """Return 0: among networks that cost no more, a trial that is behind doesn't get ahead by waiting."""
+        return 0.0

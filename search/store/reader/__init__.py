@@ -18,6 +18,7 @@ from search.store.reader.latencies import (
 )
 from search.store.reader.studies import find_study, holds_study, list_studies
 from search.store.reader.trials import (
+    count_continued,
     count_states,
     count_test_evaluations,
     find_trial,
@@ -27,6 +28,7 @@ from search.store.reader.trials import (
 
 __all__ = [
     "LatencySource",
+    "count_continued",
     "count_rows_of_configs",
     "count_states",
     "count_test_evaluations",

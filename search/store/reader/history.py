@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from search.store.reader.trials import count_states
+from search.store.reader.trials import count_continued, count_states
 from search.store.rows import AttemptRow, EventRow, StudyStatus
 from search.store.tables import artifact, attempt, curve, event, request, trial
 from search.store.vocabulary import TrialState
@@ -21,6 +21,7 @@ def read_status(engine: sa.Engine, study_id: int, events: int = 5) -> StudyStatu
         read_attempts(engine, study_id, only_open=True),
         newest_events(engine, study_id, events),
         _mean_train_s(engine, study_id),
+        count_continued(engine, study_id),
     )
 
 

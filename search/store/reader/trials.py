@@ -126,6 +126,14 @@ def count_states(engine: sa.Engine, study_id: int) -> dict[TrialState, int]:
         return {row[0]: row[1] for row in connection.execute(query)}
 
 
+def count_continued(engine: sa.Engine, study_id: int) -> int:
+    """Return how many trials have ended, early or not, that took up one which had ended early."""
+    ended = trial.c.state.in_((TrialState.DONE, TrialState.PRUNED))
+    query = sa.select(sa.func.count()).where(trial.c.study_id == study_id, ended, trial.c.continues.is_not(None))
+    with engine.connect() as connection:
+        return int(connection.scalar(query) or 0)
+
+
 def count_test_evaluations(engine: sa.Engine, study_id: int) -> int:
     """Return how many networks of a study have been evaluated on the test split."""
     query = sa.select(sa.func.count()).where(trial.c.study_id == study_id, trial.c.test_top1.is_not(None))

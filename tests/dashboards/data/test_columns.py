@@ -35,7 +35,7 @@ def test_columns_say_what_the_rows_say(tmp_path: Path) -> None:
     for i, row in enumerate(rows):
         assert (columns.number[i], STATES[columns.state[i]]) == (row.number, row.state)
         assert (columns.macs[i], columns.params[i], columns.attempt[i]) == (row.macs, row.params, row.attempt)
-        for name in ("top1", "val_loss", "test_top1", "train_seconds", "started_at", "finished_at", "duplicate_of"):
+        for name in "top1 val_loss test_top1 train_seconds started_at finished_at duplicate_of continues".split():
             assert same(getattr(columns, name)[i], getattr(row, name)), name
         assert (columns.reason[i], columns.config_text[i]) == (row.reason, str(row.config))
         assert columns.config_json[i] == row.config.to_json()

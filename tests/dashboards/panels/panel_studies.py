@@ -127,6 +127,7 @@ def many(trials: int, seed: int = 0) -> StudyColumns:
         started_at=start,
         finished_at=np.arange(trials) * 30.0 + 25,
         duplicate_of=blank,
+        continues=blank,
         reason=tuple("out of memory" if code == codes["failed"] else None for code in state),
         config_text=tuple(f"made-up {n}" for n in range(trials)),
         config_json=("{}",) * trials,

@@ -109,6 +109,16 @@ class EngineContract:
         assert all(isinstance(event, Done) for event in again)
         assert sorted((event.number, event.attempt) for event in again) == [(0, 2), (1, 2)]
 
+    def test_one_job_is_stopped_while_the_other_goes_on(self, engine: Engine, make_job: MakeJob):
+        for number in (0, 1):
+            engine.submit(make_job(number, epochs=30 if number == 0 else 2))
+        engine.stop(0)
+        ended = {event.number: type(event) for event in collect(engine, {0, 1}) if isinstance(event, AttemptEnd)}
+        assert ended == {0: Stopped, 1: Done}
+        engine.stop(0)
+        engine.submit(make_job(0, attempt=2, epochs=2))
+        assert type(collect(engine, {0})[-1]) is Done
+
     def test_stopping_when_nothing_runs_does_not_stop_what_comes_after(self, engine: Engine, make_job: MakeJob):
         engine.stop()
         engine.submit(make_job(0))

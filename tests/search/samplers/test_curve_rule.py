@@ -258,6 +258,17 @@ def proposals(proposer: Proposer) -> list[Any]:
     return [proposer.ask(None).config for _ in range(4)]
 
 
+def test_an_ended_trial_has_prospects_again_once_the_model_learns_that_such_curves_tell_less():
+    rule = taught()
+    assert judged(rule, mine(), 0.7) is not None  # it is expected to end at 80 %, and the best is at 82 %
+    assert rule.prospect(99) < 0.01
+    assert rule.prospect(98) == 0.0  # nothing is known of it
+    for number in range(12, 24):  # larger networks, which are no bar to it
+        done(rule, number, 0.7, 0.9 if number % 2 else 0.7, macs=200)
+    assert rule.prospect(99) > 0.25
+    assert RungRule(("host",)).prospect(99) == NeverStop().prospect(99) == 0.0
+
+
 def test_what_a_sampler_learns_of_an_ended_trial_is_an_accuracy():
     rule = taught()
     assert judged(rule, mine(), 0.6) is not None

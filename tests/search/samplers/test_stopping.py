@@ -192,7 +192,7 @@ class Slow(FakeEngine):
             if job.number in self._cancelled:
                 self._cancelled.remove(job.number)
                 events.append(cancelled(job))
-            elif self._stopped:
+            elif job.number in self._stopped:
                 events.append(Stopped(job.number, job.attempt))
             else:
                 row = {**ROW, "epoch": at, "progress": at / EPOCHS, "val_top1": self._top1(job)}

@@ -29,7 +29,7 @@ from tests.search.tiny_studies import Bench, sqlite_url
 
 ROOT = Path(__file__).parents[3]
 OPENERS = [open_for_writing, open_for_reading]
-ADDED_TO_TRIALS = ["expected_top1"]  # columns that the first version lacked
+ADDED_TO_TRIALS = ["expected_top1", "continues"]  # columns that the first version lacked
 ADDED_TABLES = ("proposal", "belief")
 
 
