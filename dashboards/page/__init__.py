@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dashboards.page.access import Access, access_for, guard
-from workers.listening import in_url, is_loopback, listen
+from workers.listening import connections_most, in_url, is_loopback, limited_logs, listen, raise_file_limit
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -26,6 +26,7 @@ __all__ = ["Access", "access_for", "make_app", "serve"]
 
 ASSETS = Path(__file__).parents[1] / "assets"
 THREADS = 8
+SILENT_S = 10  # a connection that has sent nothing for so long is closed
 WARM_S = 30.0  # the longest that the end waits for the preparation of the first visit; usually it takes a second
 INDEX = """<!DOCTYPE html>
 <html lang="en">
@@ -126,8 +127,9 @@ def serve(
 
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # requests that wait for a moment are no warning
     host, port = address
-    with listen(host, port) as listener:
-        server = create_server(app.server, sockets=[listener], threads=THREADS, ident=None)
+    raise_file_limit()
+    with listen(host, port) as listener, limited_logs("waitress"):
+        server = create_server(app.server, sockets=[listener], threads=THREADS, ident=None, **_strangers_limits())
         page = f"http://{_reached_at(host)}:{listener.getsockname()[1]}/"
         private = f"{page}?token={access.token}" if access.token else page
         ended = threading.Event()
@@ -143,6 +145,19 @@ def serve(
         opening.cancel()
         ended.set()
         _wait_for(warming)
+
+
+def _strangers_limits() -> dict[str, int | bool]:
+    """Return waitress's settings for what strangers may hold open and send."""
+    return {
+        "connection_limit": connections_most(),
+        "channel_timeout": SILENT_S,
+        "cleanup_interval": 1,  # seconds
+        "asyncore_use_poll": True,  # select knows no more than 1024 files
+        "max_request_header_size": 64 << 10,
+        "max_request_body_size": 1 << 20,
+        "inbuf_overflow": 64 << 10,  # what is longer goes to a temporary file
+    }
 
 
 def _notes(access: Access, host: str, page: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from workers.latency.agent.serving.protocol import PROTOCOL
 from workers.latency.agent_file import NAME, agent_bytes, agent_sha256
 
 BODY_BYTES_MOST = 8 << 20
+STRANGERS_BYTES_MOST = 64 << 10  # of a body that is read before its token is looked at
 
 router = APIRouter()
 bearer = HTTPBearer(auto_error=False, description="the token that `condensery devices add` printed")
@@ -68,6 +69,12 @@ def _caller(hub: Hub, credentials: Annotated[HTTPAuthorizationCredentials | None
         detail = "this token is unknown or revoked; pass the device's present one"
         raise HTTPException(401, detail, headers={"WWW-Authenticate": "Bearer"})
     return device
+
+
+def has_token(engine: sa.Engine, authorization: str) -> bool:
+    """Whether an Authorization header has the token of a device: asked before a long body is read."""
+    scheme, _, token = authorization.partition(" ")
+    return scheme.lower() == "bearer" and registry.device_by_token(engine, token.strip()) is not None
 
 
 Caller = Annotated[Device, Depends(_caller)]

@@ -24,15 +24,16 @@ from starlette.exceptions import HTTPException
 
 from search.devices import PORT, schemas
 from search.devices.agents import UnlikeDevice
-from search.devices.api import BODY_BYTES_MOST, HubState, router
+from search.devices.api import BODY_BYTES_MOST, STRANGERS_BYTES_MOST, HubState, has_token, router
 from search.devices.body_limit import BodyLimit
+from search.devices.connections import HubLoop, LimitedProtocol
 from search.devices.leases import JobUnknown, LeaseLost, LeaseTerms, NotEnrolled
 from search.devices.transitions import LEASE_S
 from search.store.connection.database import open_for_writing
 from space.errors import DatabaseLocked, DatabaseUnavailable, DiskFull, InvalidSettings
 from workers.clock import Clock
 from workers.latency.agent.serving.protocol import PROTOCOL
-from workers.listening import in_url, is_loopback, listen
+from workers.listening import in_url, is_loopback, limited_logs, listen, raise_file_limit
 
 RETRY_S = 2.0
 RETRY_AFTER_S = 2  # for a database that is locked or away
@@ -46,6 +47,7 @@ _AWAY = (
 )
 
 log = logging.getLogger("condensery.hub")
+LOGGERS = (log.name, "uvicorn.error", "asyncio")  # wrong tokens, what is no HTTP, files that ran out
 
 _REFUSALS: dict[type[Exception], tuple[int, str]] = {
     NotEnrolled: (409, "this agent doesn't serve the device now; enrol again"),
@@ -74,7 +76,8 @@ def create_app(
     )
     app.state.hub = HubState(engine, LeaseTerms(lease_s, clock), retry_s)
     app.include_router(router)
-    app.add_middleware(BodyLimit, most_bytes=BODY_BYTES_MOST)
+    limits = {"most_bytes": BODY_BYTES_MOST, "strangers_bytes": STRANGERS_BYTES_MOST}
+    app.add_middleware(BodyLimit, **limits, knows=lambda header: _knows(engine, header))
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     for away in _AWAY:
@@ -84,6 +87,14 @@ def create_app(
         app.add_exception_handler(kind, _handler(status, detail))
     app.add_exception_handler(UnlikeDevice, _unlike)
     return app
+
+
+def _knows(engine: sa.Engine, authorization: str) -> bool | None:
+    """Whether an Authorization header has a device's token; None while the database can't be asked."""
+    try:
+        return has_token(engine, authorization)
+    except (sa.exc.SQLAlchemyError, *_AWAY):
+        return None
 
 
 def _handler(status: int, detail: str) -> Any:
@@ -160,10 +171,11 @@ def serve(
             `open_for_writing`.
     """
     engine = open_for_writing(url)
+    raise_file_limit()
     try:
         config = _server_config(create_app(engine), tls)
         server = uvicorn.Server(config)
-        with listen(host, port) as listener, _orderly_end(server):
+        with listen(host, port) as listener, _orderly_end(server), limited_logs(*LOGGERS):
             note(f"hub at http{'s' if tls else ''}://{in_url(host)}:{listener.getsockname()[1]}")
             if tls is None and not is_loopback(host):
                 note(f"warning: {host} is open to other machines without TLS: tokens can be read on the way")
@@ -175,6 +187,8 @@ def serve(
 def _server_config(app: FastAPI, tls: tuple[Path, Path] | None) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
+        http=LimitedProtocol,
+        loop=f"{HubLoop.__module__}:{HubLoop.__name__}",
         access_log=False,
         log_config=None,
         lifespan="off",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,31 @@ from tests.workers.latency.test_latency_contract import TINY
 from workers.latency.agent_file import agent_path
 
 
-def _serve(url: str, address: tuple[str, int], tls: Sequence[Path], timing: dict[str, float], files: list[str]) -> None:
+@dataclass(frozen=True)
+class Strangers:
+    """What strangers are granted: open files of the hub in all, and seconds for each part of a request."""
+
+    files: int | None = None
+    patience_s: float | None = None
+
+
+def _serve(
+    url: str,
+    address: tuple[str, int],
+    tls: Sequence[Path],
+    timing: dict[str, float],
+    files: list[str],
+    strangers: Strangers,
+) -> None:
     """Serve a database in the process that was just forked; `files` take its output and its errors."""
     for number, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
-    from search.devices import hub
+    from search.devices import connections, hub
 
+    if strangers.files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (strangers.files, strangers.files))
+    if strangers.patience_s is not None:
+        connections.PATIENCE_S = dict.fromkeys(connections.PATIENCE_S, strangers.patience_s)
     hub.create_app = partial(hub.create_app, **timing)
     certificate, key = tls or (None, None)
     pem = None if certificate is None or key is None else (certificate, key)
@@ -55,6 +76,7 @@ class HubProcess:
         folder: Path,
         address: tuple[str, int] = ("127.0.0.1", 0),
         tls: Sequence[Path] = (),
+        strangers: Strangers | None = None,
         **timing: float,
     ) -> None:
         """Start a hub that writes hub.out and hub.err in a folder; `timing` is `create_app`'s lease_s and retry_s."""
@@ -62,7 +84,9 @@ class HubProcess:
         for path in (self.output, self.errors):
             path.write_bytes(b"")
         files = [str(self.output), str(self.errors)]
-        self._process = fork_server().Process(target=_serve, args=(url, address, tls, timing, files))
+        self._process = fork_server().Process(
+            target=_serve, args=(url, address, tls, timing, files, strangers or Strangers())
+        )
         self._process.start()
         self.greeting = until(self._greeting, every_s=0.005)
         self.address = self.greeting.removeprefix("hub at ")

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search.devices import schemas
-from search.devices.api import BODY_BYTES_MOST
+from search.devices.api import BODY_BYTES_MOST, STRANGERS_BYTES_MOST
 from search.store.connection import database
 from search.store.connection.database import open_for_writing
 from tests.search.tiny_devices import FACTS, wall_report
@@ -114,6 +114,8 @@ def test_a_body_over_the_limit_is_refused_with_and_without_its_length(hub: Hub):
         whole = hub.client.post("/v1/enrol", content=piece * count, headers=headers)
         chunked = hub.client.post("/v1/enrol", content=pieces(count), headers=headers)
         assert (whole.status_code, chunked.status_code) == (status, status)
+        for stranger in ({}, {"Authorization": "Bearer wrong"}):
+            assert hub.client.post("/v1/enrol", content=pieces(count), headers=stranger).status_code == 413
     assert 8 * len(piece) == BODY_BYTES_MOST
 
 
@@ -135,7 +137,9 @@ def test_a_database_that_is_locked_or_away_is_a_503_that_says_when_to_come_back(
     hub = Hub(tmp_path)
     token = hub.add("pi")
     holder = open_for_writing(sqlite_url(tmp_path))
+    long = json.dumps({"instance": ONE, "text": "x" * STRANGERS_BYTES_MOST}).encode()
     calls = [lambda: hub.enrol(token), lambda: hub.lease(token), lambda: hub.client.get("/v1/health")]
+    calls.append(lambda: hub.post(token, "/v1/enrol", long))
     with holder.begin():
         locked = [call() for call in calls]
     assert hub.enrol(token).status_code == 200
