@@ -4,12 +4,14 @@ A mapped file is one copy in the page cache, however many processes read it. The
 
     <key>/               one data set at one shape; the key follows the images' content
         train_images.npy, train_labels.npy, and test_images.npy, test_labels.npy if its maker published a test split
-        content.json     label, shape, class names
+        content.json     label, shape, class names, hash of labels and images
+        checked.json     size and time of each array's file when its content was last found to have that hash
     <key>.lock           held while <key> is written, by one process at a time
     <settings>.json      what `prepare` made of these settings: the key and the DataInfo
 
 A <key> folder is written under another name and renamed when whole. The pointer file lets a worker find its images
-without looking at a million source files, and keeps a study on the images that it was started with.
+without looking at a million source files, and keeps a study on the images that it was started with. What is in a <key>
+folder is checked before it is used; one that is damaged is made anew.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,14 +33,15 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress
 
-from space.errors import DataNotFound
+from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
 from workers.files import disk_errors, write_atomically
 from workers.images.data_info import DataInfo, channel_statistics, describe
 from workers.images.datasets import find_source
-from workers.images.source import Images, Labels, Shape, Source, SourceSplit, fingerprint
+from workers.images.source import BLOCK, Images, Labels, Shape, Source, SourceSplit, fingerprint
 from workers.settings import DataSettings
 
 FORMAT = 1  # raise it when the same source would be decoded to other pixels
+HASHED_BYTES = 2 << 30  # arrays of up to this many bytes are hashed at every `prepare`, larger ones once they change
 PLAIN_PROGRESS_S = 10.0  # seconds between lines where stderr is no terminal
 
 
@@ -52,9 +55,9 @@ class CachedArrays(NamedTuple):
 
 
 def prepare(settings: DataSettings, cache: Path) -> DataInfo:
-    """Decode the data set into the cache, unless it is there, and return its description.
+    """Decode the data set into the cache, unless it is there and whole, and return its description.
 
-    Called once by the controller before workers start; a second call only looks.
+    Called once by the controller before workers start; a second call only checks.
 
     Raises:
         UnknownDataset, DataNotFound, UnreadableImage: see `workers.images.datasets`.
@@ -63,13 +66,14 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
     source = find_source(settings)
     key = fingerprint(FORMAT, source.fingerprint)[:16]
     with disk_errors(cache):
-        if (cache / key).is_dir():
+        if _is_whole(cache / key, HASHED_BYTES):
             pointer = _read_pointer(settings, cache)
             if pointer is not None and pointer["key"] == key:
                 return DataInfo.from_dict(pointer["info"])
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{key}.lock"):  # released by the system however the process ends
-            if not (cache / key).is_dir():
+            if not _is_whole(cache / key, HASHED_BYTES):
+                shutil.rmtree(cache / key, ignore_errors=True)
                 _write_data_set(source, cache / key)
             info = _describe(settings, cache / key)
             pointer = {"key": key, "info": info.to_dict()}
@@ -91,14 +95,17 @@ def outline(settings: DataSettings) -> DataInfo:
 
 
 def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, CachedArrays]:
-    """Return the arrays that `prepare` made for these settings, mapped into memory.
+    """Return the arrays that `prepare` made for these settings, mapped into memory; damaged ones are made anew.
 
     Raises:
-        DataNotFound: the data set wasn't prepared in this cache.
+        DataNotFound: the data set wasn't prepared in this cache. When it is made anew, see `prepare`.
     """
     pointer = _read_pointer(settings, cache)
     if pointer is None or not (cache / pointer["key"]).is_dir():
         raise DataNotFound(f"{settings.dataset!r} isn't prepared in {str(cache)!r}: run prepare() with these settings")
+    if not _is_whole(cache / pointer["key"]):
+        prepare(settings, cache)
+        pointer = _read_pointer(settings, cache) or pointer
     return DataInfo.from_dict(pointer["info"]), _map_arrays(cache / pointer["key"])
 
 
@@ -114,9 +121,51 @@ def _pointer_file(settings: DataSettings, cache: Path) -> Path:
 def _read_pointer(settings: DataSettings, cache: Path) -> dict[str, Any] | None:
     try:
         pointer: dict[str, Any] = json.loads(_pointer_file(settings, cache).read_text())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a damaged one is written again
         return None
-    return pointer
+    return pointer if isinstance(pointer, dict) and {"key", "info"} <= pointer.keys() else None
+
+
+def _is_whole(folder: Path, hashed_bytes: int = 0) -> bool:
+    """Whether a data set's arrays hold what was written.
+
+    They are hashed where their files are not as they were when this was last found, or have no more than
+    `hashed_bytes`.
+    """
+    try:
+        content = json.loads((folder / "content.json").read_text())
+        arrays = _map_arrays(folder)
+        for images, labels in (arrays[:2], arrays[2:]):
+            if images is not None and images.shape != (len(labels), *content["shape"]):
+                return False
+        files = _sizes_and_times(folder)
+        if sum(size for size, _ in files.values()) > hashed_bytes and _checked(folder) == files:
+            return True
+        digest = hashlib.sha256()
+        for images, labels in (arrays[:2], arrays[2:]):
+            if images is not None:
+                digest.update(np.ascontiguousarray(labels).data)
+                for start in range(0, len(images), BLOCK):
+                    digest.update(images[start : start + BLOCK].data)
+    except (OSError, EOFError, ValueError, KeyError, TypeError):  # missing, cut off, or not what we write
+        return False
+    if digest.hexdigest() != content["sha256"]:
+        return False
+    with suppress(OSError, DiskFull, ReadOnlyFolder):  # then it is hashed again the next time
+        if _checked(folder) != files:
+            write_atomically(folder / "checked.json", json.dumps(files).encode())
+    return True
+
+
+def _sizes_and_times(folder: Path) -> dict[str, list[int]]:
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.glob("*.npy"))}
+
+
+def _checked(folder: Path) -> Any:
+    try:
+        return json.loads((folder / "checked.json").read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _map_arrays(folder: Path) -> CachedArrays:
@@ -157,6 +206,7 @@ def _write_data_set(source: Source, folder: Path) -> None:
                 write_images(partial / f"{name}_images.npy", split, source.shape, _Watchers(advance, digest.update))
         names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
         names["sha256"] = digest.hexdigest()
+        (partial / "checked.json").write_text(json.dumps(_sizes_and_times(partial)))
         (partial / "content.json").write_text(json.dumps(names))
         partial.rename(folder)
     finally:

@@ -18,6 +18,7 @@ from PIL import Image
 from space.errors import DataNotFound, UnreadableImage
 from workers.images.source import (
     BLOCK,
+    FORMATS,
     Images,
     Labels,
     Shape,
@@ -114,7 +115,7 @@ def _decode(files: Sequence[Path], shape: Shape) -> Images:
     images = np.empty((len(files), *shape), dtype=np.uint8)
     for index, file in enumerate(files):
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 images[index] = fit_image(image, shape)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types on broken files
             raise UnreadableImage(f"{file} can't be read as an image ({error}): repair or remove it") from error

@@ -22,6 +22,9 @@ Images: TypeAlias = npt.NDArray[np.uint8]  # (N, C, H, W)
 Labels: TypeAlias = npt.NDArray[np.int64]  # (N,)
 Shape: TypeAlias = tuple[int, int, int]  # (C, H, W)
 
+# The decoders of Pillow that are used, whatever a file is called. Others hand the file to a program (EPS, of which a
+# file may well be called photo.png) or are of formats that are not documented.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 BLOCK = 1024  # images handed on at once: 3 MB at 3 x 32 x 32
 
 

@@ -2,6 +2,7 @@
 
 import json
 import mmap
+import os
 import resource
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -196,6 +197,71 @@ def test_loading_what_was_not_prepared_says_so(tmp_path):
     with pytest.raises(DataNotFound, match="isn't prepared"):
         load(DIGITS, tmp_path)
     assert prepare(DIGITS, tmp_path) == load(DIGITS, tmp_path).info
+
+
+def cut_off(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 1000)
+
+
+def change_a_pixel(file: Path) -> None:
+    with file.open("r+b") as pixels:
+        pixels.seek(-100, os.SEEK_END)
+        byte = pixels.read(1)
+        pixels.seek(-100, os.SEEK_END)
+        pixels.write(bytes([byte[0] ^ 1]))
+
+
+def change_a_pixel_unseen(file: Path) -> None:
+    """As a failing disk does it: size and time stay."""
+    before = file.stat()
+    change_a_pixel(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def change_the_shape(file: Path) -> None:
+    np.save(file, np.load(file)[None])
+
+
+DAMAGES = {
+    "cut off": ("train_images.npy", cut_off),
+    "other pixels": ("train_images.npy", change_a_pixel),
+    "other pixels, unseen": ("train_images.npy", change_a_pixel_unseen),
+    "another shape": ("train_images.npy", change_the_shape),
+    "emptied": ("train_labels.npy", lambda file: file.write_bytes(b"")),
+    "removed": ("train_labels.npy", Path.unlink),
+    "no content": ("content.json", lambda file: file.write_text("{")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_made_anew_with_the_same_images(tmp_path: Path, damage: str):
+    before = prepare(DIGITS, tmp_path)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    name, harm = DAMAGES[damage]
+    whole = (folder / "train_images.npy").read_bytes()
+    harm(folder / name)
+    if damage == "other pixels, unseen":
+        assert prepare(DIGITS, tmp_path) == before  # the controller's; a worker looks at sizes and times
+    else:
+        load(DIGITS, tmp_path)  # a worker's, in the middle of a study
+    assert (folder / "train_images.npy").read_bytes() == whole
+    assert prepare(DIGITS, tmp_path) == before
+
+
+def test_a_cache_that_was_copied_is_used_and_not_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = prepare(DIGITS, tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)  # with other times
+    monkeypatch.setattr("workers.images.cache._write_data_set", None)
+    load(DIGITS, tmp_path / "b")
+    assert prepare(DIGITS, tmp_path / "b") == before
+
+
+def test_a_pointer_that_is_damaged_is_written_again(tmp_path: Path):
+    before = prepare(DIGITS, tmp_path)
+    (pointer,) = tmp_path.glob("*.json")
+    for content in ("", "[1]", "{}"):
+        pointer.write_text(content)
+        assert prepare(DIGITS, tmp_path) == before
 
 
 def test_processes_that_prepare_at_once_do_it_once_and_clear_what_a_killed_one_left(tmp_path):

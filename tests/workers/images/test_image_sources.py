@@ -22,7 +22,8 @@ from workers.images import datasets
 from workers.images.batches import TrainingBatches, load
 from workers.images.cache import prepare
 from workers.images.datasets import find_source, read_cifar, read_idx
-from workers.images.source import fit_image
+from workers.images.image_folder import IMAGE_SUFFIXES
+from workers.images.source import FORMATS, fit_image
 from workers.settings import DataSettings
 
 COLOURS = {"cat": (200, 10, 30), "dog": (0, 120, 250)}
@@ -96,6 +97,28 @@ def test_a_corrupt_image_is_named_and_leaves_nothing_half_written(tmp_path, dama
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
     victim.write_bytes(good)
     assert prepare(folder_settings(tmp_path / "pets"), tmp_path / "cache").num_classes == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", b"P3 8 8 255\n" + b"0 " * 192]
+)
+def test_a_file_of_another_kind_starts_no_program(tmp_path, monkeypatch, content):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    save_class_folders(tmp_path / "images", 6)
+    (tmp_path / "images" / "cat" / "photo.png").write_bytes(content)
+    if content.startswith(b"%!"):
+        with pytest.raises(UnreadableImage, match=r"photo\.png"):
+            prepare(folder_settings(tmp_path / "images"), tmp_path / "cache")
+    else:  # a documented format under the name of another
+        prepare(folder_settings(tmp_path / "images"), tmp_path / "cache")
+
+
+def test_every_suffix_has_its_decoder_and_no_other_is_open():
+    Image.init()
+    assert {Image.EXTENSION[suffix] for suffix in IMAGE_SUFFIXES} == set(FORMATS)
 
 
 def test_a_changed_file_is_seen_at_the_next_prepare_and_not_by_workers_before(tmp_path):
