@@ -91,6 +91,12 @@ def delete(
 
     remove_study(url, stored.name)
     files = study_files(stored_settings(stored), url)
+    if files.is_symlink():  # what it leads to may be used by others
+        place = files.resolve()
+        if not keep_files:
+            files.unlink()
+        say(f"deleted study {stored.name!r}; its files stay in {place}, where {files} led")
+        return
     if not keep_files and files.exists():
         shutil.rmtree(files)
     say(f"deleted study {stored.name!r}")

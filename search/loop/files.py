@@ -64,19 +64,20 @@ class TrialFiles:
         if self._retention.networks == "front":
             self._kept.append(row)
 
-    def remove_dominated(self, removed: Callable[[int], None]) -> None:
+    def remove_dominated(self, to_remove: Callable[[int], None]) -> None:
         """Remove the networks that would no longer be picked under any budget; their figures and logs stay.
 
-        `removed` is called with the number of each trial whose networks are removed.
+        `to_remove` is called with the number of each trial before its networks are removed, to record it: if this
+        process is killed in between, files stay that nobody misses. The other way round a file would be missed.
         """
         if not self._kept:
             return
         pickable = non_dominated(np.array([_pick_objectives(row) for row in self._kept]))
         for row, stays in zip(self._kept, pickable, strict=True):
             if not stays:
+                to_remove(row.number)
                 for name in (NETWORK_FILE, ONNX_FILE):
                     (self.folder(row.number) / name).unlink(missing_ok=True)
-                removed(row.number)
         self._kept = [row for row, stays in zip(self._kept, pickable, strict=True) if stays]
 
 

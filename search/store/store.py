@@ -142,7 +142,7 @@ class StudyStore(ControllerLease, Attempts, Beliefs):
             connection.execute(_NEW_ARTIFACT, rows)
 
     def mark_removed(self, number: int) -> None:
-        """Record that a retention rule removed a trial's files."""
+        """Record that a retention rule removes a trial's files."""
         with self._begin() as connection:
             key = self._key(connection, number)
             connection.execute(sa.update(artifact).where(artifact.c.trial_id == key).values(removed=True))

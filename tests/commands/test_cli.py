@@ -289,6 +289,18 @@ def test_delete_removes_rows_and_asks_first(study: Path) -> None:
     connection.close()
 
 
+def test_deleting_a_study_whose_folder_is_a_symbolic_link_leaves_what_it_leads_to(study: Path) -> None:
+    files = study / "condensery-files/digits"
+    elsewhere = study / "elsewhere"
+    files.rename(elsewhere)
+    files.symlink_to(elsewhere)
+    (elsewhere / "mine.txt").write_text("mine")
+    done = run("delete", "digits", "--yes", cwd=study)
+    assert (done.returncode, str(elsewhere) in done.stderr) == (0, True)
+    assert (elsewhere / "mine.txt").read_text() == "mine"
+    assert not files.is_symlink()
+
+
 def test_the_database_reports_its_version(study: Path) -> None:
     done = run("db", "upgrade", cwd=study)
     assert done.returncode == 0

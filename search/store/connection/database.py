@@ -18,7 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from search.store.connection.database_errors import database_errors, url_shown
+from search.store.connection.database_errors import database_errors, refuse_unescaped, url_shown
 from search.store.connection.schema import (
     check_version,
     has_tables,
@@ -36,6 +36,7 @@ READ_TIMEOUT_S = 10.0
 
 def sqlite_file(url: str) -> Path | None:
     """Return the file of a SQLite URL; None for memory and for other databases."""
+    refuse_unescaped(url)
     with database_errors(url):
         parsed = sa.make_url(url)
         if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":

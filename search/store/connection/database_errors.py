@@ -60,16 +60,33 @@ def _translated(error: Exception, url: str) -> CondenseryError:
     return DatabaseUnavailable(f"{shown} can't be used: {first_line(error)}")
 
 
+def refuse_unescaped(url: str) -> None:
+    """Do nothing unless the password in a URL has an @ that isn't written as %40.
+
+    Raises:
+        DatabaseUnavailable: it has. A driver would take the rest of the password for the host, and name it in errors.
+    """
+    if _is_unescaped(url):
+        raise DatabaseUnavailable(
+            f"{url_shown(url)}: the password in a URL must have its @ written as %40, its : as %3A and its / as %2F."
+        )
+
+
+def _is_unescaped(url: str) -> bool:
+    user, at, rest = url.partition("://")[2].partition("?")[0].partition("@")
+    return not url.startswith("sqlite") and ":" in user and bool(at) and "@" in rest
+
+
 def url_shown(url: str) -> str:
     """Return the URL with its passwords hidden; of an unnamed one just what it is."""
     if url == "sqlite://":
         return "the study database"
+    if _is_unescaped(url):
+        return re.sub(r"(://[^:]*):[^?]*@", r"\1:***@", url)
     try:
         parsed = sa.make_url(url)
     except (exc.ArgumentError, ValueError):
         return repr(re.sub(r":.*@", ":***@", url))
-    if "@" in (parsed.host or ""):  # of a password that wasn't written as a URL needs it
-        parsed = parsed.set(host=(parsed.host or "").rpartition("@")[2])
     hidden = {name: "hidden" for name in SECRETS if name in parsed.query}
     if parsed.password is None and not hidden:
         return url

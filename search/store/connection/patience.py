@@ -5,6 +5,7 @@ Work that is retried must be one transaction, or repeatable: a commit whose answ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -72,5 +73,9 @@ def is_away(error: exc.DBAPIError) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of a driver's message."""
-    return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
+    """Return the first line of a driver's message, without what stands before an @ in it.
+
+    Of a URL whose password has an @ or a : of its own, drivers take a part of the password for the host or the port.
+    """
+    line = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"[^\s'\"(]*@", "***@", line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -264,16 +265,39 @@ def test_news_of_an_attempt_that_was_given_up_is_ignored(make_bench):
 # -- retention --
 
 
-def test_retention_front_removes_the_files_of_dominated_trials_only(make_bench):
+class Killed(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("killed_at", [None, 0, 1, 3])
+def test_retention_front_removes_the_files_of_dominated_trials_only(make_bench, monkeypatch, killed_at: int | None):
+    """Also when it is killed before or between the removals: no file is ever missed that is recorded as there."""
+
     def write_files(job: TrialJob):
         Path(job.folder).mkdir(parents=True, exist_ok=True)
-        (Path(job.folder) / "model.onnx").write_bytes(b"x")
+        for name in ("model.onnx", "network.safetensors"):
+            (Path(job.folder) / name).write_bytes(b"x")
         return replace(instant_result(job), top1=0.9 if job.number == 0 else 0.1)
 
     bench = make_bench(retention__networks="front", study__trainings=4)
     bench.engine = FakeEngine(outcome=write_files)
     bench.open()
     bench.study.store.enqueue(SMALLEST, bench.settings.training)  # and most accurate: it beats every other
+    with monkeypatch.context() as patched:
+        if killed_at is not None:
+            calls, unlink = itertools.count(), Path.unlink
+
+            def dying(path: Path, missing_ok: bool = False) -> None:
+                if path.name in ("model.onnx", "network.safetensors") and next(calls) == killed_at:
+                    raise Killed
+                unlink(path, missing_ok)
+
+            patched.setattr(Path, "unlink", dying)
+            with pytest.raises(Killed):
+                bench.run(resume=True)
+            for row in bench.done():
+                for entry in reader.read_artifacts(bench.study.engine, row.id).values():
+                    assert entry["removed"] or Path(entry["path"]).exists()
     bench.run(resume=True)
     for row in bench.done():
         removed = {entry["removed"] for entry in reader.read_artifacts(bench.study.engine, row.id).values()}

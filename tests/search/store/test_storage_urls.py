@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from commands.common import storage_words
+from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file
 from search.store.connection.database_errors import url_shown
 from search.store.tables import study
+from search.study import optuna_storage
 from search.study_file import load_settings, settings_from
 from search.study_template import study_file
+from space.errors import CondenseryError
 from tests.command_line import run_command
 from tests.search.tiny_studies import Bench, document, tiny_settings
 
@@ -59,6 +64,9 @@ def test_the_environment_wins_over_the_study_file(tmp_path: Path):
         (WITH_PASSWORD, "postgresql+psycopg://me:***@host/db?sslmode=verify-full"),
         ("postgresql:///db?password=hush", "postgresql:///db?password=hidden"),
         ("postgresql://me:h@hush@host/db", "postgresql://me:***@host/db"),  # an @ that should have been %40
+        ("postgresql://me:h@hu/sh@host/db?a=b@c", "postgresql://me:***@host/db?a=b@c"),
+        ("postgresql://me:h@hu:5@host/db", "postgresql://me:***@host/db"),
+        ("sqlite:////home/me:or@you@here/x.db", "sqlite:////home/me:or@you@here/x.db"),
         ("postgresql://me:hush@host:port/db", "'postgresql:***@host:port/db'"),
         ("pg//me:hush@host", "'pg//me:***@host'"),
         ("sqlite:///my studies.db", "sqlite:///my studies.db"),
@@ -67,6 +75,22 @@ def test_the_environment_wins_over_the_study_file(tmp_path: Path):
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str):
     assert url_shown(url) == shown
+
+
+@pytest.mark.parametrize(
+    "password", ["hu@sh", "hu@sh:5432", "hu@5:sh", "@hush", "hush:", "hu:sh", "5:6", "hu/sh", "hu#sh@"]
+)
+@pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg", "nothing"])
+@pytest.mark.parametrize("opened", [open_for_writing, open_for_reading, sqlite_file, optuna_storage])
+def test_no_error_tells_a_part_of_the_password(password: str, driver: str, opened: Callable[[str], object]):
+    url = f"{driver}://me:{password}@127.0.0.1:9/db?connect_timeout=1"
+    try:
+        opened(url)
+    except CondenseryError as error:
+        said = str(error).replace("***", "")
+        assert not re.findall(r"hu|sh\b", said.replace("should", ""))
+    else:
+        assert opened is sqlite_file
 
 
 def test_the_command_that_goes_on_shows_no_password(monkeypatch: pytest.MonkeyPatch):
