@@ -213,6 +213,7 @@ class Controller:
             self._reconcile_one(row)
         self.recorder.record([Reopened(replace(row, state=TrialState.QUEUED)) for row in reopened])
         self.mirror.write()
+        self.recorder.remove_dominated()  # what a killed controller had recorded and not yet removed
         if rows:
             left_open = len(self.candidates.unpriced) + len(self.state.queue)
             done, trials = counted(self.state.done, "training"), counted(left_open, "trial")

@@ -214,7 +214,7 @@ class Recorder:
         self.callback.trial(row)
         if row.state == TrialState.DONE:
             self.files.add_done(row)
-            self.files.remove_dominated(self._mark_removed)
+            self.remove_dominated()
 
     def clean(self, row: TrialRow) -> None:
         """Remove the files that a trial no longer needs once its end is recorded, here and in the engine.
@@ -240,6 +240,10 @@ class Recorder:
         if state.failures_in_a_row >= state.settings.limits.failures_in_a_row:
             text = f"{state.failures_in_a_row} trials in a row failed, the last because: {row.reason}"
             state.fatal = SearchFailed(text)
+
+    def remove_dominated(self) -> None:
+        """Remove the networks that the retention rules no longer keep, each recorded first."""
+        self.files.remove_dominated(self._mark_removed)
 
     def _mark_removed(self, number: int) -> None:
         self.store.transact(lambda: self.store.mark_removed(number))

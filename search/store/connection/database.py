@@ -48,6 +48,8 @@ def tune_sqlite(engine: sa.Engine) -> None:
     """Give every connection of a SQLite engine WAL, foreign keys, a lock time-out and immediate transactions."""
     if engine.dialect.name != "sqlite":
         return
+    if engine.url.database and engine.url.database != ":memory:":
+        _keep_to_one_file(engine, Path(engine.url.database).absolute())
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _: Any) -> None:
@@ -60,6 +62,42 @@ def tune_sqlite(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _keep_to_one_file(engine: sa.Engine, file: Path) -> None:
+    """Make every connection and transaction fail once the engine's file is another one, or gone.
+
+    Of a file that was removed or moved, the system keeps what open connections write until they close, and then drops
+    it; a new connection would make an empty one in its place.
+    """
+    known: list[tuple[int, int]] = []  # device and inode, once there is a connection
+
+    def check() -> None:
+        if known and _identity(file) != known[0]:
+            raise DatabaseUnavailable(
+                f"{file} was removed, moved or replaced while it was in use; put it back, then --resume."
+            )
+
+    @sa.event.listens_for(engine, "do_connect")
+    def _before_connecting(*_: Any) -> None:
+        check()
+
+    @sa.event.listens_for(engine, "connect")
+    def _connected(*_: Any) -> None:
+        if not known and (found := _identity(file)) is not None:
+            known.append(found)
+
+    @sa.event.listens_for(engine, "begin")
+    def _before_a_transaction(_: sa.Connection) -> None:
+        check()
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
 import socket
@@ -105,11 +106,15 @@ def test_whoever_sends_too_slowly_is_hung_up_on(start: Any):
 
 def test_a_call_over_one_connection_after_another_is_not_hung_up_on(start: Any, desk: Desk):
     hub = start(patience_s=2.0)
-    with socket.create_connection(("127.0.0.1", hub.port), timeout=30) as kept:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", hub.port, timeout=30)) as kept:
+        kept.connect()
+        first = kept.sock
         for _ in range(30):
-            kept.sendall(b"GET /v1/health HTTP/1.1\r\nHost: hub\r\n\r\n")
-            assert kept.recv(10_000).startswith(b"HTTP/1.1 200")
+            kept.request("GET", "/v1/health")
+            with kept.getresponse() as response:
+                assert (response.status, len(response.read()) > 0) == (200, True)
             time.sleep(0.1)
+        assert kept.sock is first
 
 
 def test_long_bodies_of_strangers_are_not_kept(start: Any, desk: Desk):

@@ -18,7 +18,15 @@ from search.store import reader
 from search.store.store import StudyStore
 from search.store.tables import trial
 from search.store.vocabulary import TrialState
-from space.errors import CondenseryError, DiskFull, InvalidSettings, MeasurementFailed, SearchFailed, TrainingFailed
+from space.errors import (
+    CondenseryError,
+    DatabaseUnavailable,
+    DiskFull,
+    InvalidSettings,
+    MeasurementFailed,
+    SearchFailed,
+    TrainingFailed,
+)
 from tests.search.tiny_studies import (
     SMALLEST,
     Bench,
@@ -322,3 +330,16 @@ def test_a_candidate_that_was_cancelled_before_it_was_priced_ends_once(make_benc
     StudyStore(bench.study.engine, store.study_id).request_cancel(last)
     assert bench.run(resume=True) == "finished"
     assert (bench.rows[last].state, bench.rows[last].reason) == ("cancelled", "cancelled by the user")
+
+
+def test_a_database_that_is_removed_ends_the_search_at_once(make_bench):
+    bench = make_bench()
+
+    def remove(job: TrialJob):
+        (bench.folder / "study.db").unlink(missing_ok=True)
+        return instant_result(job)
+
+    bench.engine = FakeEngine(outcome=remove)
+    with pytest.raises(DatabaseUnavailable, match="while it was in use"):
+        bench.run()
+    assert not (bench.folder / "study.db").exists()

@@ -387,3 +387,22 @@ def test_what_a_killed_process_wrote_stays_whoever_else_opened_and_closed_the_da
         writer.kill()
     with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as after:
         assert after.execute("SELECT count(*) FROM written").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("way", ["removed", "moved", "replaced"])
+@pytest.mark.parametrize("opened", [open_for_writing, lambda url: optuna_storage(url).engine], ids=["ours", "optunas"])
+def test_a_file_that_goes_away_while_it_is_in_use_is_an_error_at_once(url: str, way: str, opened, tmp_path: Path):
+    """An open file can be written to after it was removed, and all of that is lost."""
+    engine, file = opened(url), sqlite_file(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("SELECT 1"))
+    if way == "replaced":
+        (tmp_path / "other.db").write_bytes(file.read_bytes())
+        (tmp_path / "other.db").replace(file)
+    else:
+        file.rename(tmp_path / "elsewhere.db") if way == "moved" else file.unlink()
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailable, match="while it was in use"), engine.begin() as connection:
+            connection.execute(sa.text("SELECT 1"))
+        engine.dispose()  # the second time by a new connection
+    assert file.exists() == (way == "replaced")
