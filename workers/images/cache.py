@@ -136,7 +136,7 @@ def _is_whole(folder: Path, hashed_bytes: int = 0) -> bool:
         content = json.loads((folder / "content.json").read_text())
         arrays = _map_arrays(folder)
         for images, labels in (arrays[:2], arrays[2:]):
-            if images is not None and images.shape != (len(labels), *content["shape"]):
+            if images is not None and (labels is None or images.shape != (len(labels), *content["shape"])):
                 return False
         files = _sizes_and_times(folder)
         if sum(size for size, _ in files.values()) > hashed_bytes and _checked(folder) == files:
