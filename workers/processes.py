@@ -6,6 +6,7 @@ Standard library alone, because the smallest processes ask as well: see decision
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import resource
 import signal
@@ -30,12 +31,22 @@ def lives(pid: int) -> bool:
 
 
 def process_name(pid: int) -> str:
-    """Return host:pid@start, a database's name for a process of this machine; host:pid if its start is unknown.
+    """Return host:pid@start/place, a database's name for a process of this machine; host:pid if its start is unknown.
 
     The start is in clock ticks since boot, which no change of the wall clock moves: a pid that the system uses again
-    is another process.
+    is another process. The place stands for this boot of the machine and this namespace of pids: containers may all
+    have the same host name, and each its own process of the same pid.
     """
-    return f"{socket.gethostname()}:{pid}" + (f"@{start}" if (start := _start_of(pid)) else "")
+    start = _start_of(pid)
+    return f"{socket.gethostname()}:{pid}" + (f"@{start}/{_place()}" if start else "")
+
+
+def _place() -> str:
+    """Return eight digits for this boot and this namespace of pids, or "" where the system doesn't tell."""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        return hashlib.sha256(f"{boot}{os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:8]  # noqa: PTH115
+    return ""
 
 
 def host_and_pid(name: str) -> str:
@@ -49,10 +60,13 @@ def pid_of(name: str) -> int:
 
 
 def is_alive(name: str) -> bool | None:
-    """Whether the process of this name runs; None when it is another host's."""
+    """Whether the process of this name runs; None when it is another host's or container's, or of another boot."""
     if host_and_pid(name).rpartition(":")[0] != socket.gethostname():
         return None
-    pid, start = pid_of(name), name.partition("@")[2]
+    start, _, place = name.partition("@")[2].partition("/")
+    if place and place != _place():
+        return None
+    pid = pid_of(name)
     return lives(pid) and (not start or _start_of(pid) in ("", start))
 
 

@@ -68,6 +68,7 @@ class ControllerLease(Transactions):
         Raises:
             StudyBusy: another live process is the controller.
         """
+        after = self._silent_owner() if after is None else after
         with self.engine.begin() as connection:
             query = sa.select(study.c.controller).where(study.c.id == self.study_id).with_for_update()
             before = connection.scalar(query)
@@ -88,6 +89,23 @@ class ControllerLease(Transactions):
             finally:
                 self._open = None
         self._fenced, self._round_at = True, self._waits_by.monotonic()
+
+    def _silent_owner(self) -> str | None:
+        """Return an owner elsewhere whose last heartbeat lies in the future, if it gives no other for `lease_s`.
+
+        Its clock and this one differ, so only a change tells whether it is alive. None in any other case, at once.
+        """
+        with self._read() as connection:
+            now = now_of(connection, self._given_clock)
+        owner, at = first = self.patience.call(self._owner)
+        if owner is None or at is None or at - now < self.lease_times.lease_s or is_alive(owner) is not None:
+            return None
+        until = self._waits_by.monotonic() + self.lease_times.lease_s
+        while self._waits_by.monotonic() < until:
+            self._waits_by.sleep(self.lease_times.look_s)
+            if self.patience.call(self._owner) != first:
+                return None
+        return owner
 
     def _stop_attempts(self, connection: sa.Connection, reason: str) -> None:
         mine = sa.select(trial.c.id).where(trial.c.study_id == self.study_id)

@@ -71,6 +71,13 @@ def test_a_kill_for_memory_is_forgotten_after_a_minute_or_two(watch: Watch, sinc
     assert kills.any_lately() is lately
 
 
+NAME_AND_LOOK = """
+import os, sys
+from workers.processes import is_alive, process_name
+print(process_name(os.getpid()), is_alive(sys.argv[1]))
+"""
+
+
 def test_a_process_is_named_by_host_pid_and_start_and_read_back_from_its_name():
     name = process_name(os.getpid())
     assert host_and_pid(name) == f"{socket.gethostname()}:{os.getpid()}"
@@ -79,8 +86,24 @@ def test_a_process_is_named_by_host_pid_and_start_and_read_back_from_its_name():
 
 
 def test_a_pid_used_again_is_another_process():
-    host_pid, _, start = process_name(os.getpid()).partition("@")
+    host_pid, _, start = process_name(os.getpid()).partition("/")[0].partition("@")
     assert is_alive(f"{host_pid}@{int(start) - 1}") is False
+
+
+def test_a_process_in_another_container_of_the_same_host_name_is_unknown_here():
+    mine = process_name(os.getpid())
+    name, _, place = mine.partition("/")
+    assert len(place) == 8
+    assert is_alive(f"{name}/{'0' * 8}") is None
+    unshared = subprocess.run(
+        ["unshare", "-rpf", "--mount-proc", sys.executable, "-c", NAME_AND_LOOK, mine], capture_output=True, text=True
+    )
+    if unshared.returncode != 0:
+        return  # no namespace can be made here; the names above say the same
+    theirs, what_they_know = unshared.stdout.split()
+    assert host_and_pid(theirs).partition(":")[0] == socket.gethostname()
+    assert is_alive(theirs) is None
+    assert what_they_know == "None"
 
 
 def test_no_one_here_knows_whether_another_hosts_process_is_alive():

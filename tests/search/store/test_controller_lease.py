@@ -121,6 +121,40 @@ def test_a_dead_process_that_nobody_has_waited_for_is_not_the_controller(store: 
     assert row_of(store).controller == store.me
 
 
+def test_a_fresh_heartbeat_of_another_container_with_this_host_name_wins(
+    store: StudyStore, living, clock: EventfulClock
+):
+    elsewhere = living[0].partition("/")[0] + "/00000000"
+    another(store, elsewhere).claim()
+    living[1].kill()
+    living[1].wait()  # a process of its pid is not here: that says nothing
+    with store.engine.begin() as connection:
+        connection.execute(sa.update(study).values(controller_seen_at=clock.now()))
+    with pytest.raises(StudyBusy):
+        store.claim()
+    clock.advance(LEASE_S + 1)
+    store.claim()
+
+
+@pytest.mark.parametrize("beats", [False, True], ids=["dead", "alive"])
+def test_a_heartbeat_from_the_future_counts_by_whether_it_changes(store: StudyStore, clock: EventfulClock, beats: bool):
+    ahead = clock.now() + 86_400
+    with store.engine.begin() as connection:
+        connection.execute(sa.update(study).values(controller="otherhost:1", controller_seen_at=ahead))
+
+    def beat(waited_s: float) -> None:
+        with store.engine.begin() as connection:
+            connection.execute(sa.update(study).values(controller_seen_at=ahead + waited_s))
+
+    if beats:
+        clock.meanwhile = beat
+        with pytest.raises(StudyBusy):
+            store.claim()
+    else:
+        store.claim()
+        assert row_of(store).controller == store.me
+
+
 def test_a_live_process_is_believed_however_long_it_is_silent(store: StudyStore, living, clock: EventfulClock):
     another(store, living[0]).claim()
     clock.advance(100 * LEASE_S)
