@@ -101,6 +101,7 @@ def attack(name: str, words: list[str], path: str, count: int, sent: bytes, seco
                     f"from search.store.connection.database import open_for_writing as o; o('sqlite:///{folder}/study.db')",
                 ],
                 check=True,
+                cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
         process, address, log = closing.enter_context(served(words, folder))

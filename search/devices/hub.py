@@ -25,9 +25,8 @@ from starlette.exceptions import HTTPException
 from search.devices import PORT, schemas
 from search.devices.agents import UnlikeDevice
 from search.devices.api import BODY_BYTES_MOST, STRANGERS_BYTES_MOST, HubState, has_token, router
-from search.devices.body_limit import BodyLimit
-from search.devices.connections import HubLoop, LimitedProtocol
 from search.devices.leases import JobUnknown, LeaseLost, LeaseTerms, NotEnrolled
+from search.devices.strangers import BodyLimit, HubLoop, LimitedProtocol
 from search.devices.transitions import LEASE_S
 from search.store.connection.database import open_for_writing
 from space.errors import DatabaseLocked, DatabaseUnavailable, DiskFull, InvalidSettings

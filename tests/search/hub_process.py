@@ -50,17 +50,17 @@ def _serve(
     tls: Sequence[Path],
     timing: dict[str, float],
     files: list[str],
-    strangers: Strangers,
+    granted: Strangers,
 ) -> None:
     """Serve a database in the process that was just forked; `files` take its output and its errors."""
     for number, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
-    from search.devices import connections, hub
+    from search.devices import hub, strangers
 
-    if strangers.files is not None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (strangers.files, strangers.files))
-    if strangers.patience_s is not None:
-        connections.PATIENCE_S = dict.fromkeys(connections.PATIENCE_S, strangers.patience_s)
+    if granted.files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted.files, granted.files))
+    if granted.patience_s is not None:
+        strangers.PATIENCE_S = dict.fromkeys(strangers.PATIENCE_S, granted.patience_s)
     hub.create_app = partial(hub.create_app, **timing)
     certificate, key = tls or (None, None)
     pem = None if certificate is None or key is None else (certificate, key)
