@@ -27,6 +27,7 @@ from tests.command_line import run_command
 from tests.search.hub_process import Pair
 from tests.search.test_launch import Place, new_place
 from tests.workers.arm_device import arm_device
+from workers.latency import QUICK
 
 pytestmark = pytest.mark.slow
 VIRTUAL = "virtual:raspberry-pi-5"
@@ -74,7 +75,7 @@ def test_a_study_whose_latency_an_agent_measures_goes_on_after_agent_and_hub_wer
         assert (row.latency.kind, row.latency.device, row.latency.target) == ("measured", "tiny", "tiny")
         (measured,) = reader.read_latencies(engine, row.id)
         assert measured.conditions["agent"] == "tiny"
-        assert len(measured.samples_ms) == 3
+        assert len(measured.samples_ms) >= QUICK.processes
         assert all(min(samples) > 0 for samples in measured.samples_ms)
     engine.dispose()
     picked = pick_from(place)
