@@ -5,6 +5,7 @@ They are a module of their own, so that whatever only reads results loads neithe
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -54,3 +55,9 @@ def known_runtime(runtime: str) -> Runtime:
     if runtime not in get_args(Runtime):
         raise InvalidSettings(f"a runtime must be one of {', '.join(SUFFIXES)}, but got {runtime!r}; use one of those.")
     return cast(Runtime, runtime)
+
+
+def attempt_of(checkpoint: str) -> int:
+    """Return the attempt in the name of a checkpoint's file, whole or not; 0 for a name that doesn't say."""
+    found = re.match(r"\.?checkpoint-\d+\.(\d{5})\.", checkpoint)
+    return int(found[1]) if found else 0

@@ -140,6 +140,13 @@ class KillsForMemory:
         return killed > before
 
 
+def processor_ticks(pid: int) -> int | None:
+    """Return the processor time that a process and the children it has waited for used, in ticks; None if unknown."""
+    with contextlib.suppress(OSError, IndexError):
+        return sum(map(int, _fields(pid)[11:15]))  # proc(5): fields 14 to 17
+    return None
+
+
 def _start_of(pid: int) -> str:
     """Return the process's start in clock ticks since boot, or "" where the system doesn't tell."""
     with contextlib.suppress(OSError, IndexError):

@@ -127,7 +127,10 @@ class Lookout:
 
     def _training(self, number: int, attempt: int, pid: int | None) -> Training:
         folder = self.files / trial_folder(number)
-        steps = [int(path.stem.rpartition("-")[2]) for path in (folder / CHECKPOINTS).glob("checkpoint-*.json")]
+        steps = [
+            int(path.stem.partition("-")[2].partition(".")[0])
+            for path in (folder / CHECKPOINTS).glob("checkpoint-*.json")
+        ]
         lines = tail(folder / LOG_FILE)
         phase = "beginning"
         for place, line in enumerate(lines[last_with(lines, f", attempt {attempt}: ") :]):

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, trial_folder
+from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, attempt_of, trial_folder
 from workers.files import file_hash
 from workers.processes import lives
 from workers.training.job import TrialJob
@@ -68,7 +68,7 @@ class TrialExchange:
                 self._get(LOG_FILE, folder)
 
     def push_checkpoint(self, folder: Path) -> None:
-        """Push the newest checkpoint in `folder` unless it was pushed; remove those that `folder` doesn't have."""
+        """Push the newest checkpoint in `folder` unless it was pushed; remove earlier ones that it lacks."""
         ours = _committed(folder / CHECKPOINTS)
         if not ours or ours[-1] == self._pushed:
             return
@@ -78,7 +78,8 @@ class TrialExchange:
                 self._put(folder, f"{CHECKPOINTS}/{file_name}")
             self._pushed = ours[-1]
             for name in self._names(CHECKPOINTS):
-                if name.rpartition(".")[0] + ".json" not in ours:
+                is_ours = attempt_of(name) <= attempt_of(ours[-1])  # a later attempt may go on elsewhere
+                if is_ours and name.rpartition(".")[0] + ".json" not in ours:
                     self._files.rm_file(f"{self.folder}/{CHECKPOINTS}/{name}")
 
     def seed(self, folder: Path) -> None:

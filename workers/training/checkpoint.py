@@ -3,6 +3,8 @@
 Notable choices:
 - The JSON carries the tensor file's SHA-256 and is renamed into place last, so it is the commit. A checkpoint whose
   tensors are missing, damaged or another network's is skipped with a note, and the one before it is used.
+- A checkpoint carries its attempt's name, and an attempt removes only what it or an earlier one has written. A worker
+  that was frozen while its trial went on elsewhere can't harm what was written there meanwhile.
 - Nothing random is saved: batches, augmentation and dropout are functions of (seed, step), so the step is enough.
 - No pickle: safetensors holds tensors, JSON the rest.
 """
@@ -20,8 +22,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from workers.file_names import attempt_of
 from workers.files import file_hash, write_atomically
 
+KEPT = 2
 FORMAT = 2  # raise it when the tensors or the facts of a checkpoint change: one of another format is not used
 
 
@@ -39,12 +43,12 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, keep: int = 2
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, attempt: int = 0
 ) -> Path:
-    """Write a checkpoint and remove all but it and the `keep` - 1 before it; return the JSON's path.
+    """Write an attempt's checkpoint and remove all but it and the one before it; return the JSON's path.
 
     A checkpoint with a later step goes too: it is another trial's or damaged, or this training would have gone on from
-    it. So does whatever a killed process left half-written.
+    it. So does whatever a killed process left half-written. Files of a later attempt stay.
 
     Raises:
         DiskFull, ReadOnlyFolder: it could not be written; earlier checkpoints are untouched.
@@ -55,15 +59,17 @@ def save_checkpoint(
         if momentum is not None:
             tensors[f"momentum.{name}"] = momentum
     content = safetensors.torch.save(_as_stored(tensors))
-    stem = folder / f"checkpoint-{progress.step:09d}"
-    digest = write_atomically(stem.with_suffix(".safetensors"), content)
+    stem = f"checkpoint-{progress.step:09d}" + (f".{attempt:05d}" if attempt else "")
+    digest = write_atomically(folder / f"{stem}.safetensors", content)
     document = {"format": FORMAT, "sha256": digest, **asdict(progress)}
-    committed = stem.with_suffix(".json")
+    committed = folder / f"{stem}.json"
     write_atomically(committed, json.dumps(document, indent=1).encode())
-    whole = sorted(path.stem for path in folder.glob("checkpoint-*.json") if path.stem <= committed.stem)
-    for path in folder.iterdir():
-        if path.stem not in whole[-keep:]:
-            path.unlink()
+    mine = [path for path in folder.iterdir() if attempt_of(path.name) <= attempt]
+    whole = sorted(path.stem for path in mine if path.suffix == ".json" and not path.name.startswith("."))
+    kept = [name for name in whole if name <= stem][-KEPT:]
+    for path in mine:
+        if path.stem not in kept:
+            path.unlink(missing_ok=True)  # another worker of this trial may have removed it just now
     return committed
 
 

@@ -57,6 +57,7 @@ class TrainingRun:
     recompute: bool = False
     build: Callable[[CondenseNetConfig], CondenseNet] = CondenseNet  # what is trained: it, or a variation
     deploy: Callable[[CondenseNet], DeployedCondenseNet] = deploy  # what `build` returned
+    attempt: int = 0  # of the trial; its number is part of the checkpoints' names
     checkpoint_every_s: float = 30.0
     clock: Callable[[], float] = time.monotonic  # seconds, without the pauses for measurements
     note: Callable[[str], None] = field(default=lambda text: None)  # called with lines for the trial's log
@@ -274,7 +275,7 @@ class _Loop:
         self._lap()
         sums, curve = (float(self.loss_sum), self.loss_count), tuple(map(asdict, self.curve))
         progress = Progress(self.step, *sums, self.seconds, self.run.identity, curve, self.epoch_seconds)
-        save_checkpoint(self.run.checkpoints, self.model, self.optimizer, progress)
+        save_checkpoint(self.run.checkpoints, self.model, self.optimizer, progress, self.run.attempt)
         self.saved_at = self.lap_at = self.run.clock()
 
     def finish(self) -> tuple[DeployedCondenseNet, Evaluation]:

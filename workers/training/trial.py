@@ -112,6 +112,7 @@ def _train_and_export(job: TrialJob, watch: _JobObserver, clock: Callable[[], fl
         seed=job.seed,
         checkpoints=folder / CHECKPOINTS,
         identity=job.identity,
+        attempt=job.attempt,
         device=job.device,
         kernel=job.kernel,
         recompute=job.recompute,
@@ -124,6 +125,7 @@ def _train_and_export(job: TrialJob, watch: _JobObserver, clock: Callable[[], fl
     counted = fvcore_cost(network, job.config.input_shape)
     if counted != cost_of(job.config):
         raise TrainingFailed(f"the deployed network costs {counted}, but its config promises {cost_of(job.config)}.")
+    _check_newest(job)
     network_sha256 = write_atomically(folder / NETWORK_FILE, safetensors.torch.save(model_tensors(network)))
     onnx_sha256 = save_onnx(network, folder / ONNX_FILE)
     difference = check_onnx(folder / ONNX_FILE, network)
@@ -138,6 +140,17 @@ def _train_and_export(job: TrialJob, watch: _JobObserver, clock: Callable[[], fl
         export_difference=difference,
         peak_memory_mb=peak_memory_mb(),
     )
+
+
+def _check_newest(job: TrialJob) -> None:
+    """Raise TrainingFailed if a later attempt has begun meanwhile: this worker was frozen, and the files are another's.
+
+    Every attempt begins by writing its job into the trial's folder.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        newest = int(json.loads((Path(job.folder) / SETTINGS_FILE).read_text())["attempt"])
+        if newest > job.attempt:
+            raise TrainingFailed(f"attempt {newest} of this trial began while attempt {job.attempt} was frozen.")
 
 
 def load_network(folder: Path, config: CondenseNetConfig, sha256: str | None = None) -> DeployedCondenseNet:

@@ -203,6 +203,19 @@ def test_another_trials_later_checkpoints_do_not_push_out_this_ones(tmp_path: Pa
     assert names(tmp_path) == ["checkpoint-000000010.json", "checkpoint-000000010.safetensors"]
 
 
+def test_an_attempt_that_was_frozen_leaves_the_files_of_a_later_one_alone(tmp_path: Path):
+    model, optimizer = network()
+    for step, attempt in ((10, 1), (20, 1), (21, 2)):
+        save_checkpoint(tmp_path, model, optimizer, progress(step), attempt)
+    half = tmp_path / ".checkpoint-000000022.00002.safetensors.4711"  # the later attempt writes it just now
+    half.write_bytes(b"half")
+    later = {"checkpoint-000000021.00002.json", "checkpoint-000000021.00002.safetensors", half.name}
+    save_checkpoint(tmp_path, model, optimizer, progress(30), 1)  # the earlier one is thawed
+    assert later < set(names(tmp_path))
+    save_checkpoint(tmp_path, model, optimizer, progress(22), 2)
+    assert {name.partition(".")[0] for name in names(tmp_path)} == {"checkpoint-000000021", "checkpoint-000000022"}
+
+
 def test_what_a_killed_writer_left_is_swept_up_by_the_next_checkpoint(tmp_path: Path):
     (tmp_path / ".checkpoint-000000005.safetensors.4711").write_bytes(b"half")
     (tmp_path / "checkpoint-000000005.safetensors").write_bytes(b"tensors whose JSON never came")

@@ -235,7 +235,7 @@ def test_another_trainings_checkpoint_is_not_used_and_stays_until_there_is_one_o
     assert watching.steps == 2 * STEPS_PER_EPOCH  # from the first step
     assert all(names == theirs for names in seen)
     log = (tmp_path / LOG_FILE).read_text()
-    assert "checkpoint-000000016 is not used: it is of a training with another config, other settings" in log
+    assert "checkpoint-000000016.00001 is not used: it is of a training with another config, other settings" in log
     assert "Traceback" not in log
 
 
