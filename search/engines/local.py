@@ -5,6 +5,8 @@ Notable choices:
 - Each has its own process group, so a terminal's Ctrl-C reaches the controller alone; each dies with the controller.
 - On Linux each is pinned. With more processors than workers need, the measuring one stays free; otherwise the workers
   that share it are paused (SIGSTOP) while a latency is measured there.
+- A busy worker that neither speaks nor uses its processor was stopped, or waits for a disk that is gone. It is killed,
+  and its job is lost; where even that doesn't end it, another worker takes its place.
 """
 
 from __future__ import annotations
@@ -17,16 +19,41 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from search.engines.events import AttemptEnd, EngineEvent, Lost, Started, event_of, killed_for_memory
-from workers.processes import KillsForMemory, interrupts_blocked
+from workers.processes import KillsForMemory, interrupts_blocked, processor_ticks
 from workers.runners.messages import MessageKind
 from workers.runners.process import WorkerPlace, worker_main
 from workers.training.job import TrialJob
+
+HUNG_S = 150.0  # longer than a compiler may take that a worker waits for
+HUNG_AT_LEAST_S = 30.0  # where a trial's time limit is shorter
+DYING_S = 10.0  # for a kill to take effect
+LOOK_S = 1.0
+
+
+@dataclass
+class _Stillness:
+    """For how long a worker has neither spoken nor used its processor; a time without looks counts for little."""
+
+    ticks: int | None = None
+    seconds: float = 0.0
+    looked_at: float = 0.0
+
+    def moved(self) -> None:
+        self.seconds = 0.0
+
+    def look(self, pid: int) -> None:
+        ticks, now = processor_ticks(pid), time.monotonic()
+        if ticks is None or ticks != self.ticks:
+            self.seconds = 0.0
+        else:  # this process may have been frozen between two looks, and the worker with it
+            self.seconds += min(now - self.looked_at, 2 * LOOK_S)
+        self.ticks, self.looked_at = ticks, now
 
 
 @dataclass
@@ -36,6 +63,8 @@ class _Worker:
     place: WorkerPlace
     paused_s: Any  # a shared double: seconds it was stopped for measurements
     job: TrialJob | None = None
+    still: _Stillness = field(default_factory=_Stillness)
+    is_paused: bool = False
     settled: bool = False  # has reported that it will die with this process
 
 
@@ -66,6 +95,8 @@ class LocalEngine:
         self._workers = [self._start(place) for place in places]
         self._unreported: list[EngineEvent] = []  # starts that no poll has returned yet
         self._kills = KillsForMemory()
+        self._looked_at = 0.0
+        self._undying: list[SpawnProcess] = []  # killed, and still there
 
     def _start(self, place: WorkerPlace) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -86,7 +117,7 @@ class LocalEngine:
         if not self._workers[index].process.is_alive():
             self._workers[index] = self._start(self._workers[index].place)
         worker = self._workers[index]
-        worker.job = job
+        worker.job, worker.still = job, _Stillness()
         name = f"{socket.gethostname()}:{worker.process.pid}"
         self._unreported.append(Started(job.number, job.attempt, name))
         # If the worker dies right here, the next poll sees it by its sentinel.
@@ -100,17 +131,42 @@ class LocalEngine:
         self._kills.look()
         events, self._unreported = self._unreported, []
         for index, worker in enumerate(self._workers):
-            alive = worker.process.is_alive()  # before reading: if it dies meanwhile, the next poll reads the rest
+            alive = worker.process.is_alive() and not self._is_lost(
+                worker
+            )  # before reading: if it dies meanwhile, the next poll reads the rest
             events += self._drain(worker)
             if not alive:
                 if worker.job is not None:
                     events.append(self._end_of(worker, worker.job))
                 worker.pipe.close()
                 self._workers[index] = self._start(worker.place)
+        self._end_the_hung()
         return events
+
+    def _end_the_hung(self) -> None:
+        """Kill the workers that have been still for too long."""
+        if time.monotonic() - self._looked_at < LOOK_S:
+            return
+        self._looked_at = time.monotonic()
+        for worker in self._workers:
+            if worker.job is None or worker.is_paused or worker.process.pid is None:
+                continue
+            worker.still.look(worker.process.pid)
+            if worker.still.seconds > _hung_s(worker.job):
+                _signal(worker.process, signal.SIGKILL)
+
+    def _is_lost(self, worker: _Worker) -> bool:
+        """Whether a worker was killed for its stillness and is still there: the system itself waits for something."""
+        if worker.job is None or worker.still.seconds < _hung_s(worker.job) + DYING_S:
+            return False
+        self._undying.append(worker.process)
+        return True
 
     def _end_of(self, worker: _Worker, job: TrialJob) -> AttemptEnd:
         """Return how the job of a worker that died has ended."""
+        if worker.still.seconds > _hung_s(job):
+            reason = f"its worker was stopped or hung: it used no processor for {worker.still.seconds:.0f} s"
+            return Lost(job.number, job.attempt, reason)
         if worker.process.exitcode == -signal.SIGKILL and self._kills.any_lately():
             return killed_for_memory(job)
         return Lost(job.number, job.attempt, _how_it_died(worker.process))
@@ -120,6 +176,7 @@ class LocalEngine:
         try:
             while worker.pipe.poll():
                 message = worker.pipe.recv()
+                worker.still.moved()
                 if message[0] == MessageKind.READY:
                     worker.settled = True
                     continue
@@ -159,6 +216,7 @@ class LocalEngine:
             _settle(worker)
         paused_at = time.monotonic()
         for worker in paused:
+            worker.is_paused = True
             _signal(worker.process, signal.SIGSTOP)
         try:
             yield
@@ -167,6 +225,8 @@ class LocalEngine:
                 # Before it runs again, so that it never reads too short a pause.
                 worker.paused_s.value += time.monotonic() - paused_at
                 _signal(worker.process, signal.SIGCONT)
+                worker.still.moved()
+                worker.is_paused = False
 
     def forget(self, study: str, number: int) -> None:
         """Do nothing: this engine keeps nothing outside the trial's folder."""
@@ -183,8 +243,12 @@ class LocalEngine:
             worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
-                worker.process.join()
+                worker.process.join(DYING_S)
             worker.pipe.close()
+
+
+def _hung_s(job: TrialJob) -> float:
+    return HUNG_S if job.time_limit_s is None else min(HUNG_S, max(job.time_limit_s, HUNG_AT_LEAST_S))
 
 
 def _settle(worker: _Worker) -> None:

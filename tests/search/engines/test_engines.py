@@ -103,6 +103,26 @@ class TestLocalEngine(TrainingEngineContract):
         (pid,) = [w.process.pid for w in engine._workers if w.job is not None and w.job.number == number]
         return pid
 
+    @on_linux
+    def test_a_worker_that_was_stopped_is_lost_and_one_that_we_paused_is_not(
+        self, engine: LocalEngine, make_job: MakeJob, monkeypatch
+    ):
+        monkeypatch.setattr("search.engines.local.HUNG_S", 3.0)
+        monkeypatch.setattr("search.engines.local.LOOK_S", 0.2)
+        engine.submit(make_job(0, epochs=LONG))
+        collect(engine, {0}, EpochEnded)
+        every_core = set(range(os.cpu_count() or 1))
+        with engine.paused(every_core):
+            until = time.monotonic() + 5.0
+            while time.monotonic() < until:
+                assert not [event for event in engine.poll(0.1) if isinstance(event, Lost)]
+        collect(engine, {0}, EpochEnded)  # it goes on
+        os.kill(self.worker_of(engine, 0), signal.SIGSTOP)
+        (lost,) = collect(engine, {0}, Lost)
+        assert "was stopped or hung" in lost.reason
+        engine.submit(make_job(1))
+        collect(engine, {1}, Done)
+
     def test_a_killed_worker_fails_its_job_by_the_signals_name_and_its_slot_works_again(
         self, engine: LocalEngine, make_job: MakeJob
     ):
