@@ -10,15 +10,20 @@ from typing import Any
 import pytest
 
 from search.engines.events import EngineEvent, Resumed
+from search.loop.files import TrialFiles
 from search.samplers.price_aware.past import Past
 from search.samplers.proposer import Proposer
 from search.samplers.stopping import Prediction
+from search.settings import RetentionSettings
 from search.store import reader
 from search.store.rows import TrialRow
 from tests.search.samplers.test_stopping import EPOCHS, ROW, Slow, curve_of
 from tests.search.tiny_studies import Bench, assert_consistent
+from tests.workers.tiny import STEPS_PER_EPOCH, Recorder, digits, job, stop_at
 from workers.file_names import CHECKPOINTS
 from workers.training.job import TrialJob
+from workers.training.reporting import TrainingStopped
+from workers.training.trial import run_trial
 
 ENDED, AT = 2, 0.5  # the trial that is ended early, and when
 TRAININGS = 8
@@ -79,13 +84,13 @@ class WithCheckpoints(Slow):
         if self.polls == self.dies_at:
             raise Killed
         before = dict(self._reached)
-        running = {job.number: job for job in self._running}
+        running = {one.number: one for one in self._running}
         events, self._resumed = [*self._resumed, *super().poll(timeout_s)], []
-        for number, job in running.items():
+        for number, running_job in running.items():
             stopping = number in self._stopped
             if self._reached[number] > before[number] and not stopping:
-                self.trained.append((job.identity, self._reached[number]))
-                folder = Path(job.folder) / CHECKPOINTS
+                self.trained.append((running_job.identity, self._reached[number]))
+                folder = Path(running_job.folder) / CHECKPOINTS
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / f"checkpoint-{self._reached[number]:09d}.json").write_text(json.dumps({}))
         return events
@@ -205,3 +210,29 @@ def test_the_sampler_learns_from_the_later_of_both_trials_alone(make_bench):
     past = Past.of(trials, len(trials), proposer.distributions, 0, proposer._study.directions)
     assert len(past.observed) == TRAININGS
     assert all(past.whole)
+
+
+def test_a_real_training_that_is_taken_up_trains_only_its_rest_and_ends_with_the_same_network(tmp_path: Path):
+    cache, files = tmp_path / "images", TrialFiles(tmp_path, RetentionSettings())
+    digits(cache)
+    whole = run_trial(job(tmp_path / "whole", cache), Reporter())
+    with pytest.raises(TrainingStopped):  # in its third attempt
+        run_trial(job(files.folder(7), cache, number=7, attempt=3), Reporter(stop_at(11)))
+    for _ in range(2):  # repeating it changes nothing
+        files.carry_over(7, to=20)
+    watch = Reporter()
+    result = run_trial(job(files.folder(20), cache, number=20), watch)
+    assert watch.steps == 3 * STEPS_PER_EPOCH - 11
+    assert [row.epoch for row in (*watch.restored, *watch.rows)] == [1, 2, 3]
+    assert result.network_sha256 == whole.network_sha256
+    assert files.has_checkpoint(7)
+    for number in (7, 20):
+        files.clean(number)
+        assert not files.has_checkpoint(number)
+
+
+class Reporter(Recorder):
+    """A reporter that obeys `at_step` as a worker obeys the controller's words."""
+
+    def check(self) -> None:
+        self.before_step(0.0)
