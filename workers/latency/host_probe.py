@@ -90,7 +90,7 @@ class HostProbe:
         self.runtime = policy.runtime
         self._policy = policy
         self._anchor = anchor
-        self._core = default_core() if core is None else core
+        self._cores = tuple(cores_for(default_core() if core is None else core, policy.threads))
         self._command = command  # what starts the agent in a fresh process; None: this Python and the agent's file
 
     def measure(
@@ -98,10 +98,10 @@ class HostProbe:
     ) -> list[Measurement | FailedMeasurement]:
         """Time the models; see the class and `workers.latency.measurement.LatencyProbe`."""
         policy = self._policy.model_dump(mode="json")
-        placement = Placement(self._command or agent_command(), self._core)
+        placement = Placement(self._command or agent_command(), cores=self._cores)
         try:
             report = measure_batch(models, self._anchor, policy, placement, Client(stop))
         except Stopped:
             raise MeasurementStopped from None
-        report["siblings"] = sorted(siblings(self._core))
+        report["siblings"] = sorted(siblings(self._cores[0]))
         return [measurement_from_report(report, entry, self.device) for entry in report["models"]]

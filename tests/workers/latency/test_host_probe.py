@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,14 @@ def test_a_process_that_dies_before_its_first_model_fails_the_batch_with_its_las
     results = HostProbe(TINY, anchor, command=command).measure(models)
     assert all(isinstance(result, FailedMeasurement) and "no runtime here" in result.reason for result in results)
     assert len(results) == len(models)
+
+
+def test_two_measurements_on_one_core_wait_for_each_other_and_leave_the_threads_where_they_were(anchor, models):
+    before, probe = os.sched_getaffinity(0), HostProbe(TINY, anchor)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = (threads.submit(probe.measure, models[:2]) for _ in range(2))
+        assert all(isinstance(one, Measurement) for one in [*first.result(), *second.result()])
+    assert os.sched_getaffinity(0) == before
 
 
 def is_free(lock: Path) -> bool:

@@ -37,6 +37,9 @@ class Placement:
 
     command: Sequence[str]  # what starts the agent in a fresh process, without its arguments
     core: int | None = None  # the one to pin to; None: the last usable one
+    # All of them, one per thread, known beforehand: while one batch keeps this process's threads off its cores, another
+    # couldn't choose them.
+    cores: tuple[int, ...] | None = None
 
 
 class _BatchLost(Exception):
@@ -252,7 +255,9 @@ def measure_batch(
     """
     require_numbers(policy, ("processes", "attempts", "cooldown_s", "anchor_tolerance", "timeout_s", *LOOP_NUMBERS))
     runtime = str(policy.get("runtime", "onnxruntime"))
-    cores = cores_for(usable_cores()[-1] if placement.core is None else placement.core, policy["threads"])
+    cores = placement.cores
+    if cores is None:
+        cores = tuple(cores_for(usable_cores()[-1] if placement.core is None else placement.core, policy["threads"]))
     facts = wall_facts(runtime, installed_runtimes().get(runtime, ""), cores)
     options = ["--watch-stdin", "--policy", json.dumps(policy), "--cores", ",".join(map(str, cores)), "--"]
     command = [*placement.command, "measure", *options]
