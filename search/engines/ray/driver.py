@@ -19,7 +19,7 @@ from typing import Any
 from search.engines.ray.bridge import JobBridge, own_servers
 from search.engines.ray.checks import dashboard_is_installed
 from search.engines.ray.plan import Plan
-from search.engines.ray.run_folder import TOKEN
+from search.engines.ray.run_folder import TEMPORARY, TOKEN
 
 OBJECT_STORE_BYTES = 150 * 2**20  # hardly used: a job is a few kilobytes
 LESS_OUTPUT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}
@@ -54,6 +54,8 @@ def _set_environment(plan: Plan) -> None:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     }
     if plan.address is None:
+        # Ray's servers are killed at the end, and would leave their temporary files where they are.
+        os.environ["TMPDIR"] = str(Path(plan.folder) / TEMPORARY)
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(Path(plan.folder) / TOKEN)}
         os.environ.pop("RAY_AUTH_TOKEN", None)  # the user's, of some cluster: it would win
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on any system: Ray's servers listen on loopback only

@@ -21,6 +21,7 @@ PREFIX = "condensery-ray-"
 LOCK = "held"
 TOKEN = "token"  # file: the token that a Ray of ours asks every client for
 PAUSES = "pauses"  # folder with a file for each worker on this machine, named by its process id
+TEMPORARY = "t"  # folder of temporary files; a short name, for there are sockets among them
 OUTPUT = "output.txt"  # what Ray and Tune print
 
 
@@ -35,6 +36,7 @@ class RayFolder:
         self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         _try_lock(self._lock)
         (self.path / PAUSES).mkdir()
+        (self.path / TEMPORARY).mkdir()
         (self.path / TOKEN).touch(mode=0o600)  # for a Ray of ours: a user who can't read it can't run code there
         (self.path / TOKEN).write_text(secrets.token_hex(32))
 

@@ -463,12 +463,16 @@ def test_a_launch_starts_its_own_ray_and_leaves_nothing_of_it_running(tmp_path: 
         return engine
 
     monkeypatch.setattr("search.launch.make_engine", watched)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     place = new_place(tmp_path)
     launched = place.launch("engine.kind=ray", "engine.workers=1", "study.trainings=2")
     assert (launched.ending, launched.done) == ("finished", 2)
     assert any("raylet" in command for command in begun.values()), begun
     until(lambda: not any(lives(pid) for pid in begun), within_s=30.0)
     assert [folder for folder in folders if folder.exists()] == []
+    assert list(temporary.glob("pymp-*")) == []  # the dashboard's, whose process is killed
 
 
 def test_the_settings_say_which_engine_runs(monkeypatch: pytest.MonkeyPatch):
