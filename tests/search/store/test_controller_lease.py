@@ -21,7 +21,7 @@ from search.store import controller_lease, reader
 from search.store.connection import transactions
 from search.store.connection.database import open_for_writing
 from search.store.controller_lease import LEASE_S, LeaseTimes
-from search.store.rows import NewTrial, StudyRow
+from search.store.rows import BeliefRow, NewTrial, StudyRow
 from search.store.store import StudyStore
 from search.store.studies import create_study
 from search.store.tables import event, metadata, study
@@ -381,12 +381,14 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "fill_curve": lambda store, _: store.fill_curve(0, [{**CURVE_ROW, "epoch": 2}]),
     "note_event": lambda store, _: store.note_event("late", "a word"),
     "heartbeat": lambda store, _: store.heartbeat(),
+    "set_belief": lambda store, _: store.set_belief(BeliefRow(trainings=1, at=5.0, front=(), ahead=())),
     "transact": lambda store, _: store.transact(lambda: store.set_queued(0)),
     "with_connection": lambda store, _: store.with_connection(lambda on: on.execute(sa.delete(event))),
 }
 UNFENCED = {  # reading, and the words about who runs the study
     *("claim", "kept", "release", "stand_by", "request_stop", "is_running", "trial", "trials"),
     *("pending_requests", "cancel_requests", "losses_in_a_row", "numbers_of_event", "curves", "newest_time"),
+    "epochs_of",
 }
 
 
