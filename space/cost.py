@@ -12,7 +12,7 @@ Conventions:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -79,14 +79,25 @@ class NetworkPart:
 
 def cost_of(config: CondenseNetConfig) -> Cost:
     """Return the exact cost of `config`'s deployed network (CONDENSENET, tables 1-3: `paper_flops`)."""
-    classifier = _classifier_cost(config)
-    costs = [_stem_cost(config), *_stage_costs(config), _norm_cost(config), classifier]
+    return _summed([_stem_cost(config), *_stage_costs(config), _norm_cost(config), _classifier_cost(config)])
+
+
+def cost_by_layers(config: CondenseNetConfig) -> Cost:
+    """Return the cost of layers as `config.layer_shapes` has them, which a variation of CondenseNet may change.
+
+    It is `cost_of`'s for every CondenseNet, and takes longer.
+    """
+    return _summed([cost for _, _, cost in _walk(config)])
+
+
+def _summed(costs: Sequence[PartCost]) -> Cost:
+    """Return the cost of a network from its parts', the classifier's last."""
     total = PartCost(*map(sum, zip(*costs, strict=True)))
     return Cost(
         macs=total.macs,
         params=total.params,
         paper_flops=total.paper_flops,
-        conv_macs=total.macs - classifier.macs,
+        conv_macs=total.macs - costs[-1].macs,
         relu_elements=total.relu_elements,
         avgpool_ops=total.avgpool_ops,
     )

@@ -82,7 +82,8 @@ def estimating(result: dict[str, Any]) -> list[str]:
 def predicting(result: dict[str, Any]) -> list[str]:
     macs = result["peers"]["macs and a constant"]
     return [
-        f"from {result['fitted_on']} CondenseNets | median error {pct(result['held_out']['median_error'])} % |",
+        f"{result['fitted_on']} CondenseNets",
+        f"| median error {pct(result['held_out']['median_error'])} % |",
         f"MACs + constant {pct(macs['median_error'])} % |",
     ]
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from space.config import CondenseNetConfig, LayerShape
-from space.cost import Cost, cost_of
+from space.cost import Cost, cost_by_layers, cost_of
 from space.deployed import DeployedCondenseNet, DeployedGroupConv, deploy
 from space.learned_group_conv import LearnedGroupConv, stages_due
 from space.network import CondenseNet
@@ -187,7 +187,7 @@ def deploy_within_blocks(model: CondenseNet) -> DeployedCondenseNet:
 def cost_within_blocks(config: CondenseNetConfig) -> Cost:
     """Return the exact cost of `DeployedWithinBlocks`: that of the layers, and of the transitions between them."""
     config = within_blocks(config)
-    cost = cost_of(config)
+    cost = cost_by_layers(config)
     for before, after in config.transitions:
         channels = before.in_channels + before.growth
         weights = channels // config.condense_factor * after.in_channels

@@ -18,7 +18,7 @@ def test_an_aggressive_rule_trains_fewer_epochs_than_none_and_what_it_finishes_i
     assert not full.stopped.any()
     assert stopped.stopped.any()
     assert (stopped.epochs[stopped.stopped] < 8).all()
-    assert (stopped.top1 == full.top1).all()
+    assert (np.sort(stopped.top1) == np.sort(full.top1)).all()  # one that is taken up later stands where it ends
     assert figures(stopped, full, scale)["epochs"] < figures(full, full, scale)["epochs"]
 
 

@@ -17,7 +17,7 @@ from examples.ablation.variations import (
     within_blocks,
 )
 from space.config import CondenseNetConfig
-from space.cost import cost_of
+from space.cost import cost_by_layers, cost_of
 from space.errors import InvalidConfig, NotFullyCondensed
 from space.network import CondenseNet
 from space.operator_count import fvcore_cost
@@ -151,7 +151,7 @@ def test_the_channels_within_blocks_are_those_counted_by_hand():
 
 def test_what_a_transition_costs_is_what_is_counted_by_hand():
     config = dataclasses.replace(SMALL, stages=(2, 1))
-    whole, layers = cost_within_blocks(config), cost_of(within_blocks(config))
+    whole, layers = cost_within_blocks(config), cost_by_layers(within_blocks(config))
     assert whole.macs - layers.macs == (16 // 2) * 8 * 64  # half of 16 channels for each of 8 outputs, at 8 x 8
     assert whole.params - layers.params == (16 // 2) * 8 + 2 * 16
     assert whole.relu_elements - layers.relu_elements == 16 * 64
