@@ -35,6 +35,7 @@ import torch
 from torch import nn
 
 from benchmarks import record
+from benchmarks.arguments import at_least_one
 from benchmarks.condensebench.journal import Journal, open_journal
 from benchmarks.long_work import ends_clearly
 from space.config import CondenseNetConfig
@@ -317,13 +318,6 @@ def parsed() -> tuple[Options, str | None]:
     if values["minutes"] <= 0:
         parser.error(f"--minutes must be more than 0, but got {values['minutes']:g}")
     return Options(**values), name
-
-
-def at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
-    return number
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from scipy.special import ndtr
 from threadpoolctl import threadpool_limits
 
+from benchmarks.arguments import names, pair
 from benchmarks.record import save
 from benchmarks.sample_efficiency.hypervolume import MOST_COST, Array, hypervolume, scaled, trajectory
 from benchmarks.sample_efficiency.table import Columns, Parameter, Table, read_table
@@ -31,8 +32,8 @@ from search.results.pareto import non_dominated
 from search.samplers.price_aware.encoding import Encoding
 from search.samplers.price_aware.gaussian_process import GaussianProcess
 from search.samplers.price_aware.improvement import Front, expected_improvement
+from search.samplers.price_aware.sampler import STARTUP
 
-STARTUP = 6
 MARKS = (10, 15, 20, 25, 30, 40, 60, 80, 100)
 MARGIN = 0.1  # of the accuracies' range: how far above the best one the logarithm's end lies
 TREES = 100
@@ -275,25 +276,16 @@ COLUMNS = ("params", "accuracy", "costs", "features", "where", "same")
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, required=True)
-    parser.add_argument("--params", type=_names, required=True)
+    parser.add_argument("--params", type=names, required=True)
     parser.add_argument("--accuracy", required=True)
-    parser.add_argument("--costs", type=_names, required=True)
-    parser.add_argument("--features", type=_names, default=())
-    parser.add_argument("--where", type=_pair, action="append", default=[])
+    parser.add_argument("--costs", type=names, required=True)
+    parser.add_argument("--features", type=names, default=())
+    parser.add_argument("--where", type=pair, action="append", default=[])
     parser.add_argument("--same", default="")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--trainings", type=int, default=40)
     parser.add_argument("--name", required=True, help="of the result: benchmarks/results/sampler_ideas_NAME.json")
     return parser.parse_args()
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, _, value = text.partition("=")
-    return name, value
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.arguments import at_least_one
 from benchmarks.condensebench.presets import BENCHES
 from benchmarks.condensebench.training import Workshop, run_all
 from benchmarks.long_work import ends_clearly
@@ -74,13 +75,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="where torchvision's data sets are")
     parser.add_argument("--download", action="store_true", help="fetch a missing data set")
     return parser.parse_args()
-
-
-def at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
-    return number
 
 
 if __name__ == "__main__":

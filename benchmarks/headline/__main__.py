@@ -32,6 +32,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import at_least_one
 from benchmarks.headline import searches
 from benchmarks.headline.form import GATED, PLAIN, SMALL, WHOLE, Form, file_of, prepared_settings
 from benchmarks.long_work import ends_clearly
@@ -119,14 +120,6 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--same", type=at_least_one, help=f"networks that both loops train; {WHOLE.same} unless given")
     return parser.parse_args()
-
-
-def at_least_one(text: str) -> int:
-    """Return a number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
-    return number
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
+from benchmarks.arguments import names, pair
 from benchmarks.long_work import ends_clearly
 from benchmarks.sample_efficiency import peers
 from benchmarks.sample_efficiency.replay import Peer, PeerEnded, Rules, Run, play, within
@@ -212,33 +213,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--table", type=Path, required=True, metavar="PATH", help="a CSV, plain or gzipped")
-    add("--params", type=_names, required=True, metavar="COL,...", help="also categorical:COL and nasbench201:COL")
+    add("--params", type=names, required=True, metavar="COL,...", help="also categorical:COL and nasbench201:COL")
     add("--accuracy", required=True, metavar="COL", help="what only a training tells; larger is better")
-    add("--costs", type=_names, required=True, metavar="COL[,COL]", help="known before a training; smaller is better")
-    add("--features", type=_names, default=[], metavar="COL,...", help="cheap facts for the price-aware sampler")
-    add("--budget", type=_pair, action="append", default=[], metavar="COL=X", help="an upper limit of a cost, or =P%%")
-    add(
-        "--where", type=_pair, action="append", default=[], metavar="COL=VALUE", help="only these rows; may be repeated"
-    )
+    add("--costs", type=names, required=True, metavar="COL[,COL]", help="known before a training; smaller is better")
+    add("--features", type=names, default=[], metavar="COL,...", help="cheap facts for the price-aware sampler")
+    add("--budget", type=pair, action="append", default=[], metavar="COL=X", help="an upper limit of a cost, or =P%%")
+    add("--where", type=pair, action="append", default=[], metavar="COL=VALUE", help="only these rows; may be repeated")
     add("--same", default="", metavar="COL", help="rows with the same value of it are one network, as isomorphic ones")
-    add("--peers", type=_names, default=["all"], metavar="NAME,...", help=f"all, or of: {', '.join(peers.NAMES)}")
+    add("--peers", type=names, default=["all"], metavar="NAME,...", help=f"all, or of: {', '.join(peers.NAMES)}")
     add("--seeds", type=_count, nargs="+", default=[], metavar="[NAME=]N", help="10; NAME=N for one peer")
     add("--trainings", type=_count, nargs="+", default=[], metavar="[NAME=]N", help="200, with a budget 60, at most")
     add("--retries", type=int, default=3, metavar="N", help="repeats in a row before a network is drawn at random")
-    add("--peer-python", type=_pair, action="append", default=[], metavar="NAME=PATH", help="a peer's own Python")
+    add("--peer-python", type=pair, action="append", default=[], metavar="NAME=PATH", help="a peer's own Python")
     add("--out", type=Path, metavar="FILE", help="default: results/sample_efficiency_TABLE.json")
     return parser
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError(f"NAME=VALUE must hold, but got {text!r}")
-    return name, value
 
 
 def _count(text: str) -> tuple[str, int]:

@@ -15,13 +15,13 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.long_work import CurveKeeper
 from benchmarks.record import save
 from benchmarks.training.worker import resident_mb
 from space.search_space import SearchSpace
@@ -29,21 +29,8 @@ from workers.images.batches import ImageData, load
 from workers.images.cache import prepare
 from workers.settings import DataSettings, TrainingSettings
 from workers.training import loop
-from workers.training.reporting import CurveRow, ProgressReport
 
 NETWORKS = 2
-
-
-class _Quiet:
-    """Looks on, and keeps nothing."""
-
-    def earlier(self, rows: Sequence[CurveRow]) -> None: ...
-
-    def curve(self, row: CurveRow) -> None: ...
-
-    def under_way(self, report: ProgressReport) -> None: ...
-
-    def before_step(self, seconds: float) -> None: ...
 
 
 def _train(number: int, images: ImageData, folder: Path, epochs: int) -> float:
@@ -51,7 +38,7 @@ def _train(number: int, images: ImageData, folder: Path, epochs: int) -> float:
     run = loop.TrainingRun(
         config, TrainingSettings(epochs=epochs), DataSettings(), number, folder / f"{number}", "", device="cpu"
     )
-    return loop.train(run, images, _Quiet())[1].top1
+    return loop.train(run, images, CurveKeeper())[1].top1
 
 
 def _in_process(number: int, cache: Path, folder: Path, epochs: int, barrier: Any, results: Any) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.search.hub_process import Pair
+from tests.search.tiny_devices import Desk
 
 
 @pytest.fixture
@@ -18,3 +20,13 @@ def pair(tmp_path: Path, empty_database: Path) -> Iterator[Pair]:
     pair = Pair(tmp_path)
     yield pair
     pair.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, empty_database: Path) -> Iterator[Desk]:
+    """A database of the test's own with devices and jobs; its clock shows the present time."""
+    shutil.copy(empty_database, tmp_path)
+    desk = Desk.at(tmp_path)
+    desk.clock.set_now(time.time())
+    yield desk
+    desk.engine.dispose()

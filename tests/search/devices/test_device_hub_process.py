@@ -44,15 +44,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def desk(tmp_path: Path, empty_database: Path) -> Iterator[Desk]:
-    shutil.copy(empty_database, tmp_path)
-    desk = Desk.at(tmp_path)
-    desk.clock.set_now(time.time())
-    yield desk
-    desk.engine.dispose()
-
-
-@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Any]:
     hubs: list[HubProcess] = []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import shutil
 import socket
 import ssl
 import time
@@ -28,15 +27,6 @@ FILES = 128  # that the hub may have open
 BEGUN = b"POST /v1/enrol HTTP/1.1\r\nHost: hub\r\n"
 WITH_BODY = BEGUN + b"Content-Length: 8000000\r\n\r\n"
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def desk(tmp_path: Path, empty_database: Path) -> Iterator[Desk]:
-    shutil.copy(empty_database, tmp_path)
-    desk = Desk.at(tmp_path)
-    desk.clock.set_now(time.time())
-    yield desk
-    desk.engine.dispose()
 
 
 @pytest.fixture
