@@ -23,7 +23,7 @@ def pair(tmp_path: Path, empty_database: Path) -> Iterator[Pair]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, empty_database: Path) -> Iterator[Desk]:
+def desk_at_present(tmp_path: Path, empty_database: Path) -> Iterator[Desk]:
     """A database of the test's own with devices and jobs; its clock shows the present time."""
     shutil.copy(empty_database, tmp_path)
     desk = Desk.at(tmp_path)

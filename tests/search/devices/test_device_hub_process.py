@@ -44,6 +44,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
+def desk(desk_at_present: Desk) -> Desk:
+    return desk_at_present
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Any]:
     hubs: list[HubProcess] = []
 
