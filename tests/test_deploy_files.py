@@ -371,10 +371,8 @@ def test_a_job_starts_a_head_workers_and_the_controller_with_a_token_of_its_own(
 
 @pytest.mark.parametrize(("ends", "again"), [(130, True), (143, True), (0, False), (52, False)])
 def test_a_job_whose_time_is_over_stops_cleanly_and_is_queued_again(tmp_path: Path, ends: int, again: bool):
-    slurm = Slurm(
-        tmp_path,
-        f"trap 'echo \"condensery stops\" >> {tmp_path}/calls; exit {ends}' TERM\ntouch up\nwhile :; do /bin/sleep 0.05; done\n",
-    )
+    stop = f"trap 'echo \"condensery stops\" >> {tmp_path}/calls; exit {ends}' TERM\n"
+    slurm = Slurm(tmp_path, stop + "touch up\nwhile :; do /bin/sleep 0.05; done\n")
     process = slurm.start()
     until(lambda: (tmp_path / "up").exists() or process.poll() is not None)
     assert process.poll() is None

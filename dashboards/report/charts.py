@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from dashboards import panels
 from dashboards.budget.table import BudgetTable
+from dashboards.data.beliefs import StudyBelief, read_study_belief
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.curves import read_curves, read_last_epochs
 from dashboards.formats import one_line
@@ -34,10 +35,11 @@ class Source:
     last_epochs: Mapping[int, Any]
     curves: Mapping[int, Sequence[Mapping[str, Any]]]
     curve_numbers: Sequence[int]
+    believed: StudyBelief
 
     @classmethod
     def read(cls, engine: sa.Engine, columns: StudyColumns, budget: Budget, table: BudgetTable) -> Source:
-        """Return a source with what the columns don't hold: the newest epochs, and the curves that are shown."""
+        """Return a source with what the columns don't hold: newest epochs, curves, what the sampler believes."""
         numbers = panels.curve_numbers(columns, View(columns.default_group))
         return cls(
             engine,
@@ -47,6 +49,7 @@ class Source:
             read_last_epochs(engine, columns.study.id),
             read_curves(engine, columns.study.id, numbers[: panels.MOST_CURVES]),
             numbers,
+            read_study_belief(engine, columns.study.id),
         )
 
 
@@ -111,6 +114,8 @@ def changing_charts(source: Source, view: View) -> Iterator[tuple[str, Drawn]]:
         yield "parallel", of(panels.parallel_info(columns, view), panels.parallel_figure)
         yield "importance", of(panels.importance_info(columns, view), panels.importance_figure)
     yield "progress", of(progress_of(source, view), panels.progress_figure)
+    if source.believed.belief is not None:
+        yield "belief", of(panels.belief_info(columns, view, source.believed), panels.belief_figure)
 
 
 def steady_charts(source: Source) -> Iterator[tuple[str, Drawn]]:

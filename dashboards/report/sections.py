@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
+from itertools import starmap
 
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.study_settings import instead_of_pick, public_settings, study_subtitle
 from dashboards.formats import moment
-from dashboards.panels import DataTable
+from dashboards.panels import DataTable, belief_info
 from dashboards.panels.titles import TITLES
 from dashboards.report.charts import Drawn, Source, progress_of
 from dashboards.report.markup import chart, chart_table, esc, html_table, section
@@ -42,6 +44,7 @@ def body(source: Source, name: str, charts: dict[str, Drawn]) -> str:
             _trials(columns),
             _networks(columns),
             _chart("progress", charts, _facts(source)),
+            _belief(source, charts),
             _basis(columns),
             "</main>",
             f"<footer><p>Written by Condensery on {esc(moment(time.time()))} UTC.</p></footer>",
@@ -115,10 +118,25 @@ def _networks(columns: StudyColumns) -> str:
 def _facts(source: Source) -> str:
     """Return what the search did, as facts, and why trainings failed."""
     info = progress_of(source, View(source.columns.default_group))
-    facts = "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in info.facts)
-    failures = info.failures_table()
-    table = f'<h3>Failures</h3><div class="scroll">{html_table(failures)}</div>' if failures.rows else ""
-    return f'<dl class="facts">{facts}</dl>{table}'
+    return _facts_list(info.facts) + _table("Failures", info.failures_table())
+
+
+def _belief(source: Source, charts: dict[str, Drawn]) -> str:
+    """Return where the sampler predicted the front when it last proposed, and how right it was; not of others."""
+    if "belief" not in charts:
+        return ""
+    info = belief_info(source.columns, View(source.columns.default_group), source.believed)
+    return _chart("belief", charts, _facts_list(info.facts) + "".join(starmap(_table, info.tables)))
+
+
+def _facts_list(facts: Iterable[tuple[str, str]]) -> str:
+    items = "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in facts)
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _table(title: str, table: DataTable) -> str:
+    """Return a table under its title; nothing for one without rows."""
+    return f'<h3>{esc(title)}</h3><div class="scroll">{html_table(table)}</div>' if table.rows else ""
 
 
 def _basis(columns: StudyColumns) -> str:

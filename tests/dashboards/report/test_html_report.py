@@ -140,9 +140,21 @@ def test_a_budget_nothing_fits_gives_the_smallest_reached(tmp_path: Path) -> Non
 def test_every_chart_has_its_table_in_the_page(tmp_path: Path) -> None:
     page = report(lively(tmp_path))
     twins = {attributes.get("id") for tag, attributes in page.tags if tag == "details" and "hidden" not in attributes}
-    names = {"front", "macs-latency", "parallel", "importance", "curves", "progress"}
+    names = {"front", "macs-latency", "parallel", "importance", "curves", "progress", "belief"}
     assert twins - {None} == {f"{name}-data-table" for name in names}
     assert set(page.data("charts")) == names
+
+
+def test_what_the_sampler_believed_is_told_with_how_right_it_was(tmp_path: Path) -> None:
+    told = report(lively(tmp_path)).text
+    assert re.search(r"[0-9]+ of [0-9]+ trainings ended inside the 95 % interval predicted for it", told)
+    assert "Predicted, then reached" in told
+
+
+def test_nothing_is_said_of_a_belief_that_was_never_recorded(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.done(0.2, 0.9)
+    assert "What the search believes" not in report(made).text
 
 
 # ---- what it carries ------------------------------------------------------------------------------------
