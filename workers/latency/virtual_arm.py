@@ -12,6 +12,8 @@ import json
 import math
 import shutil
 import tempfile
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +24,16 @@ from space.errors import EmulatorMissing, InvalidSettings, MeasurementFailed, Re
 from workers.files import disk_errors
 from workers.latency import arm_root, arm_tools
 from workers.latency.agent.files import hash_or_empty
-from workers.latency.agent.subprocesses import Stopped, run_process
+from workers.latency.agent.subprocesses import STARTS_MOST, ProcessEnd, Stopped
 from workers.latency.agent_file import agent_path, cache_folder
 from workers.latency.arm_tools import missing_tools
 from workers.latency.measurement import FailedMeasurement, MeasurementStopped, never
+from workers.latency.staying_process import StayingProcess
 
 __all__ = ["Counts", "VirtualArm", "build", "counts_from_report", "default_folder", "missing_tools"]
 
-NETWORKS_PER_PROCESS = 16  # because importing a runtime takes longer, emulated, than counting a small network
+TOGETHER_MOST = 16  # networks of one request: if one crashes the process, the others are counted again
+ANSWERS_MOST = 200  # of a counting process, before another takes its place: no process grows for ever
 TIMEOUT_S = 600.0  # for one network, loading included
 WARMUP_RUNS = 2  # the first run allocates memory, and the second still some
 _COUNTED = ("all", "branch", "load", "store", "vload", "vstore", "vfma", "simd_fp", "int")
@@ -184,6 +188,9 @@ class VirtualArm:
             raise EmulatorMissing("the ARM device in software needs the emulator; install it: apt install qemu-user")
         self._qemu = qemu
         self._versions: dict[str, str] = stamp["versions"]
+        self._lock = threading.Lock()  # one call counts at a time
+        self._staying: dict[str, StayingProcess] = {}  # at most one, by its runtime
+        weakref.finalize(self, _end_all, self._staying)  # also when Python ends
 
     @property
     def facts(self) -> dict[str, str]:
@@ -216,7 +223,8 @@ class VirtualArm:
     ) -> list[Counts | FailedMeasurement]:
         """Count each network's instructions in `runs` runs on one thread; one result per model, in their order.
 
-        A network that the runtime refuses, crashes on or hangs in fails alone. One process counts several networks.
+        A network that the runtime refuses, crashes on or hangs in fails alone. One process counts many networks: it
+        stays for the next call, because importing a runtime takes longer, emulated, than counting small networks.
 
         Raises:
             MeasurementStopped: `stop`, asked several times a second, said so.
@@ -225,30 +233,16 @@ class VirtualArm:
         if runs < 1:
             raise InvalidSettings(f"runs must be at least 1, but got {runs}; count once or more")
         results: dict[int, Counts | FailedMeasurement] = {}
-        while left := [place for place in range(len(models)) if place not in results][:NETWORKS_PER_PROCESS]:
-            results.update(self._count_together({place: models[place] for place in left}, runs, runtime, stop))
+        with self._lock:
+            while left := [place for place in range(len(models)) if place not in results][:TOGETHER_MOST]:
+                results.update(self._count_together({place: models[place] for place in left}, runs, runtime, stop))
         return [results[place] for place in range(len(models))]
 
     def _count_together(
         self, models: Mapping[int, Path], runs: int, runtime: str, stop: Callable[[], bool]
     ) -> dict[int, Counts | FailedMeasurement]:
         """Count in one process; return all results, or if a network crashed the process, only that network's."""
-        with tempfile.TemporaryDirectory(prefix="condensery-") as folder:
-            counts = Path(folder) / "counts"
-            options = ["--watch-stdin", "--runs", str(runs), "--warmup", str(WARMUP_RUNS), "--runtime", runtime]
-            command = [
-                *self.python_command(counts),
-                str(agent_path()),
-                "count",
-                *options,
-                "--counts",
-                str(counts),
-                "--",
-            ]
-            try:
-                end = run_process([*command, *map(str, models.values())], TIMEOUT_S, stop)
-            except Stopped:
-                raise MeasurementStopped from None
+        end = self._answer({"models": [str(path) for path in models.values()], "runs": runs}, runtime, stop)
         places = list(models)
         if end.report is not None:
             entries = end.report["models"]
@@ -257,3 +251,35 @@ class VirtualArm:
             raise MeasurementFailed(f"{runtime} can't count on the ARM device in software: {end.reason}.")
         culprit = places[end.position]
         return {culprit: FailedMeasurement(hash_or_empty(models[culprit]), end.reason)}
+
+    def _answer(self, request: Mapping[str, Any], runtime: str, stop: Callable[[], bool]) -> ProcessEnd:
+        """Return what a counting process answers, or how it ended; one that someone else kills is started again."""
+        for _start in range(STARTS_MOST):
+            try:
+                if stop():
+                    raise Stopped
+                end = self._counting(runtime).ask(request, TIMEOUT_S, stop)
+            except Stopped:
+                raise MeasurementStopped from None
+            except OSError as error:
+                raise MeasurementFailed(f"the counting process could not be started: {error}.") from error
+            if not end.killed:
+                return end
+        return end
+
+    def _counting(self, runtime: str) -> StayingProcess:
+        """Return the process that counts with a runtime; it is started unless it is there and young enough."""
+        staying = self._staying
+        if staying.get(runtime) is None or staying[runtime].ended or staying[runtime].answers == ANSWERS_MOST:
+            _end_all(staying)
+            staying[runtime] = StayingProcess(lambda folder: self._counting_command(folder / "counts", runtime))
+        return staying[runtime]
+
+    def _counting_command(self, counts: Path, runtime: str) -> list[str]:
+        options = ["--stay", "--warmup", str(WARMUP_RUNS), "--runtime", runtime, "--counts", str(counts)]
+        return [*self.python_command(counts), str(agent_path()), "count", *options]
+
+
+def _end_all(processes: dict[str, StayingProcess]) -> None:
+    while processes:
+        processes.popitem()[1].end()

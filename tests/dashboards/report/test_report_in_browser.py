@@ -44,7 +44,7 @@ def test_every_chart_draws_without_a_word_or_a_request(
     path = lively_study.folder / "report.html"
     with Visit(browser, width, scheme=scheme) as visit:
         visit.open(path, READY)
-        for chart in ("front", "macs-latency", "parallel", "curves", "networks", "progress"):
+        for chart in ("front", "macs-latency", "parallel", "curves", "networks", "progress", "belief"):
             scroll_to(visit, chart)
         visit.page.evaluate("() => window.scrollTo(0, 0)")
         visit.picture(name)

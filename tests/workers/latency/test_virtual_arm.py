@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -263,18 +265,6 @@ sys.exit(main())
 """
 
 
-@pytest.mark.slow
-def test_a_model_that_crashes_the_process_fails_alone(arm, networks, monkeypatch, tmp_path):
-    agent_file, crashing = tmp_path / "crashing_agent.py", tmp_path / "crash.onnx"
-    agent_file.write_text(CRASHING_AGENT.format(folder=str(agent_path())))
-    crashing.write_bytes(b"crash")
-    monkeypatch.setattr(virtual_arm, "agent_path", lambda: agent_file)
-    crashed, other = arm.count([crashing, networks["small"]], runs=1)
-    assert isinstance(other, Counts)
-    assert isinstance(crashed, FailedMeasurement)
-    assert (crashed.model_hash, signal.strsignal(signal.SIGSEGV) in crashed.reason) == (sha256(crashing), True)
-
-
 def children() -> set[str]:
     """Return the processes that this process's threads have started and that still run."""
     pids: set[str] = set()
@@ -285,12 +275,43 @@ def children() -> set[str]:
 
 
 @pytest.mark.slow
+def test_a_model_that_crashes_the_process_fails_alone_and_the_next_process_stays_as_long_as_its_device(
+    arm, networks, counted, monkeypatch, tmp_path
+):
+    agent_file, crashing = tmp_path / "crashing_agent.py", tmp_path / "crash.onnx"
+    agent_file.write_text(CRASHING_AGENT.format(folder=str(agent_path())))
+    crashing.write_bytes(b"crash")
+    monkeypatch.setattr(virtual_arm, "agent_path", lambda: agent_file)
+    before, own = children(), VirtualArm(arm.folder)
+    crashed, other = own.count([crashing, networks["small"]], runs=1)
+    assert isinstance(other, Counts)
+    assert isinstance(crashed, FailedMeasurement)
+    assert (crashed.model_hash, signal.strsignal(signal.SIGSEGV) in crashed.reason) == (sha256(crashing), True)
+
+    (process,) = children() - before
+    (again,) = own.count([networks["small"]], runs=1)
+    assert children() - before == {process}
+    for counts in (other, again):
+        assert counts.median["all"] == pytest.approx(counted[0].median["all"], rel=0.002)
+    del own
+    gc.collect()
+    assert children() == before
+
+
+@pytest.mark.slow
 def test_counting_ends_at_once_when_it_is_told_to_stop(arm, networks):
     answers = iter([False, False, True])
-    before = children()
+    before, own = children(), VirtualArm(arm.folder)
     with pytest.raises(MeasurementStopped):
-        arm.count([networks["deep"]], stop=lambda: next(answers))
+        own.count([networks["deep"]], stop=lambda: next(answers))
     assert children() == before
+
+
+@pytest.mark.slow
+def test_another_process_counts_when_someone_has_killed_the_first(arm, networks):
+    (staying,) = arm._staying.values()
+    os.kill(staying._child.pid, signal.SIGKILL)
+    assert isinstance(arm.count([networks["small"]], runs=1)[0], Counts)
 
 
 @pytest.mark.slow

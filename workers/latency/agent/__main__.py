@@ -4,6 +4,7 @@
 - `measure --policy JSON [--cores LIST] MODEL...` times models in this process; `count --counts FILE MODEL...` counts
   their instructions under an emulator that writes FILE. Fresh processes run these two: they print one JSON document on
   standard output and say on standard error which model they are at, so that a crash can be blamed on the right one.
+  `count --stay` takes its models from standard input instead, one request after the other.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import queue
 import sys
 import threading
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.latency.agent.counting import CountSettings, count_models
-from workers.latency.agent.reports import PROGRESS
+from workers.latency.agent.reports import ANSWER, PROGRESS
 from workers.latency.agent.runtimes import RUNTIMES
 from workers.latency.agent.timing import measure_models
 
@@ -42,11 +44,13 @@ def parser() -> argparse.ArgumentParser:
     count.add_argument("--counts", required=True, type=Path, metavar="FILE", help="where the emulator writes counts")
     count.add_argument("--runs", type=int, default=CountSettings.runs, help="counted runs of each model")
     count.add_argument("--warmup", type=int, default=CountSettings.warmup, help="uncounted runs before them")
+    stay = 'answer requests on standard input, {"models": [PATH, ...], "runs": N} each, until it closes'
+    count.add_argument("--stay", action="store_true", help=stay)
     count.set_defaults(handler=_print_report, report=_count)
-    for command in (measure, count):
+    for command, models in ((measure, "+"), (count, "*")):
         command.add_argument("--runtime", choices=sorted(RUNTIMES), help="what runs the models (default: onnxruntime)")
         command.add_argument("--watch-stdin", action="store_true", help="exit when standard input closes")
-        command.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="a file that the runtime reads")
+        command.add_argument("models", nargs=models, type=Path, metavar="MODEL", help="a file that the runtime reads")
     _add_run(commands)
     return parser
 
@@ -99,9 +103,29 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _count(arguments: argparse.Namespace) -> dict[str, Any]:
+    if not arguments.models:
+        raise ValueError("models must be at least one, but got none; name a file")
     os.environ["OMP_NUM_THREADS"] = "1"  # read as the runtime is imported
     settings = CountSettings(arguments.runs, arguments.warmup, arguments.runtime or CountSettings.runtime)
     return count_models(arguments.models, arguments.counts, settings, _say_position)
+
+
+def _answer_requests(arguments: argparse.Namespace) -> None:
+    """Count the models of one request after the other; the process ends as soon as standard input closes."""
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            requests.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        request = json.loads(requests.get())
+        arguments.models, arguments.runs = [Path(path) for path in request["models"]], request["runs"]
+        # a new line first: a runtime may have left an unfinished one
+        sys.stdout.write(f"\n{ANSWER}{json.dumps(_count(arguments), allow_nan=False)}\n")
+        sys.stdout.flush()
 
 
 def _print_report(arguments: argparse.Namespace) -> int:
@@ -109,6 +133,8 @@ def _print_report(arguments: argparse.Namespace) -> int:
     if arguments.watch_stdin:
         _exit_when_stdin_closes()
     try:
+        if getattr(arguments, "stay", False):
+            _answer_requests(arguments)
         report = arguments.report(arguments)
     except (ValueError, ImportError, OSError) as error:
         sys.stderr.write(f"agent: {error}\n")

@@ -11,6 +11,7 @@ from workers.latency.agent.sensors import cpu_model
 
 FORMAT = 3  # of the reports
 PROGRESS = "agent: measuring "  # + a model's position in the given order: one line on standard error as it begins
+ANSWER = "agent: answers "  # + a report: what a process says that stays for further requests
 
 
 def report_facts(mode: str, runtime: str, version: str, threads: int) -> dict[str, Any]:

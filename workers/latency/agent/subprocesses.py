@@ -78,24 +78,25 @@ def _run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bo
             try:
                 log = _follow(child, timeout_s, stop)
             finally:
-                _kill(child)
+                kill(child)
         output.seek(0)
         try:
             report = json.loads(output.read())
         except ValueError:
             report = None
         if not isinstance(report, dict):
-            killed = not log.timed_out and -child.returncode in _from_outside()
+            killed = not log.timed_out and -child.returncode in from_outside()
             return ProcessEnd(None, log.position, log.reason(child.returncode, timeout_s), killed)
         return ProcessEnd(report)  # complete: a crash after that does no harm
 
 
-def _from_outside() -> set[int]:
+def from_outside() -> set[int]:
+    """Return the signals by which someone else ends a process."""
     return {int(getattr(signal, name)) for name in _FROM_OUTSIDE if hasattr(signal, name)}
 
 
 @dataclass
-class _Log:
+class Log:
     """What a process said on standard error."""
 
     position: int | None = None
@@ -121,10 +122,10 @@ class _Log:
         return f"the measuring process ended with {how} and no report{words}"
 
 
-def _follow(child: subprocess.Popen[bytes], timeout_s: float, stop: Callable[[], bool]) -> _Log:
+def _follow(child: subprocess.Popen[bytes], timeout_s: float, stop: Callable[[], bool]) -> Log:
     """Read the process's standard error until it ends, or until one model takes too long."""
     assert child.stderr is not None
-    log, rest, is_open = _Log(), b"", True
+    log, rest, is_open = Log(), b"", True
     deadline = time.monotonic() + timeout_s
     with selectors.DefaultSelector() as selector:
         selector.register(child.stderr, selectors.EVENT_READ)
@@ -148,7 +149,7 @@ def _follow(child: subprocess.Popen[bytes], timeout_s: float, stop: Callable[[],
     return log
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
+def kill(child: subprocess.Popen[bytes]) -> None:
     """End a process that still runs, with whatever it started (it leads its own group)."""
     if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
