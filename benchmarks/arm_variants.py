@@ -42,9 +42,9 @@ from workers.export.native import save_native
 from workers.export.ncnn import save_ncnn
 from workers.export.onnx import exported_network, save_onnx
 from workers.latency.agent.runtimes import LiteRt, Native, Ncnn
+from workers.latency.emulated.virtual_arm import Counts, VirtualArm, build, default_folder
 from workers.latency.measurement import FailedMeasurement
 from workers.latency.profiles import load_profile
-from workers.latency.virtual_arm import Counts, VirtualArm, build, default_folder
 
 PEER = "torch.onnx, onnxruntime"
 PROFILE = "raspberry-pi-5"

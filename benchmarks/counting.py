@@ -25,7 +25,7 @@ from space.deployed import DeployedCondenseNet
 from space.presets import PUBLISHED
 from space.search_space import SearchSpace
 from workers.export.onnx import save_onnx
-from workers.latency.virtual_arm import Counts, VirtualArm, build, default_folder
+from workers.latency.emulated.virtual_arm import Counts, VirtualArm, build, default_folder
 
 GOAL_S = 15.0
 

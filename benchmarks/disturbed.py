@@ -34,10 +34,10 @@ from search.pricing.pricer import ANCHOR, host_probe, write_models
 from space.errors import EmulatorMissing
 from space.presets import PUBLISHED
 from workers.latency.agent.sensors import caches_with, usable_cores
+from workers.latency.emulated.virtual_arm import Counts, VirtualArm, default_folder
 from workers.latency.host_probe import HostProbe, default_core
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.policy import policy_named
-from workers.latency.virtual_arm import Counts, VirtualArm, default_folder
 
 NETWORKS = {"CondenseNet-86": PUBLISHED["condensenet-86"].config, "small": ANCHOR}
 HOGS = {

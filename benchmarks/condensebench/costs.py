@@ -18,7 +18,7 @@ from workers.export.native import save_native
 from workers.export.onnx import save_onnx
 from workers.images.batches import TrainingBatches, load
 from workers.images.cache import prepare
-from workers.latency.virtual_arm import Counts, VirtualArm, build, default_folder
+from workers.latency.emulated.virtual_arm import Counts, VirtualArm, build, default_folder
 from workers.training import proxies
 from workers.training.proxies import zero_cost
 

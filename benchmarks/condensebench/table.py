@@ -50,10 +50,10 @@ from space.errors import InvalidSettings, TrialNotReady
 from workers.files import file_hash, write_atomically
 from workers.images.batches import load
 from workers.latency import profiles
+from workers.latency.emulated.virtual_arm import Counts
 from workers.latency.estimated_probe import estimate
 from workers.latency.measurement import Measurement
 from workers.latency.profiles import VIRTUAL, load_profile
-from workers.latency.virtual_arm import Counts
 from workers.training import proxies
 
 Array = NDArray[np.float64]

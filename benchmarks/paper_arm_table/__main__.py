@@ -40,9 +40,9 @@ HELP_RUNS = "counted runs of each network (VGG-16: at most 3)"
 
 def main() -> None:
     from search.pricing.pricer import write_anchor
+    from workers.latency.emulated.virtual_arm import build, default_folder
     from workers.latency.host_probe import HostProbe
     from workers.latency.policy import STANDARD
-    from workers.latency.virtual_arm import build, default_folder
 
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.paper_arm_table",

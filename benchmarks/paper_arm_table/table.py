@@ -67,7 +67,7 @@ class Row:
 
 
 class Counter(Protocol):
-    """The ARM device in software, `workers.latency.virtual_arm.VirtualArm`, as far as it is used here."""
+    """The ARM device in software, `workers.latency.emulated.virtual_arm.VirtualArm`, as far as it is used here."""
 
     def count(self, models: Sequence[Path], runs: int = 5) -> Sequence[Any]:
         """Return for each model its Counts, or its FailedMeasurement."""

@@ -59,8 +59,8 @@ def calibrate(
     from dashboards.terminal import device_tables
     from search.pricing import device_fit
     from search.store.connection.database import open_for_writing
+    from workers.latency.emulated.virtual_arm import VirtualArm, default_folder
     from workers.latency.profiles import VIRTUAL, check_writable, save_profile
-    from workers.latency.virtual_arm import VirtualArm, default_folder
 
     profile_name = check_writable(out)
     if name.startswith(VIRTUAL):

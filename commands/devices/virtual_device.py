@@ -16,7 +16,7 @@ from space.errors import InvalidSettings, MeasurementFailed
 from workers.wording import counted
 
 if TYPE_CHECKING:
-    from workers.latency.virtual_arm import VirtualArm
+    from workers.latency.emulated.virtual_arm import VirtualArm
 
 
 def virtual(
@@ -40,8 +40,8 @@ def virtual(
     as_json: AsJson = False,
 ) -> None:
     """Build the virtual ARM device (QEMU); then count instructions on it, or run it as an agent."""
+    from workers.latency.emulated.virtual_arm import build, default_folder
     from workers.latency.profiles import VIRTUAL
-    from workers.latency.virtual_arm import build, default_folder
 
     arm = build(folder or default_folder(), say, sources=sources)
     if count:

@@ -23,11 +23,11 @@ from space.config import CondenseNetConfig
 from space.errors import DeviceNotFound, MeasurementFailed
 from space.search_space import SearchSpace
 from workers.latency.calibration import Calibration, fit_profile
+from workers.latency.emulated.virtual_arm import Counts, VirtualArm
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
 from workers.latency.profiles import Profile, load_profile
 from workers.latency.record import LatencyKind
 from workers.latency.validation import cross_validate, macs_rank_correlation
-from workers.latency.virtual_arm import Counts, VirtualArm
 from workers.wording import agreeing, counted, none_of
 
 BATCH = 8  # networks measured between two runs of the anchor

@@ -121,8 +121,8 @@ def on_device(policy: MeasurementPolicy) -> MeasurementPolicy:
 
 def virtual_probe(name: str, policy: MeasurementPolicy) -> LatencyProbe:
     """Return the probe of an ARM device in software, `virtual:PROFILE`."""
+    from workers.latency.emulated.virtual_arm import VirtualArm, default_folder
     from workers.latency.estimated_probe import EstimatedProbe
-    from workers.latency.virtual_arm import VirtualArm, default_folder
 
     profile, device = virtual_device(name)
     return EstimatedProbe(profile, VirtualArm(default_folder()), device=device, runtime=policy.runtime)

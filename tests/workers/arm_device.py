@@ -14,8 +14,8 @@ import torch
 from space import CondenseNetConfig, DeployedCondenseNet
 from space.errors import EmulatorMissing
 from workers.export.onnx import save_onnx
-from workers.latency import arm_root
-from workers.latency.virtual_arm import VirtualArm, build, default_folder
+from workers.latency.emulated import arm_root
+from workers.latency.emulated.virtual_arm import VirtualArm, build, default_folder
 
 
 @functools.cache

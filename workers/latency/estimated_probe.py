@@ -9,10 +9,10 @@ from typing import Any
 
 from space.errors import MeasurementFailed
 from workers.latency.agent.files import hash_or_empty
+from workers.latency.emulated.virtual_arm import Counts, VirtualArm, counts_from_report
 from workers.latency.measurement import FailedMeasurement, Measurement, MeasurementStopped, never
 from workers.latency.profiles import VIRTUAL, Estimate, Profile
 from workers.latency.record import LatencyKind
-from workers.latency.virtual_arm import Counts, VirtualArm, counts_from_report
 
 RUNS = 3  # counted per network: if one is disturbed, the median is that of the other two
 

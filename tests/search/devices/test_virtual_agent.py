@@ -24,10 +24,10 @@ from tests.workers.arm_device import arm_device, write_condensenet
 from tests.workers.latency.test_latency_contract import sha256, write_network
 from workers.latency import Measurement
 from workers.latency.agent.serving.protocol import PROTOCOL
+from workers.latency.emulated.virtual_arm import VirtualArm
 from workers.latency.estimated_probe import estimated_measurement
 from workers.latency.policy import QUICK
 from workers.latency.profiles import load_profile
-from workers.latency.virtual_arm import VirtualArm
 
 pytestmark = pytest.mark.slow
 

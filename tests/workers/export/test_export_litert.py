@@ -19,9 +19,9 @@ from tests.workers.latency.test_latency_contract import TINY
 from workers.export import tflite
 from workers.export.litert import check_litert, save_litert, to_litert
 from workers.latency.agent.runtimes import LiteRt, installed_runtimes
+from workers.latency.emulated.virtual_arm import Counts
 from workers.latency.host_probe import HostProbe
 from workers.latency.measurement import FailedMeasurement, Measurement
-from workers.latency.virtual_arm import Counts
 
 pytest.importorskip("ai_edge_litert")
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")

@@ -13,9 +13,9 @@ from tests.workers.arm_device import arm_device, write_condensenet
 from tests.workers.latency.test_latency_contract import sha256, write_corrupt
 from workers.latency import FailedMeasurement, Measurement, MeasurementStopped
 from workers.latency.agent.files import sha256_of
+from workers.latency.emulated.virtual_arm import Counts, VirtualArm
 from workers.latency.estimated_probe import EstimatedProbe, estimate, estimated_measurement
 from workers.latency.profiles import Profile, load_profile
-from workers.latency.virtual_arm import Counts, VirtualArm
 
 HEADER = {
     "format": 2,

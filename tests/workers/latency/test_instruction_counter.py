@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.latency.arm_root import COUNTER_SOURCE
+from workers.latency.emulated.arm_root import COUNTER_SOURCE
 
 GCC = shutil.which("gcc")
 pytestmark = pytest.mark.skipif(GCC is None, reason="needs gcc")

@@ -14,7 +14,7 @@ import pytest
 from tests.waiting import until
 from workers.latency.agent.subprocesses import Stopped
 from workers.latency.agent_file import agent_path
-from workers.latency.staying_process import StayingProcess
+from workers.latency.emulated.staying_process import StayingProcess
 
 ANSWERS = """
 import json, os, signal, sys, time
@@ -100,7 +100,7 @@ def test_one_that_can_not_be_started_is_an_error_of_the_system(tmp_path):
 
 OWNER = """
 import sys
-from workers.latency.staying_process import StayingProcess
+from workers.latency.emulated.staying_process import StayingProcess
 process = StayingProcess(lambda folder: [sys.executable, "-S", "-c", sys.argv[1]])
 print(process.ask({}, 60).report["pid"], flush=True)
 input()

@@ -19,9 +19,17 @@ from space import CondenseNetConfig, cost_of
 from space.errors import EmulatorMissing, InvalidSettings, ReadOnlyFolder
 from tests.workers.arm_device import arm_device, linked_copy, small_config, write_condensenet
 from tests.workers.latency.test_latency_contract import sha256, write_corrupt
-from workers.latency import FailedMeasurement, MeasurementStopped, virtual_arm
+from workers.latency import FailedMeasurement, MeasurementStopped
 from workers.latency.agent_file import agent_path
-from workers.latency.virtual_arm import Counts, VirtualArm, build, counts_from_report, default_folder, missing_tools
+from workers.latency.emulated import virtual_arm
+from workers.latency.emulated.virtual_arm import (
+    Counts,
+    VirtualArm,
+    build,
+    counts_from_report,
+    default_folder,
+    missing_tools,
+)
 
 CLASSES = ("branch", "load", "store", "vload", "vstore", "vfma", "simd_fp", "int")
 
@@ -102,7 +110,7 @@ def test_a_build_that_can_fetch_nothing_says_so_in_one_line_and_leaves_nothing(t
 @needs_tools
 def test_a_killed_build_leaves_no_device_and_the_next_build_clears_what_it_left(tmp_path, nothing):
     folder = tmp_path / "cache" / "arm64"
-    code = "import sys, pathlib; from workers.latency.virtual_arm import build\n"
+    code = "import sys, pathlib; from workers.latency.emulated.virtual_arm import build\n"
     code += "build(pathlib.Path(sys.argv[1]), print, sources=pathlib.Path(sys.argv[2]))"
     with socket.create_server(("127.0.0.1", 0)) as silent:  # apt waits for its answer
         (tmp_path / "slow.list").write_text(f"deb [trusted=yes] http://127.0.0.1:{silent.getsockname()[1]}/ ./\n")

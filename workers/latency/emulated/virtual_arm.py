@@ -22,13 +22,13 @@ from typing import Any
 
 from space.errors import EmulatorMissing, InvalidSettings, MeasurementFailed, ReadOnlyFolder
 from workers.files import disk_errors
-from workers.latency import arm_root, arm_tools
 from workers.latency.agent.files import hash_or_empty
 from workers.latency.agent.subprocesses import STARTS_MOST, ProcessEnd, Stopped
 from workers.latency.agent_file import agent_path, cache_folder
-from workers.latency.arm_tools import missing_tools
+from workers.latency.emulated import arm_root, arm_tools
+from workers.latency.emulated.arm_tools import missing_tools
+from workers.latency.emulated.staying_process import StayingProcess
 from workers.latency.measurement import FailedMeasurement, MeasurementStopped, never
-from workers.latency.staying_process import StayingProcess
 
 __all__ = ["Counts", "VirtualArm", "build", "counts_from_report", "default_folder", "missing_tools"]
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from space.errors import EmulatorMissing
 from workers.latency.agent_file import agent_path
-from workers.latency.arm_tools import output_of
+from workers.latency.emulated.arm_tools import output_of
 
 COUNTER_SOURCE = Path(__file__).with_name("instruction_counter.c")
 ROOT, COUNTER, STAMP = "root", "instruction_counter.so", "built.json"  # what a folder holds
