@@ -22,6 +22,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -199,7 +200,8 @@ def _write_data_set(source: Source, folder: Path) -> None:
         splits = {"train": content.train} | ({} if content.test is None else {"test": content.test})
         total = sum(len(split.labels) for split in splits.values())
         digest = hashlib.sha256()
-        with decoding_progress(source.label, total) as advance:
+        with decoding_progress(source.label, total) as advance, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")  # of damaged notes in a photo, which aren't looked at
             for name, split in splits.items():
                 np.save(partial / f"{name}_labels.npy", split.labels)
                 digest.update(np.ascontiguousarray(split.labels).data)

@@ -1,11 +1,13 @@
 """A data set made of folders of images: PATH/<class>/<image>, or the same below PATH/train and PATH/test (or val).
 
 Where `test` and `val` both exist, `test` is the test split and `val` stays unused: validation images are always held
-out of the training images. Phone photos are turned upright by their EXIF tag.
+out of the training images. A folder `train` of images, beside folders that are no split's, is a class like these. Phone
+photos are turned upright by their EXIF tag.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from space.errors import DataNotFound, UnreadableImage
 from workers.images.source import (
     BLOCK,
-    FORMATS,
     Images,
     Labels,
     Shape,
@@ -26,7 +26,7 @@ from workers.images.source import (
     SourceImages,
     SourceSplit,
     fingerprint,
-    fit_image,
+    read_image,
 )
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -51,7 +51,8 @@ def find_image_folder(root: Path, shape: Shape) -> Source:
     """
     if not root.is_dir():
         raise DataNotFound(f'the image folder {str(root)!r} doesn\'t exist: correct `dataset = "imagefolder:PATH"`')
-    split_by_maker = (root / "train").is_dir()
+    with _reading(root):
+        split_by_maker = _is_split(root)
     train = _scan(root / "train" if split_by_maker else root)
     test_folders = [root / name for name in TEST_FOLDERS if split_by_maker and (root / name).is_dir()]
     test = _scan(test_folders[0]) if test_folders else None
@@ -70,29 +71,52 @@ def find_image_folder(root: Path, shape: Shape) -> Source:
     return Source(label, shape, fingerprint(label, shape, train.names, listing), read)
 
 
+def _is_split(root: Path) -> bool:
+    """Whether the folder holds a training split in `train`, rather than images of a class that is called so."""
+    if not (root / "train").is_dir():
+        return False
+    return set(_class_names(root)) <= {"train", "val", "test"} or not _images_in(root / "train")
+
+
+def _class_names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _images_in(folder: Path) -> list[tuple[str, tuple[int, int]]]:
+    """Return name, size and mtime of a folder's images, by name."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            (entry.name, (entry.stat().st_size, entry.stat().st_mtime_ns))
+            for entry in entries
+            if entry.is_file()
+            and not entry.name.startswith(".")
+            and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  (a million files)
+        )
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Turn the operating system's word for a folder that can't be listed into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise DataNotFound(f"the image folder {str(folder)!r} can't be read: {error.strerror}") from error
+
+
 def _scan(folder: Path) -> _ClassFolders:
     """List the images of each class folder (names that start with a dot and other files are skipped)."""
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    with _reading(folder):
+        names = _class_names(folder)
         listed: list[tuple[Path, int, tuple[int, int]]] = []
         for index, name in enumerate(names):
-            with os.scandir(folder / name) as entries:
-                images = sorted(
-                    (entry.name, (entry.stat().st_size, entry.stat().st_mtime_ns))
-                    for entry in entries
-                    if entry.is_file()
-                    and not entry.name.startswith(".")
-                    and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  (a million files)
-                )
+            images = _images_in(folder / name)
             if not images:
                 raise DataNotFound(
                     f"the class folder {str(folder / name)!r} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}): "
                     "lay them out as PATH/<class>/<image> or PATH/train/<class>/<image>"
                 )
             listed += [(folder / name / file, index, stat) for file, stat in images]
-    except OSError as error:
-        raise DataNotFound(f"the image folder {str(folder)!r} can't be read: {error.strerror}") from error
     if len(names) < 2:
         raise DataNotFound(f"{str(folder)!r} must hold at least 2 class folders of images, but holds {len(names)}")
     files, labels, stats = zip(*listed, strict=True)
@@ -115,8 +139,7 @@ def _decode(files: Sequence[Path], shape: Shape) -> Images:
     images = np.empty((len(files), *shape), dtype=np.uint8)
     for index, file in enumerate(files):
         try:
-            with Image.open(file, formats=FORMATS) as image:
-                images[index] = fit_image(image, shape)
+            images[index] = read_image(file, shape)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types on broken files
             raise UnreadableImage(f"{file} can't be read as an image ({error}): repair or remove it") from error
     return images

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import os
 import pickle
+import shutil
 import struct
 import tarfile
 from collections.abc import Iterator
@@ -75,6 +76,13 @@ def test_val_is_the_test_split_where_there_is_no_test(tmp_path):
     save_class_folders(tmp_path / "pets" / "train", 4)
     save_class_folders(tmp_path / "pets" / "val", 2)
     assert prepare(folder_settings(tmp_path / "pets"), tmp_path / "cache").test_images == 4
+
+
+def test_a_class_may_be_called_train_where_it_lies_beside_other_classes(tmp_path):
+    save_class_folders(tmp_path, 2)
+    for name in ("train", "test"):
+        shutil.copytree(tmp_path / "cat", tmp_path / name)
+    assert find_source(folder_settings(tmp_path)).open().class_names == ("cat", "dog", "test", "train")
 
 
 def test_hidden_files_and_files_that_are_no_images_are_passed_over(tmp_path):
@@ -150,6 +158,14 @@ def test_folders_that_cannot_be_used_are_told_apart(tmp_path):
         find_source(folder_settings(tmp_path))
 
 
+def test_splits_without_class_folders_are_not_taken_for_classes(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / split / "0.png")
+    with pytest.raises(DataNotFound, match="train' must hold at least 2 class folders of images, but holds 0"):
+        find_source(folder_settings(tmp_path))
+
+
 def test_one_image_a_class_is_too_few_to_hold_any_out(tmp_path):
     save_class_folders(tmp_path / "pets", 1)
     with pytest.raises(DataNotFound, match="needs a class with at least 3 images"):
@@ -172,38 +188,6 @@ def test_shrinking_averages_instead_of_skipping_pixels():
     checks = np.indices((64, 64)).sum(axis=0) % 2 * 255
     shrunk = fit_image(Image.fromarray(checks.astype(np.uint8)), (1, 8, 8))
     assert np.abs(shrunk.astype(int) - 127).max() <= 2
-
-
-def test_a_photo_is_turned_upright(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held on its side: turn a quarter clockwise
-    lying = Image.new("L", (8, 8), 0)
-    lying.paste(255, (0, 0, 4, 8))  # the left half of the file is the top of the scene
-    lying.save(tmp_path / "photo.png", exif=exif)
-    with Image.open(tmp_path / "photo.png") as image:
-        upright = fit_image(image, (1, 8, 8))
-    assert (upright[0, :4] == 255).all()
-    assert (upright[0, 4:] == 0).all()
-
-
-def test_sixteen_bit_greys_are_scaled_not_clipped(tmp_path):
-    Image.fromarray(np.full((8, 8), 0x8000, dtype=np.uint16)).save(tmp_path / "grey.png")
-    with Image.open(tmp_path / "grey.png") as image:
-        assert (fit_image(image, (3, 8, 8)) == 0x80).all()
-
-
-def test_a_palette_with_transparency_is_read_as_its_colours(tmp_path):
-    palette = Image.new("RGB", (8, 8), (200, 10, 30)).convert("P", palette=Image.Palette.ADAPTIVE)
-    palette.save(tmp_path / "icon.png", transparency=b"\x00\xff")
-    with Image.open(tmp_path / "icon.png") as image:
-        assert fit_image(image, (3, 8, 8))[:, 0, 0].tolist() == [200, 10, 30]
-
-
-def test_thirty_two_bit_pixels_are_refused_as_their_range_is_unknown(tmp_path):
-    save_class_folders(tmp_path, 2)
-    Image.new("F", (8, 8), 0.5).save(tmp_path / "cat" / "float.tiff")
-    with pytest.raises(UnreadableImage, match=r"float.tiff can't be read as an image \(32-bit pixels \(mode F\)"):
-        list(find_source(folder_settings(tmp_path)).open().train.blocks())
 
 
 # --- names ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,163 @@
+"""Image files as cameras and editors write them, odd ones too: which pixels are read."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from space.errors import UnreadableImage
+from workers.images.image_folder import find_image_folder
+from workers.images.source import TURNED, read_image
+
+SHAPE = (3, 8, 8)
+ORIENTATION = 0x0112
+LOSSLESS = {"png": {}, "tiff": {"compression": "tiff_deflate"}, "webp": {"lossless": True}}
+TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 99: 1}  # bytes, by EXIF type
+
+
+def gradient(height: int = 8, width: int = 8) -> Image.Image:
+    """An image of which no turn is like another."""
+    down, right = np.mgrid[:height, :width]
+    pixels = np.stack([8 * down + right, 255 - 16 * right, 30 * (down > right)], axis=-1)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def planes(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("images")
+
+
+# --- orientation ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp", "jpeg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_upright(folder, suffix, orientation):
+    undo = {6: 8, 8: 6}.get(orientation, orientation)  # every other turn is its own inverse
+    scene = gradient()
+    lying = scene if orientation == 1 else scene.transpose(TURNED[undo])
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    file = folder / f"{orientation}.{suffix}"
+    lying.save(file, exif=exif, **LOSSLESS.get(suffix, {"quality": 100, "subsampling": 0}))
+    difference = np.abs(read_image(file, SHAPE).astype(int) - planes(scene)).max()
+    assert difference <= (3 if suffix == "jpeg" else 0)
+
+
+def exif_block(entries: list[tuple[int, int, int, bytes]], data_at: int = 8) -> bytes:
+    """An EXIF block of these (tag, type, count, data): also the beginning of a TIFF."""
+    begin = data_at + 2 + 12 * len(entries) + 4
+    table, behind = struct.pack("<H", len(entries)), b""
+    for tag, kind, count, data in sorted(entries):
+        value = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack("<L", begin + len(behind))
+        behind += data if len(data) > 4 else b""
+        table += struct.pack("<HHL", tag, kind, count) + value
+    return b"II*\0" + struct.pack("<L", data_at) + table + struct.pack("<L", 0) + behind
+
+
+@st.composite
+def odd_tags(draw: st.DrawFn) -> tuple[int, int, int, bytes]:
+    """A tag of any number and type: a resolution stored as text, a pointer to nowhere, more values than bytes."""
+    known = st.sampled_from([282, 283, 296, 305, 700, 0x14A, 0x8769, 0x8773, 0x8825, 0xA005, 0x927C])
+    tag = draw(known | st.integers(400, 0xFFFF))
+    kind, count = draw(st.sampled_from(sorted(TYPES))), draw(st.integers(0, 3) | st.just(70_000_000))
+    size = TYPES[kind] * min(count, 3)
+    return tag, kind, count, draw(st.binary(min_size=size, max_size=size))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(odd=odd_tags(), orientation=st.integers(0, 9), suffix=st.sampled_from(["jpeg", "png", "webp"]))
+def test_nothing_in_exif_but_the_orientation_matters(folder, odd, orientation, suffix):
+    turn = struct.pack("<H", orientation)
+    scene, file = gradient(), folder / f"odd.{suffix}"
+    plain = Image.Exif()
+    plain[ORIENTATION] = orientation
+    scene.save(file, exif=plain)
+    expected = read_image(file, SHAPE)
+    scene.save(file, exif=b"Exif\0\0" + exif_block([(ORIENTATION, 3, 1, turn), odd]))
+    assert np.array_equal(read_image(file, SHAPE), expected)
+
+
+@given(exif=st.binary(max_size=40), suffix=st.sampled_from(["jpeg", "png", "webp"]))
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_a_photo_whose_exif_is_no_exif_is_read_as_it_lies(folder, exif, suffix):
+    file = folder / f"none.{suffix}"
+    gradient().save(file)
+    expected = read_image(file, SHAPE)
+    gradient().save(file, exif=b"Exif\0\0" + exif)
+    assert np.array_equal(read_image(file, SHAPE), expected)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(odd=odd_tags(), orientation=st.integers(1, 8))
+def test_nothing_in_a_tiff_but_what_its_pixels_need_matters(folder, odd, orientation):
+    scene, pixels = gradient(), gradient().tobytes()
+    numbers = {256: 8, 257: 8, 259: 1, 262: 2, ORIENTATION: orientation, 277: 3, 278: 8}
+    needed = [(tag, 3, 1, struct.pack("<H", value)) for tag, value in numbers.items()]
+    needed += [(258, 3, 3, struct.pack("<HHH", 8, 8, 8)), (279, 4, 1, struct.pack("<L", len(pixels)))]
+    centimetres = [] if odd[0] == 296 else [(296, 3, 1, struct.pack("<H", 3))]
+    others = [*needed, *centimetres, odd]
+    at = len(exif_block([*others, (273, 4, 1, b"\0\0\0\0")]))
+    file = folder / "odd.tiff"
+    file.write_bytes(exif_block([*others, (273, 4, 1, struct.pack("<L", at))]) + pixels)
+    upright = scene if orientation == 1 else scene.transpose(TURNED[orientation])
+    assert np.array_equal(read_image(file, SHAPE), planes(upright))
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "tolerance"),  # 8 bits of LAB are coarse for dark colours
+    [("RGB", "bmp", 0), ("RGB", "ppm", 0), ("CMYK", "tiff", 0), ("CMYK", "jpeg", 12), ("LAB", "tiff", 40)],
+)
+def test_a_colour_space_is_converted(folder, mode, suffix, tolerance):
+    scene, file = gradient(), folder / f"{mode}.{suffix}"
+    if mode == "LAB":
+        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        ImageCms.profileToProfile(scene, *profiles, outputMode="LAB").save(file)
+    else:
+        scene.convert(mode).save(file, **({"quality": 100} if suffix == "jpeg" else {}))
+    assert np.abs(read_image(file, SHAPE).astype(int) - planes(scene)).max() <= tolerance
+
+
+def test_a_palette_with_transparency_is_read_as_its_colours(folder):
+    palette = Image.new("RGB", (8, 8), (200, 10, 30)).convert("P", palette=Image.Palette.ADAPTIVE)
+    palette.save(folder / "icon.png", transparency=b"\x00\xff")
+    assert read_image(folder / "icon.png", SHAPE)[:, 0, 0].tolist() == [200, 10, 30]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("raw.pgm", b"P5 8 8 65535\n" + b"\x80\x00" * 64),
+        ("plain.pgm", b"P2 8 8 65535\n" + b"32768 " * 64),
+        ("twelve_bits.pgm", b"P5 8 8 4095\n" + b"\x08\x00" * 64),
+    ],
+)
+def test_a_pgm_of_more_than_eight_bits_is_scaled_not_clipped_or_refused(folder, name, content):
+    (folder / name).write_bytes(content)
+    assert (read_image(folder / name, SHAPE) == 0x80).all()
+    assert (read_image(folder / name, (1, 8, 8)) == 0x80).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bit_greys_are_scaled_not_clipped(folder, suffix):
+    Image.fromarray(np.full((8, 8), 0x8000, dtype=np.uint16)).save(folder / f"grey.{suffix}")
+    assert (read_image(folder / f"grey.{suffix}", SHAPE) == 0x80).all()
+
+
+def test_thirty_two_bit_pixels_are_refused_as_their_range_is_unknown(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("F", (8, 8), 0.5).save(tmp_path / name / "float.tiff")
+    with pytest.raises(UnreadableImage, match=r"float.tiff can't be read as an image \(32-bit pixels \(mode F\)"):
+        list(find_image_folder(tmp_path, SHAPE).open().train.blocks())
