@@ -6,6 +6,8 @@ Data goes to stdout, everything else to stderr. A user's mistake is one line and
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from commands import database, deploying, devices, inspecting, plotting, running
-from commands.common import INTERRUPTED
-from space.errors import CondenseryError
+from commands.common import INTERRUPTED, STORAGE
+from space.errors import CondenseryError, DiskFull, InvalidSettings, ReadOnlyFolder
+from workers.latency.agent.streams import STDOUT_NAME, drop_output, open_streams
 
 
 def _print_version(is_asked: bool) -> None:
@@ -50,6 +53,24 @@ def options(
     ] = False,
 ) -> None:
     """Find the CondenseNet to deploy: the most accurate one inside your device's latency budget."""
+    _refuse_odd_names()
+
+
+def _refuse_odd_names() -> None:
+    """Raise unless the current folder is there, and its name and all that the user named is UTF-8.
+
+    What we write names folders and files: databases, pages and JSON hold text, and no other bytes.
+    """
+    try:
+        folder = os.getcwd()  # noqa: PTH109  as bytes that aren't UTF-8 would be in it, too
+    except FileNotFoundError:
+        raise ReadOnlyFolder("the current folder was removed; change to one that is there.") from None
+    named = {"the current folder": folder, STORAGE: os.environ.get(STORAGE, "")}
+    for what, text in (*named.items(), *(("an argument", word) for word in sys.argv[1:])):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidSettings(f"{what} must be UTF-8, but is {os.fsencode(text)!r}; rename it.") from None
 
 
 db_app = typer.Typer(help="Look after the study database.", no_args_is_help=True)
@@ -83,10 +104,11 @@ db_app.command()(database.upgrade)
 
 def main() -> NoReturn:
     """Run the command line; an error of ours becomes one line and its exit code."""
+    open_streams()
     try:
-        app()
+        _run()
     except BrokenPipeError:  # the reader of our output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(0)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -96,8 +118,20 @@ def main() -> NoReturn:
         if ours is None:
             raise
         sys.stderr.write(f"error: {' '.join(str(ours).split())}\n")
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        drop_output()
         sys.exit(ours.exit_code)
     sys.exit(0)
+
+
+def _run() -> None:
+    """Run the command, and see that all of its output was taken while an error can still be told."""
+    try:
+        app()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
 
 
 def _our_error(error: BaseException | None) -> CondenseryError | None:
@@ -116,6 +150,9 @@ def _disk_error(error: BaseException) -> CondenseryError | None:
     """Return our error for a full disk or a folder that can't be written; None for any other system error."""
     if not isinstance(error, OSError) or error.errno is None:
         return None
+    if error.filename == STDOUT_NAME:
+        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ReadOnlyFolder
+        return kind(f"{STDOUT_NAME} can't be written ({error.strerror}); send it somewhere else.")
     from workers.files import disk_errors
 
     try:

@@ -58,10 +58,10 @@ LatencyLimits = Annotated[
 
 
 def console(stderr: bool = False) -> Console:
-    """Return the console for data, or for messages."""
+    """Return the console for data, or for messages: text is printed as it is, whatever brackets and colons it has."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def show_text(renderable: Any) -> None:
@@ -81,7 +81,8 @@ def show_written(path: Path) -> None:
 
 def print_json(document: Any) -> None:
     """Print a document as JSON on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    holds_all = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=not holds_all) + "\n")
 
 
 def output(as_json: bool, document: Callable[..., Any], text: Callable[..., Any], *values: Any) -> None:

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
@@ -245,7 +246,7 @@ def decoding_progress(label: str, total: int, interval_s: float = PLAIN_PROGRESS
     console = Console(stderr=True)
     if console.is_terminal:
         with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(f"Decoding {label}", total=total)
+            task = bar.add_task(f"Decoding {escape(label)}", total=total)
             yield lambda images: bar.advance(task, images)
         return
     done, last_s = 0, time.monotonic()

@@ -108,6 +108,7 @@ def _scan(folder: Path) -> _ClassFolders:
     """List the images of each class folder (names that start with a dot and other files are skipped)."""
     with _reading(folder):
         names = _class_names(folder)
+        _refuse_other_than_utf8(folder, names)
         listed: list[tuple[Path, int, tuple[int, int]]] = []
         for index, name in enumerate(names):
             images = _images_in(folder / name)
@@ -121,6 +122,15 @@ def _scan(folder: Path) -> _ClassFolders:
         raise DataNotFound(f"{str(folder)!r} must hold at least 2 class folders of images, but holds {len(names)}")
     files, labels, stats = zip(*listed, strict=True)
     return _ClassFolders(tuple(names), files, np.asarray(labels, dtype=np.int64), stats)
+
+
+def _refuse_other_than_utf8(folder: Path, names: Sequence[str]) -> None:
+    """Raise DataNotFound for a class whose name is no text: databases, pages and bundles show it."""
+    for name in names:
+        if any("\udc80" <= letter <= "\udcff" for letter in name):  # how Python keeps other bytes in a name
+            raise DataNotFound(
+                f"the class folder {os.fsencode(name)!r} in {str(folder)!r} has a name that isn't UTF-8; rename it"
+            )
 
 
 def _split_of(folders: _ClassFolders, shape: Shape) -> SourceSplit:

@@ -29,6 +29,9 @@ _SHEBANG = b"#!/usr/bin/env python3\n"
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can express
 _MAIN = """import sys
 
+from workers.latency.agent.streams import open_streams
+
+open_streams()
 try:
     from workers.latency.agent.__main__ import main
 except ModuleNotFoundError as error:

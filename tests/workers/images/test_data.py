@@ -307,11 +307,11 @@ def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(capsys, monkeypatch)
         advance(1000)
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
-    with decoding_progress("Letters", 3000) as advance:
+    with decoding_progress("Letters[/b]", 3000) as advance:  # a folder's name is no markup
         advance(3000)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "Decoding Letters" in shown.err
+    assert "Decoding Letters[/b]" in shown.err
     assert "100%" in shown.err
 
 

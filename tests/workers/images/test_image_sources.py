@@ -85,6 +85,15 @@ def test_a_class_may_be_called_train_where_it_lies_beside_other_classes(tmp_path
     assert find_source(folder_settings(tmp_path)).open().class_names == ("cat", "dog", "test", "train")
 
 
+def test_a_classs_name_must_be_text_and_an_images_need_not(tmp_path):
+    save_class_folders(tmp_path, 2)
+    (tmp_path / "cat" / "00.png").rename(tmp_path / "cat" / os.fsdecode(b"\xff.png"))
+    assert len(find_source(folder_settings(tmp_path)).open().train.labels) == 4
+    (tmp_path / "cat").rename(tmp_path / os.fsdecode(b"cat\xff"))
+    with pytest.raises(DataNotFound, match=r"class folder b'cat\\xff' in .* isn't UTF-8; rename it"):
+        find_source(folder_settings(tmp_path))
+
+
 def test_hidden_files_and_files_that_are_no_images_are_passed_over(tmp_path):
     save_class_folders(tmp_path, 2)
     (tmp_path / ".thumbnails").mkdir()
