@@ -25,7 +25,7 @@ def doctor(
     from search.doctor import StudyUnderCheck, examine, refuse_while_running, repair
     from search.store.store import StudyStore
     from search.study import OpenStudy
-    from search.study_folders import study_files
+    from search.study_folders import refuse_anothers, study_files
     from workers.wording import agreeing, counted
 
     engine, stored, url = open_named(study, storage, write=not dry_run)
@@ -34,6 +34,7 @@ def doctor(
     checked = StudyUnderCheck(opened, study_files(settings, url))
     if not dry_run:
         refuse_while_running(checked)
+        refuse_anothers(checked.files, url)
     findings = examine(checked)
     if not dry_run:
         repair(checked, findings)
@@ -87,10 +88,11 @@ def delete(
     if not yes:
         typer.confirm(f"Delete study {stored.name!r} and its files for good?", abort=True)
     from search.study import remove_study
-    from search.study_folders import study_files
+    from search.study_folders import is_owned, study_files
 
-    remove_study(url, stored.name)
     files = study_files(stored_settings(stored), url)
+    keep_files = keep_files or not is_owned(files, url)  # the files of the database that this one is a copy of
+    remove_study(url, stored.name)
     if files.is_symlink():  # what it leads to may be used by others
         place = files.resolve()
         if not keep_files:

@@ -36,7 +36,7 @@ from search.store.connection.patience import Patience
 from search.store.replayed import replayed_folder
 from search.store.rows import StudyRow
 from search.study import OpenStudy, already_exists, open_study, refuse_foreign_study
-from search.study_folders import cache_folder, files_root, study_files, with_files
+from search.study_folders import cache_folder, files_root, own, refuse_anothers, study_files, with_places
 from space.errors import (
     FrozenSettings,
     NotOurDatabase,
@@ -120,10 +120,11 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
         refuse_foreign_study(url, name)
     if resume and stored is None:
         callback.note(f"no study called {name!r} in {url_shown(url)} yet: starting it")
-    settings = with_files(settings, url, stored)
+    settings = with_places(settings, url, stored)
     files, cache = study_files(settings, url), cache_folder(settings, url)
     replay, cores = None, frozenset[int]()
     if stored is not None:
+        refuse_anothers(files, url)
         check_same_table(settings, stored)
     if settings.replay.table is not None:
         replay = Replay.of(settings)
@@ -149,6 +150,7 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
         else:
             check_same(name, url, info, targets)
         study = open_study(settings, url, resume)
+        own(files, url)
     return _Prepared(study, settings, tuple(targets), files, cache, info, cores, replay)
 
 

@@ -48,9 +48,13 @@ class DataSettings(Settings):
     flip: bool | None = None  # random horizontal flip; None = the data set's usual
 
     def of_content(self) -> DataSettings:
-        """Return the settings with the default folder and no download: neither decides which images are used."""
-        plain = DataSettings()
-        return self.model_copy(update={"folder": plain.folder, "download": plain.download})
+        """Return the settings without what doesn't decide which images are used: where they are, and a download.
+
+        Whether a moved image folder has the same images, the fingerprint of what was decoded says.
+        """
+        plain, (kind, colon, _) = DataSettings(), self.dataset.partition(":")
+        elsewhere = {"folder": plain.folder, "download": plain.download, "dataset": kind + colon}
+        return self.model_copy(update=elsewhere)
 
 
 class TrainingSettings(Settings):

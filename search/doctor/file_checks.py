@@ -72,7 +72,7 @@ def stray_files(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Fi
     if not files.is_dir():
         return
     with study.engine.connect() as connection:
-        recorded = {Path(path).parent for path in connection.scalars(sa.select(artifact.c.path))}
+        recorded = {(files / path).parent for path in connection.scalars(sa.select(artifact.c.path))}
     names = {trial_folder(row.number) for row in rows}
     for path in sorted(files.iterdir()):
         if path.is_dir() and path.name.startswith("pricing-"):

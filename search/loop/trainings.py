@@ -51,7 +51,7 @@ from space.errors import (
     TrainingFailed,
     UnreadableImage,
 )
-from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.file_names import NETWORK_FILE, ONNX_FILE, trial_folder
 from workers.settings import TrainingSettings
 from workers.training.job import TrialJob, TrialResult, trial_identity
 from workers.training.reporting import ProgressReport
@@ -251,7 +251,7 @@ class Trainings:
                 return self._after_failure(row, end)
 
     def _done(self, row: TrialRow, result: TrialResult) -> Ended:
-        folder = self._recorder.files.folder(row.number).absolute()
+        folder = trial_folder(row.number)
         hashes = {NETWORK_FILE: result.network_sha256, ONNX_FILE: result.onnx_sha256}
         done = replace(
             row,
@@ -262,7 +262,7 @@ class Trainings:
             train_seconds=result.train_seconds,
             peak_memory_mb=result.peak_memory_mb,
         )
-        files = {name: (str(folder / name), sha256) for name, sha256 in hashes.items() if sha256}
+        files = {name: (f"{folder}/{name}", sha256) for name, sha256 in hashes.items() if sha256}
         return Ended(done, AttemptOutcome.DONE, files=files)
 
     def _after_loss(self, row: TrialRow, reason: str) -> Ended | Requeued:

@@ -6,6 +6,7 @@ A bundle is a folder: `model.onnx`, `network.safetensors`, `deploy.toml` (what a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -47,9 +48,11 @@ from workers.export.onnx import check_onnx, exported_network, save_onnx
 from workers.file_names import ONNX_FILE, file_for
 from workers.files import STDOUT, disk_errors, file_hash, is_replaceable, write_atomically
 from workers.images import batches
-from workers.images.cache import prepare
+from workers.images.cache import open_prepared, prepare
+from workers.images.data_info import DataInfo
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyPurpose
+from workers.settings import DataSettings
 from workers.training.trial import load_network
 from workers.wording import none_of
 
@@ -179,8 +182,9 @@ def _tested(store: StudyStore, study: StudyRow, row: TrialRow, model: Path, cach
 def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
     """Run the exported file over the test split in onnxruntime; return its top-1."""
     settings = settings_from(study.settings, "the stored settings")
-    info = prepare(settings.data, cache)
-    if info.fingerprint != (study.data_info or {}).get("fingerprint", info.fingerprint):
+    known = (study.data_info or {}).get("fingerprint")
+    info = _images_of(settings.data, cache, known)
+    if info.fingerprint != (known or info.fingerprint):
         raise DataNotFound(
             f"the images of {info.dataset} have changed since study {study.name!r} began, so its test split is "
             "another; put the images back."
@@ -192,6 +196,18 @@ def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
         right += int((np.argmax(logits_of(x.numpy()), axis=1) == y.numpy()).sum())
         total += len(y)
     return right / total
+
+
+def _images_of(data: DataSettings, cache: Path, fingerprint: str | None) -> DataInfo:
+    """Return the description of a study's images; those that were decoded serve where their source is gone."""
+    try:
+        return prepare(data, cache)
+    except DataNotFound as gone:
+        with contextlib.suppress(DataNotFound):
+            info, _ = open_prepared(data, cache)
+            if info.fingerprint == fingerprint:
+                return info
+        raise DataNotFound(f"{gone}; if the images were moved, resume the study once from where they are now") from None
 
 
 def export_trial(store: StudyStore, row: TrialRow, out: Path) -> Path:

@@ -17,6 +17,7 @@ from search.store import reader
 from search.store.attempts import Attempts
 from search.store.beliefs import Beliefs
 from search.store.controller_lease import ControllerLease
+from search.store.places import as_recorded
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.studies import new_id
 from search.store.tables import artifact, curve, latency, latency_samples, request, trial
@@ -44,7 +45,8 @@ class StudyStore(ControllerLease, Attempts, Beliefs):
     def update_settings(self, settings: Mapping[str, Any], settings_hash: str) -> None:
         """Store the settings of a resumed study (only settings that are not frozen may differ)."""
         with self._begin() as connection:
-            self._set_study(connection, settings=json.dumps(settings), settings_hash=settings_hash)
+            recorded = as_recorded(settings, self.engine.url)
+            self._set_study(connection, settings=json.dumps(recorded), settings_hash=settings_hash)
 
     def set_data_info(self, info: Mapping[str, Any]) -> None:
         """Store the facts of the images: sizes of the splits, classes, mean and standard deviation, fingerprint."""
@@ -131,7 +133,7 @@ class StudyStore(ControllerLease, Attempts, Beliefs):
             connection.execute(_FINISH, {"key": self._key(connection, number), **outcome})
 
     def add_artifacts(self, number: int, files: Mapping[str, tuple[str, str]]) -> None:
-        """Record files by name as (path, sha256), replacing those of an earlier attempt."""
+        """Record files by name as (path in the study's folder, sha256), replacing those of an earlier attempt."""
         with self._begin() as connection:
             key = self._key(connection, number)
             connection.execute(_FORGET_ARTIFACTS, {"key": key, "names": list(files)})

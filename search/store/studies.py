@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from search.store.places import as_recorded
 from search.store.tables import (
     artifact,
     attempt,
@@ -56,7 +57,7 @@ def insert_study(
         "name": name,
         "optuna_study_id": optuna_study_id,
         "created_at": time.time(),
-        "settings": json.dumps(settings),
+        "settings": json.dumps(as_recorded(settings, connection.engine.url)),
         "settings_hash": hashes[0],
         "frozen_hash": hashes[1],
         "versions": json.dumps(library_versions()),

@@ -22,7 +22,7 @@ from search.store.vocabulary import (
 from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
-HEAD_REVISION = "v0005"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "v0006"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 metadata = sa.MetaData()
@@ -232,7 +232,7 @@ artifact = sa.Table(
     metadata,
     sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("name", sa.String(100), primary_key=True),
-    sa.Column("path", sa.Text, nullable=False),  # absolute
+    sa.Column("path", sa.Text, nullable=False),  # in the study's folder
     sa.Column("sha256", sa.String(64), nullable=False),
     sa.Column("removed", sa.Boolean, nullable=False, default=False),  # by a retention rule
 )

@@ -27,6 +27,7 @@ from search.store.tables import attempt, trial
 from search.store.vocabulary import FINAL_STATES
 from search.study import OpenStudy, open_study, optuna_storage
 from search.study_file import settings_from
+from search.study_folders import study_files
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from workers.latency import FakeProbe, LatencyProbe
@@ -132,11 +133,16 @@ class Bench:
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.folder, self.url = folder, sqlite_url(folder)
-        self.settings = tiny_settings(**changes)
+        self.settings = tiny_settings(**{**changes, "study__files": changes.get("study__files", str(folder / "files"))})
         self.engine, self.probe = FakeEngine(), CountingProbe()
         self.stop, self.times = threading.Event(), LoopTimes()
         self.callback: LaunchCallback = SilentCallback()
         self.study: OpenStudy | None = None
+
+    @property
+    def files(self) -> Path:
+        """The study's folder."""
+        return study_files(self.settings, self.url)
 
     def open(self, resume: bool = False) -> OpenStudy:
         if self.study is not None:
@@ -147,7 +153,7 @@ class Bench:
     def controller(self, resume: bool = False) -> Controller:
         study = self.open(resume)
         study.store.claim()
-        files = self.folder / "files"
+        files = self.files
         devices = targets(self.settings, self.probe)
         return self.controller_on(study, devices, files)
 

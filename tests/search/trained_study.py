@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 
@@ -15,22 +16,31 @@ from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
 from tests.search.tiny_studies import INSIDE, CountingProbe, sqlite_url, tiny_settings
 from workers.export.onnx import save_onnx
-from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.file_names import NETWORK_FILE, ONNX_FILE, trial_folder
 from workers.files import write_atomically
 from workers.latency import Measurement
 from workers.training.checkpoint import model_tensors
 
 
+def files_of_trial(folder: Path, name: str = "tiny") -> Path:
+    """Return the folder of the one trial of `trained_study`."""
+    return folder / "study-files" / name / trial_folder(0)
+
+
 def trained_study(
-    folder: Path, probe: CountingProbe, config: CondenseNetConfig = INSIDE, name: str = "tiny"
+    folder: Path, probe: CountingProbe, config: CondenseNetConfig = INSIDE, name: str = "tiny", **changes: Any
 ) -> StudyStore:
     """A study on digits with one network, trained by nobody, and its files."""
-    engine, settings = open_for_writing(sqlite_url(folder)), tiny_settings().model_dump(mode="json")
+    engine, files = open_for_writing(sqlite_url(folder)), folder / "study-files"
+    settings = tiny_settings(study__files=str(files), **changes).model_dump(mode="json")
     store = StudyStore(engine, create_study(engine, name, 1, settings, ("a" * 64, "b" * 64)))
     store.add_trial(NewTrial(0, "sampled", config, {}, 0, "0", cost_of(config)))
-    network, model, weights = DeployedCondenseNet.random(config), folder / ONNX_FILE, folder / NETWORK_FILE
+    network, trial = DeployedCondenseNet.random(config), files_of_trial(folder, name)
+    trial.mkdir(parents=True)
+    model, weights = trial / ONNX_FILE, trial / NETWORK_FILE
     hashes = save_onnx(network, model), write_atomically(weights, safetensors.torch.save(model_tensors(network)))
-    store.add_artifacts(0, {path.name: (str(path), sha) for path, sha in zip((model, weights), hashes, strict=True)})
+    paths = (f"{trial.name}/{path.name}" for path in (model, weights))
+    store.add_artifacts(0, dict(zip((ONNX_FILE, NETWORK_FILE), zip(paths, hashes, strict=True), strict=True)))
     (price,) = probe.measure([model])
     assert isinstance(price, Measurement)
     store.add_latency(0, price)

@@ -176,7 +176,8 @@ def open_any_for_reading(url: str) -> sa.Engine | None:
 
 
 def _read_only_engine(file: Path) -> sa.Engine:
-    return sa.create_engine("sqlite://", creator=lambda: _connect_read_only(file), poolclass=sa.NullPool)
+    url = sa.URL.create("sqlite", database=str(file.absolute()))
+    return sa.create_engine(url, creator=lambda: _connect_read_only(file), poolclass=sa.NullPool)
 
 
 def _connect_read_only(file: Path) -> sqlite3.Connection:

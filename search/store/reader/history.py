@@ -7,9 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from search.store.places import study_folder
 from search.store.reader.trials import count_continued, count_states
 from search.store.rows import AttemptRow, EventRow, StudyStatus
-from search.store.tables import artifact, attempt, curve, event, request, trial
+from search.store.tables import artifact, attempt, curve, event, request, study, trial
 from search.store.vocabulary import TrialState
 
 
@@ -79,10 +80,12 @@ def read_curve(engine: sa.Engine, trial_id: int) -> list[dict[str, Any]]:
 
 
 def read_artifacts(engine: sa.Engine, trial_id: int) -> dict[str, dict[str, Any]]:
-    """Return a trial's files by name: path, sha256, and whether a retention rule removed them."""
-    query = sa.select(artifact).where(artifact.c.trial_id == trial_id)
+    """Return a trial's files by name: their path here, sha256, and whether a retention rule removed them."""
+    its_study = sa.select(study.c.name, study.c.settings).join(trial, trial.c.study_id == study.c.id)
     with engine.connect() as connection:
-        return {
-            row.name: {"path": row.path, "sha256": row.sha256, "removed": row.removed}
-            for row in connection.execute(query)
-        }
+        rows = connection.execute(sa.select(artifact).where(artifact.c.trial_id == trial_id)).all()
+        if not rows:
+            return {}
+        of = connection.execute(its_study.where(trial.c.id == trial_id)).one()
+    folder = study_folder(json.loads(of.settings), of.name, engine.url)
+    return {row.name: {"path": str(folder / row.path), "sha256": row.sha256, "removed": row.removed} for row in rows}

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from search.store.places import as_read
 from search.store.rows import StudyRow
 from search.store.tables import study
 from space.errors import StudyNotFound
@@ -18,7 +19,7 @@ _DOCUMENTS = ("settings", "versions", "data_info")  # columns of JSON
 def list_studies(engine: sa.Engine) -> list[StudyRow]:
     """Return every study, oldest first."""
     with engine.connect() as connection:
-        return [_study_row(row) for row in connection.execute(sa.select(study).order_by(study.c.id))]
+        return [_study_row(row, engine.url) for row in connection.execute(sa.select(study).order_by(study.c.id))]
 
 
 def find_study(engine: sa.Engine, name: str) -> StudyRow:
@@ -30,7 +31,7 @@ def find_study(engine: sa.Engine, name: str) -> StudyRow:
     with engine.connect() as connection:
         row = connection.execute(sa.select(study).where(study.c.name == name)).first()
         if row is not None:
-            return _study_row(row)
+            return _study_row(row, engine.url)
         names = list(connection.scalars(sa.select(study.c.name)))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(map(repr, names[:10])) or 'none yet'}."
@@ -44,8 +45,8 @@ def holds_study(connection: sa.Connection, name: str) -> bool:
     return connection.scalar(sa.select(study.c.id).where(study.c.name == name)) is not None
 
 
-def _study_row(row: sa.Row[Any]) -> StudyRow:
+def _study_row(row: sa.Row[Any], url: sa.URL) -> StudyRow:
     values = dict(row._mapping)
     for name in _DOCUMENTS:
         values[name] = None if values[name] is None else json.loads(values[name])
-    return StudyRow(**values)
+    return StudyRow(**{**values, "settings": as_read(values["settings"], url)})

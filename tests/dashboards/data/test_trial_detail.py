@@ -17,7 +17,7 @@ from search.store.tables import attempt, event
 from space.errors import TrialNotFound
 from tests.dashboards.studies import Study
 from tests.search.tiny_studies import CountingProbe, sqlite_url
-from tests.search.trained_study import trained_study
+from tests.search.trained_study import files_of_trial, trained_study
 from workers.file_names import NETWORK_FILE
 from workers.training.reporting import ProgressReport
 
@@ -109,7 +109,7 @@ def test_reading_goes_through_a_read_only_database(tmp_path: Path):
     detail = read_trial_detail(engine, reader.find_study(engine, "tiny"), 0)
     indices = read_trained_network(engine, detail.row).indices or {}
     assert {name: index.shape for name, index in indices.items()} == {"layers.0.conv_1x1.index": (8,)}
-    (tmp_path / NETWORK_FILE).write_bytes(b"other")
+    (files_of_trial(tmp_path) / NETWORK_FILE).write_bytes(b"other")
     reason = read_trained_network(engine, detail.row).reason or ""
     engine.dispose()
     assert "is not the file that was recorded" in reason
@@ -117,7 +117,7 @@ def test_reading_goes_through_a_read_only_database(tmp_path: Path):
 
 def test_a_network_that_no_longer_lies_there_says_so(tmp_path: Path):
     store = trained_study(tmp_path, CountingProbe())
-    (tmp_path / NETWORK_FILE).unlink()
+    (files_of_trial(tmp_path) / NETWORK_FILE).unlink()
     found = read_trained_network(store.engine, store.trials()[0])
     assert (found.indices, "is gone (moved or deleted)" in (found.reason or "")) == (None, True)
     with store.engine.begin() as connection:

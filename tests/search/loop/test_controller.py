@@ -51,7 +51,7 @@ def test_a_finished_trial_has_its_price_curve_files_and_accuracy(make_bench):
     assert len(reader.read_curve(bench.study.engine, row.id)) == 1
     files = reader.read_artifacts(bench.study.engine, row.id)
     assert files.keys() == {"network.safetensors", "model.onnx"}
-    assert all(Path(entry["path"]).parent == bench.folder / "files" / "trial-00000" for entry in files.values())
+    assert all(Path(entry["path"]).parent == bench.files / "trial-00000" for entry in files.values())
 
 
 def test_every_proposal_says_why_and_what_is_believed_in_the_end_is_what_comes_next(make_bench):

@@ -310,7 +310,7 @@ def test_retention_front_removes_the_files_of_dominated_trials_only(make_bench, 
     for row in bench.done():
         removed = {entry["removed"] for entry in reader.read_artifacts(bench.study.engine, row.id).values()}
         assert removed == {row.number != 0}
-        assert (bench.folder / "files" / f"trial-{row.number:05d}" / "model.onnx").exists() == (row.number == 0)
+        assert (bench.files / f"trial-{row.number:05d}" / "model.onnx").exists() == (row.number == 0)
     assert len(bench.done()) == 4  # their figures stay
 
 

@@ -133,7 +133,7 @@ def assert_taken_up_once(bench: Bench, trained: list[tuple[str, int]], repeats: 
     assert {at for identity, at in trained if identity == ended.identity} == set(range(1, EPOCHS + 1))
     status = reader.read_status(bench.study.engine, bench.study.store.study_id)
     assert status.trainings == len(bench.done()) == TRAININGS
-    assert not list((bench.folder / "files").glob(f"*/{CHECKPOINTS}*"))
+    assert not list((bench.files).glob(f"*/{CHECKPOINTS}*"))
     assert_consistent(bench)
 
 
@@ -163,7 +163,7 @@ def test_a_trial_without_a_checkpoint_is_not_trained_anew(make_bench):
     class Forgetful(WithCheckpoints):
         def poll(self, timeout_s: float) -> list[EngineEvent]:
             events = super().poll(timeout_s)
-            for path in (bench.folder / "files").glob(f"*/{CHECKPOINTS}/*"):
+            for path in (bench.files).glob(f"*/{CHECKPOINTS}/*"):
                 path.unlink()
             return events
 

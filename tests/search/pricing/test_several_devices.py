@@ -59,7 +59,7 @@ class TwoDevices(Bench):
     def controller(self, resume: bool = False) -> Controller:
         study = self.open(resume)
         study.store.claim()
-        budget, files = self.settings.search_budget(), self.folder / "files"
+        budget, files = self.settings.search_budget(), self.files
         devices = (
             Target("pi5", self.probe, budget.max_latency_ms, self.forecast),
             Target("phone", self.phone, budget.elsewhere_ms.get("phone")),

@@ -26,7 +26,7 @@ from search.store.store import StudyStore
 from search.store.tables import artifact, attempt, metadata
 from space.errors import CheckpointCorrupt, TrialNotReady
 from tests.search.tiny_studies import CountingProbe, sqlite_url, tiny_settings
-from tests.search.trained_study import trained_study
+from tests.search.trained_study import files_of_trial, trained_study
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.files import file_hash
 
@@ -66,7 +66,7 @@ def test_the_preview_holds_the_recorded_files_and_says_what_was_not_done(store: 
     files = previewed(store)
     assert files.keys() == FILES
     for name in (ONNX_FILE, NETWORK_FILE):
-        assert files[name] == (tmp_path / name).read_bytes()
+        assert files[name] == (files_of_trial(tmp_path) / name).read_bytes()
     card, deploy = files["MODEL_CARD.md"].decode(), deploy_of(files)
     todo = "not verified on the device after training, not tested: run `condensery pick tiny --max-latency-ms 2"
     assert todo in card
@@ -77,7 +77,7 @@ def test_the_preview_holds_the_recorded_files_and_says_what_was_not_done(store: 
     assert deploy["checks"] == checks
     assert "test_top1" not in deploy["accuracy"]
     assert deploy["latency"]["verified"] is False
-    assert deploy["model"]["sha256"] == file_hash(tmp_path / ONNX_FILE)
+    assert deploy["model"]["sha256"] == file_hash(files_of_trial(tmp_path) / ONNX_FILE)
 
 
 def test_a_network_that_was_picked_before_says_what_was_seen_then(store: StudyStore, tmp_path: Path):
@@ -128,13 +128,13 @@ def test_a_budget_that_the_network_exceeds_is_said_to_be_exceeded(store: StudySt
 
 
 def test_a_file_that_is_another_is_refused(store: StudyStore, tmp_path: Path):
-    (tmp_path / ONNX_FILE).write_bytes(b"something else")
+    (files_of_trial(tmp_path) / ONNX_FILE).write_bytes(b"something else")
     with pytest.raises(CheckpointCorrupt, match="not the file that was recorded"):
         previewed(store)
 
 
 def test_a_file_that_was_removed_says_by_what(store: StudyStore, tmp_path: Path):
-    (tmp_path / NETWORK_FILE).unlink()
+    (files_of_trial(tmp_path) / NETWORK_FILE).unlink()
     with pytest.raises(CheckpointCorrupt, match=r"is gone \(moved or deleted\)"):
         previewed(store)
     with store.engine.begin() as connection:
@@ -144,7 +144,7 @@ def test_a_file_that_was_removed_says_by_what(store: StudyStore, tmp_path: Path)
 
 
 def test_a_file_that_another_machine_recorded_names_that_machine(store: StudyStore, tmp_path: Path):
-    (tmp_path / NETWORK_FILE).unlink()
+    (files_of_trial(tmp_path) / NETWORK_FILE).unlink()
     owner = {"trial_id": store.trials()[0].id, "attempt": 1, "owner": "big-box:77@5", "started_at": 0.0}
     with store.engine.begin() as connection:
         connection.execute(sa.insert(attempt), [{**owner, "heartbeat_at": 0.0, "epochs": 1}])

@@ -360,7 +360,7 @@ def test_a_real_training_that_the_rule_gives_up_is_ended(make_bench, kind: str):
         engine__workers=1,
         limits__checkpoint_every_s=0.2,
     )
-    digits(bench.folder / "files")
+    digits(bench.files)
     bench.engine = one_worker(kind)
     try:
         assert bench.run() == "finished"
@@ -371,7 +371,7 @@ def test_a_real_training_that_the_rule_gives_up_is_ended(make_bench, kind: str):
     assert pruned
     assert max(row.number for row in done[:LEAST]) < min(row.number for row in pruned)
     for row in pruned:
-        folder: Path = bench.folder / "files" / f"trial-{row.number:05d}"
+        folder: Path = bench.files / f"trial-{row.number:05d}"
         epochs = curve_of(bench, row)
         assert math.ceil(FIRST * 40) <= len(epochs) < 40
         assert epochs == list(range(1, len(epochs) + 1))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from search.store import reader, tables
 from search.store.connection.database import open_for_writing
+from search.store.places import as_read
 from search.store.rows import BeliefRow, Believed, NewTrial, Proposal, TrialRow
 from search.store.store import StudyStore
 from search.store.studies import create_study, delete_study
@@ -79,7 +80,7 @@ def test_a_study_is_found_by_its_name_with_everything_that_was_stored(engine: sa
     before = time.time()
     study.set_data_info({"dataset": "digits"})
     found = reader.find_study(engine, "one")
-    assert found.settings == tiny_settings().model_dump(mode="json")
+    assert found.settings == as_read(tiny_settings().model_dump(mode="json"), engine.url)
     assert (found.settings_hash, found.frozen_hash) == ("a" * 64, "b" * 64)
     assert found.data_info == {"dataset": "digits"}
     assert {"python", "torch", "optuna", "sqlalchemy"} <= found.versions.keys()
