@@ -15,3 +15,8 @@ def stages_due(progress: float, condense_factor: int) -> int:
     """
     last = condense_factor - 1
     return sum(progress >= stage / (2 * last) for stage in range(1, last + 1))
+
+
+def cut_due(progress: float) -> bool:
+    """Return whether the classifier is to read only the features that it keeps: in the second half of the training."""
+    return progress >= 0.5

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from space.config import CondenseNetConfig, LayerShape
 from space.errors import NotFullyCondensed
 from space.learned_group_conv import LearnedGroupConv
-from space.network import CondenseNet, DenseLayer, features
+from space.network import CondenseNet, CutClassifier, DenseLayer, features
 
 
 class DeployedGroupConv(nn.Module):
@@ -145,8 +145,8 @@ def copy_norm(target: nn.BatchNorm2d, source: nn.BatchNorm2d, index: Tensor | No
 def deploy(model: CondenseNet | DeployedCondenseNet) -> DeployedCondenseNet:
     """Return the deployed form of a fully condensed network, in eval mode; a deployed network returns itself.
 
-    With `classifier_keep` below 1 the classifier keeps the features whose columns have the largest L1 norm, and its
-    logits change; measure accuracy on what this returns.
+    A classifier that is to be cut (`classifier_keep` below 1) and wasn't yet, because it was hardly trained, is cut
+    here, and its logits change; measure accuracy on what this returns.
 
     Raises:
         NotFullyCondensed: a layer has condensing stages to go; the message names it.
@@ -169,9 +169,10 @@ def deploy(model: CondenseNet | DeployedCondenseNet) -> DeployedCondenseNet:
         copy_norm(new.norm, old.norm)
         new.conv_3x3.weight.copy_(old.conv_3x3.weight)
     copy_norm(deployed.norm, model.norm)
-    norms = model.classifier.weight.abs().sum(0)
-    kept = norms.argsort(descending=True, stable=True)[: model.config.classifier_inputs].sort().values
+    classifier = model.classifier
+    everything = torch.arange(classifier.in_features)
+    kept = classifier.kept_columns() if isinstance(classifier, CutClassifier) else everything
     deployed.classifier_index.copy_(kept)
-    deployed.classifier.weight.copy_(model.classifier.weight[:, kept])
-    deployed.classifier.bias.copy_(model.classifier.bias)
+    deployed.classifier.weight.copy_(classifier.weight[:, kept])
+    deployed.classifier.bias.copy_(classifier.bias)
     return deployed.requires_grad_(False).eval()

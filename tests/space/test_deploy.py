@@ -42,6 +42,36 @@ def test_in_double_precision_the_full_classifier_gives_the_same_logits_to_twelve
 
 
 @settings(max_examples=15)
+@given(configs(keep=0.5), SEEDS)
+def test_a_classifier_that_was_cut_in_time_gives_the_same_logits(config, seed):
+    network = used_network(config, seed).double()
+    network.condense(1.0)
+    assert network.fully_condensed
+    batch = images(config, 2, seed).double()
+    with torch.no_grad():
+        trained, deployed = network(batch), deploy(network)(batch)
+    assert torch.allclose(deployed, trained, rtol=1e-10, atol=1e-12 * float(trained.abs().max()))
+
+
+@pytest.mark.parametrize("condense_factor", [1, 4])
+def test_the_classifier_is_cut_at_half_of_the_schedule_once_and_by_the_norms_of_then(condense_factor):
+    config = dataclasses.replace(SMALL, condense_factor=condense_factor, classifier_keep=0.5)
+    network = CondenseNet(config)
+    network.condense(0.49)
+    assert not network.classifier.is_cut
+    norms = network.classifier.weight.detach().abs().sum(0)
+    network.condense(0.5)
+    assert network.classifier.is_cut
+    assert network.fully_condensed
+    kept = network.classifier.mask.nonzero().flatten()
+    assert kept.tolist() == norms.argsort(descending=True)[: config.classifier_inputs].sort().values.tolist()
+    with torch.no_grad():
+        network.classifier.weight[:, network.classifier.mask == 0] = 1e3  # what momentum leaves there means nothing
+    network.condense(1.0)
+    assert deploy(network).classifier_index.tolist() == kept.tolist()
+
+
+@settings(max_examples=15)
 @given(configs(), SEEDS)
 def test_the_classifier_keeps_the_features_with_the_largest_norms(config, seed):
     network = used_network(config, seed)

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from space.condensing_schedule import cut_due, stages_due
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet, deploy
 from space.errors import TrainingFailed
-from space.learned_group_conv import stages_due
 from space.network import CondenseNet
 from workers.images.batches import ImageData, Split, TrainingBatches, evaluation_batches
 from workers.images.data_info import DataInfo
@@ -225,9 +225,10 @@ class _Loop:
         return self.run.config.condense_factor - 1
 
     def _condensing_due(self, progress: float) -> bool:
-        """Whether this step's stage differs from the last step's; asking the layers would wait for the device."""
-        factor = self.run.config.condense_factor
-        return self.step == 0 or stages_due(progress, factor) > stages_due((self.step - 1) / self.steps, factor)
+        """Whether more is to be dropped than at the last step; asking the layers would wait for the device."""
+        factor, before = self.run.config.condense_factor, (self.step - 1) / self.steps
+        due, was_due = ((stages_due(at, factor), cut_due(at)) for at in (progress, before))
+        return self.step == 0 or due > was_due
 
     def _check_loss(self) -> None:
         """Raise TrainingFailed if the loss is not a finite number."""

@@ -2,8 +2,8 @@
 
 Notable choices:
 - Curves are compared at rungs: at the same progress of the schedule, not at the same epoch, since trials may differ in
-  their epochs. Every network is fully condensed half-way through its schedule and loses accuracy each time it is; the
-  rungs lie behind that, so that condensed networks are compared with condensed ones.
+  their epochs. Every network is fully condensed half-way through its schedule, its classifier cut, and loses accuracy
+  each time; the rungs lie behind that, so that condensed networks are compared with condensed ones.
 - A trial is compared only with those that cost no more: no more macs, and not measurably slower on any device whose
   latency is minimised. A small network is never ended because larger ones are more accurate.
 - Among those the median rule applies (Golovin et al. 2017, "Google Vizier", section 3.2.2): a trial that is behind more

@@ -220,11 +220,11 @@ def test_a_finished_training_that_is_run_again_does_no_step_and_gives_the_same_n
 @pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stop=st.integers(0, 2 * STEPS_PER_EPOCH - 1), seed=st.integers(0, 3), lasso=st.sampled_from([0.0, 1e-3]))
-def test_dropout_and_augmentation_resume_with_the_same_bits_too(
+def test_dropout_augmentation_and_a_cut_classifier_resume_with_the_same_bits_too(
     images: ImageData, tmp_path_factory: pytest.TempPathFactory, stop: int, seed: int, lasso: float
 ):
     values = {
-        "config": CondenseNetConfig(**{**NET.to_dict(), "dropout": 0.3}),
+        "config": CondenseNetConfig(**{**NET.to_dict(), "dropout": 0.3, "classifier_keep": 0.5}),
         "training": TRAINING.model_copy(update={"epochs": 2, "group_lasso": lasso, "label_smoothing": 0.1}),
         "data": DIGITS.model_copy(update={"crop_padding": 1, "flip": True}),
         "seed": seed,
