@@ -19,6 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from search.store.connection.database_errors import database_errors, refuse_unescaped, url_shown
+from search.store.connection.read_only import connect_read_only
 from search.store.connection.schema import (
     check_version,
     has_tables,
@@ -31,7 +32,6 @@ from space.errors import DatabaseUnavailable, NotOurDatabase
 
 DEFAULT_STORAGE = "sqlite:///condensery.db"
 LOCK_TIMEOUT_S = 30.0
-READ_TIMEOUT_S = 10.0
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -177,13 +177,7 @@ def open_any_for_reading(url: str) -> sa.Engine | None:
 
 def _read_only_engine(file: Path) -> sa.Engine:
     url = sa.URL.create("sqlite", database=str(file.absolute()))
-    return sa.create_engine(url, creator=lambda: _connect_read_only(file), poolclass=sa.NullPool)
-
-
-def _connect_read_only(file: Path) -> sqlite3.Connection:
-    # Percent signs and question marks in a path would be read as URI syntax.
-    name = file.absolute().as_uri()
-    return sqlite3.connect(f"{name}?mode=ro", uri=True, timeout=READ_TIMEOUT_S, check_same_thread=False)
+    return sa.create_engine(url, creator=lambda: connect_read_only(file), poolclass=sa.NullPool)
 
 
 def upgrade(url: str) -> tuple[str, str]:
@@ -223,7 +217,7 @@ def _check_sqlite_header(file: Path, url: str) -> None:
     if not os.access(file, os.R_OK) or file.is_dir():
         reason = os.strerror(errno.EISDIR if file.is_dir() else errno.EACCES)
         raise DatabaseUnavailable(f"{url_shown(url)} can't be read ({reason}).")
-    with contextlib.closing(_connect_read_only(file)) as connection:
+    with contextlib.closing(connect_read_only(file)) as connection:
         try:
             connection.execute("PRAGMA schema_version")
         except sqlite3.DatabaseError as error:

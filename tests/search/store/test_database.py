@@ -21,7 +21,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from search.store import reader, tables
-from search.store.connection import database, schema
+from search.store.connection import database, read_only, schema
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file, upgrade
 from search.study import optuna_storage
 from space.errors import DatabaseLocked, DatabaseUnavailable, DatabaseVersion, NotOurDatabase
@@ -307,7 +307,7 @@ def test_a_database_that_another_process_holds_is_locked_after_the_time_out(url:
 
 def test_creating_a_database_that_another_process_holds_is_locked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(database, "READ_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(read_only, "READ_TIMEOUT_S", 0.05)
     holder = sqlite3.connect(tmp_path / "study.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(DatabaseLocked):
