@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -57,8 +57,20 @@ class DataSettings(Settings):
         return self.model_copy(update=elsewhere)
 
 
+def _new(default: Any, **limits: Any) -> Any:
+    """Return a field that is left out of what is written and hashed while it has its default.
+
+    Studies from before the setting keep their identities so.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default, **limits)
+
+
 class TrainingSettings(Settings):
-    """How one network is trained: SGD with Nesterov momentum and a per-iteration cosine (CVPR 2018, section 4.1)."""
+    """How one network is trained: SGD with Nesterov momentum and a per-iteration cosine (CVPR 2018, section 4.1).
+
+    The settings from `optimizer` on are not the paper's: they are for small data of one's own. Crop and mirror are
+    settings of the data.
+    """
 
     epochs: int = Field(default=300, ge=1, le=10_000)
     batch_size: int = Field(default=64, ge=2, le=65_536)
@@ -68,3 +80,15 @@ class TrainingSettings(Settings):
     group_lasso: float = Field(default=0.0, ge=0.0, le=1.0)  # lambda; 1e-5 in the paper's ImageNet recipe
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     mixed_precision: bool = True  # on CUDA only; a CPU or MPS run ignores it
+    optimizer: Literal["sgd", "adamw"] = _new("sgd")  # AdamW takes `momentum` as its first beta
+    warmup: float = _new(0.0, ge=0.0, le=0.5)  # share of the steps in which the learning rate rises from 0
+    average: float = _new(
+        0.0, ge=0.0, lt=1.0
+    )  # decay a step of the weights' moving average, which is deployed; 0: none
+    balance: Literal["none", "weights", "sampling"] = _new("none")  # of rare and frequent classes
+    mixup: float = _new(0.0, ge=0.0, le=10.0)  # alpha; 0: images aren't blended (Zhang et al. 2018)
+    cutmix: float = _new(0.0, ge=0.0, le=10.0)  # alpha; 0: no parts are exchanged (Yun et al. 2019)
+    crop_scale: float = _new(1.0, gt=0.0, le=1.0)  # least share of an image's area that a random resized crop keeps
+    rotation: float = _new(0.0, ge=0.0, le=180.0)  # degrees to either side
+    colour: float = _new(0.0, ge=0.0, le=1.0)  # strength of random brightness, contrast and saturation
+    randaugment: int = _new(0, ge=0, le=30)  # magnitude of two random operations; 0: none (Cubuk et al. 2020)

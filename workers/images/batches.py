@@ -25,9 +25,10 @@ from workers.images.data_info import DataInfo
 from workers.images.datasets import KNOWN
 from workers.images.source import Images, Labels
 from workers.images.splits import Positions, Stream, place, random_words
-from workers.settings import DataSettings
+from workers.images.variation import Variation
+from workers.settings import DataSettings, TrainingSettings
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # float32 (N, C, H, W) normalised, int64 (N,)
+Batch = tuple[torch.Tensor, torch.Tensor]  # float32 (N, C, H, W) normalised, int64 (N,) or shares (N, classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +120,26 @@ class TrainingBatches:
     """The training batches of a split: `batch(step)` is a pure function of (seed, step), for any step in any order.
 
     An epoch is `steps_per_epoch` = floor(images / batch_size) batches out of a permutation of its own; a split smaller
-    than one batch is one batch. The permutation of the last epoch asked for is kept, so walking on is cheap.
+    than one batch is one batch. The permutation of the last epoch asked for is kept, so walking on is cheap. With
+    balanced sampling an epoch is as many images drawn anew, each class as likely as any other.
+
+    Of `recipe` only balance and variation matter; None has neither.
     """
 
-    def __init__(self, split: Split, info: DataInfo, settings: DataSettings, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        split: Split,
+        info: DataInfo,
+        settings: DataSettings,
+        batch_size: int,
+        seed: int,
+        recipe: TrainingSettings | None = None,
+    ) -> None:
         if len(split) == 0 or batch_size < 1:
             raise ValueError(f"a batch needs images, but got {len(split)} images and batch_size={batch_size}")
+        recipe = recipe or TrainingSettings()
+        self.variation = Variation(recipe, info.input_shape[1:], info.num_classes)
+        self._balanced = recipe.balance == "sampling"
         self.steps_per_epoch = max(1, len(split) // batch_size)
         self.split, self.info = split, info
         self.augmentation = Augmentation.of(settings, info)
@@ -136,12 +151,18 @@ class TrainingBatches:
     def batch(self, step: int) -> Batch:
         """Return batch `step` of the training (0 is its first): images as float32 (N, C, H, W), labels as int64 (N,).
 
+        Where images are blended the labels are the classes' shares, float32 (N, classes).
+
         Raises:
             ValueError: the step is negative.
         """
         positions, words = self.choice(step)
-        images = augment(self.split.pixels(positions), self.augmentation, words)
-        return self._normalise(torch.from_numpy(images)), torch.from_numpy(self.split.labels[positions])
+        images = torch.from_numpy(augment(self.split.pixels(positions), self.augmentation, words))
+        labels = torch.from_numpy(self.split.labels[positions])
+        if not self.variation:
+            return self._normalise(images), labels
+        change, blend = (int(word) for word in random_words(self._seed, Stream.VARIATION, step, 2))
+        return self.variation.blended(self._normalise(self.variation.changed(images, change)), labels, blend)
 
     def choice(self, step: int) -> tuple[Positions, npt.NDArray[np.uint64]]:
         """Return the places in the split of batch `step`'s images, (N,), and the words that say how they vary, (3, N).
@@ -157,9 +178,20 @@ class TrainingBatches:
 
     def _order_of(self, epoch: int) -> Positions:
         if epoch != self._epoch:
-            words = random_words(self._seed, Stream.EPOCH_ORDER, epoch, len(self.split))
-            self._epoch, self._order = epoch, np.argsort(words, kind="stable")
+            words = random_words(self._seed, Stream.EPOCH_ORDER, epoch, (2, len(self.split)))
+            drawn = _balanced_draw(self.split.labels, words) if self._balanced else np.argsort(words[0], kind="stable")
+            self._epoch, self._order = epoch, drawn
         return self._order
+
+
+def _balanced_draw(labels: Labels, words: npt.NDArray[np.uint64]) -> Positions:
+    """Return as many positions as there are labels, drawn by the words (2, N): a class, then one of its images."""
+    by_class, counts = np.argsort(labels, kind="stable"), np.bincount(labels)
+    present = np.flatnonzero(counts)
+    chosen = present[(words[0] % np.uint64(len(present))).astype(np.int64)]
+    within = (words[1] % counts[chosen].astype(np.uint64)).astype(np.int64)
+    drawn: Positions = by_class[(np.cumsum(counts) - counts)[chosen] + within]
+    return drawn
 
 
 def evaluation_batches(split: Split, info: DataInfo, batch_size: int) -> Iterator[Batch]:

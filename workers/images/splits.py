@@ -26,6 +26,7 @@ class Stream(IntEnum):
     EPOCH_ORDER = 2
     AUGMENTATION = 3
     SUBSET = 4
+    VARIATION = 5
 
 
 class Places(NamedTuple):

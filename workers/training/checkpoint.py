@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
@@ -26,6 +27,8 @@ from workers.file_names import attempt_of
 from workers.files import file_hash, write_atomically
 
 KEPT = 2
+# What an optimizer keeps of each parameter, by its name in a checkpoint and in torch.
+_OPTIMIZER = {"momentum": "momentum_buffer", "first": "exp_avg", "second": "exp_avg_sq", "steps": "step"}
 FORMAT = 2  # raise it when the tensors or the facts of a checkpoint change: one of another format is not used
 
 
@@ -43,7 +46,12 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, attempt: int = 0
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    attempt: int = 0,
+    average: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Path:
     """Write an attempt's checkpoint and remove all but it and the one before it; return the JSON's path.
 
@@ -55,9 +63,10 @@ def save_checkpoint(
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        momentum = optimizer.state[parameter].get("momentum_buffer") if parameter in optimizer.state else None
-        if momentum is not None:
-            tensors[f"momentum.{name}"] = momentum
+        state = optimizer.state.get(parameter, {})  # nothing before the first step
+        parts = {part: state.get(key) for part, key in _OPTIMIZER.items()}
+        tensors |= {f"{part}.{name}": value for part, value in parts.items() if value is not None}
+    tensors |= {f"average.{name}": value for name, value in average.items()}
     content = safetensors.torch.save(_as_stored(tensors))
     stem = f"checkpoint-{progress.step:09d}" + (f".{attempt:05d}" if attempt else "")
     digest = write_atomically(folder / f"{stem}.safetensors", content)
@@ -83,8 +92,11 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     identity: str,
     note: Callable[[str], None] = lambda text: None,
+    average: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Progress | None:
     """Restore the newest checkpoint that fits; return None when there is none.
+
+    The tensors of `average` are filled in place.
 
     `note` is called with a line about each newer one that is passed over: damaged, of another training, or of a network
     with other tensors. None of these is removed here: they stay until this training has written its own.
@@ -92,15 +104,19 @@ def load_checkpoint(
     for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
         try:
             progress = _read_progress(path, identity)
-            tensors = _read_tensors(path.with_suffix(".safetensors"), model)
+            tensors = _read_tensors(path.with_suffix(".safetensors"), model, average)
         except _Unusable as reason:
             note(f"{path.stem} is not used: {reason}")
             continue
         model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         for name, parameter in model.named_parameters():
-            if (momentum := tensors.get(f"momentum.{name}")) is not None:
-                laid_out = torch.empty_like(parameter).copy_(momentum)  # as the parameter lies in memory
-                optimizer.state[parameter]["momentum_buffer"] = laid_out
+            for part, key in _OPTIMIZER.items():
+                if (value := tensors.get(f"{part}.{name}")) is not None:
+                    # as the parameter lies in memory
+                    laid_out = value if part == "steps" else torch.empty_like(parameter).copy_(value)
+                    optimizer.state[parameter][key] = laid_out
+        for name, value in average.items():
+            value.copy_(tensors[f"average.{name}"])
         return progress
     return None
 
@@ -124,18 +140,23 @@ def _read_progress(path: Path, identity: str) -> Progress:
     return replace(progress, curve=tuple(progress.curve))
 
 
-def _read_tensors(path: Path, model: nn.Module) -> dict[str, Tensor]:
+def _read_tensors(path: Path, model: nn.Module, average: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a checkpoint's tensors; raise _Unusable if they are not those of this network."""
     tensors = safetensors.torch.load_file(path)
     wanted = {f"model.{name}": tuple(value.shape) for name, value in model.state_dict().items()}
-    wanted |= {f"momentum.{name}": tuple(value.shape) for name, value in model.named_parameters()}
+    wanted |= {f"average.{name}": tuple(value.shape) for name, value in average.items()}
+    for part in _OPTIMIZER:
+        shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+        wanted |= {f"{part}.{name}": () if part == "steps" else shape for name, shape in shapes.items()}
     stored = {name: tuple(value.shape) for name, value in tensors.items()}
     for name in sorted(wanted.keys() | stored.keys()):
         if name in stored and name not in wanted:
             raise _Unusable(f"it holds {name}, which this network doesn't have")
         if name in stored and stored[name] != wanted[name]:
             raise _Unusable(f"its {name} is of shape {list(stored[name])}, this network's of {list(wanted[name])}")
-        if name not in stored and name.startswith("model."):  # before the first step there is no momentum
+        if name not in stored and name.startswith(
+            ("model.", "average.")
+        ):  # an optimizer has nothing before its first step
             raise _Unusable(f"it lacks {name}")
     return tensors
 

@@ -17,6 +17,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from workers.settings import DataSettings, Kernel, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from workers.training.device import autocast_on, use_device
 from workers.training.forward import CPU_EVALUATION_BATCH, EVALUATION_BATCH, Forward, ForwardSettings, forward_of
+from workers.training.optimizer import WeightAverage, class_weights, optimizer_of
 from workers.training.reporting import CurveRow, Evaluation, Form, Observer, ProgressReport, TrainingStopped
 from workers.training.schedule import learning_rate_at as learning_rate_at  # also for importers
 
@@ -113,21 +115,19 @@ class _Loop:
         settings = run.training
         capacity = min(settings.batch_size, len(images.train))
         self.forward = forward_of(self.model, ForwardSettings(run.kernel, run.recompute, capacity, run.note))
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.momentum > 0,
-            fused=self.device.type in ("cpu", "cuda"),  # one pass over all parameters
-        )
-        batches = TrainingBatches(images.train, images.info, run.data, settings.batch_size, run.seed)
+        self.optimizer = optimizer_of(list(self.model.parameters()), settings)
+        self.average = WeightAverage(self.model, settings.average) if settings.average else None
+        self.class_weights = None
+        if settings.balance == "weights":
+            self.class_weights = class_weights(images.train.labels, images.info.num_classes, self.device)
+        batches = TrainingBatches(images.train, images.info, run.data, settings.batch_size, run.seed, settings)
         self.batches = batches_on(self.device, batches)
         self.steps = settings.epochs * self.batches.steps_per_epoch
         self.autocast, precision = autocast_on(self.device, settings.mixed_precision)
         if self.device.type != "cpu":
             run.note(f"computing in {precision} on {self.device}")
-        restored = load_checkpoint(run.checkpoints, self.model, self.optimizer, run.identity, run.note)
+        averaged = self.average.tensors if self.average else {}
+        restored = load_checkpoint(run.checkpoints, self.model, self.optimizer, run.identity, run.note, averaged)
         self.forward.masks_changed()
         self.step = restored.step if restored else 0
         # Summed on the device, step by step: reading it every step would wait for it, and a sum of parts would depend
@@ -168,7 +168,8 @@ class _Loop:
             elif self.run.clock() - self.reported_at >= REPORT_EVERY_S:
                 self._report_step()
             if ends and self.step < self.steps:
-                self._end_epoch(self.model, self._form(), self.forward)
+                with self._averaged():
+                    self._end_epoch(self.model, self._form(), self.forward)
                 yield
             if due or self.step == self.steps:
                 self._save()
@@ -203,7 +204,7 @@ class _Loop:
         x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
         if self.run.config.dropout:
             torch.manual_seed(self.run.seed * 1_000_003 + self.step)
-        rate = learning_rate_at(self.step, self.steps, settings.learning_rate)
+        rate = self._rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if self._condensing_due(progress):
@@ -211,14 +212,23 @@ class _Loop:
             self.forward.masks_changed()
         with torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if self.autocast else contextlib.nullcontext():
             logits = self.forward(x)
-        loss = F.cross_entropy(logits.float(), y, label_smoothing=settings.label_smoothing)
+        loss = F.cross_entropy(logits.float(), y, self.class_weights, label_smoothing=settings.label_smoothing)
         total = loss
         if settings.group_lasso and stages_due(progress, self.run.config.condense_factor) < self._last_stage:
             total = loss + settings.group_lasso * self.model.group_lasso()
         self.optimizer.zero_grad(set_to_none=False)  # keeps the gradients' memory: a worker must not grow
         torch.autograd.backward(total)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.step)
         return loss.detach()
+
+    def _rate_at(self, step: int) -> float:
+        return learning_rate_at(step, self.steps, self.run.training.learning_rate, self.run.training.warmup)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Let the network have its averaged weights, if an average is kept."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     @property
     def _last_stage(self) -> int:
@@ -234,7 +244,7 @@ class _Loop:
         """Raise TrainingFailed if the loss is not a finite number."""
         value = float(self.loss_sum)
         if not math.isfinite(value):
-            rate = learning_rate_at(max(self.step - 1, 0), self.steps, self.run.training.learning_rate)
+            rate = self._rate_at(max(self.step - 1, 0))
             raise TrainingFailed(
                 f"the loss became {value} by step {self.step} of {self.steps} (learning rate {rate:.4g}); "
                 "try a smaller learning rate."
@@ -257,7 +267,7 @@ class _Loop:
             train_loss=float(self.loss_sum) / max(self.loss_count, 1),
             val_loss=evaluation.loss,
             val_top1=evaluation.top1,
-            learning_rate=learning_rate_at(self.step - 1, self.steps, self.run.training.learning_rate),
+            learning_rate=self._rate_at(self.step - 1),
             condensing_stage=self.model.condensing_stage,
             form=form,
             seconds=self.seconds,
@@ -276,11 +286,13 @@ class _Loop:
         self._lap()
         sums, curve = (float(self.loss_sum), self.loss_count), tuple(map(asdict, self.curve))
         progress = Progress(self.step, *sums, self.seconds, self.run.identity, curve, self.epoch_seconds)
-        save_checkpoint(self.run.checkpoints, self.model, self.optimizer, progress, self.run.attempt)
+        averaged = self.average.tensors if self.average else {}
+        save_checkpoint(self.run.checkpoints, self.model, self.optimizer, progress, self.run.attempt, averaged)
         self.saved_at = self.lap_at = self.run.clock()
 
     def finish(self) -> tuple[DeployedCondenseNet, Evaluation]:
         """Perform any stage a very short schedule never reached, deploy, and close the curve with its accuracy."""
         self.model.condense(1.0)
-        deployed = self.run.deploy(self.model.eval()).to(memory_format=torch.channels_last)  # runs twice as fast
+        with self._averaged():
+            deployed = self.run.deploy(self.model.eval()).to(memory_format=torch.channels_last)  # runs twice as fast
         return deployed, self._end_epoch(deployed, "deployed")

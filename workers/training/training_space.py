@@ -75,9 +75,10 @@ class TrainingSpace:
         Raises:
             InvalidSettings: the settings lie outside this space; the message says by which key.
         """
-        domains, fixed = self.domains, self.fixed.model_dump()
-        for name, value in settings.model_dump().items():
-            if not domains[name].contains(value) if name in domains else value != fixed[name]:
+        domains = self.domains
+        for name in TrainingSettings.model_fields:  # a dump leaves out what has its default
+            value = getattr(settings, name)
+            if not domains[name].contains(value) if name in domains else value != getattr(self.fixed, name):
                 raise InvalidSettings(f"the training settings lie outside the study's: {name}={value!r}.")
         return {name: getattr(settings, name) for name in domains}
 

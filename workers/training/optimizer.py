@@ -1,0 +1,84 @@
+"""What changes a network's weights: the optimizer of the settings, and the moving average of what it does.
+
+The average covers weights and the running statistics of batch norm, which belong to them; masks are never averaged.
+Early in a training it is shorter, since the first weights are worth nothing: its decay is at most (1 + step) / (10 +
+step), as TensorFlow's ExponentialMovingAverage has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workers.images.source import Labels
+from workers.settings import TrainingSettings
+
+
+def optimizer_of(parameters: Sequence[nn.Parameter], training: TrainingSettings) -> torch.optim.Optimizer:
+    """Return the optimizer of the settings; the loop sets its learning rate at each step."""
+    fused = parameters[0].device.type in ("cpu", "cuda")  # one pass over all parameters
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters,
+            lr=training.learning_rate,
+            betas=(training.momentum, 0.999),
+            weight_decay=training.weight_decay,
+            fused=fused,
+        )
+    return torch.optim.SGD(
+        parameters,
+        lr=training.learning_rate,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        nesterov=training.momentum > 0,
+        fused=fused,
+    )
+
+
+def class_weights(labels: Labels, classes: int, device: torch.device) -> Tensor:
+    """Return what each class's loss is multiplied by, (classes,): inverse to its images, 1 on average over images.
+
+    Source: `sklearn.utils.class_weight.compute_class_weight("balanced")`; a class without images counts as having one.
+    """
+    counts = np.maximum(np.bincount(labels, minlength=classes), 1)
+    return torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=device)
+
+
+class WeightAverage:
+    """The exponential moving average of a network's weights."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._decay = decay
+        buffers = {name: value for name, value in network.named_buffers() if name.rpartition(".")[2] in _STATISTICS}
+        self._live: dict[str, Tensor] = {**dict(network.named_parameters()), **buffers}
+        self.tensors = {name: value.detach().clone() for name, value in self._live.items()}  # by their names
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after a step (0 is the first)."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.tensors.values()), list(self._live.values()), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the network have the averaged weights, where its own are."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, mine in self.tensors.items():
+            theirs = self._live[name]
+            kept = theirs.clone()
+            theirs.copy_(mine)
+            mine.copy_(kept)
+
+
+_STATISTICS = ("running_mean", "running_var")
