@@ -16,7 +16,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from commands import database, deploying, devices, inspecting, plotting, running
-from commands.common import INTERRUPTED, STORAGE
+from commands.common import INTERRUPTED
+from search.store.connection.printed_commands import STORAGE
 from space.errors import CondenseryError, DiskFull, InvalidSettings, ReadOnlyFolder
 from workers.latency.agent.streams import STDOUT_NAME, drop_output, open_streams
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.store.connection.printed_commands import STORAGE
 from space.errors import InvalidSettings, StudyNotFound
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from search.store.store import StudyStore
 
 INTERRUPTED = 130
-STORAGE = "CONDENSERY_STORAGE"  # in the environment: a command line can be read by everybody on the machine
 
 StudyFile = Annotated[Path, typer.Argument(help="The study file, like study.toml.", show_default=False)]
 StudyName = Annotated[
@@ -113,13 +112,6 @@ def name_and_url(study: str | None, storage: str | None) -> tuple[str | None, st
         settings = load_settings(Path(study))
         return settings.study.name, storage or settings.storage
     return study, database_url(storage)
-
-
-def storage_words(storage: str | None) -> list[str]:
-    """Return the option that names the same database in a command we print; none if the environment names it."""
-    from search.store.connection.database_errors import url_shown
-
-    return [] if storage in (None, os.environ.get(STORAGE)) else ["--storage", url_shown(str(storage))]
 
 
 def limits_by_device(given: Sequence[str], devices: Sequence[str]) -> dict[str, float]:

@@ -19,10 +19,10 @@ from commands.common import (
     output,
     say,
     show_written,
-    storage_words,
     store_named,
     stored_settings,
 )
+from search.store.connection.printed_commands import database_words
 
 
 def pick(
@@ -57,7 +57,7 @@ def pick(
     if preview:
         output(as_json, documents.trials_document, trial_tables.trials_table, ranked, replayed_from(row.settings))
         return
-    refuse_replayed(row, ranked[0], storage_words(storage), f"the most accurate inside the budget ({budget})")
+    refuse_replayed(row, ranked[0], database_words(url), f"the most accurate inside the budget ({budget})")
     from search.devices.probe import VERIFYING
     from search.pricing.targets import targets_of
     from search.results import bundle
@@ -86,7 +86,7 @@ def export(
     from search.store import reader
     from search.store.store import StudyStore
 
-    engine, study_row, _ = open_named(study, storage)
+    engine, study_row, url = open_named(study, storage)
     row = reader.find_trial(engine, study_row, trial)
-    refuse_replayed(study_row, row, storage_words(storage))
+    refuse_replayed(study_row, row, database_words(url))
     show_written(export_trial(StudyStore(engine, study_row.id), row, out))

@@ -23,9 +23,9 @@ from commands.common import (
     say,
     show_text,
     show_written,
-    storage_words,
     stored_settings,
 )
+from search.store.connection.printed_commands import database_words, printed_command
 from space.errors import TrialNotReady
 
 # -- on the terminal --
@@ -123,7 +123,7 @@ def tensorboard(
         folder = out / row.name / replayed_folder(replayed_from(row.settings))
         rows = reader.read_trials(engine, row.id)
         written = write_runs(folder, rows, lambda trial: reader.read_curve(engine, trial.id))
-    show_text(f"wrote {counted(written, 'run')}; see them with: {shlex.join(['tensorboard', '--logdir', str(out)])}")
+    show_text(f"wrote {counted(written, 'run')}; see them with: {printed_command(['tensorboard', '--logdir', out])}")
 
 
 # -- in a browser --
@@ -148,7 +148,7 @@ def dashboard(
     from dashboards.page import access_for, make_app, serve
 
     name, url = name_and_url(study, storage)
-    words = shlex.join(storage_words(storage))
+    words = shlex.join(database_words(url))
     access = access_for(host, token_file)
     serve(make_app(url, name, access, words), access, (host, port), say, open_browser)
 
@@ -166,7 +166,7 @@ def report(
     from dashboards.data.study_settings import devices_of
     from dashboards.report.report import write_report
 
-    engine, row, _ = open_named(study, storage)
+    engine, row, url = open_named(study, storage)
     limits_ms = limits_by_device(max_latency_ms or (), devices_of(row.settings))
-    write_report(engine, row.name, out, limits_ms, shlex.join(storage_words(storage)))
+    write_report(engine, row.name, out, limits_ms, shlex.join(database_words(url)))
     show_written(out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,10 +22,10 @@ from commands.common import (
     print_json,
     say,
     show_text,
-    storage_words,
     store_named,
     stored_settings,
 )
+from search.store.connection.printed_commands import printed_command
 from space.errors import InvalidSettings, ReadOnlyFolder, SearchFailed, TrialNotReady
 from workers.processes import host_and_pid
 
@@ -71,7 +70,8 @@ def init(
     from workers.files import write_atomically
 
     write_atomically(path, text.encode())
-    say(f"wrote {path}; look it over, then: condensery check {path}, condensery launch {path}")
+    then = ", then ".join(printed_command(["condensery", verb, path]) for verb in ("check", "launch"))
+    say(f"wrote {path}; look it over, then: {then}")
 
 
 def _training_file(trial: int, study: str | None, storage: str | None) -> str:
@@ -141,13 +141,17 @@ def launch(
     settings = _launched_settings(study, replay, set_ or ())
     url = storage or settings.storage
     replayed = replayed_from(settings.model_dump())
-    with live_view(console(stderr=True), settings.study.trainings, replayed) as view:
-        view.note("starting …")
-        from search.launch import launch as run
-
-        ended = run(settings, url, resume or stand_by, view, stand_by)
-    done = replayed_words(replayed) or "done"
     resume_command, look_command = next_commands(study, settings, set_ or (), storage, replay)
+    try:
+        with live_view(console(stderr=True), settings.study.trainings, replayed) as view:
+            view.note("starting …")
+            from search.launch import launch as run
+
+            ended = run(settings, url, resume or stand_by, view, stand_by)
+    except KeyboardInterrupt:
+        say(f"interrupted; go on with: {resume_command}")
+        raise typer.Exit(INTERRUPTED) from None
+    done = replayed_words(replayed) or "done"
     if ended.ending == "stopped":
         say(f"stopped with {ended.done} of {ended.wanted} trainings {done}; go on with: {resume_command}")
         raise typer.Exit(INTERRUPTED)
@@ -180,14 +184,13 @@ def next_commands(
 ) -> tuple[str, str]:
     """Return the commands that go on with a study and that show its results, as they work in a shell."""
     kept = [override for override in overrides if override.partition("=")[0].strip() != "study.storage"]
-    named = storage_words(storage or (settings.storage if len(kept) < len(overrides) else None))
+    named = storage or (settings.storage if len(kept) < len(overrides) else None)
     words = [word for override in kept for word in ("--set", override)]
-    source = [*([] if replay is None else ["--replay", replay]), *([] if study is None else [str(study)])]
-    resume = ["condensery", "launch", *source, "--resume", *words, *named]
+    source: list[str | Path] = [*([] if replay is None else ["--replay", replay]), *([] if study is None else [study])]
+    resume = printed_command(["condensery", "launch", *source, "--resume", *words], named, "")
     if study is not None and not overrides:
-        return shlex.join(resume), shlex.join(["condensery", "pareto", str(study), *named])
-    url = storage_words(storage or settings.storage)
-    return shlex.join(resume), shlex.join(["condensery", "pareto", settings.study.name, *url])
+        return resume, printed_command(["condensery", "pareto", study], named, "")
+    return resume, printed_command(["condensery", "pareto", settings.study.name], storage or settings.storage)
 
 
 def enqueue(

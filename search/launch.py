@@ -115,7 +115,7 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
     name = settings.study.name
     stored = existing_study(url, name)
     if stored is not None and not resume:
-        raise already_exists(name)
+        raise already_exists(name, url)
     if stored is None:
         refuse_foreign_study(url, name)
     if resume and stored is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import time
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from search.settings import StudySettings
 from search.store import optuna_mirror, reader
 from search.store.connection.database import LOCK_TIMEOUT_S, open_any_for_reading, open_for_writing, tune_sqlite
 from search.store.connection.database_errors import database_errors, url_shown
+from search.store.connection.printed_commands import printed_command
 from search.store.rows import StudyRow
 from search.store.store import StudyStore
 from search.store.studies import delete_study, insert_study
@@ -91,11 +91,11 @@ def open_study(settings: StudySettings, url: str, resume: bool) -> OpenStudy:
         except StudyNotFound:
             stored = None
         if stored is not None and not resume:
-            raise already_exists(name)
+            raise already_exists(name, url)
         optuna_storage(url).engine.dispose()  # makes its tables
         if stored is None:
             if not _create(settings, engine) and not resume:
-                raise already_exists(name)
+                raise already_exists(name, url)
             stored = reader.find_study(engine, name)
         _check_frozen(settings, stored)
         undo.pop_all()
@@ -136,11 +136,11 @@ def refuse_foreign_study(url: str, name: str) -> None:
         engine.dispose()
 
 
-def already_exists(name: str) -> StudyExists:
+def already_exists(name: str, url: str) -> StudyExists:
     """Return the error for a launch without --resume of a study that exists."""
+    delete = printed_command(["condensery", "delete", name], url)
     return StudyExists(
-        f"a study called {name!r} exists in this database; go on with it by --resume, rename yours, or "
-        f"`condensery delete {shlex.quote(name)}`."
+        f"a study called {name!r} exists in this database; go on with it by --resume, rename yours, or `{delete}`."
     )
 
 

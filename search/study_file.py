@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.settings import FORMAT, StudySettings
+from search.store.connection.printed_commands import printed_command
 from space.errors import InvalidSettings, StudyFileVersion
 from workers.settings import Settings
 
@@ -59,7 +60,8 @@ def read_document(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InvalidSettings(f"no study file at {path}; write one with `condensery init {path}`.") from None
+        init = printed_command(["condensery", "init", path])
+        raise InvalidSettings(f"no study file at {path}; write one with `{init}`.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"{path} can't be read: {error}.") from None
     except tomllib.TOMLDecodeError as error:

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import typer
 
-from commands.common import AsJson, Storage, database_url, output, say, storage_words
+from commands.common import AsJson, Storage, database_url, output, say
 from search.devices import PORT
+from search.store.connection.printed_commands import printed_command
 from space.errors import DatabaseUnavailable, InvalidSettings
 from workers.listening import is_loopback
 
@@ -58,19 +59,20 @@ def add(
             f"CONDENSERY_TOKEN={token} python3 {NAME} run --hub {shlex.quote(address)}",
         ]
     paragraphs = [f"device {name} is registered. Its token is shown this once:", f"  {token}", instruction]
-    paragraphs += ["\n".join(f"  {command}" for command in commands), *_hints(address, virtual is not None)]
+    paragraphs += ["\n".join(f"  {command}" for command in commands), *_hints(address, virtual is not None, storage)]
     paragraphs += ["and on this machine:", f"  {serve_command}"]
     sys.stdout.write("\n\n".join(paragraphs) + "\n")  # plain: a command must stay on one line
 
 
-def _hints(hub: str, virtual: bool) -> list[str]:
+def _hints(hub: str, virtual: bool, storage: str | None) -> list[str]:
     """Return what the user must know to run the printed commands on the device."""
     address = urlsplit(hub)
     if is_loopback(address.hostname or "") and not virtual:
         reachable = f"http://{_lan_address() or 'THIS-HOST'}:{address.port or PORT}"
+        serve_all = _serve_command(f"http://0.0.0.0:{address.port or PORT}", storage)
         return [
             "These commands reach this machine only. For a device elsewhere, name the hub as the device reaches it\n"
-            f"(`--hub {reachable}`), and serve with `condensery devices serve --host 0.0.0.0`."
+            f"(`--hub {reachable}`), and serve with `{serve_all}`."
         ]
     if address.scheme == "https" and not virtual:
         return [
@@ -115,7 +117,7 @@ def _serve_command(hub: str, storage: str | None) -> str:
         words += ["--port", str(port)]
     if address.scheme == "https":
         words += ["--cert", "cert.pem", "--key", "key.pem"]
-    return shlex.join([*words, *storage_words(storage)])
+    return printed_command(words, database_url(storage))
 
 
 def remove(name: DeviceName, storage: Storage = None) -> None:
@@ -156,7 +158,8 @@ def _existing_database(storage: str | None) -> sa.Engine:
     url = database_url(storage)
     file = sqlite_file(url)
     if file is not None and not file.exists():
-        raise DatabaseUnavailable(f"no database at {file}; `condensery devices add NAME` makes it, or use --storage.")
+        add = printed_command(["condensery", "devices", "add", "NAME"], url)
+        raise DatabaseUnavailable(f"no database at {file}; `{add}` makes it, or use --storage.")
     return open_for_reading(url)
 
 

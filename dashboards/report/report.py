@@ -75,7 +75,7 @@ def report_html(source: Source, command_words: str = "") -> str:
     more, names = _further_views(source, others, left)
     core = {
         "table": source.table.to_dict(),
-        "words": " ".join(filter(None, (shlex.quote(name), command_words))),
+        "words": " ".join(filter(None, (shlex.quote(columns.study.name), command_words))),
         "instead": instead_of_pick(columns.study, command_words),
         "own": OWN_LIMIT if source.budget == budget_of(columns.study.settings) else FIRST_LIMIT,
         "config": PLOT_CONFIG,

@@ -14,6 +14,7 @@ from dashboards.formats import DAGGER_NOTE, NOTHING, duration, is_number, moment
 from dashboards.terminal.documents import plain
 from dashboards.terminal.tables import facts_table, plain_table
 from search.devices.registry import DeviceState
+from search.store.connection.printed_commands import printed_command
 from search.store.vocabulary import JobState, Verdict
 from workers.wording import counted
 
@@ -33,6 +34,7 @@ STATE_COLOURS: dict[str, str] = {
     JobState.LEASED: "cyan",
 }
 CELSIUS = (-40.0, 150.0)  # a processor that works is between these
+COUNTING = ("condensery", "devices", "virtual", "--count")
 LONGEST_REASON = 160  # characters that are shown
 
 
@@ -185,7 +187,10 @@ def profile_panel(profile: Profile, path: Path) -> RenderableType:
                 f"{counted(profile.networks, 'network')}, {profile.runtime}, {threads_text(profile.threads)}",
             ),
             ("error", f"each left out in turn: median {error.median_error:.1%}, at most {error.max_error:.1%}"),
-            ("use", Text(f"condensery devices virtual --profile {path} --count MODEL.onnx")),
+            (
+                "use",
+                Text(printed_command([*COUNTING, "MODEL.onnx", "--profile", path])),
+            ),
             ("in a study", Text(f'latency.devices = ["virtual:{path.stem}"], launched from {path.absolute().parent}')),
         )
     )

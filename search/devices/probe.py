@@ -27,6 +27,7 @@ from search.devices import jobs, leases, model_store, plausibility, registry
 from search.devices.jobs import JobRow, MeasurementRequest
 from search.devices.transitions import CANCELLED
 from search.store.connection.patience import Patience
+from search.store.connection.printed_commands import printed_command
 from search.store.vocabulary import OPEN_JOB_STATES, JobState, MeasurementMode
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -172,9 +173,10 @@ class HubProbe:
             if not open_jobs:
                 return self._rows(ids, reports=True)
             if progress.is_stalled(open_jobs, time.monotonic()):
+                serve = printed_command(["condensery", "devices", "serve"], self._engine.url)
                 self._note(
                     f"waiting for a device of queue {self.device!r} to measure {counted(len(open_jobs), 'network')}: "
-                    "is its agent running, and `condensery devices serve`?"
+                    f"is its agent running, and `{serve}`?"
                 )
             self._pause(pause_s)
             pause_s = min(pause_s * 1.5, POLL_S[1])

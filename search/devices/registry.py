@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from search.devices.transitions import LEASE_S, LeaseEnd, is_fresh, release_jobs
 from search.settings import DEVICE_NAME, HOST
 from search.store.connection.clock import now_of
+from search.store.connection.printed_commands import printed_command
 from search.store.device_tables import device, job, lease, result
 from search.store.vocabulary import JobState, LeaseActivity, LeaseOutcome, Verdict
 from space.errors import DeviceExists, DeviceNotFound, InvalidSettings
@@ -99,10 +100,8 @@ def add_device(
         with engine.begin() as connection:
             same_name = connection.execute(sa.select(device).where(device.c.name == name)).first()
             if same_name is not None and same_name.revoked_at is None:
-                raise DeviceExists(
-                    f"a device called {name!r} is registered; `condensery devices remove {name}` it, or choose another "
-                    "name."
-                )
+                remove = printed_command(["condensery", "devices", "remove", name], engine.url)
+                raise DeviceExists(f"a device called {name!r} is registered; `{remove}` it, or choose another name.")
             _check_alike(connection, queue, profile)
             values["added_at"] = now_of(connection, clock)
             if same_name is None:

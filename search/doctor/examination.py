@@ -9,6 +9,7 @@ from search.doctor.database_checks import damage, left_open, unwanted_jobs
 from search.doctor.file_checks import broken_curves, damaged_files, stray_files
 from search.doctor.findings import Finding, StudyUnderCheck
 from search.doctor.optuna_checks import unequal_trials
+from search.store.connection.printed_commands import printed_command
 from search.store.store import StudyStore
 from search.store.vocabulary import StudyEvent
 from space.errors import StudyBusy
@@ -53,4 +54,5 @@ def _repair(store: StudyStore, finding: Finding, make: Callable[[], object]) -> 
 def refuse_while_running(study: StudyUnderCheck) -> None:
     """Raise StudyBusy if a live controller runs the study: it must not be repaired meanwhile."""
     if study.store.is_running():
-        raise StudyBusy("this study is being run; stop it first (`condensery stop`), or only look, with --dry-run.")
+        stop = printed_command(["condensery", "stop", study.opened.settings.study.name], study.opened.url)
+        raise StudyBusy(f"this study is being run; stop it first (`{stop}`), or only look, with --dry-run.")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import sqlalchemy as sa
 
+from search.store.connection.printed_commands import printed_command
 from search.store.reader import LatencySource, count_rows_of_configs, latencies_of_configs
 from search.store.tables import device_fit
 from space.config import CondenseNetConfig
@@ -77,9 +78,11 @@ class DeviceShares:
                 fit = self._fit(source)
             if fit.predictor is not None:
                 return _shares(config, source, fit, fit.predictor)
+        fit_it = ["condensery", "devices", "fit", latency.target, "--runtime", latency.runtime]
+        fit_it += ["--threads", str(latency.threads)]
         raise DeviceNotFound(
             f"no fit of {latency.device} with {latency.runtime} and {counted(latency.threads, 'thread')}: run "
-            f"`condensery devices fit {latency.target}` (--networks measures more networks for it)."
+            f"`{printed_command(fit_it, self._engine.url)}` (--networks measures more networks for it)."
         )
 
     def _fit(self, source: LatencySource) -> _Fit:

@@ -15,6 +15,7 @@ from search.devices.probe import AT_THE_GATE, VERIFYING, HubProbe, HubProbeSetti
 from search.pricing.forecast import FittedForecast
 from search.pricing.pricer import Target, host_probe, price, write_anchor
 from search.settings import HOST, LatencySettings, StudySettings
+from search.store.connection.printed_commands import printed_command
 from space.errors import DeviceNotFound, InvalidSettings, MeasurementFailed
 from workers.file_names import SUFFIXES
 from workers.latency.agent.runtimes import installed_runtimes
@@ -57,9 +58,12 @@ class Probes:
         if self.engine is None or name not in registry.queues(self.engine):
             queues = sorted(registry.queues(self.engine)) if self.engine is not None else []
             there = f"there are: {', '.join(queues)}" if queues else "there is none yet"
+            add = printed_command(
+                ["condensery", "devices", "add", name], None if self.engine is None else self.engine.url
+            )
             raise DeviceNotFound(
                 f"latency.devices names {name!r}, but no device serves such a queue ({there}); add one with "
-                f"`condensery devices add {name}`, in the database of this study."
+                f"`{add}`, in the database of this study."
             )
         return self._on_queue(self.engine, name, policy)
 

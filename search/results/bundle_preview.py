@@ -24,6 +24,7 @@ from search.results.bundle_texts import (
 )
 from search.results.trained_files import TRAINED, read_trained, recorded_files
 from search.store import reader
+from search.store.connection.printed_commands import database_words
 from search.store.rows import StudyRow, TrialRow
 from search.store.vocabulary import TrialState
 from workers.file_names import ONNX_FILE
@@ -81,6 +82,7 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
         latency=first,
         elsewhere=latencies,
         test_evaluations=reader.count_test_evaluations(engine, study.id),
+        database=tuple(database_words(engine.url)),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ class BundleFacts:
     export_difference: float | None = None
     passed_over: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
+    database: tuple[str, ...] = ()  # the words that name it in a command
 
     @property
     def verified(self) -> bool:
@@ -64,17 +65,21 @@ class BundleFacts:
         """The checks that were not done yet and the command that does them, in one line; "" when all are done."""
         missing = ["not verified on the device after training"] * (not self.verified)
         missing += ["not tested"] * (not self.tested)
-        command = one_line(pick_command(self.study.name, self.budget))
+        command = pick_command(self.study.name, self.budget, self.database)
+        command = command if command.isprintable() else one_line(command)  # a name's double spaces must stay
         return f"{', '.join(missing)}: run `{command}`" if missing else ""
 
 
-def pick_command(study: str, budget: Budget) -> str:
-    """Return the command that verifies, tests and bundles the best network inside a budget."""
+def pick_command(study: str, budget: Budget, database: Sequence[str] = ()) -> str:
+    """Return the command that verifies, tests and bundles the best network inside a budget.
+
+    `database`: the words that name the database in it.
+    """
     limits = [] if budget.max_latency_ms is None else [f"--max-latency-ms {budget.max_latency_ms:g}"]
     limits += [f"--max-latency-ms {shlex.quote(f'{name}={limit:g}')}" for name, limit in budget.elsewhere_ms.items()]
     counts = (("--max-macs", budget.max_macs), ("--max-params", budget.max_params))
     limits += [f"{option} {limit:.0f}" for option, limit in counts if limit is not None]
-    return " ".join(("condensery pick", shlex.quote(study), *limits, "--out bundle"))
+    return " ".join(("condensery pick", shlex.quote(study), *map(shlex.quote, database), *limits, "--out bundle"))
 
 
 def deploy_toml(facts: BundleFacts) -> str:

@@ -17,6 +17,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from search.store.connection.clock import now_of
+from search.store.connection.printed_commands import printed_command
 from search.store.connection.transactions import Transactions, shown
 from search.store.tables import attempt, study, trial
 from search.store.vocabulary import AttemptOutcome, StudyEvent
@@ -74,8 +75,10 @@ class ControllerLease(Transactions):
             before = connection.scalar(query)
             is_others = before not in (None, self.me, after)
             if is_others and (after is not None or self._live_owner(connection) is not None):
+                name = connection.scalar(sa.select(study.c.name).where(study.c.id == self.study_id))
+                stop = printed_command(["condensery", "stop", str(name)], self.engine.url)
                 raise StudyBusy(
-                    f"this study is being run by {shown(before)} (host:pid); wait for it, `condensery stop` it, or "
+                    f"this study is being run by {shown(before)} (host:pid); wait for it, `{stop}` it, or "
                     "launch with --stand-by to take over when it dies."
                 )
             now = now_of(connection, self._given_clock)

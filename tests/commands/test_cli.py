@@ -19,9 +19,10 @@ import pytest
 from typer.testing import CliRunner
 
 import condensery
-from commands.common import STORAGE, name_and_url
+from commands.common import name_and_url
 from commands.running import next_commands
 from search import time_estimate
+from search.store.connection.printed_commands import DEFAULT, STORAGE
 from search.study_file import load_settings
 from space import errors
 from space.search_space import SearchSpace
@@ -79,11 +80,18 @@ PLAIN, NAMED, ELSEWHERE = (), ("study.name=X", "training.epochs=6"), ("study.sto
             NAMED,
             None,
             ["--set", "study.name=X", "--set", "training.epochs=6"],
-            ["X", "--storage", "sqlite:///condensery.db"],
+            ["X"],
         ),
+        (PLAIN, DEFAULT, ["--storage", DEFAULT], ["study.toml", "--storage", DEFAULT]),
         (ELSEWHERE, None, ["--storage", "sqlite:///it's.db"], ["digits", "--storage", "sqlite:///it's.db"]),
     ],
-    ids=["the file alone", "another database", "another name", "a database by --set"],
+    ids=[
+        "the file alone",
+        "another database",
+        "another name",
+        "the default, whatever the file says",
+        "a database by --set",
+    ],
 )
 def test_the_hints_after_a_launch_name_the_same_study(
     overrides: tuple[str, ...], storage: str | None, resume: list[str], look: list[str], tmp_path: Path, monkeypatch

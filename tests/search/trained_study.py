@@ -32,7 +32,7 @@ def trained_study(
 ) -> StudyStore:
     """A study on digits with one network, trained by nobody, and its files."""
     engine, files = open_for_writing(sqlite_url(folder)), folder / "study-files"
-    settings = tiny_settings(study__files=str(files), **changes).model_dump(mode="json")
+    settings = tiny_settings(study__files=str(files), study__name=name, **changes).model_dump(mode="json")
     store = StudyStore(engine, create_study(engine, name, 1, settings, ("a" * 64, "b" * 64)))
     store.add_trial(NewTrial(0, "sampled", config, {}, 0, "0", cost_of(config)))
     network, trial = DeployedCondenseNet.random(config), files_of_trial(folder, name)

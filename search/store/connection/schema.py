@@ -10,6 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from search.store.connection.database_errors import url_shown
+from search.store.connection.printed_commands import printed_command
 from search.store.tables import FIRST_REVISION, HEAD_REVISION, VERSION_TABLE
 from space.errors import DatabaseVersion, NotOurDatabase
 
@@ -56,9 +57,10 @@ def check_version(engine: sa.Engine, url: str) -> None:
     revision = revision_of(engine)
     refuse_unknown(revision, url)
     if revision != HEAD_REVISION:
+        upgrade = printed_command(["condensery", "db", "upgrade"], url)
         raise DatabaseVersion(
             f"{url_shown(url)} has tables of version {revision or 'none'}, this version needs {HEAD_REVISION}; "
-            "run `condensery db upgrade`."
+            f"run `{upgrade}`."
         )
 
 

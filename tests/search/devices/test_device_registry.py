@@ -84,7 +84,8 @@ def test_revoking_an_unknown_device_names_those_there_are(desk: Desk):
 def test_a_name_is_taken_until_its_device_is_revoked(desk: Desk):
     old = add_device(desk.engine, "pi")
     with pytest.raises(
-        DeviceExists, match="'pi' is registered; `condensery devices remove pi` it, or choose another name"
+        DeviceExists,
+        match=r"'pi' is registered; `condensery devices remove pi --storage .*` it, or choose another name",
     ):
         add_device(desk.engine, "pi")
     revoke_device(desk.engine, "pi")

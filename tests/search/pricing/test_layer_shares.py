@@ -76,7 +76,10 @@ def test_shares_are_fractions_of_one_whole_and_the_fit_is_named(engine: sa.Engin
 
 
 def test_without_measurements_the_refusal_names_the_command(engine: sa.Engine):
-    with pytest.raises(DeviceNotFound, match=r"no fit of pi5 .* run `condensery devices fit garden`"):
+    with pytest.raises(
+        DeviceNotFound,
+        match=r"no fit of pi5 .* run `condensery devices fit garden --runtime \w+ --threads \d --storage .*`",
+    ):
         DeviceShares(engine).of(NETWORK, latency())
 
 

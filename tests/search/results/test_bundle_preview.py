@@ -68,7 +68,8 @@ def test_the_preview_holds_the_recorded_files_and_says_what_was_not_done(store: 
     for name in (ONNX_FILE, NETWORK_FILE):
         assert files[name] == (files_of_trial(tmp_path) / name).read_bytes()
     card, deploy = files["MODEL_CARD.md"].decode(), deploy_of(files)
-    todo = "not verified on the device after training, not tested: run `condensery pick tiny --max-latency-ms 2"
+    pick = f"condensery pick tiny --storage sqlite:///{tmp_path / 'study.db'} --max-latency-ms 2"
+    todo = f"not verified on the device after training, not tested: run `{pick}"
     assert todo in card
     assert "| test top-1 | not tested |" in card
     assert "| latency, measured before training, quick | " in card

@@ -189,7 +189,9 @@ def test_a_newer_versions_database_says_to_upgrade_the_application(url: str, ope
 @pytest.mark.parametrize("opener", OPENERS)
 def test_a_database_that_can_be_upgraded_says_to_run_db_upgrade(url: str, opener, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(schema, "HEAD_REVISION", "v9999")
-    with pytest.raises(DatabaseVersion, match=r"version v\d+, this version needs v9999; run `condensery db upgrade`"):
+    with pytest.raises(
+        DatabaseVersion, match=r"version v\d+, this version needs v9999; run `condensery db upgrade --storage .*`"
+    ):
         opener(url)
 
 

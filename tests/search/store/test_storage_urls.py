@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from commands.common import storage_words
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file
 from search.store.connection.database_errors import url_shown
+from search.store.connection.printed_commands import database_words
 from search.store.tables import study
 from search.study import optuna_storage
 from search.study_file import load_settings, settings_from
@@ -94,10 +94,10 @@ def test_no_error_tells_a_part_of_the_password(password: str, driver: str, opene
 
 
 def test_the_command_that_goes_on_shows_no_password(monkeypatch: pytest.MonkeyPatch):
-    assert storage_words(None) == []
-    assert storage_words(WITH_PASSWORD) == ["--storage", url_shown(WITH_PASSWORD)]
+    monkeypatch.delenv("CONDENSERY_STORAGE", raising=False)
+    assert database_words(WITH_PASSWORD) == ["--storage", url_shown(WITH_PASSWORD)]
     monkeypatch.setenv("CONDENSERY_STORAGE", WITH_PASSWORD)
-    assert storage_words(WITH_PASSWORD) == []
+    assert database_words(WITH_PASSWORD) == []
 
 
 def test_a_study_is_stored_without_the_password_that_its_file_has(tmp_path: Path):
