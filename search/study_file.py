@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.settings import FORMAT, StudySettings
-from search.store.connection.printed_commands import printed_command
 from space.errors import InvalidSettings, StudyFileVersion
 from workers.settings import Settings
 
@@ -60,7 +60,7 @@ def read_document(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        init = printed_command(["condensery", "init", path])
+        init = shlex.join(["condensery", "init", str(path)])
         raise InvalidSettings(f"no study file at {path}; write one with `{init}`.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"{path} can't be read: {error}.") from None

@@ -89,7 +89,7 @@ PLAIN, NAMED, ELSEWHERE = (), ("study.name=X", "training.epochs=6"), ("study.sto
         "the file alone",
         "another database",
         "another name",
-        "the default, whatever the file says",
+        "the default",
         "a database by --set",
     ],
 )
