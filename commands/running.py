@@ -97,18 +97,25 @@ def check(
     set_: Overrides = None,
     as_json: AsJson = False,
     no_timing: Annotated[
-        bool, typer.Option("--no-timing", help="Skip the time estimate, which takes seconds.")
+        bool, typer.Option("--no-timing", help="Skip what takes seconds: the time estimate, and measuring a limit.")
     ] = False,
+    storage: Storage = None,
 ) -> None:
     """Validate a study file and show what it means: space, sampled networks, time. Writes nothing."""
     from dashboards.terminal import answers
+    from search.reachability import check_latency_here
+    from search.study import refuse_foreign_study
     from search.study_file import load_settings
     from search.time_estimate import outline_study, time_study
 
-    outline = outline_study(load_settings(study, set_ or ()))
+    settings = load_settings(study, set_ or ())
+    outline = outline_study(settings)
+    refuse_foreign_study(storage or settings.storage, settings.study.name)
     if not as_json:
         show_text(answers.outline_panel(outline))
     replayed = outline.settings.replay.table is not None  # takes seconds, whatever the trainings once took
+    if not no_timing and not replayed:
+        check_latency_here(outline.settings)
     timed = None if no_timing or replayed else time_study(outline)
     if as_json:
         print_json(answers.outline_document(outline, timed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from search.settings import StudySettings
@@ -11,6 +13,7 @@ from workers.images.data_info import DataInfo
 from workers.images.source import Shape
 from workers.wording import counted
 
+NVIDIA = Path("/proc/driver/nvidia/version")  # there with a driver, whether torch can use it or not
 MOST_NAMED = 5  # classes in a line
 
 
@@ -55,7 +58,7 @@ def check_engine_device(settings: StudySettings) -> None:
         return
     if engine.kernel == "compiled":
         _check_compiled(settings)
-    if engine.device not in ("auto", "cpu"):
+    if engine.device not in ("auto", "cpu") or (engine.device == "auto" and NVIDIA.exists()):
         from workers.training.device import check_device
 
         check_device(engine.device)

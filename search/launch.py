@@ -16,7 +16,7 @@ from types import FrameType
 
 import sqlalchemy as sa
 
-from search.data_fit import check_engine_device, describe_data, fit_to_data
+from search.data_fit import describe_data, fit_to_data
 from search.engines import make_engine
 from search.engines.base import Engine
 from search.event_files import EventFiles, check_tensorboard
@@ -24,6 +24,7 @@ from search.loop.callbacks import LaunchCallback
 from search.loop.controller import Controller, Ending
 from search.loop.times import LoopTimes
 from search.loop.trainings import Images
+from search.machine_fit import check_machine, check_memory
 from search.pricing.pricer import Target
 from search.pricing.targets import choose_runtimes, known_runtimes, targets_of
 from search.reachability import check_reachable
@@ -129,7 +130,7 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
     if settings.replay.table is not None:
         replay = Replay.of(settings)
     else:
-        check_engine_device(settings)
+        check_machine(settings)
         cores = frozenset(measuring_cores(settings.latency.core, settings.latency.threads))
     if stored is None and files.exists() and any(files.iterdir()):
         raise ReadOnlyFolder(
@@ -159,6 +160,7 @@ def _fitted(
 ) -> tuple[StudySettings, tuple[Target, ...]]:
     """Return the settings with the images' shape and the runtimes that are used, and the study's devices."""
     settings = fit_to_data(settings, info)
+    check_memory(settings)
     engine, root = existing_engine(url), files_root(settings, url)
     if stored is not None:
         settings = known_runtimes(settings, LatencySettings.model_validate(stored.settings["latency"]))

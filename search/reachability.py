@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from search.pricing.pricer import Target
+from search.pricing.pricer import Target, host_probe
 from search.pricing.pricer import price as price_all
-from search.settings import StudySettings
+from search.settings import HOST, StudySettings
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import BudgetUnreachable
@@ -17,6 +18,7 @@ from space.search_space import SearchSpace
 from workers.images.datasets import KNOWN
 from workers.images.source import shape_of
 from workers.latency.measurement import FailedMeasurement
+from workers.latency.policy import QUICK
 
 
 def budget_space(settings: StudySettings) -> SearchSpace:
@@ -43,6 +45,15 @@ def check_reachable(settings: StudySettings, targets: Sequence[Target], files: P
     Raises:
         BudgetUnreachable: the message names the smallest cost in the space.
     """
+    _check_latencies(settings.search_space(), check_costs(settings), targets, files)
+
+
+def check_costs(settings: StudySettings) -> CondenseNetConfig:
+    """Return the network with the fewest macs of a space of which some network is inside the limits of macs and params.
+
+    Raises:
+        BudgetUnreachable: none is; the message names the smallest cost in the space.
+    """
     space, budget = settings.search_space(), settings.search_budget()
     fewest_macs = cheapest(space, lambda config: cost_of(config).macs)
     fewest_params = cheapest(space, lambda config: cost_of(config).params)
@@ -55,7 +66,23 @@ def check_reachable(settings: StudySettings, targets: Sequence[Target], files: P
                 f"budget.max_{name} = {limit:,.0f} is below anything in this space: the smallest found has "
                 f"{smallest:,} {name}; raise it or widen the space."
             )
-    _check_latencies(space, fewest_macs, targets, files)
+    return fewest_macs
+
+
+def check_latency_here(settings: StudySettings) -> None:
+    """Measure quickly whether some network of the space keeps the limit of this host, where there is one.
+
+    Raises:
+        BudgetUnreachable: none does.
+    """
+    limit_ms = settings.search_budget().limits_ms(settings.latency.devices[0]).get(HOST)
+    if limit_ms is None:
+        return
+    runtime = settings.latency.resolved(HOST).runtime
+    policy = QUICK.model_copy(update={"threads": settings.latency.threads, "runtime": runtime})
+    with tempfile.TemporaryDirectory(prefix="check-") as folder:
+        target = Target(HOST, host_probe(policy, settings.latency.core, Path(folder)), limit_ms, local=True)
+        _check_latencies(settings.search_space(), check_costs(settings), (target,), Path(folder))
 
 
 def _check_latencies(

@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from search.budget import Budget, refusal
-from search.data_fit import check_engine_device, fit_to_data
+from search.data_fit import fit_to_data
 from search.event_files import check_tensorboard
+from search.machine_fit import check_machine, check_memory
+from search.reachability import check_costs
 from search.replay.table import read_table
 from search.samplers.price_aware import WHOLE
 from search.settings import StudySettings
@@ -70,12 +72,14 @@ def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
         if device.startswith(VIRTUAL):
             virtual_device(device)  # says which profiles there are
     if settings.replay.table is None:
-        check_engine_device(settings)
+        check_machine(settings)
     if settings.study.tensorboard:
         check_tensorboard()
     replayed = settings.replay.table
     info = cache.outline(settings.data) if replayed is None else read_table(replayed).images
     settings = fit_to_data(settings, info)
+    check_costs(settings)
+    check_memory(settings)
     space, training = settings.search_space(), settings.training_space()
     sampled = sample_costs(space, SAMPLES)
     budget = Budget(None, settings.budget.max_macs, settings.budget.max_params)

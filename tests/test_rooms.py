@@ -40,11 +40,12 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "replay": "engines pricing settings store",  # beside the study file, which it completes as plain values
         "data_fit": "settings",
         "event_files": "loop store",
-        "time_estimate": "budget data_fit event_files pricing replay samplers settings",
+        "machine_fit": "data_fit devices pricing reachability settings",
+        "time_estimate": "budget data_fit event_files machine_fit pricing reachability replay samplers settings",
         "study_folders": "settings store",
         "reachability": "pricing settings",
-        "launch": "data_fit engines event_files loop pricing reachability replay settings store study study_file "
-        "study_folders",
+        "launch": "data_fit engines event_files loop machine_fit pricing reachability replay settings "
+        "store study study_file study_folders",
         "doctor": "devices loop samplers store study",
     },
     "dashboards": {

@@ -108,6 +108,20 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def memory_mb(root: Path = Path("/")) -> float | None:
+    """Return the memory that processes like this one may use in all, in MB; None where the system doesn't say.
+
+    It is the machine's, or less where a control group (version 1 or 2, as of a container) has a limit.
+    """
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        amounts = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+        for file in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
+            with contextlib.suppress(ValueError, OSError):
+                amounts.append(int((root / file).read_text()))
+        return min(amounts) / 1e6
+    return None
+
+
 def kills_for_memory(statistics: Path = Path("/proc/vmstat")) -> int:
     """Return how many processes the system has killed since its start because memory ran out; 0 if it doesn't say."""
     with contextlib.suppress(OSError, ValueError):

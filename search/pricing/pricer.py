@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from space.config import CondenseNetConfig
 from workers.file_names import file_for
@@ -32,6 +32,9 @@ from workers.files import disk_errors
 from workers.latency.host_probe import HostProbe
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement, MeasurementStopped, never
 from workers.latency.policy import MeasurementPolicy
+
+if TYPE_CHECKING:
+    from space.deployed import DeployedCondenseNet
 
 # Runs of this fixed network before and after each batch show whether the machine kept still. Never change it: its
 # figures are compared over years.
@@ -84,12 +87,17 @@ def host_probe(policy: MeasurementPolicy, core: int | None, files: Path) -> Host
 
 def write_anchor(files: Path, runtime: str = "onnxruntime") -> Path:
     """Write the anchor network for a runtime under `files`; return its path."""
+    return write_anchor_network(files, runtime)[0]
+
+
+def write_anchor_network(files: Path, runtime: str) -> tuple[Path, DeployedCondenseNet]:
+    """Write the anchor network for a runtime under `files`; return its path and the network itself."""
     from space.deployed import DeployedCondenseNet
     from workers.export.model_files import save_for
 
-    anchor = files / file_for(runtime, ".anchor")
-    save_for(runtime, DeployedCondenseNet.random(ANCHOR), anchor)
-    return anchor
+    anchor, network = files / file_for(runtime, ".anchor"), DeployedCondenseNet.random(ANCHOR)
+    save_for(runtime, network, anchor)
+    return anchor, network
 
 
 def price(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from space.errors import InvalidSettings
+from workers.training.tried import why_not
 
 
 def pick_device(name: str) -> torch.device:
@@ -36,6 +37,8 @@ def check_device(name: str) -> None:
             raise InvalidSettings(f"{_rule(name)} torch sees {seen}; {_advice(count)}")
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise InvalidSettings(f"{_rule(name)} torch sees no MPS; {_advice(0)}")
+    if device.type != "cpu" and (reason := why_not(str(device))) is not None:
+        raise InvalidSettings(f"{_rule(name)} a tiny network fails: {reason}; {_advice(0)}")
 
 
 def _rule(name: str) -> str:
