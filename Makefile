@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 CONDENSERY := $(abspath $(BIN))/condensery
 
-.PHONY: help demo demo-bench install dev test test-fast test-long check format clean-demo
+.PHONY: help demo demo-bench install dev test test-fast test-long check lint format clean-demo
 
 help:
 	@echo "make demo        install into $(VENV), search on scikit-learn's digits, show front, pick, bundle and report"
@@ -66,11 +66,13 @@ test-fast: dev
 test-long: dev
 	$(PYTEST) -m "long or alone"
 
-check: dev
+check: lint
+	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_rooms.py
+
+lint: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_rooms.py
 
 format: dev
 	$(BIN)/ruff format .

@@ -62,6 +62,7 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
     """Show one trial: why it was proposed, architecture, cost, learning curve, measurements, files."""
     from dashboards.data.beliefs import origin_text, reached_text
     from dashboards.terminal import documents, trial_tables
+    from search.results.predictions import read_predictions
     from search.store import reader
     from search.store.replayed import replayed_from
 
@@ -72,7 +73,7 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
     running = reader.read_attempts(engine, study_row.id, only_open=True, number=trial)
     report = running[-1].report if running else None
     parts, origin = (row, curve, latencies, artifacts, report), replayed_from(study_row.settings)
-    proposal = reader.read_proposals(engine, study_row.id, trial).get(trial)
+    proposal = read_predictions(engine, study_row.id, newest=1, up_to=trial).get(trial)
     why = filter(None, (origin_text(row, proposal, study_row.settings), reached_text(row, proposal)))
     document = partial(documents.trial_detail_document, replayed=origin, proposal=proposal)
     output(as_json, document, partial(trial_tables.trial_panel, replayed=origin, why=tuple(why)), *parts)

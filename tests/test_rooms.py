@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -162,3 +163,8 @@ def test_every_room_says_in_its_face_what_lives_in_it_and_can_be_taken_in_at_a_g
         assert ast.get_docstring(ast.parse(face.read_text())), f"{face} doesn't say what lives here"
         files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(files) <= MOST_FILES, f"{folder} has {len(files)} files"
+
+
+def test_no_two_files_of_tests_have_the_same_name() -> None:
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))  # pytest imports them by these
+    assert [name for name, count in names.items() if count > 1] == []

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from dashboards.data.study_settings import search_of
 from dashboards.formats import one_line, percent
-from search.store import reader
+from search.results.predictions import read_believed, read_predictions
 from search.store.rows import BeliefRow, Proposal, TrialRow
 from search.store.vocabulary import ProposalReason, TrialOrigin, TrialState
 
@@ -32,7 +32,7 @@ class StudyBelief:
 
 def read_study_belief(engine: sa.Engine, study_id: int) -> StudyBelief:
     """Return what a study's sampler believes now, and what it believed of the newest trials."""
-    return StudyBelief(reader.read_belief(engine, study_id), reader.read_proposals(engine, study_id, newest=NEWEST))
+    return StudyBelief(read_believed(engine, study_id), read_predictions(engine, study_id, newest=NEWEST))
 
 
 def interval_of(proposal: Proposal) -> tuple[float, float] | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dashboards.data.study_settings import public_settings
 from dashboards.formats import one_line
+from search.results.predictions import read_predictions
 from search.results.trained_files import trained_file
 from search.store import reader
 from search.store.rows import AttemptRow, EventRow, Proposal, StudyRow, TrialRow
@@ -101,7 +102,7 @@ def read_trial_detail(engine: sa.Engine, study: StudyRow, number: int) -> TrialD
         events=tuple(reader.newest_events(engine, study.id, MOST_EVENTS, number=number)),
         data=data if isinstance(data, Mapping) else {},
         settings=settings,
-        proposal=reader.read_proposals(engine, study.id, number).get(number),
+        proposal=read_predictions(engine, study.id, newest=1, up_to=number).get(number),
     )
 
 

@@ -1,6 +1,6 @@
 """Reading studies: columns by SQL into plain frozen rows. Nothing here needs Optuna, torch or a lock."""
 
-from search.store.reader.beliefs import read_belief, read_proposals
+from search.store.reader.beliefs import read_belief, read_proposals, read_reached
 from search.store.reader.history import (
     count_waiting_requests,
     newest_events,
@@ -47,6 +47,7 @@ __all__ = [
     "read_latencies",
     "read_objectives",
     "read_proposals",
+    "read_reached",
     "read_status",
     "read_trials",
 ]

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 import sqlalchemy as sa
 
 from search.store.beliefs import believed_of
 from search.store.rows import BeliefRow, Proposal
 from search.store.tables import belief, proposal, trial
+from search.store.vocabulary import TrialState
 
 _COLUMNS = tuple(proposal.c[name] for name in Proposal.__dataclass_fields__)
 
 
 def read_proposals(
-    engine: sa.Engine, study_id: int, number: int | None = None, newest: int | None = None
+    engine: sa.Engine, study_id: int, newest: int | None = None, up_to: int | None = None
 ) -> dict[int, Proposal]:
     """Return why trials were proposed and what was predicted for them, by number, the newest first.
 
-    Only of those of which it was recorded; optionally only of one trial, or of so many of the newest.
+    Only of those of which it was recorded; optionally only of so many of the newest, and none after trial `up_to`.
     """
     query = sa.select(trial.c.number, *_COLUMNS).join(trial, trial.c.id == proposal.c.trial_id)
     query = query.where(trial.c.study_id == study_id)
-    if number is not None:
-        query = query.where(trial.c.number == number)
+    if up_to is not None:
+        query = query.where(trial.c.number <= up_to)
     query = query.order_by(trial.c.number.desc()).limit(newest)
     with engine.connect() as connection:
         return {number: Proposal(*values) for number, *values in connection.execute(query)}
+
+
+def read_reached(engine: sa.Engine, study_id: int, numbers: Collection[int]) -> dict[int, float]:
+    """Return the top-1 that trials have reached, by number; only of those of the given ones that are done."""
+    if not numbers:
+        return {}
+    query = sa.select(trial.c.number, trial.c.top1).where(trial.c.study_id == study_id, trial.c.top1.is_not(None))
+    query = query.where(trial.c.state == TrialState.DONE, trial.c.number.between(min(numbers), max(numbers)))
+    with engine.connect() as connection:
+        return {number: top1 for number, top1 in connection.execute(query) if number in numbers}
 
 
 def read_belief(engine: sa.Engine, study_id: int) -> BeliefRow | None:

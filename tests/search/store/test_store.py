@@ -135,8 +135,8 @@ def test_a_trial_keeps_why_it_was_proposed_and_what_was_predicted(engine: sa.Eng
             study.add_trial(proposal(number, proposal=said))
     assert reader.read_proposals(engine, study.study_id) == {2: GAIN, 0: SPREAD}
     assert reader.read_proposals(engine, study.study_id, newest=1) == {2: GAIN}
-    assert reader.read_proposals(engine, study.study_id, number=0) == {0: SPREAD}
-    assert reader.read_proposals(engine, study.study_id, number=1) == {}
+    assert reader.read_proposals(engine, study.study_id, up_to=1) == {0: SPREAD}
+    assert reader.read_reached(engine, study.study_id, {0, 2}) == {}
 
 
 def test_only_the_newest_belief_is_kept(engine: sa.Engine, study: StudyStore):

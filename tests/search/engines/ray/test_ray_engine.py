@@ -189,6 +189,7 @@ class TestRayEngine(TrainingEngineContract):
         assert any("gcs_server" in command_of(pid) for pid in pids)
         assert listening_to_others(pids) == []
 
+    @pytest.mark.long
     def test_a_dead_ray_loses_its_jobs_and_is_started_again(self, engine: RayTuneEngine, make_job: MakeJob):
         first = engine._driver
         engine.submit(make_job(0, epochs=LONG))
@@ -297,6 +298,7 @@ def listening_to_others(pids: set[int]) -> list[str]:
 # -- the exchange --
 
 
+@pytest.mark.long
 def test_with_an_exchange_workers_need_none_of_the_controllers_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ):
