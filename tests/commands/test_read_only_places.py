@@ -82,7 +82,7 @@ def unwritable(tmp_path: Path) -> Iterator[Path]:
     optuna_storage(sqlite_url(folder)).engine.dispose()
     store.engine.dispose()
     log = folder / "study-files" / "tiny" / "trial-00000" / LOG_FILE
-    log.parent.mkdir(parents=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("trained")
     places = [folder, *folder.rglob("*")]
     for place in places:
