@@ -21,6 +21,8 @@ from search.store.connection.printed_commands import STORAGE
 from space.errors import CondenseryError, DiskFull, InvalidSettings, ReadOnlyFolder
 from workers.latency.agent.streams import STDOUT_NAME, drop_output, open_streams
 
+LONGEST_ERROR = 2_000  # letters
+
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
@@ -118,12 +120,18 @@ def main() -> NoReturn:
         ours = _our_error(error)
         if ours is None:
             raise
-        sys.stderr.write(f"error: {' '.join(str(ours).split())}\n")
+        sys.stderr.write(f"error: {_one_line(str(ours))}\n")
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         drop_output()
         sys.exit(ours.exit_code)
     sys.exit(0)
+
+
+def _one_line(text: str) -> str:
+    """Return an error's message as one line; of a very long one, in which there is a value of the user's, two parts."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_ERROR else f"{line[: LONGEST_ERROR // 2]} … {line[-LONGEST_ERROR // 2 :]}"
 
 
 def _run() -> None:

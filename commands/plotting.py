@@ -41,12 +41,15 @@ def plot(
         ),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(min=0.0, help="Highest latency allowed, in ms.", show_default="the study's own")
+        float | None,
+        typer.Option(min=0.0, max=1e9, help="Highest latency allowed, in ms.", show_default="the study's own"),
     ] = None,
     axis: Annotated[
         AxisName, typer.Option(help="Cost on the x axis of front, progress and belief.")
     ] = AxisName.LATENCY,
-    trial: Annotated[list[int] | None, typer.Option(min=0, help="Trial whose curve to plot; may be repeated.")] = None,
+    trial: Annotated[
+        list[int] | None, typer.Option(min=0, max=2**31 - 1, help="Trial whose curve to plot; may be repeated.")
+    ] = None,
     width: Annotated[int, typer.Option(min=300, max=4000, help="Width in pixels; a PNG gets twice as many.")] = 1000,
     dark: Annotated[bool, typer.Option("--dark", help="Plot light on dark.")] = False,
     storage: Storage = None,

@@ -224,10 +224,11 @@ def _config_of_study(text: str, space: SearchSpace) -> CondenseNetConfig:
         InvalidConfig: the text is no valid config. InvalidSettings: it is for other images.
     """
     from space.config import CondenseNetConfig
+    from space.documents import UnreadableDocument, read_json
 
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError:
+        values = read_json(text)
+    except UnreadableDocument:
         values = None
     if isinstance(values, dict):
         text = json.dumps({"num_classes": space.num_classes, "input_shape": list(space.input_shape), **values})

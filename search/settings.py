@@ -26,6 +26,7 @@ from workers.training.training_space import TrainingSpace
 
 FORMAT = 1
 HOST = "host"  # latency.devices: this machine; or virtual:PROFILE, or a queue of devices
+LONGEST_S = 1e9  # 30 years; the system refuses to wait much longer
 DEVICE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -64,8 +65,8 @@ class BudgetSettings(Settings):
 
     # A number is the limit on the first of latency.devices; a table (max_latency_ms.pi5 = 12) has one for each device.
     max_latency_ms: float | dict[str, float] | None = None
-    max_macs: int | None = Field(default=None, gt=0)
-    max_params: int | None = Field(default=None, gt=0)
+    max_macs: int | None = Field(default=None, gt=0, le=2**53)
+    max_params: int | None = Field(default=None, gt=0, le=2**53)
 
     @field_validator("max_latency_ms", mode="plain")
     @classmethod
@@ -90,7 +91,9 @@ class LatencySettings(Settings):
     runtime: str | dict[str, str] = "onnxruntime"
     policy: Literal["standard", "quick"] = "standard"
     threads: int = Field(default=1, ge=1, le=256)
-    core: int | None = Field(default=None, ge=0)  # of the host, kept free while measuring; None = the last one
+    core: int | None = Field(
+        default=None, ge=0, le=65_535
+    )  # of the host, kept free while measuring; None = the last one
     predict: bool = True  # refuse a candidate unmeasured if a device's fitted model is sure that it is over the limit
 
     @field_validator("runtime", mode="plain")
@@ -152,9 +155,11 @@ class SearchSettings(Settings):
 
     # price-aware: only accuracy is modelled, costs are known (`search.samplers.price_aware`); the others are Optuna's
     sampler: Literal["price-aware", "tpe", "nsga2", "gp", "random"] = "price-aware"
-    startup: int = Field(default=6, ge=1)  # trials before the sampler's model is used: spread over costs, or random
+    startup: int = Field(
+        default=6, ge=1, le=1_000_000
+    )  # trials before the sampler's model is used: spread over costs, or random
     batch: int | None = Field(default=None, ge=1, le=64)  # candidates priced together; None = the number of workers
-    give_up_after: int = Field(default=300, ge=1)  # refused or repeated proposals in a row
+    give_up_after: int = Field(default=300, ge=1, le=1_000_000)  # refused or repeated proposals in a row
     # Which trainings end early. conservative, aggressive: those that would hardly get onto the front, by their curves;
     # rungs: those that are behind the median of cheaper networks at the same progress.
     stopping: Literal["none", "rungs", "conservative", "aggressive"] = "none"
@@ -179,11 +184,13 @@ class EngineSettings(Settings):
 class LimitsSettings(Settings):
     """[limits]: how long trials may take, and how much may fail, before the search gives up."""
 
-    trial_time_s: float | None = Field(default=None, gt=0)  # seconds of training, over all attempts
-    checkpoint_every_s: float = Field(default=30.0, gt=0)
-    failures_in_a_row: int = Field(default=5, ge=1)  # of trials: after so many the search ends
-    lost_attempts: int = Field(default=3, ge=1)  # of one trial, in a row without a new epoch: then the trial fails
-    database_wait_s: float = Field(default=600.0, ge=0)  # how long to wait for a database that is away
+    trial_time_s: float | None = Field(default=None, gt=0, le=LONGEST_S)  # seconds of training, over all attempts
+    checkpoint_every_s: float = Field(default=30.0, gt=0, le=LONGEST_S)
+    failures_in_a_row: int = Field(default=5, ge=1, le=1_000_000)  # of trials: after so many the search ends
+    lost_attempts: int = Field(
+        default=3, ge=1, le=1_000_000
+    )  # of one trial, in a row without a new epoch: then the trial fails
+    database_wait_s: float = Field(default=600.0, ge=0, le=LONGEST_S)  # how long to wait for a database that is away
 
 
 class RetentionSettings(Settings):

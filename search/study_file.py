@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import shlex
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.settings import FORMAT, StudySettings
+from space.documents import DEEPEST, UnreadableDocument, read_toml
 from space.errors import InvalidSettings, StudyFileVersion
 from workers.settings import Settings
 
@@ -58,14 +58,12 @@ def read_document(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
         InvalidSettings: the file is missing or isn't TOML, or an override isn't written as one.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = read_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         init = shlex.join(["condensery", "init", str(path)])
         raise InvalidSettings(f"no study file at {path}; write one with `{init}`.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, UnreadableDocument) as error:
         raise InvalidSettings(f"{path} can't be read: {error}.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidSettings(f"{path} is not valid TOML: {error}.") from None
     for override in overrides:
         override_value(document, override)
     return document
@@ -104,9 +102,13 @@ def override_value(document: dict[str, Any], override: str) -> None:
     parts = key.strip().split(".")
     if not sign or not all(parts):
         raise InvalidSettings(f"an override must be written key.subkey=value, but got {override!r}.")
+    if len(parts) > DEEPEST:
+        raise InvalidSettings(f"--set names a key of {len(parts)} parts; a setting has two or three.")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = read_toml(f"value = {text}")["value"]
+    except UnreadableDocument as error:
+        if not error.is_another_language:
+            raise InvalidSettings(f"--set {key.strip()}: {error}.") from None
         value = text.strip()
     table = document
     for part in parts[:-1]:

@@ -18,9 +18,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from space.documents import UnreadableDocument, read_json, short_number
 from space.errors import InvalidConfig
 
 STRIDE_2_FROM_PIXELS = 96  # the stem halves the image from this size up
+# Far beyond any network; without limits a number of a study file could ask for years of arithmetic.
+WIDEST = 4_096
+MOST = {"num_classes": 1_000_000, "input_shape": 65_536}
 
 
 @dataclass(frozen=True)
@@ -214,8 +218,8 @@ class CondenseNetConfig:
     def from_json(cls, text: str) -> CondenseNetConfig:
         """Build from JSON text; raises `InvalidConfig` when it is not a valid config."""
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:  # not JSON, a number of thousands of digits, endless nesting
+            values = read_json(text)
+        except UnreadableDocument as error:
             raise InvalidConfig(f"a config must be a JSON object, but got {text[:60]!r} ({error}).") from None
         if not isinstance(values, dict):
             raise InvalidConfig(f"a config must be a JSON object, but got {text[:60]!r}.")
@@ -247,6 +251,8 @@ def _whole_number(name: str, value: Any) -> int:
         raise InvalidConfig(f"`{name}` must be a whole number, but got {value!r}.") from None
     if number < 1:
         raise InvalidConfig(f"`{name}` must be at least 1, but got {number}.")
+    if number > MOST.get(name, WIDEST):
+        raise InvalidConfig(f"`{name}` must be at most {MOST.get(name, WIDEST)}, but got {short_number(number)}.")
     return number
 
 

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from space.config import CondenseNetConfig, LayerShape
+from space.errors import InvalidConfig
 
+MOST = 2**53  # beyond it databases, JSON and tables would no longer hold the exact number
 PartKind = Literal["stem", "pooling", "layer", "norm", "classifier"]
 
 
@@ -78,7 +80,11 @@ class NetworkPart:
 
 
 def cost_of(config: CondenseNetConfig) -> Cost:
-    """Return the exact cost of `config`'s deployed network (CONDENSENET, tables 1-3: `paper_flops`)."""
+    """Return the exact cost of `config`'s deployed network (CONDENSENET, tables 1-3: `paper_flops`).
+
+    Raises:
+        InvalidConfig: it is so large that its cost can't be recorded.
+    """
     return _summed([_stem_cost(config), *_stage_costs(config), _norm_cost(config), _classifier_cost(config)])
 
 
@@ -93,6 +99,11 @@ def cost_by_layers(config: CondenseNetConfig) -> Cost:
 def _summed(costs: Sequence[PartCost]) -> Cost:
     """Return the cost of a network from its parts', the classifier's last."""
     total = PartCost(*map(sum, zip(*costs, strict=True)))
+    if max(total.paper_flops, total.params) > MOST:
+        raise InvalidConfig(
+            f"a network may have at most 2^53 multiply-adds and parameters, but this one has {total.macs:.2e} and "
+            f"{total.params:.2e}; make it smaller."
+        )
     return Cost(
         macs=total.macs,
         params=total.params,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+from space.config import WIDEST
 from space.domains import Domain
 from space.errors import ImpossibleSpace
 from space.growths import SAME
+
+MOST_GROUPINGS = 4_096
 
 
 def named_as_written(name: str, domains: tuple[Domain, ...]) -> dict[str, Domain]:
@@ -17,15 +22,28 @@ def named_as_written(name: str, domains: tuple[Domain, ...]) -> dict[str, Domain
 def check_whole_numbers(name: str, domain: Domain) -> None:
     """Raise ImpossibleSpace unless every value is a whole number of at least 1."""
     for value in domain.enumerate() or domain.extremes():
-        if not isinstance(value, int) or value < 1:
-            raise ImpossibleSpace(f"`{name}` must be whole numbers of at least 1, but got {value!r}.")
+        if not isinstance(value, int) or not 1 <= value <= WIDEST:
+            raise ImpossibleSpace(f"`{name}` must be whole numbers from 1 to {WIDEST}, but got {value!r}.")
 
 
 def check_groups_3x3(domain: Domain) -> None:
     """Raise ImpossibleSpace unless every value is "same" or a whole number of at least 1."""
     for value in domain.enumerate() or domain.extremes():
-        if value != SAME and (not isinstance(value, int) or value < 1):
-            raise ImpossibleSpace(f'`groups_3x3` must be "same" or at least 1, but got {value!r}.')
+        if value != SAME and (not isinstance(value, int) or not 1 <= value <= WIDEST):
+            raise ImpossibleSpace(f'`groups_3x3` must be "same" or from 1 to {WIDEST}, but got {value!r}.')
+
+
+def check_groupings(*domains: Domain) -> None:
+    """Raise ImpossibleSpace where there are too many combinations of groups, condense factors and groups of the 3x3.
+
+    Growths are looked up for each of them.
+    """
+    combinations = math.prod(len(domain.enumerate() or ()) for domain in domains)
+    if combinations > MOST_GROUPINGS:
+        raise ImpossibleSpace(
+            f"`groups`, `condense_factor` and `groups_3x3` may have at most {MOST_GROUPINGS:,} combinations, but have "
+            f"{combinations:,}; list fewer of them."
+        )
 
 
 def check_dropout(domain: Domain) -> None:

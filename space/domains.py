@@ -15,6 +15,7 @@ import numpy as np
 from space.errors import ImpossibleSpace
 
 Value = int | float | str
+MOST_VALUES = 100_000  # of a range of whole numbers: all of them are listed
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,11 @@ def _range_from(name: str, written: dict[str, Any]) -> Domain:
         step = written.get("step", 1)
         if step < 1 or (log and step != 1):
             raise ImpossibleSpace(f"step >= 1 (and 1 with log) must hold for `{name}`, but got step={step}.")
+        if (high - low) // step >= MOST_VALUES:
+            raise ImpossibleSpace(
+                f"a range of whole numbers may hold at most {MOST_VALUES:,} values, but `{name}` got {written}; narrow "
+                "it, or give it a larger step."
+            )
         return IntRange(low, low + (high - low) // step * step, step, log)
     if "step" in written:
         raise ImpossibleSpace(f"a range of reals has no step, but `{name}` got step={written['step']}.")

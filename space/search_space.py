@@ -83,6 +83,7 @@ class SearchSpace:
         for name, domain in whole.items():
             domain_rules.check_whole_numbers(name, domain)
         domain_rules.check_groups_3x3(self.groups_3x3)
+        domain_rules.check_groupings(self.groups, self.condense_factor, self.groups_3x3)
         domain_rules.check_dropout(self.dropout)
         domain_rules.check_classifier_keep(self.classifier_keep)
 

@@ -11,6 +11,7 @@ from space.domains import Choice, Domain, FloatRange, IntRange, domain_from
 from space.errors import ImpossibleSpace, InvalidConfig, InvalidSettings
 from space.growths import SAME
 
+MOST_STAGES = 16  # each halves the image
 KEYS = (
     "num_classes input_shape groups condense_factor bottleneck groups_3x3 num_stages layers growth growth_rule "
     "dropout classifier_keep"
@@ -30,6 +31,8 @@ def read_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidSettings(f'`space.growth_rule` must be "free" or "doubling", but got {rule!r}.')
     num_stages = domain_from("num_stages", settings.get("num_stages", 3))
     deepest = max((value for value in num_stages.enumerate() or () if isinstance(value, int)), default=1)
+    if deepest > MOST_STAGES:
+        raise ImpossibleSpace(f"`num_stages` must be at most {MOST_STAGES}, but reaches {deepest}.")
     try:  # the rules of a config on the smallest network there is
         smallest = CondenseNetConfig(
             *((1,), (1,), 1, 1),

@@ -19,12 +19,11 @@ from search.store import reader
 from search.store.rows import AttemptRow, EventRow, Proposal, StudyRow, TrialRow
 from search.store.tables import attempt, curve, event, latency, trial
 from search.store.vocabulary import TrialState
-from space.errors import CheckpointCorrupt, TrialNotFound, TrialNotReady
+from space.errors import CheckpointCorrupt, TrialNotReady
 from workers.file_names import NETWORK_FILE
 from workers.latency.record import Measurement
 from workers.training.reporting import ProgressReport
 
-LARGEST_NUMBER = 2**31 - 1  # the largest integer that every database takes
 MOST_EVENTS = 100
 INDEX = ".conv_1x1.index"  # how the names of the indices end
 NO_TRIAL = "No trial is chosen: click a point in a chart, or a row of the table."
@@ -85,8 +84,6 @@ def read_trial_detail(engine: sa.Engine, study: StudyRow, number: int) -> TrialD
     Raises:
         TrialNotFound: the study has none of this number.
     """
-    if not 0 <= number <= LARGEST_NUMBER:
-        raise TrialNotFound(f"a trial's number is at least 0 and at most {LARGEST_NUMBER}, but got {str(number)[:40]}.")
     row = reader.find_trial(engine, study, number)
     settings = public_settings(study.settings)
     data = settings.get("data")

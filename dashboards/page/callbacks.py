@@ -17,7 +17,7 @@ from dashboards.page.charts import CHARTS, payload_of
 from dashboards.page.comparison import Comparison
 from dashboards.page.layout import PARTS, trials_grid
 from dashboards.page.study_cache import CachedStudy, Payload, Studies, guarded
-from dashboards.page.view import numbers_of, view_of
+from dashboards.page.view import choice_of, numbers_of, view_of
 from space.errors import CondenseryError
 
 Choice = Mapping[str, Any] | None  # what the reader looks at: study, group, axis
@@ -64,8 +64,9 @@ def _add_part(
     """
     name, store = names
 
-    def answer(choice: Choice, _news: Any, _retry: Any, stamp: str | None) -> tuple[Any, Any]:
-        payload = None if choice is None else guarded("This part", lambda: compute(_study_of(studies, choice), choice))
+    def answer(sent: Any, _news: Any, _retry: Any, stamp: Any) -> tuple[Any, Any]:
+        choice = choice_of(sent)
+        payload = None if sent is None else guarded("This part", lambda: compute(_study_of(studies, choice), choice))
         if payload is None or payload["stamp"] == stamp:
             raise PreventUpdate
         return payload, payload["stamp"]
@@ -83,8 +84,9 @@ def _add_part(
 def _add_grid(app: Dash, studies: Studies, head: Callable[[CachedStudy, Choice], Payload]) -> None:
     """Add the callback that makes the trials table, once."""
 
-    def grid(choice: Choice, _retry: Any, content: Any) -> Any:
-        if choice is None or not isinstance(content, dict) or content.get("type") != "Div":
+    def grid(sent: Any, _retry: Any, content: Any) -> Any:
+        choice = choice_of(sent)
+        if sent is None or not isinstance(content, dict) or content.get("type") != "Div":
             raise PreventUpdate  # the table is there already
         payload = guarded("The table", lambda: head(_study_of(studies, choice), choice))
         if "columns" not in payload:
@@ -105,8 +107,8 @@ def _add_comparison(app: Dash, studies: Studies) -> None:
     comparisons: dict[str, Comparison] = {}
     lock = threading.Lock()
 
-    def comparison(chosen: Any, choice: Choice, _news: Any, _retry: Any, stamp: str | None) -> tuple[Any, Any, Any]:
-        numbers = numbers_of(chosen)
+    def comparison(chosen: Any, sent: Any, _news: Any, _retry: Any, stamp: Any) -> tuple[Any, Any, Any]:
+        numbers, choice = numbers_of(chosen), choice_of(sent)
         if not numbers:
             return [], False, ""
         try:
@@ -115,7 +117,8 @@ def _add_comparison(app: Dash, studies: Studies) -> None:
             raise PreventUpdate from None  # the heading says why
         with lock:
             of_study = comparisons.setdefault(study.live.name, Comparison(study))
-        section = of_study.section(numbers, view_of(study.columns, choice), stamp or "")
+        shown = stamp if isinstance(stamp, str) else ""
+        section = of_study.section(numbers, view_of(study.columns, choice), shown)
         if section is None:
             raise PreventUpdate
         return section.content, True, section.stamp

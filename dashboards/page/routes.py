@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.live_study import Stale
 from dashboards.data.study_settings import budget_of, dataset_text
-from dashboards.data.trial_detail import LARGEST_NUMBER
 from dashboards.formats import moment, one_line
 from dashboards.page import charts, table
 from dashboards.page.access import sentence_page
@@ -31,11 +34,14 @@ from search.store.connection.database_errors import database_errors
 from search.store.reader import find_trial
 from search.store.replayed import replayed_from, replayed_words
 from search.store.rows import StudyRow
+from space.documents import read_json
 from space.errors import CheckpointCorrupt, CondenseryError, StudyNotFound, TrialNotFound, TrialNotReady
 from workers.wording import counted
 
 MOST_ROWS = 1000  # in one answer
 NOT_THERE = (StudyNotFound, TrialNotFound, TrialNotReady, CheckpointCorrupt)
+FAULT = "This is a fault of the program; the server's log says more."
+PACKAGE = Path(__file__).parents[1]
 FILES = ("/assets/", "/_dash-", "/_favicon.ico", "/_reload-hash")
 
 
@@ -50,6 +56,7 @@ def add_routes(server: Flask, studies: Studies) -> None:
     }
     for rule, answer in answers.items():
         server.add_url_rule(rule, rule, _plainly(partial(answer, studies)))
+    server.register_error_handler(Exception, _unreadable_post)
 
     @server.before_request
     def _front_door() -> AnyResponse | None:
@@ -98,10 +105,10 @@ def _bundle(studies: Studies, number: int) -> Response:
     from search.results.bundle_preview import bundle_name, preview_bundle
 
     study = _study(studies)
-    study_row, engine = study.columns.study, study.live.engine
+    study_row, engine, budget = study.columns.study, study.live.engine, _budget_asked(study.columns)
     with database_errors(studies.url):
-        row = find_trial(engine, study_row, min(number, LARGEST_NUMBER))
-        content = preview_bundle(engine, study_row, row, _budget_asked(study.columns))
+        row = find_trial(engine, study_row, number)
+        content = preview_bundle(engine, study_row, row, budget)
     return _file(content, f"{bundle_name(study_row, row)}.zip", "application/zip")
 
 
@@ -124,9 +131,20 @@ def _plainly(function: Callable[..., Response]) -> Callable[..., Response]:
             return Response(f"The request can't be read: {one_line(error, 200)}", 400, mimetype="text/plain")
         except Exception:
             log.exception("%s can't be answered", request.path)
-            return Response("This is a fault of the program; the server's log says more.", 500, mimetype="text/plain")
+            return Response(FAULT, 500, mimetype="text/plain")
 
     return answered
+
+
+def _unreadable_post(error: Exception) -> Any:
+    """Answer what Dash fails on: a body that its page didn't write is no fault of the program's."""
+    if isinstance(error, HTTPException):
+        return error
+    ours = (frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(PACKAGE)))
+    if next(ours, None) is None:
+        return Response("The request can't be read.", 400, mimetype="text/plain")
+    log.error("%s can't be answered", request.path, exc_info=error)
+    return Response(FAULT, 500, mimetype="text/plain")
 
 
 def _study(studies: Studies) -> CachedStudy:
@@ -145,6 +163,8 @@ def _budget_asked(columns: StudyColumns) -> Budget:
         if word is None:
             continue
         limit = None if word == "none" else float(word)
+        if limit is not None and not 0 < limit < math.inf:
+            raise ValueError(f"a limit must be a number of ms above 0, but got {word}")
         if place == 0:
             budget = replace(budget, max_latency_ms=limit)
         else:
@@ -165,7 +185,7 @@ def _question(columns: StudyColumns, view: View) -> table.Question:
     end = min(int(request.args.get("end", start + 100)), start + MOST_ROWS)
     if not 0 <= start <= end:
         raise ValueError(f"0 <= start <= end must hold, but got start={start}, end={end}")
-    sort, filters = json.loads(request.args.get("sort", "[]")), json.loads(request.args.get("filter", "{}"))
+    sort, filters = read_json(request.args.get("sort", "[]")), read_json(request.args.get("filter", "{}"))
     if not isinstance(sort, list) or not isinstance(filters, dict):
         raise ValueError("sort must be a list and filter an object")
     return table.Question(
@@ -173,7 +193,7 @@ def _question(columns: StudyColumns, view: View) -> table.Question:
         end,
         [key for key in sort if isinstance(key, dict)],
         filters,
-        brushed(columns, view, json.loads(request.args.get("brush", "null"))),
+        brushed(columns, view, read_json(request.args.get("brush", "null"))),
     )
 
 

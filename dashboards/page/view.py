@@ -16,6 +16,21 @@ AXES = ("latency", "macs", "params")
 MOST_COMPARED = 4
 
 
+def choice_of(sent: Any) -> dict[str, str]:
+    """Return the reader's choice (study, group, axis) as a page sent it; what is no text is left out."""
+    if not isinstance(sent, dict):
+        return {}
+    return {key: value for key, value in sent.items() if isinstance(value, str) and _is_plain(value)}
+
+
+def _is_plain(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a character, which JSON can write and no database takes
+        return False
+    return True
+
+
 def token_of(group: LatencyGroup) -> str:
     """Return the short text that names a group in addresses."""
     parts = json.dumps([group.target, group.kind, group.device, group.runtime, group.threads])

@@ -12,9 +12,11 @@ from search.store.rows import StudyRow, TrialRow
 from search.store.tables import latency, trial
 from search.store.vocabulary import LatencyPurpose, TrialState
 from space.config import CondenseNetConfig
+from space.documents import short_number
 from space.errors import TrialNotFound
 from workers.latency.record import RECORD_FIELDS, LatencyRecord
 
+LARGEST_NUMBER = 2**31 - 1  # the largest integer that every database takes
 MOST_NUMBERS = 1000  # in one statement
 _BUILT = ("config", "training", "latency", "others")  # fields that are no plain columns of the trial's row
 _PLAIN_FIELDS = tuple(name for name in TrialRow.__dataclass_fields__ if name not in _BUILT)
@@ -94,13 +96,13 @@ def find_trial(engine: sa.Engine, study: StudyRow, number: int) -> TrialRow:
     Raises:
         TrialNotFound: the study has none of this number.
     """
-    rows = read_trials(engine, study.id, number)
+    rows = read_trials(engine, study.id, number) if 0 <= number <= LARGEST_NUMBER else []
     if rows:
         return rows[0]
     with engine.connect() as connection:
         last = connection.scalar(sa.select(sa.func.max(trial.c.number)).where(trial.c.study_id == study.id))
     held = "has no trials yet" if last is None else f"has trials 0 to {last}"
-    raise TrialNotFound(f"study {study.name!r} {held}, but you asked for {number}.")
+    raise TrialNotFound(f"study {study.name!r} {held}, but you asked for {short_number(number)}.")
 
 
 def read_objectives(engine: sa.Engine, study_id: int) -> list[sa.Row[Any]]:

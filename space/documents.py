@@ -1,0 +1,89 @@
+"""TOML and JSON from outside: any text gives a document of plain values, or one clear reason why it doesn't.
+
+- Whole numbers have 64 bits, as TOML promises and databases hold. Python's own have any size: one of 5,000 digits can't
+  even be printed.
+- Tables and lists lie at most `DEEPEST` levels in each other. Python ends what goes deeper than its stack.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+LARGEST = 2**63 - 1
+DEEPEST = 50
+TOO_DEEP = f"it nests more than {DEEPEST} levels of tables and lists"
+
+
+class UnreadableDocument(ValueError):
+    """A text is no document that can be used; `str()` is the reason, in one line without a full stop."""
+
+    def __init__(self, reason: str, is_another_language: bool = False) -> None:
+        super().__init__(reason)
+        self.is_another_language = (
+            is_another_language  # whether the text breaks the language's rules, not this module's
+        )
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """Return a TOML text's content.
+
+    Raises:
+        UnreadableDocument: it is not TOML, or breaks a rule of this module.
+    """
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(error, "TOML") from None
+    check_document(document)
+    return document
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return a JSON text's value.
+
+    Raises:
+        UnreadableDocument: it is not JSON, or breaks a rule of this module.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(error, "JSON") from None
+    check_document(value)
+    return value
+
+
+def check_document(document: Any) -> None:
+    """Do nothing if plain values keep the rules of this module.
+
+    Raises:
+        UnreadableDocument: a number or the nesting breaks one.
+    """
+    level, depth = [document], 0
+    while level:
+        for value in level:
+            if isinstance(value, int) and not -LARGEST - 1 <= value <= LARGEST:
+                raise UnreadableDocument(
+                    f"a whole number must lie between -2^63 and 2^63 - 1, not at {short_number(value)}"
+                )
+        containers = [value for value in level if isinstance(value, dict | list)]
+        if containers and depth == DEEPEST:
+            raise UnreadableDocument(TOO_DEEP)
+        level = [item for value in containers for item in (value.values() if isinstance(value, dict) else value)]
+        depth += 1
+
+
+def short_number(number: int) -> str:
+    """Return a whole number of any size as a short text."""
+    if abs(number) < 10**18:
+        return str(number)
+    return f"{number:.3e}" if abs(number) < 10**300 else f"a number of {number.bit_length()} bits"
+
+
+def _unreadable(error: Exception, language: str) -> UnreadableDocument:
+    if isinstance(error, RecursionError):
+        return UnreadableDocument(TOO_DEEP)
+    if "integer string conversion" in str(error):  # Python refuses to read more digits
+        return UnreadableDocument("a whole number must lie between -2^63 and 2^63 - 1, not have thousands of digits")
+    return UnreadableDocument(f"it is not valid {language}: {error}", is_another_language=True)
