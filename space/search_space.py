@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from space import domain_rules
+from space import space_settings
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.domains import Domain, Value, domain_to
@@ -34,7 +34,6 @@ from space.growths import (
     valid_growths,
 )
 from space.presets import SPACE_PRESETS
-from space.space_settings import KEYS, read_settings
 
 
 @dataclass(frozen=True)
@@ -77,15 +76,15 @@ class SearchSpace:
             "condense_factor": self.condense_factor,
             "bottleneck": self.bottleneck,
             "num_stages": self.num_stages,
-            **domain_rules.named_as_written("layers", self.layers),
-            **domain_rules.named_as_written("growth", self.growth),
+            **space_settings.named_as_written("layers", self.layers),
+            **space_settings.named_as_written("growth", self.growth),
         }
         for name, domain in whole.items():
-            domain_rules.check_whole_numbers(name, domain)
-        domain_rules.check_groups_3x3(self.groups_3x3)
-        domain_rules.check_groupings(self.groups, self.condense_factor, self.groups_3x3)
-        domain_rules.check_dropout(self.dropout)
-        domain_rules.check_classifier_keep(self.classifier_keep)
+            space_settings.check_whole_numbers(name, domain)
+        space_settings.check_groups_3x3(self.groups_3x3)
+        space_settings.check_groupings(self.groups, self.condense_factor, self.groups_3x3)
+        space_settings.check_dropout(self.dropout)
+        space_settings.check_classifier_keep(self.classifier_keep)
 
     def _check_depth(self) -> None:
         deepest = max(cast(tuple[int, ...], self.num_stages.enumerate()))
@@ -136,14 +135,18 @@ class SearchSpace:
             InvalidSettings: an unknown key; the message suggests the nearest.
             ImpossibleSpace: a rule is broken; the message names it.
         """
-        return cls(**read_settings(settings))
+        return cls(**space_settings.read_settings(settings))
 
     def to_settings(self) -> dict[str, Any]:
         """Return every key as plain JSON values; `from_settings` builds an equal space from it."""
         return {
             "num_classes": self.num_classes,
             "input_shape": list(self.input_shape),
-            **{key: domain_to(getattr(self, key)) for key in KEYS if isinstance(getattr(self, key), Domain)},
+            **{
+                key: domain_to(getattr(self, key))
+                for key in space_settings.KEYS
+                if isinstance(getattr(self, key), Domain)
+            },
             "layers": [domain_to(domain) for domain in self.layers],
             "growth": [domain_to(domain) for domain in self.growth],
             "growth_rule": self.growth_rule,
