@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from commands import database, deploying, devices, inspecting, plotting, running
+from commands import database, deploying, devices, inspecting, plotting, queueing, running
 from commands.common import INTERRUPTED
 from search.store.connection.printed_commands import STORAGE
 from space.errors import CondenseryError, DiskFull, InvalidSettings, ReadOnlyFolder
@@ -84,7 +84,9 @@ for verb in (
     running.init,
     running.check,
     running.launch,
-    running.enqueue,
+    queueing.enqueue,
+    queueing.queue,
+    queueing.withdraw,
     running.stop,
     running.cancel,
     inspecting.status,

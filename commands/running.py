@@ -1,8 +1,7 @@
-"""Before and while a study runs: init, check, launch, enqueue, stop, cancel."""
+"""Before and while a study runs: init, check, launch, stop, cancel."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,16 +22,14 @@ from commands.common import (
     say,
     show_text,
     store_named,
-    stored_settings,
 )
 from search.store.connection.printed_commands import printed_command
 from space.errors import InvalidSettings, ReadOnlyFolder, SearchFailed, TrialNotReady
 from workers.processes import host_and_pid
+from workers.wording import of_wanted
 
 if TYPE_CHECKING:
     from search.settings import StudySettings
-    from space.config import CondenseNetConfig
-    from space.search_space import SearchSpace
 
 
 def init(
@@ -160,7 +157,7 @@ def launch(
         raise typer.Exit(INTERRUPTED) from None
     done = replayed_words(replayed) or "done"
     if ended.ending == "stopped":
-        say(f"stopped with {ended.done} of {ended.wanted} trainings {done}; go on with: {resume_command}")
+        say(f"stopped with {of_wanted(ended.done, ended.wanted, 'training', done)}; go on with: {resume_command}")
         raise typer.Exit(INTERRUPTED)
     if ended.ending == "exhausted" and not ended.done:
         reasons = look_command.replace("condensery pareto", "condensery trials", 1)
@@ -168,7 +165,7 @@ def launch(
     if ended.ending == "exhausted":
         say(f"every network of the space has been tried: {ended.done} trainings {done} of {ended.wanted} wanted")
     else:
-        say(f"{ended.done} of {ended.wanted} trainings {done}; see: {look_command}")
+        say(f"{of_wanted(ended.done, ended.wanted, 'training', done)}; see: {look_command}")
 
 
 def _launched_settings(study: Path | None, replay: str | None, overrides: Sequence[str]) -> StudySettings:
@@ -198,56 +195,6 @@ def next_commands(
     if study is not None and not overrides:
         return resume, printed_command(["condensery", "pareto", study], named, "")
     return resume, printed_command(["condensery", "pareto", settings.study.name], storage or settings.storage)
-
-
-def enqueue(
-    config: Annotated[str, typer.Argument(help="A config as JSON, or a JSON file of one.")],
-    study: StudyName = None,
-    storage: Storage = None,
-) -> None:
-    """Let the search try a config of yours next."""
-    store, row, _ = store_named(study, storage)
-    settings = stored_settings(row)
-    space = settings.search_space()
-    text = config if config.lstrip().startswith("{") else _read_config(Path(config))
-    enqueued = _config_of_study(text, space)
-    store.enqueue(enqueued, settings.training_space().from_params({}).model_dump(mode="json"))
-    where = "" if space.contains(enqueued) else " (outside the space: the sampler won't learn from it)"
-    when = "next" if store.is_running() else "when the study is launched again with --resume"
-    say(f"{enqueued} is tried {when}{where}, beside the trainings that the study wants")
-
-
-def _config_of_study(text: str, space: SearchSpace) -> CondenseNetConfig:
-    """Return the config of a JSON text, with the image shape and number of classes of the study's images.
-
-    Raises:
-        InvalidConfig: the text is no valid config. InvalidSettings: it is for other images.
-    """
-    from space.config import CondenseNetConfig
-    from space.documents import UnreadableDocument, read_json
-
-    try:
-        values = read_json(text)
-    except UnreadableDocument:
-        values = None
-    if isinstance(values, dict):
-        text = json.dumps({"num_classes": space.num_classes, "input_shape": list(space.input_shape), **values})
-    config = CondenseNetConfig.from_json(text)
-    if (config.input_shape, config.num_classes) != (space.input_shape, space.num_classes):
-        raise InvalidSettings(
-            f"the study's images need input_shape={list(space.input_shape)}, num_classes={space.num_classes}, but the "
-            f"config has {list(config.input_shape)}, {config.num_classes}."
-        )
-    return config
-
-
-def _read_config(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings(
-            f"a config must be JSON or a JSON file, but {path} can't be read: {error}; check the path."
-        ) from None
 
 
 def stop(study: StudyName = None, storage: Storage = None) -> None:

@@ -44,6 +44,12 @@ class Choice:
         """The values that decide whether all are valid."""
         return self.values
 
+    def middle(self) -> Value:
+        """The middle one of the numbers by size, or of other values in the order given."""
+        numbers = [value for value in self.values if not isinstance(value, str)]
+        ordered = sorted(numbers) if len(numbers) == len(self.values) else list(self.values)
+        return ordered[(len(ordered) - 1) // 2]
+
 
 @dataclass(frozen=True)
 class IntRange:
@@ -77,6 +83,11 @@ class IntRange:
     def extremes(self) -> tuple[Value, ...]:
         """Lowest and highest."""
         return (self.low, self.high)
+
+    def middle(self) -> Value:
+        """The one on the grid that is nearest to half way, in the logarithm where it draws so."""
+        half = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        return self.low + self.step * int((half - self.low) / self.step)
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,10 @@ class FloatRange:
     def extremes(self) -> tuple[Value, ...]:
         """Lowest and highest."""
         return (self.low, self.high)
+
+    def middle(self) -> Value:
+        """Half way, in the logarithm where it draws so."""
+        return math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
 
 
 Domain = Choice | IntRange | FloatRange

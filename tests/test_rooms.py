@@ -39,6 +39,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "samplers": "budget results settings store study",
         "loop": "budget engines pricing results samplers settings store study",
         "replay": "engines pricing settings store",  # beside the study file, which it completes as plain values
+        "enqueueing": "results settings store",
         "data_fit": "settings",
         "event_files": "loop store",
         "machine_fit": "data_fit devices pricing reachability settings",

@@ -14,6 +14,17 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {agreeing(number, noun, plural or f'{noun}s')}"
 
 
+def of_wanted(done: int, wanted: int, noun: str = "", verb: str = "") -> str:
+    """Return "3 of 6 trainings done"; of more than were wanted, "7 trainings done, 1 more than wanted".
+
+    Noun and verb may be left out.
+    """
+    number = f"{done:,} of {wanted:,}" if done <= wanted else f"{done:,}"
+    plural = agreeing(wanted if done <= wanted else done, noun, f"{noun}s") if noun else ""
+    words = " ".join(filter(None, (number, plural, verb)))
+    return words if done <= wanted else f"{words}, {done - wanted:,} more than wanted"
+
+
 def none_of(number: int, noun: str) -> str:
     """Return "none of the 3 trials"; of one trial or of none, "no trial"."""
     return f"none of the {counted(number, noun)}" if number > 1 else f"no {noun}"

@@ -40,6 +40,7 @@ def _quick_queries(study_id: int) -> tuple[sa.Executable, ...]:
         *(sa.func.sum(trial.c[name]) for name in ("attempt", "latency_id")),
         sa.func.sum(sa.cast(trial.c.cancel_requested, sa.Integer)),
     )
+    requests = (sa.func.count(request.c[name]) for name in ("trial_number", "withdrawn_at"))
     return (
         sa.select(*columns).where(study.c.id == study_id),
         sa.select(trial.c.state, sa.func.count()).where(in_study).group_by(trial.c.state).order_by(trial.c.state),
@@ -51,7 +52,7 @@ def _quick_queries(study_id: int) -> tuple[sa.Executable, ...]:
         sa.select(sa.func.max(latency.c.id)),
         sa.select(sa.func.max(event.c.id)).where(event.c.study_id == study_id),
         sa.select(belief.c.trainings, belief.c.at).where(belief.c.study_id == study_id),
-        sa.select(sa.func.count(), sa.func.count(request.c.trial_number)).where(request.c.study_id == study_id),
+        sa.select(sa.func.count(), *requests).where(request.c.study_id == study_id),
     )
 
 

@@ -18,7 +18,7 @@ from dashboards.data.beliefs import proposal_document
 from dashboards.data.study_settings import public_settings
 from dashboards.data.time_left import study_left_s
 from search.store.replayed import replayed_from
-from search.store.rows import AttemptRow, EventRow, Proposal, StudyRow, StudyStatus, TrialRow
+from search.store.rows import AttemptRow, EnqueuedConfig, EventRow, Proposal, StudyRow, StudyStatus, TrialRow
 from workers.latency.record import LatencyRecord, Measurement
 from workers.training.reporting import ProgressReport
 
@@ -115,6 +115,17 @@ def front_document(rows: Iterable[TrialRow], replayed: str | None = None) -> dic
     `replayed` is the table that stands in for the study's trainings.
     """
     return {"front": [trial_document(row) for row in rows], "replayed_from": replayed}
+
+
+def queue_document(waiting: Iterable[EnqueuedConfig]) -> dict[str, Any]:
+    """Return `{"queue": [...]}`, the next one first."""
+    return {
+        "queue": [
+            {"number": one.id, "config": plain(one.config.to_dict()), "training": plain(one.training)}
+            | {"enqueued_at_unix_s": plain(one.created_at)}
+            for one in waiting
+        ]
+    }
 
 
 def study_document(study: StudyRow, status: StudyStatus, now: float | None = None) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
 from workers.training.reporting import ProgressReport
-from workers.wording import counted
+from workers.wording import counted, of_wanted
 
 REFRESHES_PER_S = 4
 LINES_AROUND = 8  # lines of the live view beside the table's rows: header, rules, label, bar, note and a spare one
@@ -182,7 +182,7 @@ class _LiveView(Watcher):
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True)
         bar = ProgressBar(total=max(self.wanted, 1), completed=reached, complete_style="cyan", finished_style="green")
-        grid.add_row(f"{self.done} of {counted(self.wanted, 'training')}", bar, self.times_text())
+        grid.add_row(of_wanted(self.done, self.wanted, "training"), bar, self.times_text())
         return grid
 
 

@@ -25,7 +25,7 @@ from search.store.replayed import replayed_words
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
 from workers.training.reporting import ProgressReport
-from workers.wording import counted
+from workers.wording import of_wanted
 
 PROGRESS_EVERY_S = 60.0  # between two lines about the same training
 PLAIN_WORDS: Mapping[str, str] = {
@@ -81,7 +81,7 @@ class PlainView(Watcher):
         changed = self.done_before is not None and (done, wanted) != (self.done, self.wanted)
         self.set_progress(done, wanted)
         if changed:
-            self._say_figures(f"{done} of {counted(wanted, 'training')} done, {self.times_text()}")
+            self._say_figures(f"{of_wanted(done, wanted, 'training', 'done')}, {self.times_text()}")
 
     @never_raises
     def note(self, text: str) -> None:

@@ -24,10 +24,10 @@ from dashboards.formats import (
 )
 from dashboards.terminal.tables import facts_table, plain_table
 from search.store.replayed import replayed_from, replayed_note, replayed_words
-from search.store.rows import AttemptRow, EventRow, StudyRow, StudyStatus
+from search.store.rows import AttemptRow, EnqueuedConfig, EventRow, StudyRow, StudyStatus
 from search.store.vocabulary import STATES, TrialState
 from workers.processes import host_and_pid
-from workers.wording import counted
+from workers.wording import counted, of_wanted
 
 
 def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
@@ -90,8 +90,19 @@ def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None)
 def _trainings_text(status: StudyStatus, wanted: int | None) -> str:
     """Return "12 of 16 done, 3 of them ended early"."""
     early = status.trainings - status.counts.get(TrialState.DONE, 0)
-    of, which = f" of {wanted}" if wanted else "", f", {early} of them ended early" if early else ""
-    return f"{status.trainings}{of} done{which}"
+    done = f"{status.trainings} done" if not wanted else of_wanted(status.trainings, wanted, verb="done")
+    return done + (f", {early} of them ended early" if early else "")
+
+
+def queue_table(waiting: Sequence[EnqueuedConfig]) -> RenderableType:
+    """Return the configs that wait to be tried."""
+    if not waiting:
+        return Text("No enqueued config waits.")
+    table = plain_table(">number", "~config", ">epochs", ">batch", "enqueued")
+    for one in waiting:
+        epochs, batch = (str(one.training.get(name, NOTHING)) for name in ("epochs", "batch_size"))
+        table.add_row(str(one.id), Text(str(one.config)), epochs, batch, moment(one.created_at))
+    return table
 
 
 def _running_table(running: Sequence[AttemptRow], now: float) -> Table:

@@ -87,6 +87,7 @@ class EnqueuedConfig:
     id: int
     config: CondenseNetConfig
     training: dict[str, Any]
+    created_at: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from search.store.attempts import Attempts
 from search.store.beliefs import Beliefs
 from search.store.controller_lease import ControllerLease
 from search.store.places import as_recorded
+from search.store.reader.requests import IS_WAITING, waiting_requests
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.studies import new_id
 from search.store.tables import artifact, curve, latency, latency_samples, request, trial
@@ -90,7 +91,7 @@ class StudyStore(ControllerLease, Attempts, Beliefs):
                 self._add_proposal(connection, key, new.proposal)
             if answers is not None:
                 answered = sa.update(request).where(request.c.id == answers.id)
-                connection.execute(answered.values(trial_number=new.number))
+                connection.execute(answered.values(trial_number=new.number, withdrawn_at=None))
         return key
 
     def set_queued(self, number: int) -> None:
@@ -164,8 +165,8 @@ class StudyStore(ControllerLease, Attempts, Beliefs):
 
     # -- requests of users --
 
-    def enqueue(self, config: CondenseNetConfig, training: Mapping[str, Any]) -> None:
-        """Leave a config for the controller to try next."""
+    def enqueue(self, config: CondenseNetConfig, training: Mapping[str, Any]) -> int:
+        """Leave a config for the controller to try next; return the number that it waits under."""
         values = {
             "study_id": self.study_id,
             "config": config.to_json(),
@@ -173,24 +174,22 @@ class StudyStore(ControllerLease, Attempts, Beliefs):
             "created_at": self.clock.now(),
         }
         with self._begin() as connection:
-            connection.execute(sa.insert(request).values(values))
+            return new_id(connection.execute(sa.insert(request).values(values)))
+
+    def withdraw(self, number: int) -> bool:
+        """Take back an enqueued config; return whether it was still waiting."""
+        waits = (request.c.id == number) & (request.c.study_id == self.study_id) & IS_WAITING
+        with self._begin() as connection:
+            update = sa.update(request).where(waits).values(withdrawn_at=self.clock.now())
+            return connection.execute(update).rowcount > 0
 
     def pending_requests(self, most: int = 200) -> list[EnqueuedConfig]:
         """Return the enqueued configs that no trial has taken up, oldest first; at most `most`, for there may be many.
 
         A controller asks four times a second.
         """
-        query = (
-            sa.select(request.c.id, request.c.config, request.c.training)
-            .where(request.c.study_id == self.study_id, request.c.trial_number.is_(None))
-            .order_by(request.c.id)
-            .limit(most)
-        )
         with self._read() as connection:
-            rows = connection.execute(query).all()
-        return [
-            EnqueuedConfig(row.id, CondenseNetConfig.from_json(row.config), json.loads(row.training)) for row in rows
-        ]
+            return waiting_requests(connection, self.study_id, most)
 
     def retry_smaller(self, number: int, training: Mapping[str, Any], identity: str) -> None:
         """Give a trial other training settings and the identity that follows from them, and queue it again.

@@ -22,7 +22,7 @@ from search.store.vocabulary import (
 from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
-HEAD_REVISION = "v0006"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "v0007"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 metadata = sa.MetaData()
@@ -246,6 +246,7 @@ request = sa.Table(  # configs that a user wants tried
     sa.Column("training", sa.Text, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("trial_number", sa.Integer),  # of the trial that tries it; NULL while it waits
+    sa.Column("withdrawn_at", sa.Float),  # NULL unless the user took it back before it was tried
 )
 
 reference_latency = sa.Table(  # append-only: measured for a fit or a calibration, not for a trial

@@ -158,6 +158,7 @@ def test_a_database_of_an_earlier_version_is_upgraded_by_the_line_that_it_is_ref
     store.engine.dispose()
     with sqlite3.connect(shell.folder / "study.db") as connection:
         connection.execute("UPDATE condensery_trial SET training = '{}'")
+        connection.execute("ALTER TABLE condensery_request DROP COLUMN withdrawn_at")
         connection.execute("UPDATE condensery_alembic_version SET version_num = 'v0005'")
     connection.close()
     refused = shell.run("trials", "--storage", "sqlite:///study.db", code=31)

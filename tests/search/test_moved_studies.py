@@ -238,6 +238,7 @@ def test_the_absolute_paths_of_an_earlier_version_become_relative_ones(original:
     settings["data"]["dataset"] = f"imagefolder:{original}/images"
     connection.execute("UPDATE condensery_study SET settings = ?", (json.dumps(settings),))
     connection.execute("UPDATE condensery_trial SET training = '{}', identity = 'old'")
+    connection.execute("ALTER TABLE condensery_request DROP COLUMN withdrawn_at")
     connection.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v0005'")
     connection.commit()
     connection.close()
@@ -254,6 +255,7 @@ def test_a_file_that_is_only_where_its_absolute_path_says_keeps_it(original: Pat
     connection = sqlite3.connect(original / "study.db")
     connection.execute("UPDATE condensery_artifact SET path = ? || name", (f"{kept}/",))
     connection.execute("UPDATE condensery_trial SET training = '{}'")
+    connection.execute("ALTER TABLE condensery_request DROP COLUMN withdrawn_at")
     connection.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v0005'")
     connection.commit()
     connection.close()

@@ -69,6 +69,10 @@ class TrainingSpace:
         chosen = {name: params.get(name, domain.extremes()[0]) for name, domain in self.varied}
         return TrainingSettings.model_validate(self.fixed.model_dump() | chosen)
 
+    def middle(self) -> TrainingSettings:
+        """Return the settings in the middle of every domain."""
+        return self.from_params({name: domain.middle() for name, domain in self.varied})
+
     def to_params(self, settings: TrainingSettings) -> dict[str, Value]:
         """Return the parameters that name `settings`.
 

@@ -32,6 +32,7 @@ from search.devices.registry import DeviceState
 from search.store.rows import AttemptRow
 from search.store.vocabulary import TrialState
 from workers.processes import host_and_pid
+from workers.wording import of_wanted
 
 if TYPE_CHECKING:
     from dashboards.data.liveness import Liveness
@@ -144,7 +145,7 @@ def _facts(columns: StudyColumns, last: Mapping[int, LastEpoch]) -> tuple[tuple[
     all_saved = sum(saved.values())
     words = ", ".join(f"{number:,} {cause}" for cause, number in saved.items() if number)
     facts = [
-        ("trainings", f"{trained:,} of {wanted:,}" if isinstance(wanted, int) else f"{trained:,}"),
+        ("trainings", of_wanted(trained, wanted) if isinstance(wanted, int) else f"{trained:,}"),
         ("trials", ", ".join(f"{number:,} {state}" for state, number in counts.items()) or "none yet"),
         ("trials per hour", "-" if rate is None else digits_ms(rate)),
         ("epochs saved", f"{all_saved:,}" + (f": {words}" if words else "")),

@@ -2,7 +2,6 @@
 
 from search.store.reader.beliefs import read_belief, read_proposals, read_reached
 from search.store.reader.history import (
-    count_waiting_requests,
     newest_events,
     read_artifacts,
     read_attempts,
@@ -16,6 +15,7 @@ from search.store.reader.latencies import (
     latencies_of_configs,
     read_latencies,
 )
+from search.store.reader.requests import count_waiting_requests, read_waiting_requests
 from search.store.reader.studies import find_study, holds_study, list_studies
 from search.store.reader.trials import (
     count_continued,
@@ -50,4 +50,5 @@ __all__ = [
     "read_reached",
     "read_status",
     "read_trials",
+    "read_waiting_requests",
 ]

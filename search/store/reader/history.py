@@ -8,9 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from search.store.places import study_folder
+from search.store.reader.requests import count_waiting_requests
 from search.store.reader.trials import count_continued, count_states
 from search.store.rows import AttemptRow, EventRow, StudyStatus
-from search.store.tables import artifact, attempt, curve, event, request, study, trial
+from search.store.tables import artifact, attempt, curve, event, study, trial
 from search.store.vocabulary import TrialState
 
 
@@ -31,13 +32,6 @@ def _mean_train_s(engine: sa.Engine, study_id: int) -> float | None:
     is_done = (trial.c.study_id == study_id) & (trial.c.state == TrialState.DONE)
     with engine.connect() as connection:
         return connection.scalar(sa.select(sa.func.avg(trial.c.train_seconds)).where(is_done))
-
-
-def count_waiting_requests(engine: sa.Engine, study_id: int) -> int:
-    """Return how many enqueued configs no trial has taken up yet."""
-    query = sa.select(sa.func.count()).where(request.c.study_id == study_id, request.c.trial_number.is_(None))
-    with engine.connect() as connection:
-        return int(connection.scalar(query) or 0)
 
 
 def read_attempts(

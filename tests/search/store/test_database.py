@@ -205,6 +205,7 @@ def test_a_study_of_the_first_version_is_upgraded_with_all_its_trials(tmp_path: 
     for name in ADDED_TO_TRIALS:
         connection.execute(f"ALTER TABLE condensery_trial DROP COLUMN {name}")
     connection.execute("ALTER TABLE condensery_latency_samples DROP COLUMN cpu_ms")
+    connection.execute("ALTER TABLE condensery_request DROP COLUMN withdrawn_at")
     for name in ADDED_TABLES:
         connection.execute(f"DROP TABLE condensery_{name}")
     connection.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v0001'")
