@@ -29,7 +29,7 @@ def enqueue(
 
     What it leaves out is as in the best network so far, or in the middle of the space while there is none.
     """
-    from search.enqueueing import TRAINING, completed, read_config
+    from search.enqueueing.configs import TRAINING, completed, read_config
     from search.store import reader
     from search.study_file import override_value
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from search.enqueueing.completing import completed_config, middle_config
 from search.results.pick import rank
 from search.settings import StudySettings
 from search.store.rows import TrialRow
-from space.completing import completed_config, middle_config
 from space.config import CondenseNetConfig
 from space.documents import UnreadableDocument, read_json
 from space.errors import InvalidConfig, InvalidSettings

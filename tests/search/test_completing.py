@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from space.completing import completed_config, middle_config
+from search.enqueueing.completing import completed_config, middle_config
 from space.config import CondenseNetConfig
 from space.domains import Choice, FloatRange, IntRange
 from space.errors import InvalidConfig
