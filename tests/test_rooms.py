@@ -22,9 +22,9 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "images": "files settings",
         "latency": "file_names files processes settings",
         "export": "file_names files latency",
-        "compiled": "files",
+        "compiled": "files latency",
         "training": "compiled export file_names files images processes settings",
-        "runners": "file_names files images processes training",
+        "runners": "file_names files images latency processes training",
     },
     "search": {
         "store": "",

@@ -58,6 +58,18 @@ def disk_errors(path: Path, retry: str = "run it again with --resume") -> Iterat
         raise
 
 
+def user_path(text: str) -> Path:
+    """Return a path as a user wrote it, with ~ for the home folder.
+
+    Raises:
+        ReadOnlyFolder: it begins with ~, and there is no such home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no HOME and no entry of the system's, or no such user
+        raise ReadOnlyFolder(f"{text} begins with ~, but there is no such home folder; write the whole path.") from None
+
+
 def write_atomically(path: Path, content: bytes, retry: str = "run it again with --resume") -> str:
     """Write `content` to `path` by way of a temporary file in the same folder; return its SHA-256.
 

@@ -26,6 +26,7 @@ from search.replay.columns import RecordedLatency, RecordedTraining, read_rows
 from space.config import CondenseNetConfig
 from space.errors import CondenseryError, TableUnreadable
 from space.search_space import SearchSpace
+from workers.files import user_path
 from workers.images.data_info import DataInfo
 from workers.latency.record import LatencyKind
 from workers.settings import DataSettings, TrainingSettings
@@ -115,7 +116,7 @@ def read_table(name: str) -> ReplayTable:
 def _path_of(name: str) -> Path:
     if name.endswith(SUFFIX):
         try:
-            return Path(name).expanduser().absolute()
+            return user_path(name).absolute()
         except RuntimeError as error:
             raise TableUnreadable(f"no table is at {name[:100]!r} ({_line(error)}).") from None
     shipped = {file.name.removesuffix(SUFFIX): file for file in TABLES.glob(f"*{SUFFIX}")}

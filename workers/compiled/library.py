@@ -27,6 +27,7 @@ from pathlib import Path
 from space.errors import CondenseryError
 from workers.compiled.structures import Network
 from workers.files import file_hash, write_atomically
+from workers.latency.agent.files import user_cache
 
 SOURCE = Path(__file__).with_name("condensenet_training.c")
 FLAGS = (*"-O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -shared -fPIC".split(),)
@@ -146,10 +147,7 @@ def _hash_of(file: Path) -> Path:
 def _safe_folder() -> Path:
     """Return the folder of compiled kernels, made if need be, that only this user can write to."""
     folder = os.environ.get("CONDENSERY_KERNELS")
-    try:
-        parent = Path(folder) if folder else Path.home() / ".cache" / "condensery" / "kernels"
-    except RuntimeError:  # no HOME, and a user whom the system doesn't know
-        raise NotCompiled("there is no home folder to keep it in; name a folder in CONDENSERY_KERNELS") from None
+    parent = Path(folder) if folder else user_cache() / "kernels"
     kept = parent / "training"
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = kept.stat()

@@ -23,7 +23,7 @@ from PIL import Image
 
 from space.documents import NEAR
 from space.errors import DataNotFound, UnknownDataset, UnreadableImage
-from workers.files import disk_errors
+from workers.files import disk_errors, user_path
 from workers.images.image_folder import find_image_folder
 from workers.images.source import (
     BLOCK,
@@ -78,7 +78,7 @@ def find_source(settings: DataSettings) -> Source:
     """
     name, colon, folder = settings.dataset.partition(":")
     if name == IMAGE_FOLDER and folder:
-        return find_image_folder(Path(folder).expanduser(), shape_of(settings, IMAGE_FOLDER_SHAPE))
+        return find_image_folder(user_path(folder), shape_of(settings, IMAGE_FOLDER_SHAPE))
     dataset = KNOWN.get(name)
     if dataset is None or colon:
         raise UnknownDataset(_unknown_name(settings.dataset))
@@ -116,7 +116,7 @@ def read_cifar(dataset_class: Callable[..., Any], settings: DataSettings, shape:
     Raises:
         DataNotFound: the files are missing, damaged or can't be downloaded.
     """
-    root = Path(settings.folder).expanduser()
+    root = user_path(settings.folder)
 
     def split_of(train: bool) -> tuple[SourceSplit, tuple[str, ...]]:
         with warnings.catch_warnings():  # the files are Python 2 pickles; NumPy 2.4 dislikes how they spell a dtype
@@ -155,7 +155,7 @@ def _read_digits(settings: DataSettings, shape: Shape) -> SourceImages:
 
 
 def _read_fashion_mnist(settings: DataSettings, shape: Shape) -> SourceImages:
-    root = Path(settings.folder).expanduser()
+    root = user_path(settings.folder)
     places = (root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST)
     files = next(filter(None, map(_fashion_mnist_files, places)), None)
     if files is None:
@@ -188,7 +188,7 @@ def _fashion_mnist_files(folder: Path) -> list[Path] | None:
 
 
 def _download(settings: DataSettings, fetch: Callable[[], Fetched], reason: str) -> Fetched:
-    name, root = settings.dataset, Path(settings.folder).expanduser()
+    name, root = settings.dataset, user_path(settings.folder)
     if not settings.download:
         raise DataNotFound(
             f"{name} is not in folder {str(root)!r} ({reason}): under [data], set `folder` to where it is "

@@ -22,6 +22,7 @@ from pathlib import Path
 from space.errors import DiskFull, ReadOnlyFolder
 from workers.files import write_atomically
 from workers.latency import agent
+from workers.latency.agent.files import user_cache
 
 NAME = "agent.pyz"
 
@@ -90,7 +91,7 @@ def agent_command() -> tuple[str, ...]:
 def cache_folder() -> Path:
     """Return the folder for what can be made again at any time: $CONDENSERY_CACHE, or ~/.cache/condensery."""
     folder = os.environ.get("CONDENSERY_CACHE")
-    return Path(folder) if folder else Path.home() / ".cache/condensery"
+    return Path(folder) if folder else user_cache()
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from ray.tune import Trainable
 
 from space.errors import DataNotFound, TrainingFailed
 from workers.file_names import CHECKPOINTS, LOG_FILE
+from workers.latency.agent.files import user_cache
 from workers.runners.exchange import RESULTS, ExchangeFailed, TrialExchange, scratch_folder
 from workers.runners.mailbox import MAILBOX
 from workers.runners.messages import ENDS, Message, MessageKind
@@ -186,7 +187,8 @@ def with_images(job: TrialJob) -> TrialJob:
     try:
         open_prepared(job.data, Path(job.cache))
     except DataNotFound:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "condensery" / "images"
+        above = os.environ.get("XDG_CACHE_HOME")
+        cache = (Path(above, "condensery") if above else user_cache()) / "images"
         prepare(job.data, cache)  # under a lock, so that only one worker of a machine does it
         return replace(job, cache=str(cache))
     return job

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from search.settings import EngineSettings
 from space.errors import InvalidSettings
+from workers.files import user_path
 from workers.runners.exchange import open_exchange
 
 
@@ -33,7 +34,7 @@ def check_settings(settings: EngineSettings) -> tuple[EngineSettings, str | None
         )
     exchange = settings.exchange
     if exchange is not None and "://" not in exchange:
-        exchange = str(Path(exchange).expanduser().absolute())
+        exchange = str(user_path(exchange).absolute())
     if exchange is not None:
         try:
             open_exchange(exchange)

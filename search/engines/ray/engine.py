@@ -31,7 +31,7 @@ from search.engines.ray.run_folder import PAUSES, TOKEN
 from search.settings import EngineSettings
 from space.errors import EngineUnavailable, InvalidSettings
 from workers.file_names import SETTINGS_FILE
-from workers.files import write_atomically
+from workers.files import user_path, write_atomically
 from workers.processes import KillsForMemory, lives
 from workers.runners.exchange import RESULTS, ExchangeFailed, TrialExchange, clear
 from workers.training.job import TrialJob
@@ -166,7 +166,7 @@ class RayTuneEngine:
             with contextlib.suppress(ExchangeFailed):  # the worker will meet the same and report it
                 TrialExchange(self._exchange, job).seed(Path(job.folder))
         # Another machine looks for the images at the same absolute path.
-        images = job.data.model_copy(update={"folder": str(Path(job.data.folder).expanduser().absolute())})
+        images = job.data.model_copy(update={"folder": str(user_path(job.data.folder).absolute())})
         self._send("job", self._submitted, replace(job, data=images).to_dict())
 
     def poll(self, timeout_s: float) -> list[EngineEvent]:

@@ -166,13 +166,6 @@ def test_a_folder_that_cannot_be_written_is_named(folder: Path, tmp_path: Path, 
     assert str(tmp_path / "file" / "kernels") in falls_back_because()
 
 
-def test_a_user_without_a_home_is_told_which_variable_to_set(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("CONDENSERY_KERNELS")
-    monkeypatch.delenv("HOME")
-    monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
-    assert "name a folder in CONDENSERY_KERNELS" in falls_back_because()
-
-
 def test_the_forms_are_chosen_by_what_they_can_do():
     config = CondenseNetConfig(**{**NET.to_dict(), "dropout": 0.1})
     assert "it knows no dropout" in forward_of(CondenseNet(config), ForwardSettings()).name

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.latency.agent.files import user_cache
 from workers.latency.agent.runtimes.model_zip import unzip_model
 from workers.latency.agent.sensors import ROOT, cpuinfo
 
@@ -52,7 +53,7 @@ class Native:
     def library(cls) -> Path:
         """Return the compiled kernel's path, whether it is compiled yet or not."""
         folder = os.environ.get("CONDENSERY_KERNELS")
-        return (Path(folder) if folder else Path.home() / ".cache/condensery/kernels") / cls.file_name()
+        return (Path(folder) if folder else user_cache() / "kernels") / cls.file_name()
 
     @classmethod
     def file_name(cls, machine: str | None = None) -> str:

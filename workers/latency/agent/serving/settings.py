@@ -52,7 +52,7 @@ def settings_from(arguments: argparse.Namespace) -> HubSettings:
     return HubSettings(
         url=_hub_url(arguments.hub),
         token=_token(arguments.token_file),
-        folder=arguments.folder.expanduser().resolve(),
+        folder=_folder(arguments.folder),
         core=core,
         program=_program(),
         launcher=_launcher(arguments.virtual, arguments.launcher),
@@ -89,6 +89,15 @@ def _token(file: Path | None) -> str:
     if not re.fullmatch("[!-~]{1,512}", token):
         raise WrongUse("the device's token must be one word; set CONDENSERY_TOKEN or name a --token-file")
     return token
+
+
+def _folder(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except RuntimeError:  # no HOME, and a user whom the system doesn't know
+        raise WrongUse(
+            f"--folder must be a whole path where there is no home folder, but is {path}; name one"
+        ) from None
 
 
 def _launcher(virtual: bool, text: str | None) -> tuple[str, ...] | None:
