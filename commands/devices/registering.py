@@ -53,8 +53,9 @@ def add(
         commands = [f"CONDENSERY_TOKEN={token} condensery devices virtual --hub {shlex.quote(address)}"]
     else:
         instruction = "Run these three commands on the device (Python 3.9 or newer with numpy and onnxruntime):"
+        directly = "--noproxy '*' " if is_loopback(urlsplit(address).hostname or "") else ""  # else by http_proxy
         commands = [
-            f"curl -fsS {shlex.quote(f'{address}/{NAME}')} -o {NAME}",
+            f"curl -fsS {directly}{shlex.quote(f'{address}/{NAME}')} -o {NAME}",
             f"echo '{agent_sha256()}  {NAME}' | sha256sum --check",
             f"CONDENSERY_TOKEN={token} python3 {NAME} run --hub {shlex.quote(address)}",
         ]

@@ -15,7 +15,7 @@ from typing import Any
 from workers.latency.agent.serving.errors import HubRefuses, TokenRefused, Unreachable, WrongUse
 from workers.latency.agent.serving.journal import Journal, plain
 from workers.latency.agent.serving.protocol import LARGEST_MODEL, PROTOCOL, Model
-from workers.latency.agent.serving.settings import HubSettings
+from workers.latency.agent.serving.settings import HubSettings, proxy_of
 
 _LONGEST_ANSWER = 8 << 20  # bytes, of anything but a model
 _SLOWEST_MODEL = 10_000  # bytes a second: a download that is slower is broken off and tried again
@@ -31,7 +31,9 @@ class HubClient:
             def redirect_request(self, *_: Any) -> None:
                 return None  # the token and the models are for this address alone
 
-        handlers: list[urllib.request.BaseHandler] = [NoRedirects()]
+        scheme, proxy = settings.url.partition(":")[0], proxy_of(settings.url)
+        proxies = urllib.request.ProxyHandler({} if proxy is None else {scheme: proxy})
+        handlers: list[urllib.request.BaseHandler] = [NoRedirects(), proxies]
         if settings.url.startswith("https:"):
             try:
                 context = ssl.create_default_context(cafile=settings.cafile)
@@ -42,6 +44,9 @@ class HubClient:
         self._opener = urllib.request.build_opener(*handlers)
         self._url, self._token, self._call_s = settings.url, settings.token, settings.call_s
         self._instance, self._journal = instance, journal
+        # What a proxy says must not be taken for the hub's word; its address may have a password before the @.
+        shown = plain((proxy or "").rpartition("@")[2].rpartition("//")[2], 100)
+        self._by_way_of = f" (by way of the proxy {shown}, which {scheme}_proxy names)" if proxy else ""
 
     def call(self, path: str, body: dict[str, Any], call_s: float | None = None) -> dict[str, Any]:
         """Post a JSON object with the agent's instance added; return the JSON object of the answer."""
@@ -67,9 +72,10 @@ class HubClient:
         try:
             with self._open(path, content, call_s) as reply:
                 yield reply
-        except Unreachable as trouble:
+        except Unreachable as error:
+            trouble = Unreachable(f"{error}{self._by_way_of}", error.is_hub_error)
             self._journal.unreachable(str(trouble))
-            raise
+            raise trouble from None
         except (HubRefuses, TokenRefused):
             self._journal.reached()
             raise

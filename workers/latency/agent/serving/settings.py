@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -77,6 +78,15 @@ def is_this_machine(url: str) -> bool:
     """Return whether an address is one of this machine alone, so that no network hears what is said."""
     host = urlsplit(url).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy that the environment names for an address, None for none; never one to reach this machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_this_machine(url) or urllib.request.proxy_bypass(host if parts.port is None else f"{host}:{parts.port}"):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
 
 
 def _token(file: Path | None) -> str:
