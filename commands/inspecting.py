@@ -63,6 +63,7 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
     from dashboards.data.beliefs import origin_text, reached_text
     from dashboards.terminal import documents, trial_tables
     from search.results.predictions import read_predictions
+    from search.results.remarks import seen_by
     from search.store import reader
     from search.store.replayed import replayed_from
 
@@ -75,8 +76,9 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
     parts, origin = (row, curve, latencies, artifacts, report), replayed_from(study_row.settings)
     proposal = read_predictions(engine, study_row.id, newest=1, up_to=trial).get(trial)
     why = filter(None, (origin_text(row, proposal, study_row.settings), reached_text(row, proposal)))
-    document = partial(documents.trial_detail_document, replayed=origin, proposal=proposal)
-    output(as_json, document, partial(trial_tables.trial_panel, replayed=origin, why=tuple(why)), *parts)
+    seen = seen_by(engine, study_row, row)
+    document = partial(documents.trial_detail_document, replayed=origin, proposal=proposal, seen=seen)
+    output(as_json, document, partial(trial_tables.trial_panel, replayed=origin, why=tuple(why), seen=seen), *parts)
 
 
 def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:

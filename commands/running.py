@@ -24,7 +24,7 @@ from commands.common import (
     store_named,
 )
 from search.store.connection.printed_commands import printed_command
-from space.errors import FileInTheWay, InvalidSettings, SearchFailed, TrialNotReady
+from space.errors import InvalidSettings, ReadOnlyFolder, SearchFailed, TrialNotReady
 from workers.processes import host_and_pid
 from workers.wording import of_wanted
 
@@ -54,7 +54,7 @@ def init(
     if path.is_dir():
         path = path / "study.toml"
     if path.exists():
-        raise FileInTheWay(f"{path} exists already and stays as it is; choose another path, or remove it first.")
+        raise ReadOnlyFolder(f"{path} exists; choose another path, or remove it first.")
     text = study_file(preset, name or preset) if trial is None else _training_file(trial, study, storage)
     if measure_budget:
         from search.reachability import budget_space
@@ -155,6 +155,8 @@ def launch(
     except KeyboardInterrupt:
         say(f"interrupted; go on with: {resume_command}")
         raise typer.Exit(INTERRUPTED) from None
+    for remark in ended.remarks:
+        say(f"note: {remark}")
     done = replayed_words(replayed) or "done"
     if ended.ending == "stopped":
         say(f"stopped with {of_wanted(ended.done, ended.wanted, 'training', done)}; go on with: {resume_command}")

@@ -22,6 +22,7 @@ from search.store.vocabulary import FINAL_STATES, TrialState
 from space.errors import CondenseryError, InvalidSettings
 from workers.file_names import trial_folder
 from workers.latency.record import kind_words
+from workers.metrics import METRICS, OBJECTIVES
 from workers.training.reporting import ProgressReport
 from workers.wording import counted
 
@@ -33,7 +34,7 @@ Epoch = Mapping[str, Any]  # one row of a learning curve
 SCALARS = {  # TensorBoard's tag: the column of the learning curve
     "loss/train": "train_loss",
     "loss/validation": "val_loss",
-    "top1/validation": "val_top1",
+    **{f"{name}/validation": f"val_{name}" for name in OBJECTIVES},
     "training/learning_rate": "learning_rate",
     "training/condensing_stage": "condensing_stage",
     "training/images_per_s": "images_per_s",
@@ -135,7 +136,9 @@ def _outcome(row: TrialRow) -> dict[str, float]:
         for name, latency in row.latencies.items()
     }
     costs = {"final/macs": float(row.macs), "final/params": float(row.params)}
-    return {"final/top1": row.top1 or 0.0, **costs, **latencies}
+    scores = {f"final/{name}": getattr(row, name) for name in METRICS}
+    known = {name: value for name, value in scores.items() if value is not None}
+    return {"final/top1": 0.0, **known, **costs, **latencies}
 
 
 def write_runs(root: Path, rows: Iterable[TrialRow], curve_of: Callable[[TrialRow], Sequence[Epoch]]) -> int:

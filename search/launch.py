@@ -29,6 +29,7 @@ from search.pricing.pricer import Target
 from search.pricing.targets import choose_runtimes, known_runtimes, targets_of
 from search.reachability import check_reachable
 from search.replay.sources import Replay, check_same_table
+from search.results.remarks import remarks_of_study, remarks_on_best
 from search.settings import LatencySettings, StudySettings
 from search.store import reader
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file
@@ -64,6 +65,7 @@ class Launched:
     name: str
     done: int  # trainings, including those that were ended early
     wanted: int  # trainings
+    remarks: tuple[str, ...] = ()  # what speaks against the figures; see `search.results.remarks`
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ def _run(prepared: _Prepared, callback: LaunchCallback, stop: threading.Event) -
         shutil.rmtree(leftover, ignore_errors=True)
     store.transact(partial(store.update_settings, settings.model_dump(mode="json"), settings.digest()))
     store.transact(partial(store.set_data_info, prepared.data.to_dict()))
-    callback.note(describe_data(prepared.data))
+    for text in (describe_data(prepared.data), *remarks_of_study(prepared.data.to_dict(), None, "top1", "")):
+        callback.note(text)
     engine, clock = _engine_and_clock(prepared, callback)
     with contextlib.ExitStack() as closing:
         closing.callback(engine.close)
@@ -209,7 +212,11 @@ def _engine_and_clock(prepared: _Prepared, callback: LaunchCallback) -> tuple[En
 
 def _launched(study: OpenStudy, ending: Ending) -> Launched:
     status = study.store.patience.call(partial(reader.read_status, study.engine, study.store.study_id))
-    return Launched(ending, study.settings.study.name, status.trainings, study.settings.study.trainings)
+    settings, remarks = study.settings, tuple[str, ...]()
+    if ending != "stopped":
+        best = partial(remarks_on_best, study.engine, settings.study.name, settings.search_budget())
+        remarks = study.store.patience.call(best)
+    return Launched(ending, settings.study.name, status.trainings, settings.study.trainings, remarks)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from space.search_space import SearchSpace
 from workers.file_names import Runtime
 from workers.latency.policy import MeasurementPolicy, policy_named
 from workers.latency.profiles import VIRTUAL
+from workers.metrics import Objective
 from workers.settings import DataSettings, Kernel, Settings
 from workers.training.training_space import TrainingSpace
 
@@ -35,6 +36,7 @@ class StudySection(Settings):
 
     name: str = Field(min_length=1, max_length=100)  # also the name of a folder
     trainings: int = Field(default=50, ge=1, le=1_000_000)  # networks trained to the end
+    objective: Objective = "top1"  # what is maximised on the validation images, beside the costs
     seed: int = Field(default=0, ge=0, lt=2**31)
     storage: str | None = None  # SQLAlchemy URL; --storage wins, then the environment's CONDENSERY_STORAGE
     # Folder of networks, logs, checkpoints and decoded images; None = condensery-files beside the database file.
@@ -227,6 +229,15 @@ class StudySettings(Settings):
     replay: ReplaySettings = ReplaySettings()
 
     @model_validator(mode="after")
+    def _objective_is_recorded(self) -> StudySettings:
+        if self.replay.table is not None and self.study.objective != "top1":
+            raise ValueError(
+                f"a table that is replayed holds top-1 alone, so study.objective must be 'top1', but is "
+                f"{self.study.objective!r}; leave it out, or train the networks"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _limits_name_devices(self) -> StudySettings:
         limits, devices = self.budget.max_latency_ms, self.latency.devices
         if isinstance(limits, dict):
@@ -265,7 +276,7 @@ class StudySettings(Settings):
         plain = self.model_dump(mode="json")
         parts = {name: plain[name] for name in ("space", "data", "training", "budget", "latency")}
         parts["data"] = self.data.of_content().model_dump(mode="json")
-        parts["study"] = {"seed": self.study.seed}
+        parts["study"] = {"seed": self.study.seed, "objective": self.study.objective}
         if self.replay.table is not None:  # wherever the table is, its content is what counts
             parts["replay"] = {name: getattr(self.replay, name) for name in ("sha256", "seed", "time")}
         return dict(_flat(parts))

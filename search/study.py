@@ -29,11 +29,11 @@ MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 
 
 def objectives(settings: StudySettings) -> dict[str, StudyDirection]:
-    """Return what Optuna optimises, by name in the order of a trial's values: top1, each latency, macs."""
+    """Return what Optuna optimises, by name in the order of a trial's values: the score, each latency, macs."""
     devices = settings.latency.minimised
     only_one = len(settings.latency.devices) == 1
     latencies = ["latency_ms"] if only_one else [f"latency_ms.{device}" for device in devices]
-    return {"top1": MAXIMIZE, **dict.fromkeys(latencies, MINIMIZE), "macs": MINIMIZE}
+    return {settings.study.objective: MAXIMIZE, **dict.fromkeys(latencies, MINIMIZE), "macs": MINIMIZE}
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,9 @@ def _check_frozen(settings: StudySettings, stored: StudyRow) -> None:
     if not differing:  # a new setting changes the hash, but its default keeps the behaviour
         return
     raise FrozenSettings(
-        f"a resumed study must keep its space, data, training, budget, latency and seed, but {len(differing)} differ: "
-        f"{'; '.join(differing[:5])}{' …' if len(differing) > 5 else ''}. Put them back, or launch under another name."
+        "a resumed study must keep its space, data, training, budget, latency, objective and seed, but "
+        f"{len(differing)} differ: {'; '.join(differing[:5])}{' …' if len(differing) > 5 else ''}. Put them back, or "
+        "launch under another name."
     )
 
 

@@ -23,7 +23,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "latency": "file_names files processes settings",
         "export": "file_names files latency",
         "compiled": "files latency",
-        "training": "compiled export file_names files images processes settings",
+        "training": "compiled export file_names files images metrics processes settings",
         "runners": "file_names files images latency processes training",
     },
     "search": {
@@ -46,7 +46,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "time_estimate": "budget data_fit event_files machine_fit pricing reachability replay samplers settings",
         "study_folders": "settings store",
         "reachability": "pricing settings",
-        "launch": "data_fit engines event_files loop machine_fit pricing reachability replay settings "
+        "launch": "data_fit engines event_files loop machine_fit pricing reachability replay results settings "
         "store study study_file study_folders",
         "doctor": "devices loop samplers store study",
     },

@@ -140,7 +140,7 @@
     const left = (high, limit) => (limit === null || high === null ? ""
       : `; ${Math.max(0, 100 * (1 - high / limit)).toFixed(0)} % of the limit is left`);
     return [
-      tile("Top-1, validation", offer.top1_text, "of the deployed network"),
+      tile(`${table.score_name[0].toUpperCase()}${table.score_name.slice(1)}, validation`, offer.score_text, "of the deployed network"),
       ...table.controls.map(({ target }, i) =>
         tile(table.controls.length > 1 ? `Latency on ${target}` : "Latency, median", offer.median_texts[i],
           `${offer.kinds[i]}${left(offer.high_ms[i], limits[target])}`)),

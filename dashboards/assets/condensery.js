@@ -37,7 +37,7 @@
       if (more === null && inside(offer.high_ms, raised)) { more = i; }
     });
     const best = fitting.length ? fitting[0] : null;
-    const better = more !== null && (best === null || table.offers[more].top1 > table.offers[best].top1);
+    const better = more !== null && (best === null || table.offers[more].score > table.offers[best].score);
     return {
       fits: table.highs_ms.reduce((number, highs) => number + inside(highs, ceiling), 0),
       best, runner_up: fitting.length > 1 ? fitting[1] : null, more: better ? more : null, more_ms: moreMs,
@@ -59,11 +59,12 @@
       `${english(answered.fits)} of ${networks} ${answered.fits === 1 ? "fits" : "fit"} ${budget.join(" and ") || "no limit"}.`];
     if (answered.best !== null) {
       const best = table.offers[answered.best];
-      parts.push(`Best: ${best.name}, ${best.accuracy}${at(best)}.`);
+      parts.push(`Best: ${best.name}, ${best.accuracy}${at(best)}.`, ...best.remarks);
     }
     if (answered.runner_up !== null) {
       const second = table.offers[answered.runner_up];
-      parts.push(`Runner-up: ${second.name}, ${second.top1_text}${at(second)}.`);
+      const noise = second.as_good.includes(answered.best) ? ", as good within noise" : "";
+      parts.push(`Runner-up: ${second.name}, ${second.score_text}${noise}${at(second)}.`);
     }
     if (answered.best === null) {
       const least = limited.filter((control) => control.least)
@@ -74,7 +75,8 @@
     if (steps.length && answered.more === null) { parts.push(`${steps.join(" and ")} would buy nothing better.`); }
     if (steps.length && answered.more !== null) {
       const more = table.offers[answered.more];
-      parts.push(`${steps.join(" and ")} would buy ${more.top1_text}: ${more.name}${at(more)}.`);
+      const noise = more.as_good.includes(answered.best) ? ", no more than noise" : "";
+      parts.push(`${steps.join(" and ")} would buy ${more.score_text}${noise}: ${more.name}${at(more)}.`);
     }
     return parts;
   }
@@ -96,7 +98,7 @@
   // ---- a budget's marks in a figure -----------------------------------------------------------------------
 
   const valueOf = (offer, axis, target) => ({
-    latency: offer.median_ms[target], macs: offer.macs / 1e6, params: offer.params / 1e6, top1: 100 * offer.top1,
+    latency: offer.median_ms[target], macs: offer.macs / 1e6, params: offer.params / 1e6, score: 100 * offer.score,
   })[axis];
 
   /** Return why an offer has no place among a figure's latencies, in brackets; "" where it has one. Python says the same

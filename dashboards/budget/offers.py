@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dashboards.budget.accuracy_interval import wilson_interval
+from dashboards.budget.noise import as_good_as
 from dashboards.data.columns import Floats, Latencies, StudyColumns
 from dashboards.data.latency_marks import kind_words
 from dashboards.formats import NOTHING, count, digits_ms, one_line, percent
+from search.results.remarks import remarks_of_study
+from workers.metrics import Predictions
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,13 @@ class Offer:
     median_ms: tuple[float, ...]
     kinds: tuple[str, ...]  # what each latency is: "measured", "predicted, extrapolated"; "" where there is none
     groups: tuple[int, ...]  # of each latency, as index into `StudyColumns.latency_groups`; -1: no latency
-    top1: float
+    score: float
     macs: int
     params: int
     name: str  # "trial 7 (14-14-14 growth 8-16-32 G=4 C=4 B=4)"
     accuracy: str  # "94.61 % top-1 (95 % interval 93.9 % to 95.2 %)"
+    as_good: tuple[int, ...]  # places in the table of the offers that it is as good as within noise
+    remarks: tuple[str, ...]  # what speaks against its accuracy, see `search.results.remarks`
     latency: str  # "11.20 ms [11.1, 11.4] (measured)", of each device
 
     def to_dict(self) -> dict[str, Any]:
@@ -39,7 +44,7 @@ class Offer:
             "high_ms": [finite(ms) for ms in self.high_ms],
             "median_ms": [finite(ms) for ms in self.median_ms],
             "median_texts": [f"{digits_ms(ms, 4)} ms" if math.isfinite(ms) else NOTHING for ms in self.median_ms],
-            "top1_text": percent(self.top1),
+            "score_text": percent(self.score),
             "macs_text": count(self.macs),
             "params_text": count(self.params),
         }
@@ -99,15 +104,29 @@ def _rounded_up(ms: float) -> float:
     return math.ceil(ms / unit - 1e-9) * unit
 
 
-def offer_of(columns: StudyColumns, targets: Sequence[str], row: int) -> Offer:
-    """Return the trained network in a row of the columns, with its latencies on these devices."""
+def offers_of(
+    columns: StudyColumns, targets: Sequence[str], rows: Sequence[int], predictions: Mapping[int, Predictions]
+) -> tuple[Offer, ...]:
+    """Return the trained networks in some rows, best first, with their latencies on these devices.
+
+    `predictions` of the validation images are by trial number, of those trials that have them.
+    """
+    numbers = [int(columns.number[row]) for row in rows]
+    as_good = as_good_as(numbers, predictions) if columns.objective == "top1" else [()] * len(numbers)
+    offers = (_offer_of(columns, targets, row) for row in rows)
+    return tuple(
+        replace(offer, as_good=as_good[place], remarks=_remarks(columns, offer.number, predictions.get(offer.number)))
+        for place, offer in enumerate(offers)
+    )
+
+
+def _remarks(columns: StudyColumns, number: int, network: Predictions | None) -> tuple[str, ...]:
+    found = remarks_of_study(columns.study.data_info, network, columns.objective, f"trial {number}")
+    return tuple(one_line(text[:1].upper() + text[1:], 400) for text in found)
+
+
+def _offer_of(columns: StudyColumns, targets: Sequence[str], row: int) -> Offer:
     devices = [columns.latencies[name] for name in targets]
-    top1 = float(columns.top1[row])
-    images = (columns.study.data_info or {}).get("validation_images")
-    accuracy = f"{percent(top1)} top-1"
-    if isinstance(images, int) and images > 0:
-        low, high = wilson_interval(top1, images)
-        accuracy += f" (95 % interval {percent(low, 1)} to {percent(high, 1)})"
     many = len(targets) > 1
     texts = [_latency_words(columns, latencies, row, many) for latencies in devices if latencies.group[row] >= 0]
     return Offer(
@@ -116,13 +135,28 @@ def offer_of(columns: StudyColumns, targets: Sequence[str], row: int) -> Offer:
         median_ms=tuple(_ms_or_infinity(latencies, latencies.median_ms, row) for latencies in devices),
         kinds=tuple(kind_words(columns, latencies, row) for latencies in devices),
         groups=tuple(int(latencies.group[row]) for latencies in devices),
-        top1=top1,
+        score=float(columns.score[row]),
         macs=int(columns.macs[row]),
         params=int(columns.params[row]),
         name=f"trial {columns.number[row]} ({one_line(columns.config_text[row], 120)})",
-        accuracy=accuracy,
+        accuracy=_accuracy_words(columns, row),
+        as_good=(),
+        remarks=(),
         latency=" and ".join(texts),
     )
+
+
+def _accuracy_words(columns: StudyColumns, row: int) -> str:
+    """Return "94.61 % top-1 (95 % interval 93.9 % to 95.2 %)"; else "81.2 % macro-F1 (top-1 94.6 %)"."""
+    top1 = float(columns.top1[row])
+    if columns.objective != "top1":
+        return f"{percent(float(columns.score[row]))} {columns.score_name} (top-1 {percent(top1)})"
+    images = (columns.study.data_info or {}).get("validation_images")
+    words = f"{percent(top1)} top-1"
+    if isinstance(images, int) and images > 0:
+        low, high = wilson_interval(top1, images)
+        words += f" (95 % interval {percent(low, 1)} to {percent(high, 1)})"
+    return words
 
 
 def _ms_or_infinity(latencies: Latencies, values_ms: Floats, row: int) -> float:

@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboards.budget.offers import Control, Offer, control_of, finite, offer_of
+from dashboards.budget.offers import Control, Offer, control_of, finite, offers_of
 from dashboards.data.columns import Mask, StudyColumns
 from dashboards.data.study_settings import budget_text
 from dashboards.formats import count, one_line, percent
 from search.budget import Budget
 from search.store.vocabulary import OPEN_STATES, TrialState
+from workers.metrics import Predictions
 from workers.wording import agreeing, counted
 
+PredictionsOf = Callable[[Sequence[int]], Mapping[int, Predictions]]
 MORE_MS = 2.0  # "a little more" than a limit of ten milliseconds or above
 MORE_SHARE = 0.2  # below ten, a little more is a fifth of the limit
 
@@ -54,10 +56,19 @@ class BudgetTable:
     trained: int  # how many networks are trained, whatever they cost
     fixed: str  # the study's limits on macs and params in words; "" where there are none
     why_none: str  # why no network is trained; "" where one is
+    score_name: str  # what the study maximises
 
     @classmethod
-    def of(cls, columns: StudyColumns, budget: Budget) -> BudgetTable:
-        """Return a study's table; `budget` has the limits that the controls start at, and those on macs and params."""
+    def of(
+        cls, columns: StudyColumns, budget: Budget, predictions_of: PredictionsOf = lambda numbers: {}
+    ) -> BudgetTable:
+        """Return a study's table.
+
+        Args:
+            columns: the study.
+            budget: the limits that the controls start at, and those on macs and params.
+            predictions_of: returns what trials said of the validation images, by number, as far as it is recorded.
+        """
         targets = [name for name, latencies in columns.latencies.items() if (latencies.group >= 0).any()]
         inside = trained_inside(columns, budget)
         rows = np.flatnonzero(inside)
@@ -68,15 +79,17 @@ class BudgetTable:
         limits = {**budget.elsewhere_ms, judged_by: budget.max_latency_ms}
         best_first = _best_first(columns, rows, judged_by)
         contenders = rows[best_first][_can_be_offered(table[best_first])]
+        predictions = predictions_of(columns.number[contenders].tolist())
         fixed = (("macs", budget.max_macs), ("params", budget.max_params))
         return cls(
             controls=tuple(control_of(columns, name, inside, limits.get(name)) for name in targets),
             judged_by=judged_by,
             highs_ms=table,
-            offers=tuple(offer_of(columns, targets, int(row)) for row in contenders),
+            offers=offers_of(columns, targets, contenders.tolist(), predictions),
             trained=int(columns.trained.sum()),
             fixed=" and ".join(f"at most {count(limit)} {name}" for name, limit in fixed if limit is not None),
             why_none="" if columns.trained.any() else why_none_trained(columns),
+            score_name=columns.score_name,
         )
 
     @property
@@ -103,7 +116,7 @@ class BudgetTable:
         fitting = [i for i, offer in enumerate(self.offers) if (np.array(offer.high_ms) <= ceiling).all()][:2]
         best = fitting[0] if fitting else None
         more = next((i for i, offer in enumerate(self.offers) if (np.array(offer.high_ms) <= raised).all()), None)
-        better = more is not None and (best is None or self.offers[more].top1 > self.offers[best].top1)
+        better = more is not None and (best is None or self.offers[more].score > self.offers[best].score)
         return Answer(
             fits=int((self.highs_ms <= ceiling).all(axis=1).sum()),
             best=best,
@@ -122,9 +135,11 @@ class BudgetTable:
         if answer.best is not None:
             best = self.offers[answer.best]
             parts.append(f"Best: {best.name}, {best.accuracy}{_at(best)}.")
+            parts += best.remarks
         if answer.runner_up is not None:
             second = self.offers[answer.runner_up]
-            parts.append(f"Runner-up: {second.name}, {percent(second.top1)}{_at(second)}.")
+            noise = ", as good within noise" if answer.best in second.as_good else ""
+            parts.append(f"Runner-up: {second.name}, {percent(second.score)}{noise}{_at(second)}.")
         if answer.best is None:
             parts.append(self._least_text(limits_ms))
         parts.append(self._more_text(answer))
@@ -156,7 +171,8 @@ class BudgetTable:
         if answer.more is None:
             return f"{' and '.join(steps)} would buy nothing better."
         more = self.offers[answer.more]
-        return f"{' and '.join(steps)} would buy {percent(more.top1)}: {more.name}{_at(more)}."
+        noise = ", no more than noise" if answer.best in more.as_good else ""
+        return f"{' and '.join(steps)} would buy {percent(more.score)}{noise}: {more.name}{_at(more)}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, from which the browser answers budgets; an infinite latency is null."""
@@ -168,6 +184,7 @@ class BudgetTable:
             "trained": self.trained,
             "fixed": self.fixed,
             "why_none": self.why_none,
+            "score_name": self.score_name,
         }
 
 
@@ -214,10 +231,10 @@ def why_none_trained(columns: StudyColumns) -> str:
 
 
 def _best_first(columns: StudyColumns, rows: NDArray[np.int64], judged_by: str) -> NDArray[np.int64]:
-    """Return the order of some rows by accuracy; ties by latency on the judging device, macs, then number."""
+    """Return the order of some rows by score; ties by latency on the judging device, macs, then number."""
     latencies = columns.latencies.get(judged_by)
     medians = np.full(len(columns), np.nan) if latencies is None else latencies.median_ms
-    return np.lexsort((columns.number[rows], columns.macs[rows], medians[rows], -columns.top1[rows]))
+    return np.lexsort((columns.number[rows], columns.macs[rows], medians[rows], -columns.score[rows]))
 
 
 def _can_be_offered(ranked: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -36,16 +36,16 @@ def read_study_belief(engine: sa.Engine, study_id: int) -> StudyBelief:
 
 
 def interval_of(proposal: Proposal) -> tuple[float, float] | None:
-    """Return the 95 % interval in which a training's accuracy was predicted to end; None without a prediction."""
-    if proposal.top1 is None or proposal.deviation is None:
+    """Return the 95 % interval in which a training's score was predicted to end; None without a prediction."""
+    if proposal.score is None or proposal.deviation is None:
         return None
     off = DEVIATIONS * proposal.deviation
-    return possible(proposal.top1 - off), possible(proposal.top1 + off)
+    return possible(proposal.score - off), possible(proposal.score + off)
 
 
-def possible(accuracy: float | None) -> float:
-    """Return the possible accuracy nearest to a predicted one: a model doesn't know that there is nothing above 1."""
-    return min(1.0, max(0.0, accuracy or 0.0))
+def possible(score: float | None) -> float:
+    """Return the possible score nearest to a predicted one: a model doesn't know that there is nothing above 1."""
+    return min(1.0, max(0.0, score or 0.0))
 
 
 def predicted_text(proposal: Proposal) -> str:
@@ -54,7 +54,7 @@ def predicted_text(proposal: Proposal) -> str:
     if interval is None:
         return "nothing predicted"
     low, high = (f"{100 * end:.1f}" for end in interval)
-    return f"{percent(possible(proposal.top1), 1)} [{low}, {high}] predicted"
+    return f"{percent(possible(proposal.score), 1)} [{low}, {high}] predicted"
 
 
 def reason_text(proposal: Proposal) -> str:
@@ -73,7 +73,7 @@ def reason_text(proposal: Proposal) -> str:
 def why_text(proposal: Proposal) -> str:
     """Return why a sampler proposed a trial, with what it predicted."""
     reason = reason_text(proposal)
-    return reason if proposal.top1 is None else f"{reason}: {predicted_text(proposal)}"
+    return reason if proposal.score is None else f"{reason}: {predicted_text(proposal)}"
 
 
 def origin_text(row: TrialRow, proposal: Proposal | None, settings: Mapping[str, Any]) -> str:
@@ -91,12 +91,12 @@ def origin_text(row: TrialRow, proposal: Proposal | None, settings: Mapping[str,
 def reached_text(row: TrialRow, proposal: Proposal | None) -> str | None:
     """Return how a finished trial compares with what was predicted for it; None where that can't be said."""
     interval = None if proposal is None else interval_of(proposal)
-    if proposal is None or proposal.top1 is None or interval is None or row.state != TrialState.DONE:
+    if proposal is None or proposal.score is None or interval is None or row.state != TrialState.DONE:
         return None
-    if row.top1 is None:
+    if row.score is None:
         return None
-    off, inside = 100 * (row.top1 - proposal.top1), interval[0] <= row.top1 <= interval[1]
-    return f"{percent(row.top1)} reached, {off:+.1f} points; {'inside' if inside else 'outside'} the 95 % interval"
+    off, inside = 100 * (row.score - proposal.score), interval[0] <= row.score <= interval[1]
+    return f"{percent(row.score)} reached, {off:+.1f} points; {'inside' if inside else 'outside'} the 95 % interval"
 
 
 def share(fraction: float) -> str:
@@ -110,7 +110,7 @@ def proposal_document(proposal: Proposal | None) -> dict[str, Any] | None:
         return None
     return {
         "reason": str(proposal.reason),
-        "predicted_top1": proposal.top1,
+        "predicted_score": proposal.score,
         "predicted_deviation": proposal.deviation,
         "expected_share_of_front": proposal.gain,
     }

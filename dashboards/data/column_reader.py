@@ -19,10 +19,12 @@ from search.store.tables import latency, trial
 from search.store.vocabulary import STATES, LatencyPurpose
 from space.config import short_text
 from workers.latency.record import kind_words
+from workers.metrics import METRICS
 
 FLOATS = (  # NULL is NaN
     "top1 val_loss test_top1 train_seconds asked_at started_at finished_at duplicate_of continues".split()
 )
+FURTHER = tuple(name for name in METRICS if name != "top1")  # NULL is NaN, too
 INTS = ("macs", "params", "attempt")
 _OTHERS = ("number", "state", "reason", "config", "config_hash", "training")
 _MEASURED = (
@@ -75,7 +77,7 @@ def read_columns(engine: sa.Engine, study_name: str, book: ConfigBook | None = N
 
 def _columns_of(connection: sa.Connection, study: StudyRow, revision: str, book: ConfigBook) -> StudyColumns:
     """Return a study's columns; `book` holds the configs that were read before."""
-    names = (*_OTHERS, *FLOATS, *INTS)
+    names = (*_OTHERS, *FLOATS, *FURTHER, *INTS)
     query = sa.select(trial.c.id, *(trial.c[name] for name in names), trial.c.latency_id)
     rows = connection.execute(query.where(trial.c.study_id == study.id).order_by(trial.c.number)).all()
     place = {row.id: index for index, row in enumerate(rows)}
@@ -106,6 +108,7 @@ def _columns_of(connection: sa.Connection, study: StudyRow, revision: str, book:
         training=tuple(_training(text, trainings) for text in columns.get("training", ())),
         latencies=latencies,
         latency_groups=groups,
+        metrics={name: np.array(columns.get(name, ()), dtype=np.float64) for name in FURTHER},
     )
 
 

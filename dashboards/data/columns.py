@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from dashboards.formats import one_line, threads_text
 from search.results.pareto import non_dominated
+from search.store.reader import objective_of
 from search.store.rows import StudyRow
 from search.store.vocabulary import STATES, TrialState
+from workers.metrics import NAMES, Objective
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -69,7 +71,7 @@ class Latencies:
 
 @dataclass(frozen=True)
 class View:
-    """What the reader looks at: one group of latencies (None: there is none), and what accuracy is plotted against."""
+    """What the reader looks at: one group of latencies (None: there is none), and what the score is plotted against."""
 
     group: int | None = None
     axis: Axis = "latency"
@@ -108,6 +110,8 @@ class StudyColumns:
     training: tuple[Mapping[str, Any], ...]
     latencies: Mapping[str, Latencies]  # by device as the study names it; the first is the one trials are judged by
     latency_groups: tuple[LatencyGroup, ...]
+    # Further figures of the deployed network on the validation images, by their names in `workers.metrics`.
+    metrics: Mapping[str, Floats] = field(default_factory=dict)
     _fronts: dict[int | None, Mask] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -132,9 +136,24 @@ class StudyColumns:
         return one_line("; ".join(parts), LONGEST_REASON)
 
     @cached_property
+    def objective(self) -> Objective:
+        """What the study maximises."""
+        return objective_of(self.study.settings)
+
+    @property
+    def score_name(self) -> str:
+        """What people call the objective: "top-1", "macro-F1"."""
+        return NAMES[self.objective]
+
+    @property
+    def score(self) -> Floats:
+        """The objective's value: a fraction, of the deployed network on the validation images."""
+        return self.top1 if self.objective == "top1" else self.metrics[self.objective]
+
+    @cached_property
     def trained(self) -> Mask:
-        """Which trials are done with a finite top-1."""
-        return self.is_state(TrialState.DONE) & np.isfinite(self.top1)
+        """Which trials are done with a finite score."""
+        return self.is_state(TrialState.DONE) & np.isfinite(self.score)
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -159,18 +178,18 @@ class StudyColumns:
         return self.latencies[self.latency_groups[group].target].only(group)
 
     def axis_values(self, view: View) -> Floats:
-        """Return what the view plots accuracy against: ms of its group, macs or params; NaN where there is none."""
+        """Return what the view plots the score against: ms of its group, macs or params; NaN where there is none."""
         if view.axis == "latency":
             return np.full(len(self), np.nan) if view.group is None else self.of_group(view.group).median_ms
         return (self.macs if view.axis == "macs" else self.params).astype(np.float64)
 
     def front(self, group: int | None) -> Mask:
-        """Return which trials are on the front over accuracy, a group's latency and macs (`search.results.pareto`).
+        """Return which trials are on the front over the score, a group's latency and macs (`search.results.pareto`).
 
-        Without a group (no latency is known) the front is over accuracy and macs.
+        Without a group (no latency is known) the front is over the score and macs.
         """
         if group not in self._fronts:
-            columns = [-self.top1, self.macs.astype(np.float64)]
+            columns = [-self.score, self.macs.astype(np.float64)]
             if group is not None:
                 columns.insert(1, self.of_group(group).median_ms)
             members = np.flatnonzero(self.trained & ~np.isnan(columns).any(axis=0))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from search.store.reader.studies import objective_of_study
 from search.store.tables import curve, trial
 from search.store.vocabulary import TrialState
 
@@ -20,11 +22,11 @@ UNFINISHED = (  # states of trials that may have trained for a while and have no
 
 
 class LastEpoch(NamedTuple):
-    """The newest epoch of a trial that isn't done: how far it came, and its accuracy there."""
+    """The newest epoch of a trial that isn't done: how far it came, and its score there."""
 
     epoch: int
     progress: float
-    top1: float  # fraction, of whatever form the network had then
+    score: float  # fraction, of whatever form the network had then
 
 
 def read_curves(engine: sa.Engine, study_id: int, numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
@@ -53,11 +55,12 @@ def read_last_epochs(engine: sa.Engine, study_id: int) -> dict[int, LastEpoch]:
         .group_by(curve.c.trial_id)
         .subquery()
     )
-    query = (
-        sa.select(trial.c.number, curve.c.epoch, curve.c.progress, curve.c.val_top1)
-        .join(newest, sa.and_(newest.c.trial_id == curve.c.trial_id, newest.c.epoch == curve.c.epoch))
-        .join(trial, trial.c.id == curve.c.trial_id)
-    )
     with engine.connect() as connection:
+        score = curve.c[f"val_{objective_of_study(connection, study_id)}"]
+        query = (
+            sa.select(trial.c.number, curve.c.epoch, curve.c.progress, score)
+            .join(newest, sa.and_(newest.c.trial_id == curve.c.trial_id, newest.c.epoch == curve.c.epoch))
+            .join(trial, trial.c.id == curve.c.trial_id)
+        )
         rows = connection.execute(query).all()
-    return {row[0]: LastEpoch(*row[1:]) for row in rows}
+    return {row[0]: LastEpoch(row[1], row[2], math.nan if row[3] is None else row[3]) for row in rows}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dashboards.data.study_settings import public_settings
 from dashboards.formats import one_line
 from search.results.predictions import read_predictions
+from search.results.remarks import NOTHING_SEEN, Seen, seen_by
 from search.results.trained_files import trained_file
 from search.store import reader
 from search.store.rows import AttemptRow, EventRow, Proposal, StudyRow, TrialRow
@@ -53,6 +54,7 @@ class TrialDetail:
     data: Mapping[str, Any]  # settings of the images
     settings: Mapping[str, Any]  # the study's, without its database's password
     proposal: Proposal | None = None  # what its sampler said of it
+    seen: Seen = NOTHING_SEEN  # what its network said of the images
 
     @property
     def name(self) -> str:
@@ -100,6 +102,7 @@ def read_trial_detail(engine: sa.Engine, study: StudyRow, number: int) -> TrialD
         data=data if isinstance(data, Mapping) else {},
         settings=settings,
         proposal=read_predictions(engine, study.id, newest=1, up_to=number).get(number),
+        seen=seen_by(engine, study, row),
     )
 
 

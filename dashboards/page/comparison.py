@@ -137,6 +137,7 @@ class Comparison:
         return part(f"{names(details)}/curves", title, info, marking(curves_figure, self._replayed))
 
     def _parts(self, detail: TrialDetail) -> list[Component]:
+        from dashboards.panels.trial.confusion import confusion_figure, confusion_info
         from dashboards.panels.trial.kept_channels import kept_channels_figure, kept_channels_info
         from dashboards.panels.trial.measurements import measurements_figure, measurements_info
         from dashboards.panels.trial.network import network_figure, network_info
@@ -149,6 +150,7 @@ class Comparison:
             return kept_channels_info(config, trained)
 
         parts: list[Part] = [
+            ("confusion", "Which classes it confuses", lambda: confusion_info(detail), confusion_figure),
             ("network", "The network", lambda: network_info(config, self._shares_of(detail)), network_figure),
             ("kept", "Which channels each group kept", kept, kept_channels_figure),
             ("measurements", "Latency measurements", lambda: measurements_info(detail), measurements_figure),

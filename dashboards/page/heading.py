@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from dashboards.budget.table import BudgetTable
@@ -12,6 +13,9 @@ from dashboards.data.study_settings import budget_of, instead_of_pick, study_sub
 from dashboards.formats import one_line
 from dashboards.page.study_cache import CachedStudy, Computed, Payload, Studies
 from dashboards.page.view import token_of, view_of
+from search.store.connection.database_errors import driver_errors
+from search.store.reader import read_class_predictions
+from workers.metrics import METRICS
 
 Choice = Mapping[str, Any] | None
 
@@ -50,7 +54,7 @@ def _column_of_grid(column: Any) -> dict[str, Any]:
         "width": column.width_px,
         "filter": "agNumberColumnFilter" if column.is_number else "agTextColumnFilter",
         "suppressFloatingFilterButton": True,
-        "sortingOrder": ["desc", "asc", None] if column.name in ("top1", "front") else ["asc", "desc", None],
+        "sortingOrder": ["desc", "asc", None] if column.name in (*METRICS, "front") else ["asc", "desc", None],
     }
     if column.is_number:
         definition["type"] = "rightAligned"
@@ -62,6 +66,9 @@ def budget_table(study: CachedStudy, choice: Choice) -> Payload:
     columns = study.columns
 
     def compute() -> Computed:
-        return Computed({"table": BudgetTable.of(columns, budget_of(columns.study.settings)).to_dict()}, {})
+        with driver_errors(study.live.url):
+            read = partial(read_class_predictions, study.live.engine, columns.study.id)
+            table = BudgetTable.of(columns, budget_of(columns.study.settings), read)
+        return Computed({"table": table.to_dict()}, {})
 
     return study.computed("table", columns.revision, compute).payload

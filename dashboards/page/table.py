@@ -20,6 +20,7 @@ from dashboards.data.latency_marks import latency_words
 from dashboards.formats import count, digits_ms, duration, marks_text, one_line, percent
 from search.store.replayed import replayed_from
 from search.store.vocabulary import STATES
+from workers.metrics import NAMES
 
 CSV_NAMES = {"config": "architecture", "trained": "train_seconds"}  # what the report calls them
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -61,16 +62,24 @@ def table_columns(columns: StudyColumns, view: View) -> list[TableColumn]:
         _number("number", "trial", columns.number.astype(np.float64), lambda v: f"{v:.0f}", 104),
         TableColumn("state", "state", states, lambda place: states[place], 118),
         TableColumn("front", "front", front, lambda place: front[place], 104),
-        _number("top1", "top-1", columns.top1, percent, 112),
+        *_metric_columns(columns, first=True),
         *_latency_columns(columns, view),
         _number("macs", "macs", columns.macs.astype(np.float64), count, 112),
         _number("params", "params", columns.params.astype(np.float64), count, 122),
         TableColumn("config", "config", columns.config_text, lambda place: columns.config_text[place], 330),
         _number("groups", "groups G", columns.groups_1x1.astype(np.float64), lambda v: f"{v:.0f}", 124),
         _number("condense", "condense C", columns.condense_factor.astype(np.float64), lambda v: f"{v:.0f}", 140),
+        *_metric_columns(columns, first=False),
         _number("trained", "trained", columns.train_seconds, duration, 120),
         TableColumn("reason", "reason", reasons, lambda place: reasons[place], 360),
     ]
+
+
+def _metric_columns(columns: StudyColumns, first: bool) -> Iterator[TableColumn]:
+    """Yield the figures of the deployed networks: the `first` is what the study maximises, the others come later."""
+    for name, values in {"top1": columns.top1, **columns.metrics}.items():
+        if (name == columns.objective) == first:
+            yield _number(name, NAMES[name], values, percent, 112 if name == "top1" else 150)
 
 
 def _number(name: str, title: str, values: Floats, text_of: Callable[[float], str], width_px: int) -> TableColumn:

@@ -12,8 +12,9 @@ from typing import Any
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from dashboards.data.metrics import metric_lines
 from dashboards.data.trial_detail import TrialDetail
-from dashboards.formats import count, duration, latency_label, one_line, percent, place_label, progress_text
+from dashboards.formats import NOTHING, count, duration, latency_label, one_line, percent, place_label, progress_text
 from dashboards.page.layout import aria, region, words
 from dashboards.page.study_cache import guarded
 from dashboards.panels import PLOT_CONFIG
@@ -121,7 +122,7 @@ def facts(detail: TrialDetail) -> Component:
     row = detail.row
     tiles = [
         ("State", row.state, one_line(row.reason or "", 300) or _progress_note(detail)),
-        ("Top-1, validation", percent(row.top1), "of the deployed network"),
+        *_score_tiles(detail),
         ("Top-1, test", percent(row.test_top1), "" if row.test_top1 is not None else "evaluated once, by `pick`"),
         *(
             (f"Latency on {latency.target}", f"{latency.median_ms:.4g} ms", _latency_note(latency))
@@ -132,7 +133,17 @@ def facts(detail: TrialDetail) -> Component:
         ("Trained for", duration(row.train_seconds), f"attempt {row.attempt}" if row.attempt else "not yet"),
     ]
     boxes = [html.Div([html.Dt(name), html.Dd([value, html.Small(note)])]) for name, value, note in tiles]
-    return html.Div([html.P(html.Code(str(row.config)), className="config"), html.Dl(boxes, className="tiles small")])
+    remarks = [html.P(one_line(text), className="remark") for text in detail.seen.remarks]
+    code = html.P(html.Code(str(row.config)), className="config")
+    return html.Div([code, html.Dl(boxes, className="tiles small"), *remarks])
+
+
+def _score_tiles(detail: TrialDetail) -> list[tuple[str, str, str]]:
+    """Return the figures on the validation images, what the study maximises first."""
+    tiles = [(f"{name[:1].upper()}{name[1:]}, validation", value, "") for name, value in metric_lines(detail.row)]
+    if not tiles:
+        return [("Top-1, validation", NOTHING, "of the deployed network")]
+    return [(*tiles[0][:2], "of the deployed network"), *tiles[1:]]
 
 
 def _progress_note(detail: TrialDetail) -> str:

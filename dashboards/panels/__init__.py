@@ -24,6 +24,7 @@ __getattr__, __dir__ = lazy_names(
         "study.curves": "curves_info curves_figure curve_numbers CurvesInfo MOST_CURVES",
         "trial.network": "network_info network_figure NetworkInfo",
         "trial.kept_channels": "kept_channels_info kept_channels_figure kept_layer_figure KeptChannelsInfo",
+        "trial.confusion": "confusion_info confusion_figure ConfusionInfo",
         "trial.measurements": "measurements_info measurements_figure MeasurementsInfo",
         "trial.compare": "compare_info compare_figure CompareInfo",
         "trial.tables": "trial_tables settings_json",

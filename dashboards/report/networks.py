@@ -43,7 +43,9 @@ def _networks(engine: sa.Engine, columns: StudyColumns) -> Iterator[str]:
                 share = shares.of(config, latency)
             except DeviceNotFound as error:
                 share = str(error)
-        title = f"trial {number}: {percent(float(columns.top1[place]))} top-1, {one_line(str(config), 120)}"
+        title = (
+            f"trial {number}: {percent(float(columns.score[place]))} {columns.score_name}, {one_line(str(config), 120)}"
+        )
         info = network_info(config, share, title)
         training = json.dumps(dict(columns.training[place]), indent=1)
         words = {
@@ -59,5 +61,5 @@ def _networks(engine: sa.Engine, columns: StudyColumns) -> Iterator[str]:
 def front_places(columns: StudyColumns) -> list[int]:
     """Return the places of the front's most accurate trials in the columns, best first."""
     front = np.flatnonzero(columns.front(columns.default_group))
-    order = np.argsort(-columns.top1[front], kind="stable")[:MOST_NETWORKS]
+    order = np.argsort(-columns.score[front], kind="stable")[:MOST_NETWORKS]
     return [int(place) for place in front[order]]

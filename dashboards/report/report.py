@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ from dashboards.report.markup import document, packed
 from dashboards.report.networks import networks_json
 from dashboards.report.sections import body
 from dashboards.report.trials_data import trials_data
+from search.store.reader import read_class_predictions
 from workers.files import write_atomically
 
 OWN_LIMIT = ("Study's limit", "The study's own limit")  # text and name of the button that restores it
@@ -55,7 +57,8 @@ def write_report(
     budget = budget_of(columns.study.settings)
     if limits_ms:
         budget = budget.with_limits_ms(limits_ms, next(iter(columns.latencies)))
-    source = Source.read(engine, columns, budget, BudgetTable.of(columns, budget))
+    table = BudgetTable.of(columns, budget, partial(read_class_predictions, engine, columns.study.id))
+    source = Source.read(engine, columns, budget, table)
     write_atomically(path, report_html(source, command_words).encode("utf-8"), retry="write the report again")
 
 

@@ -43,8 +43,10 @@ def trial_columns(columns: StudyColumns) -> list[Column]:
         _column("number", "trial", "number", columns.number.tolist()),
         _coded("state", "state", "state", [STATES[state] for state in columns.state.tolist()]),
         _coded("architecture", "architecture", "text", [one_line(text, 200) for text in columns.config_text]),
-        _floats("top1", "top-1", "percent", columns.top1),
+        _floats(columns.objective, columns.score_name, "percent", columns.score),
     ]
+    scores = {"top1": columns.top1, **columns.metrics}
+    further = [_floats(name, "", "percent", values) for name, values in scores.items() if name != columns.objective]
     for target, latencies in columns.latencies.items():
         leading += _latency_columns(columns, target, latencies, many)
     return [
@@ -53,6 +55,7 @@ def trial_columns(columns: StudyColumns) -> list[Column]:
         _column("params", "params", "count", columns.params.tolist()),
         _floats("train_seconds", "trained for", "seconds", columns.train_seconds),
         _coded("reason", "reason", "text", [columns.reason_of(place) or None for place in range(len(columns))]),
+        *further,
         _floats("val_loss", "", "number", columns.val_loss),
         _floats("test_top1", "", "percent", columns.test_top1),
         _column("attempt", "", "number", columns.attempt.tolist()),

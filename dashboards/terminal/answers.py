@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,15 @@ from rich.text import Text
 from dashboards.formats import count, duration, latency_label, one_line, threads_text
 from dashboards.terminal.documents import latency_document, plain, trial_document
 from dashboards.terminal.tables import facts_table
+from search.results.class_figures import split_document
+from search.results.remarks import remarks_on_images
 from search.store.replayed import replayed_from, replayed_words
+from workers.metrics import METRICS, NAMES
 from workers.wording import counted
 
 if TYPE_CHECKING:
     from search.results.bundle import Picked
+    from search.results.remarks import Seen
     from search.time_estimate import StudyOutline, TimeEstimate
     from workers.images.data_info import DataInfo
     from workers.latency.record import LatencyRecord
@@ -36,6 +41,7 @@ def outline_panel(outline: StudyOutline) -> RenderableType:
         ("images", f"{one_line(data.dataset)}, {shape}, {counted(data.num_classes, 'class', 'classes')}"),
         ("", f"{data.train_images} training, {data.validation_images} validation, {data.test_images} test"),
         *([] if balance is None else [("balance", balance)]),
+        *(("note", text) for text in remarks_on_images(data.validation_counts, data.class_names)),
         ("space", size + varied),
         *([("", f"{replayed_words(table)}: nothing is trained or measured")] if table is not None else []),
         *(("" if place else "search", line) for place, line in enumerate(search_lines(outline))),
@@ -60,10 +66,12 @@ def search_lines(outline: StudyOutline) -> tuple[str, ...]:
             "what a network costs is known only once it is proposed and priced",
         )
     devices = ", ".join(one_line(device, 40) for device in settings.latency.devices)
+    objective = settings.study.objective
+    modelled = "accuracy" if objective == "top1" else NAMES[objective]
     looked = "every candidate" if outline.looked_at_whole else "a sample of candidates and their neighbours"
     return (
         f"price-aware: {startup} spread over the costs, then whatever is expected to add the most to the front",
-        f"known before training: macs, params; latency on {devices}, from what was priced so far; modelled: accuracy",
+        f"known before training: macs, params; latency on {devices}, from what was priced so far; modelled: {modelled}",
         f"each proposal looks at {looked}",
     )
 
@@ -97,6 +105,8 @@ def outline_document(outline: StudyOutline, timed: TimeEstimate | None) -> dict[
         "replayed_from": replayed_from(outline.settings.model_dump()),
         "trainings": outline.settings.study.trainings,
         "data": plain(outline.data.to_dict()),
+        "objective": settings.study.objective,
+        "remarks": remarks_on_images(outline.data.validation_counts, outline.data.class_names),
         "space_size": outline.size,
         "training_varied": list(outline.training_varied),
         "share_inside_macs_and_params": outline.share_inside,
@@ -117,6 +127,7 @@ def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
     facts: list[tuple[str, str | Text]] = [
         ("pick", f"trial {row.number}: {row.config}"),
         ("test top-1", f"{picked.test_top1:.2%} (validation {row.top1 or 0.0:.2%})"),
+        *_further_scores(picked.seen),
         ("latency", _latency_line(measurement)),
         (
             "on",
@@ -129,9 +140,21 @@ def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
     ]
     facts += [("not verified", text) for text in picked.undecided]
     facts += [("passed over", text) for text in picked.passed_over]
+    facts += [("as good", text) for text in picked.as_good]
+    facts += [("note", text) for text in picked.seen.remarks]
     if folder is not None:
         facts.append(("bundle", Text(str(folder))))
     return facts_table(facts)
+
+
+def _further_scores(seen: Seen) -> Iterator[tuple[str, str]]:
+    """Yield every figure but top-1 of both splits."""
+    of_split = {split: predictions.metrics() for split, predictions in seen.splits.items()}
+    tested, validated = (of_split.get(split, {}) for split in ("test", "validation"))
+    for name in METRICS[1:]:
+        if (value := tested.get(name)) is not None:
+            before = validated.get(name)
+            yield f"test {NAMES[name]}", f"{value:.2%}" + ("" if before is None else f" (validation {before:.2%})")
 
 
 def _latency_line(latency: LatencyRecord) -> str:
@@ -148,6 +171,11 @@ def picked_document(picked: Picked, folder: Path | None) -> dict[str, Any]:
         "candidates": picked.candidates,
         "passed_over": list(picked.passed_over),
         "undecided": list(picked.undecided),
+        "as_good_within_noise": list(picked.as_good),
+        "remarks": list(picked.seen.remarks),
+        "splits": plain(
+            {name: split_document(one, picked.seen.class_names) for name, one in picked.seen.splits.items()}
+        ),
         "verified_latency": latency_document(picked.verified.record),
         "verified_elsewhere": {
             name: latency_document(measurement.record) for name, measurement in picked.elsewhere.items()

@@ -1,7 +1,7 @@
 """What `--json` prints: studies and trials as plain JSON values.
 
-The names of keys say the units, accuracies are fractions 0..1, times are seconds since 1970 (UTC). What isn't known is
-null; NaN and infinity are null too, for JSON has neither.
+The names of keys say the units, accuracies and other scores are fractions 0..1, times are seconds since 1970 (UTC).
+What isn't known is null; NaN and infinity are null too, for JSON has neither.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ import numpy as np
 from dashboards.data.beliefs import proposal_document
 from dashboards.data.study_settings import public_settings
 from dashboards.data.time_left import study_left_s
+from search.results.class_figures import split_document
+from search.results.remarks import NOTHING_SEEN, Seen
 from search.store.replayed import replayed_from
 from search.store.rows import AttemptRow, EnqueuedConfig, EventRow, Proposal, StudyRow, StudyStatus, TrialRow
 from workers.latency.record import LatencyRecord, Measurement
+from workers.metrics import METRICS
 from workers.training.reporting import ProgressReport
 
 
@@ -64,8 +67,10 @@ def trial_document(row: TrialRow) -> dict[str, Any]:
         "paper_flops": row.paper_flops,
         "latency": None if row.latency is None else latency_document(row.latency),
         "other_latencies": [latency_document(other) for other in row.others],
-        "top1": plain(row.top1),
-        "expected_top1": plain(row.expected_top1),
+        "objective": row.objective,
+        "score": plain(row.score),
+        "expected_score": plain(row.expected_score),
+        **{name: plain(getattr(row, name)) for name in METRICS},
         "test_top1": plain(row.test_top1),
         "val_loss": plain(row.val_loss),
         "attempt": row.attempt,
@@ -87,11 +92,12 @@ def trial_detail_document(
     *,
     replayed: str | None = None,
     proposal: Proposal | None = None,
+    seen: Seen = NOTHING_SEEN,
 ) -> dict[str, Any]:
     """Return one trial with its learning curve, every measurement (raw samples included) and its files.
 
     `report` is how far a running one is, `replayed` the table that stands in for its training, `proposal` what its
-    sampler said of it.
+    sampler said of it, `seen` what its network said of the images.
     """
     return {
         **trial_document(row),
@@ -101,6 +107,8 @@ def trial_detail_document(
         "curve": plain(curve),
         "measurements": [latency_document(measurement) for measurement in latencies],
         "artifacts": plain(artifacts),
+        "splits": plain({split: split_document(one, seen.class_names) for split, one in seen.splits.items()}),
+        "remarks": list(seen.remarks),
     }
 
 

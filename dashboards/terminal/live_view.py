@@ -40,6 +40,7 @@ from search.loop.callbacks import LaunchCallback
 from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
+from workers.metrics import NAMES
 from workers.training.reporting import ProgressReport
 from workers.wording import counted, of_wanted
 
@@ -106,7 +107,8 @@ class _LiveView(Watcher):
         table.add_column("config", ratio=5, min_width=12, no_wrap=True, overflow="ellipsis")
         table.add_column("macs", justify="right", no_wrap=True)
         table.add_column("latency", justify="right", no_wrap=True)
-        table.add_column("top-1", justify="right", no_wrap=True)
+        name = NAMES[rows[0].objective if rows else "top1"]
+        table.add_column(name, justify="right", no_wrap=True)
         table.add_column("state", ratio=4, min_width=12, no_wrap=True, overflow="ellipsis")
         for row in rows:
             table.add_row(*self._cells(row, mixed=label is None))
@@ -151,7 +153,7 @@ class _LiveView(Watcher):
 
     def _cells(self, row: TrialRow, mixed: bool) -> tuple[str | Text, ...]:
         epoch = self.epochs.get(row.number)
-        top1 = row.top1 if row.top1 is not None or epoch is None else epoch.get("val_top1")
+        score = row.score if row.score is not None or epoch is None else epoch.get(f"val_{row.objective}")
         latency = milliseconds(row.latency.median_ms) if row.latency is not None else "-"
         if mixed and row.latency is not None:
             latency += f" {latency_label(row.latency)}"
@@ -160,7 +162,7 @@ class _LiveView(Watcher):
             Text(str(row.config)),
             count(row.macs),
             latency,
-            percent(top1, 1),
+            percent(score, 1),
             self._state(row),
         )
 

@@ -24,6 +24,7 @@ from dashboards.terminal.watcher import Watcher, never_raises
 from search.store.replayed import replayed_words
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
+from workers.metrics import NAMES
 from workers.training.reporting import ProgressReport
 from workers.wording import of_wanted
 
@@ -111,7 +112,7 @@ def plain_line(row: TrialRow) -> str:
     if row.state == TrialState.RUNNING:
         return f"{head}: {row.config}" + (f", attempt {row.attempt}" if row.attempt > 1 else "")
     if row.state == TrialState.DONE:
-        return f"{head}: top-1 {percent(row.top1, 1)}, {price}, {duration(row.train_seconds)}"
+        return f"{head}: {NAMES[row.objective]} {percent(row.score, 1)}, {price}, {duration(row.train_seconds)}"
     if row.state == TrialState.DUPLICATE and row.duplicate_of is not None:
         return f"trial {row.number} repeats trial {row.duplicate_of}"
     return f"{head}: {row.reason or 'no reason was recorded'}"

@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from dashboards.data.metrics import class_lines, metric_lines
 from dashboards.formats import (
     NOTHING,
     common_label,
@@ -29,22 +30,25 @@ from dashboards.formats import (
     progress_text,
     shared_label,
 )
-from dashboards.terminal.tables import facts_table, plain_table, state_text, with_reasons
+from dashboards.terminal.tables import facts_table, plain_table, state_text
+from search.results.remarks import NOTHING_SEEN, Seen
 from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
 from workers.latency.record import LatencyRecord
+from workers.metrics import NAMES, Objective, Predictions
 from workers.training.reporting import ProgressReport
 from workers.wording import counted
 
+CLASS_ROWS = 12  # so many classes are shown
 CURVE_ROWS = 12  # so many epochs of a longer learning curve are shown
 
 
 def trials_table(rows: Sequence[TrialRow], replayed: str | None = None) -> RenderableType:
-    """Return the trials, one row each; the reasons of those that have one are below.
+    """Return the trials, one row each; a reason is under the config that it is about.
 
     `replayed` is the table that stands in for the study's trainings.
     """
-    table = plain_table(">#", "~config", ">macs", ">latency ms", ">top-1", "state")
+    table = plain_table(">#", "~config", ">macs", ">latency ms", f">{_score_name(rows)}", "state")
     mixed = shared_label(rows) is None
     for row in rows:
         table.add_row(
@@ -52,24 +56,24 @@ def trials_table(rows: Sequence[TrialRow], replayed: str | None = None) -> Rende
             _config_cell(row, mixed),
             count(row.macs),
             _latency_cell(row, mixed),
-            percent(row.top1),
+            percent(row.score),
             state_text(row.state),
         )
     return _with_note(table, rows, "No trials.", replayed)
 
 
 def pareto_table(rows: Sequence[TrialRow], replayed: str | None = None) -> RenderableType:
-    """Return the front, in the order given: no network beats one of these in top-1, latency and macs at once.
+    """Return the front, in the order given: no network beats one of these in score, latency and macs at once.
 
     `replayed` is the table that stands in for the study's trainings.
     """
-    table = plain_table(">#", "~config", ">top-1", ">latency ms", ">macs", ">params")
+    table = plain_table(">#", "~config", f">{_score_name(rows)}", ">latency ms", ">macs", ">params")
     mixed = shared_label(rows) is None
     for row in rows:
         table.add_row(
             str(row.number),
             _config_cell(row, mixed),
-            percent(row.top1),
+            percent(row.score),
             _latency_cell(row, mixed),
             count(row.macs),
             count(row.params),
@@ -77,16 +81,15 @@ def pareto_table(rows: Sequence[TrialRow], replayed: str | None = None) -> Rende
     return _with_note(table, rows, "The front is empty: no trained network has a latency yet.", replayed)
 
 
+def _score_name(rows: Sequence[TrialRow]) -> str:
+    return NAMES[rows[0].objective if rows else "top1"]
+
+
 def _with_note(table: Table, rows: Sequence[TrialRow], empty: str, replayed: str | None) -> RenderableType:
     shared = shared_label(rows)
     latency_note = f"latency: median [95 % interval] in ms, {shared}" if shared else ""
     notes = [Text(note, style="dim") for note in (latency_note, replayed_note(replayed)) if note]
-    reasons = [(str(row.number), Text(one_line(row.reason, 300), style="dim")) for row in rows if _has_reason(row)]
-    return Group(with_reasons(table, reasons) if rows else Text(empty), *notes)
-
-
-def _has_reason(row: TrialRow) -> bool:
-    return bool(row.reason) and row.duplicate_of is None and row.continues is None
+    return Group(table if rows else Text(empty), *notes)
 
 
 def _latency_cell(row: TrialRow, mixed: bool) -> Text:
@@ -105,6 +108,8 @@ def _config_cell(row: TrialRow, mixed: bool) -> Text:
         cell.append(f"\nsame as trial {row.duplicate_of}", style="dim")
     elif row.continues is not None:
         cell.append(f"\ncontinues trial {row.continues}", style="dim")
+    elif row.reason:
+        cell.append(f"\n{one_line(row.reason, 160)}", style="dim")
     if mixed and row.latency is not None:
         cell.append(f"\non {place_label(row.latency)}", style="dim")
     return cell
@@ -119,21 +124,25 @@ def trial_panel(
     *,
     replayed: str | None = None,
     why: Sequence[str] = (),
+    seen: Seen = NOTHING_SEEN,
 ) -> RenderableType:
     """Return everything about one trial: architecture, cost, outcome, measurements, learning curve, files.
 
     `report` is how far a running one is, `replayed` the table that stands in for its training, `why` the reasons for
-    which it was proposed.
+    which it was proposed, `seen` what its network said of the images.
     """
     facts = _trial_facts(row, report)
     facts[2:2] = [("" if place else "proposed", text) for place, text in enumerate(why)]
     if replayed is not None:
         facts.append(("", replayed_note(replayed)))
+    facts += [("" if place else "note", text) for place, text in enumerate(seen.remarks)]
     parts: list[RenderableType] = [facts_table(facts)]
+    if seen.validation is not None:
+        parts += [Text("\nClasses, validation images", style="bold"), _classes_table(seen.validation, seen.class_names)]
     if latencies:
         parts += [Text("\nMeasurements", style="bold"), _latencies_table(latencies)]
     if curve:
-        parts += [Text("\nLearning curve", style="bold"), _curve_table(curve)]
+        parts += [Text("\nLearning curve", style="bold"), _curve_table(curve, row.objective)]
     if artifacts:
         parts += [Text("\nFiles", style="bold"), _artifacts_list(artifacts)]
     return Group(*parts)
@@ -164,6 +173,7 @@ def _trial_facts(row: TrialRow, report: ProgressReport | None) -> list[tuple[str
         ]
     if row.top1 is not None:
         facts.append(("top-1", f"{percent(row.top1)} of the validation images, deployed network"))
+        facts += [(name, value) for name, value in metric_lines(row) if name != NAMES["top1"]]
     if row.test_top1 is not None:
         facts.append(("", f"{percent(row.test_top1)} of the test images"))
     if row.reason:
@@ -177,6 +187,20 @@ def _trial_facts(row: TrialRow, report: ProgressReport | None) -> list[tuple[str
     if row.train_seconds is not None:
         facts.append(("took", duration(row.train_seconds)))
     return facts
+
+
+def _classes_table(predictions: Predictions, names: Sequence[str]) -> RenderableType:
+    table = plain_table("~class", ">images", ">recall", ">precision", "~most often taken for")
+    lines = class_lines(predictions, names, CLASS_ROWS)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    classes = int((predictions.images_of_class > 0).sum())
+    if len(lines) == classes:
+        return table
+    rest = (
+        f"the {len(lines)} least recognised of {classes:,} classes; all of them, and the confusion matrix, with --json"
+    )
+    return Group(table, Text(rest, style="dim"))
 
 
 def _latencies_table(latencies: Sequence[LatencyRecord]) -> Table:
@@ -194,13 +218,15 @@ def _latencies_table(latencies: Sequence[LatencyRecord]) -> Table:
     return table
 
 
-def _curve_table(curve: Sequence[Mapping[str, Any]]) -> RenderableType:
-    table = plain_table(">epoch", ">top-1", ">val loss", ">train loss", ">stage", "form", ">images/s", ">after")
+def _curve_table(curve: Sequence[Mapping[str, Any]], objective: Objective) -> RenderableType:
+    table = plain_table(
+        ">epoch", f">{NAMES[objective]}", ">val loss", ">train loss", ">stage", "form", ">images/s", ">after"
+    )
     rows = [row for index, row in enumerate(curve) if _is_shown(index, curve)]
     for row in rows:
         table.add_row(
             str(row["epoch"]),
-            percent(row["val_top1"]),
+            percent(row[f"val_{objective}"]),
             f"{row['val_loss']:.4f}",
             f"{row['train_loss']:.4f}",
             str(row["condensing_stage"]),

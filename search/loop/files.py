@@ -87,4 +87,4 @@ def _pick_objectives(row: TrialRow) -> tuple[float, ...]:
     A trial that is dominated in them is never picked.
     """
     latencies = [value for record in row.latencies.values() for value in (record.interval_high_ms, record.median_ms)]
-    return (-(row.top1 or 0.0), *latencies, float(row.macs), float(row.params))
+    return (-(row.score or 0.0), *latencies, float(row.macs), float(row.params))

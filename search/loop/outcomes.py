@@ -90,6 +90,7 @@ class Ended:
     outcome: AttemptOutcome | None = None  # of its last attempt; None if it never had one
     prices: Sequence[Measurement] = ()
     files: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # name: (path, sha256)
+    predictions: bytes | None = None  # of the validation images; see `workers.metrics.Predictions`
 
 
 Decision = Queued | Reopened | Dispatched | WorkerKnown | CurveRestored | EpochReported | LateNews | Requeued | Ended

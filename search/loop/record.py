@@ -27,15 +27,16 @@ from search.loop.outcomes import (
 )
 from search.loop.state import MAY_BE_TRIED_AGAIN, RunningTrial, SearchState
 from search.samplers.proposer import Proposer
-from search.samplers.stopping import expected_top1
+from search.samplers.stopping import expected_score, score_of_epoch
 from search.store.rows import BeliefRow, EnqueuedConfig, NewTrial, TrialRow
 from search.store.store import StudyStore
-from search.store.vocabulary import AttemptOutcome, StudyEvent, TrialOrigin, TrialState
+from search.store.vocabulary import AttemptOutcome, EvaluatedSplit, StudyEvent, TrialOrigin, TrialState
 from space.errors import SearchFailed
 from workers.clock import Clock
 from workers.latency.measurement import Measurement
+from workers.metrics import METRICS
 
-_OUTCOME = "reason duplicate_of top1 expected_top1 val_loss train_seconds peak_memory_mb finished_at".split()
+_OUTCOME = (*"reason duplicate_of expected_score val_loss train_seconds peak_memory_mb finished_at".split(), *METRICS)
 
 
 @dataclass
@@ -73,7 +74,8 @@ class Recorder:
         """Write proposals, each with the enqueued config that it tries (None: sampled); return their rows."""
         at, store = self.clock.now(), self.store
         keys = store.transact(lambda: [store.add_trial(new, enqueued, at) for new, enqueued in asked])
-        rows = [TrialRow.of_new(new, key, at) for (new, _), key in zip(asked, keys, strict=True)]
+        objective = self.state.settings.study.objective
+        rows = [TrialRow.of_new(new, key, at, objective) for (new, _), key in zip(asked, keys, strict=True)]
         for row in rows:
             self.state.add(row)
             self.proposer.count(row)
@@ -133,6 +135,8 @@ class Recorder:
         self._write_prices(row, decision.prices)
         if decision.files:
             store.add_artifacts(row.number, decision.files)
+        if decision.predictions is not None:
+            store.add_predictions(row.number, EvaluatedSplit.VALIDATION, decision.predictions)
         if decision.outcome is not None:
             store.end_attempt(row.number, row.attempt, decision.outcome, row.reason)
         store.finish(row.number, row.state, **{name: getattr(row, name) for name in _OUTCOME})
@@ -164,7 +168,7 @@ class Recorder:
                 state.rule.observe(row, [epoch])
                 if running.pruned_because is None and (why := state.rule.verdict(row)) is not None:
                     running.pruned_because = why
-                    running.expected_top1 = expected_top1(state.rule, row, epoch["val_top1"])
+                    running.expected_score = expected_score(state.rule, row, score_of_epoch(epoch, row.objective))
                 self.callback.curve(row.number, epoch)
             case LateNews():
                 state.late_news.add(decision)

@@ -28,7 +28,7 @@ class RunningTrial:
     row: TrialRow
     heard_at: float  # when its worker last gave a sign of life, by the monotonic clock
     pruned_because: str | None = None  # why the stopping rule ends it, once it does
-    expected_top1: float | None = None  # what it would end with, as predicted when the rule ended it
+    expected_score: float | None = None  # what it would end with, as predicted when the rule ended it
     told_to_end: bool = False  # whether its worker was told of that
     report: ProgressReport | None = None  # how far it is, until that is in the store
 

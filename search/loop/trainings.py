@@ -6,6 +6,7 @@ that was given up is refused, and recorded as such.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +53,7 @@ from space.errors import (
     UnreadableImage,
 )
 from workers.file_names import NETWORK_FILE, ONNX_FILE, trial_folder
+from workers.metrics import METRICS
 from workers.settings import TrainingSettings
 from workers.training.job import TrialJob, TrialResult, trial_identity
 from workers.training.reporting import ProgressReport
@@ -238,7 +240,7 @@ class Trainings:
             isinstance(end, Failed) and end.exit_code == TrainingFailed.exit_code
         )
         if trial.pruned_because is not None and gave_up:
-            stopped = replace(row, expected_top1=trial.expected_top1)
+            stopped = replace(row, expected_score=trial.expected_score)
             return ended(stopped, TrialState.PRUNED, now, trial.pruned_because)
         match end:
             case Done(result=result):
@@ -257,13 +259,14 @@ class Trainings:
             row,
             state=TrialState.DONE,
             finished_at=self._clock.now(),
-            top1=result.top1,
+            **{name: getattr(result, name) for name in METRICS},
             val_loss=result.val_loss,
             train_seconds=result.train_seconds,
             peak_memory_mb=result.peak_memory_mb,
         )
         files = {name: (f"{folder}/{name}", sha256) for name, sha256 in hashes.items() if sha256}
-        return Ended(done, AttemptOutcome.DONE, files=files)
+        predictions = None if result.predictions is None else base64.b64decode(result.predictions)
+        return Ended(done, AttemptOutcome.DONE, files=files, predictions=predictions)
 
     def _after_loss(self, row: TrialRow, reason: str) -> Ended | Requeued:
         """Return a dead worker's trial to the queue, or fail it after too many losses in a row."""

@@ -6,7 +6,6 @@ A bundle is a folder: `model.onnx`, `network.safetensors`, `deploy.toml` (what a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tempfile
@@ -14,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from search.budget import Budget
 from search.pricing.pricer import Target
@@ -27,33 +24,29 @@ from search.results.bundle_texts import (
     BundleFacts,
     deploy_toml,
     model_card,
-    one_line,
 )
+from search.results.paired import as_good_and_cheaper, best_words
 from search.results.pick import best
+from search.results.plain_text import one_line
+from search.results.remarks import Seen, seen_by
+from search.results.testing import tested
 from search.results.trained_files import trained_files
 from search.results.verification import MEASURED_MOST, Standing, comparable, verify
 from search.store import reader
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
-from search.study_file import settings_from
 from space.deployed import DeployedCondenseNet
 from space.errors import (
-    DataNotFound,
-    InvalidSettings,
     MeasurementFailed,
     NothingFeasible,
     ReadOnlyFolder,
 )
 from workers.export.model_files import check_for, save_for
-from workers.export.onnx import check_onnx, exported_network
-from workers.file_names import ONNX_FILE, SUFFIXES, file_for, known_runtime, runtime_of
+from workers.export.onnx import check_onnx, save_onnx
+from workers.file_names import ONNX_FILE, file_for
 from workers.files import STDOUT, disk_errors, file_hash, is_replaceable, write_atomically
-from workers.images import batches
-from workers.images.cache import open_prepared, prepare
-from workers.images.data_info import DataInfo
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyPurpose
-from workers.settings import DataSettings
 from workers.training.trial import load_network
 from workers.wording import none_of
 
@@ -67,6 +60,8 @@ class Picked:
     verified: Measurement  # on the study's first device
     elsewhere: dict[str, Measurement]  # on its further devices, by name
     test_top1: float
+    seen: Seen  # what it said of the images
+    as_good: tuple[str, ...]  # cheaper networks inside the budget that are as good within noise
     test_evaluations: int  # networks of this study ever evaluated on the test split, this one included
     candidates: int  # trained networks inside the budget
     passed_over: tuple[str, ...]  # more accurate networks that failed the verification, each with the reason
@@ -97,14 +92,16 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
             passed_over.append(f"trial {row.number} {over} when measured again")
             continue
         difference = check_onnx(model, network)
-        tested = _tested(store, study, row, model, cache)
-        assert tested.test_top1 is not None
+        trial = tested(store, study, row, model, cache)
+        assert trial.test_top1 is not None
         return Picked(
-            trial=tested,
+            trial=trial,
             budget=budget,
             verified=verified.pop(targets[0].name),
             elsewhere=verified,
-            test_top1=tested.test_top1,
+            test_top1=trial.test_top1,
+            seen=seen_by(store.engine, study, trial),
+            as_good=as_good_and_cheaper(store.engine, store.study_id, ranked[ranked.index(row) :]),
             test_evaluations=reader.count_test_evaluations(store.engine, store.study_id),
             candidates=len(ranked),
             passed_over=tuple(passed_over),
@@ -173,77 +170,18 @@ def _measured(store: StudyStore, row: TrialRow, target: Target, path: Path) -> M
     return verified
 
 
-def _tested(store: StudyStore, study: StudyRow, row: TrialRow, model: Path, cache: Path) -> TrialRow:
-    """Return the trial with its test accuracy; the test split is used once for each network."""
-    if row.test_top1 is None:
-        store.set_test_top1(row.number, _test_accuracy(study, model, cache))
-    return store.trial(row.number)
-
-
-def _test_accuracy(study: StudyRow, model: Path, cache: Path) -> float:
-    """Run the exported file over the test split in onnxruntime; return its top-1."""
-    settings = settings_from(study.settings, "the stored settings")
-    known = (study.data_info or {}).get("fingerprint")
-    info = _images_of(settings.data, cache, known)
-    if info.fingerprint != (known or info.fingerprint):
-        raise DataNotFound(
-            f"the images of {info.dataset} have changed since study {study.name!r} began, so its test split is "
-            "another; put the images back."
-        )
-    images = batches.load(settings.data, cache)
-    logits_of = exported_network(model)
-    right = total = 0
-    for x, y in batches.evaluation_batches(images.test(), info, 256):
-        right += int((np.argmax(logits_of(x.numpy()), axis=1) == y.numpy()).sum())
-        total += len(y)
-    return right / total
-
-
-def _images_of(data: DataSettings, cache: Path, fingerprint: str | None) -> DataInfo:
-    """Return the description of a study's images; those that were decoded serve where their source is gone."""
-    try:
-        return prepare(data, cache)
-    except DataNotFound as gone:
-        with contextlib.suppress(DataNotFound):
-            info, _ = open_prepared(data, cache)
-            if info.fingerprint == fingerprint:
-                return info
-        raise DataNotFound(f"{gone}; if the images were moved, resume the study once from where they are now") from None
-
-
-def export_trial(store: StudyStore, row: TrialRow, out: Path, runtime: str | None = None) -> Path:
-    """Write a finished trial's network for a runtime to `out`, after running what is written; return the path.
-
-    Args:
-        store: the trial's study.
-        row: the trial.
-        out: a file, or a folder that gets model.onnx or what the runtime's files are called.
-        runtime: None = as the name of the file says; onnxruntime where it is a folder or no file of its own.
-
-    Raises:
-        InvalidSettings: the name of the file is another runtime's, or none's.
-    """
-    target, runtime = _export_target(out, runtime)
+def export_trial(store: StudyStore, row: TrialRow, out: Path) -> Path:
+    """Write a finished trial's ONNX to `out` (a file, or a folder that gets model.onnx); return the path."""
     _, weights = trained_files(store.engine, row)
+    is_file = bool(out.suffix) or not is_replaceable(out)
+    target = out / ONNX_FILE if out.is_dir() or not is_file else out
     network = load_network(weights.parent, row.config)
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
-        checked = Path(folder) / file_for(runtime, MODEL)
-        save_for(runtime, network, checked)
-        check_for(runtime, checked, network)
+        checked = Path(folder) / ONNX_FILE
+        save_onnx(network, checked)
+        check_onnx(checked, network)
         write_atomically(target, checked.read_bytes(), retry="export it again")
     return target
-
-
-def _export_target(out: Path, runtime: str | None) -> tuple[Path, str]:
-    """Return the file to write and the runtime that it is for."""
-    if out == STDOUT or (not is_replaceable(out) and not out.is_dir()):
-        return out, known_runtime(runtime or "onnxruntime")
-    if out.is_dir() or not out.suffix:
-        return out / file_for(runtime or "onnxruntime", MODEL), known_runtime(runtime or "onnxruntime")
-    named = runtime_of(out)
-    if runtime is not None and known_runtime(runtime) != named:
-        raise InvalidSettings(f"a file for {runtime} must end in {SUFFIXES[known_runtime(runtime)]}, not as {out}.")
-    return out, named
 
 
 def check_bundle_folder(out: Path) -> Path:
@@ -306,7 +244,12 @@ def _facts(study: StudyRow, picked: Picked, sha256: str, shipped: frozenset[str]
         budget=picked.budget,
         onnx_sha256=sha256,
         shipped=shipped,
-        rank=f"the most accurate of\n{picked.candidates} trained networks inside the budget ({budget})",
+        rank=(
+            f"the {best_words(picked.trial.objective)} of\n{picked.candidates} trained networks inside the budget "
+            f"({budget})"
+        ),
+        seen=picked.seen,
+        as_good=picked.as_good,
         latency=picked.verified,
         elsewhere=picked.elsewhere,
         test_evaluations=picked.test_evaluations,

@@ -20,8 +20,9 @@ from search.results.bundle_texts import (
     BundleFacts,
     deploy_toml,
     model_card,
-    one_line,
 )
+from search.results.plain_text import one_line
+from search.results.remarks import seen_by
 from search.results.trained_files import TRAINED, read_trained, recorded_files
 from search.store import reader
 from search.store.connection.printed_commands import database_words
@@ -81,6 +82,7 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
         rank=f"one of\n{done} trained networks, {one_line(inside)}",
         latency=first,
         elsewhere=latencies,
+        seen=seen_by(engine, study, row),
         test_evaluations=reader.count_test_evaluations(engine, study.id),
         database=tuple(database_words(engine.url)),
     )

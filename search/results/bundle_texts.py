@@ -8,13 +8,17 @@ quoted string.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from search.budget import Budget
+from search.results.class_figures import accuracy_table, classes_part, figure_rows
 from search.results.latency_labels import doubts_text
+from search.results.plain_text import one_line
+from search.results.remarks import NOTHING_SEEN, Seen
 from search.store.rows import StudyRow, TrialRow
 from workers.file_names import INPUT, NETWORK_FILE, ONNX_FILE, OUTPUT, SUFFIXES, file_for
 from workers.latency.record import LatencyKind, LatencyRecord
@@ -22,7 +26,6 @@ from workers.wording import counted
 
 DEPLOY_FILE, CARD_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "model"
 BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE} | {MODEL + suffix for suffix in SUFFIXES.values()}
-LONGEST = 300  # characters of a name that a text shows
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class BundleFacts:
     rank: str  # how the network compares to others: the end of the card's first sentence
     latency: LatencyRecord | None  # on the study's first device
     elsewhere: Mapping[str, LatencyRecord] = field(default_factory=dict)  # on its further devices, by name
+    seen: Seen = NOTHING_SEEN  # what the network said of the images
+    as_good: tuple[str, ...] = ()  # cheaper networks that are as good within noise
     test_evaluations: int = 0  # networks of this study ever evaluated on the test split, this one included
     export_difference: float | None = None
     passed_over: tuple[str, ...] = ()
@@ -86,7 +91,13 @@ def deploy_toml(facts: BundleFacts) -> str:
     """Return deploy.toml: everything a program needs to run the model, in tables of plain values."""
     study, row, latency = facts.study, facts.trial, facts.latency
     info = study.data_info or {}
-    accuracy = {"dataset": info.get("dataset", ""), "validation_top1": row.top1, "test_top1": row.test_top1}
+    top1 = {"validation_top1": row.top1, "test_top1": row.test_top1}
+    accuracy = {
+        "dataset": info.get("dataset", ""),
+        "objective": row.objective,
+        **top1,
+        **accuracy_table(facts.seen.splits),
+    }
     model = {"file": ONNX_FILE, "sha256": facts.onnx_sha256, "input": INPUT, "output": OUTPUT}
     tables: dict[str, dict[str, Any]] = {
         "model": {**model, "precision": "fp32" if latency is None else latency.precision},
@@ -148,7 +159,11 @@ def _budget_table(budget: Budget) -> dict[str, Any]:
 
 
 def _toml(value: Any) -> str:
-    """Write a string, number or list as TOML; JSON's forms are valid TOML for all of them, but for DEL."""
+    """Write a string, number or list as TOML; JSON's forms are valid TOML for all of them, but for DEL and NaN."""
+    if isinstance(value, list) and any(isinstance(one, float) for one in value):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -166,7 +181,7 @@ A CondenseNet for image classification, trial {row.number} of the study `{study}
 {_figures(facts)}
 
 {_remarks(facts)}
-
+{classes_part(facts.seen.splits, facts.study.data_info)}
 ## Run it
 
 `deploy.toml` has the input's name, shape, mean and standard deviation, and the classes in order.
@@ -196,7 +211,7 @@ def _figures(facts: BundleFacts) -> str:
     images = f"{one_line(info.get('test_images', '?'))} images of {one_line(info.get('dataset', '?'))}"
     tested = "not tested" if row.test_top1 is None else f"{row.test_top1:.2%} ({images})"
     validation = "unknown" if row.top1 is None else f"{row.top1:.2%}"
-    lines = [f"| test top-1 | {tested} |", f"| validation top-1 | {validation} |"]
+    lines = [f"| test top-1 | {tested} |", f"| validation top-1 | {validation} |", *figure_rows(facts.seen.splits)]
     if latency is None:
         lines.append("| latency | unknown |")
     else:
@@ -228,7 +243,9 @@ def _kind(latency: LatencyRecord) -> str:
 
 def _remarks(facts: BundleFacts) -> str:
     """Return what to know about the figures, point by point."""
-    lines = [_accuracy_remark(facts)]
+    lines = [one_line(text) for text in facts.seen.remarks]
+    lines.append(_accuracy_remark(facts))
+    lines += [f"{one_line(text[:1].upper() + text[1:])}." for text in facts.as_good]
     if facts.latency is not None:
         lines.append(_latency_remark("The latency", facts.latency))
     lines += [_latency_remark(f"The latency on {one_line(on)}", other) for on, other in facts.elsewhere.items()]
@@ -281,10 +298,3 @@ def _origin_of(subject: str, latency: LatencyRecord) -> str:
     if latency.kind == LatencyKind.PREDICTED:
         return f"{subject} is predicted from measurements of other networks, not measured{outside}"
     return f"{subject} is {latency.kind} from instructions counted in {file}, not measured{outside}"
-
-
-def one_line(text: Any) -> str:
-    """Return text as one line that Markdown and tables take as it is, cut to `LONGEST` characters."""
-    safe = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    safe = safe if len(safe) <= LONGEST else safe[: LONGEST - 3] + "..."
-    return safe.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")

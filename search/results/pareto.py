@@ -1,9 +1,10 @@
-"""The Pareto front over accuracy, latency and macs: the finished trials that no other dominates.
+"""The Pareto front over the study's score, latency and macs: the finished trials that no other dominates.
 
-A trial dominates another when it is at least as good in every objective and better in one. Objectives: top-1 of the
-deployed network (larger is better), median latency in ms and macs (smaller is better). Equal trials don't dominate each
-other, so all of them are on the front. A trial with a NaN is never on a front. Latencies of different kinds (measured,
-estimated, predicted), devices, runtimes or thread counts are never compared: each such group has its own front.
+A trial dominates another when it is at least as good in every objective and better in one. Objectives: the deployed
+network's score (top-1, or what else the study maximises; larger is better), median latency in ms and macs (smaller is
+better). Equal trials don't dominate each other, so all of them are on the front. A trial with a NaN is never on a
+front. Latencies of different kinds (measured, estimated, predicted), devices, runtimes or thread counts are never
+compared: each such group has its own front.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ def pareto_front(rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Return the done trials on the front of their latency group, fastest first."""
     groups: dict[LatencyKey, list[TrialRow]] = {}
     for row in rows:
-        if row.state == TrialState.DONE and row.top1 is not None and row.latency is not None:
+        if row.state == TrialState.DONE and row.score is not None and row.latency is not None:
             groups.setdefault(latency_key(row.latency), []).append(row)
     front: list[TrialRow] = []
     for members in groups.values():
-        objectives = np.array([[-_top1(r), _median(r), float(r.macs)] for r in members])
+        objectives = np.array([[-_score(r), _median(r), float(r.macs)] for r in members])
         front += [row for row, kept in zip(members, non_dominated(objectives), strict=True) if kept]
-    return sorted(front, key=lambda row: (_median(row), -_top1(row), row.number))
+    return sorted(front, key=lambda row: (_median(row), -_score(row), row.number))
 
 
 def front_of_study(engine: sa.Engine, study_id: int) -> list[TrialRow]:
@@ -70,13 +71,13 @@ def front_of_study(engine: sa.Engine, study_id: int) -> list[TrialRow]:
         groups.setdefault(latency_key(row), []).append(row)
     numbers: list[int] = []
     for members in groups.values():
-        objectives = np.array([[-row.top1, row.median_ms, float(row.macs)] for row in members])
+        objectives = np.array([[-row.score, row.median_ms, float(row.macs)] for row in members])
         numbers += [row.number for row, kept in zip(members, non_dominated(objectives), strict=True) if kept]
     return pareto_front(read_trials(engine, study_id, numbers=numbers))
 
 
-def _top1(row: TrialRow) -> float:
-    return math.nan if row.top1 is None else row.top1
+def _score(row: TrialRow) -> float:
+    return math.nan if row.score is None else row.score
 
 
 def _median(row: TrialRow) -> float:

@@ -1,7 +1,8 @@
-"""Choosing the network to deploy: the most accurate one whose latency surely fits the budget.
+"""Choosing the network to deploy: the one with the best score whose latency surely fits the budget.
 
-A latency is judged by the upper end of its 95 % interval. Ties in accuracy go to the lower median latency, then to
-fewer macs. The choice rests on the validation split; `search.results.bundle` alone uses the test split, once.
+The score is what the study maximises: top-1, or another of `workers.metrics.OBJECTIVES`. A latency is judged by the
+upper end of its 95 % interval. Ties in the score go to the lower median latency, then to fewer macs. The choice
+rests on the validation split; `search.results.bundle` alone uses the test split, once.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from workers.wording import none_of
 
 
 def rank(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
-    """Return the done trials inside the budget, best first: top-1, then median latency, then macs."""
+    """Return the done trials inside the budget, best first: score, then median latency, then macs."""
     inside = [row for row in rows if _trained(row) and _fits(row, budget)]
-    return sorted(inside, key=lambda row: (-(row.top1 or 0.0), _median(row), row.macs, row.number))
+    return sorted(inside, key=lambda row: (-(row.score or 0.0), _median(row), row.macs, row.number))
 
 
 def best(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:
@@ -58,7 +59,7 @@ def _reason_for_none(rows: Sequence[TrialRow], budget: Budget) -> str:
 
 
 def _trained(row: TrialRow) -> bool:
-    return row.state == TrialState.DONE and row.top1 is not None
+    return row.state == TrialState.DONE and row.score is not None
 
 
 def _fits(row: TrialRow, budget: Budget) -> bool:

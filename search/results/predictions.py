@@ -67,11 +67,11 @@ def widening(errors: Sequence[float]) -> float:
     return max(1.0, math.sqrt(squares / (PRIOR_COUNT + len(newest))))
 
 
-def _error(proposal: Proposal, top1: float | None) -> list[float]:
-    """Return the error of a prediction in deviations; nothing without a prediction or an accuracy."""
-    if top1 is None or proposal.top1 is None or not proposal.deviation:
+def _error(proposal: Proposal, score: float | None) -> list[float]:
+    """Return the error of a prediction in deviations; nothing without a prediction or a score."""
+    if score is None or proposal.score is None or not proposal.deviation:
         return []
-    return [(top1 - proposal.top1) / proposal.deviation]
+    return [(score - proposal.score) / proposal.deviation]
 
 
 def _times(proposal: Proposal, factor: float) -> Proposal:

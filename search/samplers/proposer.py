@@ -5,7 +5,7 @@ Notable choices:
   (`replay`): no crash leaves it half written, no abandoned trial misleads its sampler, and no ask waits for a database.
 - A trial that is done is COMPLETE; one that was refused or ended early is PRUNED with its constraints, from which TPE
   learns; a duplicate, a failure and a trial outside the space are FAIL, which samplers ignore.
-- Of a trial that was ended early the price-aware sampler learns the top-1 that it was expected to end with, as if its
+- Of a trial that was ended early the price-aware sampler learns the score that it was expected to end with, as if its
   last epoch had shown it. That was predicted once, when it was ended, and is recorded: whoever goes on with the study
   reads the same number.
 """
@@ -274,28 +274,28 @@ class Proposer:
         values, state = self.outcome_for_optuna(row)
         if state == OptunaState.PRUNED:
             self.constrain(row)
-            for step, top1 in self._expected(row).items():
-                self._study._storage.set_trial_intermediate_value(self._open[row.number]._trial_id, step, top1)
+            for step, score in self._expected(row).items():
+                self._study._storage.set_trial_intermediate_value(self._open[row.number]._trial_id, step, score)
         with _quiet_optuna():
             self._study.tell(row.number, values, state, skip_if_finished=True)
         self._open.pop(row.number, None)
 
     def _expected(self, row: TrialRow) -> dict[int, float]:
-        """Return what a sampler may learn of a trial that was ended early: by its last epoch, the top-1 expected.
+        """Return what a sampler may learn of a trial that was ended early: by its last epoch, the score expected.
 
         {} for samplers of Optuna's: in a study of several objectives none of them may read such values.
         """
-        if self.settings.search.sampler != "price-aware" or row.expected_top1 is None:
+        if self.settings.search.sampler != "price-aware" or row.expected_score is None:
             return {}
-        return {TrainingSettings.model_validate(row.training).epochs: row.expected_top1}
+        return {TrainingSettings.model_validate(row.training).epochs: row.expected_score}
 
     def outcome_for_optuna(self, row: TrialRow) -> tuple[list[float] | None, OptunaState]:
         """Return the values and the state that Optuna gets for a trial that has ended."""
         if not self._inside(row):  # it has no parameters, and samplers model only those that all trials have in common
             return None, OptunaState.FAIL
-        if row.state == TrialState.DONE and row.top1 is not None and self._minimised <= row.latencies.keys():
+        if row.state == TrialState.DONE and row.score is not None and self._minimised <= row.latencies.keys():
             medians = [row.latencies[device].median_ms for device in self.settings.latency.minimised]
-            return [row.top1, *medians, float(row.macs)], OptunaState.COMPLETE
+            return [row.score, *medians, float(row.macs)], OptunaState.COMPLETE
         return None, OptunaState.PRUNED if row.state in (TrialState.INFEASIBLE, TrialState.PRUNED) else OptunaState.FAIL
 
     def record_for_optuna(self, row: TrialRow) -> OptunaRecord:

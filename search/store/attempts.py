@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from search.store.connection.transactions import Transactions
 from search.store.tables import attempt, curve, trial
 from search.store.vocabulary import AttemptOutcome, TrialState
+from workers.metrics import OBJECTIVES
 from workers.training.reporting import ProgressReport
 
 # Built once; see `connection.transactions`.
@@ -115,9 +116,9 @@ class Attempts(Transactions):
     def curves(self) -> dict[int, list[dict[str, float]]]:
         """Return, by trial number, what a stopping rule reads of each recorded epoch, in order.
 
-        That is progress, val_top1, val_loss and train_loss.
+        That is progress, the losses, and every score that may be a study's objective.
         """
-        names = ("progress", "val_top1", "val_loss", "train_loss")
+        names = ("progress", "val_loss", "train_loss", *(f"val_{name}" for name in OBJECTIVES))
         query = sa.select(trial.c.number, *(curve.c[name] for name in names))
         mine = query.join(trial, trial.c.id == curve.c.trial_id).where(trial.c.study_id == self.study_id)
         found: dict[int, list[dict[str, float]]] = {}

@@ -43,5 +43,7 @@ def _documents(candidates: Sequence[Believed]) -> list[dict[str, Any]]:
 def believed_of(document: Mapping[str, Any]) -> Believed:
     """Return a candidate as it was recorded."""
     values = dict(document)
-    recorded = values.pop("proposal")
+    recorded = dict(values.pop("proposal"))
+    if "top1" in recorded:  # of a version that knew no other objective
+        recorded["score"] = recorded.pop("top1")
     return Believed(**values, proposal=Proposal(**{**recorded, "reason": ProposalReason(recorded["reason"])}))

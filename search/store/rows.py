@@ -13,6 +13,7 @@ from search.store.vocabulary import AttemptOutcome, ProposalReason, StudyEvent, 
 from space.config import CondenseNetConfig
 from space.cost import Cost
 from workers.latency.record import LatencyRecord
+from workers.metrics import Objective
 from workers.training.reporting import ProgressReport
 
 
@@ -39,8 +40,8 @@ class Proposal:
     """Why a sampler proposed a trial, and what it predicted; it predicts nothing until there is something to model."""
 
     reason: ProposalReason
-    top1: float | None = None  # predicted, of the validation images
-    deviation: float | None = None  # standard deviation of the accuracy that its training would reach
+    score: float | None = None  # predicted: the study's objective on the validation images
+    deviation: float | None = None  # standard deviation of the score that its training would reach
     gain: float | None = None  # expected in the front's hypervolume, as a share of it
 
 
@@ -120,12 +121,23 @@ class TrialRow:
     peak_memory_mb: float | None
     test_top1: float | None
     mirrored: bool  # whether Optuna's tables hold the outcome
-    expected_top1: float | None = None  # of a pruned trial: what it was predicted to end with when it was ended
+    balanced_accuracy: float | None = None  # as the next three: of the validation images, None where not recorded
+    macro_f1: float | None = None
+    top5: float | None = None
+    calibration_error: float | None = None
+    expected_score: float | None = None  # of a pruned trial: what it was predicted to end with when it was ended
+    objective: Objective = "top1"  # of its study
     continues: int | None = None  # number of the trial, ended early, that it takes up again: both are one training
     others: tuple[LatencyRecord, ...] = ()  # latencies on the study's further devices, by name
 
+    @property
+    def score(self) -> float | None:
+        """What its study maximises, of the deployed network on the validation images."""
+        score: float | None = getattr(self, self.objective)
+        return score
+
     @classmethod
-    def of_new(cls, new: NewTrial, key: int, at: float) -> TrialRow:
+    def of_new(cls, new: NewTrial, key: int, at: float, objective: Objective = "top1") -> TrialRow:
         """Return the row of a new trial, as reading it back would; `key` is its id."""
         unset = dict.fromkeys(_UNSET)
         return cls(
@@ -146,6 +158,7 @@ class TrialRow:
             asked_at=at,
             mirrored=False,
             continues=new.continues,
+            objective=objective,
         )
 
     @property

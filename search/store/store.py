@@ -21,8 +21,8 @@ from search.store.places import as_recorded
 from search.store.reader.requests import IS_WAITING, waiting_requests
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.studies import new_id
-from search.store.tables import artifact, curve, latency, latency_samples, request, trial
-from search.store.vocabulary import FINAL_STATES, OPEN_STATES, LatencyPurpose, TrialState
+from search.store.tables import artifact, curve, latency, latency_samples, predictions, request, trial
+from search.store.vocabulary import FINAL_STATES, OPEN_STATES, EvaluatedSplit, LatencyPurpose, TrialState
 from space.config import CondenseNetConfig
 from workers.latency.record import RECORD_FIELDS, Measurement
 
@@ -34,6 +34,10 @@ _SAME_LATENCY = sa.select(latency.c.id).where(
     latency.c.trial_id == sa.bindparam("key"),
     latency.c.target == sa.bindparam("on"),
     latency.c.measured_at == sa.bindparam("at"),
+)
+_NEW_PREDICTIONS = sa.insert(predictions)
+_SAME_PREDICTIONS = sa.select(predictions.c.trial_id).where(
+    predictions.c.trial_id == sa.bindparam("trial_id"), predictions.c.split == sa.bindparam("split")
 )
 _FORGET_ARTIFACTS = sa.delete(artifact).where(
     artifact.c.trial_id == sa.bindparam("key"), artifact.c.name.in_(sa.bindparam("names", expanding=True))
@@ -162,6 +166,13 @@ class StudyStore(ControllerLease, Attempts, Beliefs):
         with self._begin() as connection:
             unset = (trial.c.id == self._key(connection, number)) & trial.c.test_top1.is_(None)
             connection.execute(sa.update(trial).where(unset).values(test_top1=top1))
+
+    def add_predictions(self, number: int, split: EvaluatedSplit, content: bytes) -> None:
+        """Record what a trial's network says of a split's images (`workers.metrics.Predictions`); the first stay."""
+        with self._begin() as connection:
+            values = {"trial_id": self._key(connection, number), "split": split}
+            if connection.execute(_SAME_PREDICTIONS, values).first() is None:
+                connection.execute(_NEW_PREDICTIONS, {**values, "content": content})
 
     # -- requests of users --
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from search.store.vocabulary import (
     AttemptOutcome,
+    EvaluatedSplit,
     LatencyKind,
     LatencyPurpose,
     ProposalReason,
@@ -22,7 +23,7 @@ from search.store.vocabulary import (
 from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
-HEAD_REVISION = "v0007"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "v0008"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 metadata = sa.MetaData()
@@ -107,10 +108,12 @@ trial = sa.Table(
     sa.Column("asked_at", sa.Float, nullable=False),
     sa.Column("started_at", sa.Float),
     sa.Column("finished_at", sa.Float),
-    sa.Column("top1", sa.Float),  # of the deployed network, on the validation split
-    sa.Column(
-        "expected_top1", sa.Float
-    ),  # of a pruned trial: what its schedule would have ended with, as predicted then
+    sa.Column("top1", sa.Float),  # of the deployed network, on the validation split; so are the next four
+    sa.Column("balanced_accuracy", sa.Float),
+    sa.Column("macro_f1", sa.Float),
+    sa.Column("top5", sa.Float),  # NULL with fewer than 10 classes
+    sa.Column("calibration_error", sa.Float),
+    sa.Column("expected_score", sa.Float),  # of a pruned trial: what it would have ended with, as predicted then
     sa.Column("val_loss", sa.Float),
     sa.Column("train_seconds", sa.Float),
     sa.Column("peak_memory_mb", sa.Float),
@@ -126,7 +129,9 @@ proposal = sa.Table(  # append-only: why a sampler that says so proposed a trial
     metadata,
     sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("reason", word_of(ProposalReason), nullable=False),
-    sa.Column("top1", sa.Float),  # predicted; NULL where nothing was modelled yet, as the next two
+    sa.Column(
+        "score", sa.Float
+    ),  # predicted of the study's objective; NULL where nothing was modelled yet, as the next
     sa.Column("deviation", sa.Float),  # of that
     sa.Column("gain", sa.Float),  # expected in the front's hypervolume, as a share of it
 )
@@ -138,6 +143,14 @@ belief = sa.Table(  # what the sampler believes now: one row for each study
     sa.Column("trainings", sa.Integer, nullable=False),  # that it rests on
     sa.Column("at", sa.Float, nullable=False),
     sa.Column("document", sa.Text, nullable=False),  # JSON: predicted front and next candidates
+)
+
+predictions = sa.Table(  # append-only: what a network says of a split's images
+    "condensery_predictions",
+    metadata,
+    sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("split", word_of(EvaluatedSplit), primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),  # workers.metrics.Predictions as bytes
 )
 
 attempt = sa.Table(  # append-only but for its lease and its end
@@ -186,6 +199,8 @@ curve = sa.Table(
     sa.Column("form", sa.String(12), nullable=False),  # training, condensed or deployed
     sa.Column("seconds", sa.Float, nullable=False),
     sa.Column("images_per_s", sa.Float),  # trained in this epoch; NULL where it took no measurable time
+    sa.Column("val_balanced_accuracy", sa.Float),  # NULL where only top-1 is recorded, as the next
+    sa.Column("val_macro_f1", sa.Float),
 )
 
 latency = sa.Table(  # append-only

@@ -27,6 +27,13 @@ OPEN_STATES = (TrialState.ASKED, TrialState.QUEUED, TrialState.RUNNING)
 FINAL_STATES = tuple(state for state in STATES if state not in OPEN_STATES)
 
 
+class EvaluatedSplit(StrEnum):
+    """The images that a trained network's predictions are kept of."""
+
+    VALIDATION = "validation"  # which choices are made on
+    TEST = "test"  # once, for a network that was picked
+
+
 class AttemptOutcome(StrEnum):
     """How an attempt at training a trial ended; an attempt that still runs has none."""
 

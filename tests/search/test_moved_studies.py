@@ -26,6 +26,7 @@ from search.store.store import StudyStore
 from search.study import open_study
 from search.study_file import settings_from
 from space.errors import DataNotFound, FrozenSettings, ReadOnlyFolder
+from tests.search.earlier_databases import take_back
 from tests.search.tiny_studies import Bench, CountingProbe, document, sqlite_url, tiny_settings
 from tests.search.trained_study import trained_study
 from workers.files import file_hash
@@ -238,9 +239,7 @@ def test_the_absolute_paths_of_an_earlier_version_become_relative_ones(original:
     settings["data"]["dataset"] = f"imagefolder:{original}/images"
     connection.execute("UPDATE condensery_study SET settings = ?", (json.dumps(settings),))
     connection.execute("UPDATE condensery_trial SET training = '{}', identity = 'old'")
-    connection.execute("ALTER TABLE condensery_request DROP COLUMN withdrawn_at")
-    connection.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v0005'")
-    connection.commit()
+    take_back(connection, "v0005")
     connection.close()
     assert str(original) in text_recorded(original / "study.db")
     assert upgrade(sqlite_url(original)) == ("v0005", tables.HEAD_REVISION)
@@ -255,9 +254,7 @@ def test_a_file_that_is_only_where_its_absolute_path_says_keeps_it(original: Pat
     connection = sqlite3.connect(original / "study.db")
     connection.execute("UPDATE condensery_artifact SET path = ? || name", (f"{kept}/",))
     connection.execute("UPDATE condensery_trial SET training = '{}'")
-    connection.execute("ALTER TABLE condensery_request DROP COLUMN withdrawn_at")
-    connection.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v0005'")
-    connection.commit()
+    take_back(connection, "v0005")
     connection.close()
     upgrade(sqlite_url(original))
     assert [path.parent for path in picked_in(original).files] == [kept, kept]

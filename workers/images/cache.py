@@ -125,7 +125,8 @@ def _read_pointer(settings: DataSettings, cache: Path) -> dict[str, Any] | None:
         pointer: dict[str, Any] = json.loads(_pointer_file(settings, cache).read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):  # a damaged one is written again
         return None
-    return pointer if isinstance(pointer, dict) and {"key", "info"} <= pointer.keys() else None
+    whole = isinstance(pointer, dict) and {"key", "info"} <= pointer.keys()
+    return pointer if whole and pointer["info"].keys() >= DataInfo.__dataclass_fields__.keys() else None
 
 
 def _is_whole(folder: Path, hashed_bytes: int = 0) -> bool:

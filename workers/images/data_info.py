@@ -19,9 +19,9 @@ from workers.settings import DataSettings
 class DataInfo:
     """A data set as it was split, described for networks, tables and readers.
 
-    `class_counts` counts the training images that are used, before the validation split; `mean` and `std` are per
-    channel over the images after it, scaled to 0..1. A channel that never varies has std 1, so normalising it gives
-    zeros.
+    `class_counts` counts the training images that are used, before the validation split, and `validation_counts` those
+    that it takes (() where an earlier version described the images); `mean` and `std` are per channel over the images
+    after it, scaled to 0..1. A channel that never varies has std 1, so normalising it gives zeros.
     """
 
     dataset: str  # as shown to people
@@ -37,6 +37,7 @@ class DataInfo:
     fingerprint: str = (
         ""  # SHA-256 over decoded images and labels (16 digits); a copied or touched file changes nothing
     )
+    validation_counts: tuple[int, ...] = ()
 
     @property
     def imbalance(self) -> float:
@@ -92,6 +93,9 @@ def describe(
         class_counts=tuple(np.bincount(in_training, minlength=len(names["class_names"])).tolist()),
         mean=mean,
         std=std,
+        validation_counts=tuple(
+            np.bincount(train_labels[places.validation], minlength=len(names["class_names"])).tolist()
+        ),
     )
 
 

@@ -70,9 +70,9 @@ def trial_identity(config: CondenseNetConfig, settings: TrainingSettings, images
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a finished trial reports; accuracy and cost are the deployed network's."""
+    """What a finished trial reports; accuracy and cost are the deployed network's, on the validation split."""
 
-    top1: float  # on the validation split
+    top1: float
     val_loss: float
     macs: int  # counted by fvcore on the deployed network
     train_seconds: float
@@ -80,6 +80,11 @@ class TrialResult:
     network_sha256: str
     export_difference: float  # ONNX against torch, as a fraction of the largest logit
     peak_memory_mb: float | None  # None where it isn't known
+    balanced_accuracy: float | None = None  # None where only top-1 is known, as in a table that is replayed
+    macro_f1: float | None = None
+    top5: float | None = None  # None with fewer than 10 classes as well
+    calibration_error: float | None = None
+    predictions: str | None = None  # of the validation images: `workers.metrics.Predictions` as bytes, in base64
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -33,11 +33,12 @@ from space.network import CondenseNet
 from workers.images.batches import ImageData, Split, TrainingBatches, evaluation_batches
 from workers.images.data_info import DataInfo
 from workers.images.resident import batches_on
+from workers.metrics import PredictionTally
 from workers.settings import DataSettings, Kernel, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from workers.training.device import autocast_on, use_device
 from workers.training.forward import CPU_EVALUATION_BATCH, EVALUATION_BATCH, Forward, ForwardSettings, forward_of
-from workers.training.optimizer import WeightAverage, class_weights, clear_gradients, optimizer_of, take_step
+from workers.training.optimizer import WeightAverage, class_weights, optimizer_of
 from workers.training.reporting import CurveRow, Evaluation, Form, Observer, ProgressReport, TrainingStopped
 from workers.training.schedule import learning_rate_at as learning_rate_at  # also for importers
 
@@ -69,24 +70,23 @@ class TrainingRun:
 def evaluate(
     model: nn.Module, split: Split, info: DataInfo, device: torch.device, forward: Forward | None = None
 ) -> Evaluation:
-    """Return top-1 and mean cross-entropy over `split`, run by `forward` where given.
+    """Return what the network predicts over `split` and its mean cross-entropy, run by `forward` where given.
 
     The model's mode is put back afterwards.
     """
     was_training = model.training
     model.eval()
-    right = loss = 0.0
-    images = 0
+    loss, tally = 0.0, PredictionTally(info.num_classes)
     largest = CPU_EVALUATION_BATCH if device.type == "cpu" else EVALUATION_BATCH
     batch_size = largest if forward is None else min(forward.largest_batch, largest)
     for x, y in evaluation_batches(split, info, batch_size):
         logits = (forward or model)(x.to(device)).float()
         labels = y.to(device)
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-        right += float((logits.argmax(1) == labels).sum())
-        images += len(labels)
+        tally.add(logits.cpu().numpy(), y.numpy())
     model.train(was_training)
-    return Evaluation(top1=right / images, loss=loss / images, images=images)
+    predictions = tally.predictions()
+    return Evaluation(loss / len(predictions), predictions)
 
 
 def train(run: TrainingRun, images: ImageData, observer: Observer) -> tuple[DeployedCondenseNet, Evaluation]:
@@ -216,9 +216,9 @@ class _Loop:
         total = loss
         if settings.group_lasso and stages_due(progress, self.run.config.condense_factor) < self._last_stage:
             total = loss + settings.group_lasso * self.model.group_lasso()
-        clear_gradients(self.model)
+        self.optimizer.zero_grad(set_to_none=False)  # keeps the gradients' memory: a worker must not grow
         torch.autograd.backward(total)
-        take_step(self.optimizer)
+        self.optimizer.step()
         if self.average is not None:
             self.average.update(self.step)
         return loss.detach()
@@ -272,6 +272,8 @@ class _Loop:
             form=form,
             seconds=self.seconds,
             images_per_s=self._images_per_s(),
+            val_balanced_accuracy=evaluation.metrics["balanced_accuracy"],
+            val_macro_f1=evaluation.metrics["macro_f1"],
         )
         self.observer.curve(row)
         self.curve.append(row)

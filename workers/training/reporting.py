@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
+
+from workers.metrics import Predictions
 
 Form = Literal["training", "condensed", "deployed"]
 
@@ -34,6 +37,8 @@ class CurveRow:
     form: Form
     seconds: float  # spent in this trial so far, over all attempts
     images_per_s: float | None  # trained in this epoch; evaluation, checkpoints and pauses left out
+    val_balanced_accuracy: float | None = None  # None where it wasn't recorded, as the next
+    val_macro_f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,25 @@ class ProgressReport:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy of a network over a split."""
+    """What a network makes of a split."""
 
-    top1: float
-    loss: float
-    images: int
+    loss: float  # mean cross-entropy
+    predictions: Predictions
+
+    @property
+    def images(self) -> int:
+        """How many images the split has."""
+        return len(self.predictions)
+
+    @property
+    def top1(self) -> float:
+        """The fraction of the images that were recognised."""
+        return float(self.predictions.right.mean())
+
+    @cached_property
+    def metrics(self) -> dict[str, float | None]:
+        """Every figure by its name; see `workers.metrics.METRICS`."""
+        return self.predictions.metrics()
 
 
 class Observer(Protocol):

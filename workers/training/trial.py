@@ -6,6 +6,7 @@ again continues from its checkpoint, and one that had finished writes the same f
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import logging
@@ -92,7 +93,10 @@ def run_trial(job: TrialJob, reporter: Reporter, clock: Callable[[], float] = ti
         except Exception:
             log.exception("failed")
             raise
-        log.info("done: top-1 %.4f on validation, %d macs", result.top1, result.macs)
+        log.info(
+            "done: top-1 %.4f, balanced accuracy %.4f, macro-F1 %.4f on validation, %d macs",
+            *(result.top1, result.balanced_accuracy, result.macro_f1, result.macs),
+        )
         return result
 
 
@@ -139,6 +143,8 @@ def _train_and_export(job: TrialJob, watch: _JobObserver, clock: Callable[[], fl
         network_sha256=network_sha256,
         export_difference=difference,
         peak_memory_mb=peak_memory_mb(),
+        **{name: value for name, value in evaluation.metrics.items() if name != "top1"},
+        predictions=base64.b64encode(evaluation.predictions.to_bytes()).decode(),
     )
 
 

@@ -93,8 +93,8 @@ def _config_value(columns: StudyColumns, name: str) -> Any:
 
 
 def comparable(columns: StudyColumns, view: View) -> list[Baseline]:
-    """Return the networks that can be compared with a study's on the view's axis."""
-    dataset = dataset_of(columns)
+    """Return the networks that can be compared with a study's on the view's axis; only their top-1 is published."""
+    dataset = dataset_of(columns) if columns.objective == "top1" else None
     networks = [network for network in all_baselines() if network.dataset == dataset]
     if view.axis != "latency":
         return networks

@@ -27,16 +27,16 @@ from search.store.vocabulary import TrialState
 from workers.wording import counted
 
 BAND = "rgba(217,102,10,0.16)"  # STAR's colour, through which trained networks are seen
-HEADERS = ("", "why", "top-1, predicted", "latency, predicted", "macs", "params", "architecture")
+HEADERS = ("", "why", "predicted", "latency, predicted", "macs", "params", "architecture")
 
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """Candidates that were not trained, cheapest first; accuracies are predictions in %, with their 95 % intervals."""
+    """Candidates that were not trained, cheapest first; scores are predictions in %, with their 95 % intervals."""
 
     candidates: tuple[Believed, ...]
     cost: Floats  # in the axis's unit
-    top1_pct: Floats
+    score_pct: Floats
     low_pct: Floats
     high_pct: Floats
 
@@ -49,7 +49,8 @@ class BeliefInfo:
     """What a sampler believes, beside what was trained."""
 
     axis: Axis
-    trained: tuple[Floats, Floats]  # cost and top-1 in % of the networks more accurate than every cheaper one
+    score_name: str
+    trained: tuple[Floats, Floats]  # cost and score in % of the networks more accurate than every cheaper one
     front: Predicted
     ahead: Predicted
     facts: tuple[tuple[str, str], ...]
@@ -67,7 +68,7 @@ class BeliefInfo:
 
 
 def belief_info(columns: StudyColumns, view: View, believed: StudyBelief) -> BeliefInfo:
-    """Return what a study's sampler believes; accuracy is plotted against the view's axis."""
+    """Return what a study's sampler believes; the score is plotted against the view's axis."""
     target = "" if view.group is None else columns.latency_groups[view.group].target
     reached, facts = _reached(columns, believed)
     belief = believed.belief
@@ -77,6 +78,7 @@ def belief_info(columns: StudyColumns, view: View, believed: StudyBelief) -> Bel
         facts = (("rests on", f"{counted(belief.trainings, 'training')}, {moment(belief.at)} UTC"), *facts)
     return BeliefInfo(
         axis=view.axis,
+        score_name=columns.score_name,
         trained=_trained(columns, view),
         front=_steps(front),
         ahead=ahead,
@@ -100,7 +102,7 @@ def _predicted(candidates: Sequence[Believed], axis: Axis, target: str, keep_ord
     return Predicted(
         tuple(one for _, one, _ in kept),
         np.array([cost for cost, _, _ in kept], dtype=float),
-        100 * np.array([possible(one.proposal.top1) for _, one, _ in kept], dtype=float),
+        100 * np.array([possible(one.proposal.score) for _, one, _ in kept], dtype=float),
         100 * ends[:, 0],
         100 * ends[:, 1],
     )
@@ -114,19 +116,19 @@ def _cost(candidate: Believed, axis: Axis, target: str) -> float | None:
 
 def _steps(front: Predicted) -> Predicted:
     """Return the candidates of a front that are predicted to be more accurate than every cheaper one on its axis."""
-    before = np.maximum.accumulate(np.concatenate([[-np.inf], front.top1_pct[:-1]]))
-    kept = np.flatnonzero(front.top1_pct > before)
-    arrays = (front.cost, front.top1_pct, front.low_pct, front.high_pct)
+    before = np.maximum.accumulate(np.concatenate([[-np.inf], front.score_pct[:-1]]))
+    kept = np.flatnonzero(front.score_pct > before)
+    arrays = (front.cost, front.score_pct, front.low_pct, front.high_pct)
     return Predicted(tuple(front.candidates[place] for place in kept), *(array[kept] for array in arrays))
 
 
 def _trained(columns: StudyColumns, view: View) -> tuple[Floats, Floats]:
     cost = columns.axis_values(view) / (1.0 if view.axis == "latency" else MILLION)
     members = np.flatnonzero(columns.trained & np.isfinite(cost))
-    members = members[np.lexsort((-columns.top1[members], cost[members]))]
-    top1_pct = 100 * columns.top1[members]
-    rises = top1_pct > np.maximum.accumulate(np.concatenate([[-np.inf], top1_pct[:-1]]))
-    return cost[members][rises], top1_pct[rises]
+    members = members[np.lexsort((-columns.score[members], cost[members]))]
+    score_pct = 100 * columns.score[members]
+    rises = score_pct > np.maximum.accumulate(np.concatenate([[-np.inf], score_pct[:-1]]))
+    return cost[members][rises], score_pct[rises]
 
 
 def _reached(columns: StudyColumns, believed: StudyBelief) -> tuple[DataTable, tuple[tuple[str, str], ...]]:
@@ -134,14 +136,14 @@ def _reached(columns: StudyColumns, believed: StudyBelief) -> tuple[DataTable, t
     lines, off, inside = [], [], []
     for number, proposal in believed.proposals.items():
         place, interval = columns.index_of(number), interval_of(proposal)
-        if place is None or not columns.trained[place] or interval is None or proposal.top1 is None:
+        if place is None or not columns.trained[place] or interval is None or proposal.score is None:
             continue
-        top1 = float(columns.top1[place])
-        off.append(100 * (top1 - proposal.top1))
-        inside.append(interval[0] <= top1 <= interval[1])
+        score = float(columns.score[place])
+        off.append(100 * (score - proposal.score))
+        inside.append(interval[0] <= score <= interval[1])
         verdict = "inside" if inside[-1] else "outside"
         predicted = predicted_text(proposal).removesuffix(" predicted")
-        lines.append((str(number), reason_text(proposal), predicted, percent(top1), f"{off[-1]:+.2f}", verdict))
+        lines.append((str(number), reason_text(proposal), predicted, percent(score), f"{off[-1]:+.2f}", verdict))
     headers = ("trial", "why it was proposed", "predicted", "reached", "points off", "95 % interval")
     table = DataTable.of(headers, lines, len(lines))
     if not off:
@@ -214,7 +216,7 @@ def belief_figure(info: BeliefInfo) -> Any:
     figure.add_trace(
         go.Scatter(
             x=slim(front.cost),
-            y=slim(front.top1_pct),
+            y=slim(front.score_pct),
             mode="lines",
             line={"color": STAR, "width": 2, "dash": "dash"},
             name="predicted front",
@@ -222,15 +224,15 @@ def belief_figure(info: BeliefInfo) -> Any:
         )
     )
     steps = {"shape": "hv", "color": FRONT, "width": 2}
-    cost, top1_pct = info.trained
-    figure.add_trace(go.Scatter(x=slim(cost), y=slim(top1_pct), line=steps, name="trained front", **line))
+    cost, score_pct = info.trained
+    figure.add_trace(go.Scatter(x=slim(cost), y=slim(score_pct), line=steps, name="trained front", **line))
     figure.add_trace(
         go.Scatter(
             x=slim(ahead.cost),
-            y=slim(ahead.top1_pct),
+            y=slim(ahead.score_pct),
             error_y={
-                "array": slim(ahead.high_pct - ahead.top1_pct),
-                "arrayminus": slim(ahead.top1_pct - ahead.low_pct),
+                "array": slim(ahead.high_pct - ahead.score_pct),
+                "arrayminus": slim(ahead.score_pct - ahead.low_pct),
                 "color": GREY,
                 "thickness": 1,
             },
@@ -245,7 +247,7 @@ def belief_figure(info: BeliefInfo) -> Any:
     style_axis(figure.layout.xaxis, is_log(np.concatenate([cost, front.cost, ahead.cost])))
     title = "latency, ms (predicted for candidates)"
     figure.update_xaxes(title={"text": title if info.axis == "latency" else UNITS[info.axis]})
-    figure.update_yaxes(title={"text": "top-1, %"})
+    figure.update_yaxes(title={"text": f"{info.score_name}, %"})
     return figure
 
 

@@ -14,6 +14,7 @@ from dashboards.formats import percent
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import COLOURS, DASHES, GREY, SYMBOLS, empty_figure, escaped, message, scatter, slim
 from search.store.vocabulary import STATES, TrialState
+from workers.metrics import NAMES
 from workers.wording import agreeing
 
 MOST_CURVES = 8  # more can't be told apart in one chart
@@ -23,16 +24,16 @@ ENDED_EARLY = (TrialState.PRUNED, TrialState.FAILED, TrialState.CANCELLED)
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One trial's curve; arrays of one length, `top1` fractions (NaN where an epoch has none)."""
+    """One trial's curve; arrays of one length, `score` fractions (NaN where an epoch has none)."""
 
     number: int
     state: str
     config: str
     epochs: tuple[int, ...]
     progress: Floats
-    top1: Floats
+    score: Floats
     stages: tuple[int, ...]  # condensing stages that were done by each epoch
-    forms: tuple[str, ...]  # whose accuracy it is: training, condensed or deployed
+    forms: tuple[str, ...]  # whose score it is: training, condensed or deployed
     why_stopped: str | None  # why a trial was ended early, failed or was cancelled
 
     @property
@@ -50,11 +51,12 @@ class CurvesInfo:
     without: tuple[int, ...] = ()  # chosen trials without a curve
     notes: tuple[str, ...] = ()
     reason: str | None = None
+    score_name: str = NAMES["top1"]
 
     def table(self) -> DataTable:
         """Return one line for each stretch between two events: the start, a condensing stage, the end."""
         lines = [line for curve in self.curves for line in _lines(curve)]
-        headers = ("trial", "epoch", "progress", "top-1", "condensing stage", "form", "event")
+        headers = ("trial", "epoch", "progress", self.score_name, "condensing stage", "form", "event")
         return DataTable.of(headers, lines, len(lines))
 
 
@@ -69,7 +71,7 @@ def curve_numbers(columns: StudyColumns, view: View, chosen: Sequence[int] = ())
     if not front.size:
         front = np.flatnonzero(columns.trained)
     if front.size:
-        return [int(n) for n in columns.number[front[np.argsort(-columns.top1[front], kind="stable")]]]
+        return [int(n) for n in columns.number[front[np.argsort(-columns.score[front], kind="stable")]]]
     started = np.flatnonzero(np.isfinite(columns.started_at))
     return [int(number) for number in columns.number[started[::-1]][:MOST_CURVES]]
 
@@ -90,19 +92,19 @@ def curves_info(
     without = tuple(number for number in first if not curves.get(number))
     reason = None if shown else _why_none(columns, numbers)
     left_out = len(existing) - len(first)
-    return CurvesInfo(shown, left_out, without, _notes(shown, left_out, without), reason)
+    return CurvesInfo(shown, left_out, without, _notes(shown, left_out, without), reason, columns.score_name)
 
 
 def _curve(columns: StudyColumns, number: int, rows: Sequence[Mapping[str, Any]]) -> Curve:
     place = columns.index_of(number) or 0
-    state = STATES[columns.state[place]]
+    state, score = STATES[columns.state[place]], f"val_{columns.objective}"
     return Curve(
         number=number,
         state=state,
         config=columns.config_text[place],
         epochs=tuple(int(row["epoch"]) for row in rows),
         progress=np.array([float(row["progress"]) for row in rows]),
-        top1=np.array([math.nan if row["val_top1"] is None else float(row["val_top1"]) for row in rows]),
+        score=np.array([math.nan if row[score] is None else float(row[score]) for row in rows]),
         stages=tuple(int(row["condensing_stage"]) for row in rows),
         forms=tuple(str(row["form"]) for row in rows),
         why_stopped=(columns.reason[place] or str(state)) if state in ENDED_EARLY else None,
@@ -121,7 +123,7 @@ def _why_none(columns: StudyColumns, numbers: Sequence[int]) -> str:
 def _notes(curves: Sequence[Curve], left_out: int, without: Sequence[int]) -> tuple[str, ...]:
     notes = []
     if any(curve.condensed_at for curve in curves):
-        notes.append("A mark is a condensing stage: connections were removed there, and accuracy often dips.")
+        notes.append("A mark is a condensing stage: connections were removed there, and the score often dips.")
     if any("deployed" in curve.forms for curve in curves):
         notes.append("The star is the deployed network, the one that counts.")
     if any(curve.why_stopped is not None for curve in curves):
@@ -148,7 +150,7 @@ def _lines(curve: Curve) -> list[tuple[str, ...]]:
             str(curve.number),
             str(curve.epochs[place]),
             percent(float(curve.progress[place]), 0),
-            percent(float(curve.top1[place])),
+            percent(float(curve.score[place])),
             str(curve.stages[place]),
             curve.forms[place],
             event,
@@ -161,7 +163,7 @@ def _lines(curve: Curve) -> list[tuple[str, ...]]:
 
 
 def curves_figure(info: CurvesInfo) -> Any:
-    """Return top-1 in % over progress: marks at condensing stages, a star for the deployed form, a cross at a stop."""
+    """Return the score over progress: marks at condensing stages, a star for the deployed form, a cross at a stop."""
     if info.reason is not None:
         return message(info.reason)
     figure = empty_figure(460)
@@ -176,7 +178,7 @@ def curves_figure(info: CurvesInfo) -> Any:
     if any(curve.why_stopped is not None for curve in info.curves):
         _add_key(figure, trace, "stopped", "x", 10)
     figure.update_xaxes(title={"text": "training progress, % of the schedule"}, range=[-2, 104])
-    figure.update_yaxes(title={"text": "top-1 on the validation images, %"}, range=_settled(info.curves))
+    figure.update_yaxes(title={"text": f"{info.score_name} on the validation images, %"}, range=_settled(info.curves))
     return figure
 
 
@@ -194,7 +196,7 @@ def _add_curve(figure: Any, trace: Any, curve: Curve, index: int) -> None:
     figure.add_trace(
         trace(
             x=slim(100 * curve.progress),
-            y=slim(100 * curve.top1),
+            y=slim(100 * curve.score),
             mode="lines+markers",
             name=f"trial {curve.number}",
             line={"color": colour, "width": 2, "dash": DASHES[index // 3 % len(DASHES)]},
@@ -209,7 +211,7 @@ def _add_curve(figure: Any, trace: Any, curve: Curve, index: int) -> None:
 
 def _settled(curves: Sequence[Curve]) -> list[float] | None:
     """Return the range in % of what comes after the first fifth of the schedule; None for the whole range."""
-    late = np.concatenate([100 * curve.top1[curve.progress >= EARLY] for curve in curves])
+    late = np.concatenate([100 * curve.score[curve.progress >= EARLY] for curve in curves])
     late = late[np.isfinite(late)]
     if not late.size or late.max() == late.min():
         return None

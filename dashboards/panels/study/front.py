@@ -14,13 +14,13 @@ from dashboards.formats import count, milliseconds, percent
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.study.baselines import Baseline, comparable
 from dashboards.panels.study.points import (
-    HEADERS,
     Points,
+    headers,
     latencies_shown,
     points_of,
     recommended_name,
     why_no_points,
-    with_last_accuracy,
+    with_last_score,
 )
 from dashboards.panels.style import escaped
 from search.store.vocabulary import TrialState
@@ -35,7 +35,7 @@ TITLES = {"macs": "multiply-adds (macs), millions", "params": "parameters, milli
 
 @dataclass(frozen=True, eq=False)
 class FrontInfo:
-    """Accuracy in % against a cost (ms, million macs or million params), every group of points cheapest first."""
+    """The score in % against a cost (ms, million macs or million params), every group of points cheapest first."""
 
     axis: Axis
     title: str  # of the cost axis
@@ -43,15 +43,15 @@ class FrontInfo:
     front: Points
     trained: Points  # not on the front
     infeasible: Points  # refused for a budget, never trained
-    stopped: Points  # ended early, failed or cancelled, at the accuracy of their last epoch
-    running: Points  # at the accuracy of their newest epoch
-    line: tuple[Floats, Floats]  # cost and accuracy of the trials more accurate than every cheaper one
+    stopped: Points  # ended early, failed or cancelled, at the score of their last epoch
+    running: Points  # at the score of their newest epoch
+    line: tuple[Floats, Floats]  # cost and score of the trials that are better than every cheaper one
     baselines: tuple[Baseline, ...]  # published networks that fit into the chart
     far_baselines: tuple[Baseline, ...]  # and those that don't
     budget: float | None  # limit on the cost axis, in its unit
     recommended: int | None  # number of the trial to deploy
     recommended_name: str  # what the legend calls it
-    bottom_pct: float | None  # the lowest accuracy that the chart opens with; None = all are seen
+    bottom_pct: float | None  # the lowest score that the chart opens with; None = all are seen
     notes: tuple[str, ...] = ()  # sentences for the caption
     reason: str | None = None  # why there is nothing to see
     roles: Mapping[str, Points] = field(default_factory=dict)  # all groups of points by what a table calls them
@@ -61,7 +61,7 @@ class FrontInfo:
         lines = ((role, *points.row(index)) for role, points in self.roles.items() for index in points)
         marks = (baseline.row(self.axis) for baseline in (*self.baselines, *self.far_baselines))
         total = sum(map(len, self.roles.values()))
-        table = DataTable.of(("", *HEADERS), lines, total)
+        table = DataTable.of(("", *headers(self.front.score_name)), lines, total)
         return replace(table, rows=(*table.rows, *marks))
 
 
@@ -76,7 +76,7 @@ class FrontOptions:
 
 
 def front_info(columns: StudyColumns, view: View, options: FrontOptions | None = None) -> FrontInfo:
-    """Return what the chart of accuracy against the view's axis shows; latencies are of the view's group alone."""
+    """Return what the chart of the score against the view's axis shows; latencies are of the view's group alone."""
     options = options or FrontOptions()
     cost = columns.axis_values(view)
     priced = np.isfinite(cost)
@@ -92,8 +92,8 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
     }
     roles = {name: points_of(columns, view, mask, cost) for name, mask in masks.items()}
     for name in ("stopped", "training"):
-        roles[name] = with_last_accuracy(roles[name], options.last_epochs)
-    line = _steps(cost[columns.trained & priced], 100 * columns.top1[columns.trained & priced])
+        roles[name] = with_last_score(roles[name], options.last_epochs)
+    line = _steps(cost[columns.trained & priced], 100 * columns.score[columns.trained & priced])
     near, far = _baselines(columns, view, roles) if options.baselines else ((), ())
     unit = 1.0 if view.axis == "latency" else 1e6
     info = FrontInfo(
@@ -110,7 +110,7 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
         far_baselines=far,
         budget=None if options.budget is None else options.budget / unit,
         recommended=options.recommended,
-        recommended_name=recommended_name(columns, view, options.recommended, (view.axis, "top1")),
+        recommended_name=recommended_name(columns, view, options.recommended, (view.axis, "score")),
         bottom_pct=_bottom(roles),
         roles=roles,
         reason=None if any(map(len, roles.values())) else why_no_points(columns, view),
@@ -127,20 +127,20 @@ def _title(columns: StudyColumns, view: View) -> str:
     return f"{escaped(group.kind)} latency on {escaped(group.target)}, ms"
 
 
-def _steps(cost: Floats, top1_pct: Floats) -> tuple[Floats, Floats]:
+def _steps(cost: Floats, score_pct: Floats) -> tuple[Floats, Floats]:
     """Return the trials that are more accurate than every cheaper one: the corners of the step line."""
-    order = np.lexsort((-top1_pct, cost))
-    cost, top1_pct = cost[order], top1_pct[order]
-    before = np.concatenate(([-np.inf], np.maximum.accumulate(top1_pct)[:-1])) if len(cost) else top1_pct
-    better = top1_pct > before
-    return cost[better], top1_pct[better]
+    order = np.lexsort((-score_pct, cost))
+    cost, score_pct = cost[order], score_pct[order]
+    before = np.concatenate(([-np.inf], np.maximum.accumulate(score_pct)[:-1])) if len(cost) else score_pct
+    better = score_pct > before
+    return cost[better], score_pct[better]
 
 
 def _bottom(roles: Mapping[str, Points]) -> float | None:
     """Return the lowest accuracy in % that the chart opens with, so that a few poor trials don't flatten the rest."""
-    front, trained = roles["on the front"].top1_pct, roles["trained"].top1_pct
+    front, trained = roles["on the front"].score_pct, roles["trained"].score_pct
     best = np.concatenate((front, trained))
-    everything = np.concatenate([points.top1_pct for points in roles.values()])
+    everything = np.concatenate([points.score_pct for points in roles.values()])
     everything = everything[np.isfinite(everything)]
     if not len(best):
         return None
@@ -158,7 +158,7 @@ def _baselines(
     costs = np.concatenate([points.along(view.axis) for points in trained])
     if not networks or not len(costs):
         return (), tuple(networks)
-    accuracies = np.concatenate([points.top1_pct for points in trained])
+    accuracies = np.concatenate([points.score_pct for points in trained])
     cost_range = costs.min() / BASELINE_COST, costs.max() * BASELINE_COST
     pct_range = accuracies.min() - BASELINE_PCT, accuracies.max() + BASELINE_PCT
     near = [
@@ -177,9 +177,10 @@ def _with_notes(info: FrontInfo, columns: StudyColumns, view: View) -> FrontInfo
 
 def _notes_on_front(info: FrontInfo, columns: StudyColumns, view: View) -> Iterator[str]:
     if len(info.front):
-        costs = "accuracy, latency and macs" if view.group is not None else "accuracy and macs"
+        name = "accuracy" if columns.objective == "top1" else columns.score_name
+        costs = f"{name}, latency and macs" if view.group is not None else f"{name} and macs"
         yield f"No network beats one on the front in {costs} at once."
-        yield "The steps follow the most accurate network up to each cost."
+        yield f"The steps follow the network with the best {columns.score_name} up to each cost."
     if view.axis == "latency" and view.group is not None and info.reason is None:
         yield f"Latency: {columns.latency_groups[view.group]}; bars are 95 % intervals."
 
@@ -191,11 +192,11 @@ def _notes_on_others(info: FrontInfo) -> Iterator[str]:
     unfinished = [name for name, points in (("stopped", info.stopped), ("running", info.running)) if len(points)]
     if unfinished:
         yield (
-            f"A {' or '.join(unfinished)} trial is shown at the accuracy of its last epoch, which is not that of a "
-            "deployed network; all others are shown at their deployed network's."
+            f"A {' or '.join(unfinished)} trial is shown at the {info.front.score_name} of its last epoch, which is "
+            "not that of a deployed network; all others are shown at their deployed network's."
         )
     if info.bottom_pct is not None:
-        accuracies = np.concatenate([points.top1_pct for points in info.roles.values()])
+        accuracies = np.concatenate([points.score_pct for points in info.roles.values()])
         below = int((accuracies < info.bottom_pct).sum())
         trials, are = agreeing(below, "trial", "trials"), agreeing(below, "is", "are")
         bottom = percent(info.bottom_pct / 100, 1)

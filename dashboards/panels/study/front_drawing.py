@@ -71,12 +71,12 @@ def _add(figure: Any, trace: Any, series: Series, axis: str) -> None:
     figure.add_trace(
         trace(
             x=slim(points.along(axis)),
-            y=slim(points.top1_pct),
+            y=slim(points.score_pct),
             error_x=series.error_bars,
             mode="markers",
             name=series.name,
             marker={**marker, "line": line},
-            **hover(points, axis, "top1"),
+            **hover(points, axis, "score"),
         )
     )
 
@@ -140,12 +140,12 @@ def _style(figure: Any, info: FrontInfo) -> None:
     style_axis(figure.layout.xaxis, log)
     figure.layout.xaxis.title.text = info.title
     figure.update_layout(
-        yaxis={"title": {"text": "top-1, %"}, "domain": [0.12 if rug else 0.0, 1.0]},
+        yaxis={"title": {"text": f"{info.front.score_name}, %"}, "domain": [0.12 if rug else 0.0, 1.0]},
         yaxis2={"domain": [0.0, 0.08], "range": [-1, 1], "visible": False, "fixedrange": True},
     )
     if rug:
         figure.layout.xaxis.anchor = "y2"
-    trained = np.concatenate((info.front.top1_pct, info.trained.top1_pct))
+    trained = np.concatenate((info.front.score_pct, info.trained.score_pct))
     if not len(trained) + len(info.stopped) + len(info.running):
         figure.layout.yaxis.visible = False
         note(figure, "No trained network yet:<br>these candidates are over a budget.")
@@ -161,4 +161,4 @@ def _style(figure: Any, info: FrontInfo) -> None:
     star = (float(cost[place[0]]), float(trained[place[0]])) if len(place) else None
     trace = scatter(sum(map(len, info.roles.values())))
     add_recommended(figure, info.recommended_name, star, trace)
-    figure.layout.meta = {**info.latencies, "x": info.axis, "y": "top1"}
+    figure.layout.meta = {**info.latencies, "x": info.axis, "y": "score"}

@@ -1,8 +1,8 @@
 """The hypervolume: one number for how good the networks trained so far are.
 
 The hypervolume is the share of a rectangle that the networks trained so far dominate. The rectangle reaches from a
-network that only guesses (one over the number of classes) to 100 % top-1, and from cost 0 to the largest of a trained
-network. So it grows with every network that is better for its cost than all before.
+network that only guesses (one over the number of classes) to a score of 100 %, and from cost 0 to the largest of a
+trained network. So it grows with every network that is better for its cost than all before.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 from dashboards.data.columns import Floats
 
 
-def hypervolumes(cost: Floats, top1: Floats, most: float, least: float) -> Floats:
+def hypervolumes(cost: Floats, score: Floats, most: float, least: float) -> Floats:
     """Return the dominated share (k,) of the rectangle after each of k networks, in their order.
 
     Args:
         cost: (k,); a network at or above `most` adds nothing.
-        top1: (k,) fractions; a network at or below `least` adds nothing.
+        score: (k,) fractions; a network at or below `least` adds nothing.
         most: the rectangle's largest cost.
         least: its lowest accuracy; the highest is 1.
     """
     costs: list[float] = []  # of the corners so far, the cheapest first
     heights: list[float] = []  # their accuracies, each higher than the one before
     area, shares = 0.0, np.zeros(len(cost))
-    for index, (x, y) in enumerate(zip(cost.tolist(), top1.tolist(), strict=True)):
+    for index, (x, y) in enumerate(zip(cost.tolist(), score.tolist(), strict=True)):
         if x < most and y > least:
             place = bisect_left(costs, x)
             if place < len(costs) and costs[place] == x:

@@ -26,7 +26,8 @@ TREES = 50
 REPEATS = 5
 LEAST_R2 = 0.05  # a forest that predicts less than that says nothing about what matters
 SEED = 0
-LOOKS = {"accuracy": (FRONT, ""), "latency": (STAR, "/"), "macs": ("#1E9E77", "x")}
+LOOKS = {"latency": (STAR, "/"), "macs": ("#1E9E77", "x")}
+SCORE_LOOKS = (FRONT, "")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ def importance_info(columns: StudyColumns, view: View) -> ImportanceInfo:
             reason=f"Importance can't be computed, because {_trials(trained)} and it takes {LEAST_TRIALS}."
         )
     outcomes = {
-        "accuracy": np.where(columns.trained, columns.top1, np.nan),
+        "accuracy" if columns.objective == "top1" else columns.score_name: np.where(
+            columns.trained, columns.score, np.nan
+        ),
         "latency": _log(columns.axis_values(View(view.group, "latency"))),
         "macs": _log(columns.macs.astype(float)),
     }
@@ -211,7 +214,7 @@ def importance_figure(info: ImportanceInfo) -> Any:
     names = info.parameters[::-1]  # plotly draws from below
     figure = empty_figure(150 + 54 * len(names))
     for outcome in reversed([outcome for outcome in info.outcomes if outcome.scores]):
-        colour, hatching = LOOKS[outcome.name]
+        colour, hatching = LOOKS.get(outcome.name, SCORE_LOOKS)
         by_name = {score.parameter: score for score in outcome.scores}
         scores = [by_name[name] for name in names]
         figure.add_trace(

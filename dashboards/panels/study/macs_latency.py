@@ -13,10 +13,10 @@ from dashboards.data.columns import Floats, Mask, StudyColumns, View
 from dashboards.formats import count, milliseconds
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.study.points import (
-    HEADERS,
     Points,
     Series,
     bars,
+    headers,
     hover,
     latencies_shown,
     points_of,
@@ -105,7 +105,7 @@ class MacsLatencyInfo:
             for index in points
             if points.number[index] not in marked
         )
-        return DataTable.of(("rank", *HEADERS), chain(lines, rest), self.total)
+        return DataTable.of(("rank", *headers(self.trained.score_name)), chain(lines, rest), self.total)
 
 
 def macs_latency_info(

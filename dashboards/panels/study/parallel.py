@@ -24,7 +24,7 @@ MOST_DIMENSIONS = 13  # more don't fit on one screen
 WIDTH_PX = 74  # of one dimension
 LEAST_NETWORKS = 2
 MOST_TICKS = 8
-OUTCOMES = ("macs", "latency", "top1")
+OUTCOMES = ("macs", "latency", "score")
 Ranges = Mapping[str, Sequence[tuple[float, float]]]
 
 
@@ -44,7 +44,7 @@ class Dimension:
 
     def text(self, value: float) -> str:
         """Return one of its values as people read it."""
-        if self.key == "top1":
+        if self.key == "score":
             return percent(value / 100)
         if self.key == "macs":
             return count(value)
@@ -148,7 +148,7 @@ def parallel_info(columns: StudyColumns, view: View) -> ParallelInfo:
     unpriced = len(places) - len(priced) if len(priced) >= LEAST_NETWORKS else 0
     if unpriced:  # Plotly draws no line with a gap
         places = priced
-    places = places[np.argsort(columns.top1[places], kind="stable")]  # the best are drawn last, above the others
+    places = places[np.argsort(columns.score[places], kind="stable")]  # the best are drawn last, above the others
     if len(places) < LEAST_NETWORKS:
         return ParallelInfo((), columns.number[:0], reason=_why_none(len(places)))
     varied = [
@@ -163,15 +163,17 @@ def parallel_info(columns: StudyColumns, view: View) -> ParallelInfo:
     kept = sorted(settings, key=_weight)[: MOST_DIMENSIONS - len(OUTCOMES)]
     left_out = tuple(dimension.label for dimension in settings if dimension not in kept)
     chosen = [dimension for dimension in varied if dimension in kept or dimension.key in ("macs", "latency")]
-    top1 = Dimension("top1", "top-1, %", 100 * columns.top1[places], False)
+    score = Dimension("score", f"{columns.score_name}, %", 100 * columns.score[places], False)
     notes = _notes(columns, view, len(places), unpriced, left_out)
-    return ParallelInfo((*chosen, top1), columns.number[places], left_out, notes)
+    return ParallelInfo((*chosen, score), columns.number[places], left_out, notes)
 
 
 def _notes(
     columns: StudyColumns, view: View, networks: int, unpriced: int, left_out: tuple[str, ...]
 ) -> tuple[str, ...]:
-    notes = [f"{networks:,} trained networks, coloured by top-1. Drag along an axis to choose a part of it."]
+    notes = [
+        f"{networks:,} trained networks, coloured by {columns.score_name}. Drag along an axis to choose a part of it."
+    ]
     if unpriced:
         have = agreeing(unpriced, "has no latency of this kind and is", "have no latency of this kind and are")
         notes.append(f"{unpriced:,} more {have} not shown.")
@@ -210,7 +212,9 @@ def _dimensions(columns: StudyColumns, view: View) -> list[Dimension]:
     dimensions.append(Dimension("macs", "macs", columns.macs.astype(float), True))
     latency = columns.axis_values(View(view.group, "latency"))
     dimensions.append(Dimension("latency", "latency, ms", latency, True))
-    dimensions.append(Dimension("top1", "top-1, %", np.where(columns.trained, 100 * columns.top1, np.nan), False))
+    dimensions.append(
+        Dimension("score", f"{columns.score_name}, %", np.where(columns.trained, 100 * columns.score, np.nan), False)
+    )
     return dimensions
 
 
@@ -266,12 +270,18 @@ def parallel_figure(info: ParallelInfo) -> Any:
     if info.reason is not None:
         return message(info.reason)
     figure = empty_figure(420)
-    top1 = info.dimensions[-1].values
-    low = float(np.quantile(top1, 0.05)) if np.ptp(top1) else float(top1.min()) - 1
+    score = info.dimensions[-1].values
+    low = float(np.quantile(score, 0.05)) if np.ptp(score) else float(score.min()) - 1
     figure.add_trace(
         go.Parcoords(
             dimensions=[_axis(dimension) for dimension in info.dimensions],
-            line={"color": slim(top1), "colorscale": SCALE, "cmin": low, "cmax": float(top1.max()), "showscale": False},
+            line={
+                "color": slim(score),
+                "colorscale": SCALE,
+                "cmin": low,
+                "cmax": float(score.max()),
+                "showscale": False,
+            },
             unselected={"line": {"opacity": 0.06}},
             labelside="top",
             name="networks",

@@ -14,6 +14,7 @@ from dashboards.data.curves import LastEpoch
 from dashboards.formats import count, digits_ms, percent
 from dashboards.panels.style import escaped, slim
 from search.store.vocabulary import STATES, TrialState
+from workers.metrics import NAMES
 
 BARS_UP_TO = 300  # points of a trace that have error bars; those of more points would hide them
 CONFIGS_UP_TO = 1000  # points of a trace that show their architecture under the pointer
@@ -33,18 +34,19 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Trials as points; arrays of shape (k,), latencies in ms (NaN: none in the view's group), top-1 in %."""
+    """Trials as points; arrays of shape (k,), latencies in ms (NaN: none in the view's group), the score in %."""
 
     number: Ints
     state: tuple[str, ...]
-    top1_pct: Floats
+    score_pct: Floats
     latency_ms: Floats
     low_ms: Floats
     high_ms: Floats
     macs: Ints
     params: Ints
     config: tuple[str, ...]
-    epoch: Ints | None = None  # whose accuracy `top1_pct` is, where it isn't the deployed network's
+    score_name: str = NAMES["top1"]
+    epoch: Ints | None = None  # whose score `score_pct` is, where it isn't the deployed network's
 
     def __len__(self) -> int:
         return len(self.number)
@@ -64,10 +66,10 @@ class Points:
         return (self.macs if axis == "macs" else self.params) / MILLION
 
     def row(self, index: int) -> tuple[str, ...]:
-        """Return one line of a table: trial, top-1, latency, interval, macs, params, architecture."""
+        """Return one line of a table: trial, score, latency, interval, macs, params, architecture."""
         return (
             str(self.number[index]),
-            percent(self.top1_pct[index] / 100) + ("" if self.epoch is None else _not_deployed(self.epoch[index])),
+            percent(self.score_pct[index] / 100) + ("" if self.epoch is None else _not_deployed(self.epoch[index])),
             digits_ms(self.latency_ms[index], 4),
             f"{digits_ms(self.low_ms[index], 4)} to {digits_ms(self.high_ms[index], 4)}",
             count(float(self.macs[index])),
@@ -80,7 +82,9 @@ def _not_deployed(epoch: Any) -> str:
     return f" at epoch {epoch}, not the deployed network"
 
 
-HEADERS = ("trial", "top-1", "latency, ms", "95 % interval, ms", "macs", "params", "architecture")
+def headers(score_name: str) -> tuple[str, ...]:
+    """Return the headings of `Points.row`."""
+    return ("trial", score_name, "latency, ms", "95 % interval, ms", "macs", "params", "architecture")
 
 
 def points_of(columns: StudyColumns, view: View, chosen: Mask, order: Floats | None = None) -> Points:
@@ -93,13 +97,14 @@ def points_of(columns: StudyColumns, view: View, chosen: Mask, order: Floats | N
     return Points(
         number=columns.number[places],
         state=tuple(STATES[state] for state in columns.state[places]),
-        top1_pct=100 * columns.top1[places],
+        score_pct=100 * columns.score[places],
         latency_ms=missing if latencies is None else latencies.median_ms[places],
         low_ms=missing if latencies is None else latencies.low_ms[places],
         high_ms=missing if latencies is None else latencies.high_ms[places],
         macs=columns.macs[places],
         params=columns.params[places],
         config=tuple(columns.config_text[place] for place in places),
+        score_name=columns.score_name,
     )
 
 
@@ -134,12 +139,12 @@ def recommended_name(columns: StudyColumns, view: View, number: int | None, axes
     return f"{name} ({escaped(other)}: not shown here)"
 
 
-def with_last_accuracy(points: Points, last: Mapping[int, LastEpoch]) -> Points:
-    """Return the points at the accuracy of their newest epoch, which is not a deployed network's."""
+def with_last_score(points: Points, last: Mapping[int, LastEpoch]) -> Points:
+    """Return the points at the score of their newest epoch, which is not a deployed network's."""
     newest = [last[int(number)] for number in points.number]
     return replace(
         points,
-        top1_pct=np.array([100 * epoch.top1 for epoch in newest]),
+        score_pct=np.array([100 * epoch.score for epoch in newest]),
         epoch=np.array([epoch.epoch for epoch in newest], dtype=np.int64),
     )
 
@@ -167,7 +172,7 @@ def bars(points: Points, colour: str, always: bool = False) -> dict[str, Any] | 
 def hover(points: Points, x: str, y: str) -> dict[str, Any]:
     """Return what a trace needs to describe a point under the pointer.
 
-    `x` and `y` name what the axes show (of top1, latency, macs, params); everything else is carried in customdata,
+    `x` and `y` name what the axes show (of score, latency, macs, params); everything else is carried in customdata,
     after the trial's number.
     """
     carried: list[Any] = [points.number]
@@ -179,8 +184,8 @@ def hover(points: Points, x: str, y: str) -> dict[str, Any]:
         return f"customdata[{len(carried) - 1}]"
 
     lines = ["<b>trial %{customdata[0]:d}</b>"]
-    if np.isfinite(points.top1_pct).any():
-        lines[0] += f": %{{{value('top1', points.top1_pct)}:.2f}} % top-1"
+    if np.isfinite(points.score_pct).any():
+        lines[0] += f": %{{{value('score', points.score_pct)}:.2f}} % {escaped(points.score_name)}"
     if points.epoch is not None:
         lines[0] += _not_deployed(f"%{{{value('epoch', points.epoch.astype(np.float64))}:d}}")
     if len(points) <= CONFIGS_UP_TO:

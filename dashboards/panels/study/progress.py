@@ -56,7 +56,8 @@ class ProgressInfo:
 
     number: Ints  # of the trials
     hypervolume: Floats  # 0..1, after each training
-    axis: str  # what accuracy is plotted against, in words
+    axis: str  # what the score is plotted against, in words
+    score_name: str
     facts: tuple[tuple[str, str], ...]  # (name, value), for a list
     failures: tuple[Failure, ...]  # the most frequent first
     workers: DataTable
@@ -87,11 +88,11 @@ def progress_info(
     liveness: Liveness | None = None,
     last_epochs: Mapping[int, LastEpoch] | None = None,
 ) -> ProgressInfo:
-    """Return a study's progress; accuracy is plotted against the view's axis.
+    """Return a study's progress; the score is plotted against the view's axis.
 
     Args:
         columns: the study.
-        view: what accuracy is plotted against.
+        view: what the score is plotted against.
         liveness: who works and what waits; None leaves workers and devices out, as in a report that is read later.
         last_epochs: of the trials that aren't done, which say how many epochs they trained.
     """
@@ -102,13 +103,14 @@ def progress_info(
     most = float(cost[members].max()) if members.size else np.nan
     return ProgressInfo(
         number=columns.number[members],
-        hypervolume=hypervolumes(cost[members], columns.top1[members], most, chance),
+        hypervolume=hypervolumes(cost[members], columns.score[members], most, chance),
         axis={"latency": "latency", "macs": "macs", "params": "params"}[view.axis],
+        score_name=columns.score_name,
         facts=(*_facts(columns, last_epochs or {}), *_liveness_facts(liveness)),
         failures=_failures(columns),
         workers=_workers(liveness),
         devices=_devices(liveness),
-        notes=_notes(view, chance, most) if members.size else (),
+        notes=_notes(columns, view, chance, most) if members.size else (),
         reason=None if members.size else _why_none(columns, view),
     )
 
@@ -118,12 +120,12 @@ def _classes(columns: StudyColumns) -> int:
     return classes if isinstance(classes, int) and classes > 1 else 10
 
 
-def _notes(view: View, chance: float, most: float) -> tuple[str, ...]:
+def _notes(columns: StudyColumns, view: View, chance: float, most: float) -> tuple[str, ...]:
     cost = milliseconds(most) if view.axis == "latency" else f"{count(most)} {view.axis}"
     return (
-        f"Share of the rectangle from {100 * chance:.3g} % top-1 (guessing) and {cost} (the largest of a trained "
-        "network) to 100 % and 0 that the networks trained so far dominate. Where it is flat, the search gained "
-        "nothing.",
+        f"Share of the rectangle from {100 * chance:.3g} % {columns.score_name} (guessing) and {cost} (the largest of "
+        "a trained network) to 100 % and 0 that the networks trained so far dominate. Where it is flat, the search "
+        "gained nothing.",
     )
 
 
@@ -301,6 +303,6 @@ def progress_figure(info: ProgressInfo) -> Any:
         )
     )
     figure.update_xaxes(title={"text": "trainings finished"}, rangemode="nonnegative")
-    figure.update_yaxes(title={"text": f"hypervolume (top-1, {info.axis})"})
+    figure.update_yaxes(title={"text": f"hypervolume ({info.score_name}, {info.axis})"})
     figure.update_layout(showlegend=False)
     return figure

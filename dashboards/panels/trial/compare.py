@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from dashboards.data.trial_detail import TrialDetail
 from dashboards.formats import duration, interval_text, latency_label, milliseconds, one_line, percent, place_label
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import COLOURS, GREY, SYMBOLS, empty_figure, escaped, message, slim
+from search.results.paired import PairedTest, paired_test, same_images
 from workers.latency.record import LatencyRecord, kind_words
+from workers.metrics import METRICS, NAMES
 
 MOST_TRIALS = 4
 CLOSE = 1.5  # where no ratio is further from 1 than this, the chart shows differences in %
@@ -85,7 +87,7 @@ def compare_info(details: Sequence[TrialDetail]) -> CompareInfo:
             reason=f"At most {MOST_TRIALS} trials can be compared side by side, but {len(chosen)} are chosen: untick "
             f"{len(chosen) - MOST_TRIALS}."
         )
-    rows = [*_settings(chosen), *_costs(chosen), *_outcome(chosen), *_latencies(chosen)]
+    rows = [*_settings(chosen), *_costs(chosen), *_outcome(chosen), *_paired(chosen), *_latencies(chosen)]
     return CompareInfo(tuple(detail.name for detail in chosen), tuple(rows), tuple(_ratios(chosen)))
 
 
@@ -126,14 +128,42 @@ def _outcome(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
     lines: dict[str, tuple[Callable[[TrialDetail], Any], Callable[[Any], str] | None]] = {
         "state": (lambda detail: detail.row.state, None),
         "reason": (lambda detail: detail.row.reason, None),
-        "top-1, validation": (lambda detail: detail.row.top1, percent),
+        **{f"{NAMES[name]}, validation": (_metric(name), percent) for name in METRICS},
         "loss, validation": (lambda detail: detail.row.val_loss, lambda loss: f"{loss:.4f}"),
         "top-1, test": (lambda detail: detail.row.test_top1, percent),
         "epochs": (lambda detail: len(detail.curve), None),
         "training time": (lambda detail: detail.row.train_seconds, duration),
         "attempts": (lambda detail: detail.row.attempt, None),
     }
+    lines = {label: line for label, line in lines.items() if any(line[0](detail) is not None for detail in chosen)}
     return [_line("outcome", label, list(map(value, chosen)), text) for label, (value, text) in lines.items()]
+
+
+def _metric(name: str) -> Callable[[TrialDetail], Any]:
+    return lambda detail: getattr(detail.row, name)
+
+
+def _paired(chosen: Sequence[TrialDetail]) -> Iterator[CompareRow]:
+    """Yield how each trial compares with the first one image by image, where what both said of them is recorded."""
+    first, objective = chosen[0].seen.validation, chosen[0].row.objective
+    if first is None:
+        return
+    tests = [
+        None if other is None or not same_images(first, other) else paired_test(other, first, objective)
+        for other in (detail.seen.validation for detail in chosen[1:])
+    ]
+    if any(test is not None for test in tests):
+        texts = [NONE if test is None else _paired_words(test) for test in tests]
+        differs = any(test is not None and not test.within_noise for test in tests)
+        label = f"{NAMES[objective]} against {chosen[0].name}, image by image"
+        yield CompareRow("outcome", label, (NONE, *texts), differs)
+        counts = [NONE if test is None else f"{test.only_first:,} and {test.only_second:,}" for test in tests]
+        label = f"images that only it, and only {chosen[0].name}, recognises"
+        yield CompareRow("outcome", label, (NONE, *counts), differs)
+
+
+def _paired_words(test: PairedTest) -> str:
+    return f"{test}: {'as good within noise' if test.within_noise else 'more than noise'}"
 
 
 def _latencies(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
@@ -155,7 +185,7 @@ def _latency_words(row: LatencyRecord) -> str:
 def _ratios(chosen: Sequence[TrialDetail]) -> list[RatioRow]:
     first = chosen[0].row
     rows = [
-        RatioRow("errors (1 - top-1)", _over([_error(detail.row.top1) for detail in chosen])),
+        RatioRow(f"errors (1 - {NAMES[first.objective]})", _over([_error(detail.row.score) for detail in chosen])),
         RatioRow("macs", _over([detail.row.macs for detail in chosen])),
         RatioRow("params", _over([detail.row.params for detail in chosen])),
         RatioRow("training time", _over([detail.row.train_seconds for detail in chosen])),
@@ -167,8 +197,8 @@ def _ratios(chosen: Sequence[TrialDetail]) -> list[RatioRow]:
     return [row for row in rows if sum(map(math.isfinite, row.ratios)) > 1]
 
 
-def _error(top1: float | None) -> float | None:
-    return None if top1 is None else 1 - top1
+def _error(score: float | None) -> float | None:
+    return None if score is None else 1 - score
 
 
 def _comparable(first: LatencyRecord, second: LatencyRecord) -> bool:

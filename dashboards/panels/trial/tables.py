@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboards.data.beliefs import origin_text, reached_text
+from dashboards.data.metrics import CLASS_HEADERS, class_lines, metric_lines
 from dashboards.data.trial_detail import TrialDetail
 from dashboards.formats import (
     count,
@@ -20,6 +21,7 @@ from dashboards.formats import (
     place_label,
 )
 from dashboards.panels.data_table import DataTable
+from workers.metrics import NAMES
 from workers.processes import host_and_pid
 
 LONGEST = 300  # characters of a reason, a path or a value
@@ -29,6 +31,7 @@ def trial_tables(detail: TrialDetail) -> dict[str, DataTable]:
     """Return the tables of a trial by their titles, in the order in which a page shows them."""
     return {
         "Outcome": outcome_table(detail),
+        "Classes": classes_table(detail),
         "Settings": settings_table(detail),
         "Learning curve": curve_table(detail),
         "Files": files_table(detail),
@@ -49,6 +52,7 @@ def outcome_table(detail: TrialDetail) -> DataTable:
         ("why it was proposed", origin_text(row, detail.proposal, detail.settings)),
         ("against that prediction", reached_text(row, detail.proposal) or "-"),
         ("top-1, validation", f"{percent(row.top1)}, of the deployed network"),
+        *((f"{name}, validation", value) for name, value in metric_lines(row) if name != NAMES["top1"]),
         ("loss, validation", "-" if row.val_loss is None else f"{row.val_loss:.4f}"),
         ("top-1, test", "not tested" if row.test_top1 is None else percent(row.test_top1)),
         ("macs", f"{row.macs:,} ({count(row.macs)})"),
@@ -58,14 +62,25 @@ def outcome_table(detail: TrialDetail) -> DataTable:
     for target, latency in row.latencies.items():
         label = f"{latency_text(latency)} ms, {latency_label(latency)}, {place_label(latency)}"
         lines.append((one_line(f"latency on {target}", 120), label))
-    if row.expected_top1 is not None:
-        lines.append(("top-1, expected", f"{percent(row.expected_top1)}, had it been trained to its end"))
+    if row.expected_score is not None:
+        name = f"{NAMES[row.objective]}, expected"
+        lines.append((name, f"{percent(row.expected_score)}, had it been trained to its end"))
     lines += [
         ("training time", duration(row.train_seconds)),
         ("peak memory", "-" if row.peak_memory_mb is None else f"{row.peak_memory_mb:.0f} MB"),
         ("asked, started, finished", ", ".join(moment(at) for at in (row.asked_at, row.started_at, row.finished_at))),
     ]
     return DataTable(("", detail.name), tuple(lines))
+
+
+def classes_table(detail: TrialDetail) -> DataTable:
+    """Return what the network makes of each class of the validation images, the least recognised first."""
+    predictions = detail.seen.validation
+    if predictions is None:
+        return DataTable(CLASS_HEADERS)
+    classes = len(predictions.images_of_class)
+    lines = class_lines(predictions, detail.seen.class_names, classes)
+    return DataTable.of(CLASS_HEADERS, lines, len(lines))
 
 
 def settings_table(detail: TrialDetail) -> DataTable:
@@ -92,9 +107,10 @@ def settings_json(detail: TrialDetail) -> str:
 
 def curve_table(detail: TrialDetail) -> DataTable:
     """Return the learning curve, epoch by epoch."""
+    shown = tuple(dict.fromkeys((detail.row.objective, "top1")))
     headers = (
         "epoch",
-        "top-1, validation",
+        *(f"{NAMES[name]}, validation" for name in shown),
         "loss, validation",
         "loss, training",
         "learning rate",
@@ -105,7 +121,7 @@ def curve_table(detail: TrialDetail) -> DataTable:
     rows = (
         (
             str(epoch["epoch"]),
-            percent(epoch["val_top1"]),
+            *(percent(epoch[f"val_{name}"]) for name in shown),
             f"{epoch['val_loss']:.4f}",
             f"{epoch['train_loss']:.4f}",
             f"{epoch['learning_rate']:.4g}",

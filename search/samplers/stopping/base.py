@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from search.samplers.stopping.final_accuracy import Prediction
 from search.store.rows import TrialRow
+from workers.metrics import Objective
 
 Epoch = Mapping[str, Any]  # one row of a learning curve, as in `search.engines.events`
 
@@ -40,7 +41,7 @@ class StoppingRule(Protocol):
         """Return why a trial that is under way should end, in one sentence, or None."""
 
     def predicted_final(self, number: int) -> Prediction | None:
-        """Return what a trial's deployed top-1 would be after its whole schedule, judged by its epochs so far.
+        """Return what a trial's deployed score would be after its whole schedule, judged by its epochs so far.
 
         So a trial that was stopped still says something about the networks beside it. None if the rule knows no epoch
         of the trial, or too few finished trials to predict from.
@@ -53,10 +54,16 @@ class StoppingRule(Protocol):
         """
 
 
-def expected_top1(rule: StoppingRule, row: TrialRow, reached: float) -> float | None:
-    """Return the final top-1, from 0 to 1, that a sampler learns of a trial which its rule ends now.
+def score_of_epoch(epoch: Epoch, objective: Objective) -> float:
+    """Return what a study maximises as of one epoch; NaN where it isn't recorded."""
+    value = epoch.get(f"val_{objective}")
+    return math.nan if value is None else float(value)
 
-    That is the rule's prediction or, where it can't predict, the top-1 that was `reached`; None if neither is a number.
+
+def expected_score(rule: StoppingRule, row: TrialRow, reached: float) -> float | None:
+    """Return the final score, from 0 to 1, that a sampler learns of a trial which its rule ends now.
+
+    That is the rule's prediction or, where it can't predict, the score that was `reached`; None if neither is a number.
     """
     found = rule.predicted_final(row.number)
     value = reached if found is None else found.mean

@@ -13,4 +13,5 @@ def make_rule(settings: StudySettings) -> StoppingRule:
     name, minimised = settings.search.stopping, settings.latency.minimised
     if name == "none":
         return NeverStop()
-    return RungRule(minimised) if name == "rungs" else CurveRule(minimised, CHANCES[name])
+    objective = settings.study.objective
+    return RungRule(minimised, objective) if name == "rungs" else CurveRule(minimised, CHANCES[name], objective)

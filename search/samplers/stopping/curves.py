@@ -21,16 +21,18 @@ from typing import Any
 import numpy as np
 
 from search.results.pareto import latency_key
+from search.samplers.stopping.base import score_of_epoch
 from search.samplers.stopping.final_accuracy import Floats, Prediction, predict
 from search.samplers.stopping.known import as_array, facts
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialOrigin, TrialState
+from workers.metrics import NAMES, Objective
 
 CHANCES = {"conservative": 0.99, "aggressive": 0.95}  # that a network ends below its optimistic accuracy
 LEAST = 8  # finished trainings; with fewer, the rule ends nothing
 NEWEST = 500  # finished trainings that the model is fitted on, so that a verdict takes milliseconds in any study
 STEP = 0.05  # of the schedule: what lies between two verdicts on one training, at least
-MEASURES = ("val_top1", "val_loss", "train_loss")
+LOSSES = ("val_loss", "train_loss")
 
 
 @dataclass
@@ -42,9 +44,9 @@ class _Trial:
     comparable: tuple[object, ...]  # what two trials' latencies must share to be compared
     facts: Mapping[str, float]
     progress: list[float] = field(default_factory=list)  # of its epochs, at least STEP apart
-    measures: list[tuple[float, ...]] = field(default_factory=list)  # MEASURES after each of them
+    measures: list[tuple[float, ...]] = field(default_factory=list)  # score and LOSSES after each of them
     newest: float = 0.0  # progress of the newest epoch
-    final: float | None = None  # deployed top-1, once it is done
+    final: float | None = None  # deployed score, once it is done
 
     def learn(self, epoch: Mapping[str, Any]) -> None:
         """Keep an epoch, unless it is known or too close to the one before."""
@@ -55,10 +57,11 @@ class _Trial:
         # The last epoch's accuracy is the deployed network's, and too late to end a training by.
         if progress < 1.0 and (not self.progress or progress >= self.progress[-1] + STEP - 1e-9):
             self.progress.append(progress)
-            self.measures.append(tuple(float(epoch[name]) for name in MEASURES))
+            losses = (float(epoch[name]) for name in LOSSES)
+            self.measures.append((score_of_epoch(epoch, self.row.objective), *losses))
 
     def at(self, progress: float) -> list[float]:
-        """Return MEASURES at any progress, between the epochs by a straight line."""
+        """Return score and LOSSES at any progress, between the epochs by a straight line."""
         place = bisect_left(self.progress, progress)
         if place == len(self.progress) or self.progress[place] == progress or place == 0:
             return list(self.measures[min(place, len(self.progress) - 1)])
@@ -73,9 +76,9 @@ class CurveRule:
 
     enabled = takes_up = True
 
-    def __init__(self, minimised: Sequence[str], chance: float) -> None:
+    def __init__(self, minimised: Sequence[str], chance: float, objective: Objective = "top1") -> None:
         """Compare on these devices besides macs; a network ends below its optimistic accuracy by this `chance`."""
-        self.minimised, self.chance = tuple(minimised), chance
+        self.minimised, self.chance, self._name = tuple(minimised), chance, NAMES[objective]
         self._trials: dict[int, _Trial] = {}
         self._finished: list[int] = []  # numbers, ascending
 
@@ -102,9 +105,9 @@ class CurveRule:
     def finish(self, row: TrialRow) -> None:
         """Learn how a trial ended; a trial in any other state than done changes nothing."""
         trial = self._trials.get(row.number)
-        if trial is None or trial.final is not None or row.state != TrialState.DONE or row.top1 is None:
+        if trial is None or trial.final is not None or row.state != TrialState.DONE or row.score is None:
             return
-        trial.final = row.top1
+        trial.final = row.score
         self._finished.insert(bisect_left(self._finished, row.number), row.number)
 
     def forget(self, number: int) -> None:
@@ -126,13 +129,13 @@ class CurveRule:
         if found is None or (optimistic := found.quantile(self.chance)) > best.final:
             return None
         return (
-            f"ended early: at {100 * mine.progress[-1]:.0f} % of its schedule its final top-1 is expected to be "
+            f"ended early: at {100 * mine.progress[-1]:.0f} % of its schedule its final {self._name} is expected to be "
             f"{100 * found.mean:.1f} % (with {100 * self.chance:g} % certainty below {100 * optimistic:.1f} %), while "
             f"trial {best.row.number} reached {100 * best.final:.1f} % and costs no more"
         )
 
     def predicted_final(self, number: int) -> Prediction | None:
-        """Return a trial's predicted deployed top-1 by its epochs so far; see `base.StoppingRule`."""
+        """Return a trial's predicted deployed score by its epochs so far; see `base.StoppingRule`."""
         mine = self._trials.get(number)
         known = [other for other in self._done(NEWEST + 1) if other.progress and other is not mine][-NEWEST:]
         if mine is None or not mine.progress or len(known) < LEAST:
@@ -163,12 +166,12 @@ class CurveRule:
 
     @staticmethod
     def _is_ahead(mine: _Trial, bar: Sequence[_Trial]) -> bool:
-        """Whether a trial's top-1 is above that of every cheaper one at the same progress."""
+        """Whether a trial's score is above that of every cheaper one at the same progress."""
         return all(mine.measures[-1][0] > other.at(mine.progress[-1])[0] for other in bar if other.progress)
 
     @staticmethod
     def _curve(of: _Trial, mine: _Trial) -> list[float]:
-        """Return MEASURES of a trial at another's newest progress and at the epoch before that."""
+        """Return score and LOSSES of a trial at another's newest progress and at the epoch before that."""
         before = mine.progress[-2:][0]
         return [*of.at(mine.progress[-1]), *of.at(before)]
 

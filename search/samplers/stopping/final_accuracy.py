@@ -29,19 +29,19 @@ CONSTANT = 1e-9  # a feature that varies less than this says nothing
 class Prediction:
     """What a training is expected to end with: a scaled and shifted Student's t."""
 
-    mean: float  # top-1
-    spread: float  # of one training's outcome, top-1
+    mean: float  # score: what the study maximises
+    spread: float  # of one training's outcome, in the same
     freedom: float  # degrees of freedom
 
     def quantile(self, share: float) -> float:
-        """Return the top-1 that an outcome stays below with probability `share`."""
+        """Return the score that an outcome stays below with probability `share`."""
         return self.mean + self.spread * float(stdtrit(self.freedom, share))
 
-    def above(self, top1: float) -> float:
-        """Return the probability that the outcome is above a top-1."""
+    def above(self, score: float) -> float:
+        """Return the probability that the outcome is above a score."""
         if self.spread <= 0:
-            return float(self.mean > top1)
-        return float(stdtr(self.freedom, (self.mean - top1) / self.spread))
+            return float(self.mean > score)
+        return float(stdtr(self.freedom, (self.mean - score) / self.spread))
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class _Fit:
 
 
 def predict(features: Sequence[Floats], final: Floats, mine: Sequence[Floats]) -> Prediction | None:
-    """Predict one training's final top-1 from the best of several sets of features.
+    """Predict one training's final score from the best of several sets of features.
 
     Args:
         features: one array (n, d) for each set, of the finished trainings.
-        final: (n,) their top-1; n >= 3.
+        final: (n,) their scores; n >= 3.
         mine: one array (d,) for each set, of the training in question.
 
     Returns:

@@ -19,9 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from search.samplers.stopping.base import score_of_epoch
 from search.samplers.stopping.final_accuracy import Prediction
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialOrigin, TrialState
+from workers.metrics import NAMES, Objective
 
 RUNGS = (0.6, 0.8)  # fractions of the schedule
 LEAST = 4  # trials to compare with; with fewer, the rule ends nothing
@@ -31,36 +33,37 @@ LEAST = 4  # trials to compare with; with fewer, the rule ends nothing
 class _Reached:
     """A trial at a rung."""
 
-    top1: float  # after the first epoch that ended at the rung or behind it
+    score: float  # after the first epoch that ended at the rung or behind it
     costs: tuple[float, ...]  # macs, then the median latency (ms) on each device that counts
 
 
 @dataclass
 class RungRule:
-    """Knows every trial's accuracy at every rung that it has reached."""
+    """Knows every trial's score at every rung that it has reached."""
 
     minimised: tuple[str, ...]  # devices
+    objective: Objective = "top1"  # what the study maximises: the score
     enabled: ClassVar[bool] = True
     takes_up: ClassVar[bool] = False
     _reached: dict[float, dict[int, _Reached]] = field(default_factory=lambda: {rung: {} for rung in RUNGS})
-    _final: dict[int, float] = field(default_factory=dict)  # top-1 of finished trials
+    _final: dict[int, float] = field(default_factory=dict)  # score of finished trials
 
     def observe(self, row: TrialRow, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Learn epochs of a trial, in order and from its first one on; epochs learnt before change nothing."""
         for epoch in epochs:
             for rung in RUNGS:
                 if rung <= epoch["progress"] < 1.0 and row.number not in self._reached[rung]:
-                    self._count(row, rung, float(epoch["val_top1"]))
+                    self._count(row, rung, score_of_epoch(epoch, self.objective))
 
-    def _count(self, row: TrialRow, rung: float, top1: float) -> None:
+    def _count(self, row: TrialRow, rung: float, score: float) -> None:
         if all(device in row.latencies for device in self.minimised):
             medians = [row.latencies[device].median_ms for device in self.minimised]
-            self._reached[rung][row.number] = _Reached(top1, (float(row.macs), *medians))
+            self._reached[rung][row.number] = _Reached(score, (float(row.macs), *medians))
 
     def finish(self, row: TrialRow) -> None:
         """Learn what a trial ended with, by which others' ends are predicted."""
-        if row.state == TrialState.DONE and row.top1 is not None:
-            self._final[row.number] = row.top1
+        if row.state == TrialState.DONE and row.score is not None:
+            self._final[row.number] = row.score
 
     def forget(self, number: int) -> None:
         """Forget a trial that begins again with other settings."""
@@ -77,20 +80,20 @@ class RungRule:
         highest = [row.latencies[device].interval_high_ms for device in self.minimised]
         limits = (float(row.macs), *highest)
         ahead = [
-            other.top1
+            other.score
             for number, other in reached.items()
             if number != row.number and all(cost <= limit for cost, limit in zip(other.costs, limits, strict=True))
         ]
-        mine = reached[row.number].top1
+        mine = reached[row.number].score
         if len(ahead) < LEAST or mine >= (median := statistics.median(ahead)):
             return None
         return (
-            f"ended early: top-1 {100 * mine:.1f} % at {100 * rung:.0f} % of its schedule, while the median of "
-            f"{len(ahead)} networks that cost no more was {100 * median:.1f} %"
+            f"ended early: {NAMES[self.objective]} {100 * mine:.1f} % at {100 * rung:.0f} % of its schedule, while the "
+            f"median of {len(ahead)} networks that cost no more was {100 * median:.1f} %"
         )
 
     def predicted_final(self, number: int) -> Prediction | None:
-        """Return a trial's top-1 at its newest rung plus what finished trials gained from there on, as the median.
+        """Return a trial's score at its newest rung plus what finished trials gained from there on, as the median.
 
         None if fewer than two of them are known.
         """
@@ -98,10 +101,10 @@ class RungRule:
         if rung is None:
             return None
         reached = self._reached[rung]
-        gains = [top1 - reached[other].top1 for other, top1 in self._final.items() if other in reached]
+        gains = [score - reached[other].score for other, score in self._final.items() if other in reached]
         if len(gains) < 2:
             return None
-        return Prediction(reached[number].top1 + statistics.median(gains), statistics.stdev(gains), len(gains) - 1.0)
+        return Prediction(reached[number].score + statistics.median(gains), statistics.stdev(gains), len(gains) - 1.0)
 
     def prospect(self, number: int) -> float:
         """Return 0: among networks that cost no more, a trial that is behind doesn't get ahead by waiting."""

@@ -15,8 +15,9 @@ from search.store.reader.latencies import (
     latencies_of_configs,
     read_latencies,
 )
+from search.store.reader.predictions import class_predictions_of, read_class_predictions
 from search.store.reader.requests import count_waiting_requests, read_waiting_requests
-from search.store.reader.studies import find_study, holds_study, list_studies
+from search.store.reader.studies import find_study, holds_study, list_studies, objective_of
 from search.store.reader.trials import (
     count_continued,
     count_states,
@@ -28,6 +29,7 @@ from search.store.reader.trials import (
 
 __all__ = [
     "LatencySource",
+    "class_predictions_of",
     "count_continued",
     "count_rows_of_configs",
     "count_states",
@@ -40,9 +42,11 @@ __all__ = [
     "latencies_of_configs",
     "list_studies",
     "newest_events",
+    "objective_of",
     "read_artifacts",
     "read_attempts",
     "read_belief",
+    "read_class_predictions",
     "read_curve",
     "read_latencies",
     "read_objectives",

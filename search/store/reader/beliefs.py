@@ -8,6 +8,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from search.store.beliefs import believed_of
+from search.store.reader.studies import objective_of_study
 from search.store.rows import BeliefRow, Proposal
 from search.store.tables import belief, proposal, trial
 from search.store.vocabulary import TrialState
@@ -32,13 +33,14 @@ def read_proposals(
 
 
 def read_reached(engine: sa.Engine, study_id: int, numbers: Collection[int]) -> dict[int, float]:
-    """Return the top-1 that trials have reached, by number; only of those of the given ones that are done."""
+    """Return the score that trials have reached, by number; only of those of the given ones that are done."""
     if not numbers:
         return {}
-    query = sa.select(trial.c.number, trial.c.top1).where(trial.c.study_id == study_id, trial.c.top1.is_not(None))
-    query = query.where(trial.c.state == TrialState.DONE, trial.c.number.between(min(numbers), max(numbers)))
     with engine.connect() as connection:
-        return {number: top1 for number, top1 in connection.execute(query) if number in numbers}
+        score = trial.c[objective_of_study(connection, study_id)]
+        query = sa.select(trial.c.number, score).where(trial.c.study_id == study_id, score.is_not(None))
+        query = query.where(trial.c.state == TrialState.DONE, trial.c.number.between(min(numbers), max(numbers)))
+        return {number: reached for number, reached in connection.execute(query) if number in numbers}
 
 
 def read_belief(engine: sa.Engine, study_id: int) -> BeliefRow | None:

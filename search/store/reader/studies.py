@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,8 +12,8 @@ import sqlalchemy as sa
 from search.store.places import as_read
 from search.store.rows import StudyRow
 from search.store.tables import study
-from space.documents import NEAR
 from space.errors import StudyNotFound
+from workers.metrics import OBJECTIVES, Objective
 
 _DOCUMENTS = ("settings", "versions", "data_info")  # columns of JSON
 
@@ -34,9 +35,22 @@ def find_study(engine: sa.Engine, name: str) -> StudyRow:
         if row is not None:
             return _study_row(row, engine.url)
         names = list(connection.scalars(sa.select(study.c.name)))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=NEAR)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(map(repr, names[:10])) or 'none yet'}."
     raise StudyNotFound(f"no study is called {name[:100]!r}. {hint}")
+
+
+def objective_of_study(connection: sa.Connection, study_id: int) -> Objective:
+    """Return what a study maximises."""
+    text = connection.scalar(sa.select(study.c.settings).where(study.c.id == study_id))
+    return objective_of(json.loads(text or "{}"))
+
+
+def objective_of(settings: Mapping[str, Any]) -> Objective:
+    """Return what the study of these settings maximises; of a study from before there was a choice, top-1."""
+    part = settings.get("study")
+    named = part.get("objective") if isinstance(part, Mapping) else None
+    return next((objective for objective in OBJECTIVES if objective == named), "top1")
 
 
 def holds_study(connection: sa.Connection, name: str) -> bool:

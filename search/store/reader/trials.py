@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from search.store.reader.studies import objective_of_study
 from search.store.rows import StudyRow, TrialRow
 from search.store.tables import latency, trial
 from search.store.vocabulary import LatencyPurpose, TrialState
@@ -15,10 +16,11 @@ from space.config import CondenseNetConfig
 from space.documents import short_number
 from space.errors import TrialNotFound
 from workers.latency.record import RECORD_FIELDS, LatencyRecord
+from workers.metrics import Objective
 
 LARGEST_NUMBER = 2**31 - 1  # the largest integer that every database takes
 MOST_NUMBERS = 1000  # in one statement
-_BUILT = ("config", "training", "latency", "others")  # fields that are no plain columns of the trial's row
+_BUILT = ("config", "training", "latency", "others", "objective")  # fields that are no plain columns of the trial's row
 _PLAIN_FIELDS = tuple(name for name in TrialRow.__dataclass_fields__ if name not in _BUILT)
 
 
@@ -50,7 +52,8 @@ def read_trials(
         query = query.where(trial.c.number.in_(numbers))
     with engine.connect() as connection:
         others = _other_latencies(connection, study_id, [number] if number is not None else numbers)
-        return [_trial_row(row._mapping, others) for row in connection.execute(query)]
+        objective = objective_of_study(connection, study_id)
+        return [_trial_row(row._mapping, others, objective) for row in connection.execute(query)]
 
 
 def _other_latencies(
@@ -77,7 +80,7 @@ def _other_latencies(
     return {key: list(by_target.values()) for key, by_target in newest.items()}
 
 
-def _trial_row(row: Any, others: Mapping[int, Sequence[LatencyRecord]]) -> TrialRow:
+def _trial_row(row: Any, others: Mapping[int, Sequence[LatencyRecord]], objective: Objective) -> TrialRow:
     judged = None
     if row["judged_by"] is not None:
         judged = LatencyRecord(**{name: row[f"latency_{name}"] for name in RECORD_FIELDS})
@@ -87,6 +90,7 @@ def _trial_row(row: Any, others: Mapping[int, Sequence[LatencyRecord]]) -> Trial
         training=json.loads(row["training"]),
         latency=judged,
         others=tuple(others.get(row["id"], ())),
+        objective=objective,
     )
 
 
@@ -106,18 +110,19 @@ def find_trial(engine: sa.Engine, study: StudyRow, number: int) -> TrialRow:
 
 
 def read_objectives(engine: sa.Engine, study_id: int) -> list[sa.Row[Any]]:
-    """Return the objectives of the trials that are done: number, top1, macs and the latency's columns.
+    """Return the objectives of the trials that are done: number, score, macs and the latency's columns.
 
     Only these few columns are read, so that 10,000 trials take a fraction of a second.
     """
     names = ("kind", "device", "runtime", "runtime_version", "threads", "median_ms")
-    query = (
-        sa.select(trial.c.number, trial.c.top1, trial.c.macs, *(latency.c[name] for name in names))
-        .join(latency, trial.c.latency_id == latency.c.id)
-        .where(trial.c.study_id == study_id, trial.c.state == TrialState.DONE, trial.c.top1.is_not(None))
-        .order_by(trial.c.number)
-    )
     with engine.connect() as connection:
+        score = trial.c[objective_of_study(connection, study_id)]
+        query = (
+            sa.select(trial.c.number, score.label("score"), trial.c.macs, *(latency.c[name] for name in names))
+            .join(latency, trial.c.latency_id == latency.c.id)
+            .where(trial.c.study_id == study_id, trial.c.state == TrialState.DONE, score.is_not(None))
+            .order_by(trial.c.number)
+        )
         return list(connection.execute(query))
 
 

@@ -147,7 +147,7 @@ def test_filters_keep_the_rows_that_they_describe_and_no_other(client: Any, filt
 
 def test_a_brush_keeps_the_trials_inside_it(client: Any) -> None:
     every = asked(client, "/rows", end=1000).json["rows"]
-    kept = column(client, "number", brush=[["top1", [[95.0, 97.0]]]])
+    kept = column(client, "number", brush=[["score", [[95.0, 97.0]]]])
     assert kept == [row["number"] for row in every if row["top1"] and 95 <= float(row["top1"].removesuffix(" %")) <= 97]
     assert 0 < len(kept) < len(every)
     assert column(client, "number", brush=[["no-such-axis", [[0, 1]]]]) == [row["number"] for row in every]
@@ -163,7 +163,7 @@ def test_a_brush_keeps_the_trials_inside_it(client: Any) -> None:
         {"sort": {"a": 1}},
         {"filter": [1]},
         {"brush": [[1, 2, 3]]},
-        {"brush": [["top1", [["a", 2]]]]},
+        {"brush": [["score", [["a", 2]]]]},
     ],
 )
 def test_a_question_that_cant_be_read_is_a_400_in_one_sentence(client: Any, query: Any) -> None:

@@ -62,7 +62,7 @@ def test_every_proposal_says_why_and_what_is_believed_in_the_end_is_what_comes_n
     begun = [proposals[number].reason for number in range(8)].index("gain")  # a batch was asked before any had ended
     assert 3 <= begun <= 5
     assert [proposals[number].reason for number in range(8)] == ["spread"] * begun + ["gain"] * (8 - begun)
-    assert all(0 < proposals[number].top1 < 1 and proposals[number].deviation > 0 for number in range(begun, 8))
+    assert all(0 < proposals[number].score < 1 and proposals[number].deviation > 0 for number in range(begun, 8))
     assert belief.trainings == 8
     bench.settings = bench.settings.model_copy(
         update={"study": bench.settings.study.model_copy(update={"trainings": 9})}
@@ -71,7 +71,7 @@ def test_every_proposal_says_why_and_what_is_believed_in_the_end_is_what_comes_n
     asked, foreseen = bench.rows[8], belief.ahead[0]
     assert (str(asked.config), asked.macs, asked.params) == (foreseen.text, foreseen.macs, foreseen.params)
     assert foreseen.latencies_ms["host"] == pytest.approx(asked.latency.median_ms, rel=1.0)  # predicted from eight
-    assert reader.read_proposals(engine, key, up_to=8)[8].top1 == pytest.approx(foreseen.proposal.top1)
+    assert reader.read_proposals(engine, key, up_to=8)[8].score == pytest.approx(foreseen.proposal.score)
 
 
 def test_what_the_sampler_finds_wrong_is_noted_once(make_bench):

@@ -124,7 +124,7 @@ def assert_taken_up_once(bench: Bench, trained: list[tuple[str, int]], repeats: 
     rows = bench.rows
     ended, later = rows[ENDED], [row for row in rows if row.continues is not None]
     assert [(row.continues, row.state) for row in later] == [(ENDED, "done")]
-    assert (ended.state, ended.expected_top1) == ("pruned", 0.75)
+    assert (ended.state, ended.expected_score) == ("pruned", 0.75)
     assert (later[0].config, later[0].identity, later[0].seed) == (ended.config, ended.identity, ended.seed)
     assert (ended.duplicate_of, later[0].duplicate_of) == (None, None)
     assert curve_of(bench, ended) == list(range(1, int(AT * EPOCHS) + 1))

@@ -71,6 +71,7 @@ def trial(number: int, top1: float | None, ms: float, macs: int, **changes) -> T
     latency = replace(MEASURED, median_ms=ms, **changes.pop("latency", {}))
     plain = dict.fromkeys(TrialRow.__dataclass_fields__)
     plain |= {"number": number, "state": "done", "config": CONFIG, "top1": top1, "macs": macs, "latency": latency}
+    plain["objective"] = "top1"
     return TrialRow(**{**plain, **changes})
 
 

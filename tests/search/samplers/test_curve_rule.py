@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from search.engines.events import Done, EngineEvent
 from search.samplers.price_aware.past import Past
 from search.samplers.proposer import Proposer
-from search.samplers.stopping import CurveRule, NeverStop, RungRule, expected_top1, make_rule
+from search.samplers.stopping import CurveRule, NeverStop, RungRule, expected_score, make_rule
 from search.samplers.stopping.curves import CHANCES, LEAST
 from search.samplers.stopping.final_accuracy import predict
 from search.store.rows import TrialRow
@@ -232,13 +232,13 @@ def test_what_was_ended_early_teaches_the_sampler_and_the_next_controller_asks_t
     pruned = pruned_of(bench)
     assert pruned
     for row in pruned:
-        assert row.expected_top1 == pytest.approx(accuracy(row.macs), abs=0.05)
-    assert all(row.expected_top1 is None for row in bench.done())
+        assert row.expected_score == pytest.approx(accuracy(row.macs), abs=0.05)
+    assert all(row.expected_score is None for row in bench.done())
     resumed, ignorant = Proposer(bench.settings), Proposer(bench.settings)
     resumed.replay(bench.rows)
-    ignorant.replay([replace(row, expected_top1=None) for row in bench.rows])
+    ignorant.replay([replace(row, expected_score=None) for row in bench.rows])
     for proposer in (controller.proposer, resumed):
-        assert {row.number: row.expected_top1 for row in pruned}.items() <= learnt(proposer).items()
+        assert {row.number: row.expected_score for row in pruned}.items() <= learnt(proposer).items()
     assert not learnt(ignorant).keys() & {row.number for row in pruned}
     live = proposals(controller.proposer)
     assert proposals(resumed) == live
@@ -272,8 +272,8 @@ def test_an_ended_trial_has_prospects_again_once_the_model_learns_that_such_curv
 def test_what_a_sampler_learns_of_an_ended_trial_is_an_accuracy():
     rule = taught()
     assert judged(rule, mine(), 0.6) is not None
-    assert expected_top1(rule, mine(), 0.6) == pytest.approx(0.7, abs=0.01)
-    assert expected_top1(rule, mine(100), 0.6) == 0.6  # nothing is known of it, so nothing can be predicted
-    assert expected_top1(rule, mine(100), math.nan) is None
+    assert expected_score(rule, mine(), 0.6) == pytest.approx(0.7, abs=0.01)
+    assert expected_score(rule, mine(100), 0.6) == 0.6  # nothing is known of it, so nothing can be predicted
+    assert expected_score(rule, mine(100), math.nan) is None
     judged(rule, mine(101), 1.5)
-    assert expected_top1(rule, mine(101), 1.5) == 1.0
+    assert expected_score(rule, mine(101), 1.5) == 1.0

@@ -37,6 +37,7 @@ def trial(number: int, macs: int = 100, ms: float = 1.0, **changes: Any) -> Tria
     latency = replace(LATENCY, median_ms=ms, interval_low_ms=0.9 * ms, interval_high_ms=1.1 * ms, target="host")
     plain: dict[str, Any] = dict.fromkeys(TrialRow.__dataclass_fields__)
     plain |= {"number": number, "state": "running", "origin": "sampled", "config": INSIDE, "macs": macs}
+    plain["objective"] = "top1"
     return TrialRow(**{**plain, "latency": latency, "others": (), **changes})
 
 

@@ -369,6 +369,7 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "mark_removed": lambda store, _: store.mark_removed(0),
     "mark_mirrored": lambda store, _: store.mark_mirrored({0: 5}),
     "set_test_top1": lambda store, _: store.set_test_top1(0, 0.5),
+    "add_predictions": lambda store, _: store.add_predictions(0, "test", b"x"),
     "enqueue": lambda store, _: store.enqueue(INSIDE, {}),
     "retry_smaller": lambda store, _: store.retry_smaller(0, {"epochs": 2}, "other"),
     "request_cancel": lambda store, _: store.request_cancel(0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import subprocess
@@ -25,12 +26,11 @@ from search.store.connection import database, read_only, schema
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file, upgrade
 from search.study import optuna_storage
 from space.errors import DatabaseLocked, DatabaseUnavailable, DatabaseVersion, NotOurDatabase
+from tests.search.earlier_databases import METRICS, take_back
 from tests.search.tiny_studies import Bench, sqlite_url
 
 ROOT = Path(__file__).parents[3]
 OPENERS = [open_for_writing, open_for_reading]
-ADDED_TO_TRIALS = ["expected_top1", "continues"]  # columns that the first version lacked
-ADDED_TABLES = ("proposal", "belief")
 
 
 @pytest.fixture
@@ -202,14 +202,7 @@ def test_a_study_of_the_first_version_is_upgraded_with_all_its_trials(tmp_path: 
     before = bench.rows
     bench.close()
     connection = sqlite3.connect(tmp_path / "study.db")
-    for name in ADDED_TO_TRIALS:
-        connection.execute(f"ALTER TABLE condensery_trial DROP COLUMN {name}")
-    connection.execute("ALTER TABLE condensery_latency_samples DROP COLUMN cpu_ms")
-    connection.execute("ALTER TABLE condensery_request DROP COLUMN withdrawn_at")
-    for name in ADDED_TABLES:
-        connection.execute(f"DROP TABLE condensery_{name}")
-    connection.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v0001'")
-    connection.commit()
+    take_back(connection, "v0001")
     connection.close()
     assert upgrade(bench.url) == ("v0001", tables.HEAD_REVISION)
     bench.open(resume=True)
@@ -219,6 +212,38 @@ def test_a_study_of_the_first_version_is_upgraded_with_all_its_trials(tmp_path: 
     assert measured
     assert all(one.samples_ms and one.cpu_ms == () for one in measured)  # a measurement from before CPU times
     bench.close()
+
+
+def test_what_was_expected_and_predicted_of_top1_is_still_read_and_old_trials_lack_the_new_figures(tmp_path: Path):
+    bench = Bench(tmp_path)
+    assert bench.run() == "finished"
+    bench.close()
+    connection = sqlite3.connect(tmp_path / "study.db")
+    take_back(connection, "v0007")
+    connection.execute("UPDATE condensery_trial SET expected_top1 = 0.625 WHERE number = 1")
+    connection.execute("DELETE FROM condensery_proposal")
+    connection.execute("INSERT INTO condensery_proposal SELECT id, 'gain', 0.5, 0.125, 0.25 FROM condensery_trial")
+    believed = {"text": "x", "macs": 1, "params": 1, "latencies_ms": {}}
+    before = {**believed, "proposal": {"reason": "gain", "top1": 0.5, "deviation": 0.1, "gain": None}}
+    connection.execute("DELETE FROM condensery_belief")
+    document = json.dumps({"front": [before], "ahead": []})
+    connection.execute("INSERT INTO condensery_belief SELECT id, 4, 0, ? FROM condensery_study", (document,))
+    connection.commit()
+    connection.close()
+    assert upgrade(bench.url) == ("v0007", tables.HEAD_REVISION)
+    engine = open_for_reading(bench.url)
+    study = reader.find_study(engine, "tiny")
+    rows = reader.read_trials(engine, study.id)
+    assert rows[1].expected_score == 0.625
+    assert {row.objective for row in rows} == {"top1"}
+    done = [row for row in rows if row.state == "done"]
+    assert done
+    assert all(row.score == row.top1 is not None for row in done)
+    assert all(getattr(row, name) is None for row in rows for name in METRICS)
+    assert reader.class_predictions_of(engine, done[0]) is None
+    assert all(one.score == 0.5 and one.deviation == 0.125 for one in reader.read_proposals(engine, study.id).values())
+    assert reader.read_belief(engine, study.id).front[0].proposal.score == 0.5
+    engine.dispose()
 
 
 @pytest.mark.parametrize("opener", [*OPENERS, upgrade])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +18,7 @@ from search.store.places import as_read
 from search.store.rows import BeliefRow, Believed, NewTrial, Proposal, TrialRow
 from search.store.store import StudyStore
 from search.store.studies import create_study, delete_study
-from search.store.vocabulary import FINAL_STATES, OPEN_STATES, LatencyPurpose, ProposalReason
+from search.store.vocabulary import FINAL_STATES, OPEN_STATES, EvaluatedSplit, LatencyPurpose, ProposalReason
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from space.deployed import DeployedCondenseNet
@@ -25,6 +27,7 @@ from tests.search.tiny_studies import CURVE_ROW, CountingProbe, tiny_settings
 from tests.workers.latencies import without_samples
 from workers.export.onnx import save_onnx
 from workers.latency import Measurement
+from workers.metrics import Predictions
 
 CONFIG = CondenseNetConfig(stages=(1, 2), growth=(4, 8), groups=2, condense_factor=2, input_shape=(1, 8, 8))
 SPREAD, GAIN = Proposal(ProposalReason.SPREAD), Proposal(ProposalReason.GAIN, 0.9, 0.01, 0.02)
@@ -39,8 +42,8 @@ def engine(database: str):
     engine.dispose()
 
 
-def new_study(engine: sa.Engine, name: str = "one") -> StudyStore:
-    plain = tiny_settings().model_dump(mode="json")
+def new_study(engine: sa.Engine, name: str = "one", **changes: Any) -> StudyStore:
+    plain = tiny_settings(**changes).model_dump(mode="json")
     return StudyStore(engine, create_study(engine, name, 1, plain, ("a" * 64, "b" * 64)))
 
 
@@ -113,6 +116,7 @@ def test_deleting_a_study_removes_every_row_of_it_and_none_of_another(engine: sa
         one.add_latency(0, measurement, "price")
         one.add_curve_row(0, CURVE_ROW)
         one.add_artifacts(0, {"model.onnx": ("/x", "0" * 64)})
+        one.add_predictions(0, "validation", b"x")
         one.enqueue(CONFIG, {})
         one.set_running(0, 1)
         one.note_event("late", "a word", 0, 1)
@@ -239,6 +243,31 @@ def test_an_epoch_reported_again_replaces_the_row(study: StudyStore):
     study.add_curve_row(0, {**CURVE_ROW, "val_top1": 0.625, "form": "deployed"})
     curve = reader.read_curve(study.engine, study.trial(0).id)
     assert curve == [{**CURVE_ROW, "val_top1": 0.625, "form": "deployed"}, {**CURVE_ROW, "epoch": 2}]
+
+
+def test_what_a_network_said_of_a_split_is_kept_once_and_read_back(study: StudyStore):
+    said, other = (Predictions.of(np.eye(3)[[0, 1, last]], np.array([0, 1, 2])) for last in (1, 2))
+    study.add_trial(proposal())
+    study.add_trial(proposal(1))
+    for predictions in (said, other):  # the second time changes nothing
+        study.add_predictions(0, "validation", predictions.to_bytes())
+    study.add_predictions(0, "test", other.to_bytes())
+    row = study.trial(0)
+    assert reader.class_predictions_of(study.engine, row) == said
+    assert reader.class_predictions_of(study.engine, row, EvaluatedSplit.TEST) == other
+    assert reader.read_class_predictions(study.engine, study.study_id, [0, 1, 5]) == {0: said}
+    with study.engine.begin() as connection:
+        connection.execute(sa.update(tables.predictions).values(content=b"no file"))
+    with pytest.raises(StudyDamaged, match="the predictions of trial 0 must be as they were recorded, but these"):
+        reader.class_predictions_of(study.engine, row)
+
+
+def test_a_trials_score_is_what_its_study_maximises(engine: sa.Engine):
+    store = new_study(engine, "rare classes", study__objective="macro_f1")
+    store.add_trial(proposal())
+    store.finish(0, "done", top1=0.9, macro_f1=0.25)
+    row = store.trial(0)
+    assert (row.objective, row.score, row.top1) == ("macro_f1", 0.25, 0.9)
 
 
 def test_a_price_becomes_what_a_trial_is_judged_by_and_a_verification_does_not(

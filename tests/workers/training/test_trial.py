@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import safetensors.torch
@@ -18,7 +20,8 @@ from space.errors import CheckpointCorrupt, DataNotFound, InvalidSettings, ReadO
 from tests.workers.tiny import DIGITS, NET, STEPS_PER_EPOCH, TRAINING, Recorder, digits, equal_tensors, job
 from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 from workers.files import file_hash
-from workers.images.batches import ImageData
+from workers.images.batches import ImageData, evaluation_batches
+from workers.metrics import METRICS, Predictions
 from workers.settings import DataSettings, TrainingSettings
 from workers.training.job import TrialJob, trial_identity
 from workers.training.loop import evaluate
@@ -89,6 +92,24 @@ def test_the_network_that_is_loaded_has_the_accuracy_that_was_reported(finished,
     onnx.checker.check_model(onnx.load(folder / ONNX_FILE), full_check=True)
 
 
+def test_the_result_carries_what_the_network_said_of_every_validation_image(finished, images: ImageData):
+    folder, result, reporter = finished
+    network = load_network(folder, NET)
+    found = Predictions.from_bytes(base64.b64decode(result.predictions))
+    with torch.no_grad():
+        batches = evaluation_batches(images.validation, images.info, len(images.validation))
+        x, y = next(batches)
+        predicted = network(x).argmax(1).numpy()
+    order = np.argsort(y.numpy(), kind="stable")
+    assert (found.predicted == predicted[order]).all()
+    assert (found.labels == y.numpy()[order]).all()
+    figures = {name: getattr(result, name) for name in METRICS}
+    assert figures == found.metrics()
+    assert None not in figures.values()
+    last = reporter.rows[-1]
+    assert (last.val_balanced_accuracy, last.val_macro_f1) == (result.balanced_accuracy, result.macro_f1)
+
+
 def test_the_log_tells_the_trial_epoch_by_epoch(finished):
     folder, result, _ = finished
     lines = (folder / LOG_FILE).read_text().splitlines()
@@ -97,7 +118,8 @@ def test_the_log_tells_the_trial_epoch_by_epoch(finished):
     assert "training from step 0 of" in lines[1]
     assert "epoch 1: train loss" in lines[2]
     assert "(deployed)" in lines[3]
-    assert f"done: top-1 {result.top1:.4f} on validation, {result.macs} macs" in lines[4]
+    assert f"done: top-1 {result.top1:.4f}, balanced accuracy {result.balanced_accuracy:.4f}, " in lines[4]
+    assert f"macro-F1 {result.macro_f1:.4f} on validation, {result.macs} macs" in lines[4]
 
 
 def test_the_settings_beside_the_network_are_the_job(finished):

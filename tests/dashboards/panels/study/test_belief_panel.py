@@ -31,8 +31,8 @@ def test_the_predicted_front_and_the_next_candidates_stand_beside_what_was_train
     assert info.reason is None
     assert len(info.front) == (6 if axis == "params" else 9)  # those that rise along the axis
     assert (np.diff(info.front.cost) > 0).all()
-    assert (info.front.low_pct < info.front.top1_pct).all()
-    assert (info.front.top1_pct < info.front.high_pct).all()
+    assert (info.front.low_pct < info.front.score_pct).all()
+    assert (info.front.score_pct < info.front.high_pct).all()
     assert len(info.ahead) == 3
     figure = panels.belief_figure(info)
     is_sound(figure)

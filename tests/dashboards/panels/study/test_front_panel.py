@@ -75,7 +75,7 @@ def test_each_trial_stands_in_its_role(tmp_path: Path) -> None:
         "stopped": [cancelled],
         "training": [running],
     }
-    assert info.stopped.top1_pct == pytest.approx([100 * last_of(made)[cancelled].top1])
+    assert info.stopped.score_pct == pytest.approx([100 * last_of(made)[cancelled].score])
     figure = panels.front_figure(info)
     assert named(figure)["over a budget"].yaxis == "y2"
     assert [row[0] for row in info.table().rows] == [name for name, numbers in roles.items() for _ in numbers]
@@ -98,7 +98,7 @@ def test_a_trial_that_isnt_done_says_that_its_accuracy_is_not_a_deployed_network
     assert cells[str(stopped)].endswith("% at epoch 3, not the deployed network")
     assert cells["0"] == "90.00 %"
     assert figure.layout.yaxis.title.text == "top-1, %"
-    assert "A stopped or running trial is shown at the accuracy of its last epoch" in " ".join(info.notes)
+    assert "A stopped or running trial is shown at the top-1 of its last epoch" in " ".join(info.notes)
 
 
 def test_one_candidate_is_said_in_the_singular(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_only_what_varies_among_the_trained_is_a_dimension(tmp_path: Path) -> No
     columns = columns_of(made)
     info = panels.parallel_info(columns, default_view(columns))
     keys = [one.key for one in info.dimensions]
-    assert keys == ["layers", "growth_1", "macs", "latency", "top1"]
+    assert keys == ["layers", "growth_1", "macs", "latency", "score"]
     assert info.number.tolist() == [0, 1]
     assert info.table().headers[0] == "trial"
     assert info.table().rows[0][:2] == ("1", "8")  # the most accurate first
@@ -52,7 +52,7 @@ def test_training_settings_that_vary_are_dimensions_and_what_always_goes_along_i
     keys = [one.key for one in panels.parallel_info(columns, View(0)).dimensions]
     assert "training.learning_rate" in keys
     assert not {"training.epochs", "training.kind", "growth_2", "growth_3", "groups_3x3"} & set(keys)
-    assert keys[-3:] == ["macs", "latency", "top1"]
+    assert keys[-3:] == ["macs", "latency", "score"]
 
 
 def test_more_dimensions_than_a_screen_holds_are_named() -> None:
@@ -75,7 +75,7 @@ def test_the_values_of_all_trials_stand_where_the_charts_do(tmp_path: Path) -> N
     for one in info.dimensions:
         assert np.allclose(everywhere[one.key][places], one.plotted, equal_nan=True)
         assert len(everywhere[one.key]) == len(columns)
-    assert np.isnan(everywhere["top1"][~columns.trained]).all()
+    assert np.isnan(everywhere["score"][~columns.trained]).all()
 
 
 def test_every_network_has_a_place_on_every_axis_or_is_counted_as_left_out(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_brushes_of_several_dimensions_all_hold(tmp_path: Path) -> None:
     columns = columns_of(lively(tmp_path))
     info = panels.parallel_info(columns, default_view(columns))
     assert panels.brushed(info, {}).all()
-    found = panels.brushed(info, {"G": [(np.log10(2), np.log10(4))], "top1": [(95.0, 100.0)]})
+    found = panels.brushed(info, {"G": [(np.log10(2), np.log10(4))], "score": [(95.0, 100.0)]})
     places = np.searchsorted(columns.number, info.number)
     wanted = (columns.groups_1x1[places] >= 2) & (columns.top1[places] >= 0.95)
     assert found.tolist() == wanted.tolist()

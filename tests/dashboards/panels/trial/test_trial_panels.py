@@ -182,7 +182,7 @@ def test_the_tables_tell_the_whole_trial(made: Study):
     made.store.add_artifacts(number, {"model.onnx": ("/there/model.onnx", "c" * 64)})
     detail = detail_of(made, number)
     tables = trial_tables(detail)
-    assert list(tables) == ["Outcome", "Settings", "Learning curve", "Files", "Attempts", "Events"]
+    assert list(tables) == ["Outcome", "Classes", "Settings", "Learning curve", "Files", "Attempts", "Events"]
     outcome = dict(tables["Outcome"].rows)
     assert outcome["state"] == "done"
     assert outcome["macs"].startswith(f"{detail.row.macs:,} ")

@@ -1,0 +1,61 @@
+"""The test split: used once for a network, on its exported file, after it was picked."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from search.store.rows import StudyRow, TrialRow
+from search.store.store import StudyStore
+from search.store.vocabulary import EvaluatedSplit
+from search.study_file import settings_from
+from space.errors import DataNotFound
+from workers.export.onnx import exported_network
+from workers.images import batches
+from workers.images.cache import open_prepared, prepare
+from workers.images.data_info import DataInfo
+from workers.metrics import Predictions, PredictionTally
+from workers.settings import DataSettings
+
+
+def tested(store: StudyStore, study: StudyRow, row: TrialRow, model: Path, cache: Path) -> TrialRow:
+    """Return the trial with its test accuracy; the test split is used once for each network."""
+    if row.test_top1 is None:
+        predictions = _test_predictions(study, model, cache)
+
+        def record() -> None:
+            store.add_predictions(row.number, EvaluatedSplit.TEST, predictions.to_bytes())
+            store.set_test_top1(row.number, float(predictions.right.mean()))
+
+        store.transact(record)
+    return store.trial(row.number)
+
+
+def _test_predictions(study: StudyRow, model: Path, cache: Path) -> Predictions:
+    """Run the exported file over the test split in onnxruntime; return what it said of each image."""
+    settings = settings_from(study.settings, "the stored settings")
+    known = (study.data_info or {}).get("fingerprint")
+    info = _images_of(settings.data, cache, known)
+    if info.fingerprint != (known or info.fingerprint):
+        raise DataNotFound(
+            f"the images of {info.dataset} have changed since study {study.name!r} began, so its test split is "
+            "another; put the images back."
+        )
+    images = batches.load(settings.data, cache)
+    logits_of = exported_network(model)
+    tally = PredictionTally(info.num_classes)
+    for x, y in batches.evaluation_batches(images.test(), info, 256):
+        tally.add(logits_of(x.numpy()), y.numpy())
+    return tally.predictions()
+
+
+def _images_of(data: DataSettings, cache: Path, fingerprint: str | None) -> DataInfo:
+    """Return the description of a study's images; those that were decoded serve where their source is gone."""
+    try:
+        return prepare(data, cache)
+    except DataNotFound as gone:
+        with contextlib.suppress(DataNotFound):
+            info, _ = open_prepared(data, cache)
+            if info.fingerprint == fingerprint:
+                return info
+        raise DataNotFound(f"{gone}; if the images were moved, resume the study once from where they are now") from None
