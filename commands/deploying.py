@@ -23,6 +23,7 @@ from commands.common import (
     stored_settings,
 )
 from search.store.connection.printed_commands import database_words
+from workers.file_names import file_for
 
 
 def pick(
@@ -76,17 +77,26 @@ def export(
     trial: TrialNumber,
     study: StudyName = None,
     out: Annotated[
-        Path, typer.Option(help="The file to write, or a folder for model.onnx; - is standard output.")
-    ] = Path("model.onnx"),
+        Path | None,
+        typer.Option(
+            help="The file to write, whose suffix says the format, or a folder; - is standard output.",
+            show_default="model.onnx, or as --runtime calls it",
+        ),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="Runtime to write for: onnxruntime (ONNX), ncnn, litert or native.", show_default="by --out"),
+    ] = None,
     storage: Storage = None,
 ) -> None:
-    """Write a finished trial's network as ONNX."""
+    """Write a finished trial's network as ONNX, or for another runtime; what is written is run and compared first."""
     from search.results.bundle import export_trial
     from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.store import StudyStore
 
+    path = Path(file_for(runtime or "onnxruntime", "model")) if out is None else out
     engine, study_row, url = open_named(study, storage)
     row = reader.find_trial(engine, study_row, trial)
     refuse_replayed(study_row, row, database_words(url))
-    show_written(export_trial(StudyStore(engine, study_row.id), row, out))
+    show_written(export_trial(StudyStore(engine, study_row.id), row, path, runtime))

@@ -24,7 +24,7 @@ from commands.common import (
     store_named,
 )
 from search.store.connection.printed_commands import printed_command
-from space.errors import InvalidSettings, ReadOnlyFolder, SearchFailed, TrialNotReady
+from space.errors import FileInTheWay, InvalidSettings, SearchFailed, TrialNotReady
 from workers.processes import host_and_pid
 from workers.wording import of_wanted
 
@@ -54,7 +54,7 @@ def init(
     if path.is_dir():
         path = path / "study.toml"
     if path.exists():
-        raise ReadOnlyFolder(f"{path} exists; choose another path, or remove it first.")
+        raise FileInTheWay(f"{path} exists already and stays as it is; choose another path, or remove it first.")
     text = study_file(preset, name or preset) if trial is None else _training_file(trial, study, storage)
     if measure_budget:
         from search.reachability import budget_space

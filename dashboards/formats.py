@@ -128,17 +128,20 @@ def shared_label(rows: Sequence[TrialRow]) -> str | None:
 
 
 def duration(seconds: float | None) -> str:
-    """Return "12.3 s" below a minute, then "2:05" or "1:02:05"."""
+    """Return "12.3 s" below a minute, then "2:05", "1:02:05" or "3 d 4:05:06"."""
     if seconds is None or not math.isfinite(seconds):
         return NOTHING
     return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
 
 
 def clock(seconds: float) -> str:
-    """Return "0:12", "2:05" or "1:02:05"."""
+    """Return "0:12", "2:05", "1:02:05" or "3 d 4:05:06"."""
     whole = max(0, round(seconds))
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days:,} d {hours}:{minutes:02d}:{rest:02d}"
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 

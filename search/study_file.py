@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import shlex
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.settings import FORMAT, StudySettings
-from space.documents import DEEPEST, UnreadableDocument, read_toml
+from space.documents import DEEPEST, UnreadableDocument, did_you_mean, read_toml
 from space.errors import InvalidSettings, StudyFileVersion
 from workers.settings import Settings
 
@@ -124,9 +123,7 @@ def _first_error(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         valid = _keys_beside(first["loc"])
-        near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.3)
-        hint = f"Did you mean `{near[0]}`?" if near else f"Valid keys: {', '.join(valid)}."
-        return f"unknown key `{where}`. {hint}"
+        return f"unknown key `{where}`. {did_you_mean(str(first['loc'][-1]), valid)}"
     if first["type"] == "missing":
         return f"`{where}` is missing."
     message = first["msg"].removeprefix("Value error, ")

@@ -7,11 +7,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
+from collections.abc import Iterable
 from typing import Any
 
 LARGEST = 2**63 - 1
+NEAR = 0.65  # the similarity of a misspelt word to what was meant (`difflib`)
 DEEPEST = 50
 TOO_DEEP = f"it nests more than {DEEPEST} levels of tables and lists"
 
@@ -87,3 +90,10 @@ def _unreadable(error: Exception, language: str) -> UnreadableDocument:
     if "integer string conversion" in str(error):  # Python refuses to read more digits
         return UnreadableDocument("a whole number must lie between -2^63 and 2^63 - 1, not have thousands of digits")
     return UnreadableDocument(f"it is not valid {language}: {error}", is_another_language=True)
+
+
+def did_you_mean(word: str, valid: Iterable[str]) -> str:
+    """Return "Did you mean `learning_rate`?" for a word that is nearly a valid one, else "Valid: …" with all."""
+    names = list(valid)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=NEAR)
+    return f"Did you mean `{near[0]}`?" if near else f"Valid: {', '.join(names)}."

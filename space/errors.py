@@ -28,6 +28,7 @@
     ├── SearchFailed                  52  the search ended without the trainings asked for
     ├── DiskFull                      60  no space left on the device
     ├── ReadOnlyFolder                61  a folder that can't be written
+    │   └── FileInTheWay              62  a file is there that must not be replaced
     ├── NotFullyCondensed             70  deploying a network that still has columns to condense
     ├── UncountableOperator           71  fvcore met an operator whose cost is not known
     ├── ExportMismatch                72  an exported network disagrees with the trained one
@@ -209,6 +210,12 @@ class ReadOnlyFolder(CondenseryError):
     """A folder that must be written can't be."""
 
     exit_code = 61
+
+
+class FileInTheWay(ReadOnlyFolder):
+    """A file is there already, and a command that would replace it was not told to."""
+
+    exit_code = 62
 
 
 class NotFullyCondensed(CondenseryError):

@@ -5,12 +5,12 @@ A rule that is broken raises ImpossibleSpace, which names the value.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from space.config import WIDEST, CondenseNetConfig
+from space.documents import did_you_mean
 from space.domains import Choice, Domain, FloatRange, IntRange, domain_from
 from space.errors import ImpossibleSpace, InvalidConfig, InvalidSettings
 from space.growths import SAME
@@ -65,9 +65,7 @@ def read_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _check_keys(settings: Mapping[str, Any]) -> None:
     for key in settings:
         if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.3)
-            hint = f" Did you mean `{near[0]}`?" if near else f" Valid keys: {', '.join(KEYS)}."
-            raise InvalidSettings(f"unknown key `space.{key}`.{hint}")
+            raise InvalidSettings(f"unknown key `space.{key}`. {did_you_mean(key, KEYS)}")
     for key in ("layers", "growth"):
         if key not in settings:
             raise InvalidSettings(f"`space.{key}` is missing; say which {key} to search.")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dashboards.formats import DAGGER_NOTE, NOTHING, duration, is_number, moment, one_line, threads_text
 from dashboards.terminal.documents import plain
-from dashboards.terminal.tables import facts_table, plain_table
+from dashboards.terminal.tables import facts_table, plain_table, with_reasons
 from search.devices.registry import DeviceState
 from search.store.connection.printed_commands import printed_command
 from search.store.vocabulary import JobState, Verdict
@@ -82,19 +82,19 @@ def devices_document(rows: Sequence[DeviceRow]) -> list[dict[str, Any]]:
 
 
 def jobs_table(rows: Sequence[JobLine]) -> RenderableType:
-    """Return measurement jobs, one row each, with what went wrong under it."""
+    """Return measurement jobs, one row each, with what went wrong below."""
     if not rows:
         return Text("No measurement jobs.")
     table = plain_table(">job", "queue", "~measurement", "state", ">attempts", "~device", "submitted (UTC)")
+    reasons: list[tuple[str, str | Text]] = []
     for row in rows:
         measurement = Text(
             f"{row.mode}, {row.runtime}, {threads_text(row.threads)}, {row.policy}, {row.model_sha256[:12]}"
         )
-        if row.reason:
-            measurement.append(f"\n{one_line(row.reason, LONGEST_REASON)}", style="dim")
-        elif row.quarantines:
-            quarantines = [text for text in row.history if text.startswith(Verdict.QUARANTINED)]
-            measurement.append(f"\n{one_line('; '.join(quarantines), LONGEST_REASON)}", style="dim")
+        quarantines = [text for text in row.history if text.startswith(Verdict.QUARANTINED)]
+        reason = row.reason or "; ".join(quarantines)
+        if reason:
+            reasons.append((str(row.id), Text(one_line(reason, LONGEST_REASON), style="dim")))
         table.add_row(
             str(row.id),
             one_line(row.queue),
@@ -104,7 +104,7 @@ def jobs_table(rows: Sequence[JobLine]) -> RenderableType:
             one_line(row.device or NOTHING),
             moment(row.submitted_at),
         )
-    return table
+    return with_reasons(table, reasons, ">job")
 
 
 def jobs_document(rows: Sequence[JobLine]) -> list[dict[str, Any]]:
@@ -114,28 +114,31 @@ def jobs_document(rows: Sequence[JobLine]) -> list[dict[str, Any]]:
 
 def estimates_table(models: Sequence[Path], measurements: Sequence[Measurement | FailedMeasurement]) -> RenderableType:
     """Return counted models with their estimated latency."""
-    table = plain_table("~model", ">M instructions", ">estimated ms", ">95 % interval", "~")
-    outside = False
+    table = plain_table("~model", ">M instructions", ">estimated ms", ">95 % interval")
+    outside, reasons = False, list[tuple[str, str | Text]]()
     for path, measurement in zip(models, measurements, strict=True):
-        cells, extrapolates = _estimate_cells(measurement)
+        cells, reason, extrapolates = _estimate_cells(measurement)
         table.add_row(one_line(path.name), *cells)
+        if reason:
+            reasons.append((one_line(path.name), reason))
         outside |= extrapolates
-    return Group(table, Text(DAGGER_NOTE, style="dim")) if outside else table
+    shown = with_reasons(table, reasons, "model")
+    return Group(shown, Text(DAGGER_NOTE, style="dim")) if outside else shown
 
 
-def _estimate_cells(measurement: Any) -> tuple[tuple[str | Text, ...], bool]:
-    """Return a model's cells, and whether its estimate lies outside the calibrated range."""
+def _estimate_cells(measurement: Any) -> tuple[tuple[str, ...], str | Text, bool]:
+    """Return a model's cells, what is to be said about it, and whether it lies outside the calibrated range."""
     if getattr(measurement, "reason", None) is not None:
         reason = Text(one_line(measurement.reason, LONGEST_REASON), style="red")
-        return (NOTHING, NOTHING, NOTHING, reason), False
+        return (NOTHING, NOTHING, NOTHING), reason, False
     conditions = measurement.conditions
     cells = (
         f"{conditions['counts']['all'] / 1e6:,.3f}",
         f"{measurement.median_ms:.4g}{' †' if measurement.extrapolates else ''}",
         f"{measurement.interval_low_ms:.4g} to {measurement.interval_high_ms:.4g}",
-        one_line(str(conditions.get("why") or ""), LONGEST_REASON),
     )
-    return cells, bool(measurement.extrapolates)
+    why = one_line(str(conditions.get("why") or ""), LONGEST_REASON)
+    return cells, "" if why == NOTHING else why, bool(measurement.extrapolates)
 
 
 def estimates_document(

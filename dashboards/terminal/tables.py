@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -36,6 +37,21 @@ def facts_table(facts: Sequence[tuple[str, str | Text]]) -> Table:
     for name, value in facts:
         grid.add_row(name, value if isinstance(value, Text) else Text(one_line(value)))
     return grid
+
+
+def with_reasons(
+    table: RenderableType, reasons: Sequence[tuple[str, str | Text]], number: str = ">#"
+) -> RenderableType:
+    """Return a table with what is to be said about its rows below it, a row each: a column has no room for a sentence.
+
+    `reasons` are pairs of the row's number, under the heading `number`, and the sentence.
+    """
+    if not reasons:
+        return table
+    below = plain_table(number, "~about it")
+    for row, reason in reasons:
+        below.add_row(row, reason)
+    return Group(table, Text(), below)
 
 
 def state_text(state: str) -> Text:

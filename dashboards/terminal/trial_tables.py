@@ -30,7 +30,7 @@ from dashboards.formats import (
     progress_text,
     shared_label,
 )
-from dashboards.terminal.tables import facts_table, plain_table, state_text
+from dashboards.terminal.tables import facts_table, plain_table, state_text, with_reasons
 from search.results.remarks import NOTHING_SEEN, Seen
 from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
@@ -44,7 +44,7 @@ CURVE_ROWS = 12  # so many epochs of a longer learning curve are shown
 
 
 def trials_table(rows: Sequence[TrialRow], replayed: str | None = None) -> RenderableType:
-    """Return the trials, one row each; a reason is under the config that it is about.
+    """Return the trials, one row each; the reasons of those that have one are below.
 
     `replayed` is the table that stands in for the study's trainings.
     """
@@ -89,7 +89,12 @@ def _with_note(table: Table, rows: Sequence[TrialRow], empty: str, replayed: str
     shared = shared_label(rows)
     latency_note = f"latency: median [95 % interval] in ms, {shared}" if shared else ""
     notes = [Text(note, style="dim") for note in (latency_note, replayed_note(replayed)) if note]
-    return Group(table if rows else Text(empty), *notes)
+    reasons = [(str(row.number), Text(one_line(row.reason, 300), style="dim")) for row in rows if _has_reason(row)]
+    return Group(with_reasons(table, reasons) if rows else Text(empty), *notes)
+
+
+def _has_reason(row: TrialRow) -> bool:
+    return bool(row.reason) and row.duplicate_of is None and row.continues is None
 
 
 def _latency_cell(row: TrialRow, mixed: bool) -> Text:
@@ -108,8 +113,6 @@ def _config_cell(row: TrialRow, mixed: bool) -> Text:
         cell.append(f"\nsame as trial {row.duplicate_of}", style="dim")
     elif row.continues is not None:
         cell.append(f"\ncontinues trial {row.continues}", style="dim")
-    elif row.reason:
-        cell.append(f"\n{one_line(row.reason, 160)}", style="dim")
     if mixed and row.latency is not None:
         cell.append(f"\non {place_label(row.latency)}", style="dim")
     return cell

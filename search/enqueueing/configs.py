@@ -12,7 +12,7 @@ from search.results.pick import rank
 from search.settings import StudySettings
 from search.store.rows import TrialRow
 from space.config import CondenseNetConfig
-from space.documents import UnreadableDocument, read_json
+from space.documents import UnreadableDocument, did_you_mean, read_json
 from space.errors import InvalidConfig, InvalidSettings
 from space.search_space import SearchSpace
 from workers.settings import TrainingSettings
@@ -66,8 +66,8 @@ def _trained_by(base: TrainingSettings, values: Mapping[str, Any]) -> TrainingSe
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            names = ", ".join(TrainingSettings.model_fields)
-            raise InvalidSettings(f"unknown key `training.{key}`; there are {names}.") from None
+            hint = did_you_mean(key, TrainingSettings.model_fields)
+            raise InvalidSettings(f"unknown key `training.{key}`. {hint}") from None
         raise InvalidSettings(f"`training.{key}`: {first['msg']}, but got {first['input']!r}.") from None
 
 

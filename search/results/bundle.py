@@ -37,13 +37,14 @@ from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from space.deployed import DeployedCondenseNet
 from space.errors import (
+    InvalidSettings,
     MeasurementFailed,
     NothingFeasible,
     ReadOnlyFolder,
 )
 from workers.export.model_files import check_for, save_for
-from workers.export.onnx import check_onnx, save_onnx
-from workers.file_names import ONNX_FILE, file_for
+from workers.export.onnx import check_onnx
+from workers.file_names import ONNX_FILE, SUFFIXES, file_for, known_runtime, runtime_of
 from workers.files import STDOUT, disk_errors, file_hash, is_replaceable, write_atomically
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyPurpose
@@ -170,18 +171,39 @@ def _measured(store: StudyStore, row: TrialRow, target: Target, path: Path) -> M
     return verified
 
 
-def export_trial(store: StudyStore, row: TrialRow, out: Path) -> Path:
-    """Write a finished trial's ONNX to `out` (a file, or a folder that gets model.onnx); return the path."""
+def export_trial(store: StudyStore, row: TrialRow, out: Path, runtime: str | None = None) -> Path:
+    """Write a finished trial's network for a runtime to `out`, after running what is written; return the path.
+
+    Args:
+        store: the trial's study.
+        row: the trial.
+        out: a file, or a folder that gets model.onnx or what the runtime's files are called.
+        runtime: None = as the name of the file says; onnxruntime where it is a folder or no file of its own.
+
+    Raises:
+        InvalidSettings: the name of the file is another runtime's, or none's.
+    """
+    target, runtime = _export_target(out, runtime)
     _, weights = trained_files(store.engine, row)
-    is_file = bool(out.suffix) or not is_replaceable(out)
-    target = out / ONNX_FILE if out.is_dir() or not is_file else out
     network = load_network(weights.parent, row.config)
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
-        checked = Path(folder) / ONNX_FILE
-        save_onnx(network, checked)
-        check_onnx(checked, network)
+        checked = Path(folder) / file_for(runtime, MODEL)
+        save_for(runtime, network, checked)
+        check_for(runtime, checked, network)
         write_atomically(target, checked.read_bytes(), retry="export it again")
     return target
+
+
+def _export_target(out: Path, runtime: str | None) -> tuple[Path, str]:
+    """Return the file to write and the runtime that it is for."""
+    if out == STDOUT or (not is_replaceable(out) and not out.is_dir()):
+        return out, known_runtime(runtime or "onnxruntime")
+    if out.is_dir() or not out.suffix:
+        return out / file_for(runtime or "onnxruntime", MODEL), known_runtime(runtime or "onnxruntime")
+    named = runtime_of(out)
+    if runtime is not None and known_runtime(runtime) != named:
+        raise InvalidSettings(f"a file for {runtime} must end in {SUFFIXES[known_runtime(runtime)]}, not as {out}.")
+    return out, named
 
 
 def check_bundle_folder(out: Path) -> Path:

@@ -26,7 +26,7 @@ from search.store import reader
 from search.store.connection.database import open_for_reading
 from search.store.connection.printed_commands import STORAGE, printed_command
 from search.study_file import load_settings
-from space.errors import StudyBusy, StudyExists
+from space.errors import FileInTheWay, StudyBusy, StudyExists
 from tests.command_line import StartedCommand, run_command
 from tests.search.tiny_studies import CountingProbe
 from tests.search.trained_study import trained_study
@@ -121,6 +121,10 @@ def test_the_lines_of_init_name_the_file_that_it_wrote(shell: Shell):
     check, launch = shell.read(printed_in(done.stderr, "check").replace(", then ", " && "))
     assert (check, launch) == (["check", FILE], ["launch", FILE])
     shell.run(*check, "--no-timing")
+    before = (shell.folder / FILE).read_text()
+    again = shell.run("init", FILE, "--preset", "cifar", code=FileInTheWay.exit_code)
+    assert f"{FILE} exists already and stays as it is" in again.stderr
+    assert (shell.folder / FILE).read_text() == before
     missing = shell.run("check", "no such file.toml", "--no-timing", code=10)
     shell.run_printed(printed_in(missing.stderr, "init"))
     assert load_settings(shell.folder / "no such file.toml").study.name == "digits"

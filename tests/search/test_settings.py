@@ -62,7 +62,7 @@ def test_resolved_settings_survive_json_and_keep_their_hashes():
         ({"engine__worker": 2}, r"unknown key `engine.worker`. Did you mean `workers`\?"),
         ({"limits__trial_time": 2}, r"unknown key `limits.trial_time`. Did you mean `trial_time_s`\?"),
         ({"retention__network": "all"}, r"unknown key `retention.network`. Did you mean `networks`\?"),
-        ({"engine__qqq": 2}, r"unknown key `engine.qqq`. Valid keys: kind, workers, threads, device"),
+        ({"engine__qqq": 2}, r"unknown key `engine.qqq`. Valid: kind, workers, threads, device"),
     ],
 )
 def test_an_unknown_key_at_any_level_suggests_the_nearest(change: dict[str, Any], message: str):
@@ -223,3 +223,22 @@ def test_what_gives_results_their_meaning_is_frozen(change: dict[str, Any]):
 def test_what_only_says_how_to_get_there_may_change(change: dict[str, Any]):
     assert tiny_settings().digest_of_frozen() == tiny_settings(**change).digest_of_frozen()
     assert tiny_settings().digest() != tiny_settings(**change).digest()
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("training.learningrate", "Did you mean `learning_rate`?"),
+        ("training.epoch", "Did you mean `epochs`?"),
+        ("training.optimisation", "Valid: epochs, batch_size,"),
+        ("training.gamma", "Valid: epochs, batch_size,"),
+        ("space.layer", "Did you mean `layers`?"),
+        ("space.width", "Valid: num_classes,"),
+        ("engine.worker", "Did you mean `workers`?"),
+        ("engine.gradient", "Valid: kind, workers,"),
+    ],
+)
+def test_a_key_is_suggested_only_where_it_is_near(file: Path, key: str, hint: str):
+    with pytest.raises(InvalidSettings) as refused:
+        load_settings(file, [f"{key}=1"])
+    assert f"unknown key `{key}`. {hint}" in str(refused.value)

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from space.documents import NEAR
 from space.errors import DataNotFound, UnknownDataset, UnreadableImage
 from workers.files import disk_errors, user_path
 from workers.images.image_folder import find_image_folder
@@ -213,6 +214,6 @@ def _split_of_arrays(images: Images, labels: Labels, shape: Shape) -> SourceSpli
 
 
 def _unknown_name(name: str) -> str:
-    nearest = difflib.get_close_matches(name.lower(), [*KNOWN, f"{IMAGE_FOLDER}:PATH"], n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name.lower(), [*KNOWN, f"{IMAGE_FOLDER}:PATH"], n=1, cutoff=NEAR)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return f"`dataset` must be one of {', '.join(KNOWN)} or {IMAGE_FOLDER}:PATH, but got {name!r}{hint}"

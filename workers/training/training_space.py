@@ -6,7 +6,6 @@ Every key of `TrainingSettings` may be a single value (fixed for the study), a l
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from space.documents import did_you_mean
 from space.domains import Choice, Domain, FloatRange, Value, domain_from, domain_to
 from space.errors import InvalidSettings
 from workers.settings import TrainingSettings
@@ -38,8 +38,7 @@ class TrainingSpace:
         varied: list[tuple[str, Domain]] = []
         for key, value in written.items():
             if key not in TrainingSettings.model_fields:
-                near = difflib.get_close_matches(key, TrainingSettings.model_fields, n=1, cutoff=0.3)
-                hint = f"Did you mean `{near[0]}`?" if near else f"Valid: {', '.join(TrainingSettings.model_fields)}."
+                hint = did_you_mean(key, TrainingSettings.model_fields)
                 raise InvalidSettings(f"unknown key `training.{key}`. {hint}")
             if isinstance(value, list | tuple | dict):
                 domain = domain_from(f"training.{key}", value)

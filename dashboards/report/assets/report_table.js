@@ -21,7 +21,8 @@
   const seconds = (value) => {
     if (value < 60) { return `${value.toFixed(1)} s`; }
     const whole = Math.round(value), two = (part) => String(part).padStart(2, "0");
-    const hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
+    const days = Math.floor(whole / 86400), hours = Math.floor(whole / 3600) % 24, minutes = Math.floor(whole / 60) % 60;
+    if (days) { return `${days.toLocaleString("en")} d ${hours}:${two(minutes)}:${two(whole % 60)}`; }
     return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
   };
   const SHOWN = {

@@ -12,12 +12,14 @@ from rich.console import Console, RenderableType
 
 from dashboards import formats
 from dashboards.data.study_settings import public_settings
-from dashboards.terminal import study_tables, trial_tables
+from dashboards.terminal import device_tables, study_tables, trial_tables
+from search.devices.history import JobLine
 from search.results.pareto import pareto_front
 from search.store import reader
 from search.store.rows import AttemptRow, EventRow, StudyStatus
 from tests.dashboards.studies import SETTINGS, Study, lively
 from tests.workers.latencies import without_samples
+from workers.latency.measurement import FailedMeasurement
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,34 @@ def test_reasons_are_shown_in_full_words_at_40_columns(made: Study) -> None:
     failed = next(row for row in made.rows() if row.state == "failed")
     text = shown(trial_tables.trials_table([failed]), width=40)
     assert max(map(len, text.splitlines())) <= 40
+
+
+SENTENCE = " ".join(f"word{number:02}" for number in range(22))  # 153 letters
+
+
+def lines_of_sentence(text: str) -> int:
+    return sum("word" in line for line in text.splitlines())
+
+
+def test_no_paragraph_stands_in_a_narrow_column(made: Study) -> None:
+    """A sentence of 153 letters takes at most three lines of 80, whatever else the table holds."""
+    rows = [dataclasses.replace(row, reason=SENTENCE) for row in made.rows() if row.state == "failed"][:1]
+    assert lines_of_sentence(shown(trial_tables.trials_table([*made.rows(), *rows]))) <= 3
+    what = ("raspberry-pi-5", "failed", "a" * 64, "wall", "onnxruntime", 1, "standard", 3, 1)
+    for reason, history in ((SENTENCE, ()), (None, (f"quarantined: {SENTENCE}",))):
+        text = shown(device_tables.jobs_table([JobLine(1, *what, reason, "pi5", 0.0, None, history)]))
+        assert 0 < lines_of_sentence(text) <= 3
+    failed = FailedMeasurement("a" * 64, SENTENCE)
+    text = shown(device_tables.estimates_table([Path("a-network-with-a-name-of-its-own.onnx")], [failed]))
+    assert 0 < lines_of_sentence(text) <= 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(59.94, "59.9 s"), (60, "1:00"), (3_725, "1:02:05"), (86_399, "23:59:59"), (489_600, "5 d 16:00:00")],
+)
+def test_durations_of_days_are_in_days(seconds: float, text: str) -> None:
+    assert formats.duration(seconds) == text
 
 
 def test_empty_reads_say_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 import tomllib
 from collections import Counter
@@ -18,13 +19,15 @@ from search.budget import Budget
 from search.pricing.pricer import Target
 from search.results import bundle, trained_files
 from search.store import reader
-from space.errors import ReadOnlyFolder
+from space.errors import InvalidSettings, ReadOnlyFolder
 from tests.search.tiny_studies import CountingProbe, tiny_settings
-from tests.search.trained_study import trained_study
+from tests.search.trained_study import files_of_trial, trained_study
 from tests.workers.latencies import without_samples
-from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.export.model_files import check_for
+from workers.file_names import NETWORK_FILE, ONNX_FILE, SUFFIXES
 from workers.files import file_hash
 from workers.latency.measurement import never
+from workers.training.trial import load_network
 
 
 def picked_and_bundled(
@@ -66,6 +69,33 @@ def test_a_bundle_goes_where_a_symbolic_link_leads_and_the_link_stays(tmp_path: 
     for path in (Path("-"), tmp_path / "bundle", tmp_path / "released/thesis.tex", Path("/dev/null")):
         with pytest.raises(ReadOnlyFolder):
             bundle.check_bundle_folder(path)
+
+
+@pytest.mark.parametrize("runtime", SUFFIXES)
+def test_an_export_is_of_the_format_that_its_name_says(tmp_path: Path, runtime: str):
+    store = trained_study(tmp_path, CountingProbe())
+    written = bundle.export_trial(store, store.trial(0), tmp_path / f"net{SUFFIXES[runtime]}")
+    network = load_network(files_of_trial(tmp_path), store.trial(0).config)
+    assert check_for(runtime, written, network) < 1e-5
+    in_folder = bundle.export_trial(store, store.trial(0), tmp_path / "folder", runtime)
+    assert in_folder == tmp_path / "folder" / f"model{SUFFIXES[runtime]}"
+    assert in_folder.read_bytes() == written.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime", "rule"),
+    [
+        ("net.pt", None, "must end in one of .onnx, .ncnn.zip, .tflite, .native.zip, but net.pt doesn't"),
+        ("net.tflite", "onnxruntime", "a file for onnxruntime must end in .onnx, not as"),
+        ("net.onnx", "tensorrt", "a runtime must be one of"),
+        ("folder", "tensorrt", "a runtime must be one of"),
+    ],
+)
+def test_a_name_of_no_or_of_another_format_is_refused(tmp_path: Path, name: str, runtime: str | None, rule: str):
+    store = trained_study(tmp_path, CountingProbe())
+    with pytest.raises(InvalidSettings, match=re.escape(rule)):
+        bundle.export_trial(store, store.trial(0), tmp_path / name, runtime)
+    assert not (tmp_path / name).exists()
 
 
 def test_a_network_is_exported_into_a_pipe_and_checked_before(tmp_path: Path):
