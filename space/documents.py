@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 LARGEST = 2**63 - 1
-NEAR = 0.65  # the similarity of a misspelt word to what was meant (`difflib`)
+NEAR = 0.72  # the similarity of a misspelt word to what was meant (`difflib`)
 DEEPEST = 50
 TOO_DEEP = f"it nests more than {DEEPEST} levels of tables and lists"
 
