@@ -125,11 +125,18 @@ def on_device(policy: MeasurementPolicy) -> MeasurementPolicy:
 
 def virtual_probe(name: str, policy: MeasurementPolicy) -> LatencyProbe:
     """Return the probe of an ARM device in software, `virtual:PROFILE`."""
+    from workers.latency.emulated.arm_root import has_kernel
     from workers.latency.emulated.virtual_arm import VirtualArm, default_folder
     from workers.latency.estimated_probe import EstimatedProbe
 
     profile, device = virtual_device(name)
-    return EstimatedProbe(profile, VirtualArm(default_folder()), device=device, runtime=policy.runtime)
+    arm = VirtualArm(default_folder())
+    if policy.runtime == "native" and not has_kernel(arm.folder):
+        raise InvalidSettings(
+            f"latency.runtime = 'native' needs a compiler for {name}; install it: apt install gcc-aarch64-linux-gnu, "
+            "or choose another."
+        )
+    return EstimatedProbe(profile, arm, device=device, runtime=policy.runtime)
 
 
 def choose_runtimes(

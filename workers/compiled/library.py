@@ -27,6 +27,7 @@ from pathlib import Path
 from space.errors import CondenseryError
 from workers.compiled.structures import Network
 from workers.files import file_hash, write_atomically
+from workers.latency.agent.elf import why_foreign
 from workers.latency.agent.files import user_cache
 
 SOURCE = Path(__file__).with_name("condensenet_training.c")
@@ -122,6 +123,8 @@ def _compile(compiler: list[str], file: Path) -> None:
         done = _run([*compiler, *FLAGS, "-o", str(made), str(SOURCE), *LIBRARIES])
         if done.returncode != 0:
             raise NotCompiled(f"{compiler[0]} can't compile it: {done.stderr.strip()[-300:]}")
+        if (foreign := why_foreign(made)) is not None:
+            raise NotCompiled(f"{compiler[0]} compiles for another machine ({foreign}); name one for this one in CC")
         digest = write_atomically(file, made.read_bytes())
     write_atomically(_hash_of(file), digest.encode())
 
@@ -135,7 +138,8 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 def _is_whole(file: Path) -> bool:
     """Whether the file is there, this user's, and what was written."""
     try:
-        return file.stat().st_uid in (0, os.geteuid()) and file_hash(file) == _hash_of(file).read_text()
+        whole = file.stat().st_uid in (0, os.geteuid()) and file_hash(file) == _hash_of(file).read_text()
+        return whole and why_foreign(file) is None
     except FileNotFoundError:
         return False
 

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from search.store.places import as_read
 from search.store.rows import StudyRow
 from search.store.tables import study
-from space.documents import NEAR
 from space.errors import StudyNotFound
 from workers.metrics import OBJECTIVES, Objective
 
@@ -36,7 +35,7 @@ def find_study(engine: sa.Engine, name: str) -> StudyRow:
         if row is not None:
             return _study_row(row, engine.url)
         names = list(connection.scalars(sa.select(study.c.name)))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=NEAR)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(map(repr, names[:10])) or 'none yet'}."
     raise StudyNotFound(f"no study is called {name[:100]!r}. {hint}")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +26,7 @@ from space.errors import ExportMismatch, InvalidConfig
 from tests.workers.export.test_export import BASE, trained_like, varied
 from workers.export.common import difference
 from workers.export.native import KERNEL_FILE, pack, save_native, to_native
-from workers.latency.agent.runtimes import Native
+from workers.latency.agent.runtimes import Native, native
 from workers.latency.agent.timing import measure_models
 
 pytestmark = pytest.mark.skipif(Native.compiler() is None, reason="needs a C compiler")
@@ -134,7 +136,8 @@ def test_a_kernel_is_compiled_once_and_leaves_nothing_beside_it(tmp_path: Path, 
     monkeypatch.setenv("CONDENSERY_KERNELS", str(tmp_path))
     model = to_native(trained_like(BASE))
     Native().open(model, threads=1)
-    (library,) = tmp_path.iterdir()
+    stamp, library = sorted(tmp_path.iterdir())
+    assert (stamp.suffix, library.suffix) == (".json", ".so")
     monkeypatch.setenv("PATH", "")  # no compiler from here on
     monkeypatch.delenv("CC", raising=False)
     assert Native.library() == library
@@ -158,6 +161,98 @@ def test_a_compiler_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match="can't be compiled: no such flag"):
         Native().open(to_native(trained_like(BASE)), threads=1)
     assert list((tmp_path / "kernels").iterdir()) == []
+
+
+IMAGE = np.zeros((3, 16, 16), np.float32)
+CROSS = "aarch64-linux-gnu-gcc" if platform.machine() == "x86_64" else "x86_64-linux-gnu-gcc"
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The compiled kernel, where no compiler has been yet."""
+    monkeypatch.setenv("CONDENSERY_KERNELS", str(tmp_path / "kernels"))
+    monkeypatch.delenv("CC", raising=False)
+    (tmp_path / "kernels").mkdir()
+    return Native.library()
+
+
+def foreign(file: Path) -> bytes:
+    """Write an object like this Python for another machine, as a foreign compiler would have made it."""
+    head = bytearray(Path(sys.executable).read_bytes()[:64])
+    head[18:20] = b"\x16\x00"  # IBM Z
+    file.write_bytes(head)
+    return bytes(head)
+
+
+def runs() -> bool:
+    return Native().open(to_native(trained_like(BASE)), threads=1)(IMAGE).shape == (10,)
+
+
+@pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"needs {CROSS}")
+def test_a_compiler_for_another_machine_is_refused_and_its_object_never_kept(kept: Path, monkeypatch):
+    monkeypatch.setattr(native, "_wide_vectors", list)  # whose flags such a compiler refuses by itself
+    monkeypatch.setenv("CC", CROSS)
+    with pytest.raises(ValueError, match=rf"{CROSS} compiles for another machine \(it is for .* name one .* in CC"):
+        runs()
+    assert list(kept.parent.iterdir()) == []
+    monkeypatch.delenv("CC")  # the right compiler mends it
+    assert runs()
+
+
+def test_an_object_for_another_machine_is_compiled_again_and_without_a_compiler_is_none(kept: Path, monkeypatch):
+    before = foreign(kept)
+    monkeypatch.setenv("PATH", "")
+    assert Native.installed() is None
+    monkeypatch.undo()
+    monkeypatch.setenv("CONDENSERY_KERNELS", str(kept.parent))
+    assert runs()
+    assert kept.read_bytes() != before
+
+
+@pytest.mark.parametrize("damage", ["cut off", "changed", "no stamp", "a stamp of no sense", "of an older source"])
+def test_an_object_that_is_not_what_was_written_is_compiled_again(kept: Path, damage: str):
+    assert runs()
+    sound, stamp = kept.read_bytes(), kept.with_suffix(".json")
+    noted = json.loads(stamp.read_text())
+    kept.unlink()  # this process has it loaded
+    kept.write_bytes(sound)
+    match damage:
+        case "cut off":
+            kept.write_bytes(sound[:2000])
+        case "changed":
+            kept.write_bytes(sound + b"\0")
+        case "no stamp":
+            stamp.unlink()
+        case "a stamp of no sense":
+            stamp.write_text("[1]")
+        case _:
+            stamp.write_text(json.dumps({**noted, "source": "0" * 64}))
+    changed_at = kept.stat().st_mtime_ns
+    assert runs()
+    assert json.loads(stamp.read_text()) == noted
+    assert (kept.read_bytes(), kept.stat().st_mtime_ns > changed_at) == (sound, True)
+
+
+def test_an_object_of_another_compiler_is_compiled_again(kept: Path, tmp_path: Path, monkeypatch):
+    assert runs()
+    newer = tmp_path / "newer-cc"
+    newer.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo newer && exit\nexec {Native.compiler()} "$@"\n')
+    newer.chmod(0o755)
+    before = json.loads(kept.with_suffix(".json").read_text())
+    monkeypatch.setenv("CC", str(newer))
+    assert runs()
+    after = json.loads(kept.with_suffix(".json").read_text())
+    assert after["source"] == before["source"]
+    assert after["compiler"] != before["compiler"]
+    monkeypatch.setenv("CC", "no-such-compiler")  # what is there goes on working where there is none
+    assert runs()
+
+
+def test_an_object_that_was_put_there_by_hand_is_used_where_there_is_no_compiler(kept: Path, monkeypatch):
+    assert runs()
+    kept.with_suffix(".json").unlink()
+    monkeypatch.setenv("PATH", "")
+    assert runs()
 
 
 def test_the_kernel_has_one_thread():

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from space.errors import EmulatorMissing
+from workers.latency.agent.elf import why_foreign
 from workers.latency.agent_file import agent_path
 from workers.latency.emulated.arm_tools import output_of
 
@@ -122,6 +123,13 @@ def python_in(folder: Path) -> Path:
     return max(pythons, key=lambda path: int(path.name[8:]))
 
 
+def has_kernel(folder: Path) -> bool:
+    """Whether the project's own kernel is there for the emulated Python of a folder, or can be compiled for it."""
+    if shutil.which(CROSS_COMPILER) is not None:
+        return True
+    return any(why_foreign(file, python_in(folder)) is None for file in (folder / "kernels").glob("*.so"))
+
+
 def emulated_python(qemu: str, folder: Path, counts: Path | None) -> list[str]:
     """Return the command that runs the folder's Python, counting into `counts` if that is given."""
     root = folder / ROOT
@@ -132,8 +140,8 @@ def emulated_python(qemu: str, folder: Path, counts: Path | None) -> list[str]:
         "PYTHONHASHSEED": "0",
         "CONDENSERY_KERNELS": str(folder / "kernels"),
     }
-    if (compiler := shutil.which(CROSS_COMPILER)) is not None:  # a program of this machine, started from inside
-        variables["CC"] = compiler
+    # A program of this machine, started from inside; its own `gcc` would compile for this machine.
+    variables["CC"] = shutil.which(CROSS_COMPILER) or CROSS_COMPILER
     command = [qemu, "-cpu", CPU, "-seed", "1", "-L", str(root)]
     if counts is not None:
         command += ["-plugin", f"{_no_comma(folder / COUNTER)},out={_no_comma(counts)}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.latency.agent.elf import why_foreign
 from workers.latency.agent.files import user_cache
 from workers.latency.agent.runtimes.model_zip import unzip_model
 from workers.latency.agent.sensors import ROOT, cpuinfo
@@ -25,7 +27,9 @@ class Native:
 
     A model is one uncompressed zip of weights.bin, condensenet.c and model.json. The kernel is compiled once and kept
     in $CONDENSERY_KERNELS or ~/.cache/condensery/kernels, where one that was compiled on another machine may be put as
-    well. A source with another hash than the one below is never compiled.
+    well. A source with another hash than the one below is never compiled. Beside what is compiled it is written from
+    which source and by which compiler; what is for another processor, was changed since, or was made by another
+    compiler than the one that is here, is compiled again and never loaded.
     """
 
     name = "native"
@@ -37,7 +41,8 @@ class Native:
     @classmethod
     def installed(cls) -> str | None:
         """See `Runtime`; it is installed where it is compiled or can be compiled."""
-        return cls.VERSION if cls.library().exists() or cls.compiler() is not None else None
+        there = cls.compiler() is not None or (cls.library().exists() and why_foreign(cls.library()) is None)
+        return cls.VERSION if there else None
 
     def __init__(self) -> None:
         if self.installed() is None:
@@ -46,8 +51,9 @@ class Native:
 
     @staticmethod
     def compiler() -> str | None:
-        """Return the C compiler's path, if there is one."""
-        return shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
+        """Return the path of the C compiler that CC names, or else of cc, gcc or clang; None if there is none."""
+        named = os.environ.get("CC")
+        return next(filter(None, map(shutil.which, (named,) if named else ("cc", "gcc", "clang"))), None)
 
     @classmethod
     def library(cls) -> Path:
@@ -100,21 +106,59 @@ class Native:
         return infer
 
     def _compiled(self, source: bytes) -> Path:
-        """Return the compiled kernel's path, after compiling it if it isn't there."""
+        """Return the compiled kernel's path, after compiling it if what is there isn't of this source and machine."""
         if hashlib.sha256(source).hexdigest() != self.SHA256:
             raise ValueError("the model's kernel must be the one this agent knows; use model and agent of one version")
-        library = self.library()
-        if not library.exists():
-            library.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # a rename stays on one file system
-                code, made = Path(folder, self.SOURCE), Path(folder, library.name)
-                code.write_bytes(source)
-                command = [self.compiler() or "cc", *self.FLAGS, *_wide_vectors(), "-o", str(made), str(code)]
-                done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-                if done.returncode != 0:
-                    raise ValueError(f"the kernel can't be compiled: {done.stderr.strip()[-300:]}")
-                made.replace(library)
+        library, compiler = self.library(), self.compiler()
+        if self._is_usable(library, compiler):
+            return library
+        if compiler is None:
+            raise ValueError(f"{library} can't be used here ({why_foreign(library)}); remove it, or install a compiler")
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # a rename stays on one file system
+            code, made = Path(folder, self.SOURCE), Path(folder, library.name)
+            code.write_bytes(source)
+            command = [compiler, *self.FLAGS, *_wide_vectors(), "-o", str(made), str(code)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+            if done.returncode != 0:
+                raise ValueError(f"the kernel can't be compiled: {done.stderr.strip()[-300:]}")
+            foreign = why_foreign(made)
+            if foreign is not None:
+                raise ValueError(f"{compiler} compiles for another machine ({foreign}); name one for this one in CC")
+            stamp = Path(folder, "stamp")
+            stamp.write_text(json.dumps(self._stamp(made, compiler)), encoding="utf-8")
+            stamp.replace(_stamp_of(library))
+            made.replace(library)
         return library
+
+    @classmethod
+    def _is_usable(cls, library: Path, compiler: str | None) -> bool:
+        """Whether a compiled kernel is there, for this machine, as it was written, and not another compiler's.
+
+        One without a stamp was put there by hand; it counts where there is no compiler to make a known one.
+        """
+        if not library.exists() or why_foreign(library) is not None:
+            return False
+        try:
+            stamp = json.loads(_stamp_of(library).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return compiler is None
+        written = cls._stamp(library, compiler)
+        return all(stamp.get(key) == value for key, value in written.items()) if isinstance(stamp, dict) else False
+
+    @classmethod
+    def _stamp(cls, library: Path, compiler: str | None) -> dict[str, str]:
+        """Return the hashes of an object, its source and its compiler; without a compiler, of the first two."""
+        made = {"object": hashlib.sha256(library.read_bytes()).hexdigest(), "source": cls.SHA256}
+        if compiler is None:
+            return made
+        done = subprocess.run([compiler, "--version"], capture_output=True, check=False, stdin=subprocess.DEVNULL)
+        flags = " ".join([*cls.FLAGS, *_wide_vectors()]).encode()
+        return {**made, "compiler": hashlib.sha256(done.stdout + flags).hexdigest()}
+
+
+def _stamp_of(library: Path) -> Path:
+    return library.with_suffix(".json")
 
 
 def _wide_vectors() -> list[str]:
