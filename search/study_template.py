@@ -94,6 +94,7 @@ format = 1                     # the version of this file's format
 name = "{name}"
 trainings = {template.trainings:<18} # networks to train to the end
 seed = 0
+# objective = "macro_f1"       # what is maximised: top1, balanced_accuracy or macro_f1
 # storage = "sqlite:///condensery.db"
 # files = "condensery-files"   # networks, logs, checkpoints, decoded images
 # tensorboard = true           # learning curves for TensorBoard too; needs condensery[tensorboard]

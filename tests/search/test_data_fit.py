@@ -214,6 +214,20 @@ def test_check_says_how_the_study_will_be_searched(tmp_path: Path, sampler: str,
     assert outline_document(outline, None)["sampler"] == sampler
 
 
+def test_check_says_which_classes_have_too_few_validation_images_and_what_is_maximised(tmp_path: Path):
+    data = images(tmp_path, speckled, a=90, b=200).model_dump()
+    outline = outline_study(study(data=data, study__objective="macro_f1"))
+    document = outline_document(outline, None)
+    assert document["objective"] == "macro_f1"
+    assert document["data"]["validation_counts"] == [14, 32]
+    (remark,) = document["remarks"]
+    assert remark.startswith("1 class has fewer than 20 validation images (a 14), so that")
+    console = Console(file=io.StringIO(), width=300)
+    console.print(outline_panel(outline))
+    assert remark in console.file.getvalue()
+    assert "modelled: macro-F1" in " ".join(search_lines(outline))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 @pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps"])
 def test_a_device_that_is_not_here_is_refused_before_anything_is_recorded(tmp_path: Path, device: str):

@@ -102,6 +102,14 @@ def test_what_the_table_cannot_answer_is_refused(text: str, message: str, table_
         load_replay(str(table_path), study_file(tmp_path, text))
 
 
+def test_only_the_objective_that_a_table_holds_can_be_maximised(table_path: Path):
+    assert load_replay(str(table_path), overrides=["study.objective=top1"]).study.objective == "top1"
+    with pytest.raises(
+        InvalidSettings, match=r"holds top-1 alone, so study.objective must be 'top1', but is 'macro_f1'"
+    ):
+        load_replay(str(table_path), overrides=["study.objective=macro_f1"])
+
+
 def test_the_number_of_images_must_be_the_tables_where_it_has_one(table_path: Path, tmp_path: Path):
     whole = rewritten(table_path, tmp_path, about=lambda about: about["data"].pop("images", None))
     assert load_replay(str(whole)).data.images is None

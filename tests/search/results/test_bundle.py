@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -19,15 +20,19 @@ from search.budget import Budget
 from search.pricing.pricer import Target
 from search.results import bundle, trained_files
 from search.store import reader
+from search.store.vocabulary import EvaluatedSplit
 from space.errors import InvalidSettings, ReadOnlyFolder
 from tests.search.tiny_studies import CountingProbe, tiny_settings
 from tests.search.trained_study import files_of_trial, trained_study
 from tests.workers.latencies import without_samples
-from workers.export.model_files import check_for
-from workers.file_names import NETWORK_FILE, ONNX_FILE, SUFFIXES
+from search.store.vocabulary import EvaluatedSplit
+from space.errors import InvalidSettings, ReadOnlyFolder
 from workers.files import file_hash
+from workers.images import batches
+from workers.images.cache import prepare
 from workers.latency.measurement import never
-from workers.training.trial import load_network
+from search.store.vocabulary import EvaluatedSplit
+from space.errors import InvalidSettings, ReadOnlyFolder
 
 
 def picked_and_bundled(
@@ -190,4 +195,47 @@ def test_a_network_whose_every_verification_is_disturbed_is_kept_and_the_bundle_
     folder = bundle.write_bundle(store, study, picked, tmp_path / "bundle")
     assert "Not verified inside the budget: it took up to 100 ms" in (folder / "MODEL_CARD.md").read_text()
     assert tomllib.loads((folder / "deploy.toml").read_text())["checks"]["verified"] is False
+    store.engine.dispose()
+
+
+# -- accuracy by class --
+
+
+def test_the_bundle_has_every_figure_of_both_splits_and_of_each_class(tmp_path: Path):
+    """The network wasn't trained: it recognises hardly a digit, and the card says so."""
+    store = trained_study(tmp_path, CountingProbe())
+    study, images = reader.find_study(store.engine, "tiny"), tmp_path / "images"
+    info = prepare(tiny_settings().data, images)
+    store.set_data_info(info.to_dict())
+    naming_one = np.eye(10)[np.full(info.validation_images, 3)]
+    labels = np.repeat(np.arange(10), info.validation_counts)
+    store.add_predictions(0, "validation", Predictions.of(naming_one, labels).to_bytes())
+    study = reader.find_study(store.engine, "tiny")
+    target = Target("host", CountingProbe())
+    picked = bundle.pick(store, study, tiny_settings().search_budget(), (target,), images)
+    folder = bundle.write_bundle(store, study, picked, tmp_path / "bundle")
+    tested = reader.class_predictions_of(store.engine, store.trial(0), EvaluatedSplit.TEST)
+    assert tested is not None
+    assert len(tested) == info.test_images
+    logits_of, x = exported_network(picked.files[0]), batches.load(tiny_settings().data, images).test()
+    ((pixels, classes),) = batches.evaluation_batches(x, info, info.test_images)
+    expected = Predictions.of(logits_of(pixels.numpy()), classes.numpy())
+    np.testing.assert_array_equal(tested.predicted, expected.predicted)
+    assert tested.metrics() == pytest.approx(expected.metrics())
+    assert picked.test_top1 == tested.metrics()["top1"] == store.trial(0).test_top1
+    accuracy = tomllib.loads((folder / "deploy.toml").read_text())["accuracy"]
+    assert accuracy["objective"] == "top1"
+    assert accuracy["test_macro_f1"] == tested.metrics()["macro_f1"]
+    assert accuracy["validation_balanced_accuracy"] == pytest.approx(0.1)
+    assert accuracy["test_recall"] == recalls(tested.confusion).tolist()
+    np.testing.assert_array_equal(accuracy["test_precision"], precisions(tested.confusion))  # nan where none was named
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "9 classes are never recognised by trial 0: 0 (0 of 28)" in card
+    assert "trial 0 is not above chance: its top-1 is" in card
+    assert "## Classes, the least recognised first" in card
+    assert card.count("\n| 3 | 37 |") == 1  # the class, with its test images
+    file = io.StringIO()
+    Console(file=file, width=200).print(picked_panel(picked, folder))
+    assert "test macro-F1" in file.getvalue()
+    assert "is not above chance" in file.getvalue()
     store.engine.dispose()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from search.budget import Budget
 from search.results.class_figures import class_figures, split_document, worst_first
-from search.results.remarks import remarks_of_study, remarks_on_images, remarks_on_network
+from search.results.remarks import remarks_of_study, remarks_on_best, remarks_on_images, remarks_on_network
+from tests.dashboards.studies import Study
 from workers.metrics import Predictions
 
 NAMES = ("cat", "dog", "owl")
@@ -59,6 +63,24 @@ def test_the_remarks_of_a_study_use_what_is_recorded_and_say_nothing_of_what_is_
     few = remarks_of_study({"class_names": NAMES, "validation_counts": [50, 50, 2]}, None, "top1", "")
     assert few == remarks_of_study({"class_names": NAMES}, saying((45, 5, 0), (0, 50, 0), (0, 0, 2)), "top1", "it")
     assert len(few) == 1
+
+
+def test_a_launch_ends_with_what_speaks_against_its_best_network_inside_the_budget(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.store.set_data_info({"class_names": ["cat", "dog"], "validation_counts": [40, 9]})
+    few = "1 class has fewer than 20 validation images (dog 9)"
+    (remark,) = remarks_on_best(made.engine, made.name, Budget())
+    assert remark.startswith(few)
+    for latency_ms, said in ((0.1, saying((40, 0), (9, 0))), (0.3, saying((40, 0), (1, 8)))):
+        number = made.done(latency_ms, said.metrics()["top1"] or 0.0)
+        made.store.add_predictions(number, "validation", said.to_bytes())
+    assert [text[:25] for text in remarks_on_best(made.engine, made.name, Budget())] == [few[:25]]
+    small = remarks_on_best(made.engine, made.name, Budget(0.2))
+    assert small[1:] == (
+        "1 class is never recognised by trial 0: dog (0 of 9).",
+        "trial 0 is not above chance: its top-1 is 81.63%, and naming 'cat' for every image gives 81.63%, as good "
+        "within noise; see whether the trainings learn at all.",
+    )
 
 
 def test_each_class_has_its_recall_precision_and_what_it_is_taken_for() -> None:

@@ -371,6 +371,7 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "set_test_top1": lambda store, _: store.set_test_top1(0, 0.5),
     "add_predictions": lambda store, _: store.add_predictions(0, "test", b"x"),
     "enqueue": lambda store, _: store.enqueue(INSIDE, {}),
+    "withdraw": lambda store, _: store.withdraw(1),
     "retry_smaller": lambda store, _: store.retry_smaller(0, {"epochs": 2}, "other"),
     "request_cancel": lambda store, _: store.request_cancel(0),
     "set_running": lambda store, _: store.set_running(0, 2),
