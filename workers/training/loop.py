@@ -38,7 +38,7 @@ from workers.settings import DataSettings, Kernel, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from workers.training.device import autocast_on, use_device
 from workers.training.forward import CPU_EVALUATION_BATCH, EVALUATION_BATCH, Forward, ForwardSettings, forward_of
-from workers.training.optimizer import WeightAverage, class_weights, optimizer_of
+from workers.training.optimizer import WeightAverage, class_weights, clear_gradients, optimizer_of, take_step
 from workers.training.reporting import CurveRow, Evaluation, Form, Observer, ProgressReport, TrainingStopped
 from workers.training.schedule import learning_rate_at as learning_rate_at  # also for importers
 
@@ -216,9 +216,9 @@ class _Loop:
         total = loss
         if settings.group_lasso and stages_due(progress, self.run.config.condense_factor) < self._last_stage:
             total = loss + settings.group_lasso * self.model.group_lasso()
-        self.optimizer.zero_grad(set_to_none=False)  # keeps the gradients' memory: a worker must not grow
+        clear_gradients(self.model)
         torch.autograd.backward(total)
-        self.optimizer.step()
+        take_step(self.optimizer)
         if self.average is not None:
             self.average.update(self.step)
         return loss.detach()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +27,11 @@ from workers.images.batches import ImageData, Split, TrainingBatches
 from workers.images.resident import ResidentBatches, batches_on
 from workers.settings import TrainingSettings
 from workers.training.loop import train
-from workers.training.optimizer import WeightAverage, class_weights, optimizer_of
+from workers.training.optimizer import WeightAverage, class_weights, clear_gradients, optimizer_of, take_step
 from workers.training.reporting import TrainingStopped
 from workers.training.schedule import learning_rate_at
 
+ROOT = Path(__file__).parents[3]
 EVERYTHING = {
     "optimizer": "adamw",
     "learning_rate": 0.01,
@@ -210,3 +213,48 @@ def test_settings_that_are_left_alone_are_not_written_and_change_no_identity():
         "mixed_precision",
     }
     assert TrainingSettings(mixup=0.2).model_dump()["mixup"] == 0.2
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_step_is_that_of_the_optimizer_itself(optimizer):
+    settings = TrainingSettings(optimizer=optimizer, learning_rate=0.01)
+    mine, theirs = CondenseNet(NET), CondenseNet(NET)
+    theirs.load_state_dict(mine.state_dict())
+    steps = [optimizer_of(list(network.parameters()), settings) for network in (mine, theirs)]
+    for number in range(3):
+        for network in (mine, theirs):
+            for place, parameter in enumerate(network.parameters()):
+                parameter.grad = torch.full_like(parameter, 0.1 * (number + 1) + place)
+        take_step(steps[0])
+        steps[1].step()
+    assert equal_tensors(mine, theirs)
+    clear_gradients(mine)
+    assert not any(parameter.grad.any() for parameter in mine.parameters())
+
+
+TRAINS = """
+import sys, tempfile
+import subprocess
+import sys
+from pathlib import Path
+from tests.workers.tiny import TRAINING, Recorder, digits, job
+from workers.training.trial import run_trial
+folder = Path(sys.argv[1])
+digits(folder / "cache")
+class Reporter:
+    def earlier(self, rows): pass
+    def curve(self, row): pass
+    def under_way(self, report): pass
+    def check(self): pass
+made = job(folder / "trial", folder / "cache", training=TRAINING.model_copy(update={"epochs": 1}))
+assert run_trial(made, Reporter()).top1 > 0
+print(*sorted({name.partition(".")[2] for name in sys.modules if name.startswith("torch._dynamo")}))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_never_loads_torchs_compiler(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
