@@ -1,0 +1,135 @@
+"""What each training setting beyond the paper's recipe is worth on small data of one's own.
+
+    python -m benchmarks.recipes --work FOLDER [--seeds 3] [--epochs 16]
+
+Three small data sets that come with packages: scikit-learn's digits; 2,500 images of Fashion-MNIST at 14x14; the same
+with uneven classes, each with 0.7 times as many training images as the one before. Two networks of the digits preset's
+space, one setting changed at a time; top-1 of the deployed network and the mean of the classes' recalls, on the
+validation images. Every finished training is a line in FOLDER, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import balanced_accuracy_score
+
+from benchmarks.arguments import at_least_one
+from benchmarks.long_work import CurveKeeper, ends_clearly
+from benchmarks.record import save
+from space.deployed import DeployedCondenseNet
+from space.search_space import SearchSpace
+from workers.images.batches import ImageData, Split, evaluation_batches, load
+from workers.images.cache import prepare
+from workers.settings import DataSettings, TrainingSettings
+from workers.training.loop import TrainingRun, train
+
+FASHION = DataSettings(dataset="fashion-mnist", folder="/usr/share/datasets", image_size=14, images=2_500)
+DATA = {"digits": DataSettings(), "fashion-mnist": FASHION, "uneven": FASHION}
+SHARE = 0.7  # of a class's images, as a share of those of the class before
+RECIPES: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "warmup 0.1": {"warmup": 0.1},
+    "average 0.99": {"average": 0.99},
+    "label_smoothing 0.1": {"label_smoothing": 0.1},
+    "weight_decay 5e-4": {"weight_decay": 5e-4},
+    "adamw 0.003": {"optimizer": "adamw", "learning_rate": 0.003, "weight_decay": 0.05},
+    "mixup 0.2": {"mixup": 0.2},
+    "cutmix 1": {"cutmix": 1.0},
+    "crop_scale 0.6": {"crop_scale": 0.6},
+    "rotation 10": {"rotation": 10.0},
+    "colour 0.3": {"colour": 0.3},
+    "randaugment 5": {"randaugment": 5},
+    "balance weights": {"balance": "weights"},
+    "balance sampling": {"balance": "sampling"},
+}
+NETWORKS = 2
+
+
+def uneven(images: ImageData) -> ImageData:
+    """Return the data with fewer training images of every later class."""
+    labels = images.train.labels
+    kept = [np.flatnonzero(labels == c) for c in range(images.info.num_classes)]
+    places = np.sort(np.concatenate([one[: max(2, round(len(one) * SHARE**c))] for c, one in enumerate(kept)]))
+    split = Split(images.train.images, images.train.places[places], labels[places])
+    return ImageData(images.info, split, images.validation, images.test())
+
+
+def figures(network: DeployedCondenseNet, images: ImageData) -> tuple[float, float]:
+    """Return top-1 and balanced accuracy on the validation images."""
+    truth, said = [], []
+    with torch.no_grad():
+        for x, y in evaluation_batches(images.validation, images.info, 256):
+            truth += y.tolist()
+            said += network(x).argmax(1).tolist()
+    return float(np.mean(np.equal(truth, said))), float(balanced_accuracy_score(truth, said))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what isn't trained yet; print and save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", type=at_least_one, default=3)
+    parser.add_argument("--epochs", type=at_least_one, default=16)
+    options = parser.parse_args(arguments)
+    options.work.mkdir(parents=True, exist_ok=True)
+    with ends_clearly():
+        found = trained(options)
+    table = compared(found, options)
+    for data, rows in table.items():
+        print(f"\n{data}: points of top-1 (standard error), of balanced accuracy, against the paper's recipe")
+        for name, row in rows.items():
+            print(f"  {name:22} {row['top1']:+6.2f} ({row['top1_error']:.2f}) {row['balanced']:+6.2f}")
+    save("recipes", {"seeds": options.seeds, "epochs": options.epochs, "trainings": found, "compared": table})
+
+
+def trained(options: argparse.Namespace) -> dict[str, list[float]]:
+    """Return (top-1, balanced accuracy) of every training by its name."""
+    journal = options.work / f"trainings-{options.epochs}.jsonl"
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    found = dict(json.loads(line) for line in lines)
+    for data, settings in DATA.items():
+        prepare(settings, options.work / "images")
+        images = load(settings, options.work / "images")
+        images = uneven(images) if data == "uneven" else images
+        for network in range(NETWORKS):
+            config = SearchSpace.preset("digits").sample(np.random.default_rng(10 + network))
+            config = replace(config, input_shape=images.info.input_shape, num_classes=images.info.num_classes)
+            for seed in range(options.seeds):
+                for recipe, changed in RECIPES.items():
+                    name = f"{data}/{network}/{seed}/{recipe}"
+                    if name in found:
+                        continue
+                    training = TrainingSettings(epochs=options.epochs, **changed)
+                    folder = options.work / "run" / name.replace(" ", "-")
+                    run = TrainingRun(config, training, settings, seed, folder, name, device="cpu")
+                    found[name] = list(figures(train(run, images, CurveKeeper())[0], images))
+                    with journal.open("a") as file:
+                        file.write(json.dumps([name, found[name]]) + "\n")
+                    print(f"{name}: top-1 {100 * found[name][0]:.2f} %", flush=True)
+    return found
+
+
+def compared(found: dict[str, list[float]], options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
+    """Return points gained over the paper's recipe, by data and recipe; pairs have the same network and seed."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for data in DATA:
+        pairs = [f"{data}/{network}/{seed}/" for network in range(NETWORKS) for seed in range(options.seeds)]
+        table[data] = {}
+        for recipe in RECIPES:
+            gained = 100 * np.array([np.subtract(found[pair + recipe], found[pair + "as it is"]) for pair in pairs])
+            error = gained[:, 0].std(ddof=1) / len(pairs) ** 0.5 if len(pairs) > 1 else 0.0
+            means = gained.mean(axis=0)
+            table[data][recipe] = {"top1": float(means[0]), "top1_error": float(error), "balanced": float(means[1])}
+    return table
+
+
+if __name__ == "__main__":
+    main()
