@@ -25,14 +25,15 @@ from space.errors import InvalidSettings, ReadOnlyFolder
 from tests.search.tiny_studies import CountingProbe, tiny_settings
 from tests.search.trained_study import files_of_trial, trained_study
 from tests.workers.latencies import without_samples
-from search.store.vocabulary import EvaluatedSplit
-from space.errors import InvalidSettings, ReadOnlyFolder
+from workers.export.model_files import check_for
+from workers.export.onnx import exported_network
+from workers.file_names import NETWORK_FILE, ONNX_FILE, SUFFIXES
 from workers.files import file_hash
 from workers.images import batches
 from workers.images.cache import prepare
 from workers.latency.measurement import never
-from search.store.vocabulary import EvaluatedSplit
-from space.errors import InvalidSettings, ReadOnlyFolder
+from workers.metrics import Predictions, precisions, recalls
+from workers.training.trial import load_network
 
 
 def picked_and_bundled(
