@@ -43,6 +43,7 @@ class Candidate:
     training: tuple[Hashable, ...]  # its training settings, as far as they are searched
     macs: float
     params: float
+    settings: Mapping[str, Any]  # the proposal without what its network doesn't have, as trials are recorded
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class CandidatePrices:
         """Return what two proposals have in common that would train the same network in the same way."""
         candidate = self._candidate(params)
         return tuple(sorted(params.items())) if candidate is None else (candidate.config, candidate.training)
+
+    def canonical(self, params: Params) -> Params:
+        """Return a proposal without the settings that its network doesn't have; an invalid one as it is."""
+        candidate = self._candidate(params)
+        return params if candidate is None else candidate.settings
 
     def price(self, candidates: Sequence[Params]) -> Array:
         """Return the median latency on each minimised device, then macs, (n, devices + 1); NaN of an invalid one."""
@@ -146,7 +152,9 @@ class CandidatePrices:
             return None
         searched = tuple(getattr(training, name, None) for name in self._training_space.domains)
         cost = cost_of(config)
-        return Candidate(config, searched, float(cost.macs), float(cost.params))
+        settings = {**self._space.to_params(config), **self._training_space.to_params(training)}
+        settings = {name: settings[name] for name in self._names if name in settings}
+        return Candidate(config, searched, float(cost.macs), float(cost.params), settings)
 
     # -- latencies --
 

@@ -28,6 +28,7 @@ from search.samplers.bounded_history import BoundedHistory
 from search.samplers.candidate_prices import CandidatePrices
 from search.samplers.optuna_samplers import distributions, make_sampler
 from search.samplers.price_aware.belief import Belief, Choice
+from search.samplers.price_aware.past import PROPOSAL
 from search.samplers.price_aware.sampler import PriceAwareSampler
 from search.settings import StudySettings
 from search.store.rows import BeliefRow, Believed, EnqueuedConfig, NewTrial, Proposal, TrialRow
@@ -93,7 +94,10 @@ class Proposer:
                 params=params,
                 distributions={name: self.distributions[name] for name in params},
                 intermediate_values=self._expected(row) if state == OptunaState.PRUNED else None,
-                system_attrs={OPTUNA_CONSTRAINT + name: value for name, value in self._excess(row).items()},
+                system_attrs={
+                    PROPOSAL: params,
+                    **{OPTUNA_CONSTRAINT + name: value for name, value in self._excess(row).items()},
+                },
             )
             storage.create_new_trial(self._study._study_id, template_trial=template)
             self._next += 1
@@ -148,6 +152,7 @@ class Proposer:
             assert isinstance(storage, InMemoryStorage)
             known = storage.get_trial(trial._trial_id)
             known.params, known.distributions = params, {name: self.distributions[name] for name in params}
+            known.system_attrs = {**known.system_attrs, PROPOSAL: params}
             storage._set_trial(trial._trial_id, known)
 
     def _proposal(self) -> Proposal | None:
@@ -211,6 +216,7 @@ class Proposer:
             search_space=self.distributions,
             excess=prices.excess if self._budget != Budget() else None,
             key=prices.key,
+            canonical=prices.canonical,
             features=prices.features,
             exact=False,  # latencies are learnt
             warn=self._doubts.append,

@@ -30,7 +30,7 @@ class Choice:
 
     params: Params
     reason: ProposalReason
-    mean: float | None = None  # accuracy that its training is expected to reach; larger is better
+    mean: float | None = None  # value of the objective that its training is expected to reach
     deviation: float | None = None  # of that
     gain: float | None = None  # the hypervolume that it is expected to add, as a share of the front's
 
@@ -54,6 +54,7 @@ class View:
     number: int  # of the trial that was asked for
     limited: bool
     trainings: int
+    sign: float  # of the objective: -1 where it is minimised
 
     def choice_at(self, place: int, accurate: bool) -> Choice:
         """Return one of the candidates as a choice."""
@@ -73,7 +74,7 @@ class View:
         return Choice(
             self.priced.candidates[place],
             ProposalReason.ACCURATE if accurate else ProposalReason.GAIN,
-            float(self.judged.mean[place]),
+            self.sign * float(self.judged.mean[place]),
             float(np.hypot(self.judged.deviation[place], self.model.noise)),
             gain / volume if gain is not None and volume > 0 else None,
         )

@@ -52,9 +52,10 @@ class Chooser:
         self.doubts: list[Doubt] = []  # about the candidates
         self.view: View | None = None  # of the candidates, once they were judged by a model
         self._asked = {self._key(params) for params in past.asked}
+        self._ended = _Ended(past.ended)
 
     def _key(self, candidate: Params) -> Hashable:
-        return self._pool.key(candidate) if self._known.key is None else self._known.key(candidate)
+        return self._pool.key(candidate) if self._known.key is None else self._known.key_of(candidate)
 
     def chosen(self) -> Choice | None:
         """Return the candidate and why it is chosen; None if there is none."""
@@ -89,11 +90,15 @@ class Chooser:
         return [self._past.observed[place] for place in self._rng.permutation(members)[:PARENTS]]
 
     def _fresh(self, candidates: Iterable[Params]) -> Priced:
-        """Price those of the candidates that were not asked yet, nor are among those looked at before."""
+        """Price those of the candidates that were not asked yet, nor are among those looked at before.
+
+        They are reduced to the settings that mean something, as trials are: a model must see both alike.
+        """
         fresh: dict[Hashable, Params] = {}
-        for candidate in candidates:
+        for whole in candidates:
+            candidate = self._known.reduced(whole)
             key = self._key(candidate)
-            if key not in self._asked:
+            if key not in self._asked and not self._ended.holds(whole):
                 fresh.setdefault(key, candidate)
         self._asked.update(fresh)
         return self._known.priced(list(fresh.values()), self._signs)
@@ -127,8 +132,34 @@ class Chooser:
             if not more.candidates:
                 break
             priced, judged = priced + more, judged + model.judged(more, accurate)
-        self.view = View(model, priced, judged, self._draw.number, self._known.limited, len(self._past.observed))
+        trainings, sign = len(self._past.observed), self._past.sign
+        self.view = View(model, priced, judged, self._draw.number, self._known.limited, trainings, sign)
         return self.view.choice_at(int(np.argmax(judged.scores)), accurate)
+
+
+class _Ended:
+    """The trials that have ended, by the settings that their objective has asked for.
+
+    An objective that asked for some settings only asks for no others when these are the same: whatever else a candidate
+    says, it would be that trial again.
+    """
+
+    def __init__(self, ended: Iterable[Params]) -> None:
+        self._values: dict[tuple[str, ...], set[tuple[Hashable, ...]]] = {}
+        for params in ended:
+            names = tuple(sorted(params))
+            self._values.setdefault(names, set()).add(_values_of(params, names))
+
+    def holds(self, candidate: Params) -> bool:
+        """Whether a candidate would be one of them."""
+        return any(
+            all(name in candidate for name in names) and _values_of(candidate, names) in values
+            for names, values in self._values.items()
+        )
+
+
+def _values_of(params: Params, names: Iterable[str]) -> tuple[Hashable, ...]:
+    return tuple((type(params[name]).__name__, params[name]) for name in names)
 
 
 def _van_der_corput(number: int) -> float:

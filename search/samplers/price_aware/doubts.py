@@ -40,7 +40,7 @@ def doubts_of_past(
     if len(past.accuracies) >= ENOUGH and len(set(past.accuracies)) == 1:
         yield (
             "constant",
-            f"all {len(past.accuracies)} trainings reached the same {abs(past.accuracies[0]):g}: nothing tells "
+            f"all {len(past.accuracies)} trainings reached the same {past.sign * past.accuracies[0]:g}: nothing tells "
             "candidates apart but their costs; see whether the trainings learn at all.",
         )
     newest = past.observed[-LOOKED_AT:]
@@ -54,11 +54,23 @@ def doubts_of_past(
     if repeats:
         times = "1 trial repeats" if repeats == 1 else f"{repeats} trials repeat"
         yield "repeats", f"{times} the settings of another: how their values differ counts as noise."
-    if known is not None and (off := _costs_apart(past, known, signs)):
+    if known is not None:
+        yield from _doubts_of_costs(past, known, signs)
+
+
+def _doubts_of_costs(past: Past, known: Known, signs: Array) -> Iterator[Doubt]:
+    off, compared = _costs_apart(past, known, signs)
+    if off == compared >= ENOUGH:
+        yield (
+            "all costs",
+            f"none of the {compared} trials has the known values that are computed for its settings now, so the model "
+            "mixes two scales: tell the study what `price` returns, not, for instance, its logarithm.",
+        )
+    elif off:
         yield (
             "costs",
-            f"{off} trials have known values that differ by more than {APART:.0%} from what is computed for the same "
-            "settings now: the recorded ones count for them.",
+            f"{'a trial has' if off == 1 else f'{off} trials have'} known values that differ by more than {APART:.0%} "
+            "from what is computed for the same settings now: the recorded ones count there.",
         )
 
 
@@ -83,9 +95,9 @@ def _unknown_choice(candidates: Sequence[Params], space: Mapping[str, BaseDistri
     return None
 
 
-def _costs_apart(past: Past, known: Known, signs: Array) -> int:
-    """Return how many trials have recorded costs that aren't what is computed now."""
+def _costs_apart(past: Past, known: Known, signs: Array) -> tuple[int, int]:
+    """Return how many trials have recorded costs that aren't what is computed now, and how many were compared."""
     whole = [params for params, complete in zip(past.observed, past.whole, strict=True) if complete][-LOOKED_AT:]
     recorded, now = past.whole_costs(signs)[-LOOKED_AT:], known.costs(whole, signs)
     off = np.abs(recorded - now) > APART * np.maximum(np.abs(recorded), np.abs(now))
-    return int((off & np.isfinite(now)).any(axis=1).sum())
+    return int((off & np.isfinite(now)).any(axis=1).sum()), len(whole)

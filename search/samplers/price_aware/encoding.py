@@ -3,8 +3,8 @@
 - Numbers, and categories that are all numbers, keep their order; what is searched on a log scale, and numeric
   categories that double, are placed by their logarithm.
 - Other categories have a column each, of one group: two different ones are always 1 apart.
-- A setting that a candidate doesn't have (it belongs to a stage, or a layer, that isn't there) is in the middle, and a
-  further column of its group says so.
+- A setting that a candidate doesn't have (it belongs to a stage, or a layer, that isn't there), or whose value is no
+  number where all others are, is in the middle, and a further column of its group says so.
 """
 
 from __future__ import annotations
@@ -56,13 +56,17 @@ class _Number:
         self._low, self._span = self._scaled(low), (self._scaled(high) - self._scaled(low)) or 1.0
 
     def features(self, candidates: Sequence[Params]) -> Array:
-        values = [candidate.get(self._name) for candidate in candidates]
+        values = [_number(candidate.get(self._name)) for candidate in candidates]
         missing = np.array([value is None for value in values], dtype=float)
-        places = [0.5 if value is None else (self._scaled(float(value)) - self._low) / self._span for value in values]
+        places = [0.5 if value is None else (self._scaled(value) - self._low) / self._span for value in values]
         return np.stack([np.array(places), missing], axis=1)
 
     def _scaled(self, value: float) -> float:
         return math.log(value) if self._log and value > 0 else value
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 class _Category:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from search.samplers.price_aware.pool import Params
 
 TELLING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+PROPOSAL = "price_aware:proposal"  # a trial's system attribute: what was proposed, before it has suggested any of it
+Reduced = Callable[[Mapping[str, Any]], Params]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Past:
     costs: list[Sequence[float] | None]  # of `observed`, as the study has them; None where it was stopped early
     whole: list[bool]  # of `observed`: trained to the end
     running: list[Params]
+    ended: list[Params]  # as their objective suggested them: others that agree in all of these are the same
+    sign: float  # of the objective that is learnt: -1 where it is minimised
 
     def whole_costs(self, signs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the costs, to be minimised, of what was trained to the end, (n, k)."""
@@ -42,15 +46,19 @@ class Past:
         space: Mapping[str, BaseDistribution],
         modelled: int,
         directions: Sequence[StudyDirection],
+        reduced: Reduced,
     ) -> Past:
-        """Read the trials before one."""
+        """Read the trials before one, `reduced` to the settings that mean something."""
         sign = 1.0 if directions[modelled] == StudyDirection.MAXIMIZE else -1.0
-        known = [trial for trial in trials if trial.number != number and trial.params.keys() & space.keys()]
+        params_of = {trial.number: _params(trial, space) for trial in trials if trial.number != number}
+        known = [trial for trial in trials if params_of.get(trial.number)]
         gains = _Gains([trial for trial in known if trial.state == TrialState.COMPLETE], modelled)
-        past = cls([], [], [], [], [], [])
+        past = cls([], [], [], [], [], [], [], sign)
         replaced = _replaced(known)
         for trial in known:
-            params = {name: value for name, value in trial.params.items() if name in space}
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                past.ended.append(params_of[trial.number])
+            params = reduced(params_of[trial.number])
             past.asked.append(params)
             if trial.number in replaced:
                 continue
@@ -64,6 +72,20 @@ class Past:
             elif trial.state == TrialState.RUNNING:
                 past.running.append(params)
         return past
+
+
+def _params(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> Params:
+    """Return a trial's settings that lie in a space; of one that hasn't ended by itself those proposed for it.
+
+    Such a trial may not have suggested all of them yet. If nothing was proposed for it (it was enqueued, or another
+    sampler's), it counts once it has all that the space has.
+    """
+    if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+        return {name: value for name, value in trial.params.items() if name in space}
+    proposed = trial.system_attrs.get(PROPOSAL)
+    if proposed is not None:
+        return {name: value for name, value in proposed.items() if name in space}
+    return {name: trial.params[name] for name in space} if space.keys() <= trial.params.keys() else {}
 
 
 def _replaced(trials: Sequence[FrozenTrial]) -> set[int]:

@@ -41,11 +41,13 @@ class Pool:
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def neighbours(self, candidates: Iterable[Mapping[str, Any]], rng: np.random.Generator) -> Iterator[Params]:
-        """Yield candidates that differ from one of these in one setting."""
+        """Yield candidates that differ from one of these in one setting; what one doesn't have is drawn at random."""
         for candidate in candidates:
+            (whole,) = self.random(1, rng)
+            whole |= {name: value for name, value in candidate.items() if name in whole}
             for name, distribution in self._space.items():
                 for value in _nearby(distribution, candidate.get(name), rng):
-                    yield {**{known: candidate[known] for known in self._space if known in candidate}, name: value}
+                    yield {**whole, name: value}
 
     def crossed(self, candidates: Sequence[Mapping[str, Any]], count: int, rng: np.random.Generator) -> list[Params]:
         """Return `count` candidates that take each setting from one of two of these, and now and then a random one."""
@@ -80,9 +82,23 @@ def _values(distribution: BaseDistribution) -> Sequence[Any] | None:
     if isinstance(distribution, IntDistribution):
         return range(distribution.low, distribution.high + 1, distribution.step)
     if isinstance(distribution, FloatDistribution) and distribution.step is not None:
-        count = round((distribution.high - distribution.low) / distribution.step) + 1
-        return [distribution.low + place * distribution.step for place in range(count)]
+        return _Steps(distribution.low, distribution.high, distribution.step)
     return None
+
+
+class _Steps(Sequence[float]):
+    """The values of a stepped range, which may be very many; the last one is the range's end to the bit."""
+
+    def __init__(self, low: float, high: float, step: float) -> None:
+        self._low, self._high, self._step = low, high, step
+
+    def __len__(self) -> int:
+        return round((self._high - self._low) / self._step) + 1
+
+    def __getitem__(self, place: Any) -> Any:
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        return min(self._low + int(place) * self._step, self._high)
 
 
 def _drawn(distribution: BaseDistribution, count: int, rng: np.random.Generator) -> list[Any]:

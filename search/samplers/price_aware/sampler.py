@@ -21,12 +21,16 @@ Notable choices:
 from __future__ import annotations
 
 import logging
+import math
+import threading
+import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
@@ -38,10 +42,11 @@ from search.samplers.price_aware.chooser import Chooser, Draw
 from search.samplers.price_aware.doubts import Doubt, doubts_of_past, doubts_of_trials
 from search.samplers.price_aware.encoding import Encoding
 from search.samplers.price_aware.known import Known, OfCandidates
-from search.samplers.price_aware.past import Past, without
+from search.samplers.price_aware.past import PROPOSAL, Past, without
 from search.samplers.price_aware.pool import Pool
 
 log = logging.getLogger(__name__)
+RIVALS = 10  # times that a proposal is made again because another process made the same one at the same moment
 STARTUP = 6  # trials spread over the known costs before anything is modelled
 
 
@@ -55,13 +60,18 @@ class PriceAwareSampler(BaseSampler):
         modelled: the place of the objective that only a training tells.
         limits: upper limits of the known objectives (lower ones of what is maximised); None is no limit.
         excess: in place of limits: by how much candidates are over them, (n,); 0 or less is inside.
-        key: what tells candidates apart, hashable; None is all their parameters. Where some of those mean nothing
-            beside others (a setting of a stage that isn't there), it keeps the sampler from asking for one thing twice.
+        key: what tells candidates apart, hashable; None is all their parameters, or those that `canonical` keeps.
+        canonical: returns of a candidate the parameters that mean something beside each other, without, for instance,
+            those of a stage that isn't there; None keeps all. Where an objective suggests some parameters only
+            sometimes, this is how the model sees candidates as it sees trials.
         features: further facts of candidates for the model, (n, f): anything cheap that may tell accuracies apart.
         exact: whether `price` gives the same for a candidate whenever it is asked; False where it learns.
         warn: takes each sentence about what is wrong with the study, once; None logs it as a warning.
         startup: trials that are spread over the known costs first.
         seed: None draws one.
+
+    Raises:
+        ValueError: a limit is no number.
     """
 
     def __init__(
@@ -73,35 +83,49 @@ class PriceAwareSampler(BaseSampler):
         limits: Sequence[float | None] | None = None,
         excess: OfCandidates | None = None,
         key: Callable[[Mapping[str, Any]], Hashable] | None = None,
+        canonical: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
         features: OfCandidates | None = None,
         exact: bool = True,
         warn: Callable[[str], None] | None = None,
         startup: int = STARTUP,
         seed: int | None = None,
     ) -> None:
+        if any(limit is not None and math.isnan(limit) for limit in limits or ()):
+            raise ValueError(f"limits must be numbers or None, but got {list(limits or ())}.")
         self._exact, self._warn, self._said = exact, warn or log.warning, set[str]()
-        self._known = Known(price, limits, excess, key, features)
+        self._known = Known(price, limits, excess, key, features, canonical)
         self._space, self._modelled, self._startup = search_space, modelled, startup
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        self._independent = RandomSampler(seed=self._seed)
         self._common = IntersectionSearchSpace(include_pruned=True)
+        self._alone = threading.Lock()
         self.choice: Choice | None = None  # the last proposal, with its reason; None if it was drawn at random
         self.view: View | None = None  # of that proposal's candidates, if they were judged by a model
         self._pools: dict[tuple[str, ...], tuple[Pool, Encoding]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process has: all but the lock."""
+        return {name: value for name, value in self.__dict__.items() if name != "_alone"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take over a copy's state."""
+        self.__dict__.update(state)
+        self._alone = threading.Lock()
+
     def reseed_rng(self) -> None:
         """Draw another seed, for processes that were forked with the same one."""
         self._seed = int(np.random.SeedSequence().generate_state(1)[0])
-        self._independent.reseed_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the parameters that are proposed together."""
-        space = self._common.calculate(study) if self._space is None else dict(self._space)
-        return {name: one for name, one in space.items() if not one.single()}
+        return {name: one for name, one in self._parameters(study).items() if not one.single()}
+
+    def _parameters(self, study: Study) -> dict[str, BaseDistribution]:
+        return self._common.calculate(study) if self._space is None else dict(self._space)
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
-        """Draw a parameter that isn't in the relative search space at random."""
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+        """Draw a parameter that isn't in the relative search space at random; it depends on seed, trial and name."""
+        draw = np.random.SeedSequence([self._seed, trial.number, zlib.crc32(param_name.encode())]).generate_state(1)
+        return RandomSampler(seed=int(draw[0])).sample_independent(study, trial, param_name, param_distribution)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -110,7 +134,16 @@ class PriceAwareSampler(BaseSampler):
         if not search_space:
             self.choice = self.view = None
             return {}
-        choice = self._choose(study, trial.number, search_space)
+        with self._alone:  # this process's threads, one after another
+            choice = self._choose(study, trial.number, search_space)
+            for _ in range(RIVALS):
+                if choice is None:
+                    return {}
+                # Others may ask before the objective has suggested any of it.
+                study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, choice.params)
+                if not _has_rival(study, trial.number, choice.params):
+                    break
+                choice = self._choose(study, trial.number, search_space)
         return {} if choice is None else choice.params
 
     def belief(self) -> Belief | None:
@@ -119,28 +152,46 @@ class PriceAwareSampler(BaseSampler):
 
     def outlook(self, study: Study, number: int) -> Belief | None:
         """Return what is believed now and would be proposed for the trial of this number; nothing is proposed."""
-        space = self._common.calculate(study) if self._space is None else self._space
-        choice = self._choose(study, number, {name: one for name, one in space.items() if not one.single()})
+        space = {name: one for name, one in self._parameters(study).items() if not one.single()}
+        choice = self._choose(study, number, space)
         if self.view is not None:
             return self.view.belief(proposed=False)
         done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         return Belief(len(done), (), ()) if choice is None else None  # nothing is left to propose
 
     def _choose(self, study: Study, number: int, space: Mapping[str, BaseDistribution]) -> Choice | None:
+        self._check(study)
         pool, encoding = self._pool_of(space)
         trials = study.get_trials(deepcopy=False)
-        past = Past.of(trials, number, space, self._modelled, study.directions)
+        constants = {name: _only(one) for name, one in self._parameters(study).items() if one.single()}
+        known = replace(self._known, constants=constants)
+        past = Past.of(trials, number, space, self._modelled, study.directions, known.reduced)
         signs, draw = _signs(study.directions, self._modelled), Draw.of(self._seed, number)
         # Matrices are small, and trainings keep every processor busy: with BLAS threads that wait for each other a
         # proposal took a minute instead of a fifth of a second.
         with threadpool_limits(1, "blas"):
             self._say(doubts_of_trials(trials))
-            self._say(doubts_of_past(past, self._known if self._exact else None, space, signs))
-            chooser = Chooser(self._known, pool, encoding, past, signs, draw, self._startup)
+            self._say(doubts_of_past(past, known if self._exact else None, space, signs))
+            chooser = Chooser(known, pool, encoding, past, signs, draw, self._startup)
             self.choice = chooser.chosen()
         self.view = chooser.view
         self._say(chooser.doubts)
         return self.choice
+
+    def _check(self, study: Study) -> None:
+        """Raise ValueError if what the sampler was told doesn't fit the study's objectives."""
+        objectives = len(study.directions)
+        if not 0 <= self._modelled < objectives:
+            raise ValueError(
+                f"modelled must be the place of one of the study's {objectives} objectives, counted from 0, but got "
+                f"{self._modelled}."
+            )
+        limits = self._known.limits
+        if limits is not None and len(limits) != objectives - 1:
+            raise ValueError(
+                f"limits must have one entry, or None, for each of the study's {objectives - 1} known objectives, but "
+                f"got {len(limits)}."
+            )
 
     def _say(self, doubts: Iterable[Doubt]) -> None:
         for about, sentence in doubts:
@@ -153,6 +204,20 @@ class PriceAwareSampler(BaseSampler):
         if name not in self._pools:
             self._pools[name] = (Pool(space), Encoding(space))
         return self._pools[name]
+
+
+def _has_rival(study: Study, number: int, params: Mapping[str, Any]) -> bool:
+    """Whether another trial was given the same, by a process that chose at the same moment.
+
+    If both see it both choose again, and so on: a moment is seldom the same twice.
+    """
+    others = study.get_trials(deepcopy=False)
+    return any(trial.number != number and trial.system_attrs.get(PROPOSAL) == params for trial in others)
+
+
+def _only(distribution: BaseDistribution) -> Any:
+    """Return the one value of a parameter that has no other."""
+    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]
 
 
 def _signs(directions: Sequence[StudyDirection], modelled: int) -> NDArray[np.float64]:

@@ -209,7 +209,7 @@ def test_the_sampler_learns_from_the_later_of_both_trials_alone(make_bench):
     proposer = Proposer(bench.settings)
     proposer.replay(bench.rows)
     trials = proposer._study.get_trials(deepcopy=False)
-    past = Past.of(trials, len(trials), proposer.distributions, 0, proposer._study.directions)
+    past = Past.of(trials, len(trials), proposer.distributions, 0, proposer._study.directions, dict)
     assert len(past.observed) == TRAININGS
     assert all(past.whole)
 

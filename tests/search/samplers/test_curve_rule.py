@@ -250,7 +250,7 @@ def learnt(proposer: Proposer) -> dict[int, float]:
     """The accuracies that the sampler's model is fitted on, by number of their trials."""
     trials = proposer._study.get_trials(deepcopy=False)
     numbers = {str(trial.params): trial.number for trial in trials if trial.state.is_finished()}
-    past = Past.of(trials, len(trials), proposer.distributions, 0, proposer._study.directions)
+    past = Past.of(trials, len(trials), proposer.distributions, 0, proposer._study.directions, dict)
     return {numbers[str(params)]: top1 for params, top1 in zip(past.observed, past.accuracies, strict=True)}
 
 
