@@ -15,7 +15,13 @@ from sqlalchemy import exc
 
 from search.settings import StudySettings
 from search.store import optuna_mirror, reader
-from search.store.connection.database import LOCK_TIMEOUT_S, open_any_for_reading, open_for_writing, tune_sqlite
+from search.store.connection.database import (
+    LOCK_TIMEOUT_S,
+    engine_options,
+    open_any_for_reading,
+    open_for_writing,
+    tune_sqlite,
+)
 from search.store.connection.database_errors import database_errors, url_shown
 from search.store.connection.printed_commands import printed_command
 from search.store.rows import StudyRow
@@ -62,7 +68,7 @@ def optuna_storage(url: str) -> RDBStorage:
 def _storage_with_tables(url: str) -> RDBStorage:
     """Return Optuna's storage, whose tables are made if necessary; try again if another process makes them just now."""
     # Optuna makes each table in its own transaction, which on a slow disk takes longer than SQLite waits by default.
-    options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if url.startswith("sqlite") else {}
+    options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if url.startswith("sqlite") else engine_options(url)
     for _ in range(MAKING_TRIES):
         try:
             return RDBStorage(url, options, skip_compatibility_check=False)

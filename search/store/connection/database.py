@@ -44,6 +44,17 @@ def sqlite_file(url: str) -> Path | None:
         return Path(parsed.database)
 
 
+def engine_options(url: str) -> dict[str, Any]:
+    """Return what every engine of a URL is made with.
+
+    psycopg would prepare statements that run often, and find them again by names of its own. A pooler of connections
+    (PgBouncer in transaction mode) gives each transaction another session, in which such a name is unknown, or taken by
+    another process's statement.
+    """
+    is_psycopg = sa.make_url(url).get_driver_name() == "psycopg"
+    return {"connect_args": {"prepare_threshold": None}} if is_psycopg else {}
+
+
 def tune_sqlite(engine: sa.Engine) -> None:
     """Give every connection of a SQLite engine WAL, foreign keys, a lock time-out and immediate transactions."""
     if engine.dialect.name != "sqlite":
@@ -129,7 +140,7 @@ def open_for_writing(url: str) -> sa.Engine:
         with database_errors(url):  # before our settings are made in it: it may be another application's
             refuse_foreign(_read_only_engine(file), url)
     with database_errors(url), contextlib.ExitStack() as undo:
-        engine = sa.create_engine(url, pool_pre_ping=file is None)  # a server may have restarted meanwhile
+        engine = sa.create_engine(url, **engine_options(url), pool_pre_ping=file is None)  # a server may have restarted
         undo.callback(engine.dispose)
         if file is None:
             refuse_foreign(engine, url)
@@ -168,7 +179,7 @@ def open_any_for_reading(url: str) -> sa.Engine | None:
     with database_errors(url):
         file = sqlite_file(url)
         if file is None:
-            return sa.create_engine(url, pool_pre_ping=True)
+            return sa.create_engine(url, **engine_options(url), pool_pre_ping=True)
         if not file.exists():
             return None
         _check_sqlite_header(file, url)
@@ -194,12 +205,12 @@ def upgrade(url: str) -> tuple[str, str]:
             raise DatabaseUnavailable(f"no database at {file}; nothing to upgrade.")
         _check_sqlite_header(file, url)
     with database_errors(url):
-        engine = sa.create_engine(url) if file is None else _read_only_engine(file)
+        engine = sa.create_engine(url, **engine_options(url)) if file is None else _read_only_engine(file)
         refuse_foreign(engine, url)
         before = revision_of(engine)
         refuse_unknown(before, url)
         engine.dispose()
-        engine = sa.create_engine(url)
+        engine = sa.create_engine(url, **engine_options(url))
         tune_sqlite(engine)
         migrate(engine)
         after = revision_of(engine)
