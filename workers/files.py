@@ -13,13 +13,16 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from space.errors import DiskFull, ReadOnlyFolder
 
 HALF_WRITTEN = re.compile(r"\..+\.\d+")  # .NAME.PID: what `write_atomically` leaves when it is killed
 STDOUT = Path("-")  # what a user names to have a file's content on standard output
+
+SOCKET_BYTES_MOST = 107  # of the path of a Unix socket
 
 UNWRITABLE = (
     errno.ELOOP,
@@ -111,6 +114,42 @@ def _replace(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def folder_for_sockets(room: int, choices: Sequence[str] | None = None) -> Path | None:
+    """Return the first folder that can be written and in which a socket's path may go on for `room` bytes.
+
+    `choices` are the folders; None for the usual ones, the system's folder of temporary files last. None: there is no
+    such folder.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    for place in filter(None, choices or ("/tmp", runtime, "/dev/shm", "/var/tmp", tempfile.gettempdir())):
+        fits = len(os.fsencode(place)) + room <= SOCKET_BYTES_MOST
+        if fits and Path(place).is_dir() and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    return None
+
+
+@contextlib.contextmanager
+def short_temporary_files(room: int) -> Iterator[None]:
+    """Have programs that start in the block make their temporary files where a socket's path may go on for `room` bytes.
+
+    TMPDIR is changed only where it names a longer folder, and there is a shorter one.
+    """
+    before, here = os.environ.get("TMPDIR"), tempfile.gettempdir()
+    place = None if len(os.fsencode(here)) + room <= SOCKET_BYTES_MOST else folder_for_sockets(room)
+    if place is None:
+        yield
+        return
+    os.environ["TMPDIR"] = tempfile.tempdir = str(place)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = here
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def remove_half_written(folder: Path) -> None:

@@ -16,6 +16,7 @@ FORMATS = (*IMAGES, ".html")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 TIMEOUT_S = 90
 NO_NETWORK = "127.0.0.1:9"
+SOCKET_BYTES = 60  # of the path of Chromium's socket, below the folder of temporary files
 LIGHT = {"ground": "#ffffff", "ink": "#1b1f24", "muted": "#59616b", "line": "#d9dde2"}
 DARK = {"ground": "#181c22", "ink": "#e8eaed", "muted": "#a3abb6", "line": "#333a44"}
 
@@ -87,6 +88,8 @@ def _image(figure: Any, kind: str, paper: Paper) -> bytes:
         raise PlotUnavailable(
             "writing an image needs kaleido; pip install 'condensery[plots]', or write a .html file."
         ) from None
+    from workers.files import short_temporary_files
+
     browser = browser_path()
     if browser is None:
         raise PlotUnavailable(
@@ -96,11 +99,12 @@ def _image(figure: Any, kind: str, paper: Paper) -> bytes:
     try:
         # Without mathjax=False kaleido's page would fetch MathJax from a server. Chromium asks its maker's servers for
         # things of its own; the proxy is a port where nothing listens.
-        image: bytes = kaleido.calc_fig_sync(
-            figure.to_dict(),
-            opts={"format": kind, **size},
-            kopts={"path": browser, "mathjax": False, "timeout": TIMEOUT_S, "proxy_server": NO_NETWORK},
-        )
+        with short_temporary_files(SOCKET_BYTES):
+            image: bytes = kaleido.calc_fig_sync(
+                figure.to_dict(),
+                opts={"format": kind, **size},
+                kopts={"path": browser, "mathjax": False, "timeout": TIMEOUT_S, "proxy_server": NO_NETWORK},
+            )
     except Exception as error:  # a browser can fail in any way
         cause = " ".join(str(error).split())[:200] or type(error).__name__
         raise PlotUnavailable(

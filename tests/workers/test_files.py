@@ -7,6 +7,7 @@ import hashlib
 import os
 import socket
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
@@ -16,7 +17,16 @@ from hypothesis import strategies as st
 
 from space.errors import DiskFull, ReadOnlyFolder
 from workers import files
-from workers.files import STDOUT, disk_errors, file_hash, is_replaceable, remove_half_written, write_atomically
+from workers.files import (
+    SOCKET_BYTES_MOST,
+    STDOUT,
+    disk_errors,
+    file_hash,
+    is_replaceable,
+    remove_half_written,
+    short_temporary_files,
+    write_atomically,
+)
 
 
 @given(content=st.binary(max_size=5000))
@@ -140,3 +150,16 @@ def test_a_full_disk_and_a_read_only_folder_are_named_with_the_path(number: int,
 def test_any_other_error_of_the_system_is_left_as_it_is():
     with pytest.raises(InterruptedError), disk_errors(Path("x")):
         raise OSError(errno.EINTR, "interrupted")
+
+
+@pytest.mark.parametrize(("length", "moved"), [(20, False), (120, True)])
+def test_temporary_files_are_moved_only_where_a_sockets_path_would_be_too_long(monkeypatch, length, moved):
+    long = "/" + "x" * length
+    monkeypatch.setenv("TMPDIR", long)
+    monkeypatch.setattr(tempfile, "tempdir", long)
+    with short_temporary_files(room=60):
+        inside = os.environ["TMPDIR"]
+        assert tempfile.gettempdir() == inside
+    assert (inside != long) == moved
+    assert len(inside) + 60 <= SOCKET_BYTES_MOST
+    assert os.environ["TMPDIR"] == tempfile.gettempdir() == long

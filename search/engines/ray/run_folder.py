@@ -12,12 +12,14 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# In /tmp, where Ray itself would put it: the path of a socket may have at most 107 bytes.
-ABOVE = Path("/tmp" if sys.platform != "win32" else tempfile.gettempdir())
+from space.errors import EngineUnavailable
+from workers.files import SOCKET_BYTES_MOST, folder_for_sockets
+
 PREFIX = "condensery-ray-"
+BELOW = f"/{PREFIX}12345678/r/session_2026-01-31_12-59-59_123456_1234567/sockets/plasma_store"  # Ray's longest
 LOCK = "held"
 TOKEN = "token"  # file: the token that a Ray of ours asks every client for
 PAUSES = "pauses"  # folder with a file for each worker on this machine, named by its process id
@@ -25,11 +27,37 @@ TEMPORARY = "t"  # folder of temporary files; a short name, for there are socket
 OUTPUT = "output.txt"  # what Ray and Tune print
 
 
+def short_folder(choices: Sequence[str] | None = None) -> Path:
+    """Return a folder that can be written and in which the paths of Ray's sockets are short enough.
+
+    Ray would put them into the folder of temporary files, whose name TMPDIR may have made long. It would then wait for
+    minutes for servers that can't listen. `choices` are the folders; None for the system's own.
+
+    Raises:
+        EngineUnavailable: there is none.
+    """
+    if sys.platform == "win32":  # there, Ray listens on no such paths
+        return Path(tempfile.gettempdir())
+    place = folder_for_sockets(len(BELOW), choices)
+    if place is None:
+        raise EngineUnavailable(
+            f"Ray's sockets need a folder that can be written and whose name has at most "
+            f"{SOCKET_BYTES_MOST - len(BELOW)} bytes, because a socket's path ends at {SOCKET_BYTES_MOST}; make /tmp "
+            "writable."
+        )
+    return place
+
+
 class RayFolder:
     """A new folder, held until it is removed or this process ends."""
 
-    def __init__(self, above: Path = ABOVE) -> None:
-        """Make the folder, and remove those that no process holds any more."""
+    def __init__(self, above: Path | None = None) -> None:
+        """Make the folder, and remove those that no process holds any more.
+
+        Raises:
+            EngineUnavailable: there is nowhere to put it; see `short_folder`.
+        """
+        above = above or short_folder()
         for left in _left_behind(above):
             shutil.rmtree(left, ignore_errors=True)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=above))

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from search.engines.ray.run_folder import PREFIX, TOKEN, RayFolder
+import pytest
+
+from search.engines.ray.run_folder import BELOW, PREFIX, TOKEN, RayFolder, short_folder
+from space.errors import EngineUnavailable
+from workers.files import SOCKET_BYTES_MOST
 
 HOLDER = """
 import sys
@@ -56,3 +62,34 @@ def test_what_is_no_folder_of_ours_is_left_alone(tmp_path: Path):
     RayFolder(above).remove()
     assert sorted(path.name for path in above.iterdir()) == ["condensery-other", f"{PREFIX}link", f"{PREFIX}new"]
     assert (elsewhere / "held").exists()
+
+
+def test_a_long_folder_of_temporary_files_is_not_where_rays_sockets_are(tmp_path: Path, monkeypatch):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # it is asked once
+    assert tempfile.gettempdir() == str(long)
+    assert short_folder([str(long), "/tmp"]) == Path("/tmp")
+    folder = RayFolder()
+    assert folder.path.parent == Path("/tmp")
+    assert len(str(folder.path)) == len("/tmp" + BELOW.partition("/r/")[0])
+    folder.remove()
+
+
+def test_where_no_folder_is_short_enough_the_reason_is_said(tmp_path: Path):
+    with pytest.raises(EngineUnavailable, match="at most 17 bytes, because a socket's path ends at 107"):
+        short_folder(["/" + "x" * 100, "/nowhere"])
+
+
+def test_the_longest_path_of_a_socket_is_what_the_system_says(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for extra, fits in ((0, True), (1, False)):
+        with socket.socket(socket.AF_UNIX) as server:
+            name = "s" * (SOCKET_BYTES_MOST + extra)
+            if fits:
+                server.bind(name)
+            else:
+                with pytest.raises(OSError, match="too long"):
+                    server.bind(name)
+    assert [path.name for path in Path().iterdir()] == ["s" * SOCKET_BYTES_MOST]
