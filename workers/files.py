@@ -132,7 +132,7 @@ def folder_for_sockets(room: int, choices: Sequence[str] | None = None) -> Path 
 
 @contextlib.contextmanager
 def short_temporary_files(room: int) -> Iterator[None]:
-    """Have programs that start in the block make their temporary files where a socket's path may go on for `room` bytes.
+    """Have programs of the block make temporary files where a socket's path may go on for `room` bytes.
 
     TMPDIR is changed only where it names a longer folder, and there is a shorter one.
     """
