@@ -14,7 +14,7 @@ from search.devices.registry import Device
 from search.devices.transitions import LEASE_S, LeaseEnd, is_fresh, release_jobs
 from search.store.connection.clock import now_of
 from search.store.device_tables import device
-from search.store.queue_facts import processor
+from search.store.queue_facts import difference, processor
 from search.store.vocabulary import LeaseOutcome
 from workers.clock import Clock
 
@@ -28,7 +28,7 @@ class Enrolment:
     """What an agent reports of itself and its device."""
 
     instance: str  # 32 hexadecimal digits, the same after a restart
-    facts: Mapping[str, Any]  # cpu_model, machine, cores, python_version, runtimes, pinned
+    facts: Mapping[str, Any]  # cpu_model, identity, machine, cores, python_version, runtimes, pinned
     conditions: Mapping[str, Any]
 
 
@@ -40,7 +40,7 @@ def enrol(
     What the device still held goes back to its queue: an agent that enrols has just started, and holds nothing.
 
     Raises:
-        UnlikeDevice: its processor isn't that of the other devices of its queue.
+        UnlikeDevice: it isn't like the other devices of its queue, or not the one that enrolled with this token before.
     """
     with engine.begin() as connection:
         row = _locked(connection, caller)
@@ -48,7 +48,8 @@ def enrol(
         is_other = row.instance not in (None, enrolment.instance)
         if row.revoked_at is not None or (is_other and is_fresh(row.last_seen_at, at, lease_s)):
             return False
-        _check_alike(connection, caller, str(enrolment.facts.get("cpu_model", "")))
+        _check_alike(connection, caller, enrolment.facts)
+        _check_same(caller, json.loads(row.facts or "{}"), enrolment.facts)
         end = LeaseEnd(LeaseOutcome.RESTARTED, "its agent was restarted", caller.id, trouble=True)
         release_jobs(connection, caller.id, end, at)
         values = {
@@ -62,8 +63,18 @@ def enrol(
     return True
 
 
-def _check_alike(connection: sa.Connection, caller: Device, cpu_model: str) -> None:
-    """Raise UnlikeDevice if a device's processor differs from its queue's: any of them may measure any job.
+def _check_same(caller: Device, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UnlikeDevice if a token that one device enrolled with is used on another one."""
+    differs = None if caller.virtual else difference(now.get("identity"), before.get("identity"))
+    if differs is not None:
+        raise UnlikeDevice(
+            f"{caller.name!r} enrolled as another device: this one has {differs}; give this one a name of its own, or "
+            f"remove {caller.name!r} and add it again"
+        )
+
+
+def _check_alike(connection: sa.Connection, caller: Device, facts: Mapping[str, Any]) -> None:
+    """Raise UnlikeDevice if a device isn't like the others of its queue: any of them may measure any job.
 
     Virtual devices may run on any processor: they only count instructions.
     """
@@ -75,8 +86,16 @@ def _check_alike(connection: sa.Connection, caller: Device, cpu_model: str) -> N
         device.c.revoked_at.is_(None),
         device.c.facts.is_not(None),
     )
+    cpu_model = str(facts.get("cpu_model", ""))
     for other in connection.execute(others).all():
-        other_model = json.loads(other.facts).get("cpu_model", "")
+        theirs = json.loads(other.facts)
+        other_model = theirs.get("cpu_model", "")
+        differs = difference(facts.get("identity"), theirs.get("identity"))
+        if processor(other_model) == processor(cpu_model) and differs is not None:
+            raise UnlikeDevice(
+                f"devices of a queue must be alike: this one has {differs} of {other.name!r} of queue "
+                f"{caller.queue!r}; add it with a queue of its own, or remove that one"
+            )
         if processor(other_model) != processor(cpu_model):
             raise UnlikeDevice(
                 f"devices of a queue must be alike: {other.name!r} of queue {caller.queue!r} is {other_model!r}, this "

@@ -19,7 +19,7 @@ from search.devices.model_store import keep_models, lock_models
 from search.devices.transitions import CANCELLED, add_event, fail, is_requested
 from search.store.connection.clock import now_of
 from search.store.device_tables import device, job, lease, request, result
-from search.store.queue_facts import facts_of_queue, processor, processors_of, versions_of
+from search.store.queue_facts import difference, facts_of_queue, processor, processors_of, versions_of
 from search.store.vocabulary import JobEvent, JobState, MeasurementMode, Verdict
 from workers.clock import Clock
 
@@ -165,7 +165,10 @@ def _answer(connection: sa.Connection, request: MeasurementRequest) -> sa.Row[An
 
 
 def _speaks_for(report: Mapping[str, Any], facts: list[dict[str, Any]]) -> bool:
-    return bool(report["steady"]) and processor(report["cpu_model"]) in processors_of(facts)
+    """Whether a report speaks for the devices that a queue has now: it is steady, and of one like them."""
+    if not report["steady"] or processor(report["cpu_model"]) not in processors_of(facts):
+        return False
+    return any(difference(report.get("identity"), device.get("identity")) is None for device in facts)
 
 
 def _insert(connection: sa.Connection, request: MeasurementRequest, at: float) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from search.store.queue_facts import difference, processor
 from search.store.vocabulary import MeasurementMode
 from workers.latency.agent.disturbance import disturbed
 from workers.wording import agreeing, counted
@@ -40,6 +41,7 @@ class Expected:
     macs: int | None = None
     elapsed_s: float | None = None  # from lease to report by the hub's clock; None when the clock was set back
     policy: Mapping[str, Any] = field(default_factory=dict)  # as requested
+    facts: Mapping[str, Any] = field(default_factory=dict)  # with which its device enrolled; {}: not known
     anchors_ms: Sequence[float] = ()  # of accepted results of the same queue, anchor, runtime and threads
 
 
@@ -59,10 +61,25 @@ def doubts(report: Mapping[str, Any], expected: Expected) -> list[str]:
     ):
         if report.get(name) != value:
             mismatches.append(f"{name} is {report.get(name)!r}, asked for was {value!r}")
+    if expected.mode == MeasurementMode.WALL and (other := _another_device(report, expected.facts)) is not None:
+        mismatches.append(other)
     if expected.mode == MeasurementMode.COUNTS:
         return mismatches + _doubts_of_counts(report.get("counts") or [], expected)
     times = _doubts_of_times(report.get("processes") or [], expected)
     return mismatches + (times or _doubts_of_thoroughness(report, expected.policy))
+
+
+def _another_device(report: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
+    """Return how a report is another device's than the one that enrolled; None if it isn't."""
+    enrolled, identity = facts.get("identity"), report.get("identity")
+    if enrolled is None:
+        return None
+    if identity is None:
+        return "it doesn't say of which device it is"
+    if processor(report.get("cpu_model", "")) != processor(facts.get("cpu_model", "")):
+        return f"it is of {report.get('cpu_model')!r}, the device enrolled as {facts.get('cpu_model')!r}"
+    differs = difference(identity, enrolled)
+    return None if differs is None else f"it is of another device than the one that enrolled: {differs}"
 
 
 def _doubts_of_thoroughness(report: Mapping[str, Any], policy: Mapping[str, Any]) -> list[str]:

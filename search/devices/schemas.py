@@ -60,10 +60,20 @@ class _Body(BaseModel):
 # -- requests --
 
 
+class Identity(_Body):
+    """What tells a device from others on which a network takes different times; null = it doesn't say."""
+
+    board: Text | None = None  # its model
+    part: Text | None = None  # of the core
+    mhz: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None  # lowest and highest of the core
+    memory_mb: Count | None = None
+
+
 class Facts(_Body):
     """The device as its agent sees it."""
 
     cpu_model: Text
+    identity: Identity | None = None  # of an agent from before there were any
     machine: Name
     cores: Annotated[int, Field(ge=1, le=65_536), WHOLE]
     python_version: Name
@@ -134,6 +144,7 @@ class WallReport(_Body):
     python_version: Name
     machine: Name
     cpu_model: Text
+    identity: Identity | None = None
     core: Count | None
     cores: Annotated[list[Count], Field(max_length=1024)]
     pinned: bool

@@ -21,7 +21,7 @@ from search.devices.leases import LeaseLost, LeaseTerms, Ticket, by_ticket, leas
 from search.devices.registry import Device
 from search.devices.transitions import LeaseEnd, add_event, complete, end_lease, fail, put_back
 from search.store.connection.clock import now_of
-from search.store.device_tables import job, result
+from search.store.device_tables import device, job, result
 from search.store.vocabulary import FaultKind, JobEvent, JobState, LeaseOutcome, Verdict
 
 ANCHORS_COMPARED = 50  # newest accepted anchor times that a new one is compared with
@@ -84,6 +84,7 @@ def _judge(
         threads=row.threads,
         macs=row.macs,
         policy=json.loads(row.policy),
+        facts=json.loads(connection.scalar(sa.select(device.c.facts).where(device.c.id == held.device_id)) or "{}"),
         elapsed_s=at - held.leased_at if at >= held.leased_at else None,
         anchors_ms=_anchors_ms(connection, row),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,6 +27,30 @@ def versions_of(facts: list[dict[str, Any]], runtime: str) -> set[str]:
 def processors_of(facts: list[dict[str, Any]]) -> set[str]:
     """Return the processors that devices have, as `processor` names them."""
     return {processor(device.get("cpu_model", "")) for device in facts}
+
+
+def difference(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str | None:
+    """Return how two devices' identities differ, by `workers.latency.agent.sensors.identity`; None if they don't.
+
+    What one of them doesn't say tells nothing. Frequencies are the same within 1 %, memory within 20 %: systems reserve
+    parts of it.
+    """
+    one, other = one or {}, other or {}
+    for name, words, same in (
+        ("board", "board {}", lambda a, b: processor(a) == processor(b)),
+        ("part", "core {}", lambda a, b: a == b),
+        ("mhz", "{} MHz", lambda a, b: all(_within(0.01, *ends) for ends in zip(a, b, strict=False))),
+        ("memory_mb", "{} MB of memory", lambda a, b: _within(0.2, a, b)),
+    ):
+        mine, theirs = one.get(name), other.get(name)
+        if mine is not None and theirs is not None and not same(mine, theirs):
+            shown = ["-".join(map(str, value)) if isinstance(value, list) else str(value) for value in (mine, theirs)]
+            return " instead of ".join(words.format(value) for value in shown)
+    return None
+
+
+def _within(share: float, one: float, other: float) -> bool:
+    return abs(one - other) <= share * max(one, other)
 
 
 def processor(cpu_model: str) -> str:

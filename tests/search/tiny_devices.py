@@ -21,6 +21,7 @@ from workers.clock import SimulatedClock
 LEASE_S = 60.0
 FACTS: dict[str, Any] = {
     "cpu_model": "Raspberry Pi 5 Model B (Cortex-A76)",
+    "identity": {"board": "Raspberry Pi 5 Model B", "part": "0x41:0xd0b", "mhz": [1500, 2400], "memory_mb": 8189},
     "machine": "aarch64",
     "cores": 4,
     "python_version": "3.11.2",
@@ -74,6 +75,7 @@ def wall_report(model: str, ms: float = 5.0, anchor_ms: float = 2.0, **changes: 
         "machine": "aarch64",
         "threads": 1,
         "cpu_model": FACTS["cpu_model"],
+        "identity": FACTS["identity"],
         "core": 3,
         "cores": [3],
         "pinned": True,

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from workers.latency.agent.sensors import cpu_model
+from workers.latency.agent.sensors import cpu_model, identity
 
 FORMAT = 3  # of the reports
 PROGRESS = "agent: measuring "  # + a model's position in the given order: one line on standard error as it begins
@@ -32,6 +32,7 @@ def wall_facts(runtime: str, version: str, cores: Sequence[int]) -> dict[str, An
     return {
         **report_facts("wall", runtime, version, len(cores)),
         "cpu_model": cpu_model(cores[0]),
+        "identity": identity(cores[0]),
         "core": cores[0],
         "cores": list(cores),
         "pinned": hasattr(os, "sched_setaffinity"),  # not on macOS

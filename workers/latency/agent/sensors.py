@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,9 +29,17 @@ _ARM_CORES = {
     "0xd0c": "Neoverse-N1",
     "0xd40": "Neoverse-V1",
     "0xd41": "Cortex-A78",
+    "0xd42": "Cortex-A78AE",
     "0xd44": "Cortex-X1",
     "0xd49": "Neoverse-N2",
+    "0xd46": "Cortex-A510",
+    "0xd47": "Cortex-A710",
+    "0xd48": "Cortex-X2",
+    "0xd4d": "Cortex-A715",
+    "0xd4e": "Cortex-X3",
     "0xd4f": "Neoverse-V2",
+    "0xd80": "Cortex-A520",
+    "0xd81": "Cortex-A720",
 }
 
 
@@ -62,20 +71,46 @@ def cpuinfo(core: int, root: Path) -> dict[str, str]:
 def cpu_model(core: int, root: Path = ROOT) -> str:
     """Return the name of one core's processor: an x86 brand string, or an ARM board with its core type."""
     fields = cpuinfo(core, root)
-    if fields.get("model name"):
-        return fields["model name"]
+    name = fields.get("model name", "")
+    if name and not name.startswith("ARMv"):  # which is what every ARM core of a kernel for 32-bit programs is called
+        return name
     part = fields.get("CPU part", "").lower()
     board, core_type = read_text(root / "proc/device-tree/model"), _ARM_CORES.get(part, part)
     if board and core_type:
         return f"{board} ({core_type})"
-    if board or core_type:
-        return board or core_type
+    if board or name or core_type:
+        return board or name or core_type
     if sys.platform == "darwin":
         query = ["sysctl", "-n", "machdep.cpu.brand_string"]
         brand = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
         if brand:
             return brand
     return platform.processor() or platform.machine() or "unknown"
+
+
+def identity(core: int, root: Path = ROOT) -> dict[str, Any]:
+    """Return what tells devices apart on which a network takes different times; None for what the machine doesn't say.
+
+    `board` is the model of board or machine, `part` the core's implementer and part (ARM) or vendor, family and model,
+    `mhz` the lowest and the highest frequency that the core may have, `memory_mb` what the system has.
+    """
+    try:
+        fields = cpuinfo(core, root)
+    except IndexError:
+        fields = {}
+    of_arm = [fields.get(name) for name in ("CPU implementer", "CPU part")]
+    of_x86 = [fields.get(name) for name in ("vendor_id", "cpu family", "model")]
+    part = next((":".join(map(str, parts)) for parts in (of_arm, of_x86) if all(parts)), None)
+    boards = ("proc/device-tree/model", "sys/class/dmi/id/product_name", "sys/class/dmi/id/board_name")
+    frequency = root / f"sys/devices/system/cpu/cpu{core}/cpufreq"
+    khz = [read_integer(frequency / f"cpuinfo_{end}_freq") for end in ("min", "max")]
+    memory = re.search(r"^MemTotal:\s*(\d+) kB", read_text(root / "proc/meminfo") or "", re.MULTILINE)
+    return {
+        "board": next(filter(None, (read_text(root / board) for board in boards)), None),
+        "part": part,
+        "mhz": None if None in khz else [round(one / 1000) for one in khz if one is not None],
+        "memory_mb": None if memory is None else round(int(memory[1]) * 1.024e-3),
+    }
 
 
 def temperature_c(root: Path = ROOT) -> float | None:

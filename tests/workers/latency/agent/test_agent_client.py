@@ -64,7 +64,15 @@ def test_it_enrols_with_what_the_device_is_and_leaves_at_the_end(hub, tmp_path):
     enrolment = hub.bodies[0]
     assert enrolment["facts"]["runtimes"] == installed_runtimes()
     assert (enrolment["format"], enrolment["virtual"]) == (PROTOCOL, False)
-    assert set(enrolment["facts"]) == {"cpu_model", "machine", "cores", "python_version", "runtimes", "pinned"}
+    assert set(enrolment["facts"]) == {
+        "cpu_model",
+        "identity",
+        "machine",
+        "cores",
+        "python_version",
+        "runtimes",
+        "pinned",
+    }
     assert "temperature_c" in enrolment["conditions"]
 
 

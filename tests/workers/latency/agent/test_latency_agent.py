@@ -21,7 +21,7 @@ from workers.latency.agent import timing
 from workers.latency.agent.__main__ import main
 from workers.latency.agent.reports import PROGRESS
 from workers.latency.agent.runtimes import RUNTIMES, LiteRt, Ncnn, OnnxRuntime
-from workers.latency.agent.sensors import conditions, cpu_model, throttled, usable_cores
+from workers.latency.agent.sensors import conditions, cpu_model, identity, throttled, usable_cores
 from workers.latency.agent.timing import measure_models
 from workers.latency.agent_file import agent_bytes
 
@@ -216,6 +216,53 @@ def test_a_raspberry_pi_is_read_with_its_board_core_temperature_and_throttling(t
     assert cpu_model(1, pi) == "Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76)"
     seen = conditions(1, pi)
     assert (seen["temperature_c"], seen["cpu_mhz"], seen["throttle_flags"]) == (48.3, 2400.0, 0x80008)
+
+
+JETSON = (
+    "processor\t: {core}\nmodel name\t: ARMv8 Processor rev 0 (v8l)\nCPU implementer\t: 0x41\nCPU part\t: 0xd42\n\n"
+)
+
+
+def jetson(folder, board: str, khz: int, memory_kb: int):
+    """A board whose /proc/cpuinfo names nothing but the kind of core."""
+    return write_tree(
+        folder,
+        {
+            "proc/cpuinfo": JETSON.format(core=0) + JETSON.format(core=1),
+            "proc/device-tree/model": f"{board}\0",
+            "proc/meminfo": f"MemTotal:{memory_kb:>15} kB\nMemFree: 1 kB\n",
+            "sys/devices/system/cpu/cpu1/cpufreq/cpuinfo_min_freq": "115200\n",
+            "sys/devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq": f"{khz}\n",
+        },
+    )
+
+
+def test_boards_of_one_kind_of_core_have_names_and_identities_of_their_own(tmp_path):
+    nano = jetson(tmp_path / "nano", "NVIDIA Jetson Orin Nano", 1_510_400, 7_800_000)
+    agx = jetson(tmp_path / "agx", "NVIDIA Jetson AGX Orin", 2_201_600, 31_000_000)
+    assert cpu_model(1, nano) == "NVIDIA Jetson Orin Nano (Cortex-A78AE)"
+    assert cpu_model(1, agx) == "NVIDIA Jetson AGX Orin (Cortex-A78AE)"
+    assert identity(1, nano) == {
+        "board": "NVIDIA Jetson Orin Nano",
+        "part": "0x41:0xd42",
+        "mhz": [115, 1510],
+        "memory_mb": 7987,
+    }
+    assert identity(1, agx)["mhz"] == [115, 2202]
+    assert identity(0, nano)["mhz"] is None
+
+
+def test_a_machine_that_says_nothing_has_an_empty_identity_and_a_generic_name_is_better_than_none(tmp_path):
+    assert set(identity(0, tmp_path).values()) == {None}
+    phone = write_tree(tmp_path, {"proc/cpuinfo": "processor\t: 0\nmodel name\t: ARMv8 Processor rev 1 (v8l)\n"})
+    assert cpu_model(0, phone) == "ARMv8 Processor rev 1 (v8l)"
+
+
+def test_an_x86_machines_identity_is_its_product_and_its_processors_family_and_model(tmp_path):
+    cpu = "processor : 0\nvendor_id : AuthenticAMD\ncpu family : 25\nmodel : 1\nmodel name : AMD EPYC 7763\n"
+    pc = write_tree(tmp_path, {"proc/cpuinfo": cpu, "sys/class/dmi/id/product_name": "PowerEdge R6525\n"})
+    assert (identity(0, pc)["board"], identity(0, pc)["part"]) == ("PowerEdge R6525", "AuthenticAMD:25:1")
+    assert cpu_model(0, pc) == "AMD EPYC 7763"
 
 
 def test_an_x86_machine_is_read_from_its_chip_sensor_and_cpuinfo(tmp_path):

@@ -9,7 +9,7 @@ import random
 from typing import Any
 
 from workers.latency.agent.runtimes import RUNTIMES, installed_runtimes
-from workers.latency.agent.sensors import conditions, cpu_model, usable_cores
+from workers.latency.agent.sensors import conditions, cpu_model, identity, usable_cores
 from workers.latency.agent.serving.delivery import Delivery, call_until_answered
 from workers.latency.agent.serving.errors import (
     DeviceFault,
@@ -151,6 +151,7 @@ class Agent:
         settings = self._session.settings
         facts = {
             "cpu_model": cpu_model(settings.core),
+            "identity": identity(settings.core),
             "machine": platform.machine(),
             "cores": len(usable_cores()),
             "python_version": platform.python_version(),
