@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from search.doctor.database_checks import damage, left_open, unwanted_jobs
-from search.doctor.file_checks import broken_curves, damaged_files, stray_files
+from search.doctor.file_checks import broken_curves, damaged_files, damaged_predictions, stray_files
 from search.doctor.findings import Finding, StudyUnderCheck
 from search.doctor.optuna_checks import unequal_trials
 from search.store.connection.printed_commands import printed_command
@@ -25,6 +25,7 @@ def examine(study: StudyUnderCheck) -> list[Finding]:
     findings += unequal_trials(study, rows, idle)
     if study.opened.settings.replay.table is None:  # a replayed trial has no files
         findings += damaged_files(study.engine, rows)
+    findings += damaged_predictions(study, rows)
     findings += broken_curves(study, rows)
     findings += stray_files(study, rows) if idle else []
     findings += unwanted_jobs(study)

@@ -15,7 +15,8 @@ from search.doctor.findings import Finding, StudyUnderCheck
 from search.store import reader
 from search.store.rows import TrialRow
 from search.store.tables import artifact, curve, trial
-from search.store.vocabulary import TrialState
+from search.store.vocabulary import EvaluatedSplit, TrialState
+from space.errors import StudyDamaged
 from workers.file_names import trial_folder
 from workers.files import HALF_WRITTEN, file_hash
 from workers.wording import counted
@@ -23,6 +24,7 @@ from workers.wording import counted
 ORPHANS = ".orphans"  # subfolder of a study's folder, for folders that belong to no recorded trial
 _TRIAL_FOLDER = re.compile(r"trial-(\d{5,})")
 _TRAIN_AGAIN = "put it back from a copy; until then `pick` and `export` can't use this network"
+_NO_PREDICTIONS = "restore the database from a backup; until then its classes can't be told"
 _NO_CURVE = "it can't be restored; the trial's result doesn't depend on it"
 
 
@@ -44,6 +46,21 @@ def damaged_files(engine: sa.Engine, rows: Sequence[TrialRow]) -> Iterator[Findi
             elif file_hash(path) != entry["sha256"]:
                 text = f"{path} of trial {row.number} is not the file that was recorded (its SHA-256 differs)"
                 yield Finding("file", text, _TRAIN_AGAIN, row.number)
+
+
+def damaged_predictions(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Finding]:
+    """Find predictions that can't be read, or that don't give the top-1 which is recorded beside them."""
+    for row in rows:
+        for split, top1 in ((EvaluatedSplit.VALIDATION, row.top1), (EvaluatedSplit.TEST, row.test_top1)):
+            try:
+                said = reader.class_predictions_of(study.engine, row, split)
+            except StudyDamaged:
+                text = f"the {split} predictions of trial {row.number} are damaged"
+            else:
+                if said is None or said.metrics()["top1"] == top1:
+                    continue
+                text = f"the {split} predictions of trial {row.number} don't give its top-1"
+            yield Finding("predictions", text, _NO_PREDICTIONS, row.number)
 
 
 def broken_curves(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Finding]:

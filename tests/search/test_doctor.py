@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click.testing
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from optuna.storages._rdb import models
@@ -32,6 +33,7 @@ from search.store.tables import artifact, attempt, curve, event, metadata, study
 from space.errors import StudyBusy, StudyDamaged
 from tests.search.tiny_studies import Bench, assert_consistent, optuna_study
 from workers.file_names import NETWORK_FILE, ONNX_FILE
+from workers.metrics import Predictions
 from workers.processes import process_name
 from workers.training.job import TrialJob
 
@@ -282,6 +284,20 @@ def test_files_that_are_gone_or_changed_are_reported_and_sound_once_they_are_bac
 def test_a_trial_done_without_recorded_files_is_reported(broken: Broken):
     broken.sql(sa.delete(artifact).where(artifact.c.trial_id == 1))
     left(broken, f"trial 0 is done, but no file of it is recorded; {COPY}")
+
+
+def test_predictions_that_are_damaged_or_of_another_network_are_reported(broken: Broken):
+    said = Predictions.of(np.eye(2)[[0, 1, 1, 1]], np.array([0, 0, 1, 1]))
+    broken.sql(sa.update(trial).where(trial.c.number == 0).values(top1=0.75))
+    for number in (0, 1):
+        broken.store.add_predictions(number, "validation", said.to_bytes())
+    broken.store.add_predictions(0, "test", b"no file")
+    remedy = "restore the database from a backup; until then its classes can't be told"
+    lines = [line for line in broken.doctor().stdout.splitlines() if "predictions" in line]
+    assert lines == [
+        f"left: the test predictions of trial 0 are damaged; {remedy}",
+        f"left: the validation predictions of trial 1 don't give its top-1; {remedy}",
+    ]
 
 
 def test_what_a_retention_rule_removed_is_left_alone(broken: Broken):
