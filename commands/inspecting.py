@@ -75,7 +75,9 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
     report = running[-1].report if running else None
     parts, origin = (row, curve, latencies, artifacts, report), replayed_from(study_row.settings)
     proposal = read_predictions(engine, study_row.id, newest=1, up_to=trial).get(trial)
-    why = filter(None, (origin_text(row, proposal, study_row.settings), reached_text(row, proposal)))
+    later = reader.continued_by(engine, study_row.id, trial)
+    went_on = None if later is None else f"went on as trial {later}"
+    why = filter(None, (origin_text(row, proposal, study_row.settings), reached_text(row, proposal), went_on))
     seen = seen_by(engine, study_row, row)
     document = partial(documents.trial_detail_document, replayed=origin, proposal=proposal, seen=seen)
     output(as_json, document, partial(trial_tables.trial_panel, replayed=origin, why=tuple(why), seen=seen), *parts)

@@ -80,6 +80,8 @@ def origin_text(row: TrialRow, proposal: Proposal | None, settings: Mapping[str,
     """Return why a trial is there: in the sampler's words, or by whom it was proposed."""
     if proposal is not None:
         return why_text(proposal)
+    if row.continues is not None:
+        return f"taken up again: trial {row.continues}, which had been ended early, may extend the front after all"
     if row.origin == TrialOrigin.ENQUEUED:
         return "enqueued by a user"
     sampler = search_of(settings).get("sampler")

@@ -53,8 +53,22 @@ def outline_panel(outline: StudyOutline) -> RenderableType:
     return Group(facts_table(facts), Text(""), samples)
 
 
+STOPPING = {
+    "none": "every training runs to its end",
+    "rungs": "trainings end early at 60 % or 80 % of their schedule, behind the median of networks that cost no more",
+    "conservative": "hopeless trainings end early, with a certainty of 99 %",
+    "aggressive": "hopeless trainings end early, with a certainty of 95 %",
+}
+
+
 def search_lines(outline: StudyOutline) -> tuple[str, ...]:
-    """Return how the study will be searched, in two sentences."""
+    """Return how the study will be searched and when its trainings end, in a few sentences."""
+    stopping = outline.settings.search.stopping
+    later = "; the first eight never do, and one may go on later" if stopping in ("conservative", "aggressive") else ""
+    return (*_sampler_lines(outline), STOPPING[stopping] + later)
+
+
+def _sampler_lines(outline: StudyOutline) -> tuple[str, ...]:
     settings = outline.settings
     sampler, startup = settings.search.sampler, counted(settings.search.startup, "training")
     if sampler == "random":
@@ -112,6 +126,7 @@ def outline_document(outline: StudyOutline, timed: TimeEstimate | None) -> dict[
         "share_inside_macs_and_params": outline.share_inside,
         "sampler": settings.search.sampler,
         "startup": settings.search.startup,
+        "stopping": settings.search.stopping,
         "looks_at_whole_space": outline.looked_at_whole if settings.search.sampler == "price-aware" else None,
         "samples": samples,
         "estimated_seconds_per_training": None if timed is None else plain(timed.seconds_per_training),

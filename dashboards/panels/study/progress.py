@@ -141,18 +141,26 @@ def _why_none(columns: StudyColumns, view: View) -> str:
 def _facts(columns: StudyColumns, last: Mapping[int, LastEpoch]) -> tuple[tuple[str, str], ...]:
     counts = columns.counts
     wanted = (columns.study.settings.get("study") or {}).get("trainings")
-    trained = int(columns.trained.sum())
+    ended = columns.is_state(TrialState.DONE, TrialState.PRUNED)
+    trainings = int((ended & ~np.isfinite(columns.continues)).sum())  # one with what takes it up again
+    early = trainings - int(columns.is_state(TrialState.DONE).sum())
     rate = trials_per_hour(columns)
     saved = saved_epochs(columns, last)
     all_saved = sum(saved.values())
     words = ", ".join(f"{number:,} {cause}" for cause, number in saved.items() if number)
     facts = [
-        ("trainings", of_wanted(trained, wanted) if isinstance(wanted, int) else f"{trained:,}"),
+        ("trainings", _trainings_text(trainings, early, wanted)),
         ("trials", ", ".join(f"{number:,} {state}" for state, number in counts.items()) or "none yet"),
         ("trials per hour", "-" if rate is None else digits_ms(rate)),
         ("epochs saved", f"{all_saved:,}" + (f": {words}" if words else "")),
     ]
     return tuple(facts)
+
+
+def _trainings_text(trainings: int, early: int, wanted: Any) -> str:
+    """Return "12 of 16, 3 of them ended early"."""
+    words = of_wanted(trainings, wanted) if isinstance(wanted, int) else f"{trainings:,}"
+    return words + (f", {early:,} of them ended early" if early else "")
 
 
 def saved_epochs(columns: StudyColumns, last: Mapping[int, LastEpoch]) -> dict[str, int]:

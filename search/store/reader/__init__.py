@@ -19,6 +19,7 @@ from search.store.reader.predictions import class_predictions_of, read_class_pre
 from search.store.reader.requests import count_waiting_requests, read_waiting_requests
 from search.store.reader.studies import find_study, holds_study, list_studies, objective_of
 from search.store.reader.trials import (
+    continued_by,
     count_continued,
     count_states,
     count_test_evaluations,
@@ -30,6 +31,7 @@ from search.store.reader.trials import (
 __all__ = [
     "LatencySource",
     "class_predictions_of",
+    "continued_by",
     "count_continued",
     "count_rows_of_configs",
     "count_states",

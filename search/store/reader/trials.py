@@ -141,6 +141,13 @@ def count_continued(engine: sa.Engine, study_id: int) -> int:
         return int(connection.scalar(query) or 0)
 
 
+def continued_by(engine: sa.Engine, study_id: int, number: int) -> int | None:
+    """Return the number of the trial that took up one which had ended early; None if none did."""
+    query = sa.select(trial.c.number).where(trial.c.study_id == study_id, trial.c.continues == number)
+    with engine.connect() as connection:
+        return connection.scalar(query.order_by(trial.c.number))
+
+
 def count_test_evaluations(engine: sa.Engine, study_id: int) -> int:
     """Return how many networks of a study have been evaluated on the test split."""
     query = sa.select(sa.func.count()).where(trial.c.study_id == study_id, trial.c.test_top1.is_not(None))

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from dashboards import panels
+from dashboards.data.beliefs import origin_text
+from dashboards.data.column_reader import read_columns
+from dashboards.data.columns import View
 from search.engines.events import EngineEvent, Resumed
 from search.loop.files import TrialFiles
 from search.loop.times import LoopTimes
@@ -143,6 +147,19 @@ def test_a_trial_whose_prospects_changed_goes_on_from_its_checkpoint_as_one_trai
     assert_taken_up_once(bench, trained)
     assert run(bench, WithCheckpoints(trained), resume=True) == "finished"  # and nothing more
     assert_taken_up_once(bench, trained)
+
+
+def test_both_trials_say_of_each_other_and_every_count_takes_them_for_one_training(make_bench):
+    bench = make_bench(**settings_of_study())
+    run(bench, WithCheckpoints([]))
+    engine, study = bench.study.engine, bench.study.store.study_id
+    (later,) = [row for row in bench.rows if row.continues is not None]
+    assert (reader.continued_by(engine, study, ENDED), reader.continued_by(engine, study, 0)) == (later.number, None)
+    why = origin_text(later, None, {})
+    assert why == f"taken up again: trial {ENDED}, which had been ended early, may extend the front after all"
+    columns = read_columns(engine, bench.settings.study.name)
+    facts = dict(panels.progress_info(columns, View(columns.default_group)).facts)
+    assert facts["trainings"] == f"{TRAININGS} of {TRAININGS}"
 
 
 @pytest.mark.parametrize("every", [7, 11])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dashboards.terminal.answers import outline_document, search_lines
 from search.replay.document import SHARE_INSIDE
 from search.replay.table import ReplayTable
 from search.settings import StudySettings
@@ -142,3 +143,17 @@ def test_what_a_study_may_not_change_holds_table_seed_and_time_but_not_where_the
         assert frozen(**change) != settings.frozen_parts()
     plain: StudySettings = settings.model_copy(update={"replay": StudySettings.model_fields["replay"].default})
     assert not any(name.startswith("replay") for name in plain.frozen_parts())
+
+
+@pytest.mark.parametrize(
+    ("stopping", "said"),
+    [
+        ("none", "every training runs to its end"),
+        ("aggressive", "end early, with a certainty of 95 %; the first eight never do, and one may go on later"),
+    ],
+)
+def test_check_says_when_trainings_end(tmp_path: Path, table_path: Path, stopping: str, said: str) -> None:
+    text = f'[replay]\ntable = "{table_path}"\n[search]\nstopping = "{stopping}"\n'
+    outline = outline_study(load_settings(study_file(tmp_path, text)))
+    assert search_lines(outline)[-1].endswith(said)
+    assert outline_document(outline, None)["stopping"] == stopping
