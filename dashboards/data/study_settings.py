@@ -8,8 +8,10 @@ from typing import Any
 from dashboards.formats import NOTHING, count, is_number, milliseconds, moment, one_line
 from search.budget import Budget
 from search.results.replayed import training_command
+from search.store import reader
 from search.store.replayed import replayed_from, replayed_note, replayed_words
 from search.store.rows import StudyRow
+from workers.metrics import NAMES
 
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,11 +82,13 @@ def dataset_text(study: StudyRow, longest: int = 60, nothing: str = NOTHING) -> 
 def study_subtitle(study: StudyRow) -> str:
     """Return the line below a study's name: "Digits · budget: latency 0.4 ms · begun 2026-01-31 13:05 UTC".
 
-    It says so if the study was replayed: nothing of it was trained or measured.
+    It says so if the study was replayed: nothing of it was trained or measured; and what it maximises instead of top-1.
     """
     replayed = replayed_words(replayed_from(study.settings))
     data, budget = dataset_text(study, 80, ""), f"budget: {budget_text(study.settings)}"
-    return " · ".join(filter(None, (data, replayed, budget, f"begun {moment(study.created_at)} UTC")))
+    objective = reader.objective_of(study.settings)
+    score = "" if objective == "top1" else f"maximises {NAMES[objective]}"
+    return " · ".join(filter(None, (data, replayed, score, budget, f"begun {moment(study.created_at)} UTC")))
 
 
 def instead_of_pick(study: StudyRow, command_words: str = "") -> dict[str, str] | None:

@@ -19,6 +19,7 @@ from dashboards.data.study_settings import public_settings
 from dashboards.data.time_left import study_left_s
 from search.results.class_figures import split_document
 from search.results.remarks import NOTHING_SEEN, Seen
+from search.store.reader import objective_of
 from search.store.replayed import replayed_from
 from search.store.rows import AttemptRow, EnqueuedConfig, EventRow, Proposal, StudyRow, StudyStatus, TrialRow
 from workers.latency.record import LatencyRecord, Measurement
@@ -146,6 +147,7 @@ def study_document(study: StudyRow, status: StudyStatus, now: float | None = Non
         "name": study.name,
         "created_at_unix_s": plain(study.created_at),
         "replayed_from": replayed_from(study.settings),
+        "objective": objective_of(study.settings),
         "trials_by_state": plain(status.counts),
         "trials": sum(status.counts.values()),
         "waiting_requests": status.waiting,

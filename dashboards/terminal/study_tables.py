@@ -23,9 +23,11 @@ from dashboards.formats import (
     percent,
 )
 from dashboards.terminal.tables import facts_table, plain_table
+from search.store.reader import objective_of
 from search.store.replayed import replayed_from, replayed_note, replayed_words
 from search.store.rows import AttemptRow, EnqueuedConfig, EventRow, StudyRow, StudyStatus
 from search.store.vocabulary import STATES, TrialState
+from workers.metrics import NAMES
 from workers.processes import host_and_pid
 from workers.wording import counted, of_wanted
 
@@ -61,6 +63,7 @@ def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None)
         ("created", f"{moment(study.created_at)} UTC"),
         ("data", dataset_text(study)),
         *([("", replayed)] if replayed else []),
+        ("maximises", NAMES[objective_of(study.settings)]),
         ("budget", budget_text(study.settings)),
         ("trainings", _trainings_text(status, wanted)),
         ("trials", _counts_text(counts)),

@@ -15,6 +15,7 @@ from dashboards import panels
 from dashboards.budget.table import BudgetTable
 from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import StudyColumns, View
+from dashboards.data.study_settings import study_subtitle
 from dashboards.data.trial_detail import TrialDetail, read_trial_detail
 from dashboards.page.table import Question, as_csv, table_columns
 from dashboards.panels.trial.compare import compare_info
@@ -23,6 +24,7 @@ from dashboards.panels.trial.tables import trial_tables
 from dashboards.report.trials_data import trial_columns
 from dashboards.terminal import documents
 from dashboards.terminal import trial_tables as terminal_tables
+from dashboards.terminal.study_tables import status_panel
 from search.budget import Budget
 from search.results.paired import as_good_and_cheaper, paired_test
 from search.results.pick import rank
@@ -145,6 +147,15 @@ def test_the_pages_table_and_both_csvs_have_every_figure(made: Study) -> None:
     for name in METRICS:
         values = [getattr(recorded, name) for recorded in made.rows()]
         assert in_report[name] == [None if value is None else float(f"{value:.6g}") for value in values]
+
+
+def test_a_study_says_what_it_maximises(made: Study, rare: Study) -> None:
+    for one, words in ((made, "top-1"), (rare, "macro-F1")):
+        study_row, status = reader.find_study(one.engine, one.name), reader.read_status(one.engine, one.id)
+        assert f"maximises {words}" in " ".join(shown(status_panel(study_row, status)).split())
+        assert documents.study_document(study_row, status)["objective"] == one.row(0).objective
+    assert "maximises macro-F1 · budget" in study_subtitle(reader.find_study(rare.engine, rare.name))
+    assert "maximises" not in study_subtitle(reader.find_study(made.engine, made.name))
 
 
 def test_the_objective_is_the_first_figure_of_the_table_and_what_charts_show(rare: Study) -> None:
