@@ -319,7 +319,7 @@ def test_wrong_names_and_numbers_are_one_line_each(searched: Path, tmp_path: Pat
     assert "Did you mean 'digits'" in error_line(run("trials", "digitz", cwd=searched), errors.StudyNotFound.exit_code)
     assert "trials 0 to" in error_line(run("show", "999", cwd=searched), errors.TrialNotFound.exit_code)
     error_line(run("cancel", "0", cwd=searched), errors.TrialNotReady.exit_code)
-    error_line(run("enqueue", '{"stages": [1]}', cwd=searched), errors.InvalidConfig.exit_code)
+    error_line(run("enqueue", '{"depth": 1}', cwd=searched), errors.InvalidConfig.exit_code)
     error_line(run("enqueue", "no-such-file", cwd=searched), errors.InvalidSettings.exit_code)
     error_line(run("status", cwd=tmp_path), errors.DatabaseUnavailable.exit_code)
     assert "is not running" in run("stop", cwd=searched).stderr

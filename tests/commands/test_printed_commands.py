@@ -28,6 +28,7 @@ from search.store.connection.printed_commands import STORAGE, printed_command
 from search.study_file import load_settings
 from space.errors import FileInTheWay, StudyBusy, StudyExists
 from tests.command_line import StartedCommand, run_command
+from tests.search.earlier_databases import take_back
 from tests.search.tiny_studies import CountingProbe
 from tests.search.trained_study import trained_study
 from tests.waiting import PATIENCE_S, until
@@ -161,9 +162,7 @@ def test_a_database_of_an_earlier_version_is_upgraded_by_the_line_that_it_is_ref
     store = trained_study(shell.folder, CountingProbe())
     store.engine.dispose()
     with sqlite3.connect(shell.folder / "study.db") as connection:
-        connection.execute("UPDATE condensery_trial SET training = '{}'")
-        connection.execute("ALTER TABLE condensery_request DROP COLUMN withdrawn_at")
-        connection.execute("UPDATE condensery_alembic_version SET version_num = 'v0005'")
+        take_back(connection, "v0005")
     connection.close()
     refused = shell.run("trials", "--storage", "sqlite:///study.db", code=31)
     shell.run_printed(printed_in(refused.stderr, "db upgrade"))
