@@ -59,6 +59,7 @@ def in_random_order(trainings: Sequence[RecordedTraining], stopping: str, seed: 
     for number in range(len(order)):
         search.train(number)
         search.take_up()
+    search.take_up(at_once=True)
     return _played(search.entries)
 
 
@@ -87,9 +88,10 @@ class _InOrder:
             rule.finish(replace(row, state=TrialState.DONE, top1=training.top1))
             self._finished += 1
 
-    def take_up(self) -> None:
-        """Go on with those that were ended early, as the controller does."""
-        while self._rule.takes_up and self._finished >= max(self._weighed * GROWTH, self._weighed + 1):
+    def take_up(self, at_once: bool = False) -> None:
+        """Go on with those that were ended early, as the controller does: see `search.loop.candidates.take_up`."""
+        growth = 1.0 if at_once else GROWTH
+        while self._rule.takes_up and self._finished >= max(self._weighed * growth, self._weighed + 1):
             self._weighed = self._finished
             chances = {number: self._rule.prospect(number) for number in self._reached}
             best = max(chances, key=lambda number: (chances[number], -number), default=None)
