@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.condensebench.journal import Journal, open_journal
 from benchmarks.headline.form import DATABASE, OURS, TITLES, file_of
-from benchmarks.headline.peer import TRAINED, journal_of
+from benchmarks.headline.peer import FAILED, TRAINED, journal_of
 from benchmarks.headline.processor import tree_seconds
 from search.settings import StudySettings
 from search.store import reader
@@ -36,7 +36,7 @@ def search(work: Path, seed: int, settings: StudySettings) -> None:
         CondenseryError: the launch ended with an error; the path of its log is in the message.
     """
     with open_journal(journal_of(work, seed, OURS)) as journal:
-        if len(journal.rows()) < settings.study.trainings:
+        if sum(row["state"] == TRAINED for row in journal.rows()) < settings.study.trainings:
             _Watch(work, seed, settings, journal).run()
 
 
@@ -83,16 +83,16 @@ class _Watch:
         for row in self._finished():
             seconds = self._before + float(np.interp(row.finished_at or 0.0, self._at, self._spent))
             assert row.latency is not None
+            ended = {"state": FAILED} if row.state == TrialState.FAILED else {"state": TRAINED, "top1": row.top1}
             self._journal.append(
                 {
-                    "state": TRAINED,
+                    **ended,
                     "number": row.number,
                     "config": row.config.to_dict(),
                     "network": row.config.digest,
                     "macs": row.macs,
                     "latency_ms": row.latency.median_ms,
                     "inside": True,
-                    "top1": row.top1,
                     "seconds": seconds,
                 }
             )
@@ -100,12 +100,12 @@ class _Watch:
             done = f"{len(self._written)}/{self._settings.study.trainings}"
             print(
                 f"seed {self._seed}, {TITLES[OURS]}: {done}  {row.config}, "
-                f"{row.macs / 1e6:.3f} M macs: top-1 {row.top1:.4f}, {seconds:.0f} processor seconds so far",
+                f"{row.macs / 1e6:.3f} M macs: {_ended_text(row)}, {seconds:.0f} processor seconds so far",
                 flush=True,
             )
 
     def _finished(self) -> list[TrialRow]:
-        """Return the trainings that ended since, in the order of their ends."""
+        """Return the trainings that ended since, in the order of their ends; failed ones count, as the peers' do."""
         path = self._work / DATABASE
         if not path.exists():
             return []
@@ -113,11 +113,15 @@ class _Watch:
         try:
             engine = open_for_reading(f"sqlite:///{path}")
             study = reader.find_study(engine, self._settings.study.name)
-            rows = reader.read_trials(engine, study.id, states=[TrialState.DONE])
+            rows = reader.read_trials(engine, study.id, states=[TrialState.DONE, TrialState.FAILED])
         except (StudyNotFound, NotOurDatabase):
             return []  # it is only just starting
         finally:
             if engine is not None:
                 engine.dispose()
-        new = [row for row in rows if row.number not in self._written]
+        new = [row for row in rows if row.number not in self._written and row.latency is not None]
         return sorted(new, key=lambda row: row.finished_at or 0.0)
+
+
+def _ended_text(row: TrialRow) -> str:
+    return "failed" if row.top1 is None else f"top-1 {row.top1:.4f}"
