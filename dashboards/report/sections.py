@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from itertools import starmap
 
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.study_settings import instead_of_pick, public_settings, study_subtitle
@@ -126,7 +125,10 @@ def _belief(source: Source, charts: dict[str, Drawn]) -> str:
     if "belief" not in charts:
         return ""
     info = belief_info(source.columns, View(source.columns.default_group), source.believed)
-    return _chart("belief", charts, _facts_list(info.facts) + "".join(starmap(_table, info.tables)))
+    tables = (
+        _table(title, table) if title in info.opened else _folded_table(title, table) for title, table in info.tables
+    )
+    return _chart("belief", charts, _facts_list(info.facts) + "".join(tables))
 
 
 def _facts_list(facts: Iterable[tuple[str, str]]) -> str:
@@ -137,6 +139,12 @@ def _facts_list(facts: Iterable[tuple[str, str]]) -> str:
 def _table(title: str, table: DataTable) -> str:
     """Return a table under its title; nothing for one without rows."""
     return f'<h3>{esc(title)}</h3><div class="scroll">{html_table(table)}</div>' if table.rows else ""
+
+
+def _folded_table(title: str, table: DataTable) -> str:
+    """Return a long table, to be opened; nothing for one without rows."""
+    inner = f'<div class="scroll">{html_table(table)}</div>'
+    return f"<details><summary>{esc(title)}</summary>{inner}</details>" if table.rows else ""
 
 
 def _basis(columns: StudyColumns) -> str:
