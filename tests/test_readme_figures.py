@@ -139,7 +139,33 @@ def starting(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def searching(result: dict[str, Any]) -> list[str]:
+    texts = []
+    for peer in ("plain", "gated"):
+        seconds = result["to_a_peers_end"][peer]["seconds"]
+        times = sorted(one["times"] for one in seconds["by_seed"])
+        assert not any(one["at_least"] for one in seconds["by_seed"])
+        texts.append(f"{seconds['median']['times']:.1f} ({times[0]:.1f} to {times[-1]:.1f})")
+    return [f"plainest correct PyTorch loop: {texts[0]}; the same behind our gate: {texts[1]} |"]
+
+
+def comparing(result: dict[str, Any]) -> list[str]:
+    rows = {row["network"]: row for row in result["rows"]}
+    host = {name: f"{row['host']['latency_ms']:.1f}" for name, row in rows.items()}
+    board = {name: f"{row['estimated']['latency_ms']:.0f}" for name, row in rows.items()}
+    small, large = "condensenet-74-g8", "condensenet-74-g4"
+    return [
+        f"| {host[small]}, {host[large]} ms; {board[small]}, {board[large]} ms |",
+        *(
+            f"v{number} {host[name]} and {board[name]} ms"
+            for number, name in ((1, "mobilenet-v1"), (2, "mobilenet-v2"))
+        ),
+    ]
+
+
 FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {  # by the end of a row's command
+    "benchmarks.headline": ("headline", searching),
+    "benchmarks.paper_arm_table": ("paper_arm_table", comparing),
     "benchmarks.training": ("training", training),
     "benchmarks.export": ("export", exporting),
     "benchmarks.controller": ("controller", controlling),
