@@ -62,10 +62,11 @@ def remarks_on_images(counts: Sequence[int], names: Sequence[str]) -> list[str]:
     if not few:
         return []
     classes = f"{counted(len(few), 'class', 'classes')} {agreeing(len(few), 'has', 'have')}"
+    them = agreeing(len(few), "it", "them")
     counts_text = _listed([f"{name} {count}" for count, name in few])
     return [
-        f"{classes} fewer than {FEWEST_IMAGES} validation images ({counts_text}), so that what is said of them is "
-        "little more than a guess; add images, or raise data.validation_fraction."
+        f"{classes} fewer than {FEWEST_IMAGES} validation images ({counts_text}), so that what is said of {them} "
+        "is little more than a guess; add images, or raise data.validation_fraction."
     ]
 
 

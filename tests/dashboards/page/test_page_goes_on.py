@@ -99,7 +99,7 @@ def test_the_trials_table_fills_also_after_another_source_took_its_loads(browser
 def test_a_brush_is_set_by_keyboard_and_kept_as_the_study_grows(browser: Any, tmp_path: Path) -> None:
     made = lively(tmp_path)
     lines = "document.querySelector('#parallel-graph .js-plotly-plot')._fullData[0]"
-    brush = f"JSON.stringify({lines}.dimensions.find((one) => one.name === 'top1').constraintrange)"
+    brush = f"JSON.stringify({lines}.dimensions.find((one) => one.name === 'score').constraintrange)"
     with served(url_of(made)) as address, Visit(browser) as visit:
         opened(visit, address, TABLE)
         before = in_page(visit, f"{lines}._length")
@@ -107,7 +107,7 @@ def test_a_brush_is_set_by_keyboard_and_kept_as_the_study_grows(browser: Any, tm
         visit.page.keyboard.press("End")  # the last axis: top-1
         visit.page.keyboard.press("Tab")
         visit.page.keyboard.press("End")
-        visit.wait("window.CondenseryPage.state.brush?.[0][0] === 'top1'")
+        visit.wait("window.CondenseryPage.state.brush?.[0][0] === 'score'")
         least = in_page(visit, "window.CondenseryPage.state.brush[0][1][0][0]")
         drawn = json.loads(in_page(visit, brush))
         assert drawn[1] == pytest.approx(100 * max(row.top1 or 0 for row in made.rows()))  # the best is inside
