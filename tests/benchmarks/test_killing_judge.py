@@ -101,9 +101,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture
 def study(finished: Study, tmp_path: Path) -> Study:
-    """A copy of its database to damage; the files are the same."""
+    """A copy of its database and its files, to be damaged."""
     shutil.copy(Path(finished.url.removeprefix("sqlite:///")), tmp_path / "study.db")
-    return replace(finished, url=f"sqlite:///{tmp_path / 'study.db'}")
+    shutil.copytree(finished.files, tmp_path / "files" / "digits")
+    return replace(finished, url=f"sqlite:///{tmp_path / 'study.db'}", files=tmp_path / "files" / "digits")
 
 
 def test_a_clean_study_passes(study: Study):
