@@ -176,9 +176,12 @@ def test_a_statement_that_the_database_refuses_is_a_500_and_no_503(hub: Hub, kin
 # -- the interface against its own description --
 
 
+@pytest.mark.parametrize("examples", [25, pytest.param(250, marks=[pytest.mark.slow, pytest.mark.long])])
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=str)
 @pytest.mark.parametrize(("method", "path"), CALLS_DESCRIBED)
-def test_every_response_is_one_that_the_description_promises(hub: Hub, method: str, path: str, mode: Any):
+def test_every_response_is_one_that_the_description_promises(
+    hub: Hub, method: str, path: str, mode: Any, examples: int
+):
     token = hub.add("pi")
     hub.enrol(token)
     hub.desk.submit(*(f"net {number}" for number in range(16)), macs=1_000_000)
@@ -186,7 +189,7 @@ def test_every_response_is_one_that_the_description_promises(hub: Hub, method: s
     operation = schemathesis.openapi.from_asgi("/openapi.json", hub.app)[path][method]
 
     @given(case=operation.as_strategy(generation_mode=mode), job=st.sampled_from(jobs))
-    @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def try_it(case: schemathesis.Case, job: dict[str, Any]) -> None:
         if mode.is_positive and isinstance(case.body, dict):  # what is valid shall reach this agent's jobs as well
             case.body = {**case.body, "instance": ONE, **({"virtual": False} if "virtual" in case.body else {})}

@@ -141,6 +141,30 @@ def test_a_disk_that_is_full_or_fills_in_the_middle_ends_the_search_and_with_roo
     ends_well(place, 3)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("room_kb", [60, 300, 700])
+def test_a_disk_that_fills_at_any_moment_loses_nothing(place: Place, room_kb: int):
+    """Room for hardly anything, for the tables, for the images: whatever is full first."""
+    ran = on_a_small_disk(
+        place,
+        f"""
+        launch="$CONDENSERY launch study.toml --storage sqlite:///study.db --set training.epochs=30"
+        free=$(df --output=avail -k . | tail -1)
+        head -c $((free - {room_kb}))k /dev/zero > filler
+        $launch; echo "first $?"
+        rm filler; mount -o remount,size=200m "$DISK"
+        $launch --resume; echo "then $?"
+        cp -r study.db "$DISK"/../copy.db
+        """,
+    )
+    printed = ran.stdout + ran.stderr
+    assert f"first {DiskFull.exit_code}" in ran.stdout, printed
+    assert "then 0" in ran.stdout, printed
+    assert "Traceback" not in ran.stderr
+    shutil.copy(place.folder / "copy.db", place.folder / "study.db")
+    ends_well(place, 3)
+
+
 def test_a_read_only_disk_is_one_line_before_anything_is_begun(place: Place):
     ran = on_a_small_disk(
         place,

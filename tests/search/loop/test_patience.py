@@ -214,7 +214,7 @@ def test_a_server_that_is_away_while_candidates_are_measured_is_not_even_noticed
             return found
 
     bench.probe = Slow()
-    assert run_through(bench, Patience(60.0)) == "finished"
+    assert run_through(bench, Patience(120.0)) == "finished"
     threads[0].join()
     assert_consistent(bench)
 
@@ -376,9 +376,17 @@ def test_what_sqlite_says_is_away_only_when_it_is_locked(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_sqlite_file_that_another_holds_for_a_second_is_waited_for(make_bench, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "held_s", "sqlite_waits_s"),
+    [
+        ("IMMEDIATE", 1.0, 0.0),
+        ("EXCLUSIVE", 1.0, 0.0),
+        pytest.param("EXCLUSIVE", 75.0, opening.LOCK_TIMEOUT_S, marks=pytest.mark.long),
+    ],
+)
+def test_a_sqlite_file_that_another_holds_is_waited_for(make_bench, monkeypatch, kind, held_s, sqlite_waits_s):
     """Longer than SQLite itself waits."""
-    monkeypatch.setattr(opening, "LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(opening, "LOCK_TIMEOUT_S", sqlite_waits_s)
     bench, holders = make_bench(), []
 
     def hold() -> None:
@@ -386,9 +394,9 @@ def test_a_sqlite_file_that_another_holds_for_a_second_is_waited_for(make_bench,
 
         def holding() -> None:
             other = sqlite3.connect(bench.folder / "study.db", isolation_level=None)
-            other.execute("BEGIN IMMEDIATE")
+            other.execute(f"BEGIN {kind}")
             held.set()
-            time.sleep(1.0)
+            time.sleep(held_s)
             other.execute("ROLLBACK")
             other.close()
 
@@ -397,7 +405,7 @@ def test_a_sqlite_file_that_another_holds_for_a_second_is_waited_for(make_bench,
         held.wait()
 
     bench.engine = Interrupted("poll", 2, hold)
-    assert run_through(bench, Patience(60.0)) == "finished"
+    assert run_through(bench, Patience(120.0)) == "finished"
     holders[0].join()
     assert_consistent(bench)
 

@@ -76,6 +76,16 @@ def test_it_enrols_with_what_the_device_is_and_leaves_at_the_end(hub, tmp_path):
     assert "temperature_c" in enrolment["conditions"]
 
 
+def test_a_device_whose_clock_says_1973_measures_as_any_other(hub, tmp_path, network, monkeypatch):
+    """A board without a battery, before it has asked for the time."""
+    began = time.time()
+    monkeypatch.setattr(time, "time", lambda: 1e8 + time.monotonic())
+    job = hub.ask(offer(hub, network))
+    assert serve_hub(settings(hub, tmp_path)) == 0
+    assert job.state == "done"
+    assert time.time() < began
+
+
 def test_it_is_the_same_agent_after_a_restart_and_another_one_in_another_folder(hub, tmp_path):
     (tmp_path / "other").mkdir()
     for folder in (tmp_path, tmp_path, tmp_path / "other"):
