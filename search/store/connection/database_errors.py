@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -13,6 +15,7 @@ from sqlalchemy import exc
 from search.store.connection.patience import first_line
 from space.errors import CondenseryError, DatabaseLocked, DatabaseUnavailable, DiskFull, NotOurDatabase
 
+LEAST_ROOM = 256 << 10  # bytes: no more than a few steps of the log and its index
 SECRETS = ("password", "sslpassword")  # of libpq, as parameters of a URL
 
 
@@ -44,7 +47,7 @@ def _translated(error: Exception, url: str) -> CondenseryError:
     shown = url_shown(url)
     if "locked" in text or "busy" in text:
         return DatabaseLocked(f"{shown} is locked by another process; wait for it, or stop it, and try again.")
-    if "disk is full" in text or "No space left" in text:
+    if "disk is full" in text or "No space left" in text or ("disk I/O error" in text and _has_no_room(url)):
         return DiskFull(f"no space is left for {shown}; free some and run it again with --resume.")
     if "not a database" in text or "malformed" in text:
         return NotOurDatabase(f"{shown} is not a database of Condensery's ({text}); choose another with --storage.")
@@ -58,6 +61,14 @@ def _translated(error: Exception, url: str) -> CondenseryError:
             "with `condensery db upgrade`."
         )
     return DatabaseUnavailable(f"{shown} can't be used: {first_line(error)}")
+
+
+def _has_no_room(url: str) -> bool:
+    """Whether the disk of an SQLite file is full: of its log's index that can't grow SQLite says only "I/O error"."""
+    with contextlib.suppress(OSError, exc.ArgumentError):
+        folder = Path(sa.make_url(url).database or "x").absolute().parent
+        return shutil.disk_usage(folder).free < LEAST_ROOM
+    return False
 
 
 def refuse_unescaped(url: str) -> None:

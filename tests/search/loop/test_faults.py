@@ -148,7 +148,7 @@ def test_a_disk_that_fills_at_any_moment_loses_nothing(place: Place, room_kb: in
     ran = on_a_small_disk(
         place,
         f"""
-        launch="$CONDENSERY launch study.toml --storage sqlite:///study.db --set training.epochs=30"
+        launch="$CONDENSERY launch study.toml --storage sqlite:///study.db --set training.epochs=2"
         free=$(df --output=avail -k . | tail -1)
         head -c $((free - {room_kb}))k /dev/zero > filler
         $launch; echo "first $?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from search.store import reader, tables
 from search.store.connection import database, read_only, schema
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file, upgrade
 from search.study import optuna_storage
-from space.errors import DatabaseLocked, DatabaseUnavailable, DatabaseVersion, NotOurDatabase
+from space.errors import DatabaseLocked, DatabaseUnavailable, DatabaseVersion, DiskFull, NotOurDatabase
 from tests.search.earlier_databases import METRICS, take_back
 from tests.search.tiny_studies import Bench, sqlite_url
 
@@ -277,6 +278,15 @@ def test_writing_creates_the_file_in_an_existing_folder_only(tmp_path: Path):
 def test_a_wrong_url_shows_how_one_looks(opener, url: str):
     with pytest.raises(DatabaseUnavailable, match=r"for example sqlite:///condensery\.db"):
         opener(url)
+
+
+@pytest.mark.parametrize(("free", "kind"), [(4096, DiskFull), (1 << 30, DatabaseUnavailable)])
+def test_an_io_error_where_there_is_no_room_is_a_full_disk(
+    tmp_path: Path, monkeypatch, free: int, kind: type[Exception]
+):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(1 << 40, 0, free))
+    with pytest.raises(kind), database.database_errors(sqlite_url(tmp_path)):
+        raise sqlite3.OperationalError("disk I/O error")
 
 
 def test_a_password_is_never_shown():
