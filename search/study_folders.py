@@ -19,7 +19,7 @@ from search.store.connection.database import sqlite_file
 from search.store.rows import StudyRow
 from space.errors import FrozenSettings, ReadOnlyFolder
 from workers import file_names
-from workers.files import write_atomically
+from workers.files import user_path, write_atomically
 
 OWNER = ".owner.json"  # in a study's folder
 
@@ -49,7 +49,10 @@ def with_places(settings: StudySettings, url: str, stored: StudyRow | None) -> S
 
     Raises:
         FrozenSettings: the study file names another folder for the study's files, and they aren't there.
+        ReadOnlyFolder: a path begins with ~, and there is no such home folder.
     """
+    for named in (settings.study.files, settings.data.folder):
+        user_path(named or "")
     images = {"folder": places.absolute(settings.data.folder), "dataset": settings.data.dataset}
     kind, colon, path = settings.data.dataset.partition(":")
     if kind + colon == places.IMAGE_FOLDER:

@@ -258,3 +258,10 @@ def test_a_file_that_is_only_where_its_absolute_path_says_keeps_it(original: Pat
     connection.close()
     upgrade(sqlite_url(original))
     assert [path.parent for path in picked_in(original).files] == [kept, kept]
+
+
+@pytest.mark.parametrize("key", ["study__files", "data__folder"])
+def test_a_home_that_is_not_there_holds_no_files(tmp_path: Path, key: str):
+    settings = tiny_settings(**{key: "~no-user-of-this-name/x"})
+    with pytest.raises(ReadOnlyFolder, match="there is no such home folder"):
+        study_folders.with_places(settings, sqlite_url(tmp_path), None)
