@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -105,7 +105,8 @@ class Place:
         return load_settings(self.file, overrides)
 
     def launch(self, *overrides: str, resume: bool = False) -> Launched:
-        return launch(self.settings(*overrides), self.url, resume, SilentCallback())
+        """Launch the study; what is remarked about its networks depends on how they happened to learn."""
+        return replace(launch(self.settings(*overrides), self.url, resume, SilentCallback()), remarks=())
 
     def read(self, study: str = "digits") -> list[TrialRow]:
         engine = open_for_reading(self.url)
