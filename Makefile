@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 CONDENSERY := $(abspath $(BIN))/condensery
 
-.PHONY: help demo demo-bench install dev test test-fast test-long check lint format clean-demo
+.PHONY: help demo demo-bench install dev test test-fast test-long test-soak check lint format clean-demo
 
 help:
 	@echo "make demo        install into $(VENV), search on scikit-learn's digits, show front, pick, bundle and report"
@@ -17,6 +17,7 @@ help:
 	@echo "make test        install what tests need and run all but the long forms"
 	@echo "make test-fast   the tests that take less than a second each"
 	@echo "make test-long   the long forms: kills at every phase, Ray of its own and on two nodes, a study on the emulated device"
+	@echo "make test-soak   more of what chance finds: 75,000 hostile models, thousands of hostile calls, disks that fill, a long lock"
 	@echo "make check       ruff, mypy and the tests of who may import whom, between packages and between rooms"
 	@echo "make clean-demo  remove the demo's folder, to start it again"
 
@@ -58,13 +59,16 @@ demo-bench: install
 	@echo; echo "Look at $(DEMO)/bench/report.html, or at the live page: cd $(DEMO)/bench && ../../$(BIN)/condensery dashboard --open"
 
 test: dev
-	$(PYTEST) $(SIDE_BY_SIDE) -m "not alone and not long"
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not alone and not long and not soak"
 
 test-fast: dev
-	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow and not browser and not alone and not long"
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow and not browser and not alone and not long and not soak"
 
 test-long: dev
 	$(PYTEST) -m "long or alone"
+
+test-soak: dev
+	$(PYTEST) -m soak
 
 check: lint
 	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_rooms.py

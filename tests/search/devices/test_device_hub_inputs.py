@@ -176,7 +176,7 @@ def test_a_statement_that_the_database_refuses_is_a_500_and_no_503(hub: Hub, kin
 # -- the interface against its own description --
 
 
-@pytest.mark.parametrize("examples", [25, pytest.param(250, marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.parametrize("examples", [25, pytest.param(250, marks=[pytest.mark.slow, pytest.mark.soak])])
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=str)
 @pytest.mark.parametrize(("method", "path"), CALLS_DESCRIBED)
 def test_every_response_is_one_that_the_description_promises(

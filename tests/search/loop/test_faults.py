@@ -141,7 +141,7 @@ def test_a_disk_that_is_full_or_fills_in_the_middle_ends_the_search_and_with_roo
     ends_well(place, 3)
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.parametrize("room_kb", [60, 300, 700])
 def test_a_disk_that_fills_at_any_moment_loses_nothing(place: Place, room_kb: int):
     """Room for hardly anything, for the tables, for the images: whatever is full first."""

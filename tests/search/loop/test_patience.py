@@ -381,7 +381,7 @@ def test_what_sqlite_says_is_away_only_when_it_is_locked(tmp_path: Path):
     [
         ("IMMEDIATE", 1.0, 0.0),
         ("EXCLUSIVE", 1.0, 0.0),
-        pytest.param("EXCLUSIVE", 75.0, opening.LOCK_TIMEOUT_S, marks=pytest.mark.long),
+        pytest.param("EXCLUSIVE", 75.0, opening.LOCK_TIMEOUT_S, marks=pytest.mark.soak),
     ],
 )
 def test_a_sqlite_file_that_another_holds_is_waited_for(make_bench, monkeypatch, kind, held_s, sqlite_waits_s):

@@ -81,7 +81,7 @@ def hostile(good: Words, rng: np.random.Generator) -> Words:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batches", [1, pytest.param(75, marks=pytest.mark.long)])
+@pytest.mark.parametrize("batches", [1, pytest.param(75, marks=pytest.mark.soak)])
 def test_every_hostile_model_is_refused_or_runs_within_its_memory(program: Path, batches: int):
     """A thousand models a batch."""
     small = varied(stages=(1, 1), growth=(8, 8), input_shape=(1, 6, 7))
