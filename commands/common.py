@@ -69,12 +69,15 @@ def show_text(renderable: Any) -> None:
 
 
 def show_written(path: Path) -> None:
-    """Print that a file was written: on stdout, or on stderr where what was written may be on stdout."""
+    """Print that a file was written: on stdout, or on stderr where what was written may be on stdout.
+
+    What was written to standard output itself is there to see.
+    """
     from workers.files import is_replaceable
 
     if is_replaceable(path):
         show_text(f"wrote {path}")
-    else:
+    elif str(path) != "-":
         say(f"wrote {path}")
 
 

@@ -26,7 +26,7 @@ from commands.common import (
     stored_settings,
 )
 from search.store.connection.printed_commands import database_words, printed_command
-from space.errors import TrialNotReady
+from space.errors import ReadOnlyFolder, TrialNotReady
 
 # -- on the terminal --
 
@@ -123,6 +123,8 @@ def tensorboard(
     from workers.wording import counted
 
     check_tensorboard()
+    if str(out) == "-":
+        raise ReadOnlyFolder("--out must be a folder, because each trial's run has files of its own, but got -.")
     engine, row, _ = open_named(study, storage)
     with disk_errors(out):
         folder = out / row.name / replayed_folder(replayed_from(row.settings))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from commands.common import AsJson, Storage, StudyName, open_named, output, say, store_named, stored_settings
+from space.documents import LARGEST
 from space.errors import InvalidSettings, TrialNotFound
 from workers.wording import counted
 
@@ -80,7 +81,9 @@ def queue(study: StudyName = None, storage: Storage = None, as_json: AsJson = Fa
 
 
 def withdraw(
-    number: Annotated[int, typer.Argument(help="The enqueued config's number, as `queue` lists it.", min=1)],
+    number: Annotated[
+        int, typer.Argument(help="The enqueued config's number, as `queue` lists it.", min=1, max=LARGEST)
+    ],
     study: StudyName = None,
     storage: Storage = None,
 ) -> None:

@@ -80,8 +80,8 @@ def _root_of(stored: StudyRow, settings: StudySettings, url: str) -> Path:
 def is_owned(files: Path, url: str) -> bool:
     """Whether a study's folder belongs to a database, rather than to another one that is still there.
 
-    A folder that was moved or copied belongs to the database that it is used with next; so does a folder whose database
-    was moved.
+    A folder that was moved or copied belongs to the database that was moved or copied with it; if there is none, to the
+    one that it is used with next. So does a folder whose database was moved.
     """
     database = sqlite_file(url)
     if database is None:
@@ -91,8 +91,12 @@ def is_owned(files: Path, url: str) -> bool:
         place, owning = Path(owner["files"]), Path(owner["database"])
     except (OSError, ValueError, KeyError, TypeError):
         return True  # from before folders said so
-    if place != Path(os.path.realpath(files)):
-        return True
+    here = os.path.realpath(files)
+    if str(place) != here:
+        with_it = Path(os.path.normpath(os.path.join(here, os.path.relpath(owning, place))))  # noqa: PTH118
+        if with_it == owning:  # the files were moved or copied alone
+            return True
+        owning = with_it
     with contextlib.suppress(OSError):
         return not owning.exists() or not database.exists() or owning.samefile(database)
     return True

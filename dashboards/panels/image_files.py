@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,9 @@ def browser_path() -> str | None:
 
 
 def _image(figure: Any, kind: str, paper: Paper) -> bytes:
+    # Without a home kaleido's libraries can't be imported: they ask for the user's folder of data.
+    if "XDG_DATA_HOME" not in os.environ and os.path.expanduser("~") == "~":  # noqa: PTH111  pathlib raises
+        os.environ["XDG_DATA_HOME"] = tempfile.gettempdir()
     try:
         import kaleido
     except ImportError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,26 @@ def test_a_copied_database_whose_files_are_elsewhere_neither_writes_there_nor_de
     assert RUNNER.invoke(condensery.app, ["doctor", "tiny", "--storage", url]).exception is not None
     assert RUNNER.invoke(condensery.app, ["delete", "tiny", "--yes", "--storage", url]).exit_code == 0
     assert everything_in(files) == before
+
+
+def test_a_copy_of_the_database_never_owns_the_files_of_a_study_that_was_moved(original: Path, tmp_path: Path):
+    study_folders.own(original / "study-files" / "tiny", sqlite_url(original))  # as a launch does
+    moved = original.rename(tmp_path / "moved")
+    (database,) = moved.glob("*.db")
+    with closing(sqlite3.connect(database)) as first, closing(sqlite3.connect(moved / "second.db")) as copy:
+        first.backup(copy)
+    second = f"sqlite:///{moved / 'second.db'}"
+    name = stored_in(moved).name
+    files = everything_in(moved)
+    settings = study_folders.with_places(tiny_settings(), second, stored_in(moved))
+    with pytest.raises(ReadOnlyFolder, match="belongs to the database that this one is a copy of"):
+        study_folders.refuse_anothers(study_folders.study_files(settings, second), second)
+    assert RUNNER.invoke(condensery.app, ["delete", name, "--yes", "--storage", second]).exit_code == 0
+    kept = everything_in(moved)
+    assert {path: kept.get(path) for path in files if "second.db" not in path} == {
+        path: content for path, content in files.items() if "second.db" not in path
+    }
+    assert picked_in(moved).trial.number == 0
 
 
 @pytest.mark.parametrize("what", ["the database moves", "the files move", "both are copied"])

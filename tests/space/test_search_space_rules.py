@@ -79,7 +79,7 @@ def test_the_settings_these_tests_break_are_sound():
         ("condense_faktor", "condense_factor"),
         ("n_stages", "num_stages"),
         ("groups3x3", "groups_3x3"),
-        ("keep_classifier", "classifier_keep"),
+        ("classifier_kept", "classifier_keep"),
     ],
 )
 def test_an_unknown_key_suggests_the_nearest(written, meant):

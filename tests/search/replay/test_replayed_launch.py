@@ -204,7 +204,7 @@ def test_there_is_nothing_to_hand_over_but_a_way_to_train_it(shown: Replays):
     assert space.size == 1
     assert space.contains(CondenseNetConfig.from_dict(best["config"]))
     assert settings.training_space().from_params({}) == TINY.training
-    assert settings.data == TINY.data
+    assert settings.data.of_content() == TINY.data.of_content()
     assert (settings.study.trainings, settings.study.seed, settings.replay.table) == (1, 0, None)
 
 
