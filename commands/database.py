@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from commands.common import AsJson, Storage, StudyName, open_named, print_json, say, stored_settings
-from space.errors import StudyDamaged
+from space.errors import DatabaseUnavailable, StudyDamaged
 
 if TYPE_CHECKING:
     from search.doctor import Finding
@@ -28,7 +28,11 @@ def doctor(
     from search.study_folders import refuse_anothers, study_files
     from workers.wording import agreeing, counted
 
-    engine, stored, url = open_named(study, storage, write=not dry_run)
+    try:
+        engine, stored, url = open_named(study, storage, write=not dry_run)
+    except DatabaseUnavailable as error:
+        open_named(study, storage)  # or it can't be read either
+        raise DatabaseUnavailable(f"{error} To only look at the study: condensery doctor --dry-run.") from error
     settings = stored_settings(stored)
     opened = OpenStudy(settings, url, engine, StudyStore(engine, stored.id), stored.optuna_study_id)
     checked = StudyUnderCheck(opened, study_files(settings, url))

@@ -33,7 +33,7 @@ READING = (
     ("devices", "jobs"),
     ("init", "--trial", "0", "{out}/study.toml"),
 )
-WRITING = (("pick",), ("stop",), ("enqueue", "{}"), ("db", "upgrade"), ("delete", "tiny", "--yes"))
+WRITING = (("pick",), ("stop",), ("enqueue", "{}"), ("db", "upgrade"), ("delete", "tiny", "--yes"), ("doctor",))
 PAGE = ("/", "/news", "/rows", "/trials.csv", "/chart-table/front", "/bundle/0.zip")
 RUN = """
 import json, sys
@@ -99,7 +99,7 @@ def test_all_that_only_reads_works_and_all_that_writes_says_why_it_can_not(unwri
     ended = codes(unwritable, tmp_path / "out")
     assert {words: code for words, code in ended.items() if code not in (0, 200)} == {
         "doctor --dry-run": 48,  # Optuna's tables know nothing of this study
-        **dict.fromkeys(("pick", "stop", "enqueue {}", "db upgrade", "delete tiny"), 33),
+        **dict.fromkeys(("pick", "stop", "enqueue {}", "db upgrade", "delete tiny", "doctor"), 33),
     }
     assert sorted(unwritable.rglob("*")) == before
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
