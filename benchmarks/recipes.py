@@ -18,15 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from sklearn.metrics import balanced_accuracy_score
 
 from benchmarks.arguments import at_least_one
 from benchmarks.long_work import CurveKeeper, ends_clearly
 from benchmarks.record import save
-from space.deployed import DeployedCondenseNet
 from space.search_space import SearchSpace
-from workers.images.batches import ImageData, Split, evaluation_batches, load
+from workers.images.batches import ImageData, Split, load
 from workers.images.cache import prepare
 from workers.settings import DataSettings, TrainingSettings
 from workers.training.loop import TrainingRun, train
@@ -60,16 +57,6 @@ def uneven(images: ImageData) -> ImageData:
     places = np.sort(np.concatenate([one[: max(2, round(len(one) * SHARE**c))] for c, one in enumerate(kept)]))
     split = Split(images.train.images, images.train.places[places], labels[places])
     return ImageData(images.info, split, images.validation, images.test())
-
-
-def figures(network: DeployedCondenseNet, images: ImageData) -> tuple[float, float]:
-    """Return top-1 and balanced accuracy on the validation images."""
-    truth, said = [], []
-    with torch.no_grad():
-        for x, y in evaluation_batches(images.validation, images.info, 256):
-            truth += y.tolist()
-            said += network(x).argmax(1).tolist()
-    return float(np.mean(np.equal(truth, said))), float(balanced_accuracy_score(truth, said))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -110,7 +97,8 @@ def trained(options: argparse.Namespace) -> dict[str, list[float]]:
                     training = TrainingSettings(epochs=options.epochs, **changed)
                     folder = options.work / "run" / name.replace(" ", "-")
                     run = TrainingRun(config, training, settings, seed, folder, name, device="cpu")
-                    found[name] = list(figures(train(run, images, CurveKeeper())[0], images))
+                    evaluation = train(run, images, CurveKeeper())[1]
+                    found[name] = [evaluation.top1, evaluation.metrics["balanced_accuracy"]]
                     with journal.open("a") as file:
                         file.write(json.dumps([name, found[name]]) + "\n")
                     print(f"{name}: top-1 {100 * found[name][0]:.2f} %", flush=True)

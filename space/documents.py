@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 LARGEST = 2**63 - 1
@@ -35,11 +35,7 @@ def read_toml(text: str) -> dict[str, Any]:
     Raises:
         UnreadableDocument: it is not TOML, or breaks a rule of this module.
     """
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(error, "TOML") from None
-    check_document(document)
+    document: dict[str, Any] = _read(tomllib.loads, text, "TOML")
     return document
 
 
@@ -49,12 +45,16 @@ def read_json(text: str | bytes) -> Any:
     Raises:
         UnreadableDocument: it is not JSON, or breaks a rule of this module.
     """
+    return _read(json.loads, text, "JSON")
+
+
+def _read(loads: Callable[[Any], Any], text: str | bytes, language: str) -> Any:
     try:
-        value = json.loads(text)
+        document = loads(text)
     except (ValueError, RecursionError) as error:
-        raise _unreadable(error, "JSON") from None
-    check_document(value)
-    return value
+        raise _unreadable(error, language) from None
+    check_document(document)
+    return document
 
 
 def check_document(document: Any) -> None:

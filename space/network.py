@@ -69,9 +69,9 @@ class CutClassifier(nn.Linear):
     @torch.no_grad()
     def cut(self) -> None:
         """Keep the features whose columns have the largest L1 norm; nothing happens if that was done."""
-        if not self.is_cut:
-            dropped = self.weight.abs().sum(0).argsort(descending=True, stable=True)[self.kept :]
-            self.mask[dropped] = 0.0
+        kept = self.kept_columns()
+        self.mask.zero_()
+        self.mask[kept] = 1.0
 
     def kept_columns(self) -> Tensor:
         """Return (kept,) int64: the features that are read, or would be if they were chosen now; ascending."""

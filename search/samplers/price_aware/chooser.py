@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from search.results.pareto import non_dominated
 from search.samplers.price_aware.belief import Choice, View
 from search.samplers.price_aware.doubts import Doubt, doubts_of_choice
-from search.samplers.price_aware.encoding import Encoding
+from search.samplers.price_aware.encoding import Encoding, typed
 from search.samplers.price_aware.known import Known, Priced
 from search.samplers.price_aware.model import Model, Scale
 from search.samplers.price_aware.past import Past
@@ -159,7 +159,7 @@ class _Ended:
 
 
 def _values_of(params: Params, names: Iterable[str]) -> tuple[Hashable, ...]:
-    return tuple((type(params[name]).__name__, params[name]) for name in names)
+    return tuple(typed(params[name]) for name in names)
 
 
 def _van_der_corput(number: int) -> float:

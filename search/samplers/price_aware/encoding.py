@@ -73,15 +73,15 @@ class _Category:
     """One of some values without an order; one that was never seen is none of them."""
 
     def __init__(self, name: str, choices: Sequence[Any]) -> None:
-        self._name, self._choices = name, {_key(choice): place for place, choice in enumerate(choices)}
+        self._name, self._choices = name, {typed(choice): place for place, choice in enumerate(choices)}
         self.width = len(choices) + 1  # the last one: missing, or none of the others
 
     def features(self, candidates: Sequence[Params]) -> Array:
-        places = [self._choices.get(_key(candidate.get(self._name)), self.width - 1) for candidate in candidates]
+        places = [self._choices.get(typed(candidate.get(self._name)), self.width - 1) for candidate in candidates]
         return np.eye(self.width)[places] / math.sqrt(2.0)
 
 
-def _key(value: Any) -> tuple[str, Any]:
+def typed(value: Any) -> tuple[str, Any]:
     """Tell True from 1 and "1", which Python holds to be equal, or nearly."""
     return (type(value).__name__, value)
 

@@ -11,6 +11,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search.samplers.price_aware import WHOLE
+from search.samplers.price_aware.encoding import typed
 
 Params = dict[str, Any]
 Key = tuple[Any, ...]
@@ -33,7 +34,7 @@ class Pool:
 
     def key(self, candidate: Mapping[str, Any]) -> Key:
         """Return what equal candidates have in common."""
-        return tuple((type(value).__name__, value) for value in map(candidate.get, self._space))
+        return tuple(map(typed, map(candidate.get, self._space)))
 
     def random(self, count: int, rng: np.random.Generator) -> list[Params]:
         """Return `count` random candidates."""

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, _get_single_value
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
@@ -117,6 +117,9 @@ class PriceAwareSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the parameters that are proposed together."""
+        return self._proposed_together(study)
+
+    def _proposed_together(self, study: Study) -> dict[str, BaseDistribution]:
         return {name: one for name, one in self._parameters(study).items() if not one.single()}
 
     def _parameters(self, study: Study) -> dict[str, BaseDistribution]:
@@ -134,16 +137,16 @@ class PriceAwareSampler(BaseSampler):
         if not search_space:
             self.choice = self.view = None
             return {}
+        choice = None
         with self._alone:  # this process's threads, one after another
-            choice = self._choose(study, trial.number, search_space)
             for _ in range(RIVALS):
+                choice = self._choose(study, trial.number, search_space)
                 if choice is None:
-                    return {}
+                    break
                 # Others may ask before the objective has suggested any of it.
                 study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, choice.params)
                 if not _has_rival(study, trial.number, choice.params):
                     break
-                choice = self._choose(study, trial.number, search_space)
         return {} if choice is None else choice.params
 
     def belief(self) -> Belief | None:
@@ -152,8 +155,7 @@ class PriceAwareSampler(BaseSampler):
 
     def outlook(self, study: Study, number: int) -> Belief | None:
         """Return what is believed now and would be proposed for the trial of this number; nothing is proposed."""
-        space = {name: one for name, one in self._parameters(study).items() if not one.single()}
-        choice = self._choose(study, number, space)
+        choice = self._choose(study, number, self._proposed_together(study))
         if self.view is not None:
             return self.view.belief(proposed=False)
         done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
@@ -163,7 +165,7 @@ class PriceAwareSampler(BaseSampler):
         self._check(study)
         pool, encoding = self._pool_of(space)
         trials = study.get_trials(deepcopy=False)
-        constants = {name: _only(one) for name, one in self._parameters(study).items() if one.single()}
+        constants = {name: _get_single_value(one) for name, one in self._parameters(study).items() if one.single()}
         known = replace(self._known, constants=constants)
         past = Past.of(trials, number, space, self._modelled, study.directions, known.reduced)
         signs, draw = _signs(study.directions, self._modelled), Draw.of(self._seed, number)
@@ -213,11 +215,6 @@ def _has_rival(study: Study, number: int, params: Mapping[str, Any]) -> bool:
     """
     others = study.get_trials(deepcopy=False)
     return any(trial.number != number and trial.system_attrs.get(PROPOSAL) == params for trial in others)
-
-
-def _only(distribution: BaseDistribution) -> Any:
-    """Return the one value of a parameter that has no other."""
-    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]
 
 
 def _signs(directions: Sequence[StudyDirection], modelled: int) -> NDArray[np.float64]:

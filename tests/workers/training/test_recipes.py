@@ -18,7 +18,6 @@ from tests.workers.tiny import (
     STEPS_PER_EPOCH,
     TRAINING,
     Recorder,
-    digits,
     equal_tensors,
     stop_at,
     training_run,
@@ -46,11 +45,6 @@ EVERYTHING = {
     "randaugment": 5,
     "label_smoothing": 0.1,
 }
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
-    return digits(tmp_path_factory.mktemp("images"))
 
 
 def batches(images: ImageData, split: Split | None = None, **recipe) -> TrainingBatches:

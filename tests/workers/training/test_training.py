@@ -22,7 +22,6 @@ from tests.workers.tiny import (
     STEPS_PER_EPOCH,
     TRAINING,
     Recorder,
-    digits,
     equal_tensors,
     stop_at,
     training_run,
@@ -32,11 +31,6 @@ from workers.training.loop import evaluate, learning_rate_at, train
 from workers.training.reporting import CurveRow, TrainingStopped
 
 STEPS = TRAINING.epochs * STEPS_PER_EPOCH
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
-    return digits(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

@@ -85,13 +85,11 @@ def _run_process(command: Sequence[str], timeout_s: float, stop: Callable[[], bo
         except ValueError:
             report = None
         if not isinstance(report, dict):
-            killed = not log.timed_out and -child.returncode in from_outside()
-            return ProcessEnd(None, log.position, log.reason(child.returncode, timeout_s), killed)
+            return log.end(child.returncode, timeout_s)
         return ProcessEnd(report)  # complete: a crash after that does no harm
 
 
-def from_outside() -> set[int]:
-    """Return the signals by which someone else ends a process."""
+def _from_outside() -> set[int]:
     return {int(getattr(signal, name)) for name in _FROM_OUTSIDE if hasattr(signal, name)}
 
 
@@ -112,6 +110,11 @@ class Log:
             return True
         self.last_words = line.strip()[:300] or self.last_words
         return False
+
+    def end(self, code: int, timeout_s: float) -> ProcessEnd:
+        """Return how the process ended that gave no report."""
+        killed = not self.timed_out and -code in _from_outside()
+        return ProcessEnd(None, self.position, self.reason(code, timeout_s), killed)
 
     def reason(self, code: int, timeout_s: float) -> str:
         """Say in one line why the process gave no report."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.latency.agent.reports import ANSWER
-from workers.latency.agent.subprocesses import POLL_S, Log, ProcessEnd, Stopped, from_outside, kill, never
+from workers.latency.agent.subprocesses import POLL_S, Log, ProcessEnd, Stopped, kill, never
 
 END_S = 5.0  # for a process that has closed its output to end by itself
 
@@ -65,9 +65,7 @@ class StayingProcess:
         if answer is not None:
             self.answers += 1
             return ProcessEnd(answer)
-        code = self._child.returncode
-        killed = not log.timed_out and -code in from_outside()
-        return ProcessEnd(None, log.position, log.reason(code, timeout_s), killed)
+        return log.end(self._child.returncode, timeout_s)
 
     def _answer(
         self, request: Mapping[str, Any], log: Log, timeout_s: float, stop: Callable[[], bool]
