@@ -95,7 +95,8 @@ def delete(
     from search.study_folders import is_owned, study_files
 
     files = study_files(stored_settings(stored), url)
-    keep_files = keep_files or not is_owned(files, url)  # the files of the database that this one is a copy of
+    anothers = files.exists() and not is_owned(files, url)  # of the database that this one is a copy of
+    keep_files = keep_files or anothers
     remove_study(url, stored.name)
     if files.is_symlink():  # what it leads to may be used by others
         place = files.resolve()
@@ -105,7 +106,8 @@ def delete(
         return
     if not keep_files and files.exists():
         shutil.rmtree(files)
-    say(f"deleted study {stored.name!r}")
+    stay = f"; {files} belongs to the database that this one is a copy of, and stays" if anothers else ""
+    say(f"deleted study {stored.name!r}{stay}")
 
 
 def upgrade(storage: Storage = None) -> None:

@@ -62,8 +62,9 @@ def pick(
     from search.devices.probe import VERIFYING
     from search.pricing.targets import targets_of
     from search.results import bundle
-    from search.study_folders import cache_folder, files_root
+    from search.study_folders import cache_folder, files_root, refuse_absent, study_files
 
+    refuse_absent(study_files(settings, url))
     if out is not None:
         bundle.check_bundle_folder(out)
     store, row, url = store_named(study, storage)
@@ -94,9 +95,11 @@ def export(
     from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.store import StudyStore
+    from search.study_folders import refuse_absent, study_files
 
     path = Path(file_for(runtime or "onnxruntime", "model")) if out is None else out
     engine, study_row, url = open_named(study, storage)
     row = reader.find_trial(engine, study_row, trial)
     refuse_replayed(study_row, row, database_words(url))
+    refuse_absent(study_files(stored_settings(study_row), url))
     show_written(export_trial(StudyStore(engine, study_row.id), row, path, runtime))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from commands.common import AsJson, Storage, StudyName, open_named, output, say, store_named, stored_settings
+from search.store.connection.printed_commands import printed_command
 from space.documents import LARGEST
 from space.errors import InvalidSettings, TrialNotFound
 from workers.wording import counted
@@ -30,25 +31,38 @@ def enqueue(
 
     What it leaves out is as in the best network so far, or in the middle of the space while there is none.
     """
-    from search.enqueueing.configs import TRAINING, completed, read_config
+    from search.enqueueing.configs import TRAINING, completed, read_config, why_refused
     from search.store import reader
     from search.study_file import override_value
 
-    store, row, _ = store_named(study, storage)
+    store, row, url = store_named(study, storage)
     settings = stored_settings(row)
     values = read_config(config if config.lstrip().startswith("{") else _content(Path(config)))
     for setting in training or ():
         override_value(values, f"{TRAINING}.{setting}")
-    wanted, trained_by, source = completed(values, settings, reader.read_trials(store.engine, row.id))
-    _check_batch(trained_by, row)
-    number = store.enqueue(wanted, trained_by.model_dump(mode="json"))
-    inside = settings.search_space().contains(wanted)
+    rows = reader.read_trials(store.engine, row.id)
+    wanted = completed(values, settings, rows)
+    _check_batch(wanted.training, row)
+    number = store.enqueue(wanted.config, wanted.training.model_dump(mode="json"))
+    inside = settings.search_space().contains(wanted.config)
     where = "" if inside else " (outside the space: the sampler won't learn from it)"
     when = "next" if store.is_running() else "when the study is launched again with --resume"
     say(
-        f"{number}: {wanted}, {counted(trained_by.epochs, 'epoch')}, is tried {when}{where}, beside the trainings that "
-        f"the study wants; what you left out is from {source}"
+        f"{number}: {wanted.config}, {_training_words(wanted.training)}, is tried {when}{where}, beside the trainings "
+        f"that the study wants; what you left out is from {wanted.source}"
     )
+    for name, (there, here) in wanted.changed.items():
+        say(f"   but {name} is {here} where it is {there} there, which doesn't go with what you gave")
+    refused = why_refused(wanted, settings, rows)
+    if refused is not None:
+        take_back = printed_command(["condensery", "withdraw", number, row.name], url)
+        say(f"   it won't be trained: {refused}; to take it back: {take_back}")
+
+
+def _training_words(training: TrainingSettings) -> str:
+    """Return the settings that candidates mostly differ in, in words."""
+    epochs = counted(training.epochs, "epoch")
+    return f"{epochs}, batch {training.batch_size}, learning rate {training.learning_rate:g}"
 
 
 def _check_batch(training: TrainingSettings, study: StudyRow) -> None:

@@ -17,7 +17,7 @@ from search.settings import StudySettings
 from search.store import places
 from search.store.connection.database import sqlite_file
 from search.store.rows import StudyRow
-from space.errors import FrozenSettings, ReadOnlyFolder
+from space.errors import CheckpointCorrupt, FrozenSettings, ReadOnlyFolder
 from workers import file_names
 from workers.files import user_path, write_atomically
 
@@ -75,6 +75,16 @@ def _root_of(stored: StudyRow, settings: StudySettings, url: str) -> Path:
         f"study {name!r} keeps its files in {before}, but study.files now means {now}; leave it out, or write the "
         f"absolute path. (To move them: move {before / name} there first.)"
     )
+
+
+def refuse_absent(files: Path) -> None:
+    """Raise CheckpointCorrupt if a study's folder isn't where the study keeps it."""
+    if not files.is_dir():
+        raise CheckpointCorrupt(
+            f"the study's files must be in {files}, but there is no such folder; if it was moved, resume the study once "
+            f"with its new place: condensery launch STUDY.toml --resume --set study.files=FOLDER (the folder above "
+            f"{files.name})."
+        )
 
 
 def is_owned(files: Path, url: str) -> bool:

@@ -239,7 +239,8 @@ def short_text(values: Mapping[str, Any]) -> str:
     three = "" if values["groups_3x3"] is None else f" G3={values['groups_3x3']}"
     stages, growth = ("-".join(map(str, values[name])) for name in ("stages", "growth"))
     widths = f"G={values['groups']} C={values['condense_factor']} B={values['bottleneck']}"
-    return f"{stages} growth {growth} {widths}{three}"
+    kept = values.get("classifier_keep", 1.0)
+    return f"{stages} growth {growth} {widths}{three}" + ("" if kept == 1 else f" keep={kept:g}")
 
 
 def _whole_number(name: str, value: Any) -> int:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from space.errors import DiskFull, ReadOnlyFolder
+from space.errors import DiskFull, FileInTheWay, ReadOnlyFolder
 
 HALF_WRITTEN = re.compile(r"\..+\.\d+")  # .NAME.PID: what `write_atomically` leaves when it is killed
 STDOUT = Path("-")  # what a user names to have a file's content on standard output
@@ -84,7 +84,10 @@ def write_atomically(path: Path, content: bytes, retry: str = "run it again with
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
         elif is_replaceable(path):
-            _replace(Path(os.path.realpath(path)), content)
+            target = Path(os.path.realpath(path))
+            if path.is_symlink() and not target.parent.is_dir():  # a link may lead anywhere: no folders are made there
+                raise FileInTheWay(f"{path} is a link to {target}, but there is no folder {target.parent}; remove it.")
+            _replace(target, content)
         else:
             with path.open("wb") as file:
                 file.write(content)

@@ -101,10 +101,12 @@ def queue_table(waiting: Sequence[EnqueuedConfig]) -> RenderableType:
     """Return the configs that wait to be tried."""
     if not waiting:
         return Text("No enqueued config waits.")
-    table = plain_table(">number", "~config", ">epochs", ">batch", "enqueued")
+    shown = ("epochs", "batch_size", "learning_rate")
+    table = plain_table(">number", "~config", ">epochs", ">batch", ">rate", "enqueued")
     for one in waiting:
-        epochs, batch = (str(one.training.get(name, NOTHING)) for name in ("epochs", "batch_size"))
-        table.add_row(str(one.id), Text(str(one.config)), epochs, batch, moment(one.created_at))
+        settings = (one.training.get(name) for name in shown)
+        texts = (NOTHING if value is None else f"{value:g}" for value in settings)
+        table.add_row(str(one.id), Text(str(one.config)), *texts, moment(one.created_at))
     return table
 
 

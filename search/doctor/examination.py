@@ -24,7 +24,7 @@ def examine(study: StudyUnderCheck) -> list[Finding]:
     findings = [*left_open(study, rows)] if idle else []
     findings += unequal_trials(study, rows, idle)
     if study.opened.settings.replay.table is None:  # a replayed trial has no files
-        findings += damaged_files(study.engine, rows)
+        findings += damaged_files(study, rows)
     findings += damaged_predictions(study, rows)
     findings += broken_curves(study, rows)
     findings += stray_files(study, rows) if idle else []

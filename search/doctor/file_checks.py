@@ -16,7 +16,8 @@ from search.store import reader
 from search.store.rows import TrialRow
 from search.store.tables import artifact, curve, trial
 from search.store.vocabulary import EvaluatedSplit, TrialState
-from space.errors import StudyDamaged
+from search.study_folders import refuse_absent
+from space.errors import CheckpointCorrupt, StudyDamaged
 from workers.file_names import trial_folder
 from workers.files import HALF_WRITTEN, file_hash
 from workers.wording import counted
@@ -28,8 +29,15 @@ _NO_PREDICTIONS = "restore the database from a backup; until then its classes ca
 _NO_CURVE = "it can't be restored; the trial's result doesn't depend on it"
 
 
-def damaged_files(engine: sa.Engine, rows: Sequence[TrialRow]) -> Iterator[Finding]:
-    """Find files of trained networks that are missing or changed."""
+def damaged_files(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Finding]:
+    """Find files of trained networks that are missing or changed, or that the whole folder is elsewhere."""
+    engine = study.engine
+    try:
+        refuse_absent(study.files)
+    except CheckpointCorrupt as error:
+        if any(row.state == TrialState.DONE for row in rows):
+            yield Finding("file", str(error), "until then `pick` and `export` can't use any of its networks")
+        return
     for row in rows:
         if row.state != TrialState.DONE:
             continue

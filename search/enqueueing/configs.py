@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
+from search.budget import refusal
 from search.enqueueing.completing import completed_config, middle_config
 from search.results.pick import rank
 from search.settings import StudySettings
 from search.store.rows import TrialRow
+from search.store.vocabulary import MAY_BE_TRIED_AGAIN
 from space.config import CondenseNetConfig
+from space.cost import cost_of
 from space.documents import UnreadableDocument, did_you_mean, read_json
 from space.errors import InvalidConfig, InvalidSettings
 from space.search_space import SearchSpace
 from workers.settings import TrainingSettings
+from workers.training.job import trial_identity
 
 TRAINING = "training"  # the key of a config's JSON under which training settings may stand
 
@@ -28,17 +34,28 @@ def read_config(text: str) -> dict[str, Any]:
     """
     try:
         values = read_json(text)
+        json.dumps(values, allow_nan=False)
     except UnreadableDocument as error:
         raise InvalidConfig(f"a config must be a JSON object, but got {text[:60]!r} ({error}).") from None
+    except ValueError:
+        raise InvalidConfig(f"a config's numbers must be finite, but got {text[:60]!r}; mend them.") from None
     if not isinstance(values, dict) or not isinstance(values.get(TRAINING, {}), dict):
         raise InvalidConfig(f"a config, and `training` in it, must be JSON objects, but got {text[:60]!r}.")
     return values
 
 
-def completed(
-    values: Mapping[str, Any], settings: StudySettings, rows: Sequence[TrialRow]
-) -> tuple[CondenseNetConfig, TrainingSettings, str]:
-    """Return the config and the training settings of these values, and in words where the rest is from.
+@dataclass(frozen=True)
+class Completed:
+    """A config with its training settings, as it will be tried."""
+
+    config: CondenseNetConfig
+    training: TrainingSettings
+    source: str  # in words, where the settings are from that were left out
+    changed: Mapping[str, tuple[Any, Any]]  # those that are other than there, since what was given rules them out
+
+
+def completed(values: Mapping[str, Any], settings: StudySettings, rows: Sequence[TrialRow]) -> Completed:
+    """Return the config and the training settings of these values, and where the rest is from.
 
     Args:
         values: of a config's JSON, `training` among them.
@@ -56,7 +73,19 @@ def completed(
     _check_images(config, space)
     training = TrainingSettings(**best[0].training) if best else settings.training_space().middle()
     source = f"trial {best[0].number}, the best so far" if best else "the middle of the space"
-    return config, _trained_by(training, values.get(TRAINING, {})), source
+    there, here = base.to_dict(), config.to_dict()
+    changed = {key: (there[key], here[key]) for key in here if key not in architecture and there[key] != here[key]}
+    return Completed(config, _trained_by(training, values.get(TRAINING, {})), source, changed)
+
+
+def why_refused(wanted: Completed, settings: StudySettings, rows: Sequence[TrialRow]) -> str | None:
+    """Return why the search will not train a config, as far as that is known before it is measured; None: it may."""
+    identity = trial_identity(wanted.config, wanted.training, settings.data, settings.training_seed)
+    for row in rows:
+        if row.identity == identity and row.state not in MAY_BE_TRIED_AGAIN:
+            return f"it is the same as trial {row.number}"
+    cost = cost_of(wanted.config)
+    return refusal(settings.search_budget(), cost.macs, cost.params, None)
 
 
 def _trained_by(base: TrainingSettings, values: Mapping[str, Any]) -> TrainingSettings:

@@ -25,12 +25,12 @@ from search.loop.outcomes import (
     Requeued,
     WorkerKnown,
 )
-from search.loop.state import MAY_BE_TRIED_AGAIN, RunningTrial, SearchState
+from search.loop.state import RunningTrial, SearchState
 from search.samplers.proposer import Proposer
 from search.samplers.stopping import expected_score, score_of_epoch
 from search.store.rows import BeliefRow, EnqueuedConfig, NewTrial, TrialRow
 from search.store.store import StudyStore
-from search.store.vocabulary import AttemptOutcome, EvaluatedSplit, StudyEvent, TrialOrigin, TrialState
+from search.store.vocabulary import AttemptOutcome, EvaluatedSplit, MAY_BE_TRIED_AGAIN, StudyEvent, TrialOrigin, TrialState
 from space.errors import SearchFailed
 from workers.clock import Clock
 from workers.latency.measurement import Measurement

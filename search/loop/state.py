@@ -13,12 +13,9 @@ from search.loop.outcomes import LateNews
 from search.samplers.stopping import StoppingRule, make_rule
 from search.settings import StudySettings
 from search.store.rows import TrialRow
-from search.store.vocabulary import TrialOrigin, TrialState
+from search.store.vocabulary import MAY_BE_TRIED_AGAIN, TrialOrigin, TrialState
 from space.errors import CondenseryError
 from workers.training.reporting import ProgressReport
-
-# Trials that ended so don't make a later equal trial a duplicate.
-MAY_BE_TRIED_AGAIN = (TrialState.FAILED, TrialState.CANCELLED, TrialState.DUPLICATE)
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """Places in what is recorded: relative to the database's folder where they lie in it, so that both move together.
 
 Whatever reads a study gets absolute paths, whatever writes one hands absolute paths over. A copy of a folder that holds
-a database, its files and its images therefore knows nothing of the original. Of a database server the folder is
-nobody's, and paths are recorded as they are.
+a database, its files and its images therefore knows nothing of the original. A place outside the database's folder is
+recorded in two ways, as it is and as seen from there, since it may stay or move with the database. Of a database server
+the folder is nobody's, and paths are recorded as they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 
 IMAGE_FOLDER = "imagefolder:"  # what a data set's name begins with when a path follows
 _PATHS = (("study", "files", ""), ("data", "folder", ""), ("data", "dataset", IMAGE_FOLDER))
+_SEEN_FROM = "_from_database"  # ends the name of a setting that says a path outside the database's folder again
 
 
 def database_folder(url: sa.URL) -> Path | None:
@@ -29,14 +31,25 @@ def database_folder(url: sa.URL) -> Path | None:
 
 def as_recorded(settings: Mapping[str, Any], url: sa.URL) -> dict[str, Any]:
     """Return a study's settings as they are recorded: paths relative to the database's folder where they lie in it."""
-    folder = database_folder(url)
-    return _with_paths(settings, lambda path: path if folder is None else _relative(path, folder))
+    folder, recorded = database_folder(url), copy.deepcopy(dict(settings))
+    for section, key, prefix, path in _paths_in(recorded) if folder is not None else ():
+        inside = _relative(path, folder)
+        recorded[section][key] = prefix + inside
+        if inside == path:
+            recorded[section][key + _SEEN_FROM] = os.path.relpath(path, folder)
+    return recorded
 
 
 def as_read(settings: Mapping[str, Any], url: sa.URL) -> dict[str, Any]:
     """Return a study's recorded settings with absolute paths."""
-    folder = database_folder(url)
-    return _with_paths(settings, lambda path: path if folder is None else str(folder / path))
+    folder, read = database_folder(url), copy.deepcopy(dict(settings))
+    for section, key, prefix, path in _paths_in(read) if folder is not None else ():
+        seen = read[section].pop(key + _SEEN_FROM, None)
+        moved = None if seen is None else Path(os.path.normpath(folder / seen))
+        holds = read["study"]["name"] if (section, key) == ("study", "files") else ""
+        there = moved if moved is not None and (moved / holds).exists() else folder / path
+        read[section][key] = prefix + str(there)
+    return read
 
 
 def study_folder(recorded: Mapping[str, Any], name: str, url: sa.URL) -> Path:
@@ -67,13 +80,14 @@ def absolute(path: str) -> str:
     return str(Path(path).absolute())
 
 
-def _with_paths(settings: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    changed = copy.deepcopy(dict(settings))
+def _paths_in(settings: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return section, setting, what comes before the path, and the path, of each path that the settings hold."""
+    found = []
     for section, key, prefix in _PATHS:
-        value = (changed.get(section) or {}).get(key)
+        value = (settings.get(section) or {}).get(key)
         if isinstance(value, str) and value.startswith(prefix):
-            changed[section][key] = prefix + change(value.removeprefix(prefix))
-    return changed
+            found.append((section, key, prefix, value.removeprefix(prefix)))
+    return found
 
 
 def _relative(path: str, folder: Path) -> str:

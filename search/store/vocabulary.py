@@ -25,6 +25,8 @@ class TrialState(StrEnum):
 STATES = tuple(TrialState)
 OPEN_STATES = (TrialState.ASKED, TrialState.QUEUED, TrialState.RUNNING)
 FINAL_STATES = tuple(state for state in STATES if state not in OPEN_STATES)
+# Trials that ended so don't make a later equal trial a duplicate.
+MAY_BE_TRIED_AGAIN = (TrialState.FAILED, TrialState.CANCELLED, TrialState.DUPLICATE)
 
 
 class EvaluatedSplit(StrEnum):

@@ -33,5 +33,8 @@ def take_back(connection: sqlite3.Connection, version: str) -> None:
                 connection.execute(f"ALTER TABLE condensery_{table} DROP COLUMN {name}")
         for table in TABLES.get(later, ()):
             connection.execute(f"DROP TABLE condensery_{table}")
+    if version < "v0006":  # until then each path was recorded once
+        again = ("$.study.files_from_database", "$.data.folder_from_database", "$.data.dataset_from_database")
+        connection.execute("UPDATE condensery_study SET settings = json_remove(settings, ?, ?, ?)", again)
     connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = ?", (version,))
     connection.commit()

@@ -82,11 +82,31 @@ def test_the_queue_is_listed_and_withdrawn(bench: Bench):
     assert isinstance(command(bench, "withdraw", first["number"]).exception, TrialNotFound)
 
 
+def test_it_is_said_what_differs_from_the_source_and_why_a_config_would_not_be_trained(make_bench):
+    bench = make_bench(training={"epochs": 1, "batch_size": 64, "learning_rate": 0.1}, budget__max_macs=1_000_000)
+    bench.open()
+    assert bench.run(resume=True) == "finished"
+    best = max(bench.done(), key=lambda row: row.top1)
+    repeated = command(bench, "enqueue", "{}").stderr
+    assert "1 epoch, batch 64, learning rate 0.1" in repeated
+    assert f"it won't be trained: it is the same as trial {best.number}; to take it back: condensery withdraw" in repeated
+    large = command(bench, "enqueue", json.dumps({"growth": [64] * len(best.config.growth)})).stderr
+    assert "it won't be trained: " in large
+    assert "macs > 1,000,000" in large
+    fitted = CondenseNetConfig.from_dict(queued(bench)[-1]["config"])
+    kept = command(bench, "enqueue", json.dumps({"groups": 16, "classifier_keep": 0.5})).stderr
+    other = CondenseNetConfig.from_dict(queued(bench)[-1]["config"])
+    assert "keep=0.5, 1 epoch" in kept
+    assert f"but growth is {list(other.growth)} where it is {list(best.config.growth)} there" in kept
+    assert fitted.growth == (64,) * len(best.config.growth)
+
+
 @pytest.mark.parametrize(
     ("words", "error", "rule"),
     [
         (["[1]"], InvalidSettings, r"\[1\] can't be read"),
         (['{"training": 3}'], InvalidConfig, "`training` in it, must be JSON objects"),
+        (['{"groups": 1e999}'], InvalidConfig, "numbers must be finite"),
         (['{"depth": 3}'], InvalidConfig, "unknown settings depth"),
         (['{"num_classes": 3}'], InvalidSettings, "the study's images need"),
         (["{}", "--training", "epochs=0"], InvalidSettings, "training.epochs"),

@@ -26,7 +26,7 @@ from search.store.connection.database import open_for_reading, open_for_writing,
 from search.store.store import StudyStore
 from search.study import open_study
 from search.study_file import settings_from
-from space.errors import DataNotFound, FrozenSettings, ReadOnlyFolder
+from space.errors import CheckpointCorrupt, DataNotFound, FrozenSettings, ReadOnlyFolder
 from tests.search.earlier_databases import take_back
 from tests.search.tiny_studies import Bench, CountingProbe, document, sqlite_url, tiny_settings
 from tests.search.trained_study import trained_study
@@ -106,7 +106,7 @@ def test_a_moved_study_is_picked_exported_and_found_sound_in_its_new_place(origi
     assert RUNNER.invoke(condensery.app, ["export", "0", *options, "--out", str(out)]).exit_code == 0
     assert out.read_bytes() == (moved / "study-files/tiny/trial-00000/model.onnx").read_bytes()
     result = RUNNER.invoke(condensery.app, ["doctor", *options, "--dry-run", "--json"])
-    assert "missing" not in result.stdout, result.stdout
+    assert not {"file", "folder"} & {finding["check"] for finding in json.loads(result.stdout)["findings"]}
 
 
 def test_using_a_copy_leaves_the_original_untouched(original: Path, tmp_path: Path):
@@ -163,7 +163,8 @@ def test_a_copied_database_whose_files_are_elsewhere_neither_writes_there_nor_de
     with pytest.raises(ReadOnlyFolder, match="belongs to the database that this one is a copy of"):
         launch(settings, url, True, SilentCallback())
     assert RUNNER.invoke(condensery.app, ["doctor", "tiny", "--storage", url]).exception is not None
-    assert RUNNER.invoke(condensery.app, ["delete", "tiny", "--yes", "--storage", url]).exit_code == 0
+    deleted = RUNNER.invoke(condensery.app, ["delete", "tiny", "--yes", "--storage", url])
+    assert (deleted.exit_code, "is a copy of, and stays" in deleted.stderr) == (0, True)
     assert everything_in(files) == before
 
 
@@ -213,6 +214,32 @@ def test_files_that_are_where_they_were_stay_there(tmp_path: Path):
         study_folders.with_places(
             tiny_settings(study__files=str(tmp_path / "other")), sqlite_url(folder), stored_in(folder)
         )
+
+
+def test_a_database_and_its_files_beside_it_move_together(tmp_path: Path):
+    """Neither lies in the other, so the files' place is known from the database's, and from where it was before."""
+    (tmp_path / "all").mkdir()
+    folder, _ = owned_elsewhere(tmp_path / "all")
+    assert stored_in(folder).settings["study"]["files"] == str(tmp_path / "all/disk")
+    (tmp_path / "all").rename(tmp_path / "moved")
+    assert stored_in(tmp_path / "moved/original").settings["study"]["files"] == str(tmp_path / "moved/disk")
+    (tmp_path / "moved/original").rename(tmp_path / "original")  # and then the database alone: nothing is there
+    (tmp_path / "moved").rename(tmp_path / "all")
+    assert stored_in(tmp_path / "original").settings["study"]["files"] == str(tmp_path / "all/disk")
+
+
+def test_a_study_whose_files_are_gone_says_so_once_and_makes_no_folder(original: Path, tmp_path: Path):
+    files = original / "study-files"
+    files.rename(tmp_path / "elsewhere")
+    options = ["tiny", "--storage", sqlite_url(original)]
+    for words in (["pick", *options], ["export", "0", *options, "--out", str(tmp_path / "x.onnx")]):
+        error = RUNNER.invoke(condensery.app, words).exception
+        assert isinstance(error, CheckpointCorrupt)
+        assert "--set study.files=FOLDER" in str(error)
+    found = json.loads(RUNNER.invoke(condensery.app, ["doctor", *options, "--dry-run", "--json"]).stdout)["findings"]
+    (of_files,) = [finding for finding in found if finding["check"] == "file"]
+    assert "--set study.files=FOLDER" in of_files["found"]
+    assert not files.exists()
 
 
 # -- images --

@@ -7,10 +7,9 @@ from typing import Any
 
 import safetensors.torch
 
-from search.store.connection.database import open_for_writing
 from search.store.rows import NewTrial
 from search.store.store import StudyStore
-from search.store.studies import create_study
+from search.study import open_study
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.deployed import DeployedCondenseNet
@@ -31,9 +30,8 @@ def trained_study(
     folder: Path, probe: CountingProbe, config: CondenseNetConfig = INSIDE, name: str = "tiny", **changes: Any
 ) -> StudyStore:
     """A study on digits with one network, trained by nobody, and its files."""
-    engine, files = open_for_writing(sqlite_url(folder)), folder / "study-files"
-    settings = tiny_settings(study__files=str(files), study__name=name, **changes).model_dump(mode="json")
-    store = StudyStore(engine, create_study(engine, name, 1, settings, ("a" * 64, "b" * 64)))
+    files = folder / "study-files"
+    store = open_study(tiny_settings(study__files=str(files), study__name=name, **changes), sqlite_url(folder), False).store
     store.add_trial(NewTrial(0, "sampled", config, {}, 0, "0", cost_of(config)))
     network, trial = DeployedCondenseNet.random(config), files_of_trial(folder, name)
     trial.mkdir(parents=True)

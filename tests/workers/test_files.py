@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from space.errors import DiskFull, ReadOnlyFolder
+from space.errors import DiskFull, FileInTheWay, ReadOnlyFolder
 from workers import files
 from workers.files import (
     SOCKET_BYTES_MOST,
@@ -63,6 +63,14 @@ def test_a_symbolic_link_stays_and_its_target_is_written(tmp_path: Path):
         assert target.read_bytes() == content
     assert link.is_symlink()
     assert [path.name for path in target.parent.iterdir()] == ["file"]
+
+
+def test_a_link_to_a_folder_that_is_not_there_makes_none(tmp_path: Path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "absent/out.json")
+    with pytest.raises(FileInTheWay, match=f"there is no folder {tmp_path / 'absent'}; remove it"):
+        write_atomically(link, b"new")
+    assert not (tmp_path / "absent").exists()
 
 
 def test_a_circle_of_links_is_refused(tmp_path: Path):
