@@ -7,6 +7,10 @@ kind of other work, one process of it. Goals: no disturbed batch is called stead
 95 % are, and what is called steady is within 2 % of the quiet median. Run it on a machine that does nothing else;
 `--small` is a try-out of a few batches that saves nothing.
 
+A machine that does nothing else of ours need not be quiet: a virtual machine's core may be a thread of a core whose
+other thread is another tenant's, which neither CPU time nor steal shows. So a plain loop of additions on the measuring
+core is timed before and after each batch, and batches are also counted where it held its fastest speed.
+
 - `cpu` counts, `memory` copies arrays larger than any cache, `training` trains a small network in torch;
 - `same core` is the measuring one, `another core` is one that shares a cache with it;
 - `quota` lets the measurement have half of a processor (as root, where control groups of version 1 or 2 can be made);
@@ -59,6 +63,8 @@ while True:
 PLACES = ("same core", "another core")
 QUOTA_US, PERIOD_US = 50_000, 100_000
 HOG_STARTS_S = 3.0  # imports, and the first steps
+LOOPS, ADDITIONS = 25, 200_000  # of a few milliseconds each
+STILL_WITHIN = 0.03  # how far from its fastest the loop may be, relative
 
 Batch = list[Measurement | FailedMeasurement]
 
@@ -177,15 +183,46 @@ def tried(
     measure: Callable[[Sequence[Path]], Batch], models: Sequence[Path], batches: int, quiet: dict[str, float]
 ) -> dict[str, Any]:
     """Measure so many batches; return how many were called steady, their errors, and how long a batch took."""
-    began = time.perf_counter()
-    measured = [[one for one in measure(models) if isinstance(one, Measurement)] for _ in range(batches)]
-    seconds = (time.perf_counter() - began) / batches
+    measured, loops_ms, seconds = [], [loop_ms()], 0.0
+    for _ in range(batches):
+        began = time.perf_counter()
+        measured.append([one for one in measure(models) if isinstance(one, Measurement)])
+        seconds += (time.perf_counter() - began) / batches
+        loops_ms.append(loop_ms())
+    fastest = min(loops_ms)
+    still = [max(loops_ms[at : at + 2]) <= fastest * (1 + STILL_WITHIN) for at in range(batches)]
     networks = {}
     for place, name in enumerate(NETWORKS):
         latencies = [batch[place] for batch in measured if len(batch) == len(NETWORKS)]
         networks[name] = of_network(latencies, quiet.get(name))
+        networks[name]["steady_where_still"] = sum(
+            batch[place].steady for batch, is_still in zip(measured, still, strict=True) if is_still and batch
+        )
     steady = sum(any(one.steady for one in batch) for batch in measured)
-    return {"batches": batches, "batches_with_a_steady_one": steady, "seconds_a_batch": seconds, "networks": networks}
+    return {
+        "batches": batches,
+        "batches_with_a_steady_one": steady,
+        "batches_still": sum(still),
+        "loop_slowest_to_fastest": max(loops_ms) / fastest,
+        "seconds_a_batch": seconds,
+        "networks": networks,
+    }
+
+
+def loop_ms() -> float:
+    """Return the median time of a loop of additions on the measuring core; what shares its units makes it slower."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [default_core()])
+    try:
+        times_ms = []
+        for _ in range(LOOPS):
+            began, total = time.thread_time(), 0
+            for number in range(ADDITIONS):
+                total += number
+            times_ms.append((time.thread_time() - began) * 1000)
+        return statistics.median(times_ms)
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def of_network(latencies: Sequence[Measurement], quiet_ms: float | None) -> dict[str, Any]:
@@ -213,7 +250,10 @@ def of_network(latencies: Sequence[Measurement], quiet_ms: float | None) -> dict
 
 def show(name: str, row: dict[str, Any]) -> None:
     counted = f"{row['batches_with_a_steady_one']} of {row['batches']} batches called steady"
-    print(f"{name}: {counted}, {row['seconds_a_batch']:.1f} s a batch", flush=True)
+    still = (
+        f"a plain loop kept its speed around {row['batches_still']} (else up to {row['loop_slowest_to_fastest']:.2f}x)"
+    )
+    print(f"{name}: {counted}, {row['seconds_a_batch']:.1f} s a batch; {still}", flush=True)
     for network, figures in row["networks"].items():
         error, of_steady = figures.get("largest_error"), figures.get("largest_error_of_steady")
         off = "" if error is None else f", off by {error:.1%} at most"
@@ -221,7 +261,8 @@ def show(name: str, row: dict[str, Any]) -> None:
         holds = f", interval holds {figures['interval_holds']}" if "interval_holds" in figures else ""
         print(
             f"  {network:15} {figures['median_ms']:8.4g} ms ± {figures['half_width']:.1%}, "
-            f"steady {figures['steady']} of {figures['of']}, {figures['processes']:.1f} processes{off}{holds}",
+            f"steady {figures['steady']} of {figures['of']} ({figures['steady_where_still']} where still), "
+            f"{figures['processes']:.1f} processes{off}{holds}",
             flush=True,
         )
 

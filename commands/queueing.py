@@ -55,7 +55,7 @@ def enqueue(
         say(f"   but {name} is {here} where it is {there} there, which doesn't go with what you gave")
     refused = why_refused(wanted, settings, rows)
     if refused is not None:
-        take_back = printed_command(["condensery", "withdraw", number, row.name], url)
+        take_back = printed_command(["condensery", "withdraw", str(number), row.name], url)
         say(f"   it won't be trained: {refused}; to take it back: {take_back}")
 
 

@@ -81,9 +81,9 @@ def refuse_absent(files: Path) -> None:
     """Raise CheckpointCorrupt if a study's folder isn't where the study keeps it."""
     if not files.is_dir():
         raise CheckpointCorrupt(
-            f"the study's files must be in {files}, but there is no such folder; if it was moved, resume the study once "
-            f"with its new place: condensery launch STUDY.toml --resume --set study.files=FOLDER (the folder above "
-            f"{files.name})."
+            f"the study's files must be in {files}, but there is no such folder; if it was moved, resume the study "
+            f"once with its new place: condensery launch STUDY.toml --resume --set study.files=FOLDER (the folder "
+            f"above {files.name})."
         )
 
 

@@ -39,7 +39,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "samplers": "budget results settings store study",
         "loop": "budget engines pricing results samplers settings store study",
         "replay": "engines pricing settings store",  # beside the study file, which it completes as plain values
-        "enqueueing": "results settings store",
+        "enqueueing": "budget results settings store",
         "data_fit": "settings",
         "event_files": "loop store",
         "machine_fit": "data_fit devices pricing reachability settings",
@@ -48,7 +48,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "reachability": "pricing settings",
         "launch": "data_fit engines event_files loop machine_fit pricing reachability replay results settings "
         "store study study_file study_folders",
-        "doctor": "devices loop samplers store study",
+        "doctor": "devices loop samplers store study study_folders",
     },
     "dashboards": {
         "data": "formats",

@@ -30,7 +30,14 @@ from search.samplers.proposer import Proposer
 from search.samplers.stopping import expected_score, score_of_epoch
 from search.store.rows import BeliefRow, EnqueuedConfig, NewTrial, TrialRow
 from search.store.store import StudyStore
-from search.store.vocabulary import AttemptOutcome, EvaluatedSplit, MAY_BE_TRIED_AGAIN, StudyEvent, TrialOrigin, TrialState
+from search.store.vocabulary import (
+    MAY_BE_TRIED_AGAIN,
+    AttemptOutcome,
+    EvaluatedSplit,
+    StudyEvent,
+    TrialOrigin,
+    TrialState,
+)
 from space.errors import SearchFailed
 from workers.clock import Clock
 from workers.latency.measurement import Measurement

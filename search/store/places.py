@@ -32,7 +32,9 @@ def database_folder(url: sa.URL) -> Path | None:
 def as_recorded(settings: Mapping[str, Any], url: sa.URL) -> dict[str, Any]:
     """Return a study's settings as they are recorded: paths relative to the database's folder where they lie in it."""
     folder, recorded = database_folder(url), copy.deepcopy(dict(settings))
-    for section, key, prefix, path in _paths_in(recorded) if folder is not None else ():
+    if folder is None:
+        return recorded
+    for section, key, prefix, path in _paths_in(recorded):
         inside = _relative(path, folder)
         recorded[section][key] = prefix + inside
         if inside == path:
@@ -43,7 +45,9 @@ def as_recorded(settings: Mapping[str, Any], url: sa.URL) -> dict[str, Any]:
 def as_read(settings: Mapping[str, Any], url: sa.URL) -> dict[str, Any]:
     """Return a study's recorded settings with absolute paths."""
     folder, read = database_folder(url), copy.deepcopy(dict(settings))
-    for section, key, prefix, path in _paths_in(read) if folder is not None else ():
+    if folder is None:
+        return read
+    for section, key, prefix, path in _paths_in(read):
         seen = read[section].pop(key + _SEEN_FROM, None)
         moved = None if seen is None else Path(os.path.normpath(folder / seen))
         holds = read["study"]["name"] if (section, key) == ("study", "files") else ""

@@ -89,7 +89,9 @@ def test_it_is_said_what_differs_from_the_source_and_why_a_config_would_not_be_t
     best = max(bench.done(), key=lambda row: row.top1)
     repeated = command(bench, "enqueue", "{}").stderr
     assert "1 epoch, batch 64, learning rate 0.1" in repeated
-    assert f"it won't be trained: it is the same as trial {best.number}; to take it back: condensery withdraw" in repeated
+    assert (
+        f"it won't be trained: it is the same as trial {best.number}; to take it back: condensery withdraw" in repeated
+    )
     large = command(bench, "enqueue", json.dumps({"growth": [64] * len(best.config.growth)})).stderr
     assert "it won't be trained: " in large
     assert "macs > 1,000,000" in large

@@ -31,7 +31,9 @@ def trained_study(
 ) -> StudyStore:
     """A study on digits with one network, trained by nobody, and its files."""
     files = folder / "study-files"
-    store = open_study(tiny_settings(study__files=str(files), study__name=name, **changes), sqlite_url(folder), False).store
+    store = open_study(
+        tiny_settings(study__files=str(files), study__name=name, **changes), sqlite_url(folder), False
+    ).store
     store.add_trial(NewTrial(0, "sampled", config, {}, 0, "0", cost_of(config)))
     network, trial = DeployedCondenseNet.random(config), files_of_trial(folder, name)
     trial.mkdir(parents=True)
