@@ -19,7 +19,9 @@ MOST_FILES = 15  # in a room; a person should be able to take in a folder at a g
 # Who may import whom, room by room. What is not named here must not be imported.
 MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
     "workers": {
-        "images": "files settings",
+        "bundled": "",  # a device has it without the rest
+        "preprocessing": "",
+        "images": "bundled files preprocessing settings",
         "latency": "file_names files processes settings",
         "export": "file_names files latency",
         "compiled": "files latency",

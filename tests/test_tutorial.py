@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from search.pricing.pricer import Target
@@ -18,14 +17,10 @@ from search.results.bundle import pick, write_bundle
 from search.store import reader
 from search.study_file import settings_from
 from search.study_template import study_file
-from space.config import CondenseNetConfig
-from space.deployed import DeployedCondenseNet
-from tests.search.tiny_studies import INSIDE, CountingProbe, tiny_settings
+from tests.search.tiny_studies import CountingProbe, tiny_settings
 from tests.search.trained_study import trained_study
-from workers.export.onnx import exported_network, save_onnx
 from workers.images.cache import prepare
 from workers.images.image_folder import find_image_folder
-from workers.images.source import fit_image
 from workers.latency.agent_file import NAME
 from workers.settings import DataSettings
 
@@ -68,37 +63,18 @@ def test_no_hash_of_the_agent_is_printed_that_the_next_change_of_it_makes_wrong(
     assert {line.lstrip(" $") for line in lines} == {f"echo '<sha256 of the file>  {NAME}' | sha256sum --check"}
 
 
-def bundle_of(folder: Path, channels: int) -> Path:
-    """A real bundle of a study on digits; for three channels its network and statistics are exchanged."""
-    store = trained_study(folder, CountingProbe())
-    store.transact(partial(store.set_data_info, prepare(DataSettings(), folder / "images").to_dict()))
+def test_what_the_tutorial_runs_on_the_device_is_in_the_bundle_and_prints_such_lines(tmp_path: Path):
+    store = trained_study(tmp_path, CountingProbe())
+    store.transact(partial(store.set_data_info, prepare(DataSettings(), tmp_path / "images").to_dict()))
     study = reader.find_study(store.engine, "tiny")
     targets = [Target("host", CountingProbe())]
-    picked = pick(store, study, tiny_settings().search_budget(), targets, folder / "images")
-    bundle = write_bundle(store, study, picked, folder / "bundle")
+    picked = pick(store, study, tiny_settings().search_budget(), targets, tmp_path / "images")
+    write_bundle(store, study, picked, tmp_path / "bundle")
     store.engine.dispose()
-    if channels == 3:
-        config = CondenseNetConfig(**{**INSIDE.to_dict(), "input_shape": (3, 8, 8)})
-        save_onnx(DeployedCondenseNet.random(config), bundle / "model.onnx")
-        text = (bundle / "deploy.toml").read_text().replace('"batch", 1, 8, 8', '"batch", 3, 8, 8')
-        for key, values in (("mean", [0.2, 0.4, 0.6]), ("std", [0.1, 0.2, 0.3])):
-            text = re.sub(rf"^{key} = .*$", f"{key} = {values}", text, flags=re.MULTILINE)
-        (bundle / "deploy.toml").write_text(text)
-    return bundle
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_program_for_the_device_prepares_images_as_training_did(tmp_path: Path, channels: int):
-    """A program that reads images in another way would still print classes, only worse ones."""
-    bundle = bundle_of(tmp_path, channels)
-    deploy = tomllib.loads((bundle / "deploy.toml").read_text())
-    assert deploy["input"]["shape"][1:] == [channels, 8, 8]
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)
-    photo = Image.fromarray(pixels)
-    photo.save(tmp_path / "photo.png")
-    prepared = fit_image(photo, (channels, 8, 8)).astype(np.float32) / 255
-    mean, std = (np.array(deploy["input"][key], dtype=np.float32).reshape(-1, 1, 1) for key in ("mean", "std"))
-    (logits,) = exported_network(bundle / "model.onnx")(((prepared - mean) / std)[None])
-    odds = np.exp(logits) / np.exp(logits).sum()
-    name = deploy["classes"]["names"][int(np.argmax(logits))]
-    assert run(program("classify.py"), "bundle", "photo.png", cwd=tmp_path) == f"photo.png: {name} ({odds.max():.1%})\n"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    ((program, *photos),) = re.findall(r"^\$ python3 \S+/(\S+) (\S+) (\S+) (\S+)$", TUTORIAL, re.MULTILINE)
+    command = [sys.executable, f"bundle/{program}", "photo.png"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"photo\.png: \d \(\d+\.\d%\)\n", printed)
+    for photo in photos:
+        assert re.search(rf"^{photo}: \w+ \(\d+\.\d%\)$", TUTORIAL, re.MULTILINE)

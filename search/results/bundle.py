@@ -1,7 +1,8 @@
 """Picking: verify the best network on the device, evaluate it on the test split once, and write it as a bundle.
 
-A bundle is a folder: `model.onnx`, `network.safetensors`, `deploy.toml` (what a program on the device must know) and
-`MODEL_CARD.md` (what a person wants to know). Every figure in it belongs to the exported network.
+A bundle is a folder: `model.onnx`, `network.safetensors`, `deploy.toml` (what a program on the device must know),
+`infer.py` (such a program) and `MODEL_CARD.md` (what a person wants to know). Every figure in it belongs to the
+exported network.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from search.results.bundle_texts import (
     BUNDLE_FILES,
     CARD_FILE,
     DEPLOY_FILE,
+    INFER_FILE,
     MODEL,
     BundleFacts,
     deploy_toml,
+    infer_program,
     model_card,
 )
 from search.results.paired import as_good_and_cheaper, best_words
@@ -246,6 +249,7 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
             facts = _facts(study, picked, recorded, frozenset(path.name for path in new.iterdir()))
             (new / DEPLOY_FILE).write_text(deploy_toml(facts), encoding="utf-8")
             (new / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
+            (new / INFER_FILE).write_text(infer_program(), encoding="utf-8")
             old = Path(temporary) / "old"
             if out.exists():
                 out.rename(old)

@@ -17,8 +17,10 @@ from search.budget import Budget, refusal
 from search.results.bundle_texts import (
     CARD_FILE,
     DEPLOY_FILE,
+    INFER_FILE,
     BundleFacts,
     deploy_toml,
+    infer_program,
     model_card,
 )
 from search.results.plain_text import one_line
@@ -44,8 +46,9 @@ def preview_bundle(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Bu
 def write_preview(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget, out: IO[bytes]) -> None:
     """Write a zip of a finished trial's bundle, as far as it can be made of what is recorded.
 
-    It holds a folder with model.onnx, network.safetensors, deploy.toml and MODEL_CARD.md. The model file of another
-    runtime than onnxruntime is made by `pick` alone. One file at a time is held in memory; `out` can be any file.
+    It holds a folder with model.onnx, network.safetensors, deploy.toml, MODEL_CARD.md and infer.py. The model
+    file of another runtime than onnxruntime is made by `pick` alone. One file at a time is held in memory; `out` can be
+    any file.
 
     Raises:
         TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or was replaced; `out` is then incomplete.
@@ -55,7 +58,11 @@ def write_preview(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Bud
     with zipfile.ZipFile(out, "w") as archive:
         for name in TRAINED:  # weights don't compress
             archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", WRITTEN), read_trained(engine, row, name))
-        for name, text in ((DEPLOY_FILE, deploy_toml(facts)), (CARD_FILE, model_card(facts))):
+        for name, text in (
+            (DEPLOY_FILE, deploy_toml(facts)),
+            (CARD_FILE, model_card(facts)),
+            (INFER_FILE, infer_program()),
+        ):
             archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", WRITTEN), text)
 
 
@@ -78,7 +85,7 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
         trial=row,
         budget=budget,
         onnx_sha256=str(reader.read_artifacts(engine, row.id)[ONNX_FILE]["sha256"]),
-        shipped=frozenset((*TRAINED, DEPLOY_FILE, CARD_FILE)),
+        shipped=frozenset((*TRAINED, DEPLOY_FILE, CARD_FILE, INFER_FILE)),
         rank=f"one of\n{done} trained networks, {one_line(inside)}",
         latency=first,
         elsewhere=latencies,

@@ -12,6 +12,7 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
 from search.budget import Budget
@@ -20,12 +21,15 @@ from search.results.latency_labels import doubts_text
 from search.results.plain_text import one_line
 from search.results.remarks import NOTHING_SEEN, Seen
 from search.store.rows import StudyRow, TrialRow
-from workers.file_names import INPUT, NETWORK_FILE, ONNX_FILE, OUTPUT, SUFFIXES, file_for
+from workers.file_names import INPUT, NETWORK_FILE, ONNX_FILE, OUTPUT, SUFFIXES, Runtime, file_for
 from workers.latency.record import LatencyKind, LatencyRecord
+from workers.preprocessing import COMMENTS, Preprocessing
 from workers.wording import counted
 
-DEPLOY_FILE, CARD_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "model"
-BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE} | {MODEL + suffix for suffix in SUFFIXES.values()}
+DEPLOY_FILE, CARD_FILE, INFER_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "infer.py", "model"
+BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE, INFER_FILE} | {
+    MODEL + suffix for suffix in SUFFIXES.values()
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class BundleFacts:
     export_difference: float | None = None
     passed_over: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
+    in_model: bool = False  # whether the model files scale pixels themselves
     database: tuple[str, ...] = ()  # the words that name it in a command
 
     @property
@@ -87,6 +92,11 @@ def pick_command(study: str, budget: Budget, database: Sequence[str] = ()) -> st
     return " ".join(("condensery pick", shlex.quote(study), *map(shlex.quote, database), *limits, "--out bundle"))
 
 
+def infer_program() -> str:
+    """Return infer.py: the program that runs a bundle's network on image files, without the project."""
+    return (files("workers.bundled") / INFER_FILE).read_text(encoding="utf-8")
+
+
 def deploy_toml(facts: BundleFacts) -> str:
     """Return deploy.toml: everything a program needs to run the model, in tables of plain values."""
     study, row, latency = facts.study, facts.trial, facts.latency
@@ -101,13 +111,8 @@ def deploy_toml(facts: BundleFacts) -> str:
     model = {"file": ONNX_FILE, "sha256": facts.onnx_sha256, "input": INPUT, "output": OUTPUT}
     tables: dict[str, dict[str, Any]] = {
         "model": {**model, "precision": "fp32" if latency is None else latency.precision},
-        "input": {
-            "shape": ["batch", *row.config.input_shape],
-            "layout": "NCHW",
-            "scale": "x = (pixel / 255 - mean) / std, per channel",
-            "mean": list(info.get("mean", ())),
-            "std": list(info.get("std", ())),
-        },
+        "preprocessing": preprocessing_of(facts).table(),
+        "model_files": _model_files(facts),
         "classes": {"names": list(map(str, info.get("class_names", ())))},
         "accuracy": {name: value for name, value in accuracy.items() if value is not None},
         "checks": {
@@ -129,8 +134,31 @@ def deploy_toml(facts: BundleFacts) -> str:
     if facts.not_done:
         lines.append(f"# Not a picked bundle: {facts.not_done}.")
     for name, values in tables.items():
-        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+        comments = COMMENTS if name == "preprocessing" else {}
+        lines += ["", f"[{name}]"]
+        lines += [
+            f"{key} = {_toml(value)}" + f"  # {comments.get(key)}" * (key in comments) for key, value in values.items()
+        ]
     return "\n".join(lines) + "\n"
+
+
+def preprocessing_of(facts: BundleFacts) -> Preprocessing:
+    """Return how an image becomes the input of the bundle's model files."""
+    return Preprocessing.of(facts.trial.config.input_shape, facts.study.data_info or {}, facts.in_model)
+
+
+def _model_files(facts: BundleFacts) -> dict[str, str]:
+    """Return the input of each model file that is shipped: its type and its shape."""
+    rules, (channels, height, width) = preprocessing_of(facts).table(), facts.trial.config.input_shape
+    planes, last = f"({channels}, {height}, {width})", f"(1, {height}, {width}, {channels})"
+    inputs: dict[Runtime, str] = {
+        "onnxruntime": f"{rules['dtype']} (batch, {planes[1:]}",
+        "ncnn": f"float32 {planes}",  # it has no other type; the values are those of the pixels
+        "litert": f"{rules['dtype']} {last}",
+        "native": f"{rules['dtype']} {planes}",
+    }
+    by_file = {file_for(runtime, MODEL): text for runtime, text in inputs.items()}
+    return {_toml(file): text for file, text in by_file.items() if file in facts.shipped}
 
 
 def _latency_table(latency: LatencyRecord, shipped: Iterable[str]) -> dict[str, Any]:
@@ -184,18 +212,12 @@ A CondenseNet for image classification, trial {row.number} of the study `{study}
 {classes_part(facts.seen.splits, facts.study.data_info)}
 ## Run it
 
-`deploy.toml` has the input's name, shape, mean and standard deviation, and the classes in order.
+    python3 infer.py photo.jpg
 
-```python
-import os, tomllib
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at import: else onnxruntime 1.29 and later send usage data
-import onnxruntime
-deploy = tomllib.load(open("deploy.toml", "rb"))
-session = onnxruntime.InferenceSession(deploy["model"]["file"])
-logits, = session.run(None, {{deploy["model"]["input"]: images}})
-```
-
-`images` is float32 of shape (batch, {", ".join(map(str, row.config.input_shape))}).
+It needs Python 3.11, numpy, Pillow and onnxruntime, and prints the class and its probability; `--model FILE` runs
+another model file of this folder. `Classifier(folder).classify(file)` does it in a program. How an image becomes the
+network's input is `[preprocessing]` of `deploy.toml`, which `infer.py` follows step by step; a program of your own must
+do the same, to the channel order.{_in_model_text(facts)}
 
 ## Made with
 
@@ -203,6 +225,15 @@ logits, = session.run(None, {{deploy["model"]["input"]: images}})
 |---|---|
 {versions}
 """
+
+
+def _in_model_text(facts: BundleFacts) -> str:
+    if not facts.in_model:
+        return ""
+    return (
+        "\n\nThe model files scale pixels themselves: they take them as they are after resizing. The latencies are of "
+        "the network\nwithout that step."
+    )
 
 
 def _figures(facts: BundleFacts) -> str:

@@ -200,7 +200,8 @@ def test_pick_writes_a_bundle_that_runs_and_keeps_its_one_test_figure(study: Pat
     assert deploy["accuracy"]["test_top1"] == picked["test_top1"]
     assert f"{picked['test_top1']:.2%}" in (study / "bundle" / "MODEL_CARD.md").read_text()
     session = onnxruntime.InferenceSession(study / "bundle" / deploy["model"]["file"])
-    images = np.zeros((5, *deploy["input"]["shape"][1:]), dtype=np.float32)
+    rules = deploy["preprocessing"]
+    images = np.zeros((5, len(rules["channel_order"]), *rules["size"]), dtype=rules["dtype"])
     (logits,) = session.run([deploy["model"]["output"]], {deploy["model"]["input"]: images})
     assert logits.shape == (5, len(deploy["classes"]["names"]))
     again = run("pick", "--max-latency-ms", "1000", "--out", "bundle", cwd=study)

@@ -24,7 +24,8 @@ from workers.images.batches import TrainingBatches, load
 from workers.images.cache import prepare
 from workers.images.datasets import find_source, read_cifar, read_idx
 from workers.images.image_folder import IMAGE_SUFFIXES
-from workers.images.source import FORMATS, fit_image
+from workers.images.source import fit_image
+from workers.preprocessing import FORMATS
 from workers.settings import DataSettings
 
 COLOURS = {"cat": (200, 10, 30), "dog": (0, 120, 250)}

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from space.errors import UnreadableImage
+from workers.bundled.infer import TURNED
 from workers.images.image_folder import find_image_folder
-from workers.images.source import TURNED, read_image
+from workers.images.source import read_image
 
 SHAPE = (3, 8, 8)
 ORIENTATION = 0x0112

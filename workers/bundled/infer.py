@@ -1,0 +1,348 @@
+"""Print the class of each image: python3 infer.py photo.jpg ...
+
+The reference of how this bundle's network is used, and a module to import: `Classifier(folder).classify(file)`. How an
+image becomes the network's input is read from `[preprocessing]` of deploy.toml, step by step, and nothing is assumed: a
+rule that this program doesn't know ends it.
+
+It needs Python 3.11, numpy, Pillow, and what the chosen model file is for: onnxruntime (.onnx), ncnn (.ncnn.zip),
+ai-edge-litert (.tflite), or a C compiler (.native.zip). It connects to nothing and writes nothing but a compiled kernel
+into a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import PREFIXES, TiffImageFile
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Rules = Mapping[str, Any]  # the table [preprocessing]
+
+# The rules that this program follows: each key with the values that it knows.
+KNOWN: Mapping[str, tuple[Any, ...]] = {
+    "orientation": ("exif",),
+    "colour_space": ("as stored",),
+    "palette": ("expanded",),
+    "alpha": ("dropped",),
+    "cmyk": ("without profile",),
+    "grey": ("ITU-R 601-2",),
+    "sixteen_bit": ("high byte", "kept"),
+    "channel_order": ("L", "RGB"),
+    "crop": ("centre",),
+    "filter": ("bilinear, antialiased",),
+    "pixel_type": ("uint8", "uint16"),
+    "scale": ("x = ((pixel - low) / (high - low) - mean) / std",),
+    "in_model": ([], ["scale"]),
+}
+# Of TIFF 6.0: sizes, samples, compression, strips, orientation, predictor, palette, tiles, extra samples, JPEG, YCbCr.
+TIFF_TAGS = {*range(256, 260), 262, 266, 273, 274, *range(277, 280), 284, 317, 320, *range(322, 326), 338, 339, 347}
+TIFF_TAGS |= {*range(529, 533)}
+TURNED = {  # by the orientation that EXIF says a photo has
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+# ---- from a file to pixels -------------------------------------------------------------------------------------
+
+
+class _TiffPixels(TiffImageFile):
+    """A TIFF of which only the tags that pixels depend on are looked at: Pillow trips over others that are damaged."""
+
+    format = "TIFF"
+
+    def _setup(self) -> None:
+        for tag in self.tag_v2.keys() - TIFF_TAGS:
+            del self.tag_v2[tag]
+        if not isinstance(self.info.get("xmp"), bytes | str):
+            self.info.pop("xmp", None)
+        super()._setup()
+
+
+def opened_image(file: IO[bytes], rules: Rules) -> Image.Image:
+    """Return an opened file as an image of Pillow, not decoded yet; only the decoders of the rules are tried."""
+    is_tiff = file.read(4) in PREFIXES and "TIFF" in rules["formats"]
+    file.seek(0)
+    return _TiffPixels(file) if is_tiff else Image.open(file, formats=rules["formats"])
+
+
+def read_pixels(file: str | Path, rules: Rules) -> Array:
+    """Return an image file's pixels, (C, H, W), see `pixels_of`.
+
+    Raises what Pillow's decoders raise: a dozen unrelated types.
+    """
+    with Path(file).open("rb") as opened, opened_image(opened, rules) as image:
+        return pixels_of(image, rules)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF orientation says. Nothing else of EXIF is read: any of it may be damaged."""
+    image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow raises a dozen unrelated types here too; a viewer shows such a photo as it lies
+        return image
+    method = TURNED.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def holds_16_bits(image: Image.Image) -> bool:
+    """Whether an image's greys have 16 bits."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+
+
+def pixels_of(image: Image.Image, rules: Rules) -> Array:
+    """Return an image as (C, H, W) uint8 or uint16: turned upright, converted, cropped and resized.
+
+    Where pixels have 16 bits, v of an image of 8 bits becomes 257 v.
+
+    Raises:
+        ValueError: the pixels are 32-bit numbers, of which it is unknown what is black and what is white.
+    """
+    deep = rules["pixel_type"] == "uint16"
+    of_16_bits = holds_16_bits(image)
+    image = upright(image)
+    if of_16_bits and deep:
+        greys = np.asarray(_fitted(Image.fromarray(np.asarray(image).astype(np.float32)), rules["size"]))
+        levels = np.clip(np.rint(greys), 0, 65_535).astype(np.uint16)
+        return np.repeat(levels[None], len(rules["channel_order"]), axis=0)
+    if of_16_bits:  # Pillow's own conversion would clip to white instead of scaling
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"32-bit pixels (mode {image.mode}); convert it to 8 or 16 bits a channel")
+    elif "transparency" in image.info:
+        image = image.convert("RGBA")
+    pixels = np.asarray(_fitted(image.convert(rules["channel_order"]), rules["size"]))  # (H, W) or (H, W, C)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return pixels.astype(np.uint16) * np.uint16(257) if deep else pixels
+
+
+def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return the largest centred rectangle of the shape of `size` (height, width), resized to it."""
+    height, width = size
+    if image.size == (width, height):
+        return image
+    scale = min(image.width / width, image.height / height)
+    left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
+    box = (left, top, left + scale * width, top + scale * height)
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+
+# ---- from pixels to the network's input ------------------------------------------------------------------------
+
+
+def factors(rules: Rules) -> tuple[Array, Array]:
+    """Return scale and shift, each (C, 1, 1) float32: the network's input is clip(pixel, low, high) * scale + shift."""
+    low, high = map(float, rules["pixel_range"])
+    mean, std = (np.array(rules[name], dtype=np.float64).reshape(-1, 1, 1) for name in ("mean", "std"))
+    scale, shift = 1 / ((high - low) * std), (-low / (high - low) - mean) / std
+    return scale.astype(np.float32), shift.astype(np.float32)
+
+
+def scaled(pixels: Array, rules: Rules) -> Array:
+    """Return pixels (..., C, H, W) as float32 with the training images' mean 0 and deviation 1 in every channel."""
+    scale, shift = factors(rules)
+    clipped: Array = np.clip(pixels.astype(np.float32), *rules["pixel_range"], dtype=np.float32)
+    return clipped * scale + shift
+
+
+# ---- running the model -----------------------------------------------------------------------------------------
+
+
+def _open_onnx(model: Path) -> Callable[[Array], Array]:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: else onnxruntime 1.29 and later report use
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: np.asarray(session.run(None, {name: x[None]})[0][0])
+
+
+def _open_litert(model: Path) -> Callable[[Array], Array]:
+    from ai_edge_litert import interpreter
+
+    network = interpreter.Interpreter(model_path=str(model), num_threads=1)
+    network.allocate_tensors()
+    given, returned = network.get_input_details()[0]["index"], network.get_output_details()[0]["index"]
+
+    def run(x: Array) -> Array:
+        network.set_tensor(given, np.ascontiguousarray(x.transpose(1, 2, 0)[None]))  # channels come last
+        network.invoke()
+        return np.array(network.get_tensor(returned)[0])
+
+    return run
+
+
+def _open_ncnn(model: Path) -> Callable[[Array], Array]:
+    import ncnn
+
+    network = ncnn.Net()
+    for name in dir(network.opt):
+        if name.startswith(("use_fp16", "use_bf16", "use_int8")):
+            setattr(network.opt, name, False)
+    network.opt.num_threads = 1
+    layers: list[Any] = []  # ncnn holds no reference to a layer written in Python
+    if ncnn.layer_to_index("ChannelGather") < 0:  # it isn't built in
+
+        def make() -> Any:
+            layers.append(_channel_gather(ncnn)())
+            return layers[-1]
+
+        network.register_custom_layer("ChannelGather", make, layers.remove)
+    with zipfile.ZipFile(model) as archive, tempfile.TemporaryDirectory() as folder:
+        facts = json.loads(archive.read("model.json"))
+        for name, load in (("model.param", network.load_param), ("model.bin", network.load_model)):
+            Path(folder, name).write_bytes(archive.read(name))
+            if load(str(Path(folder, name))) != 0:
+                raise ValueError(f"ncnn can't read {name} of {model}")
+
+    def run(x: Array) -> Array:
+        extractor = network.create_extractor()
+        extractor.input(facts["input"], ncnn.Mat(np.ascontiguousarray(x, np.float32)))
+        return np.array(extractor.extract(facts["output"])[1])
+
+    return run
+
+
+def _channel_gather(ncnn: Any) -> Any:
+    class ChannelGather(ncnn.Layer):  # type: ignore[misc]
+        """Picks channels: parameter 0 says how many, the weights are their indices as int32."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one_blob_only = True
+
+        def load_param(self, parameters: Any) -> int:
+            self.count = parameters.get(0, 0)
+            return 0
+
+        def load_model(self, weights: Any) -> int:
+            self.index = np.array(weights.load(self.count, 1)).view(np.int32).astype(np.intp)
+            return 0
+
+        def forward(self, bottom: Any, top: Any, options: Any) -> int:
+            top.create((bottom.w, bottom.h, self.count))
+            np.asarray(bottom).take(self.index, 0, np.asarray(top), "clip")
+            return 0
+
+    return ChannelGather
+
+
+def _open_native(model: Path) -> Callable[[Array], Array]:
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "cc")
+    with zipfile.ZipFile(model) as archive, tempfile.TemporaryDirectory() as folder:
+        archive.extractall(folder)
+        sources, library = sorted(Path(folder).glob("*.c")), Path(folder, "model.so")
+        subprocess.run([compiler, "-O3", "-shared", "-fPIC", "-o", library, *sources], check=True)
+        kernel = ctypes.CDLL(str(library))
+        words = np.fromfile(Path(folder, "weights.bin"), "<i4")
+        scaling = np.fromfile(Path(folder, "scaling.bin"), "<f4") if Path(folder, "scaling.bin").exists() else None
+    kernel.condensenet_workspace.restype = ctypes.c_size_t
+    kernel.condensenet_workspace.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    floats = kernel.condensenet_workspace(words.ctypes.data, words.size)
+    if floats == 0:
+        raise ValueError(f"weights.bin of {model} isn't a network's")
+    workspace, logits = np.empty(floats, np.float32), np.empty(words[11], np.float32)
+    kernel.condensenet_run.argtypes = [ctypes.c_void_p] * 4
+
+    def run(x: Array) -> Array:
+        x = np.ascontiguousarray(x)
+        memory = (logits.ctypes.data, workspace.ctypes.data)
+        if scaling is None:
+            kernel.condensenet_run(words.ctypes.data, x.ctypes.data, *memory)
+        else:
+            image = np.empty(x.shape, np.float32)
+            kernel.condensenet_run_pixels.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int] + [ctypes.c_void_p] * 3
+            given = (words.ctypes.data, scaling.ctypes.data, x.ctypes.data, x.itemsize)
+            kernel.condensenet_run_pixels(*given, *memory, image.ctypes.data)
+        return logits.copy()
+
+    return run
+
+
+OPENERS: Mapping[str, Callable[[Path], Callable[[Array], Array]]] = {
+    ".onnx": _open_onnx,
+    ".tflite": _open_litert,
+    ".ncnn.zip": _open_ncnn,
+    ".native.zip": _open_native,
+}
+
+
+class Classifier:
+    """The network of a bundle.
+
+    Args:
+        bundle: the folder with deploy.toml.
+        model: one of its model files; "" for the one that deploy.toml names first.
+
+    Raises:
+        ValueError: deploy.toml has a rule that this program doesn't know, or the file is for no runtime.
+    """
+
+    def __init__(self, bundle: Path, model: str = "") -> None:
+        deploy = tomllib.loads((bundle / "deploy.toml").read_text(encoding="utf-8"))
+        self.rules: Rules = deploy["preprocessing"]
+        for key, values in KNOWN.items():
+            if self.rules[key] not in values:
+                raise ValueError(f"[preprocessing] {key} must be one of {values}, but is {self.rules[key]!r}")
+        self.names: list[str] = deploy["classes"]["names"]
+        file = bundle / (model or deploy["model"]["file"])
+        opener = next((opener for suffix, opener in OPENERS.items() if file.name.endswith(suffix)), None)
+        if opener is None:
+            raise ValueError(f"a model file must end in one of {', '.join(OPENERS)}, but {file.name} doesn't")
+        self._run = opener(file)
+
+    def logits(self, file: str | Path) -> Array:
+        """Return the network's output, (classes,), for an image file."""
+        pixels = read_pixels(file, self.rules)
+        return self._run(pixels if self.rules["in_model"] else scaled(pixels, self.rules))
+
+    def classify(self, file: str | Path) -> tuple[str, float]:
+        """Return the most likely class of an image file, and its probability."""
+        logits = self.logits(file).astype(np.float64)
+        odds = np.exp(logits - logits.max())
+        best = int(odds.argmax())
+        return self.names[best], float(odds[best] / odds.sum())
+
+
+def main() -> int:
+    """Print the class and its probability for each image; return 1 if one could not be read."""
+    parser = argparse.ArgumentParser(description="Print the class of each image, with its probability.")
+    parser.add_argument("images", nargs="+", help="image files")
+    parser.add_argument("--model", default="", help="model file of the bundle (default: the one in deploy.toml)")
+    options = parser.parse_args()
+    classifier, failed = Classifier(Path(__file__).parent, options.model), 0
+    for file in options.images:
+        try:
+            name, probability = classifier.classify(file)
+        except Exception as error:  # Pillow's decoders raise a dozen unrelated types on broken files
+            print(f"{file}: can't be read as an image ({error})", file=sys.stderr)
+            failed = 1
+        else:
+            print(f"{file}: {name} ({probability:.1%})")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
