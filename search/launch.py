@@ -177,7 +177,8 @@ def _run(prepared: _Prepared, callback: LaunchCallback, stop: threading.Event) -
         shutil.rmtree(leftover, ignore_errors=True)
     store.transact(partial(store.update_settings, settings.model_dump(mode="json"), settings.digest()))
     store.transact(partial(store.set_data_info, prepared.data.to_dict()))
-    for text in (describe_data(prepared.data), *remarks_of_study(prepared.data.to_dict(), None, "top1", "")):
+    notes = prepared.data.notes
+    for text in (describe_data(prepared.data), *notes, *remarks_of_study(prepared.data.to_dict(), None, "top1", "")):
         callback.note(text)
     engine, clock = _engine_and_clock(prepared, callback)
     with contextlib.ExitStack() as closing:

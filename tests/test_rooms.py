@@ -21,7 +21,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
     "workers": {
         "bundled": "",  # a device has it without the rest
         "preprocessing": "",
-        "images": "bundled files preprocessing settings",
+        "images": "bundled files preprocessing settings wording",
         "latency": "file_names files processes settings",
         "export": "file_names files latency",
         "compiled": "files latency",

@@ -20,7 +20,7 @@ from search.study_template import study_file
 from tests.search.tiny_studies import CountingProbe, tiny_settings
 from tests.search.trained_study import trained_study
 from workers.images.cache import prepare
-from workers.images.image_folder import find_image_folder
+from workers.images.datasets import find_source
 from workers.latency.agent_file import NAME
 from workers.settings import DataSettings
 
@@ -44,7 +44,7 @@ def run(code: str, *arguments: str, cwd: Path) -> str:
 
 def test_the_images_that_stand_in_for_photographs_are_an_image_folder(tmp_path: Path):
     run(program("make_images.py"), cwd=tmp_path)
-    images = find_image_folder(tmp_path / "images", (1, 16, 16)).open()
+    images = find_source(DataSettings(dataset=f"imagefolder:{tmp_path / 'images'}")).open()
     assert images.class_names == ("eight", "five", "four", "nine", "one", "seven", "six", "three", "two", "zero")
     assert len(images.train.labels) == 1797
 

@@ -26,13 +26,21 @@ class Settings(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _new(default: Any, **limits: Any) -> Any:
+    """Return a field that is left out of what is written and hashed while it has its default.
+
+    Studies from before the setting keep their identities so.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default, **limits)
+
+
 class DataSettings(Settings):
     """Which images, at which size, split how.
 
-    `dataset` is `digits`, `fashion-mnist`, `cifar10`, `cifar100` or `imagefolder:PATH`. The validation split is
-    held out of the training images, stratified by class, by `split_seed`; the test split is separate. `images` is the
-    most training images that are used, validation included; None (all) is left out of what is written and hashed, so
-    that studies from before this setting keep their identities.
+    `dataset` is `digits`, `fashion-mnist`, `cifar10`, `cifar100`, `imagefolder:PATH`, `manifest:PATH` or
+    `python:MODULE:FUNCTION`. Splits that were made by hand are used as they are; others are held out of the training
+    images, stratified by class, by `split_seed`. `images` is the most training images that are used, validation
+    included.
     """
 
     dataset: str = "digits"
@@ -42,10 +50,13 @@ class DataSettings(Settings):
     channels: Literal[1, 3] | None = None  # None = the data set's own
     validation_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
     test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)  # only where the data set has no test split
-    images: int | None = Field(default=None, ge=2, exclude_if=lambda count: count is None)  # see `splits.place`
+    images: int | None = _new(None, ge=2)  # see `splits.place`
     split_seed: int = Field(default=0, ge=0)
     crop_padding: int | None = Field(default=None, ge=0, le=64)  # random crop; None = the data set's usual
     flip: bool | None = None  # random horizontal flip; None = the data set's usual
+    group: str | None = _new(None)  # a manifest's column, or "folder": what must be on one side of every split
+    unreadable: Literal["error", "skip"] = _new("error")  # what is done about files that can't be read
+    unreadable_most: float = _new(0.05, ge=0.0, lt=1.0)  # the largest share of the files that may be skipped
 
     def of_content(self) -> DataSettings:
         """Return the settings without what doesn't decide which images are used: where they are, and a download.
@@ -55,14 +66,6 @@ class DataSettings(Settings):
         plain, (kind, colon, _) = DataSettings(), self.dataset.partition(":")
         elsewhere = {"folder": plain.folder, "download": plain.download, "dataset": kind + colon}
         return self.model_copy(update=elsewhere)
-
-
-def _new(default: Any, **limits: Any) -> Any:
-    """Return a field that is left out of what is written and hashed while it has its default.
-
-    Studies from before the setting keep their identities so.
-    """
-    return Field(default=default, exclude_if=lambda value: value == default, **limits)
 
 
 class TrainingSettings(Settings):

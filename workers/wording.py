@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return "1 trial" or "1,200 trials".
@@ -33,3 +35,24 @@ def none_of(number: int, noun: str) -> str:
 def agreeing(number: int, singular: str, plural: str) -> str:
     """Return the form that agrees with a number: `agreeing(1, "fits", "fit")` is "fits"."""
     return singular if number == 1 else plural
+
+
+def listed(names: Sequence[str], total: int | None = None, most: int = 3) -> str:
+    """Return "a, b, c and 4 more": the first names as one harmless line, and how many others there are.
+
+    Args:
+        names: from users, so they may hold anything; each is cut to 80 characters.
+        total: how many there are, where `names` are only the first of them.
+        most: how many are named.
+    """
+    total = len(names) if total is None else total
+    shown = ", ".join(one_line(name) for name in names[:most])
+    rest = total - min(len(names), most)
+    return f"{shown} and {rest:,} more" if rest and shown else shown
+
+
+def one_line(text: str, longest: int = 80) -> str:
+    """Return text from a user as one printable line of at most `longest` characters, cut in the middle."""
+    safe = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    half = longest // 2
+    return safe if len(safe) <= longest else f"{safe[: half - 1]}…{safe[-half:]}"

@@ -41,6 +41,7 @@ def outline_panel(outline: StudyOutline) -> RenderableType:
         ("images", f"{one_line(data.dataset)}, {shape}, {counted(data.num_classes, 'class', 'classes')}"),
         ("", f"{data.train_images} training, {data.validation_images} validation, {data.test_images} test"),
         *([] if balance is None else [("balance", balance)]),
+        *(("found", text) for text in data.notes),
         *(("note", text) for text in remarks_on_images(data.validation_counts, data.class_names)),
         ("space", size + varied),
         *([("", f"{replayed_words(table)}: nothing is trained or measured")] if table is not None else []),

@@ -120,7 +120,7 @@ def test_a_batch_larger_than_the_digits_is_refused_by_check_and_launch(tmp_path:
 
 def test_images_of_one_class_are_refused(tmp_path: Path):
     settings = study(data=images(tmp_path / "one", speckled, a=9).model_dump())
-    refused_everywhere(settings, tmp_path, DataNotFound, "at least 2 class folders of images, but holds 1")
+    refused_everywhere(settings, tmp_path, DataNotFound, "images of at least 2 classes, but holds 1")
 
 
 def test_a_training_split_of_one_class_is_refused(tmp_path: Path):
@@ -144,7 +144,7 @@ def test_images_that_are_all_one_colour_are_refused(tmp_path: Path, colour: int)
 
 def test_pixels_that_are_no_numbers_are_refused_with_the_file(tmp_path: Path):
     holes = images(tmp_path / "holes", lambda _: np.full((8, 8), np.nan, np.float32), a=9, b=9)
-    refused_at_launch(study(data=holes.model_dump()), tmp_path, UnreadableImage, r"0\.tiff can't be read .* 8 bits")
+    refused_at_launch(study(data=holes.model_dump()), tmp_path, UnreadableImage, r"can't be read .*a/0\.tiff .* 8 bits")
 
 
 def test_grey_images_in_colour_are_named_and_colour_images_in_grey_are_converted(tmp_path: Path):

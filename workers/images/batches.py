@@ -23,8 +23,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from workers.images.cache import open_prepared
 from workers.images.data_info import DataInfo
 from workers.images.datasets import KNOWN
-from workers.images.source import Images, Labels
-from workers.images.splits import Positions, Stream, place, random_words
+from workers.images.source import Details, Images, Labels
+from workers.images.splits import Positions, Stream, random_words
 from workers.images.variation import Variation
 from workers.settings import DataSettings, TrainingSettings
 
@@ -38,6 +38,12 @@ class Split:
     images: Images  # (M, C, H, W), all the images of the file
     places: Positions  # (N,), those of this split, ascending
     labels: Labels  # (N,)
+    details: Details | None = None  # of each of the N
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The files of the images, (N,), relative to the data set's folder; None where they are no files."""
+        return None if self.details is None else self.details.names
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,13 +74,16 @@ def load(settings: DataSettings, cache: Path) -> ImageData:
         DataNotFound: it wasn't prepared.
     """
     info, arrays = open_prepared(settings, cache)
-    places = place(arrays.train_labels, settings, has_test=arrays.test_labels is not None)
+    places = arrays.published.places(settings)
 
     def of_training(positions: Positions) -> Split:
-        return Split(arrays.train_images, positions, arrays.train_labels[positions])
+        details = arrays.train_details
+        at = None if details is None else details.at(positions)
+        return Split(arrays.train_images, positions, arrays.train_labels[positions], at)
 
     if arrays.test_images is not None and arrays.test_labels is not None:
-        test = Split(arrays.test_images, np.arange(len(arrays.test_labels)), arrays.test_labels)
+        everything = np.arange(len(arrays.test_labels))
+        test = Split(arrays.test_images, everything, arrays.test_labels, arrays.test_details)
     else:
         test = of_training(places.test if places.test is not None else np.arange(0))
     return ImageData(info, of_training(places.train), of_training(places.validation), test)

@@ -4,7 +4,8 @@ A mapped file is one copy in the page cache, however many processes read it. The
 
     <key>/               one data set at one shape; the key follows the images' content
         train_images.npy, train_labels.npy, and test_images.npy, test_labels.npy if its maker published a test split
-        content.json     label, shape, class names, hash of labels and images
+        train_details.json, test_details.json   where the images are files: their names, groups, weights and splits
+        content.json     label, shape, class names, what a person should know, hash of labels, images and details
         checked.json     size and time of each array's file when its content was last found to have that hash
     <key>.lock           held while <key> is written, by one process at a time
     <settings>.json      what `prepare` made of these settings: the key and the DataInfo
@@ -25,9 +26,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -37,9 +38,22 @@ from rich.progress import Progress
 
 from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
 from workers.files import disk_errors, write_atomically
-from workers.images.data_info import DataInfo, channel_statistics, describe
+from workers.images.data_info import DataInfo, Published, channel_statistics, describe
 from workers.images.datasets import find_source
-from workers.images.source import BLOCK, Images, Labels, Shape, Source, SourceSplit, fingerprint
+from workers.images.reading import DecodingRecord
+from workers.images.source import (
+    BLOCK,
+    Details,
+    Images,
+    Labels,
+    Shape,
+    Source,
+    SourceSplit,
+    details_from_dict,
+    details_to_dict,
+    fingerprint,
+)
+from workers.images.splits import Positions
 from workers.settings import DataSettings
 
 FORMAT = 1  # raise it when the same source would be decoded to other pixels
@@ -54,6 +68,13 @@ class CachedArrays(NamedTuple):
     train_labels: Labels
     test_images: Images | None
     test_labels: Labels | None
+    train_details: Details | None = None
+    test_details: Details | None = None
+
+    @property
+    def published(self) -> Published:
+        """All but the images."""
+        return Published(self.train_labels, self.test_labels, self.train_details, self.test_details)
 
 
 def prepare(settings: DataSettings, cache: Path) -> DataInfo:
@@ -62,7 +83,8 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
     Called once by the controller before workers start; a second call only checks.
 
     Raises:
-        UnknownDataset, DataNotFound, UnreadableImage: see `workers.images.datasets`.
+        UnknownDataset, DataNotFound: see `workers.images.datasets`.
+        UnreadableImage: files can't be read; of the settings it depends how many are too many.
         DiskFull, ReadOnlyFolder: the cache can't be written; nothing half-written stays in it.
     """
     source = find_source(settings)
@@ -76,7 +98,7 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
         with FileLock(cache / f"{key}.lock"):  # released by the system however the process ends
             if not _is_whole(cache / key, HASHED_BYTES):
                 shutil.rmtree(cache / key, ignore_errors=True)
-                _write_data_set(source, cache / key)
+                _write_data_set(source, settings, cache / key)
             info = _describe(settings, cache / key)
             pointer = {"key": key, "info": info.to_dict()}
             write_atomically(_pointer_file(settings, cache), json.dumps(pointer).encode())
@@ -92,8 +114,12 @@ def outline(settings: DataSettings) -> DataInfo:
     source = find_source(settings.model_copy(update={"download": False}))
     content = source.open()
     names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
-    labels = (content.train.labels, None if content.test is None else content.test.labels)
-    return describe(settings, names, labels, lambda places: ((0.0,) * source.shape[0], (1.0,) * source.shape[0]))
+    train, test = content.train, content.test
+    published = Published(
+        train.labels, None if test is None else test.labels, train.details, None if test is None else test.details
+    )
+    unknown = (0.0,) * source.shape[0], (1.0,) * source.shape[0]
+    return describe(settings, names, published, lambda places: unknown, content.notes)
 
 
 def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, CachedArrays]:
@@ -102,7 +128,7 @@ def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, Cached
     Raises:
         DataNotFound: the data set wasn't prepared in this cache. When it is made anew, see `prepare`.
     """
-    pointer = _read_pointer(settings, cache)
+    pointer = _read_pointer(settings, cache, written_now=False)
     if pointer is None or not (cache / pointer["key"]).is_dir():
         raise DataNotFound(f"{settings.dataset!r} isn't prepared in {str(cache)!r}: run prepare() with these settings")
     if not _is_whole(cache / pointer["key"]):
@@ -120,13 +146,15 @@ def _pointer_file(settings: DataSettings, cache: Path) -> Path:
     return cache / f"{same.digest()[:16]}.json"
 
 
-def _read_pointer(settings: DataSettings, cache: Path) -> dict[str, Any] | None:
+def _read_pointer(settings: DataSettings, cache: Path, written_now: bool = True) -> dict[str, Any] | None:
+    """Return what `prepare` wrote for these settings, by an earlier version too unless `written_now`."""
     try:
         pointer: dict[str, Any] = json.loads(_pointer_file(settings, cache).read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):  # a damaged one is written again
         return None
     whole = isinstance(pointer, dict) and {"key", "info"} <= pointer.keys()
-    return pointer if whole and pointer["info"].keys() >= DataInfo.__dataclass_fields__.keys() else None
+    needed = {field.name for field in fields(DataInfo) if written_now or field.default is MISSING}
+    return pointer if whole and pointer["info"].keys() >= needed else None
 
 
 def _is_whole(folder: Path, hashed_bytes: int = 0) -> bool:
@@ -138,21 +166,16 @@ def _is_whole(folder: Path, hashed_bytes: int = 0) -> bool:
     try:
         content = json.loads((folder / "content.json").read_text())
         arrays = _map_arrays(folder)
-        for images, labels in (arrays[:2], arrays[2:]):
+        for images, labels in (arrays[:2], arrays[2:4]):
             if images is not None and (labels is None or images.shape != (len(labels), *content["shape"])):
                 return False
         files = _sizes_and_times(folder)
         if sum(size for size, _ in files.values()) > hashed_bytes and _checked(folder) == files:
             return True
-        digest = hashlib.sha256()
-        for images, labels in (arrays[:2], arrays[2:]):
-            if images is not None:
-                digest.update(np.ascontiguousarray(labels).data)
-                for start in range(0, len(images), BLOCK):
-                    digest.update(images[start : start + BLOCK].data)
+        digest = _digest_of(arrays)
     except (OSError, EOFError, ValueError, KeyError, TypeError):  # missing, cut off, or not what we write
         return False
-    if digest.hexdigest() != content["sha256"]:
+    if digest != content["sha256"]:
         return False
     with suppress(OSError, DiskFull, ReadOnlyFolder):  # then it is hashed again the next time
         if _checked(folder) != files:
@@ -160,8 +183,24 @@ def _is_whole(folder: Path, hashed_bytes: int = 0) -> bool:
     return True
 
 
+def _digest_of(arrays: CachedArrays) -> str:
+    """Return the SHA-256 of labels and images, and of what else decides how they are used; not of their names."""
+    digest = hashlib.sha256()
+    for images, labels in ((arrays.train_images, arrays.train_labels), (arrays.test_images, arrays.test_labels)):
+        if images is not None:
+            digest.update(np.ascontiguousarray(labels).data)
+            for start in range(0, len(images), BLOCK):
+                digest.update(images[start : start + BLOCK].data)
+    for details in filter(None, (arrays.train_details, arrays.test_details)):
+        used = details_to_dict(details) | {"names": None}
+        if any(value is not None for value in used.values()):
+            digest.update(json.dumps(used, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
 def _sizes_and_times(folder: Path) -> dict[str, list[int]]:
-    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.glob("*.npy"))}
+    files = [*sorted(folder.glob("*.npy")), *sorted(folder.glob("*_details.json"))]
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
 
 
 def _checked(folder: Path) -> Any:
@@ -175,13 +214,20 @@ def _map_arrays(folder: Path) -> CachedArrays:
     files = [folder / f"{split}_{kind}.npy" for split in ("train", "test") for kind in ("images", "labels")]
     # A plain view of the map: numpy's memmap class costs microseconds at every indexing.
     arrays = [np.asarray(np.load(file, mmap_mode="r")) if file.is_file() else None for file in files]
-    return CachedArrays(*arrays)  # type: ignore[arg-type]  # the training pair is always there
+    details = [_read_details(folder / f"{split}_details.json") for split in ("train", "test")]
+    return CachedArrays(*arrays, *details)  # type: ignore[arg-type]  # the training pair is always there
+
+
+def _read_details(file: Path) -> Details | None:
+    return details_from_dict(json.loads(file.read_text())) if file.is_file() else None
 
 
 def _describe(settings: DataSettings, folder: Path) -> DataInfo:
     arrays, content = _map_arrays(folder), json.loads((folder / "content.json").read_text())
-    labels = (arrays.train_labels, arrays.test_labels)
-    info = describe(settings, content, labels, lambda train: channel_statistics(arrays.train_images, train))
+    notes = tuple(content.get("notes", ()))
+    info = describe(
+        settings, content, arrays.published, lambda train: channel_statistics(arrays.train_images, train), notes
+    )
     if all(std == 1.0 for std in info.std):  # what `channel_statistics` says of a channel that never varies
         raise DataNotFound(
             f"{info.dataset} has nothing to learn from: all pixels of its {info.train_images} training images are the "
@@ -193,7 +239,7 @@ def _describe(settings: DataSettings, folder: Path) -> DataInfo:
 # --- writing ----------------------------------------------------------------------------------------------------
 
 
-def _write_data_set(source: Source, folder: Path) -> None:
+def _write_data_set(source: Source, settings: DataSettings, folder: Path) -> None:
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a killed process; this one holds the lock
     try:
@@ -201,15 +247,18 @@ def _write_data_set(source: Source, folder: Path) -> None:
         content = source.open()
         splits = {"train": content.train} | ({} if content.test is None else {"test": content.test})
         total = sum(len(split.labels) for split in splits.values())
-        digest = hashlib.sha256()
+        record = DecodingRecord(total)
         with decoding_progress(source.label, total) as advance, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged notes in a photo, which aren't looked at
             for name, split in splits.items():
-                np.save(partial / f"{name}_labels.npy", split.labels)
-                digest.update(np.ascontiguousarray(split.labels).data)
-                write_images(partial / f"{name}_images.npy", split, source.shape, _Watchers(advance, digest.update))
+                kept = write_images(partial / f"{name}_images.npy", split, source.shape, record, advance)
+                np.save(partial / f"{name}_labels.npy", split.labels[kept])
+                if split.details is not None:
+                    details = details_to_dict(split.details.at(kept))
+                    (partial / f"{name}_details.json").write_text(json.dumps(details))
+        record.check(source.label, settings)
         names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
-        names["sha256"] = digest.hexdigest()
+        names |= {"notes": [*content.notes, *record.notes()], "sha256": _digest_of(_map_arrays(partial))}
         (partial / "checked.json").write_text(json.dumps(_sizes_and_times(partial)))
         (partial / "content.json").write_text(json.dumps(names))
         partial.rename(folder)
@@ -217,28 +266,34 @@ def _write_data_set(source: Source, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-class _Watchers(NamedTuple):
-    """Called for every block of images that is written: with their number, and with their bytes."""
-
-    advance: Callable[[int], None]
-    digest: Callable[[Any], None]
-
-
-def write_images(file: Path, split: SourceSplit, shape: Shape, watchers: _Watchers) -> None:
-    """Write a split's images as one .npy file of uint8, (N, C, H, W), block by block.
+def write_images(
+    file: Path, split: SourceSplit, shape: Shape, record: DecodingRecord, advance: Callable[[int], None]
+) -> Positions:
+    """Write a split's images as one .npy file of uint8, (N, C, H, W), block by block; return which could be read.
 
     Plain writes, because a full disk under a memory map kills the process instead of raising an error.
     """
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(split.labels), *shape)}
+    kept: list[Positions] = []
     with file.open("wb") as out:
-        np.lib.format.write_array_header_1_0(out, header)
+        _write_header(out, len(split.labels), shape)
+        at = 0
         for block in split.blocks():
-            content = np.ascontiguousarray(block).data
-            out.write(content)
-            watchers.digest(content)
-            watchers.advance(len(block))
+            out.write(np.ascontiguousarray(block.images).data)
+            places = record.add(block, at, split.details)
+            kept.append(places)
+            at += len(block.images) + len(block.unreadable)
+            advance(len(block.images) + len(block.unreadable))
+        positions = np.concatenate(kept) if kept else np.arange(0)
+        out.seek(0)
+        _write_header(out, len(positions), shape)  # of the same length, see numpy.lib.format
         out.flush()
         os.fsync(out.fileno())
+    return positions
+
+
+def _write_header(out: BinaryIO, count: int, shape: Shape) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+    np.lib.format.write_array_header_1_0(out, header)
 
 
 @contextmanager

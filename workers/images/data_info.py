@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from space.errors import DataNotFound
-from workers.images.source import Images, Labels, Shape
-from workers.images.splits import Positions, place
+from workers.images.source import Details, Images, Labels, Shape
+from workers.images.splits import Places, Positions, place
 from workers.settings import DataSettings
 
 
@@ -38,6 +38,7 @@ class DataInfo:
         ""  # SHA-256 over decoded images and labels (16 digits); a copied or touched file changes nothing
     )
     validation_counts: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()  # what a person should know: how the images were found, and what was left out
 
     @property
     def imbalance(self) -> float:
@@ -56,22 +57,35 @@ class DataInfo:
         return cls(**fields)
 
 
+class Published(NamedTuple):
+    """The labels of a data set as it is published, and what else is known of each image."""
+
+    labels: Labels
+    test_labels: Labels | None
+    details: Details | None
+    test_details: Details | None
+
+    def places(self, settings: DataSettings) -> Places:
+        """Return which of the images (of `test_labels`: all) are in which split."""
+        return place(self.labels, settings, self.test_labels is not None, self.details)
+
+
 def describe(
     settings: DataSettings,
     names: dict[str, Any],
-    labels: tuple[Labels, Labels | None],
+    published: Published,
     statistics: Callable[[Positions], tuple[tuple[float, ...], tuple[float, ...]]],
+    notes: Sequence[str] = (),
 ) -> DataInfo:
-    """Split by labels (training, test or None) and describe; `statistics` of the places of training images."""
-    train_labels, test_labels = labels
-    places = place(train_labels, settings, has_test=test_labels is not None)
+    """Split and describe a data set; `statistics` of the places of training images.
+
+    Raises:
+        DataNotFound: a split would have no image, or the training split no second class.
+    """
+    train_labels, test_labels = published.labels, published.test_labels
+    places = published.places(settings)
     if len(places.validation) == 0:
-        least = 2 if places.test is None else 3
-        raise DataNotFound(
-            f"{names['label']} needs a class with at least {least} images, to hold some out for validation"
-            f"{'' if places.test is None else ' and test'}; add images"
-            f"{'' if settings.images is None else ', or raise data.images'}."
-        )
+        raise DataNotFound(_too_few(settings, names["label"], published, places))
     learned = np.unique(train_labels[places.train])
     if len(learned) < 2:
         raise DataNotFound(
@@ -81,6 +95,8 @@ def describe(
         )
     in_training = train_labels[np.concatenate([places.train, places.validation])]
     in_test = test_labels if places.test is None else places.test
+    if places.test is not None and len(places.test) == 0:
+        raise DataNotFound(_too_few(settings, names["label"], published, places))
     mean, std = statistics(places.train)
     return DataInfo(
         dataset=names["label"],
@@ -96,6 +112,22 @@ def describe(
         validation_counts=tuple(
             np.bincount(train_labels[places.validation], minlength=len(names["class_names"])).tolist()
         ),
+        notes=tuple(notes),
+    )
+
+
+def _too_few(settings: DataSettings, label: str, published: Published, places: Places) -> str:
+    """Return why a split is empty, and what to do."""
+    more = "" if settings.images is None else ", or raise data.images"
+    if published.details is not None and published.details.groups is not None:
+        return (
+            f"{label} needs more groups: one of them can't be held out and leave images of each of its classes; "
+            f"add groups, or leave data.group out{more}."
+        )
+    least = 2 if places.test is None else 3
+    return (
+        f"{label} needs a class with at least {least} images, to hold some out for validation"
+        f"{'' if places.test is None else ' and test'}; add images{more}."
     )
 
 

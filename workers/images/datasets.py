@@ -24,9 +24,11 @@ from PIL import Image
 from space.documents import NEAR
 from space.errors import DataNotFound, UnknownDataset, UnreadableImage
 from workers.files import disk_errors, user_path
-from workers.images.image_folder import find_image_folder
+from workers.images.image_files import source_of
+from workers.images.listing.class_folders import list_class_folders
 from workers.images.source import (
     BLOCK,
+    Block,
     Images,
     Labels,
     Shape,
@@ -78,7 +80,8 @@ def find_source(settings: DataSettings) -> Source:
     """
     name, colon, folder = settings.dataset.partition(":")
     if name == IMAGE_FOLDER and folder:
-        return find_image_folder(user_path(folder), shape_of(settings, IMAGE_FOLDER_SHAPE))
+        listing = list_class_folders(user_path(folder), settings.group)
+        return source_of(listing, shape_of(settings, IMAGE_FOLDER_SHAPE), settings)
     dataset = KNOWN.get(name)
     if dataset is None or colon:
         raise UnknownDataset(_unknown_name(settings.dataset))
@@ -175,7 +178,7 @@ def _read_fashion_mnist(settings: DataSettings, shape: Shape) -> SourceImages:
         if images.shape != (len(labels), 28, 28):
             raise UnreadableImage(f"{images_file} should hold {len(labels)} images of 28x28, has {images.shape}")
         splits.append(_split_of_arrays(images[:, None], labels, shape))
-    return SourceImages(FASHION_MNIST_CLASSES, *splits)
+    return SourceImages(FASHION_MNIST_CLASSES, splits[0], splits[1])
 
 
 def _fashion_mnist_files(folder: Path) -> list[Path] | None:
@@ -202,13 +205,13 @@ def _download(settings: DataSettings, fetch: Callable[[], Fetched], reason: str)
 
 
 def _split_of_arrays(images: Images, labels: Labels, shape: Shape) -> SourceSplit:
-    def blocks() -> Iterator[Images]:
+    def blocks() -> Iterator[Block]:
         for start in range(0, len(images), BLOCK):
             block = images[start : start + BLOCK]
             if block.shape[1:] != shape:
                 pillow = [Image.fromarray(pixels.transpose(1, 2, 0).squeeze()) for pixels in block]
                 block = np.stack([fit_image(image, shape) for image in pillow])
-            yield block
+            yield Block(block)
 
     return SourceSplit(labels, blocks)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +29,66 @@ Shape: TypeAlias = tuple[int, int, int]  # (C, H, W)
 BLOCK = 1024  # images handed on at once: 3 MB at 3 x 32 x 32
 
 
+class Block(NamedTuple):
+    """Some images of a split, in its order; those that can't be read are left out of `images` and `sizes`."""
+
+    images: Images
+    unreadable: tuple[tuple[int, str], ...] = ()  # place in the block, and why it can't be read
+    sizes: npt.NDArray[np.int64] | None = None  # (n, 2), width and height in the file, in pixels
+
+
+@dataclass(frozen=True)
+class Details:
+    """What is known of each image of a split besides its label, in the split's order; None: nothing."""
+
+    names: tuple[str, ...]  # of files, relative to the data set's folder
+    validation: npt.NDArray[np.bool_] | None = None  # (N,), whether it was put into the validation split by hand
+    groups: tuple[str, ...] | None = None  # images of one group must be in the same split
+    weights: npt.NDArray[np.float64] | None = None  # (N,), what its loss in training is multiplied by
+
+    def at(self, places: npt.NDArray[np.int64]) -> Details:
+        """Return the details of the images at these places."""
+        return Details(
+            tuple(self.names[place] for place in places),
+            None if self.validation is None else self.validation[places],
+            None if self.groups is None else tuple(self.groups[place] for place in places),
+            None if self.weights is None else self.weights[places],
+        )
+
+
+def details_to_dict(details: Details) -> dict[str, Any]:
+    """Return plain values that JSON can hold."""
+    held, weights = details.validation, details.weights
+    return {
+        "names": list(details.names),
+        "validation": None if held is None else np.flatnonzero(held).tolist(),
+        "groups": None if details.groups is None else list(details.groups),
+        "weights": None if weights is None else weights.tolist(),
+    }
+
+
+def details_from_dict(values: dict[str, Any]) -> Details:
+    """Return the details whose `details_to_dict` gave these values."""
+    held = None
+    if values["validation"] is not None:
+        held = np.zeros(len(values["names"]), dtype=np.bool_)
+        held[values["validation"]] = True
+    groups, weights = values["groups"], values["weights"]
+    return Details(
+        tuple(values["names"]),
+        held,
+        None if groups is None else tuple(groups),
+        None if weights is None else np.array(weights, dtype=np.float64),
+    )
+
+
 @dataclass(frozen=True)
 class SourceSplit:
     """One split as its maker published it: labels (N,), and a function that yields the images in that order."""
 
     labels: Labels
-    blocks: Callable[[], Iterator[Images]]
+    blocks: Callable[[], Iterator[Block]]
+    details: Details | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +98,7 @@ class SourceImages:
     class_names: tuple[str, ...]
     train: SourceSplit
     test: SourceSplit | None
+    notes: tuple[str, ...] = ()  # what a person should know of how it was found, and what was left out of it
 
 
 @dataclass(frozen=True)
@@ -71,8 +127,15 @@ def read_image(file: Path, shape: Shape) -> Images:
 
     Raises what Pillow's decoders raise: a dozen unrelated types.
     """
-    pixels: Images = infer.read_pixels(file, decoding_rules(shape))
-    return pixels
+    with opened_image(file, shape) as image:
+        return fit_image(image, shape)
+
+
+@contextmanager
+def opened_image(file: Path, shape: Shape) -> Iterator[Image.Image]:
+    """Yield an image file of which only the beginning is read yet. Raises as `read_image` does."""
+    with file.open("rb") as opened, infer.opened_image(opened, decoding_rules(shape)) as image:
+        yield image
 
 
 @cache

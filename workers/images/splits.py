@@ -1,4 +1,4 @@
-"""Which image is in which split: a pure function of the labels and the settings' fractions and seed.
+"""Which image is in which split: by hand where it was put into one, else a pure function of labels, groups and seed.
 
 Random choices come from raw 64-bit words, which NumPy promises for every version (`random_words`), so the same seed
 gives the same splits everywhere.
@@ -6,13 +6,14 @@ gives the same splits everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from workers.images.source import Labels
+from workers.images.source import Details, Labels
 from workers.settings import DataSettings
 
 Positions = npt.NDArray[np.int64]  # of images in a published split
@@ -37,22 +38,70 @@ class Places(NamedTuple):
     test: Positions | None
 
 
-def place(labels: Labels, settings: DataSettings, has_test: bool) -> Places:
-    """Split training images by the settings' fractions and seed.
+def place(labels: Labels, settings: DataSettings, has_test: bool, details: Details | None = None) -> Places:
+    """Split training images by what was done by hand, or else by the settings' fractions and seed.
 
     A test split is made first unless there is one; of what remains at most `settings.images` are used, and out of these
-    the validation split is held.
+    the validation split is held. Images that were put into the validation split by hand are in no other.
     """
+    by_hand = None if details is None else details.validation
+    groups = None if details is None or details.groups is None else _codes(details.groups)
     rest, test = np.arange(len(labels)), None
     if not has_test:
-        words = random_words(settings.split_seed, Stream.TEST_SPLIT, 0, len(labels))
-        rest, test = stratified_holdout(labels, settings.test_fraction, words)
+        pool = rest if by_hand is None else np.flatnonzero(~by_hand)
+        words = random_words(settings.split_seed, Stream.TEST_SPLIT, 0, len(pool))
+        kept, held = _holdout(labels[pool], None if groups is None else groups[pool], settings.test_fraction, words)
+        test = pool[held]
+        rest = pool[kept] if by_hand is None else np.sort(np.concatenate([pool[kept], np.flatnonzero(by_hand)]))
     if settings.images is not None and settings.images < len(rest):
         words = random_words(settings.split_seed, Stream.SUBSET, 0, len(rest))
         rest = rest[stratified_subset(labels[rest], settings.images, words)]
+    if by_hand is not None:
+        return Places(rest[~by_hand[rest]], rest[by_hand[rest]], test)
     words = random_words(settings.split_seed, Stream.VALIDATION_SPLIT, 0, len(rest))
-    kept, held = stratified_holdout(labels[rest], settings.validation_fraction, words)
+    kept, held = _holdout(labels[rest], None if groups is None else groups[rest], settings.validation_fraction, words)
     return Places(rest[kept], rest[held], test)
+
+
+def _codes(groups: Sequence[str]) -> Labels:
+    """Return a number for each image's group, (N,)."""
+    return np.unique(np.array(groups, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
+
+
+def _holdout(
+    labels: Labels, groups: Labels | None, fraction: float, words: npt.NDArray[np.uint64]
+) -> tuple[Positions, Positions]:
+    if groups is None:
+        return stratified_holdout(labels, fraction, words)
+    return grouped_holdout(labels, groups, fraction, words)
+
+
+def grouped_holdout(
+    labels: Labels, groups: Labels, fraction: float, words: npt.NDArray[np.uint64]
+) -> tuple[Positions, Positions]:
+    """Return sorted positions (kept, held) with every group on one side, near the `fraction` of every class held.
+
+    Groups are taken at random; one is held if that brings the shares of the classes nearer to the fraction, and leaves
+    images of each of its classes.
+
+    Args:
+        labels: (N,).
+        groups: (N,), equal numbers are of one group.
+        fraction: between 0 and 1.
+        words: (N,) random.
+    """
+    counts = np.bincount(labels).astype(np.float64)
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
+    held_counts, is_held = np.zeros_like(counts), np.zeros(len(labels), dtype=bool)
+    for index in np.argsort([words[of_group].min() for of_group in members], kind="stable"):
+        present, here = np.unique(labels[members[index]], return_counts=True)
+        now, total = held_counts[present], counts[present]
+        nearer = (((now + here) / total - fraction) ** 2).sum() < ((now / total - fraction) ** 2).sum()
+        if nearer and (now + here < total).all():
+            held_counts[present] += here
+            is_held[members[index]] = True
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 def stratified_holdout(labels: Labels, fraction: float, words: npt.NDArray[np.uint64]) -> tuple[Positions, Positions]:

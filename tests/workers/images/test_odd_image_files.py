@@ -11,8 +11,9 @@ from PIL import Image, ImageCms
 
 from space.errors import UnreadableImage
 from workers.bundled.infer import TURNED
-from workers.images.image_folder import find_image_folder
+from workers.images.cache import prepare
 from workers.images.source import read_image
+from workers.settings import DataSettings
 
 SHAPE = (3, 8, 8)
 ORIENTATION = 0x0112
@@ -160,5 +161,5 @@ def test_thirty_two_bit_pixels_are_refused_as_their_range_is_unknown(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         Image.new("F", (8, 8), 0.5).save(tmp_path / name / "float.tiff")
-    with pytest.raises(UnreadableImage, match=r"float.tiff can't be read as an image \(32-bit pixels \(mode F\)"):
-        list(find_image_folder(tmp_path, SHAPE).open().train.blocks())
+    with pytest.raises(UnreadableImage, match=r"can't be read as an image: cat/float.tiff \(32-bit pixels \(mode F\)"):
+        prepare(DataSettings(dataset=f"imagefolder:{tmp_path}"), tmp_path.parent / "cache-of-float")

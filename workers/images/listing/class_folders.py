@@ -1,0 +1,127 @@
+"""Images laid out as PATH/<class>/.../<image>, or the same below PATH/train, PATH/val and PATH/test.
+
+- A class's folders are read to their ends; which class an image is of, the first folder says.
+- A folder `train` that holds images itself, beside folders that are no split's, is a class.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from space.errors import DataNotFound, InvalidSettings
+from workers.images.listing.listing import SPLITS, Entry, Listing, Split, listing_of
+from workers.images.listing.walk import LeftOut, find_images, is_folder, is_hidden, is_image, is_image_name, reading
+from workers.wording import listed, one_line
+
+BY_FOLDER = "folder"  # data.group: each folder in a class's folder is a group
+
+
+def list_class_folders(root: Path, group: str | None = None) -> Listing:
+    """Return the images of a folder of class folders.
+
+    Args:
+        root: the folder.
+        group: None, or `BY_FOLDER`: images in folders of one name in their classes' folders are one group.
+
+    Raises:
+        DataNotFound: it is missing, can't be read, isn't laid out in class folders, or breaks a rule of all listings.
+        InvalidSettings: `group` is something else.
+    """
+    if group not in (None, BY_FOLDER):
+        raise InvalidSettings(
+            f'data.group must be "{BY_FOLDER}" for an image folder, but is {group!r}; a column is a manifest\'s.'
+        )
+    if not root.is_dir():
+        raise DataNotFound(f'the image folder {str(root)!r} doesn\'t exist: correct `dataset = "imagefolder:PATH"`')
+    left_out = LeftOut()
+    folders = _folders_in(root, left_out)
+    entries: list[Entry] = []
+    splits = _splits_among(root, folders)
+    if not splits:
+        entries += _entries(root, "", folders, None, left_out)
+    for name in folders if splits else ():
+        if name not in splits:
+            left_out.add(name, "folder beside the splits' folders", "folders beside the splits' folders")
+            continue
+        entries += _entries(root, name, _folders_in(root / name, left_out, name), splits[name], left_out)
+    if group == BY_FOLDER:
+        entries = [entry._replace(group=_folder_of(entry.name, depth=2 if splits else 1)) for entry in entries]
+    return listing_of(root, f"{root.resolve().name} (image folder)", entries, left_out.notes())
+
+
+def _splits_among(root: Path, folders: Sequence[str]) -> dict[str, Split]:
+    """Return which folders are splits; none where `train` is a class that is called so."""
+    splits = {name: SPLITS[name.lower()] for name in folders if name.lower() in SPLITS}
+    trains = [name for name, split in splits.items() if split == "train"]
+    if not trains:
+        for name in splits:
+            if not _holds_images(root / name) and _folders_in(root / name, LeftOut()):
+                raise DataNotFound(
+                    f"{str(root)!r} has a folder {one_line(name)!r} of class folders, so it needs a folder 'train' of "
+                    "them too; put the other class folders there."
+                )
+        return {}
+    only_splits = set(folders) <= {"train", *(name for name in splits if splits[name] != "train")}
+    if not only_splits and any(_holds_images(root / name) for name in trains):
+        return {}
+    for split in ("train", "validation", "test"):
+        twice = [name for name in folders if splits.get(name) == split]
+        if len(twice) > 1:
+            raise DataNotFound(
+                f"{str(root)!r} must have one folder for each split, but {listed(twice)} are all the {split} split; "
+                "put their images into one of them."
+            )
+    return splits
+
+
+def _holds_images(folder: Path) -> bool:
+    with reading(folder), os.scandir(folder) as entries:
+        return any(
+            entry.is_file() and not entry.name.startswith(".") and is_image_name(entry.name) for entry in entries
+        )
+
+
+def _folders_in(folder: Path, left_out: LeftOut, named: str = "") -> list[str]:
+    """Return the names of the folders in a folder; images that lie beside them belong to no class."""
+    folders = []
+    with reading(folder), os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            name = f"{named}/{entry.name}" if named else entry.name
+            if is_hidden(entry, name, left_out):
+                continue
+            if is_folder(entry):
+                folders.append(entry.name)
+            elif is_image(entry, name, left_out):
+                left_out.add(name, "image in no class's folder", "images in no class's folder")
+    for name in folders:
+        if any("\udc80" <= letter <= "\udcff" for letter in name):  # how Python keeps other bytes in a name
+            raise DataNotFound(
+                f"the class folder {os.fsencode(name)!r} in {str(folder)!r} has a name that isn't UTF-8; rename it"
+            )
+    return folders
+
+
+def _entries(
+    root: Path, split_folder: str, classes: Sequence[str], split: Split | None, left_out: LeftOut
+) -> list[Entry]:
+    entries = []
+    for label in classes:
+        below = f"{split_folder}/{label}" if split_folder else label
+        images = find_images(root, below, left_out)
+        if not images:
+            left_out.add(below, "class folder without images", "class folders without images")
+        entries += [Entry(name, label, (size, mtime), split) for name, size, mtime in images]
+    if split is not None and not entries:
+        raise DataNotFound(
+            f"the folder {one_line(split_folder)!r} of {str(root)!r} must hold class folders of images, but holds "
+            "none; remove it, or lay them out as PATH/train/<class>/<image>."
+        )
+    return entries
+
+
+def _folder_of(name: str, depth: int) -> str | None:
+    """Return the folder that an image is in below its class's folder, None if it is in that itself."""
+    between = name.split("/")[depth:-1]
+    return "/".join(between) if between else None

@@ -1,0 +1,140 @@
+"""Which image files a folder holds, its folders' folders included, and what is passed over, which is counted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from space.errors import DataNotFound
+from workers.wording import counted, listed
+
+# By decoder: see `workers.preprocessing.FORMATS`.
+SUFFIXES = {
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
+    "PNG": (".apng", ".png"),
+    "PPM": (".pbm", ".pgm", ".pnm", ".ppm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+IMAGE_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+ARCHIVE_OF_MACOS = "__MACOSX"  # a folder of shadow files, one beside each image, in archives that macOS packed
+NAMED = 3  # files in a note
+
+
+class Found(NamedTuple):
+    """A file: its path relative to the folder that was looked through, size in bytes and mtime in nanoseconds."""
+
+    name: str
+    size: int
+    mtime_ns: int
+
+
+class LeftOut:
+    """What was passed over: how often for which reason, and the first few names."""
+
+    def __init__(self) -> None:
+        self._by_reason: dict[tuple[str, str], tuple[int, list[str]]] = {}
+
+    def add(self, name: str, singular: str, plural: str) -> None:
+        """Count one more; the reason is a noun such as "hidden file"."""
+        count, names = self._by_reason.get((singular, plural), (0, []))
+        self._by_reason[singular, plural] = (count + 1, names if len(names) == NAMED else [*names, name])
+
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence for each reason."""
+        return tuple(
+            f"left out: {counted(count, *reason)} ({listed(names, count)})"
+            for reason, (count, names) in self._by_reason.items()
+        )
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's suffix, in whatever case, is that of a decoder that is used."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  (a million files)
+
+
+def find_images(root: Path, below: str, left_out: LeftOut) -> list[Found]:
+    """Return the images in the folder `below` of `root` and in all folders in it, by their names relative to `root`.
+
+    Every folder is read once, whatever links lead to it, so the search ends.
+
+    Raises:
+        DataNotFound: a folder can't be read.
+    """
+    found: list[Found] = []
+    seen: set[tuple[int, int]] = set()
+    waiting = [below]
+    while waiting:
+        folder = waiting.pop()
+        with reading(root / folder):
+            status = (root / folder).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                left_out.add(folder, "folder that a link leads to again", "folders that links lead to again")
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(root / folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    if is_hidden(entry, name, left_out):
+                        continue
+                    if is_folder(entry):
+                        waiting.append(name)
+                    elif is_image(entry, name, left_out):
+                        status = entry.stat()
+                        found.append(Found(name, status.st_size, status.st_mtime_ns))
+    return sorted(found)
+
+
+def is_hidden(entry: os.DirEntry[str], name: str, left_out: LeftOut) -> bool:
+    """Whether a file or folder is none of the user's own; it is counted then."""
+    if entry.name == ARCHIVE_OF_MACOS:
+        left_out.add(name, "folder of macOS", "folders of macOS")
+    elif entry.name.startswith("."):
+        left_out.add(
+            name, *(("hidden folder", "hidden folders") if is_folder(entry) else ("hidden file", "hidden files"))
+        )
+    else:
+        return False
+    return True
+
+
+def is_image(entry: os.DirEntry[str], name: str, left_out: LeftOut) -> bool:
+    """Whether an entry that is no folder is an image by its name; anything else is counted."""
+    if not _is_file(entry):
+        dangling = entry.is_symlink()
+        kinds = ("link that leads nowhere", "links that lead nowhere") if dangling else ("device", "devices or pipes")
+        left_out.add(name, *kinds)
+    elif not is_image_name(entry.name):
+        left_out.add(name, "file that is no image by its suffix", "files that are no images by their suffix")
+    else:
+        return True
+    return False
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; a link that leads to itself doesn't."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Turn the operating system's word for a folder that can't be listed into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise DataNotFound(f"the image folder {str(folder)!r} can't be read: {error.strerror}") from error
