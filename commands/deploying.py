@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +26,14 @@ from commands.common import (
 from search.store.connection.printed_commands import database_words
 from workers.file_names import file_for
 
+Bake = Annotated[
+    bool,
+    typer.Option(
+        "--bake-preprocessing",
+        help="Write model files that take whole pixels and scale them themselves.",
+    ),
+]
+
 
 def pick(
     study: StudyName = None,
@@ -32,6 +41,7 @@ def pick(
     max_macs: Annotated[int | None, typer.Option(min=1, help="Most multiply-adds allowed.")] = None,
     max_params: Annotated[int | None, typer.Option(min=1, help="Most parameters allowed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write the bundle into.")] = None,
+    bake: Bake = False,
     preview: Annotated[
         bool,
         typer.Option("--preview", help="Only rank the networks: measure and test nothing."),
@@ -67,10 +77,12 @@ def pick(
     refuse_absent(study_files(settings, url))
     if out is not None:
         bundle.check_bundle_folder(out)
+    if bake:
+        bundle.pixel_input(row, ranked[0])
     store, row, url = store_named(study, storage)
     targets = targets_of(settings, store.engine, files_root(settings, url), say, VERIFYING)
     picked = bundle.pick(store, row, budget, targets, cache_folder(settings, url))
-    folder = None if out is None else bundle.write_bundle(store, row, picked, out)
+    folder = None if out is None else bundle.write_bundle(store, row, picked, out, bake)
     output(as_json, answers.picked_document, answers.picked_panel, picked, folder)
 
 
@@ -86,20 +98,39 @@ def export(
     ] = None,
     runtime: Annotated[
         str | None,
-        typer.Option(help="Runtime to write for: onnxruntime (ONNX), ncnn, litert or native.", show_default="by --out"),
+        typer.Option(
+            "--format",
+            "--runtime",
+            help="Runtime to write for: onnx (onnxruntime), ncnn, litert or native.",
+            show_default="by --out",
+        ),
     ] = None,
+    bake: Bake = False,
     storage: Storage = None,
 ) -> None:
     """Write a finished trial's network as ONNX, or for another runtime; what is written is run and compared first."""
-    from search.results.bundle import export_trial
+    from search.results.bundle import export_trial, pixel_input
     from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.store import StudyStore
     from search.study_folders import refuse_absent, study_files
 
+    runtime = {"onnx": "onnxruntime"}.get(runtime or "", runtime)
     path = Path(file_for(runtime or "onnxruntime", "model")) if out is None else out
     engine, study_row, url = open_named(study, storage)
     row = reader.find_trial(engine, study_row, trial)
     refuse_replayed(study_row, row, database_words(url))
     refuse_absent(study_files(stored_settings(study_row), url))
-    show_written(export_trial(StudyStore(engine, study_row.id), row, path, runtime))
+    pixels = pixel_input(study_row, row) if bake else None
+    show_written(export_trial(StudyStore(engine, study_row.id), row, path, runtime, pixels))
+    if pixels is not None:
+        say(_remains(pixels.rules))
+
+
+def _remains(rules: Mapping[str, Any]) -> str:
+    """Return what a program must still do before a model that scales pixels itself."""
+    height, width = rules["size"]
+    return (
+        f"the model takes {rules['dtype']} pixels, {rules['channel_order']}, {height}x{width}, and scales them; what "
+        "remains is to decode, turn, crop and resize: [preprocessing] in a bundle's deploy.toml says how"
+    )

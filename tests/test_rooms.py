@@ -23,7 +23,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "preprocessing": "",
         "images": "bundled files preprocessing settings wording",
         "latency": "file_names files processes settings",
-        "export": "file_names files latency",
+        "export": "bundled file_names files latency preprocessing",
         "compiled": "files latency",
         "training": "compiled export file_names files images metrics processes settings",
         "runners": "file_names files images latency processes training",

@@ -47,10 +47,12 @@ from space.errors import (
 )
 from workers.export.model_files import check_for, save_for
 from workers.export.onnx import check_onnx
+from workers.export.pixels import PixelInput
 from workers.file_names import ONNX_FILE, SUFFIXES, file_for, known_runtime, runtime_of
 from workers.files import STDOUT, disk_errors, file_hash, is_replaceable, write_atomically
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyPurpose
+from workers.preprocessing import Preprocessing
 from workers.training.trial import load_network
 from workers.wording import none_of
 
@@ -174,7 +176,23 @@ def _measured(store: StudyStore, row: TrialRow, target: Target, path: Path) -> M
     return verified
 
 
-def export_trial(store: StudyStore, row: TrialRow, out: Path, runtime: str | None = None) -> Path:
+def pixel_input(study: StudyRow, row: TrialRow) -> PixelInput:
+    """Return the input of a trial's network where its model files scale pixels themselves.
+
+    Raises:
+        InvalidSettings: the study doesn't know its images yet.
+    """
+    if not (study.data_info or {}).get("std"):
+        raise InvalidSettings(
+            "preprocessing can be baked in where the study knows its images' mean and deviation, but this one doesn't; "
+            "resume it once."
+        )
+    return PixelInput.of(Preprocessing.of(row.config.input_shape, study.data_info or {}))
+
+
+def export_trial(
+    store: StudyStore, row: TrialRow, out: Path, runtime: str | None = None, pixels: PixelInput | None = None
+) -> Path:
     """Write a finished trial's network for a runtime to `out`, after running what is written; return the path.
 
     Args:
@@ -182,6 +200,7 @@ def export_trial(store: StudyStore, row: TrialRow, out: Path, runtime: str | Non
         row: the trial.
         out: a file, or a folder that gets model.onnx or what the runtime's files are called.
         runtime: None = as the name of the file says; onnxruntime where it is a folder or no file of its own.
+        pixels: what the file scales itself; None = nothing.
 
     Raises:
         InvalidSettings: the name of the file is another runtime's, or none's.
@@ -191,8 +210,8 @@ def export_trial(store: StudyStore, row: TrialRow, out: Path, runtime: str | Non
     network = load_network(weights.parent, row.config)
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         checked = Path(folder) / file_for(runtime, MODEL)
-        save_for(runtime, network, checked)
-        check_for(runtime, checked, network)
+        save_for(runtime, network, checked, pixels)
+        check_for(runtime, checked, network, pixels)
         write_atomically(target, checked.read_bytes(), retry="export it again")
     return target
 
@@ -226,27 +245,25 @@ def check_bundle_folder(out: Path) -> Path:
     return folder
 
 
-def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) -> Path:
+def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path, bake: bool = False) -> Path:
     """Write the bundle folder completely or not at all; an earlier bundle there is replaced.
 
+    With `bake` its model files scale pixels themselves.
+
     Raises:
+        InvalidSettings: with `bake`, see `pixel_input`.
         ReadOnlyFolder: `out` can't be written, or holds something else than a bundle.
     """
     out = check_bundle_folder(out)
+    pixels = pixel_input(study, picked.trial) if bake else None
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
             new = Path(temporary) / "bundle"
             new.mkdir()
-            for path in picked.files:
-                shutil.copyfile(path, new / path.name)
-            runtimes = {latency.runtime for latency in (picked.verified, *picked.elsewhere.values())}
-            for runtime in sorted(runtimes - {"onnxruntime"}):  # model.onnx is among the files copied
-                network, path = load_network(new, picked.trial.config), new / file_for(runtime, MODEL)
-                save_for(runtime, network, path)
-                check_for(runtime, path, network)
-            recorded = reader.read_artifacts(store.engine, picked.trial.id)[ONNX_FILE]["sha256"]
-            facts = _facts(study, picked, recorded, frozenset(path.name for path in new.iterdir()))
+            onnx_sha256 = _write_models(store, picked, pixels, new)
+            shipped = frozenset(path.name for path in new.iterdir())
+            facts = replace(_facts(study, picked, onnx_sha256, shipped), in_model=bake)
             (new / DEPLOY_FILE).write_text(deploy_toml(facts), encoding="utf-8")
             (new / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
             (new / INFER_FILE).write_text(infer_program(), encoding="utf-8")
@@ -260,6 +277,22 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path) 
                     old.rename(out)
                 raise
     return out
+
+
+def _write_models(store: StudyStore, picked: Picked, pixels: PixelInput | None, folder: Path) -> str:
+    """Write the network and its file for every runtime that measured it, checked; return the ONNX file's SHA-256."""
+    for path in picked.files:
+        shutil.copyfile(path, folder / path.name)
+    runtimes = {"onnxruntime", *(latency.runtime for latency in (picked.verified, *picked.elsewhere.values()))}
+    if pixels is None:
+        runtimes.remove("onnxruntime")  # its file is among those copied
+    for runtime in sorted(runtimes):
+        network, path = load_network(folder, picked.trial.config), folder / file_for(runtime, MODEL)
+        save_for(runtime, network, path, pixels)
+        check_for(runtime, path, network, pixels)
+    if pixels is not None:
+        return file_hash(folder / ONNX_FILE)
+    return str(reader.read_artifacts(store.engine, picked.trial.id)[ONNX_FILE]["sha256"])
 
 
 def _facts(study: StudyRow, picked: Picked, sha256: str, shipped: frozenset[str]) -> BundleFacts:

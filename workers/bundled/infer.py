@@ -219,7 +219,8 @@ def _open_ncnn(model: Path) -> Callable[[Array], Array]:
 
     def run(x: Array) -> Array:
         extractor = network.create_extractor()
-        extractor.input(facts["input"], ncnn.Mat(np.ascontiguousarray(x, np.float32)))
+        pixels = np.ascontiguousarray(x, np.float32)  # named, because a Mat of an array doesn't keep the array
+        extractor.input(facts["input"], ncnn.Mat(pixels).clone())  # a first layer that works in place needs its own
         return np.array(extractor.extract(facts["output"])[1])
 
     return run
@@ -289,6 +290,18 @@ OPENERS: Mapping[str, Callable[[Path], Callable[[Array], Array]]] = {
 }
 
 
+def open_model(file: Path) -> Callable[[Array], Array]:
+    """Return the function from one input (C, H, W) to the logits (classes,).
+
+    Raises:
+        ValueError: the file is for no runtime. What the runtime raises.
+    """
+    for suffix, opener in OPENERS.items():
+        if file.name.endswith(suffix):
+            return opener(file)
+    raise ValueError(f"a model file must end in one of {', '.join(OPENERS)}, but {file.name} doesn't")
+
+
 class Classifier:
     """The network of a bundle.
 
@@ -307,11 +320,7 @@ class Classifier:
             if self.rules[key] not in values:
                 raise ValueError(f"[preprocessing] {key} must be one of {values}, but is {self.rules[key]!r}")
         self.names: list[str] = deploy["classes"]["names"]
-        file = bundle / (model or deploy["model"]["file"])
-        opener = next((opener for suffix, opener in OPENERS.items() if file.name.endswith(suffix)), None)
-        if opener is None:
-            raise ValueError(f"a model file must end in one of {', '.join(OPENERS)}, but {file.name} doesn't")
-        self._run = opener(file)
+        self._run = open_model(bundle / (model or deploy["model"]["file"]))
 
     def logits(self, file: str | Path) -> Array:
         """Return the network's output, (classes,), for an image file."""

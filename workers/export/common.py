@@ -45,12 +45,13 @@ def folded_1x1(layer: DeployedLayer) -> tuple[Array, Array]:
     return weight, bias
 
 
-def model_facts(config: CondenseNetConfig, layers: list[str]) -> bytes:
+def model_facts(config: CondenseNetConfig, layers: list[str], rules: dict[str, Any] | None = None) -> bytes:
     """Return the content of model.json: the names of input and output, the input's shape, and extra layers.
 
     Args:
         config: the architecture; kept in the file, so that a model says what it is.
         layers: names of layers that the runtime doesn't have itself and the program that runs the model must register.
+        rules: how an image becomes the input, where the model itself does the last step; see `workers.preprocessing`.
     """
     facts = {
         "input": INPUT,
@@ -58,6 +59,7 @@ def model_facts(config: CondenseNetConfig, layers: list[str]) -> bytes:
         "shape": list(config.input_shape),
         "layers": layers,
         "config": config.to_dict(),
+        **({} if rules is None else {"preprocessing": rules}),
     }
     return json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"
 
@@ -92,6 +94,11 @@ def batch_difference(network: DeployedCondenseNet, run: Callable[[Array], Array]
     x = torch.randn(images, *network.config.input_shape, generator=torch.Generator().manual_seed(0))
     expected = network.cpu()(x).numpy()
     actual = run(x.numpy())
+    return relative_difference(actual, expected)
+
+
+def relative_difference(actual: Array, expected: Array) -> float:
+    """Return the largest difference of a logit, as a fraction of the largest expected; ValueError at another shape."""
     if actual.shape != expected.shape:
         raise ValueError(f"the logits must have shape {expected.shape}, but have {actual.shape}")
     return float(np.abs(actual - expected).max() / max(float(np.abs(expected).max()), 1e-12))

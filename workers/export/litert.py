@@ -24,6 +24,7 @@ from torch import nn
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers.export import tflite
 from workers.export.common import Array, affine, checked, doubles, folded_1x1
+from workers.export.pixels import PixelInput
 from workers.export.tflite import NO_ACTIVATION, RELU, SAME, VALID, Graph, Tensor
 from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
@@ -102,13 +103,28 @@ def _dense_layer(model: _Model, x: Tensor, layer: DeployedLayer) -> Tensor:
     return model.graph.add(tflite.CONCATENATION, [x, new], (1, channels, *x.shape[2:]), axis=1)
 
 
+def _scaled(model: _Model, images: Tensor, pixels: PixelInput) -> Tensor:
+    """Add what makes the network's input of pixels."""
+    x = model.graph.add(tflite.CAST, [images], images.shape)
+    if pixels.limits is not None:
+        for kind, limit in zip((tflite.MAXIMUM, tflite.MINIMUM), pixels.limits, strict=True):
+            x = model.graph.add(kind, [x, model.floats(np.array([limit]))], x.shape)
+    scale, shift = map(model.floats, pixels.factors)
+    scaled = model.graph.add(tflite.MULTIPLY, [x, scale], x.shape)
+    return model.graph.add(tflite.ADD, [scaled, shift], x.shape)
+
+
 @torch.no_grad()
-def to_litert(network: DeployedCondenseNet) -> bytes:
-    """Return the model file, equal for equal networks: images (1, H, W, C) float32 -> logits (1, classes)."""
+def to_litert(network: DeployedCondenseNet, pixels: PixelInput | None = None) -> bytes:
+    """Return the model file, equal for equal networks: images (1, H, W, C) float32 -> logits (1, classes).
+
+    With `pixels` the images are of its type, and the model scales them.
+    """
     config, model = network.config, _Model()
     channels, height, width = config.input_shape
-    images = model.graph.tensor((1, height, width, channels))
-    x = model.turned(model.conv(images, network.stem, doubles(network.stem.weight)), (0, 3, 1, 2))
+    images = model.graph.tensor((1, height, width, channels), "float32" if pixels is None else pixels.pixel_type)
+    x = images if pixels is None else _scaled(model, images, pixels)
+    x = model.turned(model.conv(x, network.stem, doubles(network.stem.weight)), (0, 3, 1, 2))
     stage = 0
     for shape, layer in zip(config.layer_shapes, network.layers, strict=True):
         if shape.stage != stage:
@@ -120,13 +136,14 @@ def to_litert(network: DeployedCondenseNet) -> bytes:
     x = model.graph.add(tflite.MEAN, [x, model.integers([1, 2])], (1, len(picked)), keep_dims=0)
     classifier = [model.floats(doubles(values)) for values in (network.classifier.weight, network.classifier.bias)]
     logits = model.graph.add(tflite.FULLY_CONNECTED, [x, *classifier], (1, config.num_classes))
-    description = json.dumps({"config": config.to_dict()}, sort_keys=True)
+    baked = {} if pixels is None else {"preprocessing": pixels.rules}
+    description = json.dumps({"config": config.to_dict(), **baked}, sort_keys=True)
     return model.graph.to_bytes((images, logits), (INPUT, OUTPUT), description)
 
 
-def save_litert(network: DeployedCondenseNet, path: Path) -> str:
+def save_litert(network: DeployedCondenseNet, path: Path, pixels: PixelInput | None = None) -> str:
     """Write `network` to `path` atomically; return the file's SHA-256."""
-    return write_atomically(path, to_litert(network))
+    return write_atomically(path, to_litert(network, pixels))
 
 
 def check_litert(path: Path, network: DeployedCondenseNet, images: int = 4) -> float:

@@ -12,6 +12,9 @@ The zip holds `model.json`, `weights.bin` and the kernel's source, so that a C c
 
 3x3 weights come per tile of 8, 4 or 2 outputs as [input][dy][dx][output]; two outputs fill their 18 weights up to 20.
 Columns whose scale is negative come last in their group. Outputs that only fill up a tile have weights of zero.
+
+A file that takes pixels also holds `scaling.bin` (float32: low, high, then scale and shift of each channel) and
+`condensenet_pixels.c`, which applies them.
 """
 
 from __future__ import annotations
@@ -26,31 +29,39 @@ from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from space.errors import ExportMismatch
 from workers.export.common import Array, affine, checked, doubles, model_facts, stored_zip
+from workers.export.pixels import PixelInput
 from workers.files import write_atomically
 from workers.latency.agent.runtimes import Native
 
 KERNEL_FILE = Path(__file__).parents[1] / "latency" / "condensenet.c"
+PIXELS_FILE = Path(__file__).with_name("condensenet_pixels.c")
 MAGIC, VERSION, MOST_STAGES, MOST = 0x4E444E43, 1, 16, 4096
 _FAR = 1e12  # a limit so far out is never met: the channel is as good as constant
 
 
-def to_native(network: DeployedCondenseNet) -> bytes:
+def to_native(network: DeployedCondenseNet, pixels: PixelInput | None = None) -> bytes:
     """Return the model file, equal for equal networks: images (C, H, W) float32 -> logits (classes,), one image a run.
+
+    With `pixels` it holds a second function, which scales pixels of its type and runs the network on them.
 
     Raises:
         ExportMismatch: the network is larger than the kernel allows (4,096 channels anywhere, 16 stages).
     """
     files = {
-        "model.json": model_facts(network.config, layers=[]),
+        "model.json": model_facts(network.config, [], None if pixels is None else pixels.rules),
         "weights.bin": b"".join(part.tobytes() for part in pack(network)),
         KERNEL_FILE.name: KERNEL_FILE.read_bytes(),
     }
+    if pixels is not None:
+        limits = _floats(np.array(pixels.rules["pixel_range"]))
+        files["scaling.bin"] = limits.tobytes() + _floats(np.stack(pixels.factors, axis=1)).tobytes()
+        files[PIXELS_FILE.name] = PIXELS_FILE.read_bytes()
     return stored_zip(files)
 
 
-def save_native(network: DeployedCondenseNet, path: Path) -> str:
+def save_native(network: DeployedCondenseNet, path: Path, pixels: PixelInput | None = None) -> str:
     """Write `network` to `path` atomically; return the file's SHA-256."""
-    return write_atomically(path, to_native(network))
+    return write_atomically(path, to_native(network, pixels))
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers.export.common import Array, affine, checked, doubles, folded_1x1, model_facts, stored_zip
+from workers.export.pixels import PixelInput
 from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
 from workers.latency.agent.runtimes import Ncnn
@@ -102,13 +103,25 @@ def _dense_layer(model: _Model, x: str, layer: DeployedLayer) -> str:
     return output
 
 
+def _scaled(model: _Model, pixels: PixelInput) -> str:
+    """Add what makes the network's input of pixels, which ncnn takes as float32."""
+    x, (scale, shift) = INPUT, pixels.factors
+    if pixels.limits is not None:
+        x = model.layer("Clip", x, dict(enumerate(map(str, pixels.limits))))
+    model.data(scale, shift)
+    return model.layer("Scale", x, {0: len(scale), 1: 1})
+
+
 @torch.no_grad()
-def to_ncnn(network: DeployedCondenseNet) -> bytes:
-    """Return the model file, equal for equal networks: images (C, H, W) float32 -> logits (classes,), one at a time."""
+def to_ncnn(network: DeployedCondenseNet, pixels: PixelInput | None = None) -> bytes:
+    """Return the model file, equal for equal networks: images (C, H, W) float32 -> logits (classes,), one at a time.
+
+    With `pixels` the images hold those, still as float32: `ncnn::Mat::from_pixels` makes such. The model scales them.
+    """
     config, model = network.config, _Model()
     channels, height, width = config.input_shape
     model.add("Input", [], [INPUT], {0: width, 1: height, 2: channels})
-    x = model.conv(INPUT, network.stem, doubles(network.stem.weight))
+    x = model.conv(INPUT if pixels is None else _scaled(model, pixels), network.stem, doubles(network.stem.weight))
     stage = 0
     for shape, layer in zip(config.layer_shapes, network.layers, strict=True):
         if shape.stage != stage:
@@ -122,22 +135,22 @@ def to_ncnn(network: DeployedCondenseNet) -> bytes:
     weight = doubles(network.classifier.weight)
     model.data(weight, doubles(network.classifier.bias))
     model.layer("InnerProduct", x, {0: config.num_classes, 1: 1, 2: weight.size}, output=OUTPUT)
-    return stored_zip(_files(model, config))
+    return stored_zip(_files(model, config, pixels))
 
 
-def _files(model: _Model, config: CondenseNetConfig) -> dict[str, bytes]:
+def _files(model: _Model, config: CondenseNetConfig, pixels: PixelInput | None) -> dict[str, bytes]:
     lines = [str(_PARAM_MAGIC), f"{len(model.lines)} {model.blobs}", *model.lines]
     layers = [GATHER] if any(line.startswith(GATHER) for line in model.lines) else []
     return {
         "model.param": "".join(f"{line}\n" for line in lines).encode(),
         "model.bin": b"".join(model.weights),
-        "model.json": model_facts(config, layers),
+        "model.json": model_facts(config, layers, None if pixels is None else pixels.rules),
     }
 
 
-def save_ncnn(network: DeployedCondenseNet, path: Path) -> str:
+def save_ncnn(network: DeployedCondenseNet, path: Path, pixels: PixelInput | None = None) -> str:
     """Write `network` to `path` atomically; return the file's SHA-256."""
-    return write_atomically(path, to_ncnn(network))
+    return write_atomically(path, to_ncnn(network, pixels))
 
 
 def check_ncnn(path: Path, network: DeployedCondenseNet, images: int = 4) -> float:

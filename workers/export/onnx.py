@@ -12,6 +12,7 @@ Notable choices:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers.export.common import batch_difference, within_tolerance
+from workers.export.pixels import PixelInput
 from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
 from workers.latency.agent.runtimes.onnx import import_onnxruntime
@@ -98,11 +100,23 @@ def _dense_layer(graph: _Graph, x: str, layer: DeployedLayer) -> str:
     return graph.add("Concat", x, graph.conv(y, layer.conv_3x3), axis=1)
 
 
+def _scaled(graph: _Graph, pixels: PixelInput) -> str:
+    """Add what makes the network's input of pixels."""
+    x = graph.add("Cast", INPUT, to=TensorProto.FLOAT)
+    if pixels.limits is not None:
+        x = graph.add("Clip", x, *(graph.constant(np.array(limit, np.float32)) for limit in pixels.limits))
+    scale, shift = (graph.constant(values.reshape(1, -1, 1, 1)) for values in pixels.factors)
+    return graph.add("Add", graph.add("Mul", x, scale), shift)
+
+
 @torch.no_grad()
-def to_onnx(network: DeployedCondenseNet) -> onnx.ModelProto:
-    """Return the ONNX model: images (batch, C, H, W) float32, normalised as in training -> logits (batch, classes)."""
+def to_onnx(network: DeployedCondenseNet, pixels: PixelInput | None = None) -> onnx.ModelProto:
+    """Return the ONNX model: images (batch, C, H, W) float32, normalised as in training -> logits (batch, classes).
+
+    With `pixels` the images are of its type, and the model scales them.
+    """
     config, graph = network.config, _Graph()
-    x = graph.conv(INPUT, network.stem)
+    x = graph.conv(INPUT if pixels is None else _scaled(graph, pixels), network.stem)
     stage = 0
     for shape, layer in zip(config.layer_shapes, network.layers, strict=True):
         if shape.stage != stage:
@@ -114,11 +128,12 @@ def to_onnx(network: DeployedCondenseNet) -> onnx.ModelProto:
     x = graph.gather(x, network.classifier_index, config.num_features)
     weight, bias = graph.constant(network.classifier.weight), graph.constant(network.classifier.bias)
     graph.add("Gemm", x, weight, bias, output=OUTPUT, transB=1)
+    kind = TensorProto.FLOAT if pixels is None else TensorProto.DataType.Value(pixels.pixel_type.upper())
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "CondenseNet",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *config.input_shape])],
+            [helper.make_tensor_value_info(INPUT, kind, ["batch", *config.input_shape])],
             [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", config.num_classes])],
             graph.initializers,
         ),
@@ -126,13 +141,14 @@ def to_onnx(network: DeployedCondenseNet) -> onnx.ModelProto:
         ir_version=IR_VERSION,
         producer_name="condensery",
     )
-    helper.set_model_props(model, {"config": config.to_json()})
+    baked = {} if pixels is None else {"preprocessing": json.dumps(pixels.rules)}
+    helper.set_model_props(model, {"config": config.to_json(), **baked})
     return model
 
 
-def save_onnx(network: DeployedCondenseNet, path: Path) -> str:
+def save_onnx(network: DeployedCondenseNet, path: Path, pixels: PixelInput | None = None) -> str:
     """Write `network` to `path` atomically; return the file's SHA-256."""
-    return write_atomically(path, to_onnx(network).SerializeToString())
+    return write_atomically(path, to_onnx(network, pixels).SerializeToString())
 
 
 def check_onnx(path: Path, network: DeployedCondenseNet, images: int = 4) -> float:

@@ -19,7 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SAME, VALID = 0, 1  # padding: as much as keeps the size at stride 1, or none
 NO_ACTIVATION, RELU = 0, 1
 _IDENTIFIER, _VERSION = b"TFL3", 3
-_TYPES = {"float32": 0, "int32": 2}
+_TYPES = {"float32": 0, "int32": 2, "uint8": 3, "uint16": 16}
 _ALIGNED = 16  # bytes, of a buffer's content
 
 
@@ -48,6 +48,9 @@ RESHAPE = Kind(22, 1, 17)
 PAD = Kind(34, 1, 22)
 GATHER = Kind(36, 1, 23, {"axis": (0, 4)})
 TRANSPOSE = Kind(39, 4, 26)  # version 4: of five dimensions
+CAST = Kind(53, 1, 37)
+MAXIMUM = Kind(55, 1, 39)
+MINIMUM = Kind(57, 1, 39)
 MEAN = Kind(40, 1, 27, {"keep_dims": (0, 1)})
 
 
@@ -68,9 +71,9 @@ class Graph:
     _kinds: list[Kind] = field(default_factory=list)
     _operators: list[tuple[Kind, list[int], int, dict[str, int]]] = field(default_factory=list)  # …, inputs, output, …
 
-    def tensor(self, shape: Sequence[int]) -> Tensor:
+    def tensor(self, shape: Sequence[int], kind: str = "float32") -> Tensor:
         """Add a tensor that an operator or the caller fills at run time."""
-        return self._tensor(tuple(shape), "float32", 0)
+        return self._tensor(tuple(shape), kind, 0)
 
     def constant(self, values: Array) -> Tensor:
         """Add a tensor of float32 or int32 that is part of the model."""

@@ -5,14 +5,27 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+import condensery
+from search.pricing.pricer import Target
+from search.results.bundle import pixel_input
+from search.store import reader
+from space.errors import InvalidSettings
 from tests.search.photographs import Trained, bare_python, classes_from, images_of, write_photographs
+from tests.search.tiny_studies import sqlite_url
+from tests.workers.export.test_export_contract import MISSING
 from workers.bundled import infer
+from workers.file_names import file_for
+from workers.files import file_hash
 from workers.images.batches import load
+from workers.latency import FakeProbe
+from workers.latency.agent.runtimes.onnx import import_onnxruntime
 
 NEEDED = {"onnxruntime": ("onnxruntime",), "ncnn": ("ncnn",), "litert": ("ai_edge_litert",), "native": ()}
 
@@ -29,7 +42,8 @@ def run_alone(bundle: Path, scratch: Path, files: list[str], *options: str, pack
     copy = shutil.copytree(bundle, scratch / "alone")
     command = [*bare_python(scratch, "numpy", "PIL", *packages), str(copy / "infer.py"), *options, *files]
     done = subprocess.run(command, cwd="/", capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
-    assert (done.returncode, done.stderr) == (0, "")
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith("INFO: ")]  # LiteRT says how it runs
+    assert (done.returncode, complaints) == (0, [])
     return done.stdout
 
 
@@ -74,6 +88,38 @@ def test_other_channels_or_photographs_as_they_lie_would_be_seen_in_the_accuracy
     assert accuracy() < picked.test_top1
 
 
+def device_with(runtime: str) -> Target:
+    """A device that runs networks with another runtime."""
+    probe = FakeProbe(lambda path: 1.0, device=runtime)
+    probe.runtime = runtime
+    return Target(runtime, probe)
+
+
+@pytest.mark.parametrize("bake", [False, True], ids=["scaled outside", "baked"])
+def test_every_runtimes_file_in_the_bundle_has_the_claimed_accuracy(trained: Trained, tmp_path: Path, bake: bool):
+    runtimes = [runtime for runtime in ("ncnn", "litert", "native") if not MISSING[runtime]]
+    picked, bundle = trained.bundled(*map(device_with, runtimes), bake=bake)
+    deploy = tomllib.loads((bundle / "deploy.toml").read_text())
+    assert deploy["model"]["sha256"] == file_hash(bundle / "model.onnx")
+    assert (file_hash(bundle / "model.onnx") == file_hash(picked.files[0])) == (not bake)
+    kind = "uint8" if bake else "float32"
+    inputs = {"onnxruntime": f"{kind} (batch, 3, 16, 16)", "ncnn": "float32 (3, 16, 16)"}
+    inputs |= {"litert": f"{kind} (1, 16, 16, 3)", "native": f"{kind} (3, 16, 16)"}
+    assert deploy["model_files"] == {file_for(name, "model"): inputs[name] for name in ("onnxruntime", *runtimes)}
+    assert deploy["preprocessing"]["in_model"] == (["scale"] if bake else [])
+    assert ("The model files scale pixels themselves" in (bundle / "MODEL_CARD.md").read_text()) == bake
+    test = images_of(trained.folder / "photos" / "test")
+    expected = ""
+    for runtime in ("onnxruntime", *runtimes):
+        scratch = tmp_path / runtime
+        scratch.mkdir()
+        options = ("--model", file_for(runtime, "model"))
+        said = run_alone(bundle, scratch, list(test), *options, packages=NEEDED[runtime])
+        assert np.mean([classes_from(said)[file] == name for file, name in test.items()]) == picked.test_top1
+        expected = expected or said
+        assert classes_from(said) == classes_from(expected)
+
+
 def test_a_rule_that_the_program_does_not_know_ends_it(trained: Trained, tmp_path: Path):
     _, bundle = trained.bundled()
     copy = shutil.copytree(bundle, tmp_path / "bundle")
@@ -93,3 +139,39 @@ def test_what_is_no_image_is_one_line_and_the_others_are_classified(trained: Tra
     assert done.stderr.count("\n") == 1
     assert "notes.jpg: can't be read as an image" in done.stderr
     assert done.stdout.startswith(f"{photo}: ")
+
+
+# --- exports ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "file", "kind"),
+    [
+        (["--format", "onnx"], "model.onnx", "tensor(float)"),
+        (["--format", "onnx", "--bake-preprocessing"], "model.onnx", "tensor(uint8)"),
+        (["--out", "net.onnx", "--bake-preprocessing"], "net.onnx", "tensor(uint8)"),
+        (["--runtime", "onnxruntime", "--out", "net.onnx"], "net.onnx", "tensor(float)"),
+    ],
+)
+def test_an_export_is_of_what_was_asked(trained: Trained, tmp_path, monkeypatch, words, file, kind):
+    monkeypatch.chdir(tmp_path)
+    storage = ["--storage", sqlite_url(trained.folder)]
+    done = CliRunner().invoke(condensery.app, ["export", "0", "tiny", *storage, *words])
+    assert (done.exit_code, done.stdout.strip()) == (0, f"wrote {file}")
+    assert ("the model takes uint8 pixels, RGB, 16x16, and scales them" in done.stderr) == (kind == "tensor(uint8)")
+    (given,) = import_onnxruntime().InferenceSession(file).get_inputs()
+    assert given.type == kind
+
+
+def test_a_name_of_another_format_than_was_asked_is_refused(trained: Trained, tmp_path: Path):
+    words = ["--format", "onnx", "--out", str(tmp_path / "net.tflite"), "--storage", sqlite_url(trained.folder)]
+    done = CliRunner().invoke(condensery.app, ["export", "0", "tiny", *words])
+    assert isinstance(done.exception, InvalidSettings)
+    assert "a file for onnxruntime must end in .onnx" in str(done.exception)
+    assert not (tmp_path / "net.tflite").exists()
+
+
+def test_a_study_that_does_not_know_its_images_can_not_bake(trained: Trained):
+    study, row = reader.find_study(trained.store.engine, "tiny"), trained.store.trial(0)
+    with pytest.raises(InvalidSettings, match="resume it once"):
+        pixel_input(replace(study, data_info=None), row)

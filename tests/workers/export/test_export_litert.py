@@ -38,6 +38,9 @@ OPERATORS = {  # by our name: the schema's name, its table of options
     "GATHER": ("GATHER", "GatherOptionsT"),
     "TRANSPOSE": ("TRANSPOSE", "TransposeOptionsT"),
     "MEAN": ("MEAN", "ReducerOptionsT"),
+    "CAST": ("CAST", "CastOptionsT"),
+    "MAXIMUM": ("MAXIMUM", "MaximumMinimumOptionsT"),
+    "MINIMUM": ("MINIMUM", "MaximumMinimumOptionsT"),
 }
 OPTIONS = {  # by our name: the schema's
     "padding": "padding",

@@ -44,8 +44,13 @@ class Ncnn(PackageRuntime):
 
     def open(self, model: bytes, threads: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
         """Return the function from one image (C, H, W) float32 to the output; raises what the runtime raises."""
-        infer = self._open(model, threads)
-        return lambda image: np.array(infer(self._ncnn.Mat(np.ascontiguousarray(image))))
+        run = self._open(model, threads)
+
+        def infer(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            pixels = np.ascontiguousarray(image)  # named, because a Mat of an array doesn't keep the array
+            return np.array(run(self._ncnn.Mat(pixels).clone()))  # a first layer that works in place needs its own
+
+        return infer
 
     def _open(self, model: bytes, threads: int) -> Callable[[Any], Any]:
         facts, files = unzip_model(model)

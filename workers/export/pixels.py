@@ -1,0 +1,61 @@
+"""What a model file does itself where preprocessing is baked in: whole pixels become the network's float32 input.
+
+It is the step `scale` of `workers.preprocessing`: pixels beyond the range are clipped, then multiplied and added to,
+channel by channel, with the very float32 numbers that training used. Decoding, cropping and resizing remain to be done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from space.deployed import DeployedCondenseNet
+from workers.bundled.infer import factors, scaled
+from workers.export.common import Array
+from workers.preprocessing import LARGEST, PixelType, Preprocessing
+
+
+@dataclass(frozen=True)
+class PixelInput:
+    """A model's input of pixels; `rules` are those of a bundle with such a model."""
+
+    rules: dict[str, Any]
+
+    @classmethod
+    def of(cls, preprocessing: Preprocessing) -> PixelInput:
+        """Return the input of a model that does `preprocessing`'s scaling."""
+        shape, kind = preprocessing.shape, preprocessing.pixel_type
+        known = (preprocessing.pixel_range, preprocessing.mean, preprocessing.std)
+        return cls(Preprocessing(shape, kind, *known, in_model=True).table())
+
+    @property
+    def pixel_type(self) -> PixelType:
+        """The type of the input's numbers."""
+        kind: PixelType = self.rules["pixel_type"]
+        return kind
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """What pixels are clipped to; None where no pixel can be beyond."""
+        low, high = self.rules["pixel_range"]
+        return None if (low, high) == (0, LARGEST[self.pixel_type]) else (low, high)
+
+    @property
+    def factors(self) -> tuple[Array, Array]:
+        """Scale and shift, each (C,) float32."""
+        scale, shift = factors(self.rules)
+        return scale.ravel(), shift.ravel()
+
+    def random(self, images: int) -> Array:
+        """Return random images of the input's type, (N, C, H, W), the same every time."""
+        shape = (images, len(self.rules["channel_order"]), *self.rules["size"])
+        return np.random.default_rng(0).integers(0, LARGEST[self.pixel_type], shape, self.pixel_type, endpoint=True)
+
+    @torch.no_grad()
+    def logits(self, network: DeployedCondenseNet, pixels: Array) -> Array:
+        """Return the trained network's logits (N, classes) for pixels (N, C, H, W), scaled outside of it."""
+        logits: Array = network.cpu()(torch.from_numpy(scaled(pixels, self.rules))).numpy()
+        return logits
