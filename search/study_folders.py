@@ -55,7 +55,7 @@ def with_places(settings: StudySettings, url: str, stored: StudyRow | None) -> S
         user_path(named or "")
     images = {"folder": places.absolute(settings.data.folder), "dataset": settings.data.dataset}
     kind, colon, path = settings.data.dataset.partition(":")
-    if kind + colon == places.IMAGE_FOLDER:
+    if kind + colon in places.OWN_IMAGES:
         images["dataset"] = kind + colon + places.absolute(path)
     root = files_root(settings, url) if stored is None else _root_of(stored, settings, url)
     study = settings.study.model_copy(update={"files": str(root)})

@@ -17,8 +17,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-IMAGE_FOLDER = "imagefolder:"  # what a data set's name begins with when a path follows
-_PATHS = (("study", "files", ""), ("data", "folder", ""), ("data", "dataset", IMAGE_FOLDER))
+OWN_IMAGES = ("imagefolder:", "manifest:")  # what a data set's name begins with when a path follows
+_PATHS = (
+    ("study", "files", ""),
+    ("data", "folder", ""),
+    *(("data", "dataset", prefix) for prefix in OWN_IMAGES),
+)
 _SEEN_FROM = "_from_database"  # ends the name of a setting that says a path outside the database's folder again
 
 

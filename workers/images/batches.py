@@ -28,7 +28,7 @@ from workers.images.splits import Positions, Stream, random_words
 from workers.images.variation import Variation
 from workers.settings import DataSettings, TrainingSettings
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # float32 (N, C, H, W) normalised, int64 (N,) or shares (N, classes)
+Batch = tuple[torch.Tensor, torch.Tensor]  # float32 (N, C, H, W) normalised, int64 (N,) or float32 (N, classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,8 @@ class TrainingBatches:
     than one batch is one batch. The permutation of the last epoch asked for is kept, so walking on is cheap. With
     balanced sampling an epoch is as many images drawn anew, each class as likely as any other.
 
-    Of `recipe` only balance and variation matter; None has neither.
+    Of `recipe` only balance and variation matter; None has neither. Where images have weights, labels are the weighted
+    shares of the classes; weights are 1 on average over the split.
     """
 
     def __init__(
@@ -153,6 +154,8 @@ class TrainingBatches:
         self.split, self.info = split, info
         self.augmentation = Augmentation.of(settings, info)
         self._normalise = Normaliser(info)
+        weights = None if split.details is None else split.details.weights
+        self._weights = None if weights is None else torch.from_numpy(weights / weights.mean()).float()
         self._batch_size = batch_size
         self._seed = seed
         self._epoch, self._order = -1, np.arange(0)
@@ -160,7 +163,8 @@ class TrainingBatches:
     def batch(self, step: int) -> Batch:
         """Return batch `step` of the training (0 is its first): images as float32 (N, C, H, W), labels as int64 (N,).
 
-        Where images are blended the labels are the classes' shares, float32 (N, classes).
+        Where images are blended or have weights the labels are the classes' shares, float32 (N, classes), times the
+        weights.
 
         Raises:
             ValueError: the step is negative.
@@ -168,10 +172,18 @@ class TrainingBatches:
         positions, words = self.choice(step)
         images = torch.from_numpy(augment(self.split.pixels(positions), self.augmentation, words))
         labels = torch.from_numpy(self.split.labels[positions])
+        if self._weights is not None:
+            shares = torch.nn.functional.one_hot(labels, self.info.num_classes)
+            labels = shares * self._weights[torch.from_numpy(positions)][:, None]
         if not self.variation:
             return self._normalise(images), labels
         change, blend = (int(word) for word in random_words(self._seed, Stream.VARIATION, step, 2))
         return self.variation.blended(self._normalise(self.variation.changed(images, change)), labels, blend)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether images have weights, so that the shares of a label needn't add up to 1."""
+        return self._weights is not None
 
     def choice(self, step: int) -> tuple[Positions, npt.NDArray[np.uint64]]:
         """Return the places in the split of batch `step`'s images, (N,), and the words that say how they vary, (3, N).

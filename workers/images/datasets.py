@@ -26,6 +26,7 @@ from space.errors import DataNotFound, UnknownDataset, UnreadableImage
 from workers.files import disk_errors, user_path
 from workers.images.image_files import source_of
 from workers.images.listing.class_folders import list_class_folders
+from workers.images.listing.manifest import list_manifest
 from workers.images.source import (
     BLOCK,
     Block,
@@ -43,7 +44,7 @@ from workers.settings import DataSettings
 
 Fetched = TypeVar("Fetched")
 
-IMAGE_FOLDER = "imagefolder"
+IMAGE_FOLDER, MANIFEST = "imagefolder", "manifest"
 IMAGE_FOLDER_SHAPE: Shape = (3, 32, 32)
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 # fmt: off
@@ -76,11 +77,12 @@ def find_source(settings: DataSettings) -> Source:
 
     Raises:
         UnknownDataset: no data set has this name.
-        DataNotFound: an image folder is missing, empty or not laid out in class folders.
+        DataNotFound: an image folder or a manifest is missing, holds no images of two classes, or breaks a rule.
     """
     name, colon, folder = settings.dataset.partition(":")
-    if name == IMAGE_FOLDER and folder:
-        listing = list_class_folders(user_path(folder), settings.group)
+    if name in (IMAGE_FOLDER, MANIFEST) and folder:
+        list_files = list_class_folders if name == IMAGE_FOLDER else list_manifest
+        listing = list_files(user_path(folder), settings.group)
         return source_of(listing, shape_of(settings, IMAGE_FOLDER_SHAPE), settings)
     dataset = KNOWN.get(name)
     if dataset is None or colon:
@@ -217,6 +219,7 @@ def _split_of_arrays(images: Images, labels: Labels, shape: Shape) -> SourceSpli
 
 
 def _unknown_name(name: str) -> str:
-    nearest = difflib.get_close_matches(name.lower(), [*KNOWN, f"{IMAGE_FOLDER}:PATH"], n=1, cutoff=NEAR)
+    forms = [f"{kind}:PATH" for kind in (IMAGE_FOLDER, MANIFEST)]
+    nearest = difflib.get_close_matches(name.lower(), [*KNOWN, *forms], n=1, cutoff=NEAR)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"`dataset` must be one of {', '.join(KNOWN)} or {IMAGE_FOLDER}:PATH, but got {name!r}{hint}"
+    return f"`dataset` must be one of {', '.join(KNOWN)}, {' or '.join(forms)}, but got {name!r}{hint}"

@@ -56,9 +56,9 @@ def _cropped(padded: Tensor, down: Tensor, right: Tensor, size: torch.Size) -> T
 def batches_on(device: torch.device, batches: TrainingBatches) -> TrainingBatches | ResidentBatches:
     """Return the batches, resident on a CUDA device if the images take no more than a quarter of its free memory.
 
-    Images that vary by more than crop and mirror are made by the processor.
+    Images that vary by more than crop and mirror, or have weights, are made by the processor.
     """
-    if device.type != "cuda" or batches.variation:
+    if device.type != "cuda" or batches.variation or batches.weighted:
         return batches
     size = int(np.prod(batches.info.input_shape)) * len(batches.split)
     free, _ = torch.cuda.mem_get_info(device)

@@ -45,7 +45,7 @@ class Variation:
     def blended(self, images: Tensor, labels: Tensor, word: int) -> tuple[Tensor, Tensor]:
         """Return normalised images (N, C, H, W) blended with each other, and the classes' shares (N, classes).
 
-        Where nothing is blended the labels (N,) are returned as they are.
+        Labels are (N,) or shares; where nothing is blended they are returned as they are.
         """
         if not self._blends:
             return images, labels

@@ -38,6 +38,7 @@ from workers.settings import DataSettings, Kernel, TrainingSettings
 from workers.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from workers.training.device import autocast_on, use_device
 from workers.training.forward import CPU_EVALUATION_BATCH, EVALUATION_BATCH, Forward, ForwardSettings, forward_of
+from workers.training.loss import training_loss
 from workers.training.optimizer import WeightAverage, class_weights, clear_gradients, optimizer_of, take_step
 from workers.training.reporting import CurveRow, Evaluation, Form, Observer, ProgressReport, TrainingStopped
 from workers.training.schedule import learning_rate_at as learning_rate_at  # also for importers
@@ -212,7 +213,7 @@ class _Loop:
             self.forward.masks_changed()
         with torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if self.autocast else contextlib.nullcontext():
             logits = self.forward(x)
-        loss = F.cross_entropy(logits.float(), y, self.class_weights, label_smoothing=settings.label_smoothing)
+        loss = training_loss(logits.float(), y, self.class_weights, settings.label_smoothing)
         total = loss
         if settings.group_lasso and stages_due(progress, self.run.config.condense_factor) < self._last_stage:
             total = loss + settings.group_lasso * self.model.group_lasso()

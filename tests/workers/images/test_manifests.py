@@ -1,0 +1,330 @@
+"""Manifests: tables of one's own, what annotation tools export, and the rows that break a rule."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from space.errors import DataNotFound, InvalidSettings
+from workers.images.batches import TrainingBatches, load
+from workers.images.cache import outline, prepare
+from workers.images.datasets import find_source
+from workers.images.source import SourceImages
+from workers.settings import DataSettings
+
+NAMES = tuple(f"{kind}{number}.png" for kind in ("cat", "dog") for number in range(5))
+LABELS = {name: name[:3] for name in NAMES}
+
+
+def save_images(folder: Path, names: tuple[str, ...] = NAMES) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 20 * number).save(folder / name)
+
+
+def settings_for(path: Path, **values: object) -> DataSettings:
+    return DataSettings(dataset=f"manifest:{path}", image_size=8, channels=1, **values)
+
+
+def table(folder: Path, *lines: str, name: str = "labels.csv") -> Path:
+    (folder / name).write_text("\n".join(lines) + "\n")
+    return folder / name
+
+
+def opened(path: Path, **values: object) -> SourceImages:
+    return find_source(settings_for(path, **values)).open()
+
+
+def labels_in(content: SourceImages) -> Mapping[str, str]:
+    parts = [part for part in (content.train, content.test) if part is not None]
+    return {
+        name.rpartition("/")[2]: content.class_names[label]
+        for part in parts
+        if part.details is not None
+        for name, label in zip(part.details.names, part.labels, strict=True)
+    }
+
+
+# --- tables of one's own ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_of_paths_and_labels_is_a_data_set(tmp_path: Path, separator: str):
+    save_images(tmp_path / "photos")
+    rows = [separator.join((f"photos/{name}", LABELS[name])) for name in NAMES]
+    path = table(tmp_path, "\ufeff" + separator.join(("Path", "Label")), *rows)
+    assert labels_in(opened(path)) == LABELS
+    info = prepare(settings_for(path), tmp_path / "cache")
+    assert (info.dataset, info.class_names, info.test_images) == ("labels.csv (manifest)", ("cat", "dog"), 2)
+
+
+def test_splits_groups_and_weights_of_a_table_are_used(tmp_path: Path):
+    save_images(tmp_path)
+    splits = ("train", "train", "valid", "TEST", "")
+    lines = [f"{name},{LABELS[name]},{splits[int(name[3])]},{name[3]},{1 + int(name[3])}" for name in NAMES]
+    path = table(tmp_path, "path,label,split,patient,weight", *lines)
+    settings = settings_for(path, group="patient")
+    info, data = prepare(settings, tmp_path / "cache"), load(settings, tmp_path / "cache")
+    assert data.train.names == ("cat0.png", "cat1.png", "cat4.png", "dog0.png", "dog1.png", "dog4.png")
+    assert data.validation.names == ("cat2.png", "dog2.png")
+    assert data.test().names == ("cat3.png", "dog3.png")
+    assert data.train.details is not None
+    assert data.train.details.groups == ("0", "1", "4") * 2
+    assert info.notes[:3] == (
+        "the validation and test splits are as made by hand",
+        "5 groups of images, the largest of 2; none is in two splits",
+        "images weigh 1 to 5 in training",
+    )
+    _, shares = TrainingBatches(data.train, info, settings, 6, seed=0).batch(0)
+    assert sorted(shares.max(dim=1).values.tolist()) == pytest.approx(sorted([0.375, 0.75, 1.875] * 2))
+    assert shares.count_nonzero().item() == 6
+
+
+def test_a_file_outside_the_manifests_folder_may_be_named(tmp_path: Path):
+    save_images(tmp_path / "photos")
+    (tmp_path / "lists").mkdir()
+    absolute = [f"{tmp_path / 'photos' / name},{LABELS[name]}" for name in NAMES[:5]]
+    relative = [f"../photos/{name},{LABELS[name]}" for name in NAMES[5:]]
+    assert labels_in(opened(table(tmp_path / "lists", "path,label", *absolute, *relative))) == LABELS
+
+
+def test_images_that_a_manifest_does_not_name_are_counted_and_a_file_named_twice_is_one(tmp_path: Path):
+    save_images(tmp_path)
+    rows = [*(f"{name},{LABELS[name]}" for name in NAMES[:-1]), "./cat0.png,cat"]
+    content = opened(table(tmp_path, "path,label", *rows))
+    assert len(labels_in(content)) == 9
+    assert content.notes == (
+        "left out: 1 row that names a file again (cat0.png)",
+        "left out: 1 image that the manifest doesn't name (dog4.png)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "rule"),
+    [
+        ("cat9.png,cat,,,", r"name a file that exists, but 1 row doesn't \(line 2, cat9.png\); add the files"),
+        (",cat,,,", r"name a file, but 1 row doesn't \(line 2\); write its path"),
+        ("cat0.png,,,,", r"have a label, but 1 row doesn't \(line 2, cat0.png\)"),
+        ("cat0.png,dog,,,", r"the label that it has elsewhere, but .*\(line 3, cat0.png: dog and cat\)"),
+        ("cat0.png,cat,test,,", r"the split that it is in elsewhere, but .*\(line 3, cat0.png: test and none\)"),
+        ("cat0.png,cat,holdout,,", r"say train, validation or test as split, or nothing, but .*: holdout\); correct"),
+        ("cat0.png,cat,,,-1", r"have a weight of 0 or more, but .*: -1\)"),
+        ("cat0.png,cat,,,nan", r"have a weight of 0 or more, but .*: nan\)"),
+        ("cat0.png,photos/cat0.png,,,", r"a class's name as label, not a path, but .* or exchange the columns"),
+        ("cat0.png,../cat,,,", "a class's name as label, not a path"),
+        ("cat0.png,cat", "but line 2 has 2 columns, and its first line 5"),
+    ],
+)
+def test_a_row_that_breaks_a_rule_is_named_with_what_to_do(tmp_path: Path, row: str, rule: str):
+    save_images(tmp_path)
+    path = table(tmp_path, "path,label,split,group,weight", row, *(f"{name},{LABELS[name]},,," for name in NAMES))
+    with pytest.raises(DataNotFound, match=rule) as refusal:
+        prepare(settings_for(path), tmp_path / "cache")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_many_broken_rows_are_counted_and_a_few_named(tmp_path: Path):
+    path = table(tmp_path, "path,label", *(f"no{number}.png,cat" for number in range(100)))
+    with pytest.raises(DataNotFound, match=r"but 100 rows don't \(line 2, no0.png; .*; and 97 more\)"):
+        outline(settings_for(path))
+
+
+@pytest.mark.parametrize(
+    ("lines", "rule"),
+    [
+        ((), "its first line is: empty"),
+        (("cat0.png,cat", "cat1.png,cat"), "its first line is: cat0.png,cat"),
+        (("path,label",), "must name images, but names none"),
+        (("path,label", "cat0.png,cat", "cat1.png,cat"), "at least 2 classes, but holds 1, 'cat'"),
+        (
+            ("path,label,split", "cat0.png,cat,train", "dog0.png,dog,test"),
+            r"1 class of the test split \(dog\) has none",
+        ),
+        (("path,label,weight", "cat0.png,cat,0", "dog0.png,dog,0"), "must weigh more than 0, but none does"),
+        (("path,label,group,split", "cat0.png,cat,a,train", "cat1.png,cat,a,test"), "at least 2 classes"),
+        (
+            ("path,label,group,split", "cat0.png,cat,a,train", "dog0.png,dog,b,train", "cat1.png,cat,a,test"),
+            r"1 group of labels.csv \(manifest\) \(a\) is in both train and test",
+        ),
+        (("path,label", "cat0.png,cat", "dog0.png,dog"), "needs a class with at least 3 images"),
+    ],
+)
+def test_a_table_that_makes_no_data_set_is_one_clear_line(tmp_path: Path, lines: tuple[str, ...], rule: str):
+    save_images(tmp_path)
+    with pytest.raises(DataNotFound, match=rule) as refusal:
+        outline(settings_for(table(tmp_path, *lines)))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path):
+    with pytest.raises(DataNotFound, match=r"labels.csv' can't be read \(No such file"):
+        outline(settings_for(tmp_path / "labels.csv"))
+    (tmp_path / "labels.csv").write_bytes("path,label\ncat0.png,caf\u00e9".encode("latin-1"))
+    with pytest.raises(DataNotFound, match="must be UTF-8, but isn't"):
+        outline(settings_for(tmp_path / "labels.csv"))
+    with pytest.raises(DataNotFound, match="is a folder without an export that is known here"):
+        outline(settings_for(tmp_path))
+    with pytest.raises(DataNotFound, match=r"annotation tool's form, but .*JSON"):
+        outline(settings_for(table(tmp_path, "{", name="labels.json")))
+    with pytest.raises(InvalidSettings, match=r"data.group must be a column of the manifest, but is 'camera', and"):
+        outline(settings_for(table(tmp_path, "path,label", "a.png,b"), group="camera"))
+
+
+# --- what annotation tools export -------------------------------------------------------------------------------
+
+
+def csv_file(path: Path, *rows: tuple[object, ...]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def json_file(path: Path, document: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+    return path
+
+
+def label_studio_csv(folder: Path) -> Path:
+    save_images(folder / "media", tuple(f"{number:08x}-{name}" for number, name in enumerate(NAMES)))
+    header = ("image", "id", "choice", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
+    rows = [
+        (f"/data/upload/1/{number:08x}-{name}", number, LABELS[name], 1, number, "2024-05-01", "2024-05-01", 2.5)
+        for number, name in enumerate(NAMES)
+    ]
+    return csv_file(folder / "project-1.csv", header, *rows)
+
+
+def label_studio_json_min(folder: Path) -> Path:
+    save_images(folder)
+    tasks = [
+        {"image": f"/data/local-files/?d={name}", "id": 1, "choice": LABELS[name], "annotator": 1, "annotation_id": 1}
+        for name in NAMES
+    ]
+    return json_file(folder / "project-1.json", tasks)
+
+
+def label_studio_json(folder: Path) -> Path:
+    save_images(folder)
+
+    def task(name: str) -> dict[str, object]:
+        choice = {"value": {"choices": [LABELS[name]]}, "from_name": "choice", "to_name": "image", "type": "choices"}
+        annotations = [
+            {"id": 1, "was_cancelled": False, "result": [choice]},
+            {"id": 2, "was_cancelled": True, "result": []},
+        ]
+        return {"id": 1, "annotations": annotations, "data": {"image": f"https://server/data/upload/2/{name}"}}
+
+    unlabelled = {"id": 99, "annotations": [], "data": {"image": "/data/upload/2/later.png"}}
+    return json_file(folder / "project-2.json", [*map(task, NAMES), unlabelled])
+
+
+def via_csv(folder: Path) -> Path:
+    save_images(folder)
+    columns = "filename file_size file_attributes region_count region_id region_shape_attributes region_attributes"
+    rows = [(name, 99, json.dumps({"animal": LABELS[name]}), 0, 0, "{}", "{}") for name in NAMES]
+    return csv_file(folder / "via_export_csv.csv", tuple(columns.split()), *rows)
+
+
+def via_json(folder: Path) -> Path:
+    save_images(folder)
+    files = {
+        f"{name}99": {
+            "filename": name,
+            "size": 99,
+            "regions": [],
+            "file_attributes": {"caption": "a photo", "class": {LABELS[name]: True}},
+        }
+        for name in NAMES
+    }
+    return json_file(folder / "via_export_json.json", files)
+
+
+def roboflow_csv(folder: Path) -> Path:
+    for split, numbers in (("train", "012"), ("valid", "3"), ("test", "4")):
+        names = tuple(name for name in NAMES if name[3] in numbers)
+        save_images(folder / split, names)
+        rows = [f"{name}, {int(LABELS[name] == 'cat')}, {int(LABELS[name] == 'dog')}" for name in names]
+        table(folder / split, "filename, cat, dog", *rows, name="_classes.csv")
+    return folder
+
+
+def coco(folder: Path) -> Path:
+    save_images(folder / "images")
+    document = {
+        "info": {"description": "pets"},
+        "images": [{"id": 7 + at, "file_name": name, "width": 8, "height": 8} for at, name in enumerate(NAMES)],
+        "categories": [{"id": 0, "name": "pets"}, {"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [
+            {"id": at, "image_id": 7 + at, "category_id": 1 + (LABELS[name] == "dog")} for at, name in enumerate(NAMES)
+        ],
+    }
+    return json_file(folder / "instances.json", document)
+
+
+def cvat_imagenet(folder: Path) -> Path:
+    save_images(folder / "images")
+    table(folder, "cat", "dog", name="synsets.txt")
+    for split, numbers in (("train", "012"), ("val", "3"), ("test", "4")):
+        rows = [f"{name} {int(LABELS[name] == 'dog')}" for name in NAMES if name[3] in numbers]
+        table(folder, *rows, name=f"{split}.txt")
+    return folder
+
+
+WITHOUT_SPLITS = (label_studio_csv, label_studio_json_min, label_studio_json, via_csv, via_json, coco)
+WITH_SPLITS = (roboflow_csv, cvat_imagenet)
+
+
+@pytest.mark.parametrize("export", [*WITHOUT_SPLITS, *WITH_SPLITS])
+def test_what_annotation_tools_export_is_read(tmp_path: Path, export):
+    content = opened(export(tmp_path / "export"))
+    assert {name[-8:]: label for name, label in labels_in(content).items()} == LABELS
+
+
+@pytest.mark.parametrize("export", WITH_SPLITS)
+def test_the_splits_of_an_export_are_used(tmp_path: Path, export):
+    settings = settings_for(export(tmp_path / "export"))
+    info = prepare(settings, tmp_path / "cache")
+    assert (info.train_images, info.validation_images, info.test_images) == (6, 2, 2)
+    assert load(settings, tmp_path / "cache").validation.labels.tolist() == [0, 1]
+
+
+def test_an_image_that_nobody_labelled_is_left_out_and_said(tmp_path: Path):
+    notes = opened(label_studio_json(tmp_path)).notes
+    assert "left out: 1 image without a label (/data/upload/2/later.png)" in notes
+
+
+@pytest.mark.parametrize("form", ["choices", "coco"])
+def test_an_image_with_two_labels_is_refused(tmp_path: Path, form: str):
+    if form == "choices":
+        save_images(tmp_path)
+        both = {"image": "cat0.png", "choice": {"choices": ["cat", "dog"]}}
+        path = json_file(tmp_path / "a.json", [both, {"image": "dog0.png", "choice": "dog"}])
+    else:
+        path = coco(tmp_path)
+        document = json.loads(path.read_text())
+        document["annotations"].append({"id": 99, "image_id": 7, "category_id": 2})
+        json_file(path, document)
+    with pytest.raises(
+        DataNotFound, match=r"must have one label, but 1 row doesn't \(image [17], cat0.png: cat, dog\)"
+    ):
+        outline(settings_for(path))
+
+
+def test_a_moved_manifest_with_its_images_is_the_same_data(tmp_path: Path):
+    def fingerprint(folder: Path) -> str:
+        save_images(folder)
+        path = table(folder, "path,label", *(f"{name},{LABELS[name]}" for name in NAMES))
+        return prepare(settings_for(path), tmp_path / "cache").fingerprint
+
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+    assert settings_for(tmp_path / "a").of_content() == settings_for(tmp_path / "b").of_content()
+    assert np.isfinite(load(settings_for(tmp_path / "a" / "labels.csv"), tmp_path / "cache").info.mean[0])

@@ -1,0 +1,216 @@
+"""A manifest's rows as a listing: each file found, and every rule that a row can break, with all that break it.
+
+Paths are relative to the manifest's folder. What annotation tools export may name files as on their server; then they
+are looked for by their names below the manifest's folder.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from space.errors import DataNotFound
+from workers.images.listing.annotations import NO_SPLIT, Row, read_manifest
+from workers.images.listing.listing import SPLITS, Entry, Listing, Split, listing_of
+from workers.images.listing.walk import IMAGE_SUFFIXES, LeftOut, find_images, is_image_name
+from workers.wording import counted, listed, one_line
+
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
+LIKE_A_PATH = re.compile(r"^(\.{0,2}[/\\]|~[/\\]|[A-Za-z]:\\|\.{1,2}$)")
+NAMED = 3  # broken rows in a message
+
+
+class _Broken(NamedTuple):
+    """A rule, and the rows that break it."""
+
+    rule: str
+    advice: str
+    rows: list[str]
+
+
+def list_manifest(path: Path, group: str | None = None) -> Listing:
+    """Return the images that a manifest names.
+
+    Args:
+        path: the manifest: a file, or the folder of a tool's export.
+        group: the column that says each image's group; None: "group", if there is one.
+
+    Raises:
+        DataNotFound: it can't be read, or a row breaks a rule; all such rows are counted, and the first ones named.
+        InvalidSettings: there is no such column.
+    """
+    manifest = read_manifest(path, group)
+    root = path if path.is_dir() else path.parent
+    left_out, rows = LeftOut(), manifest.rows
+    if manifest.is_tools:
+        unlabelled = [row for row in rows if not row.labels]
+        for row in unlabelled:
+            left_out.add(row.path, "image without a label", "images without a label")
+        rows = [row for row in rows if row.labels]
+    _check_rows(path, rows)
+    files = _Files(root) if manifest.is_tools else None
+    places = [_found(root, row.path, files) for row in rows]
+    missing = [_shown(row) for row, place in zip(rows, places, strict=True) if place is None]
+    _refuse(path, _Broken("name a file that exists", "add the files, or take the rows out", missing))
+    found = [place for place in places if place is not None]
+    entries = list(_entries(path, root, rows, found, left_out))
+    _note_unnamed(root, entries, left_out)
+    return listing_of(root, f"{path.resolve().name} (manifest)", entries, left_out.notes())
+
+
+# --- rules of rows ----------------------------------------------------------------------------------------------
+
+
+def _check_rows(path: Path, rows: Sequence[Row]) -> None:
+    if not rows:
+        raise DataNotFound(f"the manifest {str(path)!r} must name images, but names none; add rows.")
+    rules = (
+        _Broken("name a file", "write its path", [row.where for row in rows if not row.path]),
+        _Broken("have a label", "write its class", [_shown(row) for row in rows if not row.labels]),
+        _Broken(
+            "have one label",
+            "decide for one; images of several classes at once are not what these networks are for",
+            [f"{_shown(row)}: {listed(row.labels)}" for row in rows if len(set(row.labels)) > 1],
+        ),
+        _Broken(
+            "have a class's name as label, not a path",
+            "rename it, or exchange the columns",
+            [f"{_shown(row)}: {one_line(row.labels[0])}" for row in rows if row.labels and _is_path(row.labels[0])],
+        ),
+        _Broken(
+            "say train, validation or test as split, or nothing",
+            "correct it",
+            [f"{_shown(row)}: {one_line(row.split)}" for row in rows if not _is_split(row.split)],
+        ),
+        _Broken(
+            "have a weight of 0 or more",
+            "correct it",
+            [f"{_shown(row)}: {one_line(row.weight)}" for row in rows if not _is_weight(row.weight)],
+        ),
+    )
+    for rule in rules:
+        _refuse(path, rule)
+    if all(row.weight and float(row.weight) == 0 for row in rows):
+        raise DataNotFound(
+            f"some image of the manifest {str(path)!r} must weigh more than 0, but none does; raise one."
+        )
+
+
+def _refuse(path: Path, broken: _Broken) -> None:
+    if broken.rows:
+        count = counted(len(broken.rows), "row")
+        verb = "doesn't" if len(broken.rows) == 1 else "don't"
+        named = "; ".join(broken.rows[:NAMED])
+        more = f"; and {len(broken.rows) - NAMED:,} more" if len(broken.rows) > NAMED else ""
+        raise DataNotFound(
+            f"each row of the manifest {str(path)!r} must {broken.rule}, but {count} {verb} ({named}{more}); "
+            f"{broken.advice}."
+        )
+
+
+def _shown(row: Row) -> str:
+    return f"{row.where}, {one_line(row.path)}"
+
+
+def _is_path(label: str) -> bool:
+    return bool(LIKE_A_PATH.match(label)) or ("/" in label and is_image_name(label)) or not label.isprintable()
+
+
+def _is_split(split: str) -> bool:
+    return split.lower() in SPLITS or split.lower() in NO_SPLIT
+
+
+def _is_weight(weight: str) -> bool:
+    try:
+        return not weight or 0 <= float(weight) < math.inf
+    except ValueError:
+        return False
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+class _Files:
+    """The images below a folder by their own names, looked up once one is asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._by_name: dict[str, list[str]] | None = None
+
+    def only(self, name: str) -> str | None:
+        """Return the path of the only image of this name."""
+        if self._by_name is None:
+            self._by_name = defaultdict(list)
+            for image in find_images(self._root, "", LeftOut()):
+                self._by_name[image.name.rpartition("/")[2]].append(image.name)
+        called = self._by_name.get(name, [])
+        return called[0] if len(called) == 1 else None
+
+
+def _found(root: Path, path: str, files: _Files | None) -> str | None:
+    """Return a file's path, relative to `root` if it lies there; None if there is none."""
+    for candidate in _candidates(path) if files is not None else (path, path.replace("\\", "/")):
+        if (root / candidate).is_file():
+            return os.path.normpath(candidate)
+    if files is None:
+        return None
+    return next(filter(None, map(files.only, _own_names(path))), None)
+
+
+def _candidates(path: str) -> Iterator[str]:
+    """Yield where a tool's file may be: as it says, in `images`, or with the suffix that it left out."""
+    address = urlsplit(path)
+    for place in (path, *parse_qs(address.query).get("d", ())):  # Label Studio: /data/local-files/?d=pets/cat.png
+        if not urlsplit(place).scheme:
+            yield from (place, place.lstrip("/"), f"images/{place}")
+            yield from (f"{base}{suffix}" for base in (place, f"images/{place}") for suffix in sorted(IMAGE_SUFFIXES))
+
+
+def _own_names(path: str) -> Iterator[str]:
+    """Yield what the file of a server's path may be called here."""
+    name = unquote(urlsplit(path.replace("\\", "/")).path).rpartition("/")[2]
+    yield from (name, UPLOADED.sub("", name))
+
+
+def _entries(path: Path, root: Path, rows: Sequence[Row], found: Sequence[str], left_out: LeftOut) -> Iterator[Entry]:
+    """Yield each file once; it must have one label and one split wherever it is named."""
+    first: dict[str, Row] = {}
+    labels, splits = [], []
+    for row, name in zip(rows, found, strict=True):
+        known = first.setdefault(name, row)
+        if known is row:
+            continue
+        left_out.add(name, "row that names a file again", "rows that name a file again")
+        if known.labels[0] != row.labels[0]:
+            labels.append(f"{_shown(row)}: {one_line(known.labels[0])} and {one_line(row.labels[0])}")
+        elif _split_of(known) != _split_of(row):
+            splits.append(f"{_shown(row)}: {_split_of(known) or 'none'} and {_split_of(row) or 'none'}")
+    _refuse(path, _Broken("give a file the label that it has elsewhere", "decide for one label", labels))
+    _refuse(path, _Broken("put a file into the split that it is in elsewhere", "decide for one split", splits))
+    for name, row in first.items():
+        status = (root / name).stat()
+        stat = status.st_size, status.st_mtime_ns
+        weight = float(row.weight) if row.weight else None
+        yield Entry(name, row.labels[0], stat, _split_of(row), row.group, weight)
+
+
+def _split_of(row: Row) -> Split | None:
+    return SPLITS.get(row.split.lower())
+
+
+def _note_unnamed(root: Path, entries: Sequence[Entry], left_out: LeftOut) -> None:
+    """Count the images that lie among those that are named."""
+    inside = [entry.name for entry in entries if not entry.name.startswith(("/", ".."))]
+    if not inside:
+        return
+    below = os.path.commonpath([name.rpartition("/")[0] for name in inside])
+    named = set(inside)
+    for image in find_images(root, below, LeftOut()):
+        if image.name not in named:
+            left_out.add(image.name, "image that the manifest doesn't name", "images that the manifest doesn't name")

@@ -1,0 +1,21 @@
+"""What a training minimises: cross-entropy, with weights of classes and of images."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def training_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None, smoothing: float) -> Tensor:
+    """Return the mean loss of a batch.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,), or shares of the classes times the images' weights, (N, classes).
+        class_weights: (classes,), or None.
+        smoothing: the share of each label that is spread over all classes. Of shares an image's own weight is spread.
+    """
+    if smoothing and labels.is_floating_point():
+        spread = labels.sum(dim=1, keepdim=True) / labels.shape[1]
+        labels, smoothing = (1 - smoothing) * labels + smoothing * spread, 0.0
+    return F.cross_entropy(logits, labels, class_weights, label_smoothing=smoothing)
