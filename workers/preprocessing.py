@@ -63,6 +63,11 @@ class Preprocessing:
         mean, std = (tuple(data_info.get(name, ())) for name in ("mean", "std"))
         return cls((shape[0], shape[1], shape[2]), pixel_type, (float(low), float(high)), mean, std, in_model)
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """What pixels are clipped to; None where no pixel can be beyond."""
+        return None if self.pixel_range == (0, LARGEST[self.pixel_type]) else self.pixel_range
+
     def table(self) -> dict[str, Any]:
         """Return `[preprocessing]` of deploy.toml, in the order in which the steps are done; see `COMMENTS`."""
         channels, height, width = self.shape

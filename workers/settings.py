@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Kernel = Literal["auto", "compiled", "torch"]  # how trainings run: see `workers.training.forward`
 
@@ -55,8 +55,16 @@ class DataSettings(Settings):
     crop_padding: int | None = Field(default=None, ge=0, le=64)  # random crop; None = the data set's usual
     flip: bool | None = None  # random horizontal flip; None = the data set's usual
     group: str | None = _new(None)  # a manifest's column, or "folder": what must be on one side of every split
+    bits: Literal[8, 16] | None = _new(None)  # of a pixel; None = 16 where any image has 16-bit greys
+    range: tuple[float, float] | None = _new(None)  # the pixels that are black and white; None = see `pixel_values`
     unreadable: Literal["error", "skip"] = _new("error")  # what is done about files that can't be read
     unreadable_most: float = _new(0.05, ge=0.0, lt=1.0)  # the largest share of the files that may be skipped
+
+    @model_validator(mode="after")
+    def _check_range(self) -> DataSettings:
+        if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65_535:
+            raise ValueError(f"range must be [low, high] with 0 <= low < high <= 65535, but got {list(self.range)}")
+        return self
 
     def of_content(self) -> DataSettings:
         """Return the settings without what doesn't decide which images are used: where they are, and a download.

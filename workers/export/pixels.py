@@ -6,7 +6,7 @@ channel by channel, with the very float32 numbers that training used. Decoding, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,28 +20,29 @@ from workers.preprocessing import LARGEST, PixelType, Preprocessing
 
 @dataclass(frozen=True)
 class PixelInput:
-    """A model's input of pixels; `rules` are those of a bundle with such a model."""
+    """A model's input of pixels, scaled as `preprocessing` says, whose `in_model` is set."""
 
-    rules: dict[str, Any]
+    preprocessing: Preprocessing
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> PixelInput:
         """Return the input of a model that does `preprocessing`'s scaling."""
-        shape, kind = preprocessing.shape, preprocessing.pixel_type
-        known = (preprocessing.pixel_range, preprocessing.mean, preprocessing.std)
-        return cls(Preprocessing(shape, kind, *known, in_model=True).table())
+        return cls(replace(preprocessing, in_model=True))
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """`[preprocessing]` of a bundle with such a model."""
+        return self.preprocessing.table()
 
     @property
     def pixel_type(self) -> PixelType:
         """The type of the input's numbers."""
-        kind: PixelType = self.rules["pixel_type"]
-        return kind
+        return self.preprocessing.pixel_type
 
     @property
     def limits(self) -> tuple[float, float] | None:
         """What pixels are clipped to; None where no pixel can be beyond."""
-        low, high = self.rules["pixel_range"]
-        return None if (low, high) == (0, LARGEST[self.pixel_type]) else (low, high)
+        return self.preprocessing.limits
 
     @property
     def factors(self) -> tuple[Array, Array]:

@@ -20,12 +20,14 @@ import numpy.typing as npt
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
+from workers.bundled.infer import factors
 from workers.images.cache import open_prepared
 from workers.images.data_info import DataInfo
 from workers.images.datasets import KNOWN
 from workers.images.source import Details, Images, Labels
 from workers.images.splits import Positions, Stream, random_words
 from workers.images.variation import Variation
+from workers.preprocessing import Preprocessing
 from workers.settings import DataSettings, TrainingSettings
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # float32 (N, C, H, W) normalised, int64 (N,) or float32 (N, classes)
@@ -95,6 +97,7 @@ class Augmentation:
 
     crop_padding: int
     flip: bool
+    black: int = 0  # a pixel's value
 
     @classmethod
     def of(cls, settings: DataSettings, info: DataInfo) -> Augmentation:
@@ -107,6 +110,7 @@ class Augmentation:
         return cls(
             crop_padding=padding if settings.crop_padding is None else settings.crop_padding,
             flip=flip if settings.flip is None else settings.flip,
+            black=round(info.pixel_range[0]),
         )
 
 
@@ -116,7 +120,8 @@ def augment(images: Images, augmentation: Augmentation, words: npt.NDArray[np.ui
     padding = augmentation.crop_padding
     if padding:
         border = ((0, 0), (0, 0), (padding, padding), (padding, padding))
-        windows = sliding_window_view(np.pad(images, border), (height, width), axis=(2, 3))
+        padded = np.pad(images, border, constant_values=augmentation.black)
+        windows = sliding_window_view(padded, (height, width), axis=(2, 3))
         down, right = words[:2] % np.uint64(2 * padding + 1)  # the bias of the remainder is below 1e-17
         images = windows[np.arange(count), :, down, right]  # (N, C, H, W)
     if augmentation.flip:
@@ -178,7 +183,15 @@ class TrainingBatches:
         if not self.variation:
             return self._normalise(images), labels
         change, blend = (int(word) for word in random_words(self._seed, Stream.VARIATION, step, 2))
-        return self.variation.blended(self._normalise(self.variation.changed(images, change)), labels, blend)
+        return self.variation.blended(self._normalise(self._changed(images, change)), labels, blend)
+
+    def _changed(self, images: torch.Tensor, word: int) -> torch.Tensor:
+        """Return the images with their variation; torchvision knows 16-bit pixels as numbers from 0 to 1 alone."""
+        if images.dtype == torch.uint8:
+            return self.variation.changed(images, word)
+        low, high = self.info.pixel_range
+        unit = ((images.float() - low) / (high - low)).clamp_(0, 1)
+        return self.variation.changed(unit, word) * (high - low) + low
 
     @property
     def weighted(self) -> bool:
@@ -224,13 +237,17 @@ def evaluation_batches(split: Split, info: DataInfo, batch_size: int) -> Iterato
 
 
 class Normaliser:
-    """uint8 (N, C, H, W) to float32 with the training split's mean 0 and deviation 1 in every channel."""
+    """Pixels (N, C, H, W) to float32 with the training split's mean 0 and deviation 1 in every channel."""
 
     def __init__(self, info: DataInfo, device: torch.device | None = None) -> None:
-        mean, std = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (info.mean, info.std))
-        self._scale = (1 / (255 * std)).float().to(device)  # (C, 1, 1)
-        self._shift = (-mean / std).float().to(device)
+        preprocessing = Preprocessing.of(info.input_shape, info.to_dict())
+        scale, shift = factors(preprocessing.table())
+        self._scale, self._shift = torch.from_numpy(scale).to(device), torch.from_numpy(shift).to(device)  # (C, 1, 1)
+        self._limits = preprocessing.limits
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Return the images as float32 on their device."""
-        return images.float().mul_(self._scale).add_(self._shift)
+        pixels = images.float()
+        if self._limits is not None:
+            pixels = pixels.clamp(*self._limits)
+        return pixels.mul_(self._scale).add_(self._shift)

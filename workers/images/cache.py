@@ -19,36 +19,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 
 from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
 from workers.files import disk_errors, write_atomically
-from workers.images.data_info import DataInfo, Published, channel_statistics, describe
+from workers.images.array_files import decoding_progress, write_splits
+from workers.images.data_info import DataInfo, Published, describe
 from workers.images.datasets import find_source
-from workers.images.reading import DecodingRecord
+from workers.images.pixel_values import PixelStatistics, pixel_statistics
 from workers.images.source import (
     BLOCK,
     Details,
     Images,
     Labels,
-    Shape,
     Source,
-    SourceSplit,
     details_from_dict,
     details_to_dict,
     fingerprint,
@@ -58,7 +50,6 @@ from workers.settings import DataSettings
 
 FORMAT = 1  # raise it when the same source would be decoded to other pixels
 HASHED_BYTES = 2 << 30  # arrays of up to this many bytes are hashed at every `prepare`, larger ones once they change
-PLAIN_PROGRESS_S = 10.0  # seconds between lines where stderr is no terminal
 
 
 class CachedArrays(NamedTuple):
@@ -88,7 +79,7 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
         DiskFull, ReadOnlyFolder: the cache can't be written; nothing half-written stays in it.
     """
     source = find_source(settings)
-    key = fingerprint(FORMAT, source.fingerprint)[:16]
+    key = fingerprint(FORMAT, source.fingerprint, *([] if settings.bits is None else ["bits", settings.bits]))[:16]
     with disk_errors(cache):
         if _is_whole(cache / key, HASHED_BYTES):
             pointer = _read_pointer(settings, cache)
@@ -118,7 +109,7 @@ def outline(settings: DataSettings) -> DataInfo:
     published = Published(
         train.labels, None if test is None else test.labels, train.details, None if test is None else test.details
     )
-    unknown = (0.0,) * source.shape[0], (1.0,) * source.shape[0]
+    unknown = PixelStatistics((0.0,) * source.shape[0], (1.0,) * source.shape[0])
     return describe(settings, names, published, lambda places: unknown, content.notes)
 
 
@@ -225,10 +216,12 @@ def _read_details(file: Path) -> Details | None:
 def _describe(settings: DataSettings, folder: Path) -> DataInfo:
     arrays, content = _map_arrays(folder), json.loads((folder / "content.json").read_text())
     notes = tuple(content.get("notes", ()))
-    info = describe(
-        settings, content, arrays.published, lambda train: channel_statistics(arrays.train_images, train), notes
-    )
-    if all(std == 1.0 for std in info.std):  # what `channel_statistics` says of a channel that never varies
+
+    def statistics(train: Positions) -> PixelStatistics:
+        return pixel_statistics(arrays.train_images, train, settings, content["label"])
+
+    info = describe(settings, content, arrays.published, statistics, notes)
+    if all(std == 1.0 for std in info.std):  # of a channel that never varies
         raise DataNotFound(
             f"{info.dataset} has nothing to learn from: all pixels of its {info.train_images} training images are the "
             "same; correct the images."
@@ -247,15 +240,9 @@ def _write_data_set(source: Source, settings: DataSettings, folder: Path) -> Non
         content = source.open()
         splits = {"train": content.train} | ({} if content.test is None else {"test": content.test})
         total = sum(len(split.labels) for split in splits.values())
-        record = DecodingRecord(total)
         with decoding_progress(source.label, total) as advance, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged notes in a photo, which aren't looked at
-            for name, split in splits.items():
-                kept = write_images(partial / f"{name}_images.npy", split, source.shape, record, advance)
-                np.save(partial / f"{name}_labels.npy", split.labels[kept])
-                if split.details is not None:
-                    details = details_to_dict(split.details.at(kept))
-                    (partial / f"{name}_details.json").write_text(json.dumps(details))
+            record = write_splits(splits, source.shape, settings.bits, partial, advance)
         record.check(source.label, settings)
         names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
         names |= {"notes": [*content.notes, *record.notes()], "sha256": _digest_of(_map_arrays(partial))}
@@ -264,54 +251,3 @@ def _write_data_set(source: Source, settings: DataSettings, folder: Path) -> Non
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def write_images(
-    file: Path, split: SourceSplit, shape: Shape, record: DecodingRecord, advance: Callable[[int], None]
-) -> Positions:
-    """Write a split's images as one .npy file of uint8, (N, C, H, W), block by block; return which could be read.
-
-    Plain writes, because a full disk under a memory map kills the process instead of raising an error.
-    """
-    kept: list[Positions] = []
-    with file.open("wb") as out:
-        _write_header(out, len(split.labels), shape)
-        at = 0
-        for block in split.blocks():
-            out.write(np.ascontiguousarray(block.images).data)
-            places = record.add(block, at, split.details)
-            kept.append(places)
-            at += len(block.images) + len(block.unreadable)
-            advance(len(block.images) + len(block.unreadable))
-        positions = np.concatenate(kept) if kept else np.arange(0)
-        out.seek(0)
-        _write_header(out, len(positions), shape)  # of the same length, see numpy.lib.format
-        out.flush()
-        os.fsync(out.fileno())
-    return positions
-
-
-def _write_header(out: BinaryIO, count: int, shape: Shape) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
-    np.lib.format.write_array_header_1_0(out, header)
-
-
-@contextmanager
-def decoding_progress(label: str, total: int, interval_s: float = PLAIN_PROGRESS_S) -> Iterator[Callable[[int], None]]:
-    """Show on stderr how many of `total` images are decoded: a bar on a terminal, else a line every `interval_s`."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(f"Decoding {escape(label)}", total=total)
-            yield lambda images: bar.advance(task, images)
-        return
-    done, last_s = 0, time.monotonic()
-
-    def advance(images: int) -> None:
-        nonlocal done, last_s
-        done += images
-        if time.monotonic() - last_s >= interval_s:
-            last_s = time.monotonic()
-            sys.stderr.write(f"Decoding {label}: {done:,} of {total:,} images\n")
-
-    yield advance

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from space.errors import DataNotFound
-from workers.images.source import Details, Images, Labels, Shape
+from workers.images.pixel_values import PixelStatistics
+from workers.images.source import Details, Labels, Shape
 from workers.images.splits import Places, Positions, place
+from workers.preprocessing import PixelType
 from workers.settings import DataSettings
 
 
@@ -20,8 +22,8 @@ class DataInfo:
     """A data set as it was split, described for networks, tables and readers.
 
     `class_counts` counts the training images that are used, before the validation split, and `validation_counts` those
-    that it takes (() where an earlier version described the images); `mean` and `std` are per channel over the images
-    after it, scaled to 0..1. A channel that never varies has std 1, so normalising it gives zeros.
+    that it takes (() where an earlier version described the images). `mean`, `std`, `pixel_type` and `pixel_range` are
+    of the images after it, see `workers.images.pixel_values.PixelStatistics`.
     """
 
     dataset: str  # as shown to people
@@ -38,6 +40,8 @@ class DataInfo:
         ""  # SHA-256 over decoded images and labels (16 digits); a copied or touched file changes nothing
     )
     validation_counts: tuple[int, ...] = ()
+    pixel_type: PixelType = "uint8"
+    pixel_range: tuple[float, float] = (0.0, 255.0)
     notes: tuple[str, ...] = ()  # what a person should know: how the images were found, and what was left out
 
     @property
@@ -74,7 +78,7 @@ def describe(
     settings: DataSettings,
     names: dict[str, Any],
     published: Published,
-    statistics: Callable[[Positions], tuple[tuple[float, ...], tuple[float, ...]]],
+    statistics: Callable[[Positions], PixelStatistics],
     notes: Sequence[str] = (),
 ) -> DataInfo:
     """Split and describe a data set; `statistics` of the places of training images.
@@ -97,7 +101,7 @@ def describe(
     in_test = test_labels if places.test is None else places.test
     if places.test is not None and len(places.test) == 0:
         raise DataNotFound(_too_few(settings, names["label"], published, places))
-    mean, std = statistics(places.train)
+    pixels = statistics(places.train)
     return DataInfo(
         dataset=names["label"],
         input_shape=tuple(names["shape"]),
@@ -107,8 +111,10 @@ def describe(
         validation_images=len(places.validation),
         test_images=0 if in_test is None else len(in_test),
         class_counts=tuple(np.bincount(in_training, minlength=len(names["class_names"])).tolist()),
-        mean=mean,
-        std=std,
+        mean=pixels.mean,
+        std=pixels.std,
+        pixel_type=pixels.pixel_type,
+        pixel_range=pixels.pixel_range,
         validation_counts=tuple(
             np.bincount(train_labels[places.validation], minlength=len(names["class_names"])).tolist()
         ),
@@ -129,18 +135,3 @@ def _too_few(settings: DataSettings, label: str, published: Published, places: P
         f"{label} needs a class with at least {least} images, to hold some out for validation"
         f"{'' if places.test is None else ' and test'}; add images{more}."
     )
-
-
-def channel_statistics(images: Images, positions: Positions) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std per channel of the chosen images, scaled to 0..1, from exact counts of the 256 values."""
-    histogram = np.zeros((images.shape[1], 256), dtype=np.int64)
-    for start in range(0, len(positions), 1024):
-        block = images[positions[start : start + 1024]]
-        for channel in range(images.shape[1]):
-            histogram[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
-    share = histogram / histogram.sum(axis=1, keepdims=True)
-    values = np.arange(256) / 255
-    mean = share @ values
-    variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)
-    std = np.where((histogram > 0).sum(axis=1) > 1, np.sqrt(variance), 1.0)
-    return tuple(mean.tolist()), tuple(std.tolist())

@@ -40,6 +40,7 @@ from workers.images.source import (
     fit_image,
     shape_of,
 )
+from workers.preprocessing import PixelType
 from workers.settings import DataSettings
 
 Fetched = TypeVar("Fetched")
@@ -207,7 +208,7 @@ def _download(settings: DataSettings, fetch: Callable[[], Fetched], reason: str)
 
 
 def _split_of_arrays(images: Images, labels: Labels, shape: Shape) -> SourceSplit:
-    def blocks() -> Iterator[Block]:
+    def blocks(_: PixelType) -> Iterator[Block]:
         for start in range(0, len(images), BLOCK):
             block = images[start : start + BLOCK]
             if block.shape[1:] != shape:

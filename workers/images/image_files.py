@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from workers.bundled.infer import holds_16_bits
 from workers.images.listing.listing import ListedSplit, Listing
 from workers.images.source import (
     BLOCK,
@@ -25,6 +27,7 @@ from workers.images.source import (
     fit_image,
     opened_image,
 )
+from workers.preprocessing import PixelType
 from workers.settings import DataSettings
 
 _GROUP = 64  # images decoded by a thread at a time; one each would cost as much in hand-overs as in decoding
@@ -56,14 +59,15 @@ def _details(part: ListedSplit) -> list[object]:
 
 
 def _split_of(root: Path, part: ListedSplit, shape: Shape) -> SourceSplit:
-    def blocks() -> Iterator[Block]:
+    def blocks(pixel_type: PixelType) -> Iterator[Block]:
+        rules = Rules(shape, pixel_type)
         # Pillow releases the interpreter lock while it decodes and shrinks, so threads are enough.
         names = part.details.names
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for start in range(0, len(names), BLOCK):
                 chosen = names[start : start + BLOCK]
                 groups = [(at, chosen[at : at + _GROUP]) for at in range(0, len(chosen), _GROUP)]
-                yield _joined(list(pool.map(lambda group: _decode(root, group[0], group[1], shape), groups)))
+                yield _joined(list(pool.map(lambda group: _decode(root, group[0], group[1], rules), groups)))
 
     return SourceSplit(part.labels, blocks, part.details)
 
@@ -71,33 +75,41 @@ def _split_of(root: Path, part: ListedSplit, shape: Shape) -> SourceSplit:
 def _joined(blocks: Sequence[Block]) -> Block:
     sizes = [block.sizes for block in blocks if block.sizes is not None]
     unreadable = tuple(bad for block in blocks for bad in block.unreadable)
-    return Block(np.concatenate([block.images for block in blocks]), unreadable, np.concatenate(sizes))
+    images: Images = np.concatenate([block.images for block in blocks])
+    return Block(images, unreadable, np.concatenate(sizes), any(block.has_16_bits for block in blocks))
 
 
-def _decode(root: Path, first: int, names: Sequence[str], shape: Shape) -> Block:
+class Rules(NamedTuple):
+    """What images are made to be."""
+
+    shape: Shape
+    pixel_type: PixelType
+
+
+def _decode(root: Path, first: int, names: Sequence[str], rules: Rules) -> Block:
     """Decode files, of which the first is at place `first` of its block."""
-    images = np.empty((len(names), *shape), dtype=np.uint8)
+    images: Images = np.empty((len(names), *rules.shape), dtype=rules.pixel_type)
     sizes = np.empty((len(names), 2), dtype=np.int64)
-    unreadable, count = [], 0
+    unreadable, count, deep = [], 0, False
     for place, name in enumerate(names):
         try:
-            sizes[count], images[count] = _read(root / name, shape)
+            sizes[count], images[count], is_deep = _read(root / name, rules)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types on broken files
             unreadable.append((first + place, _why(error)))
         else:
-            count += 1
-    return Block(images[:count], tuple(unreadable), sizes[:count])
+            count, deep = count + 1, deep or is_deep
+    return Block(images[:count], tuple(unreadable), sizes[:count], deep)
 
 
-def _read(file: Path, shape: Shape) -> tuple[tuple[int, int], Images]:
-    """Return an image's size in its file, (width, height), and its pixels, see `fit_image`."""
-    with opened_image(file, shape) as image:
+def _read(file: Path, rules: Rules) -> tuple[tuple[int, int], Images, bool]:
+    """Return an image's size in its file, (width, height), its pixels, see `fit_image`, and whether it has 16 bits."""
+    with opened_image(file, rules.shape) as image:
         size: tuple[int, int] = image.size
         pixels = size[0] * size[1]
         if pixels > MOST_PIXELS:
             raise Image.DecompressionBombError
         with _one_large if pixels > LARGE else nullcontext():
-            return size, fit_image(image, shape)
+            return size, fit_image(image, rules.shape, rules.pixel_type), holds_16_bits(image)
 
 
 def _why(error: Exception) -> str:

@@ -23,7 +23,8 @@ class ResidentBatches:
         self._batches, self._device = batches, device
         self.steps_per_epoch = batches.steps_per_epoch
         split = batches.split
-        self._pixels = torch.from_numpy(split.pixels(np.arange(len(split)))).to(device)  # (N, C, H, W) uint8
+        pixels = torch.from_numpy(split.pixels(np.arange(len(split)))).to(device)  # (N, C, H, W)
+        self._pixels = pixels if pixels.dtype == torch.uint8 else pixels.float()  # GPUs hardly know 16-bit pixels
         self._labels = torch.from_numpy(split.labels).to(device)
         self._normalise = Normaliser(batches.info, device)
 
@@ -35,7 +36,8 @@ class ResidentBatches:
         padding = self._batches.augmentation.crop_padding
         if padding:
             down, right = torch.from_numpy((words[:2] % np.uint64(2 * padding + 1)).astype(np.int64)).to(self._device)
-            images = _cropped(F.pad(images, (padding,) * 4), down, right, images.shape[2:])
+            black = self._batches.augmentation.black
+            images = _cropped(F.pad(images, (padding,) * 4, value=black), down, right, images.shape[2:])
         if self._batches.augmentation.flip:
             mirrored = torch.from_numpy((words[2] >> np.uint64(63)).astype(bool)).to(self._device)
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
@@ -60,6 +62,7 @@ def batches_on(device: torch.device, batches: TrainingBatches) -> TrainingBatche
     """
     if device.type != "cuda" or batches.variation or batches.weighted:
         return batches
-    size = int(np.prod(batches.info.input_shape)) * len(batches.split)
+    pixel_bytes = 1 if batches.split.images.dtype == np.uint8 else 4  # see ResidentBatches
+    size = int(np.prod(batches.info.input_shape)) * len(batches.split) * pixel_bytes
     free, _ = torch.cuda.mem_get_info(device)
     return ResidentBatches(batches, device) if size <= SHARE_OF_FREE_MEMORY * free else batches

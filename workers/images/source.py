@@ -19,10 +19,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from workers.bundled import infer
-from workers.preprocessing import Preprocessing
+from workers.preprocessing import PixelType, Preprocessing
 from workers.settings import DataSettings
 
-Images: TypeAlias = npt.NDArray[np.uint8]  # (N, C, H, W)
+Images: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]  # (N, C, H, W), uint8 or uint16
 Labels: TypeAlias = npt.NDArray[np.int64]  # (N,)
 Shape: TypeAlias = tuple[int, int, int]  # (C, H, W)
 
@@ -35,6 +35,7 @@ class Block(NamedTuple):
     images: Images
     unreadable: tuple[tuple[int, str], ...] = ()  # place in the block, and why it can't be read
     sizes: npt.NDArray[np.int64] | None = None  # (n, 2), width and height in the file, in pixels
+    has_16_bits: bool = False  # whether one of them has greys of 16 bits in its file
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,13 @@ def details_from_dict(values: dict[str, Any]) -> Details:
 
 @dataclass(frozen=True)
 class SourceSplit:
-    """One split as its maker published it: labels (N,), and a function that yields the images in that order."""
+    """One split as its maker published it: labels (N,), and a function that yields the images in that order.
+
+    The function takes the type of the pixels that it is to yield, where it can yield more than one.
+    """
 
     labels: Labels
-    blocks: Callable[[], Iterator[Block]]
+    blocks: Callable[[PixelType], Iterator[Block]]
     details: Details | None = None
 
 
@@ -122,13 +126,13 @@ def fingerprint(*content: object) -> str:
     return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_image(file: Path, shape: Shape) -> Images:
+def read_image(file: Path, shape: Shape, pixel_type: PixelType = "uint8") -> Images:
     """Return an image file's pixels as (C, H, W), see `fit_image`; only the documented decoders are tried.
 
     Raises what Pillow's decoders raise: a dozen unrelated types.
     """
     with opened_image(file, shape) as image:
-        return fit_image(image, shape)
+        return fit_image(image, shape, pixel_type)
 
 
 @contextmanager
@@ -139,16 +143,16 @@ def opened_image(file: Path, shape: Shape) -> Iterator[Image.Image]:
 
 
 @cache
-def decoding_rules(shape: Shape) -> dict[str, Any]:
+def decoding_rules(shape: Shape, pixel_type: PixelType = "uint8") -> dict[str, Any]:
     """Return the rules by which an image's file becomes pixels: those that a bundle states."""
-    return Preprocessing(shape).table()
+    return Preprocessing(shape, pixel_type).table()
 
 
-def fit_image(image: Image.Image, shape: Shape) -> Images:
+def fit_image(image: Image.Image, shape: Shape, pixel_type: PixelType = "uint8") -> Images:
     """Return a Pillow image as (C, H, W): turned upright by its EXIF tag, converted, shrunk and centre-cropped.
 
     Raises:
         ValueError: the pixels are 32-bit numbers, of which it is unknown what is black and what is white.
     """
-    pixels: Images = infer.pixels_of(image, decoding_rules(shape))
+    pixels: Images = infer.pixels_of(image, decoding_rules(shape, pixel_type))
     return pixels

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
+from workers.images.array_files import decoding_progress
 from workers.images.batches import Augmentation, Split, TrainingBatches, augment, evaluation_batches, load
-from workers.images.cache import decoding_progress, prepare
+from workers.images.cache import prepare
 from workers.images.data_info import DataInfo
 from workers.images.splits import Stream, random_words, stratified_holdout, stratified_subset
 from workers.settings import DataSettings

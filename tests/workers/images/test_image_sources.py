@@ -312,7 +312,7 @@ def test_cifar_is_read_through_torchvision(tmp_path):
     assert images.class_names == ("plane", "car")
     assert images.train.labels.tolist() == [0, 1] * 4
     assert images.test is not None
-    (block,) = images.test.blocks()
+    (block,) = images.test.blocks("uint8")
     assert block.images.shape == (4, 3, 32, 32)
     assert block.images[:, 2, 31, 31].tolist() == [0, 1, 2, 3]
 

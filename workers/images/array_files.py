@@ -1,0 +1,136 @@
+"""Decoded images as plain .npy files, written block by block while they are decoded, with progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+
+from workers.images.reading import DecodingRecord
+from workers.images.source import Block, Shape, SourceSplit, details_to_dict
+from workers.images.splits import Positions
+from workers.preprocessing import PixelType
+
+PLAIN_PROGRESS_S = 10.0  # seconds between lines where stderr is no terminal
+
+
+class _Has16Bits(Exception):
+    """An image has 16-bit greys, which 8-bit pixels would cut off."""
+
+
+class ImageLayout(NamedTuple):
+    """What a file of images holds for each."""
+
+    shape: Shape
+    pixel_type: PixelType
+
+
+def write_splits(
+    splits: Mapping[str, SourceSplit],
+    shape: Shape,
+    bits: Literal[8, 16] | None,
+    folder: Path,
+    advance: Callable[[int], None],
+) -> DecodingRecord:
+    """Write the arrays and details of all splits into a folder; return what was read.
+
+    `bits`: of a pixel; None = 16 where any image has 16-bit greys.
+    """
+    if bits is None:
+        try:
+            return _write_as(splits, ImageLayout(shape, "uint8"), folder, advance, refuse_16_bits=True)
+        except _Has16Bits:  # only decoding tells; what was decoded before is decoded again
+            bits = 16
+    return _write_as(splits, ImageLayout(shape, "uint16" if bits == 16 else "uint8"), folder, advance)
+
+
+def _write_as(
+    splits: Mapping[str, SourceSplit],
+    layout: ImageLayout,
+    folder: Path,
+    advance: Callable[[int], None],
+    refuse_16_bits: bool = False,
+) -> DecodingRecord:
+    record = DecodingRecord(sum(len(split.labels) for split in splits.values()))
+    for name, split in splits.items():
+        blocks = split.blocks(layout.pixel_type)
+        blocks = _refusing_16_bits(blocks) if refuse_16_bits else blocks
+        kept = write_images(folder / f"{name}_images.npy", split, blocks, layout, record, advance)
+        np.save(folder / f"{name}_labels.npy", split.labels[kept])
+        if split.details is not None:
+            details = details_to_dict(split.details.at(kept))
+            (folder / f"{name}_details.json").write_text(json.dumps(details))
+    return record
+
+
+def _refusing_16_bits(blocks: Iterator[Block]) -> Iterator[Block]:
+    for block in blocks:
+        if block.has_16_bits:
+            raise _Has16Bits
+        yield block
+
+
+def write_images(
+    file: Path,
+    split: SourceSplit,
+    blocks: Iterator[Block],
+    layout: ImageLayout,
+    record: DecodingRecord,
+    advance: Callable[[int], None],
+) -> Positions:
+    """Write a split's images as one .npy file, (N, C, H, W), block by block; return which could be read.
+
+    Plain writes, because a full disk under a memory map kills the process instead of raising an error.
+    """
+    kept: list[Positions] = []
+    with file.open("wb") as out:
+        _write_header(out, len(split.labels), layout)
+        at = 0
+        for block in blocks:
+            out.write(np.ascontiguousarray(block.images).data)
+            places = record.add(block, at, split.details)
+            kept.append(places)
+            at += len(block.images) + len(block.unreadable)
+            advance(len(block.images) + len(block.unreadable))
+        positions = np.concatenate(kept) if kept else np.arange(0)
+        out.seek(0)
+        _write_header(out, len(positions), layout)  # of the same length, see numpy.lib.format
+        out.flush()
+        os.fsync(out.fileno())
+    return positions
+
+
+def _write_header(out: BinaryIO, count: int, layout: ImageLayout) -> None:
+    header = {"descr": np.dtype(layout.pixel_type).str, "fortran_order": False, "shape": (count, *layout.shape)}
+    np.lib.format.write_array_header_1_0(out, header)
+
+
+@contextmanager
+def decoding_progress(label: str, total: int, interval_s: float = PLAIN_PROGRESS_S) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how many of `total` images are decoded: a bar on a terminal, else a line every `interval_s`."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(f"Decoding {escape(label)}", total=total)
+            yield lambda images: bar.advance(task, images)
+        return
+    done, last_s = 0, time.monotonic()
+
+    def advance(images: int) -> None:
+        nonlocal done, last_s
+        done += images
+        if time.monotonic() - last_s >= interval_s:
+            last_s = time.monotonic()
+            sys.stderr.write(f"Decoding {label}: {done:,} of {total:,} images\n")
+
+    yield advance
