@@ -80,8 +80,8 @@ KINDS: Mapping[str, Save] = {
     "grey_alpha": lambda image, file: image.convert("LA").save(file.with_suffix(".png")),
     "webp": lambda image, file: image.save(file.with_suffix(".webp")),
     "bitmap": lambda image, file: image.save(file.with_suffix(".bmp")),
-    "deep": lambda image, file: deep(image, file.with_suffix(".png")),
 }
+MIXED: Mapping[str, Save] = {**KINDS, "deep": lambda image, file: deep(image, file.with_suffix(".png"))}
 SENSOR: Mapping[str, Save] = {
     "png": lambda image, file: deep(image, file.with_suffix(".png")),
     "tiff": lambda image, file: deep(image, file.with_suffix(".tiff")),

@@ -50,7 +50,9 @@ def write_splits(
         try:
             return _write_as(splits, ImageLayout(shape, "uint8"), folder, advance, refuse_16_bits=True)
         except _Has16Bits:  # only decoding tells; what was decoded before is decoded again
-            bits = 16
+            record = _write_as(splits, ImageLayout(shape, "uint16"), folder, advance)
+            record.note("pixels are kept with 16 bits, as some images have them; data.bits = 8 takes their upper 8")
+            return record
     return _write_as(splits, ImageLayout(shape, "uint16" if bits == 16 else "uint8"), folder, advance)
 
 

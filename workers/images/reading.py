@@ -31,6 +31,7 @@ class DecodingRecord:
 
     def __init__(self, total: int) -> None:
         self.total, self.unreadable = total, list[Unreadable]()
+        self._noted = list[str]()
         self._smallest, self._largest = (0, 0), (0, 0)  # by area, (width, height); (0, 0): no size is known
 
     def add(self, block: Block, at: int, details: Details | None) -> npt.NDArray[np.int64]:
@@ -73,9 +74,13 @@ class DecodingRecord:
             )
         raise UnreadableImage(f'{text}. Repair or remove them, or set data.unreadable = "skip".')
 
+    def note(self, text: str) -> None:
+        """Add to what is to be said."""
+        self._noted.append(text)
+
     def notes(self) -> list[str]:
         """Return what is to be said of images that were read in the end."""
-        said = []
+        said = [*self._noted]
         if self._largest != (0, 0):
             (width, height), (most_width, most_height) = self._smallest, self._largest
             same = self._smallest == self._largest

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,24 +19,54 @@ from search.pricing.pricer import Target
 from search.results.bundle import pixel_input
 from search.store import reader
 from space.errors import InvalidSettings
-from tests.search.photographs import Trained, bare_python, classes_from, images_of, write_photographs
+from tests.search.photographs import (
+    CONFIG,
+    KINDS,
+    MIXED,
+    SENSOR,
+    Save,
+    Trained,
+    bare_python,
+    classes_from,
+    images_of,
+    write_photographs,
+)
 from tests.search.tiny_studies import sqlite_url
 from tests.workers.export.test_export_contract import MISSING
 from workers.bundled import infer
 from workers.file_names import file_for
 from workers.files import file_hash
-from workers.images.batches import load
+from workers.images.batches import evaluation_batches, load
 from workers.latency import FakeProbe
 from workers.latency.agent.runtimes.onnx import import_onnxruntime
 
 NEEDED = {"onnxruntime": ("onnxruntime",), "ncnn": ("ncnn",), "litert": ("ai_edge_litert",), "native": ()}
 
 
+GREY = replace(CONFIG, input_shape=(1, 16, 16))
+
+
+def trained_on(folder: Path, kinds: Mapping[str, Save], of_each: tuple[int, int], **data: Any) -> Trained:
+    write_photographs(folder / "photos", kinds, of_each)
+    data = {"validation_fraction": 0.3, **data}
+    return Trained(folder, data, GREY if data.get("channels") == 1 else CONFIG)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    folder = tmp_path_factory.mktemp("photographs")
-    write_photographs(folder / "photos")
-    return Trained(folder, {"validation_fraction": 0.3})
+    return trained_on(tmp_path_factory.mktemp("photographs"), KINDS, (4, 2))
+
+
+@pytest.fixture(scope="module")
+def sensor(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """16-bit greys of a camera, whose range is given: its brightest pixels are clipped."""
+    return trained_on(tmp_path_factory.mktemp("sensor"), SENSOR, (24, 8), channels=1, range=[3400, 5200])
+
+
+@pytest.fixture(params=["trained", "sensor"])
+def either(request: pytest.FixtureRequest) -> Trained:
+    found: Trained = request.getfixturevalue(request.param)
+    return found
 
 
 def run_alone(bundle: Path, scratch: Path, files: list[str], *options: str, packages: tuple[str, ...]) -> str:
@@ -47,27 +79,38 @@ def run_alone(bundle: Path, scratch: Path, files: list[str], *options: str, pack
     return done.stdout
 
 
-def test_the_bundle_alone_has_the_very_accuracy_that_is_claimed(trained: Trained, tmp_path: Path):
-    picked, bundle = trained.bundled()
+def test_the_bundle_alone_has_the_very_accuracy_that_is_claimed(either: Trained, tmp_path: Path):
+    picked, bundle = either.bundled()
     assert picked.test_top1 > 0.8  # a network that has learnt something
-    test, every = images_of(trained.folder / "photos" / "test"), images_of(trained.folder / "photos" / "train")
+    test, every = images_of(either.folder / "photos" / "test"), images_of(either.folder / "photos" / "train")
     printed = run_alone(bundle, tmp_path, [*test, *every], packages=("onnxruntime",))
     said = classes_from(printed)
     right = [said[file] == name for file, name in test.items()]
     claimed = tomllib.loads((bundle / "deploy.toml").read_text())["accuracy"]
     assert np.mean(right) == claimed["test_top1"] == picked.test_top1
-    split = load(trained.data, trained.cache).validation
+    split = load(either.data, either.cache).validation
     held = [list(every.items())[place] for place in split.places]
     assert np.mean([said[file] == name for file, name in held]) == pytest.approx(claimed["validation_top1"])
 
 
-def test_pixels_and_their_scaling_are_those_of_training_to_the_bit(trained: Trained):
-    _, bundle = trained.bundled()
+def test_pixels_and_their_scaling_are_those_of_training_to_the_bit(either: Trained):
+    _, bundle = either.bundled()
     rules = tomllib.loads((bundle / "deploy.toml").read_text())["preprocessing"]
-    split = load(trained.data, trained.cache).test()
-    files = list(images_of(trained.folder / "photos" / "test"))
+    split = load(either.data, either.cache).test()
+    files = list(images_of(either.folder / "photos" / "test"))
     pixels = np.stack([infer.read_pixels(file, rules) for file in files])
     np.testing.assert_array_equal(pixels, split.pixels(np.arange(len(files))))
+    ((x, _),) = evaluation_batches(split, either.info, len(files))
+    np.testing.assert_allclose(infer.scaled(pixels, rules), x.numpy(), rtol=0, atol=1e-6)
+
+
+def test_a_set_with_16_bits_in_some_images_has_the_very_accuracy_too(tmp_path: Path):
+    mixed = trained_on(tmp_path, MIXED, (3, 1))
+    picked, bundle = mixed.bundled()
+    assert mixed.info.pixel_type == "uint16"
+    test, classifier = images_of(tmp_path / "photos" / "test"), infer.Classifier(bundle)
+    assert np.mean([classifier.classify(file)[0] == name for file, name in test.items()]) == picked.test_top1
+    mixed.store.engine.dispose()
 
 
 def test_other_channels_or_photographs_as_they_lie_would_be_seen_in_the_accuracy(trained: Trained, monkeypatch):
@@ -96,19 +139,19 @@ def device_with(runtime: str) -> Target:
 
 
 @pytest.mark.parametrize("bake", [False, True], ids=["scaled outside", "baked"])
-def test_every_runtimes_file_in_the_bundle_has_the_claimed_accuracy(trained: Trained, tmp_path: Path, bake: bool):
+def test_every_runtimes_file_in_the_bundle_has_the_claimed_accuracy(either: Trained, tmp_path: Path, bake: bool):
     runtimes = [runtime for runtime in ("ncnn", "litert", "native") if not MISSING[runtime]]
-    picked, bundle = trained.bundled(*map(device_with, runtimes), bake=bake)
+    picked, bundle = either.bundled(*map(device_with, runtimes), bake=bake)
     deploy = tomllib.loads((bundle / "deploy.toml").read_text())
     assert deploy["model"]["sha256"] == file_hash(bundle / "model.onnx")
     assert (file_hash(bundle / "model.onnx") == file_hash(picked.files[0])) == (not bake)
-    kind = "uint8" if bake else "float32"
-    inputs = {"onnxruntime": f"{kind} (batch, 3, 16, 16)", "ncnn": "float32 (3, 16, 16)"}
-    inputs |= {"litert": f"{kind} (1, 16, 16, 3)", "native": f"{kind} (3, 16, 16)"}
+    kind, channels = either.info.pixel_type if bake else "float32", either.info.input_shape[0]
+    inputs = {"onnxruntime": f"{kind} (batch, {channels}, 16, 16)", "ncnn": f"float32 ({channels}, 16, 16)"}
+    inputs |= {"litert": f"{kind} (1, 16, 16, {channels})", "native": f"{kind} ({channels}, 16, 16)"}
     assert deploy["model_files"] == {file_for(name, "model"): inputs[name] for name in ("onnxruntime", *runtimes)}
     assert deploy["preprocessing"]["in_model"] == (["scale"] if bake else [])
     assert ("The model files scale pixels themselves" in (bundle / "MODEL_CARD.md").read_text()) == bake
-    test = images_of(trained.folder / "photos" / "test")
+    test = images_of(either.folder / "photos" / "test")
     expected = ""
     for runtime in ("onnxruntime", *runtimes):
         scratch = tmp_path / runtime

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from space.errors import DataNotFound
-from tests.search.photographs import KINDS, SENSOR, write_photographs
+from tests.search.photographs import KINDS, MIXED, SENSOR, write_photographs
 from workers.bundled import infer
 from workers.images.batches import Augmentation, TrainingBatches, evaluation_batches, load
 from workers.images.cache import prepare
@@ -73,10 +73,11 @@ def test_8_bit_images_among_16_bit_ones_reach_the_same_white(tmp_path: Path):
 
 
 def test_one_16_bit_image_makes_the_whole_set_of_16_bits_unless_8_are_asked_for(tmp_path: Path):
-    write_photographs(tmp_path / "photos", KINDS)  # of every kind
+    write_photographs(tmp_path / "photos", MIXED)
     info = prepare(settings_of(tmp_path / "photos"), tmp_path / "cache")
     cut = prepare(settings_of(tmp_path / "photos", bits=8), tmp_path / "cache")
     assert (info.pixel_type, cut.pixel_type, cut.pixel_range) == ("uint16", "uint8", (0.0, 255.0))
+    assert [any("kept with 16 bits" in note for note in one.notes) for one in (info, cut)] == [True, False]
     shallow = load(settings_of(tmp_path / "photos", bits=8), tmp_path / "cache")
     deep = load(settings_of(tmp_path / "photos"), tmp_path / "cache")
     assert shallow.train.names == deep.train.names
@@ -85,7 +86,7 @@ def test_one_16_bit_image_makes_the_whole_set_of_16_bits_unless_8_are_asked_for(
 
 
 def test_a_set_of_8_bits_is_decoded_as_before(tmp_path: Path):
-    write_photographs(tmp_path / "photos", {name: save for name, save in KINDS.items() if name != "deep"})
+    write_photographs(tmp_path / "photos", KINDS)
     info = prepare(settings_of(tmp_path / "photos"), tmp_path / "cache")
     assert (info.pixel_type, info.pixel_range) == ("uint8", (0.0, 255.0))
     asked = prepare(settings_of(tmp_path / "photos", bits=8), tmp_path / "cache")
