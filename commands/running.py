@@ -100,14 +100,16 @@ def check(
 ) -> None:
     """Validate a study file and show what it means: space, sampled networks, time. Writes nothing."""
     from dashboards.terminal import answers
+    from search.launch import starts_of
     from search.reachability import check_latency_here
     from search.study import refuse_foreign_study
     from search.study_file import load_settings
     from search.time_estimate import outline_study, time_study
 
     settings = load_settings(study, set_ or ())
-    outline = outline_study(settings)
-    refuse_foreign_study(storage or settings.storage, settings.study.name)
+    url = storage or settings.storage
+    refuse_foreign_study(url, settings.study.name)
+    outline = outline_study(settings, starts_of(settings, url))
     if not as_json:
         show_text(answers.outline_panel(outline))
     replayed = outline.settings.replay.table is not None  # takes seconds, whatever the trainings once took

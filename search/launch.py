@@ -31,6 +31,7 @@ from search.reachability import check_reachable
 from search.replay.sources import Replay, check_same_table
 from search.results.remarks import remarks_of_study, remarks_on_best
 from search.settings import LatencySettings, StudySettings
+from search.start_networks import Start, check_fits, find_starts, keep_starts, written_starts
 from search.store import reader
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file
 from search.store.connection.database_errors import url_shown
@@ -125,6 +126,7 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
         callback.note(f"no study called {name!r} in {url_shown(url)} yet: starting it")
     settings = with_places(settings, url, stored)
     files, cache = study_files(settings, url), cache_folder(settings, url)
+    settings, starts = find_starts(settings, url, stored, files)
     replay, cores = None, frozenset[int]()
     if stored is not None:
         refuse_anothers(files, url)
@@ -148,12 +150,16 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
         else:
             info = prepare(settings.data, cache)
             settings, targets = _fitted(settings, url, info, stored, callback)
+            check_fits(settings, starts)
         if stored is None:
             check_reachable(settings, targets, files)
         else:
             check_same(name, url, info, targets)
         study = open_study(settings, url, resume)
         own(files, url)
+        keep_starts(files, starts)
+    for start in starts:
+        callback.note(f"trainings start from {start.name}: {start.network.config}")
     return _Prepared(study, settings, tuple(targets), files, cache, info, cores, replay)
 
 
@@ -230,6 +236,19 @@ def removed_if_empty(files: Path) -> Iterator[None]:
             files.rmdir()
             files.parent.rmdir()
         raise
+
+
+def starts_of(settings: StudySettings, url: str) -> tuple[Start, ...]:
+    """Return the networks that a launch of this study would start trainings from.
+
+    Raises:
+        CondenseryError: see `search.start_networks.find_starts`.
+    """
+    if not written_starts(settings):
+        return ()
+    stored = existing_study(url, settings.study.name)
+    files = study_files(with_places(settings, url, stored), url)
+    return find_starts(settings, url, stored, files)[1]
 
 
 def existing_study(url: str, name: str) -> StudyRow | None:

@@ -9,7 +9,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from search.reachability import check_costs
 from search.replay.table import read_table
 from search.samplers.price_aware import WHOLE
 from search.settings import StudySettings
+from search.start_networks import Start, check_fits
 from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
 from space.domains import Domain
@@ -33,6 +34,7 @@ from workers.images.data_info import DataInfo
 from workers.latency.measurement import Measurement
 from workers.latency.policy import QUICK
 from workers.latency.profiles import VIRTUAL, virtual_device
+from workers.training.start import Fit, fit_of
 
 SAMPLES = 500
 
@@ -49,6 +51,7 @@ class StudyOutline:
     share_inside: float  # of sampled architectures, by macs and params alone
     looked_at_whole: bool  # whether the price-aware sampler looks at every candidate of the space
     median: CondenseNetConfig  # of the sampled ones inside, by macs
+    starts: tuple[tuple[Start, Fit], ...] = ()  # what trainings start from, and how much of it a sampled network takes
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ class TimeEstimate:
     device: str
 
 
-def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
+def outline_study(settings: StudySettings, starts: Sequence[Start] = (), show: int = 5) -> StudyOutline:
     """Validate a study against its images and sample its space, without torch.
 
-    Writes nothing and downloads nothing.
+    `starts` are those of the settings. Writes nothing and downloads nothing.
 
     Raises:
         CondenseryError: whatever a launch would raise for these settings and images.
@@ -78,6 +81,7 @@ def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
     replayed = settings.replay.table
     info = cache.outline(settings.data) if replayed is None else read_table(replayed).images
     settings = fit_to_data(settings, info)
+    check_fits(settings, starts)
     check_costs(settings)
     check_memory(settings)
     space, training = settings.search_space(), settings.training_space()
@@ -95,7 +99,15 @@ def outline_study(settings: StudySettings, show: int = 5) -> StudyOutline:
         share_inside=len(inside) / len(sampled),
         looked_at_whole=_candidates({**space.domains, **training.domains}) <= WHOLE,
         median=typical[len(typical) // 2][0],
+        starts=tuple((start, _best_fit(start, sampled, info)) for start in starts),
     )
+
+
+def _best_fit(start: Start, sampled: Sequence[tuple[CondenseNetConfig, Cost]], info: DataInfo) -> Fit:
+    """Return how much the sampled network begins with that begins with the most of a start."""
+    source, same_classes = start.network.config, start.network.class_names == info.class_names
+    fits = (fit_of(config, source, same_classes) for config, _ in sampled)
+    return max(fits, key=lambda fit: (fit.layers, fit.params))
 
 
 def _candidates(domains: Mapping[str, Domain]) -> float:

@@ -25,7 +25,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "latency": "file_names files processes settings",
         "export": "bundled file_names files latency preprocessing",
         "compiled": "files latency",
-        "training": "compiled export file_names files images metrics processes settings",
+        "training": "compiled export file_names files images metrics processes settings wording",
         "runners": "file_names files images latency processes training",
     },
     "search": {
@@ -41,15 +41,17 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "samplers": "budget results settings store study",
         "loop": "budget engines pricing results samplers settings store study",
         "replay": "engines pricing settings store",  # beside the study file, which it completes as plain values
-        "enqueueing": "budget results settings store",
+        "enqueueing": "budget results settings start_networks store",
         "data_fit": "settings",
         "event_files": "loop store",
         "machine_fit": "data_fit devices pricing reachability settings",
-        "time_estimate": "budget data_fit event_files machine_fit pricing reachability replay samplers settings",
+        "start_networks": "results settings store",
+        "time_estimate": "budget data_fit event_files machine_fit pricing reachability replay samplers settings "
+        "start_networks",
         "study_folders": "settings store",
         "reachability": "pricing settings",
         "launch": "data_fit engines event_files loop machine_fit pricing reachability replay results settings "
-        "store study study_file study_folders",
+        "start_networks store study study_file study_folders",
         "doctor": "devices loop samplers store study study_folders",
     },
     "dashboards": {

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Kernel = Literal["auto", "compiled", "torch"]  # how trainings run: see `workers.training.forward`
+NO_START = "none"
+# What a training may start from: a trial, of this database or of a file, or a bundle; then the network's own hash.
+START = re.compile(
+    r"(?:trial:(?P<study>[^/]+)/(?P<trial>\d{1,9})(?:@(?P<database>.+?))?|bundle:(?P<bundle>.+?))(?:#(?P<pin>[0-9a-f]{16}))?"
+)
 
 
 class Settings(BaseModel):
@@ -103,3 +109,12 @@ class TrainingSettings(Settings):
     rotation: float = _new(0.0, ge=0.0, le=180.0)  # degrees to either side
     colour: float = _new(0.0, ge=0.0, le=1.0)  # strength of random brightness, contrast and saturation
     randaugment: int = _new(0, ge=0, le=30)  # magnitude of two random operations; 0: none (Cubuk et al. 2020)
+    # A trained network whose layers it begins with, as `START` writes it; a launch adds `#` and the network's hash.
+    start: str = _new(NO_START, max_length=1000)
+
+    @field_validator("start")
+    @classmethod
+    def _names_a_network(cls, start: str) -> str:
+        if start != NO_START and (START.fullmatch(start) is None or not start.isprintable()):
+            raise ValueError("it must be 'none', 'trial:STUDY/NUMBER' or 'bundle:FOLDER'")
+        return start

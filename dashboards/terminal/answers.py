@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ def outline_panel(outline: StudyOutline) -> RenderableType:
         *(("found", text) for text in data.notes),
         *(("note", text) for text in remarks_on_images(data.validation_counts, data.class_names)),
         ("space", size + varied),
+        *start_lines(outline),
         *([("", f"{replayed_words(table)}: nothing is trained or measured")] if table is not None else []),
         *(("" if place else "search", line) for place, line in enumerate(search_lines(outline))),
         ("budget", f"{outline.share_inside:.0%} of sampled architectures are inside the macs and params limits"),
@@ -52,6 +54,15 @@ def outline_panel(outline: StudyOutline) -> RenderableType:
     for config, cost in outline.samples:
         samples.add_row(Text(str(config)), count(cost.macs), count(cost.params))
     return Group(facts_table(facts), Text(""), samples)
+
+
+def start_lines(outline: StudyOutline) -> tuple[tuple[str, str], ...]:
+    """Return what trainings start from, and how much of it the sampled network takes that fits it best."""
+    lines = []
+    for start, fit in outline.starts:
+        lines.append(("start", f"{one_line(start.name, 100)}: {start.network.config}"))
+        lines.append(("", f"the sampled architecture that fits it best begins with {fit}"))
+    return tuple(lines)
 
 
 STOPPING = {
@@ -130,6 +141,10 @@ def outline_document(outline: StudyOutline, timed: TimeEstimate | None) -> dict[
         "stopping": settings.search.stopping,
         "looks_at_whole_space": outline.looked_at_whole if settings.search.sampler == "price-aware" else None,
         "samples": samples,
+        "starts": [
+            {"start": start.setting, "config": plain(start.network.config.to_dict()), "best_fit": plain(asdict(fit))}
+            for start, fit in outline.starts
+        ],
         "estimated_seconds_per_training": None if timed is None else plain(timed.seconds_per_training),
         "estimated_seconds_in_all": None if timed is None else plain(timed.seconds_in_all),
         "device": None if timed is None else timed.device,

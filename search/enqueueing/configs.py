@@ -13,6 +13,7 @@ from search.budget import refusal
 from search.enqueueing.completing import completed_config, middle_config
 from search.results.pick import rank
 from search.settings import StudySettings
+from search.start_networks import written_starts
 from search.store.rows import TrialRow
 from search.store.vocabulary import MAY_BE_TRIED_AGAIN
 from space.config import CondenseNetConfig
@@ -20,8 +21,9 @@ from space.cost import cost_of
 from space.documents import UnreadableDocument, did_you_mean, read_json
 from space.errors import InvalidConfig, InvalidSettings
 from space.search_space import SearchSpace
-from workers.settings import TrainingSettings
+from workers.settings import NO_START, TrainingSettings
 from workers.training.job import trial_identity
+from workers.training.start import without_pin
 
 TRAINING = "training"  # the key of a config's JSON under which training settings may stand
 
@@ -75,7 +77,24 @@ def completed(values: Mapping[str, Any], settings: StudySettings, rows: Sequence
     source = f"trial {best[0].number}, the best so far" if best else "the middle of the space"
     there, here = base.to_dict(), config.to_dict()
     changed = {key: (there[key], here[key]) for key in here if key not in architecture and there[key] != here[key]}
-    return Completed(config, _trained_by(training, values.get(TRAINING, {})), source, changed)
+    trained_by = _with_known_start(_trained_by(training, values.get(TRAINING, {})), settings)
+    return Completed(config, trained_by, source, changed)
+
+
+def _with_known_start(training: TrainingSettings, settings: StudySettings) -> TrainingSettings:
+    """Return the settings with the start as the study has it, which keeps a copy of no other network.
+
+    Raises:
+        InvalidSettings: the study has no such start.
+    """
+    known = {NO_START: NO_START, **{without_pin(start): start for start in written_starts(settings)}}
+    start = known.get(without_pin(training.start))
+    if start is None or training.start not in (start, without_pin(start)):
+        raise InvalidSettings(
+            f"training.start must be one of the study's ({', '.join(map(repr, known))}), but got "
+            f"{without_pin(training.start)!r}; launch a study that names it."
+        )
+    return training.model_copy(update={"start": start})
 
 
 def why_refused(wanted: Completed, settings: StudySettings, rows: Sequence[TrialRow]) -> str | None:

@@ -57,6 +57,7 @@ from workers.metrics import METRICS
 from workers.settings import TrainingSettings
 from workers.training.job import TrialJob, TrialResult, trial_identity
 from workers.training.reporting import ProgressReport
+from workers.training.start import start_file
 
 # Errors that every other trial would meet too: the search stops, and the trial stays open.
 FATAL = {error.exit_code: error for error in (DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage, InvalidSettings)}
@@ -117,7 +118,7 @@ class Trainings:
         return rows
 
     def _job(self, row: TrialRow) -> TrialJob:
-        settings = self._state.settings
+        settings, start = self._state.settings, start_file(row.training)
         return TrialJob(
             study=settings.study.name,
             number=row.number,
@@ -135,6 +136,7 @@ class Trainings:
             checkpoint_every_s=settings.limits.checkpoint_every_s,
             data_fingerprint=self._images.fingerprint,
             epochs_before=0 if row.continues is None else self._epochs_of(row.continues),
+            start="" if start is None else str(self._recorder.files.root / start),
         )
 
     def _epochs_of(self, number: int) -> int:

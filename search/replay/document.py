@@ -16,7 +16,7 @@ from search.replay.table import ReplayTable, read_table
 from space.domains import Choice, Domain, FloatRange, Value
 from space.errors import InvalidSettings
 from space.search_space import SearchSpace
-from workers.settings import DataSettings
+from workers.settings import DataSettings, TrainingSettings
 
 TRAININGS, WORKERS = 200, 8
 MOST_STAGES = 20  # more than any images have room for
@@ -64,7 +64,7 @@ def completed(document: Mapping[str, Any], origin: str) -> dict[str, Any]:
     content["replay"] = {**replay, "table": table.name, "sha256": table.sha256}
     data = {name: getattr(table.data, name) for name in DataSettings.model_fields}  # None where a dump leaves one out
     content["data"] = _same("data", _part(content, "data"), data, table, origin)
-    training = table.training.model_dump(mode="json")
+    training = {name: getattr(table.training, name) for name in TrainingSettings.model_fields}
     content["training"] = _same("training", _part(content, "training"), training, table, origin)
     content["space"] = _inside(_part(content, "space"), table, origin)
     content["latency"] = _latency(_part(content, "latency"), table, origin)

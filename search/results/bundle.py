@@ -302,6 +302,7 @@ def _facts(study: StudyRow, picked: Picked, sha256: str, shipped: frozenset[str]
         trial=picked.trial,
         budget=picked.budget,
         onnx_sha256=sha256,
+        network_sha256=file_hash(picked.files[1]),
         shipped=shipped,
         rank=(
             f"the {best_words(picked.trial.objective)} of\n{picked.candidates} trained networks inside the budget "

@@ -30,7 +30,7 @@ from search.store import reader
 from search.store.connection.printed_commands import database_words
 from search.store.rows import StudyRow, TrialRow
 from search.store.vocabulary import TrialState
-from workers.file_names import ONNX_FILE
+from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.latency.record import LatencyRecord
 
 WRITTEN = (1980, 1, 1, 0, 0, 0)  # the time of every file, so that the same facts make the same zip
@@ -78,13 +78,14 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
         over = "its latency is unknown"
     inside = f"inside the budget ({budget})" if over is None else f"not inside the budget ({budget}): {over}"
     done = reader.count_states(engine, study.id).get(TrialState.DONE, 0)
-    latencies = _newest_latencies(engine, row)
+    latencies, recorded = _newest_latencies(engine, row), reader.read_artifacts(engine, row.id)
     first = None if row.latency is None else latencies.pop(row.latency.target, None)
     return BundleFacts(
         study=study,
         trial=row,
         budget=budget,
-        onnx_sha256=str(reader.read_artifacts(engine, row.id)[ONNX_FILE]["sha256"]),
+        onnx_sha256=str(recorded[ONNX_FILE]["sha256"]),
+        network_sha256=str(recorded[NETWORK_FILE]["sha256"]),
         shipped=frozenset((*TRAINED, DEPLOY_FILE, CARD_FILE, INFER_FILE)),
         rank=f"one of\n{done} trained networks, {one_line(inside)}",
         latency=first,

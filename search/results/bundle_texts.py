@@ -27,6 +27,7 @@ from workers.preprocessing import COMMENTS, Preprocessing
 from workers.wording import counted
 
 DEPLOY_FILE, CARD_FILE, INFER_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "infer.py", "model"
+WEIGHTS = "weights"  # the table of deploy.toml on the network as torch reads it
 BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE, INFER_FILE} | {
     MODEL + suffix for suffix in SUFFIXES.values()
 }
@@ -40,6 +41,7 @@ class BundleFacts:
     trial: TrialRow
     budget: Budget
     onnx_sha256: str
+    network_sha256: str  # of network.safetensors
     shipped: frozenset[str]  # names of the files in the bundle
     rank: str  # how the network compares to others: the end of the card's first sentence
     latency: LatencyRecord | None  # on the study's first device
@@ -128,6 +130,7 @@ def deploy_toml(facts: BundleFacts) -> str:
         "cost": {"macs": row.macs, "params": row.params, "paper_flops": row.paper_flops},
         "budget": _budget_table(facts.budget),
         "config": {k: v for k, v in row.config.to_dict().items() if v is not None},
+        WEIGHTS: {"file": NETWORK_FILE, "sha256": facts.network_sha256},
         "origin": {"study": study.name, "trial": row.number, "settings_sha256": study.settings_hash},
     }
     lines = ["# How to run model.onnx, and what to expect of it."]

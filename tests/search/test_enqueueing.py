@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 import condensery
+from search.enqueueing.configs import completed
+from search.store.rows import TrialRow
 from space.config import CondenseNetConfig
 from space.errors import InvalidConfig, InvalidSettings, TrialNotFound
 from tests.search.tiny_studies import INSIDE, Bench
@@ -133,3 +135,15 @@ def test_more_trainings_than_were_wanted_read_as_such():
     assert of_wanted(1, 1, "training", "done") == "1 of 1 training done"
     assert of_wanted(7, 6, "training", "done") == "7 trainings done, 1 more than wanted"
     assert of_wanted(7, 6) == "7, 1 more than wanted"
+
+
+def test_a_config_starts_from_what_the_study_starts_from_and_from_nothing_else(bench: Bench):
+    pinned = f"trial:a/1#{'0' * 16}"
+    rows: list[TrialRow] = []
+    settings = bench.settings.model_copy(update={"training": {**bench.settings.training, "start": ["none", pinned]}})
+    for start in ("trial:a/1", pinned):
+        assert completed({"training": {"start": start}}, settings, rows).training.start == pinned
+    assert completed({"training": {"start": "none"}}, settings, rows).training.start == "none"
+    for start in ("trial:a/2", f"trial:a/1#{'1' * 16}"):
+        with pytest.raises(InvalidSettings, match=r"one of the study's \('none', 'trial:a/1'\), but got 'trial:a/"):
+            completed({"training": {"start": start}}, settings, rows)

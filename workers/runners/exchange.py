@@ -4,6 +4,7 @@
         checkpoints/     the newest checkpoints, each a tensor file and the JSON that commits it (see `checkpoint`)
         log.txt          up to the newest checkpoint
         network.safetensors, model.onnx
+        start.safetensors        what the training starts from, if not from random weights
 
 The worker trains in a folder of its own and pushes; the controller fetches the results and then clears the trial's
 folder. A checkpoint's JSON is pushed after its tensors and fetched only with them: either both count or neither.
@@ -26,6 +27,7 @@ from workers.processes import lives
 from workers.training.job import TrialJob
 
 RESULTS = (NETWORK_FILE, ONNX_FILE)
+START_FILE = "start.safetensors"
 SCRATCH = "condensery-trial-"
 
 
@@ -75,7 +77,7 @@ class TrialExchange:
         with _errors():
             tensors = ours[-1].removesuffix(".json") + ".safetensors"
             for file_name in (tensors, ours[-1]):
-                self._put(folder, f"{CHECKPOINTS}/{file_name}")
+                self._put(folder / CHECKPOINTS / file_name, f"{CHECKPOINTS}/{file_name}")
             self._pushed = ours[-1]
             for name in self._names(CHECKPOINTS):
                 is_ours = attempt_of(name) <= attempt_of(ours[-1])  # a later attempt may go on elsewhere
@@ -90,12 +92,23 @@ class TrialExchange:
         if ours and ours[-1] > max(theirs, default=""):
             self.push_checkpoint(folder)
 
+    def push_start(self, path: Path) -> None:
+        """Push the file of the network that the training starts from."""
+        with _errors():
+            self._put(path, START_FILE)
+
+    def fetch_start(self, folder: Path) -> Path:
+        """Fetch the file of the network that the training starts from into `folder`; return its path."""
+        with _errors():
+            self._get(START_FILE, folder)
+        return folder / START_FILE
+
     def push(self, folder: Path, names: tuple[str, ...]) -> None:
         """Push the files of these names, where `folder` has them."""
         with _errors():
             for name in names:
                 if (folder / name).is_file():
-                    self._put(folder, name)
+                    self._put(folder / name, name)
 
     def fetch_results(self, folder: Path, hashes: dict[str, str]) -> None:
         """Fetch the log and these files into `folder`; a file appears there only if its SHA-256 is right."""
@@ -113,14 +126,14 @@ class TrialExchange:
             return set()
         return {str(path).rstrip("/").rpartition("/")[2] for path in paths}
 
-    def _put(self, folder: Path, name: str) -> None:
+    def _put(self, source: Path, name: str) -> None:
         target = f"{self.folder}/{name}"
         self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
         if "file" not in self._files.protocol:
-            self._files.put_file(str(folder / name), target)  # object stores write a whole object or none
+            self._files.put_file(str(source), target)  # object stores write a whole object or none
             return
         partial = f"{target}.{os.getpid()}.part"  # a worker that is killed here leaves the former file intact
-        self._files.put_file(str(folder / name), partial)
+        self._files.put_file(str(source), partial)
         Path(partial).replace(target)
 
     def _get(self, name: str, folder: Path, sha256: str | None = None) -> None:

@@ -158,13 +158,14 @@ class _Attempt:
         self._messages.put(outcome)
 
     def _run_with_exchange(self, url: str) -> Message:
-        """Run in a folder of this machine: fetch the checkpoints from the exchange, push new ones and the results."""
+        """Run in a folder of this machine: fetch start and checkpoints from the exchange, push what comes of them."""
         with scratch_folder() as folder:
             try:
                 exchange = TrialExchange(url, self.job)
                 exchange.fetch_checkpoints(folder)
                 self._folder, self._exchange = folder, exchange
-                local_job = replace(self.job, folder=str(folder))
+                start = str(exchange.fetch_start(folder)) if self.job.start else ""
+                local_job = replace(self.job, folder=str(folder), start=start)
                 outcome = outcome_of(local_job, lambda: self._train(local_job))
                 exchange.push_checkpoint(folder)
                 exchange.push(folder, (LOG_FILE, *RESULTS) if outcome[0] == MessageKind.DONE else (LOG_FILE,))

@@ -34,6 +34,7 @@ class TrialJob:
     checkpoint_every_s: float = 30.0
     epochs_before: int = 0  # of a trial that it continues, whose checkpoint is in its folder; for engines without files
     data_fingerprint: str = ""  # of the images the study began with; "" accepts any images
+    start: str = ""  # the file of the network that it starts from (`workers.training.start`); "" for random weights
 
     @property
     def identity(self) -> str:

@@ -6,6 +6,8 @@ Notable choices:
 - The learning rate follows 0.5 * (1 + cos(pi * step / steps)) per iteration, from its full value to almost 0.
 - The group lasso is on while columns are still being condensed, for any G and C (the original tied it to G).
 - The dense layers run in the compiled kernel where there is one (`workers.training.forward`).
+- With a network to start from, its layers that fit are the first step's (`workers.training.transfer`); a checkpoint
+  holds everything, so a training that goes on needs it no more.
 - Mixed precision is bfloat16 autocast, on CUDA devices that support it; nothing else needs to know.
 
 Source: CondenseNet (CVPR 2018), section 4.1; the authors' release for the per-iteration cosine.
@@ -42,6 +44,8 @@ from workers.training.loss import training_loss
 from workers.training.optimizer import WeightAverage, class_weights, clear_gradients, optimizer_of, take_step
 from workers.training.reporting import CurveRow, Evaluation, Form, Observer, ProgressReport, TrainingStopped
 from workers.training.schedule import learning_rate_at as learning_rate_at  # also for importers
+from workers.training.start import StartNetwork, without_pin
+from workers.training.transfer import begin_with
 
 REPORT_EVERY_S = 1.0  # how often a training says how far it is within an epoch
 
@@ -61,6 +65,7 @@ class TrainingRun:
     recompute: bool = False
     build: Callable[[CondenseNetConfig], CondenseNet] = CondenseNet  # what is trained: it, or a variation
     deploy: Callable[[CondenseNet], DeployedCondenseNet] = deploy  # what `build` returned
+    start: StartNetwork | None = None  # a trained network whose layers it begins with
     attempt: int = 0  # of the trial; its number is part of the checkpoints' names
     checkpoint_every_s: float = 30.0
     clock: Callable[[], float] = time.monotonic  # seconds, without the pauses for measurements
@@ -113,6 +118,9 @@ class _Loop:
         self.device = use_device(run.device)
         torch.manual_seed(run.seed)
         self.model = run.build(run.config).to(self.device)
+        if run.start is not None:
+            fit = begin_with(self.model, run.start, images.info.class_names)
+            run.note(f"begins as {without_pin(run.training.start)} ({run.start.config}): {fit}")
         settings = run.training
         capacity = min(settings.batch_size, len(images.train))
         self.forward = forward_of(self.model, ForwardSettings(run.kernel, run.recompute, capacity, run.note))

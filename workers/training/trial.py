@@ -29,11 +29,13 @@ from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, S
 from workers.files import disk_errors, file_hash, write_atomically
 from workers.images import batches
 from workers.processes import peak_memory_mb, reset_peak_memory
+from workers.settings import NO_START
 from workers.training import loop
 from workers.training.checkpoint import model_tensors
 from workers.training.device import check_device
 from workers.training.job import TrialJob, TrialResult
 from workers.training.reporting import CurveRow, ProgressReport, Reporter, TrainingStopped
+from workers.training.start import StartNetwork, pin_of, without_pin
 
 
 class _JobObserver:
@@ -123,6 +125,7 @@ def _train_and_export(job: TrialJob, watch: _JobObserver, clock: Callable[[], fl
         clock=clock,
         note=watch.log.info,
         checkpoint_every_s=job.checkpoint_every_s,
+        start=_start_of(job),
     )
     network, evaluation = loop.train(run, images, watch)
     network = network.cpu()
@@ -145,6 +148,27 @@ def _train_and_export(job: TrialJob, watch: _JobObserver, clock: Callable[[], fl
         peak_memory_mb=peak_memory_mb(),
         **{name: value for name, value in evaluation.metrics.items() if name != "top1"},
         predictions=base64.b64encode(evaluation.predictions.to_bytes()).decode(),
+    )
+
+
+def _start_of(job: TrialJob) -> StartNetwork | None:
+    """Return the network that a job starts from, which is the one that its settings name.
+
+    Raises:
+        DataNotFound: its file is gone, or another.
+    """
+    if job.training.start == NO_START:
+        return None
+    try:
+        start = StartNetwork.of_file(Path(job.start).read_bytes())
+        if start.pin == pin_of(job.training.start):
+            return start
+        reason = "is another"
+    except (OSError, CheckpointCorrupt) as error:
+        reason = f"can't be read ({error.strerror if isinstance(error, OSError) else error})"
+    raise DataNotFound(
+        f"the file {job.start} of the network that training.start names {reason}; go on with `launch --resume` while "
+        f"{without_pin(job.training.start)} is there, or launch another study."
     )
 
 

@@ -164,7 +164,10 @@ class RayTuneEngine:
         self._trials[job.number] = _Trial(job, self._submitted, time.monotonic())
         if self._exchange is not None:
             with contextlib.suppress(ExchangeFailed):  # the worker will meet the same and report it
-                TrialExchange(self._exchange, job).seed(Path(job.folder))
+                exchange = TrialExchange(self._exchange, job)
+                exchange.seed(Path(job.folder))
+                if job.start:
+                    exchange.push_start(Path(job.start))
         # Another machine looks for the images at the same absolute path.
         images = job.data.model_copy(update={"folder": str(user_path(job.data.folder).absolute())})
         self._send("job", self._submitted, replace(job, data=images).to_dict())

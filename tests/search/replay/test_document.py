@@ -88,6 +88,7 @@ def test_a_study_file_may_name_its_table_itself(table_path: Path, tmp_path: Path
         ("[space]\ninput_shape = [1, 16, 16]\n", r"input_shape"),
         ("[space]\nlayer = 1\n", r"unknown key `space.layer`"),
         ("[training]\nepochs = 30\n", r"training.epochs = 30, but the trainings of .* had 3"),
+        ('[training]\nstart = "trial:a/1"\n', r"training.start = 'trial:a/1', but the trainings of .* had 'none'"),
         ('[data]\ndataset = "cifar10"\n', r"data.dataset = 'cifar10'"),
         ("[data]\nimage = 3\n", r"unknown key `data.image`"),
         ('[engine]\nkind = "ray"\n', r"engine.kind = 'ray', but a replay trains nothing"),

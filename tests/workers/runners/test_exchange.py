@@ -60,6 +60,15 @@ def test_a_worker_killed_while_it_pushes_leaves_what_was_there_before(
     assert (there / "log.txt").read_text() == "attempt 1"
 
 
+def test_what_a_training_starts_from_passes_and_goes_with_the_trial(exchange: TrialExchange, tmp_path: Path):
+    (tmp_path / "start-of-a-study").write_text("network")
+    exchange.push_start(tmp_path / "start-of-a-study")
+    assert exchange.fetch_start(tmp_path / "there").read_text() == "network"
+    clear(exchange.url, "tiny", 7)
+    with pytest.raises(ExchangeFailed):
+        exchange.fetch_start(tmp_path / "there")
+
+
 def test_tensors_without_their_json_do_not_count(exchange: TrialExchange, tmp_path: Path):
     here, there = tmp_path / "here", tmp_path / "there"
     checkpoint(here, 1)

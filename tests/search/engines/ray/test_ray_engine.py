@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
 
 from search.engines import make_engine
 from search.engines.base import Engine
@@ -27,6 +28,7 @@ from search.engines.ray.engine import RayTuneEngine
 from search.engines.ray.run_folder import TOKEN
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
+from space.deployed import DeployedCondenseNet
 from space.errors import EngineUnavailable, InvalidSettings, OutOfMemory
 from tests.search.engines.engine_contract import LONG, PATIENCE_S, MakeJob, TrainingEngineContract, collect
 from tests.search.engines.ray.tiny_ray import (
@@ -42,11 +44,13 @@ from tests.search.engines.ray.tiny_ray import (
 )
 from tests.search.test_launch import new_place
 from tests.waiting import until
-from tests.workers.tiny import TRAINING, digits, job
+from tests.workers.tiny import NET, TRAINING, digits, job
 from workers.file_names import NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 from workers.files import file_hash
 from workers.latency.host_probe import default_core
 from workers.processes import KillsForMemory, lives
+from workers.training.checkpoint import model_tensors
+from workers.training.start import StartNetwork
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = [
@@ -307,8 +311,11 @@ def test_with_an_exchange_workers_need_none_of_the_controllers_folders(
     engine = RayTuneEngine(settings(exchange=url), {default_core()})
     try:
         nowhere = tmp_path / "not-prepared"  # the workers prepare their own images
-        schedule = TRAINING.model_copy(update={"epochs": 30})
-        first = job(tmp_path / "trial-0", nowhere, number=0, training=schedule, checkpoint_every_s=0.0)
+        start = StartNetwork.of_weights(NET, (), safetensors.torch.save(model_tensors(DeployedCondenseNet.random(NET))))
+        (tmp_path / "start").write_bytes(start.content)
+        schedule = TRAINING.model_copy(update={"epochs": 30, "start": f"trial:earlier/0#{start.pin}"})
+        begin = {"training": schedule, "start": str(tmp_path / "start")}
+        first = job(tmp_path / "trial-0", nowhere, number=0, checkpoint_every_s=0.0, **begin)
         engine.submit(first)
         pid = started(engine, {0})[0]
         collect(engine, {0}, EpochEnded)
@@ -317,9 +324,10 @@ def test_with_an_exchange_workers_need_none_of_the_controllers_folders(
         assert not (tmp_path / "trial-0" / "checkpoints").exists()
         assert list((tmp_path / "exchange" / "tiny" / "trial-00000" / "checkpoints").glob("*.json"))
         engine.submit(replace(first, attempt=2))
-        engine.submit(job(tmp_path / "trial-1", cache, number=1, training=schedule))
+        engine.submit(job(tmp_path / "trial-1", cache, number=1, **begin))
         events = collect(engine, {0, 1})
         assert epochs_of(events, 0) == list(range(1, 31))
+        assert "begins as trial:earlier/0" in (tmp_path / "trial-1" / "log.txt").read_text()
         ended = final(events)
         assert ended[0].result.network_sha256 == ended[1].result.network_sha256
         for number in (0, 1):
@@ -344,7 +352,7 @@ from pathlib import Path
 from search.engines.events import EpochEnded
 from search.engines.ray.engine import RayTuneEngine
 from search.settings import EngineSettings
-from tests.workers.tiny import TRAINING, digits, job
+from tests.workers.tiny import NET, TRAINING, digits, job
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

@@ -1,0 +1,266 @@
+"""`training.start`: the trials and bundles that it may name, what is refused, and what a study keeps."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from dashboards.terminal.answers import outline_document, start_lines
+from search.budget import Budget
+from search.results.bundle_preview import preview_bundle
+from search.settings import StudySettings
+from search.start_networks import Start, check_fits, find_starts, keep_starts, written_starts
+from search.store import reader
+from search.store.rows import NewTrial, StudyRow
+from search.store.store import StudyStore
+from search.time_estimate import outline_study
+from space.cost import cost_of
+from space.errors import (
+    CheckpointCorrupt,
+    CondenseryError,
+    DatabaseUnavailable,
+    FrozenSettings,
+    InvalidSettings,
+    StudyNotFound,
+    TrialNotFound,
+    TrialNotReady,
+)
+from tests.search.test_launch import Place, new_place
+from tests.search.tiny_studies import INSIDE, CountingProbe, sqlite_url, tiny_settings
+from tests.search.trained_study import files_of_trial, trained_study
+from workers.file_names import NETWORK_FILE
+from workers.images.cache import prepare
+from workers.settings import DataSettings, TrainingSettings
+from workers.training.start import pin_of, start_file, without_pin
+
+CHANGED = b"weights that nobody trained"
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    store = trained_study(tmp_path, CountingProbe())
+    info = prepare(DataSettings(), tmp_path / "images")
+    store.transact(partial(store.set_data_info, info.to_dict()))
+    yield store
+    store.engine.dispose()
+
+
+@pytest.fixture
+def bundle(store: StudyStore, tmp_path: Path) -> Path:
+    (study,), (row,) = reader.list_studies(store.engine), store.trials()
+    with zipfile.ZipFile(io.BytesIO(preview_bundle(store.engine, study, row, Budget(2.0)))) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    (folder,) = (tmp_path / "unpacked").iterdir()
+    return folder
+
+
+def starting(start: object) -> StudySettings:
+    return tiny_settings(study__name="next", training__start=start)
+
+
+def found(tmp_path: Path, start: object) -> tuple[StudySettings, tuple[Start, ...]]:
+    return find_starts(starting(start), sqlite_url(tmp_path))
+
+
+# ---- what may be named ----------------------------------------------------------------------------------
+
+
+def test_a_trial_is_pinned_and_known_by_config_and_classes(store: StudyStore, tmp_path: Path):
+    settings, (start,) = found(tmp_path, "trial:tiny/0")
+    assert start.name == "trial:tiny/0"
+    assert (start.network.config, start.network.class_names) == (INSIDE, tuple("0123456789"))
+    assert settings.training["start"] == start.setting == f"trial:tiny/0#{start.network.pin}"
+    assert start.file == start_file(settings.training)
+
+
+def test_a_bundle_and_a_trial_of_another_database_are_the_same_network(store: StudyStore, bundle: Path, tmp_path: Path):
+    elsewhere = f"sqlite:///{tmp_path / 'another.db'}"
+    names = (f"bundle:{bundle}", f"trial:tiny/0@{tmp_path / 'study.db'}")
+    starts = [find_starts(starting(name), elsewhere)[1][0] for name in names]
+    _, (direct,) = found(tmp_path, "trial:tiny/0")
+    assert {start.network for start in starts} == {direct.network}
+
+
+def test_a_start_may_be_searched(store: StudyStore, bundle: Path, tmp_path: Path):
+    settings, starts = found(tmp_path, ["none", "trial:tiny/0", f"bundle:{bundle}"])
+    assert len(starts) == 2
+    assert settings.training["start"] == ["none", *(start.setting for start in starts)]
+    tried = {settings.training_space().from_params({"start": start.setting}).start for start in starts}
+    assert tried == {start.setting for start in starts}
+
+
+def test_a_study_without_a_start_is_as_it_was(tmp_path: Path):
+    settings = tiny_settings()
+    assert written_starts(settings) == []
+    assert find_starts(settings, "sqlite:////nowhere/at.db") == (settings, ())
+    assert "start" not in TrainingSettings().model_dump()
+    assert TrainingSettings(start="none").digest() == TrainingSettings().digest()
+    assert TrainingSettings(start="trial:a/1").digest() != TrainingSettings().digest()
+
+
+# ---- what is refused ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "start", ["trial", "trial:3", "trial:a/b", "study/12", "bundle:", "trial:a/3\n", "", 3, "x" * 2000]
+)
+def test_what_names_no_network_is_refused(start: object):
+    with pytest.raises(InvalidSettings, match=r"training.start"):
+        starting(start)
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "message"),
+    [
+        ("trial:nobody/0", StudyNotFound, "no study is called 'nobody'"),
+        ("trial:tiny/7", TrialNotFound, "but you asked for 7"),
+        ("trial:tiny/0@/nowhere/at.db", DatabaseUnavailable, "/nowhere/at.db"),
+        ("bundle:/nowhere/at/all", InvalidSettings, "/nowhere/at/all is no bundle"),
+    ],
+)
+def test_what_isnt_there_is_one_line(
+    store: StudyStore, tmp_path: Path, start: str, error: type[CondenseryError], message: str
+):
+    with pytest.raises(error, match=message) as caught:
+        found(tmp_path, start)
+    assert str(caught.value).startswith(f"training.start = {start!r}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_trial_that_wasnt_trained_is_refused(store: StudyStore, tmp_path: Path):
+    store.add_trial(NewTrial(1, "sampled", INSIDE, {}, 0, "1", cost_of(INSIDE)))
+    store.finish(1, "infeasible", reason="too many macs")
+    with pytest.raises(TrialNotReady, match=r"trial 1 is infeasible \(too many macs\)"):
+        found(tmp_path, "trial:tiny/1")
+
+
+def test_a_trial_whose_network_retention_removed_is_refused(store: StudyStore, tmp_path: Path):
+    store.transact(partial(store.mark_removed, 0))
+    with pytest.raises(CheckpointCorrupt, match="removed by the retention rule"):
+        found(tmp_path, "trial:tiny/0")
+
+
+def test_a_network_that_was_changed_is_refused(store: StudyStore, bundle: Path, tmp_path: Path):
+    for folder, start in ((files_of_trial(tmp_path), "trial:tiny/0"), (bundle, f"bundle:{bundle}")):
+        weights = folder / NETWORK_FILE
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+        with pytest.raises(CheckpointCorrupt, match="its SHA-256 differs"):
+            found(tmp_path, start)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("[weights]", "[other]"), "lacks the config, the classes or the hash"),
+        (lambda text: text.replace("groups = 2", "groups = 3"), "is not valid"),
+        (lambda text: text + "=", "is no bundle"),
+    ],
+)
+def test_a_bundle_that_was_edited_is_refused(bundle: Path, tmp_path: Path, change: Callable[[str], str], message: str):
+    deploy = bundle / "deploy.toml"
+    deploy.write_text(change(deploy.read_text()))
+    with pytest.raises(InvalidSettings, match=message):
+        found(tmp_path, f"bundle:{bundle}")
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"groups": [1, 4]}, "its groups is 2, which space.groups doesn't hold"),
+        ({"condense_factor": 1}, "its condense_factor is 2"),
+        ({"bottleneck": 2}, "its bottleneck is 1"),
+        ({"groups_3x3": 1}, "its groups_3x3 is 2"),
+        ({"growth": 8}, "its growth of the first stage is 4"),
+        ({"input_shape": [3, 8, 8]}, "its images have 1 channel, these have 3; set data.channels = 1"),
+    ],
+)
+def test_a_start_of_which_nothing_fits_is_refused(
+    store: StudyStore, tmp_path: Path, space: dict[str, object], message: str
+):
+    settings, starts = found(tmp_path, "trial:tiny/0")
+    check_fits(settings, starts)
+    other = settings.model_copy(update={"space": {**settings.space, **space}})
+    with pytest.raises(InvalidSettings, match=message):
+        check_fits(other, starts)
+
+
+def test_check_says_what_trainings_start_from_and_how_much_of_it_fits(store: StudyStore, tmp_path: Path):
+    settings, starts = found(tmp_path, "trial:tiny/0")
+    outline = outline_study(settings, starts)
+    (start, words), (_, fit) = start_lines(outline)
+    assert (start, words) == ("start", f"trial:tiny/0: {INSIDE}")
+    assert fit.startswith("the sampled architecture that fits it best begins with the stem and 1 of 1 layer, ")
+    assert fit.endswith("the classifier too")
+    (document,) = outline_document(outline, None)["starts"]
+    assert document["best_fit"]["layers"] == 1
+    assert start_lines(outline_study(tiny_settings())) == ()
+
+
+# ---- what a study keeps ---------------------------------------------------------------------------------
+
+
+def as_stored(settings: StudySettings, store: StudyStore) -> StudyRow:
+    (row,) = reader.list_studies(store.engine)
+    return StudyRow(**{**row.__dict__, "settings": settings.model_dump(mode="json")})
+
+
+def test_a_study_goes_on_from_its_copy_whatever_becomes_of_the_trial(store: StudyStore, tmp_path: Path):
+    settings, starts = found(tmp_path, "trial:tiny/0")
+    keep_starts(tmp_path / "kept", starts)
+    stored = as_stored(settings, store)
+    shutil.rmtree(files_of_trial(tmp_path))
+    again = find_starts(starting("trial:tiny/0"), sqlite_url(tmp_path), stored, tmp_path / "kept")
+    assert again == (settings, starts)
+    assert find_starts(settings, sqlite_url(tmp_path), stored, tmp_path / "kept") == (settings, starts)
+    (tmp_path / "kept" / starts[0].file).write_bytes(CHANGED)
+    with pytest.raises(CheckpointCorrupt, match="is gone"):
+        find_starts(starting("trial:tiny/0"), sqlite_url(tmp_path), stored, tmp_path / "kept")
+
+
+def test_a_copy_that_is_gone_is_made_again_from_the_same_network_alone(store: StudyStore, tmp_path: Path):
+    settings, starts = found(tmp_path, "trial:tiny/0")
+    stored, kept = as_stored(settings, store), tmp_path / "kept"
+    assert find_starts(starting("trial:tiny/0"), sqlite_url(tmp_path), stored, kept) == (settings, starts)
+    other = settings.training["start"].replace(starts[0].network.pin, "0" * 16)
+    settings = settings.model_copy(update={"training": {**settings.training, "start": other}})
+    with pytest.raises(FrozenSettings, match=f"not the network {'0' * 16} that was meant"):
+        find_starts(starting("trial:tiny/0"), sqlite_url(tmp_path), as_stored(settings, store), kept)
+
+
+@pytest.mark.slow
+def test_a_launch_trains_from_an_earlier_studys_network_and_is_resumed_without_it(tmp_path: Path):
+    place = new_place(tmp_path)
+    place.launch("study.trainings=1")
+    source = next(row for row in place.read() if row.state == "done")
+    fixed = (
+        f"space.groups={source.config.groups}",
+        f"space.condense_factor={source.config.condense_factor}",
+        f"space.bottleneck={source.config.bottleneck}",
+        "study.name=tuned",
+        "study.trainings=1",
+        f'training.start="trial:digits/{source.number}"',
+    )
+    place.launch(*fixed)
+    (tuned,) = [row for row in place.read("tuned") if row.state == "done"]
+    pin = pin_of(tuned.training["start"])
+    assert without_pin(tuned.training["start"]) == f"trial:digits/{source.number}"
+    files = place.folder / "files" / "tuned"
+    assert f"begins as trial:digits/{source.number}" in log_of(place, tuned.number)
+    assert (files / f"start-{pin}.safetensors").is_file()
+    shutil.rmtree(place.folder / "files" / "digits")
+    place.launch(*fixed[:4], "study.trainings=2", fixed[5], resume=True)
+    assert [row.training["start"] for row in place.read("tuned")] == [tuned.training["start"]] * len(
+        place.read("tuned")
+    )
+
+
+def log_of(place: Place, number: int) -> str:
+    return (place.folder / "files" / "tuned" / f"trial-{number:05d}" / "log.txt").read_text()
