@@ -30,6 +30,7 @@ from workers.wording import of_wanted
 
 if TYPE_CHECKING:
     from search.settings import StudySettings
+    from workers.images.reading import DecodingRecord
 
 
 def init(
@@ -96,6 +97,9 @@ def check(
     no_timing: Annotated[
         bool, typer.Option("--no-timing", help="Skip what takes seconds: the time estimate, and measuring a limit.")
     ] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="Read every image too, and name all that can't be read.")
+    ] = False,
     storage: Storage = None,
 ) -> None:
     """Validate a study file and show what it means: space, sampled networks, time. Writes nothing."""
@@ -116,11 +120,22 @@ def check(
     if not no_timing and not replayed:
         check_latency_here(outline.settings)
     timed = None if no_timing or replayed else time_study(outline)
+    read = _read_images(outline.settings) if images and not replayed else None
     if as_json:
-        print_json(answers.outline_document(outline, timed))
+        print_json(answers.outline_document(outline, timed, read))
     elif timed is not None:
         show_text("")
         show_text(answers.time_line(outline, timed))
+    if read is not None:
+        if not as_json:
+            show_text(answers.read_lines(read))
+        read.check(outline.data.dataset, outline.settings.data)
+
+
+def _read_images(settings: StudySettings) -> DecodingRecord:
+    from workers.images.cache import read_through
+
+    return read_through(settings.data)
 
 
 def launch(

@@ -47,10 +47,11 @@ from space.errors import (
     StudyNotFound,
 )
 from workers.clock import Clock, SystemClock
-from workers.file_names import TENSORBOARD
-from workers.files import disk_errors
+from workers.file_names import SPLITS_FILE, TENSORBOARD
+from workers.files import disk_errors, write_atomically
 from workers.images.cache import prepare
 from workers.images.data_info import DataInfo
+from workers.images.split_file import split_table
 from workers.latency.host_probe import measuring_cores
 
 # A replay's intervals: simulated time passes at once, and nothing in it can be silent.
@@ -183,6 +184,7 @@ def _run(prepared: _Prepared, callback: LaunchCallback, stop: threading.Event) -
         shutil.rmtree(leftover, ignore_errors=True)
     store.transact(partial(store.update_settings, settings.model_dump(mode="json"), settings.digest()))
     store.transact(partial(store.set_data_info, prepared.data.to_dict()))
+    _write_splits(prepared)
     notes = prepared.data.notes
     for text in (describe_data(prepared.data), *notes, *remarks_of_study(prepared.data.to_dict(), None, "top1", "")):
         callback.note(text)
@@ -205,6 +207,14 @@ def _run(prepared: _Prepared, callback: LaunchCallback, stop: threading.Event) -
             clock=clock,
         )
         return controller.run()
+
+
+def _write_splits(prepared: _Prepared) -> None:
+    """Write down which image is in which split, where the images are a user's own files."""
+    if prepared.replay is None:
+        table = split_table(prepared.settings.data, prepared.cache)
+        if table is not None:
+            write_atomically(prepared.files / SPLITS_FILE, table)
 
 
 def _engine_and_clock(prepared: _Prepared, callback: LaunchCallback) -> tuple[Engine, Clock]:

@@ -14,6 +14,7 @@ from space.errors import InvalidSettings
 NETWORK_FILE, ONNX_FILE, LOG_FILE, SETTINGS_FILE = "network.safetensors", "model.onnx", "log.txt", "trial.json"
 CHECKPOINTS = "checkpoints"  # folder
 TENSORBOARD = "tensorboard"  # folder among a study's files
+SPLITS_FILE = "splits.csv"  # among a study's files and in bundles: which image is in which split
 INPUT, OUTPUT = "images", "logits"  # of every exported network
 Runtime = Literal["onnxruntime", "ncnn", "litert", "native"]
 SUFFIXES: dict[Runtime, str] = {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from search.results.remarks import Seen
     from search.time_estimate import StudyOutline, TimeEstimate
     from workers.images.data_info import DataInfo
+    from workers.images.reading import DecodingRecord
     from workers.latency.record import LatencyRecord
 
 
@@ -119,8 +120,17 @@ def time_line(outline: StudyOutline, timed: TimeEstimate) -> RenderableType:
     )
 
 
-def outline_document(outline: StudyOutline, timed: TimeEstimate | None) -> dict[str, Any]:
-    """Return `check` as plain JSON values."""
+def read_lines(read: DecodingRecord) -> RenderableType:
+    """Return what reading every image brought to light: all files that can't be read, a line each."""
+    bad = [Text(f"can't be read: {unreadable}") for unreadable in read.unreadable]
+    whole = f"read: {read.total - len(bad):,} of {counted(read.total, 'image')}"
+    return Group(*bad, Text("; ".join((whole, *read.size_notes()))))
+
+
+def outline_document(
+    outline: StudyOutline, timed: TimeEstimate | None, read: DecodingRecord | None = None
+) -> dict[str, Any]:
+    """Return `check` as plain JSON values; `read` where every image was read."""
     samples = [
         {"config": plain(config.to_dict()), "config_text": str(config), "macs": cost.macs, "params": cost.params}
         for config, cost in outline.samples
@@ -148,6 +158,8 @@ def outline_document(outline: StudyOutline, timed: TimeEstimate | None) -> dict[
         "estimated_seconds_per_training": None if timed is None else plain(timed.seconds_per_training),
         "estimated_seconds_in_all": None if timed is None else plain(timed.seconds_in_all),
         "device": None if timed is None else timed.device,
+        "images_read": None if read is None else read.total - len(read.unreadable),
+        "unreadable": None if read is None else [plain(bad._asdict()) for bad in read.unreadable],
     }
 
 

@@ -48,7 +48,7 @@ from space.errors import (
 from workers.export.model_files import check_for, save_for
 from workers.export.onnx import check_onnx
 from workers.export.pixels import PixelInput
-from workers.file_names import ONNX_FILE, SUFFIXES, file_for, known_runtime, runtime_of
+from workers.file_names import ONNX_FILE, SPLITS_FILE, SUFFIXES, file_for, known_runtime, runtime_of
 from workers.files import STDOUT, disk_errors, file_hash, is_replaceable, write_atomically
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyPurpose
@@ -262,6 +262,8 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path, 
             new = Path(temporary) / "bundle"
             new.mkdir()
             onnx_sha256 = _write_models(store, picked, pixels, new)
+            if (splits := picked.files[0].parent.parent / SPLITS_FILE).is_file():  # among the study's files
+                shutil.copyfile(splits, new / SPLITS_FILE)
             shipped = frozenset(path.name for path in new.iterdir())
             facts = replace(_facts(study, picked, onnx_sha256, shipped), in_model=bake)
             (new / DEPLOY_FILE).write_text(deploy_toml(facts), encoding="utf-8")

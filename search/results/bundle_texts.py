@@ -21,14 +21,14 @@ from search.results.latency_labels import doubts_text
 from search.results.plain_text import one_line
 from search.results.remarks import NOTHING_SEEN, Seen
 from search.store.rows import StudyRow, TrialRow
-from workers.file_names import INPUT, NETWORK_FILE, ONNX_FILE, OUTPUT, SUFFIXES, Runtime, file_for
+from workers.file_names import INPUT, NETWORK_FILE, ONNX_FILE, OUTPUT, SPLITS_FILE, SUFFIXES, Runtime, file_for
 from workers.latency.record import LatencyKind, LatencyRecord
 from workers.preprocessing import COMMENTS, Preprocessing
 from workers.wording import counted
 
 DEPLOY_FILE, CARD_FILE, INFER_FILE, MODEL = "deploy.toml", "MODEL_CARD.md", "infer.py", "model"
 WEIGHTS = "weights"  # the table of deploy.toml on the network as torch reads it
-BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE, INFER_FILE} | {
+BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE, INFER_FILE, SPLITS_FILE} | {
     MODEL + suffix for suffix in SUFFIXES.values()
 }
 
@@ -278,6 +278,9 @@ def _kind(latency: LatencyRecord) -> str:
 def _remarks(facts: BundleFacts) -> str:
     """Return what to know about the figures, point by point."""
     lines = [one_line(text) for text in facts.seen.remarks]
+    lines += [f"{one_line(text[:1].upper() + text[1:])}." for text in (facts.study.data_info or {}).get("notes", ())]
+    if SPLITS_FILE in facts.shipped:
+        lines.append(f"`{SPLITS_FILE}` says which image was in which split.")
     lines.append(_accuracy_remark(facts))
     lines += [f"{one_line(text[:1].upper() + text[1:])}." for text in facts.as_good]
     if facts.latency is not None:

@@ -34,7 +34,9 @@ from workers.files import disk_errors, write_atomically
 from workers.images.array_files import decoding_progress, write_splits
 from workers.images.data_info import DataInfo, Published, describe
 from workers.images.datasets import find_source
+from workers.images.near_duplicates import Part, notes_on
 from workers.images.pixel_values import PixelStatistics, pixel_statistics
+from workers.images.reading import DecodingRecord
 from workers.images.source import (
     BLOCK,
     Details,
@@ -111,6 +113,27 @@ def outline(settings: DataSettings) -> DataInfo:
     )
     unknown = PixelStatistics((0.0,) * source.shape[0], (1.0,) * source.shape[0])
     return describe(settings, names, published, lambda places: unknown, content.notes)
+
+
+def read_through(settings: DataSettings) -> DecodingRecord:
+    """Decode every image of the data set, writing nothing, and return what that brought to light.
+
+    Raises:
+        UnknownDataset, DataNotFound: see `workers.images.datasets`. A missing set is not downloaded.
+    """
+    source = find_source(settings.model_copy(update={"download": False}))
+    content = source.open()
+    splits = [split for split in (content.train, content.test) if split is not None]
+    record = DecodingRecord(sum(len(split.labels) for split in splits))
+    with decoding_progress(source.label, record.total) as advance, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        for split in splits:
+            at = 0
+            for block in split.blocks("uint8"):
+                record.add(block, at, split.details)
+                at += len(block.images) + len(block.unreadable)
+                advance(len(block.images) + len(block.unreadable))
+    return record
 
 
 def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, CachedArrays]:
@@ -226,7 +249,22 @@ def _describe(settings: DataSettings, folder: Path) -> DataInfo:
             f"{info.dataset} has nothing to learn from: all pixels of its {info.train_images} training images are the "
             "same; correct the images."
         )
-    return replace(info, fingerprint=content["sha256"][:16])
+    notes = (*notes, *_duplicate_notes(arrays, settings, info.pixel_range[1] - info.pixel_range[0]))
+    return replace(info, fingerprint=content["sha256"][:16], notes=notes)
+
+
+def _duplicate_notes(arrays: CachedArrays, settings: DataSettings, scale: float) -> list[str]:
+    """Return what is to be said of images of a user's own that are in two splits."""
+    details, places = arrays.train_details, arrays.published.places(settings)
+    if details is None:
+        return []
+    own = {"train": places.train, "validation": places.validation}
+    own |= {} if places.test is None else {"test": places.test}
+    parts = {name: Part(arrays.train_images, at, details.at(at).names) for name, at in own.items()}
+    if arrays.test_images is not None and arrays.test_details is not None:
+        everything = np.arange(len(arrays.test_images))
+        parts["test"] = Part(arrays.test_images, everything, arrays.test_details.names)
+    return notes_on(parts, scale)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------

@@ -80,14 +80,19 @@ class DecodingRecord:
 
     def notes(self) -> list[str]:
         """Return what is to be said of images that were read in the end."""
-        said = [*self._noted]
+        said = [*self._noted, *self.size_notes()]
+        if self.unreadable:
+            names = [bad.name for bad in self.unreadable]
+            files = counted(len(names), "file that can't be read", "files that can't be read")
+            said.append(f"left out: {files} ({listed(names)})")
+        return said
+
+    def size_notes(self) -> list[str]:
+        """Return how large the images are, if that is known."""
+        said = []
         if self._largest != (0, 0):
             (width, height), (most_width, most_height) = self._smallest, self._largest
             same = self._smallest == self._largest
             largest = "" if same else f" to {most_width}x{most_height}"
             said.append(f"the images are {width}x{height}{largest} pixels in their files")
-        if self.unreadable:
-            names = [bad.name for bad in self.unreadable]
-            files = counted(len(names), "file that can't be read", "files that can't be read")
-            said.append(f"left out: {files} ({listed(names)})")
         return said

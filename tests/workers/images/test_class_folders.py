@@ -63,7 +63,7 @@ def test_a_class_is_read_to_the_ends_of_its_folders_and_every_suffix_is_read(tmp
     assert info.train_images + info.validation_images + info.test_images == 2 * len(SUFFIXES)
     everything = names_of(data, "train") | names_of(data, "validation") | names_of(data, "test")
     assert "cat/camera 0/2024/0.png" in everything
-    assert info.notes == ("the images are 12x12 pixels in their files",)
+    assert info.notes[0] == "the images are 12x12 pixels in their files"
 
 
 def test_what_is_left_out_is_counted_and_named(tmp_path: Path):

@@ -1,0 +1,131 @@
+"""Files that can't be read: all are named at once, skipped where that is asked for, and none fills the memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from space.errors import UnreadableImage
+from workers.images.batches import load
+from workers.images.cache import prepare, read_through
+from workers.images.split_file import split_table
+from workers.settings import DataSettings
+
+
+def save_pets(folder: Path, per_class: int = 10) -> None:
+    for at, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            Image.new("RGB", (12, 10), (20 * number, 100 * at, 50)).save(folder / name / f"{number:02}.png")
+
+
+def settings_for(folder: Path, **values: object) -> DataSettings:
+    return DataSettings(dataset=f"imagefolder:{folder}", image_size=8, **values)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that says it is so large."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"")),
+        (b"IEND", b""),
+    )
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_all_files_that_cannot_be_read_are_in_one_message(tmp_path: Path):
+    save_pets(tmp_path / "pets")
+    for number in (1, 2, 7):
+        (tmp_path / "pets" / "dog" / f"{number:02}.png").write_bytes(b"no image\n" * number)
+    (tmp_path / "pets" / "cat" / "00.png").write_bytes(png_of_size(40_000, 40_000))
+    with pytest.raises(UnreadableImage, match=r"4 files of 20 of pets .* can't be read as an image: cat/00") as refusal:
+        prepare(settings_for(tmp_path / "pets"), tmp_path / "cache")
+    text = str(refusal.value)
+    assert "cat/00.png (more than 179 million pixels, which would fill the memory; make it smaller)" in text
+    assert all(f"dog/{number:02}.png (no image that is known here)" in text for number in (1, 2, 7))
+    assert text.endswith('Repair or remove them, or set data.unreadable = "skip".')
+    assert "\n" not in text
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    many = read_through(settings_for(tmp_path / "pets"))
+    assert [bad.name for bad in many.unreadable] == ["cat/00.png", "dog/01.png", "dog/02.png", "dog/07.png"]
+
+
+def test_files_that_cannot_be_read_are_skipped_where_that_is_asked_for(tmp_path: Path):
+    save_pets(tmp_path / "pets")
+    cache, pets = tmp_path / "cache", tmp_path / "pets"
+    (pets / "dog" / "01.png").write_bytes(b"no image")
+    skipping = settings_for(pets, unreadable="skip")
+    info = prepare(skipping, cache)
+    assert info.train_images + info.validation_images + info.test_images == 19
+    assert "left out: 1 file that can't be read (dog/01.png)" in info.notes
+    data = load(skipping, cache)
+    for split in (data.train, data.validation, data.test()):
+        assert split.names is not None
+        for at, name in enumerate(split.names):
+            number = int(name[4:6])
+            assert split.pixels(np.array([at]))[0, :, 0, 0].tolist() == [20 * number, 100 * (name[:3] == "dog"), 50]
+            assert split.labels[at] == (name[:3] == "dog")
+    with pytest.raises(UnreadableImage, match="1 file of 20"):  # what was skipped once isn't skipped unasked
+        prepare(settings_for(pets), cache)
+    (pets / "dog" / "02.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableImage, match=r"2 files of 20 .* At most 5% may be skipped \(data.unreadable_most\)"):
+        prepare(skipping, cache)
+    assert prepare(settings_for(pets, unreadable="skip", unreadable_most=0.1), cache).num_classes == 2
+
+
+def test_the_split_file_names_every_image_in_the_order_of_its_split(tmp_path: Path):
+    save_pets(tmp_path / "pets")
+    (tmp_path / "pets" / "cat" / "00.png").rename(tmp_path / "pets" / "cat" / 'a, "b"\udcff.png')
+    settings = settings_for(tmp_path / "pets", images=12)
+    info = prepare(settings, tmp_path / "cache")
+    table, data = split_table(settings, tmp_path / "cache"), load(settings, tmp_path / "cache")
+    assert table is not None
+    rows = list(csv.DictReader(io.StringIO(table.decode())))
+    assert len(rows) == 20
+    assert [row["split"] for row in rows].count("unused") == 4
+    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test())):
+        mine = [row for row in rows if row["split"] == name]
+        assert split.names is not None
+        assert [row["label"] for row in mine] == [info.class_names[label] for label in split.labels]
+        assert [row["file"] for row in mine if "a, " not in row["file"]] == [n for n in split.names if "a, " not in n]
+    assert [row["file"] for row in rows if "a, " in row["file"]] == ['cat/a, "b"\\xff.png']
+    assert split_table(DataSettings(), _digits(tmp_path)) is None
+
+
+def _digits(tmp_path: Path) -> Path:
+    prepare(DataSettings(), tmp_path / "digits")
+    return tmp_path / "digits"
+
+
+READ = """
+import resource, sys
+from pathlib import Path
+from workers.images.cache import read_through
+from workers.settings import DataSettings
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+record = read_through(DataSettings(dataset=f"imagefolder:{sys.argv[1]}", image_size=32))
+print(record.total, len(record.unreadable), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // 1024)
+"""
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path: Path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(4):  # 108 MB each once decoded, a few kilobytes in the file
+            Image.new("RGB", (6000, 6000), (number, 0, 0)).save(tmp_path / name / f"{number}.png", compress_level=1)
+    output = subprocess.run([sys.executable, "-c", READ, str(tmp_path)], capture_output=True, text=True, check=True)
+    total, bad, megabytes = map(int, output.stdout.split())
+    assert (total, bad) == (8, 0)
+    assert megabytes < 400

@@ -1,0 +1,116 @@
+"""Images of one split that are nearly the same as one of another, found by a perceptual hash.
+
+The hash of an image are 64 comparisons of neighbours in its 8 x 9 means of brightness ("dHash", N. Krawetz, "Kind of
+Like That", 2013). Images whose hashes differ in few bits are compared pixel by pixel, so that plain pictures, of which
+many have the same hash, aren't taken for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.images.source import BLOCK, Images
+from workers.images.splits import Positions
+from workers.wording import agreeing, one_line
+
+Hashes = npt.NDArray[np.uint64]  # (N,)
+
+MOST_BITS = 4  # of 64 that differ between hashes of nearly the same picture
+MOST_DIFFERENCE = 8 / 255  # of the way from black to white, the mean over pixels once both are equally bright
+MOST_COMPARISONS = 4 * 10**9  # of hashes; a few seconds. With more images only equal hashes are compared
+MOST_CANDIDATES = 8  # that are compared pixel by pixel, for each image
+_AT_ONCE = 1 << 22  # comparisons of hashes in memory
+
+
+class Part(NamedTuple):
+    """A split: its images, and the places of those that are in it."""
+
+    images: Images  # (M, C, H, W)
+    places: Positions  # (N,)
+    names: tuple[str, ...]  # (N,), of the files
+
+
+def notes_on(parts: Mapping[str, Part], scale: float) -> list[str]:
+    """Return what is to be said of splits that share pictures, the training split first; `scale`: see `nearly_in`."""
+    said = []
+    for (name, part), (later_name, later) in combinations(parts.items(), 2):
+        if pairs := nearly_in(later, part, scale):
+            first, like = one_line(later.names[pairs[0][0]]), one_line(part.names[pairs[0][1]])
+            said.append(
+                f"{len(pairs):,} of {len(later.places):,} {later_name} images {agreeing(len(pairs), 'is', 'are')} "
+                f"nearly the same as a {'training' if name == 'train' else name} image ({first} is like {like}), so "
+                "accuracies look better than they are; take them out, or keep them together with data.group"
+            )
+    return said
+
+
+def hashes_of(images: Images) -> Hashes:
+    """Return the hash of each image, (N, C, H, W)."""
+    grey = images.mean(axis=1, dtype=np.float32)  # (N, H, W)
+    for axis, boxes in ((1, 8), (2, 9)):
+        size = grey.shape[axis]
+        if size < 2 * boxes:  # so that no box is empty, and neighbours don't share a pixel
+            grey = np.repeat(grey, -(-2 * boxes // size), axis=axis)
+            size = grey.shape[axis]
+        edges = np.linspace(0, size, boxes + 1).round().astype(np.int64)
+        sums = np.add.reduceat(grey, edges[:-1], axis=axis)
+        widths = np.diff(edges).reshape((1, -1, 1) if axis == 1 else (1, 1, -1))
+        grey = sums / widths.astype(np.float32)
+    bits = grey[:, :, 1:] > grey[:, :, :-1]  # (N, 8, 8)
+    packed: Hashes = np.packbits(bits.reshape(len(images), 64), axis=1).view(np.uint64)[:, 0]
+    return packed
+
+
+def nearly_in(part: Part, other: Part, scale: float = 255.0) -> list[tuple[int, int]]:
+    """Return for each image of `part` that is nearly one of `other` both places, (in `part`, in `other`).
+
+    `scale`: how much brighter white is than black.
+    """
+    mine, theirs = _hashes(part), _hashes(other)
+    pairs = []
+    if len(mine) * len(theirs) > MOST_COMPARISONS:
+        order = np.argsort(theirs, kind="stable")
+        at = np.searchsorted(theirs[order], mine)
+        at = np.minimum(at, len(theirs) - 1)
+        equal = np.flatnonzero(theirs[order][at] == mine)
+        candidates = [(int(index), [int(order[at[index]])]) for index in equal]
+    else:
+        candidates = _near(mine, theirs)
+    for index, near in candidates:
+        place = int(part.places[index])
+        for candidate in near:
+            if _difference(part.images[place], other.images[other.places[candidate]]) <= MOST_DIFFERENCE * scale:
+                pairs.append((index, candidate))
+                break
+    return pairs
+
+
+def _hashes(part: Part) -> Hashes:
+    blocks = [hashes_of(part.images[part.places[at : at + BLOCK]]) for at in range(0, len(part.places), BLOCK)]
+    return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.uint64)
+
+
+def _near(mine: Hashes, theirs: Hashes) -> list[tuple[int, list[int]]]:
+    """Return which of `theirs` differ from each of `mine` in few bits, the nearest first, where there are some."""
+    found: list[tuple[int, list[int]]] = []
+    if not len(theirs):
+        return found
+    rows = max(1, _AT_ONCE // len(theirs))
+    for start in range(0, len(mine), rows):
+        distances = np.bitwise_count(mine[start : start + rows, None] ^ theirs[None, :])
+        for row in np.flatnonzero(distances.min(axis=1) <= MOST_BITS):
+            near = np.flatnonzero(distances[row] <= MOST_BITS)
+            nearest = near[np.argsort(distances[row, near], kind="stable")[:MOST_CANDIDATES]]
+            found.append((start + int(row), nearest.tolist()))
+    return found
+
+
+def _difference(one: Images, other: Images) -> float:
+    """Return how much two images, (C, H, W), differ on average once both are equally bright."""
+    difference = one.astype(np.float32) - other.astype(np.float32)
+    return float(np.abs(difference - difference.mean()).mean())
