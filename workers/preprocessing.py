@@ -29,7 +29,7 @@ COMMENTS: Mapping[str, str] = {
     "sixteen_bit": "of 16-bit greys; Pillow reads 16-bit colour as its high byte",
     "channel_order": "OpenCV's imread gives BGR: turn it round",
     "crop": "the largest centred rectangle of the shape of `size`; its corners may be fractions of a pixel",
-    "filter": "triangle filter as wide as the shrinking (antialiased); two passes, rows rounded between them",
+    "filter": "triangle filter as wide as the shrinking (antialiased); one pass each way, rounded between",
     "size": "height, width in pixels",
     "pixel_type": "after resizing",
     "pixel_range": "low, high of the scale; a pixel beyond is clipped",

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib.metadata
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,26 @@ def arm_device() -> VirtualArm:
     if isinstance(arm, str):  # why there is none
         pytest.skip(arm)
     return arm
+
+
+@functools.cache
+def arm_pillow(arm: VirtualArm) -> Path:
+    """Return a folder with Pillow for the device; a test is skipped where it can't be fetched."""
+    version = importlib.metadata.version("pillow")
+    folder = arm.folder.with_name(f"{arm.folder.name}-pillow-{version}")
+    if not folder.exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--no-deps", "--only-binary=:all:"]
+        command += ["--python-version", ".".join(arm.facts["python"].split(".")[:2])]
+        for minor in range(36, 16, -1):
+            command += ["--platform", f"manylinux_2_{minor}_aarch64"]
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            site = Path(scratch, "site")
+            done = subprocess.run([*command, "--target", str(site), f"pillow=={version}"], capture_output=True)
+            if done.returncode != 0:
+                pytest.skip(f"pip can't fetch Pillow {version} for aarch64")
+            with contextlib.suppress(OSError):  # another process was faster
+                site.rename(folder)
+    return folder
 
 
 def linked_copy(arm: VirtualArm, folder: Path, **stamp: Any) -> Path:

@@ -32,6 +32,7 @@ from tests.search.photographs import (
     write_photographs,
 )
 from tests.search.tiny_studies import sqlite_url
+from tests.workers.arm_device import arm_device, arm_pillow
 from tests.workers.export.test_export_contract import MISSING
 from workers.bundled import infer
 from workers.file_names import file_for
@@ -39,6 +40,7 @@ from workers.files import file_hash
 from workers.images.batches import evaluation_batches, load
 from workers.latency import FakeProbe
 from workers.latency.agent.runtimes.onnx import import_onnxruntime
+from workers.latency.emulated import arm_root
 
 NEEDED = {"onnxruntime": ("onnxruntime",), "ncnn": ("ncnn",), "litert": ("ai_edge_litert",), "native": ()}
 
@@ -102,6 +104,26 @@ def test_pixels_and_their_scaling_are_those_of_training_to_the_bit(either: Train
     np.testing.assert_array_equal(pixels, split.pixels(np.arange(len(files))))
     ((x, _),) = evaluation_batches(split, either.info, len(files))
     np.testing.assert_allclose(infer.scaled(pixels, rules), x.numpy(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("photographs", "runtime", "bake"), [("trained", "onnxruntime", False), ("sensor", "native", True)]
+)
+def test_on_the_arm_device_in_software_it_has_the_claimed_accuracy_too(request, photographs, runtime, bake):
+    arm = arm_device()
+    if runtime == "native" and shutil.which(arm_root.CROSS_COMPILER) is None:
+        pytest.skip(f"needs {arm_root.CROSS_COMPILER}")
+    study: Trained = request.getfixturevalue(photographs)
+    picked, bundle = study.bundled(*([] if runtime == "onnxruntime" else [device_with(runtime)]), bake=bake)
+    test = images_of(study.folder / "photos" / "test")
+    code = "import runpy, sys; sys.path.append(sys.argv.pop(1)); program = sys.argv[0] = sys.argv.pop(1); "
+    code += "runpy.run_path(program, run_name='__main__')"
+    words = [str(arm_pillow(arm)), str(bundle / "infer.py"), "--model", file_for(runtime, "model"), *test]
+    done = subprocess.run([*arm.python_command(), "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = classes_from(done.stdout)
+    assert np.mean([said[file] == name for file, name in test.items()]) == picked.test_top1
 
 
 def test_a_set_with_16_bits_in_some_images_has_the_very_accuracy_too(tmp_path: Path):
