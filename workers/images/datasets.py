@@ -27,6 +27,7 @@ from workers.files import disk_errors, user_path
 from workers.images.image_files import source_of
 from workers.images.listing.class_folders import list_class_folders
 from workers.images.listing.manifest import list_manifest
+from workers.images.listing.python_dataset import find_python_dataset
 from workers.images.source import (
     BLOCK,
     Block,
@@ -45,7 +46,7 @@ from workers.settings import DataSettings
 
 Fetched = TypeVar("Fetched")
 
-IMAGE_FOLDER, MANIFEST = "imagefolder", "manifest"
+IMAGE_FOLDER, MANIFEST, PYTHON = "imagefolder", "manifest", "python"
 IMAGE_FOLDER_SHAPE: Shape = (3, 32, 32)
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 # fmt: off
@@ -85,6 +86,8 @@ def find_source(settings: DataSettings) -> Source:
         list_files = list_class_folders if name == IMAGE_FOLDER else list_manifest
         listing = list_files(user_path(folder), settings.group)
         return source_of(listing, shape_of(settings, IMAGE_FOLDER_SHAPE), settings)
+    if name == PYTHON and ":" in folder:
+        return find_python_dataset(folder, shape_of(settings, IMAGE_FOLDER_SHAPE), settings.group)
     dataset = KNOWN.get(name)
     if dataset is None or colon:
         raise UnknownDataset(_unknown_name(settings.dataset))
@@ -220,7 +223,7 @@ def _split_of_arrays(images: Images, labels: Labels, shape: Shape) -> SourceSpli
 
 
 def _unknown_name(name: str) -> str:
-    forms = [f"{kind}:PATH" for kind in (IMAGE_FOLDER, MANIFEST)]
+    forms = [f"{IMAGE_FOLDER}:PATH", f"{MANIFEST}:PATH", f"{PYTHON}:MODULE:FUNCTION"]
     nearest = difflib.get_close_matches(name.lower(), [*KNOWN, *forms], n=1, cutoff=NEAR)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"`dataset` must be one of {', '.join(KNOWN)}, {' or '.join(forms)}, but got {name!r}{hint}"
+    return f"`dataset` must be one of {', '.join([*KNOWN, *forms[:-1]])} or {forms[-1]}, but got {name!r}{hint}"

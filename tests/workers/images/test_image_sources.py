@@ -198,7 +198,7 @@ def test_shrinking_averages_instead_of_skipping_pixels():
         ("imagefolder", "did you mean 'imagefolder:PATH'"),
         ("imagefolder:", "did you mean 'imagefolder:PATH'"),
         ("digits:8", "did you mean 'digits'"),
-        ("zzz", "imagefolder:PATH or manifest:PATH, but got 'zzz'$"),
+        ("zzz", "imagefolder:PATH, manifest:PATH or python:MODULE:FUNCTION, but got 'zzz'$"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(name, hint):

@@ -53,7 +53,7 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
         for row in unlabelled:
             left_out.add(row.path, "image without a label", "images without a label")
         rows = [row for row in rows if row.labels]
-    _check_rows(path, rows)
+    check_rows(path, rows)
     files = _Files(root) if manifest.is_tools else None
     places = [_found(root, row.path, files) for row in rows]
     missing = [_shown(row) for row, place in zip(rows, places, strict=True) if place is None]
@@ -67,7 +67,8 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
 # --- rules of rows ----------------------------------------------------------------------------------------------
 
 
-def _check_rows(path: Path, rows: Sequence[Row]) -> None:
+def check_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Raise DataNotFound if a row breaks a rule that doesn't depend on its file."""
     if not rows:
         raise DataNotFound(f"the manifest {str(path)!r} must name images, but names none; add rows.")
     rules = (
