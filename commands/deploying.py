@@ -24,6 +24,7 @@ from commands.common import (
     stored_settings,
 )
 from search.store.connection.printed_commands import database_words
+from space.errors import InvalidSettings
 from workers.file_names import file_for
 
 Bake = Annotated[
@@ -77,6 +78,8 @@ def pick(
     refuse_absent(study_files(settings, url))
     if out is not None:
         bundle.check_bundle_folder(out)
+    if bake and out is None:
+        raise InvalidSettings("--bake-preprocessing is for the bundle's model files; name its folder with --out.")
     if bake:
         bundle.pixel_input(row, ranked[0])
     store, row, url = store_named(study, storage)

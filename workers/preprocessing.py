@@ -27,7 +27,7 @@ COMMENTS: Mapping[str, str] = {
     "cmyk": "R = (255 - C) * (255 - K) / 255, and so on",
     "grey": "to grey: (19595 R + 38470 G + 7471 B + 32768) >> 16; to colour: R = G = B",
     "sixteen_bit": "of 16-bit greys; Pillow reads 16-bit colour as its high byte",
-    "channel_order": "OpenCV's imread gives BGR: turn it round",
+    "channel_order": "L is grey; OpenCV's imread has B first, then G and R",
     "crop": "the largest centred rectangle of the shape of `size`; its corners may be fractions of a pixel",
     "filter": "triangle filter as wide as the shrinking (antialiased); one pass each way, rounded between",
     "size": "height, width in pixels",

@@ -16,6 +16,7 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -341,7 +342,12 @@ def main() -> int:
     parser.add_argument("images", nargs="+", help="image files")
     parser.add_argument("--model", default="", help="model file of the bundle (default: the one in deploy.toml)")
     options = parser.parse_args()
-    classifier, failed = Classifier(Path(__file__).parent, options.model), 0
+    try:
+        classifier, failed = Classifier(Path(__file__).parent, options.model), 0
+    except ImportError as error:
+        sys.exit(f"{error}; install it with pip, or name another model file with --model")
+    except Exception as error:  # a runtime's errors have no class in common
+        sys.exit(f"the bundle can't be used: {' '.join(str(error).split())}")
     for file in options.images:
         try:
             name, probability = classifier.classify(file)
@@ -354,4 +360,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may stop reading: infer.py … | head
     sys.exit(main())

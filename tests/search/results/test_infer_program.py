@@ -194,6 +194,23 @@ def test_a_rule_that_the_program_does_not_know_ends_it(trained: Trained, tmp_pat
         infer.Classifier(copy)
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--model", "model.bin"], "the bundle can't be used: a model file must end in one of .onnx"),
+        (["--model", "gone.onnx"], "the bundle can't be used: "),
+        (["--model", "model.tflite"], "No module named 'ai_edge_litert'; install it with pip"),
+    ],
+)
+def test_what_keeps_the_program_from_running_is_one_line(trained: Trained, tmp_path: Path, words, line):
+    _, bundle = trained.bundled()
+    command = [*bare_python(tmp_path, "numpy", "PIL", "onnxruntime"), str(bundle / "infer.py"), *words, "photo.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+
+
 def test_what_is_no_image_is_one_line_and_the_others_are_classified(trained: Trained, tmp_path: Path):
     _, bundle = trained.bundled()
     (tmp_path / "notes.jpg").write_text("no image")
@@ -234,6 +251,13 @@ def test_a_name_of_another_format_than_was_asked_is_refused(trained: Trained, tm
     assert isinstance(done.exception, InvalidSettings)
     assert "a file for onnxruntime must end in .onnx" in str(done.exception)
     assert not (tmp_path / "net.tflite").exists()
+
+
+def test_baking_needs_a_bundle(trained: Trained):
+    words = ["pick", "tiny", "--bake-preprocessing", "--storage", sqlite_url(trained.folder)]
+    done = CliRunner().invoke(condensery.app, words)
+    assert isinstance(done.exception, InvalidSettings)
+    assert "name its folder with --out" in str(done.exception)
 
 
 def test_a_study_that_does_not_know_its_images_can_not_bake(trained: Trained):
