@@ -97,6 +97,7 @@ for verb in (
     inspecting.tensorboard,
     deploying.pick,
     deploying.export,
+    deploying.crossvalidate,
     inspecting.dashboard,
     inspecting.report,
     plotting.plot,

@@ -89,6 +89,25 @@ def pick(
     output(as_json, answers.picked_document, answers.picked_panel, picked, folder)
 
 
+def crossvalidate(
+    trial: TrialNumber, study: StudyName = None, storage: Storage = None, as_json: AsJson = False
+) -> None:
+    """Train a network anew on each fold of its study's images; show its top-1 on them, and how far it varies.
+
+    The study needs data.folds. Folds that were trained before aren't trained again.
+    """
+    from dashboards.terminal.fold_tables import folds_document, folds_table
+    from search.crossvalidation import cross_validate
+    from search.results.replayed import refuse_replayed
+    from search.store import reader
+
+    engine, study_row, url = open_named(study, storage)
+    row = reader.find_trial(engine, study_row, trial)
+    refuse_replayed(study_row, row, database_words(url))
+    scores = tuple(cross_validate(study_row, row, stored_settings(study_row), url, say))
+    output(as_json, folds_document, folds_table, scores)
+
+
 def export(
     trial: TrialNumber,
     study: StudyName = None,

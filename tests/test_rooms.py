@@ -52,6 +52,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "reachability": "pricing settings",
         "launch": "data_fit engines event_files loop machine_fit pricing reachability replay results settings "
         "start_networks store study study_file study_folders",
+        "crossvalidation": "settings store study_folders",
         "doctor": "devices loop samplers store study study_folders",
     },
     "dashboards": {

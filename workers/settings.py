@@ -60,11 +60,19 @@ class DataSettings(Settings):
     split_seed: int = Field(default=0, ge=0)
     crop_padding: int | None = Field(default=None, ge=0, le=64)  # random crop; None = the data set's usual
     flip: bool | None = None  # random horizontal flip; None = the data set's usual
+    folds: int | None = _new(None, ge=2, le=20)  # k-fold: the validation split is one of so many parts
+    fold: int = _new(0, ge=0, lt=20)  # which of the parts
     group: str | None = _new(None)  # a manifest's column, or "folder": what must be on one side of every split
     bits: Literal[8, 16] | None = _new(None)  # of a pixel; None = 16 where any image has 16-bit greys
     range: tuple[float, float] | None = _new(None)  # the pixels that are black and white; None = see `pixel_values`
     unreadable: Literal["error", "skip"] = _new("error")  # what is done about files that can't be read
     unreadable_most: float = _new(0.05, ge=0.0, lt=1.0)  # the largest share of the files that may be skipped
+
+    @model_validator(mode="after")
+    def _check_fold(self) -> DataSettings:
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"fold must be below folds, {self.folds or 'which is not set'}, but got {self.fold}")
+        return self
 
     @model_validator(mode="after")
     def _check_range(self) -> DataSettings:

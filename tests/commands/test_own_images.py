@@ -61,6 +61,9 @@ def test_a_folder_with_a_bad_file_is_checked_launched_and_picked(tmp_path: Path)
     launched = run("launch", "study.toml", *SET, "--set", 'data.unreadable="skip"', cwd=tmp_path)
     assert launched.returncode == 0, launched.stderr
     assert "left out: 1 file that can't be read (digit 0/cut off.png)" in launched.stderr
+    unfolded = run("crossvalidate", "0", cwd=tmp_path)
+    assert unfolded.returncode == errors.InvalidSettings.exit_code
+    assert "study 'digits' has no folds; launch one with data.folds = 5" in unfolded.stderr
     assert run("pick", "--out", "bundle", cwd=tmp_path).returncode == 0
     written = tmp_path / "condensery-files" / "digits" / "splits.csv"
     assert (tmp_path / "bundle" / "splits.csv").read_bytes() == written.read_bytes()
@@ -74,3 +77,25 @@ def test_a_folder_with_a_bad_file_is_checked_launched_and_picked(tmp_path: Path)
     shutil.rmtree(tmp_path / "photos")  # the second bundle replaces the first, and is as whole
     assert run("pick", "--out", "bundle", cwd=tmp_path).returncode == 0
     assert (tmp_path / "bundle" / "splits.csv").is_file()
+
+
+def test_a_network_is_trained_on_the_folds_that_it_was_not_chosen_on(tmp_path: Path) -> None:
+    save_photos(tmp_path / "photos")
+    assert run("init", "study.toml", cwd=tmp_path).returncode == 0
+    launched = run("launch", "study.toml", *SET, "--set", "data.folds=3", "--set", "data.fold=1", cwd=tmp_path)
+    assert launched.returncode == 0, launched.stderr
+    done = run("crossvalidate", "0", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("training trial 0's network with fold") == 2
+    answer = json.loads(done.stdout)
+    own = json.loads(run("show", "0", "--json", cwd=tmp_path).stdout)
+    assert [(fold["fold"], fold["chosen_on"]) for fold in answer["folds"]] == [(0, False), (1, True), (2, False)]
+    assert answer["folds"][1]["top1"] == own["top1"]
+    assert sum(fold["images"] for fold in answer["folds"]) == 160
+    scores = [answer["folds"][0]["top1"], answer["folds"][2]["top1"]]
+    assert abs(answer["top1_mean"] - np.mean(scores)) < 1e-9
+    assert abs(answer["top1_deviation"] - np.std(scores, ddof=1)) < 1e-9
+
+    again = run("crossvalidate", "0", cwd=tmp_path)
+    assert "training" not in again.stderr
+    assert "over the 2 folds that it wasn't chosen on" in again.stdout

@@ -87,6 +87,11 @@ def describe(
         DataNotFound: a split would have no image, or the training split no second class.
     """
     train_labels, test_labels = published.labels, published.test_labels
+    if settings.folds is not None and published.details is not None and published.details.validation is not None:
+        raise DataNotFound(
+            f"{names['label']} has a validation split that was made by hand, so it can't be in {settings.folds} folds; "
+            "leave data.folds out, or put the validation images among the training images."
+        )
     places = published.places(settings)
     if len(places.validation) == 0:
         raise DataNotFound(_too_few(settings, names["label"], published, places))

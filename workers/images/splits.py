@@ -42,7 +42,8 @@ def place(labels: Labels, settings: DataSettings, has_test: bool, details: Detai
     """Split training images by what was done by hand, or else by the settings' fractions and seed.
 
     A test split is made first unless there is one; of what remains at most `settings.images` are used, and out of these
-    the validation split is held. Images that were put into the validation split by hand are in no other.
+    the validation split is held: a fraction, or one of the folds. Images that were put into the validation split by
+    hand are in no other.
     """
     by_hand = None if details is None else details.validation
     groups = None if details is None or details.groups is None else _codes(details.groups)
@@ -59,7 +60,11 @@ def place(labels: Labels, settings: DataSettings, has_test: bool, details: Detai
     if by_hand is not None:
         return Places(rest[~by_hand[rest]], rest[by_hand[rest]], test)
     words = random_words(settings.split_seed, Stream.VALIDATION_SPLIT, 0, len(rest))
-    kept, held = _holdout(labels[rest], None if groups is None else groups[rest], settings.validation_fraction, words)
+    of_rest = None if groups is None else groups[rest]
+    if settings.folds is not None:
+        is_held = folds_of(labels[rest], of_rest, settings.folds, words) == settings.fold
+        return Places(rest[~is_held], rest[is_held], test)
+    kept, held = _holdout(labels[rest], of_rest, settings.validation_fraction, words)
     return Places(rest[kept], rest[held], test)
 
 
@@ -91,8 +96,7 @@ def grouped_holdout(
         words: (N,) random.
     """
     counts = np.bincount(labels).astype(np.float64)
-    order = np.argsort(groups, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
+    members = _members(groups)
     held_counts, is_held = np.zeros_like(counts), np.zeros(len(labels), dtype=bool)
     for index in np.argsort([words[of_group].min() for of_group in members], kind="stable"):
         present, here = np.unique(labels[members[index]], return_counts=True)
@@ -115,6 +119,44 @@ def stratified_holdout(labels: Labels, fraction: float, words: npt.NDArray[np.ui
     order, rank = _ranks_in_class(labels, words)
     is_held = rank < held_counts[labels[order]]
     return np.sort(order[~is_held]), np.sort(order[is_held])
+
+
+def folds_of(labels: Labels, groups: Labels | None, folds: int, words: npt.NDArray[np.uint64]) -> Labels:
+    """Return which fold each image is validated in, (N,); -1: in none, as it is the only image or group of its class.
+
+    Folds are as large as each other, and each has its share of every class, up to an image; with groups, as nearly as
+    whole groups allow.
+
+    Args:
+        labels: (N,).
+        groups: (N,), equal numbers are of one group; None: no groups.
+        folds: how many.
+        words: (N,) random.
+    """
+    fold = np.full(len(labels), -1, dtype=np.int64)
+    if groups is None:
+        order, _ = _ranks_in_class(labels, words)
+        order = order[np.bincount(labels)[labels[order]] > 1]
+        fold[order] = np.arange(len(order)) % folds
+        return fold
+    counts = np.bincount(labels).astype(np.float64)
+    members = _members(groups)
+    by_size = sorted(members, key=lambda of_group: (-len(of_group), words[of_group].min()))
+    filled = np.zeros((folds, len(counts)))
+    for of_group in by_size:
+        present, here = np.unique(labels[of_group], return_counts=True)
+        if (here == counts[present]).any():
+            continue
+        emptiest = int((filled[:, present] / counts[present]).sum(axis=1).argmin())
+        filled[emptiest, present] += here
+        fold[of_group] = emptiest
+    return fold
+
+
+def _members(groups: Labels) -> list[Positions]:
+    """Return the images of each group."""
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
 
 
 def stratified_subset(labels: Labels, size: int, words: npt.NDArray[np.uint64]) -> Positions:

@@ -20,7 +20,14 @@ from workers.images.array_files import decoding_progress
 from workers.images.batches import Augmentation, Split, TrainingBatches, augment, evaluation_batches, load
 from workers.images.cache import prepare
 from workers.images.data_info import DataInfo
-from workers.images.splits import Stream, random_words, stratified_holdout, stratified_subset
+from workers.images.splits import (
+    Stream,
+    folds_of,
+    grouped_holdout,
+    random_words,
+    stratified_holdout,
+    stratified_subset,
+)
 from workers.settings import DataSettings
 
 DIGITS = DataSettings(dataset="digits")
@@ -117,6 +124,64 @@ def test_more_images_than_there_are_means_all_of_them(cache):
 def test_too_few_images_for_a_validation_split_name_the_setting_to_raise(tmp_path):
     with pytest.raises(DataNotFound, match=r"raise data\.images"):
         prepare(DIGITS.model_copy(update={"images": 5}), tmp_path)
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=80).map(lambda values: np.array(values, dtype=np.int64)),
+    folds=st.integers(2, 7),
+    seed=st.integers(0, 2**40),
+)
+def test_folds_share_out_every_class_and_each_image_is_validated_once(labels, folds, seed):
+    fold = folds_of(labels, None, folds, random_words(seed, Stream.VALIDATION_SPLIT, 0, len(labels)))
+    only = np.bincount(labels)[labels] == 1
+    assert np.array_equal(fold == -1, only)
+    sizes = np.bincount(fold[~only], minlength=folds)
+    assert sizes.max() - sizes.min() <= 1
+    for label in np.unique(labels[~only]):
+        of_class = np.bincount(fold[labels == label], minlength=folds)
+        assert of_class.max() - of_class.min() <= 1
+
+
+@given(
+    groups=st.lists(st.integers(0, 12), min_size=1, max_size=80).map(lambda values: np.array(values, dtype=np.int64)),
+    folds=st.integers(2, 5),
+    fraction=st.floats(0.05, 0.5),
+    seed=st.integers(0, 2**40),
+)
+def test_no_split_and_no_fold_parts_a_group(groups, folds, fraction, seed):
+    labels = groups % 3
+    words = random_words(seed, Stream.VALIDATION_SPLIT, 0, len(labels))
+    kept, held = grouped_holdout(labels, groups, fraction, words)
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    assert not set(groups[kept]) & set(groups[held])
+    assert set(labels[held]) <= set(labels[kept])
+    fold = folds_of(labels, groups, folds, words)
+    for group in np.unique(groups):
+        assert len(set(fold[groups == group])) == 1
+    for number in range(folds):
+        assert set(labels[fold == number]) <= set(labels[fold != number])
+
+
+def test_groups_are_held_out_near_the_fraction_of_every_class():
+    groups = np.repeat(np.arange(200), 5)
+    labels = groups % 4
+    _, held = grouped_holdout(labels, groups, 0.2, random_words(0, Stream.VALIDATION_SPLIT, 0, len(labels)))
+    assert np.bincount(labels[held]) / np.bincount(labels) == pytest.approx([0.2] * 4, abs=0.02)
+
+
+def test_each_fold_is_the_validation_split_of_its_own_settings(cache):
+    held = []
+    for fold in range(4):
+        choice = DIGITS.model_copy(update={"folds": 4, "fold": fold})
+        prepare(choice, cache)
+        data = load(choice, cache)
+        assert len(data.test()) == len(load(DIGITS, cache).test())
+        held.append(data.validation.places)
+    assert sorted(np.concatenate(held)) == sorted(
+        np.concatenate([load(DIGITS, cache).train.places, load(DIGITS, cache).validation.places])
+    )
+    with pytest.raises(ValueError, match="fold must be below folds, 4, but got 4"):
+        DataSettings(folds=4, fold=4)
 
 
 def test_images_and_labels_are_those_that_were_published(cache):
