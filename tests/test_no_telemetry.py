@@ -20,6 +20,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
 
 from dashboards.panels.image_files import browser_path
 from tests.search.test_launch import STUDY
@@ -138,6 +139,8 @@ def test_launch_pick_report_and_page_tell_nobody_anything(user: User) -> None:
     small = ("study.trainings=1", "training.epochs=1", "engine.workers=1", "search.startup=1")
     user.run(*CONDENSERY, "launch", "study.toml", *(word for setting in small for word in ("--set", setting)))
     user.run(*CONDENSERY, "pick", "study.toml", "--out", "bundle")
+    Image.new("L", (20, 30)).save(user.folder / "photo.png")
+    assert user.run(sys.executable, "bundle/infer.py", "photo.png").startswith("photo.png: ")
     user.run(*CONDENSERY, "report", "study.toml", "--out", "report.html")
     with user.started(*CONDENSERY, "dashboard", "study.toml", "--port", "0") as page:
         assert page.stdout is not None
@@ -177,7 +180,7 @@ def test_the_browser_that_draws_an_image_calls_nobody(user: User) -> None:
     assert user.strangers() == []
 
 
-def test_onnxruntime_is_imported_in_one_place() -> None:
+def test_onnxruntime_is_imported_in_one_place_and_in_bundles() -> None:
     packages = ("commands", "dashboards", "search", "space", "workers")
     importing = [
         str(path.relative_to(ROOT))
@@ -185,6 +188,7 @@ def test_onnxruntime_is_imported_in_one_place() -> None:
         for path in (ROOT / package).rglob("*.py")
         if re.search(r"^\s*(import|from) onnxruntime", path.read_text(), re.MULTILINE)
     ]
-    assert importing == ["search/results/bundle_texts.py", "workers/latency/agent/runtimes/onnx.py"]
-    card = (ROOT / importing[0]).read_text()
-    assert card.index('os.environ["ORT_DISABLE_TELEMETRY"]') < card.index("\nimport onnxruntime")
+    assert importing == ["workers/bundled/infer.py", "workers/latency/agent/runtimes/onnx.py"]
+    for file in importing:
+        text = (ROOT / file).read_text()
+        assert text.index('os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")') < text.index("import onnxruntime\n")

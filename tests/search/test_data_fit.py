@@ -144,7 +144,9 @@ def test_images_that_are_all_one_colour_are_refused(tmp_path: Path, colour: int)
 
 def test_pixels_that_are_no_numbers_are_refused_with_the_file(tmp_path: Path):
     holes = images(tmp_path / "holes", lambda _: np.full((8, 8), np.nan, np.float32), a=9, b=9)
-    refused_at_launch(study(data=holes.model_dump()), tmp_path, UnreadableImage, r"can't be read .*a/0\.tiff .* 8 bits")
+    refused_at_launch(
+        study(data=holes.model_dump()), tmp_path, UnreadableImage, r"can't be read .*a/0\.tiff .* 8 or 16 bits"
+    )
 
 
 def test_grey_images_in_colour_are_named_and_colour_images_in_grey_are_converted(tmp_path: Path):

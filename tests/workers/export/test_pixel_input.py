@@ -19,6 +19,7 @@ from workers.export import tflite
 from workers.export.model_files import check_for, save_for
 from workers.export.pixels import PixelInput
 from workers.file_names import INPUT, Runtime, file_for
+from workers.latency.agent.runtimes import runtime_named
 from workers.preprocessing import Preprocessing
 
 EIGHT_BITS = Preprocessing(BASE.input_shape, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
@@ -78,6 +79,13 @@ def test_the_input_is_of_the_pixels_type_and_the_file_says_the_rules(tmp_path: P
         assert told["preprocessing"] == pixels.rules
         assert pixels.rules["in_model"] == ["scale"]
         assert pixels.rules["dtype"] == kind.lower()
+
+
+def test_the_measuring_program_runs_files_that_take_pixels(runtime: Runtime, tmp_path: Path):
+    path = tmp_path / file_for(runtime, "model")
+    for case in ("8 bits", "16 bits"):
+        save_for(runtime, trained_like(BASE), path, PixelInput.of(CASES[case]))
+        runtime_named(runtime).load(path.read_bytes(), threads=1)()
 
 
 def test_an_image_may_lie_in_memory_in_any_order(runtime: Runtime, tmp_path: Path):

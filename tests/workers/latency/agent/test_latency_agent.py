@@ -151,7 +151,7 @@ def test_a_symbolic_batch_is_run_as_one(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
-    [({"batch": 2}, "must have batch 1"), ({"kind": TensorProto.DOUBLE}, "must be tensor(float)")],
+    [({"batch": 2}, "must have batch 1"), ({"kind": TensorProto.DOUBLE}, "must be tensor(float), or pixels")],
 )
 def test_a_network_that_is_not_fp32_with_batch_one_is_refused(tmp_path, arguments, complaint):
     path = write_network(tmp_path / "a.onnx", **arguments)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
 
 
 class Runtime(Protocol):
@@ -21,6 +23,14 @@ class Runtime(Protocol):
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """Return a function that runs the model once on a fixed random input; raises what the runtime raises."""
         ...
+
+
+def random_input(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
+    """Return a fixed random input: normal numbers, or pixels of any value where a model takes whole numbers."""
+    rng = np.random.default_rng(0)
+    if np.issubdtype(dtype, np.unsignedinteger):
+        return rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    return rng.standard_normal(shape).astype(dtype)
 
 
 class PackageRuntime:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.latency.agent.runtimes.base import PackageRuntime
+from workers.latency.agent.runtimes.base import PackageRuntime, random_input
 
 
 class LiteRt(PackageRuntime):
@@ -25,12 +25,12 @@ class LiteRt(PackageRuntime):
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """See `Runtime`; the model is a .tflite file."""
         interpreter, (given, _) = self._open(model, threads)
-        interpreter.set_tensor(given["index"], np.random.default_rng(0).standard_normal(given["shape"], np.float32))
+        interpreter.set_tensor(given["index"], random_input(given["shape"], given["dtype"]))
         run: Callable[[], object] = interpreter.invoke
         return run
 
     def open(self, model: bytes, threads: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-        """Return the function from one image (C, H, W) float32 to the output; raises what the runtime raises."""
+        """Return the function from one image (C, H, W) to the output; raises what the runtime raises."""
         interpreter, (given, returned) = self._open(model, threads)
 
         def infer(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -47,7 +47,9 @@ class LiteRt(PackageRuntime):
         interpreter = self._interpreter(model_content=model, num_threads=threads)
         interpreter.allocate_tensors()
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-        fits = len(inputs) == len(outputs) == 1 and inputs[0]["dtype"] is np.float32 and len(inputs[0]["shape"]) == 4
-        if not fits or inputs[0]["shape"][0] != 1:
-            raise ValueError("a model for litert must take one fp32 image and give one tensor; export it so")
+        fits = len(inputs) == len(outputs) == 1 and len(inputs[0]["shape"]) == 4
+        if not fits or inputs[0]["shape"][0] != 1 or inputs[0]["dtype"] not in (np.float32, np.uint8, np.uint16):
+            raise ValueError(
+                "a model for litert must take one image of fp32 or pixels, and give one tensor; export it so"
+            )
         return interpreter, (inputs[0], outputs[0])

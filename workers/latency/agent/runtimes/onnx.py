@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from workers.latency.agent.runtimes.base import PackageRuntime
+from workers.latency.agent.runtimes.base import PackageRuntime, random_input
+
+_INPUTS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16}
 
 
 class OnnxRuntime(PackageRuntime):
-    """onnxruntime on the CPU with all graph optimisations; fp32 models, batch 1."""
+    """onnxruntime on the CPU with all graph optimisations; fp32 models, batch 1; the input may be whole pixels."""
 
     name = "onnxruntime"
     MODULE = "onnxruntime"
@@ -47,10 +49,10 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _random_input(name: str, kind: str, shape: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    if kind != "tensor(float)":
-        raise ValueError(f"input {name!r} must be tensor(float), but is {kind}; export the model in fp32")
+def _random_input(name: str, kind: str, shape: Sequence[Any]) -> np.ndarray[Any, Any]:
+    if kind not in _INPUTS:
+        raise ValueError(f"input {name!r} must be tensor(float), or pixels, but is {kind}; export the model in fp32")
     sizes = [1, *shape[1:]] if shape and not isinstance(shape[0], int) else list(shape)  # a symbolic batch is 1
     if not all(isinstance(size, int) and size > 0 for size in sizes) or sizes[:1] not in ([], [1]):
         raise ValueError(f"input {name!r} must have batch 1 and fixed sizes, but is {list(shape)}; export it so")
-    return np.random.default_rng(0).standard_normal(sizes).astype(np.float32)
+    return random_input(sizes, _INPUTS[kind])
