@@ -1,6 +1,8 @@
 """A Gaussian process over few noisy values: which accuracy a network has, and how sure that is.
 
 Notable choices:
+- A sum of functions of one setting each, and of one of all settings together (Duvenaud et al. 2011, "Additive Gaussian
+  processes"): what a setting does whatever the others are is learnt from every training, not only from alike ones.
 - Matérn 5/2 with a length for each group of features (all columns of one category are a group), so that a setting that
   doesn't matter is found not to matter.
 - Lengths, scale and noise are the most probable ones under priors that grow with the number of groups, as BoTorch's
@@ -32,21 +34,29 @@ PART = 1_000  # candidates predicted at once, which bounds memory
 
 @dataclass(frozen=True)
 class _Hyper:
-    """What is fitted: a length for each group, the variance of the function and of the noise."""
+    """What is fitted: a length for each group, and variances: of both parts of the function, and of the noise."""
 
     inverse_squares: Array  # 1 / length², (groups,)
-    variance: float
+    together: float  # of the function of all settings
+    alone: float  # of the sum of functions of one setting each
     noise: float
 
     @classmethod
     def of(cls, logs: Array) -> _Hyper:
-        return cls(np.exp(-2.0 * logs[:-2]), float(np.exp(logs[-2])), float(np.exp(logs[-1])) + LEAST_NOISE)
+        together, alone, noise = (float(value) for value in np.exp(logs[-3:]))
+        return cls(np.exp(-2.0 * logs[:-3]), together, alone, noise + LEAST_NOISE)
 
-    def kernel(self, squares: Array) -> Array:
-        """Return covariances for squared distances in units of the lengths."""
-        distance = np.sqrt(squares + 1e-12)
-        covariance: Array = self.variance * (1 + ROOT_5 * distance + 5 / 3 * squares) * np.exp(-ROOT_5 * distance)
-        return covariance
+    @property
+    def variance(self) -> float:
+        """The variance of the function."""
+        return self.together + self.alone
+
+
+def _matern(squares: Array) -> Array:
+    """Return correlations at squared distances in units of the lengths."""
+    distance = np.sqrt(squares + 1e-12)
+    correlation: Array = (1 + ROOT_5 * distance + 5 / 3 * squares) * np.exp(-ROOT_5 * distance)
+    return correlation
 
 
 class GaussianProcess:
@@ -59,7 +69,7 @@ class GaussianProcess:
     """
 
     def __init__(self, features: Array, groups: NDArray[np.intp], values: Array) -> None:
-        self._groups, self._count = groups, int(groups.max()) + 1
+        self._columns = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
         self._mean, self._deviation = float(values.mean()), float(values.std()) or 1.0
         scaled = (values - self._mean) / self._deviation
         some = np.unique(np.linspace(0, len(values) - 1, FITTED).round().astype(int))
@@ -86,7 +96,7 @@ class GaussianProcess:
         return np.concatenate(means), np.concatenate(deviations)
 
     def _predict(self, features: Array) -> tuple[Array, Array]:
-        covariance = self._hyper.kernel(self._distances(features, self._features))
+        covariance = self._covariance(features, self._features)
         mean = covariance @ self._weights
         solved = solve_triangular(self._root, covariance.T, lower=True, check_finite=False)
         variance = np.maximum(self._hyper.variance - (solved**2).sum(axis=0), 1e-10)
@@ -94,19 +104,25 @@ class GaussianProcess:
 
     def _condition(self, features: Array, values: Array) -> None:
         self._features, self._values = features, values
-        covariance = self._hyper.kernel(self._distances(features, features))
+        covariance = self._covariance(features, features)
         covariance[np.diag_indices(len(features))] += self._hyper.noise
         self._root = cholesky(covariance, lower=True, check_finite=False)
         self._weights = cho_solve((self._root, True), values, check_finite=False)
 
-    def _distances(self, one: Array, other: Array) -> Array:
-        """Return squared distances in units of the lengths, (n, m)."""
-        factors = np.sqrt(self._hyper.inverse_squares)[self._groups]
-        return _squares(one * factors, other * factors)
+    def _covariance(self, one: Array, other: Array) -> Array:
+        """Return the covariances of the function at features (n, f) and (m, f), (n, m)."""
+        squares, alone = np.zeros((len(one), len(other))), np.zeros((len(one), len(other)))
+        for columns, inverse_square in zip(self._columns, self._hyper.inverse_squares, strict=True):
+            # Most settings have few values, and the dear part is done once for each.
+            rows, places = np.unique(one[:, columns], axis=0, return_inverse=True)
+            of_group = _squares(rows, other[:, columns]) * inverse_square
+            squares += of_group[places]
+            alone += _matern(of_group)[places]
+        covariance: Array = self._hyper.together * _matern(squares) + self._hyper.alone / len(self._columns) * alone
+        return covariance
 
     def _squares_by_group(self, features: Array) -> Array:
-        columns = [features[:, self._groups == group] for group in range(self._count)]
-        return np.stack([_squares(column, column) for column in columns])
+        return np.stack([_squares(features[:, columns], features[:, columns]) for columns in self._columns])
 
 
 def _squares(one: Array, other: Array) -> Array:
@@ -116,11 +132,11 @@ def _squares(one: Array, other: Array) -> Array:
 
 
 def _fitted(squares: Array, values: Array) -> _Hyper:
-    """Return the most probable lengths, variance and noise; squares (groups, n, n), values (n,) of deviation 1."""
+    """Return the most probable lengths and variances; squares (groups, n, n), values (n,) of deviation 1."""
     groups = len(squares)
     length = LENGTH_PRIOR[0] + np.log(np.sqrt(groups))
-    prior = np.array([[length, LENGTH_PRIOR[1]]] * groups + [SCALE_PRIOR, NOISE_PRIOR])
-    bounds = [(-4.0, 7.0)] * groups + [(-4.0, 4.0), (-9.0, 1.0)]
+    prior = np.array([[length, LENGTH_PRIOR[1]]] * groups + [SCALE_PRIOR, SCALE_PRIOR, NOISE_PRIOR])
+    bounds = [(-4.0, 7.0)] * groups + [(-4.0, 4.0), (-6.0, 4.0), (-9.0, 1.0)]
     result = minimize(
         _loss,
         prior[:, 0],
@@ -134,26 +150,32 @@ def _fitted(squares: Array, values: Array) -> _Hyper:
 
 
 def _loss(logs: Array, squares: Array, values: Array, prior: Array) -> tuple[float, Array]:
-    """Return minus the log of (likelihood × prior) and its gradient, at the logs of lengths, variance and noise."""
+    """Return minus the log of (likelihood × prior) and its gradient, at the logs of lengths and variances."""
     hyper, size = _Hyper.of(logs), len(values)
-    total = np.tensordot(hyper.inverse_squares, squares, 1)
-    distance = np.sqrt(total + 1e-12)
-    decay = np.exp(-ROOT_5 * distance)
-    covariance = hyper.variance * (1 + ROOT_5 * distance + 5 / 3 * total) * decay
+    scaled = squares * hyper.inverse_squares[:, None, None]
+    total = scaled.sum(axis=0)
+    together, alone = hyper.together * _matern(total), hyper.alone * _matern(scaled).mean(axis=0)
+    covariance = together + alone
     covariance[np.diag_indices(size)] += hyper.noise
     try:
         root = cholesky(covariance, lower=True, check_finite=False)
     except LinAlgError:
         return 1e9, np.zeros_like(logs)
     weights = cho_solve((root, True), values, check_finite=False)
-    inverse = cho_solve((root, True), np.eye(size), check_finite=False)
-    outer = inverse - np.outer(weights, weights)
+    outer = cho_solve((root, True), np.eye(size), check_finite=False) - np.outer(weights, weights)
     off = (logs - prior[:, 0]) / prior[:, 1]
     loss = 0.5 * values @ weights + np.log(np.diag(root)).sum() + 0.5 * (off**2).sum()
-    slope = 0.5 * outer * (hyper.variance * 5 / 3 * (1 + ROOT_5 * distance) * decay)
-    trace = float(np.trace(outer))
+    slopes = hyper.together * _slope(total) + hyper.alone / len(squares) * _slope(scaled)
     gradient = off / prior[:, 1]
-    gradient[:-2] += np.tensordot(squares, slope, 2) * hyper.inverse_squares
-    gradient[-2] += 0.5 * ((outer * covariance).sum() - hyper.noise * trace)
-    gradient[-1] += 0.5 * trace * (hyper.noise - LEAST_NOISE)
+    gradient[:-3] += 0.5 * (scaled * slopes * outer).sum(axis=(1, 2))
+    gradient[-3] += 0.5 * (outer * together).sum()
+    gradient[-2] += 0.5 * (outer * alone).sum()
+    gradient[-1] += 0.5 * np.trace(outer) * (hyper.noise - LEAST_NOISE)
     return float(loss), gradient
+
+
+def _slope(squares: Array) -> Array:
+    """Return what a correlation gains with the length's logarithm, for each of the squared distance."""
+    distance = np.sqrt(squares + 1e-12)
+    slope: Array = 5 / 3 * (1 + ROOT_5 * distance) * np.exp(-ROOT_5 * distance)
+    return slope

@@ -62,13 +62,22 @@ def test_the_gradient_is_that_of_the_loss():
     rng = np.random.default_rng(0)
     features, values = rng.random((12, 3)), rng.normal(size=12)
     squares = np.stack([(column[:, None] - column) ** 2 for column in features.T])
-    prior = np.array([[0.9, 1.2]] * 3 + [[0.0, 1.0], [-4.0, 1.5]])
-    at = np.array([0.3, -0.5, 1.0, 0.2, -2.0])
+    prior = np.array([[0.9, 1.2]] * 3 + [[0.0, 1.0], [0.0, 1.0], [-4.0, 1.5]])
+    at = np.array([0.3, -0.5, 1.0, 0.2, -0.4, -2.0])
     _, gradient = _loss(at, squares, values, prior)
-    for place in range(5):
-        step = np.eye(5)[place] * 1e-6
+    for place in range(6):
+        step = np.eye(6)[place] * 1e-6
         slope = (_loss(at + step, squares, values, prior)[0] - _loss(at - step, squares, values, prior)[0]) / 2e-6
         assert gradient[place] == pytest.approx(slope, rel=1e-4, abs=1e-6)
+
+
+def test_what_a_setting_does_alone_is_learnt_beside_what_two_do_together():
+    """Eight settings of which each adds its own share, and two a quick wave of their product (without sums: 0.71)."""
+    rng = np.random.default_rng(2)
+    features = rng.integers(0, 4, (360, 8)) / 3
+    values = np.sin(2.5 * features * np.arange(1, 9) / 4).sum(axis=1) + 1.5 * np.sin(6 * features[:, 0] * features[:, 1])
+    process = GaussianProcess(features[:60], np.arange(8), values[:60])
+    assert np.corrcoef(process.predict(features[60:])[0], values[60:])[0, 1] > 0.95
 
 
 def test_the_process_finds_what_matters_and_is_less_sure_far_from_what_it_saw():
