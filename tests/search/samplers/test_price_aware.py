@@ -75,7 +75,9 @@ def test_what_a_setting_does_alone_is_learnt_beside_what_two_do_together():
     """Eight settings of which each adds its own share, and two a quick wave of their product (without sums: 0.71)."""
     rng = np.random.default_rng(2)
     features = rng.integers(0, 4, (360, 8)) / 3
-    values = np.sin(2.5 * features * np.arange(1, 9) / 4).sum(axis=1) + 1.5 * np.sin(6 * features[:, 0] * features[:, 1])
+    values = np.sin(2.5 * features * np.arange(1, 9) / 4).sum(axis=1) + 1.5 * np.sin(
+        6 * features[:, 0] * features[:, 1]
+    )
     process = GaussianProcess(features[:60], np.arange(8), values[:60])
     assert np.corrcoef(process.predict(features[60:])[0], values[60:])[0, 1] > 0.95
 

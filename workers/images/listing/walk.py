@@ -61,20 +61,21 @@ def is_image_name(name: str) -> bool:
 def find_images(root: Path, below: str, left_out: LeftOut) -> list[Found]:
     """Return the images in the folder `below` of `root` and in all folders in it, by their names relative to `root`.
 
-    Every folder is read once, whatever links lead to it, so the search ends.
+    Every folder is read once, whatever links lead to it, so the search ends. A link to a folder above, in which the
+    images of all classes lie, is not followed.
 
     Raises:
         DataNotFound: a folder can't be read.
     """
     found: list[Found] = []
-    seen: set[tuple[int, int]] = set()
+    seen = _above(root, below)
     waiting = [below]
     while waiting:
         folder = waiting.pop()
         with reading(root / folder):
             status = (root / folder).stat()
             if (status.st_dev, status.st_ino) in seen:
-                left_out.add(folder, "folder that a link leads to again", "folders that links lead to again")
+                left_out.add(folder, "link to a folder that is read already", "links to folders that are read already")
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(root / folder) as entries:
@@ -88,6 +89,16 @@ def find_images(root: Path, below: str, left_out: LeftOut) -> list[Found]:
                         status = entry.stat()
                         found.append(Found(name, status.st_size, status.st_mtime_ns))
     return sorted(found)
+
+
+def _above(root: Path, below: str) -> set[tuple[int, int]]:
+    """Return device and inode of the folders above `root / below`."""
+    above: set[tuple[int, int]] = set()
+    for folder in (root / below).absolute().parents:
+        with contextlib.suppress(OSError):
+            status = folder.stat()
+            above.add((status.st_dev, status.st_ino))
+    return above
 
 
 def is_hidden(entry: os.DirEntry[str], name: str, left_out: LeftOut) -> bool:
