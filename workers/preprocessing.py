@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 PixelType = Literal["uint8", "uint16"]
 LARGEST: Mapping[str, int] = {"uint8": 255, "uint16": 65_535}
+WIDENED = 257  # what a pixel of 8 bits is multiplied by among those of 16
 
 # The decoders of Pillow that are used, whatever a file is called. Others hand the file to a program (EPS, of which a
 # file may well be called photo.png) or are of formats that are not documented.

@@ -41,7 +41,7 @@ from workers.images.source import (
     fit_image,
     shape_of,
 )
-from workers.preprocessing import PixelType
+from workers.preprocessing import WIDENED, PixelType
 from workers.settings import DataSettings
 
 Fetched = TypeVar("Fetched")
@@ -211,13 +211,13 @@ def _download(settings: DataSettings, fetch: Callable[[], Fetched], reason: str)
 
 
 def _split_of_arrays(images: Images, labels: Labels, shape: Shape) -> SourceSplit:
-    def blocks(_: PixelType) -> Iterator[Block]:
+    def blocks(pixel_type: PixelType) -> Iterator[Block]:
         for start in range(0, len(images), BLOCK):
             block = images[start : start + BLOCK]
             if block.shape[1:] != shape:
                 pillow = [Image.fromarray(pixels.transpose(1, 2, 0).squeeze()) for pixels in block]
                 block = np.stack([fit_image(image, shape) for image in pillow])
-            yield Block(block)
+            yield Block(block if pixel_type == "uint8" else block.astype(np.uint16) * np.uint16(WIDENED))
 
     return SourceSplit(labels, blocks)
 

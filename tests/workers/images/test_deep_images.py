@@ -116,6 +116,17 @@ def test_a_range_is_of_use_for_8_bits_as_well_and_must_be_one_that_pixels_have(t
             DataSettings(range=wrong)
 
 
+def test_any_data_set_can_be_kept_with_16_bits(tmp_path: Path):
+    deep, plain = (DataSettings(dataset="digits", bits=bits) for bits in (16, None))
+    info = prepare(deep, tmp_path)
+    assert prepare(plain, tmp_path).pixel_type == "uint8"
+    assert (info.pixel_type, info.pixel_range) == ("uint16", (0.0, 65_535.0))
+    assert info.mean == pytest.approx(prepare(plain, tmp_path).mean)
+    splits = [load(choice, tmp_path).validation for choice in (deep, plain)]
+    pixels = [split.pixels(np.arange(len(split))) for split in splits]
+    np.testing.assert_array_equal(pixels[0], pixels[1] * np.uint16(257))
+
+
 def test_depth_and_range_change_an_identity_only_where_they_are_set():
     plain = DataSettings()
     assert not {"bits", "range"} & plain.model_dump().keys()
