@@ -305,8 +305,9 @@ def check_same(name: str, url: str, info: DataInfo, targets: Sequence[Target]) -
     before = (stored.data_info or {}).get("fingerprint", info.fingerprint)
     if before != info.fingerprint:
         raise FrozenSettings(
-            f"the images of {info.dataset} have changed since study {name!r} began (files were added, removed or "
-            "rewritten); put them back, or launch under another name."
+            f"the images of {info.dataset} have changed since study {name!r} began (files were added, removed, "
+            "rewritten or put into another split, or an earlier version read fewer of them); put them back, or launch "
+            "under another name."
         )
     now = {target.probe.device for target in targets}
     if devices - now:

@@ -29,7 +29,7 @@ SET = [word for change in CHANGES for word in ("--set", change)]
 
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return run_command(*words, cwd=cwd, timeout_s=120.0, environment={"COLUMNS": "200", "NO_COLOR": "1"})
+    return run_command(*words, cwd=cwd, timeout_s=600.0, environment={"COLUMNS": "200", "NO_COLOR": "1"})
 
 
 def save_photos(folder: Path) -> None:

@@ -16,14 +16,16 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from space.errors import DataNotFound
-from workers.images.listing.annotations import NO_SPLIT, Row, read_manifest
+from workers.images.listing.annotations import read_manifest
 from workers.images.listing.listing import SPLITS, Entry, Listing, Split, listing_of
+from workers.images.listing.rows import Row
 from workers.images.listing.walk import IMAGE_SUFFIXES, LeftOut, find_images, is_image_name
 from workers.wording import counted, listed, one_line
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 LIKE_A_PATH = re.compile(r"^(\.{0,2}[/\\]|~[/\\]|[A-Za-z]:\\|\.{1,2}$)")
 NAMED = 3  # broken rows in a message
+NO_SPLIT = ("", "unassigned", "none")
 
 
 class _Broken(NamedTuple):

@@ -28,9 +28,9 @@ from PIL import Image
 
 from space.errors import DataNotFound, InvalidSettings
 from workers.bundled.infer import holds_16_bits
-from workers.images.listing.annotations import Row
 from workers.images.listing.listing import SPLITS, Entry, ListedSplit, listing_of
 from workers.images.listing.manifest import check_rows
+from workers.images.listing.rows import Row
 from workers.images.source import BLOCK, Block, Shape, Source, SourceImages, SourceSplit, fingerprint, fit_image
 from workers.preprocessing import PixelType
 from workers.wording import one_line

@@ -1,0 +1,53 @@
+"""One line of a manifest, whatever form it has, and what all forms share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from space.errors import DataNotFound
+
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "file_path", "filepath", "img")
+LABEL_COLUMNS = ("label", "class", "category", "choice", "class_name", "target")
+
+
+class Row(NamedTuple):
+    """One line of a manifest, as it is written there; labels are those it gives the image, best one."""
+
+    path: str
+    labels: tuple[str, ...]
+    where: str  # "line 3" or "image 7"
+    split: str = ""
+    group: str | None = None
+    weight: str = ""
+
+
+class Manifest(NamedTuple):
+    """What a manifest holds. A tool's paths are often those of its own server: then only the files' names count."""
+
+    rows: list[Row]
+    is_tools: bool
+
+
+def text_of(path: Path) -> str:
+    """Return a manifest's text.
+
+    Raises:
+        DataNotFound: it isn't there, or isn't UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataNotFound(f"the manifest {str(path)!r} must be UTF-8, but isn't; save it as UTF-8.") from None
+    except OSError as error:
+        raise DataNotFound(
+            f'the manifest {str(path)!r} can\'t be read ({error.strerror}): correct `dataset = "manifest:PATH"`'
+        ) from None
+
+
+def unknown_form(path: Path, reason: str) -> DataNotFound:
+    """Return the error that a manifest is of no form that is known."""
+    return DataNotFound(
+        f"the manifest {str(path)!r} must have columns path and label (and may have split, group, weight), or be of an "
+        f"annotation tool's form, but {reason}; see docs/data.md."
+    )

@@ -1,0 +1,87 @@
+"""Manifests that are tables: a user's own, Label Studio's CSV, and Roboflow's, with a column for each class."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from space.errors import InvalidSettings
+from workers.images.listing.rows import LABEL_COLUMNS, PATH_COLUMNS, Manifest, Row, text_of, unknown_form
+from workers.images.listing.via import via_table_rows
+from workers.wording import listed, one_line
+
+
+def read_table(path: Path, group: str | None) -> Manifest:
+    """Return the rows of a CSV file; for `group` see `read_manifest`.
+
+    Raises:
+        DataNotFound: it isn't there, is damaged or has no columns that are known.
+        InvalidSettings: it has no column `group`.
+    """
+    text = text_of(path)
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    try:
+        lines = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as error:
+        raise unknown_form(path, f"it is no CSV ({error})") from None
+    header = [name.strip() for name in lines[0]] if lines else []
+    plain = [name.lower().removeprefix("#") for name in header]
+    lines_at = [(number, line) for number, line in enumerate(lines[1:], start=2) if any(line)]
+    for number, line in lines_at:
+        if len(line) != len(header):
+            raise unknown_form(path, f"line {number} has {len(line)} columns, and its first line {len(header)}")
+    at = {name: place for place, name in reversed(list(enumerate(plain)))}
+    if "file_attributes" in at and "filename" in at:
+        return Manifest(list(via_table_rows(path, lines_at, at)), is_tools=True)
+    file = next((name for name in PATH_COLUMNS if name in at), None)
+    label = next((name for name in LABEL_COLUMNS if name in at), None)
+    if file is None:
+        raise unknown_form(path, f"its first line is: {one_line(first, 120) or 'empty'}")
+    if label is None:
+        return Manifest(list(_one_hot_rows(path, header, at[file], lines_at)), is_tools=True)
+    if group is not None and group.lower() not in at:
+        raise InvalidSettings(
+            f"data.group must be a column of the manifest, but is {group!r}, and {path.name} has: "
+            f"{listed(header, most=12)}."
+        )
+    columns = {name: at.get(name) for name in ("split", "weight")} | {"group": at.get((group or "group").lower())}
+    rows = [_row(number, line, at[file], at[label], columns) for number, line in lines_at]
+    return Manifest(rows, is_tools="annotation_id" in at or label == "choice")
+
+
+def _row(number: int, line: Sequence[str], file: int, label: int, columns: Mapping[str, int | None]) -> Row:
+    values = {name: "" if place is None else line[place].strip() for name, place in columns.items()}
+    return Row(
+        line[file].strip(),
+        _choices(line[label].strip()),
+        f"line {number}",
+        values["split"],
+        values["group"] or None,
+        values["weight"],
+    )
+
+
+def _choices(label: str) -> tuple[str, ...]:
+    """Return the labels in a cell: Label Studio writes several as {"choices": ["cat", "dog"]}."""
+    if label.startswith("{"):
+        try:
+            choices = json.loads(label)["choices"]
+        except (ValueError, KeyError, TypeError):
+            return (label,)
+        return tuple(map(str, choices)) if isinstance(choices, list) else (str(choices),)
+    return (label,) if label else ()
+
+
+def _one_hot_rows(path: Path, header: Sequence[str], file: int, lines: list[tuple[int, list[str]]]) -> Iterator[Row]:
+    classes = {place: name for place, name in enumerate(header) if place != file}
+    if len(classes) < 2:
+        raise unknown_form(path, f"it has no column of labels, but {listed(header, most=12)}")
+    for number, line in lines:
+        cells = {place: line[place].strip() for place in classes}
+        if other := [cell for cell in cells.values() if cell not in ("0", "1", "0.0", "1.0")]:
+            raise unknown_form(path, f"line {number} holds {one_line(other[0])!r} where a class's column has 0 or 1")
+        labels = tuple(classes[place] for place, cell in cells.items() if float(cell))
+        yield Row(line[file].strip(), labels, f"line {number}")
