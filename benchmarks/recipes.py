@@ -39,7 +39,7 @@ DATA = {"digits": DataSettings(), "fashion-mnist": FASHION, "uneven": FASHION}
 SHARE = 0.7  # of a class's images, as a share of those of the class before
 START_CLASSES = 5  # those that the earlier network was trained on
 PLAIN = "as it is"
-RECIPES: dict[str, dict[str, Any]] = {
+RECIPES: dict[str, dict[str, Any]] = {  # epochs: as a multiple of --epochs
     PLAIN: {},
     "learning_rate 0.03": {"learning_rate": 0.03},
     "warmup 0.1": {"warmup": 0.1},
@@ -55,6 +55,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "randaugment 5": {"randaugment": 5},
     "balance weights": {"balance": "weights"},
     "balance sampling": {"balance": "sampling"},
+    "learning_rate 0.3": {"learning_rate": 0.3},
+    "batch_size 16": {"batch_size": 16},
+    "three times the epochs": {"epochs": 3},
+    "three times, randaugment 5": {"epochs": 3, "randaugment": 5},
+    "three times, label_smoothing 0.1": {"epochs": 3, "label_smoothing": 0.1},
     "start": {"start": "trial:earlier/0"},
     "start, learning_rate 0.03": {"start": "trial:earlier/0", "learning_rate": 0.03},
 }
@@ -64,6 +69,12 @@ NETWORKS = 2
 def recipes_for(data: str) -> list[str]:
     """Return what is tried on a data set: where classes are even, balance changes nothing."""
     return [name for name in RECIPES if data == "uneven" or not name.startswith("balance")]
+
+
+def settings_of(recipe: str, epochs: int) -> TrainingSettings:
+    """Return the training settings of a recipe."""
+    changed = RECIPES[recipe]
+    return TrainingSettings.model_validate({**changed, "epochs": epochs * changed.get("epochs", 1)})
 
 
 def uneven(images: ImageData) -> ImageData:
@@ -119,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for data, rows in table.items():
         print(f"\n{data}: points of top-1 (standard error), of balanced accuracy, against the paper's recipe")
         for name, row in rows.items():
-            print(f"  {name:26} {row['top1']:+6.2f} ({row['top1_error']:.2f}) {row['balanced']:+6.2f}")
+            print(f"  {name:32} {row['top1']:+6.2f} ({row['top1_error']:.2f}) {row['balanced']:+6.2f}")
     save("recipes", {"seeds": options.seeds, "epochs": options.epochs, "trainings": found, "compared": table})
 
 
@@ -141,7 +152,7 @@ def trained(options: argparse.Namespace) -> dict[str, list[float]]:
                     name = f"{data}/{network}/{seed}/{recipe}"
                     if name in found:
                         continue
-                    training = TrainingSettings(epochs=options.epochs, **RECIPES[recipe])
+                    training = settings_of(recipe, options.epochs)
                     folder = options.work / "run" / name.replace(" ", "-")
                     given = start if training.start != "none" else None
                     run = TrainingRun(config, training, settings, seed, folder, name, device="cpu", start=given)
