@@ -126,11 +126,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     with ends_clearly():
         found = trained(options)
-    table = compared(found, options)
+    table = compared(found)
     for data, rows in table.items():
-        print(f"\n{data}: points of top-1 (standard error), of balanced accuracy, against the paper's recipe")
+        print(
+            f"\n{data}: points of top-1 (standard error), of balanced accuracy, against the paper's recipe; trainings"
+        )
         for name, row in rows.items():
-            print(f"  {name:32} {row['top1']:+6.2f} ({row['top1_error']:.2f}) {row['balanced']:+6.2f}")
+            print(
+                f"  {name:32} {row['top1']:+6.2f} ({row['top1_error']:.2f}) {row['balanced']:+6.2f}, {row['trainings']}"
+            )
     save("recipes", {"seeds": options.seeds, "epochs": options.epochs, "trainings": found, "compared": table})
 
 
@@ -164,21 +168,23 @@ def trained(options: argparse.Namespace) -> dict[str, list[float]]:
     return found
 
 
-def compared(found: dict[str, list[float]], options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
+def compared(found: dict[str, list[float]]) -> dict[str, dict[str, dict[str, float]]]:
     """Return points gained over the paper's recipe, by data and recipe; pairs have the same network and seed."""
     table: dict[str, dict[str, dict[str, float]]] = {}
     for data in DATA:
-        pairs = [f"{data}/{network}/{seed}/" for network in range(NETWORKS) for seed in range(options.seeds)]
-        plain = 100 * np.array([found[pair + PLAIN] for pair in pairs])  # (pairs, 2)
         table[data] = {}
+        plain = {name.removesuffix(PLAIN) for name in found if name.startswith(data) and name.endswith(f"/{PLAIN}")}
         for recipe in recipes_for(data):
-            scores = 100 * np.array([found[pair + recipe] for pair in pairs])
-            gained = scores - plain
-            error = gained[:, 0].std(ddof=1) / len(pairs) ** 0.5 if len(pairs) > 1 else 0.0
+            pairs = sorted(pair for pair in plain if pair + recipe in found)
+            if len(pairs) < 2:
+                continue
+            scores = 100 * np.array([found[pair + recipe] for pair in pairs])  # (pairs, 2)
+            gained = scores - 100 * np.array([found[pair + PLAIN] for pair in pairs])
             means, absolute = gained.mean(axis=0), scores.mean(axis=0)
             table[data][recipe] = {
+                "trainings": len(pairs),
                 "top1": float(means[0]),
-                "top1_error": float(error),
+                "top1_error": float(gained[:, 0].std(ddof=1) / len(pairs) ** 0.5),
                 "balanced": float(means[1]),
                 "mean_top1": float(absolute[0]),
                 "mean_balanced": float(absolute[1]),

@@ -73,10 +73,12 @@ growth_rule = "doubling"       # each stage doubles the growth of the one before
 growth = [8, 16]               # of the first stage
 classifier_keep = [0.5, 1.0]   # fraction of the features the deployed classifier reads""",
         training="""epochs = 120
-batch_size = 256
+batch_size = 64                # 256 in the paper's recipe; of few images, smaller batches make more steps
 learning_rate = 0.1
 weight_decay = 1e-4
-group_lasso = 1e-5""",
+group_lasso = 1e-5
+# balance = "weights"          # where classes have very different numbers of images
+# start = "bundle:FOLDER"      # begin with the layers of a network that was trained before""",
         trainings=40,
         workers=1,
         budget="max_macs = 600_000_000",
