@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(
                 f"  {name:32} {row['top1']:+6.2f} ({row['top1_error']:.2f}) {row['balanced']:+6.2f}, {row['trainings']}"
             )
-    save("recipes", {"seeds": options.seeds, "epochs": options.epochs, "trainings": found, "compared": table})
+    save("recipes", {"epochs": options.epochs, "trainings": found, "compared": table})
 
 
 def trained(options: argparse.Namespace) -> dict[str, list[float]]:
