@@ -117,6 +117,8 @@ def check(
     if not as_json:
         show_text(answers.outline_panel(outline))
     replayed = outline.settings.replay.table is not None  # takes seconds, whatever the trainings once took
+    for lacking in () if replayed else _lacking_devices(outline.settings, url):
+        say(f"not ready to launch: {lacking}")
     if not no_timing and not replayed:
         check_latency_here(outline.settings)
     timed = None if no_timing or replayed else time_study(outline)
@@ -130,6 +132,19 @@ def check(
         if not as_json:
             show_text(answers.read_lines(read))
         read.check(outline.data.dataset, outline.settings.data)
+
+
+def _lacking_devices(settings: StudySettings, url: str) -> list[str]:
+    from search.pricing.targets import lacking_devices
+    from search.store.connection.database import open_any_for_reading
+    from search.store.connection.schema import has_tables
+
+    engine = open_any_for_reading(url)
+    try:
+        return lacking_devices(settings, engine if engine is not None and has_tables(engine) else None)
+    finally:
+        if engine is not None:
+            engine.dispose()
 
 
 def _read_images(settings: StudySettings) -> DecodingRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from search.pricing.forecast import FittedForecast
 from search.pricing.pricer import Target, host_probe, price, write_anchor
 from search.settings import HOST, LatencySettings, StudySettings
 from search.store.connection.printed_commands import printed_command
-from space.errors import DeviceNotFound, InvalidSettings, MeasurementFailed
+from space.errors import DeviceNotFound, EmulatorMissing, InvalidSettings, MeasurementFailed
 from workers.file_names import SUFFIXES
 from workers.latency.agent.runtimes import installed_runtimes
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
@@ -110,6 +111,20 @@ def targets_of(
         places = {"local": name == HOST, "remote": isinstance(probe, HubProbe)}
         targets.append(Target(name, probe, limits.get(name), forecast, **places))
     return tuple(targets)
+
+
+def lacking_devices(settings: StudySettings, engine: sa.Engine | None) -> list[str]:
+    """Return why devices of a study other than this host can't be used as things are, a sentence for each."""
+    lacking = []
+    with tempfile.TemporaryDirectory(prefix="check-") as folder:
+        probes = Probes(settings, engine, Path(folder), lambda _: None)
+        for name in settings.latency.devices:
+            try:
+                if name != HOST:
+                    probes.on(name)
+            except (DeviceNotFound, EmulatorMissing, InvalidSettings) as error:
+                lacking.append(str(error))
+    return lacking
 
 
 def kind_on(name: str, engine: sa.Engine | None) -> LatencyKind:

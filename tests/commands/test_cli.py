@@ -164,6 +164,15 @@ def test_check_explains_the_file_and_writes_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
+def test_check_says_which_devices_are_lacking(tmp_path: Path) -> None:
+    assert run("init", "study.toml", cwd=tmp_path).returncode == 0
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    done = run("check", "study.toml", "--no-timing", "--set", "latency.devices=['host', 'shelf']", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "not ready to launch: latency.devices names 'shelf', but no device serves such a queue" in done.stderr
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
 def test_status_trials_and_show_agree_in_text_and_json(searched: Path) -> None:
     status = json.loads(run("status", "--json", cwd=searched).stdout)
     assert status["trials_by_state"]["done"] == 3
