@@ -63,7 +63,7 @@ def test_a_class_is_read_to_the_ends_of_its_folders_and_every_suffix_is_read(tmp
     assert info.train_images + info.validation_images + info.test_images == 2 * len(SUFFIXES)
     everything = names_of(data, "train") | names_of(data, "validation") | names_of(data, "test")
     assert "cat/camera 0/2024/0.png" in everything
-    assert info.notes[0] == "the images are 12x12 pixels in their files"
+    assert "the images are 12x12 pixels in their files" in info.notes
 
 
 def test_what_is_left_out_is_counted_and_named(tmp_path: Path):
@@ -189,6 +189,17 @@ def test_class_folders_without_extras_are_the_data_that_earlier_versions_read(tm
     info, data = prepared(settings_for(tmp_path / "pets"), tmp_path / "cache")
     assert info.fingerprint == "4076685575ba61a5"
     assert data.validation.places.tolist() == [4, 6, 10, 12]
+
+
+def test_outer_folders_that_may_be_splits_by_another_name_are_doubted(tmp_path: Path):
+    for name in ("learning", "checking"):
+        save_split(tmp_path / name, 4)
+    notes = outline(settings_for(tmp_path)).notes
+    assert any(
+        "each class's folder (checking, learning) holds the same folders (cat, dog); if" in note for note in notes
+    )
+    save_image(tmp_path / "checking" / "one more.png", 1)
+    assert not any("the same folders" in note for note in outline(settings_for(tmp_path)).notes)
 
 
 # --- groups by folder -------------------------------------------------------------------------------------------

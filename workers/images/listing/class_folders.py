@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from space.errors import DataNotFound, InvalidSettings
-from workers.images.listing.listing import SPLITS, Entry, Listing, Split, listing_of
+from workers.images.listing.listing import FEWEST_CLASSES, SPLITS, Entry, Listing, Split, listing_of
 from workers.images.listing.walk import LeftOut, find_images, is_folder, is_hidden, is_image, is_image_name, reading
 from workers.wording import listed, one_line
 
@@ -39,8 +39,10 @@ def list_class_folders(root: Path, group: str | None = None) -> Listing:
     folders = _folders_in(root, left_out)
     entries: list[Entry] = []
     splits = _splits_among(root, folders)
+    notes: tuple[str, ...] = ()
     if not splits:
         entries += _entries(root, "", folders, None, left_out)
+        notes = _doubts(entries) if group is None else ()
     for name in folders if splits else ():
         if name not in splits:
             left_out.add(name, "folder beside the splits' folders", "folders beside the splits' folders")
@@ -48,7 +50,22 @@ def list_class_folders(root: Path, group: str | None = None) -> Listing:
         entries += _entries(root, name, _folders_in(root / name, left_out, name), splits[name], left_out)
     if group == BY_FOLDER:
         entries = [entry._replace(group=_folder_of(entry.name, depth=2 if splits else 1)) for entry in entries]
-    return listing_of(root, f"{root.resolve().name} (image folder)", entries, left_out.notes())
+    return listing_of(root, f"{root.resolve().name} (image folder)", entries, (*notes, *left_out.notes()))
+
+
+def _doubts(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Return what speaks against the first folders being the classes: that all of them hold the same folders."""
+    inside: dict[str, set[str]] = {}
+    for entry in entries:
+        folder = _folder_of(entry.name, depth=1)
+        inside.setdefault(entry.label, set()).add("" if folder is None else folder.partition("/")[0])
+    same = next(iter(inside.values()), set())
+    if len(same) < FEWEST_CLASSES or "" in same or any(folders != same for folders in inside.values()):
+        return ()
+    return (
+        f"each class's folder ({listed(sorted(inside))}) holds the same folders ({listed(sorted(same))}); if those are "
+        "the classes, call the outer ones train, val and test; if they are patients or cameras, set data.group",
+    )
 
 
 def _splits_among(root: Path, folders: Sequence[str]) -> dict[str, Split]:
