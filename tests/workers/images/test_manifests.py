@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from space.errors import DataNotFound, InvalidSettings
@@ -69,8 +71,8 @@ def test_splits_groups_and_weights_of_a_table_are_used(tmp_path: Path):
     splits = ("train", "train", "valid", "TEST", "")
     lines = [f"{name},{LABELS[name]},{splits[int(name[3])]},{name[3]},{1 + int(name[3])}" for name in NAMES]
     path = table(tmp_path, "path,label,split,patient,weight", *lines)
-    settings = settings_for(path, group="patient")
-    info, data = prepare(settings, tmp_path / "cache"), load(settings, tmp_path / "cache")
+    chosen = settings_for(path, group="patient")
+    info, data = prepare(chosen, tmp_path / "cache"), load(chosen, tmp_path / "cache")
     assert data.train.names == ("cat0.png", "cat1.png", "cat4.png", "dog0.png", "dog1.png", "dog4.png")
     assert data.validation.names == ("cat2.png", "dog2.png")
     assert data.test().names == ("cat3.png", "dog3.png")
@@ -81,7 +83,7 @@ def test_splits_groups_and_weights_of_a_table_are_used(tmp_path: Path):
         "5 groups of images, the largest of 2; none is in two splits",
         "images weigh 1 to 5 in training",
     )
-    _, shares = TrainingBatches(data.train, info, settings, 6, seed=0).batch(0)
+    _, shares = TrainingBatches(data.train, info, chosen, 6, seed=0).batch(0)
     assert sorted(shares.max(dim=1).values.tolist()) == pytest.approx(sorted([0.375, 0.75, 1.875] * 2))
     assert shares.count_nonzero().item() == 6
 
@@ -175,6 +177,55 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path):
         outline(settings_for(table(tmp_path, "{", name="labels.json")))
     with pytest.raises(InvalidSettings, match=r"data.group must be a column of the manifest, but is 'camera', and"):
         outline(settings_for(table(tmp_path, "path,label", "a.png,b"), group="camera"))
+
+
+# What makes a manifest of some form, in any arrangement.
+WORDS = st.sampled_from(
+    "path label image choice filename file_attributes data annotations categories images id name file_name image_id "
+    'category_id result value choices cat dog cat0.png dog0.png 0 1 {"a":1} "'.split()
+)
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 9) | st.floats(allow_nan=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@pytest.fixture(scope="module")
+def some_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    save_images(folder)
+    return folder
+
+
+def read_or_refused(path: Path) -> None:
+    text = ""
+    try:
+        opened(path)
+    except DataNotFound as refusal:
+        text = str(refusal)
+    assert "\n" not in text
+
+
+@settings(deadline=None)
+@given(lines=st.lists(st.lists(WORDS | st.text(max_size=4), max_size=4).map(",".join), max_size=4).map("\n".join))
+def test_any_table_is_read_or_refused_in_one_line(some_images: Path, lines: str):
+    (some_images / "any.csv").write_text(lines, encoding="utf-8", errors="replace")
+    read_or_refused(some_images / "any.csv")
+
+
+@settings(deadline=None)
+@given(document=JSON_VALUES)
+def test_any_json_is_read_or_refused_in_one_line(some_images: Path, document: object):
+    (some_images / "any.json").write_text(json.dumps(document))
+    read_or_refused(some_images / "any.json")
+
+
+def test_a_manifest_that_is_a_device_and_a_name_that_is_too_long_are_refused(tmp_path: Path):
+    with pytest.raises(DataNotFound, match="'/dev/zero' must be a file, but is something else"):
+        outline(settings_for(Path("/dev/zero")))
+    with pytest.raises(DataNotFound, match="must name a file that exists, but 2 rows don't"):
+        outline(settings_for(table(tmp_path, "path,label", f"{5000 * 'x'}.png,a", "a\0b.png,b")))
 
 
 # --- what annotation tools export -------------------------------------------------------------------------------
@@ -291,10 +342,10 @@ def test_what_annotation_tools_export_is_read(tmp_path: Path, export):
 
 @pytest.mark.parametrize("export", WITH_SPLITS)
 def test_the_splits_of_an_export_are_used(tmp_path: Path, export):
-    settings = settings_for(export(tmp_path / "export"))
-    info = prepare(settings, tmp_path / "cache")
+    chosen = settings_for(export(tmp_path / "export"))
+    info = prepare(chosen, tmp_path / "cache")
     assert (info.train_images, info.validation_images, info.test_images) == (6, 2, 2)
-    assert load(settings, tmp_path / "cache").validation.labels.tolist() == [0, 1]
+    assert load(chosen, tmp_path / "cache").validation.labels.tolist() == [0, 1]
 
 
 def test_an_image_that_nobody_labelled_is_left_out_and_said(tmp_path: Path):

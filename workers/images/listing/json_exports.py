@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,27 @@ def _label_studio_rows(path: Path, document: Any) -> Iterator[Row]:
         return
     for number, task in enumerate(document, start=1):
         if "data" in task:
-            file = next(task["data"][key] for key in (*PATH_COLUMNS, *task["data"]) if key in task["data"])
+            file = task["data"][_first((*PATH_COLUMNS, *task["data"]), task["data"])]
             results = [one["result"] for one in task["annotations"] if not one.get("was_cancelled")]
             chosen = [choice for result in results for item in result for choice in item["value"].get("choices", ())]
         else:
-            file = next(task[key] for key in PATH_COLUMNS if key in task)
-            value = next((task[key] for key in LABEL_COLUMNS if key in task), ())
+            file = task[_first(PATH_COLUMNS, task)]
+            label = next((key for key in LABEL_COLUMNS if key in task), None)
+            value = () if label is None else task[label]
             chosen = list(value["choices"] if isinstance(value, dict) else [value] if isinstance(value, str) else value)
         yield Row(str(file), tuple(dict.fromkeys(map(str, chosen))), f"image {number}")
+
+
+def _first(keys: Iterable[str], task: Mapping[str, Any]) -> str:
+    """Return the first key that a task has.
+
+    Raises:
+        KeyError: it has none of them.
+    """
+    for key in keys:
+        if key in task:
+            return key
+    raise KeyError
 
 
 def _coco_rows(path: Path, document: Any) -> Iterator[Row]:

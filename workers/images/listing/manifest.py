@@ -159,11 +159,18 @@ class _Files:
 def _found(root: Path, path: str, files: _Files | None) -> str | None:
     """Return a file's path, relative to `root` if it lies there; None if there is none."""
     for candidate in _candidates(path) if files is not None else (path, path.replace("\\", "/")):
-        if (root / candidate).is_file():
+        if _is_file(root / candidate):
             return os.path.normpath(candidate)
     if files is None:
         return None
     return next(filter(None, map(files.only, _own_names(path))), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is longer than names can be
+        return False
 
 
 def _candidates(path: str) -> Iterator[str]:

@@ -35,6 +35,8 @@ def text_of(path: Path) -> str:
     Raises:
         DataNotFound: it isn't there, or isn't UTF-8.
     """
+    if path.exists() and not path.is_file():  # a device would be read for ever
+        raise DataNotFound(f"the manifest {str(path)!r} must be a file, but is something else; name the file.")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
