@@ -130,6 +130,7 @@ class _Loop:
         if settings.balance == "weights":
             self.class_weights = class_weights(images.train.labels, images.info.num_classes, self.device)
         batches = TrainingBatches(images.train, images.info, run.data, settings.batch_size, run.seed, settings)
+        self.weighted = batches.weighted
         self.batches = batches_on(self.device, batches)
         self.steps = settings.epochs * self.batches.steps_per_epoch
         self.autocast, precision = autocast_on(self.device, settings.mixed_precision)
@@ -221,7 +222,7 @@ class _Loop:
             self.forward.masks_changed()
         with torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if self.autocast else contextlib.nullcontext():
             logits = self.forward(x)
-        loss = training_loss(logits.float(), y, self.class_weights, settings.label_smoothing)
+        loss = training_loss(logits.float(), y, self.class_weights, settings.label_smoothing, self.weighted)
         total = loss
         if settings.group_lasso and stages_due(progress, self.run.config.condense_factor) < self._last_stage:
             total = loss + settings.group_lasso * self.model.group_lasso()

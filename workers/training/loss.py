@@ -6,16 +6,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def training_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None, smoothing: float) -> Tensor:
+def training_loss(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None, smoothing: float, weighted: bool
+) -> Tensor:
     """Return the mean loss of a batch.
 
     Args:
         logits: (N, classes).
         labels: (N,), or shares of the classes times the images' weights, (N, classes).
         class_weights: (classes,), or None.
-        smoothing: the share of each label that is spread over all classes. Of shares an image's own weight is spread.
+        smoothing: the share of each label that is spread over all classes.
+        weighted: whether images have weights, so that shares needn't add up to 1: then of each its weight is spread.
     """
-    if smoothing and labels.is_floating_point():
+    if smoothing and weighted:
         spread = labels.sum(dim=1, keepdim=True) / labels.shape[1]
         labels, smoothing = (1 - smoothing) * labels + smoothing * spread, 0.0
     return F.cross_entropy(logits, labels, class_weights, label_smoothing=smoothing)

@@ -131,6 +131,13 @@ def test_a_validation_split_made_by_hand_is_the_validation_split(tmp_path: Path,
     assert "the validation and test splits are as made by hand" in info.notes
 
 
+def test_a_validation_split_made_by_hand_is_not_cut_into_folds(tmp_path: Path):
+    save_split(tmp_path / "train", 10)
+    save_split(tmp_path / "val", 3, first=100)
+    with pytest.raises(DataNotFound, match=r"made by hand, so it can't be in 5 folds; leave data\.folds out"):
+        outline(settings_for(tmp_path, folds=5))
+
+
 def test_without_a_test_split_one_is_held_out_of_the_training_images(tmp_path: Path):
     save_split(tmp_path / "pets" / "train", 10)
     save_split(tmp_path / "pets" / "valid", 3, first=100)

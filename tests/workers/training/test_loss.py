@@ -28,15 +28,19 @@ def shares(weights: list[float]) -> torch.Tensor:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_weights_of_one_change_nothing(smoothing: float):
     plain = F.cross_entropy(LOGITS, LABELS, label_smoothing=smoothing)
-    assert training_loss(LOGITS, LABELS, None, smoothing) == plain
-    assert training_loss(LOGITS, shares([1, 1, 1, 1]), None, smoothing).item() == pytest.approx(plain.item())
+    assert training_loss(LOGITS, LABELS, None, smoothing, weighted=False) == plain
+    assert training_loss(LOGITS, shares([1, 1, 1, 1]), None, smoothing, weighted=True).item() == pytest.approx(
+        plain.item()
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_an_image_counts_as_often_as_it_weighs(smoothing: float):
     each = F.cross_entropy(LOGITS, LABELS, label_smoothing=smoothing, reduction="none")
     expected = (each * torch.tensor([0.0, 3.0, 1.0, 0.0])).sum() / 4
-    assert training_loss(LOGITS, shares([0, 3, 1, 0]), None, smoothing).item() == pytest.approx(expected.item())
+    assert training_loss(LOGITS, shares([0, 3, 1, 0]), None, smoothing, weighted=True).item() == pytest.approx(
+        expected.item()
+    )
 
 
 @pytest.fixture(scope="module")
