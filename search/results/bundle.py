@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -261,11 +261,11 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path, 
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
             new = Path(temporary) / "bundle"
             new.mkdir()
-            onnx_sha256 = _write_models(store, picked, pixels, new)
+            hashes = _write_models(store, picked, pixels, new)
             if (splits := picked.files[0].parent.parent / SPLITS_FILE).is_file():  # among the study's files
                 shutil.copyfile(splits, new / SPLITS_FILE)
             shipped = frozenset(path.name for path in new.iterdir())
-            facts = replace(_facts(study, picked, onnx_sha256, shipped), in_model=bake)
+            facts = replace(_facts(study, picked, hashes, shipped), in_model=bake)
             (new / DEPLOY_FILE).write_text(deploy_toml(facts), encoding="utf-8")
             (new / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
             (new / INFER_FILE).write_text(infer_program(), encoding="utf-8")
@@ -281,29 +281,28 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path, 
     return out
 
 
-def _write_models(store: StudyStore, picked: Picked, pixels: PixelInput | None, folder: Path) -> str:
-    """Write the network and its file for every runtime that measured it, checked; return the ONNX file's SHA-256."""
+def _write_models(store: StudyStore, picked: Picked, pixels: PixelInput | None, folder: Path) -> dict[str, str]:
+    """Write the network and its file for every runtime that measured it, checked; return the model files' SHA-256."""
     for path in picked.files:
         shutil.copyfile(path, folder / path.name)
     runtimes = {"onnxruntime", *(latency.runtime for latency in (picked.verified, *picked.elsewhere.values()))}
+    hashes = {ONNX_FILE: str(reader.read_artifacts(store.engine, picked.trial.id)[ONNX_FILE]["sha256"])}
     if pixels is None:
         runtimes.remove("onnxruntime")  # its file is among those copied
     for runtime in sorted(runtimes):
         network, path = load_network(folder, picked.trial.config), folder / file_for(runtime, MODEL)
-        save_for(runtime, network, path, pixels)
+        hashes[path.name] = save_for(runtime, network, path, pixels)
         check_for(runtime, path, network, pixels)
-    if pixels is not None:
-        return file_hash(folder / ONNX_FILE)
-    return str(reader.read_artifacts(store.engine, picked.trial.id)[ONNX_FILE]["sha256"])
+    return hashes
 
 
-def _facts(study: StudyRow, picked: Picked, sha256: str, shipped: frozenset[str]) -> BundleFacts:
+def _facts(study: StudyRow, picked: Picked, hashes: Mapping[str, str], shipped: frozenset[str]) -> BundleFacts:
     budget = one_line(picked.budget)
     return BundleFacts(
         study=study,
         trial=picked.trial,
         budget=picked.budget,
-        onnx_sha256=sha256,
+        model_sha256=hashes,
         network_sha256=file_hash(picked.files[1]),
         shipped=shipped,
         rank=(

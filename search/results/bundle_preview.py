@@ -84,7 +84,7 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
         study=study,
         trial=row,
         budget=budget,
-        onnx_sha256=str(recorded[ONNX_FILE]["sha256"]),
+        model_sha256={ONNX_FILE: str(recorded[ONNX_FILE]["sha256"])},
         network_sha256=str(recorded[NETWORK_FILE]["sha256"]),
         shipped=frozenset((*TRAINED, DEPLOY_FILE, CARD_FILE, INFER_FILE)),
         rank=f"one of\n{done} trained networks, {one_line(inside)}",

@@ -40,7 +40,7 @@ class BundleFacts:
     study: StudyRow
     trial: TrialRow
     budget: Budget
-    onnx_sha256: str
+    model_sha256: Mapping[str, str]  # of each model file in the bundle, by its name
     network_sha256: str  # of network.safetensors
     shipped: frozenset[str]  # names of the files in the bundle
     rank: str  # how the network compares to others: the end of the card's first sentence
@@ -110,11 +110,12 @@ def deploy_toml(facts: BundleFacts) -> str:
         **top1,
         **accuracy_table(facts.seen.splits),
     }
-    model = {"file": ONNX_FILE, "sha256": facts.onnx_sha256, "input": INPUT, "output": OUTPUT}
+    model = {"file": ONNX_FILE, "sha256": facts.model_sha256[ONNX_FILE], "input": INPUT, "output": OUTPUT}
     tables: dict[str, dict[str, Any]] = {
         "model": {**model, "precision": "fp32" if latency is None else latency.precision},
         "preprocessing": preprocessing_of(facts).table(),
         "model_files": _model_files(facts),
+        "model_files_sha256": {_toml(file): sha256 for file, sha256 in facts.model_sha256.items()},
         "classes": {"names": list(map(str, info.get("class_names", ())))},
         "accuracy": {name: value for name, value in accuracy.items() if value is not None},
         "checks": {

@@ -2,7 +2,7 @@
 
 The reference of how this bundle's network is used, and a module to import: `Classifier(folder).classify(file)`. How an
 image becomes the network's input is read from `[preprocessing]` of deploy.toml, step by step, and nothing is assumed: a
-rule that this program doesn't know ends it.
+rule that this program doesn't know ends it, and so does a model file that isn't the one that was written.
 
 It needs Python 3.11, numpy, Pillow, and what the chosen model file is for: onnxruntime (.onnx), ncnn (.ncnn.zip),
 ai-edge-litert (.tflite), or a C compiler (.native.zip). It connects to nothing and writes nothing but a compiled kernel
@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -48,7 +50,11 @@ KNOWN: Mapping[str, tuple[Any, ...]] = {
     "pixel_type": ("uint8", "uint16"),
     "scale": ("x = ((pixel - low) / (high - low) - mean) / std",),
     "in_model": ([], ["scale"]),
+    "layout": ("NCHW",),
 }
+CHECKED_FURTHER = {"formats", "size", "pixel_range", "mean", "std", "dtype"}  # the other keys, see `check_rules`
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # other decoders of Pillow may start programs
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 27)  # Pillow's own limit, against files that unpack to gigabytes
 # Of TIFF 6.0: sizes, samples, compression, strips, orientation, predictor, palette, tiles, extra samples, JPEG, YCbCr.
 TIFF_TAGS = {*range(256, 260), 262, 266, 273, 274, *range(277, 280), 284, 317, 320, *range(322, 326), 338, 339, 347}
 TIFF_TAGS |= {*range(529, 533)}
@@ -61,6 +67,54 @@ TURNED = {  # by the orientation that EXIF says a photo has
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+# ---- the rules -------------------------------------------------------------------------------------------------
+
+
+def check_rules(rules: Rules) -> None:
+    """Check that the table [preprocessing] holds the rules that this program follows, and no others.
+
+    Raises:
+        ValueError: a key is missing or unknown, or has a value that this program doesn't know.
+    """
+    keys = KNOWN.keys() | CHECKED_FURTHER
+    if unknown := sorted(rules.keys() - keys):
+        raise ValueError(f"[preprocessing] has a rule that this program doesn't know: {unknown[0]}")
+    if missing := sorted(keys - rules.keys()):
+        raise ValueError(f"[preprocessing] lacks {missing[0]}")
+    for key, values in KNOWN.items():
+        if rules[key] not in values:
+            raise ValueError(f"[preprocessing] {key} must be one of {values}, but is {rules[key]!r}")
+    formats = rules["formats"]
+    if not isinstance(formats, list) or not formats or any(one not in FORMATS for one in formats):
+        raise ValueError(f"[preprocessing] formats must be some of {FORMATS}, but is {formats!r}")
+    deep = rules["pixel_type"] == "uint16"
+    follows = {
+        "sixteen_bit": "kept" if deep else "high byte",
+        "dtype": rules["pixel_type"] if rules["in_model"] else "float32",
+    }
+    for key, value in follows.items():
+        if rules[key] != value:
+            raise ValueError(f"[preprocessing] {key} must be {value!r} beside the other rules, but is {rules[key]!r}")
+    _check_numbers(rules)
+
+
+def _check_numbers(rules: Rules) -> None:
+    channels = len(rules["channel_order"])
+    counts = {"size": 2, "pixel_range": 2, "mean": channels, "std": channels}
+    for key, count in counts.items():
+        given = rules[key]
+        if not isinstance(given, list) or len(given) != count or not all(map(_is_finite, given)):
+            raise ValueError(f"[preprocessing] {key} must be {count} finite numbers, but is {given!r}")
+    if not all(type(one) is int and one > 0 for one in rules["size"]):
+        raise ValueError(f"[preprocessing] size must be whole numbers above 0, but is {rules['size']!r}")
+    if not rules["pixel_range"][0] < rules["pixel_range"][1] or min(rules["std"]) <= 0:
+        raise ValueError("[preprocessing] pixel_range must rise, and std must be above 0")
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]  # a bool is no number here
 
 
 # ---- from a file to pixels -------------------------------------------------------------------------------------
@@ -80,10 +134,19 @@ class _TiffPixels(TiffImageFile):
 
 
 def opened_image(file: IO[bytes], rules: Rules) -> Image.Image:
-    """Return an opened file as an image of Pillow, not decoded yet; only the decoders of the rules are tried."""
+    """Return an opened file as an image of Pillow, not decoded yet; only the decoders of the rules are tried.
+
+    Raises:
+        DecompressionBombError: it has more pixels than `MOST_PIXELS`. What Pillow's decoders raise.
+    """
     is_tiff = file.read(4) in PREFIXES and "TIFF" in rules["formats"]
     file.seek(0)
-    return _TiffPixels(file) if is_tiff else Image.open(file, formats=rules["formats"])
+    image = _TiffPixels(file) if is_tiff else Image.open(file, formats=rules["formats"])
+    if image.width * image.height > MOST_PIXELS:  # Pillow looks at what it opens itself only
+        raise Image.DecompressionBombError(
+            f"more than {MOST_PIXELS / 1e6:.0f} million pixels, which would fill the memory; make it smaller"
+        )
+    return image
 
 
 def read_pixels(file: str | Path, rules: Rules) -> Array:
@@ -303,25 +366,38 @@ def open_model(file: Path) -> Callable[[Array], Array]:
     raise ValueError(f"a model file must end in one of {', '.join(OPENERS)}, but {file.name} doesn't")
 
 
+def checked_model(bundle: Path, name: str, hashes: Mapping[str, str]) -> Path:
+    """Return a model file of a bundle, whose SHA-256 is the one that deploy.toml says.
+
+    Raises:
+        ValueError: it isn't, or the file isn't one of the bundle's own.
+    """
+    if name not in hashes or Path(name).name != name:
+        raise ValueError(f"the model file must be one of this bundle's ({', '.join(hashes)}), but is {name}")
+    with (bundle / name).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != hashes[name]:
+        raise ValueError(f"{name} is damaged or was replaced: deploy.toml has another SHA-256; copy the bundle again")
+    return bundle / name
+
+
 class Classifier:
     """The network of a bundle.
 
     Args:
         bundle: the folder with deploy.toml.
-        model: one of its model files; "" for the one that deploy.toml names first.
+        model: the name of one of its model files; "" for the one that deploy.toml names first.
 
     Raises:
-        ValueError: deploy.toml has a rule that this program doesn't know, or the file is for no runtime.
+        ValueError: deploy.toml has a rule that this program doesn't know, or the model file isn't one of the bundle's.
     """
 
     def __init__(self, bundle: Path, model: str = "") -> None:
         deploy = tomllib.loads((bundle / "deploy.toml").read_text(encoding="utf-8"))
         self.rules: Rules = deploy["preprocessing"]
-        for key, values in KNOWN.items():
-            if self.rules[key] not in values:
-                raise ValueError(f"[preprocessing] {key} must be one of {values}, but is {self.rules[key]!r}")
+        check_rules(self.rules)
         self.names: list[str] = deploy["classes"]["names"]
-        self._run = open_model(bundle / (model or deploy["model"]["file"]))
+        self._run = open_model(checked_model(bundle, model or deploy["model"]["file"], deploy["model_files_sha256"]))
 
     def logits(self, file: str | Path) -> Array:
         """Return the network's output, (classes,), for an image file."""

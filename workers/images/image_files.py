@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from workers.bundled.infer import holds_16_bits
+from workers.bundled.infer import MOST_PIXELS, holds_16_bits
 from workers.images.listing.listing import ListedSplit, Listing
 from workers.images.source import (
     BLOCK,
@@ -32,7 +32,6 @@ from workers.settings import DataSettings
 
 _GROUP = 64  # images decoded by a thread at a time; one each would cost as much in hand-overs as in decoding
 LARGE = 1 << 24  # pixels; images with more are decoded one at a time, so that they don't fill the memory together
-MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 27)  # Pillow's own limit, against files that unpack to gigabytes
 _one_large = threading.Lock()
 
 
@@ -106,8 +105,6 @@ def _read(file: Path, rules: Rules) -> tuple[tuple[int, int], Images, bool]:
     with opened_image(file, rules.shape) as image:
         size: tuple[int, int] = image.size
         pixels = size[0] * size[1]
-        if pixels > MOST_PIXELS:
-            raise Image.DecompressionBombError
         with _one_large if pixels > LARGE else nullcontext():
             return size, fit_image(image, rules.shape, rules.pixel_type), holds_16_bits(image)
 

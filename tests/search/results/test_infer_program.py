@@ -41,6 +41,7 @@ from workers.images.batches import evaluation_batches, load
 from workers.latency import FakeProbe
 from workers.latency.agent.runtimes.onnx import import_onnxruntime
 from workers.latency.emulated import arm_root
+from workers.preprocessing import FORMATS, Preprocessing
 
 NEEDED = {"onnxruntime": ("onnxruntime",), "ncnn": ("ncnn",), "litert": ("ai_edge_litert",), "native": ()}
 
@@ -167,6 +168,8 @@ def test_every_runtimes_file_in_the_bundle_has_the_claimed_accuracy(either: Trai
     deploy = tomllib.loads((bundle / "deploy.toml").read_text())
     assert deploy["model"]["sha256"] == file_hash(bundle / "model.onnx")
     assert (file_hash(bundle / "model.onnx") == file_hash(picked.files[0])) == (not bake)
+    hashes = {name: file_hash(bundle / name) for name in deploy["model_files"]}
+    assert deploy["model_files_sha256"] == hashes
     kind, channels = either.info.pixel_type if bake else "float32", either.info.input_shape[0]
     inputs = {"onnxruntime": f"{kind} (batch, {channels}, 16, 16)", "ncnn": f"float32 ({channels}, 16, 16)"}
     inputs |= {"litert": f"{kind} (1, 16, 16, {channels})", "native": f"{kind} ({channels}, 16, 16)"}
@@ -194,16 +197,85 @@ def test_a_rule_that_the_program_does_not_know_ends_it(trained: Trained, tmp_pat
         infer.Classifier(copy)
 
 
+PLAIN = Preprocessing((3, 16, 16), mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.2)).table()
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({"blur": 3}, "a rule that this program doesn't know: blur"),
+        ({"layout": "NHWC"}, r"layout must be one of \('NCHW',\), but is 'NHWC'"),
+        ({"dtype": "float16"}, "dtype must be 'float32' beside the other rules, but is 'float16'"),
+        ({"in_model": ["scale"]}, "dtype must be 'uint8' beside the other rules, but is 'float32'"),
+        ({"sixteen_bit": "kept"}, "sixteen_bit must be 'high byte' beside"),
+        ({"formats": ["PNG", "EPS"]}, "formats must be some of"),
+        ({"formats": []}, "formats must be some of"),
+        ({"formats": "PNG"}, "formats must be some of"),
+        ({"size": [16.0, 16]}, "size must be whole numbers above 0"),
+        ({"size": [16]}, "size must be 2 finite numbers"),
+        ({"mean": [0.4]}, "mean must be 3 finite numbers"),
+        ({"mean": [0.4, 0.5, True]}, "mean must be 3 finite numbers"),
+        ({"std": [0.2, float("nan"), 0.2]}, "std must be 3 finite numbers"),
+        ({"std": [0.2, 0, 0.2]}, "std must be above 0"),
+        ({"pixel_range": [255, 0]}, "pixel_range must rise"),
+    ],
+)
+def test_every_rule_that_is_not_followed_is_refused(changed: Mapping[str, Any], rule: str):
+    infer.check_rules(PLAIN)
+    with pytest.raises(ValueError, match=rule):
+        infer.check_rules({**PLAIN, **changed})
+
+
+@pytest.mark.parametrize("key", PLAIN)
+def test_a_rule_that_is_missing_is_named(key: str):
+    with pytest.raises(ValueError, match=f"lacks {key}"):
+        infer.check_rules({name: value for name, value in PLAIN.items() if name != key})
+
+
+def test_every_table_that_the_project_writes_is_followed():
+    for pixel_type in ("uint8", "uint16"):
+        for in_model in (False, True):
+            info = {"pixel_type": pixel_type, "mean": [0.5], "std": [0.25]}
+            infer.check_rules(Preprocessing.of((1, 8, 8), info, in_model).table())
+    assert infer.FORMATS == FORMATS
+
+
+def test_a_model_file_that_is_not_the_one_that_was_written_is_refused(trained: Trained, tmp_path: Path):
+    _, bundle = trained.bundled()
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    (copy / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes() + b"\0")
+    with pytest.raises(ValueError, match=r"model.onnx is damaged or was replaced"):
+        infer.Classifier(copy)
+
+
+def test_a_model_file_outside_of_the_bundle_is_refused(trained: Trained, tmp_path: Path):
+    _, bundle = trained.bundled()
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    shutil.move(copy / "model.onnx", tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match=r"must be one of this bundle's \(model.onnx\), but is \.\./model.onnx"):
+        infer.Classifier(copy, "../model.onnx")
+    deploy = (copy / "deploy.toml").read_text()
+    (copy / "deploy.toml").write_text(deploy.replace('"model.onnx"', '"../model.onnx"'))  # its hash as well
+    with pytest.raises(ValueError, match=r"must be one of this bundle's"):
+        infer.Classifier(copy)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--model", "model.bin"], "the bundle can't be used: a model file must end in one of .onnx"),
+        (["--model", "model.bin"], "the bundle can't be used: the model file must be one of this bundle's (model."),
         (["--model", "gone.onnx"], "the bundle can't be used: "),
         (["--model", "model.tflite"], "No module named 'ai_edge_litert'; install it with pip"),
     ],
 )
 def test_what_keeps_the_program_from_running_is_one_line(trained: Trained, tmp_path: Path, words, line):
-    _, bundle = trained.bundled()
+    _, written = trained.bundled()
+    bundle = shutil.copytree(written, tmp_path / "bundle")
+    (bundle / "model.tflite").write_bytes(b"a network for another runtime")
+    deploy, table = (bundle / "deploy.toml").read_text(), "[model_files_sha256]\n"
+    assert table in deploy
+    added = f'{table}"model.tflite" = "{file_hash(bundle / "model.tflite")}"\n'
+    (bundle / "deploy.toml").write_text(deploy.replace(table, added))
     command = [*bare_python(tmp_path, "numpy", "PIL", "onnxruntime"), str(bundle / "infer.py"), *words, "photo.jpg"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1

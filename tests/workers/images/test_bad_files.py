@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from space.errors import UnreadableImage
+from workers.bundled import infer
 from workers.images.batches import load
 from workers.images.cache import prepare, read_through
 from workers.images.split_file import split_table
+from workers.preprocessing import Preprocessing
 from workers.settings import DataSettings
 
 
@@ -107,6 +109,14 @@ def test_the_split_file_names_every_image_in_the_order_of_its_split(tmp_path: Pa
 def _digits(tmp_path: Path) -> Path:
     prepare(DataSettings(), tmp_path / "digits")
     return tmp_path / "digits"
+
+
+def test_a_tiff_that_would_fill_the_memory_is_refused_by_a_bundle_as_well(tmp_path: Path):
+    """Pillow's own limit is for what it opens itself, and TIFFs are opened otherwise."""
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "large.tiff", compression="group4")
+    assert (tmp_path / "large.tiff").stat().st_size < 100_000
+    with pytest.raises(Image.DecompressionBombError, match="more than 179 million pixels"):
+        infer.read_pixels(tmp_path / "large.tiff", Preprocessing((3, 8, 8)).table())
 
 
 READ = """
