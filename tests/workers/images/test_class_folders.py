@@ -226,6 +226,17 @@ def test_folders_in_class_folders_can_be_groups_that_no_split_parts(tmp_path: Pa
     assert prepare(settings_for(tmp_path / "scans"), tmp_path / "cache").fingerprint != info.fingerprint
 
 
+def test_a_group_is_the_first_folder_below_the_class_however_deep_its_images_lie(tmp_path: Path):
+    for name in CLASSES:
+        for number in range(20):
+            save_image(tmp_path / "scans" / name / f"p{number % 5}" / f"s{number}" / "0.png", number)
+    settings = settings_for(tmp_path / "scans", group="folder")
+    info, data = prepared(settings, tmp_path / "cache")
+    patients = [{name.split("/")[1] for name in names_of(data, which)} for which in ("train", "validation", "test")]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 5
+    assert any(note.startswith("5 groups of images, the largest of 8") for note in info.notes)
+
+
 def test_a_group_on_both_sides_of_splits_made_by_hand_is_refused(tmp_path: Path):
     for split in ("train", "test"):
         for name in CLASSES:

@@ -115,6 +115,9 @@ def test_images_that_a_manifest_does_not_name_are_counted_and_a_file_named_twice
         ("cat0.png,,,,", r"have a label, but 1 row doesn't \(line 2, cat0.png\)"),
         ("cat0.png,dog,,,", r"the label that it has elsewhere, but .*\(line 3, cat0.png: dog and cat\)"),
         ("cat0.png,cat,test,,", r"the split that it is in elsewhere, but .*\(line 3, cat0.png: test and none\)"),
+        ("cat0.png,cat,,patient 1,", r"the group and weight that it has .*\(line 3, cat0.png: patient 1 and none\)"),
+        ("cat0.png,cat,,,0.5", r"the group and weight that it has elsewhere, but .*\(line 3, cat0.png: 0.5 and none\)"),
+        ("cat0.png,animals\\b.png,,,", r"a class's name as label, not a path, but .* or exchange the columns"),
         ("cat0.png,cat,holdout,,", r"say train, validation or test as split, or nothing, but .*: holdout\); correct"),
         ("cat0.png,cat,,,-1", r"have a weight of 0 or more, but .*: -1\)"),
         ("cat0.png,cat,,,nan", r"have a weight of 0 or more, but .*: nan\)"),
@@ -130,6 +133,72 @@ def test_a_row_that_breaks_a_rule_is_named_with_what_to_do(tmp_path: Path, row: 
         prepare(settings_for(path), tmp_path / "cache")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "meant"),
+    [
+        ("splits", "train", "split"),
+        ("Subset", "train", "split"),
+        ("set", "train", "split"),
+        ("partition", "a", "split"),
+        ("spilt", "train", "split"),
+        ("groups", "a", "group"),
+        ("group_id", "a", "group"),
+        ("weights", "1", "weight"),
+        ("weigth", "1", "weight"),
+    ],
+)
+def test_a_column_that_is_nearly_called_split_group_or_weight_is_refused(
+    tmp_path: Path, column: str, value: str, meant: str
+):
+    save_images(tmp_path)
+    path = table(tmp_path, f"path,label,{column}", *(f"{name},{LABELS[name]},{value}" for name in NAMES))
+    with pytest.raises(DataNotFound, match=f"must be called {meant}, but one is called '{column}', did you mean"):
+        opened(path)
+
+
+def test_a_column_of_splits_by_another_name_is_refused_and_one_beside_the_split_is_said(tmp_path: Path):
+    save_images(tmp_path)
+    rows = [f"{name},{LABELS[name]},{'test' if name[3] == '4' else 'train'}" for name in NAMES]
+    with pytest.raises(DataNotFound, match="must be called split, but one is called 'fold', did you mean"):
+        opened(table(tmp_path, "path,label,fold", *rows))
+    path = table(tmp_path, "path,label,fold,split,height", *(f"{row},train,8" for row in rows))
+    assert opened(path).notes[0] == "2 columns of labels.csv are not used (fold, height)"
+
+
+def test_a_columns_of_folds_by_number_is_only_said(tmp_path: Path):
+    save_images(tmp_path)
+    path = table(tmp_path, "path,label,fold", *(f"{name},{LABELS[name]},{name[3]}" for name in NAMES))
+    assert opened(path).notes[0] == "1 column of labels.csv is not used (fold)"
+
+
+def test_a_split_a_group_and_a_weight_are_no_classes_of_a_table_with_a_column_for_each_class(tmp_path: Path):
+    save_images(tmp_path)
+    with pytest.raises(DataNotFound, match="has no column of labels, but path, y, weight"):
+        opened(table(tmp_path, "path,y,weight", *(f"{name},{int(name < 'd')},1" for name in NAMES)))
+    with pytest.raises(DataNotFound, match="must be called weight, but one is called 'weights'"):
+        opened(table(tmp_path, "path,y,weights", *(f"{name},{int(name < 'd')},1" for name in NAMES)))
+    rows = [f"{name},{int(name < 'd')},{int(name > 'd')},{'test' if name[3] == '4' else 'train'}" for name in NAMES]
+    content = opened(table(tmp_path, "path,cat,dog,split", *rows))
+    assert labels_in(content) == LABELS
+    assert content.test is not None
+    assert len(content.test.labels) == 2
+
+
+def test_a_group_is_refused_where_nothing_would_read_it(tmp_path: Path):
+    for name, export in (("via", via_csv), ("coco", coco), ("cvat", cvat_imagenet)):
+        with pytest.raises(InvalidSettings, match=r"data\.group must be a column of a CSV manifest"):
+            opened(export(tmp_path / name), group="patient")
+    with pytest.raises(InvalidSettings, match=r"data\.group must be a column of the manifest, but is 'patient', and"):
+        opened(roboflow_csv(tmp_path / "roboflow"), group="patient")
+
+
+def test_only_a_line_feed_ends_a_line_of_cvats(tmp_path: Path):
+    path = cvat_imagenet(tmp_path)
+    (tmp_path / "images" / "cat0.png").rename(tmp_path / "images" / "cat\u20280.png")
+    (path / "train.txt").write_text((path / "train.txt").read_text().replace("cat0", "cat\u20280"))
+    assert labels_in(opened(path)).keys() == {*NAMES, "cat\u20280.png"} - {"cat0.png"}
 
 
 def test_many_broken_rows_are_counted_and_a_few_named(tmp_path: Path):
@@ -224,6 +293,11 @@ def test_any_json_is_read_or_refused_in_one_line(some_images: Path, document: ob
 def test_a_manifest_that_is_a_device_and_a_name_that_is_too_long_are_refused(tmp_path: Path):
     with pytest.raises(DataNotFound, match="'/dev/zero' must be a file, but is something else"):
         outline(settings_for(Path("/dev/zero")))
+    for path in (tmp_path / (5000 * "x"), Path("a\0b")):
+        with pytest.raises(DataNotFound, match="can't be read"):
+            outline(settings_for(path))
+        with pytest.raises(DataNotFound, match="doesn't exist: correct"):
+            outline(DataSettings(dataset=f"imagefolder:{path}", image_size=8, channels=1))
     with pytest.raises(DataNotFound, match="must name a file that exists, but 2 rows don't"):
         outline(settings_for(table(tmp_path, "path,label", f"{5000 * 'x'}.png,a", "a\0b.png,b")))
 

@@ -120,6 +120,8 @@ def test_depth_of_sixteen_bits_is_kept(tmp_path: Path):
         ),
         ("def dataset():\n    return None", r"didn't return a data set \(TypeError"),
         ("def dataset():\n    return {'images': []}", r"didn't return a data set \(KeyError: 'labels'\)"),
+        (ARRAYS.replace('"class_names"', '"class"'), r"the mapping must hold images, .* alone, but has 'class', did"),
+        (ARRAYS.rstrip() + " | {'split': 20 * ['train']}", r"alone, but has 'split', did you mean 'splits'\?"),
         (ARRAYS.replace("range(20)]", "range(19)]"), r"images and labels must be as many, but are 20 and 19"),
         (ARRAYS.replace("number % 2", "0"), "at least 2 classes, but holds 1, 'even'"),
     ],

@@ -19,8 +19,9 @@ from pathlib import Path
 from space.errors import DataNotFound
 from workers.images.listing.json_exports import read_json_export
 from workers.images.listing.listing import SPLITS
-from workers.images.listing.rows import Manifest, Row, text_of, unknown_form
+from workers.images.listing.rows import Manifest, Row, no_columns, text_of, unknown_form
 from workers.images.listing.tables import read_table
+from workers.images.listing.walk import is_directory
 
 SYNSETS = "synsets.txt"
 EXPORTS = ("_classes.csv", "_annotations.coco.json")  # what Roboflow puts into each split's folder
@@ -38,11 +39,13 @@ def read_manifest(path: Path, group: str | None) -> Manifest:
         DataNotFound: it is missing, damaged, or of no form that is known.
         InvalidSettings: it has no column of this name.
     """
-    if path.is_dir():
+    if is_directory(path):
         return _read_folder(path, group)
     if path.suffix.lower() == ".json":
         return Manifest(read_json_export(path, group), is_tools=True)
     if path.suffix.lower() == ".txt" and (path.parent / SYNSETS).is_file():
+        if group is not None:
+            raise no_columns(path, group)
         return Manifest(list(_imagenet_rows(path)), is_tools=True)
     return read_table(path, group)
 
@@ -51,13 +54,17 @@ def _read_folder(folder: Path, group: str | None) -> Manifest:
     exports = [folder / split / name for split in sorted(SPLITS) for name in EXPORTS]
     exports = [file for file in exports if file.is_file()]
     rows: list[Row] = []
+    notes: dict[str, None] = {}
     for file in exports:
         split = file.parent.name
-        found = read_manifest(file, group).rows
+        found = read_manifest(file, group)
+        notes |= dict.fromkeys(found.notes)
         rows += [
-            row._replace(path=f"{split}/{row.path}", split=split, where=f"{row.where} of {split}") for row in found
+            row._replace(path=f"{split}/{row.path}", split=split, where=f"{row.where} of {split}") for row in found.rows
         ]
     subsets = sorted(set(folder.glob("*.txt")) - {folder / SYNSETS}) if (folder / SYNSETS).is_file() else []
+    if subsets and not rows and group is not None:
+        raise no_columns(folder, group)
     for file in subsets if not rows else ():
         rows += _imagenet_rows(file)
     if not exports and not subsets:
@@ -65,12 +72,12 @@ def _read_folder(folder: Path, group: str | None) -> Manifest:
             f"the manifest {str(folder)!r} is a folder without an export that is known here ({', '.join(EXPORTS)} in "
             f"train, valid and test; or {SYNSETS}); name the file, or write imagefolder:PATH for class folders."
         )
-    return Manifest(rows, is_tools=True)
+    return Manifest(rows, is_tools=True, notes=tuple(notes))
 
 
 def _imagenet_rows(path: Path) -> Iterator[Row]:
-    names = [line.strip() for line in text_of(path.parent / SYNSETS).splitlines() if line.strip()]
-    for number, line in enumerate(text_of(path).splitlines(), start=1):
+    names = [line.strip() for line in text_of(path.parent / SYNSETS).split("\n") if line.strip()]
+    for number, line in enumerate(text_of(path).split("\n"), start=1):
         parts = QUOTED.match(line.strip())
         if parts is None:
             continue  # an empty line

@@ -12,10 +12,19 @@ from pathlib import Path
 
 from space.errors import DataNotFound, InvalidSettings
 from workers.images.listing.listing import FEWEST_CLASSES, SPLITS, Entry, Listing, Split, listing_of
-from workers.images.listing.walk import LeftOut, find_images, is_folder, is_hidden, is_image, is_image_name, reading
+from workers.images.listing.walk import (
+    LeftOut,
+    find_images,
+    is_directory,
+    is_folder,
+    is_hidden,
+    is_image,
+    is_image_name,
+    reading,
+)
 from workers.wording import listed, one_line
 
-BY_FOLDER = "folder"  # data.group: each folder in a class's folder is a group
+BY_FOLDER = "folder"  # data.group: each folder in a class's folder is a group, with all folders in it
 
 
 def list_class_folders(root: Path, group: str | None = None) -> Listing:
@@ -33,8 +42,10 @@ def list_class_folders(root: Path, group: str | None = None) -> Listing:
         raise InvalidSettings(
             f'data.group must be "{BY_FOLDER}" for an image folder, but is {group!r}; a column is a manifest\'s.'
         )
-    if not root.is_dir():
-        raise DataNotFound(f'the image folder {str(root)!r} doesn\'t exist: correct `dataset = "imagefolder:PATH"`')
+    if not is_directory(root):
+        raise DataNotFound(
+            f'the image folder {one_line(str(root), 300)!r} doesn\'t exist: correct `dataset = "imagefolder:PATH"`'
+        )
     left_out = LeftOut()
     folders = _folders_in(root, left_out)
     entries: list[Entry] = []
@@ -58,7 +69,7 @@ def _doubts(entries: Sequence[Entry]) -> tuple[str, ...]:
     inside: dict[str, set[str]] = {}
     for entry in entries:
         folder = _folder_of(entry.name, depth=1)
-        inside.setdefault(entry.label, set()).add("" if folder is None else folder.partition("/")[0])
+        inside.setdefault(entry.label, set()).add(folder or "")
     same = next(iter(inside.values()), set())
     if len(same) < FEWEST_CLASSES or "" in same or any(folders != same for folders in inside.values()):
         return ()
@@ -139,6 +150,6 @@ def _entries(
 
 
 def _folder_of(name: str, depth: int) -> str | None:
-    """Return the folder that an image is in below its class's folder, None if it is in that itself."""
+    """Return the first folder below its class's folder that an image is in, None if it is in that itself."""
     between = name.split("/")[depth:-1]
-    return "/".join(between) if between else None
+    return between[0] if between else None

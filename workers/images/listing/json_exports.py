@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from space.documents import UnreadableDocument, read_json
-from space.errors import InvalidSettings
-from workers.images.listing.rows import LABEL_COLUMNS, PATH_COLUMNS, Row, text_of, unknown_form
+from workers.images.listing.rows import LABEL_COLUMNS, PATH_COLUMNS, Row, no_columns, text_of, unknown_form
 from workers.images.listing.via import via_json_rows
 from workers.wording import one_line
 
@@ -21,7 +20,7 @@ def read_json_export(path: Path, group: str | None) -> list[Row]:
         InvalidSettings: `group` names a column, which JSON has none of.
     """
     if group is not None:
-        raise InvalidSettings(f"data.group must be a column of a CSV manifest, but {path.name} is JSON; leave it out.")
+        raise no_columns(path, group)
     try:
         document = read_json(text_of(path))
     except UnreadableDocument as error:

@@ -19,7 +19,7 @@ from space.errors import DataNotFound
 from workers.images.listing.annotations import read_manifest
 from workers.images.listing.listing import SPLITS, Entry, Listing, Split, listing_of
 from workers.images.listing.rows import Row
-from workers.images.listing.walk import IMAGE_SUFFIXES, LeftOut, find_images, is_image_name
+from workers.images.listing.walk import IMAGE_SUFFIXES, LeftOut, find_images, is_directory, is_image_name
 from workers.wording import counted, listed, one_line
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
@@ -48,7 +48,7 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
         InvalidSettings: there is no such column.
     """
     manifest = read_manifest(path, group)
-    root = path if path.is_dir() else path.parent
+    root = path if is_directory(path) else path.parent
     left_out, rows = LeftOut(), manifest.rows
     if manifest.is_tools:
         unlabelled = [row for row in rows if not row.labels]
@@ -63,7 +63,7 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
     found = [place for place in places if place is not None]
     entries = list(_entries(path, root, rows, found, left_out))
     _note_unnamed(root, entries, left_out)
-    return listing_of(root, f"{path.resolve().name} (manifest)", entries, left_out.notes())
+    return listing_of(root, f"{path.resolve().name} (manifest)", entries, (*manifest.notes, *left_out.notes()))
 
 
 # --- rules of rows ----------------------------------------------------------------------------------------------
@@ -122,7 +122,11 @@ def _shown(row: Row) -> str:
 
 
 def _is_path(label: str) -> bool:
-    return bool(LIKE_A_PATH.match(label)) or ("/" in label and is_image_name(label)) or not label.isprintable()
+    return (
+        bool(LIKE_A_PATH.match(label))
+        or (bool(set("/\\") & set(label)) and is_image_name(label))
+        or not label.isprintable()
+    )
 
 
 def _is_split(split: str) -> bool:
@@ -191,7 +195,7 @@ def _own_names(path: str) -> Iterator[str]:
 def _entries(path: Path, root: Path, rows: Sequence[Row], found: Sequence[str], left_out: LeftOut) -> Iterator[Entry]:
     """Yield each file once; it must have one label and one split wherever it is named."""
     first: dict[str, Row] = {}
-    labels, splits = [], []
+    labels, splits, others = [], [], []
     for row, name in zip(rows, found, strict=True):
         known = first.setdefault(name, row)
         if known is row:
@@ -201,13 +205,21 @@ def _entries(path: Path, root: Path, rows: Sequence[Row], found: Sequence[str], 
             labels.append(f"{_shown(row)}: {one_line(known.labels[0])} and {one_line(row.labels[0])}")
         elif _split_of(known) != _split_of(row):
             splits.append(f"{_shown(row)}: {_split_of(known) or 'none'} and {_split_of(row) or 'none'}")
+        elif known.group != row.group:
+            others.append(f"{_shown(row)}: {one_line(known.group or 'none')} and {one_line(row.group or 'none')}")
+        elif _weight_of(known) != _weight_of(row):
+            others.append(f"{_shown(row)}: {known.weight or 'none'} and {row.weight or 'none'}")
     _refuse(path, _Broken("give a file the label that it has elsewhere", "decide for one label", labels))
     _refuse(path, _Broken("put a file into the split that it is in elsewhere", "decide for one split", splits))
+    _refuse(path, _Broken("give a file the group and weight that it has elsewhere", "decide for one", others))
     for name, row in first.items():
         status = (root / name).stat()
         stat = status.st_size, status.st_mtime_ns
-        weight = float(row.weight) if row.weight else None
-        yield Entry(name, row.labels[0], stat, _split_of(row), row.group, weight)
+        yield Entry(name, row.labels[0], stat, _split_of(row), row.group, _weight_of(row))
+
+
+def _weight_of(row: Row) -> float | None:
+    return float(row.weight) if row.weight else None
 
 
 def _split_of(row: Row) -> Split | None:

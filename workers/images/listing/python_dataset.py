@@ -15,6 +15,7 @@ directory or among what is installed.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import sys
@@ -136,6 +137,7 @@ def _called(name: str, function: Callable[[], Any]) -> _Returned:
 
 
 def _of_mapping(data: Mapping[str, Any]) -> _Returned:
+    _check_keys(data)
     images, labels = data["images"], list(data["labels"])
     also = {key: tuple(map(_text, data[key])) for key in ALSO if data.get(key) is not None}
     for key, values in {"images": images, **also}.items():
@@ -145,6 +147,16 @@ def _of_mapping(data: Mapping[str, Any]) -> _Returned:
     if isinstance(images, np.ndarray):
         pixels = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest() + str((images.shape, images.dtype))
     return _Returned(images.__getitem__, _names_of(labels, data.get("class_names")), also, pixels)
+
+
+def _check_keys(data: Mapping[str, Any]) -> None:
+    """Raise ValueError if a mapping holds something that nothing reads: a split that is misspelt would be lost."""
+    known = ("images", "labels", "class_names", *ALSO)
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"the mapping must hold {', '.join(known)} alone, but has {one_line(str(key))!r}{hint}")
 
 
 def _of_dataset(data: Any) -> _Returned:

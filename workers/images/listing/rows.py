@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from space.errors import DataNotFound
+from space.errors import DataNotFound, InvalidSettings
+from workers.wording import one_line
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "file_path", "filepath", "img")
 LABEL_COLUMNS = ("label", "class", "category", "choice", "class_name", "target")
@@ -27,6 +28,7 @@ class Manifest(NamedTuple):
 
     rows: list[Row]
     is_tools: bool
+    notes: tuple[str, ...] = ()  # what is to be said of how it was read
 
 
 def text_of(path: Path) -> str:
@@ -35,16 +37,25 @@ def text_of(path: Path) -> str:
     Raises:
         DataNotFound: it isn't there, or isn't UTF-8.
     """
-    if path.exists() and not path.is_file():  # a device would be read for ever
-        raise DataNotFound(f"the manifest {str(path)!r} must be a file, but is something else; name the file.")
     try:
+        if path.exists() and not path.is_file():  # a device would be read for ever
+            raise DataNotFound(f"the manifest {str(path)!r} must be a file, but is something else; name the file.")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise DataNotFound(f"the manifest {str(path)!r} must be UTF-8, but isn't; save it as UTF-8.") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataNotFound(
-            f'the manifest {str(path)!r} can\'t be read ({error.strerror}): correct `dataset = "manifest:PATH"`'
+            f'the manifest {one_line(str(path), 300)!r} can\'t be read ({reason}): correct `dataset = "manifest:PATH"`'
         ) from None
+
+
+def no_columns(path: Path, group: str) -> InvalidSettings:
+    """Return the error that a group's column is named for a manifest that has no columns."""
+    return InvalidSettings(
+        f"data.group must be a column of a CSV manifest with columns path and label, but is {group!r}, and "
+        f"{one_line(path.name)} is another export; leave it out."
+    )
 
 
 def unknown_form(path: Path, reason: str) -> DataNotFound:

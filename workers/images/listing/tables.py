@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from space.errors import InvalidSettings
-from workers.images.listing.rows import LABEL_COLUMNS, PATH_COLUMNS, Manifest, Row, text_of, unknown_form
+from workers.images.listing.columns import PLURALS, misnamed, unused_columns
+from workers.images.listing.rows import LABEL_COLUMNS, PATH_COLUMNS, Manifest, Row, no_columns, text_of, unknown_form
 from workers.images.listing.via import via_table_rows
 from workers.wording import listed, one_line
 
@@ -36,33 +37,33 @@ def read_table(path: Path, group: str | None) -> Manifest:
             raise unknown_form(path, f"line {number} has {len(line)} columns, and its first line {len(header)}")
     at = {name: place for place, name in reversed(list(enumerate(plain)))}
     if "file_attributes" in at and "filename" in at:
+        if group is not None:
+            raise no_columns(path, group)
         return Manifest(list(via_table_rows(path, lines_at, at)), is_tools=True)
     file = next((name for name in PATH_COLUMNS if name in at), None)
     label = next((name for name in LABEL_COLUMNS if name in at), None)
     if file is None:
         raise unknown_form(path, f"its first line is: {one_line(first, 120) or 'empty'}")
-    if label is None:
-        return Manifest(list(_one_hot_rows(path, header, at[file], lines_at)), is_tools=True)
     if group is not None and group.lower() not in at:
         raise InvalidSettings(
             f"data.group must be a column of the manifest, but is {group!r}, and {path.name} has: "
             f"{listed(header, most=12)}."
         )
     columns = {name: at.get(name) for name in ("split", "weight")} | {"group": at.get((group or "group").lower())}
-    rows = [_row(number, line, at[file], at[label], columns) for number, line in lines_at]
-    return Manifest(rows, is_tools="annotation_id" in at or label == "choice")
+    if label is None:
+        return Manifest(list(_one_hot_rows(path, header, at[file], columns, lines_at)), is_tools=True)
+    taken = {name: place for name, place in columns.items() if place is not None}
+    used = {at[file], at[label], *taken.values()}
+    notes = unused_columns(path, header, used, [line for _, line in lines_at], taken)
+    rows = [_row(number, line, at[file], _choices(line[at[label]].strip()), columns) for number, line in lines_at]
+    return Manifest(rows, is_tools="annotation_id" in at or label == "choice", notes=notes)
 
 
-def _row(number: int, line: Sequence[str], file: int, label: int, columns: Mapping[str, int | None]) -> Row:
+def _row(
+    number: int, line: Sequence[str], file: int, labels: tuple[str, ...], columns: Mapping[str, int | None]
+) -> Row:
     values = {name: "" if place is None else line[place].strip() for name, place in columns.items()}
-    return Row(
-        line[file].strip(),
-        _choices(line[label].strip()),
-        f"line {number}",
-        values["split"],
-        values["group"] or None,
-        values["weight"],
-    )
+    return Row(line[file].strip(), labels, f"line {number}", values["split"], values["group"] or None, values["weight"])
 
 
 def _choices(label: str) -> tuple[str, ...]:
@@ -76,8 +77,20 @@ def _choices(label: str) -> tuple[str, ...]:
     return (label,) if label else ()
 
 
-def _one_hot_rows(path: Path, header: Sequence[str], file: int, lines: list[tuple[int, list[str]]]) -> Iterator[Row]:
-    classes = {place: name for place, name in enumerate(header) if place != file}
+def _one_hot_rows(
+    path: Path,
+    header: Sequence[str],
+    file: int,
+    columns: Mapping[str, int | None],
+    lines: list[tuple[int, list[str]]],
+) -> Iterator[Row]:
+    """Yield the rows of a table with a column of 0 and 1 for each class; a split, a group and a weight are none."""
+    classes = {
+        place: name for place, name in enumerate(header) if place != file and place not in columns.values() and name
+    }
+    for name in classes.values():
+        if name.lower() in PLURALS:
+            raise misnamed(path, name, PLURALS[name.lower()])
     if len(classes) < 2:
         raise unknown_form(path, f"it has no column of labels, but {listed(header, most=12)}")
     for number, line in lines:
@@ -85,4 +98,4 @@ def _one_hot_rows(path: Path, header: Sequence[str], file: int, lines: list[tupl
         if other := [cell for cell in cells.values() if cell not in ("0", "1", "0.0", "1.0")]:
             raise unknown_form(path, f"line {number} holds {one_line(other[0])!r} where a class's column has 0 or 1")
         labels = tuple(classes[place] for place, cell in cells.items() if float(cell))
-        yield Row(line[file].strip(), labels, f"line {number}")
+        yield _row(number, line, file, labels, columns)

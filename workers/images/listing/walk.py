@@ -127,6 +127,14 @@ def is_image(entry: os.DirEntry[str], name: str, left_out: LeftOut) -> bool:
     return False
 
 
+def is_directory(path: Path) -> bool:
+    """Whether a path is a folder's; one that no file can have (too long, with a zero byte) isn't."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a folder or leads to one; a link that leads to itself doesn't."""
     try:
