@@ -55,7 +55,9 @@ def as_read(settings: Mapping[str, Any], url: sa.URL) -> dict[str, Any]:
         seen = read[section].pop(key + _SEEN_FROM, None)
         moved = None if seen is None else Path(os.path.normpath(folder / seen))
         holds = read["study"]["name"] if (section, key) == ("study", "files") else ""
-        there = moved if moved is not None and (moved / holds).exists() else folder / path
+        # Unlike Path.exists, this takes any text, such as the longest name that a study could be given.
+        is_there = moved is not None and os.path.exists(moved / holds)  # noqa: PTH110
+        there = moved if moved is not None and is_there else folder / path
         read[section][key] = prefix + str(there)
     return read
 

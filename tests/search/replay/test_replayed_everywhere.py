@@ -42,7 +42,19 @@ SHOWING = {  # a command line of every command that shows a figure of a study; "
     "pick": ["pick", "--preview"],
 }
 TESTED_BELOW = {"launch", "check", "plot", "tensorboard", "report", "dashboard"}
-NO_FIGURES = {"init", "enqueue", "queue", "withdraw", "stop", "cancel", "logs", "export", "doctor", "delete"}
+NO_FIGURES = {
+    "init",
+    "enqueue",
+    "queue",
+    "withdraw",
+    "stop",
+    "cancel",
+    "logs",
+    "export",
+    "crossvalidate",
+    "doctor",
+    "delete",
+}
 
 
 @pytest.fixture
