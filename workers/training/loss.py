@@ -9,7 +9,9 @@ from torch.nn import functional as F
 def training_loss(
     logits: Tensor, labels: Tensor, class_weights: Tensor | None, smoothing: float, weighted: bool
 ) -> Tensor:
-    """Return the mean loss of a batch.
+    """Return the mean loss of a batch over its N images, whatever they and their classes weigh.
+
+    So an image counts the same whichever others are in its batch, and whether labels are numbers or shares.
 
     Args:
         logits: (N, classes).
@@ -21,4 +23,7 @@ def training_loss(
     if smoothing and weighted:
         spread = labels.sum(dim=1, keepdim=True) / labels.shape[1]
         labels, smoothing = (1 - smoothing) * labels + smoothing * spread, 0.0
-    return F.cross_entropy(logits, labels, class_weights, label_smoothing=smoothing)
+    if class_weights is None or labels.is_floating_point():
+        return F.cross_entropy(logits, labels, class_weights, label_smoothing=smoothing)
+    # The mean of torch would be over the weights of the batch's labels here, and only here.
+    return F.cross_entropy(logits, labels, class_weights, label_smoothing=smoothing, reduction="sum") / len(labels)

@@ -43,6 +43,16 @@ def test_an_image_counts_as_often_as_it_weighs(smoothing: float):
     )
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_count_the_same_in_numbers_shares_and_weighted_images(smoothing: float):
+    weights = torch.tensor([2.0, 0.5, 3.0], dtype=torch.float64)
+    wanted = F.one_hot(LABELS, 3) * (1 - smoothing) + smoothing / 3
+    expected = -(wanted * weights * LOGITS.log_softmax(1)).sum() / 4
+    ones = shares([1, 1, 1, 1])
+    for labels, weighted in ((LABELS, False), (ones, False), (ones, True)):
+        assert training_loss(LOGITS, labels, weights, smoothing, weighted).item() == pytest.approx(expected.item())
+
+
 @pytest.fixture(scope="module")
 def weighted(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     """The digits, of which only zeros and ones weigh anything."""
