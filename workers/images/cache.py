@@ -5,10 +5,11 @@ A mapped file is one copy in the page cache, however many processes read it. The
     <key>/               one data set at one shape; the key follows the images' content
         train_images.npy, train_labels.npy, and test_images.npy, test_labels.npy if its maker published a test split
         train_details.json, test_details.json   where the images are files: their names, groups, weights and splits
-        content.json     label, shape, class names, what a person should know, hash of labels, images and details
+        content.json     label, shape, class names, hash of labels, images and details, and what decoding brought to
+                         light: the files that can't be read, and what a person should know
         checked.json     size and time of each array's file when its content was last found to have that hash
     <key>.lock           held while <key> is written, by one process at a time
-    <settings>.json      what `prepare` made of these settings: the key and the DataInfo
+    <settings>.json      what `prepare` made of these settings: the key, what was said of the listing, the DataInfo
 
 A <key> folder is written under another name and renamed when whole. The pointer file lets a worker find its images
 without looking at a million source files, and keeps a study on the images that it was started with. What is in a <key>
@@ -21,6 +22,7 @@ import hashlib
 import json
 import shutil
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
@@ -36,7 +38,7 @@ from workers.images.data_info import DataInfo, Published, describe
 from workers.images.datasets import find_source
 from workers.images.near_duplicates import Part, notes_on
 from workers.images.pixel_values import PixelStatistics, pixel_statistics
-from workers.images.reading import DecodingRecord
+from workers.images.reading import DecodingRecord, Unreadable, check_unreadable
 from workers.images.source import (
     BLOCK,
     Details,
@@ -85,15 +87,15 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
     with disk_errors(cache):
         if _is_whole(cache / key, HASHED_BYTES):
             pointer = _read_pointer(settings, cache)
-            if pointer is not None and pointer["key"] == key:
+            if pointer is not None and pointer["key"] == key and pointer.get("listed") == list(source.notes):
                 return DataInfo.from_dict(pointer["info"])
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{key}.lock"):  # released by the system however the process ends
-            if not _is_whole(cache / key, HASHED_BYTES):
+            if not (_is_whole(cache / key, HASHED_BYTES) and _says_what_was_read(cache / key)):
                 shutil.rmtree(cache / key, ignore_errors=True)
                 _write_data_set(source, settings, cache / key)
-            info = _describe(settings, cache / key)
-            pointer = {"key": key, "info": info.to_dict()}
+            info = _describe(settings, cache / key, source.notes)
+            pointer = {"key": key, "listed": source.notes, "info": info.to_dict()}
             write_atomically(_pointer_file(settings, cache), json.dumps(pointer).encode())
     return info
 
@@ -197,6 +199,12 @@ def _is_whole(folder: Path, hashed_bytes: int = 0) -> bool:
     return True
 
 
+def _says_what_was_read(folder: Path) -> bool:
+    """Whether a whole data set's content tells what decoding brought to light from what was said of its listing."""
+    content = json.loads((folder / "content.json").read_text())
+    return "read" in content or not content.get("notes")  # before there were notes, nothing was left out
+
+
 def _digest_of(arrays: CachedArrays) -> str:
     """Return the SHA-256 of labels and images, and of what else decides how they are used; not of their names."""
     digest = hashlib.sha256()
@@ -236,20 +244,22 @@ def _read_details(file: Path) -> Details | None:
     return details_from_dict(json.loads(file.read_text())) if file.is_file() else None
 
 
-def _describe(settings: DataSettings, folder: Path) -> DataInfo:
+def _describe(settings: DataSettings, folder: Path, listed: Sequence[str]) -> DataInfo:
+    """Check and describe a decoded data set; `listed` is what is to be said of its listing as it is now."""
     arrays, content = _map_arrays(folder), json.loads((folder / "content.json").read_text())
-    notes = tuple(content.get("notes", ()))
+    read = content.get("read", {"total": 0, "unreadable": [], "said": []})
+    check_unreadable(content["label"], [Unreadable(*bad) for bad in read["unreadable"]], read["total"], settings)
 
     def statistics(train: Positions) -> PixelStatistics:
         return pixel_statistics(arrays.train_images, train, settings, content["label"])
 
-    info = describe(settings, content, arrays.published, statistics, notes)
+    info = describe(settings, content, arrays.published, statistics, (*listed, *read["said"]))
     if all(std == 1.0 for std in info.std):  # of a channel that never varies
         raise DataNotFound(
             f"{info.dataset} has nothing to learn from: all pixels of its {info.train_images} training images are the "
             "same; correct the images."
         )
-    notes = (*notes, *_duplicate_notes(arrays, settings, info.pixel_range[1] - info.pixel_range[0]))
+    notes = (*info.notes, *_duplicate_notes(arrays, settings, info.pixel_range[1] - info.pixel_range[0]))
     return replace(info, fingerprint=content["sha256"][:16], notes=notes)
 
 
@@ -281,9 +291,9 @@ def _write_data_set(source: Source, settings: DataSettings, folder: Path) -> Non
         with decoding_progress(source.label, total) as advance, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged notes in a photo, which aren't looked at
             record = write_splits(splits, source.shape, settings.bits, partial, advance)
-        record.check(source.label, settings)
+        check_unreadable(source.label, record.unreadable, record.total, settings)
         names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
-        names |= {"notes": [*content.notes, *record.notes()], "sha256": _digest_of(_map_arrays(partial))}
+        names |= {"read": record.to_dict(), "sha256": _digest_of(_map_arrays(partial))}
         (partial / "checked.json").write_text(json.dumps(_sizes_and_times(partial)))
         (partial / "content.json").write_text(json.dumps(names))
         partial.rename(folder)

@@ -15,6 +15,7 @@ from workers.images.source import Details, Labels, Shape
 from workers.images.splits import Places, Positions, place
 from workers.preprocessing import PixelType
 from workers.settings import DataSettings
+from workers.wording import counted, listed, one_line
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,10 @@ def describe(
     """Split and describe a data set; `statistics` of the places of training images.
 
     Raises:
-        DataNotFound: a split would have no image, or the training split no second class.
+        DataNotFound: a split would have no image, the training split no second class or no image that weighs anything,
+            or, once files that can't be read are left out, a class no training image.
     """
+    _check_kept(names, published)
     train_labels, test_labels = published.labels, published.test_labels
     if settings.folds is not None and published.details is not None and published.details.validation is not None:
         raise DataNotFound(
@@ -106,6 +109,7 @@ def describe(
     in_test = test_labels if places.test is None else places.test
     if places.test is not None and len(places.test) == 0:
         raise DataNotFound(_too_few(settings, names["label"], published, places))
+    _check_weights(names["label"], published, places)
     pixels = statistics(places.train)
     return DataInfo(
         dataset=names["label"],
@@ -125,6 +129,41 @@ def describe(
         ),
         notes=tuple(notes),
     )
+
+
+def _check_kept(names: dict[str, Any], published: Published) -> None:
+    """Check that a listing's splits and classes still have images: files that can't be read may have been skipped.
+
+    Raises:
+        DataNotFound: one has none.
+    """
+    labels, details = published.labels, published.details
+    if details is None:
+        return
+    label, remedy = one_line(names["label"]), "can be read; repair its files, or add others."
+    in_validation = np.zeros(len(labels), dtype=np.bool_) if details.validation is None else details.validation
+    if details.validation is not None and not in_validation.any():
+        raise DataNotFound(f"no image of the validation split of {label} {remedy}")
+    if published.test_labels is not None and not len(published.test_labels):
+        raise DataNotFound(f"no image of the test split of {label} {remedy}")
+    counts = np.bincount(labels[~in_validation], minlength=len(names["class_names"]))
+    if lacking := [names["class_names"][place] for place in np.flatnonzero(counts == 0)]:
+        classes = counted(len(lacking), "class", "classes")
+        raise DataNotFound(f"no training image of {classes} of {label} ({listed(lacking)}) {remedy}")
+
+
+def _check_weights(label: str, published: Published, places: Places) -> None:
+    """Check that something can be learned of the training images.
+
+    Raises:
+        DataNotFound: all of them weigh 0.
+    """
+    weights = None if published.details is None else published.details.weights
+    if weights is not None and not weights[places.train].any():
+        raise DataNotFound(
+            f"all {len(places.train)} training images of {one_line(label)} weigh 0, so nothing is learned of them; give "
+            "some of them a weight above 0."
+        )
 
 
 def _too_few(settings: DataSettings, label: str, published: Published, places: Places) -> str:

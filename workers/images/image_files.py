@@ -47,7 +47,8 @@ def source_of(listing: Listing, shape: Shape, settings: DataSettings) -> Source:
         train = _split_of(listing.root, listing.train, shape)
         return SourceImages(listing.class_names, train, test, listing.notes)
 
-    return Source(label, shape, fingerprint(label, shape, listing.class_names, files, *skips), read)
+    content = fingerprint(label, shape, listing.class_names, files, *skips)
+    return Source(label, shape, content, read, listing.notes)
 
 
 def _details(part: ListedSplit) -> list[object]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,25 +56,6 @@ class DecodingRecord:
         if area(size) > area(self._largest):
             self._largest = size
 
-    def check(self, label: str, settings: DataSettings) -> None:
-        """Raise UnreadableImage if files can't be read, and the settings don't say that so many are skipped."""
-        count = len(self.unreadable)
-        if not count:
-            return
-        skips = settings.unreadable == "skip"
-        if skips and count <= settings.unreadable_most * self.total:
-            return
-        files = f"{counted(count, 'file')} of {self.total:,} of {one_line(label)} can't be read as an image"
-        text = f"{files}: {'; '.join(map(str, self.unreadable[:NAMED]))}"
-        if count > NAMED:
-            text += f"; and {count - NAMED:,} more, which `condensery check --images` lists"
-        if skips:
-            limit = f"{settings.unreadable_most:.0%}"
-            raise UnreadableImage(
-                f"{text}. At most {limit} may be skipped (data.unreadable_most); repair or remove them."
-            )
-        raise UnreadableImage(f'{text}. Repair or remove them, or set data.unreadable = "skip".')
-
     def note(self, text: str) -> None:
         """Add to what is to be said."""
         self._noted.append(text)
@@ -96,3 +78,30 @@ class DecodingRecord:
             largest = "" if same else f" to {most_width}x{most_height}"
             said.append(f"the images are {width}x{height}{largest} pixels in their files")
         return said
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `check_unreadable` needs and what is to be said, as plain values that JSON can hold."""
+        return {"total": self.total, "unreadable": [list(bad) for bad in self.unreadable], "said": self.notes()}
+
+
+def check_unreadable(label: str, unreadable: Sequence[Unreadable], total: int, settings: DataSettings) -> None:
+    """Raise UnreadableImage if files of a data set can't be read, and the settings don't say that so many are skipped.
+
+    Args:
+        label: of the data set.
+        unreadable: the files.
+        total: how many there are, with those that can be read.
+        settings: of the study.
+    """
+    count = len(unreadable)
+    skips = settings.unreadable == "skip"
+    if not count or (skips and count <= settings.unreadable_most * total):
+        return
+    files = f"{counted(count, 'file')} of {total:,} of {one_line(label)} can't be read as an image"
+    text = f"{files}: {'; '.join(map(str, unreadable[:NAMED]))}"
+    if count > NAMED:
+        text += f"; and {count - NAMED:,} more, which `condensery check --images` lists"
+    if skips:
+        limit = f"{settings.unreadable_most:.0%}"
+        raise UnreadableImage(f"{text}. At most {limit} may be skipped (data.unreadable_most); repair or remove them.")
+    raise UnreadableImage(f'{text}. Repair or remove them, or set data.unreadable = "skip".')

@@ -113,6 +113,7 @@ class Source:
     shape: Shape
     fingerprint: str
     open: Callable[[], SourceImages]
+    notes: tuple[str, ...] = ()  # those of the images once opened, which the fingerprint doesn't follow
 
 
 def shape_of(settings: DataSettings, own: Shape) -> Shape:

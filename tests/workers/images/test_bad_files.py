@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from space.errors import UnreadableImage
+from space.errors import DataNotFound, UnreadableImage
 from workers.bundled import infer
 from workers.images.batches import load
-from workers.images.cache import prepare, read_through
+from workers.images.cache import outline, prepare, read_through
 from workers.images.split_file import split_table
 from workers.preprocessing import Preprocessing
 from workers.settings import DataSettings
@@ -85,6 +85,73 @@ def test_files_that_cannot_be_read_are_skipped_where_that_is_asked_for(tmp_path:
     with pytest.raises(UnreadableImage, match=r"2 files of 20 .* At most 5% may be skipped \(data.unreadable_most\)"):
         prepare(skipping, cache)
     assert prepare(settings_for(pets, unreadable="skip", unreadable_most=0.1), cache).num_classes == 2
+
+
+def test_what_is_left_out_is_said_of_the_folder_as_it_is_now(tmp_path: Path):
+    save_pets(tmp_path / "pets")
+    settings, cache = settings_for(tmp_path / "pets"), tmp_path / "cache"
+    before = prepare(settings, cache)
+    (tmp_path / "pets" / "README.md").write_text("none of the images")
+    now = prepare(settings, cache)
+    assert now.fingerprint == before.fingerprint
+    assert set(now.notes) - set(before.notes) == {
+        "left out: 1 file that is no image by its suffix (README.md)"
+    }
+    (tmp_path / "pets" / "README.md").unlink()
+    assert prepare(settings, cache) == before
+    assert prepare(settings_for(tmp_path / "pets", split_seed=1), cache).notes == before.notes
+
+
+def test_a_lower_limit_of_what_may_be_skipped_holds_for_decoded_images(tmp_path: Path):
+    save_pets(tmp_path / "pets")
+    for number in (1, 2):
+        (tmp_path / "pets" / "dog" / f"{number:02}.png").write_bytes(b"no image")
+    many = settings_for(tmp_path / "pets", unreadable="skip", unreadable_most=0.1)
+    info = prepare(many, tmp_path / "cache")
+    with pytest.raises(UnreadableImage, match=r"2 files of 20 .* dog/01\.png .* At most 5% may be skipped"):
+        prepare(settings_for(tmp_path / "pets", unreadable="skip"), tmp_path / "cache")
+    assert prepare(many, tmp_path / "cache") == info
+
+
+SPLIT_PETS = {"train": 10, "val": 4, "test": 4}
+
+
+def save_split_pets(folder: Path) -> None:
+    for split, per_class in SPLIT_PETS.items():
+        save_pets(folder / split, per_class)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        ("test/*/*.png", "no image of the test split of pets .* can be read; repair its files, or add others"),
+        ("val/*/*.png", "no image of the validation split of pets .* can be read; repair"),
+        ("train/dog/*.png", r"no training image of 1 class of pets .* \(dog\) can be read; repair"),
+    ],
+)
+def test_what_skipping_leaves_must_have_every_split_and_class(tmp_path: Path, damaged: str, message: str):
+    save_split_pets(tmp_path / "pets")
+    for file in (tmp_path / "pets").glob(damaged):
+        file.write_bytes(b"no image")
+    settings = settings_for(tmp_path / "pets", unreadable="skip", unreadable_most=0.9)
+    for _ in range(2):  # decoded, and as it is kept
+        with pytest.raises(DataNotFound, match=message):
+            prepare(settings, tmp_path / "cache")
+
+
+def test_training_images_that_all_weigh_nothing_are_refused(tmp_path: Path):
+    save_split_pets(tmp_path)
+    rows = [
+        f"{file.relative_to(tmp_path)},{file.parent.name},{file.parents[1].name},{int(file.parents[1].name != 'train')}"
+        for file in sorted(tmp_path.glob("*/*/*.png"))
+    ]
+    (tmp_path / "pets.csv").write_text("\n".join(["path,label,split,weight", *rows]))
+    settings = DataSettings(dataset=f"manifest:{tmp_path / 'pets.csv'}", image_size=8)
+    for look in (outline, lambda settings: prepare(settings, tmp_path / "cache")):
+        with pytest.raises(DataNotFound, match="all 20 training images of pets.* weigh 0, so nothing is learned of them"):
+            look(settings)
+    (tmp_path / "pets.csv").write_text("\n".join(["path,label,split,weight", *rows]).replace(",train,0", ",train,2", 1))
+    assert prepare(settings, tmp_path / "cache").train_images == 20
 
 
 def test_the_split_file_names_every_image_in_the_order_of_its_split(tmp_path: Path):

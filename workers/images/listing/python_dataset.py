@@ -95,7 +95,7 @@ def find_python_dataset(name: str, shape: Shape, group: str | None) -> Source:
         return SourceImages(listing.class_names, _split_of(returned, listing.train, shape), test, listing.notes)
 
     content = fingerprint(label, shape, source_hash, returned.labels, returned.also, returned.pixels)
-    return Source(label, shape, content, read)
+    return Source(label, shape, content, read, listing.notes)
 
 
 def _function(name: str) -> tuple[Callable[[], Any], str]:
