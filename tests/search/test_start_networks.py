@@ -171,6 +171,15 @@ def test_a_bundle_that_was_edited_is_refused(bundle: Path, tmp_path: Path, chang
         found(tmp_path, f"bundle:{bundle}")
 
 
+def test_a_bundle_whose_config_was_edited_is_not_believed(bundle: Path, tmp_path: Path):
+    deploy = bundle / "deploy.toml"
+    text = deploy.read_text()
+    assert text.count("growth = [4]") == 1
+    deploy.write_text(text.replace("growth = [4]", "growth = [8]"))
+    with pytest.raises(CheckpointCorrupt, match=r"training.start = 'bundle:.*its weights are not those of a"):
+        found(tmp_path, f"bundle:{bundle}")
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [

@@ -91,13 +91,16 @@ class StartNetwork:
         """Return the start that a deployed network's safetensors file makes; the same network always has the same pin.
 
         Raises:
-            CheckpointCorrupt: it isn't such a file.
+            CheckpointCorrupt: it isn't such a file, or of a network of another config.
         """
         document = json.dumps([config.to_dict(), list(class_names)], sort_keys=True)
         try:
             tensors = safetensors.numpy.load(weights)
         except (safetensors.SafetensorError, ValueError, KeyError) as error:
             raise CheckpointCorrupt(f"its weights are no safetensors file ({type(error).__name__})") from None
+        shapes = {name: tensor.shape for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
+        if shapes != tensor_shapes(config):
+            raise CheckpointCorrupt(f"its weights are not those of a {config}: they have other names or shapes")
         return cls(config, tuple(class_names), safetensors.numpy.save(tensors, {_DOCUMENT: document}))
 
     @classmethod
@@ -122,6 +125,30 @@ class StartNetwork:
 
 
 _DOCUMENT = "start"  # the key of the config and the classes among the file's metadata
+_COUNTER = ".num_batches_tracked"  # of a batch norm: no figure of the network depends on it
+
+
+def tensor_shapes(config: CondenseNetConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a deployed network by its name, as in `space.deployed`; no counters."""
+    features, inputs = config.num_features, config.classifier_inputs
+    shapes: dict[str, tuple[int, ...]] = {
+        "stem.weight": (config.stem_channels, config.input_shape[0], 3, 3),
+        **_norm("norm", features),
+        "classifier_index": (inputs,),
+        "classifier.weight": (config.num_classes, inputs),
+        "classifier.bias": (config.num_classes,),
+    }
+    for place, layer in enumerate(config.layer_shapes):
+        name, kept, width = f"layers.{place}", layer.in_channels // config.condense_factor, layer.bottleneck_channels
+        shapes |= _norm(f"{name}.conv_1x1.norm", config.groups * kept) | _norm(f"{name}.norm", width)
+        shapes[f"{name}.conv_1x1.index"] = (config.groups * kept,)
+        shapes[f"{name}.conv_1x1.conv.weight"] = (width, kept, 1, 1)
+        shapes[f"{name}.conv_3x3.weight"] = (layer.growth, width // config.conv3x3_groups, 3, 3)
+    return shapes
+
+
+def _norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.{of}": (channels,) for of in ("weight", "bias", "running_mean", "running_var")}
 
 
 def pin_of(start: str) -> str | None:

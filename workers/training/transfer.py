@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import safetensors
 import safetensors.torch
 import torch
 
@@ -31,7 +32,7 @@ def network_of(start: StartNetwork) -> DeployedCondenseNet:
     network = DeployedCondenseNet(start.config)
     try:
         network.load_state_dict(safetensors.torch.load(start.content))
-    except RuntimeError as error:
+    except (RuntimeError, safetensors.SafetensorError) as error:
         raise CheckpointCorrupt(
             f"the network to start from isn't a {start.config}: its tensors have other names or shapes."
         ) from error

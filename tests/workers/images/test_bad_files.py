@@ -94,9 +94,7 @@ def test_what_is_left_out_is_said_of_the_folder_as_it_is_now(tmp_path: Path):
     (tmp_path / "pets" / "README.md").write_text("none of the images")
     now = prepare(settings, cache)
     assert now.fingerprint == before.fingerprint
-    assert set(now.notes) - set(before.notes) == {
-        "left out: 1 file that is no image by its suffix (README.md)"
-    }
+    assert set(now.notes) - set(before.notes) == {"left out: 1 file that is no image by its suffix (README.md)"}
     (tmp_path / "pets" / "README.md").unlink()
     assert prepare(settings, cache) == before
     assert prepare(settings_for(tmp_path / "pets", split_seed=1), cache).notes == before.notes
@@ -148,7 +146,9 @@ def test_training_images_that_all_weigh_nothing_are_refused(tmp_path: Path):
     (tmp_path / "pets.csv").write_text("\n".join(["path,label,split,weight", *rows]))
     settings = DataSettings(dataset=f"manifest:{tmp_path / 'pets.csv'}", image_size=8)
     for look in (outline, lambda settings: prepare(settings, tmp_path / "cache")):
-        with pytest.raises(DataNotFound, match="all 20 training images of pets.* weigh 0, so nothing is learned of them"):
+        with pytest.raises(
+            DataNotFound, match="all 20 training images of pets.* weigh 0, so nothing is learned of them"
+        ):
             look(settings)
     (tmp_path / "pets.csv").write_text("\n".join(["path,label,split,weight", *rows]).replace(",train,0", ",train,2", 1))
     assert prepare(settings, tmp_path / "cache").train_images == 20

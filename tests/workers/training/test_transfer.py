@@ -31,7 +31,7 @@ from workers.settings import TrainingSettings
 from workers.training.checkpoint import model_tensors
 from workers.training.loop import train
 from workers.training.reporting import TrainingStopped
-from workers.training.start import StartNetwork, fit_of, pin_of, start_file, without_pin
+from workers.training.start import StartNetwork, fit_of, pin_of, start_file, tensor_shapes, without_pin
 from workers.training.transfer import begin_with, network_of
 from workers.training.trial import run_trial
 
@@ -56,6 +56,29 @@ def logits(network: torch.nn.Module, config: CondenseNetConfig = NET) -> torch.T
     x = torch.randn(8, *config.input_shape, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         return cast(torch.Tensor, network.eval()(x))
+
+
+# ---- whose tensors they are -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [NET, CUT, LONGER, replace(NET, groups_3x3=1), replace(NET, bottleneck=2)])
+def test_the_shapes_of_a_configs_tensors_are_those_of_its_network(config: CondenseNetConfig):
+    tensors = model_tensors(DeployedCondenseNet.random(config))
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if "num_batches" not in name}
+    assert tensor_shapes(config) == shapes
+
+
+@pytest.mark.parametrize("config", [CUT, LONGER, replace(NET, growth=tuple(2 * growth for growth in NET.growth))])
+def test_weights_of_another_config_are_no_start(config: CondenseNetConfig):
+    weights = safetensors.torch.save(model_tensors(DeployedCondenseNet.random(NET)))
+    with pytest.raises(CheckpointCorrupt, match="its weights are not those of a .*: they have other names or shapes"):
+        StartNetwork.of_weights(config, NAMES, weights)
+
+
+def test_a_start_whose_file_was_cut_off_is_corrupt():
+    start = start_of()
+    with pytest.raises(CheckpointCorrupt, match="the network to start from isn't a"):
+        network_of(replace(start, content=start.content[:-9]))
 
 
 # ---- what fits ------------------------------------------------------------------------------------------
@@ -190,8 +213,7 @@ def test_what_is_no_network_to_start_from_is_refused(content: bytes):
 
 
 def test_tensors_of_another_config_are_refused():
-    content = safetensors.torch.save(model_tensors(DeployedCondenseNet.random(LONGER)))
-    start = StartNetwork.of_weights(NET, NAMES, content)
+    start = replace(start_of(LONGER), config=NET)
     with pytest.raises(CheckpointCorrupt, match="its tensors have other names or shapes"):
         begin_with(CondenseNet(NET), start, NAMES)
     with pytest.raises(CheckpointCorrupt, match="no safetensors file"):
