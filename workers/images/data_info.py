@@ -161,8 +161,8 @@ def _check_weights(label: str, published: Published, places: Places) -> None:
     weights = None if published.details is None else published.details.weights
     if weights is not None and not weights[places.train].any():
         raise DataNotFound(
-            f"all {len(places.train)} training images of {one_line(label)} weigh 0, so nothing is learned of them; give "
-            "some of them a weight above 0."
+            f"all {len(places.train)} training images of {one_line(label)} weigh 0, so nothing is learned of them; "
+            "give some of them a weight above 0."
         )
 
 

@@ -71,7 +71,7 @@ def test_the_shapes_of_a_configs_tensors_are_those_of_its_network(config: Conden
 @pytest.mark.parametrize("config", [CUT, LONGER, replace(NET, growth=tuple(2 * growth for growth in NET.growth))])
 def test_weights_of_another_config_are_no_start(config: CondenseNetConfig):
     weights = safetensors.torch.save(model_tensors(DeployedCondenseNet.random(NET)))
-    with pytest.raises(CheckpointCorrupt, match="its weights are not those of a .*: they have other names or shapes"):
+    with pytest.raises(CheckpointCorrupt, match=r"its weights are not those of a .*: they have other names or shapes"):
         StartNetwork.of_weights(config, NAMES, weights)
 
 
