@@ -147,7 +147,7 @@ def test_training_images_that_all_weigh_nothing_are_refused(tmp_path: Path):
     settings = DataSettings(dataset=f"manifest:{tmp_path / 'pets.csv'}", image_size=8)
     for look in (outline, lambda settings: prepare(settings, tmp_path / "cache")):
         with pytest.raises(
-            DataNotFound, match="all 20 training images of pets.* weigh 0, so nothing is learned of them"
+            DataNotFound, match=r"all 20 training images of pets.* weigh 0, so nothing is learned of them"
         ):
             look(settings)
     (tmp_path / "pets.csv").write_text("\n".join(["path,label,split,weight", *rows]).replace(",train,0", ",train,2", 1))
