@@ -291,8 +291,8 @@ def _write_data_set(source: Source, settings: DataSettings, folder: Path) -> Non
         with decoding_progress(source.label, total) as advance, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged notes in a photo, which aren't looked at
             record = write_splits(splits, source.shape, settings.bits, partial, advance)
-        check_unreadable(source.label, record.unreadable, record.total, settings)
-        names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
+        record.check(source.label, settings)
+        names: dict[str, Any] = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
         names |= {"read": record.to_dict(), "sha256": _digest_of(_map_arrays(partial))}
         (partial / "checked.json").write_text(json.dumps(_sizes_and_times(partial)))
         (partial / "content.json").write_text(json.dumps(names))

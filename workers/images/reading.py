@@ -56,6 +56,10 @@ class DecodingRecord:
         if area(size) > area(self._largest):
             self._largest = size
 
+    def check(self, label: str, settings: DataSettings) -> None:
+        """Raise UnreadableImage as `check_unreadable` does."""
+        check_unreadable(label, self.unreadable, self.total, settings)
+
     def note(self, text: str) -> None:
         """Add to what is to be said."""
         self._noted.append(text)
