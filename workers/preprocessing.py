@@ -21,13 +21,13 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # What each key of the table says, for its readers; `{…}` is filled in.
 COMMENTS: Mapping[str, str] = {
     "formats": "by content, not by name; of several frames the first",
-    "orientation": "the image is turned as EXIF tag 274 says; nothing else of EXIF is used",
+    "orientation": "the image is turned as EXIF tag 274 says; nothing else of EXIF is used, and no XMP",
     "colour_space": "as it is stored: colour profiles are not applied",
     "palette": "each pixel becomes its palette's colour",
     "alpha": "the colour below a transparent pixel counts; nothing is blended",
     "cmyk": "R = (255 - C) * (255 - K) / 255, and so on",
     "grey": "to grey: (19595 R + 38470 G + 7471 B + 32768) >> 16; to colour: R = G = B",
-    "sixteen_bit": "of 16-bit greys; Pillow reads 16-bit colour as its high byte",
+    "sixteen_bit": "of 16-bit greys, inverted where a TIFF's white is 0; Pillow reads 16-bit colour as its high byte",
     "channel_order": "L is grey; OpenCV's imread has B first, then G and R",
     "crop": "the largest centred rectangle of the shape of `size`; its corners may be fractions of a pixel",
     "filter": "triangle filter as wide as the shrinking (antialiased); one pass each way, rounded between",

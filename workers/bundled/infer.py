@@ -128,8 +128,7 @@ class _TiffPixels(TiffImageFile):
     def _setup(self) -> None:
         for tag in self.tag_v2.keys() - TIFF_TAGS:
             del self.tag_v2[tag]
-        if not isinstance(self.info.get("xmp"), bytes | str):
-            self.info.pop("xmp", None)
+        self.info.pop("xmp", None)  # see `upright`
         super()._setup()
 
 
@@ -159,8 +158,13 @@ def read_pixels(file: str | Path, rules: Rules) -> Array:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Return an image turned as its EXIF orientation says. Nothing else of EXIF is read: any of it may be damaged."""
+    """Return an image turned as its EXIF orientation says. Nothing else of EXIF is read: any of it may be damaged.
+
+    XMP's copy of the orientation isn't used: Pillow would take it where EXIF has none, but OpenCV and others don't.
+    """
+    _drop_xmp(image)
     image.load()
+    _drop_xmp(image)  # in a PNG it may follow the pixels
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # Pillow raises a dozen unrelated types here too; a viewer shows such a photo as it lies
@@ -174,17 +178,30 @@ def holds_16_bits(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
 
 
+def _drop_xmp(image: Image.Image) -> None:
+    for name in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(name, None)
+
+
+def _tiff_tag(image: Image.Image, tag: int) -> Any:
+    """Return the value of a TIFF's tag, a sequence where it has several; None: no such tag, or no TIFF."""
+    return getattr(image, "tag_v2", {}).get(tag)
+
+
 def pixels_of(image: Image.Image, rules: Rules) -> Array:
     """Return an image as (C, H, W) uint8 or uint16: turned upright, converted, cropped and resized.
 
     Where pixels have 16 bits, v of an image of 8 bits becomes 257 v.
 
     Raises:
-        ValueError: the pixels are 32-bit numbers, of which it is unknown what is black and what is white.
+        ValueError: the pixels are 32-bit or signed numbers, of which it is unknown what is black and what is white.
     """
     deep = rules["pixel_type"] == "uint16"
-    of_16_bits = holds_16_bits(image)
+    of_16_bits, bits = holds_16_bits(image), _tiff_tag(image, 258)
+    white_is_zero = of_16_bits and _tiff_tag(image, 262) == 0  # Pillow inverts such TIFFs where they have 8 bits only
     image = upright(image)
+    if white_is_zero:
+        image = Image.fromarray(65_535 - np.asarray(image).astype(np.uint16))
     if of_16_bits and deep:
         greys = np.asarray(_fitted(Image.fromarray(np.asarray(image).astype(np.float32)), rules["size"]))
         levels = np.clip(np.rint(greys), 0, 65_535).astype(np.uint16)
@@ -192,7 +209,8 @@ def pixels_of(image: Image.Image, rules: Rules) -> Array:
     if of_16_bits:  # Pillow's own conversion would clip to white instead of scaling
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError(f"32-bit pixels (mode {image.mode}); convert it to 8 or 16 bits a channel")
+        kind = "signed 16-bit" if bits == (16,) else "32-bit"
+        raise ValueError(f"{kind} pixels (mode {image.mode}); convert it to 8 or 16 bits a channel, without a sign")
     elif "transparency" in image.info:
         image = image.convert("RGBA")
     pixels = np.asarray(_fitted(image.convert(rules["channel_order"]), rules["size"]))  # (H, W) or (H, W, C)

@@ -153,7 +153,7 @@ def fit_image(image: Image.Image, shape: Shape, pixel_type: PixelType = "uint8")
     """Return a Pillow image as (C, H, W): turned upright by its EXIF tag, converted, shrunk and centre-cropped.
 
     Raises:
-        ValueError: the pixels are 32-bit numbers, of which it is unknown what is black and what is white.
+        ValueError: the pixels are 32-bit or signed numbers, of which it is unknown what is black and what is white.
     """
     pixels: Images = infer.pixels_of(image, decoding_rules(shape, pixel_type))
     return pixels

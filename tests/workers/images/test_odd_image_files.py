@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from space.errors import UnreadableImage
 from workers.bundled.infer import TURNED
@@ -52,6 +52,42 @@ def test_a_photo_is_turned_upright(folder, suffix, orientation):
     lying.save(file, exif=exif, **LOSSLESS.get(suffix, {"quality": 100, "subsampling": 0}))
     difference = np.abs(read_image(file, SHAPE).astype(int) - planes(scene)).max()
     assert difference <= (3 if suffix == "jpeg" else 0)
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def saved_with_xmp(file: Path) -> None:
+    """Save the gradient with an orientation in its XMP and none in its EXIF."""
+    match file.suffix:
+        case ".png":
+            info = PngImagePlugin.PngInfo()
+            info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+            gradient().save(file, pnginfo=info)
+        case ".tiff":
+            gradient().save(file, tiffinfo={700: XMP})
+        case _:
+            gradient().save(file, xmp=XMP, **LOSSLESS.get(file.suffix[1:], {"quality": 100, "subsampling": 0}))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp", "jpeg"])
+def test_an_orientation_in_xmp_is_not_used_as_the_rules_say(folder, suffix):
+    saved_with_xmp(folder / f"xmp.{suffix}")
+    with Image.open(folder / f"xmp.{suffix}") as image:
+        assert image.getexif().get(ORIENTATION) == 6  # Pillow would take it
+    difference = np.abs(read_image(folder / f"xmp.{suffix}", SHAPE).astype(int) - planes(gradient())).max()
+    assert difference <= (3 if suffix == "jpeg" else 0)
+
+
+def test_an_orientation_in_xmp_behind_a_pngs_pixels_is_not_used_either(folder):
+    saved_with_xmp(folder / "before.png")
+    content = (folder / "before.png").read_bytes()
+    at = content.index(b"iTXt") - 4
+    size = 12 + struct.unpack(">L", content[at : at + 4])[0]
+    end = content.index(b"IEND") - 4
+    moved = content[:at] + content[at + size : end] + content[at : at + size] + content[end:]
+    (folder / "behind.png").write_bytes(moved)
+    assert np.array_equal(read_image(folder / "behind.png", SHAPE), planes(gradient()))
 
 
 def exif_block(entries: list[tuple[int, int, int, bytes]], data_at: int = 8) -> bytes:
@@ -155,6 +191,34 @@ def test_a_pgm_of_more_than_eight_bits_is_scaled_not_clipped_or_refused(folder, 
 def test_sixteen_bit_greys_are_scaled_not_clipped(folder, suffix):
     Image.fromarray(np.full((8, 8), 0x8000, dtype=np.uint16)).save(folder / f"grey.{suffix}")
     assert (read_image(folder / f"grey.{suffix}", SHAPE) == 0x80).all()
+
+
+def grey_tiff(file: Path, greys: np.ndarray, white_is_zero: bool, sample_format: int = 1) -> None:
+    """Write a TIFF of greys without compression."""
+    height, width = greys.shape
+    numbers = {256: width, 257: height, 258: 8 * greys.itemsize, 259: 1, 262: 0 if white_is_zero else 1}
+    numbers |= {277: 1, 278: height, 339: sample_format}
+    entries = [(tag, 3, 1, struct.pack("<H", value)) for tag, value in numbers.items()]
+    entries.append((279, 4, 1, struct.pack("<L", greys.nbytes)))
+    at = len(exif_block([*entries, (273, 4, 1, b"\0\0\0\0")]))
+    file.write_bytes(exif_block([*entries, (273, 4, 1, struct.pack("<L", at))]) + greys.tobytes())
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_greys_of_8_and_of_16_bits_are_alike_where_a_tiffs_white_is_0(folder, white_is_zero):
+    greys = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    grey_tiff(folder / "shallow.tiff", greys, white_is_zero)
+    grey_tiff(folder / "deep.tiff", greys.astype(np.uint16) * 257, white_is_zero)
+    expected = 255 - greys if white_is_zero else greys
+    for name in ("shallow.tiff", "deep.tiff"):
+        assert np.array_equal(read_image(folder / name, (1, 8, 8))[0], expected)
+        assert np.array_equal(read_image(folder / name, (1, 8, 8), "uint16")[0], expected.astype(np.uint16) * 257)
+
+
+def test_signed_pixels_are_refused_as_what_they_are(folder):
+    grey_tiff(folder / "signed.tiff", np.full((8, 8), -5, np.int16), white_is_zero=False, sample_format=2)
+    with pytest.raises(ValueError, match=r"^signed 16-bit pixels \(mode I\); convert it to 8 or 16 bits a channel"):
+        read_image(folder / "signed.tiff", (1, 8, 8))
 
 
 def test_thirty_two_bit_pixels_are_refused_as_their_range_is_unknown(tmp_path):
