@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +24,10 @@ from commands.common import (
 )
 from search.store.connection.printed_commands import database_words
 from space.errors import InvalidSettings
-from workers.file_names import file_for
+from workers.file_names import Runtime, file_for
+
+if TYPE_CHECKING:
+    from workers.export.pixels import PixelInput
 
 Bake = Annotated[
     bool,
@@ -131,7 +133,7 @@ def export(
     storage: Storage = None,
 ) -> None:
     """Write a finished trial's network as ONNX, or for another runtime; what is written is run and compared first."""
-    from search.results.bundle import export_trial, pixel_input
+    from search.results.bundle import export_target, export_trial, pixel_input
     from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.store import StudyStore
@@ -144,15 +146,18 @@ def export(
     refuse_replayed(study_row, row, database_words(url))
     refuse_absent(study_files(stored_settings(study_row), url))
     pixels = pixel_input(study_row, row) if bake else None
+    _, known = export_target(path, runtime)
     show_written(export_trial(StudyStore(engine, study_row.id), row, path, runtime, pixels))
     if pixels is not None:
-        say(_remains(pixels.rules))
+        say(_remains(pixels, known))
 
 
-def _remains(rules: Mapping[str, Any]) -> str:
+def _remains(pixels: PixelInput, runtime: Runtime) -> str:
     """Return what a program must still do before a model that scales pixels itself."""
-    height, width = rules["size"]
+    from search.results.bundle_texts import inputs_of
+
     return (
-        f"the model takes {rules['dtype']} pixels, {rules['channel_order']}, {height}x{width}, and scales them; what "
-        "remains is to decode, turn, crop and resize: [preprocessing] in a bundle's deploy.toml says how"
+        f"the model takes whole pixels as {inputs_of(pixels.preprocessing)[runtime]}, {pixels.rules['channel_order']}, "
+        "and scales them; what remains is to decode, turn, crop and resize: [preprocessing] in a bundle's deploy.toml "
+        "says how"
     )

@@ -48,7 +48,7 @@ from space.errors import (
 from workers.export.model_files import check_for, save_for
 from workers.export.onnx import check_onnx
 from workers.export.pixels import PixelInput
-from workers.file_names import ONNX_FILE, SPLITS_FILE, SUFFIXES, file_for, known_runtime, runtime_of
+from workers.file_names import ONNX_FILE, SPLITS_FILE, SUFFIXES, Runtime, file_for, known_runtime, runtime_of
 from workers.files import STDOUT, disk_errors, file_hash, is_replaceable, write_atomically
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyPurpose
@@ -205,7 +205,7 @@ def export_trial(
     Raises:
         InvalidSettings: the name of the file is another runtime's, or none's.
     """
-    target, runtime = _export_target(out, runtime)
+    target, runtime = export_target(out, runtime)
     _, weights = trained_files(store.engine, row)
     network = load_network(weights.parent, row.config)
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
@@ -216,8 +216,8 @@ def export_trial(
     return target
 
 
-def _export_target(out: Path, runtime: str | None) -> tuple[Path, str]:
-    """Return the file to write and the runtime that it is for."""
+def export_target(out: Path, runtime: str | None) -> tuple[Path, Runtime]:
+    """Return the file that `export_trial` writes and the runtime that it is for; raises as it does."""
     if out == STDOUT or (not is_replaceable(out) and not out.is_dir()):
         return out, known_runtime(runtime or "onnxruntime")
     if out.is_dir() or not out.suffix:
@@ -238,11 +238,19 @@ def check_bundle_folder(out: Path) -> Path:
         raise ReadOnlyFolder("a bundle is a folder and can't be written to standard output; name a folder.")
     with disk_errors(out):
         folder = Path(os.path.realpath(out))
-        if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - BUNDLE_FILES):
+        if folder.exists() and not _may_be_replaced(folder):
             raise ReadOnlyFolder(
                 f"{out} exists and holds something else than a bundle; choose an empty or a new folder."
             )
     return folder
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """Whether this is an empty folder, or one that holds a bundle and nothing else."""
+    if not path.is_dir():
+        return False
+    names = {one.name for one in path.iterdir()}
+    return not names or (DEPLOY_FILE in names and names <= BUNDLE_FILES)
 
 
 def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path, bake: bool = False) -> Path:

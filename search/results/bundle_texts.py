@@ -153,16 +153,20 @@ def preprocessing_of(facts: BundleFacts) -> Preprocessing:
 
 def _model_files(facts: BundleFacts) -> dict[str, str]:
     """Return the input of each model file that is shipped: its type and its shape."""
-    rules, (channels, height, width) = preprocessing_of(facts).table(), facts.trial.config.input_shape
+    by_file = {file_for(runtime, MODEL): text for runtime, text in inputs_of(preprocessing_of(facts)).items()}
+    return {_toml(file): text for file, text in by_file.items() if file in facts.shipped}
+
+
+def inputs_of(preprocessing: Preprocessing) -> dict[Runtime, str]:
+    """Return the input of a network's file for each runtime: its type and its shape."""
+    rules, (channels, height, width) = preprocessing.table(), preprocessing.shape
     planes, last = f"({channels}, {height}, {width})", f"(1, {height}, {width}, {channels})"
-    inputs: dict[Runtime, str] = {
+    return {
         "onnxruntime": f"{rules['dtype']} (batch, {planes[1:]}",
         "ncnn": f"float32 {planes}",  # it has no other type; the values are those of the pixels
         "litert": f"{rules['dtype']} {last}",
         "native": f"{rules['dtype']} {planes}",
     }
-    by_file = {file_for(runtime, MODEL): text for runtime, text in inputs.items()}
-    return {_toml(file): text for file, text in by_file.items() if file in facts.shipped}
 
 
 def _latency_table(latency: LatencyRecord, shipped: Iterable[str]) -> dict[str, Any]:

@@ -44,12 +44,25 @@ def write_splits(
 ) -> DecodingRecord:
     """Write the arrays and details of all splits into a folder; return what was read.
 
-    `bits`: of a pixel; None = 16 where any image has 16-bit greys.
+    Args:
+        splits: by their names.
+        shape: (C, H, W) of every image.
+        bits: of a pixel; None = 16 where any image has 16-bit greys.
+        folder: to write into.
+        advance: is told how many images more are decoded; less than 0 where these will be decoded again.
     """
     if bits is None:
+        decoded = 0
+
+        def counted(images: int) -> None:
+            nonlocal decoded
+            decoded += images
+            advance(images)
+
         try:
-            return _write_as(splits, ImageLayout(shape, "uint8"), folder, advance, refuse_16_bits=True)
+            return _write_as(splits, ImageLayout(shape, "uint8"), folder, counted, refuse_16_bits=True)
         except _Has16Bits:  # only decoding tells; what was decoded before is decoded again
+            advance(-decoded)
             record = _write_as(splits, ImageLayout(shape, "uint16"), folder, advance)
             record.note("pixels are kept with 16 bits, as some images have them; data.bits = 8 takes their upper 8")
             return record
@@ -124,7 +137,7 @@ def decoding_progress(label: str, total: int, interval_s: float = PLAIN_PROGRESS
     if console.is_terminal:
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task(f"Decoding {escape(label)}", total=total)
-            yield lambda images: bar.advance(task, images)
+            yield lambda images: bar.update(task, advance=images)  # advance() would take less than 0 for a speed
         return
     done, last_s = 0, time.monotonic()
 

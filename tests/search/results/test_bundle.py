@@ -77,6 +77,15 @@ def test_a_bundle_goes_where_a_symbolic_link_leads_and_the_link_stays(tmp_path: 
             bundle.check_bundle_folder(path)
 
 
+@pytest.mark.parametrize("name", ["splits.csv", "model.onnx", "infer.py"])
+def test_a_folder_with_a_users_own_file_of_a_bundles_name_is_no_bundle(tmp_path: Path, name: str):
+    (tmp_path / "mine").mkdir()
+    assert bundle.check_bundle_folder(tmp_path / "mine") == (tmp_path / "mine").resolve()
+    (tmp_path / "mine" / name).write_text("mine")
+    with pytest.raises(ReadOnlyFolder, match="holds something else than a bundle"):
+        bundle.check_bundle_folder(tmp_path / "mine")
+
+
 @pytest.mark.parametrize("runtime", SUFFIXES)
 def test_an_export_is_of_the_format_that_its_name_says(tmp_path: Path, runtime: str):
     store = trained_study(tmp_path, CountingProbe())

@@ -312,9 +312,30 @@ def test_an_export_is_of_what_was_asked(trained: Trained, tmp_path, monkeypatch,
     storage = ["--storage", sqlite_url(trained.folder)]
     done = CliRunner().invoke(condensery.app, ["export", "0", "tiny", *storage, *words])
     assert (done.exit_code, done.stdout.strip()) == (0, f"wrote {file}")
-    assert ("the model takes uint8 pixels, RGB, 16x16, and scales them" in done.stderr) == (kind == "tensor(uint8)")
+    said = "the model takes whole pixels as uint8 (batch, 3, 16, 16), RGB, and scales them" in done.stderr
+    assert said == (kind == "tensor(uint8)")
     (given,) = import_onnxruntime().InferenceSession(file).get_inputs()
     assert given.type == kind
+
+
+@pytest.mark.parametrize(
+    ("words", "needed", "taken"),
+    [
+        (["--format", "ncnn"], "ncnn", "float32 (3, 16, 16), RGB"),
+        (["--out", "net.tflite"], "litert", "uint8 (1, 16, 16, 3), RGB"),
+        (["--format", "native", "--out", "folder"], "native", "uint8 (3, 16, 16), RGB"),
+    ],
+)
+def test_an_export_says_the_type_and_the_layout_that_its_runtime_takes(
+    trained: Trained, tmp_path, monkeypatch, words, needed, taken
+):
+    if MISSING[needed]:
+        pytest.skip(f"needs what {needed} runs with")
+    monkeypatch.chdir(tmp_path)
+    words = ["export", "0", "tiny", "--storage", sqlite_url(trained.folder), "--bake-preprocessing", *words]
+    done = CliRunner().invoke(condensery.app, words)
+    assert done.exit_code == 0
+    assert f"the model takes whole pixels as {taken}, and scales them" in done.stderr
 
 
 def test_a_name_of_another_format_than_was_asked_is_refused(trained: Trained, tmp_path: Path):

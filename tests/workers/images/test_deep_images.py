@@ -13,10 +13,12 @@ from pydantic import ValidationError
 from space.errors import DataNotFound
 from tests.search.photographs import KINDS, MIXED, SENSOR, write_photographs
 from workers.bundled import infer
+from workers.images.array_files import write_splits
 from workers.images.batches import Augmentation, TrainingBatches, evaluation_batches, load
 from workers.images.cache import prepare
+from workers.images.datasets import find_source
 from workers.images.resident import ResidentBatches
-from workers.images.source import read_image
+from workers.images.source import BLOCK, read_image
 from workers.preprocessing import Preprocessing
 from workers.settings import DataSettings, TrainingSettings
 
@@ -83,6 +85,23 @@ def test_one_16_bit_image_makes_the_whole_set_of_16_bits_unless_8_are_asked_for(
     assert shallow.train.names == deep.train.names
     at = [place for place, name in enumerate(deep.train.names or ()) if "grey" in name]
     np.testing.assert_array_equal(deep.train.pixels(np.array(at)), shallow.train.pixels(np.array(at)) * np.uint16(257))
+
+
+def test_progress_never_counts_an_image_twice(tmp_path: Path):
+    """The only image with 16 bits lies in the second block, so that the first block is decoded twice."""
+    for name, start in (("bright", 200), ("dark", 10)):
+        (tmp_path / "greys" / name).mkdir(parents=True)
+        for number in range(BLOCK // 2 + 2):
+            Image.new("L", (4, 4), start + number % 50).save(tmp_path / "greys" / name / f"{number:04}.png")
+    Image.fromarray(np.full((4, 4), 3000, np.uint16)).save(tmp_path / "greys" / "dark" / "deep.png")
+    choice = DataSettings(dataset=f"imagefolder:{tmp_path / 'greys'}", image_size=4, channels=1)
+    opened, said = find_source(choice).open(), []
+    assert opened.test is None
+    (tmp_path / "written").mkdir()
+    write_splits({"train": opened.train}, (1, 4, 4), None, tmp_path / "written", said.append)
+    counts, total = np.cumsum(said), BLOCK + 5
+    assert len(opened.train.labels) == total == counts[-1] == counts.max()
+    assert min(said) == -BLOCK
 
 
 def test_a_set_of_8_bits_is_decoded_as_before(tmp_path: Path):
