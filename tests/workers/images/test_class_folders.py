@@ -150,7 +150,60 @@ def test_folders_beside_the_splits_are_named(tmp_path: Path):
     for name in ("train", "test", "unsorted", "cat"):
         save_split(tmp_path / name, 3)
     content = find_source(settings_for(tmp_path)).open()
-    assert "left out: 2 folders beside the splits' folders (cat, unsorted)" in content.notes
+    images = (
+        "left out: 12 images beside the splits' folders (cat/cat/00.png, cat/cat/01.png, cat/cat/02.png and 9 more)"
+    )
+    assert images in content.notes
+
+
+def test_train_is_asked_about_where_it_may_be_a_class(tmp_path: Path):
+    save_split(tmp_path / "train", 3)
+    save_split(tmp_path, 3, first=100)
+    with pytest.raises(
+        DataNotFound, match=r"a split or a class\? It holds folders, and 6 images lie beside it \(cat, d"
+    ):
+        outline(settings_for(tmp_path))
+    shutil.rmtree(tmp_path / "cat")
+    shutil.rmtree(tmp_path / "dog")
+    (tmp_path / "empty").mkdir()
+    assert outline(settings_for(tmp_path)).class_names == CLASSES
+
+
+@pytest.mark.parametrize("inner", ["data", "data/train"])
+def test_a_folder_around_the_data_set_is_said(tmp_path: Path, inner: str):
+    save_split(tmp_path / inner, 3)
+    with pytest.raises(DataNotFound, match=r"did you mean `dataset = \"imagefolder:.*data\"`\?"):
+        outline(settings_for(tmp_path))
+
+
+# --- one file by several names ----------------------------------------------------------------------------------
+
+
+def test_a_file_in_two_classes_by_whatever_link_is_refused(tmp_path: Path):
+    save_split(tmp_path / "folder", 5)
+    (tmp_path / "folder" / "wolf").symlink_to("dog", target_is_directory=True)
+    with pytest.raises(
+        DataNotFound, match=r"one label, .* 5 files have two \(dog/00.png and wolf/00.png: dog and wolf;"
+    ):
+        outline(settings_for(tmp_path / "folder"))
+    for name in ("hard", "soft"):
+        save_split(tmp_path / name, 5)
+        cat, other = tmp_path / name / "cat" / "00.png", tmp_path / name / "dog" / "other.png"
+        other.hardlink_to(cat) if name == "hard" else other.symlink_to(cat)
+        with pytest.raises(DataNotFound, match=r"but 1 file has two \(cat/00.png and dog/other.png: cat and dog\)"):
+            outline(settings_for(tmp_path / name))
+
+
+def test_a_file_in_two_splits_is_refused_and_one_twice_in_a_split_is_one_image(tmp_path: Path):
+    save_split(tmp_path / "train", 5)
+    (tmp_path / "train" / "cat" / "again.png").hardlink_to(tmp_path / "train" / "cat" / "00.png")
+    content = find_source(settings_for(tmp_path)).open()
+    assert len(content.train.labels) == 10
+    assert "left out: 1 further name of a file that is listed (train/cat/again.png)" in content.notes
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "cat").symlink_to("../train/cat", target_is_directory=True)
+    with pytest.raises(DataNotFound, match=r"must have one split, .*test/cat/00.png and train/cat/00.png: test and tr"):
+        outline(settings_for(tmp_path))
 
 
 def test_a_class_that_a_split_lacks_is_said_and_one_that_training_lacks_is_refused(tmp_path: Path):

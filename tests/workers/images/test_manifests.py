@@ -427,6 +427,52 @@ def test_an_image_that_nobody_labelled_is_left_out_and_said(tmp_path: Path):
     assert "left out: 1 image without a label (/data/upload/2/later.png)" in notes
 
 
+def test_one_file_by_two_names_has_one_label_and_one_split(tmp_path: Path):
+    save_images(tmp_path)
+    (tmp_path / "link.png").symlink_to("cat0.png")
+    (tmp_path / "hard.png").hardlink_to(tmp_path / "cat0.png")
+    rows = [f"{name},{LABELS[name]},train" for name in NAMES]
+    for name in (str(tmp_path / "cat0.png"), "link.png", "hard.png", f"../{tmp_path.name}/cat0.png"):
+        with pytest.raises(
+            DataNotFound, match=r"must have one label, .* 1 file has two \(cat0.png and .*: cat and dog\)"
+        ):
+            opened(table(tmp_path, "path,label,split", *rows, f"{name},dog,train"))
+        with pytest.raises(DataNotFound, match=r"must have one split, .*: train and test\)"):
+            opened(table(tmp_path, "path,label,split", *rows, f"{name},cat,test"))
+    content = opened(table(tmp_path, "path,label,split", *rows, "link.png,cat,train"))
+    assert len(content.train.labels) == 10
+    assert content.notes == ("left out: 1 further name of a file that is listed (link.png)",)
+
+
+def coco_of(folder: Path, *names: str) -> Path:
+    document = {
+        "images": [{"id": at, "file_name": name} for at, name in enumerate(names)],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+        "annotations": [{"id": at, "image_id": at, "category_id": at % 2} for at in range(len(names))],
+    }
+    return json_file(folder / "coco.json", document)
+
+
+@pytest.mark.parametrize("path", ["img:1.png", "other/1.png", "images/other/1.png", "1.png#2", "1.png?v=2"])
+def test_a_row_never_gets_the_image_of_another(tmp_path: Path, path: str):
+    save_images(tmp_path, ("im/1.png", "im/2.png"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "images" / "other").mkdir(parents=True)
+    with pytest.raises(DataNotFound, match="must name a file that exists, but 1 row doesn't"):
+        opened(coco_of(tmp_path, path, "im/2.png"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["s3://pets/raw/my%20cat.png", "/srv/pets/my cat.png", "C:\\pets\\my cat.png", "gone/my cat.png", "my cat.png"],
+)
+def test_files_that_are_found_by_their_names_alone_are_said(tmp_path: Path, path: str):
+    save_images(tmp_path, ("im/my cat.png", "im/2.png"))
+    content = opened(coco_of(tmp_path, path, "im/2.png"))
+    assert labels_in(content) == {"my cat.png": "cat", "2.png": "dog"}
+    assert content.notes[0] == "1 file found by the name alone (im/my cat.png)"
+
+
 @pytest.mark.parametrize("form", ["choices", "coco"])
 def test_an_image_with_two_labels_is_refused(tmp_path: Path, form: str):
     if form == "choices":

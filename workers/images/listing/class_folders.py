@@ -22,7 +22,7 @@ from workers.images.listing.walk import (
     is_image_name,
     reading,
 )
-from workers.wording import listed, one_line
+from workers.wording import counted, listed, one_line
 
 BY_FOLDER = "folder"  # data.group: each folder in a class's folder is a group, with all folders in it
 
@@ -48,6 +48,7 @@ def list_class_folders(root: Path, group: str | None = None) -> Listing:
         )
     left_out = LeftOut()
     folders = _folders_in(root, left_out)
+    _suggest_inner(root, folders)
     entries: list[Entry] = []
     splits = _splits_among(root, folders)
     notes: tuple[str, ...] = ()
@@ -56,12 +57,26 @@ def list_class_folders(root: Path, group: str | None = None) -> Listing:
         notes = _doubts(entries) if group is None else ()
     for name in folders if splits else ():
         if name not in splits:
-            left_out.add(name, "folder beside the splits' folders", "folders beside the splits' folders")
+            for image in find_images(root, name, LeftOut()):
+                left_out.add(image.name, "image beside the splits' folders", "images beside the splits' folders")
             continue
         entries += _entries(root, name, _folders_in(root / name, left_out, name), splits[name], left_out)
     if group == BY_FOLDER:
         entries = [entry._replace(group=_folder_of(entry.name, depth=2 if splits else 1)) for entry in entries]
     return listing_of(root, f"{root.resolve().name} (image folder)", entries, (*notes, *left_out.notes()))
+
+
+def _suggest_inner(root: Path, folders: Sequence[str]) -> None:
+    """Raise DataNotFound where the only folder is no class, but holds the data set, as archives often have it."""
+    if len(folders) != 1 or folders[0].lower() in SPLITS:
+        return
+    inside = _folders_in(root / folders[0], LeftOut())
+    if len(inside) >= FEWEST_CLASSES or any(name.lower() in SPLITS for name in inside):
+        inner = one_line(str(root / folders[0]), 300)
+        raise DataNotFound(
+            f"{str(root)!r} must hold images of at least 2 classes, but holds the folder {one_line(folders[0])!r} "
+            f'alone, and that {listed(inside)}; did you mean `dataset = "imagefolder:{inner}"`?'
+        )
 
 
 def _doubts(entries: Sequence[Entry]) -> tuple[str, ...]:
@@ -94,6 +109,7 @@ def _splits_among(root: Path, folders: Sequence[str]) -> dict[str, Split]:
     only_splits = set(folders) <= {"train", *(name for name in splits if splits[name] != "train")}
     if not only_splits and any(_holds_images(root / name) for name in trains):
         return {}
+    _ask_about_train(root, folders, splits)
     for split in ("train", "validation", "test"):
         twice = [name for name in folders if splits.get(name) == split]
         if len(twice) > 1:
@@ -102,6 +118,20 @@ def _splits_among(root: Path, folders: Sequence[str]) -> dict[str, Split]:
                 "put their images into one of them."
             )
     return splits
+
+
+def _ask_about_train(root: Path, folders: Sequence[str], splits: dict[str, Split]) -> None:
+    """Raise DataNotFound where `train` may as well be a class: no other is a split's, and others hold images."""
+    if set(splits.values()) != {"train"}:
+        return
+    others = [name for name in folders if name not in splits]
+    if lost := [image for name in others for image in find_images(root, name, LeftOut())]:
+        train = next(iter(splits))
+        raise DataNotFound(
+            f"is the folder {train!r} of {str(root)!r} a split or a class? It holds folders, and "
+            f"{counted(len(lost), 'image')} lie{'s' if len(lost) == 1 else ''} beside it ({listed(others)}): if it is "
+            "the training split, move the other folders away; if it is a class, put all of them into a folder 'train'."
+        )
 
 
 def _holds_images(folder: Path) -> bool:
@@ -140,7 +170,9 @@ def _entries(
         images = find_images(root, below, left_out)
         if not images:
             left_out.add(below, "class folder without images", "class folders without images")
-        entries += [Entry(name, label, (size, mtime), split) for name, size, mtime in images]
+        entries += [
+            Entry(image.name, label, (image.size, image.mtime_ns), split, identity=image.identity) for image in images
+        ]
     if split is not None and not entries:
         raise DataNotFound(
             f"the folder {one_line(split_folder)!r} of {str(root)!r} must hold class folders of images, but holds "

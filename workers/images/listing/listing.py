@@ -3,6 +3,7 @@
 - A split that was made by hand is used as it is; one that nothing was put into is held out of the training images.
 - Every class must be in the training split: what isn't shown there can't be learned.
 - A group must not be on both sides of splits that were made by hand.
+- A file is one image, however many names and links lead to it: it has one label, one split, one group and one weight.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from space.errors import DataNotFound
+from workers.images.listing.walk import NAMED, Identity, LeftOut
 from workers.images.source import Details, Labels
 from workers.wording import counted, listed, one_line
 
@@ -43,6 +45,7 @@ class Entry(NamedTuple):
     split: Split | None = None
     group: str | None = None
     weight: float | None = None
+    identity: Identity | None = None  # None: it is no file
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,45 @@ def listing_of(root: Path, label: str, entries: Sequence[Entry], notes: Sequence
         DataNotFound: a rule above is broken.
     """
     parts: dict[Split, list[Entry]] = {"train": [], "validation": [], "test": []}
-    for entry in entries:
+    left_out = LeftOut()
+    for entry in _once_each(label, entries, left_out):
         parts[entry.split or "train"].append(entry)
     names = _class_names(label, parts)
     _check_groups(label, parts)
     index = {name: place for place, name in enumerate(names)}
     train = _listed(parts["train"] + parts["validation"], index)
     test = _listed(parts["test"], index) if parts["test"] else None
-    said = [*_notes(parts, names), *notes]
+    said = [*_notes(parts, names), *notes, *left_out.notes()]
     return Listing(root, label, names, train, test, tuple(said))
+
+
+def _once_each(label: str, entries: Sequence[Entry], left_out: LeftOut) -> list[Entry]:
+    """Return one entry for each file, the first."""
+    first: dict[Identity, Entry] = {}
+    kept: list[Entry] = []
+    broken: dict[str, list[str]] = {}
+    for entry in entries:
+        known = entry if entry.identity is None else first.setdefault(entry.identity, entry)
+        if known is entry:
+            kept.append(entry)
+            continue
+        left_out.add(entry.name, "further name of a file that is listed", "further names of files that are listed")
+        for rule in ("label", "split", "group", "weight"):
+            one, other = getattr(known, rule), getattr(entry, rule)
+            if one != other:
+                values = f"{one_line(_shown(one))} and {one_line(_shown(other))}"
+                broken.setdefault(rule, []).append(f"{one_line(known.name)} and {one_line(entry.name)}: {values}")
+    for rule, files in broken.items():
+        raise DataNotFound(
+            f"each file of {one_line(label)} must have one {rule}, whatever names and links lead to it, but "
+            f"{counted(len(files), 'file')} {'has' if len(files) == 1 else 'have'} two ({'; '.join(files[:NAMED])}"
+            f"{f'; and {len(files) - NAMED:,} more' if len(files) > NAMED else ''}); decide for one."
+        )
+    return kept
+
+
+def _shown(value: str | float | None) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else value
 
 
 def _class_names(label: str, parts: dict[Split, list[Entry]]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from space.errors import DataNotFound
 from workers.images.listing.annotations import read_manifest
@@ -24,6 +24,7 @@ from workers.wording import counted, listed, one_line
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 LIKE_A_PATH = re.compile(r"^(\.{0,2}[/\\]|~[/\\]|[A-Za-z]:\\|\.{1,2}$)")
+ADDRESS = re.compile(r"^(https?|ftp|file|s3a?|gs|gcs|az|azure-blob|wasbs?|abfss?|hdfs|dbfs)://", re.IGNORECASE)
 NAMED = 3  # broken rows in a message
 NO_SPLIT = ("", "unassigned", "none")
 
@@ -61,9 +62,13 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
     missing = [_shown(row) for row, place in zip(rows, places, strict=True) if place is None]
     _refuse(path, _Broken("name a file that exists", "add the files, or take the rows out", missing))
     found = [place for place in places if place is not None]
+    by_name = files.used if files is not None else []
+    by_names = (f"{counted(len(by_name), 'file')} found by the name alone ({listed(by_name)})",) if by_name else ()
     entries = list(_entries(path, root, rows, found, left_out))
     _note_unnamed(root, entries, left_out)
-    return listing_of(root, f"{path.resolve().name} (manifest)", entries, (*manifest.notes, *left_out.notes()))
+    return listing_of(
+        root, f"{path.resolve().name} (manifest)", entries, (*manifest.notes, *by_names, *left_out.notes())
+    )
 
 
 # --- rules of rows ----------------------------------------------------------------------------------------------
@@ -149,6 +154,13 @@ class _Files:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._by_name: dict[str, list[str]] | None = None
+        self.used: list[str] = []  # those that were found by their names alone
+
+    def found(self, path: str) -> str | None:
+        """Return the path of the only image that is called as a server's path says; see `_own_names`."""
+        found = next(filter(None, map(self.only, _own_names(self._root, path))), None)
+        self.used += [] if found is None else [found]
+        return found
 
     def only(self, name: str) -> str | None:
         """Return the path of the only image of this name."""
@@ -165,9 +177,7 @@ def _found(root: Path, path: str, files: _Files | None) -> str | None:
     for candidate in _candidates(path) if files is not None else (path, path.replace("\\", "/")):
         if _is_file(root / candidate):
             return os.path.normpath(candidate)
-    if files is None:
-        return None
-    return next(filter(None, map(files.only, _own_names(path))), None)
+    return None if files is None else files.found(path)
 
 
 def _is_file(path: Path) -> bool:
@@ -179,16 +189,38 @@ def _is_file(path: Path) -> bool:
 
 def _candidates(path: str) -> Iterator[str]:
     """Yield where a tool's file may be: as it says, in `images`, or with the suffix that it left out."""
-    address = urlsplit(path)
-    for place in (path, *parse_qs(address.query).get("d", ())):  # Label Studio: /data/local-files/?d=pets/cat.png
-        if not urlsplit(place).scheme:
+    for place in _places(path):
+        if not ADDRESS.match(place):
             yield from (place, place.lstrip("/"), f"images/{place}")
             yield from (f"{base}{suffix}" for base in (place, f"images/{place}") for suffix in sorted(IMAGE_SUFFIXES))
 
 
-def _own_names(path: str) -> Iterator[str]:
-    """Yield what the file of a server's path may be called here."""
-    name = unquote(urlsplit(path.replace("\\", "/")).path).rpartition("/")[2]
+def _places(path: str) -> tuple[str, ...]:
+    """Return a path and those that its query names; Label Studio's is /data/local-files/?d=pets/cat.png."""
+    of_query = parse_qs(_split(path).query).get("d", ()) if _is_servers(path) else ()
+    return (path, *of_query)
+
+
+def _is_servers(path: str) -> bool:
+    """Whether a path is a server's address, so that %20 is a space in it and what follows ? is no part of a name."""
+    return bool(ADDRESS.match(path)) or path.startswith("/data/")
+
+
+def _split(path: str) -> SplitResult:
+    try:
+        return urlsplit(path)
+    except ValueError:  # such as https://[pets/cat.png
+        return SplitResult("", "", path, "", "")
+
+
+def _own_names(root: Path, path: str) -> Iterator[str]:
+    """Yield what the file of a server's path may be called here; nothing for one whose folder is here."""
+    *others, place = _places(path)
+    if _is_servers(path) and not others:
+        place = unquote(_split(path).path)
+    folder, _, name = place.replace("\\", "/").rpartition("/")
+    if folder and not Path(folder).is_absolute() and any(is_directory(root / base / folder) for base in ("", "images")):
+        return
     yield from (name, UPLOADED.sub("", name))
 
 
@@ -215,7 +247,8 @@ def _entries(path: Path, root: Path, rows: Sequence[Row], found: Sequence[str], 
     for name, row in first.items():
         status = (root / name).stat()
         stat = status.st_size, status.st_mtime_ns
-        yield Entry(name, row.labels[0], stat, _split_of(row), row.group, _weight_of(row))
+        identity = status.st_dev, status.st_ino
+        yield Entry(name, row.labels[0], stat, _split_of(row), row.group, _weight_of(row), identity)
 
 
 def _weight_of(row: Row) -> float | None:
@@ -232,7 +265,7 @@ def _note_unnamed(root: Path, entries: Sequence[Entry], left_out: LeftOut) -> No
     if not inside:
         return
     below = os.path.commonpath([name.rpartition("/")[0] for name in inside])
-    named = set(inside)
+    named = {entry.identity for entry in entries}
     for image in find_images(root, below, LeftOut()):
-        if image.name not in named:
+        if image.identity not in named:
             left_out.add(image.name, "image that the manifest doesn't name", "images that the manifest doesn't name")

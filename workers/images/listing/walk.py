@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from space.errors import DataNotFound
 from workers.wording import counted, listed
@@ -26,12 +26,16 @@ ARCHIVE_OF_MACOS = "__MACOSX"  # a folder of shadow files, one beside each image
 NAMED = 3  # files in a note
 
 
+Identity: TypeAlias = tuple[int, int]  # of a file by whatever name: its device and inode
+
+
 class Found(NamedTuple):
     """A file: its path relative to the folder that was looked through, size in bytes and mtime in nanoseconds."""
 
     name: str
     size: int
     mtime_ns: int
+    identity: Identity
 
 
 class LeftOut:
@@ -87,7 +91,7 @@ def find_images(root: Path, below: str, left_out: LeftOut) -> list[Found]:
                         waiting.append(name)
                     elif is_image(entry, name, left_out):
                         status = entry.stat()
-                        found.append(Found(name, status.st_size, status.st_mtime_ns))
+                        found.append(Found(name, status.st_size, status.st_mtime_ns, (status.st_dev, status.st_ino)))
     return sorted(found)
 
 
