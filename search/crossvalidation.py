@@ -21,9 +21,10 @@ from search.study_folders import cache_folder, trial_folder
 from space.errors import FrozenSettings, InvalidSettings, TrialNotReady
 from workers.files import write_atomically
 from workers.images.cache import prepare
-from workers.settings import TrainingSettings
+from workers.settings import NO_START, TrainingSettings
 from workers.training.job import TrialJob
 from workers.training.reporting import CurveRow, ProgressReport
+from workers.training.start import start_file, without_pin
 
 FOLDS = "folds"  # folder among a trial's files
 RESULT = "result.json"  # in a fold's folder
@@ -51,7 +52,7 @@ def cross_validate(
         row: the trial.
         settings: the study's, as they are stored.
         url: of the database.
-        note: called with a line before each training.
+        note: called with a line before each training, and one if the network began as another.
 
     Raises:
         InvalidSettings: the study has no folds.
@@ -66,6 +67,11 @@ def cross_validate(
         )
     if row.top1 is None:
         raise TrialNotReady(f"trial {row.number} is {row.state} and has no result; cross-validate a done one.")
+    if (start := str(row.training.get("start", NO_START))) != NO_START:
+        note(
+            f"the trainings begin as {without_pin(start)}: if that network learned from these images, it has seen "
+            "those of the other folds, whose figures then look better than they are"
+        )
     cache, files = cache_folder(settings, url), trial_folder(settings, url, row.number)
     for fold in range(data.folds):
         info = prepare(data.model_copy(update={"fold": fold}), cache)
@@ -91,8 +97,6 @@ def mean_and_deviation(scores: Sequence[FoldScore]) -> tuple[float, float]:
 
 
 def _job(settings: StudySettings, row: TrialRow, fold: int, folder: Path, cache: Path) -> TrialJob:
-    from workers.training.start import start_file
-
     start = start_file(row.training)
     return TrialJob(
         study=settings.study.name,

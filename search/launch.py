@@ -31,7 +31,7 @@ from search.reachability import check_reachable
 from search.replay.sources import Replay, check_same_table
 from search.results.remarks import remarks_of_study, remarks_on_best
 from search.settings import LatencySettings, StudySettings
-from search.start_networks import Start, check_fits, find_starts, keep_starts, written_starts
+from search.start_networks import Start, check_fits, check_unseen, find_starts, keep_starts, written_starts
 from search.store import reader
 from search.store.connection.database import open_for_reading, open_for_writing, sqlite_file
 from search.store.connection.database_errors import url_shown
@@ -152,6 +152,7 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
             info = prepare(settings.data, cache)
             settings, targets = _fitted(settings, url, info, stored, callback)
             check_fits(settings, starts)
+            check_unseen(settings.data, info, cache, starts)
         if stored is None:
             check_reachable(settings, targets, files)
         else:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+
+import numpy as np
 
 from search.results.bundle_texts import DEPLOY_FILE, WEIGHTS
 from search.results.trained_files import read_trained
@@ -32,9 +34,19 @@ from space.growths import SAME
 from space.search_space import SearchSpace
 from workers.file_names import NETWORK_FILE
 from workers.files import user_path, write_atomically
-from workers.settings import NO_START, START
+from workers.images.cache import open_prepared
+from workers.images.data_info import DataInfo
+from workers.settings import NO_START, START, DataSettings
 from workers.training.start import StartNetwork, pin_of, start_file, without_pin
 from workers.wording import counted
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The images that a trial was trained on."""
+
+    fingerprint: str  # see `workers.images.data_info.DataInfo`
+    data: DataSettings  # which say which of them were in which split
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,7 @@ class Start:
 
     setting: str  # with the network's pin
     network: StartNetwork
+    trained_on: TrainedOn | None = field(default=None, compare=False)  # of a trial that was read now
 
     @property
     def name(self) -> str:
@@ -101,13 +114,13 @@ def _found(start: str, url: str, pinned: str | None, files: Path | None) -> Star
             if network.pin == expected:
                 return Start(f"{without_pin(start)}#{expected}", network)
     with _named(start):
-        network = _read(start, url)
+        network, trained_on = _read(start, url)
         if expected is not None and network.pin != expected:
             where = "" if files is None else f", whose copy {files / str(kept)} is gone"
             raise FrozenSettings(
                 f"this is not the network {expected} that was meant{where}; put that back, or launch another study."
             )
-    return Start(f"{without_pin(start)}#{network.pin}", network)
+    return Start(f"{without_pin(start)}#{network.pin}", network, trained_on)
 
 
 @contextlib.contextmanager
@@ -119,18 +132,18 @@ def _named(start: str) -> Iterator[None]:
         raise type(error)(f"training.start = {without_pin(start)!r}: {error}") from None
 
 
-def _read(start: str, url: str) -> StartNetwork:
+def _read(start: str, url: str) -> tuple[StartNetwork, TrainedOn | None]:
     named = START.fullmatch(start)
     assert named is not None, "the settings were validated"
     if named["bundle"] is not None:
-        return _of_bundle(user_path(named["bundle"]))
+        return _of_bundle(user_path(named["bundle"])), None
     if named["database"] is not None:
         url = f"sqlite:///{user_path(named['database']).absolute()}"
     return _of_trial(url, named["study"], int(named["trial"]))
 
 
-def _of_trial(url: str, study_name: str, number: int) -> StartNetwork:
-    """Return the network of a finished trial.
+def _of_trial(url: str, study_name: str, number: int) -> tuple[StartNetwork, TrainedOn | None]:
+    """Return the network of a finished trial, and what it was trained on if that was recorded.
 
     Raises:
         StudyNotFound, TrialNotFound, TrialNotReady, CheckpointCorrupt, DatabaseUnavailable: there is none.
@@ -142,8 +155,11 @@ def _of_trial(url: str, study_name: str, number: int) -> StartNetwork:
         weights = read_trained(engine, row, NETWORK_FILE)
     finally:
         engine.dispose()
-    names = (study.data_info or {}).get("class_names", ())
-    return StartNetwork.of_weights(row.config, tuple(map(str, names)), weights)
+    info = study.data_info or {}
+    network = StartNetwork.of_weights(row.config, tuple(map(str, info.get("class_names", ()))), weights)
+    if not info.get("fingerprint"):
+        return network, None
+    return network, TrainedOn(str(info["fingerprint"]), DataSettings.model_validate(study.settings["data"]))
 
 
 def _of_bundle(folder: Path) -> StartNetwork:
@@ -190,6 +206,35 @@ def check_fits(settings: StudySettings, starts: Sequence[Start]) -> None:
         if reason is not None:
             raise InvalidSettings(
                 f"training.start = {start.name!r}: no layer of it fits any network of the space: {reason}."
+            )
+
+
+def check_unseen(data: DataSettings, info: DataInfo, cache: Path, starts: Sequence[Start]) -> None:
+    """Check that no start has learned from what are validation or test images now.
+
+    Only of a trial of the very same images is it known which it learned from.
+
+    Args:
+        data: the study's settings.
+        info: of its images, as `prepare` returned it.
+        cache: where they were prepared.
+        starts: of the study.
+
+    Raises:
+        InvalidSettings: one has.
+    """
+    for start in starts:
+        known = start.trained_on
+        if known is None or known.fingerprint != info.fingerprint:
+            continue
+        published = open_prepared(data, cache)[1].published
+        now, then = published.places(data), published.places(known.data)
+        judging = now.validation if now.test is None else np.concatenate([now.validation, now.test])
+        if seen := int(np.isin(judging, then.train).sum()):
+            raise InvalidSettings(
+                f"training.start = {start.name!r}: its network learned from {seen:,} of the {len(judging):,} images "
+                "that are held out for validation and test now, so every figure would look better than it is; take "
+                "over the [data] settings of its study that make the splits, such as split_seed, or start from another."
             )
 
 

@@ -6,6 +6,7 @@ import io
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +14,16 @@ import pytest
 
 from dashboards.terminal.answers import outline_document, start_lines
 from search.budget import Budget
+from search.crossvalidation import cross_validate
+from search.launch import launch
+from search.loop.callbacks import SilentCallback
 from search.results.bundle_preview import preview_bundle
 from search.settings import StudySettings
-from search.start_networks import Start, check_fits, find_starts, keep_starts, written_starts
+from search.start_networks import Start, check_fits, check_unseen, find_starts, keep_starts, written_starts
 from search.store import reader
 from search.store.rows import NewTrial, StudyRow
 from search.store.store import StudyStore
+from search.study_file import settings_from
 from search.time_estimate import outline_study
 from space.cost import cost_of
 from space.errors import (
@@ -211,6 +216,48 @@ def test_check_says_what_trainings_start_from_and_how_much_of_it_fits(store: Stu
     (document,) = outline_document(outline, None)["starts"]
     assert document["best_fit"]["layers"] == 1
     assert start_lines(outline_study(tiny_settings())) == ()
+
+
+# ---- what a start has seen ------------------------------------------------------------------------------
+
+
+def test_a_start_that_learned_from_what_is_held_out_now_is_refused(store: StudyStore, tmp_path: Path):
+    _, starts = found(tmp_path, "trial:tiny/0")
+    cache = tmp_path / "images"
+    for same in (DataSettings(), DataSettings(crop_padding=0)):
+        check_unseen(same, prepare(same, cache), cache, starts)
+    for other in (DataSettings(split_seed=1), DataSettings(folds=5, fold=2), DataSettings(test_fraction=0.5)):
+        with pytest.raises(
+            InvalidSettings, match=r"'trial:tiny/0': its network learned from [\d,]+ of the [\d,]+ images"
+        ):
+            check_unseen(other, prepare(other, cache), cache, starts)
+    smaller = DataSettings(split_seed=1, image_size=6)  # other images, as far as anyone knows
+    check_unseen(smaller, prepare(smaller, cache), cache, starts)
+
+
+def test_a_launch_whose_start_has_seen_the_held_out_images_records_nothing(store: StudyStore, tmp_path: Path):
+    settings = starting("trial:tiny/0")
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"split_seed": 3})})
+    with pytest.raises(InvalidSettings, match="look better than it is; take over"):
+        launch(settings, sqlite_url(tmp_path), False, SilentCallback())
+    assert [study.name for study in reader.list_studies(store.engine)] == ["tiny"]
+
+
+def test_crossvalidation_says_that_the_start_may_have_seen_the_other_folds(store: StudyStore, tmp_path: Path):
+    folded = trained_study(tmp_path, CountingProbe(), name="folded", data__folds=2)
+    info = prepare(DataSettings(folds=2), tmp_path / "images")
+    folded.transact(partial(folded.set_data_info, info.to_dict()))
+    (study,) = (study for study in reader.list_studies(folded.engine) if study.name == "folded")
+    settings, starts = found(tmp_path, "trial:tiny/0")
+    keep_starts(files_of_trial(tmp_path, "folded").parent, starts)
+    (done,) = folded.trials()
+    for start in (settings.training["start"], "none"):
+        notes: list[str] = []
+        row = replace(done, training=TrainingSettings(epochs=1, batch_size=256, start=start).model_dump())
+        stored = settings_from(study.settings, "the stored settings")
+        assert len(list(cross_validate(study, row, stored, sqlite_url(tmp_path), notes.append))) == 2
+        assert ("seen those of the other folds" in " ".join(notes)) == (start != "none")
+    folded.engine.dispose()
 
 
 # ---- what a study keeps ---------------------------------------------------------------------------------
