@@ -75,6 +75,20 @@ def test_arrays_datasets_and_pillows_images_are_read(tmp_path: Path, text: str, 
     assert any(len(note.rpartition(" ")[2]) == 64 for note in info.notes if "SHA-256" in note)
 
 
+def test_classes_are_in_the_order_of_their_numbers(tmp_path: Path):
+    many = ARRAYS.replace("range(20)", "range(36)").replace("arange(20", "arange(36").replace("* 10", "* 5")
+    by_number = many.replace("% 2", "% 12").replace(', "class_names": ["even", "odd"]', "")
+    info = prepare(settings_for(by_number, "own_numbers"), tmp_path / "cache")
+    assert info.class_names == tuple(map(str, range(12)))
+    named = ARRAYS.replace('["even", "odd"]', '["small", "none", "big"]').replace("number % 2", "number % 2 * 2")
+    settings = settings_for(named, "own_names")
+    info = prepare(settings, tmp_path / "cache")
+    assert info.class_names == ("small", "big")
+    assert any("1 class of class_names (none) has no images, so networks have" in note for note in info.notes)
+    data = load(settings, tmp_path / "cache").train
+    assert np.array_equal(data.pixels(np.arange(len(data)))[:, 0, 4, 4] // 10 % 2, data.labels)
+
+
 def test_splits_groups_and_weights_may_be_returned(tmp_path: Path):
     more = """ | {
         "splits": ["train"] * 12 + ["val"] * 4 + ["test"] * 4, "groups": [str(number // 4) for number in range(20)],
@@ -120,6 +134,26 @@ def test_depth_of_sixteen_bits_is_kept(tmp_path: Path):
         ),
         ("def dataset():\n    return None", r"didn't return a data set \(TypeError"),
         ("def dataset():\n    return {'images': []}", r"didn't return a data set \(KeyError: 'labels'\)"),
+        ("import sys\nsys.exit(3)", r"can't be imported \(SystemExit: 3\)"),
+        ("def dataset():\n    raise SystemExit", r"didn't return a data set \(SystemExit"),
+        (ARRAYS.rstrip() + " | {'names': 20 * ['x.png']}", r"names must differ, but these are there twice: x\.png"),
+        (
+            ARRAYS.rstrip() + " | {'splits': 20 * ['held']}",
+            r"each image of own_\d+:dataset \(python\) must say train",
+        ),
+        (ARRAYS.rstrip() + " | {'weights': 20 * [0]}", r"some image of own_\d+:dataset \(python\) must weigh more"),
+        (
+            ARRAYS.replace("number % 2", "number % 2 - 1"),
+            r"from 0 to 1, the last of 2 .*, but these aren't: -1\)",
+        ),
+        (ARRAYS.replace("number % 2", "number % 3"), r"must be from 0 to 1, the last of 2 .*, but these aren't: 2\)"),
+        (ARRAYS.replace("number % 2", "number * 0.4"), r"or all be whole numbers, but one is 0\.4\)"),
+        (
+            ARRAYS.replace("number % 2", "number % 2 or 'odd'"),
+            r"or all be whole numbers, but one is 'odd'\)",
+        ),
+        (ARRAYS.replace("number % 2", "'odd?'"), r"each label must be a class's name, but these aren't: odd\?\)"),
+        (ARRAYS.replace('"odd"', '"even"'), r"class names must differ, but these are there twice: even\)"),
         (ARRAYS.replace('"class_names"', '"class"'), r"the mapping must hold images, .* alone, but has 'class', did"),
         (ARRAYS.rstrip() + " | {'split': 20 * ['train']}", r"alone, but has 'split', did you mean 'splits'\?"),
         (ARRAYS.replace("range(20)]", "range(19)]"), r"images and labels must be as many, but are 20 and 19"),

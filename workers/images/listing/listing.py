@@ -69,14 +69,17 @@ class Listing:
     notes: tuple[str, ...]
 
 
-def listing_of(root: Path, label: str, entries: Sequence[Entry], notes: Sequence[str]) -> Listing:
-    """Return the entries as a listing, its classes by name.
+def listing_of(
+    root: Path, label: str, entries: Sequence[Entry], notes: Sequence[str], classes: Sequence[str] | None = None
+) -> Listing:
+    """Return the entries as a listing.
 
     Args:
         root: the folder that the entries' names are relative to.
         label: what people call the data set.
         entries: the images, in the order in which they are kept.
         notes: what is to be said of how they were found.
+        classes: all labels in the order in which they are numbered; None: by name.
 
     Raises:
         DataNotFound: a rule above is broken.
@@ -86,6 +89,9 @@ def listing_of(root: Path, label: str, entries: Sequence[Entry], notes: Sequence
     for entry in _once_each(label, entries, left_out):
         parts[entry.split or "train"].append(entry)
     names = _class_names(label, parts)
+    if classes is not None:
+        with_images = set(names)
+        names = tuple(name for name in classes if name in with_images)
     _check_groups(label, parts)
     index = {name: place for place, name in enumerate(names)}
     train = _listed(parts["train"] + parts["validation"], index)

@@ -49,6 +49,7 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
         InvalidSettings: there is no such column.
     """
     manifest = read_manifest(path, group)
+    whose = f"the manifest {str(path)!r}"
     root = path if is_directory(path) else path.parent
     left_out, rows = LeftOut(), manifest.rows
     if manifest.is_tools:
@@ -56,15 +57,15 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
         for row in unlabelled:
             left_out.add(row.path, "image without a label", "images without a label")
         rows = [row for row in rows if row.labels]
-    check_rows(path, rows)
+    check_rows(whose, rows)
     files = _Files(root) if manifest.is_tools else None
     places = [_found(root, row.path, files) for row in rows]
     missing = [_shown(row) for row, place in zip(rows, places, strict=True) if place is None]
-    _refuse(path, _Broken("name a file that exists", "add the files, or take the rows out", missing))
+    _refuse(whose, _Broken("name a file that exists", "add the files, or take the rows out", missing))
     found = [place for place in places if place is not None]
     by_name = files.used if files is not None else []
     by_names = (f"{counted(len(by_name), 'file')} found by the name alone ({listed(by_name)})",) if by_name else ()
-    entries = list(_entries(path, root, rows, found, left_out))
+    entries = list(_entries(whose, root, rows, found, left_out))
     _note_unnamed(root, entries, left_out)
     return listing_of(
         root, f"{path.resolve().name} (manifest)", entries, (*manifest.notes, *by_names, *left_out.notes())
@@ -74,10 +75,10 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
 # --- rules of rows ----------------------------------------------------------------------------------------------
 
 
-def check_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Raise DataNotFound if a row breaks a rule that doesn't depend on its file."""
+def check_rows(whose: str, rows: Sequence[Row], noun: str = "row") -> None:
+    """Raise DataNotFound if a row breaks a rule that doesn't depend on its file; `whose` and `noun` are for people."""
     if not rows:
-        raise DataNotFound(f"the manifest {str(path)!r} must name images, but names none; add rows.")
+        raise DataNotFound(f"{whose} must name images, but names none; add {noun}s.")
     rules = (
         _Broken("name a file", "write its path", [row.where for row in rows if not row.path]),
         _Broken("have a label", "write its class", [_shown(row) for row in rows if not row.labels]),
@@ -103,22 +104,19 @@ def check_rows(path: Path, rows: Sequence[Row]) -> None:
         ),
     )
     for rule in rules:
-        _refuse(path, rule)
+        _refuse(whose, rule, noun)
     if all(row.weight and float(row.weight) == 0 for row in rows):
-        raise DataNotFound(
-            f"some image of the manifest {str(path)!r} must weigh more than 0, but none does; raise one."
-        )
+        raise DataNotFound(f"some image of {whose} must weigh more than 0, but none does; raise one.")
 
 
-def _refuse(path: Path, broken: _Broken) -> None:
+def _refuse(whose: str, broken: _Broken, noun: str = "row") -> None:
     if broken.rows:
-        count = counted(len(broken.rows), "row")
+        count = counted(len(broken.rows), noun)
         verb = "doesn't" if len(broken.rows) == 1 else "don't"
         named = "; ".join(broken.rows[:NAMED])
         more = f"; and {len(broken.rows) - NAMED:,} more" if len(broken.rows) > NAMED else ""
         raise DataNotFound(
-            f"each row of the manifest {str(path)!r} must {broken.rule}, but {count} {verb} ({named}{more}); "
-            f"{broken.advice}."
+            f"each {noun} of {whose} must {broken.rule}, but {count} {verb} ({named}{more}); {broken.advice}."
         )
 
 
@@ -224,7 +222,7 @@ def _own_names(root: Path, path: str) -> Iterator[str]:
     yield from (name, UPLOADED.sub("", name))
 
 
-def _entries(path: Path, root: Path, rows: Sequence[Row], found: Sequence[str], left_out: LeftOut) -> Iterator[Entry]:
+def _entries(whose: str, root: Path, rows: Sequence[Row], found: Sequence[str], left_out: LeftOut) -> Iterator[Entry]:
     """Yield each file once; it must have one label and one split wherever it is named."""
     first: dict[str, Row] = {}
     labels, splits, others = [], [], []
@@ -241,9 +239,9 @@ def _entries(path: Path, root: Path, rows: Sequence[Row], found: Sequence[str], 
             others.append(f"{_shown(row)}: {one_line(known.group or 'none')} and {one_line(row.group or 'none')}")
         elif _weight_of(known) != _weight_of(row):
             others.append(f"{_shown(row)}: {known.weight or 'none'} and {row.weight or 'none'}")
-    _refuse(path, _Broken("give a file the label that it has elsewhere", "decide for one label", labels))
-    _refuse(path, _Broken("put a file into the split that it is in elsewhere", "decide for one split", splits))
-    _refuse(path, _Broken("give a file the group and weight that it has elsewhere", "decide for one", others))
+    _refuse(whose, _Broken("give a file the label that it has elsewhere", "decide for one label", labels))
+    _refuse(whose, _Broken("put a file into the split that it is in elsewhere", "decide for one split", splits))
+    _refuse(whose, _Broken("give a file the group and weight that it has elsewhere", "decide for one", others))
     for name, row in first.items():
         status = (root / name).stat()
         stat = status.st_size, status.st_mtime_ns

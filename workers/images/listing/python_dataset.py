@@ -4,7 +4,7 @@ The function takes nothing and returns one of two things, by what it has:
 
 - a mapping with `images` (a sequence; or an array (N, H, W) or (N, H, W, 3)) and `labels` (N, text or whole numbers),
   and if it likes `names`, `splits`, `groups` and `weights`, (N) of each as in a manifest, and `class_names`, by the
-  labels' numbers;
+  labels' numbers, whose order is kept;
 - a torch Dataset (anything with a length and items): items are (image, label); `targets` are its labels if it has
   them, else all items are read for them; `classes` are the names of the classes.
 
@@ -19,6 +19,7 @@ import difflib
 import hashlib
 import importlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,13 @@ from PIL import Image
 
 from space.errors import DataNotFound, InvalidSettings
 from workers.bundled.infer import holds_16_bits
+from workers.images.listing.class_order import named_labels
 from workers.images.listing.listing import SPLITS, Entry, ListedSplit, listing_of
 from workers.images.listing.manifest import check_rows
 from workers.images.listing.rows import Row
 from workers.images.source import BLOCK, Block, Shape, Source, SourceImages, SourceSplit, fingerprint, fit_image
 from workers.preprocessing import PixelType
-from workers.wording import one_line
+from workers.wording import agreeing, counted, listed, one_line
 
 ALSO = ("names", "splits", "groups", "weights")  # what a mapping may hold, an item for each image
 
@@ -45,6 +47,7 @@ class _Returned:
 
     image: Callable[[int], Any]
     labels: tuple[str, ...]
+    classes: tuple[str, ...] | None  # in their order; None: that of their names
     also: dict[str, tuple[str, ...]]  # of `ALSO`, those there are, "" where an image has none
     pixels: str  # the hash of an array of images; "" where images aren't one array
 
@@ -75,7 +78,7 @@ def find_python_dataset(name: str, shape: Shape, group: str | None) -> Source:
         )
         for place, text in enumerate(returned.labels)
     ]
-    check_rows(Path(name), rows)
+    check_rows(label, rows, "image")
     entries = [
         Entry(
             row.path,
@@ -88,13 +91,21 @@ def find_python_dataset(name: str, shape: Shape, group: str | None) -> Source:
         for place, row in enumerate(rows)
     ]
     notes = [f"the images are what {one_line(name)} returns, whose source has the SHA-256 {source_hash}"]
-    listing = listing_of(Path(), label, entries, notes)
+    with_images = set(returned.labels)
+    if absent := [name_of_class for name_of_class in returned.classes or () if name_of_class not in with_images]:
+        notes.append(
+            f"{counted(len(absent), 'class', 'classes')} of class_names ({listed(absent)}) "
+            f"{agreeing(len(absent), 'has', 'have')} no images, so networks have no output for "
+            f"{agreeing(len(absent), 'it', 'them')} and number the others without"
+        )
+    listing = listing_of(Path(), label, entries, notes, returned.classes)
 
     def read() -> SourceImages:
         test = None if listing.test is None else _split_of(returned, listing.test, shape)
         return SourceImages(listing.class_names, _split_of(returned, listing.train, shape), test, listing.notes)
 
-    content = fingerprint(label, shape, source_hash, returned.labels, returned.also, returned.pixels)
+    order = () if listing.class_names == tuple(sorted(listing.class_names)) else (listing.class_names,)
+    content = fingerprint(label, shape, source_hash, returned.labels, returned.also, returned.pixels, *order)
     return Source(label, shape, content, read, listing.notes)
 
 
@@ -106,7 +117,7 @@ def _function(name: str) -> tuple[Callable[[], Any], str]:
     try:
         module = importlib.import_module(module_name)
         function = getattr(module, function_name)
-    except Exception as error:  # whatever a user's module may raise
+    except (Exception, SystemExit) as error:  # whatever a user's module may raise
         raise _failed(name, "can't be imported", error) from error
     finally:
         sys.path.remove(here)
@@ -116,7 +127,7 @@ def _function(name: str) -> tuple[Callable[[], Any], str]:
     return function, hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
-def _failed(name: str, how: str, error: Exception) -> DataNotFound:
+def _failed(name: str, how: str, error: BaseException) -> DataNotFound:
     reason = f"{type(error).__name__}: {error}"
     return DataNotFound(
         f"python:{one_line(name)} {how} ({one_line(reason, 300)}); correct the module, or the name: "
@@ -132,7 +143,7 @@ def _called(name: str, function: Callable[[], Any]) -> _Returned:
         return _of_dataset(data)
     except DataNotFound:
         raise
-    except Exception as error:  # whatever a user's function may raise
+    except (Exception, SystemExit) as error:  # whatever a user's function may raise
         raise _failed(name, "didn't return a data set", error) from error
 
 
@@ -143,10 +154,12 @@ def _of_mapping(data: Mapping[str, Any]) -> _Returned:
     for key, values in {"images": images, **also}.items():
         if len(values) != len(labels):
             raise ValueError(f"{key} and labels must be as many, but are {len(values)} and {len(labels)}")
+    if twice := [name for name, count in Counter(also.get("names", ())).items() if count > 1 and name]:
+        raise ValueError(f"names must differ, but these are there twice: {listed(twice)}")
     pixels = ""
     if isinstance(images, np.ndarray):
         pixels = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest() + str((images.shape, images.dtype))
-    return _Returned(images.__getitem__, _names_of(labels, data.get("class_names")), also, pixels)
+    return _Returned(images.__getitem__, *named_labels(labels, data.get("class_names")), also, pixels)
 
 
 def _check_keys(data: Mapping[str, Any]) -> None:
@@ -163,18 +176,12 @@ def _of_dataset(data: Any) -> _Returned:
     targets = getattr(data, "targets", None)
     if targets is None or len(targets) != len(data):
         targets = [data[place][1] for place in range(len(data))]
-    return _Returned(lambda place: data[place][0], _names_of(list(targets), getattr(data, "classes", None)), {}, "")
+    names = named_labels(list(targets), getattr(data, "classes", None))
+    return _Returned(lambda place: data[place][0], *names, {}, "")
 
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
-
-
-def _names_of(labels: Sequence[Any], class_names: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the labels as text: numbers by the classes' names, if there are some."""
-    if class_names is None or any(isinstance(label, str) for label in labels):
-        return tuple(label if isinstance(label, str) else str(int(label)) for label in labels)
-    return tuple(str(class_names[int(label)]) for label in labels)
 
 
 # --- images -----------------------------------------------------------------------------------------------------
@@ -198,7 +205,7 @@ def _decoded(returned: _Returned, places: Sequence[int], shape: Shape, pixel_typ
             image = _as_image(returned.image(place))
             pixels[count] = fit_image(image, shape, pixel_type)
             deep = deep or holds_16_bits(image)
-        except Exception as error:  # whatever a user's data set may raise
+        except (Exception, SystemExit) as error:  # whatever a user's data set may raise
             unreadable.append((index, f"{type(error).__name__}: {error}"))
         else:
             count += 1
