@@ -32,6 +32,7 @@ from workers.settings import DataSettings
 
 _GROUP = 64  # images decoded by a thread at a time; one each would cost as much in hand-overs as in decoding
 LARGE = 1 << 24  # pixels; images with more are decoded one at a time, so that they don't fill the memory together
+DECODING = 2  # raise it when a file would be decoded to other pixels: those of earlier versions are decoded again
 _one_large = threading.Lock()
 
 
@@ -47,7 +48,7 @@ def source_of(listing: Listing, shape: Shape, settings: DataSettings) -> Source:
         train = _split_of(listing.root, listing.train, shape)
         return SourceImages(listing.class_names, train, test, listing.notes)
 
-    content = fingerprint(label, shape, listing.class_names, files, *skips)
+    content = fingerprint(DECODING, label, shape, listing.class_names, files, *skips)
     return Source(label, shape, content, read, listing.notes)
 
 

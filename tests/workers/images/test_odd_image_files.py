@@ -12,7 +12,9 @@ from PIL import Image, ImageCms, PngImagePlugin
 from space.errors import UnreadableImage
 from workers.bundled.infer import TURNED
 from workers.images.cache import prepare
-from workers.images.source import read_image
+from workers.images.datasets import find_source
+from workers.images.image_files import DECODING
+from workers.images.source import fingerprint, read_image
 from workers.settings import DataSettings
 
 SHAPE = (3, 8, 8)
@@ -148,6 +150,20 @@ def test_nothing_in_a_tiff_but_what_its_pixels_need_matters(folder, odd, orienta
     file.write_bytes(exif_block([*others, (273, 4, 1, struct.pack("<L", at))]) + pixels)
     upright = scene if orientation == 1 else scene.transpose(TURNED[orientation])
     assert np.array_equal(read_image(file, SHAPE), planes(upright))
+
+
+def test_files_that_an_earlier_version_decoded_by_other_rules_are_decoded_again(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        gradient().save(tmp_path / "pets" / name / "0.png")
+    source = find_source(DataSettings(dataset=f"imagefolder:{tmp_path / 'pets'}", image_size=8))
+    names = ["cat/0.png", "dog/0.png"]
+    stats = [(tmp_path / "pets" / name).stat() for name in names]
+    sizes = [[one.st_size, one.st_mtime_ns] for one in stats]
+    files = [[names, sizes, [0, 1], None, None, None]]
+    content = (source.label, source.shape, ("cat", "dog"), files)
+    assert source.fingerprint == fingerprint(DECODING, *content)
+    assert source.fingerprint != fingerprint(*content)  # the first version's
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------
