@@ -137,6 +137,26 @@ def test_what_skipping_leaves_must_have_every_split_and_class(tmp_path: Path, da
             prepare(settings, tmp_path / "cache")
 
 
+def test_a_split_that_was_made_without_a_class_is_said(tmp_path: Path):
+    save_pets(tmp_path / "pets", 20)
+    (tmp_path / "pets" / "owl").mkdir()
+    Image.new("RGB", (12, 10), (7, 7, 7)).save(tmp_path / "pets" / "owl" / "only.png")
+    unknown = "has no images of 1 class (owl), so nothing is known of how well it is recognised"
+    said = [f"the validation split {unknown}", f"the test split {unknown}"]
+    settings = settings_for(tmp_path / "pets")
+    for info in (outline(settings), prepare(settings, tmp_path / "cache")):
+        assert [note for note in info.notes if "has no images" in note] == said
+
+
+def test_a_split_that_lost_a_class_to_skipping_is_said(tmp_path: Path):
+    save_split_pets(tmp_path / "pets")
+    for file in (tmp_path / "pets" / "test" / "dog").iterdir():
+        file.write_bytes(b"no image")
+    settings = settings_for(tmp_path / "pets", unreadable="skip", unreadable_most=0.5)
+    (note,) = (note for note in prepare(settings, tmp_path / "cache").notes if "has no images" in note)
+    assert note.startswith("the test split has no images of 1 class (dog)")
+
+
 def test_training_images_that_all_weigh_nothing_are_refused(tmp_path: Path):
     save_split_pets(tmp_path)
     rows = [

@@ -96,7 +96,7 @@ def listing_of(
     index = {name: place for place, name in enumerate(names)}
     train = _listed(parts["train"] + parts["validation"], index)
     test = _listed(parts["test"], index) if parts["test"] else None
-    said = [*_notes(parts, names), *notes, *left_out.notes()]
+    said = [*_notes(parts), *notes, *left_out.notes()]
     return Listing(root, label, names, train, test, tuple(said))
 
 
@@ -184,19 +184,12 @@ def _weights(entries: Sequence[Entry]) -> np.ndarray[tuple[int], np.dtype[np.flo
     return np.array([1.0 if entry.weight is None else entry.weight for entry in entries], dtype=np.float64)
 
 
-def _notes(parts: dict[Split, list[Entry]], names: Sequence[str]) -> list[str]:
+def _notes(parts: dict[Split, list[Entry]]) -> list[str]:
     """Return what is to be said of splits, groups and weights."""
     said = []
     by_hand: list[Split] = [split for split in parts if split != "train" and parts[split]]
     if by_hand:
         said.append(f"the {' and '.join(by_hand)} {'splits are' if len(by_hand) > 1 else 'split is'} as made by hand")
-    for split in by_hand:
-        lacking = sorted(set(names) - {entry.label for entry in parts[split]})
-        if lacking:
-            said.append(
-                f"the {split} split has no images of {counted(len(lacking), 'class', 'classes')} ({listed(lacking)}), "
-                f"so nothing is known of how well {'it is' if len(lacking) == 1 else 'they are'} recognised"
-            )
     everything = [entry for part in parts.values() for entry in part]
     groups = Counter(entry.group for entry in everything if entry.group is not None)
     if groups:
