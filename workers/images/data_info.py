@@ -134,7 +134,7 @@ def describe(
 def _lacking(class_names: Sequence[str], published: Published, places: Places) -> list[str]:
     """Return what is to be said of the splits that have no image of a class of which others have some."""
     labels, test_labels = published.labels, published.test_labels
-    splits = {"training": labels[places.train], "validation": labels[places.validation]}
+    splits: dict[str, Labels | None] = {"training": labels[places.train], "validation": labels[places.validation]}
     splits["test"] = labels[places.test] if places.test is not None else test_labels
     counts = {
         split: np.bincount(of_split, minlength=len(class_names))
@@ -143,7 +143,7 @@ def _lacking(class_names: Sequence[str], published: Published, places: Places) -
     }
     used, said = np.sum(list(counts.values()), axis=0) > 0, []
     for split, count in counts.items():
-        if lacking := [class_names[place] for place in np.flatnonzero(used & (count == 0))]:
+        if lacking := [class_names[place] for place in np.flatnonzero(used & (count == 0)).tolist()]:
             they = "it is" if len(lacking) == 1 else "they are"
             so = f"{they} never learned" if split == "training" else f"nothing is known of how well {they} recognised"
             classes = counted(len(lacking), "class", "classes")
