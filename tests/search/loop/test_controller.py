@@ -70,7 +70,7 @@ def test_every_proposal_says_why_and_what_is_believed_in_the_end_is_what_comes_n
     bench.run(resume=True)
     asked, foreseen = bench.rows[8], belief.ahead[0]
     assert (str(asked.config), asked.macs, asked.params) == (foreseen.text, foreseen.macs, foreseen.params)
-    assert foreseen.latencies_ms["host"] == pytest.approx(asked.latency.median_ms, rel=1.0)  # predicted from eight
+    assert 1 / 4 < foreseen.latencies_ms["host"] / asked.latency.median_ms < 4  # predicted from eight
     assert reader.read_proposals(engine, key, up_to=8)[8].score == pytest.approx(foreseen.proposal.score)
 
 
