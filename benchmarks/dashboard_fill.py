@@ -10,7 +10,6 @@ tables of the same file hold the trials too, so that its own dashboard opens the
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 
@@ -19,7 +18,7 @@ import sqlalchemy as sa
 
 from benchmarks.dashboard_rows import BEGAN_AT, HOST, LIMITS_MS, PI, Maker
 from search.settings import StudySettings
-from search.store import tables
+from search.store import reader, tables
 from search.store.vocabulary import TrialState
 from search.study import open_study
 from search.study_file import settings_from
@@ -77,9 +76,7 @@ def fill(url: str, trials: int, seed: int = 0, *, epochs: int = 30, open_trials:
 def grow(url: str, more: int, seed: int = 1, *, name: str = STUDY) -> list[int]:
     """Add so many finished trials to a study that `fill` wrote, one transaction each; return their numbers."""
     with sa.create_engine(url).connect() as connection:
-        settings = json.loads(
-            connection.scalar(sa.text("SELECT settings FROM condensery_study WHERE name = :n"), {"n": name})
-        )
+        settings = reader.find_study(connection.engine, name).settings
         first = connection.scalar(sa.select(sa.func.max(tables.trial.c.number))) + 1
     study = open_study(settings_from(settings, "the stored settings"), url, resume=True)
     maker = Maker(study, first + more, np.random.default_rng(seed), ())
