@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal
 
 import numpy as np
 from rich.console import Console
@@ -17,22 +17,14 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from workers.images.reading import DecodingRecord
-from workers.images.source import Block, Shape, SourceSplit, details_to_dict
+from workers.images.source import Block, ImageLayout, Shape, SourceSplit, details_to_dict
 from workers.images.splits import Positions
-from workers.preprocessing import PixelType
 
 PLAIN_PROGRESS_S = 10.0  # seconds between lines where stderr is no terminal
 
 
 class _Has16Bits(Exception):
     """An image has 16-bit greys, which 8-bit pixels would cut off."""
-
-
-class ImageLayout(NamedTuple):
-    """What a file of images holds for each."""
-
-    shape: Shape
-    pixel_type: PixelType
 
 
 def write_splits(
@@ -115,8 +107,8 @@ def write_images(
             out.write(np.ascontiguousarray(block.images).data)
             places = record.add(block, at, split.details)
             kept.append(places)
-            at += len(block.images) + len(block.unreadable)
-            advance(len(block.images) + len(block.unreadable))
+            at += block.looked_at
+            advance(block.looked_at)
         positions = np.concatenate(kept) if kept else np.arange(0)
         out.seek(0)
         _write_header(out, len(positions), layout)  # of the same length, see numpy.lib.format

@@ -133,8 +133,8 @@ def read_through(settings: DataSettings) -> DecodingRecord:
             at = 0
             for block in split.blocks("uint8"):
                 record.add(block, at, split.details)
-                at += len(block.images) + len(block.unreadable)
-                advance(len(block.images) + len(block.unreadable))
+                at += block.looked_at
+                advance(block.looked_at)
     return record
 
 

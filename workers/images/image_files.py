@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,6 +17,7 @@ from workers.images.listing.listing import ListedSplit, Listing
 from workers.images.source import (
     BLOCK,
     Block,
+    ImageLayout,
     Images,
     Shape,
     Source,
@@ -61,14 +61,14 @@ def _details(part: ListedSplit) -> list[object]:
 
 def _split_of(root: Path, part: ListedSplit, shape: Shape) -> SourceSplit:
     def blocks(pixel_type: PixelType) -> Iterator[Block]:
-        rules = Rules(shape, pixel_type)
+        layout = ImageLayout(shape, pixel_type)
         # Pillow releases the interpreter lock while it decodes and shrinks, so threads are enough.
         names = part.details.names
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for start in range(0, len(names), BLOCK):
                 chosen = names[start : start + BLOCK]
                 groups = [(at, chosen[at : at + _GROUP]) for at in range(0, len(chosen), _GROUP)]
-                yield _joined(list(pool.map(lambda group: _decode(root, group[0], group[1], rules), groups)))
+                yield _joined(list(pool.map(lambda group: _decode(root, group[0], group[1], layout), groups)))
 
     return SourceSplit(part.labels, blocks, part.details)
 
@@ -80,21 +80,14 @@ def _joined(blocks: Sequence[Block]) -> Block:
     return Block(images, unreadable, np.concatenate(sizes), any(block.has_16_bits for block in blocks))
 
 
-class Rules(NamedTuple):
-    """What images are made to be."""
-
-    shape: Shape
-    pixel_type: PixelType
-
-
-def _decode(root: Path, first: int, names: Sequence[str], rules: Rules) -> Block:
+def _decode(root: Path, first: int, names: Sequence[str], layout: ImageLayout) -> Block:
     """Decode files, of which the first is at place `first` of its block."""
-    images: Images = np.empty((len(names), *rules.shape), dtype=rules.pixel_type)
+    images: Images = np.empty((len(names), *layout.shape), dtype=layout.pixel_type)
     sizes = np.empty((len(names), 2), dtype=np.int64)
     unreadable, count, deep = [], 0, False
     for place, name in enumerate(names):
         try:
-            sizes[count], images[count], is_deep = _read(root / name, rules)
+            sizes[count], images[count], is_deep = _read(root / name, layout)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types on broken files
             unreadable.append((first + place, _why(error)))
         else:
@@ -102,13 +95,13 @@ def _decode(root: Path, first: int, names: Sequence[str], rules: Rules) -> Block
     return Block(images[:count], tuple(unreadable), sizes[:count], deep)
 
 
-def _read(file: Path, rules: Rules) -> tuple[tuple[int, int], Images, bool]:
+def _read(file: Path, layout: ImageLayout) -> tuple[tuple[int, int], Images, bool]:
     """Return an image's size in its file, (width, height), its pixels, see `fit_image`, and whether it has 16 bits."""
-    with opened_image(file, rules.shape) as image:
+    with opened_image(file, layout.shape) as image:
         size: tuple[int, int] = image.size
         pixels = size[0] * size[1]
         with _one_large if pixels > LARGE else nullcontext():
-            return size, fit_image(image, rules.shape, rules.pixel_type), holds_16_bits(image)
+            return size, fit_image(image, layout.shape, layout.pixel_type), holds_16_bits(image)
 
 
 def _why(error: Exception) -> str:

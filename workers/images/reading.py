@@ -45,7 +45,7 @@ class DecodingRecord:
             areas = block.sizes.prod(axis=1)
             for size in (block.sizes[areas.argmin()], block.sizes[areas.argmax()]):
                 self._widen((int(size[0]), int(size[1])))
-        return at + np.setdiff1d(np.arange(len(block.images) + len(bad)), bad)
+        return at + np.setdiff1d(np.arange(block.looked_at), bad)
 
     def _widen(self, size: tuple[int, int]) -> None:
         def area(of: tuple[int, int]) -> int:

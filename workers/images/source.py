@@ -29,6 +29,13 @@ Shape: TypeAlias = tuple[int, int, int]  # (C, H, W)
 BLOCK = 1024  # images handed on at once: 3 MB at 3 x 32 x 32
 
 
+class ImageLayout(NamedTuple):
+    """What images are made to be, one like the other."""
+
+    shape: Shape
+    pixel_type: PixelType
+
+
 class Block(NamedTuple):
     """Some images of a split, in its order; those that can't be read are left out of `images` and `sizes`."""
 
@@ -36,6 +43,11 @@ class Block(NamedTuple):
     unreadable: tuple[tuple[int, str], ...] = ()  # place in the block, and why it can't be read
     sizes: npt.NDArray[np.int64] | None = None  # (n, 2), width and height in the file, in pixels
     has_16_bits: bool = False  # whether one of them has greys of 16 bits in its file
+
+    @property
+    def looked_at(self) -> int:
+        """How many images of the split it stands for, those that can't be read included."""
+        return len(self.images) + len(self.unreadable)
 
 
 @dataclass(frozen=True)
