@@ -57,7 +57,7 @@ def pick(
     Limits that are not given are the study's own.
     """
     from dashboards.terminal import answers, documents, trial_tables
-    from search.results.pick import best
+    from search.results.ranking import best
     from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.replayed import replayed_from
@@ -74,20 +74,22 @@ def pick(
     refuse_replayed(row, ranked[0], database_words(url), f"the most accurate inside the budget ({budget})")
     from search.devices.probe import VERIFYING
     from search.pricing.targets import targets_of
-    from search.results import bundle
+    from search.results.bundle.export import pixel_input
+    from search.results.bundle.writing import check_bundle_folder, write_bundle
+    from search.results.picking.picked import pick as pick_verified
     from search.study_folders import cache_folder, files_root, refuse_absent, study_files
 
     refuse_absent(study_files(settings, url))
     if out is not None:
-        bundle.check_bundle_folder(out)
+        check_bundle_folder(out)
     if bake and out is None:
         raise InvalidSettings("--bake-preprocessing is for the bundle's model files; name its folder with --out.")
     if bake:
-        bundle.pixel_input(row, ranked[0])
+        pixel_input(row, ranked[0])
     store, row, url = store_named(study, storage)
     targets = targets_of(settings, store.engine, files_root(settings, url), say, VERIFYING)
-    picked = bundle.pick(store, row, budget, targets, cache_folder(settings, url))
-    folder = None if out is None else bundle.write_bundle(store, row, picked, out, bake)
+    picked = pick_verified(store, row, budget, targets, cache_folder(settings, url))
+    folder = None if out is None else write_bundle(store, row, picked, out, bake)
     output(as_json, answers.picked_document, answers.picked_panel, picked, folder)
 
 
@@ -133,7 +135,7 @@ def export(
     storage: Storage = None,
 ) -> None:
     """Write a finished trial's network as ONNX, or for another runtime; what is written is run and compared first."""
-    from search.results.bundle import export_target, export_trial, pixel_input
+    from search.results.bundle.export import export_target, export_trial, pixel_input
     from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.store import StudyStore
@@ -154,7 +156,7 @@ def export(
 
 def _remains(pixels: PixelInput, runtime: Runtime) -> str:
     """Return what a program must still do before a model that scales pixels itself."""
-    from search.results.bundle_texts import inputs_of
+    from search.results.bundle.facts import inputs_of
 
     return (
         f"the model takes whole pixels as {inputs_of(pixels.preprocessing)[runtime]}, {pixels.rules['channel_order']}, "

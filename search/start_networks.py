@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from search.results.bundle_texts import DEPLOY_FILE, WEIGHTS
+from search.results.bundle.facts import DEPLOY_FILE, WEIGHTS
 from search.results.trained_files import read_trained
 from search.settings import StudySettings
 from search.store import reader

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from search.pricing.pricer import Target
-from search.results.bundle import pick, write_bundle
+from search.results.bundle.writing import write_bundle
+from search.results.picking.picked import pick
 from search.store import reader
 from search.study_file import settings_from
 from search.study_template import study_file

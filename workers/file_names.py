@@ -15,6 +15,7 @@ NETWORK_FILE, ONNX_FILE, LOG_FILE, SETTINGS_FILE = "network.safetensors", "model
 CHECKPOINTS = "checkpoints"  # folder
 TENSORBOARD = "tensorboard"  # folder among a study's files
 SPLITS_FILE = "splits.csv"  # among a study's files and in bundles: which image is in which split
+MODEL = "model"  # what the model files in a bundle are called, before their suffixes
 INPUT, OUTPUT = "images", "logits"  # of every exported network
 Runtime = Literal["onnxruntime", "ncnn", "litert", "native"]
 SUFFIXES: dict[Runtime, str] = {

@@ -2,8 +2,8 @@
 
 Moving a budget asks the same questions again and again: how many trained networks fit, which is the best, which comes
 next, and what would a little more buy? `BudgetTable` holds what answers them: the upper ends of all intervals, and the
-few networks that can be best or second best under some budget. It ranks as `search.results.pick` does. Page and report
-look answers up in the same way (`assets/condensery.js`); a test compares the two.
+few networks that can be best or second best under some budget. It ranks as `search.results.ranking` does. Page and
+report look answers up in the same way (`assets/condensery.js`); a test compares the two.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def _chart_table(studies: Studies, panel: str) -> Response:
 
 
 def _bundle(studies: Studies, number: int) -> Response:
-    from search.results.bundle_preview import bundle_name, preview_bundle
+    from search.results.bundle.preview import bundle_name, preview_bundle
 
     study = _study(studies)
     study_row, engine, budget = study.columns.study, study.live.engine, _budget_asked(study.columns)

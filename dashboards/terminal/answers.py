@@ -21,7 +21,7 @@ from workers.metrics import METRICS, NAMES
 from workers.wording import counted
 
 if TYPE_CHECKING:
-    from search.results.bundle import Picked
+    from search.results.picking.picked import Picked
     from search.results.remarks import Seen
     from search.time_estimate import StudyOutline, TimeEstimate
     from workers.images.data_info import DataInfo

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from search.budget import refusal
 from search.enqueueing.completing import completed_config, middle_config
-from search.results.pick import rank
+from search.results.ranking import rank
 from search.settings import StudySettings
 from search.start_networks import written_starts
 from search.store.rows import TrialRow

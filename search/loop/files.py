@@ -82,7 +82,7 @@ class TrialFiles:
 
 
 def _pick_objectives(row: TrialRow) -> tuple[float, ...]:
-    """Return the objectives that `search.results.pick` limits or compares, all to be minimised.
+    """Return the objectives that `search.results.ranking` limits or compares, all to be minimised.
 
     A trial that is dominated in them is never picked.
     """

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from search.budget import Budget
 from search.results.class_figures import class_figures, class_names, names_in
 from search.results.paired import chance_of, is_above_chance
-from search.results.pick import rank
+from search.results.ranking import rank
 from search.store import reader
 from search.store.rows import StudyRow, TrialRow
 from search.store.vocabulary import EvaluatedSplit, TrialState

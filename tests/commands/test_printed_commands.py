@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from search.budget import Budget
-from search.results.bundle_preview import preview_bundle
+from search.results.bundle.preview import preview_bundle
 from search.store import reader
 from search.store.connection.database import open_for_reading
 from search.store.connection.printed_commands import STORAGE, printed_command

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from search.pricing.pricer import Target
-from search.results import bundle
+from search.results.bundle.writing import write_bundle
+from search.results.picking.picked import Picked, pick
 from search.store import reader
 from search.store.connection.database import open_for_writing
 from search.store.rows import NewTrial
@@ -137,12 +138,12 @@ class Trained:
         store.add_predictions(0, "validation", base64.b64decode(result.predictions))
         return store
 
-    def bundled(self, *further: Target, **options: Any) -> tuple[bundle.Picked, Path]:
+    def bundled(self, *further: Target, **options: Any) -> tuple[Picked, Path]:
         """Pick the network and write its bundle."""
         study = reader.find_study(self.store.engine, "tiny")
         target = Target("host", CountingProbe())
-        picked = bundle.pick(self.store, study, tiny_settings().search_budget(), (target, *further), self.cache)
-        return picked, bundle.write_bundle(self.store, study, picked, self.folder / "bundle", **options)
+        picked = pick(self.store, study, tiny_settings().search_budget(), (target, *further), self.cache)
+        return picked, write_bundle(self.store, study, picked, self.folder / "bundle", **options)
 
     @property
     def validation(self) -> Predictions:

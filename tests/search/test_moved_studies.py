@@ -19,7 +19,7 @@ from search import study_folders
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
 from search.pricing.pricer import Target
-from search.results import bundle
+from search.results.picking.picked import Picked, pick
 from search.settings import StudySettings
 from search.store import reader, tables
 from search.store.connection.database import open_for_reading, open_for_writing, upgrade
@@ -73,14 +73,14 @@ def settings_of(store: StudyStore) -> StudySettings:
     return settings_from(reader.find_study(store.engine, "tiny").settings, "the stored settings")
 
 
-def picked_in(folder: Path) -> bundle.Picked:
+def picked_in(folder: Path) -> Picked:
     engine = open_for_writing(sqlite_url(folder))
     study = reader.find_study(engine, "tiny")
     settings = settings_from(study.settings, "the stored settings")
     cache = study_folders.cache_folder(settings, sqlite_url(folder))
     targets = (Target("host", CountingProbe()),)
     try:
-        return bundle.pick(StudyStore(engine, study.id), study, settings.search_budget(), targets, cache)
+        return pick(StudyStore(engine, study.id), study, settings.search_budget(), targets, cache)
     finally:
         engine.dispose()
 

@@ -17,7 +17,7 @@ from search.budget import Budget
 from search.crossvalidation import cross_validate
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
-from search.results.bundle_preview import preview_bundle
+from search.results.bundle.preview import preview_bundle
 from search.settings import StudySettings
 from search.start_networks import Start, check_fits, check_unseen, find_starts, keep_starts, written_starts
 from search.store import reader

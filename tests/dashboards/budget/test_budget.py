@@ -1,4 +1,4 @@
-"""The budget control's table answers as `search.results.pick` ranks, whatever the budget."""
+"""The budget control's table answers as `search.results.ranking` ranks, whatever the budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dashboards.budget.table import BudgetTable, limit_text, more_than
 from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import StudyColumns
 from search.budget import Budget
-from search.results.pick import rank
+from search.results.ranking import rank
 from tests.dashboards.studies import SETTINGS, Study, lively
 
 NO_LIMIT = Budget()

@@ -27,7 +27,7 @@ from dashboards.terminal import trial_tables as terminal_tables
 from dashboards.terminal.study_tables import status_panel
 from search.budget import Budget
 from search.results.paired import as_good_and_cheaper, paired_test
-from search.results.pick import rank
+from search.results.ranking import rank
 from search.results.remarks import seen_by
 from search.store import reader
 from tests.dashboards.studies import SETTINGS, Study

@@ -16,7 +16,8 @@ from search.devices import registry
 from search.devices.probe import VERIFYING
 from search.launch import Launched
 from search.pricing.targets import targets_of
-from search.results import bundle
+from search.results.bundle.writing import write_bundle
+from search.results.picking.picked import Picked, pick
 from search.store import reader
 from search.store.connection.database import open_for_reading, open_for_writing
 from search.store.device_tables import job
@@ -48,14 +49,14 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
     pair.close()
 
 
-def pick_from(place: Place) -> bundle.Picked:
+def pick_from(place: Place) -> Picked:
     engine = open_for_writing(place.url)
     found = reader.find_study(engine, "digits")
     settings = settings_from(found.settings, "stored")
     targets = targets_of(settings, engine, files_root(settings, place.url), lambda text: None, VERIFYING)
     store = StudyStore(engine, found.id)
-    picked = bundle.pick(store, found, settings.search_budget(), targets, cache_folder(settings, place.url))
-    bundle.write_bundle(store, found, picked, place.folder / "bundle")
+    picked = pick(store, found, settings.search_budget(), targets, cache_folder(settings, place.url))
+    write_bundle(store, found, picked, place.folder / "bundle")
     return picked
 
 

@@ -14,7 +14,7 @@ from optuna.study import load_study
 from search.budget import Budget
 from search.engines.fake import instant_result
 from search.results.pareto import front_of_study, non_dominated, pareto_front
-from search.results.pick import rank
+from search.results.ranking import rank
 from search.samplers.stopping import CurveRule, RungRule, make_rule, score_of_epoch
 from search.store import reader
 from search.study import objectives

@@ -17,7 +17,7 @@ from search.loop.controller import Controller
 from search.pricing.pricer import Pricer, Target
 from search.pricing.targets import choose_runtimes, known_runtimes
 from search.results.pareto import pareto_front
-from search.results.pick import best, rank
+from search.results.ranking import best, rank
 from search.study_file import settings_from
 from space.config import CondenseNetConfig
 from space.cost import cost_of

@@ -18,7 +18,10 @@ from rich.console import Console
 from dashboards.terminal.answers import picked_panel
 from search.budget import Budget
 from search.pricing.pricer import Target
-from search.results import bundle, trained_files
+from search.results import trained_files
+from search.results.bundle.export import export_trial
+from search.results.bundle.writing import check_bundle_folder, write_bundle
+from search.results.picking.picked import Picked, pick
 from search.store import reader
 from search.store.vocabulary import EvaluatedSplit
 from space.errors import InvalidSettings, ReadOnlyFolder
@@ -36,15 +39,11 @@ from workers.metrics import Predictions, precisions, recalls
 from workers.training.trial import load_network
 
 
-def picked_and_bundled(
-    folder: Path, probe: CountingProbe, further: tuple[Target, ...] = ()
-) -> tuple[bundle.Picked, Path]:
+def picked_and_bundled(folder: Path, probe: CountingProbe, further: tuple[Target, ...] = ()) -> tuple[Picked, Path]:
     store = trained_study(folder, probe)
     study = reader.find_study(store.engine, "tiny")
-    picked = bundle.pick(
-        store, study, tiny_settings().search_budget(), (Target("host", probe), *further), folder / "images"
-    )
-    written = bundle.write_bundle(store, study, picked, folder / "bundle")
+    picked = pick(store, study, tiny_settings().search_budget(), (Target("host", probe), *further), folder / "images")
+    written = write_bundle(store, study, picked, folder / "bundle")
     store.engine.dispose()
     return picked, written
 
@@ -70,29 +69,29 @@ def test_a_bundle_goes_where_a_symbolic_link_leads_and_the_link_stays(tmp_path: 
     picked_and_bundled(tmp_path, CountingProbe())
     assert (tmp_path / "bundle").is_symlink()
     assert (tmp_path / "released/deploy.toml").is_file()
-    bundle.check_bundle_folder(tmp_path / "bundle")
+    check_bundle_folder(tmp_path / "bundle")
     (tmp_path / "released/thesis.tex").write_text("mine")
     for path in (Path("-"), tmp_path / "bundle", tmp_path / "released/thesis.tex", Path("/dev/null")):
         with pytest.raises(ReadOnlyFolder):
-            bundle.check_bundle_folder(path)
+            check_bundle_folder(path)
 
 
 @pytest.mark.parametrize("name", ["splits.csv", "model.onnx", "infer.py"])
 def test_a_folder_with_a_users_own_file_of_a_bundles_name_is_no_bundle(tmp_path: Path, name: str):
     (tmp_path / "mine").mkdir()
-    assert bundle.check_bundle_folder(tmp_path / "mine") == (tmp_path / "mine").resolve()
+    assert check_bundle_folder(tmp_path / "mine") == (tmp_path / "mine").resolve()
     (tmp_path / "mine" / name).write_text("mine")
     with pytest.raises(ReadOnlyFolder, match="holds something else than a bundle"):
-        bundle.check_bundle_folder(tmp_path / "mine")
+        check_bundle_folder(tmp_path / "mine")
 
 
 @pytest.mark.parametrize("runtime", SUFFIXES)
 def test_an_export_is_of_the_format_that_its_name_says(tmp_path: Path, runtime: str):
     store = trained_study(tmp_path, CountingProbe())
-    written = bundle.export_trial(store, store.trial(0), tmp_path / f"net{SUFFIXES[runtime]}")
+    written = export_trial(store, store.trial(0), tmp_path / f"net{SUFFIXES[runtime]}")
     network = load_network(files_of_trial(tmp_path), store.trial(0).config)
     assert check_for(runtime, written, network) < 1e-5
-    in_folder = bundle.export_trial(store, store.trial(0), tmp_path / "folder", runtime)
+    in_folder = export_trial(store, store.trial(0), tmp_path / "folder", runtime)
     assert in_folder == tmp_path / "folder" / f"model{SUFFIXES[runtime]}"
     assert in_folder.read_bytes() == written.read_bytes()
 
@@ -109,7 +108,7 @@ def test_an_export_is_of_the_format_that_its_name_says(tmp_path: Path, runtime: 
 def test_a_name_of_no_or_of_another_format_is_refused(tmp_path: Path, name: str, runtime: str | None, rule: str):
     store = trained_study(tmp_path, CountingProbe())
     with pytest.raises(InvalidSettings, match=re.escape(rule)):
-        bundle.export_trial(store, store.trial(0), tmp_path / name, runtime)
+        export_trial(store, store.trial(0), tmp_path / name, runtime)
     assert not (tmp_path / name).exists()
 
 
@@ -119,9 +118,9 @@ def test_a_network_is_exported_into_a_pipe_and_checked_before(tmp_path: Path):
     os.mkfifo(pipe)
     taking = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     taking.start()
-    bundle.export_trial(store, store.trial(0), pipe)
+    export_trial(store, store.trial(0), pipe)
     taking.join()
-    assert got == [bundle.export_trial(store, store.trial(0), tmp_path / "out").read_bytes()]
+    assert got == [export_trial(store, store.trial(0), tmp_path / "out").read_bytes()]
     assert pipe.is_fifo()
     store.engine.dispose()
 
@@ -191,7 +190,7 @@ def test_a_network_is_not_passed_over_for_a_disturbed_verification(tmp_path: Pat
     store = trained_study(tmp_path, CountingProbe())
     study, probe = reader.find_study(store.engine, "tiny"), Busy(2)
     target = Target("host", probe)
-    picked = bundle.pick(store, study, Budget(max_latency_ms=2.0), (target,), tmp_path / "images")
+    picked = pick(store, study, Budget(max_latency_ms=2.0), (target,), tmp_path / "images")
     assert len(probe.batches) == 3
     assert (picked.verified.steady, picked.passed_over, picked.undecided) == (True, (), ())
     store.engine.dispose()
@@ -201,8 +200,8 @@ def test_a_network_whose_every_verification_is_disturbed_is_kept_and_the_bundle_
     store = trained_study(tmp_path, CountingProbe())
     study = reader.find_study(store.engine, "tiny")
     target = Target("host", Busy(99))
-    picked = bundle.pick(store, study, Budget(max_latency_ms=2.0), (target,), tmp_path / "images")
-    folder = bundle.write_bundle(store, study, picked, tmp_path / "bundle")
+    picked = pick(store, study, Budget(max_latency_ms=2.0), (target,), tmp_path / "images")
+    folder = write_bundle(store, study, picked, tmp_path / "bundle")
     assert "Not verified inside the budget: it took up to 100 ms" in (folder / "MODEL_CARD.md").read_text()
     assert tomllib.loads((folder / "deploy.toml").read_text())["checks"]["verified"] is False
     store.engine.dispose()
@@ -222,8 +221,8 @@ def test_the_bundle_has_every_figure_of_both_splits_and_of_each_class(tmp_path: 
     store.add_predictions(0, "validation", Predictions.of(naming_one, labels).to_bytes())
     study = reader.find_study(store.engine, "tiny")
     target = Target("host", CountingProbe())
-    picked = bundle.pick(store, study, tiny_settings().search_budget(), (target,), images)
-    folder = bundle.write_bundle(store, study, picked, tmp_path / "bundle")
+    picked = pick(store, study, tiny_settings().search_budget(), (target,), images)
+    folder = write_bundle(store, study, picked, tmp_path / "bundle")
     tested = reader.class_predictions_of(store.engine, store.trial(0), EvaluatedSplit.TEST)
     assert tested is not None
     assert len(tested) == info.test_images

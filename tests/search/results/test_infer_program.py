@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import condensery
 from search.pricing.pricer import Target
-from search.results.bundle import pixel_input
+from search.results.bundle.export import pixel_input
 from search.store import reader
 from space.errors import InvalidSettings
 from tests.search.photographs import (

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from search.results.verification import MEASURED_MOST, Standing, comparable, standing_of, verify
+from search.results.picking.verification import MEASURED_MOST, Standing, comparable, standing_of, verify
 from workers.latency.record import LatencyPurpose, LatencyRecord
 
 LIMIT_MS = 10.0

@@ -14,15 +14,9 @@ from typing import IO
 import sqlalchemy as sa
 
 from search.budget import Budget, refusal
-from search.results.bundle_texts import (
-    CARD_FILE,
-    DEPLOY_FILE,
-    INFER_FILE,
-    BundleFacts,
-    deploy_toml,
-    infer_program,
-    model_card,
-)
+from search.results.bundle.deploy_file import deploy_toml
+from search.results.bundle.facts import CARD_FILE, DEPLOY_FILE, INFER_FILE, BundleFacts, infer_program
+from search.results.bundle.model_card import model_card
 from search.results.plain_text import one_line
 from search.results.remarks import seen_by
 from search.results.trained_files import TRAINED, read_trained, recorded_files

@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 from search.budget import Budget
 from search.pricing.pricer import Target
-from search.results import bundle
-from search.results.bundle_preview import bundle_name, preview_bundle
-from search.results.bundle_texts import pick_command
+from search.results.bundle.facts import pick_command
+from search.results.bundle.preview import bundle_name, preview_bundle
+from search.results.picking.picked import pick
 from search.store import reader
 from search.store.connection.database import open_for_reading
 from search.store.store import StudyStore
@@ -84,7 +84,7 @@ def test_the_preview_holds_the_recorded_files_and_says_what_was_not_done(store: 
 def test_a_network_that_was_picked_before_says_what_was_seen_then(store: StudyStore, tmp_path: Path):
     (study,) = reader.list_studies(store.engine)
     targets = (Target("host", CountingProbe()),)
-    picked = bundle.pick(store, study, tiny_settings().search_budget(), targets, tmp_path / "images")
+    picked = pick(store, study, tiny_settings().search_budget(), targets, tmp_path / "images")
     files = previewed(store)
     card, deploy = files["MODEL_CARD.md"].decode(), deploy_of(files)
     assert deploy["checks"] == {"verified": True, "verified_by": "measured on fake", "tested": True, "not_done": ""}
@@ -110,7 +110,7 @@ def test_a_preview_is_made_through_a_read_only_database_and_changes_nothing(stor
 def test_a_preview_loads_no_torch(store: StudyStore, tmp_path: Path):
     script = f"""
 import sys
-from search.results.bundle_preview import preview_bundle
+from search.results.bundle.preview import preview_bundle
 from search.budget import Budget
 from search.store import reader
 from search.store.connection.database import open_for_reading

@@ -2,7 +2,7 @@
 
 The score is what the study maximises: top-1, or another of `workers.metrics.OBJECTIVES`. A latency is judged by the
 upper end of its 95 % interval. Ties in the score go to the lower median latency, then to fewer macs. The choice
-rests on the validation split; `search.results.bundle` alone uses the test split, once.
+rests on the validation split; `search.results.picking` alone uses the test split, once.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.budget import Budget
-from search.results.pick import best, rank
+from search.results.ranking import best, rank
 from search.store.rows import TrialRow
 from space.config import CondenseNetConfig
 from space.errors import NothingFeasible

@@ -1,0 +1,1 @@
+"""Bundle: the folder that is deployed, what stands in it, its preview, and a network's file alone."""

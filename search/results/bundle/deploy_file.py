@@ -1,0 +1,102 @@
+"""deploy.toml: what a program on the device must know, in tables of plain values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection
+from typing import Any
+
+from search.budget import Budget
+from search.results.bundle.facts import WEIGHTS, BundleFacts, inputs_of, preprocessing_of, shipped_file
+from search.results.class_figures import accuracy_table
+from workers.file_names import INPUT, MODEL, NETWORK_FILE, ONNX_FILE, OUTPUT, file_for
+from workers.latency.record import LatencyRecord
+from workers.preprocessing import COMMENTS
+
+
+def deploy_toml(facts: BundleFacts) -> str:
+    """Return deploy.toml: everything a program needs to run the model, in tables of plain values."""
+    study, row, latency = facts.study, facts.trial, facts.latency
+    info = study.data_info or {}
+    top1 = {"validation_top1": row.top1, "test_top1": row.test_top1}
+    accuracy = {
+        "dataset": info.get("dataset", ""),
+        "objective": row.objective,
+        **top1,
+        **accuracy_table(facts.seen.splits),
+    }
+    model = {"file": ONNX_FILE, "sha256": facts.model_sha256[ONNX_FILE], "input": INPUT, "output": OUTPUT}
+    tables: dict[str, dict[str, Any]] = {
+        "model": {**model, "precision": "fp32" if latency is None else latency.precision},
+        "preprocessing": preprocessing_of(facts).table(),
+        "model_files": _model_files(facts),
+        "model_files_sha256": {_toml(file): sha256 for file, sha256 in facts.model_sha256.items()},
+        "classes": {"names": list(map(str, info.get("class_names", ())))},
+        "accuracy": {name: value for name, value in accuracy.items() if value is not None},
+        "checks": {
+            "verified": facts.verified,
+            "verified_by": facts.verified_by,
+            "tested": facts.tested,
+            "not_done": facts.not_done,
+        },
+        **({} if latency is None else {"latency": _latency_table(latency, facts.shipped)}),
+        **{
+            f"latency_on.{_toml(name)}": _latency_table(other, facts.shipped) for name, other in facts.elsewhere.items()
+        },
+        "cost": {"macs": row.macs, "params": row.params, "paper_flops": row.paper_flops},
+        "budget": _budget_table(facts.budget),
+        "config": {k: v for k, v in row.config.to_dict().items() if v is not None},
+        WEIGHTS: {"file": NETWORK_FILE, "sha256": facts.network_sha256},
+        "origin": {"study": study.name, "trial": row.number, "settings_sha256": study.settings_hash},
+    }
+    lines = ["# How to run model.onnx, and what to expect of it."]
+    if facts.not_done:
+        lines.append(f"# Not a picked bundle: {facts.not_done}.")
+    for name, values in tables.items():
+        comments = COMMENTS if name == "preprocessing" else {}
+        lines += ["", f"[{name}]"]
+        lines += [
+            f"{key} = {_toml(value)}" + f"  # {comments.get(key)}" * (key in comments) for key, value in values.items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _model_files(facts: BundleFacts) -> dict[str, str]:
+    """Return the input of each model file that is shipped: its type and its shape."""
+    by_file = {file_for(runtime, MODEL): text for runtime, text in inputs_of(preprocessing_of(facts)).items()}
+    return {_toml(file): text for file, text in by_file.items() if file in facts.shipped}
+
+
+def _latency_table(latency: LatencyRecord, shipped: Collection[str]) -> dict[str, Any]:
+    """Return a latency's table in deploy.toml; the model's file is named where the bundle ships it."""
+    file = shipped_file(latency, shipped)
+    return {
+        "kind": latency.kind,
+        "policy": latency.policy,
+        "device": latency.device,
+        "runtime": f"{latency.runtime} {latency.runtime_version}",
+        **({"file": file} if file else {}),
+        "threads": latency.threads,
+        "median_ms": latency.median_ms,
+        **({} if latency.p90_ms is None else {"p90_ms": latency.p90_ms}),
+        "interval_95_ms": [latency.interval_low_ms, latency.interval_high_ms],
+        "steady": latency.steady,
+        "extrapolates": latency.extrapolates,
+        "verified": latency.verified,
+    }
+
+
+def _budget_table(budget: Budget) -> dict[str, Any]:
+    counts = {"max_macs": budget.max_macs, "max_params": budget.max_params, "max_latency_ms": budget.max_latency_ms}
+    elsewhere = {f"max_latency_ms_on.{_toml(name)}": limit for name, limit in budget.elsewhere_ms.items()}
+    return {name: limit for name, limit in {**counts, **elsewhere}.items() if limit is not None}
+
+
+def _toml(value: Any) -> str:
+    """Write a string, number or list as TOML; JSON's forms are valid TOML for all of them, but for DEL and NaN."""
+    if isinstance(value, list) and any(isinstance(one, float) for one in value):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,150 @@
+"""MODEL_CARD.md: what a person wants to know of a network before deploying it."""
+
+from __future__ import annotations
+
+from search.results.bundle.facts import BundleFacts, shipped_file
+from search.results.class_figures import classes_part, figure_rows
+from search.results.latency_labels import doubts_text
+from search.results.plain_text import one_line
+from workers.file_names import SPLITS_FILE
+from workers.latency.record import LatencyKind, LatencyRecord
+from workers.wording import counted
+
+
+def model_card(facts: BundleFacts) -> str:
+    """Return MODEL_CARD.md."""
+    row, study = facts.trial, one_line(facts.study.name)
+    warning = f"\n> **Not a picked bundle**: {facts.not_done}.\n" if facts.not_done else ""
+    versions = "\n".join(f"| {one_line(k)} | {one_line(v)} |" for k, v in sorted(facts.study.versions.items()))
+    return f"""# {row.config}
+
+A CondenseNet for image classification, trial {row.number} of the study `{study}`: {facts.rank}.
+{warning}
+| | |
+|---|---|
+{_figures(facts)}
+
+{_remarks(facts)}
+{classes_part(facts.seen.splits, facts.study.data_info)}
+## Run it
+
+    python3 infer.py photo.jpg
+
+It needs Python 3.11, numpy, Pillow and onnxruntime, and prints the class and its probability; `--model FILE` runs
+another model file of this folder. `Classifier(folder).classify(file)` does it in a program. How an image becomes the
+network's input is `[preprocessing]` of `deploy.toml`, which `infer.py` follows step by step; a program of your own must
+do the same, to the channel order.{_in_model_text(facts)}
+
+## Made with
+
+| | |
+|---|---|
+{versions}
+"""
+
+
+def _in_model_text(facts: BundleFacts) -> str:
+    if not facts.in_model:
+        return ""
+    return (
+        "\n\nThe model files scale pixels themselves: they take them as they are after resizing. The latencies are of "
+        "the network\nwithout that step."
+    )
+
+
+def _figures(facts: BundleFacts) -> str:
+    """Return the rows of the card's first table."""
+    row, latency, info = facts.trial, facts.latency, facts.study.data_info or {}
+    images = f"{one_line(info.get('test_images', '?'))} images of {one_line(info.get('dataset', '?'))}"
+    tested = "not tested" if row.test_top1 is None else f"{row.test_top1:.2%} ({images})"
+    validation = "unknown" if row.top1 is None else f"{row.top1:.2%}"
+    lines = [f"| test top-1 | {tested} |", f"| validation top-1 | {validation} |", *figure_rows(facts.seen.splits)]
+    if latency is None:
+        lines.append("| latency | unknown |")
+    else:
+        lines.append(f"| latency, {_kind(latency)} | {_milliseconds(latency)} |")
+        lines.append(f"| on | {_place(latency)}, {counted(latency.threads, 'thread')}, {latency.precision} |")
+    for other in facts.elsewhere.values():
+        lines.append(f"| latency, {_kind(other)}, on {_place(other)} | {_milliseconds(other)} |")
+    lines.append(f"| macs | {row.macs:,} (1 multiply-add = 1, convolutions and linear) |")
+    lines.append(f"| params | {row.params:,} |")
+    return "\n".join(lines)
+
+
+def _place(latency: LatencyRecord) -> str:
+    return f"{one_line(latency.device)}, {one_line(latency.runtime)} {one_line(latency.runtime_version)}"
+
+
+def _milliseconds(latency: LatencyRecord) -> str:
+    """Return "0.312 ms (95 % interval 0.309 to 0.315, p90 0.32)"."""
+    p90 = "" if latency.p90_ms is None else f", p90 {latency.p90_ms:.4g}"
+    interval = f"95 % interval {latency.interval_low_ms:.4g} to {latency.interval_high_ms:.4g}"
+    return f"{latency.median_ms:.4g} ms ({interval}{p90})"
+
+
+def _kind(latency: LatencyRecord) -> str:
+    """Return a latency's kind and what speaks against it: "measured before training, quick, not steady"."""
+    when = "" if latency.verified else " before training"
+    return f"{latency.kind}{when}{doubts_text(latency)}"
+
+
+def _remarks(facts: BundleFacts) -> str:
+    """Return what to know about the figures, point by point."""
+    lines = [one_line(text) for text in facts.seen.remarks]
+    lines += [f"{one_line(text[:1].upper() + text[1:])}." for text in (facts.study.data_info or {}).get("notes", ())]
+    if SPLITS_FILE in facts.shipped:
+        lines.append(f"`{SPLITS_FILE}` says which image was in which split.")
+    lines.append(_accuracy_remark(facts))
+    lines += [f"{one_line(text[:1].upper() + text[1:])}." for text in facts.as_good]
+    if facts.latency is not None:
+        lines.append(_latency_remark("The latency", facts.latency))
+    lines += [_latency_remark(f"The latency on {one_line(on)}", other) for on, other in facts.elsewhere.items()]
+    if facts.export_difference is None:
+        lines.append("The exported file was compared with the trained network when it was written, and not since.")
+    else:
+        lines.append(
+            f"The exported file equals the trained network to {facts.export_difference:.1e} of its largest output."
+        )
+    latencies = [latency for latency in (facts.latency, *facts.elsewhere.values()) if latency is not None]
+    missing = dict.fromkeys(
+        one_line(latency.runtime) for latency in latencies if not shipped_file(latency, facts.shipped)
+    )
+    lines += [f"The file for {runtime}, of which a latency is given, is not in this bundle." for runtime in missing]
+    lines += [f"Not verified inside the budget: {one_line(text)}; measure it again." for text in facts.undecided]
+    lines += [f"Passed over: {one_line(text)}." for text in facts.passed_over]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _accuracy_remark(facts: BundleFacts) -> str:
+    if not facts.tested:
+        return (
+            "The accuracy is the exported network's, on the validation split that choices are made on; the test split "
+            "was not used for\n  this network."
+        )
+    tested = (
+        "it is the only network of this study that was"
+        if facts.test_evaluations == 1
+        else f"{facts.test_evaluations} networks of this study have been, so treat it as slightly optimistic"
+    )
+    return (
+        "Both accuracies are the exported network's. The choice was made on the validation split; the test split was "
+        f"used once\n  for this network, and {tested}."
+    )
+
+
+def _latency_remark(subject: str, latency: LatencyRecord) -> str:
+    """Return a sentence on where a latency comes from and what speaks against it."""
+    quick = " with the quick policy: fewer runs than a standard measurement" if latency.policy == "quick" else ""
+    unsteady = "" if latency.steady else "; the machine did not keep still during it"
+    return f"{_origin_of(subject, latency)}{quick}{unsteady}."
+
+
+def _origin_of(subject: str, latency: LatencyRecord) -> str:
+    """Return where a latency comes from: an estimate must never read like a measurement."""
+    file = "the exported file after training" if latency.verified else "a network of the same shape before training"
+    if latency.kind == LatencyKind.MEASURED:
+        return f"{subject} was measured on {file}"
+    outside = "; this network lies outside the range it was calibrated on" if latency.extrapolates else ""
+    if latency.kind == LatencyKind.PREDICTED:
+        return f"{subject} is predicted from measurements of other networks, not measured{outside}"
+    return f"{subject} is {latency.kind} from instructions counted in {file}, not measured{outside}"

@@ -1,0 +1,1 @@
+"""Picking: the best network inside a budget, verified on the device and tested once."""
