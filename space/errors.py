@@ -38,7 +38,8 @@
     │   └── OutOfMemory               78  it needed more memory than its worker has
     ├── EmulatorMissing               76  the ARM device in software is not built, or its tools are missing
     ├── EngineUnavailable             77  Ray can't be started, reached or started again
-    └── PlotUnavailable               79  a plot can't be drawn as an image here
+    ├── PlotUnavailable               79  a plot can't be drawn as an image here
+    └── QuantizationFailed            80  a network can't be put into 8 bits
 
 Exit codes 0 (done), 2 (wrong use of the command line) and 130 (interrupted, resumable) complete the table.
 """
@@ -276,3 +277,9 @@ class PlotUnavailable(CondenseryError):
     """An image of a plot needs kaleido and Chromium, and one of them is missing or failed; the message says which."""
 
     exit_code = 79
+
+
+class QuantizationFailed(CondenseryError):
+    """A network can't be put into 8 bits: calibration images of one class, or a value that overflows."""
+
+    exit_code = 80

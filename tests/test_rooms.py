@@ -22,8 +22,9 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "bundled": "",  # a device has it without the rest
         "preprocessing": "",
         "images": "bundled files preprocessing settings wording",
+        "quantization": "images settings",
         "latency": "file_names files processes settings",
-        "export": "bundled file_names files latency preprocessing",
+        "export": "bundled file_names files latency preprocessing quantization",
         "compiled": "files latency",
         "training": "compiled export file_names files images metrics processes settings wording",
         "runners": "file_names files images latency processes training",

@@ -28,6 +28,7 @@ class Stream(IntEnum):
     AUGMENTATION = 3
     SUBSET = 4
     VARIATION = 5
+    CALIBRATION = 6
 
 
 class Places(NamedTuple):

@@ -1,0 +1,102 @@
+"""The quantized network in torch's floats: every 8-bit tensor is rounded as a runtime would.
+
+It says what a file in 8 bits must give, and it is what a fine-tune trains: gradients pass through the rounding
+(straight-through, Bengio et al. 2013). Batch norms stay as they are in evaluation: only their scale and shift move.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from space.deployed import DeployedCondenseNet, DeployedLayer
+from workers.quantization.levels import rounded_weight, weight_scales
+from workers.quantization.network import (
+    CLASSIFIER_RANGE,
+    INPUT_RANGE,
+    Part,
+    QuantizedNetwork,
+    Scheme,
+    range_1x1,
+    range_3x3,
+    range_features,
+)
+
+
+def folded(layer: DeployedLayer) -> tuple[Tensor, Tensor]:
+    """Return the 1x1's weight and bias with the batch norm after it folded in; outputs come group by group."""
+    scale = layer.norm.weight / torch.sqrt(cast(Tensor, layer.norm.running_var) + layer.norm.eps)
+    shift = layer.norm.bias - cast(Tensor, layer.norm.running_mean) * scale
+    back = torch.argsort(layer.conv_1x1.permutation).to(scale.device)  # channel of the convolution -> of the norm
+    return layer.conv_1x1.conv.weight * scale[back].view(-1, 1, 1, 1), shift[back]
+
+
+class RoundedForm(nn.Module):
+    """The network of a `QuantizedNetwork` as its files compute it; images (N, C, H, W) -> logits (N, classes)."""
+
+    def __init__(self, quantized: QuantizedNetwork) -> None:
+        super().__init__()
+        self.quantized = quantized
+        self.network = quantized.network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, classes)."""
+        x, stage = self.stem(x), 0
+        for number, shape in enumerate(self.network.config.layer_shapes):
+            if shape.stage != stage:
+                x, stage = self.pooled(x, shape.stage), shape.stage
+            x = torch.cat((x, self.new_features(number, self.bottleneck(number, x), stage)), 1)
+        return self.logits(x)
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Return the features of the first convolution."""
+        stem = self.network.stem
+        return self._features(self._conv("stem", INPUT_RANGE, x, stem, stem.weight, None), 0)
+
+    def pooled(self, x: Tensor, stage: int) -> Tensor:
+        """Return the features that a stage begins with."""
+        return self._features(F.avg_pool2d(x, 2), stage)
+
+    def bottleneck(self, number: int, x: Tensor) -> Tensor:
+        """Return what a layer's 1x1 makes of the features, normalised, before ReLU, in training order."""
+        layer = self._layer(number)
+        conv = layer.conv_1x1
+        x = F.relu(conv.norm(x.index_select(1, conv.index)))
+        made = self._conv("conv_1x1", range_1x1(number), x, conv.conv, *folded(layer))
+        return made.index_select(1, conv.permutation.to(made.device))
+
+    def new_features(self, number: int, bottleneck: Tensor, stage: int) -> Tensor:
+        """Return what a layer adds to the features of its stage."""
+        conv = self._layer(number).conv_3x3
+        made = self._conv("conv_3x3", range_3x3(number), F.relu(bottleneck), conv, conv.weight, None)
+        return self._features(made, stage)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits of the last stage's features."""
+        network = self.network
+        x = F.adaptive_avg_pool2d(F.relu(network.norm(x)), 1).flatten(1).index_select(1, network.classifier_index)
+        weight, bias = network.classifier.weight, network.classifier.bias
+        if "classifier" in self.quantized.scheme.parts:
+            levels = self.quantized.levels(CLASSIFIER_RANGE)
+            x, weight = levels.rounded(x), rounded_weight(weight, weight_scales(weight, bias, levels.scale))
+        return F.linear(x, weight, bias)
+
+    def _layer(self, number: int) -> DeployedLayer:
+        return cast(DeployedLayer, self.network.layers[number])
+
+    def _features(self, x: Tensor, stage: int) -> Tensor:
+        return self.quantized.levels(range_features(stage)).rounded(x) if self.quantized.scheme.features else x
+
+    def _conv(self, part: Part, name: str, x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if part in self.quantized.scheme.parts:
+            levels = self.quantized.levels(name)
+            x, weight = levels.rounded(x), rounded_weight(weight, weight_scales(weight, bias, levels.scale))
+        return F.conv2d(x, weight, bias, conv.stride, cast(tuple[int, int], conv.padding), 1, conv.groups)
+
+
+def float_form(network: DeployedCondenseNet) -> RoundedForm:
+    """Return the same walk through a network with nothing rounded."""
+    return RoundedForm(QuantizedNetwork(network, {}, Scheme(frozenset())))
