@@ -65,7 +65,7 @@ def calibrate(
 
 def check_classes(labels: Tensor) -> None:
     """Raise QuantizationFailed if calibration images are of fewer than two classes."""
-    if len(labels.unique()) < 2:
+    if len(labels) == 0 or int(labels.min()) == int(labels.max()):
         raise QuantizationFailed(
             f"calibration images must be of at least 2 classes, but all {len(labels)} are of one: the ranges of the "
             "others would be guessed; use more of the training images."
