@@ -1,26 +1,18 @@
-"""Decoded images as plain .npy files, written block by block while they are decoded, with progress on stderr."""
+"""Decoded images as plain .npy files, written block by block while they are decoded."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 
 from workers.images.reading import DecodingRecord
 from workers.images.source import Block, ImageLayout, Shape, SourceSplit, details_to_dict
 from workers.images.splits import Positions
-
-PLAIN_PROGRESS_S = 10.0  # seconds between lines where stderr is no terminal
 
 
 class _Has16Bits(Exception):
@@ -120,24 +112,3 @@ def write_images(
 def _write_header(out: BinaryIO, count: int, layout: ImageLayout) -> None:
     header = {"descr": np.dtype(layout.pixel_type).str, "fortran_order": False, "shape": (count, *layout.shape)}
     np.lib.format.write_array_header_1_0(out, header)
-
-
-@contextmanager
-def decoding_progress(label: str, total: int, interval_s: float = PLAIN_PROGRESS_S) -> Iterator[Callable[[int], None]]:
-    """Show on stderr how many of `total` images are decoded: a bar on a terminal, else a line every `interval_s`."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(f"Decoding {escape(label)}", total=total)
-            yield lambda images: bar.update(task, advance=images)  # advance() would take less than 0 for a speed
-        return
-    done, last_s = 0, time.monotonic()
-
-    def advance(images: int) -> None:
-        nonlocal done, last_s
-        done += images
-        if time.monotonic() - last_s >= interval_s:
-            last_s = time.monotonic()
-            sys.stderr.write(f"Decoding {label}: {done:,} of {total:,} images\n")
-
-    yield advance

@@ -33,11 +33,12 @@ from filelock import FileLock
 
 from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
 from workers.files import disk_errors, write_atomically
-from workers.images.array_files import decoding_progress, write_splits
+from workers.images.array_files import write_splits
 from workers.images.data_info import DataInfo, Published, describe
 from workers.images.datasets import find_source
 from workers.images.near_duplicates import Part, notes_on
 from workers.images.pixel_values import PixelStatistics, pixel_statistics
+from workers.images.progress import progress
 from workers.images.reading import DecodingRecord, Unreadable, check_unreadable
 from workers.images.source import (
     BLOCK,
@@ -127,7 +128,7 @@ def read_through(settings: DataSettings) -> DecodingRecord:
     content = source.open()
     splits = [split for split in (content.train, content.test) if split is not None]
     record = DecodingRecord(sum(len(split.labels) for split in splits))
-    with decoding_progress(source.label, record.total) as advance, warnings.catch_warnings():
+    with progress("Decoding", source.label, record.total) as advance, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         for split in splits:
             at = 0
@@ -288,7 +289,7 @@ def _write_data_set(source: Source, settings: DataSettings, folder: Path) -> Non
         content = source.open()
         splits = {"train": content.train} | ({} if content.test is None else {"test": content.test})
         total = sum(len(split.labels) for split in splits.values())
-        with decoding_progress(source.label, total) as advance, warnings.catch_warnings():
+        with progress("Decoding", source.label, total) as advance, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged notes in a photo, which aren't looked at
             record = write_splits(splits, source.shape, settings.bits, partial, advance)
         record.check(source.label, settings)

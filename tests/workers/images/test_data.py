@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
-from workers.images.array_files import decoding_progress
 from workers.images.batches import Augmentation, Split, TrainingBatches, augment, evaluation_batches, load
 from workers.images.cache import prepare
 from workers.images.data_info import DataInfo
+from workers.images.progress import progress
 from workers.images.splits import (
     Stream,
     folds_of,
@@ -366,14 +366,14 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, place):
 
 def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(capsys, monkeypatch):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    with decoding_progress("Letters", 3000, interval_s=0.0) as advance:
+    with progress("Decoding", "Letters", 3000, interval_s=0.0) as advance:
         advance(1000)
     assert capsys.readouterr().err == "Decoding Letters: 1,000 of 3,000 images\n"
-    with decoding_progress("Letters", 3000, interval_s=3600.0) as advance:
+    with progress("Decoding", "Letters", 3000, interval_s=3600.0) as advance:
         advance(1000)
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
-    with decoding_progress("Letters[/b]", 3000) as advance:  # a folder's name is no markup
+    with progress("Decoding", "Letters[/b]", 3000) as advance:  # a folder's name is no markup
         advance(3000)
     shown = capsys.readouterr()
     assert shown.out == ""

@@ -17,6 +17,7 @@ from space.errors import DataNotFound, InvalidSettings
 from workers.images.batches import TrainingBatches, load
 from workers.images.cache import outline, prepare
 from workers.images.datasets import find_source
+from workers.images.listing import manifest
 from workers.images.source import SourceImages
 from workers.settings import DataSettings
 
@@ -471,6 +472,42 @@ def test_files_that_are_found_by_their_names_alone_are_said(tmp_path: Path, path
     content = opened(coco_of(tmp_path, path, "im/2.png"))
     assert labels_in(content) == {"my cat.png": "cat", "2.png": "dog"}
     assert content.notes[0] == "1 file found by the name alone (im/my cat.png)"
+
+
+def test_what_a_tool_left_out_of_names_is_found_and_a_servers_paths_are_looked_for_in_few_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save_images(tmp_path / "images", NAMES)
+    asked: list[Path] = []
+    monkeypatch.setattr(manifest, "_is_file", lambda path: asked.append(path) or path.is_file())
+    assert labels_in(opened(coco_of(tmp_path, "cat0", "images/dog0"))) == {"cat0.png": "cat", "dog0.png": "dog"}
+    del asked[:]
+    opened(coco_of(tmp_path, *(f"/srv/pets/{name}" for name in NAMES)))
+    assert len(asked) <= 3 * len(NAMES)
+
+
+@pytest.mark.parametrize("in_data", [True, False])
+def test_splits_groups_and_weights_of_label_studios_json_are_used(tmp_path: Path, in_data: bool):
+    save_images(tmp_path)
+    splits = ("train", "train", "valid", "test", "")
+
+    def task(name: str, **more: object) -> dict[str, object]:
+        data = {"image": name, "split": splits[int(name[3])], "Group": int(name[3]), "weight": 2, **more}
+        if not in_data:
+            return {"id": 1, "choice": LABELS[name], "annotation_id": 1, "lead_time": 2.5, **data}
+        return {"id": 1, "data": data, "annotations": [{"result": [{"value": {"choices": [LABELS[name]]}}]}]}
+
+    content = opened(json_file(tmp_path / "a.json", [task(name, caption="a pet") for name in NAMES]))
+    assert (len(content.train.labels), len(content.test.labels if content.test else ())) == (8, 2)
+    assert content.train.details is not None
+    assert content.train.details.validation is not None
+    assert content.train.details.validation.tolist() == [False] * 6 + [True] * 2
+    assert set(content.train.details.groups or ()) == {"0", "1", "2", "4"}
+    assert content.train.details.weights is not None
+    assert content.notes[-1] == "1 key of a.json is not used (caption)"
+    tasks = [{"image": name, "choice": LABELS[name], "subset": "train"} for name in NAMES]
+    with pytest.raises(DataNotFound, match=r"the key of each image's split .* one is called 'subset'"):
+        opened(json_file(tmp_path / "a.json", tasks))
 
 
 @pytest.mark.parametrize("form", ["choices", "coco"])

@@ -42,7 +42,7 @@ def read_manifest(path: Path, group: str | None) -> Manifest:
     if is_directory(path):
         return _read_folder(path, group)
     if path.suffix.lower() == ".json":
-        return Manifest(read_json_export(path, group), is_tools=True)
+        return read_json_export(path, group)
     if path.suffix.lower() == ".txt" and (path.parent / SYNSETS).is_file():
         if group is not None:
             raise no_columns(path, group)

@@ -1,4 +1,4 @@
-"""Columns of a manifest that nothing reads: one that is meant as a split, a group or a weight is refused."""
+"""Columns of a manifest (in JSON, keys) that nothing reads: one meant as a split, a group or a weight is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ NEAR = 0.8  # difflib's measure: one letter is wrong, lacks or is too many, or t
 
 
 def unused_columns(
-    path: Path, header: Sequence[str], used: Collection[int], lines: Sequence[Sequence[str]], taken: Collection[str]
+    path: Path,
+    header: Sequence[str],
+    used: Collection[int],
+    lines: Sequence[Sequence[str]],
+    taken: Collection[str],
+    noun: str = "column",
 ) -> tuple[str, ...]:
     """Return what is to be said of the columns that aren't used.
 
@@ -34,6 +39,7 @@ def unused_columns(
         used: the places of those that are used.
         lines: all others, with as many values as the header.
         taken: those of `EXTRAS` that a column says.
+        noun: what the manifest's form calls a column.
 
     Raises:
         DataNotFound: a column is meant as one of `EXTRAS` that no column says, by its name or by what it holds.
@@ -44,12 +50,12 @@ def unused_columns(
         if meant is None and "split" not in taken and _holds_splits([line[place] for line in lines]):
             meant = "split"
         if meant is not None and meant not in taken:
-            raise misnamed(path, name, meant)
+            raise misnamed(path, name, meant, noun)
     names = [name for name in others.values() if name.lower() not in OF_LABEL_STUDIO]
     if not names:
         return ()
     verb = agreeing(len(names), "is", "are")
-    return (f"{counted(len(names), 'column')} of {one_line(path.name)} {verb} not used ({listed(names)})",)
+    return (f"{counted(len(names), noun)} of {one_line(path.name)} {verb} not used ({listed(names)})",)
 
 
 def meant_by(name: str, known: Mapping[str, str] = SYNONYMS) -> str | None:
@@ -61,11 +67,11 @@ def meant_by(name: str, known: Mapping[str, str] = SYNONYMS) -> str | None:
     return near[0] if near else None
 
 
-def misnamed(path: Path, name: str, meant: str) -> DataNotFound:
-    """Return the error that a column has another name than it must have."""
-    advice = f' or set `data.group = "{one_line(name)}"`,' if meant == "group" else ""
+def misnamed(path: Path, name: str, meant: str, noun: str = "column") -> DataNotFound:
+    """Return the error that a column, or what the form calls so, has another name than it must have."""
+    advice = f' or set `data.group = "{one_line(name)}"`,' if meant == "group" and noun == "column" else ""
     return DataNotFound(
-        f"the column of each image's {meant} in the manifest {str(path)!r} must be called {meant}, but one is called "
+        f"the {noun} of each image's {meant} in the manifest {str(path)!r} must be called {meant}, but one is called "
         f"{one_line(name)!r}, did you mean {meant!r}? Rename it,{advice} or, if it is something else, give it a name "
         "that isn't alike."
     )

@@ -10,7 +10,8 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -19,7 +20,8 @@ from space.errors import DataNotFound
 from workers.images.listing.annotations import read_manifest
 from workers.images.listing.listing import SPLITS, Entry, Listing, Split, listing_of
 from workers.images.listing.rows import Row
-from workers.images.listing.walk import IMAGE_SUFFIXES, LeftOut, find_images, is_directory, is_image_name
+from workers.images.listing.walk import LeftOut, find_images, is_directory, is_image_name
+from workers.images.progress import progress
 from workers.wording import counted, listed, one_line
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
@@ -59,7 +61,8 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
         rows = [row for row in rows if row.labels]
     check_rows(whose, rows)
     files = _Files(root) if manifest.is_tools else None
-    places = [_found(root, row.path, files) for row in rows]
+    with progress("Looking for the files of", path.name, len(rows)) as advance:
+        places = [_found(root, row.path, files, advance) for row in rows]
     missing = [_shown(row) for row, place in zip(rows, places, strict=True) if place is None]
     _refuse(whose, _Broken("name a file that exists", "add the files, or take the rows out", missing))
     found = [place for place in places if place is not None]
@@ -147,11 +150,10 @@ def _is_weight(weight: str) -> bool:
 
 
 class _Files:
-    """The images below a folder by their own names, looked up once one is asked for."""
+    """The images below a folder by their names, which are listed once the first of them is asked for."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._by_name: dict[str, list[str]] | None = None
         self.used: list[str] = []  # those that were found by their names alone
 
     def found(self, path: str) -> str | None:
@@ -162,20 +164,38 @@ class _Files:
 
     def only(self, name: str) -> str | None:
         """Return the path of the only image of this name."""
-        if self._by_name is None:
-            self._by_name = defaultdict(list)
-            for image in find_images(self._root, "", LeftOut()):
-                self._by_name[image.name.rpartition("/")[2]].append(image.name)
         called = self._by_name.get(name, [])
         return called[0] if len(called) == 1 else None
 
+    def without_suffix(self, path: str) -> str | None:
+        """Return the path of the image that is called so but for a suffix that the tool left out."""
+        bases = (base for place in _places(path) if not ADDRESS.match(place) for base in (place, f"images/{place}"))
+        return next(filter(None, (self._by_base.get(os.path.normpath(base)) for base in bases)), None)
 
-def _found(root: Path, path: str, files: _Files | None) -> str | None:
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        by_name: dict[str, list[str]] = defaultdict(list)
+        for name in self._names:
+            by_name[name.rpartition("/")[2]].append(name)
+        return by_name
+
+    @cached_property
+    def _by_base(self) -> dict[str, str]:
+        """Each path without its suffix, and the path; of several, the one whose suffix comes first."""
+        return {os.path.splitext(name)[0]: name for name in sorted(self._names, reverse=True)}  # noqa: PTH122
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [image.name for image in find_images(self._root, "", LeftOut())]
+
+
+def _found(root: Path, path: str, files: _Files | None, advance: Callable[[int], None]) -> str | None:
     """Return a file's path, relative to `root` if it lies there; None if there is none."""
+    advance(1)
     for candidate in _candidates(path) if files is not None else (path, path.replace("\\", "/")):
         if _is_file(root / candidate):
             return os.path.normpath(candidate)
-    return None if files is None else files.found(path)
+    return None if files is None else files.without_suffix(path) or files.found(path)
 
 
 def _is_file(path: Path) -> bool:
@@ -186,11 +206,10 @@ def _is_file(path: Path) -> bool:
 
 
 def _candidates(path: str) -> Iterator[str]:
-    """Yield where a tool's file may be: as it says, in `images`, or with the suffix that it left out."""
+    """Yield where a tool's file may be: as it says, or in `images`."""
     for place in _places(path):
         if not ADDRESS.match(place):
             yield from (place, place.lstrip("/"), f"images/{place}")
-            yield from (f"{base}{suffix}" for base in (place, f"images/{place}") for suffix in sorted(IMAGE_SUFFIXES))
 
 
 def _places(path: str) -> tuple[str, ...]:
