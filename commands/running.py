@@ -113,7 +113,7 @@ def check(
     settings = load_settings(study, set_ or ())
     url = storage or settings.storage
     refuse_foreign_study(url, settings.study.name)
-    outline = outline_study(settings, starts_of(settings, url))
+    outline = outline_study(settings, starts_of(settings, url, say))
     if not as_json:
         show_text(answers.outline_panel(outline))
     replayed = outline.settings.replay.table is not None  # takes seconds, whatever the trainings once took
@@ -148,7 +148,7 @@ def _lacking_devices(settings: StudySettings, url: str) -> list[str]:
 
 
 def _read_images(settings: StudySettings) -> DecodingRecord:
-    from workers.images.cache import read_through
+    from workers.images.reading import read_through
 
     return read_through(settings.data)
 

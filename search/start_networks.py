@@ -34,8 +34,7 @@ from space.growths import SAME
 from space.search_space import SearchSpace
 from workers.file_names import NETWORK_FILE
 from workers.files import user_path, write_atomically
-from workers.images.cache import open_prepared
-from workers.images.data_info import DataInfo
+from workers.images.cache import Decoded
 from workers.settings import NO_START, START, DataSettings
 from workers.training.start import StartNetwork, pin_of, start_file, without_pin
 from workers.wording import counted
@@ -209,15 +208,14 @@ def check_fits(settings: StudySettings, starts: Sequence[Start]) -> None:
             )
 
 
-def check_unseen(data: DataSettings, info: DataInfo, cache: Path, starts: Sequence[Start]) -> None:
+def check_unseen(data: DataSettings, images: Decoded, starts: Sequence[Start]) -> None:
     """Check that no start has learned from what are validation or test images now.
 
     Only of a trial of the very same images is it known which it learned from.
 
     Args:
         data: the study's settings.
-        info: of its images, as `prepare` returned it.
-        cache: where they were prepared.
+        images: that they name.
         starts: of the study.
 
     Raises:
@@ -225,10 +223,9 @@ def check_unseen(data: DataSettings, info: DataInfo, cache: Path, starts: Sequen
     """
     for start in starts:
         known = start.trained_on
-        if known is None or known.fingerprint != info.fingerprint:
+        if known is None or known.fingerprint != images.fingerprint:
             continue
-        published = open_prepared(data, cache)[1].published
-        now, then = published.places(data), published.places(known.data)
+        now, then = images.published.places(data), images.published.places(known.data)
         judging = now.validation if now.test is None else np.concatenate([now.validation, now.test])
         if seen := int(np.isin(judging, then.train).sum()):
             raise InvalidSettings(

@@ -124,7 +124,8 @@ def read_lines(read: DecodingRecord) -> RenderableType:
     """Return what reading every image brought to light: all files that can't be read, a line each."""
     bad = [Text(f"can't be read: {unreadable}") for unreadable in read.unreadable]
     whole = f"read: {read.total - len(bad):,} of {counted(read.total, 'image')}"
-    return Group(*bad, Text("; ".join((whole, *read.size_notes()))))
+    noted = [Text(f"note: {note}") for note in read.noted]
+    return Group(*bad, *noted, Text("; ".join((whole, *read.size_notes()))))
 
 
 def outline_document(
@@ -159,6 +160,7 @@ def outline_document(
         "estimated_seconds_in_all": None if timed is None else plain(timed.seconds_in_all),
         "device": None if timed is None else timed.device,
         "images_read": None if read is None else read.total - len(read.unreadable),
+        "images_notes": None if read is None else list(read.noted),
         "unreadable": None if read is None else [plain(bad._asdict()) for bad in read.unreadable],
     }
 

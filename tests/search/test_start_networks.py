@@ -15,7 +15,7 @@ import pytest
 from dashboards.terminal.answers import outline_document, start_lines
 from search.budget import Budget
 from search.crossvalidation import cross_validate
-from search.launch import launch
+from search.launch import launch, starts_of
 from search.loop.callbacks import SilentCallback
 from search.results.bundle.preview import preview_bundle
 from search.settings import StudySettings
@@ -24,6 +24,7 @@ from search.store import reader
 from search.store.rows import NewTrial, StudyRow
 from search.store.store import StudyStore
 from search.study_file import settings_from
+from search.study_folders import cache_folder
 from search.time_estimate import outline_study
 from space.cost import cost_of
 from space.errors import (
@@ -40,7 +41,7 @@ from tests.search.test_launch import Place, new_place
 from tests.search.tiny_studies import INSIDE, CountingProbe, sqlite_url, tiny_settings
 from tests.search.trained_study import files_of_trial, trained_study
 from workers.file_names import NETWORK_FILE
-from workers.images.cache import prepare
+from workers.images.cache import Decoded, find_decoded, prepare
 from workers.settings import DataSettings, TrainingSettings
 from workers.training.start import pin_of, start_file, without_pin
 
@@ -221,18 +222,25 @@ def test_check_says_what_trainings_start_from_and_how_much_of_it_fits(store: Stu
 # ---- what a start has seen ------------------------------------------------------------------------------
 
 
+def decoded(settings: DataSettings, cache: Path) -> Decoded:
+    assert prepare(settings, cache).num_classes == 10
+    images = find_decoded(settings, cache)
+    assert images is not None
+    return images
+
+
 def test_a_start_that_learned_from_what_is_held_out_now_is_refused(store: StudyStore, tmp_path: Path):
     _, starts = found(tmp_path, "trial:tiny/0")
     cache = tmp_path / "images"
     for same in (DataSettings(), DataSettings(crop_padding=0)):
-        check_unseen(same, prepare(same, cache), cache, starts)
+        check_unseen(same, decoded(same, cache), starts)
     for other in (DataSettings(split_seed=1), DataSettings(folds=5, fold=2), DataSettings(test_fraction=0.5)):
         with pytest.raises(
             InvalidSettings, match=r"'trial:tiny/0': its network learned from [\d,]+ of the [\d,]+ images"
         ):
-            check_unseen(other, prepare(other, cache), cache, starts)
+            check_unseen(other, decoded(other, cache), starts)
     smaller = DataSettings(split_seed=1, image_size=6)  # other images, as far as anyone knows
-    check_unseen(smaller, prepare(smaller, cache), cache, starts)
+    check_unseen(smaller, decoded(smaller, cache), starts)
 
 
 def test_a_launch_whose_start_has_seen_the_held_out_images_records_nothing(store: StudyStore, tmp_path: Path):
@@ -241,6 +249,17 @@ def test_a_launch_whose_start_has_seen_the_held_out_images_records_nothing(store
     with pytest.raises(InvalidSettings, match="look better than it is; take over"):
         launch(settings, sqlite_url(tmp_path), False, SilentCallback())
     assert [study.name for study in reader.list_studies(store.engine)] == ["tiny"]
+
+
+def test_check_refuses_such_a_start_too_once_the_images_are_decoded(store: StudyStore, tmp_path: Path):
+    settings, notes = starting("trial:tiny/0"), list[str]()
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"split_seed": 3})})
+    (start,) = starts_of(settings, sqlite_url(tmp_path), notes.append)
+    (note,) = notes
+    assert note.startswith("whether trial:tiny/0 has seen the images that are held out is known once")
+    prepare(DataSettings(), cache_folder(settings, sqlite_url(tmp_path)))  # as the launch of "tiny" did
+    with pytest.raises(InvalidSettings, match=f"start = '{start.name}': its network learned from"):
+        starts_of(settings, sqlite_url(tmp_path), notes.append)
 
 
 def test_crossvalidation_says_that_the_start_may_have_seen_the_other_folds(store: StudyStore, tmp_path: Path):

@@ -36,10 +36,10 @@ from workers.files import disk_errors, write_atomically
 from workers.images.array_files import write_splits
 from workers.images.data_info import DataInfo, Published, describe
 from workers.images.datasets import find_source
-from workers.images.near_duplicates import Part, notes_on
+from workers.images.near_duplicates import Pictures, notes_on_splits
 from workers.images.pixel_values import PixelStatistics, pixel_statistics
 from workers.images.progress import progress
-from workers.images.reading import DecodingRecord, Unreadable, check_unreadable
+from workers.images.reading import Unreadable, check_unreadable
 from workers.images.source import (
     BLOCK,
     Details,
@@ -54,6 +54,7 @@ from workers.images.splits import Positions
 from workers.settings import DataSettings
 
 FORMAT = 1  # raise it when the same source would be decoded to other pixels
+FINGERPRINT_DIGITS = 16
 HASHED_BYTES = 2 << 30  # arrays of up to this many bytes are hashed at every `prepare`, larger ones once they change
 
 
@@ -84,7 +85,7 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
         DiskFull, ReadOnlyFolder: the cache can't be written; nothing half-written stays in it.
     """
     source = find_source(settings)
-    key = fingerprint(FORMAT, source.fingerprint, *([] if settings.bits is None else ["bits", settings.bits]))[:16]
+    key = _key_of(source, settings)
     with disk_errors(cache):
         if _is_whole(cache / key, HASHED_BYTES):
             pointer = _read_pointer(settings, cache)
@@ -118,25 +119,27 @@ def outline(settings: DataSettings) -> DataInfo:
     return describe(settings, names, published, lambda places: unknown, content.notes)
 
 
-def read_through(settings: DataSettings) -> DecodingRecord:
-    """Decode every image of the data set, writing nothing, and return what that brought to light.
+class Decoded(NamedTuple):
+    """Images that are in a cache: their fingerprint, see `DataInfo`, and all but the images themselves."""
+
+    fingerprint: str
+    published: Published
+
+
+def find_decoded(settings: DataSettings, cache: Path) -> Decoded | None:
+    """Return the settings' images if the cache holds them, for whatever study they were decoded; None if it doesn't.
+
+    Nothing is decoded, downloaded or written.
 
     Raises:
-        UnknownDataset, DataNotFound: see `workers.images.datasets`. A missing set is not downloaded.
+        UnknownDataset, DataNotFound: see `workers.images.datasets`.
     """
-    source = find_source(settings.model_copy(update={"download": False}))
-    content = source.open()
-    splits = [split for split in (content.train, content.test) if split is not None]
-    record = DecodingRecord(sum(len(split.labels) for split in splits))
-    with progress("Decoding", source.label, record.total) as advance, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
-        for split in splits:
-            at = 0
-            for block in split.blocks("uint8"):
-                record.add(block, at, split.details)
-                at += block.looked_at
-                advance(block.looked_at)
-    return record
+    folder = cache / _key_of(find_source(settings.model_copy(update={"download": False})), settings)
+    try:
+        content = json.loads((folder / "content.json").read_text())
+        return Decoded(content["sha256"][:FINGERPRINT_DIGITS], _map_arrays(folder).published)
+    except (OSError, EOFError, ValueError, KeyError, TypeError):  # a launch makes it anew
+        return None
 
 
 def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, CachedArrays]:
@@ -155,6 +158,10 @@ def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, Cached
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
+
+
+def _key_of(source: Source, settings: DataSettings) -> str:
+    return fingerprint(FORMAT, source.fingerprint, *([] if settings.bits is None else ["bits", settings.bits]))[:16]
 
 
 def _pointer_file(settings: DataSettings, cache: Path) -> Path:
@@ -261,21 +268,15 @@ def _describe(settings: DataSettings, folder: Path, listed: Sequence[str]) -> Da
             "same; correct the images."
         )
     notes = (*info.notes, *_duplicate_notes(arrays, settings, info.pixel_range[1] - info.pixel_range[0]))
-    return replace(info, fingerprint=content["sha256"][:16], notes=notes)
+    return replace(info, fingerprint=content["sha256"][:FINGERPRINT_DIGITS], notes=notes)
 
 
 def _duplicate_notes(arrays: CachedArrays, settings: DataSettings, scale: float) -> list[str]:
     """Return what is to be said of images of a user's own that are in two splits."""
-    details, places = arrays.train_details, arrays.published.places(settings)
-    if details is None:
+    if arrays.train_details is None:
         return []
-    own = {"train": places.train, "validation": places.validation}
-    own |= {} if places.test is None else {"test": places.test}
-    parts = {name: Part(arrays.train_images, at, details.at(at).names) for name, at in own.items()}
-    if arrays.test_images is not None and arrays.test_details is not None:
-        everything = np.arange(len(arrays.test_images))
-        parts["test"] = Part(arrays.test_images, everything, arrays.test_details.names)
-    return notes_on(parts, scale)
+    test = None if arrays.test_images is None else Pictures.of(arrays.test_images)
+    return notes_on_splits(arrays.published, settings, Pictures.of(arrays.train_images), test, scale)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from workers.images.source import (
     fingerprint,
     fit_image,
     opened_image,
+    read_image,
 )
 from workers.preprocessing import PixelType
 from workers.settings import DataSettings
@@ -70,7 +71,9 @@ def _split_of(root: Path, part: ListedSplit, shape: Shape) -> SourceSplit:
                 groups = [(at, chosen[at : at + _GROUP]) for at in range(0, len(chosen), _GROUP)]
                 yield _joined(list(pool.map(lambda group: _decode(root, group[0], group[1], layout), groups)))
 
-    return SourceSplit(part.labels, blocks, part.details)
+    return SourceSplit(
+        part.labels, blocks, part.details, lambda place: read_image(root / part.details.names[place], shape)
+    )
 
 
 def _joined(blocks: Sequence[Block]) -> Block:

@@ -7,15 +7,17 @@ many have the same hash, aren't taken for each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from workers.images.data_info import Published
 from workers.images.source import BLOCK, Images
 from workers.images.splits import Positions
+from workers.settings import DataSettings
 from workers.wording import agreeing, one_line
 
 Hashes = npt.NDArray[np.uint64]  # (N,)
@@ -27,12 +29,40 @@ MOST_CANDIDATES = 8  # that are compared pixel by pixel, for each image
 _AT_ONCE = 1 << 22  # comparisons of hashes in memory
 
 
-class Part(NamedTuple):
-    """A split: its images, and the places of those that are in it."""
+class Pictures(NamedTuple):
+    """A published split's images: the hash of each, and a function that returns the image at a place, (C, H, W)."""
 
-    images: Images  # (M, C, H, W)
+    hashes: Hashes  # (M,)
+    image_at: Callable[[int], Images]
+
+    @classmethod
+    def of(cls, images: Images) -> Pictures:
+        """Return an array of images, (M, C, H, W), as pictures."""
+        blocks = [hashes_of(images[at : at + BLOCK]) for at in range(0, len(images), BLOCK)]
+        return cls(np.concatenate(blocks) if blocks else np.empty(0, dtype=np.uint64), images.__getitem__)
+
+
+class Part(NamedTuple):
+    """A split: the pictures that were published with it, the places of those that are in it, and their files' names."""
+
+    pictures: Pictures
     places: Positions  # (N,)
-    names: tuple[str, ...]  # (N,), of the files
+    names: tuple[str, ...]  # (N,)
+
+
+def notes_on_splits(
+    published: Published, settings: DataSettings, train: Pictures, test: Pictures | None, scale: float
+) -> list[str]:
+    """Return what is to be said of images of a user's own that are in two splits; `scale`: see `nearly_in`."""
+    details, places = published.details, published.places(settings)
+    if details is None:
+        return []
+    own = {"train": places.train, "validation": places.validation}
+    own |= {} if places.test is None else {"test": places.test}
+    parts = {name: Part(train, at, details.at(at).names) for name, at in own.items()}
+    if test is not None and published.test_details is not None:
+        parts["test"] = Part(test, np.arange(len(test.hashes)), published.test_details.names)
+    return notes_on(parts, scale)
 
 
 def notes_on(parts: Mapping[str, Part], scale: float) -> list[str]:
@@ -71,7 +101,7 @@ def nearly_in(part: Part, other: Part, scale: float = 255.0) -> list[tuple[int, 
 
     `scale`: how much brighter white is than black.
     """
-    mine, theirs = _hashes(part), _hashes(other)
+    mine, theirs = part.pictures.hashes[part.places], other.pictures.hashes[other.places]
     pairs = []
     if len(mine) * len(theirs) > MOST_COMPARISONS:
         order = np.argsort(theirs, kind="stable")
@@ -82,17 +112,13 @@ def nearly_in(part: Part, other: Part, scale: float = 255.0) -> list[tuple[int, 
     else:
         candidates = _near(mine, theirs)
     for index, near in candidates:
-        place = int(part.places[index])
+        image = part.pictures.image_at(int(part.places[index]))
         for candidate in near:
-            if _difference(part.images[place], other.images[other.places[candidate]]) <= MOST_DIFFERENCE * scale:
+            like = other.pictures.image_at(int(other.places[candidate]))
+            if _difference(image, like) <= MOST_DIFFERENCE * scale:
                 pairs.append((index, candidate))
                 break
     return pairs
-
-
-def _hashes(part: Part) -> Hashes:
-    blocks = [hashes_of(part.images[part.places[at : at + BLOCK]]) for at in range(0, len(part.places), BLOCK)]
-    return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.uint64)
 
 
 def _near(mine: Hashes, theirs: Hashes) -> list[tuple[int, list[int]]]:

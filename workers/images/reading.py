@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from space.errors import UnreadableImage
-from workers.images.source import Block, Details
+from workers.images.data_info import Published
+from workers.images.datasets import find_source
+from workers.images.near_duplicates import Pictures, hashes_of, notes_on_splits
+from workers.images.progress import progress
+from workers.images.source import Block, Details, Labels, SourceSplit
 from workers.settings import DataSettings
 from workers.wording import counted, listed, one_line
 
 NAMED = 5  # files in a message
+WHITE = 255.0  # of the 8-bit images that are read through
 
 
 class Unreadable(NamedTuple):
@@ -32,7 +38,7 @@ class DecodingRecord:
 
     def __init__(self, total: int) -> None:
         self.total, self.unreadable = total, list[Unreadable]()
-        self._noted = list[str]()
+        self.noted = list[str]()
         self._smallest, self._largest = (0, 0), (0, 0)  # by area, (width, height); (0, 0): no size is known
 
     def add(self, block: Block, at: int, details: Details | None) -> npt.NDArray[np.int64]:
@@ -62,11 +68,11 @@ class DecodingRecord:
 
     def note(self, text: str) -> None:
         """Add to what is to be said."""
-        self._noted.append(text)
+        self.noted.append(text)
 
     def notes(self) -> list[str]:
         """Return what is to be said of images that were read in the end."""
-        said = [*self._noted, *self.size_notes()]
+        said = [*self.noted, *self.size_notes()]
         if self.unreadable:
             names = [bad.name for bad in self.unreadable]
             files = counted(len(names), "file that can't be read", "files that can't be read")
@@ -109,3 +115,58 @@ def check_unreadable(label: str, unreadable: Sequence[Unreadable], total: int, s
         limit = f"{settings.unreadable_most:.0%}"
         raise UnreadableImage(f"{text}. At most {limit} may be skipped (data.unreadable_most); repair or remove them.")
     raise UnreadableImage(f'{text}. Repair or remove them, or set data.unreadable = "skip".')
+
+
+def read_through(settings: DataSettings) -> DecodingRecord:
+    """Decode every image of the data set, writing nothing, and return what that brought to light.
+
+    Nearly the same images in two splits are among its notes, as of a data set that is prepared.
+
+    Raises:
+        UnknownDataset, DataNotFound: see `workers.images.datasets`. A missing set is not downloaded.
+    """
+    source = find_source(settings.model_copy(update={"download": False}))
+    content = source.open()
+    splits = [split for split in (content.train, content.test) if split is not None]
+    record = DecodingRecord(sum(len(split.labels) for split in splits))
+    with progress("Decoding", source.label, record.total) as advance, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        read = [_read_split(split, record, advance) for split in splits]
+        for note in _duplicate_notes(read, settings):
+            record.note(note)
+    return record
+
+
+class _ReadSplit(NamedTuple):
+    """What could be read of a split: labels and details of the images, and the images as pictures."""
+
+    labels: Labels
+    details: Details | None
+    pictures: Pictures | None  # None: single images can't be decoded again
+
+
+def _read_split(split: SourceSplit, record: DecodingRecord, advance: Callable[[int], None]) -> _ReadSplit:
+    at, places, hashes = 0, [np.arange(0)], [np.empty(0, dtype=np.uint64)]
+    for block in split.blocks("uint8"):
+        places.append(record.add(block, at, split.details))
+        hashes.append(hashes_of(block.images))
+        at += block.looked_at
+        advance(block.looked_at)
+    kept, image_at = np.concatenate(places), split.image_at
+    details = None if split.details is None else split.details.at(kept)
+    if image_at is None:
+        return _ReadSplit(split.labels[kept], details, None)
+    pictures = Pictures(np.concatenate(hashes), lambda place: image_at(int(kept[place])))
+    return _ReadSplit(split.labels[kept], details, pictures)
+
+
+def _duplicate_notes(read: Sequence[_ReadSplit], settings: DataSettings) -> list[str]:
+    """Return what is to be said of images that are in two splits; those that look alike are decoded again."""
+    train, test = read[0], read[1] if len(read) > 1 else None
+    if train.pictures is None or not len(train.labels):
+        return []
+    published = Published(
+        train.labels, None if test is None else test.labels, train.details, None if test is None else test.details
+    )
+    pictures = None if test is None else test.pictures
+    return notes_on_splits(published, settings, train.pictures, pictures, scale=WHITE)

@@ -105,6 +105,7 @@ class SourceSplit:
     labels: Labels
     blocks: Callable[[PixelType], Iterator[Block]]
     details: Details | None = None
+    image_at: Callable[[int], Images] | None = None  # of a place in it: the image, (C, H, W), uint8; raises anything
 
 
 @dataclass(frozen=True)

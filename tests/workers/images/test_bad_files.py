@@ -17,7 +17,8 @@ from PIL import Image
 from space.errors import DataNotFound, UnreadableImage
 from workers.bundled import infer
 from workers.images.batches import load
-from workers.images.cache import outline, prepare, read_through
+from workers.images.cache import outline, prepare
+from workers.images.reading import read_through
 from workers.images.split_file import split_table
 from workers.preprocessing import Preprocessing
 from workers.settings import DataSettings
@@ -209,7 +210,7 @@ def test_a_tiff_that_would_fill_the_memory_is_refused_by_a_bundle_as_well(tmp_pa
 READ = """
 import resource, sys
 from pathlib import Path
-from workers.images.cache import read_through
+from workers.images.reading import read_through
 from workers.settings import DataSettings
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 record = read_through(DataSettings(dataset=f"imagefolder:{sys.argv[1]}", image_size=32))

@@ -10,7 +10,8 @@ from PIL import Image, ImageEnhance
 
 from workers.images import near_duplicates
 from workers.images.cache import prepare
-from workers.images.near_duplicates import Part, hashes_of, nearly_in
+from workers.images.near_duplicates import Part, Pictures, hashes_of, nearly_in
+from workers.images.reading import read_through
 from workers.settings import DataSettings
 
 SIZE = 32
@@ -29,7 +30,7 @@ def as_array(*images: Image.Image) -> np.ndarray:
 
 
 def part(images: np.ndarray) -> Part:
-    return Part(images, np.arange(len(images)), tuple(f"{number}.png" for number in range(len(images))))
+    return Part(Pictures.of(images), np.arange(len(images)), tuple(f"{number}.png" for number in range(len(images))))
 
 
 def test_a_picture_written_again_is_found_and_another_is_not(tmp_path: Path):
@@ -78,3 +79,5 @@ def test_a_launch_says_how_many_images_of_a_split_are_in_another(tmp_path: Path)
     assert said.startswith(
         "2 of 6 validation images are nearly the same as a training image (val/cat/5.png is like tra"
     )
+    read = read_through(DataSettings(dataset=f"imagefolder:{tmp_path / 'data'}"))
+    assert read.noted == [said]  # `check --images` decodes nothing twice but those, and says the same

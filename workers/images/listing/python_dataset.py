@@ -194,7 +194,9 @@ def _split_of(returned: _Returned, part: ListedSplit, shape: Shape) -> SourceSpl
         for start in range(0, len(places), BLOCK):
             yield _decoded(returned, places[start : start + BLOCK], shape, pixel_type)
 
-    return SourceSplit(part.labels, blocks, part.details)
+    return SourceSplit(
+        part.labels, blocks, part.details, lambda place: fit_image(_as_image(returned.image(places[place])), shape)
+    )
 
 
 def _decoded(returned: _Returned, places: Sequence[int], shape: Shape, pixel_type: PixelType) -> Block:
