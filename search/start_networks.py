@@ -181,6 +181,11 @@ def _of_bundle(folder: Path) -> StartNetwork:
         raise InvalidSettings(
             f"{folder / DEPLOY_FILE} lacks the config, the classes or the hash of the weights; pick the bundle again."
         ) from None
+    if len(names) != config.num_classes:
+        raise InvalidSettings(
+            f"{folder / DEPLOY_FILE} must name the classes of its network, which has {config.num_classes}, but names "
+            f"{len(names)}; pick the bundle again."
+        )
     if hashlib.sha256(weights).hexdigest() != sha256:
         raise CheckpointCorrupt(
             f"{folder / NETWORK_FILE} is not the file that {DEPLOY_FILE} names (its SHA-256 differs); copy the bundle "
