@@ -68,6 +68,16 @@ def training(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def reading(result: dict[str, Any]) -> list[str]:
+    sides = [result["sides"][name] for name in ("condensery", "imagefolder")]
+    speeds = [
+        f"{side['cpu_s_per_1000_decoded']:.1f} s; {side['first_pass_images_per_s']:.0f} images/s; "
+        f"{side['later_epoch_images_per_s']:,.0f} images/s |"
+        for side in sides
+    ]
+    return [*speeds, " | ".join(f"{side['peak_mib']:.0f} MiB" for side in sides)]
+
+
 def estimating(result: dict[str, Any]) -> list[str]:
     errors = {name: (pct(error["median"]), pct(error["max"])) for name, error in result["leave_one_out"].items()}
     ours, macs, x86 = (
@@ -167,6 +177,7 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {  # by 
     "benchmarks.headline": ("headline", searching),
     "benchmarks.paper_arm_table": ("paper_arm_table", comparing),
     "benchmarks.training": ("training", training),
+    "benchmarks.reading": ("reading", reading),
     "benchmarks.export": ("export", exporting),
     "benchmarks.controller": ("controller", controlling),
     "benchmarks.arm_variants": ("arm_variants", counting),

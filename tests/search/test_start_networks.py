@@ -168,6 +168,7 @@ def test_a_network_that_was_changed_is_refused(store: StudyStore, bundle: Path, 
         (lambda text: text.replace("[weights]", "[other]"), "lacks the config, the classes or the hash"),
         (lambda text: text.replace("groups = 2", "groups = 3"), "is not valid"),
         (lambda text: text + "=", "is no bundle"),
+        (lambda text: text.replace('"0", ', "", 1), r"its network, which has 10, but names 9; pick the bundle again"),
     ],
 )
 def test_a_bundle_that_was_edited_is_refused(bundle: Path, tmp_path: Path, change: Callable[[str], str], message: str):

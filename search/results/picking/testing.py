@@ -42,6 +42,11 @@ def _test_predictions(study: StudyRow, model: Path, cache: Path) -> Predictions:
             "another; put the images back."
         )
     images = batches.load(settings.data, cache)
+    if not len(images.test().labels):  # of a study that an earlier version began
+        raise DataNotFound(
+            f"the test split of study {study.name!r} has no image, so no network can be tested and picked; export a "
+            "trial instead, or launch another study with more images."
+        )
     logits_of = exported_network(model)
     tally = PredictionTally(info.num_classes)
     for x, y in batches.evaluation_batches(images.test(), info, 256):

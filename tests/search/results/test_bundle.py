@@ -24,7 +24,7 @@ from search.results.bundle.writing import check_bundle_folder, write_bundle
 from search.results.picking.picked import Picked, pick
 from search.store import reader
 from search.store.vocabulary import EvaluatedSplit
-from space.errors import InvalidSettings, ReadOnlyFolder
+from space.errors import DataNotFound, InvalidSettings, ReadOnlyFolder
 from tests.search.tiny_studies import CountingProbe, tiny_settings
 from tests.search.trained_study import files_of_trial, trained_study
 from tests.workers.latencies import without_samples
@@ -34,6 +34,7 @@ from workers.file_names import NETWORK_FILE, ONNX_FILE, SUFFIXES
 from workers.files import file_hash
 from workers.images import batches
 from workers.images.cache import prepare
+from workers.images.data_info import Published
 from workers.latency.measurement import never
 from workers.metrics import Predictions, precisions, recalls
 from workers.training.trial import load_network
@@ -247,4 +248,23 @@ def test_the_bundle_has_every_figure_of_both_splits_and_of_each_class(tmp_path: 
     Console(file=file, width=200).print(picked_panel(picked, folder))
     assert "test macro-F1" in file.getvalue()
     assert "is not above chance" in file.getvalue()
+    store.engine.dispose()
+
+
+def test_a_study_whose_test_split_is_empty_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store, places_of = trained_study(tmp_path, CountingProbe()), Published.places
+    with monkeypatch.context() as earlier:  # an earlier version looked at the other splits alone
+        earlier.setattr(Published, "places", lambda self, data: places_of(self, data)._replace(test=None))
+        info = prepare(tiny_settings().data, tmp_path / "images")
+    store.set_data_info(info.to_dict())
+    monkeypatch.setattr(Published, "places", lambda self, data: places_of(self, data)._replace(test=np.arange(0)))
+    with pytest.raises(DataNotFound, match=r"the test split of study 'tiny' has no image, so .*; export a trial"):
+        pick(
+            store,
+            reader.find_study(store.engine, "tiny"),
+            tiny_settings().search_budget(),
+            (Target("host", CountingProbe()),),
+            tmp_path / "images",
+        )
+    assert store.trial(0).test_top1 is None
     store.engine.dispose()
