@@ -45,7 +45,7 @@ demo: install
 	@echo; echo "The Pareto front:"
 	@cd $(DEMO) && $(CONDENSERY) pareto study.toml
 	@echo; echo "The network to deploy under the study's budget on this machine:"
-	@cd $(DEMO) && $(CONDENSERY) pick study.toml --out bundle
+	@cd $(DEMO) && $(CONDENSERY) pick study.toml --out bundle --force
 	@cd $(DEMO) && $(CONDENSERY) report study.toml --out report.html
 	@echo; echo "Look at $(DEMO)/report.html, $(DEMO)/bundle/MODEL_CARD.md and: cd $(DEMO) && ../$(BIN)/condensery --help"
 	@echo "A bigger search in less than a minute, of trainings that were done before and are replayed: make demo-bench"

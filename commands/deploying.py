@@ -45,6 +45,13 @@ def pick(
     max_params: Annotated[int | None, typer.Option(min=1, help="Most parameters allowed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write the bundle into.")] = None,
     bake: Bake = False,
+    every_format: Annotated[
+        bool, typer.Option("--formats", help="Put the model file of every runtime that is installed into the bundle.")
+    ] = False,
+    samples: Annotated[
+        int, typer.Option(min=0, max=100, help="Validation images to put into the bundle, with the outputs to expect.")
+    ] = 6,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     preview: Annotated[
         bool,
         typer.Option("--preview", help="Only rank the networks: measure and test nothing."),
@@ -56,6 +63,7 @@ def pick(
 
     Limits that are not given are the study's own.
     """
+    from dashboards.panels.notebook import StudyFigures
     from dashboards.terminal import answers, documents, trial_tables
     from search.results.ranking import best
     from search.results.replayed import refuse_replayed
@@ -75,21 +83,25 @@ def pick(
     from search.devices.probe import VERIFYING
     from search.pricing.targets import targets_of
     from search.results.bundle.export import pixel_input
-    from search.results.bundle.writing import check_bundle_folder, write_bundle
+    from search.results.bundle.writing import BundleOptions, check_bundle_folder, write_bundle
     from search.results.picking.picked import pick as pick_verified
     from search.study_folders import cache_folder, files_root, refuse_absent, study_files
 
     refuse_absent(study_files(settings, url))
     if out is not None:
-        check_bundle_folder(out)
-    if bake and out is None:
-        raise InvalidSettings("--bake-preprocessing is for the bundle's model files; name its folder with --out.")
+        check_bundle_folder(out, force)
+    for option, given in (("--bake-preprocessing", bake), ("--formats", every_format)):
+        if given and out is None:
+            raise InvalidSettings(f"{option} is for the bundle's model files; name its folder with --out.")
     if bake:
         pixel_input(row, ranked[0])
     store, row, url = store_named(study, storage)
     targets = targets_of(settings, store.engine, files_root(settings, url), say, VERIFYING)
-    picked = pick_verified(store, row, budget, targets, cache_folder(settings, url))
-    folder = None if out is None else write_bundle(store, row, picked, out, bake)
+    cache, folder = cache_folder(settings, url), None
+    picked = pick_verified(store, row, budget, targets, cache)
+    if out is not None:
+        picture = StudyFigures(engine, row.name).front_picture(picked.trial.number, budget.max_latency_ms)
+        folder = write_bundle(store, row, picked, out, cache, BundleOptions(bake, every_format, samples, picture))
     output(as_json, answers.picked_document, answers.picked_panel, picked, folder)
 
 

@@ -39,7 +39,12 @@
     ├── EmulatorMissing               76  the ARM device in software is not built, or its tools are missing
     ├── EngineUnavailable             77  Ray can't be started, reached or started again
     ├── PlotUnavailable               79  a plot can't be drawn as an image here
-    └── QuantizationFailed            80  a network can't be put into 8 bits
+    ├── QuantizationFailed            80  a network can't be put into 8 bits
+    ├── BundleDamaged                 90  a bundle's folder is not as it was written
+    │   └── BundleVersion             91  a bundle of a version that can't be used here
+    ├── BundleDisagrees               92  a bundle's model file doesn't say of its samples what it said
+    ├── BundleOverBudget              93  a bundle's network is over its budget when it is measured again
+    └── BundleUndecided               94  a bundle's network could not be held to its budget: the machine was busy
 
 Exit codes 0 (done), 2 (wrong use of the command line) and 130 (interrupted, resumable) complete the table.
 """
@@ -283,3 +288,33 @@ class QuantizationFailed(CondenseryError):
     """A network can't be put into 8 bits: calibration images of one class, or a value that overflows."""
 
     exit_code = 80
+
+
+class BundleDamaged(CondenseryError):
+    """A bundle's folder lacks a file, or one was changed or added; the message names it."""
+
+    exit_code = 90
+
+
+class BundleVersion(BundleDamaged):
+    """The bundle is of a version that can't be used here; the message says what to do."""
+
+    exit_code = 91
+
+
+class BundleDisagrees(CondenseryError):
+    """A model file of a bundle gives other outputs for the sample images than when the bundle was written."""
+
+    exit_code = 92
+
+
+class BundleOverBudget(CondenseryError):
+    """A bundle's network is over its budget; the message gives both."""
+
+    exit_code = 93
+
+
+class BundleUndecided(CondenseryError):
+    """No measurement of a bundle's network was steady enough to hold it to its budget."""
+
+    exit_code = 94

@@ -70,7 +70,7 @@ def test_what_the_tutorial_runs_on_the_device_is_in_the_bundle_and_prints_such_l
     study = reader.find_study(store.engine, "tiny")
     targets = [Target("host", CountingProbe())]
     picked = pick(store, study, tiny_settings().search_budget(), targets, tmp_path / "images")
-    write_bundle(store, study, picked, tmp_path / "bundle")
+    write_bundle(store, study, picked, tmp_path / "bundle", tmp_path / "images")
     store.engine.dispose()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
     ((program, *photos),) = re.findall(r"^\$ python3 \S+/(\S+) (\S+) (\S+) (\S+)$", TUTORIAL, re.MULTILINE)

@@ -13,6 +13,7 @@ No torch, scikit-learn or SciPy here: controllers and pages read predictions, an
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -206,3 +207,11 @@ def calibration_error(confidence_bins: Floats) -> float:
     """Return by how much confidence and accuracy differ: the mean over the images, bin by bin (3, B)."""
     images, right, confidence = confidence_bins
     return float(np.abs(right - confidence).sum() / images.sum())
+
+
+def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a share that was seen on so many images (Wilson 1927)."""
+    z2 = 1.959964**2
+    middle = (fraction + z2 / (2 * images)) / (1 + z2 / images)
+    half = math.sqrt(z2 * (fraction * (1 - fraction) + z2 / (4 * images)) / images) / (1 + z2 / images)
+    return max(0.0, middle - half), min(1.0, middle + half)

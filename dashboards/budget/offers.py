@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboards.budget.accuracy_interval import wilson_interval
 from dashboards.budget.noise import as_good_as
 from dashboards.data.columns import Floats, Latencies, StudyColumns
 from dashboards.data.latency_marks import kind_words
 from dashboards.formats import NOTHING, count, digits_ms, one_line, percent
 from search.results.remarks import remarks_of_study
-from workers.metrics import Predictions
+from workers.metrics import Predictions, wilson_interval
 
 
 @dataclass(frozen=True)

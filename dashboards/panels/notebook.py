@@ -14,6 +14,8 @@ from search.budget import Budget
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from dashboards.panels.study.front import FrontInfo
+
 PLOTS = ("front", "macs-latency", "parallel", "importance", "curves", "progress", "belief")
 
 
@@ -61,15 +63,25 @@ class StudyFigures:
 
     def front(self, budget_ms: float | None = None, axis: Axis = "latency") -> Any:
         """Return accuracy against latency, macs or params; `budget_ms` in place of the study's own limit."""
+        from dashboards.panels.study.front_drawing import front_figure
+
+        return self._marked(front_figure(self._front_info(budget_ms, axis, self.recommended(budget_ms))))
+
+    def front_picture(self, number: int, budget_ms: float | None = None) -> str:
+        """Return the front as an SVG document that marks one trial, without a browser; for arguments see `front`."""
+        from dashboards.panels.study.front_svg import front_svg
+
+        info = self._front_info(budget_ms, "latency", number)
+        return front_svg(info, f"The networks of study {self.name}")
+
+    def _front_info(self, budget_ms: float | None, axis: Axis, recommended: int | None) -> FrontInfo:
         from dashboards.data.curves import read_last_epochs
         from dashboards.panels.study.front import FrontOptions, front_info
-        from dashboards.panels.study.front_drawing import front_figure
 
         view, budget = self._view(axis), self._budget(budget_ms)
         limit = {"latency": budget.max_latency_ms, "macs": budget.max_macs, "params": budget.max_params}[view.axis]
         last = read_last_epochs(self.engine, self.columns.study.id)
-        info = front_info(self.columns, view, FrontOptions(limit, self.recommended(budget_ms), last))
-        return self._marked(front_figure(info))
+        return front_info(self.columns, view, FrontOptions(limit, recommended, last))
 
     def macs_latency(self, budget_ms: float | None = None) -> Any:
         """Return latency against macs."""

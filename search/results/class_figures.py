@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from search.results.plain_text import one_line
-from workers.metrics import METRICS, NAMES, Predictions, precisions, recalls
+from workers.metrics import METRICS, NAMES, Predictions, precisions, recalls, wilson_interval
 from workers.wording import counted
 
 Splits = Mapping[str, Predictions]  # by the split's name, the better known one first
@@ -116,15 +116,22 @@ def classes_part(splits: Splits, data_info: Mapping[str, Any] | None) -> str:
         figures = class_figures(predictions, names_in(data_info))
         shown = worst_first(figures)[:MOST_IN_CARD]
         lines = [
-            f"| {one_line(one.name)} | {one.images:,} | {_share(one.recall)} | {_share(one.precision)} | "
-            f"{one_line(one.confusion)} |"
+            f"| {one_line(one.name)} | {one.images:,} | {_share(one.recall)} | {_interval(one)} | "
+            f"{_share(one.precision)} | {one_line(one.confusion)} |"
             for one in shown
         ]
         left_out = len(figures) - len(shown)
         rest = f"\n{counted(left_out, 'further class', 'further classes')}: see deploy.toml.\n" if left_out else ""
-        head = f"| class | {split} images | recall | precision | most often taken for |\n|---|---|---|---|---|"
+        head = f"| class | {split} images | recall | 95 % interval | precision | most often taken for |\n|{'---|' * 6}"
         return f"\n## Classes, the least recognised first\n\n{head}\n" + "\n".join(lines) + f"\n{rest}"
     return ""
+
+
+def _interval(one: ClassFigures) -> str:
+    if one.recall is None:
+        return ""
+    low, high = wilson_interval(one.recall, one.images)
+    return f"{low:.1%} to {high:.1%}"
 
 
 def _share(share: float | None) -> str:

@@ -213,7 +213,9 @@ def test_pick_writes_a_bundle_that_runs_and_keeps_its_one_test_figure(study: Pat
     images = np.zeros((5, len(rules["channel_order"]), *rules["size"]), dtype=rules["dtype"])
     (logits,) = session.run([deploy["model"]["output"]], {deploy["model"]["input"]: images})
     assert logits.shape == (5, len(deploy["classes"]["names"]))
-    again = run("pick", "--max-latency-ms", "1000", "--out", "bundle", cwd=study)
+    refused = run("pick", "--max-latency-ms", "1000", "--out", "bundle", cwd=study)
+    assert (refused.returncode, refused.stderr.count("\n")) == (errors.FileInTheWay.exit_code, 1)
+    again = run("pick", "--max-latency-ms", "1000", "--out", "bundle", "--force", cwd=study)
     assert again.returncode == 0, again.stderr
     assert f"{picked['test_top1']:.2%}" in again.stdout
     with sqlite3.connect(study / "condensery.db") as connection:

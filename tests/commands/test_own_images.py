@@ -70,13 +70,17 @@ def test_a_folder_with_a_bad_file_is_checked_launched_and_picked(tmp_path: Path)
     rows = list(csv.DictReader(written.read_text().splitlines()))
     assert len({row["file"] for row in rows}) == len(rows) == 200
     assert {row["split"] for row in rows} == {"train", "validation", "test"}
+    samples = sorted((tmp_path / "bundle" / "samples").glob("*.png"))
+    originals = {file.read_bytes() for file in (tmp_path / "photos").rglob("*.png")}
+    assert [file.read_bytes() in originals for file in samples] == [True] * 6
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert "Left out: 1 file that can't be read (digit 0/cut off.png)." in card
     assert "`splits.csv` says which image was in which split." in card
 
     shutil.rmtree(tmp_path / "photos")  # the second bundle replaces the first, and is as whole
-    assert run("pick", "--out", "bundle", cwd=tmp_path).returncode == 0
+    assert run("pick", "--out", "bundle", "--force", cwd=tmp_path).returncode == 0
     assert (tmp_path / "bundle" / "splits.csv").is_file()
+    assert len(list((tmp_path / "bundle" / "samples").glob("*.png"))) == 6
 
 
 def test_a_network_is_trained_on_the_folds_that_it_was_not_chosen_on(tmp_path: Path) -> None:

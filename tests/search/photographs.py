@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from search.pricing.pricer import Target
-from search.results.bundle.writing import write_bundle
+from search.results.bundle.writing import BundleOptions, write_bundle
 from search.results.picking.picked import Picked, pick
 from search.store import reader
 from search.store.connection.database import open_for_writing
@@ -143,7 +143,9 @@ class Trained:
         study = reader.find_study(self.store.engine, "tiny")
         target = Target("host", CountingProbe())
         picked = pick(self.store, study, tiny_settings().search_budget(), (target, *further), self.cache)
-        return picked, write_bundle(self.store, study, picked, self.folder / "bundle", **options)
+        return picked, write_bundle(
+            self.store, study, picked, self.folder / "bundle", self.cache, BundleOptions(**options)
+        )
 
     @property
     def validation(self) -> Predictions:

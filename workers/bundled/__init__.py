@@ -1,1 +1,1 @@
-"""The program that every bundle ships, which knows nothing of the project; the project decodes images by it as well."""
+"""The program in every bundle, which knows nothing of the project and decodes its images too; reading bundles back."""

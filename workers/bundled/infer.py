@@ -1,4 +1,4 @@
-"""Print the class of each image: python3 infer.py photo.jpg ...
+"""Print the class of each image: python3 infer.py photo.jpg ...; or run the sample images: python3 infer.py --check
 
 The reference of how this bundle's network is used, and a module to import: `Classifier(folder).classify(file)`. How an
 image becomes the network's input is read from `[preprocessing]` of deploy.toml, step by step, and nothing is assumed: a
@@ -412,10 +412,11 @@ class Classifier:
 
     def __init__(self, bundle: Path, model: str = "") -> None:
         deploy = tomllib.loads((bundle / "deploy.toml").read_text(encoding="utf-8"))
+        self.bundle, self.model = bundle, str(model or deploy["model"]["file"])
         self.rules: Rules = deploy["preprocessing"]
         check_rules(self.rules)
         self.names: list[str] = deploy["classes"]["names"]
-        self._run = open_model(checked_model(bundle, model or deploy["model"]["file"], deploy["model_files_sha256"]))
+        self._run = open_model(checked_model(bundle, self.model, deploy["model_files_sha256"]))
 
     def logits(self, file: str | Path) -> Array:
         """Return the network's output, (classes,), for an image file."""
@@ -430,10 +431,34 @@ class Classifier:
         return self.names[best], float(odds[best] / odds.sum())
 
 
+def difference(logits: Array, expected: Array) -> float:
+    """Return the largest difference of logits, any shape, as a share of the largest that is expected; inf for NaN."""
+    largest = float(np.abs(expected).max(initial=0.0)) or 1.0
+    found = float(np.abs(logits - expected).max(initial=0.0)) / largest if logits.shape == expected.shape else math.inf
+    return math.inf if math.isnan(found) else found
+
+
+def _check(classifier: Classifier) -> int:
+    """Run the sample images and print how far the outputs are from the recorded ones; return 1 if that is too far."""
+    folder = classifier.bundle / "samples"
+    if not (folder / "expected.json").is_file():
+        sys.exit("the bundle has no samples")
+    document = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    failed, allowed = 0, document["tolerances"][classifier.model]
+    expected = [np.array(image["logits"][classifier.model]) for image in document["images"]]
+    largest = max(float(np.abs(one).max()) for one in expected)
+    for image, logits in zip(document["images"], expected, strict=True):
+        found = difference(np.append(classifier.logits(folder / image["file"]), largest), np.append(logits, largest))
+        failed |= found > allowed
+        print(f"{image['file']}: {'differs' if found > allowed else 'as recorded'} ({found:.1e}, at most {allowed:g})")
+    return failed
+
+
 def main() -> int:
     """Print the class and its probability for each image; return 1 if one could not be read."""
     parser = argparse.ArgumentParser(description="Print the class of each image, with its probability.")
-    parser.add_argument("images", nargs="+", help="image files")
+    parser.add_argument("images", nargs="*", help="image files")
+    parser.add_argument("--check", action="store_true", help="run the sample images and compare with what is recorded")
     parser.add_argument("--model", default="", help="model file of the bundle (default: the one in deploy.toml)")
     options = parser.parse_args()
     try:
@@ -442,6 +467,10 @@ def main() -> int:
         sys.exit(f"{error}; install it with pip, or name another model file with --model")
     except Exception as error:  # a runtime's errors have no class in common
         sys.exit(f"the bundle can't be used: {' '.join(str(error).split())}")
+    if options.check:
+        return _check(classifier)
+    if not options.images:
+        parser.error("name an image, or run the samples with --check")
     for file in options.images:
         try:
             name, probability = classifier.classify(file)

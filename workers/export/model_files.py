@@ -30,8 +30,7 @@ def save_for(runtime: str, network: DeployedCondenseNet, path: Path, pixels: Pix
 def check_for(runtime: str, path: Path, network: DeployedCondenseNet, pixels: PixelInput | None = None) -> float:
     """Return the largest difference of a logit from torch's, as a fraction of the largest logit.
 
-    A file that takes pixels is run as a bundle's infer.py runs it, but for ncnn, whose Python binding takes the layer
-    that a model brings along only ten times in one process; the measuring program uses it again.
+    A file that takes pixels is run as a bundle's infer.py runs it.
 
     Raises:
         ExportMismatch: it is above 1e-5, or the runtime refuses the file.
@@ -44,11 +43,18 @@ def check_for(runtime: str, path: Path, network: DeployedCondenseNet, pixels: Pi
 
 def _pixel_difference(runtime: str, path: Path, network: DeployedCondenseNet, pixels: PixelInput) -> float:
     images = pixels.random(CHECKED_IMAGES)
-    run = _opened_by_ncnn(path) if runtime == "ncnn" else open_model(path)
+    run = open_file(runtime, path)
     return relative_difference(np.stack([run(image) for image in images]), pixels.logits(network, images))
 
 
-def _opened_by_ncnn(path: Path) -> Callable[[Array], Array]:
+def open_file(runtime: str, path: Path) -> Callable[[Array], Array]:
+    """Return the function from one input (C, H, W) to the logits (classes,), as a bundle's infer.py has it.
+
+    ncnn's Python binding takes the layer that a model brings along only ten times in one process, so for it this is the
+    measuring program's, which uses the layer again.
+    """
+    if runtime != "ncnn":
+        return open_model(path)
     from workers.latency.agent.runtimes import Ncnn
 
     run = Ncnn().open(path.read_bytes(), threads=1)

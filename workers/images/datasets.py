@@ -100,6 +100,15 @@ def find_source(settings: DataSettings) -> Source:
     return Source(label, shape, fingerprint(name, shape), lambda: read(settings, shape))
 
 
+def file_of(settings: DataSettings, name: str) -> Path | None:
+    """Return an image's file by its name in the splits; None where the data set's images are no files of the user's."""
+    kind, _, given = settings.dataset.partition(":")
+    if kind not in (IMAGE_FOLDER, MANIFEST) or not given:
+        return None
+    path = user_path(given)
+    return (path if kind == IMAGE_FOLDER or path.is_dir() else path.parent) / name
+
+
 def read_idx(path: Path) -> Images:
     """Return the uint8 array of an IDX file, gzipped or not (the format of MNIST's files).
 

@@ -10,6 +10,7 @@ from typing import Any
 from search.budget import Budget
 from search.results.bundle.facts import WEIGHTS, BundleFacts, inputs_of, preprocessing_of, shipped_file
 from search.results.class_figures import accuracy_table
+from workers.bundled.reading import VERSION
 from workers.file_names import INPUT, MODEL, NETWORK_FILE, ONNX_FILE, OUTPUT, file_for
 from workers.latency.record import LatencyRecord
 from workers.preprocessing import COMMENTS
@@ -28,6 +29,7 @@ def deploy_toml(facts: BundleFacts) -> str:
     }
     model = {"file": ONNX_FILE, "sha256": facts.model_sha256[ONNX_FILE], "input": INPUT, "output": OUTPUT}
     tables: dict[str, dict[str, Any]] = {
+        "bundle": {"version": VERSION},
         "model": {**model, "precision": "fp32" if latency is None else latency.precision},
         "preprocessing": preprocessing_of(facts).table(),
         "model_files": _model_files(facts),
@@ -72,6 +74,7 @@ def _latency_table(latency: LatencyRecord, shipped: Collection[str]) -> dict[str
     """Return a latency's table in deploy.toml; the model's file is named where the bundle ships it."""
     file = shipped_file(latency, shipped)
     return {
+        "target": latency.target,
         "kind": latency.kind,
         "policy": latency.policy,
         "device": latency.device,

@@ -16,12 +16,14 @@ from search.budget import Budget
 from search.results.plain_text import one_line
 from search.results.remarks import NOTHING_SEEN, Seen
 from search.store.rows import StudyRow, TrialRow
+from workers.bundled.reading import DEPLOY_FILE as DEPLOY_FILE  # also for importers
 from workers.file_names import MODEL, NETWORK_FILE, ONNX_FILE, SPLITS_FILE, SUFFIXES, Runtime, file_for
 from workers.latency.record import LatencyRecord
 from workers.preprocessing import Preprocessing
 
-DEPLOY_FILE, CARD_FILE, INFER_FILE = "deploy.toml", "MODEL_CARD.md", "infer.py"
+CARD_FILE, INFER_FILE, PICTURE_FILE = "MODEL_CARD.md", "infer.py", "front.svg"
 WEIGHTS = "weights"  # the table of deploy.toml on the network as torch reads it
+# Of a bundle without SHA256SUMS, which the first version lacks.
 BUNDLE_FILES = {ONNX_FILE, NETWORK_FILE, DEPLOY_FILE, CARD_FILE, INFER_FILE, SPLITS_FILE} | {
     MODEL + suffix for suffix in SUFFIXES.values()
 }

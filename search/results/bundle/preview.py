@@ -7,7 +7,6 @@ trained network can be tried out without using its test split.
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 from typing import IO
 
@@ -17,7 +16,7 @@ from search.budget import Budget, refusal
 from search.results.bundle.deploy_file import deploy_toml
 from search.results.bundle.facts import CARD_FILE, DEPLOY_FILE, INFER_FILE, BundleFacts, infer_program
 from search.results.bundle.model_card import model_card
-from search.results.plain_text import one_line
+from search.results.plain_text import one_line, safe_name
 from search.results.remarks import seen_by
 from search.results.trained_files import TRAINED, read_trained, recorded_files
 from search.store import reader
@@ -62,8 +61,7 @@ def write_preview(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Bud
 
 def bundle_name(study: StudyRow, row: TrialRow) -> str:
     """Return a name for the bundle's folder and file that every system takes, whatever the study is called."""
-    safe = re.sub(r"[^A-Za-z0-9]+", "-", study.name).strip("-")[:60] or "study"
-    return f"{safe}-trial-{row.number}"
+    return f"{safe_name(study.name) or 'study'}-trial-{row.number}"
 
 
 def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) -> BundleFacts:

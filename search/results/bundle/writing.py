@@ -1,8 +1,9 @@
 """Writing the bundle of a picked network.
 
-A bundle is a folder: `model.onnx`, `network.safetensors`, `deploy.toml` (what a program on the device must know),
-`infer.py` (such a program) and `MODEL_CARD.md` (what a person wants to know). Every figure in it belongs to the
-exported network.
+A bundle is a folder: the network's file for each runtime that it was judged by (and `model.onnx` always),
+`network.safetensors`, `deploy.toml` (what a program on the device must know), `infer.py` (such a program), `samples/`
+(images with the outputs to expect), `MODEL_CARD.md` with `front.svg` (what a person wants to know), and `SHA256SUMS`.
+Every figure in it belongs to the exported network.
 """
 
 from __future__ import annotations
@@ -11,31 +12,54 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search.results.bundle.deploy_file import deploy_toml
 from search.results.bundle.export import pixel_input
-from search.results.bundle.facts import BUNDLE_FILES, CARD_FILE, DEPLOY_FILE, INFER_FILE, BundleFacts, infer_program
+from search.results.bundle.facts import (
+    BUNDLE_FILES,
+    CARD_FILE,
+    DEPLOY_FILE,
+    INFER_FILE,
+    PICTURE_FILE,
+    BundleFacts,
+    infer_program,
+    preprocessing_of,
+)
 from search.results.bundle.model_card import model_card
+from search.results.bundle.samples import USUAL, validation_samples, write_samples
 from search.results.paired import best_words
 from search.results.picking.picked import Picked
 from search.results.plain_text import one_line
 from search.store import reader
 from search.store.rows import StudyRow
 from search.store.store import StudyStore
-from space.errors import ReadOnlyFolder
+from space.errors import BundleDamaged, FileInTheWay, ReadOnlyFolder
+from workers.bundled.reading import SAMPLES, SUMS_FILE, files_in, listed_files, sums_text
 from workers.export.model_files import check_for, save_for
 from workers.export.pixels import PixelInput
 from workers.file_names import MODEL, ONNX_FILE, SPLITS_FILE, file_for
 from workers.files import STDOUT, disk_errors, file_hash
+from workers.latency.agent.runtimes import installed_runtimes
 from workers.training.trial import load_network
 
 
-def check_bundle_folder(out: Path) -> Path:
+@dataclass(frozen=True)
+class BundleOptions:
+    """What a bundle holds beside the network for the runtimes that it was judged by."""
+
+    bake: bool = False  # whether its model files scale pixels themselves
+    every_format: bool = False  # whether it has the model file of every runtime that is installed here
+    samples: int = USUAL  # images of the validation split
+    picture: str | None = None  # the front as SVG
+
+
+def check_bundle_folder(out: Path, force: bool = True) -> Path:
     """Return the folder that a bundle will be written to, behind any symbolic link, before anything is measured for it.
 
     Raises:
+        FileInTheWay: it holds a bundle, and without `force` it stays.
         ReadOnlyFolder: it holds something else than a bundle, or is no folder.
     """
     if out == STDOUT:
@@ -46,6 +70,8 @@ def check_bundle_folder(out: Path) -> Path:
             raise ReadOnlyFolder(
                 f"{out} exists and holds something else than a bundle; choose an empty or a new folder."
             )
+        if not force and folder.exists() and any(folder.iterdir()):
+            raise FileInTheWay(f"{out} holds a bundle already; name another folder, or replace it with --force.")
     return folder
 
 
@@ -53,34 +79,57 @@ def _may_be_replaced(path: Path) -> bool:
     """Whether this is an empty folder, or one that holds a bundle and nothing else."""
     if not path.is_dir():
         return False
-    names = {one.name for one in path.iterdir()}
+    names = {file.relative_to(path).as_posix() for file in files_in(path)}
+    if SUMS_FILE in {one.name for one in path.iterdir()}:
+        try:
+            return names <= listed_files(path).keys()
+        except BundleDamaged:
+            return False
     return not names or (DEPLOY_FILE in names and names <= BUNDLE_FILES)
 
 
-def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path, bake: bool = False) -> Path:
+def write_bundle(
+    store: StudyStore,
+    study: StudyRow,
+    picked: Picked,
+    out: Path,
+    cache: Path,
+    options: BundleOptions = BundleOptions(),
+) -> Path:
     """Write the bundle folder completely or not at all; an earlier bundle there is replaced.
 
-    With `bake` its model files scale pixels themselves.
+    Args:
+        store: the study of the network.
+        study: its row.
+        picked: the network.
+        out: the folder.
+        cache: the folder of decoded images, which the samples come from.
+        options: what the bundle holds.
 
     Raises:
-        InvalidSettings: with `bake`, see `pixel_input`.
+        InvalidSettings: with `options.bake`, see `pixel_input`.
         ReadOnlyFolder: `out` can't be written, or holds something else than a bundle.
     """
     out = check_bundle_folder(out)
-    pixels = pixel_input(study, picked.trial) if bake else None
+    pixels = pixel_input(study, picked.trial) if options.bake else None
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
             new = Path(temporary) / "bundle"
             new.mkdir()
-            hashes = _write_models(store, picked, pixels, new)
+            hashes = _write_models(store, picked, pixels, new, options.every_format)
             if (splits := picked.files[0].parent.parent / SPLITS_FILE).is_file():  # among the study's files
                 shutil.copyfile(splits, new / SPLITS_FILE)
+            if options.picture is not None:
+                (new / PICTURE_FILE).write_text(options.picture, encoding="utf-8")
             shipped = frozenset(path.name for path in new.iterdir())
-            facts = replace(_facts(study, picked, hashes, shipped), in_model=bake)
+            facts = replace(_facts(study, picked, hashes, shipped), in_model=options.bake)
+            _write_samples(study, cache, options.samples, facts, new)
+            facts = replace(facts, shipped=frozenset(path.name for path in new.iterdir()))
             (new / DEPLOY_FILE).write_text(deploy_toml(facts), encoding="utf-8")
             (new / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
             (new / INFER_FILE).write_text(infer_program(), encoding="utf-8")
+            (new / SUMS_FILE).write_text(sums_text(new), encoding="utf-8")
             old = Path(temporary) / "old"
             if out.exists():
                 out.rename(old)
@@ -93,11 +142,27 @@ def write_bundle(store: StudyStore, study: StudyRow, picked: Picked, out: Path, 
     return out
 
 
-def _write_models(store: StudyStore, picked: Picked, pixels: PixelInput | None, folder: Path) -> dict[str, str]:
-    """Write the network and its file for every runtime that measured it, checked; return the model files' SHA-256."""
+def _write_samples(study: StudyRow, cache: Path, count: int, facts: BundleFacts, folder: Path) -> None:
+    """Write the sample images, with the outputs of every model file; nothing where the images are gone."""
+    rules = preprocessing_of(facts).table()
+    known = bool((study.data_info or {}).get("std"))  # a study that was never launched doesn't know its images
+    images = validation_samples(study, cache, count, rules) if count and known else []
+    if images:
+        write_samples(folder / SAMPLES, images, [folder / name for name in facts.model_sha256], rules)
+
+
+def _write_models(
+    store: StudyStore, picked: Picked, pixels: PixelInput | None, folder: Path, every_format: bool
+) -> dict[str, str]:
+    """Write the network and its file for every runtime that measured it, checked; return the model files' SHA-256.
+
+    With `every_format` it is written for every runtime that is installed here: only a file that ran is shipped.
+    """
     for path in picked.files:
         shutil.copyfile(path, folder / path.name)
     runtimes = {"onnxruntime", *(latency.runtime for latency in (picked.verified, *picked.elsewhere.values()))}
+    if every_format:
+        runtimes |= installed_runtimes().keys()
     hashes = {ONNX_FILE: str(reader.read_artifacts(store.engine, picked.trial.id)[ONNX_FILE]["sha256"])}
     if pixels is None:
         runtimes.remove("onnxruntime")  # its file is among those copied

@@ -34,13 +34,7 @@ def tested(store: StudyStore, study: StudyRow, row: TrialRow, model: Path, cache
 def _test_predictions(study: StudyRow, model: Path, cache: Path) -> Predictions:
     """Run the exported file over the test split in onnxruntime; return what it said of each image."""
     settings = settings_from(study.settings, "the stored settings")
-    known = (study.data_info or {}).get("fingerprint")
-    info = _images_of(settings.data, cache, known)
-    if info.fingerprint != (known or info.fingerprint):
-        raise DataNotFound(
-            f"the images of {info.dataset} have changed since study {study.name!r} began, so its test split is "
-            "another; put the images back."
-        )
+    info = prepared_images(study, settings.data, cache)
     images = batches.load(settings.data, cache)
     if not len(images.test().labels):  # of a study that an earlier version began
         raise DataNotFound(
@@ -52,6 +46,22 @@ def _test_predictions(study: StudyRow, model: Path, cache: Path) -> Predictions:
     for x, y in batches.evaluation_batches(images.test(), info, 256):
         tally.add(logits_of(x.numpy()), y.numpy())
     return tally.predictions()
+
+
+def prepared_images(study: StudyRow, data: DataSettings, cache: Path) -> DataInfo:
+    """Return the description of a study's images, which are decoded into the cache then.
+
+    Raises:
+        DataNotFound: they are gone, or aren't those that the study began with.
+    """
+    known = (study.data_info or {}).get("fingerprint")
+    info = _images_of(data, cache, known)
+    if info.fingerprint != (known or info.fingerprint):
+        raise DataNotFound(
+            f"the images of {info.dataset} have changed since study {study.name!r} began, so its splits are "
+            "others; put the images back."
+        )
+    return info
 
 
 def _images_of(data: DataSettings, cache: Path, fingerprint: str | None) -> DataInfo:

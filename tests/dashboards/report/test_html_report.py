@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from dashboards.budget.accuracy_interval import wilson_interval
 from dashboards.data.column_reader import read_columns
 from dashboards.report import report as report_file
 from dashboards.report.markup import SCRIPTS
@@ -23,6 +22,7 @@ from dashboards.report.report import write_report
 from search.store.tables import trial
 from space.errors import ReadOnlyFolder, StudyNotFound
 from tests.dashboards.studies import SETTINGS, Study, lively
+from workers.metrics import wilson_interval
 
 TWO_DEVICES = {**SETTINGS, "latency": {**SETTINGS["latency"], "devices": ["host", "pi5"]}}
 

@@ -56,7 +56,7 @@ def pick_from(place: Place) -> Picked:
     targets = targets_of(settings, engine, files_root(settings, place.url), lambda text: None, VERIFYING)
     store = StudyStore(engine, found.id)
     picked = pick(store, found, settings.search_budget(), targets, cache_folder(settings, place.url))
-    write_bundle(store, found, picked, place.folder / "bundle")
+    write_bundle(store, found, picked, place.folder / "bundle", cache_folder(settings, place.url))
     return picked
 
 

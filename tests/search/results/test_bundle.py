@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
+import sys
 import threading
 import tomllib
 from collections import Counter
@@ -28,6 +30,8 @@ from space.errors import DataNotFound, InvalidSettings, ReadOnlyFolder
 from tests.search.tiny_studies import CountingProbe, tiny_settings
 from tests.search.trained_study import files_of_trial, trained_study
 from tests.workers.latencies import without_samples
+from workers.bundled.infer import Classifier, difference, read_pixels
+from workers.bundled.reading import VERSION, check_files, read_deploy, read_samples, version_of
 from workers.export.model_files import check_for
 from workers.export.onnx import exported_network
 from workers.file_names import NETWORK_FILE, ONNX_FILE, SUFFIXES
@@ -40,11 +44,15 @@ from workers.metrics import Predictions, precisions, recalls
 from workers.training.trial import load_network
 
 
-def picked_and_bundled(folder: Path, probe: CountingProbe, further: tuple[Target, ...] = ()) -> tuple[Picked, Path]:
+def picked_and_bundled(
+    folder: Path, probe: CountingProbe, further: tuple[Target, ...] = (), known: bool = False
+) -> tuple[Picked, Path]:
     store = trained_study(folder, probe)
+    if known:
+        store.set_data_info(prepare(tiny_settings().data, folder / "images").to_dict())
     study = reader.find_study(store.engine, "tiny")
     picked = pick(store, study, tiny_settings().search_budget(), (Target("host", probe), *further), folder / "images")
-    written = write_bundle(store, study, picked, folder / "bundle")
+    written = write_bundle(store, study, picked, folder / "bundle", folder / "images")
     store.engine.dispose()
     return picked, written
 
@@ -202,7 +210,7 @@ def test_a_network_whose_every_verification_is_disturbed_is_kept_and_the_bundle_
     study = reader.find_study(store.engine, "tiny")
     target = Target("host", Busy(99))
     picked = pick(store, study, Budget(max_latency_ms=2.0), (target,), tmp_path / "images")
-    folder = write_bundle(store, study, picked, tmp_path / "bundle")
+    folder = write_bundle(store, study, picked, tmp_path / "bundle", tmp_path / "images")
     assert "Not verified inside the budget: it took up to 100 ms" in (folder / "MODEL_CARD.md").read_text()
     assert tomllib.loads((folder / "deploy.toml").read_text())["checks"]["verified"] is False
     store.engine.dispose()
@@ -223,7 +231,7 @@ def test_the_bundle_has_every_figure_of_both_splits_and_of_each_class(tmp_path: 
     study = reader.find_study(store.engine, "tiny")
     target = Target("host", CountingProbe())
     picked = pick(store, study, tiny_settings().search_budget(), (target,), images)
-    folder = write_bundle(store, study, picked, tmp_path / "bundle")
+    folder = write_bundle(store, study, picked, tmp_path / "bundle", tmp_path / "images")
     tested = reader.class_predictions_of(store.engine, store.trial(0), EvaluatedSplit.TEST)
     assert tested is not None
     assert len(tested) == info.test_images
@@ -268,3 +276,31 @@ def test_a_study_whose_test_split_is_empty_is_refused_in_one_line(tmp_path: Path
         )
     assert store.trial(0).test_top1 is None
     store.engine.dispose()
+
+
+def test_a_bundle_has_samples_of_the_validation_split_that_say_what_was_recorded(tmp_path: Path):
+    _, folder = picked_and_bundled(tmp_path, CountingProbe(), known=True)
+    samples = read_samples(folder)
+    assert len({sample.label for sample in samples.images}) == 6
+    images = batches.load(tiny_settings().data, tmp_path / "images")
+    validation = {content_of(pixels) for pixels in images.validation.pixels(np.arange(len(images.validation)))}
+    run = Classifier(folder)
+    for sample in samples.images:
+        assert content_of(read_pixels(folder / sample.file, run.rules)) in validation
+        assert difference(run.logits(folder / sample.file), sample.logits["model.onnx"]) < 1e-5
+    done = subprocess.run([sys.executable, folder / "infer.py", "--check"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("as recorded")) == (0, 6), done.stderr
+
+
+def content_of(pixels: np.ndarray) -> bytes:
+    return pixels.tobytes()
+
+
+def test_a_bundle_says_its_version_and_the_hash_of_every_file(tmp_path: Path):
+    _, folder = picked_and_bundled(tmp_path, CountingProbe(), known=True)
+    assert version_of(read_deploy(folder)) == VERSION
+    assert subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder, check=False).returncode == 0
+    assert check_files(folder) == len(list(folder.rglob("*.*"))) > 10
+    card = (folder / "MODEL_CARD.md").read_text()
+    for part in ("## Trained on", "| learning_rate |", "95 % interval", "infer.py --check"):
+        assert part in card

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from dashboards import panels
 from dashboards.data.columns import LatencyGroup, View
 from dashboards.panels.study.baselines import all_baselines, comparable, dataset_of
 from dashboards.panels.study.front import _steps
+from dashboards.panels.study.front_svg import front_svg
 from space.cost import cost_of
 from space.presets import PUBLISHED
 from tests.dashboards.panels.panel_studies import (
@@ -41,6 +44,19 @@ def front_of(made: Study, **options: object) -> panels.FrontInfo:
     columns = columns_of(made)
     chosen = panels.FrontOptions(last_epochs=last_of(made), **options)  # type: ignore[arg-type]
     return panels.front_info(columns, default_view(columns), chosen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_front_of_a_model_card_is_an_image_with_every_trained_network_and_one_star(tmp_path: Path, kind: str):
+    info = front_of(awkward(tmp_path, kind), recommended=0, budget=0.3)
+    drawing = ElementTree.fromstring(front_svg(info, "<a & b>"))
+    of_kind = Counter(element.tag.rpartition("}")[2] for element in drawing.iter())
+    if info.reason is None:
+        assert of_kind["circle"] == len(info.trained) + 1  # and one in the legend
+        assert of_kind["rect"] == len(info.front) + 2  # and the ground
+        assert of_kind["polygon"] == 1 + (0 in {*info.front.number, *info.trained.number})
+    else:
+        assert info.reason in [text.text for text in drawing.iter()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
