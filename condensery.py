@@ -1,5 +1,7 @@
 """Condensery's command line: one command per verb; nothing heavy is imported until a command runs.
 
+`load_bundle` is for programs: a bundle's network as a function.
+
 Data goes to stdout, everything else to stderr. A user's mistake is one line and has its own exit code
 (`space.errors`).
 """
@@ -11,7 +13,7 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -21,7 +23,20 @@ from search.store.connection.printed_commands import STORAGE
 from space.errors import CondenseryError, DiskFull, InvalidSettings, ReadOnlyFolder
 from workers.latency.agent.streams import STDOUT_NAME, drop_output, open_streams
 
+if TYPE_CHECKING:
+    from workers.bundled.loading import BundledNetwork
+
 LONGEST_ERROR = 2_000  # letters
+
+
+def load_bundle(folder: str | Path, model: str = "") -> BundledNetwork:
+    """Return a bundle's network as a function: `load_bundle("bundle")(["photo.jpg"])` gives logits, (1, classes).
+
+    See `workers.bundled.loading.BundledNetwork` for arguments and errors; it loads neither torch nor the study.
+    """
+    from workers.bundled.loading import BundledNetwork
+
+    return BundledNetwork(folder, model)
 
 
 def _print_version(is_asked: bool) -> None:
@@ -96,6 +111,7 @@ for verb in (
     inspecting.logs,
     inspecting.tensorboard,
     deploying.pick,
+    deploying.verify,
     deploying.export,
     deploying.crossvalidate,
     inspecting.dashboard,

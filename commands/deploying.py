@@ -14,6 +14,7 @@ from commands.common import (
     Storage,
     StudyName,
     TrialNumber,
+    database_url,
     limits_by_device,
     open_named,
     output,
@@ -27,6 +28,7 @@ from space.errors import InvalidSettings
 from workers.file_names import Runtime, file_for
 
 if TYPE_CHECKING:
+    from search.results.bundle.verifying import BundleReport
     from workers.export.pixels import PixelInput
 
 Bake = Annotated[
@@ -103,6 +105,64 @@ def pick(
         picture = StudyFigures(engine, row.name).front_picture(picked.trial.number, budget.max_latency_ms)
         folder = write_bundle(store, row, picked, out, cache, BundleOptions(bake, every_format, samples, picture))
     output(as_json, answers.picked_document, answers.picked_panel, picked, folder)
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", metavar="DIR", show_default=False)],
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Device to measure on: host, virtual:PROFILE or a queue.", show_default="the one it was judged by"
+        ),
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(min=1e-6, max=1e9, help="Highest latency allowed, in ms.", show_default="the bundle's"),
+    ] = None,
+    no_measuring: Annotated[
+        bool, typer.Option("--no-measuring", help="Only check the files and run the samples.")
+    ] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle's files, run its samples, measure it again, and say PASS or FAIL against its budget.
+
+    Exit code 0 is a PASS; a folder that is not as it was written, other outputs, a latency over the budget and a
+    machine that was too busy to tell have codes of their own.
+    """
+    from dashboards.terminal.bundle_tables import report_document, report_panel
+    from search.results.bundle.verifying import check_bundle
+
+    report = check_bundle(bundle)
+    if report.failure is None and not no_measuring:
+        report = _measured(report, device, max_latency_ms, storage)
+    output(as_json, report_document, report_panel, report)
+    if report.failure is not None:
+        raise report.failure
+
+
+def _measured(
+    report: BundleReport, device: str | None, max_latency_ms: float | None, storage: str | None
+) -> BundleReport:
+    """Return a bundle's report with its latency; a queue of devices is asked through the database that it serves."""
+    import tempfile
+
+    from search.devices.probe import VERIFYING
+    from search.pricing.targets import Probes
+    from search.results.bundle.verifying import measure_bundle, settings_for, what_to_measure
+    from search.settings import HOST
+    from search.store.connection.database import open_for_reading, open_for_writing
+    from workers.latency.profiles import VIRTUAL
+
+    measured = what_to_measure(report.folder, device, max_latency_ms)
+    is_here = measured.target == HOST or measured.target.startswith(VIRTUAL)
+    engine = None if is_here else open_for_reading(database_url(storage))
+    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+        probes = Probes(settings_for(measured), engine, Path(folder), say, VERIFYING)
+        probe = probes.on(measured.target)  # raises before a database is made where there is none
+        if not is_here:
+            probe = replace(probes, engine=open_for_writing(database_url(storage))).on(measured.target)
+        return measure_bundle(report, measured, probe)
 
 
 def crossvalidate(

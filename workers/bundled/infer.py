@@ -420,12 +420,19 @@ class Classifier:
 
     def logits(self, file: str | Path) -> Array:
         """Return the network's output, (classes,), for an image file."""
-        pixels = read_pixels(file, self.rules)
+        return self.logits_of(read_pixels(file, self.rules))
+
+    def logits_of(self, pixels: Array) -> Array:
+        """Return the network's output, (classes,), for pixels as `read_pixels` returns them."""
         return self._run(pixels if self.rules["in_model"] else scaled(pixels, self.rules))
 
     def classify(self, file: str | Path) -> tuple[str, float]:
         """Return the most likely class of an image file, and its probability."""
-        logits = self.logits(file).astype(np.float64)
+        return self.most_likely(self.logits(file))
+
+    def most_likely(self, logits: Array) -> tuple[str, float]:
+        """Return the most likely class by the network's output, (classes,), and its probability."""
+        logits = logits.astype(np.float64)
         odds = np.exp(logits - logits.max())
         best = int(odds.argmax())
         return self.names[best], float(odds[best] / odds.sum())
