@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from commands import database, deploying, devices, inspecting, plotting, queueing, running
+from commands import database, deploying, devices, inspecting, plotting, queueing, running, travelling
 from commands.common import INTERRUPTED
 from search.store.connection.printed_commands import STORAGE
 from space.errors import CondenseryError, DiskFull, InvalidSettings, ReadOnlyFolder
@@ -119,6 +119,8 @@ for verb in (
     plotting.plot,
     database.doctor,
     database.delete,
+    travelling.archive,
+    travelling.restore,
 ):
     app.command()(verb)
 db_app.command()(database.upgrade)

@@ -38,13 +38,11 @@ from search.store.connection.database_errors import url_shown
 from search.store.connection.patience import Patience
 from search.store.replayed import replayed_folder
 from search.store.rows import StudyRow
-from search.study import OpenStudy, already_exists, open_study, refuse_foreign_study
+from search.study import OpenStudy, already_exists, existing_study, open_study, refuse_foreign_study
 from search.study_folders import cache_folder, files_root, own, refuse_anothers, study_files, with_places
 from space.errors import (
     FrozenSettings,
-    NotOurDatabase,
     ReadOnlyFolder,
-    StudyNotFound,
 )
 from workers.clock import Clock, SystemClock
 from workers.file_names import SPLITS_FILE, TENSORBOARD
@@ -274,29 +272,6 @@ def _check_unseen(settings: StudySettings, cache: Path, starts: Sequence[Start],
         check_unseen(settings.data, images, trials)
     for start in trials if images is None else ():
         note(f"whether {start.name} has seen the images that are held out is known once a launch has decoded them")
-
-
-def existing_study(url: str, name: str) -> StudyRow | None:
-    """Return the study of this name if the database holds it; an absent SQLite file holds none.
-
-    Raises:
-        DatabaseUnavailable: it can't be asked.
-    """
-    file = sqlite_file(url)
-    if file is not None and not file.absolute().parent.is_dir():
-        open_for_writing(url)  # raises the right error before any folder is made
-    if file is not None and not file.exists():
-        return None
-    try:
-        engine = open_for_reading(url)
-    except NotOurDatabase:
-        return None  # opening it for writing later reports what is wrong, or makes our tables beside Optuna's
-    try:
-        return reader.find_study(engine, name)
-    except StudyNotFound:
-        return None
-    finally:
-        engine.dispose()
 
 
 def existing_engine(url: str) -> sa.Engine | None:

@@ -19,7 +19,9 @@ from search.store.connection.database import (
     LOCK_TIMEOUT_S,
     engine_options,
     open_any_for_reading,
+    open_for_reading,
     open_for_writing,
+    sqlite_file,
     tune_sqlite,
 )
 from search.store.connection.database_errors import database_errors, url_shown
@@ -28,7 +30,7 @@ from search.store.rows import StudyRow
 from search.store.store import StudyStore
 from search.store.studies import delete_study, insert_study
 from search.study_file import settings_from
-from space.errors import FrozenSettings, StudyExists, StudyNotFound
+from space.errors import FrozenSettings, NotOurDatabase, StudyExists, StudyNotFound
 
 MAKING_TRIES = 20  # 0.3 s apart: another process that makes the tables takes a second or two
 MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
@@ -138,6 +140,29 @@ def refuse_foreign_study(url: str, name: str) -> None:
                     f"an Optuna study called {name!r} that another program made is in {url_shown(url)}, and stays as "
                     "it is; choose another study.name, or another database with --storage."
                 )
+    finally:
+        engine.dispose()
+
+
+def existing_study(url: str, name: str) -> StudyRow | None:
+    """Return the study of this name if the database holds it; an absent SQLite file holds none.
+
+    Raises:
+        DatabaseUnavailable: it can't be asked.
+    """
+    file = sqlite_file(url)
+    if file is not None and not file.absolute().parent.is_dir():
+        open_for_writing(url)  # raises the right error before any folder is made
+    if file is not None and not file.exists():
+        return None
+    try:
+        engine = open_for_reading(url)
+    except NotOurDatabase:
+        return None  # opening it for writing later reports what is wrong, or makes our tables beside Optuna's
+    try:
+        return reader.find_study(engine, name)
+    except StudyNotFound:
+        return None
     finally:
         engine.dispose()
 

@@ -9,6 +9,7 @@
     ├── DataNotFound                  21  the data set's files are not there
     ├── UnreadableImage               22  a file that should be an image is not
     ├── TableUnreadable               23  a table of recorded trainings is missing, damaged or something else
+    ├── ArchiveUnreadable             24  a study's archive is damaged, hostile, or of another version
     ├── NotOurDatabase                30  the database holds something else
     ├── DatabaseVersion               31  the database is of another version
     ├── DatabaseLocked                32  another process holds the database
@@ -102,6 +103,12 @@ class TableUnreadable(CondenseryError):
     """A table of recorded trainings is missing, damaged or something else; the message says which."""
 
     exit_code = 23
+
+
+class ArchiveUnreadable(CondenseryError):
+    """A study's archive is missing, damaged, hostile, or of another version; the message says which."""
+
+    exit_code = 24
 
 
 class NotOurDatabase(CondenseryError):

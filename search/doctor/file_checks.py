@@ -25,6 +25,7 @@ from workers.wording import counted
 ORPHANS = ".orphans"  # subfolder of a study's folder, for folders that belong to no recorded trial
 _TRIAL_FOLDER = re.compile(r"trial-(\d{5,})")
 _TRAIN_AGAIN = "put it back from a copy; until then `pick` and `export` can't use this network"
+_CHANGED = "replace it by a copy with the SHA-256 that is recorded; until then this network can't be used"
 _NO_PREDICTIONS = "restore the database from a backup; until then its classes can't be told"
 _NO_CURVE = "it can't be restored; the trial's result doesn't depend on it"
 
@@ -53,7 +54,7 @@ def damaged_files(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[
                 yield Finding("file", f"{path} of trial {row.number} is missing", _TRAIN_AGAIN, row.number)
             elif file_hash(path) != entry["sha256"]:
                 text = f"{path} of trial {row.number} is not the file that was recorded (its SHA-256 differs)"
-                yield Finding("file", text, _TRAIN_AGAIN, row.number)
+                yield Finding("file", text, _CHANGED, row.number)
 
 
 def damaged_predictions(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[Finding]:

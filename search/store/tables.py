@@ -29,7 +29,7 @@ VERSION_TABLE = "condensery_alembic_version"
 metadata = sa.MetaData()
 
 
-class _Word(sa.types.TypeDecorator[StrEnum]):
+class Word(sa.types.TypeDecorator[StrEnum]):
     """Text in the database, a word of a vocabulary in Python; another word is refused on both ways."""
 
     impl = sa.String
@@ -60,9 +60,9 @@ class _Word(sa.types.TypeDecorator[StrEnum]):
             ) from None
 
 
-def word_of(vocabulary: type[StrEnum], length: int = 12) -> _Word:
+def word_of(vocabulary: type[StrEnum], length: int = 12) -> Word:
     """Return the type of a column that holds one of a vocabulary's words as text, and is read as the enum."""
-    return _Word(vocabulary, length)
+    return Word(vocabulary, length)
 
 
 study = sa.Table(

@@ -113,6 +113,7 @@ def test_using_a_copy_leaves_the_original_untouched(original: Path, tmp_path: Pa
     shutil.copytree(original, tmp_path / "copy")
     before = everything_in(original)
     assert all(path.is_relative_to(tmp_path / "copy") for path in picked_in(tmp_path / "copy").files)
+    RUNNER.invoke(condensery.app, ["doctor", "tiny", "--storage", sqlite_url(tmp_path / "copy")])
     assert (
         RUNNER.invoke(condensery.app, ["delete", "tiny", "--yes", "--storage", sqlite_url(tmp_path / "copy")]).exit_code
         == 0

@@ -164,9 +164,12 @@ def open_for_reading(url: str) -> sa.Engine:
         if engine is None:
             place = sqlite_file(url)
             raise DatabaseUnavailable(f"no database at {place}; launch a study first, or name it with --storage.")
-        if not has_tables(engine):
-            raise NotOurDatabase(f"{url_shown(url)} holds no study of Condensery's; choose another with --storage.")
-        check_version(engine, url)
+        with contextlib.ExitStack() as undo:
+            undo.callback(engine.dispose)
+            if not has_tables(engine):
+                raise NotOurDatabase(f"{url_shown(url)} holds no study of Condensery's; choose another with --storage.")
+            check_version(engine, url)
+            undo.pop_all()
     return engine
 
 
