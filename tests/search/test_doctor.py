@@ -264,6 +264,7 @@ def test_a_trial_that_only_optunas_tables_know_is_reported(broken: Broken):
 
 
 COPY = "put it back from a copy; until then `pick` and `export` can't use this network"
+REPLACE = "replace it by a copy with the SHA-256 that is recorded; until then this network can't be used"
 
 
 def test_files_that_are_gone_or_changed_are_reported_and_sound_once_they_are_back(broken: Broken):
@@ -274,7 +275,7 @@ def test_files_that_are_gone_or_changed_are_reported_and_sound_once_they_are_bac
     left(
         broken,
         f"{gone} of trial 0 is missing; {COPY}",
-        f"{changed} of trial 1 is not the file that was recorded (its SHA-256 differs); {COPY}",
+        f"{changed} of trial 1 is not the file that was recorded (its SHA-256 differs); {REPLACE}",
     )
     gone.write_bytes(before[0])
     changed.write_bytes(before[1])

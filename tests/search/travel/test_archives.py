@@ -232,8 +232,8 @@ def test_a_changed_byte_is_found_wherever_it_is(packed: Path, tmp_path: Path):
     for info in infos:
         lengths = content[info.header_offset + 26 : info.header_offset + 30]  # of its name, and of what is behind it
         begin = info.header_offset + 30 + sum(int.from_bytes(lengths[at : at + 2], "little") for at in (0, 2))
-        for place in {begin, begin + info.compress_size // 2}:  # of a deflated member's last byte, some bits say nothing
-            changed.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        for place in {begin, begin + info.compress_size // 2}:
+            changed.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
             with refused(tmp_path / "to"):
                 restore(changed, sqlite_url(tmp_path / "to"))
     for size in (0, 10, len(content) // 2, len(content) - 1):
