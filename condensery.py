@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from commands import database, deploying, devices, inspecting, plotting, queueing, running, travelling
+from commands import database, deploying, devices, inspecting, measuring, plotting, queueing, running, travelling
 from commands.common import INTERRUPTED
 from search.store.connection.printed_commands import STORAGE
 from space.errors import CondenseryError, DiskFull, InvalidSettings, ReadOnlyFolder
@@ -117,6 +117,7 @@ for verb in (
     inspecting.dashboard,
     inspecting.report,
     plotting.plot,
+    measuring.reprice,
     database.doctor,
     database.delete,
     travelling.archive,

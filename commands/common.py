@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.store.connection.printed_commands import STORAGE
-from space.errors import InvalidSettings, StudyNotFound
+from space.errors import DeviceNotFound, InvalidSettings, StudyNotFound
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
     from rich.console import Console
 
     from search.settings import StudySettings
-    from search.store.rows import StudyRow
+    from search.store.rows import StudyRow, TrialRow
     from search.store.store import StudyStore
 
 INTERRUPTED = 130
@@ -165,6 +165,31 @@ def store_named(study: str | None, storage: str | None) -> tuple[StudyStore, Stu
 
     engine, row, url = open_named(study, storage, write=True)
     return StudyStore(engine, row.id), row, url
+
+
+def settings_for_device(study: StudyRow, rows: Sequence[TrialRow], device: str | None) -> StudySettings:
+    """Return a study's settings; for a device that it was repriced on, as if that one were its only device.
+
+    Raises:
+        DeviceNotFound: it wasn't repriced there.
+    """
+    settings = stored_settings(study)
+    if device is None or device == settings.latency.devices[0]:
+        return settings
+    from search.pricing.repricing import settings_on
+
+    measured = {name for row in rows for name in row.latencies}
+    if device not in measured:
+        raise DeviceNotFound(
+            f"no network of study {study.name!r} was measured on {device!r} (there are: "
+            f"{', '.join(sorted(measured)) or 'none'}); measure them: condensery reprice {study.name} --device {device}"
+        )
+    if device in settings.latency.devices:
+        raise InvalidSettings(
+            f"{device!r} is a further device of the study itself; give its limit by --max-latency-ms {device}=MS."
+        )
+    runtime = next(row.latencies[device].runtime for row in rows if device in row.latencies)
+    return settings_on(settings, device, runtime)
 
 
 def stored_settings(study: StudyRow) -> StudySettings:

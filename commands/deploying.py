@@ -19,6 +19,7 @@ from commands.common import (
     open_named,
     output,
     say,
+    settings_for_device,
     show_written,
     store_named,
     stored_settings,
@@ -43,6 +44,10 @@ Bake = Annotated[
 def pick(
     study: StudyName = None,
     max_latency_ms: LatencyLimits = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Judge by a device that the study was repriced on.", show_default="the study's own"),
+    ] = None,
     max_macs: Annotated[int | None, typer.Option(min=1, help="Most multiply-adds allowed.")] = None,
     max_params: Annotated[int | None, typer.Option(min=1, help="Most parameters allowed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write the bundle into.")] = None,
@@ -67,17 +72,18 @@ def pick(
     """
     from dashboards.panels.notebook import StudyFigures
     from dashboards.terminal import answers, documents, trial_tables
-    from search.results.ranking import best
+    from search.results.ranking import best, rows_on
     from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.replayed import replayed_from
 
     engine, row, url = open_named(study, storage)
-    settings = stored_settings(row)
+    rows = reader.read_trials(engine, row.id)
+    settings = settings_for_device(row, rows, device)
     devices = settings.latency.devices
     budget = settings.search_budget().with_limits_ms(limits_by_device(max_latency_ms or (), devices), devices[0])
     budget = replace(budget, max_macs=max_macs or budget.max_macs, max_params=max_params or budget.max_params)
-    ranked = best(reader.read_trials(engine, row.id), budget)
+    ranked = best(rows_on(row, rows, devices[0]), budget)
     if preview:
         output(as_json, documents.trials_document, trial_tables.trials_table, ranked, replayed_from(row.settings))
         return

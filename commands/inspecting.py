@@ -83,14 +83,23 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
     output(as_json, document, partial(trial_tables.trial_panel, replayed=origin, why=tuple(why), seen=seen), *parts)
 
 
-def pareto(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
+def pareto(
+    study: StudyName = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Compare latencies on another device of the study.", show_default="the first"),
+    ] = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the Pareto front: the networks that no other beats in accuracy, latency and macs."""
     from dashboards.terminal import documents, trial_tables
-    from search.results.pareto import front_of_study
+    from search.results.pareto import front_of_study, front_on
     from search.store.replayed import replayed_from
 
     engine, row, _ = open_named(study, storage)
-    parts = (front_of_study(engine, row.id), replayed_from(row.settings))
+    front = front_of_study(engine, row.id) if device is None else front_on(engine, row, device)
+    parts = (front, replayed_from(row.settings))
     output(as_json, documents.front_document, trial_tables.pareto_table, *parts)
 
 

@@ -289,7 +289,7 @@ def check_same(name: str, url: str, info: DataInfo, targets: Sequence[Target]) -
     engine = open_for_reading(url)
     try:
         stored = reader.find_study(engine, name)
-        devices = reader.devices_measured(engine, stored.id)
+        devices = reader.devices_measured(engine, stored.id, [target.name for target in targets])
     finally:
         engine.dispose()
     before = (stored.data_info or {}).get("fingerprint", info.fingerprint)

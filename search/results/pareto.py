@@ -17,8 +17,9 @@ import numpy as np
 import sqlalchemy as sa
 
 from search.store.reader import read_objectives, read_trials
-from search.store.rows import TrialRow
+from search.store.rows import StudyRow, TrialRow
 from search.store.vocabulary import TrialState
+from space.errors import DeviceNotFound
 from workers.latency.record import LatencyRecord
 
 LatencyKey = tuple[str, str, str, int]
@@ -74,6 +75,20 @@ def front_of_study(engine: sa.Engine, study_id: int) -> list[TrialRow]:
         objectives = np.array([[-row.score, row.median_ms, float(row.macs)] for row in members])
         numbers += [row.number for row, kept in zip(members, non_dominated(objectives), strict=True) if kept]
     return pareto_front(read_trials(engine, study_id, numbers=numbers))
+
+
+def front_on(engine: sa.Engine, study: StudyRow, device: str) -> list[TrialRow]:
+    """Return `pareto_front` of a study's trials by their latencies on one device, as the study names it.
+
+    Raises:
+        DeviceNotFound: none was measured there.
+    """
+    rows = read_trials(engine, study.id)
+    judged = [on_device for row in rows if (on_device := row.judged_on(device)) is not None]
+    if not judged:
+        there = ", ".join(sorted({name for row in rows for name in row.latencies})) or "none yet"
+        raise DeviceNotFound(f"no network of study {study.name!r} was measured on {device!r}; there are: {there}.")
+    return pareto_front(judged)
 
 
 def _score(row: TrialRow) -> float:

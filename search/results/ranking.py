@@ -10,10 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search.budget import Budget, refusal
-from search.store.rows import TrialRow
+from search.store.rows import StudyRow, TrialRow
 from search.store.vocabulary import TrialState
 from space.errors import NothingFeasible
 from workers.wording import none_of
+
+
+def rows_on(study: StudyRow, rows: Sequence[TrialRow], device: str) -> list[TrialRow]:
+    """Return a study's trials as they are judged on a device; those without a latency there are left out.
+
+    On the study's own devices they are judged as they are recorded.
+    """
+    if device in study.settings["latency"]["devices"]:
+        return list(rows)
+    return [judged for row in rows if (judged := row.judged_on(device)) is not None]
 
 
 def rank(rows: Sequence[TrialRow], budget: Budget) -> list[TrialRow]:

@@ -6,7 +6,7 @@ Times are UTC seconds since 1970. A trial's latencies are `workers.latency.recor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from search.store.vocabulary import AttemptOutcome, ProposalReason, StudyEvent, TrialOrigin, TrialState
@@ -166,6 +166,13 @@ class TrialRow:
         """Every latency it is priced with, by the device's name in the study; the one it is judged by first."""
         records = self.others if self.latency is None else (self.latency, *self.others)
         return {record.target: record for record in records}
+
+    def judged_on(self, device: str) -> TrialRow | None:
+        """Return the trial as if its latency on a device were the one it is judged by; None where there is none."""
+        if self.latency is not None and self.latency.target == device:
+            return self
+        latency = self.latencies.get(device)
+        return None if latency is None else replace(self, latency=latency, others=())
 
 
 _UNSET = (

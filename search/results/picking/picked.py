@@ -13,7 +13,7 @@ from search.pricing.pricer import Target
 from search.results.paired import as_good_and_cheaper
 from search.results.picking.testing import tested
 from search.results.picking.verification import MEASURED_MOST, Standing, comparable, verify
-from search.results.ranking import best
+from search.results.ranking import best, rows_on
 from search.results.remarks import Seen, seen_by
 from search.results.trained_files import trained_files
 from search.store import reader
@@ -59,7 +59,8 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
         NothingFeasible: no network fits, or none passes the verification.
         CheckpointCorrupt: the files of the chosen network are gone or damaged.
     """
-    ranked = best(store.trials(), budget)
+    device = targets[0].name
+    ranked = best(rows_on(study, store.trials(), device), budget)
     passed_over: list[str] = []
     for row in ranked:
         if any(entry["removed"] for entry in reader.read_artifacts(store.engine, row.id).values()):
@@ -72,7 +73,7 @@ def pick(store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[T
             passed_over.append(f"trial {row.number} {over} when measured again")
             continue
         difference = check_onnx(model, network)
-        trial = tested(store, study, row, model, cache)
+        (trial,) = rows_on(study, [tested(store, study, row, model, cache)], device)
         assert trial.test_top1 is not None
         return Picked(
             trial=trial,

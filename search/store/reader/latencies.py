@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
@@ -53,12 +54,13 @@ def read_latencies(engine: sa.Engine, trial_id: int) -> list[Measurement]:
     ]
 
 
-def devices_measured(engine: sa.Engine, study_id: int) -> set[str]:
-    """Return the devices on which a study's trials were priced."""
+def devices_measured(engine: sa.Engine, study_id: int, targets: Sequence[str]) -> set[str]:
+    """Return the devices on which a study's trials were priced for its own `targets`; see `LatencyRecord`."""
     query = (
         sa.select(latency.c.device)
         .join(trial, trial.c.id == latency.c.trial_id)
         .where(trial.c.study_id == study_id, latency.c.purpose == LatencyPurpose.PRICE)
+        .where(latency.c.target.in_(targets))
         .distinct()
     )
     with engine.connect() as connection:
