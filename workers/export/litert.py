@@ -13,6 +13,7 @@ Notable choices:
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -29,33 +30,59 @@ from workers.export.tflite import NO_ACTIVATION, RELU, SAME, VALID, Graph, Tenso
 from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
 from workers.latency.agent.runtimes import LiteRt
+from workers.quantization.network import INPUT_RANGE, range_1x1, range_3x3, range_features
 
 
 @dataclass
-class _Model:
+class Model:
+    """The graph as it is written; `litert_int8` has one that writes numbers of 8 bits.
+
+    Operators that only move numbers keep their kind. `name` is always that of the range of a tensor that is made.
+    """
+
     graph: Graph = field(default_factory=Graph)
 
     def floats(self, values: Array) -> Tensor:
+        """Add a constant of float32."""
         return self.graph.constant(values.astype("<f4"))
 
     def integers(self, values: Any) -> Tensor:
+        """Add a constant of int32."""
         return self.graph.constant(np.asarray(values, "<i4"))
+
+    def read(self, x: Tensor, name: str) -> Tensor:
+        """Return the images as the first convolution reads them."""
+        return x
+
+    def real(self, x: Tensor) -> Tensor:
+        """Return a tensor as float32."""
+        return x
 
     def gather(self, x: Tensor, index: torch.Tensor) -> Tensor:
         """Pick channels of a tensor that has them first; return them last."""
         if not torch.equal(index.cpu(), torch.arange(x.shape[1])):
             inputs = [x, self.integers(index.cpu().numpy())]
-            x = self.graph.add(tflite.GATHER, inputs, (1, len(index), *x.shape[2:]), axis=1)
+            x = self.graph.add(tflite.GATHER, inputs, (1, len(index), *x.shape[2:]), like=x, axis=1)
         return self.turned(x, (0, 2, 3, 1))
 
     def turned(self, x: Tensor, order: tuple[int, ...]) -> Tensor:
-        return self.graph.add(tflite.TRANSPOSE, [x, self.integers(order)], [x.shape[axis] for axis in order])
+        """Return a tensor with its axes in another order."""
+        return self.graph.add(tflite.TRANSPOSE, [x, self.integers(order)], [x.shape[axis] for axis in order], like=x)
 
-    def norm_relu(self, x: Tensor, scale: Array, shift: Array) -> Tensor:
+    def norm_relu(self, x: Tensor, scale: Array, shift: Array, name: str) -> Tensor:
+        """Add a batch norm and a ReLU; channels are last."""
         scaled = self.graph.add(tflite.MULTIPLY, [x, self.floats(scale)], x.shape)
         return self.graph.add(tflite.ADD, [scaled, self.floats(shift)], x.shape, activation=RELU)
 
-    def conv(self, x: Tensor, conv: nn.Conv2d, weight: Array, bias: Array | None = None) -> Tensor:
+    def weights(self, x: Tensor, weight: Array, bias: Array) -> list[Tensor]:
+        """Add a convolution's weights (out, h, w, in/groups) and bias; `x` is what it reads."""
+        return [self.floats(weight), self.floats(bias)]
+
+    def like(self, name: str) -> Tensor | None:
+        """Return a tensor whose numbers are as those of the range; None for float32."""
+        return None
+
+    def conv(self, x: Tensor, conv: nn.Conv2d, weight: Array, bias: Array | None, name: str) -> Tensor:
         """Add a convolution, followed by ReLU where it has a bias; weights (out, in/groups, h, w) as torch has them."""
         size, stride, border = conv.kernel_size[0], conv.stride[0], cast(tuple[int, int], conv.padding)[0]
         _, height, width, channels = x.shape
@@ -63,34 +90,35 @@ class _Model:
         padding = SAME if stride == 1 else VALID
         if border and padding == VALID:  # SAME is lopsided with a stride of 2
             edges = self.integers([[0, 0], [border, border], [border, border], [0, 0]])
-            x = self.graph.add(tflite.PAD, [x, edges], (1, height + 2 * border, width + 2 * border, channels))
+            padded = (1, height + 2 * border, width + 2 * border, channels)
+            x = self.graph.add(tflite.PAD, [x, edges], padded, like=x)
         added = np.zeros(conv.out_channels) if bias is None else bias
-        inputs = [x, self.floats(weight.transpose(0, 2, 3, 1)), self.floats(added)]
+        inputs = [x, *self.weights(x, weight.transpose(0, 2, 3, 1), added)]
         activation = NO_ACTIVATION if bias is None else RELU
         options = {"padding": padding, "stride_w": stride, "stride_h": stride, "activation": activation}
-        return self.graph.add(tflite.CONV, inputs, (*positions, conv.out_channels), **options)
+        shape = (*positions, conv.out_channels)
+        return self.graph.add(tflite.CONV, inputs, shape, like=self.like(name), **options)
 
     def shuffle(self, x: Tensor, groups: int) -> Tensor:
         """Put channels that come group by group back into training order."""
         _, height, width, channels = x.shape
         split, turned = (1, height, width, groups, channels // groups), (1, height, width, channels // groups, groups)
-        x = self.graph.add(tflite.RESHAPE, [x, self.integers(split)], split)
-        x = self.graph.add(tflite.TRANSPOSE, [x, self.integers([0, 1, 2, 4, 3])], turned)
-        return self.graph.add(
-            tflite.RESHAPE, [x, self.integers((1, height, width, channels))], (1, height, width, channels)
-        )
+        x = self.graph.add(tflite.RESHAPE, [x, self.integers(split)], split, like=x)
+        x = self.graph.add(tflite.TRANSPOSE, [x, self.integers([0, 1, 2, 4, 3])], turned, like=x)
+        whole = (1, height, width, channels)
+        return self.graph.add(tflite.RESHAPE, [x, self.integers(whole)], whole, like=x)
 
     def halve(self, x: Tensor) -> Tensor:
         """Add the average pooling between stages: 2x2, stride 2, odd edges dropped."""
         _, height, width, channels = x.shape
         options = {"padding": VALID, "stride_w": 2, "stride_h": 2, "filter_w": 2, "filter_h": 2}
-        return self.graph.add(tflite.AVERAGE_POOL, [x], (1, height // 2, width // 2, channels), **options)
+        return self.graph.add(tflite.AVERAGE_POOL, [x], (1, height // 2, width // 2, channels), like=x, **options)
 
 
-def _dense_layer(model: _Model, x: Tensor, layer: DeployedLayer) -> Tensor:
+def _dense_layer(model: Model, x: Tensor, number: int, layer: DeployedLayer, stage: int) -> Tensor:
     conv_1x1 = layer.conv_1x1
-    y = model.norm_relu(model.gather(x, conv_1x1.index), *affine(conv_1x1.norm))
-    y = model.conv(y, conv_1x1.conv, *folded_1x1(layer))
+    y = model.norm_relu(model.gather(x, conv_1x1.index), *affine(conv_1x1.norm), range_1x1(number))
+    y = model.conv(y, conv_1x1.conv, *folded_1x1(layer), range_3x3(number))
     weight = doubles(layer.conv_3x3.weight)
     if layer.conv_3x3.groups == 1:
         turned = np.empty_like(weight)
@@ -98,12 +126,12 @@ def _dense_layer(model: _Model, x: Tensor, layer: DeployedLayer) -> Tensor:
         weight = turned
     elif conv_1x1.groups > 1:
         y = model.shuffle(y, conv_1x1.groups)
-    new = model.turned(model.conv(y, layer.conv_3x3, weight), (0, 3, 1, 2))
+    new = model.turned(model.conv(y, layer.conv_3x3, weight, None, range_features(stage)), (0, 3, 1, 2))
     channels = x.shape[1] + new.shape[1]
-    return model.graph.add(tflite.CONCATENATION, [x, new], (1, channels, *x.shape[2:]), axis=1)
+    return model.graph.add(tflite.CONCATENATION, [x, new], (1, channels, *x.shape[2:]), like=x, axis=1)
 
 
-def _scaled(model: _Model, images: Tensor, pixels: PixelInput) -> Tensor:
+def _scaled(model: Model, images: Tensor, pixels: PixelInput) -> Tensor:
     """Add what makes the network's input of pixels."""
     x = model.graph.add(tflite.CAST, [images], images.shape)
     if pixels.limits is not None:
@@ -114,31 +142,44 @@ def _scaled(model: _Model, images: Tensor, pixels: PixelInput) -> Tensor:
     return model.graph.add(tflite.ADD, [scaled, shift], x.shape)
 
 
-@torch.no_grad()
 def to_litert(network: DeployedCondenseNet, pixels: PixelInput | None = None) -> bytes:
     """Return the model file, equal for equal networks: images (1, H, W, C) float32 -> logits (1, classes).
 
     With `pixels` the images are of its type, and the model scales them.
     """
-    config, model = network.config, _Model()
+    return file_of(Model(), network, pixels)
+
+
+@torch.no_grad()
+def file_of(
+    model: Model, network: DeployedCondenseNet, pixels: PixelInput | None, facts: Mapping[str, str] | None = None
+) -> bytes:
+    """Write a network into an empty model; return the file, see `to_litert`, which says `facts` of itself as well."""
+    config = network.config
     channels, height, width = config.input_shape
     images = model.graph.tensor((1, height, width, channels), "float32" if pixels is None else pixels.pixel_type)
-    x = images if pixels is None else _scaled(model, images, pixels)
-    x = model.turned(model.conv(x, network.stem, doubles(network.stem.weight)), (0, 3, 1, 2))
+    x = model.read(images if pixels is None else _scaled(model, images, pixels), INPUT_RANGE)
+    x = model.conv(x, network.stem, doubles(network.stem.weight), None, range_features(0))
+    x = model.turned(x, (0, 3, 1, 2))
     stage = 0
-    for shape, layer in zip(config.layer_shapes, network.layers, strict=True):
+    for number, (shape, layer) in enumerate(zip(config.layer_shapes, network.layers, strict=True)):
         if shape.stage != stage:
             x, stage = model.turned(model.halve(model.turned(x, (0, 2, 3, 1))), (0, 3, 1, 2)), shape.stage
-        x = _dense_layer(model, x, cast(DeployedLayer, layer))
+        x = _dense_layer(model, x, number, cast(DeployedLayer, layer), stage)
+    logits = _classifier(model, model.real(x), network)
+    baked = {} if pixels is None else {"preprocessing": pixels.rules}
+    description = json.dumps({"config": config.to_dict(), **baked, **(facts or {})}, sort_keys=True)
+    return model.graph.to_bytes((images, logits), (INPUT, OUTPUT), description)
+
+
+def _classifier(model: Model, x: Tensor, network: DeployedCondenseNet) -> Tensor:
+    """Add the last norm, which like all that follows is in float32, the mean of each channel, and the classifier."""
     picked = network.classifier_index.cpu().numpy()
     scale, shift = affine(network.norm)
-    x = model.norm_relu(model.gather(x, network.classifier_index), scale[picked], shift[picked])
+    x = Model.norm_relu(model, model.gather(x, network.classifier_index), scale[picked], shift[picked], "")
     x = model.graph.add(tflite.MEAN, [x, model.integers([1, 2])], (1, len(picked)), keep_dims=0)
     classifier = [model.floats(doubles(values)) for values in (network.classifier.weight, network.classifier.bias)]
-    logits = model.graph.add(tflite.FULLY_CONNECTED, [x, *classifier], (1, config.num_classes))
-    baked = {} if pixels is None else {"preprocessing": pixels.rules}
-    description = json.dumps({"config": config.to_dict(), **baked}, sort_keys=True)
-    return model.graph.to_bytes((images, logits), (INPUT, OUTPUT), description)
+    return model.graph.add(tflite.FULLY_CONNECTED, [x, *classifier], (1, network.config.num_classes))
 
 
 def save_litert(network: DeployedCondenseNet, path: Path, pixels: PixelInput | None = None) -> str:

@@ -25,6 +25,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers.export.common import batch_difference, within_tolerance
 from workers.export.pixels import PixelInput
@@ -32,27 +33,41 @@ from workers.file_names import INPUT, OUTPUT
 from workers.files import write_atomically
 from workers.latency.agent.runtimes.onnx import import_onnxruntime
 from workers.latency.agent.sensors import usable_cores
+from workers.quantization.network import CLASSIFIER_RANGE, INPUT_RANGE, Part, range_1x1, range_3x3
 
 OPSET, IR_VERSION = 17, 8
 
 
 @dataclass
-class _Graph:
-    """Nodes and initializers as they are written; tensor names are made unique by counting."""
+class Graph:
+    """Nodes and initializers as they are written; tensor names are made unique by counting.
+
+    `read` and `features` are where `onnx_int8` rounds; here nothing is.
+    """
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
 
     def constant(self, value: Tensor | np.ndarray[Any, Any]) -> str:
+        """Add an initializer; return its name."""
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         name = f"w{len(self.initializers)}"
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """Add a node; return its output's name."""
         output = output or f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
         return output
+
+    def read(self, part: Part, x: str, name: str) -> str:
+        """Return what a part of the network reads; `name` is that of its range."""
+        return x
+
+    def features(self, x: str, stage: int) -> str:
+        """Return features as layers of a stage read them."""
+        return x
 
     def gather(self, x: str, index: Tensor, channels: int) -> str:
         """Pick `index` out of `channels` on axis 1; nothing when that is all of them in order."""
@@ -61,19 +76,22 @@ class _Graph:
         return self.add("Gather", x, self.constant(index.to(torch.int64)), axis=1)
 
     def norm_relu(self, x: str, norm: nn.BatchNorm2d) -> str:
+        """Add a batch norm and a ReLU."""
         running = (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var))
         constants = [self.constant(value) for value in (norm.weight, norm.bias, *running)]
         return self.add("Relu", self.add("BatchNormalization", x, *constants, epsilon=norm.eps))
 
-    def conv(self, x: str, conv: nn.Conv2d, weight: Tensor | None = None, bias: Tensor | None = None) -> str:
-        constants = [self.constant(conv.weight if weight is None else weight)]
-        if bias is not None:
-            constants.append(self.constant(bias))
+    def weights(self, part: Part, name: str, weight: Tensor, bias: Tensor | None) -> list[str]:
+        """Add the weights of a part, and its bias if there is one; `name` is that of the range of what it reads."""
+        return [self.constant(value) for value in (weight, bias) if value is not None]
+
+    def conv(self, x: str, conv: nn.Conv2d, weights: list[str]) -> str:
+        """Add a convolution with weights of `weights`."""
         pad = cast(tuple[int, int], conv.padding)
         return self.add(
             "Conv",
             x,
-            *constants,
+            *weights,
             group=conv.groups,
             kernel_shape=list(conv.kernel_size),
             pads=[*pad, *pad],
@@ -90,17 +108,21 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d, order: Tensor) -> tuple[Tensor,
     return conv.weight * scale[back].view(-1, 1, 1, 1), shift[back]
 
 
-def _dense_layer(graph: _Graph, x: str, layer: DeployedLayer) -> str:
-    conv_1x1 = layer.conv_1x1
-    channels = layer.in_channels
-    y = graph.norm_relu(graph.gather(x, conv_1x1.index, channels), conv_1x1.norm)
-    weight, bias = _fold(conv_1x1.conv, layer.norm, conv_1x1.permutation)
-    y = graph.add("Relu", graph.conv(y, conv_1x1.conv, weight, bias))
-    y = graph.gather(y, conv_1x1.permutation, conv_1x1.conv.out_channels)
-    return graph.add("Concat", x, graph.conv(y, layer.conv_3x3), axis=1)
+def _dense_layer(graph: Graph, x: str, number: int, layer: DeployedLayer, stage: int) -> str:
+    conv_1x1, conv_3x3 = layer.conv_1x1, layer.conv_3x3
+    gathered = graph.gather(x, conv_1x1.index, layer.in_channels)
+    y = graph.norm_relu(gathered if gathered == x else graph.features(gathered, stage), conv_1x1.norm)
+    y = graph.read("conv_1x1", y, range_1x1(number))
+    folded = _fold(conv_1x1.conv, layer.norm, conv_1x1.permutation)
+    y = graph.conv(y, conv_1x1.conv, graph.weights("conv_1x1", range_1x1(number), *folded))
+    y = graph.read("conv_3x3", graph.add("Relu", y), range_3x3(number))
+    ordered = graph.gather(y, conv_1x1.permutation, conv_1x1.conv.out_channels)
+    y = y if ordered == y else graph.read("conv_3x3", ordered, range_3x3(number))
+    new = graph.conv(y, conv_3x3, graph.weights("conv_3x3", range_3x3(number), conv_3x3.weight, None))
+    return graph.features(graph.add("Concat", x, graph.features(new, stage), axis=1), stage)
 
 
-def _scaled(graph: _Graph, pixels: PixelInput) -> str:
+def _scaled(graph: Graph, pixels: PixelInput) -> str:
     """Add what makes the network's input of pixels."""
     x = graph.add("Cast", INPUT, to=TensorProto.FLOAT)
     if pixels.limits is not None:
@@ -109,25 +131,36 @@ def _scaled(graph: _Graph, pixels: PixelInput) -> str:
     return graph.add("Add", graph.add("Mul", x, scale), shift)
 
 
-@torch.no_grad()
 def to_onnx(network: DeployedCondenseNet, pixels: PixelInput | None = None) -> onnx.ModelProto:
     """Return the ONNX model: images (batch, C, H, W) float32, normalised as in training -> logits (batch, classes).
 
     With `pixels` the images are of its type, and the model scales them.
     """
-    config, graph = network.config, _Graph()
-    x = graph.conv(INPUT if pixels is None else _scaled(graph, pixels), network.stem)
+    return model_in(Graph(), network, pixels)
+
+
+@torch.no_grad()
+def model_in(graph: Graph, network: DeployedCondenseNet, pixels: PixelInput | None) -> onnx.ModelProto:
+    """Write a network into an empty graph; return the model, see `to_onnx`."""
+    config = network.config
+    x = graph.read("stem", INPUT if pixels is None else _scaled(graph, pixels), INPUT_RANGE)
+    x = graph.features(graph.conv(x, network.stem, graph.weights("stem", INPUT_RANGE, network.stem.weight, None)), 0)
     stage = 0
-    for shape, layer in zip(config.layer_shapes, network.layers, strict=True):
+    for number, (shape, layer) in enumerate(zip(config.layer_shapes, network.layers, strict=True)):
         if shape.stage != stage:
-            x = graph.add("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
             stage = shape.stage
-        x = _dense_layer(graph, x, cast(DeployedLayer, layer))
+            x = graph.features(graph.add("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2]), stage)
+        x = _dense_layer(graph, x, number, cast(DeployedLayer, layer), stage)
     x = graph.norm_relu(x, network.norm)
     x = graph.add("Flatten", graph.add("GlobalAveragePool", x))
-    x = graph.gather(x, network.classifier_index, config.num_features)
-    weight, bias = graph.constant(network.classifier.weight), graph.constant(network.classifier.bias)
-    graph.add("Gemm", x, weight, bias, output=OUTPUT, transB=1)
+    x = graph.read("classifier", graph.gather(x, network.classifier_index, config.num_features), CLASSIFIER_RANGE)
+    classifier = network.classifier
+    weights = graph.weights("classifier", CLASSIFIER_RANGE, classifier.weight, classifier.bias)
+    graph.add("Gemm", x, *weights, output=OUTPUT, transB=1)
+    return _model(graph, config, pixels)
+
+
+def _model(graph: Graph, config: CondenseNetConfig, pixels: PixelInput | None) -> onnx.ModelProto:
     kind = TensorProto.FLOAT if pixels is None else TensorProto.DataType.Value(pixels.pixel_type.upper())
     model = helper.make_model(
         helper.make_graph(

@@ -19,7 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SAME, VALID = 0, 1  # padding: as much as keeps the size at stride 1, or none
 NO_ACTIVATION, RELU = 0, 1
 _IDENTIFIER, _VERSION = b"TFL3", 3
-_TYPES = {"float32": 0, "int32": 2, "uint8": 3, "uint16": 16}
+_TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int8": 9, "uint16": 16}
 _ALIGNED = 16  # bytes, of a buffer's content
 
 
@@ -42,6 +42,8 @@ ADD = Kind(0, 1, 11, {"activation": (0, 1)})
 AVERAGE_POOL = Kind(1, 1, 5, {**_STRIDES, "filter_w": (3, 4), "filter_h": (4, 4), "activation": (5, 1)})
 CONCATENATION = Kind(2, 1, 10, {"axis": (0, 4)})
 CONV = Kind(3, 6, 1, {**_STRIDES, "activation": (3, 1)})  # version 6: in groups, where a filter is narrower
+DEPTHWISE_CONV = Kind(4, 3, 2, {**_STRIDES, "multiplier": (3, 4), "activation": (4, 1)})  # version 3: of int8
+DEQUANTIZE = Kind(6, 2, 38)
 FULLY_CONNECTED = Kind(9, 1, 8)
 MULTIPLY = Kind(18, 1, 21, {"activation": (0, 1)})
 RESHAPE = Kind(22, 1, 17)
@@ -52,41 +54,63 @@ CAST = Kind(53, 1, 37)
 MAXIMUM = Kind(55, 1, 39)
 MINIMUM = Kind(57, 1, 39)
 MEAN = Kind(40, 1, 27, {"keep_dims": (0, 1)})
+QUANTIZE = Kind(114, 2, 89)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """How a tensor's whole numbers stand for real ones: scale * (number - zero), one pair or one for each `axis`."""
+
+    scales: tuple[float, ...]
+    zeros: tuple[int, ...]
+    axis: int = 0
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the graph; its place there, and its shape."""
+    """A tensor of the graph: its place there, its shape, and what its numbers are."""
 
     place: int
     shape: tuple[int, ...]
+    kind: str = "float32"
+    scales: Scales | None = None
 
 
 @dataclass
 class Graph:
     """Tensors and operators in the order they run; `to_bytes` writes the file."""
 
-    _tensors: list[tuple[tuple[int, ...], int, int, str]] = field(default_factory=list)  # shape, type, buffer, name
+    _tensors: list[tuple[Tensor, int, str]] = field(default_factory=list)  # with its buffer and its name
     _buffers: list[bytes] = field(default_factory=lambda: [b""])  # the first is that of all tensors filled at run time
     _kinds: list[Kind] = field(default_factory=list)
     _operators: list[tuple[Kind, list[int], int, dict[str, int]]] = field(default_factory=list)  # …, inputs, output, …
 
-    def tensor(self, shape: Sequence[int], kind: str = "float32") -> Tensor:
+    def tensor(self, shape: Sequence[int], kind: str = "float32", scales: Scales | None = None) -> Tensor:
         """Add a tensor that an operator or the caller fills at run time."""
-        return self._tensor(tuple(shape), kind, 0)
+        return self._tensor(tuple(shape), kind, scales, 0)
 
-    def constant(self, values: Array) -> Tensor:
-        """Add a tensor of float32 or int32 that is part of the model."""
+    def constant(self, values: Array, scales: Scales | None = None) -> Tensor:
+        """Add a tensor of float32, int32 or int8 that is part of the model."""
         self._buffers.append(np.ascontiguousarray(values).tobytes())
-        return self._tensor(values.shape, values.dtype.name, len(self._buffers) - 1)
+        return self._tensor(values.shape, values.dtype.name, scales, len(self._buffers) - 1)
 
-    def _tensor(self, shape: tuple[int, ...], kind: str, buffer: int) -> Tensor:
-        self._tensors.append((shape, _TYPES[kind], buffer, f"t{len(self._tensors)}"))
-        return Tensor(len(self._tensors) - 1, shape)
+    def _tensor(self, shape: tuple[int, ...], kind: str, scales: Scales | None, buffer: int) -> Tensor:
+        tensor = Tensor(len(self._tensors), shape, kind, scales)
+        self._tensors.append((tensor, buffer, f"t{tensor.place}"))
+        return tensor
 
-    def add(self, kind: Kind, inputs: Sequence[Tensor], shape: Sequence[int], **options: int) -> Tensor:
-        """Add an operator with these options (0 where not given); return its output, of this shape."""
-        output = self.tensor(shape)
+    def add(
+        self, kind: Kind, inputs: Sequence[Tensor], shape: Sequence[int], like: Tensor | None = None, **options: int
+    ) -> Tensor:
+        """Add an operator with these options (0 where not given); return its output, of this shape.
+
+        The output's numbers are float32, or those of `like`.
+        """
+        output = self.tensor(shape) if like is None else self.tensor(shape, like.kind, like.scales)
+        return self.add_into(output, kind, inputs, **options)
+
+    def add_into(self, output: Tensor, kind: Kind, inputs: Sequence[Tensor], **options: int) -> Tensor:
+        """Add an operator that fills `output`; return that."""
         if kind not in self._kinds:
             self._kinds.append(kind)
         self._operators.append((kind, [tensor.place for tensor in inputs], output.place, options))
@@ -101,11 +125,11 @@ class Graph:
             description: free text, which `description_of` reads back.
         """
         for end, name in zip(ends, names, strict=True):
-            self._tensors[end.place] = (*self._tensors[end.place][:3], name)
+            self._tensors[end.place] = (*self._tensors[end.place][:2], name)
         build = flatbuffers.Builder(1 << 16)
         contents = [{0: _content(build, buffer)} if buffer else {} for buffer in self._buffers]
         buffers = _vector(build, [_table(build, offsets) for offsets in contents])
-        tensors = _vector(build, [_tensor_table(build, *tensor) for tensor in self._tensors])
+        tensors = _vector(build, [_tensor_table(build, *entry) for entry in self._tensors])
         operators = _vector(build, [self._operator(build, *operator) for operator in self._operators])
         codes = _vector(build, [self._code(build, kind) for kind in self._kinds])
         inputs, outputs = (_integers(build, [end.place]) for end in ends)
@@ -183,6 +207,14 @@ def _content(build: Any, content: bytes) -> int:
     return int(build.EndVector())
 
 
-def _tensor_table(build: Any, shape: tuple[int, ...], kind: int, buffer: int, name: str) -> int:
-    offsets = {0: _integers(build, shape), 3: build.CreateString(name)}
-    return _table(build, offsets, {1: (1, kind), 2: (4, buffer)})
+def _tensor_table(build: Any, tensor: Tensor, buffer: int, name: str) -> int:
+    offsets = {0: _integers(build, tensor.shape), 3: build.CreateString(name)}
+    if tensor.scales is not None:
+        offsets[4] = _scales_table(build, tensor.scales)
+    return _table(build, offsets, {1: (1, _TYPES[tensor.kind]), 2: (4, buffer)})
+
+
+def _scales_table(build: Any, scales: Scales) -> int:
+    numbers = build.CreateNumpyVector(np.asarray(scales.scales, "<f4"))
+    zeros = build.CreateNumpyVector(np.asarray(scales.zeros, "<i8"))
+    return _table(build, {2: int(numbers), 3: int(zeros)}, {6: (4, scales.axis)})

@@ -92,7 +92,11 @@ def _tensors(form: RoundedForm, x: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _ranges(network: DeployedCondenseNet, images: Tensor, scheme: Scheme) -> dict[str, Range]:
-    return {name: best_range(x, scheme.levels, name) for name, x in _tensors(float_form(network), images)}
+    """Return all ranges. Features have one range in all stages, as pooling can't change levels in most runtimes."""
+    ranges = {name: best_range(x, scheme.levels, name) for name, x in _tensors(float_form(network), images)}
+    stages = [range_features(stage) for stage in range(len(network.config.stages))]
+    widest = Range(min(ranges[name].low for name in stages), max(ranges[name].high for name in stages))
+    return {**ranges, **dict.fromkeys(stages, widest)}
 
 
 # ---- scaled channels -------------------------------------------------------------------------------------

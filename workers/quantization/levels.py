@@ -76,6 +76,17 @@ def rounded_weight(weight: Tensor, scales: Tensor) -> Tensor:
     return torch.fake_quantize_per_channel_affine(weight, scales.float(), zeros, 0, -MOST_WEIGHT, MOST_WEIGHT)
 
 
+def weight_levels(weight: Tensor, scales: Tensor) -> Tensor:
+    """Return the levels of weights (outputs, ...) as int8, those that `rounded_weight` rounds to."""
+    inverse = (1.0 / scales.float()).view(-1, *[1] * (weight.dim() - 1))
+    return (weight.detach().float() * inverse).round().clamp(-MOST_WEIGHT, MOST_WEIGHT).to(torch.int8)
+
+
+def bias_levels(bias: Tensor, input_scale: float, scales: Tensor) -> Tensor:
+    """Return the levels of biases (outputs,) as int32: multiples of input scale times weight scale."""
+    return (bias.detach().double() / (input_scale * scales.double())).round().to(torch.int32)
+
+
 def best_range(values: Tensor, kind: LevelKind, what: str) -> Range:
     """Return the range whose levels say `values` with the least squared error: outliers may be clipped.
 

@@ -32,9 +32,13 @@ def range_features(stage: int) -> str:
 
 @dataclass(frozen=True)
 class Scheme:
-    """Which parts are computed in 8 bits, and how levels are numbered."""
+    """Which parts are computed in 8 bits, and how levels are numbered.
+
+    The weights of parts in `stored` are in 8 bits only in the file: the runtime makes floats of them when it loads it.
+    """
 
     parts: frozenset[Part] = frozenset(PARTS)
+    stored: frozenset[Part] = frozenset()
     features: bool = False  # whether features are kept in 8 bits between the layers, one range for each stage
     levels: LevelKind = "signed"
 

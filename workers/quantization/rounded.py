@@ -79,10 +79,7 @@ class RoundedForm(nn.Module):
         network = self.network
         x = F.adaptive_avg_pool2d(F.relu(network.norm(x)), 1).flatten(1).index_select(1, network.classifier_index)
         weight, bias = network.classifier.weight, network.classifier.bias
-        if "classifier" in self.quantized.scheme.parts:
-            levels = self.quantized.levels(CLASSIFIER_RANGE)
-            x, weight = levels.rounded(x), rounded_weight(weight, weight_scales(weight, bias, levels.scale))
-        return F.linear(x, weight, bias)
+        return F.linear(*self._rounded("classifier", CLASSIFIER_RANGE, x, weight, bias), bias)
 
     def _layer(self, number: int) -> DeployedLayer:
         return cast(DeployedLayer, self.network.layers[number])
@@ -91,10 +88,16 @@ class RoundedForm(nn.Module):
         return self.quantized.levels(range_features(stage)).rounded(x) if self.quantized.scheme.features else x
 
     def _conv(self, part: Part, name: str, x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if part in self.quantized.scheme.parts:
-            levels = self.quantized.levels(name)
-            x, weight = levels.rounded(x), rounded_weight(weight, weight_scales(weight, bias, levels.scale))
+        x, weight = self._rounded(part, name, x, weight, bias)
         return F.conv2d(x, weight, bias, conv.stride, cast(tuple[int, int], conv.padding), 1, conv.groups)
+
+    def _rounded(self, part: Part, name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what a part reads and its weights, each rounded where the scheme says so."""
+        scheme = self.quantized.scheme
+        if part in scheme.parts:
+            levels = self.quantized.levels(name)
+            return levels.rounded(x), rounded_weight(weight, weight_scales(weight, bias, levels.scale))
+        return x, rounded_weight(weight, weight_scales(weight)) if part in scheme.stored else weight
 
 
 def float_form(network: DeployedCondenseNet) -> RoundedForm:

@@ -41,6 +41,9 @@ OPERATORS = {  # by our name: the schema's name, its table of options
     "CAST": ("CAST", "CastOptionsT"),
     "MAXIMUM": ("MAXIMUM", "MaximumMinimumOptionsT"),
     "MINIMUM": ("MINIMUM", "MaximumMinimumOptionsT"),
+    "DEPTHWISE_CONV": ("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptionsT"),
+    "DEQUANTIZE": ("DEQUANTIZE", "DequantizeOptionsT"),
+    "QUANTIZE": ("QUANTIZE", "QuantizeOptionsT"),
 }
 OPTIONS = {  # by our name: the schema's
     "padding": "padding",
@@ -51,6 +54,7 @@ OPTIONS = {  # by our name: the schema's
     "activation": "fusedActivationFunction",
     "axis": "axis",
     "keep_dims": "keepDims",
+    "multiplier": "depthMultiplier",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet
@@ -13,6 +14,7 @@ from tests.workers.tiny import NET, digits
 from workers.images.batches import ImageData
 from workers.quantization.calibration import calibrate, equalise_channels
 from workers.quantization.calibration_images import calibration_images
+from workers.quantization.fine_tuning import fine_tuned
 from workers.quantization.levels import MOST_WEIGHT, Range, rounded_weight, weight_scales
 from workers.quantization.network import PARTS, QuantizedNetwork, Scheme, range_1x1, range_3x3, range_features
 from workers.quantization.rounded import RoundedForm, float_form
@@ -136,3 +138,19 @@ def test_gradients_pass_through_the_rounding(chosen) -> None:
     RoundedForm(quantized)(chosen[0][:8]).square().sum().backward()
     gradients = [weight.grad for weight in quantized.network.parameters()]
     assert all(gradient is not None and float(gradient.abs().sum()) > 0 for gradient in gradients)
+
+
+def test_a_fine_tune_lowers_the_loss_of_the_rounded_form_and_leaves_the_given_network(chosen) -> None:
+    images, labels = chosen
+    quantized = calibrate(lively(NET), images, labels, EVERYTHING)
+    before = quantized.network.stem.weight.clone()
+    tuned = fine_tuned(quantized, lambda step: (images, labels), steps=12, learning_rate=0.05)
+    losses = [float(cross_entropy(RoundedForm(one)(images), labels)) for one in (quantized, tuned)]
+    assert losses[1] < losses[0] - 0.05
+    assert torch.equal(quantized.network.stem.weight, before)
+
+
+def test_weights_that_are_only_stored_in_8_bits_are_rounded_alone(chosen) -> None:
+    network = lively(NET)
+    quantized = calibrate(network, *chosen, Scheme(frozenset(), frozenset(PARTS)))
+    assert 1e-5 < off(RoundedForm(quantized)(chosen[0]), network(chosen[0])) < 0.05

@@ -1,0 +1,113 @@
+"""Files in 8 bits: they give what the rounded form says, really compute in 8 bits, and are smaller."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor
+
+from space.config import CondenseNetConfig
+from space.errors import ExportMismatch, InvalidSettings
+from tests.workers.export.test_export import BASE, trained_like, varied
+from workers.export.int8_files import check_int8_for, rms_difference, save_int8_for, scheme_for
+from workers.export.litert import save_litert
+from workers.export.onnx import save_onnx
+from workers.export.onnx_int8 import to_onnx_int8
+from workers.file_names import file_for
+from workers.latency.agent.runtimes.onnx import import_onnxruntime
+from workers.quantization.calibration import calibrate
+from workers.quantization.network import QuantizedNetwork
+
+UNGROUPED = varied(groups=1, condense_factor=2, groups_3x3=1)
+CONFIGS = {"grouped": BASE, "ungrouped": UNGROUPED, "half": varied(classifier_keep=0.5)}
+
+
+def some_images(config: CondenseNetConfig) -> tuple[Tensor, Tensor]:
+    images = torch.randn(12, *config.input_shape, generator=torch.Generator().manual_seed(5))
+    return images, torch.arange(12) % 3
+
+
+def quantized_for(runtime: str, config: CondenseNetConfig) -> QuantizedNetwork:
+    return calibrate(trained_like(config), *some_images(config), scheme_for(runtime, config))
+
+
+@pytest.fixture(params=["onnxruntime", "litert"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    if request.param == "litert":
+        pytest.importorskip("ai_edge_litert")
+    return request.param
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_file_in_8_bits_gives_what_the_rounded_form_says(runtime: str, name: str, tmp_path: Path):
+    config, path = CONFIGS[name], tmp_path / file_for(runtime, "model")
+    quantized = quantized_for(runtime, config)
+    first = save_int8_for(runtime, quantized, path)
+    assert 0.0 <= check_int8_for(runtime, path, quantized, some_images(config)[0]) < 0.05
+    assert save_int8_for(runtime, quantized, path) == first
+
+
+def test_a_file_of_another_network_is_a_mismatch(runtime: str, tmp_path: Path):
+    path, quantized = tmp_path / file_for(runtime, "model"), quantized_for(runtime, BASE)
+    save_int8_for(runtime, quantized, path)
+    quantized.network.layers[0].conv_3x3.weight.neg_()
+    with pytest.raises(ExportMismatch, match="off by"):
+        check_int8_for(runtime, path, quantized, some_images(BASE)[0])
+
+
+def test_onnxruntime_really_runs_convolutions_of_8_bits(tmp_path: Path):
+    model = to_onnx_int8(quantized_for("onnxruntime", UNGROUPED)).SerializeToString()
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    operators = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    layers = sum(UNGROUPED.stages)
+    assert operators["QLinearConv"] == 2 * layers + 1
+    assert operators["Conv"] == operators["FusedConv"] == 0
+    assert operators["QGemm"] == 1
+
+
+def test_group_convolutions_of_onnxruntime_stay_in_float_with_weights_of_8_bits(tmp_path: Path):
+    save_onnx(trained_like(BASE), tmp_path / "fp32.onnx")
+    quantized = quantized_for("onnxruntime", BASE)
+    save_int8_for("onnxruntime", quantized, tmp_path / "int8.onnx")
+    model = onnx.load(tmp_path / "int8.onnx")
+    assert not any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    weights = [onnx.numpy_helper.to_array(one) for one in model.graph.initializer]
+    assert sum(array.dtype == np.int8 and array.ndim > 1 for array in weights) == 2 * len(quantized.network.layers) + 2
+    assert {one.key: one.value for one in model.metadata_props}["precision"] == "int8"
+
+
+def test_litert_computes_in_8_bits_up_to_the_last_features(tmp_path: Path):
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    save_litert(trained_like(BASE), tmp_path / "fp32.tflite")
+    save_int8_for("litert", quantized_for("litert", BASE), tmp_path / "int8.tflite")
+    model = schema.ModelT.InitFromPackedBuf((tmp_path / "int8.tflite").read_bytes(), 0)
+    (graph,) = model.subgraphs
+    codes = [model.operatorCodes[one.opcodeIndex].builtinCode for one in graph.operators]
+    convs = [one for one, code in zip(graph.operators, codes, strict=True) if code == schema.BuiltinOperator.CONV_2D]
+    assert len(convs) == 2 * len(BASE.layer_shapes) + 1
+    assert {graph.tensors[place].type for one in convs for place in (one.inputs[0], one.inputs[1], one.outputs[0])} == {
+        schema.TensorType.INT8
+    }
+    weights = graph.tensors[convs[1].inputs[1]]
+    assert len(weights.quantization.scale) == weights.shape[0]  # one for each output channel
+
+
+def test_a_runtime_without_files_in_8_bits_is_named():
+    with pytest.raises(InvalidSettings, match="not for ncnn"):
+        scheme_for("ncnn", BASE)
+
+
+def test_the_difference_is_a_share_of_the_logits():
+    assert rms_difference(np.array([1.0, 1.1]), np.array([1.0, 1.0])) == pytest.approx(0.0707, abs=1e-4)
+    with pytest.raises(ValueError, match="shape"):
+        rms_difference(np.zeros(2), np.zeros(3))
