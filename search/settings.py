@@ -123,11 +123,6 @@ class LatencySettings(Settings):
             raise ValueError(f"runtime names {min(set(self.runtime) - set(self.devices))!r}, which is not in devices")
         if self.threads > 1 and any(name.startswith(VIRTUAL) for name in self.devices):
             raise ValueError("a virtual device counts the instructions of one thread: threads must be 1")
-        native = [name for name in self.devices if self.runtime_on(name) == "native"]
-        if self.threads > 1 and native:
-            raise ValueError(
-                f"the native runtime has one thread: threads is {self.threads}, but must be 1 on {native[0]}"
-            )
         return self
 
     @property

@@ -14,18 +14,11 @@ from search.study import optuna_storage
 from space.config import CondenseNetConfig
 from space.errors import BudgetUnreachable, InvalidSettings, StudyExists
 from tests.search.test_data_fit import refused_everywhere, study
-from tests.search.tiny_studies import sqlite_url, tiny_settings
+from tests.search.tiny_studies import sqlite_url
 from workers.processes import memory_mb
 from workers.training import tried
 
 NATIVE = {"latency__runtime": "native"}
-
-
-@pytest.mark.parametrize("runtime", ["native", {"host": "native"}])
-def test_the_native_runtime_with_two_threads_is_refused_by_the_study_file(runtime: object):
-    with pytest.raises(InvalidSettings, match="native runtime has one thread: threads is 2, but must be 1 on host"):
-        tiny_settings(latency={"runtime": runtime, "threads": 2})
-    tiny_settings(latency={"devices": ["host", "pi5"], "runtime": {"pi5": "ncnn"}, "threads": 2})
 
 
 def test_a_runtime_that_is_not_installed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

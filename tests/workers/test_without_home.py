@@ -15,7 +15,7 @@ from workers.files import user_path
 from workers.images.datasets import find_source
 from workers.latency.agent import files
 from workers.latency.agent.__main__ import parser
-from workers.latency.agent.runtimes.native import Native
+from workers.latency.agent.runtimes.native import FP32
 from workers.latency.agent.serving.errors import WrongUse
 from workers.latency.agent.serving.settings import settings_from
 from workers.latency.agent_file import cache_folder
@@ -39,7 +39,7 @@ def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_caches_are_among_the_temporary_files_where_only_this_user_can_write(homeless):
     folder = homeless / f"condensery-{os.geteuid()}"
-    assert files.user_cache() == cache_folder() == Native.library().parents[1] == folder
+    assert files.user_cache() == cache_folder() == FP32.library().parents[1] == folder
     assert library._safe_folder() == folder / "kernels" / "training"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 

@@ -45,13 +45,16 @@ def folded_1x1(layer: DeployedLayer) -> tuple[Array, Array]:
     return weight, bias
 
 
-def model_facts(config: CondenseNetConfig, layers: list[str], rules: dict[str, Any] | None = None) -> bytes:
+def model_facts(
+    config: CondenseNetConfig, layers: list[str], rules: dict[str, Any] | None = None, precision: str = "fp32"
+) -> bytes:
     """Return the content of model.json: the names of input and output, the input's shape, and extra layers.
 
     Args:
         config: the architecture; kept in the file, so that a model says what it is.
         layers: names of layers that the runtime doesn't have itself and the program that runs the model must register.
         rules: how an image becomes the input, where the model itself does the last step; see `workers.preprocessing`.
+        precision: of weights and activations; in the file only where it isn't fp32.
     """
     facts = {
         "input": INPUT,
@@ -60,6 +63,7 @@ def model_facts(config: CondenseNetConfig, layers: list[str], rules: dict[str, A
         "layers": layers,
         "config": config.to_dict(),
         **({} if rules is None else {"preprocessing": rules}),
+        **({} if precision == "fp32" else {"precision": precision}),
     }
     return json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"
 

@@ -53,8 +53,7 @@ def to_native(network: DeployedCondenseNet, pixels: PixelInput | None = None) ->
         KERNEL_FILE.name: KERNEL_FILE.read_bytes(),
     }
     if pixels is not None:
-        limits = _floats(np.array(pixels.rules["pixel_range"]))
-        files["scaling.bin"] = limits.tobytes() + _floats(np.stack(pixels.factors, axis=1)).tobytes()
+        files["scaling.bin"] = scaling(pixels)
         files[PIXELS_FILE.name] = PIXELS_FILE.read_bytes()
     return stored_zip(files)
 
@@ -64,11 +63,17 @@ def save_native(network: DeployedCondenseNet, path: Path, pixels: PixelInput | N
     return write_atomically(path, to_native(network, pixels))
 
 
+def scaling(pixels: PixelInput) -> bytes:
+    """Return scaling.bin: what pixels are clipped to, then scale and shift of each channel."""
+    limits = _floats(np.array(pixels.rules["pixel_range"]))
+    return limits.tobytes() + _floats(np.stack(pixels.factors, axis=1)).tobytes()
+
+
 @torch.no_grad()
 def pack(network: DeployedCondenseNet) -> list[Array]:
     """Return the words of weights.bin as arrays of little-endian int32 and float32, in order."""
     config = network.config
-    parts = [_header(config), _pack_3x3(doubles(network.stem.weight), 1, config.stem_stride)]
+    parts = [header(config, MAGIC, VERSION), _pack_3x3(doubles(network.stem.weight), 1, config.stem_stride)]
     for layer in network.layers:
         parts += _pack_layer(cast(DeployedLayer, layer), config)
     index = network.classifier_index.cpu().numpy()
@@ -77,7 +82,8 @@ def pack(network: DeployedCondenseNet) -> list[Array]:
     return [*parts, _floats(doubles(network.classifier.weight).T), _floats(doubles(network.classifier.bias))]
 
 
-def _header(config: CondenseNetConfig) -> Array:
+def header(config: CondenseNetConfig, magic: int, version: int) -> Array:
+    """Return the numbers that weights.bin begins with; ExportMismatch if the network is too large for the kernel."""
     widest = max(config.num_features, *(shape.bottleneck_channels for shape in config.layer_shapes))
     if widest > MOST or max(config.input_shape) > MOST or len(config.stages) > MOST_STAGES:
         raise ExportMismatch(
@@ -87,7 +93,7 @@ def _header(config: CondenseNetConfig) -> Array:
     stages = [number for stage in zip(config.stages, config.growth, strict=True) for number in stage]
     groups = (config.groups, config.condense_factor, config.bottleneck, config.conv3x3_groups)
     ends = (config.num_classes, config.classifier_inputs, len(config.stages))
-    numbers = [MAGIC, VERSION, *config.input_shape, config.stem_stride, config.stem_channels, *groups, *ends, *stages]
+    numbers = [magic, version, *config.input_shape, config.stem_stride, config.stem_channels, *groups, *ends, *stages]
     return _integers(np.array(numbers + [0] * (2 * MOST_STAGES - len(stages))))
 
 

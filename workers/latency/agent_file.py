@@ -105,6 +105,6 @@ def _entries() -> dict[str, bytes]:
     """Return the archive's files by name: the package under its full name, below packages that hold nothing else."""
     package = Path(agent.__file__).parent
     entries = {"__main__.py": _MAIN.encode(), "workers/__init__.py": b"", "workers/latency/__init__.py": b""}
-    for path in package.rglob("*.py"):
+    for path in [*package.rglob("*.py"), *package.rglob("*.c")]:
         entries[f"workers/latency/agent/{path.relative_to(package).as_posix()}"] = path.read_bytes()
     return entries

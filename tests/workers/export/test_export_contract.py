@@ -13,13 +13,13 @@ from space.errors import ExportMismatch
 from tests.workers.export.test_export import BASE, trained_like
 from workers.export.model_files import check_for, save_for
 from workers.file_names import Runtime, file_for
-from workers.latency.agent.runtimes import Native
+from workers.latency.agent.runtimes.kernels import compiler
 
 MISSING = {
     "onnxruntime": False,
     "ncnn": find_spec("ncnn") is None,
     "litert": find_spec("ai_edge_litert") is None,
-    "native": Native.compiler() is None,
+    "native": compiler() is None,
 }
 
 

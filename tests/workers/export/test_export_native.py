@@ -26,14 +26,16 @@ from space.errors import ExportMismatch, InvalidConfig
 from tests.workers.export.test_export import BASE, trained_like, varied
 from workers.export.common import difference
 from workers.export.native import KERNEL_FILE, pack, save_native, to_native
-from workers.latency.agent.runtimes import Native, native
+from workers.latency.agent.runtimes import Native, kernels
+from workers.latency.agent.runtimes.kernels import compiler
+from workers.latency.agent.runtimes.native import FP32
 from workers.latency.agent.timing import measure_models
 
-pytestmark = pytest.mark.skipif(Native.compiler() is None, reason="needs a C compiler")
+pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C compiler")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kernels(tmp_path_factory: pytest.TempPathFactory):
+def kernels_folder(tmp_path_factory: pytest.TempPathFactory):
     """Compile once for this file, and leave the user's cache alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONDENSERY_KERNELS", str(tmp_path_factory.mktemp("kernels")))
@@ -121,7 +123,7 @@ def test_a_network_too_wide_for_the_kernel_is_refused_in_one_line():
 
 
 def test_the_agent_knows_the_kernel_that_models_carry():
-    assert hashlib.sha256(KERNEL_FILE.read_bytes()).hexdigest() == Native.SHA256
+    assert hashlib.sha256(KERNEL_FILE.read_bytes()).hexdigest() == FP32.sha256
 
 
 def test_a_kernel_of_another_hash_is_never_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -140,7 +142,7 @@ def test_a_kernel_is_compiled_once_and_leaves_nothing_beside_it(tmp_path: Path, 
     assert (stamp.suffix, library.suffix) == (".json", ".so")
     monkeypatch.setenv("PATH", "")  # no compiler from here on
     monkeypatch.delenv("CC", raising=False)
-    assert Native.library() == library
+    assert FP32.library() == library
     assert Native().open(model, threads=1)(np.zeros((3, 16, 16), np.float32)).shape == (10,)
 
 
@@ -173,7 +175,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CONDENSERY_KERNELS", str(tmp_path / "kernels"))
     monkeypatch.delenv("CC", raising=False)
     (tmp_path / "kernels").mkdir()
-    return Native.library()
+    return FP32.library()
 
 
 def foreign(file: Path) -> bytes:
@@ -190,7 +192,7 @@ def runs() -> bool:
 
 @pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"needs {CROSS}")
 def test_a_compiler_for_another_machine_is_refused_and_its_object_never_kept(kept: Path, monkeypatch):
-    monkeypatch.setattr(native, "_wide_vectors", list)  # whose flags such a compiler refuses by itself
+    monkeypatch.setattr(kernels, "processor_flags", lambda *given: [])  # whose flags such a compiler refuses by itself
     monkeypatch.setenv("CC", CROSS)
     with pytest.raises(ValueError, match=rf"{CROSS} compiles for another machine \(it is for .* name one .* in CC"):
         runs()
@@ -236,7 +238,7 @@ def test_an_object_that_is_not_what_was_written_is_compiled_again(kept: Path, da
 def test_an_object_of_another_compiler_is_compiled_again(kept: Path, tmp_path: Path, monkeypatch):
     assert runs()
     newer = tmp_path / "newer-cc"
-    newer.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo newer && exit\nexec {Native.compiler()} "$@"\n')
+    newer.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo newer && exit\nexec {compiler()} "$@"\n')
     newer.chmod(0o755)
     before = json.loads(kept.with_suffix(".json").read_text())
     monkeypatch.setenv("CC", str(newer))
@@ -255,9 +257,10 @@ def test_an_object_that_was_put_there_by_hand_is_used_where_there_is_no_compiler
     assert runs()
 
 
-def test_the_kernel_has_one_thread():
-    with pytest.raises(ValueError, match="threads=2"):
-        Native().open(to_native(trained_like(BASE)), threads=2)
+@pytest.mark.parametrize("threads", [0, 65])
+def test_a_number_of_threads_that_no_kernel_takes_is_refused(threads: int):
+    with pytest.raises(ValueError, match="1 to 64 threads"):
+        Native().open(to_native(trained_like(BASE)), threads)
 
 
 def test_a_run_leaves_nothing_for_the_next_one():
@@ -320,7 +323,6 @@ def test_a_header_with_one_other_number_is_refused_or_runs():
 
 def test_sanitizers_find_nothing_in_a_run(tmp_path: Path):
     """The kernel built with address and undefined-behaviour checks, run alone with exactly the memory it asks for."""
-    compiler = Native.compiler() or "cc"
     main = tmp_path / "main.c"
     main.write_text(
         '#include "condensenet.c"\n#include <stdio.h>\n#include <stdlib.h>\n'
@@ -336,7 +338,9 @@ def test_sanitizers_find_nothing_in_a_run(tmp_path: Path):
     )
     shutil.copy(KERNEL_FILE, tmp_path)
     checks = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize=alignment", "-static-libasan"]
-    built = subprocess.run([compiler, *checks, "-o", "main", "main.c"], cwd=tmp_path, capture_output=True, text=True)
+    built = subprocess.run(
+        [compiler() or "cc", *checks, "-o", "main", "main.c"], cwd=tmp_path, capture_output=True, text=True
+    )
     if built.returncode != 0:
         pytest.skip(f"no sanitizers here: {built.stderr[-200:]}")
     for number, config in enumerate([BASE, varied(input_shape=(3, 97, 101)), varied(input_shape=(1, 7, 13))]):

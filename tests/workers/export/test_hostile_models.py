@@ -12,18 +12,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.workers.export.quantizing import quantized
 from tests.workers.export.test_export import BASE, trained_like, varied
-from workers.export.native import KERNEL_FILE, to_native
-from workers.latency.agent.runtimes import Native
+from workers.export import native, native_int8
+from workers.latency.agent.runtimes.kernels import compiler
 
-pytestmark = pytest.mark.skipif(Native.compiler() is None, reason="needs a C compiler")
+pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C compiler")
 
 Words = npt.NDArray[np.int32]
 HEADER = 46  # words
+SOURCES = {"fp32": native.KERNEL_FILE, "int8": native_int8.KERNEL_FILE}
+WRITERS = {"fp32": native.to_native, "int8": lambda network: native_int8.to_native_int8(quantized(network))}
 CHECKS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize=alignment", "-static-libasan"]
 # Reads models, each behind its number of words, until the end; prints how many were refused and how many ran.
 MAIN = """
-#include "condensenet.c"
+#include KERNEL
 #include <stdio.h>
 #include <stdlib.h>
 int main(void) {
@@ -45,12 +48,17 @@ int main(void) {
 """
 
 
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def precision(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checked")
-    (folder / "main.c").write_text(MAIN)
-    shutil.copy(KERNEL_FILE, folder)
-    command = [Native.compiler() or "cc", *CHECKS, "-o", "main", "main.c"]
+def program(tmp_path_factory: pytest.TempPathFactory, precision: str) -> Path:
+    folder, source = tmp_path_factory.mktemp("checked"), SOURCES[precision]
+    (folder / "main.c").write_text(MAIN.replace("KERNEL", f'"{source.name}"'))
+    shutil.copy(source, folder)
+    command = [compiler() or "cc", *CHECKS, "-o", "main", "main.c"]
     built = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if built.returncode != 0:
         pytest.skip(f"no sanitizers here: {built.stderr[-200:]}")
@@ -82,10 +90,10 @@ def hostile(good: Words, rng: np.random.Generator) -> Words:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, pytest.param(75, marks=pytest.mark.soak)])
-def test_every_hostile_model_is_refused_or_runs_within_its_memory(program: Path, batches: int):
+def test_every_hostile_model_is_refused_or_runs_within_its_memory(program: Path, precision: str, batches: int):
     """A thousand models a batch."""
     small = varied(stages=(1, 1), growth=(8, 8), input_shape=(1, 6, 7))
-    good = [words_of(to_native(trained_like(config))) for config in (BASE, small)]
+    good = [words_of(WRITERS[precision](trained_like(config))) for config in (BASE, small)]
     for batch in range(batches):
         rng = np.random.default_rng(batch)
         models = [*good, *(hostile(good[int(rng.integers(2))], rng) for _ in range(1000))]

@@ -57,7 +57,11 @@ def test_it_holds_every_source_once_uncompressed_and_with_fixed_times_and_modes(
     names = [entry.filename for entry in entries]
     assert names == sorted(names)
     packages = ["__main__.py", "workers/__init__.py", "workers/latency/__init__.py"]
-    sources = [f"workers/latency/agent/{path.relative_to(SOURCES)}" for path in SOURCES.rglob("*.py")]
+    sources = [
+        f"workers/latency/agent/{path.relative_to(SOURCES)}"
+        for path in SOURCES.rglob("*.[cp]*")
+        if path.suffix in (".c", ".py")
+    ]
     assert names == sorted([*packages, *sources])
     for entry in entries:
         assert (entry.date_time, entry.create_system) == ((1980, 1, 1, 0, 0, 0), 3)

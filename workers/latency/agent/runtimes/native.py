@@ -3,73 +3,52 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import json
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
+import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from workers.latency.agent.elf import why_foreign
-from workers.latency.agent.files import user_cache
+from workers.latency.agent.runtimes.kernels import Kernel, compiler
 from workers.latency.agent.runtimes.model_zip import unzip_model
-from workers.latency.agent.sensors import ROOT, cpuinfo
+
+# A source with another hash is never compiled.
+FP32 = Kernel(
+    "condensenet.c", "353727856ea47e258caebedb9cea3f413562806f701041edd2a63c864a22d65a", parts="condensenet_parts.c"
+)
+INT8 = Kernel(
+    "condensenet_int8.c", "6cc395599ae5237a835794230a8c7aa43bf6812501d28ef3f3a825bec9826f9f", has_dot_products=True
+)
+MOST_THREADS = 64
+KERNELS = {"fp32": FP32, "int8": INT8}  # by the precision in a model's facts
 
 
 class Native:
-    """The project's own kernel (condensenet.c), one image, one thread, fp32.
+    """The project's own kernels, one image a run: fp32 (condensenet.c) and int8 (condensenet_int8.c).
 
-    A model is one uncompressed zip of weights.bin, condensenet.c and model.json. The kernel is compiled once and kept
-    in $CONDENSERY_KERNELS or ~/.cache/condensery/kernels, where one that was compiled on another machine may be put as
-    well. A source with another hash than the one below is never compiled. Beside what is compiled it is written from
-    which source and by which compiler; what is for another processor, was changed since, or was made by another
-    compiler than the one that is here, is compiled again and never loaded.
+    A model is one uncompressed zip of weights.bin, its kernel's source and model.json. A kernel is compiled once and
+    kept in $CONDENSERY_KERNELS or ~/.cache/condensery/kernels, where one that was compiled on another machine may be
+    put as well. Beside what is compiled it is written from which source and by which compiler; what is for another
+    processor, was changed since, or was made by another compiler than the one that is here, is compiled again and never
+    loaded. With several threads each run is shared among them; they end with the function that runs the model.
     """
 
     name = "native"
-    SOURCE = "condensenet.c"
-    SHA256 = "353727856ea47e258caebedb9cea3f413562806f701041edd2a63c864a22d65a"  # of the source
-    VERSION = SHA256[:12]
-    FLAGS = ("-O3", "-shared", "-fPIC")
+    VERSION = FP32.version
 
     @classmethod
     def installed(cls) -> str | None:
         """See `Runtime`; it is installed where it is compiled or can be compiled."""
-        there = cls.compiler() is not None or (cls.library().exists() and why_foreign(cls.library()) is None)
-        return cls.VERSION if there else None
+        return cls.VERSION if compiler() is not None or FP32.is_there() else None
 
     def __init__(self) -> None:
         if self.installed() is None:
             raise ImportError("the native runtime needs a C compiler; install one: apt install gcc libc6-dev")
         self.version = self.VERSION
 
-    @staticmethod
-    def compiler() -> str | None:
-        """Return the path of the C compiler that CC names, or else of cc, gcc or clang; None if there is none."""
-        named = os.environ.get("CC")
-        return next(filter(None, map(shutil.which, (named,) if named else ("cc", "gcc", "clang"))), None)
-
-    @classmethod
-    def library(cls) -> Path:
-        """Return the compiled kernel's path, whether it is compiled yet or not."""
-        folder = os.environ.get("CONDENSERY_KERNELS")
-        return (Path(folder) if folder else user_cache() / "kernels") / cls.file_name()
-
-    @classmethod
-    def file_name(cls, machine: str | None = None) -> str:
-        """Return a compiled kernel's file name; it says from which source and for which processor it was compiled."""
-        kind = machine or "-".join([platform.machine(), *(flag.strip("-") for flag in _wide_vectors())])
-        return f"{cls.VERSION}-{kind}.so"
-
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
         """See `Runtime`; the model is the zip's bytes."""
-        facts, _ = unzip_model(model, self.name, ("weights.bin", self.SOURCE))
+        facts, _ = unzip_model(model, self.name, ("weights.bin",))
         image = np.random.default_rng(0).standard_normal(facts["shape"]).astype(np.float32)
         infer = self._open(model, threads)
         return lambda: infer(image)
@@ -80,88 +59,61 @@ class Native:
         return lambda image: infer(np.ascontiguousarray(image, np.float32)).copy()
 
     def _open(self, model: bytes, threads: int) -> Callable[[Any], Any]:
-        if threads != 1:
-            raise ValueError(f"the native runtime has one thread, but got threads={threads}; ask for 1")
-        facts, files = unzip_model(model, self.name, ("weights.bin", self.SOURCE))
-        kernel = ctypes.CDLL(str(self._compiled(files[self.SOURCE])))
+        if not 1 <= threads <= MOST_THREADS:
+            raise ValueError(f"the native runtime takes 1 to {MOST_THREADS} threads, but got {threads}; use fewer")
+        facts, files = unzip_model(model, self.name, ("weights.bin",))
+        precision = facts.get("precision", "fp32")
+        if precision not in KERNELS:
+            raise ValueError(f"the native runtime computes in {sorted(KERNELS)}, not {precision!r}; update the agent")
+        kernel = KERNELS[precision] if threads == 1 else KERNELS[precision].with_threads()
+        _, files = unzip_model(model, self.name, ("weights.bin", kernel.source))
+        library = ctypes.CDLL(str(kernel.compiled(files[kernel.source])))
         words = np.frombuffer(files["weights.bin"][: len(files["weights.bin"]) // 4 * 4], "<i4").copy()
-        kernel.condensenet_workspace.restype = ctypes.c_size_t
-        kernel.condensenet_workspace.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        floats = kernel.condensenet_workspace(words.ctypes.data, words.size)
+        floats = _workspace(library, words, threads)
         header = words[2:14].tolist()
         if floats == 0 or facts["shape"] != header[:3]:
             raise ValueError("weights.bin must be those of one deployed CondenseNet, but aren't; export it again")
         workspace, logits = np.empty(floats, np.float32), np.empty(header[9], np.float32)
-        kernel.condensenet_run.restype = None
-        kernel.condensenet_run.argtypes = [ctypes.c_void_p] * 4
+        run = _function(library, threads)
         fixed = [array.ctypes.data for array in (words, logits, workspace)]
 
         def infer(image: Any) -> Any:
             if image.shape != tuple(header[:3]):
                 raise ValueError(f"an image must be of shape {header[:3]}, but is {image.shape}; resize it")
-            kernel.condensenet_run(fixed[0], image.ctypes.data, *fixed[1:])
+            run(fixed[0], image.ctypes.data, *fixed[1:])
             return logits
 
         infer.keeps = (words, workspace)  # type: ignore[attr-defined]  # as long as the pointers are used
         return infer
 
-    def _compiled(self, source: bytes) -> Path:
-        """Return the compiled kernel's path, after compiling it if what is there isn't of this source and machine."""
-        if hashlib.sha256(source).hexdigest() != self.SHA256:
-            raise ValueError("the model's kernel must be the one this agent knows; use model and agent of one version")
-        library, compiler = self.library(), self.compiler()
-        if self._is_usable(library, compiler):
-            return library
-        if compiler is None:
-            raise ValueError(f"{library} can't be used here ({why_foreign(library)}); remove it, or install a compiler")
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # a rename stays on one file system
-            code, made = Path(folder, self.SOURCE), Path(folder, library.name)
-            code.write_bytes(source)
-            command = [compiler, *self.FLAGS, *_wide_vectors(), "-o", str(made), str(code)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-            if done.returncode != 0:
-                raise ValueError(f"the kernel can't be compiled: {done.stderr.strip()[-300:]}")
-            foreign = why_foreign(made)
-            if foreign is not None:
-                raise ValueError(f"{compiler} compiles for another machine ({foreign}); name one for this one in CC")
-            stamp = Path(folder, "stamp")
-            stamp.write_text(json.dumps(self._stamp(made, compiler)), encoding="utf-8")
-            stamp.replace(_stamp_of(library))
-            made.replace(library)
-        return library
 
-    @classmethod
-    def _is_usable(cls, library: Path, compiler: str | None) -> bool:
-        """Whether a compiled kernel is there, for this machine, as it was written, and not another compiler's.
-
-        One without a stamp was put there by hand; it counts where there is no compiler to make a known one.
-        """
-        if not library.exists() or why_foreign(library) is not None:
-            return False
-        try:
-            stamp = json.loads(_stamp_of(library).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return compiler is None
-        written = cls._stamp(library, compiler)
-        return all(stamp.get(key) == value for key, value in written.items()) if isinstance(stamp, dict) else False
-
-    @classmethod
-    def _stamp(cls, library: Path, compiler: str | None) -> dict[str, str]:
-        """Return the hashes of an object, its source and its compiler; without a compiler, of the first two."""
-        made = {"object": hashlib.sha256(library.read_bytes()).hexdigest(), "source": cls.SHA256}
-        if compiler is None:
-            return made
-        done = subprocess.run([compiler, "--version"], capture_output=True, check=False, stdin=subprocess.DEVNULL)
-        flags = " ".join([*cls.FLAGS, *_wide_vectors()]).encode()
-        return {**made, "compiler": hashlib.sha256(done.stdout + flags).hexdigest()}
+def _workspace(library: ctypes.CDLL, words: np.ndarray[Any, Any], threads: int) -> int:
+    """Return how many floats of workspace a run needs; 0 if the words aren't a valid model."""
+    model = ctypes.c_void_p(words.ctypes.data), ctypes.c_size_t(words.size)
+    if threads == 1:
+        library.condensenet_workspace.restype = ctypes.c_size_t
+        return int(library.condensenet_workspace(*model))
+    library.condensenet_parts_workspace.restype = ctypes.c_size_t
+    return int(library.condensenet_parts_workspace(*model, ctypes.c_int(threads)))
 
 
-def _stamp_of(library: Path) -> Path:
-    return library.with_suffix(".json")
+def _function(library: ctypes.CDLL, threads: int) -> Callable[[int, int, int, int], object]:
+    """Return the function of (model, image, logits, workspace), all addresses; its threads end with it."""
+    if threads == 1:
+        library.condensenet_run.restype = None
+        library.condensenet_run.argtypes = [ctypes.c_void_p] * 4
+        return library.condensenet_run
+    library.condensenet_team.restype = ctypes.c_void_p
+    library.condensenet_team_end.argtypes = [ctypes.c_void_p]
+    library.condensenet_team_end.restype = None
+    library.condensenet_team_run.argtypes = [ctypes.c_void_p] * 5
+    library.condensenet_team_run.restype = None
+    team = library.condensenet_team(ctypes.c_int(threads))
+    if not team:
+        raise ValueError(f"the system must have {threads} threads for the native runtime, but hasn't; use fewer")
 
+    def run(*addresses: int) -> None:
+        library.condensenet_team_run(team, *addresses)
 
-def _wide_vectors() -> list[str]:
-    """Return flags for fused multiply-adds where the processor has them but compilers don't assume them."""
-    features = set(cpuinfo(0, ROOT).get("flags", "").split()) if Path(ROOT, "proc/cpuinfo").exists() else set()
-    return ["-mavx2", "-mfma"] if {"avx2", "fma"} <= features else []
+    weakref.finalize(run, library.condensenet_team_end, team)
+    return run
