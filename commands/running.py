@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from search.settings import StudySettings
     from workers.images.reading import DecodingRecord
 
+NOT_PRINTED = ("study.storage", "notify.webhook")  # overrides that may hold a secret
+
 
 def init(
     path: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.toml"),
@@ -221,8 +223,9 @@ def next_commands(
     replay: str | None = None,
 ) -> tuple[str, str]:
     """Return the commands that go on with a study and that show its results, as they work in a shell."""
-    kept = [override for override in overrides if override.partition("=")[0].strip() != "study.storage"]
-    named = storage or (settings.storage if len(kept) < len(overrides) else None)
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    kept = [override for override, key in zip(overrides, keys, strict=True) if key not in NOT_PRINTED]
+    named = storage or (settings.storage if "study.storage" in keys else None)
     words = [word for override in kept for word in ("--set", override)]
     source: list[str | Path] = [*([] if replay is None else ["--replay", replay]), *([] if study is None else [study])]
     resume = printed_command(["condensery", "launch", *source, "--resume", *words], named, "")

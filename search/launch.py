@@ -25,6 +25,7 @@ from search.loop.controller import Controller, Ending
 from search.loop.times import LoopTimes
 from search.loop.trainings import Images
 from search.machine_fit import check_machine, check_memory
+from search.notify import Notifier, address_of
 from search.pricing.pricer import Target
 from search.pricing.targets import choose_runtimes, known_runtimes, targets_of
 from search.reachability import check_reachable
@@ -108,8 +109,9 @@ def _run_claimed(prepared: _Prepared, callback: LaunchCallback, stand_by: bool) 
             store.claim()
         elif not store.stand_by(stop.is_set, callback.note):
             return _launched(prepared.study, "stopped")
-        with store.kept():
-            ending = _run(prepared, callback, stop)
+        with store.kept(), Notifier(settings, callback) as notifier:
+            ending = _run(prepared, notifier, stop)
+            notifier.ended(ending)
     return _launched(prepared.study, ending)
 
 
@@ -123,6 +125,7 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
         refuse_foreign_study(url, name)
     if resume and stored is None:
         callback.note(f"no study called {name!r} in {url_shown(url)} yet: starting it")
+    address_of(settings.notify)
     settings = with_places(settings, url, stored)
     files, cache = study_files(settings, url), cache_folder(settings, url)
     settings, starts = find_starts(settings, url, stored, files)

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
@@ -197,6 +198,22 @@ class RetentionSettings(Settings):
     networks: Literal["all", "front"] = "all"  # front: files of dominated trials are removed
 
 
+class NotifySettings(Settings):
+    """[notify]: who is told when a launch ends or is stuck. Nothing of it is recorded: an address may be a secret."""
+
+    webhook: str | None = Field(default=None, repr=False)  # gets JSON by POST; env:NAME = as that variable says
+    command: tuple[str, ...] | None = Field(default=None, min_length=1)  # run without a shell; gets the JSON on stdin
+    stuck_after_s: float = Field(default=3600.0, ge=1, le=LONGEST_S)  # without an epoch, a price or a step
+    timeout_s: float = Field(default=10.0, gt=0, le=600)  # of the webhook, and of the command
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_address(cls, webhook: str | None) -> str | None:
+        if webhook is not None and not (is_address(webhook) or re.fullmatch(r"env:[A-Za-z_]\w*", webhook)):
+            raise ValueError("a webhook must be an address (https://HOST/...), or env:NAME of a variable that holds it")
+        return webhook
+
+
 class ReplaySettings(Settings):
     """[replay]: a table of recorded trainings that stands in for images, devices and workers."""
 
@@ -222,6 +239,7 @@ class StudySettings(Settings):
     limits: LimitsSettings = LimitsSettings()
     retention: RetentionSettings = RetentionSettings()
     replay: ReplaySettings = ReplaySettings()
+    notify: NotifySettings = Field(default=NotifySettings(), exclude=True)
 
     @model_validator(mode="after")
     def _objective_is_recorded(self) -> StudySettings:
@@ -279,6 +297,15 @@ class StudySettings(Settings):
     def digest_of_frozen(self) -> str:
         """Return the SHA-256 of `frozen_parts`."""
         return hashlib.sha256(json.dumps(self.frozen_parts(), sort_keys=True).encode()).hexdigest()
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of something that can be posted to."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # such as a port that is no number
+        return False
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from space.documents import DEEPEST, UnreadableDocument, did_you_mean, read_toml
 from space.errors import InvalidSettings, StudyFileVersion
 from workers.settings import Settings
 
+SECRET = (("notify", "webhook"),)  # settings whose values no message shows
 LONGEST_VALUE = 200  # letters of a wrong value that an error shows
 
 
@@ -130,6 +131,8 @@ def _first_error(error: ValidationError) -> str:
     place = f"`{where}`: " if where else ""
     if first["type"] == "value_error" and isinstance(first["input"], Mapping):
         return f"{place}{message}."  # a rule between keys names its values itself
+    if first["loc"] in SECRET:
+        return f"{place}{message}."
     return f"{place}{message}, but got {_shortened(repr(first['input']))}."
 
 

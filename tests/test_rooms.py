@@ -45,13 +45,14 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "enqueueing": "budget results settings start_networks store",
         "data_fit": "settings",
         "event_files": "loop store",
+        "notify": "loop settings store",
         "machine_fit": "data_fit devices pricing reachability settings",
         "start_networks": "results settings store",
         "time_estimate": "budget data_fit event_files machine_fit pricing reachability replay samplers settings "
         "start_networks",
         "study_folders": "settings store",
         "reachability": "pricing settings",
-        "launch": "data_fit engines event_files loop machine_fit pricing reachability replay results settings "
+        "launch": "data_fit engines event_files loop machine_fit notify pricing reachability replay results settings "
         "start_networks store study study_file study_folders",
         "crossvalidation": "settings store study_folders",
         "doctor": "devices loop samplers store study study_folders",
