@@ -26,7 +26,7 @@ from commands.common import (
 )
 from search.store.connection.printed_commands import database_words
 from space.errors import InvalidSettings
-from workers.file_names import Runtime, file_for
+from workers.file_names import Precision, Runtime, file_for, stem_for
 
 if TYPE_CHECKING:
     from search.results.bundle.verifying import BundleReport
@@ -209,25 +209,37 @@ def export(
             show_default="by --out",
         ),
     ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="fp32; or int8, calibrated on training images, whose file's accuracy is shown."),
+    ] = "fp32",
     bake: Bake = False,
     storage: Storage = None,
 ) -> None:
     """Write a finished trial's network as ONNX, or for another runtime; what is written is run and compared first."""
-    from search.results.bundle.export import export_target, export_trial, pixel_input
+    from search.results.bundle.export import export_int8, export_target, export_trial, pixel_input
     from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.store import StudyStore
-    from search.study_folders import refuse_absent, study_files
+    from search.study_folders import cache_folder, refuse_absent, study_files
 
     runtime = {"onnx": "onnxruntime"}.get(runtime or "", runtime)
-    path = Path(file_for(runtime or "onnxruntime", "model")) if out is None else out
+    path = Path(file_for(runtime or "onnxruntime", stem_for(precision))) if out is None else out
     engine, study_row, url = open_named(study, storage)
     row = reader.find_trial(engine, study_row, trial)
     refuse_replayed(study_row, row, database_words(url))
-    refuse_absent(study_files(stored_settings(study_row), url))
+    settings = stored_settings(study_row)
+    refuse_absent(study_files(settings, url))
     pixels = pixel_input(study_row, row) if bake else None
-    _, known = export_target(path, runtime)
-    show_written(export_trial(StudyStore(engine, study_row.id), row, path, runtime, pixels))
+    _, known = export_target(path, runtime, precision)
+    store = StudyStore(engine, study_row.id)
+    if precision == "int8":
+        cache = cache_folder(settings, url)
+        written, file = export_int8(store, study_row, row, path, runtime, cache, pixels, say)
+        show_written(written)
+        say(file.words)
+    else:
+        show_written(export_trial(store, row, path, runtime, pixels))
     if pixels is not None:
         say(_remains(pixels, known))
 

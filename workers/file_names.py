@@ -17,6 +17,7 @@ TENSORBOARD = "tensorboard"  # folder among a study's files
 SPLITS_FILE = "splits.csv"  # among a study's files and in bundles: which image is in which split
 MODEL = "model"  # what the model files in a bundle are called, before their suffixes
 INPUT, OUTPUT = "images", "logits"  # of every exported network
+Precision = Literal["fp32", "int8"]
 Runtime = Literal["onnxruntime", "ncnn", "litert", "native"]
 SUFFIXES: dict[Runtime, str] = {
     "onnxruntime": ".onnx",
@@ -34,6 +35,16 @@ def trial_folder(number: int) -> str:
 def file_for(runtime: str, stem: str) -> str:
     """Return the name of a runtime's model file, such as model.onnx."""
     return stem + SUFFIXES[known_runtime(runtime)]
+
+
+def stem_for(precision: Precision, stem: str = MODEL) -> str:
+    """Return what a model file in a precision is called before its suffix, such as model.int8."""
+    return stem if precision == "fp32" else f"{stem}.{precision}"
+
+
+def precision_of(path: Path) -> Precision:
+    """Return the precision of a model file, which its name says; fp32 where it says none."""
+    return "int8" if ".int8." in path.name else "fp32"
 
 
 def runtime_of(path: Path) -> Runtime:

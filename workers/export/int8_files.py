@@ -38,22 +38,26 @@ def save_int8_for(runtime: str, quantized: QuantizedNetwork, path: Path, pixels:
 
 
 @torch.no_grad()
-def check_int8_for(runtime: str, path: Path, quantized: QuantizedNetwork, images: Tensor) -> float:
+def check_int8_for(
+    runtime: str, path: Path, quantized: QuantizedNetwork, images: Tensor, pixels: PixelInput | None = None
+) -> float:
     """Return how far a file's logits are from the rounded form's: root mean square, as a share of that of the logits.
 
     Args:
         runtime: the file's.
-        path: the file; its input isn't pixels.
+        path: the file.
         quantized: the network.
-        images: (N, C, H, W) float32.
+        images: (N, C, H, W), as the file takes them: float32, normalised as in training, or whole pixels.
+        pixels: what the file scales itself; None = nothing.
 
     Raises:
         ExportMismatch: it is above `TOLERANCE`, or the runtime refuses the file.
     """
-    expected = RoundedForm(quantized)(images).numpy()
+    given = images.numpy()
+    expected = RoundedForm(quantized)(images if pixels is None else torch.from_numpy(pixels.scaled(given))).numpy()
     try:
         run = open_file(runtime, path)
-        off = rms_difference(np.stack([run(image) for image in images.numpy()]), expected)
+        off = rms_difference(np.stack([run(image) for image in given]), expected)
     except MemoryError:
         raise
     except Exception as error:  # a runtime's errors have no class in common

@@ -55,8 +55,12 @@ class PixelInput:
         shape = (images, len(self.rules["channel_order"]), *self.rules["size"])
         return np.random.default_rng(0).integers(0, LARGEST[self.pixel_type], shape, self.pixel_type, endpoint=True)
 
+    def scaled(self, pixels: Array) -> Array:
+        """Return pixels (N, C, H, W) as the float32 that the network sees."""
+        return scaled(pixels, self.rules)
+
     @torch.no_grad()
     def logits(self, network: DeployedCondenseNet, pixels: Array) -> Array:
         """Return the trained network's logits (N, classes) for pixels (N, C, H, W), scaled outside of it."""
-        logits: Array = network.cpu()(torch.from_numpy(scaled(pixels, self.rules))).numpy()
+        logits: Array = network.cpu()(torch.from_numpy(self.scaled(pixels))).numpy()
         return logits

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from search.results.quantizing import Int8File, quantize_trial, write_baked
 from search.results.trained_files import trained_files
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from space.errors import InvalidSettings
 from workers.export.model_files import check_for, save_for
 from workers.export.pixels import PixelInput
-from workers.file_names import MODEL, SUFFIXES, Runtime, file_for, known_runtime, runtime_of
+from workers.file_names import MODEL, SUFFIXES, Precision, Runtime, file_for, known_runtime, runtime_of, stem_for
 from workers.files import STDOUT, is_replaceable, write_atomically
 from workers.preprocessing import Preprocessing
 from workers.training.trial import load_network
@@ -57,12 +59,37 @@ def export_trial(
     return target
 
 
-def export_target(out: Path, runtime: str | None) -> tuple[Path, Runtime]:
-    """Return the file that `export_trial` writes and the runtime that it is for; raises as it does."""
+def export_int8(
+    store: StudyStore,
+    study: StudyRow,
+    row: TrialRow,
+    out: Path,
+    runtime: str | None,
+    cache: Path,
+    pixels: PixelInput | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> tuple[Path, Int8File]:
+    """Write a finished trial's network in 8 bits to `out`; return the path, and what the file is worth.
+
+    For the arguments and errors see `export_trial` and `quantizing.quantize_trial`.
+    """
+    target, runtime = export_target(out, runtime, "int8")
+    with tempfile.TemporaryDirectory(prefix="export-") as folder:
+        plain, baked = (Path(folder) / file_for(runtime, stem_for("int8", stem)) for stem in (MODEL, "baked"))
+        file = quantize_trial(store, study, row, cache, runtime, plain, note)
+        if pixels is not None:
+            write_baked(file, baked, pixels)
+        write_atomically(target, (plain if pixels is None else baked).read_bytes(), retry="export it again")
+    return target, file
+
+
+def export_target(out: Path, runtime: str | None, precision: Precision = "fp32") -> tuple[Path, Runtime]:
+    """Return the file that `export_trial` or `export_int8` writes, and its runtime; raises as they do."""
     if out == STDOUT or (not is_replaceable(out) and not out.is_dir()):
         return out, known_runtime(runtime or "onnxruntime")
     if out.is_dir() or not out.suffix:
-        return out / file_for(runtime or "onnxruntime", MODEL), known_runtime(runtime or "onnxruntime")
+        name = file_for(runtime or "onnxruntime", stem_for(precision))
+        return out / name, known_runtime(runtime or "onnxruntime")
     named = runtime_of(out)
     if runtime is not None and known_runtime(runtime) != named:
         raise InvalidSettings(f"a file for {runtime} must end in {SUFFIXES[known_runtime(runtime)]}, not as {out}.")

@@ -1,0 +1,171 @@
+"""A trained network in 8 bits for one runtime: calibrated on training images, written, run over the validation images.
+
+Its accuracy is that of the written file. Where the file loses more than half a point of top-1, a short fine-tune is
+tried, and the better of both files counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from search.results.picking.testing import prepared_images
+from search.results.trained_files import trained_files
+from search.store.rows import StudyRow, TrialRow
+from search.store.store import StudyStore
+from search.study_file import settings_from
+from workers.export.int8_files import check_int8_for, save_int8_for, scheme_for
+from workers.export.model_files import open_file
+from workers.export.onnx import exported_network
+from workers.export.pixels import PixelInput
+from workers.images import batches
+from workers.metrics import Predictions, PredictionTally
+from workers.quantization.calibration import calibrate
+from workers.quantization.calibration_images import calibration_images
+from workers.quantization.fine_tuning import LOST_MOST, fine_tuned
+from workers.quantization.network import PARTS, QuantizedNetwork
+from workers.settings import TrainingSettings
+from workers.training.trial import load_network
+
+_CHECKED = 16  # calibration images on which a file is compared with the rounded form
+_PART_NAMES = {
+    "stem": "stem",
+    "conv_1x1": "1x1 convolutions",
+    "conv_3x3": "3x3 convolutions",
+    "classifier": "classifier",
+}
+
+
+@dataclass(frozen=True)
+class Int8File:
+    """A network's file in 8 bits, with its accuracy on the validation images beside the trained network's."""
+
+    trial: TrialRow
+    runtime: str
+    path: Path
+    sha256: str
+    file_bytes: int
+    quantized: QuantizedNetwork
+    predictions: Predictions  # of the validation images, by the file
+    difference: float  # from the rounded form, see `check_int8_for`
+    fine_tuned: bool
+
+    @property
+    def top1(self) -> float:
+        """The file's accuracy on the validation images, a fraction."""
+        return float(self.predictions.right.mean())
+
+    @property
+    def lost_points(self) -> float:
+        """How many points of top-1 the file lost; negative where it gained."""
+        return 100 * ((self.trial.top1 or 0.0) - self.top1)
+
+    @property
+    def words(self) -> str:
+        """What a person should know of the file, in a sentence."""
+        tuned = ", after a short fine-tune" if self.fine_tuned else ""
+        return (
+            f"top-1 of the file on the validation images: {self.top1:.2%}, {self.lost_points:+.2f} points lost of "
+            f"fp32's {self.trial.top1 or 0:.2%}{tuned}; {self.file_bytes / 1e3:,.0f} kB; {left_in_float(self)}"
+        )
+
+
+def left_in_float(file: Int8File) -> str:
+    """Return which parts of a network are not computed in 8 bits, as words."""
+    scheme = file.quantized.scheme
+    stored = [_PART_NAMES[part] for part in PARTS if part in scheme.stored]
+    plain = [_PART_NAMES[part] for part in PARTS if part not in scheme.parts | scheme.stored]
+    words = []
+    if stored:
+        words.append(f"{file.runtime} computes in float and has only the weights in 8 bits: {', '.join(stored)}")
+    if plain:
+        words.append(f"left in float: {', '.join(plain)}")
+    return "; ".join(words) or "all convolutions and the classifier are in 8 bits"
+
+
+def quantize_trial(
+    store: StudyStore,
+    study: StudyRow,
+    row: TrialRow,
+    cache: Path,
+    runtime: str,
+    path: Path,
+    note: Callable[[str], None] = lambda text: None,
+) -> Int8File:
+    """Write a finished trial's network in 8 bits to `path`, and run it over the validation images.
+
+    Args:
+        store: the trial's study.
+        study: its row.
+        row: the trial.
+        cache: the folder of decoded images.
+        runtime: whose file is written.
+        path: the file.
+        note: called with what is being done.
+
+    Raises:
+        InvalidSettings: the runtime has no 8 bits.
+        QuantizationFailed: a value overflows, or the training images are of one class.
+        ExportMismatch: the file doesn't give what its rounded numbers say.
+        DataNotFound: the study's images are gone.
+    """
+    scheme = scheme_for(runtime, row.config)
+    settings = settings_from(study.settings, "the stored settings")
+    prepared_images(study, settings.data, cache)
+    images = batches.load(settings.data, cache)
+    _, weights = trained_files(store.engine, row)
+    network = load_network(weights.parent, row.config)
+    chosen, labels = calibration_images(images, row.config)
+    note(f"calibrating on {len(chosen)} training images")
+    quantized = calibrate(network, chosen, labels, scheme)
+    written = _written(row, quantized, runtime, path, images, chosen)
+    if written.lost_points <= 100 * LOST_MOST:
+        return written
+    note(f"{written.lost_points:.2f} points of top-1 are lost; fine-tuning with rounded numbers")
+    recipe = TrainingSettings.model_validate(row.training)
+    training = batches.TrainingBatches(images.train, images.info, settings.data, recipe.batch_size, row.number, recipe)
+    tuned = fine_tuned(quantized, training.batch)
+    better = replace(_written(row, tuned, runtime, path, images, chosen), fine_tuned=True)
+    if better.top1 > written.top1:
+        return better
+    return _written(row, quantized, runtime, path, images, chosen)
+
+
+def _written(
+    row: TrialRow,
+    quantized: QuantizedNetwork,
+    runtime: str,
+    path: Path,
+    images: batches.ImageData,
+    chosen: torch.Tensor,
+) -> Int8File:
+    sha256 = save_int8_for(runtime, quantized, path)
+    difference = check_int8_for(runtime, path, quantized, chosen[:_CHECKED])
+    predictions = predictions_of(runtime, path, images)
+    return Int8File(row, runtime, path, sha256, path.stat().st_size, quantized, predictions, difference, False)
+
+
+def predictions_of(runtime: str, path: Path, images: batches.ImageData) -> Predictions:
+    """Return what a model file says of the validation images."""
+    if runtime == "onnxruntime":
+        logits_of = exported_network(path)
+    else:
+        run = open_file(runtime, path)
+
+        def logits_of(x: np.ndarray) -> np.ndarray:
+            return np.stack([run(image) for image in x])
+
+    tally = PredictionTally(images.info.num_classes)
+    for x, y in batches.evaluation_batches(images.validation, images.info, 256):
+        tally.add(logits_of(x.numpy()), y.numpy())
+    return tally.predictions()
+
+
+def write_baked(file: Int8File, path: Path, pixels: PixelInput) -> None:
+    """Write an 8-bit file once more, taking whole pixels, and compare it with the rounded form."""
+    save_int8_for(file.runtime, file.quantized, path, pixels)
+    check_int8_for(file.runtime, path, file.quantized, torch.from_numpy(pixels.random(_CHECKED)), pixels)
