@@ -18,8 +18,7 @@ from search.results.trained_files import trained_files
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from search.study_file import settings_from
-from workers.export.int8_files import check_int8_for, save_int8_for, scheme_for
-from workers.export.model_files import open_file
+from workers.export.int8_files import check_int8_for, opened, save_int8_for, scheme_for
 from workers.export.onnx import exported_network
 from workers.export.pixels import PixelInput
 from workers.images import batches
@@ -154,7 +153,7 @@ def predictions_of(runtime: str, path: Path, images: batches.ImageData) -> Predi
     if runtime == "onnxruntime":
         logits_of = exported_network(path)
     else:
-        run = open_file(runtime, path)
+        run = opened(runtime, path)
 
         def logits_of(x: np.ndarray) -> np.ndarray:
             return np.stack([run(image) for image in x])

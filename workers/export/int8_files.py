@@ -15,6 +15,7 @@ from workers.export.common import Array
 from workers.export.model_files import open_file
 from workers.export.pixels import PixelInput
 from workers.file_names import known_runtime
+from workers.latency.agent.runtimes import Native
 from workers.quantization.network import QuantizedNetwork, Scheme
 from workers.quantization.rounded import RoundedForm
 
@@ -56,7 +57,7 @@ def check_int8_for(
     given = images.numpy()
     expected = RoundedForm(quantized)(images if pixels is None else torch.from_numpy(pixels.scaled(given))).numpy()
     try:
-        run = open_file(runtime, path)
+        run = opened(runtime, path) if pixels is None else open_file(runtime, path)
         off = rms_difference(np.stack([run(image) for image in given]), expected)
     except MemoryError:
         raise
@@ -68,6 +69,11 @@ def check_int8_for(
             f"off by {off:.2e}."
         )
     return off
+
+
+def opened(runtime: str, path: Path) -> Callable[[Array], Array]:
+    """Return the function from one image (C, H, W) float32 to the logits, compiling the kernel once for this machine."""
+    return Native().open(path.read_bytes(), threads=1) if runtime == "native" else open_file(runtime, path)
 
 
 def rms_difference(actual: Array, expected: Array) -> float:
@@ -87,6 +93,10 @@ def _format_of(runtime: str, config: CondenseNetConfig) -> tuple[Scheme, Save]:
             from workers.export import litert_int8
 
             return litert_int8.SCHEME, litert_int8.save_litert_int8
+        case "native":
+            from workers.export import native_int8
+
+            return native_int8.SCHEME, native_int8.save_native_int8
     raise InvalidSettings(
-        f"files in 8 bits are written for onnxruntime and litert, but not for {runtime}; name one of those."
+        f"files in 8 bits are written for onnxruntime, litert and native, but not for {runtime}; name one of those."
     )

@@ -111,4 +111,4 @@ def test_export_writes_8_bits_and_says_what_is_lost(folder, tmp_path, monkeypatc
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     refused = export(folder, "--precision", "int8", "--format", "ncnn")
     assert isinstance(refused.exception, InvalidSettings)
-    assert "onnxruntime and litert" in str(refused.exception)
+    assert "onnxruntime, litert and native" in str(refused.exception)

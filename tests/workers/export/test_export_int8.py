@@ -14,6 +14,7 @@ from torch import Tensor
 from space.config import CondenseNetConfig
 from space.errors import ExportMismatch, InvalidSettings
 from tests.workers.export.test_export import BASE, trained_like, varied
+from tests.workers.export.test_export_contract import MISSING
 from workers.export.int8_files import check_int8_for, rms_difference, save_int8_for, scheme_for
 from workers.export.litert import save_litert
 from workers.export.onnx import save_onnx
@@ -36,10 +37,18 @@ def quantized_for(runtime: str, config: CondenseNetConfig) -> QuantizedNetwork:
     return calibrate(trained_like(config), *some_images(config), scheme_for(runtime, config))
 
 
-@pytest.fixture(params=["onnxruntime", "litert"])
+@pytest.fixture(scope="module", autouse=True)
+def kernels(tmp_path_factory: pytest.TempPathFactory):
+    """Compile the project's kernel once for this file, and leave the user's cache alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONDENSERY_KERNELS", str(tmp_path_factory.mktemp("kernels")))
+        yield
+
+
+@pytest.fixture(params=["onnxruntime", "litert", "native"])
 def runtime(request: pytest.FixtureRequest) -> str:
-    if request.param == "litert":
-        pytest.importorskip("ai_edge_litert")
+    if MISSING[request.param]:
+        pytest.skip(f"needs what {request.param} runs with")
     return request.param
 
 
