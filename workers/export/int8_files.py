@@ -72,7 +72,7 @@ def check_int8_for(
 
 
 def opened(runtime: str, path: Path) -> Callable[[Array], Array]:
-    """Return the function from one image (C, H, W) float32 to the logits, compiling the kernel once for this machine."""
+    """Return the function from one image (C, H, W) float32 to the logits; the kernel is compiled once."""
     return Native().open(path.read_bytes(), threads=1) if runtime == "native" else open_file(runtime, path)
 
 
