@@ -110,6 +110,8 @@ for verb in (
     inspecting.pareto,
     inspecting.logs,
     inspecting.tensorboard,
+    travelling.mlflow,
+    travelling.wandb,
     deploying.pick,
     deploying.verify,
     deploying.export,

@@ -47,13 +47,26 @@ def status(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
     output(as_json, documents.study_document, study_tables.status_panel, row, study_status)
 
 
-def trials(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
+def trials(
+    study: StudyName = None,
+    csv: Annotated[Path | None, typer.Option(help="Write them as CSV; - is standard output.", metavar="FILE")] = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
     """List a study's trials."""
     from dashboards.terminal import documents, trial_tables
     from search.store import reader
     from search.store.replayed import replayed_from
 
     engine, row, _ = open_named(study, storage)
+    if csv is not None:
+        from dashboards.data.column_reader import read_columns
+        from dashboards.report.trials_csv import trials_csv
+        from workers.files import write_atomically
+
+        write_atomically(csv, trials_csv(read_columns(engine, row.name)).encode(), retry="write it again")
+        show_written(csv)
+        return
     rows = reader.read_trials(engine, row.id)
     output(as_json, documents.trials_document, trial_tables.trials_table, rows, replayed_from(row.settings))
 

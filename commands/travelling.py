@@ -1,14 +1,17 @@
-"""Studies that travel: archive, restore."""
+"""Studies that travel: archive, restore, and to other tools."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from commands.common import Storage, StudyName, database_url, open_named, say, stored_settings
 from workers.wording import counted
+
+if TYPE_CHECKING:
+    from search.travel.tracking import TrackedRun
 
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
@@ -53,3 +56,50 @@ def restore(
     if restored.is_code:
         say(f"note: its images come of {restored.images}, which pick and launch --resume call; look at it first")
     say(f"see: {printed_command(['condensery', 'pareto', restored.name], url)}")
+
+
+def mlflow(
+    study: StudyName = None,
+    to: Annotated[
+        str, typer.Option(help="MLflow's tracking URI: a database or a server.", metavar="URI")
+    ] = "sqlite:///mlflow.db",
+    storage: Storage = None,
+) -> None:
+    """Write a study's trainings as MLflow's runs, in an experiment of its name; those that are there stay."""
+    from search.store.connection.database_errors import url_shown
+    from search.travel.tracking import write_mlflow
+
+    name, runs = _runs(study, storage)
+    new = write_mlflow(name, runs, to)
+    say(f"wrote {counted(new, 'run')} into {url_shown(to)}; {_there_already(len(runs) - new)}")
+
+
+def wandb(
+    study: StudyName = None,
+    out: Annotated[Path, typer.Option(help="The folder that gets W&B's folder wandb.", metavar="DIR")] = Path(),
+    storage: Storage = None,
+) -> None:
+    """Write a study's trainings as W&B's offline runs; nothing is sent before `wandb sync`."""
+    from search.store.connection.printed_commands import printed_command
+    from search.travel.tracking import write_wandb
+    from workers.files import disk_errors
+
+    name, runs = _runs(study, storage)
+    with disk_errors(out):
+        new = write_wandb(name, runs, out)
+    say(f"wrote {counted(new, 'run')}; {_there_already(len(runs) - new)}")
+    say(f"to send them: {printed_command(['wandb', 'sync', out / 'wandb'])}/offline-run-*")
+
+
+def _runs(study: str | None, storage: str | None) -> tuple[str, list[TrackedRun]]:
+    from search.store import reader
+    from search.store.replayed import replayed_from
+    from search.travel.tracking import runs_of
+
+    engine, row, _ = open_named(study, storage)
+    rows = reader.read_trials(engine, row.id)
+    return row.name, runs_of(rows, lambda trial: reader.read_curve(engine, trial.id), replayed_from(row.settings))
+
+
+def _there_already(count: int) -> str:
+    return f"{counted(count, 'run')} {'was' if count == 1 else 'were'} there already"

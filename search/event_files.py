@@ -101,8 +101,8 @@ class Run:
         if row.state == TrialState.DONE:
             from torch.utils.tensorboard.summary import hparams
 
-            outcome = _outcome(row)
-            for summary in hparams(_settings(row), outcome):  # type: ignore[no-untyped-call]
+            outcome = outcome_of_run(row)
+            for summary in hparams(settings_of_run(row), outcome):  # type: ignore[no-untyped-call]
                 self._writer.file_writer.add_summary(summary)
             for tag, value in outcome.items():
                 self._writer.add_scalar(tag, value, self._newest, row.finished_at)
@@ -119,8 +119,8 @@ class Run:
         self._writer.close()
 
 
-def _settings(row: TrialRow) -> dict[str, Any]:
-    """Return a trial's architecture and training settings as TensorBoard's hyperparameters: numbers, words, flags."""
+def settings_of_run(row: TrialRow) -> dict[str, Any]:
+    """Return a trial's architecture and training settings as plain numbers, words and flags."""
     values = {**{f"config.{name}": value for name, value in row.config.to_dict().items()}, **row.training}
     return {
         name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
@@ -129,7 +129,7 @@ def _settings(row: TrialRow) -> dict[str, Any]:
     }
 
 
-def _outcome(row: TrialRow) -> dict[str, float]:
+def outcome_of_run(row: TrialRow) -> dict[str, float]:
     """Return what a trial is judged by: the deployed network's accuracy and costs."""
     latencies = {
         f"final/latency_ms/{name}/{kind_words(latency).replace(', ', '-')}": latency.median_ms

@@ -56,7 +56,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "start_networks store study study_file study_folders",
         "crossvalidation": "settings store study_folders",
         "doctor": "devices loop samplers store study study_folders",
-        "travel": "doctor loop settings store study study_file study_folders",
+        "travel": "doctor event_files loop settings store study study_file study_folders",
     },
     "dashboards": {
         "data": "formats",

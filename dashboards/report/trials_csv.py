@@ -1,0 +1,32 @@
+"""All of a study's trials as CSV: the columns of the report's table, plain numbers, a line for each trial."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from dashboards.data.columns import StudyColumns
+from dashboards.report.trials_data import Column, trial_columns
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a text that begins so, a spreadsheet would run
+
+
+def trials_csv(columns: StudyColumns) -> str:
+    """Return the trials by their numbers; a value that isn't there is empty."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\r\n")
+    fields = trial_columns(columns)
+    writer.writerow([field["name"] for field in fields])
+    for place in range(len(columns)):
+        writer.writerow([_cell(field, place) for field in fields])
+    return file.getvalue()
+
+
+def _cell(field: Column, place: int) -> Any:
+    value = field["values"][place]
+    if "texts" in field:
+        value = field["texts"][value]
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA_STARTS) else value
+    return "" if value is None else value
