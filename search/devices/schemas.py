@@ -126,6 +126,8 @@ class Process(_Body):
     siblings_busy: float | None = None
     neighbours_busy: float | None = None
     disturbed: Text | None = None
+    peak_memory_mb: Annotated[float, Field(ge=0)] | None = None  # None = the system doesn't say; so is the next
+    energy_mj: Annotated[float, Field(ge=0)] | None = None
     position: Count | None = None
     anchor_ms: Annotated[list[float], Field(max_length=2)]
     before: Conditions

@@ -23,7 +23,7 @@ from search.store.vocabulary import (
 from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
-HEAD_REVISION = "v0008"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "v0009"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 metadata = sa.MetaData()
@@ -103,6 +103,7 @@ trial = sa.Table(
     sa.Column("reason", sa.Text),  # why it is pruned, infeasible, a duplicate, failed or cancelled
     sa.Column("duplicate_of", sa.Integer),  # number of the trial that holds the result
     sa.Column("continues", sa.Integer),  # number of the trial, ended early, that this one takes up again
+    sa.Column("retrains", sa.Integer),  # number of the trial whose network this one trains on all images, for `pick`
     sa.Column("attempt", sa.Integer, nullable=False, default=0),
     sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
     sa.Column("asked_at", sa.Float, nullable=False),
@@ -226,6 +227,8 @@ latency = sa.Table(  # append-only
     sa.Column("interval_high_ms", sa.Float, nullable=False),
     sa.Column("anchor_drift", sa.Float),
     sa.Column("steady", sa.Boolean, nullable=False),
+    sa.Column("peak_memory_mb", sa.Float),  # of a process that runs the model; NULL where it isn't known, as the next
+    sa.Column("energy_mj", sa.Float),  # of the machine, for one run
     sa.Column("conditions", sa.Text, nullable=False),  # JSON
     sa.Column("measured_at", sa.Float, nullable=False),
 )

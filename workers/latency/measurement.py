@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,13 @@ def measurement_from_report(
         cpu_ms=tuple(tuple(process.get("cpu_ms") or ()) for process in entry["processes"]),
         anchor_drift=entry["anchor_drift"],
         steady=entry["steady"],
+        peak_memory_mb=min(_known(entry, "peak_memory_mb"), default=None),  # other models leave some behind, never less
+        energy_mj=statistics.median(energies) if (energies := _known(entry, "energy_mj")) else None,
     )
+
+
+def _known(entry: Mapping[str, Any], name: str) -> list[float]:
+    return [process[name] for process in entry["processes"] if process.get(name) is not None]
 
 
 def _conditions(report: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:

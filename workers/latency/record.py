@@ -53,6 +53,8 @@ class LatencyRecord:
     precision: str = "fp32"
     model_hash: str = ""  # SHA-256 of the file, hexadecimal; "" of a prediction, which needs no file
     cpu_model: str = ""
+    peak_memory_mb: float | None = None  # the most that the process held which ran it, runtime included; 10^6 bytes
+    energy_mj: float | None = None  # of the whole machine for one run; None without a meter
     anchor_drift: float | None = None  # how far the anchor's medians moved: (max - min) / min
     purpose: LatencyPurpose = LatencyPurpose.PRICE
     measured_at: float | None = None  # UTC seconds since 1970; None until it is recorded

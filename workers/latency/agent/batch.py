@@ -25,6 +25,7 @@ from workers.latency.agent.timing import LOOP_NUMBERS, require_numbers
 
 _PER_PROCESS = (
     *("samples_ms", "cpu_ms", "stride", "runs", "set_aside", "lost", "switches", "waited", "quota_stops", "stolen"),
+    *("peak_memory_mb", "energy_mj"),
     *("siblings_busy", "neighbours_busy", "disturbed", "before", "after", "throttled"),
 )
 GIVE_UP_AFTER = 2  # further processes, where nothing was left undisturbed before them and in them

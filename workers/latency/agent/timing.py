@@ -16,6 +16,7 @@ from typing import Any
 
 from workers.latency.agent.disturbance import Watch, can_judge, disturbed, is_set_aside
 from workers.latency.agent.reports import one_line, wall_facts
+from workers.latency.agent.resources import begin_peak_memory, energy_mj, peak_memory_mb
 from workers.latency.agent.runtimes import Runtime, runtime_named
 from workers.latency.agent.sensors import conditions, cores_for, throttled, usable_cores
 
@@ -98,12 +99,15 @@ def _timed(run: Callable[[], object], policy: dict[str, Any], cores: Sequence[in
 def _time_model(runtime: Runtime, path: Path, policy: dict[str, Any], cores: Sequence[int]) -> dict[str, Any]:
     entry: dict[str, Any] = {"path": str(path), "sha256": None}
     try:
+        counts_memory = begin_peak_memory()
         model = path.read_bytes()  # hashed and run from the same bytes: the hash names what was timed
         entry["sha256"] = hashlib.sha256(model).hexdigest()
         run = runtime.load(model, policy["threads"])
         before = conditions(cores[0])
         timed = _timed(run, policy, cores)
         after = conditions(cores[0])
+        timed["peak_memory_mb"] = peak_memory_mb() if counts_memory else None
+        timed["energy_mj"] = energy_mj(run, policy["run_s"])
     except Exception as error:  # whatever a runtime raises on a file is that model's result; the others are measured
         entry["error"] = one_line(error)
         return entry
