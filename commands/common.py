@@ -117,8 +117,10 @@ def name_and_url(study: str | None, storage: str | None) -> tuple[str | None, st
     return study, database_url(storage)
 
 
-def limits_by_device(given: Sequence[str], devices: Sequence[str]) -> dict[str, float]:
-    """Return the limits of `--max-latency-ms` by device name; a bare number is for the first device.
+def limits_by_device(
+    given: Sequence[str], devices: Sequence[str], option: str = "--max-latency-ms"
+) -> dict[str, float]:
+    """Return the limits that an option gives by device name; a bare number is for the first device.
 
     Raises:
         InvalidSettings: a limit isn't a number above 0, or names a device that the study doesn't have.
@@ -131,9 +133,9 @@ def limits_by_device(given: Sequence[str], devices: Sequence[str]) -> dict[str, 
         except ValueError:
             limit_ms = math.nan
         if not 0 < limit_ms < math.inf:
-            raise InvalidSettings(f"--max-latency-ms must be a number > 0 or DEVICE=number, but got {text!r}.")
+            raise InvalidSettings(f"{option} must be a number > 0 or DEVICE=number, but got {text!r}.")
         if device and device not in devices:
-            raise InvalidSettings(f"--max-latency-ms {text}: the study's devices are {', '.join(devices)}.")
+            raise InvalidSettings(f"{option} {text}: the study's devices are {', '.join(devices)}.")
         limits[device or devices[0]] = limit_ms
     return limits
 

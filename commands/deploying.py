@@ -24,12 +24,21 @@ from commands.common import (
     store_named,
     stored_settings,
 )
+from search.results.bundle.options import BundleOptions
+from search.results.picking.wish import Wish
 from search.store.connection.printed_commands import database_words
 from space.errors import InvalidSettings
 from workers.file_names import Precision, Runtime, file_for, stem_for
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from search.budget import Budget
     from search.results.bundle.verifying import BundleReport
+    from search.results.picking.picked import Picked
+    from search.settings import StudySettings
+    from search.store.rows import StudyRow, TrialRow
+    from search.store.store import StudyStore
     from workers.export.pixels import PixelInput
 
 Bake = Annotated[
@@ -50,6 +59,24 @@ def pick(
     ] = None,
     max_macs: Annotated[int | None, typer.Option(min=1, help="Most multiply-adds allowed.")] = None,
     max_params: Annotated[int | None, typer.Option(min=1, help="Most parameters allowed.")] = None,
+    max_file_mb: Annotated[float | None, typer.Option(min=1e-6, help="Largest model file allowed, in MB.")] = None,
+    max_ram_mb: Annotated[
+        float | None, typer.Option(min=1e-6, help="Most memory that the process which runs it may take, in MB.")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(min=0, help="Pick this trial.")] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Pick the fastest network that is at most so many points below the best."),
+    ] = None,
+    smallest: Annotated[
+        bool, typer.Option("--smallest", help="With --within: the one with the fewest parameters instead.")
+    ] = False,
+    budgets: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MS,MS|DEVICE=MS,MS", help="Show the network for each of these latency limits; may be repeated."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write the bundle into.")] = None,
     bake: Bake = False,
     every_format: Annotated[
@@ -70,47 +97,100 @@ def pick(
 
     Limits that are not given are the study's own.
     """
-    from dashboards.panels.notebook import StudyFigures
-    from dashboards.terminal import answers, documents, trial_tables
+    from dashboards.terminal import documents, pick_tables, trial_tables
+    from search.results.picking.budgets import answers
+    from search.results.picking.choice import asked_for, ordered
     from search.results.ranking import best, rows_on
     from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.replayed import replayed_from
 
+    wish, options = _wish(trial, within, smallest), BundleOptions(bake, every_format, samples)
     engine, row, url = open_named(study, storage)
     rows = reader.read_trials(engine, row.id)
     settings = settings_for_device(row, rows, device)
     devices = settings.latency.devices
+    rows = rows_on(row, rows, devices[0])
     budget = settings.search_budget().with_limits_ms(limits_by_device(max_latency_ms or (), devices), devices[0])
     budget = replace(budget, max_macs=max_macs or budget.max_macs, max_params=max_params or budget.max_params)
-    ranked = best(rows_on(row, rows, devices[0]), budget)
+    budget = replace(budget, max_file_mb=max_file_mb, max_ram_mb=max_ram_mb)
+    if budgets:
+        if out is not None or trial is not None:
+            raise InvalidSettings("--budgets shows a table and writes no bundle; leave out --out and --trial.")
+        found = answers(engine, row.id, rows, budget, _several_limits(budgets, devices), wish, devices[0])
+        output(as_json, pick_tables.budgets_document, pick_tables.budgets_table, found)
+        return
+    if wish.trial is not None:
+        asked_for(rows, wish.trial, budget)
+    ranked = ordered(engine, row.id, best(rows, budget), wish).rows
     if preview:
         output(as_json, documents.trials_document, trial_tables.trials_table, ranked, replayed_from(row.settings))
         return
     refuse_replayed(row, ranked[0], database_words(url), f"the most accurate inside the budget ({budget})")
+    _check_bundle_options(row, ranked[0], out, options, force)
+    picked, folder = _picked_and_written(store_named(study, storage), settings, budget, wish, out, options)
+    output(as_json, pick_tables.picked_document, pick_tables.picked_panel, picked, folder)
+
+
+def _check_bundle_options(
+    study: StudyRow, row: TrialRow, out: Path | None, options: BundleOptions, force: bool
+) -> None:
+    """Raise what would make the bundle impossible, before anything is measured for it."""
+    from search.results.bundle.export import pixel_input
+    from search.results.bundle.writing import check_bundle_folder
+
+    if out is not None:
+        check_bundle_folder(out, force)
+    for option, given in (("--bake-preprocessing", options.bake), ("--formats", options.every_format)):
+        if given and out is None:
+            raise InvalidSettings(f"{option} is for the bundle's model files; name its folder with --out.")
+    if options.bake:
+        pixel_input(study, row)
+
+
+def _picked_and_written(
+    opened: tuple[StudyStore, StudyRow, str],
+    settings: StudySettings,
+    budget: Budget,
+    wish: Wish,
+    out: Path | None,
+    options: BundleOptions,
+) -> tuple[Picked, Path | None]:
+    """Verify and test the network that is wanted, and write its bundle where one is asked for."""
+    from dashboards.panels.notebook import StudyFigures
     from search.devices.probe import VERIFYING
     from search.pricing.targets import targets_of
-    from search.results.bundle.export import pixel_input
-    from search.results.bundle.writing import BundleOptions, check_bundle_folder, write_bundle
+    from search.results.bundle.writing import write_bundle
     from search.results.picking.picked import pick as pick_verified
     from search.study_folders import cache_folder, files_root, refuse_absent, study_files
 
+    store, study, url = opened
     refuse_absent(study_files(settings, url))
-    if out is not None:
-        check_bundle_folder(out, force)
-    for option, given in (("--bake-preprocessing", bake), ("--formats", every_format)):
-        if given and out is None:
-            raise InvalidSettings(f"{option} is for the bundle's model files; name its folder with --out.")
-    if bake:
-        pixel_input(row, ranked[0])
-    store, row, url = store_named(study, storage)
     targets = targets_of(settings, store.engine, files_root(settings, url), say, VERIFYING)
-    cache, folder = cache_folder(settings, url), None
-    picked = pick_verified(store, row, budget, targets, cache)
-    if out is not None:
-        picture = StudyFigures(engine, row.name).front_picture(picked.trial.number, budget.max_latency_ms)
-        folder = write_bundle(store, row, picked, out, cache, BundleOptions(bake, every_format, samples, picture))
-    output(as_json, answers.picked_document, answers.picked_panel, picked, folder)
+    cache = cache_folder(settings, url)
+    picked = pick_verified(store, study, budget, targets, cache, wish)
+    if out is None:
+        return picked, None
+    picture = StudyFigures(store.engine, study.name).front_picture(picked.trial.number, budget.max_latency_ms)
+    return picked, write_bundle(store, study, picked, out, cache, replace(options, picture=picture))
+
+
+def _wish(trial: int | None, within: float | None, smallest: bool) -> Wish:
+    if trial is not None and within is not None:
+        raise InvalidSettings("--trial names one network, so --within has nothing to choose from; leave one out.")
+    if smallest and within is None:
+        raise InvalidSettings("--smallest chooses among networks that are nearly as good; say how nearly by --within.")
+    return Wish(trial, None if within is None else within / 100, smallest)
+
+
+def _several_limits(given: Sequence[str], devices: Sequence[str]) -> list[tuple[str, float]]:
+    """Return the limits of `--budgets` as (device, ms), in their order; `pi5=5,10` are two of one device."""
+    limits: list[tuple[str, float]] = []
+    for text in given:
+        device, equals, numbers = text.rpartition("=")
+        for number in numbers.split(","):
+            limits += limits_by_device([f"{device}{equals}{number}"], devices, "--budgets").items()
+    return limits
 
 
 def verify(

@@ -21,6 +21,9 @@ class Budget:
     max_macs: float | None = None
     max_params: float | None = None
     elsewhere_ms: Mapping[str, float] = field(default_factory=dict)  # latency on the study's further devices, by name
+    # Of `pick` alone, in 10^6 bytes: the model file of a device's runtime, and the process that runs it.
+    max_file_mb: float | None = None
+    max_ram_mb: float | None = None
 
     @classmethod
     def of_settings(cls, budget: Mapping[str, Any], devices: Sequence[str]) -> Budget:
@@ -35,6 +38,8 @@ class Budget:
         limits += [f"{limit:g} ms on {device}" for device, limit in self.elsewhere_ms.items()]
         counts = (("macs", self.max_macs), ("params", self.max_params))
         limits += [f"{value:,.0f} {unit}" for unit, value in counts if value is not None]
+        sizes = (("file", self.max_file_mb), ("memory", self.max_ram_mb))
+        limits += [f"{value:g} MB {what}" for what, value in sizes if value is not None]
         return ", ".join(limits) or "no limit"
 
     def limits_ms(self, first: str) -> dict[str, float | None]:
@@ -86,6 +91,8 @@ def refusal(
             place = "" if row is latency else f" on {row.target}"
             latency_text = f"{row.median_ms:.4g} ms (up to {row.interval_high_ms:.4g})"
             return f"latency {latency_text}{place} > {limit:g} ms, {kind_words(row)}"
+        if budget.max_ram_mb is not None and (row.peak_memory_mb or 0) > budget.max_ram_mb:
+            return f"{row.peak_memory_mb:.1f} MB memory > {budget.max_ram_mb:g} MB"
     return None
 
 

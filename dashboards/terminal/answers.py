@@ -1,32 +1,26 @@
-"""What `check` and `pick` answer, for people and as JSON."""
+"""What `check` answers, for people and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dashboards.formats import count, duration, latency_label, one_line, threads_text
-from dashboards.terminal.documents import latency_document, plain, trial_document
+from dashboards.formats import count, duration, one_line
+from dashboards.terminal.documents import plain
 from dashboards.terminal.tables import facts_table
-from search.results.class_figures import split_document
 from search.results.remarks import remarks_on_images
 from search.store.replayed import replayed_from, replayed_words
-from workers.metrics import METRICS, NAMES
+from workers.metrics import NAMES
 from workers.wording import counted
 
 if TYPE_CHECKING:
-    from search.results.picking.picked import Picked
-    from search.results.remarks import Seen
     from search.time_estimate import StudyOutline, TimeEstimate
     from workers.images.data_info import DataInfo
     from workers.images.reading import DecodingRecord
-    from workers.latency.record import LatencyRecord
 
 
 def outline_panel(outline: StudyOutline) -> RenderableType:
@@ -162,69 +156,4 @@ def outline_document(
         "images_read": None if read is None else read.total - len(read.unreadable),
         "images_notes": None if read is None else list(read.noted),
         "unreadable": None if read is None else [plain(bad._asdict()) for bad in read.unreadable],
-    }
-
-
-def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
-    """Return what `pick` shows: the network, its accuracy, its latency, and where its bundle is."""
-    row, measurement = picked.trial, picked.verified
-    networks = counted(picked.candidates, "trained network")
-    facts: list[tuple[str, str | Text]] = [
-        ("pick", f"trial {row.number}: {row.config}"),
-        ("test top-1", f"{picked.test_top1:.2%} (validation {row.top1 or 0.0:.2%})"),
-        *_further_scores(picked.seen),
-        ("latency", _latency_line(measurement)),
-        (
-            "on",
-            f"{one_line(measurement.device)}, {measurement.runtime} {measurement.runtime_version}, "
-            f"{threads_text(measurement.threads)}",
-        ),
-        *(("and", f"{_latency_line(other)} on {one_line(other.device)}") for other in picked.elsewhere.values()),
-        ("cost", f"{row.macs:,} macs, {row.params:,} params"),
-        ("budget", f"{picked.budget}; the best of {networks} inside it"),
-    ]
-    facts += [("not verified", text) for text in picked.undecided]
-    facts += [("passed over", text) for text in picked.passed_over]
-    facts += [("as good", text) for text in picked.as_good]
-    facts += [("note", text) for text in picked.seen.remarks]
-    if folder is not None:
-        facts.append(("bundle", Text(str(folder))))
-    return facts_table(facts)
-
-
-def _further_scores(seen: Seen) -> Iterator[tuple[str, str]]:
-    """Yield every figure but top-1 of both splits."""
-    of_split = {split: predictions.metrics() for split, predictions in seen.splits.items()}
-    tested, validated = (of_split.get(split, {}) for split in ("test", "validation"))
-    for name in METRICS[1:]:
-        if (value := tested.get(name)) is not None:
-            before = validated.get(name)
-            yield f"test {NAMES[name]}", f"{value:.2%}" + ("" if before is None else f" (validation {before:.2%})")
-
-
-def _latency_line(latency: LatencyRecord) -> str:
-    return f"{latency.median_ms:.4g} ms, up to {latency.interval_high_ms:.4g} ({latency_label(latency)})"
-
-
-def picked_document(picked: Picked, folder: Path | None) -> dict[str, Any]:
-    """Return `pick` as plain JSON values; the latency is the verification's."""
-    return {
-        "trial": trial_document(picked.trial),
-        "test_top1": plain(picked.test_top1),
-        "test_evaluations_of_study": picked.test_evaluations,
-        "budget": plain(vars(picked.budget)),
-        "candidates": picked.candidates,
-        "passed_over": list(picked.passed_over),
-        "undecided": list(picked.undecided),
-        "as_good_within_noise": list(picked.as_good),
-        "remarks": list(picked.seen.remarks),
-        "splits": plain(
-            {name: split_document(one, picked.seen.class_names) for name, one in picked.seen.splits.items()}
-        ),
-        "verified_latency": latency_document(picked.verified.record),
-        "verified_elsewhere": {
-            name: latency_document(measurement.record) for name, measurement in picked.elsewhere.items()
-        },
-        "export_difference": plain(picked.export_difference),
-        "bundle": None if folder is None else str(folder),
     }

@@ -8,6 +8,7 @@ rests on the validation split; `search.results.picking` alone uses the test spli
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from search.budget import Budget, refusal
 from search.store.rows import StudyRow, TrialRow
@@ -48,6 +49,10 @@ def _reason_for_none(rows: Sequence[TrialRow], budget: Budget) -> str:
     trained = [row for row in rows if _trained(row)]
     if not trained:
         return f"{none_of(len(rows), 'trial')} has finished its training yet; launch the study, or resume it."
+    if budget.max_ram_mb is not None and rank(rows, replace(budget, max_ram_mb=None)):
+        known = [(row.latency.peak_memory_mb or 0, row.number) for row in trained if row.latency is not None]
+        memory_mb, number = min(known)
+        return f"no trained network is inside {budget}; the least memory is {memory_mb:.1f} MB (trial {number})."
     without_latency = Budget(None, budget.max_macs, budget.max_params)
     measured = [row for row in trained if row.latency is not None and _fits(row, without_latency)]
     if measured and not any(_fits(row, Budget(None, elsewhere_ms=budget.elsewhere_ms)) for row in measured):

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from search.pricing.pricer import Target
-from search.results.bundle.writing import BundleOptions, write_bundle
+from search.results.bundle.options import BundleOptions
+from search.results.bundle.writing import write_bundle
 from search.results.picking.picked import Picked, pick
 from search.store import reader
 from search.store.connection.database import open_for_writing

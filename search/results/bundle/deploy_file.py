@@ -15,6 +15,8 @@ from workers.file_names import INPUT, MODEL, NETWORK_FILE, ONNX_FILE, OUTPUT, fi
 from workers.latency.record import LatencyRecord
 from workers.preprocessing import COMMENTS
 
+RESOURCES = ("peak_memory_mb", "energy_mj")  # of a latency, where they are known
+
 
 def deploy_toml(facts: BundleFacts) -> str:
     """Return deploy.toml: everything a program needs to run the model, in tables of plain values."""
@@ -84,6 +86,7 @@ def _latency_table(latency: LatencyRecord, shipped: Collection[str]) -> dict[str
         "median_ms": latency.median_ms,
         **({} if latency.p90_ms is None else {"p90_ms": latency.p90_ms}),
         "interval_95_ms": [latency.interval_low_ms, latency.interval_high_ms],
+        **{name: value for name in RESOURCES if (value := getattr(latency, name)) is not None},
         "steady": latency.steady,
         "extrapolates": latency.extrapolates,
         "verified": latency.verified,
@@ -92,6 +95,7 @@ def _latency_table(latency: LatencyRecord, shipped: Collection[str]) -> dict[str
 
 def _budget_table(budget: Budget) -> dict[str, Any]:
     counts = {"max_macs": budget.max_macs, "max_params": budget.max_params, "max_latency_ms": budget.max_latency_ms}
+    counts |= {"max_file_mb": budget.max_file_mb, "max_ram_mb": budget.max_ram_mb}
     elsewhere = {f"max_latency_ms_on.{_toml(name)}": limit for name, limit in budget.elsewhere_ms.items()}
     return {name: limit for name, limit in {**counts, **elsewhere}.items() if limit is not None}
 

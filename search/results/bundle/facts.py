@@ -43,6 +43,7 @@ class BundleFacts:
     latency: LatencyRecord | None  # on the study's first device
     elsewhere: Mapping[str, LatencyRecord] = field(default_factory=dict)  # on its further devices, by name
     seen: Seen = NOTHING_SEEN  # what the network said of the images
+    reasons: tuple[str, ...] = ()  # why it was picked
     as_good: tuple[str, ...] = ()  # cheaper networks that are as good within noise
     test_evaluations: int = 0  # networks of this study ever evaluated on the test split, this one included
     export_difference: float | None = None
@@ -87,6 +88,8 @@ def pick_command(study: str, budget: Budget, database: Sequence[str] = ()) -> st
     limits += [f"--max-latency-ms {shlex.quote(f'{name}={limit:g}')}" for name, limit in budget.elsewhere_ms.items()]
     counts = (("--max-macs", budget.max_macs), ("--max-params", budget.max_params))
     limits += [f"{option} {limit:.0f}" for option, limit in counts if limit is not None]
+    sizes = (("--max-file-mb", budget.max_file_mb), ("--max-ram-mb", budget.max_ram_mb))
+    limits += [f"{option} {limit:g}" for option, limit in sizes if limit is not None]
     return " ".join(("condensery pick", shlex.quote(study), *map(shlex.quote, database), *limits, "--out bundle"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from search.results.bundle.facts import PICTURE_FILE, BundleFacts, shipped_file
@@ -127,11 +127,20 @@ def _figures(facts: BundleFacts) -> str:
     else:
         lines.append(f"| latency, {_kind(latency)} | {_milliseconds(latency)} |")
         lines.append(f"| on | {_place(latency)}, {counted(latency.threads, 'thread')}, {latency.precision} |")
+        lines += _resources(latency)
     for other in facts.elsewhere.values():
         lines.append(f"| latency, {_kind(other)}, on {_place(other)} | {_milliseconds(other)} |")
+        lines += _resources(other)
     lines.append(f"| macs | {row.macs:,} (1 multiply-add = 1, convolutions and linear) |")
     lines.append(f"| params | {row.params:,} |")
     return "\n".join(lines)
+
+
+def _resources(latency: LatencyRecord) -> Iterator[str]:
+    if latency.peak_memory_mb is not None:
+        yield f"| memory at most, with runtime and Python | {latency.peak_memory_mb:.1f} MB |"
+    if latency.energy_mj is not None:
+        yield f"| energy of the whole machine for one run | {latency.energy_mj:.3g} mJ |"
 
 
 def _interval(share: float, images: int | None) -> str:
@@ -165,6 +174,7 @@ def _remarks(facts: BundleFacts) -> str:
     lines += [f"{one_line(text[:1].upper() + text[1:])}." for text in (facts.study.data_info or {}).get("notes", ())]
     if SPLITS_FILE in facts.shipped:
         lines.append(f"`{SPLITS_FILE}` says which image was in which split.")
+    lines += [f"Why this network: {one_line('; '.join(facts.reasons))}."] * bool(facts.reasons)
     lines.append(_accuracy_remark(facts))
     lines += [f"{one_line(text[:1].upper() + text[1:])}." for text in facts.as_good]
     if facts.latency is not None:

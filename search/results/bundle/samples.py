@@ -30,7 +30,6 @@ from workers.images import batches
 from workers.images.datasets import file_of
 from workers.images.source import Images
 
-USUAL = 6  # images
 LARGEST_FILE = 1 << 20  # bytes of a file that is shipped as it is
 TOLERANCE = 1e-3  # of the largest logit: other processors add in another order
 

@@ -56,6 +56,7 @@ class MeasuredFor:
     threads: int
     limit_ms: float | None
     limit_of: str  # the device that the limit was set for
+    max_ram_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def what_to_measure(folder: Path, device: str | None, limit_ms: float | None) ->
     limit = limit_ms if limit_ms is not None else elsewhere.get(target, budget.get("max_latency_ms"))
     policy = table["policy"] if table["policy"] in ("standard", "quick") else "standard"
     runtime = runtime_of(folder / table["file"])
-    return MeasuredFor(target, runtime, table["file"], policy, table["threads"], limit, limit_of)
+    memory = budget.get("max_ram_mb")
+    return MeasuredFor(target, runtime, table["file"], policy, table["threads"], limit, limit_of, memory)
 
 
 def settings_for(measured: MeasuredFor) -> StudySettings:
@@ -195,4 +197,7 @@ def measure_bundle(report: BundleReport, measured: MeasuredFor, probe: LatencyPr
             f"the network of {report.folder} {took}, in measurements that other work disturbed, so it is not decided "
             f"whether it keeps {limit:g} ms; verify it again on a quiet machine."
         )
+    elif measured.max_ram_mb is not None and (latency.peak_memory_mb or 0) > measured.max_ram_mb:
+        memory = f"used {latency.peak_memory_mb:.1f} MB of memory on {latency.device}"
+        failure = BundleOverBudget(f"the network of {report.folder} {memory}, over {measured.max_ram_mb:g} MB.")
     return replace(report, measured=measured, latency=latency, failure=failure)

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from search.results.bundle.deploy_file import deploy_toml
@@ -28,7 +28,8 @@ from search.results.bundle.facts import (
     preprocessing_of,
 )
 from search.results.bundle.model_card import model_card
-from search.results.bundle.samples import USUAL, validation_samples, write_samples
+from search.results.bundle.options import USUAL, BundleOptions
+from search.results.bundle.samples import validation_samples, write_samples
 from search.results.paired import best_words
 from search.results.picking.picked import Picked
 from search.results.plain_text import one_line
@@ -43,16 +44,6 @@ from workers.file_names import MODEL, ONNX_FILE, SPLITS_FILE, file_for
 from workers.files import STDOUT, disk_errors, file_hash
 from workers.latency.agent.runtimes import installed_runtimes
 from workers.training.trial import load_network
-
-
-@dataclass(frozen=True)
-class BundleOptions:
-    """What a bundle holds beside the network for the runtimes that it was judged by."""
-
-    bake: bool = False  # whether its model files scale pixels themselves
-    every_format: bool = False  # whether it has the model file of every runtime that is installed here
-    samples: int = USUAL  # images of the validation split
-    picture: str | None = None  # the front as SVG
 
 
 def check_bundle_folder(out: Path, force: bool = True) -> Path:
@@ -94,7 +85,7 @@ def write_bundle(
     picked: Picked,
     out: Path,
     cache: Path,
-    options: BundleOptions = BundleOptions(),
+    options: BundleOptions = USUAL,
 ) -> Path:
     """Write the bundle folder completely or not at all; an earlier bundle there is replaced.
 
@@ -187,6 +178,7 @@ def _facts(study: StudyRow, picked: Picked, hashes: Mapping[str, str], shipped: 
             f"({budget})"
         ),
         seen=picked.seen,
+        reasons=picked.reasons,
         as_good=picked.as_good,
         latency=picked.verified,
         elsewhere=picked.elsewhere,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dashboards.terminal.answers import picked_panel
+from dashboards.terminal.pick_tables import picked_panel
 from search.budget import Budget
 from search.pricing.pricer import Target
 from search.results import trained_files

@@ -73,9 +73,11 @@ def test_a_network_that_was_passed_over_before_is_not_measured_again():
     assert (ended.standing, made) == (Standing.OVER, 0)
 
 
-def test_without_a_limit_one_measurement_is_enough():
-    ended, made = verified([busy(OVER)] * 3, limit_ms=None)
-    assert (ended.standing, made) == (Standing.INSIDE, 1)
+def test_without_a_limit_one_undisturbed_measurement_is_enough():
+    assert verified([latency(OVER)] * 3, limit_ms=None)[1] == 1
+    assert verified([busy(OVER), latency(OVER), latency(OVER)], limit_ms=None)[1] == 2
+    ended, made = verified([busy(OVER)] * 9, limit_ms=None)
+    assert (ended.standing, made) == (Standing.INSIDE, MEASURED_MOST)
 
 
 def test_only_measurements_of_the_same_file_processor_and_runtime_are_compared():
