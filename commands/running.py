@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -166,6 +167,13 @@ def launch(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY[@DATABASE]",
+            help="Begin with what an earlier study's networks reached, ours or Optuna's, as the sampler's belief.",
+        ),
+    ] = None,
     stand_by: Annotated[
         bool, typer.Option("--stand-by", help="Wait while another process runs the study, and take over when it ends.")
     ] = False,
@@ -176,6 +184,8 @@ def launch(
     from dashboards.terminal.live_view import live_view
     from search.store.replayed import replayed_from, replayed_words
 
+    if warm_start is not None:
+        set_ = [*(set_ or ()), f"search.warm_start={json.dumps(warm_start)}"]
     settings = _launched_settings(study, replay, set_ or ())
     url = storage or settings.storage
     replayed = replayed_from(settings.model_dump())

@@ -16,16 +16,17 @@ from types import FrameType
 
 import sqlalchemy as sa
 
+from search import warm_start
 from search.data_fit import describe_data, fit_to_data
 from search.engines import make_engine
 from search.engines.base import Engine
 from search.event_files import EventFiles, check_tensorboard
 from search.loop.callbacks import LaunchCallback
 from search.loop.controller import Controller, Ending
+from search.loop.notify import Notifier, address_of
 from search.loop.times import LoopTimes
 from search.loop.trainings import Images
 from search.machine_fit import check_machine, check_memory
-from search.notify import Notifier, address_of
 from search.pricing.pricer import Target
 from search.pricing.targets import choose_runtimes, known_runtimes, targets_of
 from search.reachability import check_reachable
@@ -131,6 +132,7 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
     settings, starts = find_starts(settings, url, stored, files)
     replay, cores = None, frozenset[int]()
     if stored is not None:
+        settings = warm_start.with_stored(settings, stored)
         refuse_anothers(files, url)
         check_same_table(settings, stored)
     if settings.replay.table is not None:
@@ -155,12 +157,21 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
             check_fits(settings, starts)
             _check_unseen(settings, cache, starts, callback.note)
         if stored is None:
+            warm = warm_start.read_warm_start(settings, url, info.to_dict())
+            settings = settings if warm is None else warm_start.pinned(settings, warm)
+        else:
+            warm = warm_start.read_again(settings, url, info.to_dict(), files)
+        if stored is None:
             check_reachable(settings, targets, files)
         else:
             check_same(name, url, info, targets)
         study = open_study(settings, url, resume)
         own(files, url)
         keep_starts(files, starts)
+        if warm is not None:
+            warm_start.keep(files, warm)
+    for text in () if warm is None else warm_start.described(warm):
+        callback.note(text)
     for start in starts:
         callback.note(f"trainings start from {start.name}: {start.network.config}")
     return _Prepared(study, settings, tuple(targets), files, cache, info, cores, replay)

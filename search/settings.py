@@ -29,6 +29,8 @@ from workers.training.training_space import TrainingSpace
 FORMAT = 1
 HOST = "host"  # latency.devices: this machine; or virtual:PROFILE, or a queue of devices
 LONGEST_S = 1e9  # 30 years; the system refuses to wait much longer
+# Of search.warm_start: a study's name, its database unless it is the same one, and the hash of what was read of it.
+WARM_START = re.compile(r"(?P<study>[^@#]+)(?:@(?P<database>[^#]+))?(?:#(?P<pin>[0-9a-f]{16}))?")
 DEVICE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -161,6 +163,18 @@ class SearchSettings(Settings):
     # Which trainings end early. conservative, aggressive: those that would hardly get onto the front, by their curves;
     # rungs: those that are behind the median of cheaper networks at the same progress.
     stopping: Literal["none", "rungs", "conservative", "aggressive"] = "none"
+    # An earlier study, ours or Optuna's, whose accuracies the price-aware sampler begins with; then their file's hash.
+    warm_start: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @field_validator("warm_start")
+    @classmethod
+    def _names_a_study(cls, warm_start: str | None) -> str | None:
+        if warm_start is not None and WARM_START.fullmatch(warm_start) is None:
+            raise ValueError("a warm start must be a study's name, or NAME@DATABASE")
+        database = "" if warm_start is None else WARM_START.fullmatch(warm_start)["database"] or ""  # type: ignore[index]
+        if re.search(r"://[^/]*:[^/]*@|password", database):
+            raise ValueError("a warm start's database must be named without its password, as it is recorded")
+        return warm_start
 
 
 class EngineSettings(Settings):

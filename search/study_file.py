@@ -15,7 +15,7 @@ from space.documents import DEEPEST, UnreadableDocument, did_you_mean, read_toml
 from space.errors import InvalidSettings, StudyFileVersion
 from workers.settings import Settings
 
-SECRET = (("notify", "webhook"),)  # settings whose values no message shows
+SECRET = (("notify", "webhook"), ("search", "warm_start"))  # settings whose values no message shows
 LONGEST_VALUE = 200  # letters of a wrong value that an error shows
 
 

@@ -40,20 +40,20 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "pricing": "devices settings store",
         "results": "budget pricing settings store study study_file",  # knows no engine, no sampler and no loop
         "samplers": "budget results settings store study",
-        "loop": "budget engines pricing results samplers settings store study",
+        "warm_start": "samplers settings store",
+        "loop": "budget engines pricing results samplers settings store study warm_start",
         "replay": "engines pricing settings store",  # beside the study file, which it completes as plain values
         "enqueueing": "budget results settings start_networks store",
         "data_fit": "settings",
         "event_files": "loop store",
-        "notify": "loop settings store",
         "machine_fit": "data_fit devices pricing reachability settings",
         "start_networks": "results settings store",
         "time_estimate": "budget data_fit event_files machine_fit pricing reachability replay samplers settings "
         "start_networks",
         "study_folders": "settings store",
         "reachability": "pricing settings",
-        "launch": "data_fit engines event_files loop machine_fit notify pricing reachability replay results settings "
-        "start_networks store study study_file study_folders",
+        "launch": "data_fit engines event_files loop machine_fit pricing reachability replay results settings "
+        "start_networks store study study_file study_folders warm_start",
         "crossvalidation": "settings store study_folders",
         "doctor": "devices loop samplers store study study_folders",
         "travel": "doctor event_files loop settings store study study_file study_folders",

@@ -37,6 +37,7 @@ from search.samplers.proposer import Proposer
 from search.store.rows import EnqueuedConfig, TrialRow
 from search.store.vocabulary import TrialState
 from search.study import OpenStudy
+from search.warm_start import kept
 from workers.clock import Clock, SystemClock
 from workers.wording import agreeing, counted
 
@@ -69,7 +70,9 @@ class Controller:
         clock: Clock | None = None,
     ) -> None:
         settings, times, clock = study.settings, times or LoopTimes(), clock or SystemClock()
-        self.state, self.store, self.proposer = SearchState(settings), study.store, Proposer(study.settings)
+        observations = kept(files, settings.search.warm_start)
+        self.state, self.store = SearchState(settings), study.store
+        self.proposer = Proposer(settings, observations)
         self.mirror = OptunaMirror(study.store, study.optuna_study_id, self.proposer, clock)
         self.recorder = Recorder(
             state=self.state,

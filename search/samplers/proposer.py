@@ -26,6 +26,7 @@ from optuna.trial import TrialState as OptunaState
 from search.budget import Budget, excess
 from search.samplers.bounded_history import BoundedHistory
 from search.samplers.candidate_prices import CandidatePrices
+from search.samplers.observations import Observation
 from search.samplers.optuna_samplers import distributions, make_sampler
 from search.samplers.price_aware.belief import Belief, Choice
 from search.samplers.price_aware.past import PROPOSAL
@@ -55,8 +56,9 @@ class OptunaRecord:
 class Proposer:
     """Asks Optuna for candidates and tells it how they ended."""
 
-    def __init__(self, settings: StudySettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: StudySettings, observations: Sequence[Observation] = ()) -> None:
+        """Begin a study's proposals; `observations` are what the price-aware sampler is told of an earlier study."""
+        self.settings, self._observations = settings, observations
         self.space, self.training_space = self.settings.search_space(), self.settings.training_space()
         self.distributions = distributions({**self.space.domains, **self.training_space.domains})
         self._minimised = frozenset(self.settings.latency.minimised)
@@ -222,6 +224,10 @@ class Proposer:
             warn=self._doubts.append,
             startup=self.settings.search.startup,
             seed=self.settings.study.seed,
+            observations=[
+                ({name: value for name, value in one.params.items() if name in self.distributions}, one.score)
+                for one in self._observations
+            ],
         )
 
     def next_at_random(self) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from commands.running import next_commands
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
-from search.notify import Notifier, address_of
+from search.loop.notify import Notifier, address_of
 from search.settings import NotifySettings, StudySettings
 from search.store import reader
 from search.store.connection.database import open_for_reading

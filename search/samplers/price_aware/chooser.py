@@ -132,7 +132,7 @@ class Chooser:
             if not more.candidates:
                 break
             priced, judged = priced + more, judged + model.judged(more, accurate)
-        trainings, sign = len(self._past.observed), self._past.sign
+        trainings, sign = len(self._past.observed) - self._past.carried, self._past.sign
         self.view = View(model, priced, judged, self._draw.number, self._known.limited, trainings, sign)
         return self.view.choice_at(int(np.argmax(judged.scores)), accurate)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Past:
     running: list[Params]
     ended: list[Params]  # as their objective suggested them: others that agree in all of these are the same
     sign: float  # of the objective that is learnt: -1 where it is minimised
+    carried: int = 0  # of `observed`, the first ones: of an earlier study, which nothing but the model knows
 
     def whole_costs(self, signs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the costs, to be minimised, of what was trained to the end, (n, k)."""
@@ -72,6 +73,19 @@ class Past:
             elif trial.state == TrialState.RUNNING:
                 past.running.append(params)
         return past
+
+    def with_carried(self, observations: Sequence[tuple[Params, float]]) -> Past:
+        """Return the past with what an earlier study observed, (settings, value), unless it was observed here too."""
+        own = [*self.observed]
+        carried = [(params, self.sign * value) for params, value in observations if params not in own]
+        return replace(
+            self,
+            observed=[*(params for params, _ in carried), *self.observed],
+            accuracies=[*(accuracy for _, accuracy in carried), *self.accuracies],
+            costs=[*([None] * len(carried)), *self.costs],
+            whole=[*([False] * len(carried)), *self.whole],
+            carried=len(carried),
+        )
 
 
 def _params(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> Params:

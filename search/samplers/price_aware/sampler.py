@@ -69,6 +69,8 @@ class PriceAwareSampler(BaseSampler):
         warn: takes each sentence about what is wrong with the study, once; None logs it as a warning.
         startup: trials that are spread over the known costs first.
         seed: None draws one.
+        observations: candidates of which the modelled objective's value is known from elsewhere, such as an earlier
+            study, with that value. They are beliefs alone: they may be proposed, and are on no front.
 
     Raises:
         ValueError: a limit is no number.
@@ -89,12 +91,14 @@ class PriceAwareSampler(BaseSampler):
         warn: Callable[[str], None] | None = None,
         startup: int = STARTUP,
         seed: int | None = None,
+        observations: Sequence[tuple[Mapping[str, Any], float]] = (),
     ) -> None:
         if any(limit is not None and math.isnan(limit) for limit in limits or ()):
             raise ValueError(f"limits must be numbers or None, but got {list(limits or ())}.")
         self._exact, self._warn, self._said = exact, warn or log.warning, set[str]()
         self._known = Known(price, limits, excess, key, features, canonical)
         self._space, self._modelled, self._startup = search_space, modelled, startup
+        self._observations = tuple(observations)
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._common = IntersectionSearchSpace(include_pruned=True)
         self._alone = threading.Lock()
@@ -168,6 +172,7 @@ class PriceAwareSampler(BaseSampler):
         constants = {name: _get_single_value(one) for name, one in self._parameters(study).items() if one.single()}
         known = replace(self._known, constants=constants)
         past = Past.of(trials, number, space, self._modelled, study.directions, known.reduced)
+        past = past.with_carried([(known.reduced(params), value) for params, value in self._observations])
         signs, draw = _signs(study.directions, self._modelled), Draw.of(self._seed, number)
         # Matrices are small, and trainings keep every processor busy: with BLAS threads that wait for each other a
         # proposal took a minute instead of a fifth of a second.
