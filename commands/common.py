@@ -46,6 +46,25 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, like training.epochs=5; may be repeated."),
 ]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Only trials of which this is true, like 'latency_ms<5', 'top1>=97%' or state=done; may be repeated.",
+    ),
+]
+Sort = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Sort by a column, the best first: accuracies from the highest, all else from the lowest; "
+        "a - before it turns the order round.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Show so many at most.")]
+Csv = Annotated[Path | None, typer.Option(help="Write them as CSV; - is standard output.", metavar="FILE")]
+Wide = Annotated[bool, typer.Option("--wide", help="Show all columns, each trial on one line however long.")]
 LatencyLimits = Annotated[
     list[str] | None,
     typer.Option(
@@ -56,16 +75,19 @@ LatencyLimits = Annotated[
 ]
 
 
-def console(stderr: bool = False) -> Console:
-    """Return the console for data, or for messages: text is printed as it is, whatever brackets and colons it has."""
+def console(stderr: bool = False, width: int | None = None) -> Console:
+    """Return the console for data, or for messages: text is printed as it is, whatever brackets and colons it has.
+
+    It has the terminal's columns, or `width`.
+    """
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
-def show_text(renderable: Any) -> None:
-    """Print a line, or what rich can render, on stdout."""
-    console().print(renderable, crop=False)  # a path longer than the line stays whole
+def show_text(renderable: Any, width: int | None = None) -> None:
+    """Print a line, or what rich can render, on stdout, in the terminal's columns or in `width` columns."""
+    console(width=width).print(renderable, crop=False)  # a path longer than the line stays whole
 
 
 def show_written(path: Path) -> None:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from commands.common import (
     AsJson,
+    Csv,
     LatencyLimits,
+    Limit,
+    Sort,
     Storage,
     StudyName,
     TrialNumber,
+    Where,
+    Wide,
     limits_by_device,
     name_and_url,
     open_named,
@@ -26,7 +33,14 @@ from commands.common import (
     stored_settings,
 )
 from search.store.connection.printed_commands import database_words, printed_command
-from space.errors import ReadOnlyFolder, TrialNotReady
+from space.errors import InvalidSettings, ReadOnlyFolder, TrialNotReady
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from search.store.rows import StudyRow, TrialRow
+
+Maker = Callable[..., Any]
 
 # -- on the terminal --
 
@@ -49,32 +63,69 @@ def status(study: StudyName = None, storage: Storage = None, as_json: AsJson = F
 
 def trials(
     study: StudyName = None,
-    csv: Annotated[Path | None, typer.Option(help="Write them as CSV; - is standard output.", metavar="FILE")] = None,
+    where: Where = None,
+    sort: Sort = None,
+    limit: Limit = None,
+    wide: Wide = False,
+    csv: Csv = None,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
     """List a study's trials."""
     from dashboards.terminal import documents, trial_tables
+    from dashboards.terminal.choosing import chosen_trials
     from search.store import reader
-    from search.store.replayed import replayed_from
 
     engine, row, _ = open_named(study, storage)
-    if csv is not None:
-        from dashboards.data.column_reader import read_columns
-        from dashboards.report.trials_csv import trials_csv
-        from workers.files import write_atomically
+    rows = chosen_trials(reader.read_trials(engine, row.id), where or (), sort, limit)
+    form = _Form(as_json, csv, wide)
+    form.show(engine, row, rows, (documents.trials_document, trial_tables.trials_table))
 
-        write_atomically(csv, trials_csv(read_columns(engine, row.name)).encode(), retry="write it again")
-        show_written(csv)
-        return
-    rows = reader.read_trials(engine, row.id)
-    output(as_json, documents.trials_document, trial_tables.trials_table, rows, replayed_from(row.settings))
+
+@dataclass(frozen=True)
+class _Form:
+    """How trials are printed; at most one of these is wanted."""
+
+    as_json: bool
+    csv: Path | None
+    wide: bool
+
+    def __post_init__(self) -> None:
+        wanted = {"--json": self.as_json, "--csv": self.csv is not None, "--wide": self.wide}
+        named = [name for name, is_wanted in wanted.items() if is_wanted]
+        if len(named) > 1:
+            raise InvalidSettings(f"one of {', '.join(named)} can be given, not several.")
+
+    def show(
+        self, engine: sa.Engine, study: StudyRow, rows: Sequence[TrialRow], makers: tuple[Maker, Maker]
+    ) -> None:
+        """Print or write trials; `makers` make the JSON document and the text of them."""
+        from dashboards.terminal.trial_tables import WIDE
+        from search.store.replayed import replayed_from
+
+        document, text = makers
+        if self.csv is not None:
+            _write_csv(engine, study, rows, self.csv)
+        elif self.wide:
+            show_text(text(rows, replayed_from(study.settings), in_full=True), WIDE)
+        else:
+            output(self.as_json, document, text, rows, replayed_from(study.settings))
+
+
+def _write_csv(engine: sa.Engine, study: StudyRow, rows: Sequence[TrialRow], path: Path) -> None:
+    from dashboards.data.column_reader import read_columns
+    from dashboards.report.trials_csv import trials_csv
+    from workers.files import write_atomically
+
+    text = trials_csv(read_columns(engine, study.name), [row.number for row in rows])
+    write_atomically(path, text.encode(), retry="write it again")
+    show_written(path)
 
 
 def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show one trial: why it was proposed, architecture, cost, learning curve, measurements, files."""
     from dashboards.data.beliefs import origin_text, reached_text
-    from dashboards.terminal import documents, trial_tables
+    from dashboards.terminal import documents, trial_panel
     from search.results.predictions import read_predictions
     from search.results.remarks import seen_by
     from search.store import reader
@@ -93,7 +144,7 @@ def show(trial: TrialNumber, study: StudyName = None, storage: Storage = None, a
     why = filter(None, (origin_text(row, proposal, study_row.settings), reached_text(row, proposal), went_on))
     seen = seen_by(engine, study_row, row)
     document = partial(documents.trial_detail_document, replayed=origin, proposal=proposal, seen=seen)
-    output(as_json, document, partial(trial_tables.trial_panel, replayed=origin, why=tuple(why), seen=seen), *parts)
+    output(as_json, document, partial(trial_panel.trial_panel, replayed=origin, why=tuple(why), seen=seen), *parts)
 
 
 def pareto(
@@ -102,18 +153,24 @@ def pareto(
         str | None,
         typer.Option(help="Compare latencies on another device of the study.", show_default="the first"),
     ] = None,
+    where: Where = None,
+    sort: Sort = None,
+    limit: Limit = None,
+    wide: Wide = False,
+    csv: Csv = None,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the Pareto front: the networks that no other beats in accuracy, latency and macs."""
     from dashboards.terminal import documents, trial_tables
+    from dashboards.terminal.choosing import chosen_trials
     from search.results.pareto import front_of_study, front_on
-    from search.store.replayed import replayed_from
 
     engine, row, _ = open_named(study, storage)
     front = front_of_study(engine, row.id) if device is None else front_on(engine, row, device)
-    parts = (front, replayed_from(row.settings))
-    output(as_json, documents.front_document, trial_tables.pareto_table, *parts)
+    rows = chosen_trials(front, where or (), sort, limit)
+    form = _Form(as_json, csv, wide)
+    form.show(engine, row, rows, (documents.front_document, trial_tables.pareto_table))
 
 
 def logs(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -> None:

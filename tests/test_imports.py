@@ -179,6 +179,7 @@ def test_no_module_of_space_hides_an_export_of_the_same_name():
 def test_what_the_reading_commands_and_check_need_waits_for_no_torch_and_no_optuna():
     modules = (
         "search.time_estimate, search.results.pareto, search.results.ranking, search.store.reader, "
-        "dashboards.terminal.answers, dashboards.terminal.study_tables, dashboards.terminal.trial_tables"
+        "dashboards.terminal.answers, dashboards.terminal.study_tables, dashboards.terminal.trial_panel, "
+        "dashboards.terminal.trial_tables"
     )
     assert not loaded_by(f"import {modules}") & {"torch", "optuna", "ray", "dash", "plotly"}

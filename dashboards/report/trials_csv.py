@@ -1,9 +1,10 @@
-"""All of a study's trials as CSV: the columns of the report's table, plain numbers, a line for each trial."""
+"""A study's trials as CSV: the columns of the report's table, plain numbers, a line for each trial."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from typing import Any
 
 from dashboards.data.columns import StudyColumns
@@ -12,13 +13,14 @@ from dashboards.report.trials_data import Column, trial_columns
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a text that begins so, a spreadsheet would run
 
 
-def trials_csv(columns: StudyColumns) -> str:
-    """Return the trials by their numbers; a value that isn't there is empty."""
+def trials_csv(columns: StudyColumns, numbers: Iterable[int] | None = None) -> str:
+    """Return the trials of these numbers, in this order, or all of them; a value that isn't there is empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")
     fields = trial_columns(columns)
     writer.writerow([field["name"] for field in fields])
-    for place in range(len(columns)):
+    place_of = {number: place for place, number in enumerate(columns.number.tolist())}
+    for place in place_of.values() if numbers is None else map(place_of.__getitem__, numbers):
         writer.writerow([_cell(field, place) for field in fields])
     return file.getvalue()
 

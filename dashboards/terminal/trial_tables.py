@@ -1,110 +1,203 @@
-"""What `trials`, `pareto` and `trial` print.
+"""What `trials` and `pareto` print: a line for each trial from 100 columns on, and two or three where there are fewer.
 
-What latencies have in common (kind, policy, device) is said once, below a table; where they differ, each row says what
-its own are.
+Both have the same columns in the same order; `trials` has states as well. What latencies have in common (kind, policy,
+device) is said once, below a table; where they differ, each row says what its own are, or the note counts them.
+Estimates and predictions are marked in every table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from dashboards.data.metrics import class_lines, metric_lines
 from dashboards.formats import (
     NOTHING,
     common_label,
     count,
     digits_ms,
     duration,
-    images_rate,
-    interval_text,
     latency_label,
     latency_text,
+    marks_text,
     one_line,
     percent,
     place_label,
-    progress_text,
     shared_label,
 )
-from dashboards.terminal.tables import facts_table, plain_table, state_text, with_reasons
-from search.results.remarks import NOTHING_SEEN, Seen
+from dashboards.terminal.tables import plain_table, state_text, with_reasons
 from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
-from workers.latency.record import LatencyRecord
-from workers.metrics import NAMES, Objective, Predictions
-from workers.training.reporting import ProgressReport
-from workers.wording import counted
+from workers.latency.record import LatencyKind, LatencyRecord
+from workers.metrics import NAMES
 
-CLASS_ROWS = 12  # so many classes are shown
-CURVE_ROWS = 12  # so many epochs of a longer learning curve are shown
+ONE_LINE_FROM = 100  # columns of the terminal
+INTERVALS_FROM = 72  # fewer hold no interval beside a config
+WIDE = 10_000  # columns that a table may take where nothing is to be folded or cut
+DEVICE_LETTERS = 20  # of a device's name in a heading
+KIND_MARKS = {LatencyKind.ESTIMATED: "e", LatencyKind.PREDICTED: "p"}
+KIND_NOTES = {
+    LatencyKind.ESTIMATED: "e: estimated from counted instructions, not measured",
+    LatencyKind.PREDICTED: "p: predicted from the network's structure, not measured",
+}
 
 
-def trials_table(rows: Sequence[TrialRow], replayed: str | None = None) -> RenderableType:
-    """Return the trials, one row each; the reasons of those that have one are below.
+def trials_table(rows: Sequence[TrialRow], replayed: str | None = None, in_full: bool = False) -> RenderableType:
+    """Return the trials, in the order given; the reasons of those that have one are below.
 
-    `replayed` is the table that stands in for the study's trainings.
+    Args:
+        rows: trials of one study.
+        replayed: the table that stands in for the study's trainings.
+        in_full: every column, and nothing folded or cut; see `WIDE`.
     """
-    table = plain_table(">#", "~config", ">macs", ">latency ms", f">{_score_name(rows)}", "state")
-    mixed = shared_label(rows) is None
-    for row in rows:
-        table.add_row(
-            str(row.number),
-            _config_cell(row, mixed),
-            count(row.macs),
-            _latency_cell(row, mixed),
-            percent(row.score),
-            state_text(row.state),
-        )
-    return _with_note(table, rows, "No trials.", replayed)
+    return _Trials(rows, "No trials.", replayed, in_full, with_state=True)
 
 
-def pareto_table(rows: Sequence[TrialRow], replayed: str | None = None) -> RenderableType:
+def pareto_table(rows: Sequence[TrialRow], replayed: str | None = None, in_full: bool = False) -> RenderableType:
     """Return the front, in the order given: no network beats one of these in score, latency and macs at once.
 
-    `replayed` is the table that stands in for the study's trainings.
+    The arguments are those of `trials_table`.
     """
-    table = plain_table(">#", "~config", f">{_score_name(rows)}", ">latency ms", ">macs", ">params")
-    mixed = shared_label(rows) is None
-    for row in rows:
-        table.add_row(
-            str(row.number),
-            _config_cell(row, mixed),
-            percent(row.score),
-            _latency_cell(row, mixed),
-            count(row.macs),
-            count(row.params),
-        )
-    return _with_note(table, rows, "The front is empty: no trained network has a latency yet.", replayed)
+    empty = "The front is empty: no trained network has a latency yet."
+    return _Trials(rows, empty, replayed, in_full, with_state=False)
+
+
+@dataclass(frozen=True)
+class _Trials:
+    rows: Sequence[TrialRow]
+    empty: str  # what is said where there are no rows
+    replayed: str | None
+    in_full: bool
+    with_state: bool
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if not self.rows:
+            yield Text(self.empty)
+            return
+        on_one_line = self.in_full or options.max_width >= ONE_LINE_FROM
+        with_intervals = options.max_width >= INTERVALS_FROM
+        table = self._on_one_line() if on_one_line else self._folded(with_intervals)
+        reasons = [(str(row.number), Text(_reason(row), style="dim")) for row in self.rows if _has_reason(row)]
+        yield Group(with_reasons(table, reasons), *(Text(note, style="dim") for note in self._notes(on_one_line, with_intervals)))
+
+    def _on_one_line(self) -> Table:
+        """Return the table whose rows take a line each: latencies on further devices have columns of their own."""
+        targets = list(dict.fromkeys(target for row in self.rows for target in row.latencies)) or ["host"]
+        further = [f">ms on {one_line(target, DEVICE_LETTERS)}" for target in targets[1:]]
+        state = ["state"] if self.with_state else []
+        more = ["origin", ">trained for"] if self.in_full else []
+        headers = [">#", "config", f">{_score_name(self.rows)}", _heading(targets[0]), *further, ">macs", ">params"]
+        table = plain_table(*headers, *state, *more)
+        for row in self.rows:
+            first, *others = [row.latencies.get(target) for target in targets]
+            texts = [_marked(latency) if self.in_full else _median(latency) for latency in others]
+            cells: list[str | Text] = [str(row.number), Text(_config_line(row)), percent(row.score), _marked(first)]
+            cells += [*texts, count(row.macs), count(row.params)]
+            cells += [state_text(row.state)] if self.with_state else []
+            cells += [str(row.origin), duration(row.train_seconds)] if self.in_full else []
+            table.add_row(*cells)
+        return table
+
+    def _folded(self, with_intervals: bool) -> Table:
+        """Return the table for narrow terminals, with what has no room beside a number below it."""
+        mixed = shared_label(self.rows) is None
+        targets = list(dict.fromkeys(row.latency.target for row in self.rows if row.latency is not None))
+        heading = _heading(targets[0]) if len(targets) == 1 else ">latency ms"
+        last = "state" if self.with_state else ">params"
+        table = plain_table(">#", "~config", f">{_score_name(self.rows)}", heading, ">macs", last)
+        for row in self.rows:
+            end = state_text(row.state) if self.with_state else count(row.params)
+            table.add_row(
+                str(row.number),
+                _config_cell(row, mixed),
+                percent(row.score),
+                _latency_cell(row, mixed, _marked if with_intervals else _median),
+                count(row.macs),
+                end,
+            )
+        return table
+
+    def _further(self) -> Mapping[str, list[LatencyRecord]]:
+        """Return the latencies on the devices that no trial is judged by, by the device's name."""
+        further: dict[str, list[LatencyRecord]] = defaultdict(list)
+        for row in self.rows:
+            for latency in row.others:
+                further[latency.target].append(latency)
+        return further
+
+    def _notes(self, on_one_line: bool, with_intervals: bool) -> list[str]:
+        shared = shared_label(self.rows)
+        latencies = [latency for row in self.rows for latency in row.latencies.values()]
+        what = "latency: median [95 % interval] in ms" if with_intervals else "latency: median in ms"
+        notes = [f"{what}, {shared}"] if shared else []
+        if shared is None and on_one_line:
+            notes += [f"{what}; {text}" for text in _counted_kinds(latencies)]
+        elif on_one_line:
+            for target, further in self._further().items():
+                notes += [f"ms on {one_line(target, DEVICE_LETTERS)}: {text}" for text in _counted_kinds(further)]
+        present = {latency.kind for latency in latencies}
+        notes += [note for kind, note in KIND_NOTES.items() if kind in present]
+        replayed = replayed_note(self.replayed)
+        return [*notes, *([replayed] if replayed else [])]
+
+
+def _counted_kinds(latencies: Iterable[LatencyRecord]) -> list[str]:
+    """Return "12 measured, on phone, ncnn 1.0, 1 thread" for each kind of latency and place where one was found."""
+    kinds = Counter(f"{common_label(latency)}, on {place_label(latency)}" for latency in latencies)
+    return [f"{number} {label}" for label, number in kinds.items()]
 
 
 def _score_name(rows: Sequence[TrialRow]) -> str:
-    return NAMES[rows[0].objective if rows else "top1"]
+    return NAMES[rows[0].objective]
 
 
-def _with_note(table: Table, rows: Sequence[TrialRow], empty: str, replayed: str | None) -> RenderableType:
-    shared = shared_label(rows)
-    latency_note = f"latency: median [95 % interval] in ms, {shared}" if shared else ""
-    notes = [Text(note, style="dim") for note in (latency_note, replayed_note(replayed)) if note]
-    reasons = [(str(row.number), Text(one_line(row.reason, 300), style="dim")) for row in rows if _has_reason(row)]
-    return Group(with_reasons(table, reasons) if rows else Text(empty), *notes)
+def _heading(target: str) -> str:
+    """Return the heading of the latencies on a device."""
+    return f">ms on {one_line(target, DEVICE_LETTERS)}"
 
 
 def _has_reason(row: TrialRow) -> bool:
     return bool(row.reason) and row.duplicate_of is None and row.continues is None
 
 
-def _latency_cell(row: TrialRow, mixed: bool) -> Text:
-    cell = Text(latency_text(row.latency))
+def _reason(row: TrialRow) -> str:
+    return one_line(row.reason, 300)
+
+
+def _marked(latency: LatencyRecord | None) -> str:
+    """Return median, interval and marks."""
+    return NOTHING if latency is None else f"{latency_text(latency)}{_kind_mark(latency)}"
+
+
+def _median(latency: LatencyRecord | None) -> str:
+    if latency is None:
+        return NOTHING
+    return f"{digits_ms(latency.median_ms, 4)}{marks_text(latency.steady, latency.extrapolates)}{_kind_mark(latency)}"
+
+
+def _kind_mark(latency: LatencyRecord) -> str:
+    mark = KIND_MARKS.get(latency.kind)
+    return f" {mark}" if mark else ""
+
+
+def _latency_cell(row: TrialRow, mixed: bool, text_of: Callable[[LatencyRecord | None], str]) -> Text:
+    cell = Text(text_of(row.latency))
     if mixed and row.latency is not None:
         cell.append(f"\n{latency_label(row.latency)}", style="dim")
     for other in row.others:
         label = f", {latency_label(other)}" if mixed else ""
-        cell.append(f"\n{latency_text(other)}\non {one_line(other.target, 24)}{label}", style="dim")
+        cell.append(f"\n{text_of(other)}\non {one_line(other.target, 24)}{label}", style="dim")
     return cell
+
+
+def _config_line(row: TrialRow) -> str:
+    if row.duplicate_of is not None:
+        return f"{row.config} (as {row.duplicate_of})"
+    return str(row.config) if row.continues is None else f"{row.config} (continues {row.continues})"
 
 
 def _config_cell(row: TrialRow, mixed: bool) -> Text:
@@ -116,145 +209,3 @@ def _config_cell(row: TrialRow, mixed: bool) -> Text:
     if mixed and row.latency is not None:
         cell.append(f"\non {place_label(row.latency)}", style="dim")
     return cell
-
-
-def trial_panel(
-    row: TrialRow,
-    curve: Sequence[Mapping[str, Any]],
-    latencies: Sequence[LatencyRecord],
-    artifacts: Mapping[str, Mapping[str, Any]],
-    report: ProgressReport | None = None,
-    *,
-    replayed: str | None = None,
-    why: Sequence[str] = (),
-    seen: Seen = NOTHING_SEEN,
-) -> RenderableType:
-    """Return everything about one trial: architecture, cost, outcome, measurements, learning curve, files.
-
-    `report` is how far a running one is, `replayed` the table that stands in for its training, `why` the reasons for
-    which it was proposed, `seen` what its network said of the images.
-    """
-    facts = _trial_facts(row, report)
-    facts[2:2] = [("" if place else "proposed", text) for place, text in enumerate(why)]
-    if replayed is not None:
-        facts.append(("", replayed_note(replayed)))
-    facts += [("" if place else "note", text) for place, text in enumerate(seen.remarks)]
-    parts: list[RenderableType] = [facts_table(facts)]
-    if seen.validation is not None:
-        parts += [Text("\nClasses, validation images", style="bold"), _classes_table(seen.validation, seen.class_names)]
-    if latencies:
-        parts += [Text("\nMeasurements", style="bold"), _latencies_table(latencies)]
-    if curve:
-        parts += [Text("\nLearning curve", style="bold"), _curve_table(curve, row.objective)]
-    if artifacts:
-        parts += [Text("\nFiles", style="bold"), _artifacts_list(artifacts)]
-    return Group(*parts)
-
-
-def _trial_facts(row: TrialRow, report: ProgressReport | None) -> list[tuple[str, str | Text]]:
-    facts: list[tuple[str, str | Text]] = [
-        ("trial", Text(str(row.number), style="bold")),
-        ("state", state_text(row.state)),
-        *([("progress", progress_text(report, row.training.get("epochs")))] if report is not None else []),
-        ("config", str(row.config)),
-        (
-            "images",
-            f"{'x'.join(map(str, row.config.input_shape))}, {counted(row.config.num_classes, 'class', 'classes')}",
-        ),
-        ("macs", f"{count(row.macs)} ({row.macs:,})"),
-        ("params", f"{count(row.params)} ({row.params:,})"),
-    ]
-    if row.latency is not None:
-        facts += [
-            ("latency", f"{digits_ms(row.latency.median_ms, 4)} ms, 95 % interval {interval_text(row.latency)}"),
-            ("", f"{latency_label(row.latency)}, on {place_label(row.latency)}"),
-        ]
-    for other in row.others:
-        facts += [
-            ("and", f"{digits_ms(other.median_ms, 4)} ms, 95 % interval {interval_text(other)}"),
-            ("", f"{latency_label(other)}, on {place_label(other)}"),
-        ]
-    if row.top1 is not None:
-        facts.append(("top-1", f"{percent(row.top1)} of the validation images, deployed network"))
-        facts += [(name, value) for name, value in metric_lines(row) if name != NAMES["top1"]]
-    if row.test_top1 is not None:
-        facts.append(("", f"{percent(row.test_top1)} of the test images"))
-    if row.reason:
-        facts.append(("reason", row.reason))
-    if row.duplicate_of is not None:
-        facts.append(("same as", f"trial {row.duplicate_of}"))
-    if row.continues is not None:
-        facts.append(("continues", f"trial {row.continues}, which had been ended early, as one training"))
-    facts.append(("training", ", ".join(f"{name} {value}" for name, value in row.training.items()) or NOTHING))
-    facts.append(("seed", f"{row.seed} ({row.origin}, attempt {row.attempt})"))
-    if row.train_seconds is not None:
-        facts.append(("took", duration(row.train_seconds)))
-    return facts
-
-
-def _classes_table(predictions: Predictions, names: Sequence[str]) -> RenderableType:
-    table = plain_table("~class", ">images", ">recall", ">precision", "~most often taken for")
-    lines = class_lines(predictions, names, CLASS_ROWS)
-    for line in lines:
-        table.add_row(*map(Text, line))
-    classes = int((predictions.images_of_class > 0).sum())
-    if len(lines) == classes:
-        return table
-    rest = (
-        f"the {len(lines)} least recognised of {classes:,} classes; all of them, and the confusion matrix, with --json"
-    )
-    return Group(table, Text(rest, style="dim"))
-
-
-def _latencies_table(latencies: Sequence[LatencyRecord]) -> Table:
-    table = plain_table("purpose", ">median ms", ">95 % interval", ">p90 ms", "~kind", "~device")
-    for latency in latencies:
-        outside = "\nextrapolated" if latency.extrapolates else ""
-        table.add_row(
-            Text(one_line(latency.purpose)),
-            digits_ms(latency.median_ms, 4),
-            interval_text(latency),
-            digits_ms(latency.p90_ms, 4),
-            Text(common_label(latency) + ("" if latency.steady else "\nnot steady") + outside),
-            Text(one_line(latency.device)),
-        )
-    return table
-
-
-def _curve_table(curve: Sequence[Mapping[str, Any]], objective: Objective) -> RenderableType:
-    table = plain_table(
-        ">epoch", f">{NAMES[objective]}", ">val loss", ">train loss", ">stage", "form", ">images/s", ">after"
-    )
-    rows = [row for index, row in enumerate(curve) if _is_shown(index, curve)]
-    for row in rows:
-        table.add_row(
-            str(row["epoch"]),
-            percent(row[f"val_{objective}"]),
-            f"{row['val_loss']:.4f}",
-            f"{row['train_loss']:.4f}",
-            str(row["condensing_stage"]),
-            Text(one_line(row["form"])),
-            images_rate(row["images_per_s"]).removesuffix(" images/s"),
-            duration(row["seconds"]),
-        )
-    if len(rows) == len(curve):
-        return table
-    return Group(table, Text(f"{len(rows)} of {len(curve)} epochs shown; all of them with --json", style="dim"))
-
-
-def _is_shown(index: int, curve: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether an epoch of a long curve is shown: ends, evenly spaced ones, the first of each stage and form."""
-    last = len(curve) - 1
-    if last < CURVE_ROWS or index in (0, last) or index % (len(curve) // CURVE_ROWS + 1) == 0:
-        return True
-    before, here = curve[index - 1], curve[index]
-    return any(before[name] != here[name] for name in ("condensing_stage", "form"))
-
-
-def _artifacts_list(artifacts: Mapping[str, Mapping[str, Any]]) -> RenderableType:
-    """Return one file a line, never wrapped: a path is there to be copied."""
-    lines = [
-        f"{entry['path']}{' (removed by the retention rule)' if entry['removed'] else ''}"
-        for _, entry in sorted(artifacts.items())
-    ]
-    return Text("\n".join(lines), no_wrap=True, overflow="ignore")

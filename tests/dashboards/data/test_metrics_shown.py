@@ -24,6 +24,7 @@ from dashboards.panels.trial.tables import trial_tables
 from dashboards.report.trials_data import trial_columns
 from dashboards.terminal import documents
 from dashboards.terminal import trial_tables as terminal_tables
+from dashboards.terminal.trial_panel import trial_panel
 from dashboards.terminal.study_tables import status_panel
 from search.budget import Budget
 from search.results.paired import as_good_and_cheaper, paired_test
@@ -97,7 +98,7 @@ def shown(renderable: RenderableType) -> str:
 def test_show_has_every_figure_the_classes_and_what_speaks_against_them(made: Study) -> None:
     study_row, row = reader.find_study(made.engine, made.name), made.row(2)
     seen = seen_by(made.engine, study_row, row)
-    text = " ".join(shown(terminal_tables.trial_panel(row, [], [], {}, seen=seen)).split())
+    text = " ".join(shown(trial_panel(row, [], [], {}, seen=seen)).split())
     assert "macro-F1 " in text
     assert "balanced accuracy 83.33 %" in text
     assert "cat 120 50.0 % 100.0 % dog (60)" in text
@@ -118,7 +119,7 @@ def test_show_has_every_figure_the_classes_and_what_speaks_against_them(made: St
 def test_a_trial_from_before_has_top1_and_says_nothing_of_the_rest(made: Study) -> None:
     row = made.row(3)
     seen = seen_by(made.engine, reader.find_study(made.engine, made.name), row)
-    text = shown(terminal_tables.trial_panel(row, [], [], {}, seen=seen))
+    text = shown(trial_panel(row, [], [], {}, seen=seen))
     assert "50.00 % of the validation images" in text
     assert "macro-F1" not in text
     assert "Classes" not in text

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 
 from dashboards import formats
 from dashboards.data.study_settings import public_settings
-from dashboards.terminal import device_tables, study_tables, trial_tables
+from dashboards.terminal import device_tables, study_tables, trial_panel, trial_tables
 from search.devices.history import JobLine
 from search.results.pareto import pareto_front
 from search.store import reader
@@ -135,7 +135,7 @@ def test_one_trial_is_shown_with_measurements_curve_and_files(made: Study) -> No
     row = next(row for row in made.rows() if row.state == "done")
     curve, latencies = reader.read_curve(made.engine, row.id), reader.read_latencies(made.engine, row.id)
     files = {"model.onnx": {"path": "/files/model.onnx", "sha256": "0", "removed": True}}
-    text = shown(trial_tables.trial_panel(row, curve, latencies, files, why=("spread", "reached")))
+    text = shown(trial_panel.trial_panel(row, curve, latencies, files, why=("spread", "reached")))
     assert "proposed  spread" in text
     assert "deployed" in text
     assert "/files/model.onnx (removed by the retention rule)" in text
@@ -148,7 +148,7 @@ def test_an_estimate_is_shown_without_a_p90(tmp_path: Path) -> None:
     made = Study(tmp_path)
     made.done(0.3, 0.9, kind="estimated", **without_samples(0.3, 0.25, 0.4))
     row = made.row(0)
-    text = shown(trial_tables.trial_panel(row, [], reader.read_latencies(made.engine, row.id), {}))
+    text = shown(trial_panel.trial_panel(row, [], reader.read_latencies(made.engine, row.id), {}))
     assert f"0.3000 [0.2500, 0.4000] {formats.NOTHING} estimated" in " ".join(text.split())
 
 
@@ -156,7 +156,7 @@ def test_a_long_curve_keeps_its_ends_and_every_condensing_stage(made: Study) -> 
     row = made.rows()[0]
     first = reader.read_curve(made.engine, row.id)[0]
     curve = [{**first, "epoch": e, "condensing_stage": min(3, e // 70), "form": "training"} for e in range(1, 301)]
-    text = shown(trial_tables.trial_panel(row, curve, [], {}))
+    text = shown(trial_panel.trial_panel(row, curve, [], {}))
     for epoch in (1, 70, 140, 210, 300):
         assert f"\n{epoch:>5}  " in text
     assert "of 300 epochs shown" in text
