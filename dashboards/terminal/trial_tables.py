@@ -38,11 +38,11 @@ from workers.metrics import NAMES
 ONE_LINE_FROM = 100  # columns of the terminal
 INTERVALS_FROM = 72  # fewer hold no interval beside a config
 WIDE = 10_000  # columns that a table may take where nothing is to be folded or cut
-DEVICE_LETTERS = 20  # of a device's name in a heading
+DEVICE_LETTERS = 24  # of a device's name in a heading
 KIND_MARKS = {LatencyKind.ESTIMATED: "e", LatencyKind.PREDICTED: "p"}
 KIND_NOTES = {
-    LatencyKind.ESTIMATED: "e: estimated from counted instructions, not measured",
-    LatencyKind.PREDICTED: "p: predicted from the network's structure, not measured",
+    LatencyKind.ESTIMATED: "e: estimated from counted instructions",
+    LatencyKind.PREDICTED: "p: predicted from the network's structure",
 }
 
 

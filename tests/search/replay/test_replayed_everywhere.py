@@ -54,6 +54,12 @@ NO_FIGURES = {
     "crossvalidate",
     "doctor",
     "delete",
+    "archive",
+    "restore",
+    "reprice",  # what it says is measured here
+    "verify",
+    "mlflow",
+    "wandb",
 }
 
 
