@@ -96,9 +96,7 @@ class _Form:
         if len(named) > 1:
             raise InvalidSettings(f"one of {', '.join(named)} can be given, not several.")
 
-    def show(
-        self, engine: sa.Engine, study: StudyRow, rows: Sequence[TrialRow], makers: tuple[Maker, Maker]
-    ) -> None:
+    def show(self, engine: sa.Engine, study: StudyRow, rows: Sequence[TrialRow], makers: tuple[Maker, Maker]) -> None:
         """Print or write trials; `makers` make the JSON document and the text of them."""
         from dashboards.terminal.trial_tables import WIDE
         from search.store.replayed import replayed_from

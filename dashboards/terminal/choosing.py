@@ -156,7 +156,7 @@ def _number(text: str, column: _Column, value: str) -> float:
         raise InvalidSettings(f"--where {text!r}: {column.name} is a number, like 5, 1.5M or 97%, but got {value!r}.")
     if column.is_fraction and number > 1:
         raise InvalidSettings(
-            f"--where {text!r}: {column.name} is a share of 1, which none is above; write {number:g}% or {number / 100:g}."
+            f"--where {text!r}: {column.name} is a share of 1, so none is above; write {number:g}% or {number / 100:g}."
         )
     return number
 

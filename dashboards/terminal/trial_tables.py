@@ -82,7 +82,10 @@ class _Trials:
         with_intervals = options.max_width >= INTERVALS_FROM
         table = self._on_one_line() if on_one_line else self._folded(with_intervals)
         reasons = [(str(row.number), Text(_reason(row), style="dim")) for row in self.rows if _has_reason(row)]
-        yield Group(with_reasons(table, reasons), *(Text(note, style="dim") for note in self._notes(on_one_line, with_intervals)))
+        yield Group(
+            with_reasons(table, reasons),
+            *(Text(note, style="dim") for note in self._notes(on_one_line, with_intervals)),
+        )
 
     def _on_one_line(self) -> Table:
         """Return the table whose rows take a line each: latencies on further devices have columns of their own."""

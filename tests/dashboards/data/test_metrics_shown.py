@@ -24,8 +24,8 @@ from dashboards.panels.trial.tables import trial_tables
 from dashboards.report.trials_data import trial_columns
 from dashboards.terminal import documents
 from dashboards.terminal import trial_tables as terminal_tables
-from dashboards.terminal.trial_panel import trial_panel
 from dashboards.terminal.study_tables import status_panel
+from dashboards.terminal.trial_panel import trial_panel
 from search.budget import Budget
 from search.results.paired import as_good_and_cheaper, paired_test
 from search.results.ranking import rank

@@ -79,7 +79,7 @@ def test_the_best_come_first_and_trials_without_the_value_last(made: Study, sort
         ({"where": ["latency_ms"]}, r"--where must be a column, one of < .* and a value, like 'latency_ms<5'"),
         ({"where": ["latency_ms<"]}, "and a value"),
         ({"where": ["latency_ms<fast"]}, "latency_ms is a number, like 5, 1.5M or 97%, but got 'fast'"),
-        ({"where": ["top1>97"]}, "top1 is a share of 1, which none is above; write 97% or 0.97"),
+        ({"where": ["top1>97"]}, "top1 is a share of 1, so none is above; write 97% or 0.97"),
         ({"where": ["state<done"]}, "state is a text, which can be = or != only"),
         ({"sort": "speed"}, "--sort speed: there is no column 'speed'"),
     ],
