@@ -333,7 +333,7 @@ if __name__ == "__main__":
     launched = Place(Path(sys.argv[1])).launch(*sys.argv[2:], resume=False)
     print(launched.ending)
 """
-LONG = ("study.trainings=2", "training.epochs=40")
+LONG = ("study.trainings=2", "training.epochs=16")
 
 
 @pytest.fixture
@@ -359,7 +359,7 @@ def resumes_to_the_end(place: Place) -> None:
     done = [row for row in place.read() if row.state == "done"]
     assert rows <= {row.number for row in done}
     for row in done:
-        assert [point["epoch"] for point in place.curve(row)] == list(range(1, 41))
+        assert [point["epoch"] for point in place.curve(row)] == list(range(1, 17))
     assert all(trial.state.is_finished() for trial in optuna_trials(place))
 
 
