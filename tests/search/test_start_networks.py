@@ -314,15 +314,16 @@ def test_a_copy_that_is_gone_is_made_again_from_the_same_network_alone(store: St
 @pytest.mark.slow
 def test_a_launch_trains_from_an_earlier_studys_network_and_is_resumed_without_it(tmp_path: Path):
     place = new_place(tmp_path)
-    place.launch("study.trainings=1")
+    one_worker = ("study.trainings=1", "engine.workers=1", "search.startup=1")
+    place.launch(*one_worker)
     source = next(row for row in place.read() if row.state == "done")
     fixed = (
         f"space.groups={source.config.groups}",
         f"space.condense_factor={source.config.condense_factor}",
         f"space.bottleneck={source.config.bottleneck}",
         "study.name=tuned",
-        "study.trainings=1",
         f'training.start="trial:digits/{source.number}"',
+        *one_worker,
     )
     place.launch(*fixed)
     (tuned,) = [row for row in place.read("tuned") if row.state == "done"]
@@ -332,7 +333,7 @@ def test_a_launch_trains_from_an_earlier_studys_network_and_is_resumed_without_i
     assert f"begins as trial:digits/{source.number}" in log_of(place, tuned.number)
     assert (files / f"start-{pin}.safetensors").is_file()
     shutil.rmtree(place.folder / "files" / "digits")
-    place.launch(*fixed[:4], "study.trainings=2", fixed[5], resume=True)
+    place.launch(*fixed, "study.trainings=2", resume=True)
     assert [row.training["start"] for row in place.read("tuned")] == [tuned.training["start"]] * len(
         place.read("tuned")
     )

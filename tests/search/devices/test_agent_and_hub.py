@@ -89,7 +89,7 @@ def test_a_kill_at_any_moment_loses_no_job_and_ends_none_twice(pair, tmp_path, v
     assert not list((tmp_path / "agent" / "unsent").glob("*/*"))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_kills_at_random_moments_lose_no_job_and_end_none_twice(pair, tmp_path, seed):
     rng = random.Random(seed)
     models = networks(tmp_path, 4)

@@ -61,7 +61,7 @@ def pick_from(place: Place) -> Picked:
 
 
 def test_a_study_whose_latency_an_agent_measures_goes_on_after_agent_and_hub_were_away(place: Place, pair: Pair):
-    overrides = ('latency.devices=["tiny"]', "budget.max_latency_ms.tiny=50")
+    overrides = ('latency.devices=["tiny"]', "budget.max_latency_ms.tiny=50", "engine.workers=1")
     place.launch(*overrides, "study.trainings=2")
     before = place.read()
     pair.kill("agent")

@@ -96,7 +96,7 @@ def bench(tmp_path) -> Iterator[Bench]:
 
 
 def test_an_emulated_agent_counts_for_a_hub_and_one_killed_at_it_loses_nothing(bench, tmp_path):
-    models = [write_condensenet(tmp_path / f"{layers}.onnx", layers) for layers in (1, 2, 3)]
+    models = [write_condensenet(tmp_path / f"{layers}.onnx", layers) for layers in (1, 2)]
     ids = bench.request(*models)
     killed = bench.start_agent()
     until(bench.is_counting)
@@ -106,7 +106,7 @@ def test_an_emulated_agent_counts_for_a_hub_and_one_killed_at_it_loses_nothing(b
     agent = bench.start_agent()
     until(lambda: bench.are_over(ids))
     rows = bench.rows(ids)
-    assert [row.state for row in rows] == ["done"] * 3, (tmp_path / "agent.log").read_text()
+    assert [row.state for row in rows] == ["done"] * 2, (tmp_path / "agent.log").read_text()
     assert bench.verdicts() == dict.fromkeys([(one, "accepted") for one in ids], 1)
     assert max(row.attempt for row in rows) > 1
     estimates = [estimated_measurement(row.report, row.report, load_profile(PROFILE), QUEUE) for row in rows]

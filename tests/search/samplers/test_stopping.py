@@ -271,7 +271,7 @@ def test_without_the_setting_everything_is_trained_to_its_end(make_bench):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", pytest.param("gp", marks=pytest.mark.soak), "random"])
 def test_every_sampler_goes_on_after_trainings_that_were_ended(make_bench, sampler: str):
     bench = make_bench(study__trainings=14, search__stopping="rungs", search__sampler=sampler)
     bench.engine = Slow(large_is_bad, slots=2)

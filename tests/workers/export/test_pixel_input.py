@@ -14,6 +14,7 @@ import pytest
 from space.errors import ExportMismatch
 from tests.workers.export.test_export import BASE, trained_like
 from tests.workers.export.test_export_contract import MISSING
+from tests.workers.hasty_compiler import hasty_compiler
 from workers.bundled.infer import open_model
 from workers.export import tflite
 from workers.export.model_files import check_for, save_for
@@ -26,6 +27,12 @@ EIGHT_BITS = Preprocessing(BASE.input_shape, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2
 SENSOR = replace(EIGHT_BITS, pixel_type="uint16", pixel_range=(2100.0, 13_000.0))
 VIDEO = replace(EIGHT_BITS, pixel_range=(16.0, 235.0))
 CASES = {"8 bits": EIGHT_BITS, "16 bits": SENSOR, "a range": VIDEO}
+
+
+@pytest.fixture(autouse=True)
+def compiles_in_haste(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take less than a second for a bundle's program to compile its kernel."""
+    monkeypatch.setenv("CC", str(hasty_compiler(tmp_path)))
 
 
 @pytest.fixture(params=get_args(Runtime))
