@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo
-# Tests run side by side, a file at a time; `make test JOBS=4` where there are more processors.
-JOBS ?= 2
+# Tests run side by side, a file at a time: two for each processor, because a test that starts processes mostly
+# waits; eight at most, because each has torch in its memory.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? 2 * n : 8)))
 PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 CONDENSERY := $(abspath $(BIN))/condensery
@@ -65,7 +66,8 @@ test-fast: dev
 	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow and not browser and not alone and not long and not soak"
 
 test-long: dev
-	$(PYTEST) -m "long or alone"
+	$(PYTEST) $(SIDE_BY_SIDE) -m "long and not alone and not soak"
+	$(PYTEST) -m "alone and not soak"
 
 test-soak: dev
 	$(PYTEST) -m soak
