@@ -118,7 +118,8 @@ def test_a_disk_that_is_full_or_fills_in_the_middle_ends_the_search_and_with_roo
     ran = on_a_small_disk(
         place,
         """
-        launch="$CONDENSERY launch study.toml --storage sqlite:///study.db --set training.epochs=12 --set study.trainings=2"
+        launch="$CONDENSERY launch study.toml --storage sqlite:///study.db"
+        launch="$launch --set training.epochs=12 --set study.trainings=2"
         head -c 2600k /dev/zero > filler
         $launch; echo "first $?"
         rm filler; mount -o remount,size=200m "$DISK"
