@@ -120,6 +120,7 @@ for verb in (
     inspecting.report,
     plotting.plot,
     measuring.reprice,
+    measuring.quantize,
     database.doctor,
     database.delete,
     travelling.archive,

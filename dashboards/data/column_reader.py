@@ -1,9 +1,10 @@
-"""Read a study as columns: two statements, however many trials there are, and no object for each trial."""
+"""Read a study as columns: three statements, however many trials there are, and no object for each trial."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from dashboards.data.columns import Latencies, LatencyGroup, StudyColumns
 from dashboards.data.revision import load_revision
 from dashboards.data.study_settings import devices_of
 from search.results.pareto import latency_key
-from search.store.reader import find_study
+from search.store.reader import find_study, read_points
 from search.store.rows import StudyRow
 from search.store.tables import latency, trial
 from search.store.vocabulary import STATES, LatencyPurpose
@@ -72,7 +73,8 @@ def read_columns(engine: sa.Engine, study_name: str, book: ConfigBook | None = N
     # Read after them it could hide that change.
     revision = load_revision(engine, study.id)
     with engine.connect() as connection:
-        return _columns_of(connection, study, revision, ConfigBook() if book is None else book)
+        columns = _columns_of(connection, study, revision, ConfigBook() if book is None else book)
+    return replace(columns, points=tuple(read_points(engine, study.id)))
 
 
 def _columns_of(connection: sa.Connection, study: StudyRow, revision: str, book: ConfigBook) -> StudyColumns:

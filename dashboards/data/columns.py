@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from dashboards.formats import one_line, threads_text
 from search.results.pareto import non_dominated
 from search.store.reader import objective_of
-from search.store.rows import StudyRow
+from search.store.rows import PointRow, StudyRow
 from search.store.vocabulary import STATES, TrialState
+from workers.latency.record import kind_words
 from workers.metrics import NAMES, Objective
 
 Floats = NDArray[np.float64]
@@ -112,6 +113,7 @@ class StudyColumns:
     latency_groups: tuple[LatencyGroup, ...]
     # Further figures of the deployed network on the validation images, by their names in `workers.metrics`.
     metrics: Mapping[str, Floats] = field(default_factory=dict)
+    points: tuple[PointRow, ...] = ()  # networks in other precisions than fp32, by number
     _fronts: dict[int | None, Mask] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -177,6 +179,20 @@ class StudyColumns:
         """Return the latencies of a group."""
         return self.latencies[self.latency_groups[group].target].only(group)
 
+    def winning_points(self, group: int | None) -> list[tuple[int, PointRow]]:
+        """Return the points of a group that no trained network or other point beats in score and latency, by place."""
+        if group is None:
+            return []
+        shown = self.latency_groups[group]
+        own = [(place, one) for one in self.points if (place := self.index_of(one.number)) is not None]
+        own = [(place, one) for place, one in own if _group_of(one) == shown]
+        if not own:
+            return []
+        ms = np.concatenate(([one.latency.median_ms for _, one in own], self.of_group(group).median_ms[self.trained]))
+        scores = np.concatenate(([one.score for _, one in own], self.score[self.trained]))
+        kept = non_dominated(np.stack((-scores, ms), axis=1))
+        return [pair for pair, stays in zip(own, kept, strict=False) if stays]
+
     def axis_values(self, view: View) -> Floats:
         """Return what the view plots the score against: ms of its group, macs or params; NaN where there is none."""
         if view.axis == "latency":
@@ -197,3 +213,9 @@ class StudyColumns:
             mask[members[non_dominated(np.stack(columns, axis=1)[members])]] = True
             self._fronts[group] = mask
         return self._fronts[group]
+
+
+def _group_of(one: PointRow) -> LatencyGroup:
+    latency = one.latency
+    runtime = f"{latency.runtime} {latency.runtime_version}"
+    return LatencyGroup(latency.target, kind_words(latency), latency.device, runtime, latency.threads)

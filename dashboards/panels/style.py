@@ -34,7 +34,8 @@ GREY = "#848B96"
 STAR = "#D9660A"
 FRONT = "#2F7FD1"
 REFERENCE = "#9467BD"
-COLOURS = (FRONT, STAR, "#1E9E77", "#D6498F", REFERENCE, "#A87B00", "#4C8F9E", "#C0504D")
+INT8 = "#A87B00"  # beside blue and orange as far as it can be, for colour-blind eyes too; its mark is a square
+COLOURS = (FRONT, STAR, "#1E9E77", "#D6498F", REFERENCE, INT8, "#4C8F9E", "#C0504D")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 # Even in lightness, so that both ends are seen on either background; the axis that it belongs to shows the order.

@@ -235,3 +235,15 @@ class StudyStatus:
         """How many trainings have ended, early or not."""
         ended = sum(self.counts.get(state, 0) for state in (TrialState.DONE, TrialState.PRUNED))
         return ended - self.continued
+
+
+@dataclass(frozen=True)
+class PointRow:
+    """A trained network's file in another precision on one device: a point of the front beside the trial's own."""
+
+    number: int  # of its trial
+    latency: LatencyRecord  # says the precision
+    top1: float  # of the file on the validation images, a fraction, as the next
+    score: float  # what the study maximises
+    file_bytes: int
+    fine_tuned: bool

@@ -21,7 +21,7 @@ from search.store.places import as_recorded
 from search.store.reader.requests import IS_WAITING, waiting_requests
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.studies import new_id
-from search.store.tables import artifact, curve, latency, latency_samples, predictions, request, trial
+from search.store.tables import artifact, curve, latency, latency_samples, point, predictions, request, trial
 from search.store.vocabulary import FINAL_STATES, OPEN_STATES, EvaluatedSplit, LatencyPurpose, TrialState
 from space.config import CondenseNetConfig
 from workers.latency.record import RECORD_FIELDS, Measurement
@@ -35,7 +35,7 @@ _SAME_LATENCY = sa.select(latency.c.id).where(
     latency.c.target == sa.bindparam("on"),
     latency.c.measured_at == sa.bindparam("at"),
 )
-_NEW_PREDICTIONS = sa.insert(predictions)
+_NEW_PREDICTIONS, _NEW_POINT = sa.insert(predictions), sa.insert(point)
 _SAME_PREDICTIONS = sa.select(predictions.c.trial_id).where(
     predictions.c.trial_id == sa.bindparam("trial_id"), predictions.c.split == sa.bindparam("split")
 )
@@ -129,6 +129,15 @@ class StudyStore(ControllerLease, Attempts, Beliefs):
                 connection.execute(_NEW_SAMPLES, rows)
             if judged and measurement.purpose == LatencyPurpose.PRICE:
                 connection.execute(_CHANGE, {"key": key, "latency_id": added})
+
+    def add_point(
+        self, number: int, measurement: Measurement, top1: float, score: float, file_bytes: int, fine_tuned: bool
+    ) -> None:
+        """Append a trial's file in the measurement's precision, with its latency; see `rows.PointRow`."""
+        of_file = {"top1": top1, "score": score, "file_bytes": file_bytes, "fine_tuned": fine_tuned}
+        with self._begin() as connection:
+            values = {"trial_id": self._key(connection, number), **of_file}
+            connection.execute(_NEW_POINT, {**values, **latency_values(measurement, point)})
 
     def finish(self, number: int, state: TrialState, **values: Any) -> None:
         """Put a trial into a final state with its outcome. The first outcome stays: a second changes nothing."""

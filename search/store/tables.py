@@ -245,6 +245,37 @@ latency_samples = sa.Table(
     sa.Column("cpu_ms", sa.Text),  # JSON list: the CPU time of the same runs; NULL where it isn't known
 )
 
+point = sa.Table(  # append-only: a trained network's file in another precision than fp32, on one device
+    "condensery_point",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("precision", sa.String(12), nullable=False),
+    sa.Column("top1", sa.Float, nullable=False),  # of the file on the validation images, as the next
+    sa.Column("score", sa.Float, nullable=False),  # what the study maximises
+    sa.Column("file_bytes", sa.Integer, nullable=False),
+    sa.Column("fine_tuned", sa.Boolean, nullable=False),
+    sa.Column("target", sa.String(200), nullable=False),  # as in the table of latencies, as all that follows
+    sa.Column("model_hash", sa.String(64), nullable=False),
+    sa.Column("device", sa.String(200), nullable=False),
+    sa.Column("cpu_model", sa.String(200), nullable=False),
+    sa.Column("runtime", sa.String(40), nullable=False),
+    sa.Column("runtime_version", sa.String(40), nullable=False),
+    sa.Column("threads", sa.Integer, nullable=False),
+    sa.Column("kind", word_of(LatencyKind), nullable=False),
+    sa.Column("policy", sa.String(12), nullable=False),
+    sa.Column("extrapolates", sa.Boolean, nullable=False),
+    sa.Column("median_ms", sa.Float, nullable=False),
+    sa.Column("p90_ms", sa.Float),
+    sa.Column("interval_low_ms", sa.Float, nullable=False),
+    sa.Column("interval_high_ms", sa.Float, nullable=False),
+    sa.Column("anchor_drift", sa.Float),
+    sa.Column("steady", sa.Boolean, nullable=False),
+    sa.Column("conditions", sa.Text, nullable=False),  # JSON
+    sa.Column("measured_at", sa.Float, nullable=False),
+)
+sa.Index("condensery_point_trial", point.c.trial_id, point.c.target)
+
 artifact = sa.Table(
     "condensery_artifact",
     metadata,

@@ -17,7 +17,11 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "v0004": {"latency_samples": ("cpu_ms",)},
     "v0002": {"trial": ("expected_top1",)},
 }
-TABLES: Mapping[str, tuple[str, ...]] = {"v0008": ("predictions",), "v0003": ("proposal", "belief")}
+TABLES: Mapping[str, tuple[str, ...]] = {
+    "v0009": ("point",),
+    "v0008": ("predictions",),
+    "v0003": ("proposal", "belief"),
+}
 RENAMED: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "v0008": {"trial": ("expected_top1", "expected_score"), "proposal": ("top1", "score")}
 }

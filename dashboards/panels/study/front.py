@@ -16,6 +16,7 @@ from dashboards.panels.study.baselines import Baseline, comparable
 from dashboards.panels.study.points import (
     Points,
     headers,
+    in_other_precisions,
     latencies_shown,
     points_of,
     recommended_name,
@@ -45,6 +46,7 @@ class FrontInfo:
     infeasible: Points  # refused for a budget, never trained
     stopped: Points  # ended early, failed or cancelled, at the score of their last epoch
     running: Points  # at the score of their newest epoch
+    int8: Points  # networks in 8 bits that no other beats; none where another cost than latency is shown
     line: tuple[Floats, Floats]  # cost and score of the trials that are better than every cheaper one
     baselines: tuple[Baseline, ...]  # published networks that fit into the chart
     far_baselines: tuple[Baseline, ...]  # and those that don't
@@ -93,6 +95,8 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
     roles = {name: points_of(columns, view, mask, cost) for name, mask in masks.items()}
     for name in ("stopped", "training"):
         roles[name] = with_last_score(roles[name], options.last_epochs)
+    none = replace(view, group=None)
+    roles["in 8 bits"] = in_other_precisions(columns, view if view.axis == "latency" else none)
     line = _steps(cost[columns.trained & priced], 100 * columns.score[columns.trained & priced])
     near, far = _baselines(columns, view, roles) if options.baselines else ((), ())
     unit = 1.0 if view.axis == "latency" else 1e6
@@ -105,6 +109,7 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
         infeasible=roles["over a budget"],
         stopped=roles["stopped"],
         running=roles["training"],
+        int8=roles["in 8 bits"],
         line=(line[0] / unit, line[1]),
         baselines=near,
         far_baselines=far,
@@ -181,6 +186,12 @@ def _notes_on_front(info: FrontInfo, columns: StudyColumns, view: View) -> Itera
         costs = f"{name}, latency and macs" if view.group is not None else f"{name} and macs"
         yield f"No network beats one on the front in {costs} at once."
         yield f"The steps follow the network with the best {columns.score_name} up to each cost."
+    if len(info.int8):
+        what = agreeing(len(info.int8), "The square is a network", "Squares are networks")
+        yield (
+            f"{what} in 8 bits (int8) that none in fp32 beats, at the {columns.score_name} and the latency of "
+            "their own files."
+        )
     if view.axis == "latency" and view.group is not None and info.reason is None:
         yield f"Latency: {columns.latency_groups[view.group]}; bars are 95 % intervals."
 

@@ -12,6 +12,7 @@ from dashboards.panels.study.points import Series, bars, hover
 from dashboards.panels.style import (
     FRONT,
     GREY,
+    INT8,
     REFERENCE,
     Limit,
     add_budget,
@@ -59,6 +60,13 @@ def front_figure(info: FrontInfo) -> Any:
     front_bars = bars(info.front, FRONT, always=True) if info.axis == "latency" else None
     front = Series(info.front, "on the front", {"symbol": "diamond", "size": 11, "color": FRONT}, front_bars)
     _add(figure, trace, front, info.axis)
+    int8_bars = bars(info.int8, INT8, always=True) if info.axis == "latency" else None
+    _add(
+        figure,
+        trace,
+        Series(info.int8, "in 8 bits", {"symbol": "square", "size": 10, "color": INT8}, int8_bars),
+        info.axis,
+    )
     _style(figure, info)
     return figure
 

@@ -108,6 +108,25 @@ def points_of(columns: StudyColumns, view: View, chosen: Mask, order: Floats | N
     )
 
 
+def in_other_precisions(columns: StudyColumns, view: View) -> Points:
+    """Return the networks in 8 bits that win in the view's group, fastest first; with what their files are worth."""
+    won = sorted(columns.winning_points(view.group), key=lambda pair: pair[1].latency.median_ms)
+    places = np.array([place for place, _ in won], dtype=np.int64)
+    rows = [one for _, one in won]
+    return Points(
+        number=columns.number[places],
+        state=tuple(one.latency.precision for one in rows),
+        score_pct=np.array([100 * one.score for one in rows]),
+        latency_ms=np.array([one.latency.median_ms for one in rows]),
+        low_ms=np.array([one.latency.interval_low_ms for one in rows]),
+        high_ms=np.array([one.latency.interval_high_ms for one in rows]),
+        macs=columns.macs[places],
+        params=columns.params[places],
+        config=tuple(f"{columns.config_text[place]}, {one.latency.precision}" for place, one in won),
+        score_name=columns.score_name,
+    )
+
+
 def latencies_shown(columns: StudyColumns, view: View) -> dict[str, Any]:
     """Return which latencies a chart shows, for its `layout.meta`: target, kind and the group's place."""
     group = None if view.group is None else columns.latency_groups[view.group]

@@ -15,6 +15,7 @@ from search.store.reader.latencies import (
     latencies_of_configs,
     read_latencies,
 )
+from search.store.reader.points import read_points
 from search.store.reader.predictions import class_predictions_of, read_class_predictions
 from search.store.reader.requests import count_waiting_requests, read_waiting_requests
 from search.store.reader.studies import find_study, holds_study, list_studies, objective_of
@@ -52,6 +53,7 @@ __all__ = [
     "read_curve",
     "read_latencies",
     "read_objectives",
+    "read_points",
     "read_proposals",
     "read_reached",
     "read_status",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -11,16 +13,26 @@ import torch
 from typer.testing import CliRunner
 
 import condensery
+from dashboards.data.column_reader import read_columns
+from dashboards.data.columns import View
+from dashboards.panels.study.front import front_info
+from dashboards.panels.study.front_drawing import front_figure
+from search.pricing.pricer import Target
 from search.results import quantizing
+from search.results.points import quantize, winning
 from search.results.quantizing import predictions_of, quantize_trial
-from search.store.rows import StudyRow
+from search.store.reader import read_points
+from search.store.rows import PointRow, StudyRow
 from search.store.store import StudyStore
-from space.errors import InvalidSettings, QuantizationFailed
+from space.errors import InvalidSettings, QuantizationFailed, TrialNotFound
 from tests.search.tiny_studies import CountingProbe, sqlite_url
 from tests.search.trained_study import trained_study
 from workers.export.int8_files import save_int8_for
+from workers.file_names import precision_of
 from workers.images.batches import load
 from workers.images.cache import prepare
+from workers.latency import FakeProbe
+from workers.latency.record import LatencyRecord
 from workers.quantization import calibration_images
 from workers.quantization.network import QuantizedNetwork
 from workers.settings import DataSettings
@@ -112,3 +124,85 @@ def test_export_writes_8_bits_and_says_what_is_lost(folder, tmp_path, monkeypatc
     refused = export(folder, "--precision", "int8", "--format", "ncnn")
     assert isinstance(refused.exception, InvalidSettings)
     assert "onnxruntime, litert and native" in str(refused.exception)
+
+
+# --- points -----------------------------------------------------------------------------------------------------
+
+
+def point(number: int, score: float, median_ms: float, **changes: Any) -> PointRow:
+    values = {"kind": "measured", "policy": "quick", "device": "fake", "runtime": "onnxruntime"}
+    values |= {"runtime_version": "0", "threads": 1, "p90_ms": None, "steady": True, "precision": "int8"}
+    values |= {"median_ms": median_ms, "interval_low_ms": median_ms, "interval_high_ms": median_ms, **changes}
+    return PointRow(number, LatencyRecord(**values), score, score, 1000, False)
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    monkeypatch.setattr(quantizing, "fine_tuned", lambda quantized, batch: quantized)
+
+
+def test_a_network_in_8_bits_is_a_point_with_its_own_accuracy_and_key(folder, store, study, tmp_path, quick) -> None:
+    probe = FakeProbe(lambda path: 0.25 if precision_of(path) == "int8" else 1.0)
+    on = [Target("host", probe, None, local=True)]
+    (made,) = quantize(store, study, store.trials(), on, folder / "cache", tmp_path, lambda text: None)
+    assert made.latency.precision == "int8"
+    (row,) = read_points(store.engine, store.study_id)
+    assert (row.number, row.latency.precision, row.latency.target) == (0, "int8", "host")
+    assert row.latency.model_hash == made.file.sha256
+    assert row.top1 == row.score == made.file.top1
+    assert row.file_bytes == made.file.file_bytes
+    (trial,) = store.trials()
+    assert all(latency.precision == "fp32" for latency in trial.latencies.values())  # the trial is judged as before
+    columns = read_columns(store.engine, "tiny")
+    assert [one.latency.precision for one in columns.points] == ["int8"]
+    assert list(quantize(store, study, store.trials(), on, folder / "cache", tmp_path, lambda text: None))
+    assert len(read_points(store.engine, store.study_id)) == 1  # the newest
+
+
+def test_devices_whose_runtime_has_no_8_bits_are_left_out_and_named(folder, store, study, tmp_path) -> None:
+    probe, notes = FakeProbe(lambda path: 1.0), []
+    probe.runtime = "ncnn"
+    on = [Target("pi", probe, None)]
+    with pytest.raises(InvalidSettings, match="none of the study's devices"):
+        list(quantize(store, study, store.trials(), on, folder / "cache", tmp_path, notes.append))
+    assert notes == ["pi is left out: no files in 8 bits are written for ncnn"]
+
+
+def test_a_point_wins_only_where_nothing_is_as_accurate_and_as_fast(store) -> None:
+    (row,) = store.trials()  # 50 %
+    assert row.latency is not None
+    ms = row.latency.median_ms
+    slow, fast, poor = point(0, 0.5, 1.1 * ms), point(1, 0.4, 0.5 * ms), point(2, 0.3, 0.6 * ms)
+    elsewhere = point(3, 0.1, 9 * ms, device="another")
+    assert winning([slow, fast, poor, elsewhere], [row]) == [fast, elsewhere]
+    better = point(4, 0.6, 2 * ms)
+    assert winning([better], [row]) == [better]
+
+
+def test_the_front_shows_a_winning_point_with_a_mark_of_its_own_and_says_so(store) -> None:
+    columns = read_columns(store.engine, "tiny")
+    (latency,) = [one.latency for one in store.trials()]
+    assert latency is not None
+    view = View(columns.default_group)
+
+    def shown(*points: PointRow):
+        return front_info(replace(columns, points=points), view)
+
+    fast, slow = point(0, 0.49, 0.5 * latency.median_ms), point(0, 0.49, 2 * latency.median_ms)
+    info = shown(fast)
+    assert info.int8.score_pct.tolist() == [49.0]
+    assert any("a network in 8 bits (int8) that none in fp32 beats" in note for note in info.notes)
+    (mark,) = [trace for trace in front_figure(info).data if trace.name == "in 8 bits"]
+    (front,) = [trace for trace in front_figure(info).data if trace.name == "on the front"]
+    assert (mark.marker.symbol, mark.marker.color) != (front.marker.symbol, front.marker.color)
+    assert mark.marker.symbol == "square"
+    assert any(row[0] == "in 8 bits" for row in info.table().rows)
+    assert len(shown(slow).int8) == 0
+    assert not [trace for trace in front_figure(shown(slow)).data if trace.name == "in 8 bits"]
+
+
+def test_the_command_refuses_what_are_no_trials(folder) -> None:
+    storage = ["--storage", sqlite_url(folder)]
+    for numbers, error in (("x", InvalidSettings), ("7", TrialNotFound)):
+        done = CliRunner().invoke(condensery.app, ["quantize", "tiny", "--trials", numbers, *storage])
+        assert isinstance(done.exception, error)

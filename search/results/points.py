@@ -1,0 +1,107 @@
+"""Networks in 8 bits as points of their own: measured on the study's devices, and offered only where they win."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from search.pricing.pricer import Target
+from search.results.pareto import latency_key, non_dominated
+from search.results.quantizing import Int8File, quantize_trial
+from search.store.rows import PointRow, StudyRow, TrialRow
+from search.store.store import StudyStore
+from space.errors import InvalidSettings
+from workers.file_names import file_for, stem_for
+from workers.latency.measurement import FailedMeasurement, Measurement
+from workers.latency.record import LatencyKind, LatencyPurpose
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """One network's file in 8 bits on one device: its latency, or why there is none."""
+
+    file: Int8File
+    target: str
+    latency: Measurement | FailedMeasurement
+
+
+def quantize(
+    store: StudyStore,
+    study: StudyRow,
+    rows: Sequence[TrialRow],
+    targets: Sequence[Target],
+    cache: Path,
+    scratch: Path,
+    note: Callable[[str], None],
+) -> Iterator[Quantized]:
+    """Write each trial's network in 8 bits for every device, measure the file, and record it as a point.
+
+    A device whose runtime has no 8 bits is left out, with a note.
+
+    Raises:
+        InvalidSettings: none of the devices' runtimes has 8 bits. What `quantize_trial` raises.
+    """
+    able = [target for target in targets if target.probe.runtime != "ncnn"]
+    for target in targets:
+        if target not in able:
+            note(f"{target.name} is left out: no files in 8 bits are written for {target.probe.runtime}")
+    if not able:
+        raise InvalidSettings(
+            "files in 8 bits are written for onnxruntime, litert and native, but none of the study's devices has one "
+            "of these; reprice the study on a device with --runtime litert or native."
+        )
+    for row in rows:
+        files: dict[str, Int8File] = {}
+        for target in able:
+            runtime = target.probe.runtime
+            if runtime not in files:
+                path = scratch / file_for(runtime, stem_for("int8", f"trial-{row.number}"))
+                files[runtime] = quantize_trial(store, study, row, cache, runtime, path, note)
+            latency = measured(target, files[runtime].path)
+            if isinstance(latency, Measurement):
+                _record(store, files[runtime], latency)
+            yield Quantized(files[runtime], target.name, latency)
+
+
+def measured(target: Target, path: Path) -> Measurement | FailedMeasurement:
+    """Return the latency of a file in 8 bits on a device, with its own key.
+
+    An estimate extrapolates: the profiles were fitted to networks in fp32.
+    """
+    (latency,) = target.probe.measure([path])
+    if isinstance(latency, FailedMeasurement):
+        return latency
+    beyond = latency.extrapolates or latency.kind == LatencyKind.ESTIMATED
+    purpose = LatencyPurpose.VERIFY
+    return replace(latency, precision="int8", target=target.name, purpose=purpose, extrapolates=beyond)
+
+
+def _record(store: StudyStore, file: Int8File, latency: Measurement) -> None:
+    score = file.predictions.metrics()[file.trial.objective]
+    store.add_point(
+        file.trial.number,
+        latency,
+        top1=file.top1,
+        score=file.top1 if score is None else score,
+        file_bytes=file.file_bytes,
+        fine_tuned=file.fine_tuned,
+    )
+
+
+def winning(points: Sequence[PointRow], rows: Sequence[TrialRow]) -> list[PointRow]:
+    """Return the points that no trained network, and no other point, beats in score and latency at once.
+
+    Only latencies that can be compared are: of one kind, device, runtime and number of threads.
+    """
+    winners = []
+    for key in {latency_key(one.latency) for one in points}:
+        own = [one for one in points if latency_key(one.latency) == key]
+        latencies = [(row.score, latency) for row in rows for latency in row.latencies.values()]
+        others = [(score, one.median_ms) for score, one in latencies if score is not None and latency_key(one) == key]
+        costs = [(one.score, one.latency.median_ms) for one in own] + others
+        kept = non_dominated(np.array([[-score, median_ms] for score, median_ms in costs]))
+        winners += [one for one, stays in zip(own, kept, strict=False) if stays]
+    return sorted(winners, key=lambda one: (one.latency.target, one.latency.median_ms))
