@@ -18,7 +18,7 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "v0002": {"trial": ("expected_top1",)},
 }
 TABLES: Mapping[str, tuple[str, ...]] = {
-    "v0009": ("point",),
+    "v0010": ("point",),
     "v0008": ("predictions",),
     "v0003": ("proposal", "belief"),
 }

@@ -95,8 +95,9 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
     roles = {name: points_of(columns, view, mask, cost) for name, mask in masks.items()}
     for name in ("stopped", "training"):
         roles[name] = with_last_score(roles[name], options.last_epochs)
-    none = replace(view, group=None)
-    roles["in 8 bits"] = in_other_precisions(columns, view if view.axis == "latency" else none)
+    int8 = in_other_precisions(columns, view if view.axis == "latency" else replace(view, group=None))
+    if len(int8):
+        roles["in 8 bits"] = int8
     line = _steps(cost[columns.trained & priced], 100 * columns.score[columns.trained & priced])
     near, far = _baselines(columns, view, roles) if options.baselines else ((), ())
     unit = 1.0 if view.axis == "latency" else 1e6
@@ -109,7 +110,7 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
         infeasible=roles["over a budget"],
         stopped=roles["stopped"],
         running=roles["training"],
-        int8=roles["in 8 bits"],
+        int8=int8,
         line=(line[0] / unit, line[1]),
         baselines=near,
         far_baselines=far,
