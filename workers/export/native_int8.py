@@ -38,16 +38,17 @@ from workers.export.native import PIXELS_FILE, header, scaling
 from workers.export.pixels import PixelInput
 from workers.files import write_atomically
 from workers.quantization.levels import MOST_WEIGHT
-from workers.quantization.network import INPUT_RANGE, PARTS, QuantizedNetwork, Scheme, range_3x3, range_features
+from workers.quantization.network import INPUT_RANGE, PARTS, QuantizedNetwork, Scheme, range_3x3
+from workers.quantization.reading import HIGHEST, Reading, reading_of
 
 KERNEL_FILE = Path(__file__).parents[1] / "latency" / "condensenet_int8.c"
-SCHEME = Scheme(frozenset(PARTS), features=True, levels="signed")
+# The classifier has 16 bits, which are as good as floats.
+SCHEME = Scheme(frozenset(PARTS) - {"classifier"}, features=True, reads_features=True, levels="signed")
 MAGIC, VERSION = 0x38444E43, 1
 ZERO = -128  # the level of 0 after a ReLU
 AVERAGE = 16  # parts of a level in the classifier's inputs
 _MOST_BIAS = 2**30  # beside it the products of 36,864 levels still fit into 32 bits
 _MOST_SUM = 2**31 - 1
-_FAR = 1e6  # levels; a limit so far out is never met
 
 
 def to_native_int8(quantized: QuantizedNetwork, pixels: PixelInput | None = None) -> bytes:
@@ -102,10 +103,10 @@ class _Rounded:
 @torch.no_grad()
 def pack(quantized: QuantizedNetwork) -> list[Array]:
     """Return the words of weights.bin as little-endian arrays, each a whole number of words, in order."""
-    if not quantized.scheme.features or quantized.scheme.levels != "signed":
-        raise ExportMismatch("the kernel keeps features in signed 8 bits; calibrate with native_int8.SCHEME.")
+    if quantized.scheme != SCHEME:
+        raise ExportMismatch("the kernel reads features in signed 8 bits; calibrate with native_int8.SCHEME.")
     network, config = quantized.network, quantized.network.config
-    image, features = _image_levels(quantized), _feature_levels(quantized)
+    image, features = _image_levels(quantized), _Levels(*(one.numpy() for one in quantized.feature_levels()))
     stem = config.stem_channels
     parts = [header(config, MAGIC, VERSION), _pairs(1 / image.scale, image.zero)]
     rounded = _round_3x3(doubles(network.stem.weight), 1, image, features, slice(0, stem))
@@ -127,14 +128,6 @@ def _image_levels(quantized: QuantizedNetwork) -> _Levels:
     channels = quantized.network.config.input_shape[0]
     scale = 1.0 / float(np.float32(1.0 / levels.scale))  # exactly what the kernel divides by
     return _Levels(np.full(channels, scale), np.full(channels, float(levels.zero)))
-
-
-def _feature_levels(quantized: QuantizedNetwork) -> _Levels:
-    """Return each feature's levels, those of the stage that makes it, which it keeps when it is pooled."""
-    config = quantized.network.config
-    made = [config.stem_channels, *(shape.growth for shape in config.layer_shapes)]
-    levels = [quantized.levels(range_features(stage)) for stage in (0, *(shape.stage for shape in config.layer_shapes))]
-    return _Levels(np.repeat([one.scale for one in levels], made), np.repeat([float(one.zero) for one in levels], made))
 
 
 def _after_relu(quantized: QuantizedNetwork, number: int) -> _Levels:
@@ -179,35 +172,9 @@ def _round_3x3(weight: Array, groups: int, inputs: _Levels, features: _Levels, n
     return _round(weight * scale, np.broadcast_to(zero, weight.shape), np.zeros(len(weight)), into)
 
 
-@dataclass
-class _Readings:
-    """How relu(norm(x)) follows from a feature's level: slope * (clip(level, low, high) - offset) + rest."""
-
-    slope: Array  # (columns,) each
-    low: Array
-    high: Array
-    offset: Array
-    rest: Array
-
-
-def _readings(scale: Array, shift: Array, levels: _Levels) -> _Readings:
+def _reading(scale: Array, shift: Array, levels: _Levels) -> Reading:
     """Return how columns with these norms read features of these levels."""
-    slope = scale * levels.scale
-    with np.errstate(divide="ignore", invalid="ignore"):
-        limit = levels.zero - shift / slope
-    constant = ~(np.abs(limit) < _FAR)
-    limit = np.where(constant, 0.0, limit)
-    positive = slope >= 0
-    never = ~constant & np.where(positive, limit >= 127, limit <= -128)  # above the limit: always 0
-    always = ~constant & np.where(positive, limit <= -128, limit >= 127)
-    level = np.clip(np.rint(limit), -128, 127)
-    return _Readings(
-        slope=np.where(constant | never, 0.0, slope),
-        low=np.where(positive & ~constant & ~always, level, -128),
-        high=np.where(~positive & ~constant & ~always, level, 127),
-        offset=np.where(always, levels.zero, level),
-        rest=np.where(constant, np.maximum(shift, 0.0), np.where(always, shift, 0.0)),
-    )
+    return reading_of(*map(torch.from_numpy, (scale, shift, levels.scale, levels.zero)))
 
 
 # ---- its words -------------------------------------------------------------------------------------------
@@ -221,28 +188,27 @@ def _pack_1x1(layer: DeployedLayer, config: CondenseNetConfig, features: _Levels
     outer_scale, outer_shift = (values.reshape(-1, groups).T for values in affine(layer.norm))
     parts = []
     for group, columns in enumerate(index):
-        reading = _readings(scale[group], shift[group], features.of(columns))
+        reading = _reading(scale[group], shift[group], features.of(columns))
         of_group = weight[group] * outer_scale[group][:, None]
         made = between.of(np.arange(len(of_group)) * groups + group)
-        bias = of_group @ reading.rest + outer_shift[group]
-        rounded = _round(of_group * reading.slope, reading.offset, bias, made)
+        bias = of_group @ reading.rest.numpy() + outer_shift[group]
+        rounded = _round(of_group * reading.slope.numpy(), reading.offset.numpy(), bias, made)
         between.scale[np.arange(len(of_group)) * groups + group] = made.scale
         parts += _pack_group(columns, reading, rounded)
     return parts
 
 
-def _pack_group(columns: Array, reading: _Readings, rounded: _Rounded) -> list[Array]:
+def _pack_group(columns: Array, reading: Reading, rounded: _Rounded) -> list[Array]:
     """Sort columns so that those limited from above come last, fill up to quads and tiles."""
-    from_above = reading.high < 127
+    low, high = reading.low.numpy(), reading.high.numpy()
+    from_above = high < HIGHEST
     order = np.argsort(from_above, kind="stable")
     quads = -(-len(columns) // 4)
     one_limit = quads if not from_above.any() else int((~from_above).sum()) // 4
     index = np.pad(columns[order], (0, 4 * quads - len(columns)), mode="edge")
-    low, high = (
-        np.pad(limit[order], (0, 4 * quads - len(columns)), constant_values=value).reshape(quads, 4)
-        for limit, value in ((reading.low, -128), (reading.high, 127))
-    )
-    limits = np.concatenate([low, high], axis=1).astype(np.int8)
+    limits = np.stack([low[order], high[order]])
+    limits = np.pad(limits, ((0, 0), (0, 4 * quads - len(columns))), mode="edge").reshape(2, quads, 4)
+    limits = limits.transpose(1, 0, 2).astype(np.int8)
     parts = [_integers(np.array([one_limit])), _integers(index), _as_words(limits)]
     outs = len(rounded.weight)
     weight = np.zeros((-(-outs // 4) * 4, 4 * quads))
@@ -282,13 +248,14 @@ def _ends(rounded: _Rounded, used: slice, size: int) -> tuple[Array, Array]:
 def _pack_classifier(network: DeployedCondenseNet, features: _Levels) -> list[Array]:
     index = network.classifier_index.cpu().numpy()
     scale, shift = (values[index] for values in affine(network.norm))
-    reading = _readings(scale, shift, features.of(index))
+    reading = _reading(scale, shift, features.of(index))
     weight = doubles(network.classifier.weight)  # (classes, inputs)
-    bias = doubles(network.classifier.bias) + weight @ reading.rest
-    whole, biases, scales = _round_classifier(weight * reading.slope / AVERAGE, reading.offset * AVERAGE, bias)
+    bias = doubles(network.classifier.bias) + weight @ reading.rest.numpy()
+    slope, offset = reading.slope.numpy() / AVERAGE, reading.offset.numpy() * AVERAGE
+    whole, biases, scales = _round_classifier(weight * slope, offset, bias)
     classes, filled = len(weight), -(-len(weight) // 8) * 8
     blocks = np.pad(whole, ((0, filled - classes), (0, 0))).reshape(-1, 8, len(index)).transpose(0, 2, 1)
-    triples = np.stack([index, reading.low, reading.high], axis=1)
+    triples = np.stack([index, reading.low.numpy(), reading.high.numpy()], axis=1)
     return [
         _integers(triples),
         _integers(np.pad(biases, (0, filled - classes))),

@@ -35,6 +35,7 @@
  * sums        32-bit sums of 4 positions, perhaps in more than one part each
  * start       sums that begin with a number
  * dot         adds to position p the products of its bytes 4p to 4p + 3 with the four of a lane of weights
+ * put         sums as 4 numbers (not ARM)
  * cut         sums of 8 positions times a fraction of 2^31, rounded, cut to int8; cut_all: of 16
  * above, below    the larger, the smaller of two bytes
  * interleave      bytes 0 of a, b, c, d, then bytes 1, and so on, of the first 8 or all 16
@@ -103,7 +104,7 @@ INLINE bytes every_other(bytes a, bytes b) {
 #else /* not ARM */
 
 typedef int8_t eight __attribute__((vector_size(8)));
-#if defined(__AVX2__)
+#if defined(__AVX2__) && !defined(CONDENSENET_PLAIN) /* CONDENSENET_PLAIN: as on any other processor */
 #include <immintrin.h>
 typedef __m128i bytes;
 typedef __m256i sums; /* of each position two parts, side by side */
@@ -149,21 +150,46 @@ INLINE bytes every_other(bytes a, bytes b) {
 }
 #else
 typedef int8_t bytes __attribute__((vector_size(16)));
-typedef int32_t sums __attribute__((vector_size(16)));
 INLINE bytes load(const void *from) { bytes x; memcpy(&x, from, 16); return x; }
 INLINE void store(void *to, bytes x) { memcpy(to, &x, 16); }
 INLINE bytes all(int8_t x) { return x - (bytes){0}; }
 INLINE bytes above(bytes a, bytes b) { bytes m = a > b; return (a & m) | (b & ~m); }
 INLINE bytes below(bytes a, bytes b) { bytes m = a < b; return (a & m) | (b & ~m); }
+#if defined(__SSE2__) && !defined(CONDENSENET_PLAIN)
+#include <emmintrin.h>
+typedef struct { __m128i low, high; } sums; /* positions 0 and 1, positions 2 and 3; of each two parts, side by side */
+INLINE sums start(int32_t bias) {
+    __m128i two = _mm_set1_epi64x((int64_t)(uint32_t)bias);
+    return (sums){two, two};
+}
+INLINE sums dot(sums s, bytes x, bytes w, int lane) {
+    __m128i zero = _mm_setzero_si128(), in = (__m128i)x, sign = _mm_cmpgt_epi8(zero, in);
+    __m128i four = _mm_set1_epi32(((__attribute__((vector_size(16))) int32_t)w)[lane]);
+    __m128i weights = _mm_unpacklo_epi8(four, _mm_cmpgt_epi8(zero, four));
+    s.low = _mm_add_epi32(s.low, _mm_madd_epi16(_mm_unpacklo_epi8(in, sign), weights));
+    s.high = _mm_add_epi32(s.high, _mm_madd_epi16(_mm_unpackhi_epi8(in, sign), weights));
+    return s;
+}
+INLINE void put(sums s, int32_t *to) {
+    __m128 low = _mm_castsi128_ps(s.low), high = _mm_castsi128_ps(s.high);
+    __m128i even = _mm_castps_si128(_mm_shuffle_ps(low, high, 0x88)), odd = _mm_castps_si128(_mm_shuffle_ps(low, high, 0xdd));
+    _mm_storeu_si128((__m128i *)to, _mm_add_epi32(even, odd));
+}
+#else
+typedef int32_t sums __attribute__((vector_size(16)));
 INLINE sums start(int32_t bias) { return bias - (sums){0}; }
 NOINLINE sums dot(sums s, bytes x, bytes w, int lane) { /* a call: inline, compiling takes a minute */
     for (int i = 0; i < 16; i++) s[i / 4] += x[i] * w[4 * lane + i % 4];
     return s;
 }
+INLINE void put(sums s, int32_t *to) { memcpy(to, &s, 16); }
+#endif
 INLINE eight cut(sums a, sums b, int32_t fraction) {
+    int32_t whole[8];
+    put(a, whole), put(b, whole + 4);
     eight x;
     UNROLL for (int i = 0; i < 8; i++) {
-        int64_t y = ((int64_t)(i < 4 ? a[i] : b[i - 4]) * fraction + (1 << 30)) >> 31;
+        int64_t y = ((int64_t)whole[i] * fraction + (1 << 30)) >> 31;
         x[i] = y < -128 ? -128 : y > 127 ? 127 : y;
     }
     return x;

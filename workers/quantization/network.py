@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from space.deployed import DeployedCondenseNet
 from workers.quantization.levels import LevelKind, Levels, Range
 
@@ -40,6 +43,9 @@ class Scheme:
     parts: frozenset[Part] = frozenset(PARTS)
     stored: frozenset[Part] = frozenset()
     features: bool = False  # whether features are kept in 8 bits between the layers, one range for each stage
+    # Whether norms and 1x1 convolutions read these levels without another rounding; then a feature keeps the levels of
+    # the stage that makes it. See `reading`.
+    reads_features: bool = False
     levels: LevelKind = "signed"
 
 
@@ -62,3 +68,14 @@ class QuantizedNetwork:
     def levels(self, name: str) -> Levels:
         """Return the levels of a tensor by the name of its range."""
         return self.ranges[name].levels(self.scheme.levels)
+
+    def feature_levels(self) -> tuple[Tensor, Tensor]:
+        """Return scale and zero of each feature in the stage that makes it, (features,) float64 each."""
+        config = self.network.config
+        stages = [0] * config.stem_channels
+        for shape in config.layer_shapes:
+            stages += [shape.stage] * shape.growth
+        levels = [self.levels(range_features(stage)) for stage in range(len(config.stages))]
+        scales = torch.tensor([one.scale for one in levels], dtype=torch.float64)
+        zeros = torch.tensor([one.zero for one in levels], dtype=torch.float64)
+        return scales[stages], zeros[stages]

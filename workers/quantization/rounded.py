@@ -24,6 +24,7 @@ from workers.quantization.network import (
     range_3x3,
     range_features,
 )
+from workers.quantization.reading import Reading, reading_of
 
 
 def folded(layer: DeployedLayer) -> tuple[Tensor, Tensor]:
@@ -58,14 +59,21 @@ class RoundedForm(nn.Module):
 
     def pooled(self, x: Tensor, stage: int) -> Tensor:
         """Return the features that a stage begins with."""
-        return self._features(F.avg_pool2d(x, 2), stage)
+        x = F.avg_pool2d(x, 2)
+        if not self.quantized.scheme.reads_features:
+            return self._features(x, stage)
+        scale = self.quantized.feature_levels()[0][: x.shape[1]].to(x).view(-1, 1, 1)
+        return x + (torch.floor(x / scale + 0.5) * scale - x).detach()
 
     def bottleneck(self, number: int, x: Tensor) -> Tensor:
         """Return what a layer's 1x1 makes of the features, normalised, before ReLU, in training order."""
         layer = self._layer(number)
         conv = layer.conv_1x1
-        x = F.relu(conv.norm(x.index_select(1, conv.index)))
-        made = self._conv("conv_1x1", range_1x1(number), x, conv.conv, *folded(layer))
+        if self.quantized.scheme.reads_features:
+            made = self._from_levels(layer, x)
+        else:
+            x = F.relu(conv.norm(x.index_select(1, conv.index)))
+            made = self._conv("conv_1x1", range_1x1(number), x, conv.conv, *folded(layer))
         return made.index_select(1, conv.permutation.to(made.device))
 
     def new_features(self, number: int, bottleneck: Tensor, stage: int) -> Tensor:
@@ -76,10 +84,38 @@ class RoundedForm(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of the last stage's features."""
-        network = self.network
-        x = F.adaptive_avg_pool2d(F.relu(network.norm(x)), 1).flatten(1).index_select(1, network.classifier_index)
+        network, index = self.network, self.network.classifier_index
+        if self.quantized.scheme.reads_features:
+            levels, reading = self._read(network.norm, index, x)
+            x = F.adaptive_avg_pool2d(levels, 1).flatten(1) * reading.slope + reading.rest
+        else:
+            x = F.adaptive_avg_pool2d(F.relu(network.norm(x)), 1).flatten(1).index_select(1, index)
         weight, bias = network.classifier.weight, network.classifier.bias
         return F.linear(*self._rounded("classifier", CLASSIFIER_RANGE, x, weight, bias), bias)
+
+    def _from_levels(self, layer: DeployedLayer, x: Tensor) -> Tensor:
+        """Return what a 1x1 makes of the levels of features, group by group."""
+        conv, groups = layer.conv_1x1, layer.conv_1x1.groups
+        levels, reading = self._read(conv.norm, conv.index, x)
+        weight, bias = folded(layer)
+        of_groups = weight.view(groups, -1, weight.shape[1])  # (G, outputs of a group, columns)
+        slope, rest = (one.view(groups, 1, -1) for one in (reading.slope, reading.rest))
+        bias = bias + (of_groups * rest).sum(2).flatten()
+        weight = (of_groups * slope).reshape(weight.shape)
+        return F.conv2d(levels, rounded_weight(weight, weight_scales(weight, bias)), bias, groups=groups)
+
+    def _read(self, norm: nn.Module, index: Tensor, x: Tensor) -> tuple[Tensor, Reading]:
+        """Return the levels of picked features, within their limits and beside their offsets, and how they are read."""
+        norm = cast(nn.BatchNorm2d, norm)
+        scale = norm.weight / torch.sqrt(cast(Tensor, norm.running_var) + norm.eps)
+        shift = norm.bias - cast(Tensor, norm.running_mean) * scale
+        if len(scale) != len(index):  # the last norm is that of all features
+            scale, shift = scale[index], shift[index]
+        level_scale, zero = (one.to(x)[index] for one in self.quantized.feature_levels())
+        reading = reading_of(scale, shift, level_scale, zero)
+        low, high, offset = (one.view(-1, 1, 1) for one in (reading.low, reading.high, reading.offset))
+        levels = x.index_select(1, index) / level_scale.view(-1, 1, 1) + zero.view(-1, 1, 1)
+        return torch.minimum(torch.maximum(levels, low), high) - offset, reading
 
     def _layer(self, number: int) -> DeployedLayer:
         return cast(DeployedLayer, self.network.layers[number])

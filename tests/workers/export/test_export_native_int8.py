@@ -19,11 +19,14 @@ from space.errors import ExportMismatch
 from tests.workers.export.quantizing import quantized, random_images
 from tests.workers.export.test_export import BASE, trained_like, varied
 from tests.workers.export.test_export_native import changed, files_of, words_changed
+from tests.workers.export.test_pixel_input import EIGHT_BITS
+from workers.bundled.infer import open_model, scaled
 from workers.export.native import to_native
 from workers.export.native_int8 import KERNEL_FILE, SCHEME, save_native_int8, to_native_int8
+from workers.export.pixels import PixelInput
 from workers.latency.agent import runtimes
 from workers.latency.agent.runtimes import Native
-from workers.latency.agent.runtimes.kernels import FLAGS, THREADS, compiler
+from workers.latency.agent.runtimes.kernels import THREADS, compiler
 from workers.latency.agent.runtimes.native import INT8
 from workers.latency.agent.timing import measure_models
 from workers.quantization.network import QuantizedNetwork
@@ -56,15 +59,15 @@ def model(base: QuantizedNetwork) -> bytes:
 
 
 @torch.no_grad()
-def assert_as_close_as_rounded(network: QuantizedNetwork) -> None:
-    """Compare the kernel, and the same network rounded by torch, with the float network."""
+def assert_as_rounded(network: QuantizedNetwork) -> None:
+    """Compare the kernel with the same network rounded by torch: levels may differ by one where both round a half."""
     images = random_images(network.network, 12)
     run = Native().open(to_native_int8(network), threads=1)
     logits = np.stack([run(image.numpy()) for image in images])
-    expected = network.network(images).numpy()
+    expected = RoundedForm(network)(images).numpy()
     size = np.std(expected - expected.mean(axis=0))  # of what differs from image to image
-    off, allowed = (np.std(one - expected) for one in (logits, RoundedForm(network)(images).numpy()))
-    assert off <= 1.25 * allowed + 0.02 * size
+    assert np.std(logits - expected) < 0.03 * size
+    assert np.std(network.network(images).numpy() - expected) < 0.2 * size
 
 
 @torch.no_grad()
@@ -84,7 +87,7 @@ def assert_as_close_as_rounded(network: QuantizedNetwork) -> None:
 )
 def test_the_kernel_gives_what_the_rounded_network_does(config):
     network = quantized(trained_like(config), images=32)
-    assert_as_close_as_rounded(network)
+    assert_as_rounded(network)
 
 
 @torch.no_grad()
@@ -93,7 +96,7 @@ def test_norms_of_every_scale_are_read(scale: float):
     network = trained_like(BASE)
     for layer in network.layers:
         layer.conv_1x1.norm.weight[::3] = scale
-    assert_as_close_as_rounded(quantized(network))
+    assert_as_rounded(quantized(network))
 
 
 def test_the_file_says_that_it_is_int8_and_brings_its_kernel(model: bytes):
@@ -117,6 +120,15 @@ def test_a_network_calibrated_for_another_scheme_is_refused(base: QuantizedNetwo
     other = QuantizedNetwork(base.network, base.ranges, type(SCHEME)(features=False))
     with pytest.raises(ExportMismatch, match=r"signed 8 bits; calibrate with native_int8\.SCHEME"):
         to_native_int8(other)
+
+
+def test_a_file_that_takes_pixels_scales_them_as_outside(base: QuantizedNetwork, model: bytes, tmp_path: Path):
+    pixels, path = PixelInput.of(EIGHT_BITS), tmp_path / "model.native.zip"
+    save_native_int8(base, path, pixels)
+    images = pixels.random(2)
+    run, plain = open_model(path), Native().open(model, threads=1)
+    for image, scaled_image in zip(images, scaled(images, pixels.rules), strict=True):
+        np.testing.assert_array_equal(run(image), plain(scaled_image))
 
 
 # ---- the same bits everywhere ------------------------------------------------------------------------------
@@ -149,8 +161,8 @@ int main(int n, char **arguments) {
   return n != 3; }
 """
 BUILDS = {
-    "plain C": (compiler(), [], []),
-    "of this machine": (compiler(), INT8.flags[len(FLAGS) :], []),
+    "plain C": (compiler(), ["-DCONDENSENET_PLAIN"], []),
+    "SSE2": (compiler(), [], []),
     "NEON": (CROSS, ["-static"], [QEMU]),
     "dot products": (CROSS, ["-static", "-march=armv8.2-a+dotprod"], [QEMU, "-cpu", "cortex-a76"]),
 }
@@ -158,7 +170,7 @@ BUILDS = {
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
-    """The kernel compiled for four processors, as commands that take a model and an image."""
+    """The kernel compiled for other processors than this machine's, as commands that take a model and an image."""
     if CROSS is None or QEMU is None or platform.machine() != "x86_64":
         pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
     folder = tmp_path_factory.mktemp("programs")
@@ -166,7 +178,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     sources = [folder / "main.c", KERNEL_FILE, Path(runtimes.__file__).with_name(THREADS)]
     commands = []
     for number, (command, flags, emulator) in enumerate(BUILDS.values()):
-        subprocess.run([command, "-O2", "-pthread", *flags, "-o", folder / f"{number}", *sources], check=True)
+        subprocess.run([command, "-O1", "-pthread", *flags, "-o", folder / f"{number}", *sources], check=True)
         commands.append([*emulator, str(folder / f"{number}")])
     return commands
 

@@ -17,7 +17,7 @@ FP32 = Kernel(
     "condensenet.c", "353727856ea47e258caebedb9cea3f413562806f701041edd2a63c864a22d65a", parts="condensenet_parts.c"
 )
 INT8 = Kernel(
-    "condensenet_int8.c", "6cc395599ae5237a835794230a8c7aa43bf6812501d28ef3f3a825bec9826f9f", has_dot_products=True
+    "condensenet_int8.c", "8cb6b1fe38b4dc90912af56e51a6c4bfe6c9c744b30299a5f642d8f2c0bd2d3a", has_dot_products=True
 )
 MOST_THREADS = 64
 KERNELS = {"fp32": FP32, "int8": INT8}  # by the precision in a model's facts
