@@ -174,7 +174,7 @@ def open_named(study: str | None, storage: str | None, write: bool = False) -> t
     name, url = name_and_url(study, storage)
     engine = open_for_reading(url)
     if name is None:
-        studies = reader.list_studies(engine)
+        studies = [row for row in reader.list_studies(engine) if not row.settings["study"].get("retrains")]
         if len(studies) != 1:
             names = ", ".join(repr(row.name) for row in studies[:10])
             raise StudyNotFound(f"name a study: {names}." if names else "the database holds no study yet; launch one.")

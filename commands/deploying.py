@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.common import (
+    INTERRUPTED,
     AsJson,
     LatencyLimits,
     Storage,
     StudyName,
     TrialNumber,
+    console,
     database_url,
     limits_by_device,
     open_named,
@@ -24,6 +26,7 @@ from commands.common import (
     store_named,
     stored_settings,
 )
+from commands.opened import Opened
 from search.results.bundle.options import BundleOptions
 from search.results.picking.wish import Wish
 from search.store.connection.printed_commands import database_words
@@ -36,9 +39,7 @@ if TYPE_CHECKING:
     from search.budget import Budget
     from search.results.bundle.verifying import BundleReport
     from search.results.picking.picked import Picked
-    from search.settings import StudySettings
     from search.store.rows import StudyRow, TrialRow
-    from search.store.store import StudyStore
     from workers.export.pixels import PixelInput
 
 Bake = Annotated[
@@ -86,6 +87,15 @@ def pick(
         int, typer.Option(min=0, max=100, help="Validation images to put into the bundle, with the outputs to expect.")
     ] = 6,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train the network again, on the validation images too, and ship that.")
+    ] = False,
+    retrain_epochs: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="With --retrain: epochs.", show_default="the trial's")
+    ] = None,
+    from_weights: Annotated[
+        bool, typer.Option("--from-weights", help="With --retrain: begin with its weights instead of random ones.")
+    ] = False,
     preview: Annotated[
         bool,
         typer.Option("--preview", help="Only rank the networks: measure and test nothing."),
@@ -104,6 +114,7 @@ def pick(
     from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.replayed import replayed_from
+    from search.study_folders import refuse_absent, study_files
 
     wish, options = _wish(trial, within, smallest), BundleOptions(bake, every_format, samples)
     engine, row, url = open_named(study, storage)
@@ -127,8 +138,17 @@ def pick(
         output(as_json, documents.trials_document, trial_tables.trials_table, ranked, replayed_from(row.settings))
         return
     refuse_replayed(row, ranked[0], database_words(url), f"the most accurate inside the budget ({budget})")
+    if (retrain_epochs is not None or from_weights) and not retrain:
+        raise InvalidSettings("--retrain-epochs and --from-weights say how to retrain; add --retrain.")
     _check_bundle_options(row, ranked[0], out, options, force)
-    picked, folder = _picked_and_written(store_named(study, storage), settings, budget, wish, out, options)
+    store, row, url = store_named(study, storage)
+    refuse_absent(study_files(settings, url))
+    opened = Opened(store, row, settings, url)
+    if retrain:
+        opened, picked = _retrained(opened, budget, wish, retrain_epochs, from_weights)
+    else:
+        picked = opened.pick(budget, wish)
+    folder = None if out is None else _write_bundle(opened, picked, out, options)
     output(as_json, pick_tables.picked_document, pick_tables.picked_panel, picked, folder)
 
 
@@ -148,31 +168,37 @@ def _check_bundle_options(
         pixel_input(study, row)
 
 
-def _picked_and_written(
-    opened: tuple[StudyStore, StudyRow, str],
-    settings: StudySettings,
-    budget: Budget,
-    wish: Wish,
-    out: Path | None,
-    options: BundleOptions,
-) -> tuple[Picked, Path | None]:
-    """Verify and test the network that is wanted, and write its bundle where one is asked for."""
+def _write_bundle(opened: Opened, picked: Picked, out: Path, options: BundleOptions) -> Path:
+    """Write the bundle of a picked network, with its study's front."""
     from dashboards.panels.notebook import StudyFigures
-    from search.devices.probe import VERIFYING
-    from search.pricing.targets import targets_of
     from search.results.bundle.writing import write_bundle
-    from search.results.picking.picked import pick as pick_verified
-    from search.study_folders import cache_folder, files_root, refuse_absent, study_files
 
-    store, study, url = opened
-    refuse_absent(study_files(settings, url))
-    targets = targets_of(settings, store.engine, files_root(settings, url), say, VERIFYING)
-    cache = cache_folder(settings, url)
-    picked = pick_verified(store, study, budget, targets, cache, wish)
-    if out is None:
-        return picked, None
-    picture = StudyFigures(store.engine, study.name).front_picture(picked.trial.number, budget.max_latency_ms)
-    return picked, write_bundle(store, study, picked, out, cache, replace(options, picture=picture))
+    figures = StudyFigures(opened.store.engine, opened.study.name)
+    picture = figures.front_picture(picked.trial.number, picked.budget.max_latency_ms)
+    return write_bundle(opened.store, opened.study, picked, out, opened.cache, replace(options, picture=picture))
+
+
+def _retrained(
+    opened: Opened, budget: Budget, wish: Wish, epochs: int | None, from_weights: bool
+) -> tuple[Opened, Picked]:
+    """Retrain the network that is wanted, and pick the retrained one; the first one is not tested."""
+    from dashboards.terminal.live_view import live_view
+    from search.launch import launch
+    from search.results.picking.picked import find_winner
+    from search.results.picking.retraining import retraining_settings, told_of_choice
+    from search.results.picking.wish import Wish
+
+    winner = find_winner(opened.store, opened.study, budget, opened.targets(), wish)
+    settings = retraining_settings(opened.study, winner.row, opened.settings, epochs, from_weights)
+    name = settings.study.name
+    with live_view(console(stderr=True), 1, None) as view:
+        view.note(f"retraining trial {winner.row.number} as study {name!r} …")
+        ended = launch(settings, opened.url, resume=True, callback=view)
+    if ended.ending == "stopped":
+        say("stopped; the same command goes on with it")
+        raise typer.Exit(INTERRUPTED)
+    again = Opened.named(name, opened.url)
+    return again, told_of_choice(again.pick(budget, Wish(trial=0)), winner, opened.study)
 
 
 def _wish(trial: int | None, within: float | None, smallest: bool) -> Wish:

@@ -44,6 +44,8 @@ class StudySection(Settings):
     storage: str | None = None  # SQLAlchemy URL; --storage wins, then the environment's CONDENSERY_STORAGE
     # Folder of networks, logs, checkpoints and decoded images; None = condensery-files beside the database file.
     files: str | None = None
+    # What its network was chosen as, like "digits/12": `pick --retrain` launches such a study.
+    retrains: str | None = Field(default=None, exclude_if=lambda value: value is None, max_length=200)
     tensorboard: bool = False  # write learning curves as TensorBoard's event files too, into the study's files
 
     @field_validator("name")

@@ -232,7 +232,8 @@ def check_unseen(data: DataSettings, images: Decoded, starts: Sequence[Start]) -
             continue
         now, then = images.published.places(data), images.published.places(known.data)
         judging = now.validation if now.test is None else np.concatenate([now.validation, now.test])
-        if seen := int(np.isin(judging, then.train).sum()):
+        learned = np.union1d(then.train, then.validation) if known.data.with_validation else then.train
+        if seen := int(np.isin(judging, learned).sum()):
             raise InvalidSettings(
                 f"training.start = {start.name!r}: its network learned from {seen:,} of the {len(judging):,} images "
                 "that are held out for validation and test now, so every figure would look better than it is; take "

@@ -65,6 +65,7 @@ class DataSettings(Settings):
     group: str | None = _new(None)  # a manifest's column, or "folder": what must be on one side of every split
     bits: Literal[8, 16] | None = _new(None)  # of a pixel; None = 16 where any image has 16-bit greys
     range: tuple[float, float] | None = _new(None)  # the pixels that are black and white; None = see `pixel_values`
+    with_validation: bool = _new(False)  # train on the validation images as well: for a network that is chosen already
     unreadable: Literal["error", "skip"] = _new("error")  # what is done about files that can't be read
     unreadable_most: float = _new(0.05, ge=0.0, lt=1.0)  # the largest share of the files that may be skipped
 

@@ -29,8 +29,8 @@ def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
     networks = counted(picked.candidates, "trained network")
     facts: list[tuple[str, str | Text]] = [
         ("pick", f"trial {row.number}: {row.config}"),
-        ("test top-1", f"{picked.test_top1:.2%} (validation {row.top1 or 0.0:.2%})"),
-        *_further_scores(picked.seen),
+        ("test top-1", f"{picked.test_top1:.2%} ({_validation_words(picked)})"),
+        *_further_scores(picked.seen, picked.retrains is None),
         ("latency", _latency_line(measurement)),
         (
             "on",
@@ -53,10 +53,16 @@ def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
     return facts_table(facts)
 
 
-def _further_scores(seen: Seen) -> Iterator[tuple[str, str]]:
+def _validation_words(picked: Picked) -> str:
+    if picked.retrains is not None:
+        return "it has learned from the validation images"
+    return f"validation {picked.trial.top1 or 0.0:.2%}"
+
+
+def _further_scores(seen: Seen, validated_too: bool) -> Iterator[tuple[str, str]]:
     """Yield every figure but top-1 of both splits."""
     of_split = {split: predictions.metrics() for split, predictions in seen.splits.items()}
-    tested, validated = (of_split.get(split, {}) for split in ("test", "validation"))
+    tested, validated = of_split.get("test", {}), of_split.get("validation", {}) if validated_too else {}
     for name in METRICS[1:]:
         if (value := tested.get(name)) is not None:
             before = validated.get(name)
@@ -78,6 +84,7 @@ def picked_document(picked: Picked, folder: Path | None) -> dict[str, Any]:
     """Return `pick` as plain JSON values; the latency is the verification's."""
     return {
         "trial": trial_document(picked.trial),
+        "retrains": picked.retrains,
         "test_top1": plain(picked.test_top1),
         "test_evaluations_of_study": picked.test_evaluations,
         "budget": plain(vars(picked.budget)),

@@ -103,7 +103,6 @@ trial = sa.Table(
     sa.Column("reason", sa.Text),  # why it is pruned, infeasible, a duplicate, failed or cancelled
     sa.Column("duplicate_of", sa.Integer),  # number of the trial that holds the result
     sa.Column("continues", sa.Integer),  # number of the trial, ended early, that this one takes up again
-    sa.Column("retrains", sa.Integer),  # number of the trial whose network this one trains on all images, for `pick`
     sa.Column("attempt", sa.Integer, nullable=False, default=0),
     sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
     sa.Column("asked_at", sa.Float, nullable=False),

@@ -191,6 +191,22 @@ def test_status_trials_and_show_agree_in_text_and_json(searched: Path) -> None:
     assert "epoch 6" in run("logs", number, cwd=searched).stdout
 
 
+@pytest.mark.slow
+def test_a_retrained_network_is_tested_in_place_of_the_one_it_was_chosen_as(study: Path) -> None:
+    retrain = ("--retrain", "--retrain-epochs", "2")
+    done = run("pick", "--max-latency-ms", "1000", *retrain, "--json", "--out", "retrained", cwd=study)
+    assert done.returncode == 0, done.stderr
+    picked = json.loads(done.stdout)
+    name, _, number = picked["retrains"].rpartition("/")
+    chosen = json.loads(run("show", number, name, "--json", cwd=study).stdout)
+    assert chosen["test_top1"] is None
+    assert picked["trial"]["config"] == chosen["config"]
+    deploy = tomllib.loads((study / "retrained" / "deploy.toml").read_text())
+    assert deploy["origin"]["retrains"] == picked["retrains"]
+    assert "validation_top1" not in deploy["accuracy"]
+    assert "it has learned from these images too" in (study / "retrained" / "MODEL_CARD.md").read_text()
+
+
 def test_the_front_is_made_of_trained_networks(searched: Path) -> None:
     front = json.loads(run("pareto", "--json", cwd=searched).stdout)["front"]
     assert front

@@ -10,7 +10,7 @@ from search.store.tables import VERSION_TABLE
 METRICS = ("balanced_accuracy", "macro_f1", "top5", "calibration_error")
 # By the version that added them, the newest first: columns, tables, and columns that were renamed (from, to).
 COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "v0009": {"latency": ("peak_memory_mb", "energy_mj"), "trial": ("retrains",)},
+    "v0009": {"latency": ("peak_memory_mb", "energy_mj")},
     "v0008": {"trial": METRICS, "curve": ("val_balanced_accuracy", "val_macro_f1")},
     "v0007": {"request": ("withdrawn_at",)},
     "v0005": {"trial": ("continues",)},

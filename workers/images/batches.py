@@ -88,7 +88,8 @@ def load(settings: DataSettings, cache: Path) -> ImageData:
         test = Split(arrays.test_images, everything, arrays.test_labels, arrays.test_details)
     else:
         test = of_training(places.test if places.test is not None else np.arange(0))
-    return ImageData(info, of_training(places.train), of_training(places.validation), test)
+    train = np.union1d(places.train, places.validation) if settings.with_validation else places.train
+    return ImageData(info, of_training(train), of_training(places.validation), test)
 
 
 @dataclass(frozen=True)

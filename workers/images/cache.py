@@ -55,6 +55,7 @@ from workers.settings import DataSettings
 
 FORMAT = 1  # raise it when the same source would be decoded to other pixels
 FINGERPRINT_DIGITS = 16
+LEARNED = "networks are trained on the validation images too, so what is said of these is better than of other images"
 HASHED_BYTES = 2 << 30  # arrays of up to this many bytes are hashed at every `prepare`, larger ones once they change
 
 
@@ -90,7 +91,7 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
         if _is_whole(cache / key, HASHED_BYTES):
             pointer = _read_pointer(settings, cache)
             if pointer is not None and pointer["key"] == key and pointer.get("listed") == list(source.notes):
-                return DataInfo.from_dict(pointer["info"])
+                return _as_used(DataInfo.from_dict(pointer["info"]), settings)
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{key}.lock"):  # released by the system however the process ends
             if not (_is_whole(cache / key, HASHED_BYTES) and _says_what_was_read(cache / key)):
@@ -99,7 +100,7 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
             info = _describe(settings, cache / key, source.notes)
             pointer = {"key": key, "listed": source.notes, "info": info.to_dict()}
             write_atomically(_pointer_file(settings, cache), json.dumps(pointer).encode())
-    return info
+    return _as_used(info, settings)
 
 
 def outline(settings: DataSettings) -> DataInfo:
@@ -154,7 +155,7 @@ def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, Cached
     if not _is_whole(cache / pointer["key"]):
         prepare(settings, cache)
         pointer = _read_pointer(settings, cache) or pointer
-    return DataInfo.from_dict(pointer["info"]), _map_arrays(cache / pointer["key"])
+    return _as_used(DataInfo.from_dict(pointer["info"]), settings), _map_arrays(cache / pointer["key"])
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -164,9 +165,15 @@ def _key_of(source: Source, settings: DataSettings) -> str:
     return fingerprint(FORMAT, source.fingerprint, *([] if settings.bits is None else ["bits", settings.bits]))[:16]
 
 
+def _as_used(info: DataInfo, settings: DataSettings) -> DataInfo:
+    """Return the description of a data set with what the settings make of its splits, where that is worth a note."""
+    return replace(info, notes=(*info.notes, LEARNED)) if settings.with_validation else info
+
+
 def _pointer_file(settings: DataSettings, cache: Path) -> Path:
     # What doesn't choose images is left out, so that a study may change it without a second pointer.
-    same = settings.model_copy(update={"folder": "", "download": False, "crop_padding": None, "flip": None})
+    plain = {"folder": "", "download": False, "crop_padding": None, "flip": None, "with_validation": False}
+    same = settings.model_copy(update=plain)
     return cache / f"{same.digest()[:16]}.json"
 
 

@@ -22,12 +22,12 @@ def deploy_toml(facts: BundleFacts) -> str:
     """Return deploy.toml: everything a program needs to run the model, in tables of plain values."""
     study, row, latency = facts.study, facts.trial, facts.latency
     info = study.data_info or {}
-    top1 = {"validation_top1": row.top1, "test_top1": row.test_top1}
+    top1 = {"validation_top1": row.top1 if facts.retrains is None else None, "test_top1": row.test_top1}
     accuracy = {
         "dataset": info.get("dataset", ""),
         "objective": row.objective,
         **top1,
-        **accuracy_table(facts.seen.splits),
+        **accuracy_table(facts.splits),
     }
     model = {"file": ONNX_FILE, "sha256": facts.model_sha256[ONNX_FILE], "input": INPUT, "output": OUTPUT}
     tables: dict[str, dict[str, Any]] = {
@@ -52,7 +52,10 @@ def deploy_toml(facts: BundleFacts) -> str:
         "budget": _budget_table(facts.budget),
         "config": {k: v for k, v in row.config.to_dict().items() if v is not None},
         WEIGHTS: {"file": NETWORK_FILE, "sha256": facts.network_sha256},
-        "origin": {"study": study.name, "trial": row.number, "settings_sha256": study.settings_hash},
+        "origin": {
+            **{"study": study.name, "trial": row.number, "settings_sha256": study.settings_hash},
+            **({} if facts.retrains is None else {"retrains": facts.retrains}),
+        },
     }
     lines = ["# How to run model.onnx, and what to expect of it."]
     if facts.not_done:

@@ -19,6 +19,7 @@ from search.store.rows import StudyRow, TrialRow
 from workers.bundled.reading import DEPLOY_FILE as DEPLOY_FILE  # also for importers
 from workers.file_names import MODEL, NETWORK_FILE, ONNX_FILE, SPLITS_FILE, SUFFIXES, Runtime, file_for
 from workers.latency.record import LatencyRecord
+from workers.metrics import Predictions
 from workers.preprocessing import Preprocessing
 
 CARD_FILE, INFER_FILE, PICTURE_FILE = "MODEL_CARD.md", "infer.py", "front.svg"
@@ -51,6 +52,17 @@ class BundleFacts:
     undecided: tuple[str, ...] = ()
     in_model: bool = False  # whether the model files scale pixels themselves
     database: tuple[str, ...] = ()  # the words that name it in a command
+
+    @property
+    def retrains(self) -> str | None:
+        """The study and trial that its network was chosen as, before it learned from the validation images too."""
+        retrains: str | None = self.study.settings.get("study", {}).get("retrains")
+        return retrains
+
+    @property
+    def splits(self) -> Mapping[str, Predictions]:
+        """What it said of the splits that it has not learned from, by the split's name."""
+        return {name: one for name, one in self.seen.splits.items() if self.retrains is None or name != "validation"}
 
     @property
     def verified(self) -> bool:

@@ -31,7 +31,7 @@ A CondenseNet for image classification, trial {row.number} of the study `{study}
 {_figures(facts)}
 
 {_remarks(facts)}
-{_picture(facts)}{classes_part(facts.seen.splits, facts.study.data_info)}
+{_picture(facts)}{classes_part(facts.splits, facts.study.data_info)}
 ## Run it
 
     python3 infer.py photo.jpg{_samples_text(facts)}
@@ -118,10 +118,10 @@ def _figures(facts: BundleFacts) -> str:
     tested = "not tested"
     if row.test_top1 is not None:
         tested = f"{row.test_top1:.2%}{_interval(row.test_top1, info.get('test_images'))} ({images})"
-    validation = "unknown"
-    if row.top1 is not None:
+    validation = "unknown" if facts.retrains is None else "none: it has learned from these images too"
+    if facts.retrains is None and row.top1 is not None:
         validation = f"{row.top1:.2%}{_interval(row.top1, info.get('validation_images'))}"
-    lines = [f"| test top-1 | {tested} |", f"| validation top-1 | {validation} |", *figure_rows(facts.seen.splits)]
+    lines = [f"| test top-1 | {tested} |", f"| validation top-1 | {validation} |", *figure_rows(facts.splits)]
     if latency is None:
         lines.append("| latency | unknown |")
     else:
@@ -201,6 +201,12 @@ def _accuracy_remark(facts: BundleFacts) -> str:
         return (
             "The accuracy is the exported network's, on the validation split that choices are made on; the test split "
             "was not used for\n  this network."
+        )
+    if facts.retrains is not None:
+        return (
+            "The accuracy is the exported network's, on the test split, which was used once for this network. It was "
+            f"chosen as `{one_line(facts.retrains)}`\n  on the validation split, and trained again on all but the "
+            "test images."
         )
     tested = (
         "it is the only network of this study that was"

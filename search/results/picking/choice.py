@@ -56,7 +56,7 @@ def comparison(predictions: Mapping[int, Predictions], other: TrialRow, picked: 
     test = paired_test(first, second, picked.objective)
     if test.within_noise:
         return f"{name} {test}: as good within noise, so other images might turn the two"
-    return f"{name} {test}: surely {'better' if test.difference > 0 else 'worse'}"
+    return f"{name} {test}: {'better' if test.difference > 0 else 'worse'} by more than noise"
 
 
 def ordered(engine: sa.Engine, study_id: int, ranked: Sequence[TrialRow], wish: Wish) -> Order:
@@ -85,7 +85,7 @@ def ordered(engine: sa.Engine, study_id: int, ranked: Sequence[TrialRow], wish: 
     what = "fewest params" if by_size else "lowest latency"
     rule = (
         f"the {what} of {counted(len(as_good), 'network')} within {100 * wish.within:g} points of the best, trial "
-        f"{ranked[0].number}, and not surely worse"
+        f"{ranked[0].number}, and not worse by more than noise"
     )
     return Order(tuple(sorted(as_good, key=lambda row: _cost(row, by_size))), rule, predictions)
 

@@ -10,7 +10,7 @@ from search.budget import Budget
 from search.pricing.pricer import Target
 from search.results.paired import as_good_and_cheaper
 from search.results.picking.choice import asked_for, ordered
-from search.results.picking.on_devices import OverLimit, verify_on_devices
+from search.results.picking.on_devices import OnDevices, OverLimit, verify_on_devices
 from search.results.picking.testing import tested
 from search.results.picking.wish import THE_BEST, Wish
 from search.results.ranking import best, rows_on
@@ -19,6 +19,7 @@ from search.results.trained_files import trained_files
 from search.store import reader
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
+from space.deployed import DeployedCondenseNet
 from space.errors import NothingFeasible
 from workers.export.onnx import check_onnx
 from workers.latency.measurement import Measurement
@@ -44,6 +45,7 @@ class Picked:
     reasons: tuple[str, ...]  # why this one: what decided it, the runner-up, and how sure the choice is
     export_difference: float
     files: tuple[Path, Path]  # ONNX and safetensors, checked against their recorded hashes
+    retrains: str | None = None  # the study and trial that it was chosen as, before it learned from all images
 
     @property
     def unsteady(self) -> tuple[str, ...]:
@@ -57,26 +59,32 @@ class Picked:
         )
 
 
-def pick(
-    store: StudyStore,
-    study: StudyRow,
-    budget: Budget,
-    targets: Sequence[Target],
-    cache: Path,
-    wish: Wish = THE_BEST,
-) -> Picked:
-    """Take the network that is wanted inside the budget, measure its exported file again, test it once.
+@dataclass(frozen=True)
+class Winner:
+    """The network that is wanted and keeps its budget on every device, not tested yet."""
 
-    If a network turns out to be over the budget, the next one is taken; `picking.verification` says when. A network
-    that isn't taken is not tested.
+    row: TrialRow
+    on_devices: OnDevices
+    network: DeployedCondenseNet
+    files: tuple[Path, Path]  # ONNX and safetensors, checked against their recorded hashes
+    ranked: tuple[TrialRow, ...]  # the trained networks inside the budget, best first
+    passed_over: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+def find_winner(
+    store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[Target], wish: Wish = THE_BEST
+) -> Winner:
+    """Take the network that is wanted inside the budget and measure its exported file again; none is tested.
+
+    If a network turns out to be over the budget, the next one is taken; `picking.verification` says when.
 
     Raises:
         NothingFeasible: no network fits, or none passes the verification.
         TrialNotFound, TrialNotReady: there is no network of the trial that is wanted.
         CheckpointCorrupt: the files of the chosen network are gone or damaged.
     """
-    device = targets[0].name
-    rows = rows_on(study, store.trials(), device)
+    rows = rows_on(study, store.trials(), targets[0].name)
     if wish.trial is not None:
         asked_for(rows, wish.trial, budget)
     ranked = best(rows, budget)
@@ -94,27 +102,50 @@ def pick(
         if found.over is not None:
             misses.append((row.number, found.over))
             continue
-        difference = check_onnx(model, network)
-        (trial,) = rows_on(study, [tested(store, study, row, model, cache)], device)
-        assert trial.test_top1 is not None
-        return Picked(
-            trial=trial,
-            budget=budget,
-            verified=found.measured.pop(device),
-            elsewhere=found.measured,
-            test_top1=trial.test_top1,
-            seen=seen_by(store.engine, study, trial),
-            as_good=as_good_and_cheaper(store.engine, store.study_id, ranked[ranked.index(row) :]),
-            test_evaluations=reader.count_test_evaluations(store.engine, store.study_id),
-            candidates=len(ranked),
-            passed_over=tuple(f"trial {number} {over.words}" for number, over in misses),
-            undecided=found.undecided,
-            reasons=order.reasons(row, {number for number, _ in misses}),
-            export_difference=difference,
+        return Winner(
+            row=row,
+            on_devices=found,
+            network=network,
             files=(model, weights),
+            ranked=tuple(ranked),
+            passed_over=tuple(f"trial {number} {over.words}" for number, over in misses),
+            reasons=order.reasons(row, {number for number, _ in misses}),
         )
     number, nearest = min(misses, key=lambda miss: miss[1].excess)
     raise NothingFeasible(
         f"{none_of(len(misses), 'network')} stayed inside {budget}; the nearest, trial {number}, {nearest.words}; "
         "raise the budget a little."
+    )
+
+
+def pick(
+    store: StudyStore,
+    study: StudyRow,
+    budget: Budget,
+    targets: Sequence[Target],
+    cache: Path,
+    wish: Wish = THE_BEST,
+) -> Picked:
+    """Take the network of `find_winner`, and evaluate it on the test split, once; raises as `find_winner` does."""
+    winner, device = find_winner(store, study, budget, targets, wish), targets[0].name
+    difference = check_onnx(winner.files[0], winner.network)
+    (trial,) = rows_on(study, [tested(store, study, winner.row, winner.files[0], cache)], device)
+    assert trial.test_top1 is not None
+    elsewhere = {name: latency for name, latency in winner.on_devices.measured.items() if name != device}
+    others = winner.ranked[winner.ranked.index(winner.row) :]
+    return Picked(
+        trial=trial,
+        budget=budget,
+        verified=winner.on_devices.measured[device],
+        elsewhere=elsewhere,
+        test_top1=trial.test_top1,
+        seen=seen_by(store.engine, study, trial),
+        as_good=as_good_and_cheaper(store.engine, store.study_id, others),
+        test_evaluations=reader.count_test_evaluations(store.engine, store.study_id),
+        candidates=len(winner.ranked),
+        passed_over=winner.passed_over,
+        undecided=winner.on_devices.undecided,
+        reasons=winner.reasons,
+        export_difference=difference,
+        files=winner.files,
     )

@@ -1,4 +1,4 @@
-"""What running a network takes beside time, and which trial another one trains again on all images."""
+"""What running a network takes beside time."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,4 +10,3 @@ down_revision = "v0008"
 def upgrade() -> None:
     for name in ("peak_memory_mb", "energy_mj"):
         op.add_column("condensery_latency", sa.Column(name, sa.Float(), nullable=True))
-    op.add_column("condensery_trial", sa.Column("retrains", sa.Integer(), nullable=True))
