@@ -154,6 +154,16 @@ def test_without_compiler_or_kernel_the_runtime_is_not_there(tmp_path: Path, mon
         Native()
 
 
+def test_a_missing_cross_compiler_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CONDENSERY_KERNELS", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CC", "aarch64-linux-gnu-gcc")
+    with pytest.raises(ImportError, match=r"CC names aarch64-linux-gnu-gcc.*apt install gcc-aarch64-linux-gnu$"):
+        Native()
+    with pytest.raises(ValueError, match=r"no such file\), nor compiled; CC names aarch64-linux-gnu-gcc"):
+        FP32.compiled(KERNEL_FILE.read_bytes())
+
+
 def test_a_compiler_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     compiler = tmp_path / "cc"
     compiler.write_text("#!/bin/sh\necho 'no such flag' >&2\nexit 1\n")
@@ -172,7 +182,7 @@ CROSS = "aarch64-linux-gnu-gcc" if platform.machine() == "x86_64" else "x86_64-l
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The compiled kernel, where no compiler has been yet; compilers don't optimise, because that takes seconds."""
-    monkeypatch.setattr(Native, "FLAGS", ("-O0", *Native.FLAGS[1:]))
+    monkeypatch.setattr(kernels, "FLAGS", ("-O0", *kernels.FLAGS[1:]))
     monkeypatch.setenv("CONDENSERY_KERNELS", str(tmp_path / "kernels"))
     monkeypatch.delenv("CC", raising=False)
     (tmp_path / "kernels").mkdir()

@@ -28,6 +28,16 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, (named,) if named else ("cc", "gcc", "clang"))), None)
 
 
+def how_to_get_compiler() -> str:
+    """Return what to install where `compiler` finds none."""
+    named = os.environ.get("CC", "")
+    if not named:
+        return "install one: apt install gcc libc6-dev"
+    cross = Path(named).name
+    package = f"gcc-{cross[: -len('-gcc')]}" if cross.endswith("-gcc") else cross  # as Debian calls cross compilers
+    return f"CC names {named}, which isn't installed; install it: apt install {package}"
+
+
 @dataclass(frozen=True)
 class Kernel:
     """One kernel: its source, which comes with each model, and what of the agent's own is compiled with it."""
@@ -80,7 +90,8 @@ class Kernel:
         if self._is_usable(library, command):
             return library
         if command is None:
-            raise ValueError(f"{library} can't be used here ({why_foreign(library)}); remove it, or install a compiler")
+            why = why_foreign(library) if library.exists() else "there is no such file"
+            raise ValueError(f"{library} can't be used here ({why}), nor compiled; {how_to_get_compiler()}")
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # a rename stays on one file system
             made = Path(folder, library.name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.latency.agent.runtimes.kernels import Kernel, compiler
+from workers.latency.agent.runtimes.kernels import Kernel, compiler, how_to_get_compiler
 from workers.latency.agent.runtimes.model_zip import unzip_model
 
 # A source with another hash is never compiled.
@@ -43,7 +43,7 @@ class Native:
 
     def __init__(self) -> None:
         if self.installed() is None:
-            raise ImportError("the native runtime needs a C compiler; install one: apt install gcc libc6-dev")
+            raise ImportError(f"the native runtime needs a C compiler; {how_to_get_compiler()}")
         self.version = self.VERSION
 
     def load(self, model: bytes, threads: int) -> Callable[[], object]:
