@@ -11,7 +11,7 @@ from space.errors import InvalidSettings
 from workers.compiled.library import NotCompiled, load_library
 from workers.images.data_info import DataInfo
 from workers.images.source import Shape
-from workers.wording import counted
+from workers.wording import counted, listed, one_line
 
 NVIDIA = Path("/proc/driver/nvidia/version")  # there with a driver, whether torch can use it or not
 MOST_NAMED = 5  # classes in a line
@@ -92,12 +92,12 @@ def describe_data(info: DataInfo) -> str:
     """Return one line about the images, which mentions imbalanced or missing classes, and grey images in colour."""
     channels, height, width = info.input_shape
     text = (
-        f"{info.dataset}: {info.train_images} training, {info.validation_images} validation and {info.test_images} "
-        f"test images, {channels}x{height}x{width}, {info.num_classes} classes"
+        f"{one_line(info.dataset, 300)}: {info.train_images} training, {info.validation_images} validation and "
+        f"{info.test_images} test images, {channels}x{height}x{width}, {info.num_classes} classes"
     )
     missing = [name for name, images in zip(info.class_names, info.class_counts, strict=True) if not images]
     if missing:
-        names = ", ".join(missing[:MOST_NAMED]) + (", …" if len(missing) > MOST_NAMED else "")
+        names = listed(missing, most=MOST_NAMED)
         text += f", of which {counted(len(missing), 'class', 'classes')} ({names}) no image is used"
     elif info.imbalance >= 1.5:
         text += f", the largest class {info.imbalance:.1f} times the smallest"

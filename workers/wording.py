@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+
+TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # Unicode's bidirectional controls
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -49,6 +52,11 @@ def listed(names: Sequence[str], total: int | None = None, most: int = 3) -> str
     shown = ", ".join(one_line(name) for name in names[:most])
     rest = total - min(len(names), most)
     return f"{shown} and {rest:,} more" if rest and shown else shown
+
+
+def has_controls(text: str) -> bool:
+    """Whether text holds characters that end a line, steer a terminal, turn its direction or can't be written."""
+    return any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in TURNING for letter in text)
 
 
 def one_line(text: str, longest: int = 80) -> str:

@@ -19,10 +19,11 @@ from search.store import reader
 from search.store.rows import StudyRow, TrialRow
 from search.store.vocabulary import EvaluatedSplit, TrialState
 from workers.metrics import NAMES, Objective, Predictions
-from workers.wording import agreeing, counted
+from workers.wording import agreeing, counted, listed, one_line
 
 FEWEST_IMAGES = 20  # of a class, with which a recall is known to about 20 points
 MOST_NAMED = 5  # classes in a sentence
+NAME_LETTERS = 60  # of a class's name in a sentence
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def remarks_on_images(counts: Sequence[int], names: Sequence[str]) -> list[str]:
         return []
     classes = f"{counted(len(few), 'class', 'classes')} {agreeing(len(few), 'has', 'have')}"
     them = agreeing(len(few), "it", "them")
-    counts_text = _listed([f"{name} {count}" for count, name in few])
+    counts_text = listed([f"{one_line(name, NAME_LETTERS)} {count}" for count, name in few], most=MOST_NAMED)
     return [
         f"{classes} fewer than {FEWEST_IMAGES} validation images ({counts_text}), so that what is said of {them} "
         "is little more than a guess; add images, or raise data.validation_fraction."
@@ -76,10 +77,14 @@ def remarks_on_network(network: Predictions, names: Sequence[str], objective: Ob
 
 
 def _unrecognised(network: Predictions, names: Sequence[str], called: str) -> Iterator[str]:
-    never = [f"{one.name} (0 of {one.images:,})" for one in class_figures(network, names) if one.recall == 0]
+    never = [
+        f"{one_line(one.name, NAME_LETTERS)} (0 of {one.images:,})"
+        for one in class_figures(network, names)
+        if one.recall == 0
+    ]
     if never:
         classes = f"{counted(len(never), 'class', 'classes')} {agreeing(len(never), 'is', 'are')}"
-        yield f"{classes} never recognised by {called}: {_listed(never)}."
+        yield f"{classes} never recognised by {called}: {listed(never, most=MOST_NAMED)}."
 
 
 def _no_better_than_chance(
@@ -89,7 +94,11 @@ def _no_better_than_chance(
         return
     score, chance = network.metrics()[objective] or 0.0, chance_of(network, objective)
     most = class_names(len(network.images_of_class), names)[int(network.images_of_class.argmax())]
-    way = f"naming {most!r} for every image" if objective == "top1" else "guessing without looking"
+    way = (
+        f"naming {one_line(most, NAME_LETTERS)!r} for every image"
+        if objective == "top1"
+        else "guessing without looking"
+    )
     yield (
         f"{called} is not above chance: its {NAMES[objective]} is {score:.2%}, and {way} gives {chance:.2%}, as good "
         "within noise; see whether the trainings learn at all."
@@ -114,8 +123,3 @@ def remarks_on_best(engine: sa.Engine, study_name: str, budget: Budget) -> tuple
     if ranked:
         return seen_by(engine, study, ranked[0]).remarks
     return tuple(remarks_of_study(study.data_info, None, "top1", ""))
-
-
-def _listed(texts: Sequence[str]) -> str:
-    more = len(texts) - MOST_NAMED
-    return ", ".join(texts[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")

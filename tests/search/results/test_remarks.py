@@ -41,6 +41,14 @@ def test_a_class_that_is_never_recognised_is_named_with_its_images() -> None:
     assert remarks_on_network(saying((90, 10, 0), (5, 95, 0), (10, 10, 10)), NAMES, "top1", "trial 7") == []
 
 
+def test_no_name_of_a_class_can_break_a_line_or_steer_a_terminal() -> None:
+    names = ("cat\n\x1b[31m", "dog\u202e", "owl")
+    network = saying((0, 30, 0), (30, 0, 0), (9, 10, 11))
+    texts = [*remarks_on_images((19, 3, 400), names), *remarks_on_network(network, names, "top1", "trial 7")]
+    assert len(texts) == 3
+    assert all(text.isprintable() for text in texts)
+
+
 def test_a_class_without_images_is_not_called_unrecognised() -> None:
     assert remarks_on_network(saying((90, 10, 0), (5, 95, 0), (0, 0, 0)), NAMES, "top1", "trial 7") == []
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from space.errors import DataNotFound, InvalidSettings
+from tests.workers.images.folders import make_folder_that_cannot_be_read
 from workers.images.batches import ImageData, load
 from workers.images.cache import outline, prepare
 from workers.images.data_info import DataInfo
@@ -116,6 +117,15 @@ def test_names_from_an_archive_cannot_break_a_line(tmp_path: Path):
     assert len(note) < 160
 
 
+@pytest.mark.parametrize("name", ["x\ny\x1b[31m", "x\u2028", "x\u202ey"])
+def test_a_class_folder_whose_name_would_steer_a_terminal_is_refused(tmp_path: Path, name: str):
+    save_split(tmp_path, 1)
+    (tmp_path / "cat").rename(tmp_path / name)
+    with pytest.raises(DataNotFound, match="has control characters in its name; rename it") as refusal:
+        outline(settings_for(tmp_path))
+    assert str(refusal.value).isprintable()
+
+
 # --- splits made by hand ----------------------------------------------------------------------------------------
 
 
@@ -150,10 +160,24 @@ def test_folders_beside_the_splits_are_named(tmp_path: Path):
     for name in ("train", "test", "unsorted", "cat"):
         save_split(tmp_path / name, 3)
     content = find_source(settings_for(tmp_path)).open()
+    assert "left out: 2 folders beside the splits' folders (cat, unsorted)" in content.notes
     images = (
         "left out: 12 images beside the splits' folders (cat/cat/00.png, cat/cat/01.png, cat/cat/02.png and 9 more)"
     )
     assert images in content.notes
+
+
+def test_folders_without_images_that_are_no_splits_are_named_too_and_may_be_unreadable(tmp_path: Path):
+    for name in ("train", "test"):
+        save_split(tmp_path / name, 3)
+    for name in ("annotations/y.xml", "eval/a/x.heic"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "empty").mkdir()
+    make_folder_that_cannot_be_read(tmp_path / "locked")
+    notes = outline(settings_for(tmp_path)).notes
+    assert "left out: 4 folders beside the splits' folders (annotations, empty, eval, locked)" in notes
+    assert any(note.startswith("left out: 1 folder that can't be read (locked/") for note in notes)
 
 
 def test_train_is_asked_about_where_it_may_be_a_class(tmp_path: Path):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from space.errors import DataNotFound, InvalidSettings
+from tests.workers.images.folders import make_folder_that_cannot_be_read
 from workers.images.batches import TrainingBatches, load
 from workers.images.cache import outline, prepare
 from workers.images.datasets import find_source
@@ -95,6 +96,28 @@ def test_a_file_outside_the_manifests_folder_may_be_named(tmp_path: Path):
     absolute = [f"{tmp_path / 'photos' / name},{LABELS[name]}" for name in NAMES[:5]]
     relative = [f"../photos/{name},{LABELS[name]}" for name in NAMES[5:]]
     assert labels_in(opened(table(tmp_path / "lists", "path,label", *absolute, *relative))) == LABELS
+
+
+def test_a_folder_that_a_manifest_does_not_need_may_be_unreadable(tmp_path: Path):
+    save_images(tmp_path)
+    make_folder_that_cannot_be_read(tmp_path / "lost+found")
+    paths = (
+        table(tmp_path, "path,label", "cat0.png,cat", "dog0.png,dog"),
+        coco_of(tmp_path, "/s/cat0.png", "/s/dog0.png"),
+    )
+    for path in paths:
+        assert any(note.startswith("left out: 1 folder that can't be read (lost+found/") for note in opened(path).notes)
+
+
+def test_the_weights_that_are_said_are_those_of_training(tmp_path: Path):
+    save_images(tmp_path)
+    for weights, said in (
+        ({"cat0.png": "5"}, "images weigh 1 to 5 in training"),
+        (dict.fromkeys(NAMES, "5"), "every image weighs 5 in training, so that weights change nothing"),
+        ({"cat0.png": "0.5", "cat4.png": "9"}, "images weigh 0.5 to 1 in training"),
+    ):
+        rows = [f"{name},{LABELS[name]},{weights.get(name, '')},{'test' * (name[3] == '4')}" for name in NAMES]
+        assert said in opened(table(tmp_path, "path,label,weight,split", *rows)).notes
 
 
 def test_images_that_a_manifest_does_not_name_are_counted_and_a_file_named_twice_is_one(tmp_path: Path):

@@ -157,6 +157,11 @@ def test_depth_of_sixteen_bits_is_kept(tmp_path: Path):
         (ARRAYS.replace('"class_names"', '"class"'), r"the mapping must hold images, .* alone, but has 'class', did"),
         (ARRAYS.rstrip() + " | {'split': 20 * ['train']}", r"alone, but has 'split', did you mean 'splits'\?"),
         (ARRAYS.replace("range(20)]", "range(19)]"), r"images and labels must be as many, but are 20 and 19"),
+        (ARRAYS.replace('"odd"', '""'), r"have a label, but 10 images don't \(image 1, 1; .*; write its class"),
+        (
+            ARRAYS.replace('"odd"', '"o\\ndd"'),
+            r"a label without control characters, but 10 .*1: o\ufffddd; .* rename it",
+        ),
         (ARRAYS.replace("number % 2", "0"), "at least 2 classes, but holds 1, 'even'"),
     ],
 )

@@ -22,8 +22,10 @@ from workers.images.listing.walk import (
     is_image_name,
     reading,
 )
-from workers.wording import counted, listed, one_line
+from workers.wording import counted, has_controls, listed, one_line
 
+LONGEST_NAME = 255  # letters; no file system has longer ones
+MOST_BESIDE = 12  # folders that are named in a note
 BY_FOLDER = "folder"  # data.group: each folder in a class's folder is a group, with all folders in it
 
 
@@ -46,7 +48,7 @@ def list_class_folders(root: Path, group: str | None = None) -> Listing:
         raise DataNotFound(
             f'the image folder {one_line(str(root), 300)!r} doesn\'t exist: correct `dataset = "imagefolder:PATH"`'
         )
-    left_out = LeftOut()
+    left_out, unreadable = LeftOut(), set[str]()
     folders = _folders_in(root, left_out)
     _suggest_inner(root, folders)
     entries: list[Entry] = []
@@ -55,15 +57,21 @@ def list_class_folders(root: Path, group: str | None = None) -> Listing:
     if not splits:
         entries += _entries(root, "", folders, None, left_out)
         notes = _doubts(entries) if group is None else ()
+    elif beside := [name for name in folders if name not in splits]:
+        count = counted(len(beside), "folder")
+        notes = (f"left out: {count} beside the splits' folders ({listed(beside, most=MOST_BESIDE)})",)
     for name in folders if splits else ():
         if name not in splits:
-            for image in find_images(root, name, LeftOut()):
+            for image in find_images(root, name, LeftOut(), unreadable):
                 left_out.add(image.name, "image beside the splits' folders", "images beside the splits' folders")
             continue
         entries += _entries(root, name, _folders_in(root / name, left_out, name), splits[name], left_out)
     if group == BY_FOLDER:
         entries = [entry._replace(group=_folder_of(entry.name, depth=2 if splits else 1)) for entry in entries]
-    return listing_of(root, f"{root.resolve().name} (image folder)", entries, (*notes, *left_out.notes()))
+    left_out.add_unreadable(unreadable)
+    return listing_of(
+        root, f"{one_line(root.resolve().name, LONGEST_NAME)} (image folder)", entries, (*notes, *left_out.notes())
+    )
 
 
 def _suggest_inner(root: Path, folders: Sequence[str]) -> None:
@@ -125,7 +133,7 @@ def _ask_about_train(root: Path, folders: Sequence[str], splits: dict[str, Split
     if set(splits.values()) != {"train"}:
         return
     others = [name for name in folders if name not in splits]
-    if lost := [image for name in others for image in find_images(root, name, LeftOut())]:
+    if lost := [image for name in others for image in find_images(root, name, LeftOut(), set())]:
         train = next(iter(splits))
         raise DataNotFound(
             f"is the folder {train!r} of {str(root)!r} a split or a class? It holds folders, and "
@@ -166,6 +174,7 @@ def _entries(
 ) -> list[Entry]:
     entries = []
     for label in classes:
+        _check_name(root / split_folder, label)
         below = f"{split_folder}/{label}" if split_folder else label
         images = find_images(root, below, left_out)
         if not images:
@@ -179,6 +188,14 @@ def _entries(
             "none; remove it, or lay them out as PATH/train/<class>/<image>."
         )
     return entries
+
+
+def _check_name(folder: Path, name: str) -> None:
+    """Raise DataNotFound if a class's name would break a line or steer a terminal wherever it is shown."""
+    if has_controls(name):
+        raise DataNotFound(
+            f"the class folder {name!r} in {str(folder)!r} has control characters in its name; rename it"
+        )
 
 
 def _folder_of(name: str, depth: int) -> str | None:

@@ -196,7 +196,12 @@ def _notes(parts: dict[Split, list[Entry]]) -> list[str]:
         said.append(
             f"{counted(len(groups), 'group')} of images, the largest of {max(groups.values()):,}; none is in two splits"
         )
-    weights = [entry.weight for entry in everything if entry.weight is not None]
-    if weights:
-        said.append(f"images weigh {min(weights):g} to {max(weights):g} in training")
+    if any(entry.weight is not None for entry in everything):
+        weights = [1.0 if entry.weight is None else entry.weight for entry in parts["train"]]
+        least, most = min(weights), max(weights)
+        said.append(
+            f"images weigh {least:g} to {most:g} in training"
+            if least < most
+            else f"every image weighs {least:g} in training, so that weights change nothing"
+        )
     return said

@@ -22,7 +22,7 @@ from workers.images.listing.listing import SPLITS, Entry, Listing, Split, listin
 from workers.images.listing.rows import Row
 from workers.images.listing.walk import LeftOut, find_images, is_directory, is_image_name
 from workers.images.progress import progress
-from workers.wording import counted, listed, one_line
+from workers.wording import counted, has_controls, listed, one_line
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 LIKE_A_PATH = re.compile(r"^(\.{0,2}[/\\]|~[/\\]|[A-Za-z]:\\|\.{1,2}$)")
@@ -53,14 +53,14 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
     manifest = read_manifest(path, group)
     whose = f"the manifest {str(path)!r}"
     root = path if is_directory(path) else path.parent
-    left_out, rows = LeftOut(), manifest.rows
+    left_out, unreadable, rows = LeftOut(), set[str](), manifest.rows
     if manifest.is_tools:
         unlabelled = [row for row in rows if not row.labels]
         for row in unlabelled:
             left_out.add(row.path, "image without a label", "images without a label")
         rows = [row for row in rows if row.labels]
     check_rows(whose, rows)
-    files = _Files(root) if manifest.is_tools else None
+    files = _Files(root, unreadable) if manifest.is_tools else None
     with progress("Looking for the files of", path.name, len(rows)) as advance:
         places = [_found(root, row.path, files, advance) for row in rows]
     missing = [_shown(row) for row, place in zip(rows, places, strict=True) if place is None]
@@ -69,9 +69,13 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
     by_name = files.used if files is not None else []
     by_names = (f"{counted(len(by_name), 'file')} found by the name alone ({listed(by_name)})",) if by_name else ()
     entries = list(_entries(whose, root, rows, found, left_out))
-    _note_unnamed(root, entries, left_out)
+    _note_unnamed(root, entries, left_out, unreadable)
+    left_out.add_unreadable(unreadable)
     return listing_of(
-        root, f"{path.resolve().name} (manifest)", entries, (*manifest.notes, *by_names, *left_out.notes())
+        root,
+        f"{one_line(path.resolve().name, 255)} (manifest)",
+        entries,
+        (*manifest.notes, *by_names, *left_out.notes()),
     )
 
 
@@ -84,7 +88,12 @@ def check_rows(whose: str, rows: Sequence[Row], noun: str = "row") -> None:
         raise DataNotFound(f"{whose} must name images, but names none; add {noun}s.")
     rules = (
         _Broken("name a file", "write its path", [row.where for row in rows if not row.path]),
-        _Broken("have a label", "write its class", [_shown(row) for row in rows if not row.labels]),
+        _Broken("have a label", "write its class", [_shown(row) for row in rows if not "".join(row.labels).strip()]),
+        _Broken(
+            "have a label without control characters",
+            "rename it",
+            [f"{_shown(row)}: {one_line(label)}" for row in rows for label in row.labels if has_controls(label)],
+        ),
         _Broken(
             "have one label",
             "decide for one; images of several classes at once are not what these networks are for",
@@ -128,11 +137,7 @@ def _shown(row: Row) -> str:
 
 
 def _is_path(label: str) -> bool:
-    return (
-        bool(LIKE_A_PATH.match(label))
-        or (bool(set("/\\") & set(label)) and is_image_name(label))
-        or not label.isprintable()
-    )
+    return bool(LIKE_A_PATH.match(label)) or (bool(set("/\\") & set(label)) and is_image_name(label))
 
 
 def _is_split(split: str) -> bool:
@@ -152,8 +157,9 @@ def _is_weight(weight: str) -> bool:
 class _Files:
     """The images below a folder by their names, which are listed once the first of them is asked for."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, unreadable: set[str]) -> None:
         self._root = root
+        self._unreadable = unreadable  # takes the folders that can't be looked through
         self.used: list[str] = []  # those that were found by their names alone
 
     def found(self, path: str) -> str | None:
@@ -186,7 +192,7 @@ class _Files:
 
     @cached_property
     def _names(self) -> list[str]:
-        return [image.name for image in find_images(self._root, "", LeftOut())]
+        return [image.name for image in find_images(self._root, "", LeftOut(), self._unreadable)]
 
 
 def _found(root: Path, path: str, files: _Files | None, advance: Callable[[int], None]) -> str | None:
@@ -276,13 +282,13 @@ def _split_of(row: Row) -> Split | None:
     return SPLITS.get(row.split.lower())
 
 
-def _note_unnamed(root: Path, entries: Sequence[Entry], left_out: LeftOut) -> None:
+def _note_unnamed(root: Path, entries: Sequence[Entry], left_out: LeftOut, unreadable: set[str]) -> None:
     """Count the images that lie among those that are named."""
     inside = [entry.name for entry in entries if not entry.name.startswith(("/", ".."))]
     if not inside:
         return
     below = os.path.commonpath([name.rpartition("/")[0] for name in inside])
     named = {entry.identity for entry in entries}
-    for image in find_images(root, below, LeftOut()):
+    for image in find_images(root, below, LeftOut(), unreadable):
         if image.identity not in named:
             left_out.add(image.name, "image that the manifest doesn't name", "images that the manifest doesn't name")

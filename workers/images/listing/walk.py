@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -49,6 +49,11 @@ class LeftOut:
         count, names = self._by_reason.get((singular, plural), (0, []))
         self._by_reason[singular, plural] = (count + 1, names if len(names) == NAMED else [*names, name])
 
+    def add_unreadable(self, folders: Iterable[str]) -> None:
+        """Count the folders that couldn't be read."""
+        for folder in sorted(folders):
+            self.add(folder, "folder that can't be read", "folders that can't be read")
+
     def notes(self) -> tuple[str, ...]:
         """Return a sentence for each reason."""
         return tuple(
@@ -62,21 +67,27 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  (a million files)
 
 
-def find_images(root: Path, below: str, left_out: LeftOut) -> list[Found]:
+def find_images(root: Path, below: str, left_out: LeftOut, unreadable: set[str] | None = None) -> list[Found]:
     """Return the images in the folder `below` of `root` and in all folders in it, by their names relative to `root`.
 
     Every folder is read once, whatever links lead to it, so the search ends. A link to a folder above, in which the
     images of all classes lie, is not followed.
 
+    Args:
+        root: what names are relative to.
+        below: the folder to look through; "" for `root` itself.
+        left_out: counts what is passed over.
+        unreadable: takes the folders that can't be read, where the data set doesn't depend on them; None: it does.
+
     Raises:
-        DataNotFound: a folder can't be read.
+        DataNotFound: a folder can't be read, and `unreadable` is None.
     """
     found: list[Found] = []
     seen = _above(root, below)
     waiting = [below]
     while waiting:
         folder = waiting.pop()
-        with reading(root / folder):
+        with reading(root / folder) if unreadable is None else _collecting(folder, unreadable):
             status = (root / folder).stat()
             if (status.st_dev, status.st_ino) in seen:
                 left_out.add(folder, "link to a folder that is read already", "links to folders that are read already")
@@ -152,6 +163,15 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return entry.is_file()
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def _collecting(folder: str, unreadable: set[str]) -> Iterator[None]:
+    """Add a folder that can't be listed to a set."""
+    try:
+        yield
+    except OSError:
+        unreadable.add(folder or ".")
 
 
 @contextlib.contextmanager
