@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from commands import database, deploying, devices, inspecting, measuring, plotting, queueing, running, travelling
+from commands import (
+    comparing,
+    database,
+    deploying,
+    devices,
+    inspecting,
+    measuring,
+    plotting,
+    queueing,
+    running,
+    travelling,
+)
 from commands.common import INTERRUPTED
 from search.store.connection.printed_commands import STORAGE
 from space.errors import CondenseryError, DiskFull, InvalidSettings, ReadOnlyFolder
@@ -121,6 +132,7 @@ for verb in (
     plotting.plot,
     measuring.reprice,
     measuring.quantize,
+    comparing.baselines,
     database.doctor,
     database.delete,
     travelling.archive,

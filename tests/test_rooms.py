@@ -27,6 +27,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "export": "bundled file_names files latency preprocessing quantization",
         "compiled": "files latency",
         "training": "compiled export file_names files images metrics processes settings wording",
+        "baselines": "export file_names images latency settings training",
         "runners": "file_names files images latency processes training",
     },
     "search": {

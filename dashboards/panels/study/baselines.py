@@ -17,7 +17,8 @@ from typing import Any
 
 from dashboards.data.columns import Axis, LatencyGroup, StudyColumns, View
 from dashboards.formats import NOTHING, count, digits_ms, percent
-from workers.latency.record import REPLAYED
+from search.results.baselines import read_baselines
+from workers.latency.record import REPLAYED, LatencyRecord
 
 _FILE = Path(__file__).with_name("baselines.json")
 _SHAPES = {"cifar10": ((3, 32, 32), 10), "cifar100": ((3, 32, 32), 100), "imagenet": ((3, 224, 224), 1000)}
@@ -57,6 +58,7 @@ class Baseline:
     origin: str  # of the accuracy
     latencies: tuple[BaselineLatency, ...] = ()
     latency: BaselineLatency | None = None  # in the group that is shown
+    published: bool = True  # else it was trained by the study's recipe, on its images; `top1_pct` is then its score
 
     def cost(self, axis: Axis) -> float:
         """Return ms (in the group that is shown), million macs or million params; NaN where there is no latency."""
@@ -72,7 +74,8 @@ class Baseline:
             words = digits_ms(latency.median_ms, 4), interval
             mark = "; its latency is outside the calibrated range" if latency.extrapolates else ""
         cost = (count(float(self.macs)), count(float(self.params)))
-        return "published", NOTHING, percent(self.top1_pct / 100), *words, *cost, f"{self.name}; {self.origin}{mark}"
+        role = "published" if self.published else "baseline"
+        return role, NOTHING, percent(self.top1_pct / 100), *words, *cost, f"{self.name}; {self.origin}{mark}"
 
 
 def dataset_of(columns: StudyColumns) -> str | None:
@@ -96,6 +99,7 @@ def comparable(columns: StudyColumns, view: View) -> list[Baseline]:
     """Return the networks that can be compared with a study's on the view's axis; only their top-1 is published."""
     dataset = dataset_of(columns) if columns.objective == "top1" else None
     networks = [network for network in all_baselines() if network.dataset == dataset]
+    networks += own_baselines(columns)
     if view.axis != "latency":
         return networks
     if view.group is None:
@@ -107,6 +111,40 @@ def comparable(columns: StudyColumns, view: View) -> list[Baseline]:
         for latency in network.latencies
         if latency.is_of(group)
     ]
+
+
+def own_baselines(columns: StudyColumns) -> list[Baseline]:
+    """Return the networks that `condensery baselines --train` trained by the study's recipe, with their scores."""
+    files = (columns.study.settings.get("study") or {}).get("files")
+    results = [] if files is None else read_baselines(Path(files) / columns.study.name)
+    return [
+        Baseline(
+            name=result.title,
+            short=result.title.removeprefix("published "),
+            dataset="",
+            top1_pct=100 * result.scores[columns.objective],
+            macs=result.macs,
+            params=result.params,
+            origin="trained by this study's recipe, on its validation images",
+            latencies=() if result.latency is None else (_measured(result.latency),),
+            published=False,
+        )
+        for result in results
+        if columns.objective in result.scores
+    ]
+
+
+def _measured(latency: LatencyRecord) -> BaselineLatency:
+    return BaselineLatency(
+        kind=str(latency.kind),
+        device=latency.device,
+        runtime=f"{latency.runtime} {latency.runtime_version}",
+        threads=latency.threads,
+        median_ms=latency.median_ms,
+        low_ms=latency.interval_low_ms,
+        high_ms=latency.interval_high_ms,
+        extrapolates=latency.extrapolates,
+    )
 
 
 @cache

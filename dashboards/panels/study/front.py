@@ -216,7 +216,13 @@ def _notes_on_others(info: FrontInfo) -> Iterator[str]:
 
 
 def _notes_on_baselines(info: FrontInfo) -> Iterator[str]:
-    if info.baselines or info.far_baselines:
+    networks = (*info.baselines, *info.far_baselines)
+    if not all(network.published for network in networks):
+        yield (
+            "Networks of other kinds were trained by this study's recipe on its images: where one lies above and to "
+            "the left of the front, no CondenseNet of this study is the one to deploy."
+        )
+    if any(network.published for network in networks):
         yield (
             "Published networks: their accuracy on the test images, as printed; the study's own is on its validation "
             "images."

@@ -1,0 +1,1 @@
+"""Networks that are no CondenseNets, to compare with: built for any images, counted, exported and trained."""
