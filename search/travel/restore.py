@@ -283,6 +283,7 @@ _CHECKS: dict[str, Callable[[Mapping[str, Any]], None]] = {
     "condensery_artifact": _check_artifact,
     "condensery_predictions": _check_predictions,
     "condensery_latency": _check_conditions,
+    "condensery_point": _check_conditions,
     "condensery_latency_samples": _check_samples,
     "condensery_belief": _check_belief,
 }
