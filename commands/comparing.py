@@ -33,7 +33,7 @@ def baselines(
     as_json: AsJson = False,
 ) -> None:
     """Compare with networks of other kinds at the study's image size: cost, latency and, by --train, accuracy."""
-    from dashboards.terminal import baseline_tables
+    from dashboards.terminal.comparison_tables import baselines_document, baselines_table
     from search.launch import interruptible
     from search.results.baselines import baseline_names, check_names, keep_baseline, read_baselines, verdicts
     from search.study_folders import refuse_absent, study_files
@@ -59,7 +59,7 @@ def baselines(
             raise typer.Exit(INTERRUPTED) from None
     results = [result for result in read_baselines(files) if result.name in names]
     said = verdicts(results, store.trials(), settings.study.objective)
-    output(as_json, baseline_tables.document, baseline_tables.table, results, settings.study.objective, said)
+    output(as_json, baselines_document, baselines_table, results, settings.study.objective, said)
 
 
 def _priced(

@@ -284,7 +284,7 @@ def crossvalidate(
 
     The study needs data.folds. Folds that were trained before aren't trained again.
     """
-    from dashboards.terminal.fold_tables import folds_document, folds_table
+    from dashboards.terminal.comparison_tables import folds_document, folds_table
     from search.crossvalidation import cross_validate
     from search.results.replayed import refuse_replayed
     from search.store import reader

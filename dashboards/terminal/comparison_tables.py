@@ -1,4 +1,4 @@
-"""What cross-validation found, for people and as JSON."""
+"""What cross-validation found, and networks of other kinds beside a study's, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dashboards.formats import percent
+from dashboards.formats import NOTHING, count, percent
 from dashboards.terminal.documents import plain
 from dashboards.terminal.tables import plain_table
 from search.crossvalidation import FoldScore, mean_and_deviation
+from search.results.baselines import BaselineResult
+from workers.metrics import NAMES, Objective
 from workers.wording import counted
 
 
@@ -38,3 +40,28 @@ def folds_document(scores: Sequence[FoldScore]) -> dict[str, Any]:
         "top1_mean": plain(mean),
         "top1_deviation": None if math.isnan(deviation) else plain(deviation),
     }
+
+
+def baselines_document(results: Sequence[BaselineResult], objective: Objective, said: Sequence[str]) -> dict[str, Any]:
+    """Return the networks as plain JSON values, and which of them no network of the study beats."""
+    return {"baselines": [result.to_dict() for result in results], "objective": objective, "remarks": list(said)}
+
+
+def baselines_table(results: Sequence[BaselineResult], objective: Objective, said: Sequence[str]) -> RenderableType:
+    """Return the networks, the cheapest first."""
+    rows = plain_table("~network", f">{NAMES[objective]}", ">latency ms", ">macs", ">params")
+    notes = list[str]()
+    for result in results:
+        score = result.scores.get(objective)
+        if result.problem:
+            notes.append(result.problem)
+            continue
+        latency = NOTHING if result.latency is None else f"{result.latency.median_ms:.4g}"
+        known = NOTHING if score is None else percent(score)
+        rows.add_row(result.title, known, latency, count(result.macs), count(result.params))
+    first = next((result.latency for result in results if result.latency is not None), None)
+    if first is not None:
+        notes.append(
+            f"latency: {first.kind} on {first.target} ({first.device}), {first.runtime} {first.runtime_version}"
+        )
+    return Group(rows, *(Text(note, style="dim") for note in notes), *map(Text, said))
