@@ -10,13 +10,10 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from workers.images.reading import DecodingRecord
+from workers.images.reading import DecodingRecord, KeptBlocks, at_their_depth
 from workers.images.source import Block, ImageLayout, Shape, SourceSplit, details_to_dict
 from workers.images.splits import Positions
-
-
-class _Has16Bits(Exception):
-    """An image has 16-bit greys, which 8-bit pixels would cut off."""
+from workers.preprocessing import PixelType
 
 
 def write_splits(
@@ -35,48 +32,29 @@ def write_splits(
         folder: to write into.
         advance: is told how many images more are decoded; less than 0 where these will be decoded again.
     """
-    if bits is None:
-        decoded = 0
 
-        def counted(images: int) -> None:
-            nonlocal decoded
-            decoded += images
-            advance(images)
+    def write(pixel_type: PixelType, kept: KeptBlocks, advance: Callable[[int], None]) -> DecodingRecord:
+        return _write_as(splits, ImageLayout(shape, pixel_type), folder, kept, advance)
 
-        try:
-            return _write_as(splits, ImageLayout(shape, "uint8"), folder, counted, refuse_16_bits=True)
-        except _Has16Bits:  # only decoding tells; what was decoded before is decoded again
-            advance(-decoded)
-            record = _write_as(splits, ImageLayout(shape, "uint16"), folder, advance)
-            record.note("pixels are kept with 16 bits, as some images have them; data.bits = 8 takes their upper 8")
-            return record
-    return _write_as(splits, ImageLayout(shape, "uint16" if bits == 16 else "uint8"), folder, advance)
+    return at_their_depth(bits, advance, write)
 
 
 def _write_as(
     splits: Mapping[str, SourceSplit],
     layout: ImageLayout,
     folder: Path,
+    kept_blocks: KeptBlocks,
     advance: Callable[[int], None],
-    refuse_16_bits: bool = False,
 ) -> DecodingRecord:
     record = DecodingRecord(sum(len(split.labels) for split in splits.values()))
     for name, split in splits.items():
-        blocks = split.blocks(layout.pixel_type)
-        blocks = _refusing_16_bits(blocks) if refuse_16_bits else blocks
+        blocks = kept_blocks(split.blocks(layout.pixel_type))
         kept = write_images(folder / f"{name}_images.npy", split, blocks, layout, record, advance)
         np.save(folder / f"{name}_labels.npy", split.labels[kept])
         if split.details is not None:
             details = details_to_dict(split.details.at(kept))
             (folder / f"{name}_details.json").write_text(json.dumps(details))
     return record
-
-
-def _refusing_16_bits(blocks: Iterator[Block]) -> Iterator[Block]:
-    for block in blocks:
-        if block.has_16_bits:
-            raise _Has16Bits
-        yield block
 
 
 def write_images(

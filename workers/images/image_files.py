@@ -72,7 +72,10 @@ def _split_of(root: Path, part: ListedSplit, shape: Shape) -> SourceSplit:
                 yield _joined(list(pool.map(lambda group: _decode(root, group[0], group[1], layout), groups)))
 
     return SourceSplit(
-        part.labels, blocks, part.details, lambda place: read_image(root / part.details.names[place], shape)
+        part.labels,
+        blocks,
+        part.details,
+        lambda place, pixel_type: read_image(root / part.details.names[place], shape, pixel_type),
     )
 
 

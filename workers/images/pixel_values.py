@@ -38,7 +38,8 @@ def pixel_statistics(images: Images, positions: Positions, settings: DataSetting
     pixel_type: PixelType = "uint16" if images.dtype == np.uint16 else "uint8"
     largest = LARGEST[pixel_type]
     histogram = _histogram(images, positions, largest + 1)
-    low, high = _range_of(histogram, settings, largest, label)
+    used = np.flatnonzero(histogram.sum(axis=0))
+    low, high = range_of(int(used[0]), int(used[-1]), pixel_type, settings, label)
     values = (np.clip(np.arange(largest + 1), low, high) - low) / (high - low)
     share = histogram / histogram.sum(axis=1, keepdims=True)
     mean = share @ values
@@ -48,9 +49,15 @@ def pixel_statistics(images: Images, positions: Positions, settings: DataSetting
     return PixelStatistics(tuple(mean.tolist()), tuple(std.tolist()), pixel_type, (low, high))
 
 
-def _range_of(
-    histogram: np.ndarray[tuple[int, int], np.dtype[np.int64]], settings: DataSettings, largest: int, label: str
+def range_of(
+    darkest: int, brightest: int, pixel_type: PixelType, settings: DataSettings, label: str
 ) -> tuple[float, float]:
+    """Return the range of pixels that is scaled to 0..1, of training images that hold these values at most.
+
+    Raises:
+        DataNotFound: the settings' range ends beyond what a pixel of these images can be.
+    """
+    largest = LARGEST[pixel_type]
     if settings.range is not None:
         if settings.range[1] > largest:
             raise DataNotFound(
@@ -60,8 +67,7 @@ def _range_of(
         return settings.range
     if largest == LARGEST["uint8"]:
         return 0.0, float(largest)
-    used = np.flatnonzero(histogram.sum(axis=0))
-    low, high = float(used[0]), float(used[-1])
+    low, high = float(darkest), float(brightest)
     return (low, high) if low < high else (low, low + 1)
 
 

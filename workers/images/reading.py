@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +12,16 @@ import numpy.typing as npt
 from space.errors import UnreadableImage
 from workers.images.data_info import Published
 from workers.images.datasets import find_source
-from workers.images.near_duplicates import Pictures, hashes_of, notes_on_splits
+from workers.images.near_duplicates import Pictures, digests_of, hashes_of, notes_on_splits
+from workers.images.pixel_values import range_of
 from workers.images.progress import progress
 from workers.images.source import Block, Details, Labels, SourceSplit
+from workers.preprocessing import PixelType
 from workers.settings import DataSettings
 from workers.wording import counted, listed, one_line
 
 NAMED = 5  # files in a message
-WHITE = 255.0  # of the 8-bit images that are read through
+KeptBlocks = Callable[[Iterator[Block]], Iterator[Block]]  # the blocks of a split as they are handed on
 
 
 class Unreadable(NamedTuple):
@@ -117,6 +119,48 @@ def check_unreadable(label: str, unreadable: Sequence[Unreadable], total: int, s
     raise UnreadableImage(f'{text}. Repair or remove them, or set data.unreadable = "skip".')
 
 
+class _Has16Bits(Exception):
+    """An image has 16-bit greys, which 8-bit pixels would cut off."""
+
+
+def at_their_depth(
+    bits: Literal[8, 16] | None,
+    advance: Callable[[int], None],
+    read: Callable[[PixelType, KeptBlocks, Callable[[int], None]], DecodingRecord],
+) -> DecodingRecord:
+    """Read images with the bits that a pixel is to have; return what was read.
+
+    Args:
+        bits: of a pixel; None = 16 where any image has 16-bit greys.
+        advance: is told how many images more are decoded; less than 0 where these will be decoded again.
+        read: reads all splits with pixels of a type, whose blocks it takes through the function that it is given, and
+            tells another how many images more are decoded.
+    """
+    if bits is not None:
+        return read("uint16" if bits == 16 else "uint8", iter, advance)
+    decoded = 0
+
+    def counted(images: int) -> None:
+        nonlocal decoded
+        decoded += images
+        advance(images)
+
+    try:
+        return read("uint8", _refusing_16_bits, counted)
+    except _Has16Bits:  # only decoding tells; what was decoded before is decoded again
+        advance(-decoded)
+        record = read("uint16", iter, advance)
+        record.note("pixels are kept with 16 bits, as some images have them; data.bits = 8 takes their upper 8")
+        return record
+
+
+def _refusing_16_bits(blocks: Iterator[Block]) -> Iterator[Block]:
+    for block in blocks:
+        if block.has_16_bits:
+            raise _Has16Bits
+        yield block
+
+
 def read_through(settings: DataSettings) -> DecodingRecord:
     """Decode every image of the data set, writing nothing, and return what that brought to light.
 
@@ -128,13 +172,18 @@ def read_through(settings: DataSettings) -> DecodingRecord:
     source = find_source(settings.model_copy(update={"download": False}))
     content = source.open()
     splits = [split for split in (content.train, content.test) if split is not None]
-    record = DecodingRecord(sum(len(split.labels) for split in splits))
-    with progress("Decoding", source.label, record.total) as advance, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
-        read = [_read_split(split, record, advance) for split in splits]
-        for note in _duplicate_notes(read, settings):
+    total = sum(len(split.labels) for split in splits)
+
+    def read(pixel_type: PixelType, kept_blocks: KeptBlocks, advance: Callable[[int], None]) -> DecodingRecord:
+        record = DecodingRecord(total)
+        parts = [_read_split(split, pixel_type, kept_blocks, record, advance) for split in splits]
+        for note in _duplicate_notes(parts, pixel_type, settings, source.label):
             record.note(note)
-    return record
+        return record
+
+    with progress("Decoding", source.label, total) as advance, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        return at_their_depth(settings.bits, advance, read)
 
 
 class _ReadSplit(NamedTuple):
@@ -143,24 +192,40 @@ class _ReadSplit(NamedTuple):
     labels: Labels
     details: Details | None
     pictures: Pictures | None  # None: single images can't be decoded again
+    extremes: npt.NDArray[np.int64]  # (M, 2), the smallest and the largest pixel of each image
 
 
-def _read_split(split: SourceSplit, record: DecodingRecord, advance: Callable[[int], None]) -> _ReadSplit:
-    at, places, hashes = 0, [np.arange(0)], [np.empty(0, dtype=np.uint64)]
-    for block in split.blocks("uint8"):
+def _read_split(
+    split: SourceSplit,
+    pixel_type: PixelType,
+    kept_blocks: KeptBlocks,
+    record: DecodingRecord,
+    advance: Callable[[int], None],
+) -> _ReadSplit:
+    at, places, extremes = 0, [np.arange(0)], [np.empty((0, 2), dtype=np.int64)]
+    hashes, digests = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.uint64)]
+    for block in kept_blocks(split.blocks(pixel_type)):
         places.append(record.add(block, at, split.details))
         hashes.append(hashes_of(block.images))
+        digests.append(digests_of(block.images))
+        pixels = block.images.reshape(len(block.images), -1)
+        if len(pixels):
+            extremes.append(np.stack([pixels.min(axis=1), pixels.max(axis=1)], axis=1).astype(np.int64))
         at += block.looked_at
         advance(block.looked_at)
     kept, image_at = np.concatenate(places), split.image_at
-    details = None if split.details is None else split.details.at(kept)
-    if image_at is None:
-        return _ReadSplit(split.labels[kept], details, None)
-    pictures = Pictures(np.concatenate(hashes), lambda place: image_at(int(kept[place])))
-    return _ReadSplit(split.labels[kept], details, pictures)
+    details, pictures = None if split.details is None else split.details.at(kept), None
+    if image_at is not None:
+        again = image_at
+        pictures = Pictures(
+            np.concatenate(hashes), np.concatenate(digests), lambda place: again(int(kept[place]), pixel_type)
+        )
+    return _ReadSplit(split.labels[kept], details, pictures, np.concatenate(extremes))
 
 
-def _duplicate_notes(read: Sequence[_ReadSplit], settings: DataSettings) -> list[str]:
+def _duplicate_notes(
+    read: Sequence[_ReadSplit], pixel_type: PixelType, settings: DataSettings, label: str
+) -> list[str]:
     """Return what is to be said of images that are in two splits; those that look alike are decoded again."""
     train, test = read[0], read[1] if len(read) > 1 else None
     if train.pictures is None or not len(train.labels):
@@ -168,5 +233,9 @@ def _duplicate_notes(read: Sequence[_ReadSplit], settings: DataSettings) -> list
     published = Published(
         train.labels, None if test is None else test.labels, train.details, None if test is None else test.details
     )
+    learned = train.extremes[published.places(settings).train]
+    if not len(learned):
+        return []
+    low, high = range_of(int(learned[:, 0].min()), int(learned[:, 1].max()), pixel_type, settings, label)
     pictures = None if test is None else test.pictures
-    return notes_on_splits(published, settings, train.pictures, pictures, scale=WHITE)
+    return notes_on_splits(published, settings, train.pictures, pictures, high - low)

@@ -105,7 +105,8 @@ class SourceSplit:
     labels: Labels
     blocks: Callable[[PixelType], Iterator[Block]]
     details: Details | None = None
-    image_at: Callable[[int], Images] | None = None  # of a place in it: the image, (C, H, W), uint8; raises anything
+    # Of a place in it, and a type of pixels: the image, (C, H, W); raises anything.
+    image_at: Callable[[int, PixelType], Images] | None = None
 
 
 @dataclass(frozen=True)

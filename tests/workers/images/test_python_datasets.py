@@ -12,6 +12,7 @@ import pytest
 from space.errors import DataNotFound, InvalidSettings, UnreadableImage
 from workers.images.batches import load
 from workers.images.cache import outline, prepare
+from workers.images.reading import read_through
 from workers.settings import DataSettings
 
 ARRAYS = """
@@ -181,3 +182,45 @@ def test_an_image_of_another_form_is_named(tmp_path: Path):
         prepare(settings_for(floats, "own_floats"), tmp_path / "cache")
     with pytest.raises(InvalidSettings, match=r"data.group must be left out for python"):
         outline(settings_for(ARRAYS, "own_grouped", group="folder"))
+
+
+HELPED = """
+def dataset():
+    from own_helper import Pictures
+
+    return Pictures()
+"""
+HELPER = """
+class Pictures:
+    targets = [number % 2 for number in range(20)]
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, place):
+        from own_painter import paint
+
+        return paint(place), place % 2
+"""
+PAINTER = """
+import numpy as np
+
+def paint(place):
+    return np.full((8, 8), place * 10, np.uint8)
+"""
+
+
+def test_what_is_imported_only_when_it_is_needed_is_found_beside_the_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The command `condensery` begins without the working directory on Python's path, as `python -P` does."""
+    here = {"", str(tmp_path), str(Path.cwd())}
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder not in here])
+    before = list(sys.path)
+    Path("own_helper.py").write_text(HELPER)
+    Path("own_painter.py").write_text(PAINTER)
+    settings = settings_for(HELPED, "own_helped")
+    assert not read_through(settings).unreadable  # the painter is first needed here
+    del sys.modules["own_painter"]
+    assert prepare(settings, tmp_path / "cache").train_images == 12
+    assert sys.path == before

@@ -10,7 +10,7 @@ The function takes nothing and returns one of two things, by what it has:
 
 An image is Pillow's, an array (H, W) or (H, W, 3) of uint8, (H, W) of uint16, or a tensor (C, H, W) of uint8 or of
 floats from 0 to 1. The module is run where images are prepared, with what that user may do; it is found in the working
-directory or among what is installed.
+directory or among what is installed, and so is whatever it imports, when it is loaded or later.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import importlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,11 @@ def find_python_dataset(name: str, shape: Shape, group: str | None) -> Source:
             f"data.group must be left out for python: (the function returns groups), but is {group!r}."
         )
     label = f"{name} (python)"
-    function, source_hash = _function(name)
-    returned = _called(name, function)
+    here = Path.cwd()
+    with _importing_from(here):
+        function, source_hash = _function(name)
+        returned = _called(name, function)
+    returned = replace(returned, image=_importing_from(here)(returned.image))
     rows = [
         Row(
             returned.also["names"][place] if "names" in returned.also else str(place),
@@ -109,18 +113,25 @@ def find_python_dataset(name: str, shape: Shape, group: str | None) -> Source:
     return Source(label, shape, content, read, listing.notes)
 
 
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Let modules of a folder be imported, as they are where Python itself is started in it."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # what was run may have changed the path itself
+            sys.path.remove(str(folder))
+
+
 def _function(name: str) -> tuple[Callable[[], Any], str]:
     """Return a function by MODULE:FUNCTION, and the SHA-256 of its module's source."""
     module_name, _, function_name = name.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
         function = getattr(module, function_name)
     except (Exception, SystemExit) as error:  # whatever a user's module may raise
         raise _failed(name, "can't be imported", error) from error
-    finally:
-        sys.path.remove(here)
     file = getattr(module, "__file__", None)
     if not callable(function) or file is None:
         raise DataNotFound(f'{one_line(name)} must be a function in a module: `dataset = "python:MODULE:FUNCTION"`')
@@ -195,7 +206,10 @@ def _split_of(returned: _Returned, part: ListedSplit, shape: Shape) -> SourceSpl
             yield _decoded(returned, places[start : start + BLOCK], shape, pixel_type)
 
     return SourceSplit(
-        part.labels, blocks, part.details, lambda place: fit_image(_as_image(returned.image(places[place])), shape)
+        part.labels,
+        blocks,
+        part.details,
+        lambda place, pixel_type: fit_image(_as_image(returned.image(places[place])), shape, pixel_type),
     )
 
 
