@@ -18,7 +18,7 @@ from tests.workers.images.folders import make_folder_that_cannot_be_read
 from workers.images.batches import TrainingBatches, load
 from workers.images.cache import outline, prepare
 from workers.images.datasets import find_source
-from workers.images.listing import manifest
+from workers.images.listing import file_search
 from workers.images.source import SourceImages
 from workers.settings import DataSettings
 
@@ -449,6 +449,12 @@ def test_the_splits_of_an_export_are_used(tmp_path: Path, export):
 def test_an_image_that_nobody_labelled_is_left_out_and_said(tmp_path: Path):
     notes = opened(label_studio_json(tmp_path)).notes
     assert "left out: 1 image without a label (/data/upload/2/later.png)" in notes
+    save_images(tmp_path, ("later.png",))
+    left_out = [note for note in opened(tmp_path / "project-2.json").notes if note.startswith("left out")]
+    assert left_out == ["left out: 1 image without a label (/data/upload/2/later.png)"]  # it isn't said twice
+    unlabelled = [{"image": name, "choice": {"choices": []}} for name in NAMES]
+    with pytest.raises(DataNotFound, match="must have labels, but its 10 images have none; annotate them"):
+        opened(json_file(tmp_path / "unlabelled.json", unlabelled))
 
 
 def test_one_file_by_two_names_has_one_label_and_one_split(tmp_path: Path):
@@ -497,12 +503,39 @@ def test_files_that_are_found_by_their_names_alone_are_said(tmp_path: Path, path
     assert content.notes[0] == "1 file found by the name alone (im/my cat.png)"
 
 
+@pytest.mark.parametrize(
+    "server", ["/home/ann/pets/images/", "s3://bucket/images/", "C:\\ann\\images\\", "images\\", ""]
+)
+def test_files_that_are_numbered_by_class_are_found_by_the_ends_of_their_paths(tmp_path: Path, server: str):
+    names = [f"{kind}/{number}.png" for number in range(3) for kind in ("cat", "dog")]
+    save_images(tmp_path / "images", tuple(names))
+    paths = [server + name.replace("/", "\\" if "\\" in server else "/") for name in names]
+    content = opened(coco_of(tmp_path, *paths))
+    assert content.train.details is not None
+    assert [name.removeprefix("images/") for name in content.train.details.names] == names
+    assert [content.class_names[label] for label in content.train.labels] == ["cat", "dog"] * 3
+    said = (
+        "6 files found by the end of the path alone (images/cat/0.png, images/dog/0.png, images/cat/1.png and 3 more)"
+    )
+    assert content.notes == ((said,) if server not in ("", "images\\") else ())
+
+
+def test_a_path_that_ends_as_several_images_do_and_one_whose_file_is_anothers_are_refused(tmp_path: Path):
+    save_images(tmp_path, ("cat/1.png", "dog/1.png", "dog/2.png"))
+    with pytest.raises(
+        DataNotFound, match=r"must name one file, but 1 row doesn't \(image 1, /srv/1.png: cat/1.png, dog/"
+    ):
+        opened(coco_of(tmp_path, "/srv/cat/1.png", "/srv/1.png"))
+    with pytest.raises(DataNotFound, match=r"name a file that exists, but 1 row doesn't \(image 0, /srv/owl/2.png\)"):
+        opened(coco_of(tmp_path, "/srv/owl/2.png", "/srv/dog/2.png", "/srv/cat/1.png"))
+
+
 def test_what_a_tool_left_out_of_names_is_found_and_a_servers_paths_are_looked_for_in_few_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     save_images(tmp_path / "images", NAMES)
     asked: list[Path] = []
-    monkeypatch.setattr(manifest, "_is_file", lambda path: asked.append(path) or path.is_file())
+    monkeypatch.setattr(file_search, "_is_file", lambda path: asked.append(path) or path.is_file())
     assert labels_in(opened(coco_of(tmp_path, "cat0", "images/dog0"))) == {"cat0.png": "cat", "dog0.png": "dog"}
     del asked[:]
     opened(coco_of(tmp_path, *(f"/srv/pets/{name}" for name in NAMES)))

@@ -9,24 +9,20 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from space.errors import DataNotFound
 from workers.images.listing.annotations import read_manifest
+from workers.images.listing.file_search import FileSearch, Match
 from workers.images.listing.listing import SPLITS, Entry, Listing, Split, listing_of
 from workers.images.listing.rows import Row
 from workers.images.listing.walk import LeftOut, find_images, is_directory, is_image_name
 from workers.images.progress import progress
-from workers.wording import counted, has_controls, listed, one_line
+from workers.wording import agreeing, counted, has_controls, listed, one_line
 
-UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 LIKE_A_PATH = re.compile(r"^(\.{0,2}[/\\]|~[/\\]|[A-Za-z]:\\|\.{1,2}$)")
-ADDRESS = re.compile(r"^(https?|ftp|file|s3a?|gs|gcs|az|azure-blob|wasbs?|abfss?|hdfs|dbfs)://", re.IGNORECASE)
 NAMED = 3  # broken rows in a message
 NO_SPLIT = ("", "unassigned", "none")
 
@@ -53,29 +49,27 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
     manifest = read_manifest(path, group)
     whose = f"the manifest {str(path)!r}"
     root = path if is_directory(path) else path.parent
-    left_out, unreadable, rows = LeftOut(), set[str](), manifest.rows
+    left_out, unreadable = LeftOut(), set[str]()
+    rows, unlabelled = manifest.rows, list[Row]()
     if manifest.is_tools:
-        unlabelled = [row for row in rows if not row.labels]
+        rows, unlabelled = [row for row in rows if row.labels], [row for row in rows if not row.labels]
         for row in unlabelled:
             left_out.add(row.path, "image without a label", "images without a label")
-        rows = [row for row in rows if row.labels]
+        _check_labelled(whose, rows, unlabelled)
     check_rows(whose, rows)
-    files = _Files(root, unreadable) if manifest.is_tools else None
-    with progress("Looking for the files of", path.name, len(rows)) as advance:
-        places = [_found(root, row.path, files, advance) for row in rows]
-    missing = [_shown(row) for row, place in zip(rows, places, strict=True) if place is None]
-    _refuse(whose, _Broken("name a file that exists", "add the files, or take the rows out", missing))
-    found = [place for place in places if place is not None]
-    by_name = files.used if files is not None else []
-    by_names = (f"{counted(len(by_name), 'file')} found by the name alone ({listed(by_name)})",) if by_name else ()
-    entries = list(_entries(whose, root, rows, found, left_out))
-    _note_unnamed(root, entries, left_out, unreadable)
+    files = FileSearch(root, manifest.is_tools, unreadable)
+    with progress("Looking for the files of", path.name, len(manifest.rows)) as advance:
+        matches = files.matches([row.path for row in (*rows, *unlabelled)], advance)
+    found, without_label = matches[: len(rows)], matches[len(rows) :]
+    _check_found(whose, rows, found)
+    entries = list(_entries(whose, root, rows, [match.name or "" for match in found], left_out))
+    _note_unnamed(root, entries, without_label, left_out, unreadable)
     left_out.add_unreadable(unreadable)
     return listing_of(
         root,
         f"{one_line(path.resolve().name, 255)} (manifest)",
         entries,
-        (*manifest.notes, *by_names, *left_out.notes()),
+        (*manifest.notes, *_notes_on(found), *left_out.notes()),
     )
 
 
@@ -151,100 +145,34 @@ def _is_weight(weight: str) -> bool:
         return False
 
 
+def _check_labelled(whose: str, rows: Sequence[Row], unlabelled: Sequence[Row]) -> None:
+    if unlabelled and not rows:
+        count = f"its {counted(len(unlabelled), 'image')} {agreeing(len(unlabelled), 'has', 'have')}"
+        raise DataNotFound(f"images of {whose} must have labels, but {count} none; annotate them, and export again.")
+
+
 # --- files ------------------------------------------------------------------------------------------------------
 
 
-class _Files:
-    """The images below a folder by their names, which are listed once the first of them is asked for."""
-
-    def __init__(self, root: Path, unreadable: set[str]) -> None:
-        self._root = root
-        self._unreadable = unreadable  # takes the folders that can't be looked through
-        self.used: list[str] = []  # those that were found by their names alone
-
-    def found(self, path: str) -> str | None:
-        """Return the path of the only image that is called as a server's path says; see `_own_names`."""
-        found = next(filter(None, map(self.only, _own_names(self._root, path))), None)
-        self.used += [] if found is None else [found]
-        return found
-
-    def only(self, name: str) -> str | None:
-        """Return the path of the only image of this name."""
-        called = self._by_name.get(name, [])
-        return called[0] if len(called) == 1 else None
-
-    def without_suffix(self, path: str) -> str | None:
-        """Return the path of the image that is called so but for a suffix that the tool left out."""
-        bases = (base for place in _places(path) if not ADDRESS.match(place) for base in (place, f"images/{place}"))
-        return next(filter(None, (self._by_base.get(os.path.normpath(base)) for base in bases)), None)
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        by_name: dict[str, list[str]] = defaultdict(list)
-        for name in self._names:
-            by_name[name.rpartition("/")[2]].append(name)
-        return by_name
-
-    @cached_property
-    def _by_base(self) -> dict[str, str]:
-        """Each path without its suffix, and the path; of several, the one whose suffix comes first."""
-        return {os.path.splitext(name)[0]: name for name in sorted(self._names, reverse=True)}  # noqa: PTH122
-
-    @cached_property
-    def _names(self) -> list[str]:
-        return [image.name for image in find_images(self._root, "", LeftOut(), self._unreadable)]
+def _check_found(whose: str, rows: Sequence[Row], found: Sequence[Match]) -> None:
+    """Raise DataNotFound if a row's file isn't there, or may be one of several."""
+    pairs = list(zip(rows, found, strict=True))
+    alike = [f"{_shown(row)}: {listed(match.alike, most=2)}" for row, match in pairs if match.alike]
+    advice = "several images end as their paths do; write paths relative to the manifest's folder"
+    _refuse(whose, _Broken("name one file", advice, alike))
+    missing = [_shown(row) for row, match in pairs if match.name is None]
+    _refuse(whose, _Broken("name a file that exists", "add the files, or take the rows out", missing))
 
 
-def _found(root: Path, path: str, files: _Files | None, advance: Callable[[int], None]) -> str | None:
-    """Return a file's path, relative to `root` if it lies there; None if there is none."""
-    advance(1)
-    for candidate in _candidates(path) if files is not None else (path, path.replace("\\", "/")):
-        if _is_file(root / candidate):
-            return os.path.normpath(candidate)
-    return None if files is None else files.without_suffix(path) or files.found(path)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is longer than names can be
-        return False
-
-
-def _candidates(path: str) -> Iterator[str]:
-    """Yield where a tool's file may be: as it says, or in `images`."""
-    for place in _places(path):
-        if not ADDRESS.match(place):
-            yield from (place, place.lstrip("/"), f"images/{place}")
-
-
-def _places(path: str) -> tuple[str, ...]:
-    """Return a path and those that its query names; Label Studio's is /data/local-files/?d=pets/cat.png."""
-    of_query = parse_qs(_split(path).query).get("d", ()) if _is_servers(path) else ()
-    return (path, *of_query)
-
-
-def _is_servers(path: str) -> bool:
-    """Whether a path is a server's address, so that %20 is a space in it and what follows ? is no part of a name."""
-    return bool(ADDRESS.match(path)) or path.startswith("/data/")
-
-
-def _split(path: str) -> SplitResult:
-    try:
-        return urlsplit(path)
-    except ValueError:  # such as https://[pets/cat.png
-        return SplitResult("", "", path, "", "")
-
-
-def _own_names(root: Path, path: str) -> Iterator[str]:
-    """Yield what the file of a server's path may be called here; nothing for one whose folder is here."""
-    *others, place = _places(path)
-    if _is_servers(path) and not others:
-        place = unquote(_split(path).path)
-    folder, _, name = place.replace("\\", "/").rpartition("/")
-    if folder and not Path(folder).is_absolute() and any(is_directory(root / base / folder) for base in ("", "images")):
-        return
-    yield from (name, UPLOADED.sub("", name))
+def _notes_on(found: Sequence[Match]) -> Iterator[str]:
+    """Yield how many files were found otherwise than by their whole paths."""
+    by_ending = [match for match in found if not match.is_exact]
+    for how, names in (
+        ("the name", [match.name or "" for match in by_ending if match.shared == 1]),
+        ("the end of the path", [match.name or "" for match in by_ending if match.shared > 1]),
+    ):
+        if names:
+            yield f"{counted(len(names), 'file')} found by {how} alone ({listed(names)})"
 
 
 def _entries(whose: str, root: Path, rows: Sequence[Row], found: Sequence[str], left_out: LeftOut) -> Iterator[Entry]:
@@ -282,13 +210,19 @@ def _split_of(row: Row) -> Split | None:
     return SPLITS.get(row.split.lower())
 
 
-def _note_unnamed(root: Path, entries: Sequence[Entry], left_out: LeftOut, unreadable: set[str]) -> None:
-    """Count the images that lie among those that are named."""
+def _note_unnamed(
+    root: Path, entries: Sequence[Entry], without_label: Sequence[Match], left_out: LeftOut, unreadable: set[str]
+) -> None:
+    """Count the images that lie among those that are listed, and that no row names."""
     inside = [entry.name for entry in entries if not entry.name.startswith(("/", ".."))]
     if not inside:
         return
     below = os.path.commonpath([name.rpartition("/")[0] for name in inside])
     named = {entry.identity for entry in entries}
+    for match in without_label:
+        if match.name is not None:
+            status = (root / match.name).stat()
+            named.add((status.st_dev, status.st_ino))
     for image in find_images(root, below, LeftOut(), unreadable):
         if image.identity not in named:
             left_out.add(image.name, "image that the manifest doesn't name", "images that the manifest doesn't name")
