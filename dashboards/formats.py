@@ -128,21 +128,25 @@ def shared_label(rows: Sequence[TrialRow]) -> str | None:
 
 
 def duration(seconds: float | None) -> str:
-    """Return "12.3 s" below a minute, then "2:05", "1:02:05" or "3 d 4:05:06"."""
+    """Return "12.3 s" below a minute, and above it what `whole_duration` says."""
     if seconds is None or not math.isfinite(seconds):
         return NOTHING
-    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
+    return f"{seconds:.1f} s" if seconds < 59.95 else whole_duration(seconds)
 
 
-def clock(seconds: float) -> str:
-    """Return "0:12", "2:05", "1:02:05" or "3 d 4:05:06"."""
-    whole = max(0, round(seconds))
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days:,} d {hours}:{minutes:02d}:{rest:02d}"
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def whole_duration(seconds: float) -> str:
+    """Return "12 s", "2 min 5 s", "1 h 2 min" or "3 d 4 h": the two largest units, without one that is nothing."""
+    whole_s, minutes, hours = (math.floor(max(0.0, seconds) / unit_s + 0.5) for unit_s in (1, 60, 3600))
+    if whole_s < 60:
+        return f"{whole_s} s"
+    if whole_s < 3600:
+        return _two_units(whole_s, 60, "min", "s")
+    return _two_units(minutes, 60, "h", "min") if minutes < 24 * 60 else _two_units(hours, 24, "d", "h")
+
+
+def _two_units(parts: int, parts_of_one: int, unit: str, part: str) -> str:
+    units, rest = divmod(parts, parts_of_one)
+    return f"{units:,} {unit} {rest} {part}" if rest else f"{units:,} {unit}"
 
 
 def images_rate(images_per_s: float | None) -> str:
@@ -173,12 +177,12 @@ def epoch_text(progress: float | None, epochs: Any) -> str:
 
 
 def progress_text(report: ProgressReport, epochs: Any) -> str:
-    """Return "epoch 9 of 20, 43 %, 1,234 images/s, about 2:05 left"; `epochs` is the schedule's number of them."""
+    """Return "epoch 9 of 20, 43 %, 1,234 images/s, about 2 min 5 s left"; `epochs` is the schedule's number of them."""
     parts = [epoch_text(report.progress, epochs), percent(report.progress, 0)]
     if report.images_per_s is not None:
         parts.append(images_rate(report.images_per_s))
     if report.left_s is not None:
-        parts.append(f"about {clock(report.left_s)} left")
+        parts.append(f"about {whole_duration(report.left_s)} left")
     return ", ".join(dict.fromkeys(parts))
 
 

@@ -23,7 +23,6 @@ from rich.text import Text
 
 from dashboards.formats import (
     STATE_STYLES,
-    clock,
     count,
     epoch_text,
     epoch_under_way,
@@ -33,6 +32,7 @@ from dashboards.formats import (
     one_line,
     percent,
     shared_label,
+    whole_duration,
 )
 from dashboards.terminal.plain_view import PlainView
 from dashboards.terminal.watcher import Watcher, never_raises
@@ -141,7 +141,7 @@ class _LiveView(Watcher):
     def _bar_cells(self, row: TrialRow, report: ProgressReport) -> tuple[RenderableType, ...]:
         epochs = row.training.get("epochs")
         done = epoch_under_way(report.progress, epochs)[1] if isinstance(epochs, int) else report.progress
-        left = "" if report.left_s is None else f"{clock(report.left_s)} left"
+        left = "" if report.left_s is None else f"{whole_duration(report.left_s)} left"
         rate = "" if report.images_per_s is None else images_rate(report.images_per_s)
         bar = ProgressBar(total=1.0, completed=done, complete_style="cyan", finished_style="cyan")
         return (f"#{row.number}", epoch_text(report.progress, epochs), bar, percent(report.progress, 0), rate, left)

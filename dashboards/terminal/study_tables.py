@@ -14,13 +14,13 @@ from dashboards.data.time_left import study_left_s
 from dashboards.formats import (
     NOTHING,
     STATE_STYLES,
-    clock,
     duration,
     epoch_text,
     images_rate,
     moment,
     one_line,
     percent,
+    whole_duration,
 )
 from dashboards.terminal.tables import facts_table, plain_table
 from search.store.reader import objective_of
@@ -77,7 +77,7 @@ def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None)
         facts.append(("run by", "no one at the moment"))
     left_s = study_left_s(study, status)
     if study.controller and left_s is not None:
-        facts.append(("time left", f"about {clock(left_s)}, at the speed of its trainings so far"))
+        facts.append(("time left", f"about {whole_duration(left_s)}, at the speed of its trainings so far"))
     if study.stop_requested:
         facts.append(("stop", "asked for"))
     parts: list[RenderableType] = [facts_table(facts)]
@@ -136,7 +136,7 @@ def _progress_table(running: Sequence[AttemptRow]) -> Table:
                 percent(report.progress, 1),
                 images_rate(report.images_per_s).removesuffix(" images/s"),
                 duration(report.seconds),
-                NOTHING if report.left_s is None else clock(report.left_s),
+                NOTHING if report.left_s is None else whole_duration(report.left_s),
             )
     return table
 

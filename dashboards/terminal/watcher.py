@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from dashboards.formats import clock
+from dashboards.formats import whole_duration
 from search.engines.events import report_of
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
@@ -71,5 +71,5 @@ class Watcher:
         reached = self.trainings()
         made = reached - (self.done_before or 0)
         left = self.wanted - reached
-        text = f"{clock(elapsed_s)} elapsed"
-        return f"{text}, about {clock(elapsed_s * left / made)} left" if made > 0.01 and left > 0 else text
+        text = f"{whole_duration(elapsed_s)} elapsed"
+        return f"{text}, about {whole_duration(elapsed_s * left / made)} left" if made > 0.01 and left > 0 else text

@@ -14,7 +14,6 @@ from dashboards.data.columns import Floats, Ints, StudyColumns, View
 from dashboards.data.curves import LastEpoch
 from dashboards.data.time_left import study_left_s
 from dashboards.formats import (
-    clock,
     count,
     digits_ms,
     duration,
@@ -23,6 +22,7 @@ from dashboards.formats import (
     milliseconds,
     one_line,
     percent,
+    whole_duration,
 )
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.study.hypervolume import hypervolumes
@@ -220,7 +220,10 @@ def _liveness_facts(liveness: Liveness | None) -> tuple[tuple[str, str], ...]:
     return (
         ("queue", queue),
         ("run by", _controller_text(liveness)),
-        ("time left", "-" if left_s is None else f"about {clock(left_s)}, at the speed of its trainings so far"),
+        (
+            "time left",
+            "-" if left_s is None else f"about {whole_duration(left_s)}, at the speed of its trainings so far",
+        ),
         ("workers alive", f"{alive} of {len(status.running)} training" if status.running else "none is training"),
         ("devices online", f"{online} of {len(devices)}" if devices else "none registered"),
     )
@@ -266,7 +269,7 @@ def _progress_cells(attempt: AttemptRow) -> tuple[str, ...]:
         epoch_text(report.progress, attempt.schedule_epochs).removeprefix("epoch "),
         percent(report.progress, 1),
         images_rate(report.images_per_s).removesuffix(" images/s"),
-        "-" if report.left_s is None else clock(report.left_s),
+        "-" if report.left_s is None else whole_duration(report.left_s),
     )
 
 

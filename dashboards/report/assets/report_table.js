@@ -19,11 +19,14 @@
     return limit === 0 ? String(value) : scaled.toFixed(scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0) + name;
   };
   const seconds = (value) => {
-    if (value < 60) { return `${value.toFixed(1)} s`; }
-    const whole = Math.round(value), two = (part) => String(part).padStart(2, "0");
-    const days = Math.floor(whole / 86400), hours = Math.floor(whole / 3600) % 24, minutes = Math.floor(whole / 60) % 60;
-    if (days) { return `${days.toLocaleString("en")} d ${hours}:${two(minutes)}:${two(whole % 60)}`; }
-    return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+    if (value < 59.95) { return `${value.toFixed(1)} s`; }
+    const two = (parts, partsOfOne, unit, part) => {
+      const units = `${Math.floor(parts / partsOfOne).toLocaleString("en")} ${unit}`, rest = parts % partsOfOne;
+      return rest ? `${units} ${rest} ${part}` : units;
+    };
+    const whole = Math.round(value), minutes = Math.round(value / 60), hours = Math.round(value / 3600);
+    if (whole < 3600) { return two(whole, 60, "min", "s"); }
+    return minutes < 1440 ? two(minutes, 60, "h", "min") : two(hours, 24, "d", "h");
   };
   const SHOWN = {
     percent: (value) => `${(100 * value).toFixed(2)} %`, ms: (value) => digits(value, 4), count, seconds, number: String,

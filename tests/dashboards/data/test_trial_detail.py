@@ -69,7 +69,7 @@ def test_a_running_trial_says_how_far_it_is_on_the_page_and_that_counts_as_growt
     detail = detail_of(made, number)
     assert detail.report == ProgressReport(0.4375, 70.0, 1234.4)
     said = json.dumps(facts(detail).to_plotly_json(), default=lambda part: part.to_plotly_json(), ensure_ascii=False)
-    assert "epoch 6 of 12, 44 %, 1,234 images/s, about 1:30 left" in said
+    assert "epoch 6 of 12, 44 %, 1,234 images/s, about 1 min 30 s left" in said
     assert [row[-1] for row in curve_table(detail).rows] == ["1,234"] * 3
     made.store.end_attempt(number, 1, "stopped")
     assert detail_of(made, number).report is None

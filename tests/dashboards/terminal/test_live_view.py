@@ -101,7 +101,7 @@ def test_a_terminal_shows_one_table_and_one_bar(made: Study) -> None:
         "91.0 %",
         "running 42 %",
         "#2 epoch 5 of 12 ━",
-        "988 images/s 1:10 left",
+        "988 images/s 1 min 10 s left",
         "infeasible: latency",
         "measured, quick",
         "0.20 M",
@@ -142,9 +142,9 @@ def test_each_running_training_has_a_bar_of_its_epoch_with_its_speed_and_the_tim
     lines = view.console.export_text().splitlines()
     assert max(map(len, lines)) <= width
     first, second, third = (next(line for line in lines if line.startswith(f"#{number} ")) for number in numbers)
-    assert [words in first for words in ("epoch 1 of 12", "1 %", "1,234 images/s", "9:54 left")] == [True] * 4
-    assert [words in second for words in ("epoch 3 of 12", "21 %", "7:55 left")] == [True] * 3
-    assert [words in third for words in ("epoch 12 of 12", "100 %", "0:00 left")] == [True] * 3
+    assert [words in first for words in ("epoch 1 of 12", "1 %", "1,234 images/s", "9 min 54 s left")] == [True] * 4
+    assert [words in second for words in ("epoch 3 of 12", "21 %", "7 min 55 s left")] == [True] * 3
+    assert [words in third for words in ("epoch 12 of 12", "100 %", "0 s left")] == [True] * 3
     bars = [line.count("━") + line.count("╸") for line in (first, second, third)]  # without colours: what is done
     assert bars[0] < bars[1] < bars[2]
 
@@ -172,9 +172,9 @@ def test_a_log_file_gets_a_line_a_minute_about_each_training(made: Study) -> Non
         view.under_way(number, ProgressReport(time_s[0] / 240, float(time_s[0]), 321.0))
     told = file.getvalue().splitlines()[1:]
     assert told == [
-        f"trial {number}: epoch 3 of 12, 25 %, 321 images/s, about 3:00 left",
-        f"trial {number}: epoch 6 of 12, 50 %, 321 images/s, about 2:00 left",
-        f"trial {number}: epoch 9 of 12, 75 %, 321 images/s, about 1:00 left",
+        f"trial {number}: epoch 3 of 12, 25 %, 321 images/s, about 3 min left",
+        f"trial {number}: epoch 6 of 12, 50 %, 321 images/s, about 2 min left",
+        f"trial {number}: epoch 9 of 12, 75 %, 321 images/s, about 1 min left",
     ]
 
 
@@ -203,7 +203,7 @@ def test_without_a_terminal_each_change_is_one_plain_line(made: Study) -> None:
     assert lines[0] == f"trial {done} done: top-1 97.2 %, {price_of(made, done)} (measured, quick), 0.20 M macs, 12.3 s"
     assert lines[1] == f"trial {refused} refused: latency 0.9 ms > 0.4 ms, measured"
     assert lines[2].startswith(f"trial {failed} failed: the loss became nan by step 41 of 500; try a smaller")
-    assert lines[3].startswith("1 of 2 trainings done, 0:0")
+    assert lines[3].startswith("1 of 2 trainings done, 0 s elapsed")
     assert lines[4:] == ["done"]
 
 

@@ -90,9 +90,12 @@ def test_no_paragraph_stands_in_a_narrow_column(made: Study) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(59.94, "59.9 s"), (60, "1:00"), (3_725, "1:02:05"), (86_399, "23:59:59"), (489_600, "5 d 16:00:00")],
+    [
+        *[(0.04, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min"), (60, "1 min"), (125.4, "2 min 5 s"), (3_600, "1 h")],
+        *[(3_599.6, "1 h"), (3_725, "1 h 2 min"), (86_399, "1 d"), (489_600, "5 d 16 h"), (86_400_000, "1,000 d")],
+    ],
 )
-def test_durations_of_days_are_in_days(seconds: float, text: str) -> None:
+def test_durations_are_in_the_two_largest_units(seconds: float, text: str) -> None:
     assert formats.duration(seconds) == text
 
 
@@ -122,9 +125,9 @@ def test_status_counts_the_trials_and_says_who_runs_them(made: Study) -> None:
     assert "asked for" in text
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "7 2 desk:4712 desk:4711 5.0 s ago 3" in lines
-    assert "7 4 of 12 26.0 % 1,234 1:30 4:16" in lines
-    assert "time left about 4:16, at the speed of its trainings so far" in lines
-    assert "1:40 lost 7 the worker process was killed by SIGKILL" in lines
+    assert "7 4 of 12 26.0 % 1,234 1 min 30 s 4 min 16 s" in lines
+    assert "time left about 4 min 16 s, at the speed of its trainings so far" in lines
+    assert "1 min 40 s lost 7 the worker process was killed by SIGKILL" in lines
     assert max(map(len, text.splitlines())) <= 80
     quiet = shown(study_tables.status_panel(seen, StudyStatus(counts), now=1012.0))
     assert "Running" not in quiet

@@ -139,7 +139,7 @@ def test_who_was_heard_of_lately_is_alive(tmp_path: Path) -> None:
     info = panels.progress_info(columns, default_view(columns), later)
     assert dict(info.facts)["workers alive"] == "0 of 1 training"
     assert info.workers.rows[0][-1] == "silent"
-    assert info.workers.rows[0][2:6] == ("7 of 12", "51.0 %", "1,234", "0:49")
+    assert info.workers.rows[0][2:6] == ("7 of 12", "51.0 %", "1,234", "49 s")
     assert dict(info.facts)["time left"] == "-"  # no one runs it
     assert [row[:2] for row in info.devices.rows] == [("pi-1", "never enrolled"), ("pi-2", "never enrolled")]
 
@@ -148,7 +148,7 @@ def test_a_controller_that_is_silent_is_called_so(tmp_path: Path) -> None:
     made = lively(tmp_path)
     facts = read_liveness(made.engine, made.name)
     columns = columns_of(made)
-    for age, words in ((5.0, "box:7, seen 5.0 s ago"), (600.0, "box:7 is silent, seen 10:00 ago")):
+    for age, words in ((5.0, "box:7, seen 5.0 s ago"), (600.0, "box:7 is silent, seen 10 min ago")):
         study = replace(facts.study, controller="box:7@1", controller_seen_at=facts.at - age)
         info = panels.progress_info(columns, default_view(columns), replace(facts, study=study))
         assert dict(info.facts)["run by"] == words
