@@ -51,6 +51,20 @@ def counting(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def in_int8(result: dict[str, Any]) -> list[str]:
+    millions = {name: row["millions"]["all"] for name, row in result["counted"].items()}
+    lost = {
+        name: f"{result['accuracy'][f'{name} int8']['points_lost']:.2f}" for name in ("native", "litert", "onnxruntime")
+    }
+    fewer = millions["native fp32"] / millions["native int8"]
+    return [
+        f"{millions['native int8']:.1f} M with the project's kernel, {fewer:.1f} times fewer than in fp32; "
+        f"{lost['native']} |",
+        f"LiteRT {millions['litert int8']:.1f} M, onnxruntime {millions['onnxruntime int8']:.1f} M; "
+        f"{lost['litert']}, {lost['onnxruntime']} |",
+    ]
+
+
 def training(result: dict[str, Any]) -> list[str]:
     rates = {
         name: [
@@ -181,6 +195,7 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {  # by 
     "benchmarks.export": ("export", exporting),
     "benchmarks.controller": ("controller", controlling),
     "benchmarks.arm_variants": ("arm_variants", counting),
+    "benchmarks.int8": ("int8", in_int8),
     "benchmarks.estimate": ("estimate", estimating),
     "benchmarks.predictor --counted cifar": ("predictor_counted_cifar", predicting),
     "benchmarks.predictor --policy quick --networks 36 --seed 2 --passes 5": (
@@ -233,6 +248,19 @@ def test_the_experiments_quote_the_counted_variants():
         plain = line.replace("*", "")
         assert f"| {counts} |" in plain
         assert plain.endswith(f" | {variant['estimated_ms']:.1f} |")
+
+
+def test_the_experiments_quote_the_counts_in_int8():
+    result = result_of("int8")
+    for name, row in result["counted"].items():
+        fp32 = result["counted"][f"{name.split()[0]} fp32"]["millions"]["all"]
+        counts = f"{row['millions']['all']:.1f} | {fp32 / row['millions']['all']:.2f} | {row['bytes'] / 1e6:.2f}"
+        lost = result["accuracy"].get(name, {}).get("points_lost")
+        assert f"| {name} | {counts} | {'' if lost is None else f'{lost:.2f} '}|" in EXPERIMENTS
+    for precision in ("fp32", "int8"):
+        parts = result["threads"][precision]["parts"]
+        two, four = (f"{parts['1'][0] / max(parts[number]):.2f}" for number in ("2", "4"))
+        assert f"{two} and {four} times fewer ({precision})" in " ".join(EXPERIMENTS.split())
 
 
 @pytest.mark.parametrize(("preset", "column"), [("cifar", 2), ("digits", 4)])
