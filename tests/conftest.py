@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: it reads this once
@@ -36,8 +37,17 @@ HARDWARE = ("GPU", "CUDA", "MPS")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the files that take long where files run side by side, to end together."""
     if hasattr(config, "workerinput"):  # only a worker of pytest-xdist has it
-        slow = Counter(item.path for item in items if any(map(item.get_closest_marker, ("slow", "browser"))))
-        items.sort(key=lambda item: -slow[item.path])
+        seconds: Counter[Path] = Counter()
+        for item in items:
+            seconds[item.path] += seconds_of(item)
+        items.sort(key=lambda item: -seconds[item.path])
+
+
+def seconds_of(item: pytest.Item) -> int:
+    """Return about how long a test takes: what its marker says, or else what such a test usually takes."""
+    slow = item.get_closest_marker("slow")
+    usually = 8 if item.get_closest_marker("browser") else 3 if slow else 0
+    return int(slow.kwargs.get("seconds", usually)) if slow else usually
 
 
 @pytest.hookimpl(wrapper=True)

@@ -35,7 +35,7 @@ STRACE = ("strace", "-D", "-f", "-qq", "-yy", "--seccomp-bpf", "-e", "trace=conn
 USE_ONNXRUNTIME = "from workers.latency.agent.runtimes.onnx import OnnxRuntime; print(OnnxRuntime().version)"
 DNS = 53
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=10)
 
 
 def can_trace() -> bool:

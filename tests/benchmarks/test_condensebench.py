@@ -162,7 +162,7 @@ def command(work: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "benchmarks.condensebench", "--dataset", "digits", "--work", str(work), *more]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_table(shop, tmp_path, capsys):
     with (tmp_path / "output").open("w") as output:
         killed = subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=output, stderr=output)

@@ -20,7 +20,7 @@ from tests.workers.tiny import job
 from workers.training.job import TrialJob
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=35)
 def test_every_round_of_the_benchmark_finds_a_rate(capsys):
     result = main(["--quick", "--workers", "2", "--databases", "sqlite", "--samplers", "tpe"])
     row = result["sqlite"]["tpe"][2]

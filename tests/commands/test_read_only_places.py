@@ -92,7 +92,7 @@ def unwritable(tmp_path: Path) -> Iterator[Path]:
         place.chmod(0o755)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=25)
 def test_all_that_only_reads_works_and_all_that_writes_says_why_it_can_not(unwritable, tmp_path):
     before = sorted(unwritable.rglob("*"))
     (tmp_path / "out").mkdir()

@@ -311,7 +311,7 @@ def test_a_copy_that_is_gone_is_made_again_from_the_same_network_alone(store: St
         find_starts(starting("trial:tiny/0"), sqlite_url(tmp_path), as_stored(settings, store), kept)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_a_launch_trains_from_an_earlier_studys_network_and_is_resumed_without_it(tmp_path: Path):
     place = new_place(tmp_path)
     one_worker = ("study.trainings=1", "engine.workers=1", "search.startup=1")

@@ -31,7 +31,7 @@ from tests.search.test_launch import Place, new_place
 from tests.workers.arm_device import arm_device
 from workers.latency import QUICK
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=30)
 VIRTUAL = "virtual:raspberry-pi-5"
 
 

@@ -29,7 +29,7 @@ from workers.latency.estimated_probe import estimated_measurement
 from workers.latency.policy import QUICK
 from workers.latency.profiles import load_profile
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=20)
 
 QUEUE, PROFILE = "pi", "raspberry-pi-5"
 

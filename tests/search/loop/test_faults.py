@@ -41,7 +41,7 @@ from workers.file_names import CHECKPOINTS
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 300.0  # none waits so long on a machine that is not crowded
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=12)
 
 
 def started(place: Place, *words: str) -> StartedCommand:

@@ -21,7 +21,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process is at is read from /proc on Linux")
 @pytest.mark.parametrize(("form", "kills"), FORMS)
 def test_kills_lose_nothing_repeat_nothing_and_leave_nothing_running(form: Form, kills: int, tmp_path: Path):

@@ -321,7 +321,7 @@ def test_a_resumed_study_keeps_the_runtimes_that_were_chosen_and_no_others():
     assert known_runtimes(file, chosen.latency).latency.runtime == {"pi5": "onnxruntime", "phone": "ncnn"}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_the_fastest_runtime_of_this_host_is_chosen_by_measuring(tmp_path: Path):
     notes: list[str] = []
     settings = settings_from(document(latency={"runtime": "auto", "policy": "quick"}), "x")

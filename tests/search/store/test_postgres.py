@@ -13,7 +13,7 @@ from search.store import reader
 from search.store.connection.database import open_for_reading, open_for_writing
 from search.store.tables import metadata
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=10)
 
 ROOT = Path(__file__).parents[3]
 LAUNCH = """

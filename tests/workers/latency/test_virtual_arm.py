@@ -135,7 +135,7 @@ def test_a_device_that_is_not_there_says_that_it_must_be_built(tmp_path):
         VirtualArm(tmp_path / "arm64")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=35)
 def test_building_again_uses_the_device_that_is_there(arm):
     messages: list[str] = []
     again = build(arm.folder, messages.append)
