@@ -78,6 +78,9 @@ def pick(
             metavar="MS,MS|DEVICE=MS,MS", help="Show the network for each of these latency limits; may be repeated."
         ),
     ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="fp32; or int8: among the networks that `quantize` put into 8 bits.")
+    ] = "fp32",
     out: Annotated[Path | None, typer.Option(help="Folder to write the bundle into.")] = None,
     bake: Bake = False,
     every_format: Annotated[
@@ -122,6 +125,10 @@ def pick(
     settings = settings_for_device(row, rows, device)
     devices = settings.latency.devices
     rows = rows_on(row, rows, devices[0])
+    if precision == "int8":
+        from search.results.points import rows_in_int8  # it loads torch
+
+        rows = rows_in_int8(row, rows, reader.read_points(engine, row.id), devices[0])
     budget = settings.search_budget().with_limits_ms(limits_by_device(max_latency_ms or (), devices), devices[0])
     budget = replace(budget, max_macs=max_macs or budget.max_macs, max_params=max_params or budget.max_params)
     budget = replace(budget, max_file_mb=max_file_mb, max_ram_mb=max_ram_mb)
@@ -140,6 +147,8 @@ def pick(
     refuse_replayed(row, ranked[0], database_words(url), f"the most accurate inside the budget ({budget})")
     if (retrain_epochs is not None or from_weights) and not retrain:
         raise InvalidSettings("--retrain-epochs and --from-weights say how to retrain; add --retrain.")
+    if retrain and precision == "int8":
+        raise InvalidSettings("--retrain trains in fp32; retrain first, then `quantize` the retrained network's study.")
     _check_bundle_options(row, ranked[0], out, options, force)
     store, row, url = store_named(study, storage)
     refuse_absent(study_files(settings, url))
@@ -147,7 +156,7 @@ def pick(
     if retrain:
         opened, picked = _retrained(opened, budget, wish, retrain_epochs, from_weights)
     else:
-        picked = opened.pick(budget, wish)
+        picked = opened.pick(budget, wish, precision)
     folder = None if out is None else _write_bundle(opened, picked, out, options)
     output(as_json, pick_tables.picked_document, pick_tables.picked_panel, picked, folder)
 

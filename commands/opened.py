@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from search.settings import StudySettings
     from search.store.rows import StudyRow
     from search.store.store import StudyStore
+    from workers.file_names import Precision
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Opened:
         files = files_root(self.settings, self.url)
         return targets_of(self.settings, self.store.engine, files, say, VERIFYING)
 
-    def pick(self, budget: Budget, wish: Wish) -> Picked:
+    def pick(self, budget: Budget, wish: Wish, precision: Precision = "fp32") -> Picked:
         """Verify the network that is wanted, and test it."""
         from search.results.picking.picked import pick
 
-        return pick(self.store, self.study, budget, self.targets(), self.cache, wish)
+        return pick(self.store, self.study, budget, self.targets(), self.cache, wish, precision)

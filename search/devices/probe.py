@@ -32,6 +32,7 @@ from search.store.vocabulary import OPEN_JOB_STATES, JobState, MeasurementMode
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.errors import InvalidSettings
+from workers.file_names import precision_of
 from workers.latency.estimated_probe import estimated_measurement
 from workers.latency.measurement import (
     FailedMeasurement,
@@ -133,7 +134,9 @@ class HubProbe:
                 requests.append(FailedMeasurement("", f"{path.name} can't be read: {error.strerror or error}"))
                 continue
             sha256 = self._ask(model_store.put_model, content)
-            requests.append(replace(self._request(sha256, anchor), macs=_macs_of(content), nonce=nonce))
+            request = self._request(sha256, anchor)
+            precision = precision_of(path)
+            requests.append(replace(request, macs=_macs_of(content), nonce=nonce, precision=precision))
         return requests
 
     def _request(self, model: str, anchor: str) -> MeasurementRequest:
@@ -211,7 +214,8 @@ class HubProbe:
             measurement = measurement_from_report(checked, checked, self.device)
         if isinstance(measurement, FailedMeasurement):
             return measurement
-        return replace(measurement, conditions={**measurement.conditions, "agent": row.device, "job": row.id})
+        conditions = {**measurement.conditions, "agent": row.device, "job": row.id}
+        return replace(measurement, conditions=conditions, precision=request.precision)
 
 
 @dataclass

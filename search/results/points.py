@@ -13,7 +13,7 @@ from search.results.pareto import latency_key, non_dominated
 from search.results.quantizing import Int8File, quantize_trial
 from search.store.rows import PointRow, StudyRow, TrialRow
 from search.store.store import StudyStore
-from space.errors import InvalidSettings
+from space.errors import InvalidSettings, TrialNotReady
 from workers.file_names import file_for, stem_for
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyKind, LatencyPurpose
@@ -89,6 +89,40 @@ def _record(store: StudyStore, file: Int8File, latency: Measurement) -> None:
         file_bytes=file.file_bytes,
         fine_tuned=file.fine_tuned,
     )
+
+
+def rows_in_int8(study: StudyRow, rows: Sequence[TrialRow], points: Sequence[PointRow], device: str) -> list[TrialRow]:
+    """Return the trials whose networks were put into 8 bits, with the score, top-1 and latencies of their files.
+
+    Raises:
+        TrialNotReady: none was, on this device.
+    """
+    trials = {row.number: row for row in rows}
+    judged = []
+    for one in points:
+        if one.latency.target == device and one.number in trials:
+            row = trials[one.number]
+            others = tuple(other.latency for other in points if other.number == one.number and other is not one)
+            score = {row.objective: one.score, "top1": one.top1}
+            judged.append(replace(row, latency=one.latency, others=others, **score))  # type: ignore[arg-type]
+    if not judged:
+        raise TrialNotReady(
+            f"no network of study {study.name!r} was put into 8 bits for {device} yet; run `condensery quantize` first."
+        )
+    return judged
+
+
+class Int8Files:
+    """Writes the files in 8 bits of one trial's network, once for each runtime, and keeps what they are worth."""
+
+    def __init__(self, store: StudyStore, study: StudyRow, row: TrialRow, cache: Path) -> None:
+        self._of, self.by_runtime = (store, study, row, cache), dict[str, Int8File]()
+
+    def __call__(self, runtime: str, folder: Path) -> Path:
+        """Write the file for a runtime into a folder; return its path."""
+        path = folder / file_for(runtime, stem_for("int8"))
+        self.by_runtime[runtime] = quantize_trial(*self._of, runtime, path)
+        return path
 
 
 def winning(points: Sequence[PointRow], rows: Sequence[TrialRow]) -> list[PointRow]:

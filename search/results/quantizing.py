@@ -6,23 +6,23 @@ tried, and the better of both files counts.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from search.results.picking.testing import prepared_images
+from search.results.picking.testing import prepared_images, split_predictions
 from search.results.trained_files import trained_files
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from search.study_file import settings_from
-from workers.export.int8_files import check_int8_for, opened, save_int8_for, scheme_for
-from workers.export.onnx import exported_network
+from workers.export.int8_files import check_int8_for, save_int8_for, scheme_for
 from workers.export.pixels import PixelInput
+from workers.file_names import file_for, stem_for
 from workers.images import batches
-from workers.metrics import Predictions, PredictionTally
+from workers.metrics import Predictions
 from workers.quantization.calibration import calibrate
 from workers.quantization.calibration_images import calibration_images
 from workers.quantization.fine_tuning import LOST_MOST, fine_tuned
@@ -144,27 +144,26 @@ def _written(
 ) -> Int8File:
     sha256 = save_int8_for(runtime, quantized, path)
     difference = check_int8_for(runtime, path, quantized, chosen[:_CHECKED])
-    predictions = predictions_of(runtime, path, images)
+    predictions = split_predictions(runtime, path, images.validation, images.info)
     return Int8File(row, runtime, path, sha256, path.stat().st_size, quantized, predictions, difference, False)
 
 
-def predictions_of(runtime: str, path: Path, images: batches.ImageData) -> Predictions:
-    """Return what a model file says of the validation images."""
-    if runtime == "onnxruntime":
-        logits_of = exported_network(path)
-    else:
-        run = opened(runtime, path)
+def write_int8(file: Int8File, path: Path, pixels: PixelInput | None) -> str:
+    """Write an 8-bit file once more, perhaps taking whole pixels; return its SHA-256.
 
-        def logits_of(x: np.ndarray) -> np.ndarray:
-            return np.stack([run(image) for image in x])
-
-    tally = PredictionTally(images.info.num_classes)
-    for x, y in batches.evaluation_batches(images.validation, images.info, 256):
-        tally.add(logits_of(x.numpy()), y.numpy())
-    return tally.predictions()
+    One that takes pixels is compared with the rounded form.
+    """
+    sha256 = save_int8_for(file.runtime, file.quantized, path, pixels)
+    if pixels is not None:
+        check_int8_for(file.runtime, path, file.quantized, torch.from_numpy(pixels.random(_CHECKED)), pixels)
+    return sha256
 
 
-def write_baked(file: Int8File, path: Path, pixels: PixelInput) -> None:
-    """Write an 8-bit file once more, taking whole pixels, and compare it with the rounded form."""
-    save_int8_for(file.runtime, file.quantized, path, pixels)
-    check_int8_for(file.runtime, path, file.quantized, torch.from_numpy(pixels.random(_CHECKED)), pixels)
+def test_top1_of(study: StudyRow, file: Int8File, cache: Path) -> float:
+    """Return the accuracy of a file in 8 bits on the test split: for a network that is shipped in this form."""
+    settings = settings_from(study.settings, "the stored settings")
+    images = batches.load(settings.data, cache)
+    with tempfile.TemporaryDirectory(prefix="test-") as folder:
+        path = Path(folder) / file_for(file.runtime, stem_for("int8"))
+        save_int8_for(file.runtime, file.quantized, path)
+        return float(split_predictions(file.runtime, path, images.test(), images.info).right.mean())

@@ -11,7 +11,7 @@ from search.budget import Budget
 from search.results.bundle.facts import WEIGHTS, BundleFacts, inputs_of, preprocessing_of, shipped_file
 from search.results.class_figures import accuracy_table
 from workers.bundled.reading import VERSION
-from workers.file_names import INPUT, MODEL, NETWORK_FILE, ONNX_FILE, OUTPUT, file_for
+from workers.file_names import INPUT, MODEL, NETWORK_FILE, ONNX_FILE, OUTPUT, file_for, stem_for
 from workers.latency.record import LatencyRecord
 from workers.preprocessing import COMMENTS
 
@@ -32,7 +32,7 @@ def deploy_toml(facts: BundleFacts) -> str:
     model = {"file": ONNX_FILE, "sha256": facts.model_sha256[ONNX_FILE], "input": INPUT, "output": OUTPUT}
     tables: dict[str, dict[str, Any]] = {
         "bundle": {"version": VERSION},
-        "model": {**model, "precision": "fp32" if latency is None else latency.precision},
+        "model": {**model, "precision": "fp32"},
         "preprocessing": preprocessing_of(facts).table(),
         "model_files": _model_files(facts),
         "model_files_sha256": {_toml(file): sha256 for file, sha256 in facts.model_sha256.items()},
@@ -44,6 +44,7 @@ def deploy_toml(facts: BundleFacts) -> str:
             "tested": facts.tested,
             "not_done": facts.not_done,
         },
+        **{f"int8.{_toml(file)}": dict(worth) for file, worth in facts.int8.items()},
         **({} if latency is None else {"latency": _latency_table(latency, facts.shipped)}),
         **{
             f"latency_on.{_toml(name)}": _latency_table(other, facts.shipped) for name, other in facts.elsewhere.items()
@@ -71,7 +72,8 @@ def deploy_toml(facts: BundleFacts) -> str:
 
 def _model_files(facts: BundleFacts) -> dict[str, str]:
     """Return the input of each model file that is shipped: its type and its shape."""
-    by_file = {file_for(runtime, MODEL): text for runtime, text in inputs_of(preprocessing_of(facts)).items()}
+    inputs = inputs_of(preprocessing_of(facts)).items()
+    by_file = {file_for(runtime, stem): text for stem in (MODEL, stem_for("int8")) for runtime, text in inputs}
     return {_toml(file): text for file, text in by_file.items() if file in facts.shipped}
 
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from search.results.quantizing import Int8File, quantize_trial, write_baked
+from search.results.quantizing import Int8File, quantize_trial, write_int8
 from search.results.trained_files import trained_files
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
@@ -78,7 +78,7 @@ def export_int8(
         plain, baked = (Path(folder) / file_for(runtime, stem_for("int8", stem)) for stem in (MODEL, "baked"))
         file = quantize_trial(store, study, row, cache, runtime, plain, note)
         if pixels is not None:
-            write_baked(file, baked, pixels)
+            write_int8(file, baked, pixels)
         write_atomically(target, (plain if pixels is None else baked).read_bytes(), retry="export it again")
     return target, file
 

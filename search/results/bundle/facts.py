@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from typing import Any
 
 from search.budget import Budget
 from search.results.plain_text import one_line
@@ -50,6 +51,7 @@ class BundleFacts:
     export_difference: float | None = None
     passed_over: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
+    int8: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what a file in 8 bits is worth, by its name
     in_model: bool = False  # whether the model files scale pixels themselves
     database: tuple[str, ...] = ()  # the words that name it in a command
 
@@ -129,5 +131,6 @@ def inputs_of(preprocessing: Preprocessing) -> dict[Runtime, str]:
 
 def shipped_file(latency: LatencyRecord, shipped: Collection[str]) -> str:
     """Return the name of the model file that a latency is of; "" where the bundle doesn't ship it."""
-    file = file_for(latency.runtime, MODEL) if latency.runtime in SUFFIXES else ""
+    stem = f"{MODEL}.{latency.precision}" if latency.precision != "fp32" else MODEL
+    file = file_for(latency.runtime, stem) if latency.runtime in SUFFIXES else ""
     return file if file in shipped else ""

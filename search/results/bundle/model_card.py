@@ -168,6 +168,15 @@ def _kind(latency: LatencyRecord) -> str:
     return f"{latency.kind}{when}{doubts_text(latency)}"
 
 
+def _int8_remark(file: str, worth: Mapping[str, Any]) -> str:
+    tested = f", {worth['test_top1']:.2%} on the test images" if "test_top1" in worth else ""
+    tuned = ", after a short fine-tune" if worth["fine_tuned"] else ""
+    return (
+        f"`{file}` is in 8 bits: its top-1 is {worth['validation_top1']:.2%} on the validation images{tested}, "
+        f"{worth['points_lost']:+.2f} points lost of fp32's{tuned}. {worth['left_in_float'].capitalize()}."
+    )
+
+
 def _remarks(facts: BundleFacts) -> str:
     """Return what to know about the figures, point by point."""
     lines = [one_line(text) for text in facts.seen.remarks]
@@ -177,6 +186,7 @@ def _remarks(facts: BundleFacts) -> str:
     lines += [f"Why this network: {one_line('; '.join(facts.reasons))}."] * bool(facts.reasons)
     lines.append(_accuracy_remark(facts))
     lines += [f"{one_line(text[:1].upper() + text[1:])}." for text in facts.as_good]
+    lines += [_int8_remark(file, worth) for file, worth in facts.int8.items()]
     if facts.latency is not None:
         lines.append(_latency_remark("The latency", facts.latency))
     lines += [_latency_remark(f"The latency on {one_line(on)}", other) for on, other in facts.elsewhere.items()]

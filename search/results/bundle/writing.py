@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from search.results.bundle.deploy_file import deploy_toml
 from search.results.bundle.export import pixel_input
@@ -33,6 +34,7 @@ from search.results.bundle.samples import validation_samples, write_samples
 from search.results.paired import best_words
 from search.results.picking.picked import Picked
 from search.results.plain_text import one_line
+from search.results.quantizing import Int8File, left_in_float, write_int8
 from search.store import reader
 from search.store.rows import StudyRow
 from search.store.store import StudyStore
@@ -40,7 +42,7 @@ from space.errors import BundleDamaged, FileInTheWay, ReadOnlyFolder
 from workers.bundled.reading import SAMPLES, SUMS_FILE, files_in, listed_files, sums_text
 from workers.export.model_files import check_for, save_for
 from workers.export.pixels import PixelInput
-from workers.file_names import MODEL, ONNX_FILE, SPLITS_FILE, file_for
+from workers.file_names import MODEL, ONNX_FILE, SPLITS_FILE, file_for, stem_for
 from workers.files import STDOUT, disk_errors, file_hash
 from workers.latency.agent.runtimes import installed_runtimes
 from workers.training.trial import load_network
@@ -161,7 +163,22 @@ def _write_models(
         network, path = load_network(folder, picked.trial.config), folder / file_for(runtime, MODEL)
         hashes[path.name] = save_for(runtime, network, path, pixels)
         check_for(runtime, path, network, pixels)
+    for runtime, file in picked.int8.items():
+        path = folder / file_for(runtime, stem_for("int8"))
+        hashes[path.name] = write_int8(file, path, pixels)
     return hashes
+
+
+def _worth(file: Int8File, picked: Picked) -> dict[str, Any]:
+    """Return what a file in 8 bits is worth; it is tested for the first device alone."""
+    tested = picked.int8_test_top1 if file.runtime == picked.verified.runtime else None
+    return {
+        "validation_top1": file.top1,
+        **({} if tested is None else {"test_top1": tested}),
+        "points_lost": file.lost_points,
+        "fine_tuned": file.fine_tuned,
+        "left_in_float": left_in_float(file),
+    }
 
 
 def _facts(study: StudyRow, picked: Picked, hashes: Mapping[str, str], shipped: frozenset[str]) -> BundleFacts:
@@ -185,5 +202,6 @@ def _facts(study: StudyRow, picked: Picked, hashes: Mapping[str, str], shipped: 
         test_evaluations=picked.test_evaluations,
         export_difference=picked.export_difference,
         passed_over=picked.passed_over,
+        int8={file_for(runtime, stem_for("int8")): _worth(file, picked) for runtime, file in picked.int8.items()},
         undecided=picked.undecided,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from search.store.store import StudyStore
 from space.deployed import DeployedCondenseNet
 from space.errors import MeasurementFailed
 from workers.export.model_files import save_for
-from workers.file_names import MODEL, file_for
+from workers.file_names import MODEL, file_for, precision_of
 from workers.files import file_hash
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyPurpose, LatencyRecord
@@ -46,15 +46,21 @@ def verify_on_devices(
     trained: tuple[Path, DeployedCondenseNet],
     targets: Sequence[Target],
     budget: Budget,
+    int8: Callable[[str, Path], Path] | None = None,
 ) -> OnDevices:
-    """Measure the trained (ONNX file, network) on every device of the study, and record what was measured."""
+    """Measure the trained (ONNX file, network) on every device of the study, and record what was measured.
+
+    With `int8`, which writes the file of a runtime into a folder, the network is measured in 8 bits.
+    """
     measured: dict[str, Measurement] = {}
     undecided = []
     limits = budget.limits_ms(targets[0].name)
     earlier = [one for one in reader.read_latencies(store.engine, row.id) if one.purpose == LatencyPurpose.VERIFY]
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         for target in targets:
-            path = _file_for(target, trained, Path(folder))
+            path = (
+                _file_for(target, trained, Path(folder)) if int8 is None else int8(target.probe.runtime, Path(folder))
+            )
             if (over := _over_in_size(path, budget)) is not None:
                 return OnDevices(measured, over)
             sha256 = file_hash(path) if earlier else ""
@@ -111,6 +117,6 @@ def _measure(store: StudyStore, row: TrialRow, target: Target, path: Path) -> Me
     (result,) = target.probe.measure([path])
     if isinstance(result, FailedMeasurement):
         raise MeasurementFailed(f"trial {row.number} could not be measured on {target.name}: {result.reason}")
-    verified = replace(result, target=target.name, purpose=LatencyPurpose.VERIFY)
+    verified = replace(result, target=target.name, purpose=LatencyPurpose.VERIFY, precision=precision_of(path))
     store.add_latency(row.number, verified)
     return verified

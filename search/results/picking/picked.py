@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from search.budget import Budget
@@ -13,6 +13,8 @@ from search.results.picking.choice import asked_for, ordered
 from search.results.picking.on_devices import OnDevices, OverLimit, verify_on_devices
 from search.results.picking.testing import tested
 from search.results.picking.wish import THE_BEST, Wish
+from search.results.points import Int8Files, rows_in_int8
+from search.results.quantizing import Int8File, test_top1_of
 from search.results.ranking import best, rows_on
 from search.results.remarks import Seen, seen_by
 from search.results.trained_files import trained_files
@@ -22,6 +24,7 @@ from search.store.store import StudyStore
 from space.deployed import DeployedCondenseNet
 from space.errors import NothingFeasible
 from workers.export.onnx import check_onnx
+from workers.file_names import Precision
 from workers.latency.measurement import Measurement
 from workers.training.trial import load_network
 from workers.wording import none_of
@@ -46,6 +49,8 @@ class Picked:
     export_difference: float
     files: tuple[Path, Path]  # ONNX and safetensors, checked against their recorded hashes
     retrains: str | None = None  # the study and trial that it was chosen as, before it learned from all images
+    int8: Mapping[str, Int8File] = field(default_factory=dict)  # by runtime, where it was picked in 8 bits
+    int8_test_top1: float | None = None  # of the file for the first device
 
     @property
     def unsteady(self) -> tuple[str, ...]:
@@ -70,14 +75,22 @@ class Winner:
     ranked: tuple[TrialRow, ...]  # the trained networks inside the budget, best first
     passed_over: tuple[str, ...]
     reasons: tuple[str, ...]
+    int8: Mapping[str, Int8File] = field(default_factory=dict)  # by runtime, where it is wanted in 8 bits
 
 
 def find_winner(
-    store: StudyStore, study: StudyRow, budget: Budget, targets: Sequence[Target], wish: Wish = THE_BEST
+    store: StudyStore,
+    study: StudyRow,
+    budget: Budget,
+    targets: Sequence[Target],
+    wish: Wish = THE_BEST,
+    int8_images: Path | None = None,
 ) -> Winner:
     """Take the network that is wanted inside the budget and measure its exported file again; none is tested.
 
-    If a network turns out to be over the budget, the next one is taken; `picking.verification` says when.
+    If a network turns out to be over the budget, the next one is taken; `picking.verification` says when. With
+    `int8_images`, the folder of decoded images, networks are ranked by their points in 8 bits, and such a file is
+    measured.
 
     Raises:
         NothingFeasible: no network fits, or none passes the verification.
@@ -85,6 +98,8 @@ def find_winner(
         CheckpointCorrupt: the files of the chosen network are gone or damaged.
     """
     rows = rows_on(study, store.trials(), targets[0].name)
+    if int8_images is not None:
+        rows = rows_in_int8(study, rows, reader.read_points(store.engine, store.study_id), targets[0].name)
     if wish.trial is not None:
         asked_for(rows, wish.trial, budget)
     ranked = best(rows, budget)
@@ -98,10 +113,12 @@ def find_winner(
             continue
         model, weights = trained_files(store.engine, row)
         network = load_network(weights.parent, row.config)
-        found = verify_on_devices(store, row, (model, network), targets, budget)
+        int8 = None if int8_images is None else Int8Files(store, study, store.trial(row.number), int8_images)
+        found = verify_on_devices(store, row, (model, network), targets, budget, int8)
         if found.over is not None:
             misses.append((row.number, found.over))
             continue
+        files = {} if int8 is None else int8.by_runtime
         return Winner(
             row=row,
             on_devices=found,
@@ -109,13 +126,18 @@ def find_winner(
             files=(model, weights),
             ranked=tuple(ranked),
             passed_over=tuple(f"trial {number} {over.words}" for number, over in misses),
-            reasons=order.reasons(row, {number for number, _ in misses}),
+            reasons=(*order.reasons(row, {number for number, _ in misses}), *_words_of(files)),
+            int8=files,
         )
     number, nearest = min(misses, key=lambda miss: miss[1].excess)
     raise NothingFeasible(
         f"{none_of(len(misses), 'network')} stayed inside {budget}; the nearest, trial {number}, {nearest.words}; "
         "raise the budget a little."
     )
+
+
+def _words_of(files: Mapping[str, Int8File]) -> list[str]:
+    return [f"in int8 for {runtime}: {file.words}" for runtime, file in files.items()]
 
 
 def pick(
@@ -125,9 +147,15 @@ def pick(
     targets: Sequence[Target],
     cache: Path,
     wish: Wish = THE_BEST,
+    precision: Precision = "fp32",
 ) -> Picked:
-    """Take the network of `find_winner`, and evaluate it on the test split, once; raises as `find_winner` does."""
-    winner, device = find_winner(store, study, budget, targets, wish), targets[0].name
+    """Take the network of `find_winner`, and evaluate it on the test split, once; raises as `find_winner` does.
+
+    In int8 the file in 8 bits is evaluated beside the trained network.
+    """
+    int8_images = cache if precision == "int8" else None
+    winner, device = find_winner(store, study, budget, targets, wish, int8_images), targets[0].name
+    judging = winner.int8.get(targets[0].probe.runtime)
     difference = check_onnx(winner.files[0], winner.network)
     (trial,) = rows_on(study, [tested(store, study, winner.row, winner.files[0], cache)], device)
     assert trial.test_top1 is not None
@@ -148,4 +176,6 @@ def pick(
         reasons=winner.reasons,
         export_difference=difference,
         files=winner.files,
+        int8=winner.int8,
+        int8_test_top1=None if judging is None else test_top1_of(study, judging, cache),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +18,20 @@ from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import View
 from dashboards.panels.study.front import front_info
 from dashboards.panels.study.front_drawing import front_figure
+from search.budget import Budget
 from search.pricing.pricer import Target
 from search.results import quantizing
-from search.results.points import quantize, winning
-from search.results.quantizing import predictions_of, quantize_trial
+from search.results.bundle.options import BundleOptions
+from search.results.bundle.verifying import check_bundle
+from search.results.bundle.writing import write_bundle
+from search.results.picking.picked import pick
+from search.results.picking.testing import split_predictions
+from search.results.points import quantize, rows_in_int8, winning
+from search.results.quantizing import quantize_trial
 from search.store.reader import read_points
 from search.store.rows import PointRow, StudyRow
 from search.store.store import StudyStore
-from space.errors import InvalidSettings, QuantizationFailed, TrialNotFound
+from space.errors import InvalidSettings, QuantizationFailed, TrialNotFound, TrialNotReady
 from tests.search.tiny_studies import CountingProbe, sqlite_url
 from tests.search.trained_study import trained_study
 from workers.export.int8_files import save_int8_for
@@ -65,7 +72,7 @@ def test_the_accuracy_is_that_of_the_written_file(folder, store, study, tmp_path
     file = quantize_trial(store, study, store.trial(0), folder / "cache", "onnxruntime", tmp_path / "model.int8.onnx")
     images = load(DataSettings(dataset="digits", images=300), folder / "cache")
     assert file.path.stat().st_size == file.file_bytes
-    again = predictions_of("onnxruntime", file.path, images)
+    again = split_predictions("onnxruntime", file.path, images.validation, images.info)
     assert file.top1 == float(again.right.mean())
     assert len(file.predictions) == len(images.validation)
     assert 0 <= file.difference < 0.05
@@ -206,3 +213,33 @@ def test_the_command_refuses_what_are_no_trials(folder) -> None:
     for numbers, error in (("x", InvalidSettings), ("7", TrialNotFound)):
         done = CliRunner().invoke(condensery.app, ["quantize", "tiny", "--trials", numbers, *storage])
         assert isinstance(done.exception, error)
+
+
+def test_pick_in_int8_ships_the_file_that_was_measured_with_its_own_accuracy(
+    folder, store, study, tmp_path, quick
+) -> None:
+    with pytest.raises(TrialNotReady, match="run `condensery quantize` first"):
+        rows_in_int8(study, store.trials(), [], "host")
+    probe = FakeProbe(lambda path: 0.25 if precision_of(path) == "int8" else 1.0)
+    on = [Target("host", probe, None, local=True)]
+    budget = Budget(max_latency_ms=0.5)  # no network in fp32 is inside
+    list(quantize(store, study, store.trials(), on, folder / "cache", tmp_path, lambda text: None))
+    picked = pick(store, study, budget, on, folder / "cache", precision="int8")
+    file = picked.int8["onnxruntime"]
+    assert (picked.verified.precision, picked.verified.model_hash) == ("int8", file.sha256)
+    assert picked.verified.interval_high_ms < 0.5
+    bundle = write_bundle(store, study, picked, tmp_path / "bundle", folder / "cache", BundleOptions(samples=1))
+    deploy = tomllib.loads((bundle / "deploy.toml").read_text())
+    assert deploy["latency"]["file"] == "model.int8.onnx"
+    assert deploy["model_files_sha256"]["model.int8.onnx"] == file.sha256
+    worth = deploy["int8"]["model.int8.onnx"]
+    assert worth["validation_top1"] == pytest.approx(file.top1)
+    assert worth["test_top1"] == picked.int8_test_top1
+    assert "only the weights in 8 bits" in worth["left_in_float"]
+    card = (bundle / "MODEL_CARD.md").read_text()
+    assert "`model.int8.onnx` is in 8 bits: its top-1 is" in card
+    assert any("in int8 for onnxruntime: top-1 of the file" in text for text in picked.reasons)
+    assert check_bundle(bundle).failure is None
+    images = load(DataSettings(dataset="digits", images=300), folder / "cache")
+    said = split_predictions("onnxruntime", bundle / "model.int8.onnx", images.test(), images.info)
+    assert picked.int8_test_top1 == float(said.right.mean())
