@@ -542,28 +542,242 @@ def test_what_a_tool_left_out_of_names_is_found_and_a_servers_paths_are_looked_f
     assert len(asked) <= 3 * len(NAMES)
 
 
-@pytest.mark.parametrize("in_data", [True, False])
-def test_splits_groups_and_weights_of_label_studios_json_are_used(tmp_path: Path, in_data: bool):
-    save_images(tmp_path)
+def extras_of(name: str) -> dict[str, object]:
     splits = ("train", "train", "valid", "test", "")
+    return {"split": splits[int(name[3])], "Group": int(name[3]), "weight": 2 + int(name[3]), "caption": "a pet"}
 
-    def task(name: str, **more: object) -> dict[str, object]:
-        data = {"image": name, "split": splits[int(name[3])], "Group": int(name[3]), "weight": 2, **more}
-        if not in_data:
-            return {"id": 1, "choice": LABELS[name], "annotation_id": 1, "lead_time": 2.5, **data}
-        return {"id": 1, "data": data, "annotations": [{"result": [{"value": {"choices": [LABELS[name]]}}]}]}
 
-    content = opened(json_file(tmp_path / "a.json", [task(name, caption="a pet") for name in NAMES]))
+def task_of(name: str, where: str) -> dict[str, object]:
+    choice = {"result": [{"value": {"choices": [LABELS[name]]}}]}
+    task: dict[str, object] = {"id": 1, "data": {"image": name}, "annotations": [choice]}
+    if where == "data":
+        return {**task, "data": {**extras_of(name), "url": name}}
+    return {**task, "meta": extras_of(name)} if where == "meta" else {**task, **extras_of(name), "meta": {"caption": 1}}
+
+
+def via_json_of(key: str) -> object:
+    def file(name: str) -> dict[str, object]:
+        of_file = {"filename": name, "regions": [], "file_attributes": {"label": LABELS[name]}}
+        if key == "file_attributes":
+            return {
+                **of_file,
+                key: {"label": LABELS[name], **extras_of(name), "split": {extras_of(name)["split"]: True}},
+            }
+        return {**of_file, **extras_of(name)}
+
+    return {name: file(name) for name in NAMES}
+
+
+def coco_document(image_key: str = "", annotation_key: str = "") -> dict[str, list[dict[str, object]]]:
+    def also(name: str, key: str | None) -> dict[str, object]:
+        return {} if not key else extras_of(name) if key == "itself" else {key: extras_of(name)}
+
+    return {
+        "images": [{"id": at, "file_name": name, **also(name, image_key)} for at, name in enumerate(NAMES)],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+        "annotations": [
+            {"id": at, "image_id": at, "category_id": int(name > "d"), **also(name, annotation_key)}
+            for at, name in enumerate(NAMES)
+        ],
+    }
+
+
+EXTRAS_IN_JSON = {
+    "Label Studio, data": [task_of(name, "data") for name in NAMES],
+    "Label Studio, meta": [task_of(name, "meta") for name in NAMES],
+    "Label Studio, task": [task_of(name, "task") for name in NAMES],
+    "Label Studio, JSON-MIN": [
+        {"id": 1, "choice": LABELS[name], "annotation_id": 1, "lead_time": 2.5, **extras_of(name), "photo": name}
+        for name in NAMES
+    ],
+    "VIA, attributes": via_json_of("file_attributes"),
+    "VIA, files": via_json_of("itself"),
+    "COCO, images": coco_document("itself"),
+    "COCO, attributes": coco_document("attributes"),
+    "COCO, annotations": coco_document("", "itself"),
+}
+
+
+def check_extras(content: SourceImages, unused: str) -> None:
+    """Check that splits, groups and weights are those of `extras_of`, and that what isn't used is said."""
+    assert labels_in(content) == LABELS
     assert (len(content.train.labels), len(content.test.labels if content.test else ())) == (8, 2)
     assert content.train.details is not None
     assert content.train.details.validation is not None
     assert content.train.details.validation.tolist() == [False] * 6 + [True] * 2
     assert set(content.train.details.groups or ()) == {"0", "1", "2", "4"}
     assert content.train.details.weights is not None
-    assert content.notes[-1] == "1 key of a.json is not used (caption)"
+    assert content.train.details.weights.tolist() == [2, 3, 6, 2, 3, 6, 4, 4]
+    assert unused in content.notes
+
+
+@pytest.mark.parametrize("form", EXTRAS_IN_JSON)
+def test_splits_groups_and_weights_in_json_are_used_and_other_keys_are_said(tmp_path: Path, form: str):
+    save_images(tmp_path)
+    path = json_file(tmp_path / "a.json", EXTRAS_IN_JSON[form])
+    noun = "file attribute" if form.startswith("VIA") else "key"
+    check_extras(opened(path), f"1 {noun} of a.json is not used (caption)")
+    path.write_text(path.read_text().replace('"split"', '"splits"'))
+    with pytest.raises(
+        DataNotFound, match=rf"the {noun} of each image's split .* one is called 'splits', did you mean"
+    ):
+        opened(path)
+
+
+@pytest.mark.parametrize("in_attributes", [True, False])
+def test_splits_groups_and_weights_of_vias_table_are_used_and_other_columns_are_said(
+    tmp_path: Path, in_attributes: bool
+):
+    columns = "filename file_size file_attributes region_count region_id region_shape_attributes region_attributes"
+
+    def written(called: str) -> Path:
+        rows = []
+        for name in NAMES:
+            extras = extras_of(name)
+            extras[called] = extras.pop("split")
+            attributes = {"label": LABELS[name], **(extras if in_attributes else {})}
+            rows.append(
+                (name, 99, json.dumps(attributes), 0, 0, "{}", "{}", *(() if in_attributes else extras.values()))
+            )
+        more = () if in_attributes else ("Group", "weight", "caption", called)
+        return csv_file(tmp_path / "via.csv", (*columns.split(), *more), *rows)
+
+    save_images(tmp_path)
+    check_extras(opened(written("split")), "1 file attribute of via.csv is not used (caption)")
+    with pytest.raises(
+        DataNotFound, match=r"the file attribute of each image's split .* one is called 'subset', did you"
+    ):
+        opened(written("subset"))
+
+
+def test_keys_of_label_studio_that_are_meant_as_a_split_are_refused(tmp_path: Path):
+    save_images(tmp_path)
     tasks = [{"image": name, "choice": LABELS[name], "subset": "train"} for name in NAMES]
     with pytest.raises(DataNotFound, match=r"the key of each image's split .* one is called 'subset'"):
         opened(json_file(tmp_path / "a.json", tasks))
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_label_studios_owner_names_image_and_label(tmp_path: Path, table: bool):
+    def export(**more: str) -> Path:
+        rows = [
+            {
+                "annotation_id": 1,
+                "annotator": 1,
+                "animal": LABELS[name],
+                "id": 1,
+                **more,
+                "photo": f"/data/local-files/?d={name}",
+            }
+            for name in NAMES
+        ]
+        if table:
+            return csv_file(tmp_path / "a.csv", tuple(rows[0]), *(tuple(row.values()) for row in rows))
+        return json_file(tmp_path / "a.json", rows)
+
+    save_images(tmp_path)
+    assert labels_in(opened(export(split="train"))) == LABELS
+    with pytest.raises(DataNotFound, match=r"the label isn't clear \(animal, patient\); call it label"):
+        opened(export(patient="7"))
+
+
+def test_a_relation_is_no_label_and_a_task_that_was_never_annotated_has_none(tmp_path: Path):
+    path = label_studio_json(tmp_path)
+    tasks = json.loads(path.read_text())
+    tasks[0]["annotations"][0]["result"] += [
+        {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"},
+        {"type": "rectanglelabels", "value": {"x": 1, "rectanglelabels": ["nose"]}},
+    ]
+    del tasks[1]["annotations"]
+    content = opened(json_file(path, tasks))
+    assert labels_in(content) == {name: label for name, label in LABELS.items() if name != "cat1.png"}
+    unlabelled = "2 images without a label (https://server/data/upload/2/cat1.png, /data/upload/2/later.png)"
+    assert [note for note in content.notes if note.startswith("left out")] == [f"left out: {unlabelled}"]
+
+
+ODD_RECORDS = [
+    (
+        "COCO",
+        ("annotations", 3, "image_id", 99),
+        r"each annotation of .* the id of an image that .* \(annotation 3: 99\)",
+    ),
+    ("COCO", ("annotations", 3, "image_id", None), r"the id of an image that .* \(annotation 3: none\); correct it"),
+    (
+        "COCO",
+        ("annotations", 3, "category_id", 7),
+        r"the id of a category that there is .* \(annotation 3: 7\); correct",
+    ),
+    ("COCO", ("annotations", 3, None, "x"), r"but 1 annotation doesn't \(annotation at place 4: none\)"),
+    ("COCO", ("images", 3, "id", 4), r"an id of its own, but 2 image records don't \(image 4, cat3.png; image 4, cat4"),
+    ("COCO", ("images", 3, "file_name", None), r"have an id and a file_name, but 1 image record doesn't \(image 3\)"),
+    ("COCO", ("images", 3, "id", []), r"have an id and a file_name, but 1 image record doesn't \(image at place 4\)"),
+    ("COCO", ("categories", 1, "name", None), r"have an id and a name, but 1 category record doesn't \(category 1\)"),
+    ("COCO", ("annotations", None, None, {}), "it is COCO's, but has no list of annotations"),
+    ("VIA", ("cat3.png", None, "filename", None), r"a filename and file_attributes, but 1 file .* \(image 4\)"),
+    ("VIA", ("cat3.png", None, "file_attributes", "cat"), r"a filename and file_attributes, but 1 file .* \(image 4\)"),
+    ("tasks", (3, None, None, "x"), r"each task of .* must be an object in braces, but 1 task doesn't \(task 4\)"),
+    ("tasks", (3, None, "data", "x"), r"must have its data in braces, but 1 task doesn't \(task 4\)"),
+    (
+        "tasks",
+        (3, "data", "image", None),
+        r"must name its image, but 1 task doesn't \(task 4\); write its path as image",
+    ),
+    ("tasks", (3, None, "annotations", [5]), r"annotations with results, as in a full .* \(task 4, cat3.png\)"),
+    (
+        "choices",
+        (3, None, "choice", [{"x": 1}]),
+        r'must have text as choice, but .* \(task 4, cat3.png: \[{"x": 1}\]\)',
+    ),
+    ("choices", (3, None, "image", None), r"must name its image, but 1 task doesn't \(task 4\)"),
+]
+
+
+def whole_document(form: str) -> object:
+    return {
+        "COCO": coco_document(),
+        "VIA": via_json_of("itself"),
+        "tasks": [{**task_of(name, "meta"), "meta": {}} for name in NAMES],
+        "choices": [{"image": name, "choice": LABELS[name]} for name in NAMES],
+    }[form]
+
+
+@pytest.mark.parametrize(("form", "change", "rule"), ODD_RECORDS)
+def test_an_odd_record_is_named_with_its_rule(some_images: Path, form: str, change: tuple[object, ...], rule: str):
+    document = json.loads(json.dumps(whole_document(form)))
+    *steps, value = change
+    *steps, last = [step for step in steps if step is not None]
+    record = document
+    for step in steps:
+        record = record[step]
+    record[last] = value
+    with pytest.raises(DataNotFound, match=rule) as refusal:
+        opened(json_file(some_images / "odd.json", document))
+    assert str(refusal.value).isprintable()
+
+
+@settings(deadline=None, max_examples=80)
+@given(data=st.data(), form=st.sampled_from(("COCO", "VIA", "tasks", "choices")))
+def test_an_export_with_any_value_somewhere_is_read_or_refused_in_one_line(
+    some_images: Path, data: st.DataObject, form: str
+):
+    record = document = json.loads(json.dumps(whole_document(form)))
+    while True:
+        places = list(record) if isinstance(record, dict) else list(range(len(record)))
+        place = data.draw(st.sampled_from(places))
+        if not isinstance(record[place], dict | list) or not record[place] or data.draw(st.booleans()):
+            break
+        record = record[place]
+    record[place] = data.draw(JSON_VALUES)
+    read_or_refused(json_file(some_images / "any.json", document))
+
+
+def test_what_annotations_of_an_image_say_of_it_must_agree(tmp_path: Path):
+    save_images(tmp_path)
+    document = coco_document("", "itself")
+    document["annotations"].append({**document["annotations"][3], "id": 99, "split": "train"})
+    rule = r"what its other annotations say, but 1 annotation doesn't \(annotation 99: split train and test\)"
+    with pytest.raises(DataNotFound, match=rule):
+        opened(json_file(tmp_path / "a.json", document))
 
 
 @pytest.mark.parametrize("form", ["choices", "coco"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from space.errors import DataNotFound
 from workers.images.listing.listing import SPLITS
+from workers.images.listing.rows import Manifest, Row
 from workers.wording import agreeing, counted, listed, one_line
 
 EXTRAS = ("split", "group", "weight")
@@ -21,6 +23,44 @@ SYNONYMS = {
 OTHER_WORDS = ("height",)  # near "weight", and none of it
 OF_LABEL_STUDIO = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 NEAR = 0.8  # difflib's measure: one letter is wrong, lacks or is too many, or two have changed places
+
+
+class Record(NamedTuple):
+    """One image of an export that is no table, and all else that is said of it, by its keys."""
+
+    path: str
+    labels: tuple[str, ...]
+    where: str
+    values: Mapping[str, str]
+
+
+def manifest_of(path: Path, records: Sequence[Record], noun: str) -> Manifest:
+    """Return records as rows: their split, group and weight are read, and what isn't used is said.
+
+    Args:
+        path: the manifest's.
+        records: the images'.
+        noun: what the manifest's form calls a key.
+
+    Raises:
+        DataNotFound: as `unused_columns`.
+    """
+    rows, others = [], list[dict[str, str]]()
+    for record in records:
+        values = dict(record.values)
+        extras = {key.lower(): values.pop(key).strip() for key in record.values if key.lower() in EXTRAS}
+        split, group, weight = (extras.get(name, "") for name in EXTRAS)
+        rows.append(Row(record.path, record.labels, record.where, split, group or None, weight))
+        others.append(values)
+    taken = [name for name in EXTRAS if any(getattr(row, name) for row in rows)]
+    names = list(dict.fromkeys(key for values in others for key in values))
+    lines = [[values.get(name, "") for name in names] for values in others]
+    return Manifest(rows, is_tools=True, notes=unused_columns(path, names, (), lines, taken, noun))
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return values as a table's cells have them; "" for what a cell can't hold."""
+    return {key: str(value) if isinstance(value, str | int | float) else "" for key, value in values.items()}
 
 
 def unused_columns(

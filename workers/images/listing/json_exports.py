@@ -1,23 +1,45 @@
-"""Manifests that are JSON: Label Studio's JSON and JSON-MIN, COCO's, the VGG Image Annotator's."""
+"""Manifests that are JSON: COCO's here, Label Studio's and the VGG Image Annotator's in files of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from space.documents import UnreadableDocument, read_json
-from workers.images.listing.columns import EXTRAS, unused_columns
-from workers.images.listing.rows import LABEL_COLUMNS, PATH_COLUMNS, Manifest, Row, no_columns, text_of, unknown_form
-from workers.images.listing.via import via_json_rows
+from workers.images.listing.columns import EXTRAS, Record, manifest_of, plain
+from workers.images.listing.label_studio import read_label_studio
+from workers.images.listing.rows import BrokenRule, Manifest, called, no_columns, refuse, text_of, unknown_form
+from workers.images.listing.via import read_via
 from workers.wording import one_line
+
+OF_COCO_IMAGES = (
+    *(
+        "id",
+        "file_name",
+        "width",
+        "height",
+        "license",
+        "flickr_url",
+        "coco_url",
+        "date_captured",
+        "extra",
+        "attributes",
+    ),
+)
+OF_COCO_ANNOTATIONS = (
+    *("id", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd", "ignore", "keypoints"),
+    *("num_keypoints", "score", "attributes"),
+    *("occluded", "rotation", "track_id", "keyframe"),  # what CVAT says of every one
+)
 
 
 def read_json_export(path: Path, group: str | None) -> Manifest:
     """Return the rows of a JSON export.
 
     Raises:
-        DataNotFound: it isn't there, is no JSON or of no form that is known.
+        DataNotFound: it isn't there, is no JSON or of no form that is known; or one of its records breaks a rule.
         InvalidSettings: `group` names a column, which JSON has none of.
     """
     if group is not None:
@@ -26,78 +48,100 @@ def read_json_export(path: Path, group: str | None) -> Manifest:
         document = read_json(text_of(path))
     except UnreadableDocument as error:
         raise unknown_form(path, str(error)) from None
-    readers: tuple[Callable[[Path, Any], Manifest], ...] = (_label_studio, _coco, _via)
+    readers: tuple[Callable[[Path, Any], Manifest | None], ...] = (read_label_studio, _read_coco, read_via)
     for reader in readers:
-        try:
-            manifest = reader(path, document)
-        except (KeyError, TypeError, AttributeError, IndexError):  # the document isn't of this form
-            continue
-        if manifest.rows:
+        manifest = reader(path, document)  # None: the document isn't of this form
+        if manifest is not None:
             return manifest
     raise unknown_form(path, "its JSON is none that is known here")
 
 
-def _coco(path: Path, document: Any) -> Manifest:
-    return Manifest(list(_coco_rows(document)), is_tools=True)
-
-
-def _via(path: Path, document: Any) -> Manifest:
-    return Manifest(list(via_json_rows(path, document)), is_tools=True)
-
-
-def _label_studio(path: Path, document: Any) -> Manifest:
-    """Return the rows of Label Studio's JSON (tasks with annotations) or JSON-MIN (tasks with their choice).
+def _read_coco(path: Path, document: Any) -> Manifest | None:
+    """Return the rows of COCO's JSON; None if the document is none.
 
     Raises:
-        DataNotFound: a key of the tasks' data is meant as a split, a group or a weight, and has another name.
+        DataNotFound: a record breaks a rule, or a key is meant as a split, a group or a weight and has another name.
     """
-    if not isinstance(document, list):
-        return Manifest([], is_tools=True)
-    rows, others = [], list[dict[str, str]]()
-    for number, task in enumerate(document, start=1):
-        data = task.get("data", task)
-        if data is task:
-            file = _first(PATH_COLUMNS, task)
-            label = next((key for key in LABEL_COLUMNS if key in task), None)
-            value = () if label is None else task[label]
-            chosen = list(value["choices"] if isinstance(value, dict) else [value] if isinstance(value, str) else value)
-        else:
-            file, label = _first((*PATH_COLUMNS, *data), data), None
-            results = [one["result"] for one in task["annotations"] if not one.get("was_cancelled")]
-            chosen = [choice for result in results for item in result for choice in item["value"].get("choices", ())]
-        values = {key: _plain(value) for key, value in data.items() if key not in (file, label)}
-        extras = {key.lower(): values.pop(key).strip() for key in list(values) if key.lower() in EXTRAS}
-        others.append(values)
-        split, group, weight = (extras.get(name, "") for name in EXTRAS)
-        labels = tuple(dict.fromkeys(map(str, chosen)))
-        rows.append(Row(str(data[file]), labels, f"image {number}", split, group or None, weight))
-    taken = [name for name in EXTRAS if any(getattr(row, name) for row in rows)]
-    names = list(dict.fromkeys(key for values in others for key in values))
-    lines = [[values.get(name, "") for name in names] for values in others]
-    return Manifest(rows, is_tools=True, notes=unused_columns(path, names, (), lines, taken, "key"))
+    if not isinstance(document, dict) or "images" not in document or not {"annotations", "categories"} & set(document):
+        return None
+    for name in ("images", "annotations", "categories"):
+        if not isinstance(document.get(name), list):
+            raise unknown_form(path, f"it is COCO's, but has no list of {name}")
+    whose = called(path)
+    names = _by_id(whose, document["categories"], "category", "name")
+    images = _by_id(whose, document["images"], "image", "file_name")
+    labels, said = _of_annotations(whose, document["annotations"], names, images)
+    records = [
+        Record(file, tuple(labels[image]), f"image {one_line(str(image))}", {**said[image], **values})
+        for (image, file), values in zip(images.items(), map(_image_values, document["images"]), strict=True)
+    ]
+    return manifest_of(path, records, "key")
 
 
-def _plain(value: Any) -> str:
-    """Return a value as a table's cell has it; "" for one that a cell can't hold."""
-    return str(value) if isinstance(value, str | int | float) else ""
+def _by_id(whose: str, records: Sequence[Any], noun: str, named: str) -> dict[Any, str]:
+    """Return what each record is named, by its id."""
+    odd = [
+        f"{noun} {_id_or_place(record, place)}"
+        for place, record in enumerate(records, start=1)
+        if _id(record, "id") is None or not isinstance(record.get(named), str)
+    ]
+    rule = BrokenRule(f"have an id and a {named}", "correct it, or take it out", odd)
+    refuse(whose, rule, f"{noun} record")
+    counts = Counter(record["id"] for record in records)
+    twice = [
+        f"{noun} {one_line(str(record['id']))}, {one_line(record[named])}"
+        for record in records
+        if counts[record["id"]] > 1
+    ]
+    refuse(whose, BrokenRule("have an id of its own", "number them anew", twice), f"{noun} record")
+    return {record["id"]: record[named] for record in records}
 
 
-def _first(keys: Iterable[str], task: Mapping[str, Any]) -> str:
-    """Return the first key that a task has.
-
-    Raises:
-        KeyError: it has none of them.
-    """
-    for key in keys:
-        if key in task:
-            return key
-    raise KeyError
+def _id(record: Any, key: str) -> int | float | str | None:
+    """Return an id that a record has; None if it has none."""
+    value = record.get(key) if isinstance(record, dict) else None
+    return value if isinstance(value, int | float | str) else None
 
 
-def _coco_rows(document: Any) -> Iterator[Row]:
-    names = {category["id"]: str(category["name"]) for category in document["categories"]}
-    labels: dict[Any, dict[str, None]] = {image["id"]: {} for image in document["images"]}
-    for annotation in document["annotations"]:
-        labels[annotation["image_id"]][names[annotation["category_id"]]] = None
-    for image in document["images"]:
-        yield Row(str(image["file_name"]), tuple(labels[image["id"]]), f"image {one_line(str(image['id']))}")
+def _id_or_place(record: Any, place: int) -> str:
+    number = _id(record, "id")
+    return f"at place {place}" if number is None else one_line(str(number))
+
+
+def _of_annotations(
+    whose: str, annotations: Sequence[Any], names: Mapping[Any, str], images: Collection[Any]
+) -> tuple[dict[Any, dict[str, None]], dict[Any, dict[str, str]]]:
+    """Return the labels of each image, and what else its annotations say of it."""
+    where = [f"annotation {_id_or_place(annotation, place)}" for place, annotation in enumerate(annotations, start=1)]
+    for key, known, noun in (("image_id", images, "an image"), ("category_id", names, "a category")):
+        ids = [_id(annotation, key) for annotation in annotations]
+        odd = [f"{one}: {_shown(number)}" for one, number in zip(where, ids, strict=True) if number not in known]
+        rule = BrokenRule(f"have the id of {noun} that there is as {key}", "correct it, or take it out", odd)
+        refuse(whose, rule, "annotation")
+    labels: dict[Any, dict[str, None]] = {image: {} for image in images}
+    said: dict[Any, dict[str, str]] = {image: {} for image in images}
+    torn = []
+    for one, annotation in zip(where, annotations, strict=True):
+        image = annotation["image_id"]
+        labels[image][names[annotation["category_id"]]] = None
+        for key, value in _values(annotation, OF_COCO_ANNOTATIONS).items():
+            if said[image].setdefault(key, value) != value and key.lower() in EXTRAS:
+                torn.append(f"{one}: {key} {one_line(value)} and {one_line(said[image][key])}")
+    advice = "decide for one"
+    refuse(whose, BrokenRule("say of its image what its other annotations say", advice, torn), "annotation")
+    return labels, said
+
+
+def _shown(number: int | float | str | None) -> str:
+    return "none" if number is None else one_line(str(number))
+
+
+def _image_values(record: Mapping[str, Any]) -> dict[str, str]:
+    return _values(record, OF_COCO_IMAGES)
+
+
+def _values(record: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:
+    """Return what a record says beside what COCO defines, its attributes included."""
+    attributes = record.get("attributes")
+    every = {**(attributes if isinstance(attributes, dict) else {}), **record}
+    return plain({key: value for key, value in every.items() if key not in known})

@@ -11,28 +11,18 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from space.errors import DataNotFound
 from workers.images.listing.annotations import read_manifest
 from workers.images.listing.file_search import FileSearch, Match
 from workers.images.listing.listing import SPLITS, Entry, Listing, Split, listing_of
-from workers.images.listing.rows import Row
+from workers.images.listing.rows import BrokenRule, Row, called, refuse
 from workers.images.listing.walk import LeftOut, find_images, is_directory, is_image_name
 from workers.images.progress import progress
 from workers.wording import agreeing, counted, has_controls, listed, one_line
 
 LIKE_A_PATH = re.compile(r"^(\.{0,2}[/\\]|~[/\\]|[A-Za-z]:\\|\.{1,2}$)")
-NAMED = 3  # broken rows in a message
 NO_SPLIT = ("", "unassigned", "none")
-
-
-class _Broken(NamedTuple):
-    """A rule, and the rows that break it."""
-
-    rule: str
-    advice: str
-    rows: list[str]
 
 
 def list_manifest(path: Path, group: str | None = None) -> Listing:
@@ -47,7 +37,7 @@ def list_manifest(path: Path, group: str | None = None) -> Listing:
         InvalidSettings: there is no such column.
     """
     manifest = read_manifest(path, group)
-    whose = f"the manifest {str(path)!r}"
+    whose = called(path)
     root = path if is_directory(path) else path.parent
     left_out, unreadable = LeftOut(), set[str]()
     rows, unlabelled = manifest.rows, list[Row]()
@@ -81,49 +71,38 @@ def check_rows(whose: str, rows: Sequence[Row], noun: str = "row") -> None:
     if not rows:
         raise DataNotFound(f"{whose} must name images, but names none; add {noun}s.")
     rules = (
-        _Broken("name a file", "write its path", [row.where for row in rows if not row.path]),
-        _Broken("have a label", "write its class", [_shown(row) for row in rows if not "".join(row.labels).strip()]),
-        _Broken(
+        BrokenRule("name a file", "write its path", [row.where for row in rows if not row.path]),
+        BrokenRule("have a label", "write its class", [_shown(row) for row in rows if not "".join(row.labels).strip()]),
+        BrokenRule(
             "have a label without control characters",
             "rename it",
             [f"{_shown(row)}: {one_line(label)}" for row in rows for label in row.labels if has_controls(label)],
         ),
-        _Broken(
+        BrokenRule(
             "have one label",
             "decide for one; images of several classes at once are not what these networks are for",
             [f"{_shown(row)}: {listed(row.labels)}" for row in rows if len(set(row.labels)) > 1],
         ),
-        _Broken(
+        BrokenRule(
             "have a class's name as label, not a path",
             "rename it, or exchange the columns",
             [f"{_shown(row)}: {one_line(row.labels[0])}" for row in rows if row.labels and _is_path(row.labels[0])],
         ),
-        _Broken(
+        BrokenRule(
             "say train, validation or test as split, or nothing",
             "correct it",
             [f"{_shown(row)}: {one_line(row.split)}" for row in rows if not _is_split(row.split)],
         ),
-        _Broken(
+        BrokenRule(
             "have a weight of 0 or more",
             "correct it",
             [f"{_shown(row)}: {one_line(row.weight)}" for row in rows if not _is_weight(row.weight)],
         ),
     )
     for rule in rules:
-        _refuse(whose, rule, noun)
+        refuse(whose, rule, noun)
     if all(row.weight and float(row.weight) == 0 for row in rows):
         raise DataNotFound(f"some image of {whose} must weigh more than 0, but none does; raise one.")
-
-
-def _refuse(whose: str, broken: _Broken, noun: str = "row") -> None:
-    if broken.rows:
-        count = counted(len(broken.rows), noun)
-        verb = "doesn't" if len(broken.rows) == 1 else "don't"
-        named = "; ".join(broken.rows[:NAMED])
-        more = f"; and {len(broken.rows) - NAMED:,} more" if len(broken.rows) > NAMED else ""
-        raise DataNotFound(
-            f"each {noun} of {whose} must {broken.rule}, but {count} {verb} ({named}{more}); {broken.advice}."
-        )
 
 
 def _shown(row: Row) -> str:
@@ -159,9 +138,9 @@ def _check_found(whose: str, rows: Sequence[Row], found: Sequence[Match]) -> Non
     pairs = list(zip(rows, found, strict=True))
     alike = [f"{_shown(row)}: {listed(match.alike, most=2)}" for row, match in pairs if match.alike]
     advice = "several images end as their paths do; write paths relative to the manifest's folder"
-    _refuse(whose, _Broken("name one file", advice, alike))
+    refuse(whose, BrokenRule("name one file", advice, alike))
     missing = [_shown(row) for row, match in pairs if match.name is None]
-    _refuse(whose, _Broken("name a file that exists", "add the files, or take the rows out", missing))
+    refuse(whose, BrokenRule("name a file that exists", "add the files, or take the rows out", missing))
 
 
 def _notes_on(found: Sequence[Match]) -> Iterator[str]:
@@ -192,9 +171,9 @@ def _entries(whose: str, root: Path, rows: Sequence[Row], found: Sequence[str], 
             others.append(f"{_shown(row)}: {one_line(known.group or 'none')} and {one_line(row.group or 'none')}")
         elif _weight_of(known) != _weight_of(row):
             others.append(f"{_shown(row)}: {known.weight or 'none'} and {row.weight or 'none'}")
-    _refuse(whose, _Broken("give a file the label that it has elsewhere", "decide for one label", labels))
-    _refuse(whose, _Broken("put a file into the split that it is in elsewhere", "decide for one split", splits))
-    _refuse(whose, _Broken("give a file the group and weight that it has elsewhere", "decide for one", others))
+    refuse(whose, BrokenRule("give a file the label that it has elsewhere", "decide for one label", labels))
+    refuse(whose, BrokenRule("put a file into the split that it is in elsewhere", "decide for one split", splits))
+    refuse(whose, BrokenRule("give a file the group and weight that it has elsewhere", "decide for one", others))
     for name, row in first.items():
         status = (root / name).stat()
         stat = status.st_size, status.st_mtime_ns

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from space.errors import DataNotFound, InvalidSettings
-from workers.wording import one_line
+from workers.wording import agreeing, counted, one_line
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "file_path", "filepath", "img")
 LABEL_COLUMNS = ("label", "class", "category", "choice", "class_name", "target")
+NAMED = 3  # broken rows in a message
 
 
 class Row(NamedTuple):
@@ -29,6 +30,31 @@ class Manifest(NamedTuple):
     rows: list[Row]
     is_tools: bool
     notes: tuple[str, ...] = ()  # what is to be said of how it was read
+
+
+class BrokenRule(NamedTuple):
+    """A rule, what to do, and the rows or records that break it."""
+
+    rule: str
+    advice: str
+    rows: list[str]
+
+
+def refuse(whose: str, broken: BrokenRule, noun: str = "row") -> None:
+    """Raise DataNotFound if something breaks a rule: all that do are counted, and the first ones named."""
+    if broken.rows:
+        count = counted(len(broken.rows), noun)
+        verb = agreeing(len(broken.rows), "doesn't", "don't")
+        named = "; ".join(broken.rows[:NAMED])
+        more = f"; and {len(broken.rows) - NAMED:,} more" if len(broken.rows) > NAMED else ""
+        raise DataNotFound(
+            f"each {noun} of {whose} must {broken.rule}, but {count} {verb} ({named}{more}); {broken.advice}."
+        )
+
+
+def called(path: Path) -> str:
+    """Return what messages call a manifest."""
+    return f"the manifest {str(path)!r}"
 
 
 def text_of(path: Path) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from space.errors import InvalidSettings
 from workers.images.listing.columns import PLURALS, misnamed, unused_columns
+from workers.images.listing.label_studio import image_keys, label_key
 from workers.images.listing.rows import LABEL_COLUMNS, PATH_COLUMNS, Manifest, Row, no_columns, text_of, unknown_form
-from workers.images.listing.via import via_table_rows
+from workers.images.listing.via import read_via_table
 from workers.wording import listed, one_line
 
 
@@ -39,9 +40,13 @@ def read_table(path: Path, group: str | None) -> Manifest:
     if "file_attributes" in at and "filename" in at:
         if group is not None:
             raise no_columns(path, group)
-        return Manifest(list(via_table_rows(path, lines_at, at)), is_tools=True)
+        return read_via_table(path, header, lines_at, at)
     file = next((name for name in PATH_COLUMNS if name in at), None)
     label = next((name for name in LABEL_COLUMNS if name in at), None)
+    if "annotation_id" in at:  # Label Studio's, whose owner names the columns
+        values = {name: [line[at[name]] for _, line in lines_at] for name in plain}
+        file = next(iter(image_keys(values)), None)
+        label = label_key(path, values, {file or ""}, "column")
     if file is None:
         raise unknown_form(path, f"its first line is: {one_line(first, 120) or 'empty'}")
     if group is not None and group.lower() not in at:
@@ -96,6 +101,10 @@ def _one_hot_rows(
     for number, line in lines:
         cells = {place: line[place].strip() for place in classes}
         if other := [cell for cell in cells.values() if cell not in ("0", "1", "0.0", "1.0")]:
-            raise unknown_form(path, f"line {number} holds {one_line(other[0])!r} where a class's column has 0 or 1")
+            raise unknown_form(
+                path,
+                f"it has no column of labels, but {listed(header, most=12)}, and line {number} holds "
+                f"{one_line(other[0])!r} where a class's column has 0 or 1",
+            )
         labels = tuple(classes[place] for place, cell in cells.items() if float(cell))
         yield _row(number, line, file, labels, columns)

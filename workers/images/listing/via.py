@@ -3,48 +3,105 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from workers.images.listing.rows import LABEL_COLUMNS, Row, unknown_form
+from workers.images.listing.columns import EXTRAS, Record, manifest_of, meant_by, plain
+from workers.images.listing.rows import LABEL_COLUMNS, BrokenRule, Manifest, called, refuse, unknown_form
 from workers.wording import listed
 
+OF_VIA = (
+    *("filename", "size", "file_size", "file_attributes", "regions", "fileref", "base64_img_data"),
+    *("region_count", "region_id", "region_shape_attributes", "region_attributes"),
+)
+NOUN = "file attribute"
 
-def via_table_rows(path: Path, lines: list[tuple[int, list[str]]], at: Mapping[str, int]) -> Iterator[Row]:
-    """Yield the rows of a CSV export; `lines` with their numbers, `at`: the place of each column."""
-    attributes = []
+
+class _File(NamedTuple):
+    """A file, its attributes, and what else is said of it."""
+
+    name: str
+    where: str
+    attributes: Mapping[str, Any]
+    others: Mapping[str, Any]
+
+
+def read_via_table(
+    path: Path, header: Sequence[str], lines: list[tuple[int, list[str]]], at: Mapping[str, int]
+) -> Manifest:
+    """Return the rows of a CSV export; `lines` with their numbers, `at`: the place of each column, in lower case.
+
+    Raises:
+        DataNotFound: as `read_via`.
+    """
+    files = []
     for number, line in lines:
         try:
-            attributes.append(json.loads(line[at["file_attributes"]] or "{}"))
-        except ValueError:
-            raise unknown_form(path, f"line {number} has file_attributes that are no JSON") from None
-    key = _label_key(path, attributes)
-    for (number, line), values in zip(lines, attributes, strict=True):
-        yield Row(line[at["filename"]].strip(), _via_labels(values, key), f"line {number}")
+            attributes = json.loads(line[at["file_attributes"]] or "{}")
+        except (ValueError, RecursionError):
+            attributes = None
+        if not isinstance(attributes, dict):
+            raise unknown_form(path, f"line {number} has file_attributes that are no JSON object")
+        others = dict(zip(header, line, strict=True))
+        files.append(_File(line[at["filename"]].strip(), f"line {number}", attributes, others))
+    return _manifest(path, files)
 
 
-def _label_key(path: Path, attributes: Sequence[Any]) -> str:
-    """Return which file attribute is the label: the only one, or the one that is called so."""
-    keys = sorted({key for values in attributes if isinstance(values, dict) for key, value in values.items() if value})
-    called = [key for key in keys if key.lower() in LABEL_COLUMNS]
-    if len(keys) == 1 or len(called) == 1:
-        return str((called or keys)[0])
+def read_via(path: Path, document: Any) -> Manifest | None:
+    """Return the rows of a JSON export or of a project's file; None if the document is neither.
+
+    Raises:
+        DataNotFound: a file's record is broken; which attribute is the label isn't clear; or one is meant as a split,
+            a group or a weight and has another name.
+    """
+    files = document.get("_via_img_metadata", document) if isinstance(document, dict) else None
+    if not isinstance(files, dict) or not any(isinstance(file, dict) and "filename" in file for file in files.values()):
+        return None
+    records = [
+        (f"image {number}", file if isinstance(file, dict) else {}) for number, file in enumerate(files.values(), 1)
+    ]
+    odd = [
+        where
+        for where, file in records
+        if not isinstance(file.get("filename"), str) or not isinstance(file.get("file_attributes"), dict)
+    ]
+    rule = BrokenRule("have a filename and file_attributes", "correct it, or take it out", odd)
+    refuse(called(path), rule, "file record")
+    return _manifest(path, [_File(file["filename"], where, file["file_attributes"], file) for where, file in records])
+
+
+def _manifest(path: Path, files: Sequence[_File]) -> Manifest:
+    key = _label_key(path, [file.attributes for file in files])
+    records = []
+    for file in files:
+        attributes = {name: _text(value) for name, value in file.attributes.items() if name != key}
+        others = {name: value for name, value in file.others.items() if name.lower().removeprefix("#") not in OF_VIA}
+        records.append(
+            Record(file.name, _labels(file.attributes.get(key)), file.where, {**plain(others), **attributes})
+        )
+    return manifest_of(path, records, NOUN)
+
+
+def _label_key(path: Path, attributes: Sequence[Mapping[str, Any]]) -> str:
+    """Return which file attribute is the label: the only one that is nothing else, or the one that is called so."""
+    keys = sorted(
+        {key for values in attributes for key, value in values.items() if value and key.lower() not in EXTRAS}
+    )
+    usual = [key for key in keys if key.lower() in LABEL_COLUMNS]
+    clear = [key for key in keys if meant_by(key) is None] or keys
+    if len(clear) == 1 or len(usual) == 1:
+        return (usual or clear)[0]
     raise unknown_form(
-        path, f"which of its file attributes is the label isn't clear ({listed(keys) or 'it has none'}); call it label"
+        path, f"which of its file attributes is the label isn't clear ({listed(clear) or 'it has none'}); call it label"
     )
 
 
-def _via_labels(values: Any, key: str) -> tuple[str, ...]:
-    value = values.get(key) if isinstance(values, dict) else None
+def _labels(value: Any) -> tuple[str, ...]:
     if isinstance(value, dict):  # of boxes that were ticked
         return tuple(name for name, ticked in value.items() if ticked)
     return (str(value),) if value else ()
 
 
-def via_json_rows(path: Path, document: Any) -> Iterator[Row]:
-    """Yield the rows of a JSON export or of a project's file."""
-    files = list(document.get("_via_img_metadata", document).values())
-    key = _label_key(path, [file["file_attributes"] for file in files])
-    for number, file in enumerate(files, start=1):
-        yield Row(str(file["filename"]), _via_labels(file["file_attributes"], key), f"image {number}")
+def _text(value: Any) -> str:
+    return ", ".join(_labels(value)) if isinstance(value, dict) else plain({"": value})[""]
