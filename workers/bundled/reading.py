@@ -74,7 +74,12 @@ def version_of(deploy: Mapping[str, Any]) -> int:
 
 def sums_text(folder: Path) -> str:
     """Return what `SHA256SUMS` must hold for the files that are in a bundle's folder."""
-    return "".join(f"{_hash_of(file)}  {file.relative_to(folder).as_posix()}\n" for file in files_in(folder))
+    return sums_of({file.relative_to(folder).as_posix(): _hash_of(file) for file in files_in(folder)})
+
+
+def sums_of(sha256: Mapping[str, str]) -> str:
+    """Return `SHA256SUMS` of files by their paths in the bundle."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(sha256.items()))
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ trained network can be tried out without using its test split.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
 from typing import IO
@@ -23,6 +24,7 @@ from search.store import reader
 from search.store.connection.printed_commands import database_words
 from search.store.rows import StudyRow, TrialRow
 from search.store.vocabulary import TrialState
+from workers.bundled.reading import SUMS_FILE, sums_of
 from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.latency.record import LatencyRecord
 
@@ -39,24 +41,28 @@ def preview_bundle(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Bu
 def write_preview(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget, out: IO[bytes]) -> None:
     """Write a zip of a finished trial's bundle, as far as it can be made of what is recorded.
 
-    It holds a folder with model.onnx, network.safetensors, deploy.toml, MODEL_CARD.md and infer.py. The model
-    file of another runtime than onnxruntime is made by `pick` alone. One file at a time is held in memory; `out` can be
-    any file.
+    It holds a folder with model.onnx, network.safetensors, deploy.toml, MODEL_CARD.md, infer.py and SHA256SUMS. The
+    model file of another runtime than onnxruntime, the sample images and the front's picture are made by `pick` alone.
+    One file at a time is held in memory; `out` can be any file.
 
     Raises:
         TrialNotReady: it has not finished. CheckpointCorrupt: a file is gone or was replaced; `out` is then incomplete.
     """
     recorded_files(engine, row)  # raises before anything is written if a file is missing
     facts, folder = _facts(engine, study, row, budget), bundle_name(study, row)
+    sums = {}
     with zipfile.ZipFile(out, "w") as archive:
+
+        def write(name: str, content: bytes) -> None:
+            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", WRITTEN), content)
+            sums[name] = hashlib.sha256(content).hexdigest()
+
         for name in TRAINED:  # weights don't compress
-            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", WRITTEN), read_trained(engine, row, name))
-        for name, text in (
-            (DEPLOY_FILE, deploy_toml(facts)),
-            (CARD_FILE, model_card(facts)),
-            (INFER_FILE, infer_program()),
-        ):
-            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", WRITTEN), text)
+            write(name, read_trained(engine, row, name))
+        write(DEPLOY_FILE, deploy_toml(facts).encode())
+        write(CARD_FILE, model_card(facts).encode())
+        write(INFER_FILE, infer_program().encode())
+        write(SUMS_FILE, sums_of(sums).encode())
 
 
 def bundle_name(study: StudyRow, row: TrialRow) -> str:
@@ -78,7 +84,7 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
         budget=budget,
         model_sha256={ONNX_FILE: str(recorded[ONNX_FILE]["sha256"])},
         network_sha256=str(recorded[NETWORK_FILE]["sha256"]),
-        shipped=frozenset((*TRAINED, DEPLOY_FILE, CARD_FILE, INFER_FILE)),
+        shipped=frozenset((*TRAINED, DEPLOY_FILE, CARD_FILE, INFER_FILE, SUMS_FILE)),
         rank=f"one of\n{done} trained networks, {one_line(inside)}",
         latency=first,
         elsewhere=latencies,

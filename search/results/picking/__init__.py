@@ -1,1 +1,1 @@
-"""Picking: the best network inside a budget, verified on the device and tested once."""
+"""Picking: the network that is wanted inside a budget, verified on the device, retrained if wanted, and tested once."""

@@ -30,13 +30,14 @@ class Order:
     rows: tuple[TrialRow, ...]
     rule: str  # in words
     predictions: Mapping[int, Predictions]  # of the validation images, by number, as far as they are recorded
+    next_is: str = "the runner-up"  # what the network after the picked one is called
 
     def reasons(self, picked: TrialRow, passed_over: set[int]) -> tuple[str, ...]:
         """Return why a network was picked: the rule, the runner-up, and how sure the choice is, a sentence each."""
         others = [row for row in self.rows if row.number != picked.number and row.number not in passed_over]
         if not others:
             return (self.rule,)
-        return (self.rule, f"the runner-up is trial {others[0].number}: {self.compared(others[0], picked)}")
+        return (self.rule, f"{self.next_is} is trial {others[0].number}: {self.compared(others[0], picked)}")
 
     def compared(self, other: TrialRow, picked: TrialRow) -> str:
         """Return how another network compares with the picked one, in score, latency and params."""
@@ -76,7 +77,7 @@ def ordered(engine: sa.Engine, study_id: int, ranked: Sequence[TrialRow], wish: 
     if wish.trial is not None:
         rows = [row for row in ranked if row.number == wish.trial]
         others = [row for row in ranked if row.number != wish.trial]
-        return Order((*rows, *others[:1]), f"trial {wish.trial} was asked for", predictions)
+        return Order((*rows, *others[:1]), f"trial {wish.trial} was asked for", predictions, "the best of the others")
     if wish.within is None:
         name = NAMES[ranked[0].objective]
         return Order(tuple(ranked), f"the best {name} of those that keep every limit", predictions)

@@ -31,7 +31,7 @@ from workers.file_names import NETWORK_FILE, ONNX_FILE
 from workers.files import file_hash
 
 ROOT = Path(__file__).parents[3]
-FILES = {"MODEL_CARD.md", "deploy.toml", "infer.py", "model.onnx", "network.safetensors"}
+FILES = {"MODEL_CARD.md", "deploy.toml", "infer.py", "SHA256SUMS", "model.onnx", "network.safetensors"}
 HOSTILE = '<script>alert("1")</script>`|\n# "] x = 1' + "é" * 10_000
 
 
