@@ -10,6 +10,7 @@ import numpy as np
 
 from search.pricing.pricer import Target, host_probe
 from search.pricing.pricer import price as price_all
+from search.pricing.targets import precisions_on
 from search.settings import HOST, StudySettings
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -81,7 +82,13 @@ def check_latency_here(settings: StudySettings) -> None:
     runtime = settings.latency.resolved(HOST).runtime
     policy = QUICK.model_copy(update={"threads": settings.latency.threads, "runtime": runtime})
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
-        target = Target(HOST, host_probe(policy, settings.latency.core, Path(folder)), limit_ms, local=True)
+        target = Target(
+            HOST,
+            host_probe(policy, settings.latency.core, Path(folder)),
+            limit_ms,
+            local=True,
+            precisions=precisions_on(settings, policy.runtime),
+        )
         _check_latencies(settings.search_space(), check_costs(settings), (target,), Path(folder))
 
 
@@ -98,7 +105,7 @@ def _check_latencies(
         return
     shallow = cheapest(space, lambda config: (sum(config.stages) + len(config.stages)) * 1e12 + cost_of(config).macs)
     for target, limit_ms in limited:
-        prices = price_all([fewest_macs, shallow], target.probe, files)
+        prices = price_all([fewest_macs, shallow], target.probe, files, precisions=target.precisions)
         lows = [price.interval_low_ms for price in prices if not isinstance(price, FailedMeasurement)]
         if lows and min(lows) > limit_ms:
             raise BudgetUnreachable(

@@ -19,7 +19,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 from search.budget import Budget
 from search.store.connection.database import DEFAULT_STORAGE
 from space.search_space import SearchSpace
-from workers.file_names import Runtime
+from workers.file_names import Precision, Runtime
 from workers.latency.policy import MeasurementPolicy, policy_named
 from workers.latency.profiles import VIRTUAL
 from workers.metrics import Objective
@@ -165,8 +165,17 @@ class SearchSettings(Settings):
     # Which trainings end early. conservative, aggressive: those that would hardly get onto the front, by their curves;
     # rungs: those that are behind the median of cheaper networks at the same progress.
     stopping: Literal["none", "rungs", "conservative", "aggressive"] = "none"
+    # What a candidate may be deployed in: its price is that of the faster one.
+    precision: tuple[Precision, ...] = Field(default=("fp32",), exclude_if=lambda value: value == ("fp32",))
     # An earlier study, ours or Optuna's, whose accuracies the price-aware sampler begins with; then their file's hash.
     warm_start: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @field_validator("precision")
+    @classmethod
+    def _begins_with_fp32(cls, precision: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        if precision not in (("fp32",), ("fp32", "int8")):
+            raise ValueError('it must be ["fp32"] or ["fp32", "int8"]')
+        return precision
 
     @field_validator("warm_start")
     @classmethod

@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from space.config import CondenseNetConfig
-from workers.file_names import file_for
+from workers.file_names import Precision, file_for, stem_for
 from workers.files import disk_errors
 from workers.latency.host_probe import HostProbe
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement, MeasurementStopped, never
 from workers.latency.policy import MeasurementPolicy
+from workers.latency.record import LatencyKind
 
 if TYPE_CHECKING:
     from space.deployed import DeployedCondenseNet
@@ -78,6 +79,7 @@ class Target:
     forecast: Forecast | None = None
     local: bool = False  # timed on this machine: workers must keep off the measuring processor
     remote: bool = False  # measured by the agents of a queue, for which this machine only waits
+    precisions: tuple[Precision, ...] = ("fp32",)  # of which the faster one is the price
 
 
 def host_probe(policy: MeasurementPolicy, core: int | None, files: Path) -> HostProbe:
@@ -105,6 +107,7 @@ def price(
     probe: LatencyProbe,
     files: Path,
     stop: Callable[[], bool] = never,
+    precisions: Sequence[Precision] = ("fp32",),
 ) -> list[Price]:
     """Measure the configs in one batch, in the order given; equal configs are measured once.
 
@@ -112,7 +115,7 @@ def price(
         MeasurementStopped: `stop` said so.
     """
     with _folder_in(files) as folder:
-        return _Task.of(configs, probe, folder).run(stop)
+        return _Task.of(configs, probe, folder, precisions).run(stop)
 
 
 @dataclass(frozen=True)
@@ -121,22 +124,53 @@ class _Task:
 
     configs: tuple[CondenseNetConfig, ...]
     probe: LatencyProbe
-    models: dict[CondenseNetConfig, Path]
+    models: dict[tuple[CondenseNetConfig, Precision], Path]
 
     @classmethod
-    def of(cls, configs: Sequence[CondenseNetConfig], probe: LatencyProbe, folder: Path) -> _Task:
+    def of(
+        cls,
+        configs: Sequence[CondenseNetConfig],
+        probe: LatencyProbe,
+        folder: Path,
+        precisions: Sequence[Precision] = ("fp32",),
+    ) -> _Task:
         if isinstance(probe, KnownLatencies):
             return cls(tuple(configs), probe, {})
         distinct = list(dict.fromkeys(configs))
-        files = write_models(distinct, probe.runtime, folder)
-        return cls(tuple(configs), probe, dict(zip(distinct, files, strict=True)))
+        models: dict[tuple[CondenseNetConfig, Precision], Path] = {}
+        for precision in precisions:
+            files = write_models(distinct, probe.runtime, folder, precision)
+            models |= {(config, precision): path for config, path in zip(distinct, files, strict=True)}
+        return cls(tuple(configs), probe, models)
 
     def run(self, stop: Callable[[], bool]) -> list[Price]:
         if isinstance(self.probe, KnownLatencies):
             return [self.probe.of(config) for config in self.configs]
         measured = self.probe.measure(list(self.models.values()), stop)
-        prices = dict(zip(self.models, measured, strict=True))
+        prices: dict[CondenseNetConfig, Price] = {}
+        for (config, precision), latency in zip(self.models, measured, strict=True):
+            prices[config] = _faster(prices.get(config), latency if precision == "fp32" else in_int8(latency))
         return [prices[config] for config in self.configs]
+
+
+def in_int8(latency: Price) -> Price:
+    """Return the latency of a file in 8 bits with its label.
+
+    An estimate extrapolates: the profiles were fitted to networks in fp32.
+    """
+    if isinstance(latency, FailedMeasurement):
+        return latency
+    beyond = latency.extrapolates or latency.kind == LatencyKind.ESTIMATED
+    return replace(latency, precision="int8", extrapolates=beyond)
+
+
+def _faster(fp32: Price | None, latency: Price) -> Price:
+    """Return the better price of one config in two precisions; what could be measured is better than what couldn't."""
+    if fp32 is None or isinstance(fp32, FailedMeasurement):
+        return latency
+    if isinstance(latency, FailedMeasurement):
+        return fp32
+    return min(fp32, latency, key=lambda price: price.interval_high_ms)
 
 
 def _run_together(tasks: Sequence[_Task], stop: Callable[[], bool]) -> list[list[Price]]:
@@ -161,17 +195,36 @@ def _run_together(tasks: Sequence[_Task], stop: Callable[[], bool]) -> list[list
     return [future.result() for future in running]
 
 
-def write_models(configs: Sequence[CondenseNetConfig], runtime: str, folder: Path) -> list[Path]:
+def write_models(
+    configs: Sequence[CondenseNetConfig], runtime: str, folder: Path, precision: Precision = "fp32"
+) -> list[Path]:
     """Write each config's deployed network with random weights for a runtime; return the files in the order given."""
     from space.deployed import DeployedCondenseNet
     from workers.export.model_files import save_for
 
     paths = []
     for config in configs:
-        path = folder / file_for(runtime, config.digest[:16])
-        save_for(runtime, DeployedCondenseNet.random(config), path)
+        path = folder / file_for(runtime, stem_for(precision, config.digest[:16]))
+        network = DeployedCondenseNet.random(config)
+        if precision == "int8":
+            _save_random_int8(runtime, network, path)
+        else:
+            save_for(runtime, network, path)
         paths.append(path)
     return paths
+
+
+def _save_random_int8(runtime: str, network: DeployedCondenseNet, path: Path) -> None:
+    """Write a network in 8 bits that was calibrated on noise: its operators are those of a trained one."""
+    import torch
+
+    from workers.export.int8_files import save_int8_for, scheme_for
+    from workers.quantization.calibration import calibrate
+
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, *network.config.input_shape, generator=generator)
+    scheme = scheme_for(runtime, network.config)
+    save_int8_for(runtime, calibrate(network, noise, torch.arange(2), scheme, equalise=False), path)
 
 
 @contextmanager
@@ -284,7 +337,7 @@ class Pricer:
         """Measure the configs at each target's places, all targets at once; keep the better price of each."""
         with _folder_in(self._files) as folder:  # written one after the other: drawing weights uses torch's generator
             tasks = [
-                _Task.of([configs[place] for place in there], target.probe, folder)
+                _Task.of([configs[place] for place in there], target.probe, folder, target.precisions)
                 for target, there in zip(targets, places, strict=True)
             ]
             measured = _run_together(tasks, self._stop.is_set)

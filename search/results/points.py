@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search.pricing.pricer import Target
+from search.pricing.pricer import Target, in_int8
 from search.results.pareto import latency_key, non_dominated
 from search.results.quantizing import Int8File, quantize_trial
 from search.store.rows import PointRow, StudyRow, TrialRow
@@ -16,7 +16,7 @@ from search.store.store import StudyStore
 from space.errors import InvalidSettings, TrialNotReady
 from workers.file_names import file_for, stem_for
 from workers.latency.measurement import FailedMeasurement, Measurement
-from workers.latency.record import LatencyKind, LatencyPurpose
+from workers.latency.record import LatencyPurpose
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,12 @@ def quantize(
 
 
 def measured(target: Target, path: Path) -> Measurement | FailedMeasurement:
-    """Return the latency of a file in 8 bits on a device, with its own key.
-
-    An estimate extrapolates: the profiles were fitted to networks in fp32.
-    """
+    """Return the latency of a file in 8 bits on a device, with its own key."""
     (latency,) = target.probe.measure([path])
-    if isinstance(latency, FailedMeasurement):
-        return latency
-    beyond = latency.extrapolates or latency.kind == LatencyKind.ESTIMATED
-    purpose = LatencyPurpose.VERIFY
-    return replace(latency, precision="int8", target=target.name, purpose=purpose, extrapolates=beyond)
+    labelled = in_int8(latency)
+    if isinstance(labelled, FailedMeasurement):
+        return labelled
+    return replace(labelled, target=target.name, purpose=LatencyPurpose.VERIFY)
 
 
 def _record(store: StudyStore, file: Int8File, latency: Measurement) -> None:

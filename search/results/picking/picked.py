@@ -84,13 +84,14 @@ def find_winner(
     budget: Budget,
     targets: Sequence[Target],
     wish: Wish = THE_BEST,
-    int8_images: Path | None = None,
+    cache: Path | None = None,
+    precision: Precision = "fp32",
 ) -> Winner:
     """Take the network that is wanted inside the budget and measure its exported file again; none is tested.
 
-    If a network turns out to be over the budget, the next one is taken; `picking.verification` says when. With
-    `int8_images`, the folder of decoded images, networks are ranked by their points in 8 bits, and such a file is
-    measured.
+    If a network turns out to be over the budget, the next one is taken; `picking.verification` says when. In int8
+    networks are ranked by their points. Where a network is judged by its latency in int8, such a file is measured; it
+    takes `cache`, the folder of decoded images, to calibrate it.
 
     Raises:
         NothingFeasible: no network fits, or none passes the verification.
@@ -98,7 +99,7 @@ def find_winner(
         CheckpointCorrupt: the files of the chosen network are gone or damaged.
     """
     rows = rows_on(study, store.trials(), targets[0].name)
-    if int8_images is not None:
+    if precision == "int8":
         rows = rows_in_int8(study, rows, reader.read_points(store.engine, store.study_id), targets[0].name)
     if wish.trial is not None:
         asked_for(rows, wish.trial, budget)
@@ -113,7 +114,9 @@ def find_winner(
             continue
         model, weights = trained_files(store.engine, row)
         network = load_network(weights.parent, row.config)
-        int8 = None if int8_images is None else Int8Files(store, study, store.trial(row.number), int8_images)
+        int8 = None
+        if cache is not None and row.latency is not None and row.latency.precision == "int8":
+            int8 = Int8Files(store, study, store.trial(row.number), cache)
         found = verify_on_devices(store, row, (model, network), targets, budget, int8)
         if found.over is not None:
             misses.append((row.number, found.over))
@@ -153,8 +156,7 @@ def pick(
 
     In int8 the file in 8 bits is evaluated beside the trained network.
     """
-    int8_images = cache if precision == "int8" else None
-    winner, device = find_winner(store, study, budget, targets, wish, int8_images), targets[0].name
+    winner, device = find_winner(store, study, budget, targets, wish, cache, precision), targets[0].name
     judging = winner.int8.get(targets[0].probe.runtime)
     difference = check_onnx(winner.files[0], winner.network)
     (trial,) = rows_on(study, [tested(store, study, winner.row, winner.files[0], cache)], device)

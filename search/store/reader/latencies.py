@@ -104,6 +104,8 @@ def _rows_of_configs(source: LatencySource) -> sa.Subquery:
         (reference_latency.c.config, reference_latency, sa.true()),
     ):
         same = (table.c[name] == value for name, value in asdict(source).items())
+        if "precision" in table.c:  # what is learned is of fp32
+            joined = sa.and_(joined, table.c.precision == "fp32")
         columns = (table.c[name] for name in ("median_ms", "runtime_version", "policy", "steady", "measured_at"))
         selects.append(sa.select(config, *columns).where(joined, *same, table.c.policy != REPLAYED))
     return sa.union_all(*selects).subquery()

@@ -19,12 +19,13 @@ from dashboards.data.columns import View
 from dashboards.panels.study.front import front_info
 from dashboards.panels.study.front_drawing import front_figure
 from search.budget import Budget
-from search.pricing.pricer import Target
+from search.pricing.pricer import Target, price
+from search.pricing.targets import precisions_on
 from search.results import quantizing
 from search.results.bundle.options import BundleOptions
 from search.results.bundle.verifying import check_bundle
 from search.results.bundle.writing import write_bundle
-from search.results.picking.picked import pick
+from search.results.picking.picked import find_winner, pick
 from search.results.picking.testing import split_predictions
 from search.results.points import quantize, rows_in_int8, winning
 from search.results.quantizing import quantize_trial
@@ -32,13 +33,14 @@ from search.store.reader import read_points
 from search.store.rows import PointRow, StudyRow
 from search.store.store import StudyStore
 from space.errors import InvalidSettings, QuantizationFailed, TrialNotFound, TrialNotReady
-from tests.search.tiny_studies import CountingProbe, sqlite_url
+from tests.search.tiny_studies import INSIDE, CountingProbe, sqlite_url, tiny_settings
 from tests.search.trained_study import trained_study
 from workers.export.int8_files import save_int8_for
 from workers.file_names import precision_of
 from workers.images.batches import load
 from workers.images.cache import prepare
 from workers.latency import FakeProbe
+from workers.latency.measurement import Measurement
 from workers.latency.record import LatencyRecord
 from workers.quantization import calibration_images
 from workers.quantization.network import QuantizedNetwork
@@ -243,3 +245,48 @@ def test_pick_in_int8_ships_the_file_that_was_measured_with_its_own_accuracy(
     images = load(DataSettings(dataset="digits", images=300), folder / "cache")
     said = split_predictions("onnxruntime", bundle / "model.int8.onnx", images.test(), images.info)
     assert picked.int8_test_top1 == float(said.right.mean())
+
+
+# --- prices -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fp32_ms", "int8_ms", "best"), [(1.0, 0.25, "int8"), (0.25, 1.0, "fp32")])
+def test_the_price_of_a_candidate_is_that_of_its_best_precision(tmp_path, fp32_ms, int8_ms, best) -> None:
+    probe = FakeProbe(lambda path: int8_ms if precision_of(path) == "int8" else fp32_ms)
+    (latency,) = price([INSIDE], probe, tmp_path, precisions=("fp32", "int8"))
+    assert isinstance(latency, Measurement)
+    assert latency.precision == best
+    assert latency.median_ms == pytest.approx(0.25, rel=0.02)
+    (plain,) = price([INSIDE], probe, tmp_path)
+    assert isinstance(plain, Measurement)
+    assert plain.precision == "fp32"
+
+
+def test_the_precisions_of_a_search_are_part_of_its_identity_only_where_int8_is_among_them() -> None:
+    plain = tiny_settings()
+    assert "precision" not in plain.model_dump(mode="json")["search"]
+    both = tiny_settings(search__precision=["fp32", "int8"])
+    assert both.model_dump(mode="json")["search"]["precision"] == ["fp32", "int8"]
+    assert precisions_on(both, "litert") == ("fp32", "int8")
+    assert precisions_on(both, "ncnn") == precisions_on(plain, "litert") == ("fp32",)
+    with pytest.raises(InvalidSettings, match=r'must be \["fp32"\] or \["fp32", "int8"\]'):
+        tiny_settings(search__precision=["int8"])
+
+
+def test_a_network_that_was_priced_in_int8_is_picked_in_int8(folder, store, study, quick) -> None:
+    (row,) = store.trials()
+    assert row.latency is not None
+    judged = replace(row.latency, precision="int8", median_ms=0.25, interval_high_ms=0.26)
+    priced = replace(row, latency=judged)
+    probe = FakeProbe(lambda path: 0.25 if precision_of(path) == "int8" else 1.0)
+    on = [Target("host", probe, None, local=True)]
+
+    class Priced(StudyStore):
+        def trials(self, *args, **kwargs):
+            return [priced]
+
+    winner = find_winner(
+        Priced(store.engine, store.study_id), study, Budget(max_latency_ms=0.5), on, cache=folder / "cache"
+    )
+    assert winner.on_devices.measured["host"].precision == "int8"
+    assert winner.int8.keys() == {"onnxruntime"}
