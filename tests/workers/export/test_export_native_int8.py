@@ -25,9 +25,9 @@ from workers.export.native import to_native
 from workers.export.native_int8 import KERNEL_FILE, SCHEME, save_native_int8, to_native_int8
 from workers.export.pixels import PixelInput
 from workers.latency.agent import runtimes
-from workers.latency.agent.runtimes import Native
-from workers.latency.agent.runtimes.kernels import THREADS, compiler
-from workers.latency.agent.runtimes.native import INT8
+from workers.latency.agent.runtimes import Native, kernels
+from workers.latency.agent.runtimes.kernels import FLAGS, THREADS, compiler
+from workers.latency.agent.runtimes.native import FP32, INT8
 from workers.latency.agent.timing import measure_models
 from workers.quantization.network import QuantizedNetwork
 from workers.quantization.rounded import RoundedForm
@@ -129,6 +129,29 @@ def test_a_file_that_takes_pixels_scales_them_as_outside(base: QuantizedNetwork,
     run, plain = open_model(path), Native().open(model, threads=1)
     for image, scaled_image in zip(images, scaled(images, pixels.rules), strict=True):
         np.testing.assert_array_equal(run(image), plain(scaled_image))
+
+
+@pytest.mark.parametrize(
+    ("machine", "features", "flags", "name"),
+    [
+        ("aarch64", "Features: fp asimd asimddp", ["-march=armv8.2-a+dotprod"], "aarch64-dotprod.so"),
+        ("aarch64", "Features: fp asimd", [], "aarch64.so"),
+        ("x86_64", "flags: sse2 avx2 fma", ["-mavx2", "-mfma"], "x86_64-mavx2-mfma.so"),
+        ("riscv64", "isa: rv64imafdc", [], "riscv64.so"),
+    ],
+)
+def test_a_kernel_is_compiled_for_what_the_processor_has_and_its_name_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, features: str, flags: list[str], name: str
+):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor: 0\n{features}\n")
+    monkeypatch.setattr(kernels, "ROOT", tmp_path)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert INT8.flags == [*FLAGS, *flags]
+    assert INT8.file_name() == f"{INT8.sha256[:12]}-{name}"
+    assert INT8.with_threads().file_name() != INT8.file_name()
+    if machine == "aarch64":
+        assert FP32.flags == list(FLAGS)
 
 
 # ---- the same bits everywhere ------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 from tests.workers.export.quantizing import quantized
 from tests.workers.export.test_export import BASE, trained_like, varied
 from workers.export import native, native_int8
+from workers.latency.agent import runtimes
 from workers.latency.agent.runtimes.kernels import compiler
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C compiler")
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C compiler")
 Words = npt.NDArray[np.int32]
 HEADER = 46  # words
 SOURCES = {"fp32": native.KERNEL_FILE, "int8": native_int8.KERNEL_FILE}
+PARTS = Path(runtimes.__file__).with_name("condensenet_parts.c")
 WRITERS = {"fp32": native.to_native, "int8": lambda network: native_int8.to_native_int8(quantized(network))}
 CHECKS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize=alignment", "-static-libasan"]
 # Reads models, each behind its number of words, until the end; prints how many were refused and how many ran.
@@ -29,17 +31,23 @@ MAIN = """
 #include KERNEL
 #include <stdio.h>
 #include <stdlib.h>
+static void go_on(void *place) { (void)place; }
 int main(void) {
   int32_t words; long refused = 0, ran = 0;
   while (fread(&words, 4, 1, stdin) == 1) {
     int32_t *model = malloc(words * 4 + 1);  // exactly as many bytes: a read behind them is found
     model = realloc(model, words ? words * 4 : 1);
     if (fread(model, 4, words, stdin) != (size_t)words) return 2;
-    size_t floats = condensenet_workspace(model, words);
+    int parts = words % 4;  // 0: as one thread runs it, else part by part
+    size_t floats = parts ? condensenet_parts_workspace(model, words, parts) : condensenet_workspace(model, words);
     if (!floats || floats > 50000000) { refused++; free(model); continue; }
     size_t pixels = (size_t)model[2] * model[3] * model[4];
     float *image = calloc(pixels, 4), *logits = malloc(4 * (size_t)model[11]), *space = malloc(4 * floats);
-    if (image && logits && space) { condensenet_run(model, image, logits, space); ran++; }
+    if (image && logits && space) {
+      if (!parts) condensenet_run(model, image, logits, space);
+      for (int p = 0; p < parts; p++) condensenet_part(model, image, logits, space, p, parts, go_on, NULL);
+      ran++;
+    }
     free(model); free(image); free(logits); free(space);
   }
   printf("%ld %ld\\n", refused, ran);
@@ -56,8 +64,10 @@ def precision(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, precision: str) -> Path:
     folder, source = tmp_path_factory.mktemp("checked"), SOURCES[precision]
-    (folder / "main.c").write_text(MAIN.replace("KERNEL", f'"{source.name}"'))
-    shutil.copy(source, folder)
+    included = PARTS.name if precision == "fp32" else source.name
+    (folder / "main.c").write_text(MAIN.replace("KERNEL", f'"{included}"'))
+    for file in (source, PARTS):
+        shutil.copy(file, folder)
     command = [compiler() or "cc", *CHECKS, "-o", "main", "main.c"]
     built = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if built.returncode != 0:
