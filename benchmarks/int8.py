@@ -13,7 +13,7 @@ Three parts, in one run:
 
 Goal: the project's kernel in int8 needs at least 1.8 times fewer instructions than in fp32, better 3 times, and loses
 at most 0.5 points. The counted network is calibrated on random images: counts don't depend on them. For ncnn the
-project writes no int8 file.
+project writes no int8 file, and in onnxruntime's only weights are in 8 bits.
 """
 
 from __future__ import annotations

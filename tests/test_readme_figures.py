@@ -60,7 +60,7 @@ def in_int8(result: dict[str, Any]) -> list[str]:
     return [
         f"{millions['native int8']:.1f} M with the project's kernel, {fewer:.1f} times fewer than in fp32; "
         f"{lost['native']} |",
-        f"LiteRT {millions['litert int8']:.1f} M, onnxruntime {millions['onnxruntime int8']:.1f} M; "
+        f"LiteRT {millions['litert int8']:.1f} M, onnxruntime (weights alone) {millions['onnxruntime int8']:.1f} M; "
         f"{lost['litert']}, {lost['onnxruntime']} |",
     ]
 
