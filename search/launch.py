@@ -48,7 +48,7 @@ from space.errors import (
 )
 from workers.clock import Clock, SystemClock
 from workers.file_names import SPLITS_FILE, TENSORBOARD
-from workers.files import disk_errors, write_atomically
+from workers.files import made_folder, write_atomically
 from workers.images.cache import find_decoded, prepare
 from workers.images.data_info import DataInfo
 from workers.images.split_file import split_table
@@ -146,9 +146,7 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
         )
     if settings.study.tensorboard:
         check_tensorboard()
-    with removed_if_empty(files):
-        with disk_errors(files):
-            files.mkdir(parents=True, exist_ok=True)
+    with made_folder(files):
         if replay is not None:
             info, targets = replay.table.images, replay.targets()
         else:
@@ -249,18 +247,6 @@ def _launched(study: OpenStudy, ending: Ending) -> Launched:
     return Launched(ending, settings.study.name, status.trainings, settings.study.trainings, remarks)
 
 
-@contextmanager
-def removed_if_empty(files: Path) -> Iterator[None]:
-    """Remove the study's folder if the block raises and the folder is empty; with files in it, it stays."""
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            files.rmdir()
-            files.parent.rmdir()
-        raise
-
-
 def starts_of(settings: StudySettings, url: str, note: Callable[[str], None]) -> tuple[Start, ...]:
     """Return the networks that a launch of this study would start trainings from.
 
@@ -312,6 +298,12 @@ def check_same(name: str, url: str, info: DataInfo, targets: Sequence[Target]) -
             f"the images of {info.dataset} have changed since study {name!r} began (files were added, removed, "
             "rewritten or put into another split, or an earlier version read fewer of them); put them back, or launch "
             "under another name."
+        )
+    counts = ("train_images", "validation_images")
+    if any((stored.data_info or {}).get(count, getattr(info, count)) != getattr(info, count) for count in counts):
+        raise FrozenSettings(
+            f"an earlier version chose other images by data.images when study {name!r} began, so that its networks "
+            "couldn't be compared with new ones; launch under another name."
         )
     now = {target.probe.device for target in targets}
     if devices - now:

@@ -61,6 +61,25 @@ def disk_errors(path: Path, retry: str = "run it again with --resume") -> Iterat
         raise
 
 
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; if the block raises, remove those that weren't there and are empty again.
+
+    Raises:
+        DiskFull, ReadOnlyFolder: it can't be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # one has files in it: so have those above
+            for path in made:
+                path.rmdir()
+        raise
+
+
 def user_path(text: str) -> Path:
     """Return a path as a user wrote it, with ~ for the home folder.
 

@@ -8,7 +8,7 @@ A mapped file is one copy in the page cache, however many processes read it. The
         content.json     label, shape, class names, hash of labels, images and details, and what decoding brought to
                          light: the files that can't be read, and what a person should know
         checked.json     size and time of each array's file when its content was last found to have that hash
-    <key>.lock           held while <key> is written, by one process at a time
+    <key>.lock           held while <key> is written, by one process at a time; gone if what was asked for is refused
     <settings>.json      what `prepare` made of these settings: the key, what was said of the listing, the DataInfo
 
 A <key> folder is written under another name and renamed when whole. The pointer file lets a worker find its images
@@ -22,8 +22,8 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ import numpy as np
 from filelock import FileLock
 
 from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
-from workers.files import disk_errors, write_atomically
+from workers.files import disk_errors, made_folder, write_atomically
 from workers.images.array_files import write_splits
 from workers.images.data_info import DataInfo, Published, describe
 from workers.images.datasets import find_source
@@ -91,9 +91,10 @@ def prepare(settings: DataSettings, cache: Path) -> DataInfo:
         if _is_whole(cache / key, HASHED_BYTES):
             pointer = _read_pointer(settings, cache)
             if pointer is not None and pointer["key"] == key and pointer.get("listed") == list(source.notes):
-                return _as_used(DataInfo.from_dict(pointer["info"]), settings)
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{key}.lock"):  # released by the system however the process ends
+                info = DataInfo.from_dict(pointer["info"])
+                if settings.images is None or _is_split_so(info, settings, cache / key):
+                    return _as_used(info, settings)
+        with _locked(cache, key):
             if not (_is_whole(cache / key, HASHED_BYTES) and _says_what_was_read(cache / key)):
                 shutil.rmtree(cache / key, ignore_errors=True)
                 _write_data_set(source, settings, cache / key)
@@ -214,6 +215,12 @@ def _is_whole(folder: Path, hashed_bytes: int = 0) -> bool:
     return True
 
 
+def _is_split_so(info: DataInfo, settings: DataSettings, folder: Path) -> bool:
+    """Whether a data set is split as was written; an earlier version chose fewer images otherwise."""
+    places = _map_arrays(folder).published.places(settings)
+    return (len(places.train), len(places.validation)) == (info.train_images, info.validation_images)
+
+
 def _says_what_was_read(folder: Path) -> bool:
     """Whether a whole data set's content tells what decoding brought to light from what was said of its listing."""
     content = json.loads((folder / "content.json").read_text())
@@ -287,6 +294,18 @@ def _duplicate_notes(arrays: CachedArrays, settings: DataSettings, scale: float)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _locked(cache: Path, key: str) -> Iterator[None]:
+    """Let no other process write a data set; if the block raises, neither the lock nor folders made for it stay."""
+    lock = cache / f"{key}.lock"
+    with made_folder(cache), FileLock(lock):  # released by the system however the process ends
+        try:
+            yield
+        except BaseException:
+            lock.unlink(missing_ok=True)  # while it is held: whoever waits for it finds that its name is gone
+            raise
 
 
 def _write_data_set(source: Source, settings: DataSettings, folder: Path) -> None:

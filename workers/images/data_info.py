@@ -12,7 +12,7 @@ import numpy as np
 from space.errors import DataNotFound
 from workers.images.pixel_values import PixelStatistics
 from workers.images.source import Details, Labels, Shape
-from workers.images.splits import Places, Positions, place
+from workers.images.splits import Places, Positions, most_folds, place
 from workers.preprocessing import PixelType
 from workers.settings import DataSettings
 from workers.wording import counted, listed, one_line
@@ -95,6 +95,8 @@ def describe(
             f"{names['label']} has a validation split that was made by hand, so it can't be in {settings.folds} folds; "
             "leave data.folds out, or put the validation images among the training images."
         )
+    if settings.folds is not None:
+        _check_folds(settings, names["label"], published)
     places = published.places(settings)
     if len(places.validation) == 0:
         raise DataNotFound(_too_few(settings, names["label"], published, places))
@@ -186,6 +188,23 @@ def _check_weights(label: str, published: Published, places: Places) -> None:
         )
 
 
+def _check_folds(settings: DataSettings, label: str, published: Published) -> None:
+    """Check that each fold can be a validation split.
+
+    Raises:
+        DataNotFound: one can't, while it could with fewer folds.
+    """
+    most = most_folds(published.labels, settings, published.test_labels is not None, published.details)
+    if 2 <= most < (settings.folds or most):
+        grouped = published.details is not None and published.details.groups is not None
+        things = "groups" if grouped else "images"
+        more = "" if settings.images is None else ", or raise data.images"
+        raise DataNotFound(
+            f"data.folds must be at most {most}, as many as the {things} of {one_line(label)} fill, but is "
+            f"{settings.folds}; lower it, or add {things}{more}."
+        )
+
+
 def _too_few(settings: DataSettings, label: str, published: Published, places: Places) -> str:
     """Return why a split is empty, and what to do."""
     more = "" if settings.images is None else ", or raise data.images"
@@ -194,8 +213,9 @@ def _too_few(settings: DataSettings, label: str, published: Published, places: P
             f"{label} needs more groups: one of them can't be held out and leave images of each of its classes; "
             f"add groups, or leave data.group out{more}."
         )
-    least = 2 if places.test is None else 3
+    by_hand = published.details is not None and published.details.validation is not None
+    made = [*([] if by_hand else ["validation"]), *([] if places.test is None else ["test"])]
     return (
-        f"{label} needs a class with at least {least} images, to hold some out for validation"
-        f"{'' if places.test is None else ' and test'}; add images{more}."
+        f"{label} needs a class with at least {1 + len(made)} images, to hold some out for {' and '.join(made)}; "
+        f"add images{more}."
     )

@@ -44,8 +44,25 @@ def place(labels: Labels, settings: DataSettings, has_test: bool, details: Detai
 
     A test split is made first unless there is one; of what remains at most `settings.images` are used, and out of these
     the validation split is held: a fraction, or one of the folds. Images that were put into the validation split by
-    hand are in no other.
+    hand are in no other, and are as large a share of those that are used.
     """
+    by_hand = None if details is None else details.validation
+    rest, test = _rest_and_test(labels, settings, has_test, details)
+    if by_hand is not None:
+        return Places(rest[~by_hand[rest]], rest[by_hand[rest]], test)
+    words = random_words(settings.split_seed, Stream.VALIDATION_SPLIT, 0, len(rest))
+    groups = None if details is None or details.groups is None else _codes(details.groups)[rest]
+    if settings.folds is not None:
+        is_held = folds_of(labels[rest], groups, settings.folds, words) == settings.fold
+        return Places(rest[~is_held], rest[is_held], test)
+    kept, held = _holdout(labels[rest], groups, settings.validation_fraction, words)
+    return Places(rest[kept], rest[held], test)
+
+
+def _rest_and_test(
+    labels: Labels, settings: DataSettings, has_test: bool, details: Details | None
+) -> tuple[Positions, Positions | None]:
+    """Return the images that are for training and validation, and those of the test split if one is made."""
     by_hand = None if details is None else details.validation
     groups = None if details is None or details.groups is None else _codes(details.groups)
     rest, test = np.arange(len(labels)), None
@@ -57,16 +74,43 @@ def place(labels: Labels, settings: DataSettings, has_test: bool, details: Detai
         rest = pool[kept] if by_hand is None else np.sort(np.concatenate([pool[kept], np.flatnonzero(by_hand)]))
     if settings.images is not None and settings.images < len(rest):
         words = random_words(settings.split_seed, Stream.SUBSET, 0, len(rest))
-        rest = rest[stratified_subset(labels[rest], settings.images, words)]
-    if by_hand is not None:
-        return Places(rest[~by_hand[rest]], rest[by_hand[rest]], test)
+        of_rest = None if by_hand is None else by_hand[rest]
+        rest = rest[_subset(labels[rest], of_rest, settings.images, words)]
+    return rest, test
+
+
+def most_folds(labels: Labels, settings: DataSettings, has_test: bool, details: Details | None = None) -> int:
+    """Return the largest number of folds, up to that of the settings, each of which can be a validation split.
+
+    It can be if it has an image, and the others have images of two classes. Less than 2: no number of folds can be.
+    """
+    assert settings.folds is not None
+    rest, _ = _rest_and_test(labels, settings, has_test, details)
+    groups = None if details is None or details.groups is None else _codes(details.groups)[rest]
     words = random_words(settings.split_seed, Stream.VALIDATION_SPLIT, 0, len(rest))
-    of_rest = None if groups is None else groups[rest]
-    if settings.folds is not None:
-        is_held = folds_of(labels[rest], of_rest, settings.folds, words) == settings.fold
-        return Places(rest[~is_held], rest[is_held], test)
-    kept, held = _holdout(labels[rest], of_rest, settings.validation_fraction, words)
-    return Places(rest[kept], rest[held], test)
+    classes, codes = np.unique(labels[rest], return_inverse=True)
+    for folds in range(settings.folds, 1, -1):
+        cells = (folds_of(labels[rest], groups, folds, words) + 1) * len(classes) + codes
+        counts = np.bincount(cells, minlength=(folds + 1) * len(classes)).reshape(folds + 1, len(classes))
+        learned = ((counts.sum(axis=0) - counts[1:]) > 0).sum(axis=1)  # classes of which other folds have images
+        if counts[1:].any(axis=1).all() and (learned > 1).all():
+            return folds
+    return 1
+
+
+def _subset(
+    labels: Labels, by_hand: npt.NDArray[np.bool_] | None, size: int, words: npt.NDArray[np.uint64]
+) -> Positions:
+    """Return `size` sorted positions with each class's share, and that of the images `by_hand` in validation."""
+    if by_hand is None or size < 2:
+        return stratified_subset(labels, size, words)
+    parts = np.flatnonzero(~by_hand), np.flatnonzero(by_hand)
+    held = int(np.clip(round(size * by_hand.mean()), max(1, size - len(parts[0])), min(size - 1, len(parts[1]))))
+    chosen = [
+        part[stratified_subset(labels[part], count, words[part])]
+        for part, count in zip(parts, (size - held, held), strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
 
 
 def _codes(groups: Sequence[str]) -> Labels:

@@ -18,12 +18,15 @@ from sklearn.datasets import load_digits
 from space.errors import DataNotFound, DiskFull, ReadOnlyFolder
 from workers.images.batches import Augmentation, Split, TrainingBatches, augment, evaluation_batches, load
 from workers.images.cache import prepare
-from workers.images.data_info import DataInfo
+from workers.images.data_info import DataInfo, Published, describe
+from workers.images.pixel_values import PixelStatistics
 from workers.images.progress import progress
+from workers.images.source import Details
 from workers.images.splits import (
     Stream,
     folds_of,
     grouped_holdout,
+    place,
     random_words,
     stratified_holdout,
     stratified_subset,
@@ -349,7 +352,7 @@ def test_no_room_is_an_error_of_its_own_and_leaves_nothing_half_written(tmp_path
             prepare(DIGITS, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
     assert prepare(DIGITS, tmp_path).train_images > 0
 
 
@@ -499,3 +502,41 @@ def test_each_data_set_has_its_usual_augmentation_and_settings_overrule_it(datas
     assert Augmentation.of(DataSettings(dataset=dataset), info) == usual
     chosen = DataSettings(dataset=dataset, crop_padding=0, flip=not usual.flip)
     assert Augmentation.of(chosen, info) == Augmentation(crop_padding=0, flip=not usual.flip)
+
+
+def details_of(count: int, **known: object) -> Details:
+    return Details(tuple(map(str, range(count))), **known)
+
+
+@pytest.mark.parametrize(
+    ("groups", "most"),
+    [
+        (None, 16),  # of 12 + 8 images, 2 + 2 of them for the test
+        ([number // 2 for number in range(12)] + [number // 2 + 6 for number in range(8)], 5),  # 5 + 3 remain
+    ],
+)
+def test_more_folds_than_can_be_filled_are_refused_with_how_many_can_be(groups: list[int] | None, most: int):
+    labels = np.array([0] * 12 + [1] * 8)
+    details = details_of(20, groups=None if groups is None else tuple(map(str, groups)))
+    published = Published(labels, None, details, None)
+    names = {"label": "pets", "shape": (1, 4, 4), "class_names": ("a", "b")}
+    unknown = PixelStatistics((0.0,), (1.0,))
+    with pytest.raises(DataNotFound, match=rf"data\.folds must be at most {most}, as many as the (images|groups) of"):
+        describe(DataSettings(folds=20), names, published, lambda places: unknown)
+    for fold in range(most):
+        info = describe(DataSettings(folds=most, fold=fold), names, published, lambda places: unknown)
+        assert info.validation_images > 0
+
+
+@pytest.mark.parametrize("images", [2, 4, 6, 10, 30])
+def test_fewer_images_leave_a_split_made_by_hand_its_share(images: int):
+    labels = np.array([0] * 20 + [1] * 20)
+    by_hand = np.array(([False] * 16 + [True] * 4) * 2)
+    details = details_of(40, validation=by_hand)
+    places = place(labels, DataSettings(images=images), True, details)
+    assert len(places.train) + len(places.validation) == images
+    assert len(places.validation) == max(1, round(images * 0.2))
+    assert by_hand[places.validation].all()
+    assert not by_hand[places.train].any()
+    for split in (places.train, places.validation):
+        assert abs(labels[split].sum() * 2 - len(split)) <= 1
