@@ -247,7 +247,9 @@ def test_a_study_is_not_resumed_with_other_images_or_on_another_device(finished:
     same = FakeProbe(lambda path: 1.0, device=measured_on)
     check_same("digits", finished.url, DataInfo.from_dict(info), [Target("host", same)])
     with pytest.raises(FrozenSettings, match="have changed since study 'digits' began"):
-        check_same("digits", finished.url, DataInfo.from_dict({**info, "fingerprint": "0"}), same)
+        check_same("digits", finished.url, DataInfo.from_dict({**info, "fingerprint": "0"}), [Target("host", same)])
+    with pytest.raises(FrozenSettings, match=r"chose other images by data\.images when study 'digits' began"):
+        check_same("digits", finished.url, DataInfo.from_dict({**info, "validation_images": 1}), [Target("host", same)])
 
 
 @pytest.mark.slow
