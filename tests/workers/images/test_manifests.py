@@ -225,6 +225,16 @@ def test_only_a_line_feed_ends_a_line_of_cvats(tmp_path: Path):
     assert labels_in(opened(path)).keys() == {*NAMES, "cat\u20280.png"} - {"cat0.png"}
 
 
+@pytest.mark.parametrize("label", ["-1", "dog"])
+def test_a_label_of_cvats_that_is_no_number_is_no_part_of_the_files_name(tmp_path: Path, label: str):
+    path = cvat_imagenet(tmp_path)
+    (path / "val.txt").write_text(f"cat3.png 0\ndog3.png {label}\n")
+    with pytest.raises(
+        DataNotFound, match=f"line 2 names class '{label}', and must number one of the 2 of synsets.txt"
+    ):
+        opened(path)
+
+
 def test_many_broken_rows_are_counted_and_a_few_named(tmp_path: Path):
     path = table(tmp_path, "path,label", *(f"no{number}.png,cat" for number in range(100)))
     with pytest.raises(DataNotFound, match=r"but 100 rows don't \(line 2, no0.png; .*; and 97 more\)"):
@@ -715,6 +725,12 @@ ODD_RECORDS = [
     ("COCO", ("annotations", None, None, {}), "it is COCO's, but has no list of annotations"),
     ("VIA", ("cat3.png", None, "filename", None), r"a filename and file_attributes, but 1 file .* \(image 4\)"),
     ("VIA", ("cat3.png", None, "file_attributes", "cat"), r"a filename and file_attributes, but 1 file .* \(image 4\)"),
+    (
+        "VIA",
+        ("cat3.png", "file_attributes", "label", ["cat"]),
+        r'ticked boxes as label, .* \(image 4, cat3.png: \["cat"\]\)',
+    ),
+    ("COCO", ("annotations", 3, "image_id", "3"), r'the id of an image that .* \(annotation 3: "3"\); correct it'),
     ("tasks", (3, None, None, "x"), r"each task of .* must be an object in braces, but 1 task doesn't \(task 4\)"),
     ("tasks", (3, None, "data", "x"), r"must have its data in braces, but 1 task doesn't \(task 4\)"),
     (
@@ -722,6 +738,7 @@ ODD_RECORDS = [
         (3, "data", "image", None),
         r"must name its image, but 1 task doesn't \(task 4\); write its path as image",
     ),
+    ("tasks", (3, None, "annotations", 1.5), r"annotations with results, as in a full .* \(task 4, cat3.png\)"),
     ("tasks", (3, None, "annotations", [5]), r"annotations with results, as in a full .* \(task 4, cat3.png\)"),
     (
         "choices",

@@ -21,7 +21,8 @@ from workers.images.listing.json_exports import read_json_export
 from workers.images.listing.listing import SPLITS
 from workers.images.listing.rows import Manifest, Row, no_columns, text_of, unknown_form
 from workers.images.listing.tables import read_table
-from workers.images.listing.walk import is_directory
+from workers.images.listing.walk import is_directory, is_image_name
+from workers.wording import one_line
 
 SYNSETS = "synsets.txt"
 EXPORTS = ("_classes.csv", "_annotations.coco.json")  # what Roboflow puts into each split's folder
@@ -84,6 +85,18 @@ def _imagenet_rows(path: Path) -> Iterator[Row]:
         indices = [int(index) for index in parts["labels"].split()]
         if any(index >= len(names) for index in indices):
             raise unknown_form(path, f"line {number} names class {max(indices)}, and {SYNSETS} has {len(names)}")
+        last = _word_after_image(parts["plain"] or "")
+        if last and not indices:
+            raise unknown_form(
+                path,
+                f"line {number} names class {one_line(last)!r}, and must number one of the {len(names)} of {SYNSETS}",
+            )
         labels = tuple(names[index] for index in indices)
         split = path.stem if path.stem.lower() in SPLITS else ""
         yield Row(parts["quoted"] or parts["plain"], labels, f"line {number} of {path.name}", split)
+
+
+def _word_after_image(text: str) -> str:
+    """Return the last word of a line that follows an image's name; "" if none does."""
+    before, _, last = text.rpartition(" ")
+    return last if is_image_name(before) and not is_image_name(text) else ""

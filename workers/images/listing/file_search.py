@@ -170,7 +170,7 @@ def _endings_of(root: Path, path: str) -> Iterator[tuple[str, ...]]:
     *others, place = _places(path)
     if _is_servers(path) and not others:
         address = _split(path)
-        place = unquote(f"{address.netloc}/{address.path}")
+        place = unquote(f"/{address.netloc}/{address.path}")
     place = place.replace("\\", "/")
     folder, _, name = place.rpartition("/")
     if folder and not Path(folder).is_absolute() and any(is_directory(root / base / folder) for base in ("", "images")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -133,7 +134,7 @@ def _of_annotations(
 
 
 def _shown(number: int | float | str | None) -> str:
-    return "none" if number is None else one_line(str(number))
+    return "none" if number is None else one_line(json.dumps(number, ensure_ascii=False))
 
 
 def _image_values(record: Mapping[str, Any]) -> dict[str, str]:

@@ -130,6 +130,8 @@ def _annotations_labels(annotations: Any) -> tuple[str, ...] | None:
     What is no choice, such as a box or a relation, is passed over.
     """
     chosen: dict[str, None] = {}
+    if not isinstance(annotations, list | None):
+        return None
     for annotation in annotations or ():
         results = annotation.get("result") if isinstance(annotation, dict) else None
         if not isinstance(results, list) or not all(isinstance(item, dict) for item in results):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from workers.images.listing.columns import EXTRAS, Record, manifest_of, meant_by, plain
 from workers.images.listing.rows import LABEL_COLUMNS, BrokenRule, Manifest, called, refuse, unknown_form
-from workers.wording import listed
+from workers.wording import listed, one_line
 
 OF_VIA = (
     *("filename", "size", "file_size", "file_attributes", "regions", "fileref", "base64_img_data"),
@@ -73,6 +73,13 @@ def read_via(path: Path, document: Any) -> Manifest | None:
 
 def _manifest(path: Path, files: Sequence[_File]) -> Manifest:
     key = _label_key(path, [file.attributes for file in files])
+    odd = [
+        f"{file.where}, {one_line(file.name)}: {one_line(json.dumps(file.attributes[key]))}"
+        for file in files
+        if isinstance(file.attributes.get(key), list)
+    ]
+    rule = BrokenRule(f"have text or ticked boxes as {one_line(key)}", "correct it, or take it out", odd)
+    refuse(called(path), rule, "file record")
     records = []
     for file in files:
         attributes = {name: _text(value) for name, value in file.attributes.items() if name != key}
