@@ -26,7 +26,7 @@ def points_table(points: Sequence[PointRow], rows: Sequence[TrialRow], winners: 
         before = in_fp32(row, latency)
         table.add_row(
             str(one.number),
-            one_line(f"{latency.target} ({latency.runtime}, {latency.kind}{doubts_text(latency)})", 80),
+            one_line(f"{latency.target} ({latency.runtime}, {latency.kind}{doubts_text(latency)})", 90),
             percent(row.score),
             percent(one.score) + (", fine-tuned" if one.fine_tuned else ""),
             "" if before is None else digits_ms(before.median_ms, 4),

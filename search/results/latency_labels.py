@@ -6,8 +6,10 @@ from workers.latency.record import LatencyRecord
 
 
 def doubts_text(latency: LatencyRecord) -> str:
-    """Return the words to put behind a latency's kind: ", quick, not steady", ", extrapolated", or ""."""
-    return "".join(f", {word}" for word in doubts(latency.policy == "quick", latency.steady, latency.extrapolates))
+    """Return the words to put behind a latency's kind: ", quick, not steady", ", int8, extrapolated", or ""."""
+    words = [latency.precision] * (latency.precision != "fp32")
+    words += doubts(latency.policy == "quick", latency.steady, latency.extrapolates)
+    return "".join(f", {word}" for word in words)
 
 
 def doubts(quick: bool, steady: bool, extrapolates: bool) -> list[str]:

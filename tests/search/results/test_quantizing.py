@@ -25,6 +25,7 @@ from search.results import quantizing
 from search.results.bundle.options import BundleOptions
 from search.results.bundle.verifying import check_bundle
 from search.results.bundle.writing import write_bundle
+from search.results.latency_labels import doubts_text
 from search.results.picking.picked import find_winner, pick
 from search.results.picking.testing import split_predictions
 from search.results.points import quantize, rows_in_int8, winning
@@ -257,6 +258,7 @@ def test_the_price_of_a_candidate_is_that_of_its_best_precision(tmp_path, fp32_m
     assert isinstance(latency, Measurement)
     assert latency.precision == best
     assert latency.median_ms == pytest.approx(0.25, rel=0.02)
+    assert doubts_text(latency) == (", int8, quick" if best == "int8" else ", quick")
     (plain,) = price([INSIDE], probe, tmp_path)
     assert isinstance(plain, Measurement)
     assert plain.precision == "fp32"
