@@ -58,7 +58,7 @@ def baselines(
         except (MeasurementStopped, TrainingStopped):
             raise typer.Exit(INTERRUPTED) from None
     results = [result for result in read_baselines(files) if result.name in names]
-    said = verdicts(results, store.trials(), settings.study.objective)
+    said = verdicts(results, store.trials(), settings.study.objective, settings.search_budget())
     output(as_json, baselines_document, baselines_table, results, settings.study.objective, said)
 
 
@@ -108,13 +108,22 @@ def _trained(
             continue
         say(f"training {result.title} by the recipe of trial {best.number} ({counted(recipe.epochs, 'epoch')}) …")
         with_scores = trained(
-            result, recipe, settings.data, images, best.seed, settings.engine.device, _no_report, stop
+            result,
+            recipe,
+            settings.data,
+            images,
+            settings.study.objective,
+            best.seed,
+            settings.engine.device,
+            _no_report,
+            stop,
         )
-        say(f"{result.title}: {with_scores.scores[settings.study.objective]:.2%}")
+        rate = with_scores.recipe["learning_rate"]
+        say(f"{result.title}: {with_scores.scores[settings.study.objective]:.2%} at a learning rate of {rate:g}")
         yield with_scores
 
 
-def _no_report(epoch: int, epochs: int) -> None:
+def _no_report(rate: float, epoch: int, epochs: int) -> None:
     """Say nothing of single epochs."""
 
 

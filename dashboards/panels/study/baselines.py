@@ -125,7 +125,7 @@ def own_baselines(columns: StudyColumns) -> list[Baseline]:
             top1_pct=100 * result.scores[columns.objective],
             macs=result.macs,
             params=result.params,
-            origin="trained by this study's recipe, on its validation images",
+            origin=f"trained by this study's recipe at a learning rate of {result.recipe.get('learning_rate', 0):g}",
             latencies=() if result.latency is None else (_measured(result.latency),),
             published=False,
         )

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import condensery
 from dashboards.data.column_reader import read_columns
+from dashboards.report.trials_csv import trials_csv
 from search.budget import Budget
 from search.pricing.pricer import Target
 from search.pricing.repricing import AT_ONCE, reprice, settings_on, trained_without
@@ -74,6 +75,10 @@ def test_the_networks_of_a_study_get_the_latency_of_another_device_and_a_front_t
     assert {int(columns.number[place]) for place in columns.front(phone).nonzero()[0]} == {row.number for row in there}
     with pytest.raises(DeviceNotFound, match=r"was measured on 'tablet'; there are: host, phone\."):
         front_on(engine, study, "tablet")
+    report = finished.folder / "report.html"
+    shown = RUNNER.invoke(condensery.app, ["report", "tiny", "--storage", finished.url, "--out", str(report)])
+    assert shown.exit_code == 0, shown.output
+    assert "latency_ms.phone" in trials_csv(columns)  # the columns of the report's table
 
 
 def test_only_what_is_new_is_measured_unless_all_is_asked_for(finished: Bench):

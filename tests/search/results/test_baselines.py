@@ -14,6 +14,7 @@ import condensery
 from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import View
 from dashboards.panels.study.front import front_info
+from search.budget import Budget
 from search.pricing.pricer import Target
 from search.results.baselines import (
     FILE,
@@ -77,11 +78,13 @@ def test_networks_are_counted_measured_trained_and_kept_with_the_study(tmp_path:
     data = DataSettings()
     prepare(data, images)
     recipe, epochs = TrainingSettings(epochs=1, batch_size=256, label_smoothing=0.1, average=0.9), []
-    scored = trained(small, recipe, data, load(data, images), 0, "cpu", lambda epoch, of: epochs.append((epoch, of)))
-    assert epochs == [(1, 1)]
+    there = load(data, images)
+    scored = trained(small, recipe, data, there, "top1", 0, "cpu", lambda *of: epochs.append(of))
+    assert epochs == [(0.1, 1, 1), (pytest.approx(0.01), 1, 1)]
     assert 0.0 <= scored.scores["top1"] <= 1.0
     assert (scored.recipe["epochs"], scored.seed) == (1, 0)
-    again = trained(small, recipe, data, load(data, images), 0, "cpu", lambda epoch, of: None)
+    assert scored.recipe["learning_rate"] in (0.1, pytest.approx(0.01))
+    again = trained(small, recipe, data, there, "top1", 0, "cpu", lambda *of: None)
     assert again.scores == scored.scores
     for result in results:
         keep_baseline(tmp_path, result)
@@ -102,10 +105,11 @@ def test_page_and_command_say_when_a_condensenet_is_not_the_one_to_deploy(tmp_pa
     store = trained_study(tmp_path, CountingProbe())  # its network has 50 %
     files = files_of_trial(tmp_path).parent
     for score, faster, beaten in ((0.6, 0.5, False), (0.6, 2.0, False), (0.4, 0.5, False), (0.4, 2.0, True)):
-        said = verdicts([result_like(store, score, faster)], store.trials(), "top1")
+        said = verdicts([result_like(store, score, faster)], store.trials(), "top1", Budget())
         assert (said == []) == beaten
     elsewhere = replace(result_like(store, 0.6, 0.5), latency=replace(result_like(store, 0.6, 0.5).latency, device="x"))
-    assert verdicts([elsewhere], store.trials(), "top1") == []  # latencies of two devices are never compared
+    assert verdicts([elsewhere], store.trials(), "top1", Budget()) == []  # latencies of two devices are never compared
+    assert verdicts([result_like(store, 0.6, 0.5)], store.trials(), "top1", Budget(max_latency_ms=0.001)) == []
     keep_baseline(files, result_like(store, 0.6, 0.5))
     columns = read_columns(store.engine, "tiny")
     info = front_info(columns, View(columns.default_group))
