@@ -24,7 +24,7 @@ from space.errors import (
 )
 from workers.bundled.infer import difference
 from workers.bundled.reading import VERSION, check_files, read_deploy, read_samples, version_of
-from workers.file_names import Runtime, runtime_of
+from workers.file_names import Runtime, precision_of, runtime_of
 from workers.latency.agent.runtimes import installed_runtimes
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
 from workers.latency.record import LatencyPurpose
@@ -184,7 +184,8 @@ def measure_bundle(report: BundleReport, measured: MeasuredFor, probe: LatencyPr
         (result,) = probe.measure([file])
         if isinstance(result, FailedMeasurement):
             raise MeasurementFailed(f"{file} could not be measured on {measured.target}: {result.reason}")
-        return replace(result, target=measured.target, purpose=LatencyPurpose.VERIFY)
+        labels = replace(result, target=measured.target, purpose=LatencyPurpose.VERIFY)
+        return replace(labels, precision=precision_of(file))
 
     found = verify(measure, (), measured.limit_ms)
     latency, limit = found.shown, measured.limit_ms
