@@ -49,7 +49,7 @@ from space.errors import (
 from workers.clock import Clock, SystemClock
 from workers.file_names import SPLITS_FILE, TENSORBOARD
 from workers.files import made_folder, write_atomically
-from workers.images.cache import find_decoded, prepare
+from workers.images.cache import prepare
 from workers.images.data_info import DataInfo
 from workers.images.split_file import split_table
 from workers.latency.host_probe import measuring_cores
@@ -153,7 +153,7 @@ def _prepare(settings: StudySettings, url: str, resume: bool, callback: LaunchCa
             info = prepare(settings.data, cache)
             settings, targets = _fitted(settings, url, info, stored, callback)
             check_fits(settings, starts)
-            _check_unseen(settings, cache, starts, callback.note)
+            check_unseen(settings.data, cache, starts, callback.note)
         if stored is None:
             warm = warm_start.read_warm_start(settings, url, info.to_dict())
             settings = settings if warm is None else warm_start.pinned(settings, warm)
@@ -250,7 +250,7 @@ def _launched(study: OpenStudy, ending: Ending) -> Launched:
 def starts_of(settings: StudySettings, url: str, note: Callable[[str], None]) -> tuple[Start, ...]:
     """Return the networks that a launch of this study would start trainings from.
 
-    `note` is told of which it can't be known yet whether they have seen the images that are held out.
+    `note` is told of which it isn't known whether they have seen the images that are held out.
 
     Raises:
         CondenseryError: see `search.start_networks.find_starts` and `check_unseen`.
@@ -260,18 +260,8 @@ def starts_of(settings: StudySettings, url: str, note: Callable[[str], None]) ->
     stored = existing_study(url, settings.study.name)
     placed = with_places(settings, url, stored)
     starts = find_starts(settings, url, stored, study_files(placed, url))[1]
-    _check_unseen(placed, cache_folder(placed, url), starts, note)
+    check_unseen(placed.data, cache_folder(placed, url), starts, note)
     return starts
-
-
-def _check_unseen(settings: StudySettings, cache: Path, starts: Sequence[Start], note: Callable[[str], None]) -> None:
-    """Check that no start has seen what is held out, as `check_unseen` does, where the images are decoded."""
-    trials = [start for start in starts if start.trained_on is not None]
-    images = find_decoded(settings.data, cache) if trials else None
-    if images is not None:
-        check_unseen(settings.data, images, trials)
-    for start in trials if images is None else ():
-        note(f"whether {start.name} has seen the images that are held out is known once a launch has decoded them")
 
 
 def existing_engine(url: str) -> sa.Engine | None:

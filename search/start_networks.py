@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from search.results.bundle.facts import DEPLOY_FILE, WEIGHTS
-from search.results.trained_files import read_trained
+from search.results.trained_files import read_trained, recorded_files
 from search.settings import StudySettings
 from search.store import reader
 from search.store.connection.database import open_for_reading
@@ -32,20 +32,24 @@ from space.errors import (
 )
 from space.growths import SAME
 from space.search_space import SearchSpace
-from workers.file_names import NETWORK_FILE
+from workers.file_names import NETWORK_FILE, SPLITS_FILE
 from workers.files import user_path, write_atomically
-from workers.images.cache import Decoded
+from workers.images.cache import FoundImages, find_decoded, find_listed
+from workers.images.split_file import SplitRow, read_split_rows, split_rows
 from workers.settings import NO_START, START, DataSettings
 from workers.training.start import StartNetwork, pin_of, start_file, without_pin
 from workers.wording import counted
 
+MOST_BITS_OF_ONE_PICTURE = 16  # of 64 that differ in one picture's hashes at two sizes; in those of two, about 32 do
+
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The images that a trial was trained on."""
+    """The images that a network was trained on, as far as that is known."""
 
-    fingerprint: str  # see `workers.images.data_info.DataInfo`
-    data: DataSettings  # which say which of them were in which split
+    fingerprint: str = ""  # see `workers.images.data_info.DataInfo`
+    data: DataSettings | None = None  # which say which of them were in which split
+    rows: Sequence[SplitRow] | None = None  # of its `SPLITS_FILE`
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Start:
 
     setting: str  # with the network's pin
     network: StartNetwork
-    trained_on: TrainedOn | None = field(default=None, compare=False)  # of a trial that was read now
+    trained_on: TrainedOn | None = field(default=None, compare=False)  # None: of the study's copy
 
     @property
     def name(self) -> str:
@@ -131,18 +135,27 @@ def _named(start: str) -> Iterator[None]:
         raise type(error)(f"training.start = {without_pin(start)!r}: {error}") from None
 
 
-def _read(start: str, url: str) -> tuple[StartNetwork, TrainedOn | None]:
+def _read(start: str, url: str) -> tuple[StartNetwork, TrainedOn]:
     named = START.fullmatch(start)
     assert named is not None, "the settings were validated"
     if named["bundle"] is not None:
-        return _of_bundle(user_path(named["bundle"])), None
+        folder = user_path(named["bundle"])
+        return _of_bundle(folder), TrainedOn(rows=_rows_in(folder))
     if named["database"] is not None:
         url = f"sqlite:///{user_path(named['database']).absolute()}"
     return _of_trial(url, named["study"], int(named["trial"]))
 
 
-def _of_trial(url: str, study_name: str, number: int) -> tuple[StartNetwork, TrainedOn | None]:
-    """Return the network of a finished trial, and what it was trained on if that was recorded.
+def _rows_in(folder: Path) -> list[SplitRow] | None:
+    """Return what a folder's `SPLITS_FILE` says, if it is there."""
+    try:
+        return read_split_rows((folder / SPLITS_FILE).read_bytes())
+    except OSError:
+        return None
+
+
+def _of_trial(url: str, study_name: str, number: int) -> tuple[StartNetwork, TrainedOn]:
+    """Return the network of a finished trial, and what it was trained on as far as that was recorded.
 
     Raises:
         StudyNotFound, TrialNotFound, TrialNotReady, CheckpointCorrupt, DatabaseUnavailable: there is none.
@@ -152,13 +165,13 @@ def _of_trial(url: str, study_name: str, number: int) -> tuple[StartNetwork, Tra
         study = reader.find_study(engine, study_name)
         row = reader.find_trial(engine, study, number)
         weights = read_trained(engine, row, NETWORK_FILE)
+        files = Path(recorded_files(engine, row, (NETWORK_FILE,))[NETWORK_FILE]["path"]).parent.parent
     finally:
         engine.dispose()
     info = study.data_info or {}
     network = StartNetwork.of_weights(row.config, tuple(map(str, info.get("class_names", ()))), weights)
-    if not info.get("fingerprint"):
-        return network, None
-    return network, TrainedOn(str(info["fingerprint"]), DataSettings.model_validate(study.settings["data"]))
+    data = DataSettings.model_validate(study.settings["data"])
+    return network, TrainedOn(str(info.get("fingerprint") or ""), data, _rows_in(files))
 
 
 def _of_bundle(folder: Path) -> StartNetwork:
@@ -213,32 +226,80 @@ def check_fits(settings: StudySettings, starts: Sequence[Start]) -> None:
             )
 
 
-def check_unseen(data: DataSettings, images: Decoded, starts: Sequence[Start]) -> None:
+def check_unseen(data: DataSettings, cache: Path, starts: Sequence[Start], note: Callable[[str], None]) -> None:
     """Check that no start has learned from what are validation or test images now.
-
-    Only of a trial of the very same images is it known which it learned from.
 
     Args:
         data: the study's settings.
-        images: that they name.
+        cache: where its images are if they are decoded; what only their pixels tell is not known before.
         starts: of the study.
+        note: is told of each start of which it isn't known.
 
     Raises:
         InvalidSettings: one has.
     """
-    for start in starts:
-        known = start.trained_on
-        if known is None or known.fingerprint != images.fingerprint:
+    read_now = [(start, start.trained_on) for start in starts if start.trained_on is not None]
+    if not read_now:
+        return
+    images = find_decoded(data, cache) or find_listed(data)
+    for start, trained_on in read_now:
+        try:
+            seen, judging = _seen(data, images, trained_on)
+        except _Unknown as reason:
+            note(f"whether {start.name} has learned from images that are held out now isn't known: {reason}")
             continue
-        now, then = images.published.places(data), images.published.places(known.data)
-        judging = now.validation if now.test is None else np.concatenate([now.validation, now.test])
-        learned = np.union1d(then.train, then.validation) if known.data.with_validation else then.train
-        if seen := int(np.isin(judging, learned).sum()):
+        if seen:
             raise InvalidSettings(
-                f"training.start = {start.name!r}: its network learned from {seen:,} of the {len(judging):,} images "
+                f"training.start = {start.name!r}: its network learned from {seen:,} of the {judging:,} images "
                 "that are held out for validation and test now, so every figure would look better than it is; take "
                 "over the [data] settings of its study that make the splits, such as split_seed, or start from another."
             )
+
+
+class _Unknown(Exception):
+    """It isn't known which images a network learned from; says why."""
+
+
+def _seen(data: DataSettings, images: FoundImages, then: TrainedOn) -> tuple[int, int]:
+    """Return how many of the images that are held out now a network learned from, and how many are held out.
+
+    Raises:
+        _Unknown: nothing tells.
+    """
+    rows = split_rows(data, images)
+    same_set = then.data is not None and then.data.dataset == data.dataset
+    if then.data is not None and (then.fingerprint == images.fingerprint != "" or (same_set and rows is None)):
+        now, before = images.published.places(data), images.published.places(then.data)
+        judging = now.validation if now.test is None else np.concatenate([now.validation, now.test])
+        return int(np.isin(judging, before.train).sum()), len(judging)
+    if rows is None or then.rows is None:
+        raise _Unknown("nothing says which files it learned from")
+    is_final = images.arrays is not None or data.unreadable == "error"  # else files may drop out, and splits differ
+    return _seen_by_name(rows, then.rows, same_set and is_final)
+
+
+def _seen_by_name(rows: Sequence[SplitRow], then: Sequence[SplitRow], same_set: bool) -> tuple[int, int]:
+    """Return how many rows that are held out are, by name, label and picture, among those that were learned from.
+
+    Other images may have the same names: so they are the same only if most pictures of equal names are alike.
+    """
+    before = {(row.file, row.label): row for row in then}
+    pairs = [(row, before[row.file, row.label]) for row in rows if (row.file, row.label) in before]
+    compared = [_is_alike(row, other) for row, other in pairs if row.picture and other.picture]
+    judging = sum(row.split in ("validation", "test") for row in rows)
+    if compared and sum(compared) * 2 < len(compared):
+        return 0, judging
+    held = [pair for pair in pairs if pair[0].split in ("validation", "test") and pair[1].split == "train"]
+    seen = sum(not (row.picture and other.picture) or _is_alike(row, other) for row, other in held)
+    if seen and not compared and not same_set:
+        if any(row.picture for row in then):
+            raise _Unknown("files of the same names and labels were, and a launch compares how they look")
+        raise _Unknown("files of the same names and labels were")
+    return seen, judging
+
+
+def _is_alike(row: SplitRow, other: SplitRow) -> bool:
+    return (int(row.picture, 16) ^ int(other.picture, 16)).bit_count() <= MOST_BITS_OF_ONE_PICTURE
 
 
 def _misfit(space: SearchSpace, source: CondenseNetConfig) -> str | None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dashboards.terminal.answers import outline_document, start_lines
 from search.budget import Budget
@@ -19,12 +22,11 @@ from search.launch import launch, starts_of
 from search.loop.callbacks import SilentCallback
 from search.results.bundle.preview import preview_bundle
 from search.settings import StudySettings
-from search.start_networks import Start, check_fits, check_unseen, find_starts, keep_starts, written_starts
+from search.start_networks import Start, TrainedOn, check_fits, check_unseen, find_starts, keep_starts, written_starts
 from search.store import reader
 from search.store.rows import NewTrial, StudyRow
 from search.store.store import StudyStore
 from search.study_file import settings_from
-from search.study_folders import cache_folder
 from search.time_estimate import outline_study
 from space.cost import cost_of
 from space.errors import (
@@ -40,8 +42,9 @@ from space.errors import (
 from tests.search.test_launch import Place, new_place
 from tests.search.tiny_studies import INSIDE, CountingProbe, sqlite_url, tiny_settings
 from tests.search.trained_study import files_of_trial, trained_study
-from workers.file_names import NETWORK_FILE
-from workers.images.cache import Decoded, find_decoded, prepare
+from workers.file_names import NETWORK_FILE, SPLITS_FILE
+from workers.images.cache import prepare
+from workers.images.split_file import SplitRow, read_split_rows, split_table
 from workers.settings import DataSettings, TrainingSettings
 from workers.training.start import pin_of, start_file, without_pin
 
@@ -223,25 +226,102 @@ def test_check_says_what_trainings_start_from_and_how_much_of_it_fits(store: Stu
 # ---- what a start has seen ------------------------------------------------------------------------------
 
 
-def decoded(settings: DataSettings, cache: Path) -> Decoded:
-    assert prepare(settings, cache).num_classes == 10
-    images = find_decoded(settings, cache)
-    assert images is not None
-    return images
+def said_of(data: DataSettings, cache: Path, starts: Sequence[Start]) -> list[str]:
+    notes: list[str] = []
+    check_unseen(data, cache, starts, notes.append)
+    return notes
+
+
+LEARNED = r"its network learned from [\d,]+ of the [\d,]+ images that are held out"
 
 
 def test_a_start_that_learned_from_what_is_held_out_now_is_refused(store: StudyStore, tmp_path: Path):
     _, starts = found(tmp_path, "trial:tiny/0")
     cache = tmp_path / "images"
-    for same in (DataSettings(), DataSettings(crop_padding=0)):
-        check_unseen(same, decoded(same, cache), starts)
-    for other in (DataSettings(split_seed=1), DataSettings(folds=5, fold=2), DataSettings(test_fraction=0.5)):
-        with pytest.raises(
-            InvalidSettings, match=r"'trial:tiny/0': its network learned from [\d,]+ of the [\d,]+ images"
-        ):
-            check_unseen(other, decoded(other, cache), starts)
-    smaller = DataSettings(split_seed=1, image_size=6)  # other images, as far as anyone knows
-    check_unseen(smaller, decoded(smaller, cache), starts)
+    assert prepare(DataSettings(), cache).num_classes == 10
+    for same in (DataSettings(), DataSettings(crop_padding=0), DataSettings(image_size=6)):
+        assert said_of(same, cache, starts) == []
+    for changed in ({"split_seed": 1}, {"folds": 5, "fold": 2}, {"test_fraction": 0.5}):
+        for size in (None, 6):  # the images of another size aren't decoded
+            with pytest.raises(InvalidSettings, match=rf"'trial:tiny/0': {LEARNED}"):
+                said_of(DataSettings(image_size=size, **changed), cache, starts)
+
+
+class Pets(NamedTuple):
+    """Images of one's own, and what a network was trained on: them, at 16 pixels."""
+
+    settings: DataSettings
+    trained_on: TrainedOn
+    cache: Path
+
+
+def save_pets(folder: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for number in range(20):
+            picture = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+            picture.resize((48, 48), Image.Resampling.BICUBIC).save(folder / name / f"{number}.png")
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Pets:
+    folder = tmp_path_factory.mktemp("own")
+    save_pets(folder / "pets", 0)
+    then = DataSettings(dataset=f"imagefolder:{folder / 'pets'}", image_size=16)
+    info, table = prepare(then, folder / "cache"), split_table(then, folder / "cache")
+    assert table is not None
+    now = then.model_copy(update={"image_size": 24, "split_seed": 1})
+    return Pets(now, TrainedOn(info.fingerprint, then, read_split_rows(table)), folder / "cache")
+
+
+@pytest.fixture
+def of_pets(store: StudyStore, tmp_path: Path, pets: Pets) -> Callable[[TrainedOn], list[Start]]:
+    (start,) = found(tmp_path, "trial:tiny/0")[1]
+    return lambda trained_on: [replace(start, trained_on=trained_on)]
+
+
+def test_a_start_is_refused_by_names_where_its_images_were_decoded_otherwise(of_pets, pets: Pets, tmp_path: Path):
+    of_bundle = TrainedOn(rows=pets.trained_on.rows)  # which doesn't say where its images were
+    with pytest.raises(InvalidSettings, match=LEARNED):
+        said_of(pets.settings, tmp_path, of_pets(pets.trained_on))
+    (note,) = said_of(pets.settings, tmp_path, of_pets(of_bundle))
+    assert note.endswith("a launch compares how they look")
+    prepare(pets.settings, tmp_path)
+    same_splits = pets.settings.model_copy(update={"split_seed": 0})
+    for trained_on in (pets.trained_on, of_bundle):
+        with pytest.raises(InvalidSettings, match=LEARNED):
+            said_of(pets.settings, tmp_path, of_pets(trained_on))
+        assert said_of(same_splits, tmp_path, of_pets(trained_on)) == []
+
+
+def test_other_images_of_the_same_names_are_not_taken_for_those_that_were_learned(of_pets, pets: Pets, tmp_path: Path):
+    save_pets(tmp_path / "others", 1)
+    others = pets.settings.model_copy(update={"dataset": f"imagefolder:{tmp_path / 'others'}"})
+    prepare(others, tmp_path)
+    assert said_of(others, tmp_path, of_pets(pets.trained_on)) == []
+
+
+def test_where_nothing_tells_what_a_start_learned_from_that_is_said_once(of_pets, pets: Pets, tmp_path: Path):
+    assert pets.trained_on.rows is not None
+    earlier = TrainedOn(rows=[row._replace(picture="") for row in pets.trained_on.rows])
+    for trained_on, reason in (
+        (TrainedOn(), "nothing says which files it learned from"),
+        (earlier, "files of the same names and labels were"),
+    ):
+        (note,) = said_of(pets.settings, tmp_path, of_pets(trained_on))
+        assert note == f"whether trial:tiny/0 has learned from images that are held out now isn't known: {reason}"
+
+
+def test_what_a_start_learned_from_is_read_beside_its_network(store: StudyStore, bundle: Path, tmp_path: Path):
+    text = "file,label,split,group,weight\na/0.png,a,train,,\n"  # of an earlier version
+    for folder, start in ((files_of_trial(tmp_path).parent, "trial:tiny/0"), (bundle, f"bundle:{bundle}")):
+        (folder / SPLITS_FILE).write_text(text)
+        (read,) = found(tmp_path, start)[1]
+        assert read.trained_on is not None
+        assert read.trained_on.rows == [SplitRow("a/0.png", "a", "train", "", "")]
+        (folder / SPLITS_FILE).write_text("damaged")
+        assert found(tmp_path, start)[1][0].trained_on.rows == []
 
 
 def test_a_launch_whose_start_has_seen_the_held_out_images_records_nothing(store: StudyStore, tmp_path: Path):
@@ -252,15 +332,13 @@ def test_a_launch_whose_start_has_seen_the_held_out_images_records_nothing(store
     assert [study.name for study in reader.list_studies(store.engine)] == ["tiny"]
 
 
-def test_check_refuses_such_a_start_too_once_the_images_are_decoded(store: StudyStore, tmp_path: Path):
+def test_check_refuses_such_a_start_too_before_images_are_decoded(store: StudyStore, tmp_path: Path):
     settings, notes = starting("trial:tiny/0"), list[str]()
-    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"split_seed": 3})})
     (start,) = starts_of(settings, sqlite_url(tmp_path), notes.append)
-    (note,) = notes
-    assert note.startswith("whether trial:tiny/0 has seen the images that are held out is known once")
-    prepare(DataSettings(), cache_folder(settings, sqlite_url(tmp_path)))  # as the launch of "tiny" did
-    with pytest.raises(InvalidSettings, match=f"start = '{start.name}': its network learned from"):
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"split_seed": 3})})
+    with pytest.raises(InvalidSettings, match=f"start = '{start.name}': {LEARNED}"):
         starts_of(settings, sqlite_url(tmp_path), notes.append)
+    assert notes == []
 
 
 def test_crossvalidation_says_that_the_start_may_have_seen_the_other_folds(store: StudyStore, tmp_path: Path):

@@ -46,6 +46,7 @@ from workers.images.source import (
     Images,
     Labels,
     Source,
+    SourceImages,
     details_from_dict,
     details_to_dict,
     fingerprint,
@@ -113,22 +114,20 @@ def outline(settings: DataSettings) -> DataInfo:
     source = find_source(settings.model_copy(update={"download": False}))
     content = source.open()
     names = {"label": source.label, "shape": source.shape, "class_names": content.class_names}
-    train, test = content.train, content.test
-    published = Published(
-        train.labels, None if test is None else test.labels, train.details, None if test is None else test.details
-    )
     unknown = PixelStatistics((0.0,) * source.shape[0], (1.0,) * source.shape[0])
-    return describe(settings, names, published, lambda places: unknown, content.notes)
+    return describe(settings, names, _published(content), lambda places: unknown, content.notes)
 
 
-class Decoded(NamedTuple):
-    """Images that are in a cache: their fingerprint, see `DataInfo`, and all but the images themselves."""
+class FoundImages(NamedTuple):
+    """A data set's images; those that aren't decoded yet have no fingerprint and no arrays."""
 
-    fingerprint: str
+    fingerprint: str  # see `DataInfo`
+    class_names: tuple[str, ...]
     published: Published
+    arrays: tuple[Images, Images | None] | None  # as published, of training and test
 
 
-def find_decoded(settings: DataSettings, cache: Path) -> Decoded | None:
+def find_decoded(settings: DataSettings, cache: Path) -> FoundImages | None:
     """Return the settings' images if the cache holds them, for whatever study they were decoded; None if it doesn't.
 
     Nothing is decoded, downloaded or written.
@@ -139,9 +138,29 @@ def find_decoded(settings: DataSettings, cache: Path) -> Decoded | None:
     folder = cache / _key_of(find_source(settings.model_copy(update={"download": False})), settings)
     try:
         content = json.loads((folder / "content.json").read_text())
-        return Decoded(content["sha256"][:FINGERPRINT_DIGITS], _map_arrays(folder).published)
+        arrays = _map_arrays(folder)
+        sha256, names = content["sha256"], tuple(content["class_names"])
+        return FoundImages(
+            sha256[:FINGERPRINT_DIGITS], names, arrays.published, (arrays.train_images, arrays.test_images)
+        )
     except (OSError, EOFError, ValueError, KeyError, TypeError):  # a launch makes it anew
         return None
+
+
+def find_listed(settings: DataSettings) -> FoundImages:
+    """Return the settings' images as they are listed; nothing is decoded, downloaded or written.
+
+    Raises:
+        UnknownDataset, DataNotFound: see `workers.images.datasets`.
+    """
+    content = find_source(settings.model_copy(update={"download": False})).open()
+    return FoundImages("", content.class_names, _published(content), None)
+
+
+def _published(content: SourceImages) -> Published:
+    train, test = content.train, content.test
+    of_test = (None, None) if test is None else (test.labels, test.details)
+    return Published(train.labels, of_test[0], train.details, of_test[1])
 
 
 def open_prepared(settings: DataSettings, cache: Path) -> tuple[DataInfo, CachedArrays]:
