@@ -279,7 +279,8 @@ def check_same(name: str, url: str, info: DataInfo, targets: Sequence[Target]) -
     engine = open_for_reading(url)
     try:
         stored = reader.find_study(engine, name)
-        devices = reader.devices_measured(engine, stored.id, [target.name for target in targets])
+        own_devices = {*stored.settings["latency"]["devices"], *(target.name for target in targets)}
+        devices = reader.devices_measured(engine, stored.id, sorted(own_devices))
     finally:
         engine.dispose()
     before = (stored.data_info or {}).get("fingerprint", info.fingerprint)
