@@ -364,6 +364,7 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "add_trial": lambda store, _: store.add_trial(trial(7)),
     "set_queued": lambda store, _: store.set_queued(0),
     "add_latency": lambda store, found: store.add_latency(0, found),
+    "add_point": lambda store, found: store.add_point(0, found, 0.5, 0.5, 1_000, False),
     "finish": lambda store, _: store.finish(0, "done", top1=0.5),
     "add_artifacts": lambda store, _: store.add_artifacts(0, {"model.onnx": ("/a", "1" * 64)}),
     "mark_removed": lambda store, _: store.mark_removed(0),
