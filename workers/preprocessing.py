@@ -27,7 +27,7 @@ COMMENTS: Mapping[str, str] = {
     "alpha": "the colour below a transparent pixel counts; nothing is blended",
     "cmyk": "R = (255 - C) * (255 - K) / 255, and so on",
     "grey": "to grey: (19595 R + 38470 G + 7471 B + 32768) >> 16; to colour: R = G = B",
-    "sixteen_bit": "of 16-bit greys, inverted where a TIFF's white is 0; Pillow reads 16-bit colour as its high byte",
+    "sixteen_bit": "of 16-bit greys, inverted where a TIFF's white is 0; 16-bit colour, or grey with alpha: high byte",
     "channel_order": "L is grey; OpenCV's imread has B first, then G and R",
     "crop": "the largest centred rectangle of the shape of `size`; its corners may be fractions of a pixel",
     "filter": "triangle filter as wide as the shrinking (antialiased); one pass each way, rounded between",

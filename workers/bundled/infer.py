@@ -128,6 +128,9 @@ class _TiffPixels(TiffImageFile):
     def _setup(self) -> None:
         for tag in self.tag_v2.keys() - TIFF_TAGS:
             del self.tag_v2[tag]
+        self.white_is_zero = self.tag_v2.get(258) == (16,) and self.tag_v2.get(262) == 0
+        if self.white_is_zero:  # Pillow inverts no such pixels, and reads them in one of the two byte orders only
+            self.tag_v2[262] = 1
         self.info.pop("xmp", None)  # see `upright`
         super()._setup()
 
@@ -198,7 +201,7 @@ def pixels_of(image: Image.Image, rules: Rules) -> Array:
     """
     deep = rules["pixel_type"] == "uint16"
     of_16_bits, bits = holds_16_bits(image), _tiff_tag(image, 258)
-    white_is_zero = of_16_bits and _tiff_tag(image, 262) == 0  # Pillow inverts such TIFFs where they have 8 bits only
+    white_is_zero = of_16_bits and (getattr(image, "white_is_zero", False) or _tiff_tag(image, 262) == 0)
     image = upright(image)
     if white_is_zero:
         image = Image.fromarray(65_535 - np.asarray(image).astype(np.uint16))

@@ -1,6 +1,7 @@
 """Image files as cameras and editors write them, odd ones too: which pixels are read."""
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,27 @@ def test_sixteen_bit_greys_are_scaled_not_clipped(folder, suffix):
     assert (read_image(folder / f"grey.{suffix}", SHAPE) == 0x80).all()
 
 
+def big_endian_tiff(file: Path, greys: np.ndarray, white_is_zero: bool) -> None:
+    """Write a TIFF of 16-bit greys without compression, as scanners and old Macs do."""
+    height, width = greys.shape
+    numbers = {256: width, 257: height, 258: 16, 259: 1, 262: 0 if white_is_zero else 1, 273: 8, 277: 1, 278: height}
+    numbers[279] = greys.nbytes
+    entries = b"".join(struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in numbers.items())
+    head = struct.pack(">2sHI", b"MM", 42, 8 + greys.nbytes)
+    file.write_bytes(head + greys.astype(">u2").tobytes() + struct.pack(">H", len(numbers)) + entries + b"\0" * 4)
+
+
+def test_sixteen_bit_greys_with_alpha_are_read_by_their_high_byte(folder):
+    pixels = np.random.default_rng(0).integers(0, 65_536, (8, 8, 2), dtype=np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 4, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    (folder / "alpha.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert np.array_equal(read_image(folder / "alpha.png", (1, 8, 8), "uint16")[0], (pixels[..., 0] >> 8) * 257)
+
+
 def grey_tiff(file: Path, greys: np.ndarray, white_is_zero: bool, sample_format: int = 1) -> None:
     """Write a TIFF of greys without compression."""
     height, width = greys.shape
@@ -225,8 +247,9 @@ def test_greys_of_8_and_of_16_bits_are_alike_where_a_tiffs_white_is_0(folder, wh
     greys = np.arange(64, dtype=np.uint8).reshape(8, 8)
     grey_tiff(folder / "shallow.tiff", greys, white_is_zero)
     grey_tiff(folder / "deep.tiff", greys.astype(np.uint16) * 257, white_is_zero)
+    big_endian_tiff(folder / "other way round.tiff", greys.astype(np.uint16) * 257, white_is_zero)
     expected = 255 - greys if white_is_zero else greys
-    for name in ("shallow.tiff", "deep.tiff"):
+    for name in ("shallow.tiff", "deep.tiff", "other way round.tiff"):
         assert np.array_equal(read_image(folder / name, (1, 8, 8))[0], expected)
         assert np.array_equal(read_image(folder / name, (1, 8, 8), "uint16")[0], expected.astype(np.uint16) * 257)
 
