@@ -59,6 +59,7 @@ def wall_report(model: str, ms: float = 5.0, anchor_ms: float = 2.0, **changes: 
         "switches": 1,
         "waited": 0.0,
         **dict.fromkeys(("quota_stops", "stolen", "siblings_busy", "neighbours_busy", "disturbed")),
+        **dict.fromkeys(("peak_memory_mb", "energy_mj")),
         "position": 1,
         "anchor_ms": [anchor_ms, anchor_ms],
         "before": CONDITIONS,

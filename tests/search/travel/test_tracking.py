@@ -79,6 +79,7 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of the package's own
+@pytest.mark.soak  # MLflow needs an older importlib_metadata than the development tools have
 def test_mlflow_gets_a_run_once(url: str, tmp_path: Path):
     mlflow = pytest.importorskip("mlflow")
     to = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -100,6 +101,7 @@ def test_mlflow_gets_a_run_once(url: str, tmp_path: Path):
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of the package's own
+@pytest.mark.soak  # not among the development tools: an environment of its own is for it
 def test_wandb_gets_an_offline_run_once(url: str, tmp_path: Path):
     pytest.importorskip("wandb")
     assert invoke("wandb", "tiny", "--out", str(tmp_path / "out"), url=url).startswith("wrote 1 run; ")
