@@ -17,7 +17,7 @@ help:
 	@echo "make demo-bench  a second, bigger search, in seconds: up to 200 trainings of CondenseBench, replayed"
 	@echo "make test        install what tests need and run all but the long forms"
 	@echo "make test-fast   the tests that take less than a second each"
-	@echo "make test-long   the long forms: kills at every phase, Ray of its own and on two nodes, a study on the emulated device"
+	@echo "make test-long   before a release, the long forms: kills at every phase, Ray of its own and on two nodes, a study on the emulated device"
 	@echo "make test-soak   more of what chance finds: 75,000 hostile models, thousands of hostile calls, disks that fill, a long lock"
 	@echo "make check       ruff, mypy and the tests of who may import whom, between packages and between rooms"
 	@echo "make clean-demo  remove the demo's folder, to start it again"
