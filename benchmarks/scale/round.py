@@ -35,6 +35,7 @@ from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.presets import SPACE_PRESETS
 from workers.clock import Clock
+from workers.file_names import Precision
 from workers.latency.measurement import FailedMeasurement, FakeProbe, Measurement, never
 from workers.latency.record import LatencyKind
 from workers.processes import peak_memory_mb, reset_peak_memory
@@ -107,7 +108,9 @@ def made_up_price(text: str) -> Measurement:
     )
 
 
-def write_nothing(configs: Sequence[CondenseNetConfig], runtime: str, folder: Path) -> list[Path]:
+def write_nothing(
+    configs: Sequence[CondenseNetConfig], runtime: str, folder: Path, precision: Precision = "fp32"
+) -> list[Path]:
     """Stand in for `search.pricing.pricer.write_models`: names, no files."""
     return [folder / f"{cost_of(config).macs}-{config.digest[:16]}" for config in configs]
 

@@ -58,6 +58,8 @@ NO_FIGURES = {
     "restore",
     "reprice",  # what it says is measured here
     "verify",
+    "baselines",
+    "quantize",
     "mlflow",
     "wandb",
 }

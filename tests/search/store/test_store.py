@@ -114,6 +114,7 @@ def test_deleting_a_study_removes_every_row_of_it_and_none_of_another(engine: sa
     for one in (kept, gone):
         one.add_trial(proposal(proposal=SPREAD))
         one.add_latency(0, measurement, "price")
+        one.add_point(0, measurement, 0.5, 0.5, 1_000, False)
         one.add_curve_row(0, CURVE_ROW)
         one.add_artifacts(0, {"model.onnx": ("/x", "0" * 64)})
         one.add_predictions(0, "validation", b"x")

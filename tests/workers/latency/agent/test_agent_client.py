@@ -231,7 +231,7 @@ MALFORMED = [
     ("threads", 99_999),
     ("threads", True),
     ("threads", 1.0),
-    ("precision", "int8"),
+    ("precision", "int4"),
     ("model", {"sha256": "../../../etc/passwd", "size": 10}),
     ("model", {"sha256": "A" * 64, "size": 10}),
     ("model", {"sha256": "0" * 64 + "\n", "size": 10}),
