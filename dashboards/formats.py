@@ -191,6 +191,11 @@ def moment(unix_s: float | None) -> str:
     return NOTHING if unix_s is None else datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M")
 
 
+def spreadsheet_text(text: str) -> str:
+    """Return a CSV's text so that no spreadsheet takes it for a formula and runs it."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def one_line(text: Any, longest: int = 1000) -> str:
     """Return text as one line without control characters, cut to `longest` characters."""
     visible = (c for c in str(text) if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))

@@ -23,6 +23,21 @@ KEYS = (
 ).split()
 
 
+def settings_of_network(config: CondenseNetConfig) -> dict[str, Any]:
+    """Return the keys of a [space] table that hold one network alone; images and classes are the data's."""
+    return {
+        "groups": config.groups,
+        "condense_factor": config.condense_factor,
+        "bottleneck": config.bottleneck,
+        "groups_3x3": SAME if config.groups_3x3 is None else config.groups_3x3,
+        "num_stages": len(config.stages),
+        "layers": [[layers] for layers in config.stages],
+        "growth": [[growth] for growth in config.growth],
+        "dropout": config.dropout,
+        "classifier_keep": config.classifier_keep,
+    }
+
+
 def read_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the `SearchSpace` that a [space] table describes.
 

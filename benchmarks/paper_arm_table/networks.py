@@ -12,9 +12,6 @@ Notable choices:
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +27,8 @@ from benchmarks.paper_arm_table.mobilenet_v1 import MobileNetV1
 from space.deployed import DeployedCondenseNet
 from space.errors import ExportMismatch
 from space.presets import PUBLISHED
-from workers.export.onnx import OPSET, exported_network, save_onnx
-from workers.file_names import INPUT, OUTPUT
+from workers.baselines.networks import save_onnx_of
+from workers.export.onnx import exported_network, save_onnx
 
 IMAGE = (3, 224, 224)
 TOLERANCE = 1e-4  # of the largest output, between torch and the exported file
@@ -114,18 +111,8 @@ def save_model(network: nn.Module, path: Path, image: tuple[int, int, int] = IMA
     """Write ONNX with batch norms folded: Condensery's own writer for a CondenseNet, torch's exporter for others."""
     if isinstance(network, DeployedCondenseNet):
         save_onnx(network, path)
-        return
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # torch deprecates this exporter; the other one needs onnxscript
-        torch.onnx.export(
-            network,
-            (torch.zeros(1, *image),),
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-        )
+    else:
+        save_onnx_of(network, image, path)
 
 
 @torch.no_grad()

@@ -17,13 +17,12 @@ import numpy as np
 
 from dashboards.data.columns import Floats, Latencies, Mask, StudyColumns, View
 from dashboards.data.latency_marks import latency_words
-from dashboards.formats import count, digits_ms, duration, marks_text, one_line, percent
+from dashboards.formats import count, digits_ms, duration, marks_text, one_line, percent, spreadsheet_text
 from search.store.replayed import replayed_from
 from search.store.vocabulary import STATES
 from workers.metrics import NAMES
 
 CSV_NAMES = {"config": "architecture", "trained": "train_seconds"}  # what the report calls them
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -241,4 +240,4 @@ def _csv_cell(value: Any) -> str:
     if not isinstance(value, str):
         number = float(value)
         return "" if not np.isfinite(number) else str(int(number)) if number.is_integer() else repr(number)
-    return f"'{value}" if value.startswith(FORMULA_STARTS) else value
+    return spreadsheet_text(value)

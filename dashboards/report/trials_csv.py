@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from dashboards.data.columns import StudyColumns
+from dashboards.formats import spreadsheet_text
 from dashboards.report.trials_data import Column, trial_columns
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a text that begins so, a spreadsheet would run
 
 
 def trials_csv(columns: StudyColumns, numbers: Iterable[int] | None = None) -> str:
@@ -30,5 +29,5 @@ def _cell(field: Column, place: int) -> Any:
     if "texts" in field:
         value = field["texts"][value]
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(FORMULA_STARTS) else value
+        return spreadsheet_text(value)
     return "" if value is None else value

@@ -15,6 +15,7 @@ from search.store.rows import StudyRow, TrialRow
 from search.store.tables import study, trial
 from search.study_file import settings_from
 from space.errors import NothingTrained
+from space.space_settings import settings_of_network
 
 FILE = "train.toml"  # in the commands that are shown
 
@@ -63,17 +64,6 @@ def training_file(of: StudyRow, row: TrialRow) -> str:
     settings = settings_from(of.settings, "the stored settings")
     config = row.config
     data = settings.data.model_dump(mode="json", exclude_none=True)
-    space: dict[str, Any] = {
-        "groups": config.groups,
-        "condense_factor": config.condense_factor,
-        "bottleneck": config.bottleneck,
-        "groups_3x3": "same" if config.groups_3x3 is None else config.groups_3x3,
-        "num_stages": len(config.stages),
-        "layers": [[layers] for layers in config.stages],
-        "growth": [[growth] for growth in config.growth],
-        "dropout": config.dropout,
-        "classifier_keep": config.classifier_keep,
-    }
     device = json.dumps(settings.latency.devices[0])
     replayed = settings.replay.table is not None
     lines = [
@@ -82,7 +72,7 @@ def training_file(of: StudyRow, row: TrialRow) -> str:
         f"format = {FORMAT}",
         *_table("study", {"name": f"{of.name[:80]}-trial-{row.number}", "trainings": 1, "seed": row.seed}),
         *_table("data", data),
-        *_table("space", space),
+        *_table("space", settings_of_network(config)),
         *_table("training", row.training),
         "",
         "[latency]",

@@ -115,11 +115,14 @@ def checked(
     return within_tolerance(path, lambda: difference(network, load(path.read_bytes()), images))
 
 
-def within_tolerance(path: Path, compare: Callable[[], float]) -> float:
-    """Return the difference that `compare` finds by running an exported file.
+RULE = f"the exported network must equal the trained one to {TOLERANCE:g} of its largest output"
+
+
+def within_tolerance(path: Path, compare: Callable[[], float], tolerance: float = TOLERANCE, rule: str = RULE) -> float:
+    """Return the difference that `compare` finds by running an exported file; `rule` says what the tolerance is of.
 
     Raises:
-        ExportMismatch: it can't be loaded and run, or the difference is above `TOLERANCE`.
+        ExportMismatch: it can't be loaded and run, or the difference is above the tolerance.
     """
     try:
         off = compare()
@@ -127,9 +130,6 @@ def within_tolerance(path: Path, compare: Callable[[], float]) -> float:
         raise
     except Exception as error:  # a runtime's errors have no class in common
         raise ExportMismatch(f"{path} can't be checked and run: {' '.join(str(error).split())[:300]}") from error
-    if not off <= TOLERANCE:
-        raise ExportMismatch(
-            f"the exported network must equal the trained one to {TOLERANCE:g} of its largest output, but {path} is "
-            f"off by {off:.2e}."
-        )
+    if not off <= tolerance:
+        raise ExportMismatch(f"{rule}, but {path} is off by {off:.2e}.")
     return off

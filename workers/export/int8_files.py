@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from space.config import CondenseNetConfig
-from space.errors import ExportMismatch, InvalidSettings
-from workers.export.common import Array
+from space.errors import InvalidSettings
+from workers.export.common import Array, within_tolerance
 from workers.export.model_files import open_file
 from workers.export.pixels import PixelInput
 from workers.file_names import known_runtime
@@ -56,19 +56,13 @@ def check_int8_for(
     """
     given = images.numpy()
     expected = RoundedForm(quantized)(images if pixels is None else torch.from_numpy(pixels.scaled(given))).numpy()
-    try:
+
+    def compare() -> float:
         run = opened(runtime, path) if pixels is None else open_file(runtime, path)
-        off = rms_difference(np.stack([run(image) for image in given]), expected)
-    except MemoryError:
-        raise
-    except Exception as error:  # a runtime's errors have no class in common
-        raise ExportMismatch(f"{path} can't be checked and run: {' '.join(str(error).split())[:300]}") from error
-    if not off <= TOLERANCE:
-        raise ExportMismatch(
-            f"the file in 8 bits must give what its rounded numbers say to {TOLERANCE:g} of the logits, but {path} is "
-            f"off by {off:.2e}."
-        )
-    return off
+        return rms_difference(np.stack([run(image) for image in given]), expected)
+
+    rule = f"the file in 8 bits must give what its rounded numbers say to {TOLERANCE:g} of the logits"
+    return within_tolerance(path, compare, TOLERANCE, rule)
 
 
 def opened(runtime: str, path: Path) -> Callable[[Array], Array]:

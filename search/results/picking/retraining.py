@@ -14,6 +14,7 @@ from search.results.picking.picked import Picked, Winner
 from search.settings import BudgetSettings, RetentionSettings, SearchSettings, StudySettings
 from search.store.rows import StudyRow, TrialRow
 from space.config import CondenseNetConfig
+from space.space_settings import settings_of_network
 from workers.metrics import NAMES
 from workers.settings import TrainingSettings
 
@@ -55,18 +56,8 @@ def retraining_settings(
 
 def space_of(config: CondenseNetConfig, space: dict[str, Any]) -> dict[str, Any]:
     """Return the search space that holds one network alone, beside what a study's own says of images and classes."""
-    fixed = {
-        "groups": config.groups,
-        "condense_factor": config.condense_factor,
-        "bottleneck": config.bottleneck,
-        "groups_3x3": "same" if config.groups_3x3 is None else config.groups_3x3,
-        "num_stages": len(config.stages),
-        "layers": [[layers] for layers in config.stages],
-        "growth": [[growth] for growth in config.growth],
-        "dropout": config.dropout,
-        "classifier_keep": config.classifier_keep,
-    }
-    return {**{name: space[name] for name in ("input_shape", "num_classes") if name in space}, **fixed}
+    of_images: dict[str, Any] = {name: space[name] for name in ("input_shape", "num_classes") if name in space}
+    return {**of_images, **settings_of_network(config)}
 
 
 def told_of_choice(picked: Picked, winner: Winner, study: StudyRow) -> Picked:
