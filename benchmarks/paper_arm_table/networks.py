@@ -21,13 +21,12 @@ import numpy as np
 import torch
 import torchvision
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.paper_arm_table.mobilenet_v1 import MobileNetV1
 from space.deployed import DeployedCondenseNet
 from space.errors import ExportMismatch
 from space.presets import PUBLISHED
-from workers.baselines.networks import save_onnx_of
+from workers.baselines import networks as baselines
 from workers.export.onnx import exported_network, save_onnx
 
 IMAGE = (3, 224, 224)
@@ -83,10 +82,7 @@ def macs_of(network: nn.Module) -> int:
 
     torch's operator counter, because fvcore's tracer knows no meta tensors; tests hold the two together.
     """
-    image = torch.zeros(1, *IMAGE, device=next(network.parameters()).device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(image)
-    return int(counter.get_total_flops()) // 2
+    return baselines.macs_of(network, IMAGE)
 
 
 @torch.no_grad()
@@ -112,7 +108,7 @@ def save_model(network: nn.Module, path: Path, image: tuple[int, int, int] = IMA
     if isinstance(network, DeployedCondenseNet):
         save_onnx(network, path)
     else:
-        save_onnx_of(network, image, path)
+        baselines.save_onnx_of(network, image, path)
 
 
 @torch.no_grad()
