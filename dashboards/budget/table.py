@@ -3,7 +3,7 @@
 Moving a budget asks the same questions again and again: how many trained networks fit, which is the best, which comes
 next, and what would a little more buy? `BudgetTable` holds what answers them: the upper ends of all intervals, and the
 few networks that can be best or second best under some budget. It ranks as `search.results.ranking` does. Page and
-report look answers up in the same way (`assets/condensery.js`); a test compares the two.
+report look answers up in the same way (`assets/budget_answer.js`); a test compares the two.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class BudgetTable:
         )
 
     def sentence(self, limits_ms: Mapping[str, float | None]) -> str:
-        """Return the answer in words; `assets/condensery.js` says the same."""
+        """Return the answer in words; `assets/budget_answer.js` says the same."""
         if not self.trained:
             return self.why_none
         answer = self.answer(limits_ms)

@@ -21,8 +21,13 @@ from typing import Any
 
 from dashboards.panels import DataTable
 
-STYLES = ("assets/condensery.css", "report/assets/report.css")  # the first is the live page's too
+STYLES = (  # the first two are the live page's too
+    "assets/condensery.css",
+    "assets/answer.css",
+    "report/assets/report.css",
+)
 SCRIPTS = (  # in the order in which they run
+    "assets/budget_answer.js",
     "assets/condensery.js",
     "assets/budget_control.js",
     "report/assets/report_table.js",
