@@ -204,14 +204,15 @@
   /** Return what the address has after "?", as a plain object. */
   const shown = () => Object.fromEntries(new URLSearchParams(window.location.search));
 
-  /** Put values into the address, so that it can be shared; null, undefined or "" removes one. */
-  function remember(values) {
+  /** Put values into the address, so that it can be shared; null, undefined or "" removes one. With "pushState" that is
+      an entry of its own in the browser's history, which *Back* undoes. */
+  function remember(values, entry = "replaceState") {
     const words = new URLSearchParams(window.location.search);
     for (const [name, value] of Object.entries(values)) {
       if (value === null || value === undefined || value === "") { words.delete(name); } else { words.set(name, value); }
     }
     const text = words.toString();
-    window.history.replaceState(window.history.state, "", text ? `?${text}` : window.location.pathname);
+    window.history[entry](window.history.state, "", text ? `?${text}` : window.location.pathname);
   }
 
   /** Draw WebGL as sharp as the screen; Plotly's default is twice as sharp, which is slow without a graphics card. */

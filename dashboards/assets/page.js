@@ -35,15 +35,21 @@
   };
 
   let writing = null;
+  const addressed = () => ({
+    study: state.view.study, group: state.view.group, axis: state.view.axis === "latency" ? null : state.view.axis,
+    trials: state.chosen.join(","), theme: state.theme === "auto" ? null : state.theme, ...parts.budgetWords(),
+  });
+
   /** Put what is chosen into the address, once the reader pauses: browsers limit how often that is allowed. */
   function remember() {
     clearTimeout(writing);
-    writing = setTimeout(() => {
-      window.Condensery.remember({
-        study: state.view.study, group: state.view.group, axis: state.view.axis === "latency" ? null : state.view.axis,
-        trials: state.chosen.join(","), theme: state.theme === "auto" ? null : state.theme, ...parts.budgetWords(),
-      });
-    }, 250);
+    writing = setTimeout(() => { window.Condensery.remember(addressed()); }, 250);
+  }
+
+  /** Put what is chosen into the address at once, as an entry of its own, which *Back* undoes. */
+  function rememberEntry() {
+    clearTimeout(writing);
+    try { window.Condensery.remember(addressed(), "pushState"); } catch (error) { remember(); }  // too many at once
   }
 
   // ---- colours ------------------------------------------------------------------------------------------
@@ -67,6 +73,10 @@
 
   // ---- start --------------------------------------------------------------------------------------------
 
+  /** Return the trials that an address names. */
+  const trialsIn = (words) =>
+    [...new Set((words.trials || "").split(",").filter((text) => /^\d{1,9}$/.test(text)).map(Number))].slice(0, MOST_COMPARED);
+
   function start() {
     window.Condensery.asSharpAsTheScreen();
     const words = window.Condensery.shown();
@@ -74,8 +84,7 @@
       study: words.study ?? null, group: words.group ?? null, axis: words.axis in AXES ? words.axis : "latency",
     };
     state.theme = words.theme in THEMES ? words.theme : "auto";
-    state.chosen = [...new Set((words.trials || "").split(",").filter((text) => /^\d{1,9}$/.test(text)).map(Number))]
-      .slice(0, MOST_COMPARED);
+    state.chosen = trialsIn(words);
     const theme = applyTheme();
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
       if (state.theme === "auto") { set("theme-data", { data: applyTheme() }); }
@@ -90,7 +99,8 @@
       details.addEventListener("toggle", () => { if (details.open) { parts.fillTable(details); } });
     }
     buildAxisSwitch();
-    parts.buildChosen();
+    parts.buildDrawer();
+    parts.buildPlaces();
     parts.keepOpen();
     parts.buildBrush();
     parts.awaitTable();
@@ -233,7 +243,7 @@
   }
 
   Object.assign(window.CondenseryPage = {}, {
-    MOST_COMPARED, state, node, say, at, set, keep, remember, question, changeView, copy, markAway, parts,
+    MOST_COMPARED, state, node, say, at, set, keep, remember, rememberEntry, trialsIn, question, changeView, copy, markAway, parts,
   });
   window.dash_clientside = Object.assign({}, window.dash_clientside, { page: { start, poll, head, news } });
 })();

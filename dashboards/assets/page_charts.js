@@ -101,7 +101,7 @@
   /** Return a figure of one trial in the page's colours. */
   function part(payload) {
     if (!payload) { return keep(); }
-    const { data, layout } = payload.figure, width = at("comparison").clientWidth - 44;
+    const { data, layout } = payload.figure, width = at("comparison-body").clientWidth;
     const themed = window.Condensery.themed(layout, width, data.length);
     const { of, type } = window.dash_clientside.callback_context.outputs_list.id;
     themed.uirevision = of;
@@ -184,7 +184,7 @@
     const carried = trace.customdata && trace.customdata[point.pointNumber];  // the click has no values of packed arrays
     const named = /^trial (\d+)/.exec(trace.name || "");
     const number = named ? Number(named[1]) : Number(carried && typeof carried === "object" ? carried[0] : carried);
-    if (Number.isInteger(number)) { parts.choose([...state.chosen.filter((other) => other !== number), number], true); }
+    if (Number.isInteger(number)) { parts.choosePoint(number, id.replace(/-graph$/, "")); }
     return null;
   }
 

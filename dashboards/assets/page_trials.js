@@ -1,8 +1,8 @@
-/* The trials of the live page: the table, which asks for its rows as they are scrolled to, and the chosen trials. */
+/* The trials table of the live page, which asks for its rows as they are scrolled to. */
 (function () {
   "use strict";
 
-  const { MOST_COMPARED, state, node, say, at, set, remember, question, parts } = window.CondenseryPage;
+  const { state, say, at, question, parts } = window.CondenseryPage;
 
   // ---- trials table -------------------------------------------------------------------------------------------
 
@@ -23,7 +23,7 @@
     grid.addEventListener("rowSelected", (event) => {
       if (selecting || event.source === "api") { return; }
       const number = Number(event.node.id), others = state.chosen.filter((other) => other !== number);
-      choose(event.node.isSelected() ? [...others, number] : others);
+      parts.choose(event.node.isSelected() ? [...others, number] : others);
     });
     grid.addEventListener("modelUpdated", selectRows);
     grid.addEventListener("filterChanged", markCsv);
@@ -102,32 +102,5 @@
     selecting = false;
   }
 
-  // ---- chosen trials ------------------------------------------------------------------------------------------
-
-  function choose(numbers, go) {
-    state.chosen = [...new Set(numbers)].slice(-MOST_COMPARED);
-    set("chosen", { data: [...state.chosen] });
-    showChosen();
-    if (grid) { selectRows(); }
-    remember();
-    if (go) { at("comparison").scrollIntoView({ block: "start" }); }
-  }
-
-  function buildChosen() {
-    const input = node("input", { type: "number", id: "add-trial", min: 0, step: 1 });
-    const form = node("form", { class: "field", onsubmit: (event) => {
-      event.preventDefault();
-      if (/^\d+$/.test(input.value)) { choose([...state.chosen, Number(input.value)]); input.value = ""; }
-    } }, node("label", { for: "add-trial" }, "Trial number"), input, node("button", { type: "submit" }, "Show"));
-    at("comparison-controls").append(node("ul", { id: "chosen-list", class: "chips", "aria-label": "Trials shown" }), form);
-    showChosen();
-  }
-
-  function showChosen() {
-    at("chosen-list").replaceChildren(...state.chosen.map((number) => node("li", { class: "chip" }, `Trial ${number}`,
-      node("button", { type: "button", class: "plain remove", "aria-label": `Close trial ${number}`,
-        onclick: () => choose(state.chosen.filter((other) => other !== number)) }, "×"))));
-  }
-
-  Object.assign(parts, { awaitTable, newColumns, startTable, refreshRows, purgeRows, markCsv, clearFilters, choose, buildChosen });
+  Object.assign(parts, { awaitTable, newColumns, startTable, refreshRows, purgeRows, markCsv, clearFilters, selectRows: () => { if (grid) { selectRows(); } } });
 })();

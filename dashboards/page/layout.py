@@ -50,25 +50,45 @@ def region(name: str) -> Any:
 
 
 def page_layout() -> Component:
-    """Return the layout, the same for every study."""
+    """Return the layout, the same for every study.
+
+    On a wide screen it is a workbench: the answer stays above, the charts scroll below it, and the drawer stays at the
+    side. `assets/workbench.css` and `assets/drawer.css` place them.
+    """
     return html.Div(
         [
             html.A("Skip to the answer", href="#answer", className="skip"),
-            _header(),
-            html.Main(
-                [
-                    _answer(),
-                    *(_chart_section(name, chart) for name, chart in CHARTS.items() if name not in LAST),
-                    _trials(),
-                    _comparison(),
-                    *(_chart_section(name, CHARTS[name]) for name in LAST),
-                ]
-            ),
-            html.Footer(html.P("Condensery. This page only reads the database.")),
+            html.Div([_header(), _main(), _footer()], className="bench"),
+            _drawer(),
             *_stores(),
         ],
         id="page",
+        className="workbench",
     )
+
+
+def _main() -> Component:
+    return html.Main(
+        [
+            html.Div([_answer(), _places()], id="bar"),
+            _answer_more(),
+            *(_chart_section(name, chart) for name, chart in CHARTS.items() if name not in LAST),
+            _trials(),
+            *(_chart_section(name, CHARTS[name]) for name in LAST),
+        ]
+    )
+
+
+def _places() -> Component:
+    """Return the links to the sections; `assets/page.js` scrolls to them and marks the one in sight."""
+    titles = {name: chart.title for name, chart in CHARTS.items() if name not in LAST}
+    titles |= {"trials": "Trials"} | {name: CHARTS[name].title for name in LAST}
+    links = [html.Li(html.A(title, href=f"#{name}")) for name, title in titles.items()]
+    return html.Nav(html.Ul(links), id="places", **aria(label="Sections"))
+
+
+def _footer() -> Component:
+    return html.Footer(html.P("Condensery. This page only reads the database."))
 
 
 def _header() -> Component:
@@ -101,6 +121,18 @@ def _answer() -> Component:
             html.Div(id="budget", role="group", **aria(label="Latency budget")),
             html.Div(id="sentence", className="sentence", role="status", **aria(live="polite")),
             html.Dl(id="tiles", className="tiles"),
+        ],
+        id="answer",
+        className="answer",
+        tabIndex=-1,
+        **aria(labelledby="answer-title"),
+    )
+
+
+def _answer_more() -> Component:
+    """Return what belongs to the answer and scrolls away with the charts: what to do with it, and the command."""
+    return html.Div(
+        [
             html.Div(
                 [
                     html.Button("Copy pick command", id="copy-pick", type="button", className="primary"),
@@ -115,10 +147,7 @@ def _answer() -> Component:
             html.Pre(html.Code(id="command"), id="command-box", hidden=True, **region("The command")),
             html.P(id="no-network", className="muted", hidden=True),
         ],
-        id="answer",
-        className="answer",
-        tabIndex=-1,
-        **aria(labelledby="answer-title"),
+        id="answer-more",
     )
 
 
@@ -138,6 +167,7 @@ def _chart_section(name: str, chart: Chart) -> Component:
                 hidden=True,
                 className="marked",
                 role="figure",
+                tabIndex=-1,
                 **aria(labelledby=f"{name}-title", describedby=f"{name}-caption"),
             ),
             html.P(id=f"{name}-caption", className="caption"),
@@ -152,6 +182,7 @@ def _chart_section(name: str, chart: Chart) -> Component:
             ),
         ],
         id=name,
+        tabIndex=-1,
         **aria(labelledby=f"{name}-title"),
     )
 
@@ -162,7 +193,7 @@ def _trials() -> Component:
             _section_head(
                 "trials",
                 "Trials",
-                "Select a row to see the trial below; up to four are compared.",
+                "Select a row to see the trial at the side; up to four are compared.",
                 html.Div(
                     [
                         html.Span(id="rows-shown", className="muted", role="status"),
@@ -176,6 +207,7 @@ def _trials() -> Component:
             html.P(id="table-note", className="caption"),
         ],
         id="trials",
+        tabIndex=-1,
         **aria(labelledby="trials-title"),
     )
 
@@ -195,25 +227,28 @@ def trials_grid(columns: list[dict[str, Any]]) -> Component:
     return grid
 
 
-def _comparison() -> Component:
-    return html.Section(
+def _drawer() -> Component:
+    """Return the drawer: its head stays, and its content scrolls by itself."""
+    head = html.Div(
         [
-            _section_head(
-                "comparison",
-                "One trial, or up to four compared",
-                "What the network looks like, layer by layer.",
-                html.Div(id="comparison-controls", className="controls"),
-            ),
             html.Div(
-                html.P("Select trials in the table, click a point of a chart, or enter a number."),
-                id="comparison-state",
-                className="state",
+                [
+                    html.H2("No trial selected", id="drawer-title", tabIndex=-1),
+                    html.Button("\u00d7", id="drawer-close", type="button", className="plain", hidden=True,
+                                **aria(label="Close the drawer (Escape)")),
+                ],
+                className="drawer-title",
             ),
-            html.Div(id="comparison-body"),
+            html.Div(id="trial-actions", className="buttons"),
+            html.Div(id="drawer-controls", className="controls"),
+            html.P(id="drawer-said", className="muted", role="status"),
         ],
-        id="comparison",
-        **aria(labelledby="comparison-title"),
-    )
+        className="drawer-head",
+    )  # fmt: skip
+    state = html.P("Click a point of a chart or a row of the table, or enter a number.")
+    content = [html.Div(state, id="comparison-state", className="state"), html.Div(id="comparison-body")]
+    body = html.Div(content, id="drawer-body", **region("The selected trials"))
+    return html.Aside([head, body], id="drawer", **aria(labelledby="drawer-title"))
 
 
 def _stores() -> list[Component]:

@@ -39,10 +39,10 @@ def part(
 
     def compute() -> dict[str, Any]:
         info = info_of()
-        sentence = info.sentence() if hasattr(info, "sentence") else " ".join(getattr(info, "notes", ()))
-        note = getattr(info, "share_note", "")
         if info.reason is not None:
             return {"reason": info.reason, "table": info.table()}
+        sentence = info.sentence() if hasattr(info, "sentence") else " ".join(getattr(info, "notes", ()))
+        note = getattr(info, "share_note", "")
         return {
             "figure": figure_of(info).to_plotly_json(),
             "caption": " ".join(filter(None, (sentence, note))),
