@@ -355,9 +355,12 @@ def test_wrong_use_is_one_line_and_exit_code_2(said: str, tmp_path: Path, capsys
     assert not (tmp_path / "out.json").exists()
 
 
-def test_a_peer_in_another_python_is_asked_and_told(table: Table, tmp_path: Path) -> None:
+def test_a_peer_in_another_python_is_asked_and_told(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "FOREIGN", ("made-up",))
     serving = Path(peers.__file__).with_name("foreign_side")
-    (tmp_path / "hebo_peer.py").write_text(
+    (tmp_path / "made_up_peer.py").write_text(
         "def version(): return 'made up 1'\n"
         "class Sampler:\n"
         "    def __init__(self, task):\n"
@@ -374,7 +377,7 @@ def test_a_peer_in_another_python_is_asked_and_told(table: Table, tmp_path: Path
     python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     assert serving.is_dir()
-    peer = peers.make_peer("hebo", peers.Task(table, (None,), 5), 0, {"hebo": python})
+    peer = peers.make_peer("made-up", peers.Task(table, (None,), 5), 0, {"made-up": python})
     run = play(peer, table, Rules(trainings=5), seed=0)
     peer.close()
     assert [table.params(row)["depth"] for row in run.rows] == [0, 1]
