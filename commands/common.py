@@ -16,6 +16,7 @@ import typer
 
 from search.store.connection.printed_commands import STORAGE
 from space.errors import DeviceNotFound, InvalidSettings, StudyNotFound
+from workers.latency.record import LatencyStatistic
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -71,6 +72,16 @@ LatencyLimits = Annotated[
         "--max-latency-ms",
         metavar="MS|DEVICE=MS",
         help="Highest latency allowed, in ms; may be repeated for other devices.",
+    ),
+]
+
+
+Statistic = Annotated[
+    LatencyStatistic | None,
+    typer.Option(
+        "--latency-statistic",
+        help="What of a latency must keep its limit: the upper end of its 95 % interval, the median, or p90.",
+        show_default="the study's",
     ),
 ]
 

@@ -12,6 +12,7 @@ from commands.common import (
     INTERRUPTED,
     AsJson,
     LatencyLimits,
+    Statistic,
     Storage,
     StudyName,
     TrialNumber,
@@ -54,6 +55,7 @@ Bake = Annotated[
 def pick(
     study: StudyName = None,
     max_latency_ms: LatencyLimits = None,
+    latency_statistic: Statistic = None,
     device: Annotated[
         str | None,
         typer.Option(help="Judge by a device that the study was repriced on.", show_default="the study's own"),
@@ -132,6 +134,7 @@ def pick(
     budget = settings.search_budget().with_limits_ms(limits_by_device(max_latency_ms or (), devices), devices[0])
     budget = replace(budget, max_macs=max_macs or budget.max_macs, max_params=max_params or budget.max_params)
     budget = replace(budget, max_file_mb=max_file_mb, max_ram_mb=max_ram_mb)
+    budget = replace(budget, latency_statistic=latency_statistic or budget.latency_statistic)
     if budgets:
         if out is not None or trial is not None:
             raise InvalidSettings("--budgets shows a table and writes no bundle; leave out --out and --trial.")

@@ -18,6 +18,7 @@ from commands.common import (
     LatencyLimits,
     Limit,
     Sort,
+    Statistic,
     Storage,
     StudyName,
     TrialNumber,
@@ -241,6 +242,7 @@ def report(
     study: StudyName = None,
     out: Annotated[Path, typer.Option(help="The HTML file to write; - is standard output.")] = Path("report.html"),
     max_latency_ms: LatencyLimits = None,
+    latency_statistic: Statistic = None,
     storage: Storage = None,
 ) -> None:
     """Write one HTML page that needs no server and no network: budget, front, charts, trials.
@@ -252,5 +254,6 @@ def report(
 
     engine, row, url = open_named(study, storage)
     limits_ms = limits_by_device(max_latency_ms or (), devices_of(row.settings))
-    write_report(engine, row.name, out, limits_ms, shlex.join(database_words(url)))
+    words = shlex.join(database_words(url))
+    write_report(engine, row.name, out, limits_ms, words, latency_statistic)
     show_written(out)

@@ -22,6 +22,7 @@ from space.search_space import SearchSpace
 from workers.file_names import Precision, Runtime
 from workers.latency.policy import MeasurementPolicy, policy_named
 from workers.latency.profiles import VIRTUAL
+from workers.latency.record import LatencyStatistic
 from workers.metrics import Objective
 from workers.settings import DataSettings, Kernel, Settings
 from workers.training.training_space import TrainingSpace
@@ -74,6 +75,8 @@ class BudgetSettings(Settings):
     max_latency_ms: float | dict[str, float] | None = None
     max_macs: int | None = Field(default=None, gt=0, le=2**53)
     max_params: int | None = Field(default=None, gt=0, le=2**53)
+    # Which figure of a latency must keep its limit: upper, the upper end of the 95 % interval; median; or p90.
+    latency_statistic: LatencyStatistic = Field(default="upper", exclude_if=lambda value: value == "upper")
 
     @field_validator("max_latency_ms", mode="plain")
     @classmethod
@@ -285,6 +288,18 @@ class StudySettings(Settings):
         elif limits is not None and len(devices) > 1:
             example = f"max_latency_ms.{devices[0]} = {limits:g}"
             raise ValueError(f"with several devices a limit must name its own, like {example}")
+        return self
+
+    @model_validator(mode="after")
+    def _statistic_is_measured(self) -> StudySettings:
+        if self.budget.latency_statistic == "p90":
+            estimated = next((name for name in self.latency.devices if name.startswith(VIRTUAL)), None)
+            estimated = self.replay.table if self.replay.table is not None else estimated
+            if estimated is not None:
+                raise ValueError(
+                    f"budget.latency_statistic = 'p90' needs runs that are timed, but {estimated!r} has estimates, "
+                    "which have no 90th percentile; use 'upper' or 'median'"
+                )
         return self
 
     def search_budget(self) -> Budget:

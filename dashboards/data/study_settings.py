@@ -58,16 +58,17 @@ def budget_of(settings: Mapping[str, Any]) -> Budget:
     elif not is_number(limit):
         limit = None
     counts = {name: part[name] for name in ("max_macs", "max_params") if is_number(part.get(name))}
-    return Budget.of_settings({"max_latency_ms": limit, **counts}, devices_of(settings))
+    of = {"max_latency_ms": limit, **counts, "latency_statistic": part.get("latency_statistic")}
+    return Budget.of_settings(of, devices_of(settings))
 
 
 def budget_text(settings: Mapping[str, Any]) -> str:
     """Return a study's limits in words."""
     budget = budget_of(settings)
-    words = []
+    words, of = [], "latency" if budget.latency_statistic == "upper" else f"latency's {budget.latency_statistic}"
     if budget.max_latency_ms is not None:
-        words.append(f"latency {milliseconds(budget.max_latency_ms)}")
-    words += [f"latency {milliseconds(limit)} on {device}" for device, limit in budget.elsewhere_ms.items()]
+        words.append(f"{of} {milliseconds(budget.max_latency_ms)}")
+    words += [f"{of} {milliseconds(limit)} on {device}" for device, limit in budget.elsewhere_ms.items()]
     limits = (("macs", budget.max_macs), ("params", budget.max_params))
     words += [f"{name} {count(limit)}" for name, limit in limits if limit is not None]
     return ", ".join(words) or "none"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from dashboards.report.sections import body
 from dashboards.report.trials_data import trials_data
 from search.store.reader import read_class_predictions
 from workers.files import write_atomically
+from workers.latency.record import LatencyStatistic
 
 OWN_LIMIT = ("Study's limit", "The study's own limit")  # text and name of the button that restores it
 FIRST_LIMIT = ("First limit", "The first limit")  # of the same button where the report was asked for another limit
@@ -39,6 +41,7 @@ def write_report(
     path: Path,
     limits_ms: Mapping[str, float] | None = None,
     command_words: str = "",
+    statistic: LatencyStatistic | None = None,
 ) -> None:
     """Write a study's report to `path`, replacing what is there in one step; the database is only read.
 
@@ -48,6 +51,7 @@ def write_report(
         path: the HTML file; its folder is made when it isn't there.
         limits_ms: latency limits that the page opens with, by device; other devices have the study's own.
         command_words: what names this database in the command that the page offers.
+        statistic: the figure of a latency that must keep a limit, which the page opens with; None: the study's own.
 
     Raises:
         StudyNotFound: there is no such study.
@@ -57,6 +61,7 @@ def write_report(
     budget = budget_of(columns.study.settings)
     if limits_ms:
         budget = budget.with_limits_ms(limits_ms, next(iter(columns.latencies)))
+    budget = replace(budget, latency_statistic=statistic or budget.latency_statistic)
     table = BudgetTable.of(columns, budget, partial(read_class_predictions, engine, columns.study.id))
     source = Source.read(engine, columns, budget, table)
     write_atomically(path, report_html(source, command_words).encode("utf-8"), retry="write the report again")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from dashboards.formats import latency_label, one_line, percent, threads_text
+from dashboards.formats import NOTHING, latency_label, one_line, percent, threads_text
 from dashboards.terminal.documents import latency_document, plain, trial_document
 from dashboards.terminal.tables import facts_table, plain_table, with_reasons
 from search.results.class_figures import split_document
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from search.results.picking.budgets import BudgetAnswer
     from search.results.picking.picked import Picked
     from search.results.remarks import Seen
-    from workers.latency.record import LatencyRecord
+    from workers.latency.record import LatencyRecord, LatencyStatistic
 
 
 def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
@@ -109,7 +109,11 @@ def picked_document(picked: Picked, folder: Path | None) -> dict[str, Any]:
 
 def budgets_table(answers: Sequence[BudgetAnswer]) -> RenderableType:
     """Return the network for each budget, a line each, and below why it, or why none."""
-    table = plain_table(">#", "device", ">limit, ms", ">trial", ">score", ">latency, ms", ">up to", "~kind", ">params")
+    statistics = {answer.latency_statistic for answer in answers} - {"upper"}
+    held = "up to" if not statistics else statistics.pop()
+    table = plain_table(
+        ">#", "device", ">limit, ms", ">trial", ">score", ">latency, ms", f">{held}", "~kind", ">params"
+    )
     for place, answer in enumerate(answers, start=1):
         row = answer.row
         latency = None if row is None else row.latencies.get(answer.device)
@@ -122,7 +126,7 @@ def budgets_table(answers: Sequence[BudgetAnswer]) -> RenderableType:
                 *(
                     ("", "", "")
                     if latency is None
-                    else (f"{latency.median_ms:.4g}", f"{latency.interval_high_ms:.4g}", latency_label(latency))
+                    else (f"{latency.median_ms:.4g}", _held(latency, answer.latency_statistic), latency_label(latency))
                 ),
                 f"{row.params:,}",
             ]
@@ -132,6 +136,12 @@ def budgets_table(answers: Sequence[BudgetAnswer]) -> RenderableType:
     return with_reasons(table, [(place, text) for place, text in reasons if text], ">#")
 
 
+def _held(latency: LatencyRecord, statistic: LatencyStatistic) -> str:
+    """Return the figure of a latency that keeps its limit, in ms."""
+    figure_ms = latency.judged_ms(statistic)
+    return NOTHING if figure_ms is None else f"{figure_ms:.4g}"
+
+
 def budgets_document(answers: Sequence[BudgetAnswer]) -> dict[str, Any]:
     """Return `pick --budgets` as plain JSON values."""
     return {
@@ -139,6 +149,7 @@ def budgets_document(answers: Sequence[BudgetAnswer]) -> dict[str, Any]:
             {
                 "device": answer.device,
                 "limit_ms": answer.limit_ms,
+                "latency_statistic": answer.latency_statistic,
                 "candidates": answer.candidates,
                 "trial": None if answer.row is None else trial_document(answer.row),
                 "runner_up": answer.runner_up or None,

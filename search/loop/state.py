@@ -70,8 +70,8 @@ class SearchState:
     def add_latency(self, row: TrialRow) -> None:
         """Count the latency that a trial is judged by, once it has one."""
         if row.latency is not None:
-            high_ms = row.latency.interval_high_ms
-            self.smallest_ms = min(high_ms, self.smallest_ms or high_ms)
+            judged_ms = self.budget.judged_ms(row.latency) or row.latency.interval_high_ms
+            self.smallest_ms = min(judged_ms, self.smallest_ms or judged_ms)
 
     def claim_identity(self, row: TrialRow) -> None:
         """Make a trial the holder of its identity, unless an equal one holds it already that it doesn't take up."""

@@ -32,7 +32,7 @@ from workers.files import disk_errors
 from workers.latency.host_probe import HostProbe
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement, MeasurementStopped, never
 from workers.latency.policy import MeasurementPolicy
-from workers.latency.record import LatencyKind
+from workers.latency.record import LatencyKind, LatencyStatistic
 
 if TYPE_CHECKING:
     from space.deployed import DeployedCondenseNet
@@ -80,6 +80,7 @@ class Target:
     local: bool = False  # timed on this machine: workers must keep off the measuring processor
     remote: bool = False  # measured by the agents of a queue, for which this machine only waits
     precisions: tuple[Precision, ...] = ("fp32",)  # of which the faster one is the price
+    statistic: LatencyStatistic = "upper"  # the figure of a latency that must keep the limit
 
 
 def host_probe(policy: MeasurementPolicy, core: int | None, files: Path) -> HostProbe:
@@ -376,4 +377,5 @@ def _is_refused(target: Target, price: Price) -> bool:
     """Whether a price rules its config out: it couldn't be measured, or it is over the target's limit."""
     if isinstance(price, FailedMeasurement):
         return True
-    return target.limit_ms is not None and price.interval_high_ms > target.limit_ms
+    value_ms = price.judged_ms(target.statistic)
+    return target.limit_ms is not None and value_ms is not None and value_ms > target.limit_ms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +100,7 @@ def targets_of(
     """Return the devices of a study, the judging one first; for arguments and errors see `Probes`."""
     probes = Probes(settings, engine, files, note, priority)
     budget, latency = settings.search_budget(), settings.latency
-    limits = budget.limits_ms(latency.devices[0])
+    limits, statistic = budget.limits_ms(latency.devices[0]), budget.latency_statistic
     targets = []
     for name in latency.devices:
         probe = probes.on(name)
@@ -110,8 +110,8 @@ def targets_of(
         if latency.predict and fp32_only and engine is not None and limits.get(name) is not None:
             kind = kind_on(name, engine)
             forecast = FittedForecast(engine, probe.device, probe.runtime, latency.threads, kind)
-        places = {"local": name == HOST, "remote": isinstance(probe, HubProbe)}
-        targets.append(Target(name, probe, limits.get(name), forecast, **places, precisions=precisions))
+        target = Target(name, probe, limits.get(name), forecast, precisions=precisions, statistic=statistic)
+        targets.append(replace(target, local=name == HOST, remote=isinstance(probe, HubProbe)))
     return tuple(targets)
 
 

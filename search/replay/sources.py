@@ -42,7 +42,8 @@ class Replay:
         """Return the table's device, under the study's runtime."""
         settings, device = self.settings, self.table.latency.device
         known = RecordedLatencies(self.table, settings.latency.runtime_on(device), settings.training_seed)
-        return (Target(device, known, settings.search_budget().max_latency_ms),)
+        budget = settings.search_budget()
+        return (Target(device, known, budget.max_latency_ms, statistic=budget.latency_statistic),)
 
     def engine(self, clock: Clock) -> Engine:
         """Return an engine with as many slots as the study has workers."""

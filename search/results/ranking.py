@@ -1,12 +1,14 @@
 """Choosing the network to deploy: the one with the best score whose latency surely fits the budget.
 
 The score is what the study maximises: top-1, or another of `workers.metrics.OBJECTIVES`. A latency is judged by the
-upper end of its 95 % interval. Ties in the score go to the lower median latency, then to fewer macs. The choice
-rests on the validation split; `search.results.picking` alone uses the test split, once.
+upper end of its 95 % interval, unless the budget names another of its figures. Ties in the score go to the lower median
+latency, then to fewer macs. The choice rests on the validation split; `search.results.picking` alone uses the test
+split, once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ from search.budget import Budget, refusal
 from search.store.rows import StudyRow, TrialRow
 from search.store.vocabulary import TrialState
 from space.errors import NothingFeasible
+from workers.latency.record import STATISTIC_WORDS
 from workers.wording import none_of
 
 
@@ -55,9 +58,11 @@ def _reason_for_none(rows: Sequence[TrialRow], budget: Budget) -> str:
         return f"no trained network is inside {budget}; the least memory is {memory_mb:.1f} MB (trial {number})."
     without_latency = Budget(None, budget.max_macs, budget.max_params)
     measured = [row for row in trained if row.latency is not None and _fits(row, without_latency)]
-    if measured and not any(_fits(row, Budget(None, elsewhere_ms=budget.elsewhere_ms)) for row in measured):
+    elsewhere = Budget(None, elsewhere_ms=budget.elsewhere_ms, latency_statistic=budget.latency_statistic)
+    if measured and not any(_fits(row, elsewhere) for row in measured):
         device, limit = next(iter(budget.elsewhere_ms.items()))
-        reached = [row.latencies[device].interval_high_ms for row in measured if device in row.latencies]
+        there = (row.latencies[device] for row in measured if device in row.latencies)
+        reached = [judged_ms for one in there if (judged_ms := budget.judged_ms(one)) is not None]
         least = f"{min(reached):.4g} ms" if reached else "not measured"
         return f"no trained network is inside {budget}; the smallest latency on {device} is {least} (limit {limit:g})."
     if not measured:
@@ -66,10 +71,12 @@ def _reason_for_none(rows: Sequence[TrialRow], budget: Budget) -> str:
             f"no trained network is inside {budget}; the smallest (trial {fewest.number}) has {fewest.macs:,} macs and "
             f"{fewest.params:,} params."
         )
-    fastest = min(measured, key=_high)
+    fastest = min(measured, key=lambda row: _judged(row, budget))
+    if math.isinf(_judged(fastest, budget)):
+        return f"no trained network is inside {budget}: their latencies have no {budget.latency_statistic}."
     return (
-        f"no trained network is inside {budget}; the smallest feasible latency is {_high(fastest):.4g} ms "
-        f"(trial {fastest.number}, upper end of the interval)."
+        f"no trained network is inside {budget}; the smallest feasible latency is {_judged(fastest, budget):.4g} ms "
+        f"(trial {fastest.number}, {STATISTIC_WORDS[budget.latency_statistic]})."
     )
 
 
@@ -85,8 +92,9 @@ def _fits(row: TrialRow, budget: Budget) -> bool:
     return refusal(budget, row.macs, row.params, row.latency, row.others) is None
 
 
-def _high(row: TrialRow) -> float:
-    return float("inf") if row.latency is None else row.latency.interval_high_ms
+def _judged(row: TrialRow, budget: Budget) -> float:
+    judged_ms = None if row.latency is None else budget.judged_ms(row.latency)
+    return math.inf if judged_ms is None else judged_ms
 
 
 def _median(row: TrialRow) -> float:

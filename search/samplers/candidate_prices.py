@@ -53,7 +53,7 @@ class _Latency:
     candidate: Params
     macs: float
     params: float
-    logs_ms: tuple[float, float]  # of the median, and of the interval's upper end
+    logs_ms: tuple[float, float]  # of the median, and of what is held to a limit
 
 
 class CandidatePrices:
@@ -77,7 +77,8 @@ class CandidatePrices:
         for device, latency in row.latencies.items():
             known = self._latencies.get(device)
             if known is not None and latency.median_ms > 0:
-                logs_ms = (float(np.log(latency.median_ms)), float(np.log(latency.interval_high_ms)))
+                judged_ms = self._budget.judged_ms(latency) or latency.interval_high_ms  # a prediction has no p90
+                logs_ms = (float(np.log(latency.median_ms)), float(np.log(judged_ms)))
                 known[row.number] = _Latency(dict(params), float(row.macs), float(row.params), logs_ms)
 
     # -- what the sampler asks --
@@ -161,7 +162,7 @@ class CandidatePrices:
     def _latencies_ms(
         self, device: str, candidates: Sequence[Params], known: Sequence[Candidate | None]
     ) -> tuple[Array, Array]:
-        """Return median and upper end as they are expected on a device; each (n,), NaN of an invalid candidate."""
+        """Return the median and what is held to a limit, as expected on a device; (n,) each, NaN of an invalid one."""
         macs = np.array([one.macs if one else np.nan for one in known])
         latencies = self._latencies[device]
         if len(latencies) < LEAST:

@@ -31,12 +31,23 @@ def test_without_a_limit_everything_passes():
         (Budget(max_latency_ms=2.5), True),
         (Budget(max_latency_ms=2.49), False),  # the median of 2.0 is inside, the interval's upper end is not
         (Budget(max_latency_ms=1.0), False),
+        (Budget(2.0, latency_statistic="median"), True),
+        (Budget(1.99, latency_statistic="median"), False),
+        (Budget(2.2, latency_statistic="p90"), True),
+        (Budget(2.19, latency_statistic="p90"), False),
         (Budget(2.5, 1000, 200), True),
         (Budget(2.5, 1000, 199), False),
     ],
 )
 def test_a_candidate_on_a_limit_passes_and_one_above_is_refused(budget: Budget, passes: bool):
     assert (refusal(budget, COST.macs, COST.params, LATENCY) is None) == passes
+
+
+def test_what_has_no_90th_percentile_keeps_no_limit_on_it():
+    estimate, by_p90 = replace(LATENCY, kind="estimated", p90_ms=None), Budget(9.0, latency_statistic="p90")
+    assert refusal(by_p90, 1, 1, estimate) == "latency 2 ms has no p90 to hold to 9 ms, estimated"
+    assert excess(replace(by_p90, max_latency_ms=1.25), 1, 1, estimate)["latency_ms"] == pytest.approx(1.0)
+    assert str(by_p90) == "9 ms (p90)"
 
 
 def test_the_reason_gives_the_value_the_limit_and_the_kind_of_latency():

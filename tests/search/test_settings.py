@@ -84,6 +84,11 @@ def test_an_unknown_key_at_any_level_suggests_the_nearest(change: dict[str, Any]
         ({"budget__max_macs": 0}, r"`budget.max_macs`: .*greater than 0"),
         ({"budget__max_latency_ms": -1.5}, r"`budget.max_latency_ms`"),
         ({"budget__max_latency_ms": float("inf")}, r"`budget.max_latency_ms`"),
+        ({"budget__latency_statistic": "mean"}, r"`budget.latency_statistic`: .*'upper', 'median' or 'p90'.*'mean'"),
+        (
+            {"budget__latency_statistic": "p90", "latency__devices": ["virtual:raspberry-pi-5"]},
+            "budget.latency_statistic = 'p90' needs runs that are timed",
+        ),
         ({"search__sampler": "grid"}, r"`search.sampler`: .*'price-aware', 'tpe', .*or 'random'.*but got 'grid'"),
         ({"engine__device": "tpu"}, r"`engine.device`"),
         ({"data__validation_fraction": 1.0}, r"`data.validation_fraction`"),
@@ -193,6 +198,7 @@ def test_a_folder_instead_of_a_file_is_named(tmp_path: Path):
         {"data__split_seed": 1},
         {"data__images": 500},
         {"budget__max_macs": 5000},
+        {"budget__latency_statistic": "p90"},
         {"latency__policy": "quick"},
         {"latency__threads": 2},
         {"study__seed": 4},
@@ -201,6 +207,7 @@ def test_a_folder_instead_of_a_file_is_named(tmp_path: Path):
 def test_what_gives_results_their_meaning_is_frozen(change: dict[str, Any]):
     before, after = tiny_settings(), tiny_settings(**change)
     assert before.digest_of_frozen() != after.digest_of_frozen()
+    assert "budget.latency_statistic" not in before.frozen_parts()  # as in studies that were begun without it
     (key,) = change
     differing = {name for name, value in after.frozen_parts().items() if value != before.frozen_parts().get(name)}
     assert differing == {key.replace("__", ".")}

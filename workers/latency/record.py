@@ -9,9 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, get_args
 
+# Which figure of a latency must keep a limit: the upper end of the 95 % interval, the median, or the 90th percentile.
+LatencyStatistic = Literal["upper", "median", "p90"]
+STATISTICS: tuple[LatencyStatistic, ...] = get_args(LatencyStatistic)
+STATISTIC_WORDS: Mapping[str, str] = {
+    "upper": "the upper end of the 95 % interval",
+    "median": "the median",
+    "p90": "the 90th percentile of the runs",
+}
 REPLAYED = "replayed"  # the policy of a latency that a table of trainings has recorded: never learned from
+
+
+def statistic_of(value: Any) -> LatencyStatistic:
+    """Return the statistic that a file or a database names; "upper" where it names none, as earlier ones do."""
+    return next((statistic for statistic in STATISTICS if statistic == value), "upper")
 
 
 class LatencyKind(StrEnum):
@@ -63,6 +76,15 @@ class LatencyRecord:
     def verified(self) -> bool:
         """Whether it is of the trained file, not of a network of the same shape with random weights."""
         return self.purpose == LatencyPurpose.VERIFY
+
+    def judged_ms(self, statistic: LatencyStatistic) -> float | None:
+        """Return the figure that a limit is held against, in ms; None where it isn't known.
+
+        Estimates and predictions have no 90th percentile, because nothing was timed.
+        """
+        if statistic == "p90":
+            return self.p90_ms
+        return self.median_ms if statistic == "median" else self.interval_high_ms
 
 
 def kind_words(latency: Any) -> str:

@@ -99,10 +99,15 @@ def _latency_table(latency: LatencyRecord, shipped: Collection[str]) -> dict[str
 
 
 def _budget_table(budget: Budget) -> dict[str, Any]:
-    counts = {"max_macs": budget.max_macs, "max_params": budget.max_params, "max_latency_ms": budget.max_latency_ms}
+    counts: dict[str, Any] = {
+        "max_macs": budget.max_macs,
+        "max_params": budget.max_params,
+        "max_latency_ms": budget.max_latency_ms,
+    }
+    of = {} if budget.latency_statistic == "upper" else {"latency_statistic": budget.latency_statistic}
     counts |= {"max_file_mb": budget.max_file_mb, "max_ram_mb": budget.max_ram_mb}
     elsewhere = {f"max_latency_ms_on.{_toml(name)}": limit for name, limit in budget.elsewhere_ms.items()}
-    return {name: limit for name, limit in {**counts, **elsewhere}.items() if limit is not None}
+    return {name: limit for name, limit in {**counts, **of, **elsewhere}.items() if limit is not None}
 
 
 def _toml(value: Any) -> str:

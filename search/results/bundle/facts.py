@@ -100,6 +100,8 @@ def pick_command(study: str, budget: Budget, database: Sequence[str] = ()) -> st
     """
     limits = [] if budget.max_latency_ms is None else [f"--max-latency-ms {budget.max_latency_ms:g}"]
     limits += [f"--max-latency-ms {shlex.quote(f'{name}={limit:g}')}" for name, limit in budget.elsewhere_ms.items()]
+    if limits and budget.latency_statistic != "upper":
+        limits.append(f"--latency-statistic {budget.latency_statistic}")
     counts = (("--max-macs", budget.max_macs), ("--max-params", budget.max_params))
     limits += [f"{option} {limit:.0f}" for option, limit in counts if limit is not None]
     sizes = (("--max-file-mb", budget.max_file_mb), ("--max-ram-mb", budget.max_ram_mb))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import IO
 
 import sqlalchemy as sa
@@ -17,6 +19,7 @@ from search.budget import Budget, refusal
 from search.results.bundle.deploy_file import deploy_toml
 from search.results.bundle.facts import CARD_FILE, DEPLOY_FILE, INFER_FILE, BundleFacts, infer_program
 from search.results.bundle.model_card import model_card
+from search.results.picking.verification import shown_of
 from search.results.plain_text import one_line, safe_name
 from search.results.remarks import seen_by
 from search.results.trained_files import TRAINED, read_trained, recorded_files
@@ -76,7 +79,7 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
         over = "its latency is unknown"
     inside = f"inside the budget ({budget})" if over is None else f"not inside the budget ({budget}): {over}"
     done = reader.count_states(engine, study.id).get(TrialState.DONE, 0)
-    latencies, recorded = _newest_latencies(engine, row), reader.read_artifacts(engine, row.id)
+    latencies, recorded = _latencies_shown(engine, row), reader.read_artifacts(engine, row.id)
     first = None if row.latency is None else latencies.pop(row.latency.target, None)
     return BundleFacts(
         study=study,
@@ -94,11 +97,14 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
     )
 
 
-def _newest_latencies(engine: sa.Engine, row: TrialRow) -> dict[str, LatencyRecord]:
-    """Return by device the newest verification, or where there is none the newest price."""
-    newest: dict[str, LatencyRecord] = {}
+def _latencies_shown(engine: sa.Engine, row: TrialRow) -> dict[str, LatencyRecord]:
+    """Return by device the verification that `pick` shows, or where there is none the newest price."""
+    by_device: dict[str, list[LatencyRecord]] = defaultdict(list)
     for latency in reader.read_latencies(engine, row.id):  # oldest first
-        before = newest.get(latency.target)
-        if before is None or latency.verified or not before.verified:
-            newest[latency.target] = latency
-    return newest
+        by_device[latency.target].append(latency)
+    return {target: _shown(latencies) for target, latencies in by_device.items()}
+
+
+def _shown(latencies: Sequence[LatencyRecord]) -> LatencyRecord:
+    verified = [latency for latency in latencies if latency.verified]
+    return shown_of(verified) if verified else latencies[-1]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from search.results.bundle.samples import input_of, logits_of
-from search.results.picking.verification import Standing, verify
+from search.results.picking.verification import Standing, took_of, verify
 from search.settings import LatencySettings, StudySection, StudySettings
 from space.errors import (
     BundleDamaged,
@@ -27,7 +27,7 @@ from workers.bundled.reading import VERSION, check_files, read_deploy, read_samp
 from workers.file_names import Runtime, precision_of, runtime_of
 from workers.latency.agent.runtimes import installed_runtimes
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
-from workers.latency.record import LatencyPurpose
+from workers.latency.record import LatencyPurpose, LatencyStatistic, statistic_of
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class MeasuredFor:
     limit_ms: float | None
     limit_of: str  # the device that the limit was set for
     max_ram_mb: float | None = None
+    statistic: LatencyStatistic = "upper"  # the figure of the latency that is held to the limit
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,8 @@ def what_to_measure(folder: Path, device: str | None, limit_ms: float | None) ->
     policy = table["policy"] if table["policy"] in ("standard", "quick") else "standard"
     runtime = runtime_of(folder / table["file"])
     memory = budget.get("max_ram_mb")
-    return MeasuredFor(target, runtime, table["file"], policy, table["threads"], limit, limit_of, memory)
+    statistic = statistic_of(budget.get("latency_statistic"))
+    return MeasuredFor(target, runtime, table["file"], policy, table["threads"], limit, limit_of, memory, statistic)
 
 
 def settings_for(measured: MeasuredFor) -> StudySettings:
@@ -187,10 +189,10 @@ def measure_bundle(report: BundleReport, measured: MeasuredFor, probe: LatencyPr
         labels = replace(result, target=measured.target, purpose=LatencyPurpose.VERIFY)
         return replace(labels, precision=precision_of(file))
 
-    found = verify(measure, (), measured.limit_ms)
+    found = verify(measure, (), measured.limit_ms, measured.statistic)
     latency, limit = found.shown, measured.limit_ms
     failure: CondenseryError | None = None
-    took = f"took up to {latency.interval_high_ms:.4g} ms on {latency.device} ({latency.kind})"
+    took = f"{took_of(latency, measured.statistic)[1]} on {latency.device} ({latency.kind})"
     if found.standing == Standing.OVER:
         failure = BundleOverBudget(f"the network of {report.folder} {took}, over the budget of {limit:g} ms.")
     elif found.standing == Standing.OPEN:

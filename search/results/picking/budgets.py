@@ -13,6 +13,7 @@ from search.results.picking.wish import Wish
 from search.results.ranking import best
 from search.store.rows import TrialRow
 from space.errors import NothingFeasible
+from workers.latency.record import LatencyStatistic
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class BudgetAnswer:
     row: TrialRow | None = None
     candidates: int = 0  # trained networks inside the limit
     runner_up: str = ""  # the next one, and how sure the choice is
+    latency_statistic: LatencyStatistic = "upper"  # the figure of a latency that keeps the limit
     reason: str = ""  # why there is none, with the nearest miss
 
 
@@ -40,15 +42,15 @@ def answers(
 
     `first` is the study's first device.
     """
-    found = []
+    found, of = [], budget.latency_statistic
     for device, limit_ms in limits_ms:
         try:
             ranked = best(rows, budget.with_limits_ms({device: limit_ms}, first))
         except NothingFeasible as nothing:
-            found.append(BudgetAnswer(device, limit_ms, reason=str(nothing)))
+            found.append(BudgetAnswer(device, limit_ms, latency_statistic=of, reason=str(nothing)))
             continue
         order = ordered(engine, study_id, ranked, wish)
         picked = order.rows[0]
         _, *runner_up = order.reasons(picked, set())
-        found.append(BudgetAnswer(device, limit_ms, picked, len(ranked), "".join(runner_up)))
+        found.append(BudgetAnswer(device, limit_ms, picked, len(ranked), "".join(runner_up), of))
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from search.budget import Budget
 from search.pricing.pricer import Target
-from search.results.picking.verification import MEASURED_MOST, Standing, comparable, verify
+from search.results.picking.verification import MEASURED_MOST, Standing, comparable, took_of, verify
 from search.store import reader
 from search.store.rows import TrialRow
 from search.store.store import StudyStore
@@ -54,7 +54,7 @@ def verify_on_devices(
     """
     measured: dict[str, Measurement] = {}
     undecided = []
-    limits = budget.limits_ms(targets[0].name)
+    limits, statistic = budget.limits_ms(targets[0].name), budget.latency_statistic
     earlier = [one for one in reader.read_latencies(store.engine, row.id) if one.purpose == LatencyPurpose.VERIFY]
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         for target in targets:
@@ -70,14 +70,14 @@ def verify_on_devices(
                 target.probe.runtime,
             )
             limit = limits.get(target.name)
-            found = verify(partial(_measure, store, row, target, path), recorded, limit)
+            found = verify(partial(_measure, store, row, target, path), recorded, limit, statistic)
             measured[target.name] = shown = found.shown
             where = "" if target is targets[0] else f" on {target.name}"
-            took = f"took up to {shown.interval_high_ms:.4g} ms{where}"
+            took_ms, took = took_of(shown, statistic)
             if found.standing == Standing.OVER and limit is not None:
-                return OnDevices(measured, OverLimit(shown.interval_high_ms / limit - 1, f"{took} when measured again"))
+                return OnDevices(measured, OverLimit(took_ms / limit - 1, f"{took}{where} when measured again"))
             if found.standing == Standing.OPEN:
-                undecided.append(f"it {took}, in {MEASURED_MOST} measurements that other work disturbed")
+                undecided.append(f"it {took}{where}, in {MEASURED_MOST} measurements that other work disturbed")
             if (over := _over_in_memory([*recorded, shown], budget, target.name)) is not None:
                 return OnDevices(measured, over)
     return OnDevices(measured, None, tuple(undecided))

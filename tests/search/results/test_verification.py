@@ -7,9 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from search.results.picking.verification import MEASURED_MOST, Standing, comparable, standing_of, verify
-from workers.latency.record import LatencyPurpose, LatencyRecord
+from search.results.picking.verification import (
+    MEASURED_MOST,
+    Standing,
+    comparable,
+    least_limit_ms,
+    shown_of,
+    standing_of,
+    verify,
+)
+from workers.latency.record import STATISTICS, LatencyPurpose, LatencyRecord, LatencyStatistic
 
 LIMIT_MS = 10.0
 INSIDE, NEAR, OVER = (9.0, 9.5), (9.8, 10.2), (10.5, 11.0)
@@ -49,10 +59,40 @@ def test_what_measurements_say_about_a_limit(measured, standing):
     assert standing_of(measured, LIMIT_MS) == standing
 
 
-def verified(measured: list[LatencyRecord], recorded: list[LatencyRecord] | None = None, limit_ms=LIMIT_MS):
+@given(
+    measured=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 2), st.booleans()), max_size=6),
+    limit_ms=st.integers(1, 18),
+    statistic=st.sampled_from(STATISTICS),
+)
+def test_the_lowest_limit_parts_those_that_a_network_is_over_from_those_that_it_may_keep(measured, limit_ms, statistic):
+    records = [latency((float(low), float(low + 2 * width)), steady) for low, width, steady in measured]
+    is_over = standing_of(records, limit_ms / 2, statistic) == Standing.OVER
+    assert is_over == (limit_ms / 2 < least_limit_ms(records, statistic))
+
+
+def test_a_limit_on_the_median_or_p90_is_held_against_that_figure():
+    near = replace(latency(NEAR), p90_ms=10.1)
+    assert standing_of([near, near], LIMIT_MS, "median") == Standing.INSIDE
+    assert standing_of([near, near], LIMIT_MS, "p90") == Standing.OVER
+    ended, made = verified([near] * 9, statistic="median")
+    assert (ended.standing, made) == (Standing.INSIDE, 1)
+
+
+def test_without_a_limit_earlier_measurements_count_for_what_is_shown_too():
+    earlier = [latency((9.0, 9.2)), latency((9.4, 9.6))]
+    ended, _ = verified([latency((9.2, 9.4))], recorded=earlier, limit_ms=None)
+    assert ended.shown == shown_of([*earlier, latency((9.2, 9.4))]) == latency((9.2, 9.4))
+
+
+def verified(
+    measured: list[LatencyRecord],
+    recorded: list[LatencyRecord] | None = None,
+    limit_ms: float | None = LIMIT_MS,
+    statistic: LatencyStatistic = "upper",
+):
     """Verify with these measurements to come; return how it ended and how many were made."""
     coming = iter(measured)
-    ended = verify(lambda: next(coming), recorded or [], limit_ms)
+    ended = verify(lambda: next(coming), recorded or [], limit_ms, statistic)
     return ended, len(measured) - len(list(coming))
 
 
