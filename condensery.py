@@ -27,6 +27,7 @@ from commands import (
     plotting,
     queueing,
     running,
+    shortlisting,
     travelling,
 )
 from commands.common import INTERRUPTED
@@ -118,6 +119,7 @@ for verb in (
     inspecting.status,
     inspecting.trials,
     inspecting.show,
+    shortlisting.note,
     inspecting.pareto,
     inspecting.logs,
     inspecting.tensorboard,

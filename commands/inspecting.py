@@ -69,6 +69,7 @@ def trials(
     limit: Limit = None,
     wide: Wide = False,
     csv: Csv = None,
+    starred: Annotated[bool, typer.Option("--starred", help="Only trials on the shortlist; see `note`.")] = False,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
@@ -78,7 +79,8 @@ def trials(
     from search.store import reader
 
     engine, row, _ = open_named(study, storage)
-    rows = chosen_trials(reader.read_trials(engine, row.id), where or (), sort, limit)
+    every = [one for one in reader.read_trials(engine, row.id) if one.starred or not starred]
+    rows = chosen_trials(every, where or (), sort, limit)
     form = _Form(as_json, csv, wide)
     form.show(engine, row, rows, (documents.trials_document, trial_tables.trials_table))
 

@@ -20,6 +20,8 @@ from workers.training.reporting import ProgressReport
 from workers.wording import counted
 
 NOTHING = "-"
+STAR_MARK = "★"  # of a trial on the shortlist
+STARRED = f"{STAR_MARK} starred"
 STATE_STYLES: Mapping[str, str] = {  # of rich, for each state of a trial
     TrialState.ASKED: "dim",
     TrialState.QUEUED: "dim",

@@ -92,7 +92,8 @@ COMMAND_LINE = commands_in(APP)
 def test_every_command_has_help_and_a_row_with_all_of_its_options(name: str) -> None:
     command = COMMAND_LINE[name]
     (row,) = re.findall(rf"^\| `{name}[ `].*$", COMMANDS, re.MULTILINE)
-    options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    names = [name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+    options = {name for name in names if name.startswith("--")}
     assert set(re.findall(r"--[a-z][a-z-]*", row)) == options - {"--storage", "--json"}  # of nearly every command
     assert command.help
 

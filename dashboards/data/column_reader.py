@@ -14,7 +14,7 @@ from dashboards.data.columns import Latencies, LatencyGroup, StudyColumns
 from dashboards.data.revision import load_revision
 from dashboards.data.study_settings import devices_of
 from search.results.pareto import latency_key
-from search.store.reader import find_study, read_points
+from search.store.reader import find_study, read_points, read_shortlist
 from search.store.rows import StudyRow
 from search.store.tables import latency, trial
 from search.store.vocabulary import STATES, LatencyPurpose
@@ -74,7 +74,7 @@ def read_columns(engine: sa.Engine, study_name: str, book: ConfigBook | None = N
     revision = load_revision(engine, study.id)
     with engine.connect() as connection:
         columns = _columns_of(connection, study, revision, ConfigBook() if book is None else book)
-    return replace(columns, points=tuple(read_points(engine, study.id)))
+    return replace(columns, points=tuple(read_points(engine, study.id)), shortlist=read_shortlist(engine, study.id))
 
 
 def _columns_of(connection: sa.Connection, study: StudyRow, revision: str, book: ConfigBook) -> StudyColumns:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dashboards.formats import one_line, threads_text
 from search.results.pareto import non_dominated
 from search.store.reader import objective_of
-from search.store.rows import PointRow, StudyRow
+from search.store.rows import Noted, PointRow, StudyRow
 from search.store.vocabulary import STATES, TrialState
 from workers.latency.record import kind_words
 from workers.metrics import NAMES, Objective
@@ -114,6 +114,7 @@ class StudyColumns:
     # Further figures of the deployed network on the validation images, by their names in `workers.metrics`.
     metrics: Mapping[str, Floats] = field(default_factory=dict)
     points: tuple[PointRow, ...] = ()  # networks in other precisions than fp32, by number
+    shortlist: Mapping[int, Noted] = field(default_factory=dict)  # trials that a user starred or noted, by number
     _fronts: dict[int | None, Mask] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:

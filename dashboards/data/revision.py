@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from search.store.tables import artifact, belief, curve, event, latency, point, request, study, trial
+from search.store.tables import artifact, belief, curve, event, latency, note, point, request, study, trial
 from search.store.vocabulary import OPEN_STATES
 
 
@@ -54,6 +54,7 @@ def _quick_queries(study_id: int) -> tuple[sa.Executable, ...]:
         sa.select(sa.func.max(event.c.id)).where(event.c.study_id == study_id),
         sa.select(belief.c.trainings, belief.c.at).where(belief.c.study_id == study_id),
         sa.select(sa.func.count(), *requests).where(request.c.study_id == study_id),
+        sa.select(sa.func.count(), sa.func.max(note.c.changed_at), sa.func.sum(note.c.trial_id)),
     )
 
 

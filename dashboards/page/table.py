@@ -17,7 +17,8 @@ import numpy as np
 
 from dashboards.data.columns import Floats, Latencies, Mask, StudyColumns, View
 from dashboards.data.latency_marks import latency_words
-from dashboards.formats import count, digits_ms, duration, marks_text, one_line, percent, spreadsheet_text
+from dashboards.formats import STARRED, count, digits_ms, duration, marks_text, one_line, percent, spreadsheet_text
+from search.store.notes import LONGEST_NOTE
 from search.store.replayed import replayed_from
 from search.store.vocabulary import STATES
 from workers.metrics import NAMES
@@ -56,9 +57,13 @@ def table_columns(columns: StudyColumns, view: View) -> list[TableColumn]:
     """Return the columns of a study's table; latencies of the view's group, and of every further device's own."""
     reasons = [columns.reason_of(place) for place in range(len(columns))]
     states = [STATES[code] for code in columns.state]
+    noted = [columns.shortlist.get(number) for number in columns.number.tolist()]
+    stars = [STARRED if one is not None and one.starred else "" for one in noted]
+    notes = [one_line(one.note, LONGEST_NOTE) if one is not None else "" for one in noted]
     front = ["◆ front" if member else "" for member in columns.front(view.group)]
     return [
         _number("number", "trial", columns.number.astype(np.float64), lambda v: f"{v:.0f}", 104),
+        TableColumn("starred", "shortlist", stars, stars.__getitem__, 118),
         TableColumn("state", "state", states, lambda place: states[place], 118),
         TableColumn("front", "front", front, lambda place: front[place], 104),
         *_metric_columns(columns, first=True),
@@ -71,6 +76,7 @@ def table_columns(columns: StudyColumns, view: View) -> list[TableColumn]:
         *_metric_columns(columns, first=False),
         _number("trained", "trained", columns.train_seconds, duration, 120),
         TableColumn("reason", "reason", reasons, lambda place: reasons[place], 360),
+        TableColumn("note", "note", notes, notes.__getitem__, 300),
     ]
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from dashboards.budget.table import trained_inside
 from dashboards.data.columns import Latencies, LatencyGroup, StudyColumns
 from dashboards.data.latency_marks import latency_words, marks_note
-from dashboards.formats import marks_text, one_line
+from dashboards.formats import STARRED, marks_text, one_line
 from search.budget import Budget
+from search.store.notes import LONGEST_NOTE
 from search.store.replayed import replayed_from
 from search.store.vocabulary import STATES
 
@@ -55,6 +56,7 @@ def trial_columns(columns: StudyColumns) -> list[Column]:
         _column("params", "params", "count", columns.params.tolist()),
         _floats("train_seconds", "trained for", "seconds", columns.train_seconds),
         _coded("reason", "reason", "text", [columns.reason_of(place) or None for place in range(len(columns))]),
+        *_shortlist_columns(columns),
         *further,
         _floats("val_loss", "", "number", columns.val_loss),
         _floats("test_top1", "", "percent", columns.test_top1),
@@ -63,6 +65,15 @@ def trial_columns(columns: StudyColumns) -> list[Column]:
         _coded("config", "", "text", list(columns.config_json)),
         *([] if replayed is None else [_coded("replayed_from", "", "text", [replayed] * len(columns))]),
     ]
+
+
+def _shortlist_columns(columns: StudyColumns) -> Iterable[Column]:
+    """Yield which trials are starred, and what is noted about them; only in the CSV where no trial is."""
+    noted = [columns.shortlist.get(number) for number in columns.number.tolist()]
+    stars = [STARRED if one is not None and one.starred else None for one in noted]
+    notes = [one_line(one.note, LONGEST_NOTE) if one is not None and one.note else None for one in noted]
+    yield _coded("starred", "shortlist" if any(stars) else "", "text", stars)
+    yield _coded("note", "note" if any(notes) else "", "text", notes)
 
 
 def _latency_columns(columns: StudyColumns, target: str, device: Latencies, many: bool) -> Iterable[Column]:

@@ -58,6 +58,8 @@ def trial_document(row: TrialRow) -> dict[str, Any]:
         "origin": row.origin,
         "duplicate_of": row.duplicate_of,
         "continues": row.continues,
+        "starred": row.starred,
+        "note": row.note or None,
         "config": plain(row.config.to_dict()),
         "config_text": str(row.config),
         "training": plain(row.training),

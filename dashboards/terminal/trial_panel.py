@@ -12,6 +12,7 @@ from rich.text import Text
 from dashboards.data.metrics import class_lines, metric_lines
 from dashboards.formats import (
     NOTHING,
+    STARRED,
     common_label,
     count,
     digits_ms,
@@ -74,6 +75,8 @@ def _trial_facts(row: TrialRow, report: ProgressReport | None) -> list[tuple[str
     facts: list[tuple[str, str | Text]] = [
         ("trial", Text(str(row.number), style="bold")),
         ("state", state_text(row.state)),
+        *([("shortlist", STARRED)] if row.starred else []),
+        *[("" if place else "your note", line) for place, line in enumerate(row.note.splitlines())],
         *([("progress", progress_text(report, row.training.get("epochs")))] if report is not None else []),
         ("config", str(row.config)),
         (

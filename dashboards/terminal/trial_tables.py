@@ -8,7 +8,7 @@ Estimates and predictions are marked in every table.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from dashboards.formats import (
     NOTHING,
+    STAR_MARK,
     common_label,
     count,
     digits_ms,
@@ -57,6 +58,11 @@ def trials_table(rows: Sequence[TrialRow], replayed: str | None = None, in_full:
     return _Trials(rows, "No trials.", replayed, in_full, with_state=True)
 
 
+def shortlist_table(rows: Sequence[TrialRow], replayed: str | None = None) -> RenderableType:
+    """Return the trials that were starred or noted; the arguments are those of `trials_table`."""
+    return _Trials(rows, "No trial is starred or noted.", replayed, in_full=False, with_state=True)
+
+
 def pareto_table(rows: Sequence[TrialRow], replayed: str | None = None, in_full: bool = False) -> RenderableType:
     """Return the front, in the order given: no network beats one of these in score, latency and macs at once.
 
@@ -81,7 +87,7 @@ class _Trials:
         on_one_line = self.in_full or options.max_width >= ONE_LINE_FROM
         with_intervals = options.max_width >= INTERVALS_FROM
         table = self._on_one_line() if on_one_line else self._folded(with_intervals)
-        reasons = [(str(row.number), Text(_reason(row), style="dim")) for row in self.rows if _has_reason(row)]
+        reasons = [(_number(row), Text(about, style="dim")) for row in self.rows for about in _about(row)]
         yield Group(
             with_reasons(table, reasons),
             *(Text(note, style="dim") for note in self._notes(on_one_line, with_intervals)),
@@ -98,7 +104,7 @@ class _Trials:
         for row in self.rows:
             first, *others = [row.latencies.get(target) for target in targets]
             texts = [_marked(latency) if self.in_full else _median(latency) for latency in others]
-            cells: list[str | Text] = [str(row.number), Text(_config_line(row)), percent(row.score), _marked(first)]
+            cells: list[str | Text] = [_number(row), Text(_config_line(row)), percent(row.score), _marked(first)]
             cells += [*texts, count(row.macs), count(row.params)]
             cells += [state_text(row.state)] if self.with_state else []
             cells += [str(row.origin), duration(row.train_seconds)] if self.in_full else []
@@ -115,7 +121,7 @@ class _Trials:
         for row in self.rows:
             end = state_text(row.state) if self.with_state else count(row.params)
             table.add_row(
-                str(row.number),
+                _number(row),
                 _config_cell(row, mixed),
                 percent(row.score),
                 _latency_cell(row, mixed, _marked if with_intervals else _median),
@@ -144,6 +150,7 @@ class _Trials:
                 notes += [f"ms on {one_line(target, DEVICE_LETTERS)}: {text}" for text in _counted_kinds(further)]
         present = {latency.kind for latency in latencies}
         notes += [note for kind, note in KIND_NOTES.items() if kind in present]
+        notes += [f"{STAR_MARK}: on the shortlist"] if any(row.starred for row in self.rows) else []
         replayed = replayed_note(self.replayed)
         return [*notes, *([replayed] if replayed else [])]
 
@@ -163,12 +170,16 @@ def _heading(target: str) -> str:
     return f">ms on {one_line(target, DEVICE_LETTERS)}"
 
 
-def _has_reason(row: TrialRow) -> bool:
-    return bool(row.reason) and row.duplicate_of is None and row.continues is None
+def _number(row: TrialRow) -> str:
+    return f"{STAR_MARK} {row.number}" if row.starred else str(row.number)
 
 
-def _reason(row: TrialRow) -> str:
-    return one_line(row.reason, 300)
+def _about(row: TrialRow) -> Iterator[str]:
+    """Yield what is to be said of a trial below the table: why it has no result, and what a user noted."""
+    if row.reason and row.duplicate_of is None and row.continues is None:
+        yield one_line(row.reason, 300)
+    if row.note:
+        yield f"note: {one_line(row.note, 300)}"
 
 
 def _marked(latency: LatencyRecord | None) -> str:

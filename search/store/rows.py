@@ -92,6 +92,14 @@ class EnqueuedConfig:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """What a user said of a trial: whether it is starred, and a note, which may be empty or have several lines."""
+
+    starred: bool
+    note: str
+
+
+@dataclass(frozen=True)
 class TrialRow:
     """One trial with its cost, the latency it is judged by (None before pricing) and its outcome."""
 
@@ -129,6 +137,8 @@ class TrialRow:
     objective: Objective = "top1"  # of its study
     continues: int | None = None  # number of the trial, ended early, that it takes up again: both are one training
     others: tuple[LatencyRecord, ...] = ()  # latencies on the study's further devices, by name
+    starred: bool = False  # by a user
+    note: str = ""  # a user's; it may have several lines
 
     @property
     def score(self) -> float | None:

@@ -17,6 +17,7 @@ from search.store import reader
 from search.store.attempts import Attempts
 from search.store.beliefs import Beliefs
 from search.store.controller_lease import ControllerLease
+from search.store.notes import Notes
 from search.store.places import as_recorded
 from search.store.reader.requests import IS_WAITING, waiting_requests
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
@@ -44,7 +45,7 @@ _FORGET_ARTIFACTS = sa.delete(artifact).where(
 )
 
 
-class StudyStore(ControllerLease, Attempts, Beliefs):
+class StudyStore(ControllerLease, Attempts, Beliefs, Notes):
     """The write side of one study."""
 
     def update_settings(self, settings: Mapping[str, Any], settings_hash: str) -> None:

@@ -23,7 +23,7 @@ from search.store.vocabulary import (
 from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
-HEAD_REVISION = "v0010"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "v0011"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 metadata = sa.MetaData()
@@ -295,6 +295,15 @@ request = sa.Table(  # configs that a user wants tried
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("trial_number", sa.Integer),  # of the trial that tries it; NULL while it waits
     sa.Column("withdrawn_at", sa.Float),  # NULL unless the user took it back before it was tried
+)
+
+note = sa.Table(  # the shortlist: a trial that was starred, or that something was noted about
+    "condensery_note",
+    metadata,
+    sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("starred", sa.Boolean, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),  # "" where it is only starred
+    sa.Column("changed_at", sa.Float, nullable=False),
 )
 
 reference_latency = sa.Table(  # append-only: measured for a fit or a calibration, not for a trial

@@ -18,6 +18,7 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "v0002": {"trial": ("expected_top1",)},
 }
 TABLES: Mapping[str, tuple[str, ...]] = {
+    "v0011": ("note",),
     "v0010": ("point",),
     "v0008": ("predictions",),
     "v0003": ("proposal", "belief"),

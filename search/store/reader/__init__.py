@@ -18,6 +18,7 @@ from search.store.reader.latencies import (
 from search.store.reader.points import read_points
 from search.store.reader.predictions import class_predictions_of, read_class_predictions
 from search.store.reader.requests import count_waiting_requests, read_waiting_requests
+from search.store.reader.shortlist import read_shortlist
 from search.store.reader.studies import find_study, holds_study, list_studies, objective_of
 from search.store.reader.trials import (
     continued_by,
@@ -56,6 +57,7 @@ __all__ = [
     "read_points",
     "read_proposals",
     "read_reached",
+    "read_shortlist",
     "read_status",
     "read_trials",
     "read_waiting_requests",

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from search.store.reader.studies import objective_of_study
 from search.store.rows import StudyRow, TrialRow
-from search.store.tables import latency, trial
+from search.store.tables import latency, note, trial
 from search.store.vocabulary import LatencyPurpose, TrialState
 from space.config import CondenseNetConfig
 from space.documents import short_number
@@ -20,7 +20,15 @@ from workers.metrics import Objective
 
 LARGEST_NUMBER = 2**31 - 1  # the largest integer that every database takes
 MOST_NUMBERS = 1000  # in one statement
-_BUILT = ("config", "training", "latency", "others", "objective")  # fields that are no plain columns of the trial's row
+_BUILT = (
+    "config",
+    "training",
+    "latency",
+    "others",
+    "objective",
+    "starred",
+    "note",
+)  # fields that are no plain columns of the trial's row
 _PLAIN_FIELDS = tuple(name for name in TrialRow.__dataclass_fields__ if name not in _BUILT)
 
 
@@ -38,9 +46,10 @@ def read_trials(
     columns: list[sa.ColumnElement[Any]] = [trial.c[name] for name in _PLAIN_FIELDS]
     columns += [trial.c.config, trial.c.training, latency.c.id.label("judged_by")]
     columns += [latency.c[name].label(f"latency_{name}") for name in RECORD_FIELDS]
+    columns += [note.c.starred, note.c.text.label("note")]
     query = (
         sa.select(*columns)
-        .select_from(trial.outerjoin(latency, trial.c.latency_id == latency.c.id))
+        .select_from(trial.outerjoin(latency, trial.c.latency_id == latency.c.id).outerjoin(note))
         .where(trial.c.study_id == study_id)
         .order_by(trial.c.number)
     )
@@ -91,6 +100,8 @@ def _trial_row(row: Any, others: Mapping[int, Sequence[LatencyRecord]], objectiv
         latency=judged,
         others=tuple(others.get(row["id"], ())),
         objective=objective,
+        starred=bool(row["starred"]),
+        note=row["note"] or "",
     )
 
 

@@ -38,4 +38,5 @@ def shown(table_path: Path, empty_database: Path, tmp_path_factory) -> Replays:
     assert done.returncode == 0, done.stderr
     assert f"6 of 6 trainings replayed from {replayed_from({'replay': {'table': str(table_path)}})}" in done.stderr
     (folder / "launch.txt").write_text(done.stderr)
+    replays.star(next(row.number for row in replays.rows() if row.state == "done"))
     return replays

@@ -9,8 +9,9 @@ from search.launch import Launched, launch
 from search.loop.callbacks import SilentCallback
 from search.settings import StudySettings
 from search.store import reader
-from search.store.connection.database import open_for_reading
+from search.store.connection.database import open_for_reading, open_for_writing
 from search.store.rows import StudyRow, TrialRow
+from search.store.store import StudyStore
 from search.study_file import load_replay
 from tests.command_line import run_command
 
@@ -43,6 +44,13 @@ class Replays:
         engine = open_for_reading(self.url)
         try:
             return reader.read_trials(engine, reader.find_study(engine, name).id)
+        finally:
+            engine.dispose()
+
+    def star(self, number: int, name: str = "replay") -> None:
+        engine = open_for_writing(self.url)
+        try:
+            StudyStore(engine, reader.find_study(engine, name).id).set_star(number, True)
         finally:
             engine.dispose()
 

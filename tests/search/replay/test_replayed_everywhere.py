@@ -39,6 +39,7 @@ SHOWING = {  # a command line of every command that shows a figure of a study; "
     "trials": ["trials"],
     "pareto": ["pareto"],
     "show": ["show", "NUMBER"],
+    "note": ["note"],
     "pick": ["pick", "--preview"],
 }
 TESTED_BELOW = {"launch", "check", "plot", "tensorboard", "report", "dashboard"}

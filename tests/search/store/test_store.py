@@ -122,6 +122,7 @@ def test_deleting_a_study_removes_every_row_of_it_and_none_of_another(engine: sa
         one.set_running(0, 1)
         one.note_event("late", "a word", 0, 1)
         one.set_belief(BELIEF)
+        one.set_star(0, True)
     full = rows_of(engine)
     assert all(count >= 2 for count in full.values())
     with engine.begin() as connection:

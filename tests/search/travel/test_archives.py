@@ -56,6 +56,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with engine.begin() as connection:
         values = {"trial_id": 1, "split": "validation", "content": predictions}
         connection.execute(sa.insert(tables.predictions).values(values))
+        remark = {"trial_id": 1, "starred": True, "text": "the harmless errors", "changed_at": 5.0}
+        connection.execute(sa.insert(tables.note).values(remark))
     engine.dispose()
     archived(sqlite_url(folder), folder.parent / "tiny.zip")
     return folder
