@@ -230,13 +230,19 @@ def dashboard(
         ),
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Take away what the page can write: stars, notes, steering the search.")
+    ] = False,
 ) -> None:
-    """Serve the live page (budget, front, charts, trials) until Ctrl-C; it only reads the database."""
+    """Serve the live page (budget, front, charts, trials) until Ctrl-C.
+
+    Whoever opens the printed address can also star and note trials, enqueue, cancel and stop; all else only reads.
+    """
     from dashboards.page import access_for, make_app, serve
 
     name, url = name_and_url(study, storage)
     words = shlex.join(database_words(url))
-    access = access_for(host, token_file)
+    access = access_for(host, token_file, read_only)
     serve(make_app(url, name, access, words), access, (host, port), say, open_browser)
 
 

@@ -25,8 +25,7 @@ from commands.common import (
     store_named,
 )
 from search.store.connection.printed_commands import printed_command
-from space.errors import FileInTheWay, InvalidSettings, SearchFailed, TrialNotReady
-from workers.processes import host_and_pid
+from space.errors import FileInTheWay, InvalidSettings, SearchFailed
 from workers.wording import of_wanted
 
 if TYPE_CHECKING:
@@ -246,26 +245,15 @@ def next_commands(
 
 def stop(study: StudyName = None, storage: Storage = None) -> None:
     """Ask a running study to stop cleanly, as Ctrl-C does."""
+    from search.enqueueing import steering
+
     store, row, _ = store_named(study, storage)
-    owner = store.request_stop()
-    if owner is None:
-        say(f"study {row.name!r} is not running")
-    else:
-        say(f"asked {host_and_pid(owner)} (host:pid) to stop study {row.name!r}")
+    say(steering.stop(store, row))
 
 
 def cancel(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -> None:
     """Cancel one trial that has not finished."""
-    from search.store.reader import find_trial
-    from search.store.vocabulary import FINAL_STATES, TrialState
+    from search.enqueueing import steering
 
-    store, stored, _ = store_named(study, storage)
-    row = find_trial(store.engine, stored, trial)
-    if row.state in FINAL_STATES:
-        raise TrialNotReady(f"trial {trial} is {row.state} already; only an open trial can be cancelled.")
-    if store.is_running():
-        store.request_cancel(trial)
-        say(f"asked the running study to cancel trial {trial}")
-    else:
-        store.finish(trial, TrialState.CANCELLED, reason="cancelled by the user")
-        say(f"trial {trial} is cancelled")
+    store, row, _ = store_named(study, storage)
+    say(steering.cancel(store, row, trial))

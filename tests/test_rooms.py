@@ -44,7 +44,7 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
         "warm_start": "samplers settings store",
         "loop": "budget engines pricing results samplers settings store study warm_start",
         "replay": "engines pricing settings store",  # beside the study file, which it completes as plain values
-        "enqueueing": "budget results settings start_networks store",
+        "enqueueing": "budget results settings start_networks store study_file",
         "data_fit": "settings",
         "event_files": "loop store",
         "machine_fit": "data_fit devices pricing reachability settings",

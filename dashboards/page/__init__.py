@@ -1,7 +1,8 @@
-"""The live page: one Dash app over a study database, which it only reads.
+"""The live page: one Dash app over a study database.
 
 `make_app` builds it, `serve` runs it. The server computes (`study_cache`, `charts`, `table`), the browser draws and
-answers the budget (`../assets`), and `access` decides who may look.
+answers the budget (`../assets`), and `access` decides who may look and who may write. All that looks reads over a
+connection that can't write; `writes` alone writes, over connections of its own.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ def make_app(url: str, study: str | None = None, access: Access | None = None, c
     """Return the page of a database, as a Dash app whose `server` is a WSGI application.
 
     Args:
-        url: of the database; it is opened read-only.
+        url: of the database; it is opened read-only, but for what the page's buttons write.
         study: the only study to show; None shows them all, with a page to choose from where there are several.
-        access: who may look; None: everyone on this machine.
+        access: who may look and who may write; None: everyone on this machine may look, no one may write.
         command_words: what names this database in the commands that the page shows.
 
     Raises:
@@ -65,14 +66,18 @@ def make_app(url: str, study: str | None = None, access: Access | None = None, c
     from dashboards.page.callbacks import add_callbacks
     from dashboards.page.layout import page_layout
     from dashboards.page.routes import add_routes
+    from dashboards.page.steering import steering_routes
     from dashboards.page.study_cache import Studies
+    from dashboards.page.writes import add_writes
 
+    access = access or Access()
     studies = Studies(url, study)
     server: Any = Flask("condensery-dashboard", static_folder=None)
     server.config["STUDIES"] = studies
     hashes: list[str] = []
-    guard(server, access or Access(), hashes)
-    add_routes(server, studies)
+    guard(server, access, hashes)
+    add_writes(server, studies, access)
+    add_routes(server, studies, steering_routes(access, command_words))
     app = Dash(
         "condensery-dashboard",
         server=server,
@@ -162,7 +167,8 @@ def _strangers_limits() -> dict[str, int | bool]:
 
 def _notes(access: Access, host: str, page: str) -> Iterator[str]:
     """Yield the page's address, and what its user should know of it."""
-    yield f"dashboard at {page}?token={access.token}" if access.shown else f"dashboard at {page}"
+    reading = f" ; without its token it can only be read: {page}" if access.looking_is_free else ""
+    yield f"dashboard at {page}?token={access.token}{reading}" if access.shown else f"dashboard at {page}"
     if access.token is not None and not access.shown:
         yield "at the first visit its address ends in ?token= and the token"
     if not is_loopback(host):

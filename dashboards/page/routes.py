@@ -10,7 +10,7 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
@@ -42,12 +42,14 @@ MOST_ROWS = 1000  # in one answer
 NOT_THERE = (StudyNotFound, TrialNotFound, TrialNotReady, CheckpointCorrupt)
 FAULT = "This is a fault of the program; the server's log says more."
 PACKAGE = Path(__file__).parents[1]
+WRITES = "/do/"  # the addresses of all that is written
 FILES = ("/assets/", "/_dash-", "/_favicon.ico", "/_reload-hash")
 
 
-def add_routes(server: Flask, studies: Studies) -> None:
-    """Add the routes to a page's server."""
+def add_routes(server: Flask, studies: Studies, further: Mapping[str, Callable[..., Response]]) -> None:
+    """Add the routes to a page's server, and `further` ones: functions of the studies, by their rules."""
     answers: dict[str, Callable[..., Response]] = {
+        **further,
         "/news": _news,
         "/rows": _rows,
         "/trials.csv": _trials_csv,
@@ -55,13 +57,15 @@ def add_routes(server: Flask, studies: Studies) -> None:
         "/bundle/<int:number>.zip": _bundle,
     }
     for rule, answer in answers.items():
-        server.add_url_rule(rule, rule, _plainly(partial(answer, studies)))
+        server.add_url_rule(rule, rule, plainly(partial(answer, studies)))
     server.register_error_handler(Exception, _unreadable_post)
 
     @server.before_request
     def _front_door() -> AnyResponse | None:
         """Return the page to choose a study from, or why there is no page; None where the page has its study."""
         if request.path.startswith(FILES) or request.url_rule is None or request.endpoint in answers:
+            return None
+        if str(request.endpoint).startswith(WRITES):
             return None
         if request.path != "/":
             return sentence_page("There is nothing here; the page is at /.", 404)
@@ -116,7 +120,7 @@ def _stale_document(stale: Stale) -> dict[str, Any]:
     return {"since": round(stale.since, 3), "reason": stale.reason, "deleted": stale.deleted}
 
 
-def _plainly(function: Callable[..., Response]) -> Callable[..., Response]:
+def plainly(function: Callable[..., Response]) -> Callable[..., Response]:
     """Turn a request that can't be answered, or a database that is away, into one sentence."""
 
     @wraps(function)

@@ -1,1 +1,1 @@
-"""Configs of a user's own that the search tries next: read, and completed where they name a part of a network."""
+"""What users ask of a search: configs of their own to try next, completed; trials to give up; its end."""

@@ -38,7 +38,7 @@ class Notes(Transactions):
         with self._begin() as connection:
             row = connection.execute(_FIND, {"key": self._key(connection, number)}).first()
             now = "" if row is None else row.text
-            if before is not None and now not in (before, text):
+            if before is not None and now not in ("", before, text):
                 return str(now)
             self._write(connection, number, row, text=text)
         return None

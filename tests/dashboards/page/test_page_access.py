@@ -113,9 +113,14 @@ def test_every_answer_forbids_frames_foreign_content_and_guessing_types(open_pag
 
 def test_a_page_opened_to_a_network_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CONDENSERY_DASHBOARD_TOKEN", raising=False)
-    assert access_for("127.0.0.1") == access_for("localhost") == access_for("::1") == Access()
+    for host in ("127.0.0.1", "localhost", "::1"):
+        assert access_for(host).looking_is_free
+        assert access_for(host).may_be_written
+        assert access_for(host, read_only=True) == Access(read_only=True)
     made = access_for("0.0.0.0")
     assert made.shown
+    assert not made.looking_is_free
+    assert not access_for("0.0.0.0", read_only=True).may_be_written
     assert len(made.token or "") >= 32
     assert made.token != access_for("0.0.0.0").token
     assert made.token not in repr(made)
