@@ -239,6 +239,7 @@
 
   function news() {
     parts.refreshRows();
+    parts.refreshSteering();
     return keep();
   }
 

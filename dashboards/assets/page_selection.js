@@ -52,6 +52,7 @@
         type: "button", class: "plain remove", "aria-label": `Close trial ${number}`,
         onclick: () => choose(state.chosen.filter((other) => other !== number)),
       }, "×"))));
+    parts.refreshSteering();
   }
 
   function buildDrawer() {

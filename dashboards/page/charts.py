@@ -62,6 +62,13 @@ def _progress_info(study: CachedStudy, columns: StudyColumns, view: View) -> Any
     return progress_info(columns, view, liveness, read_last_epochs(engine, columns.study.id))
 
 
+def _timeline_info(study: CachedStudy, columns: StudyColumns, view: View) -> Any:
+    from dashboards.data.timeline import read_timeline
+    from dashboards.panels import timeline_info
+
+    return timeline_info(columns, read_timeline(study.live.engine, columns.study.id, list(columns.latencies)))
+
+
 def _belief_info(study: CachedStudy, columns: StudyColumns, view: View) -> Any:
     from dashboards.data.beliefs import read_study_belief
     from dashboards.panels import belief_info
@@ -122,6 +129,12 @@ CHARTS: Mapping[str, Chart] = {
         _of_panels("progress_figure"),
         clock="pulse",
         axis_matters=True,
+    ),
+    "timeline": Chart(
+        *TITLES["timeline"],
+        _timeline_info,
+        _of_panels("timeline_figure"),
+        clock="pulse",
     ),
     "belief": Chart(
         *TITLES["belief"],

@@ -16,7 +16,7 @@ from dashboards.panels import PLOT_CONFIG
 
 POLL_MS = 1500
 PARTS = ("head", "table", *CHARTS, "comparison")  # what the server computes again when there is news
-LAST = ("progress", "belief")  # charts below the trials
+LAST = ("progress", "timeline", "belief")  # charts below the trials
 GRID_OPTIONS: dict[str, Any] = {
     "theme": "themeQuartz",
     "cacheBlockSize": 100,
@@ -88,7 +88,7 @@ def _places() -> Component:
 
 
 def _footer() -> Component:
-    return html.Footer(html.P("Condensery. This page only reads the database."))
+    return html.Footer(html.P("Condensery.", id="writes"))  # says what the page writes, or why it can only read
 
 
 def _header() -> Component:
@@ -110,6 +110,7 @@ def _header() -> Component:
                 className="head-row",
             ),
             html.P(id="stale-reason", className="stale-reason", hidden=True),
+            html.Div(id="search-actions"),
         ],
     )
 

@@ -20,6 +20,7 @@ __getattr__, __dir__ = lazy_names(
         "study.parallel": "parallel_info parallel_figure ParallelInfo brushed dimension_values",
         "study.importance": "importance_info importance_figure ImportanceInfo",
         "study.progress": "progress_info progress_figure ProgressInfo",
+        "study.timeline": "timeline_info timeline_figure TimelineInfo",
         "study.belief": "belief_info belief_figure BeliefInfo",
         "study.curves": "curves_info curves_figure curve_numbers CurvesInfo MOST_CURVES",
         "trial.network": "network_info network_figure NetworkInfo",

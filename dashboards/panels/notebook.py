@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dashboards.panels.study.front import FrontInfo
 
-PLOTS = ("front", "macs-latency", "parallel", "importance", "curves", "progress", "belief")
+PLOTS = ("front", "macs-latency", "parallel", "importance", "curves", "progress", "timeline", "belief")
 
 
 def study_figures(name: str | None = None, storage: str | None = None) -> StudyFigures:
@@ -117,6 +117,14 @@ class StudyFigures:
         from dashboards.panels.study.progress import progress_figure, progress_info
 
         return self._marked(progress_figure(progress_info(self.columns, self._view(axis))))
+
+    def timeline(self) -> Any:
+        """Return what ran on which worker and device, and when."""
+        from dashboards.data.timeline import read_timeline
+        from dashboards.panels.study.timeline import timeline_figure, timeline_info
+
+        read = read_timeline(self.engine, self.columns.study.id, list(self.columns.latencies))
+        return self._marked(timeline_figure(timeline_info(self.columns, read)))
 
     def belief(self, axis: Axis = "latency") -> Any:
         """Return what the study's sampler believes: the predicted front and the next candidates."""

@@ -10,5 +10,6 @@ TITLES = {
     "importance": ("What matters", "Which choices decide accuracy, and which decide latency."),
     "curves": ("Learning curves", "How the front's networks learned, with every condensing stage and stop."),
     "progress": ("Progress", "How far the search has come, and who works on it."),
+    "timeline": ("Who worked when", "Each worker's trainings and each device's measurements, with waits and attempts."),
     "belief": ("What the search believes", "Where the front is predicted to go, what is proposed next, and why."),
 }

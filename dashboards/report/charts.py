@@ -16,6 +16,7 @@ from dashboards.budget.table import BudgetTable
 from dashboards.data.beliefs import StudyBelief, read_study_belief
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.curves import read_curves, read_last_epochs
+from dashboards.data.timeline import read_timeline
 from dashboards.formats import one_line
 from dashboards.panels.style import marked
 from search.budget import Budget
@@ -121,7 +122,10 @@ def changing_charts(source: Source, view: View) -> Iterator[tuple[str, Drawn]]:
 def steady_charts(source: Source) -> Iterator[tuple[str, Drawn]]:
     """Yield the charts that are the same in every view, by name."""
     info = panels.curves_info(source.columns, source.curves, source.curve_numbers)
-    yield "curves", Drawn.of(info, panels.curves_figure, replayed_from(source.columns.study.settings))
+    replayed = replayed_from(source.columns.study.settings)
+    yield "curves", Drawn.of(info, panels.curves_figure, replayed)
+    timeline = read_timeline(source.engine, source.columns.study.id, list(source.columns.latencies))
+    yield "timeline", Drawn.of(panels.timeline_info(source.columns, timeline), panels.timeline_figure, replayed)
 
 
 def progress_of(source: Source, view: View) -> panels.ProgressInfo:

@@ -43,6 +43,7 @@ def body(source: Source, name: str, charts: dict[str, Drawn]) -> str:
             _trials(columns),
             _networks(columns),
             _chart("progress", charts, _facts(source)),
+            _chart("timeline", charts),
             _belief(source, charts),
             _basis(columns),
             "</main>",

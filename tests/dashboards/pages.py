@@ -14,7 +14,7 @@ from dashboards.page import Access, make_app
 from tests.dashboards.browser import Visit
 from tests.dashboards.studies import Study
 
-CHARTS = ("front", "macs-latency", "parallel", "importance", "curves", "progress", "belief")
+CHARTS = ("front", "macs-latency", "parallel", "importance", "curves", "progress", "timeline", "belief")
 # Everything is there, or says why it isn't.
 READY = (
     "document.getElementById('name').textContent && document.getElementById('sentence').textContent && "

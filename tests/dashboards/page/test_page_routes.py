@@ -206,7 +206,7 @@ def test_no_cell_of_the_csv_is_a_formula(tmp_path: Path) -> None:
 # ---- charts as tables, bundles --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["front", "macs-latency", "parallel", "importance", "curves", "progress", "belief"])
+@pytest.mark.parametrize("name", list(charts.CHARTS))
 def test_every_chart_has_a_table(client: Any, name: str) -> None:
     table = asked(client, f"/chart-table/{name}").json
     assert table["headers"]

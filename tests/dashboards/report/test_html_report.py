@@ -140,7 +140,7 @@ def test_a_budget_nothing_fits_gives_the_smallest_reached(tmp_path: Path) -> Non
 def test_every_chart_has_its_table_in_the_page(tmp_path: Path) -> None:
     page = report(lively(tmp_path))
     twins = {attributes.get("id") for tag, attributes in page.tags if tag == "details" and "hidden" not in attributes}
-    names = {"front", "macs-latency", "parallel", "importance", "curves", "progress", "belief"}
+    names = {"front", "macs-latency", "parallel", "importance", "curves", "progress", "timeline", "belief"}
     assert twins - {None} == {f"{name}-data-table" for name in names}
     assert set(page.data("charts")) == names
 
