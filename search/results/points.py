@@ -13,7 +13,7 @@ from search.results.pareto import latency_key, non_dominated
 from search.results.quantizing import Int8File, quantize_trial
 from search.store.rows import PointRow, StudyRow, TrialRow
 from search.store.store import StudyStore
-from space.errors import InvalidSettings, TrialNotReady
+from space.errors import CheckpointCorrupt, ExportMismatch, InvalidSettings, QuantizationFailed, TrialNotReady
 from workers.file_names import file_for, stem_for
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyPurpose
@@ -39,10 +39,11 @@ def quantize(
 ) -> Iterator[Quantized]:
     """Write each trial's network in 8 bits for every device, measure the file, and record it as a point.
 
-    A device whose runtime has no 8 bits is left out, with a note.
+    A device whose runtime has no 8 bits is left out, with a note, and so is a network that can't be put into them.
 
     Raises:
-        InvalidSettings: none of the devices' runtimes has 8 bits. What `quantize_trial` raises.
+        InvalidSettings: none of the devices' runtimes has 8 bits.
+        ExportMismatch, QuantizationFailed, CheckpointCorrupt: none of the networks could be put into 8 bits.
     """
     able = [target for target in targets if target.probe.runtime != "ncnn"]
     for target in targets:
@@ -53,17 +54,26 @@ def quantize(
             "files in 8 bits are written for onnxruntime, litert and native, but none of the study's devices has one "
             "of these; reprice the study on a device with --runtime litert or native."
         )
+    made, problem = 0, None
     for row in rows:
         files: dict[str, Int8File] = {}
         for target in able:
             runtime = target.probe.runtime
-            if runtime not in files:
-                path = scratch / file_for(runtime, stem_for("int8", f"trial-{row.number}"))
-                files[runtime] = quantize_trial(store, study, row, cache, runtime, path, note)
+            try:
+                if runtime not in files:
+                    path = scratch / file_for(runtime, stem_for("int8", f"trial-{row.number}"))
+                    files[runtime] = quantize_trial(store, study, row, cache, runtime, path, note)
+            except (ExportMismatch, QuantizationFailed, CheckpointCorrupt) as error:  # others may do
+                note(f"trial {row.number} is left out on {target.name}: {error}")
+                problem = error
+                continue
             latency = measured(target, files[runtime].path)
             if isinstance(latency, Measurement):
                 _record(store, files[runtime], latency)
+            made += 1
             yield Quantized(files[runtime], target.name, latency)
+    if problem is not None and not made:
+        raise problem
 
 
 def measured(target: Target, path: Path) -> Measurement | FailedMeasurement:

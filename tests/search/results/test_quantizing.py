@@ -21,7 +21,7 @@ from dashboards.panels.study.front_drawing import front_figure
 from search.budget import Budget
 from search.pricing.pricer import Target, price
 from search.pricing.targets import precisions_on
-from search.results import quantizing
+from search.results import points, quantizing
 from search.results.bundle.options import BundleOptions
 from search.results.bundle.verifying import check_bundle
 from search.results.bundle.writing import write_bundle
@@ -167,6 +167,27 @@ def test_a_network_in_8_bits_is_a_point_with_its_own_accuracy_and_key(folder, st
     assert [one.latency.precision for one in columns.points] == ["int8"]
     assert list(quantize(store, study, store.trials(), on, folder / "cache", tmp_path, lambda text: None))
     assert len(read_points(store.engine, store.study_id)) == 1  # the newest
+
+
+def test_a_network_that_cant_be_put_into_8_bits_keeps_no_other_from_it(
+    folder, store, study, tmp_path, quick, monkeypatch
+) -> None:
+    (row,) = store.trials()
+    make = points.quantize_trial
+
+    def refuse_the_first(store, study, row, *rest):
+        if row.number == 7:
+            raise QuantizationFailed("a value overflows")
+        return make(store, study, row, *rest)
+
+    monkeypatch.setattr(points, "quantize_trial", refuse_the_first)
+    on, notes = [Target("host", FakeProbe(lambda path: 1.0), None)], []
+    both = [replace(row, number=7), row]
+    (made,) = quantize(store, study, both, on, folder / "cache", tmp_path, notes.append)
+    assert made.file.trial.number == 0
+    assert "trial 7 is left out on host: a value overflows" in notes
+    with pytest.raises(QuantizationFailed):  # where it is the only one
+        list(quantize(store, study, both[:1], on, folder / "cache", tmp_path, notes.append))
 
 
 def test_devices_whose_runtime_has_no_8_bits_are_left_out_and_named(folder, store, study, tmp_path) -> None:

@@ -77,11 +77,15 @@ def test_onnxruntime_really_runs_convolutions_of_8_bits(tmp_path: Path):
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
     onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    operators = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    graph = onnx.load(tmp_path / "optimized.onnx").graph
+    operators = Counter(node.op_type for node in graph.node)
     layers = sum(UNGROUPED.stages)
     assert operators["QLinearConv"] == 2 * layers + 1
     assert operators["Conv"] == operators["FusedConv"] == 0
     assert operators["QGemm"] == 1
+    kinds = {one.name: one.data_type for one in graph.initializer}
+    weights = {kinds[node.input[3]] for node in graph.node if node.op_type == "QLinearConv"}
+    assert weights == {onnx.TensorProto.UINT8}  # int8 saturates on x86 without VNNI
 
 
 def test_group_convolutions_of_onnxruntime_stay_in_float_with_weights_of_8_bits(tmp_path: Path):
