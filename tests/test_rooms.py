@@ -62,11 +62,12 @@ MAY_IMPORT: Mapping[str, Mapping[str, str]] = {
     "dashboards": {
         "data": "formats",
         "budget": "data formats",
-        "panels": "budget data formats",  # know neither page nor report nor terminal
+        "studies": "budget data formats",  # several studies, as plain data
+        "panels": "budget data formats studies",  # know neither page nor report nor terminal
         "image_files": "panels",
-        "terminal": "budget data formats",
-        "page": "budget data formats panels",
-        "report": "budget data formats panels",
+        "terminal": "budget data formats studies",
+        "page": "budget data formats panels studies",
+        "report": "budget data formats panels studies",
     },
 }
 # Samplers see rows and words of the store, and no connection: a sampler that asks the database waits for it.

@@ -73,12 +73,12 @@ def read_columns(engine: sa.Engine, study_name: str, book: ConfigBook | None = N
     # Read after them it could hide that change.
     revision = load_revision(engine, study.id)
     with engine.connect() as connection:
-        columns = _columns_of(connection, study, revision, ConfigBook() if book is None else book)
+        columns = columns_of(connection, study, revision, ConfigBook() if book is None else book)
     return replace(columns, points=tuple(read_points(engine, study.id)), shortlist=read_shortlist(engine, study.id))
 
 
-def _columns_of(connection: sa.Connection, study: StudyRow, revision: str, book: ConfigBook) -> StudyColumns:
-    """Return a study's columns; `book` holds the configs that were read before."""
+def columns_of(connection: sa.Connection, study: StudyRow, revision: str, book: ConfigBook) -> StudyColumns:
+    """Return a study's columns without points and shortlist; `book` holds the configs that were read before."""
     names = (*_OTHERS, *FLOATS, *FURTHER, *INTS)
     query = sa.select(trial.c.id, *(trial.c[name] for name in names), trial.c.latency_id)
     rows = connection.execute(query.where(trial.c.study_id == study.id).order_by(trial.c.number)).all()

@@ -67,6 +67,7 @@ def make_app(url: str, study: str | None = None, access: Access | None = None, c
     from dashboards.page.layout import page_layout
     from dashboards.page.routes import add_routes
     from dashboards.page.steering import steering_routes
+    from dashboards.page.studies_page import StudiesPage
     from dashboards.page.study_cache import Studies
     from dashboards.page.writes import add_writes
 
@@ -77,11 +78,13 @@ def make_app(url: str, study: str | None = None, access: Access | None = None, c
     hashes: list[str] = []
     guard(server, access, hashes)
     add_writes(server, studies, access)
-    add_routes(server, studies, steering_routes(access, command_words))
+    all_studies = StudiesPage(studies, command_words, _plotly_address())
+    add_routes(server, studies, steering_routes(access, command_words), all_studies)
     app = Dash(
         "condensery-dashboard",
         server=server,
         assets_folder=str(ASSETS),
+        assets_ignore="studies.*",  # of the page of all studies, which has no Dash
         serve_locally=True,
         title="Condensery" if study is None else f"{study[:100]} - Condensery",
         update_title="",  # or the title of the tab flickers at every poll

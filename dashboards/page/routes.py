@@ -1,11 +1,10 @@
-"""What the page fetches beside Dash's callbacks: rows of the table, CSV, the charts' tables, bundles; and the chooser.
+"""What the page fetches beside Dash's callbacks: rows of the table, CSV, the charts' tables, bundles.
 
 Every answer is JSON, a file or a page of plain HTML. A wrong request is answered by 400 or 404 with one sentence.
 """
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import time
@@ -15,7 +14,7 @@ from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -23,20 +22,18 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from dashboards.data.columns import StudyColumns, View
 from dashboards.data.live_study import Stale
-from dashboards.data.study_settings import budget_of, dataset_text
-from dashboards.formats import moment, one_line
+from dashboards.data.study_settings import budget_of
+from dashboards.formats import one_line
 from dashboards.page import charts, table
 from dashboards.page.access import sentence_page
+from dashboards.page.studies_page import StudiesPage
 from dashboards.page.study_cache import CachedStudy, Studies, log
 from dashboards.page.view import brushed, view_of
 from search.budget import Budget
 from search.store.connection.database_errors import database_errors
 from search.store.reader import find_trial
-from search.store.replayed import replayed_from, replayed_words
-from search.store.rows import StudyRow
 from space.documents import read_json
 from space.errors import CheckpointCorrupt, CondenseryError, StudyNotFound, TrialNotFound, TrialNotReady
-from workers.wording import counted
 
 MOST_ROWS = 1000  # in one answer
 NOT_THERE = (StudyNotFound, TrialNotFound, TrialNotReady, CheckpointCorrupt)
@@ -46,9 +43,18 @@ WRITES = "/do/"  # the addresses of all that is written
 FILES = ("/assets/", "/_dash-", "/_favicon.ico", "/_reload-hash")
 
 
-def add_routes(server: Flask, studies: Studies, further: Mapping[str, Callable[..., Response]]) -> None:
-    """Add the routes to a page's server, and `further` ones: functions of the studies, by their rules."""
-    answers: dict[str, Callable[..., Response]] = {
+def add_routes(
+    server: Flask, studies: Studies, further: Mapping[str, Callable[..., Response]], all_studies: StudiesPage
+) -> None:
+    """Add the routes to a page's server.
+
+    Args:
+        server: of the page.
+        studies: what the page may show.
+        further: routes of others, functions of the studies by their rules.
+        all_studies: what the page opens on where the address names no study.
+    """
+    of_study: dict[str, Callable[..., Response]] = {
         **further,
         "/news": _news,
         "/rows": _rows,
@@ -56,20 +62,21 @@ def add_routes(server: Flask, studies: Studies, further: Mapping[str, Callable[.
         "/chart-table/<panel>": _chart_table,
         "/bundle/<int:number>.zip": _bundle,
     }
+    answers = {rule: partial(answer, studies) for rule, answer in of_study.items()} | all_studies.answers()
     for rule, answer in answers.items():
-        server.add_url_rule(rule, rule, plainly(partial(answer, studies)))
+        server.add_url_rule(rule, rule, plainly(answer))
     server.register_error_handler(Exception, _unreadable_post)
 
     @server.before_request
     def _front_door() -> AnyResponse | None:
-        """Return the page to choose a study from, or why there is no page; None where the page has its study."""
+        """Return the page of all studies, or why there is no page; None where the page has its study."""
         if request.path.startswith(FILES) or request.url_rule is None or request.endpoint in answers:
             return None
         if str(request.endpoint).startswith(WRITES):
             return None
         if request.path != "/":
             return sentence_page("There is nothing here; the page is at /.", 404)
-        return _chooser_or_page(studies)
+        return all_studies.front_door()
 
 
 def _news(studies: Studies) -> Response:
@@ -210,50 +217,3 @@ def _file(content: str | bytes, name: str, kind: str) -> Response:
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_. ") else "_" for c in name)
     response.headers["Content-Disposition"] = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
     return response
-
-
-# ---- pages without Dash ---------------------------------------------------------------------------------
-
-
-def _chooser_or_page(studies: Studies) -> AnyResponse | None:
-    """Return the chooser or a sentence; None where the page can be shown."""
-    try:
-        rows = studies.list()
-        name = request.args.get("study")
-        if studies.only is None and (name is not None or len(rows) == 1):
-            studies.get(name or studies.single())
-    except StudyNotFound as error:
-        return sentence_page(f"{str(error)[:1].upper()}{str(error)[1:]}", 404)
-    except CondenseryError as error:
-        return sentence_page(f"The database can't be read now: {error}", 503, again_s=5)
-    if studies.only is not None or name is not None or len(rows) == 1:
-        return None
-    if not rows:
-        return sentence_page("The database holds no study yet; this page shows the first one that is launched.", 200, 3)
-    return _chooser(rows)
-
-
-def _chooser(rows: list[StudyRow]) -> Response:
-    others = {name: word for name, word in request.args.items() if name not in ("study", "token")}
-    lines = "".join(_study_line(row, urlencode(others)) for row in sorted(rows, key=lambda row: -row.created_at))
-    body = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Studies - Condensery</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="/assets/icon.svg">'
-        '<link rel="stylesheet" href="/assets/condensery.css"></head><body>'
-        "<header><h1>Which study?</h1><p class=muted>This database holds "
-        f"{counted(len(rows), 'study', 'studies')}.</p></header><main><section aria-label=Studies>"
-        "<div class=scroll tabindex=0><table>"
-        "<thead><tr><th scope=col>study<th scope=col>data<th scope=col>begun (UTC)</tr></thead>"
-        f"<tbody>{lines}</tbody></table></div></section></main></body></html>"
-    )
-    return Response(body, mimetype="text/html")
-
-
-def _study_line(row: StudyRow, others: str) -> str:
-    """Return a study's line; its link carries what else the address asks for."""
-    address = html.escape(f"/?study={quote(row.name, safe='')}" + (f"&{others}" if others else ""))
-    link = f'<a href="{address}">{html.escape(one_line(row.name, 200))}</a>'
-    data = html.escape(
-        ", ".join(filter(None, (dataset_text(row, 80, ""), replayed_words(replayed_from(row.settings)))))
-    )
-    return f"<tr><td class=wrap>{link}<td class=wrap>{data}<td>{moment(row.created_at)}</tr>"

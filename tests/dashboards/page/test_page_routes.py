@@ -1,4 +1,4 @@
-"""What the live page fetches: news, rows, CSV, tables of charts, bundles, and the page to choose a study from."""
+"""What the live page fetches: news, rows, CSV, tables of charts and bundles."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ import pytest
 
 from dashboards.page import charts, make_app, study_cache
 from dashboards.page.study_cache import guarded
-from search.store.connection.database import open_for_writing
-from search.store.studies import create_study
-from tests.dashboards.studies import SETTINGS, Study, lively
-
-HOSTILE = "</script><script>alert(1)</script>"
+from tests.dashboards.studies import Study, lively
 
 
 @pytest.fixture(scope="module")
@@ -216,47 +212,13 @@ def test_every_chart_has_a_table(client: Any, name: str) -> None:
 
 def test_a_bundle_that_cant_be_made_says_why(client: Any) -> None:
     assert asked(client, "/bundle/0.zip").status_code == 404  # its files were never recorded
+    assert asked(client, "/rows", study="x" * 10_000).status_code == 404
     missing = asked(client, "/bundle/99.zip")
     assert missing.status_code == 404
     assert "has trials 0 to 31" in missing.text
     assert asked(client, f"/bundle/{10**30}.zip").status_code == 404
     assert asked(client, "/bundle/-1.zip").status_code == 404
     assert asked(client, "/chart-table/nothing").status_code == 400
-
-
-# ---- choosing a study -----------------------------------------------------------------------------------
-
-
-def test_several_studies_are_offered_and_one_that_isnt_there_is_said_with_the_nearest(tmp_path: Path) -> None:
-    made = lively(tmp_path)
-    create_study(made.engine, HOSTILE, 2, SETTINGS, ("a" * 64, "c" * 64))
-    client = client_of(made)
-    chooser = asked(client, "/").text
-    assert "digits-small" in chooser
-    assert HOSTILE not in chooser
-    assert "/?study=%3C%2Fscript%3E" in chooser
-    shared = asked(client, "/", axis="macs", **{"budget.host": "0.3"}, trials='"3').text
-    assert '"/?study=digits-small&amp;axis=macs&amp;budget.host=0.3&amp;trials=%223"' in shared
-    assert "react-entry-point" in asked(client, "/", study=HOSTILE).text
-    wrong = asked(client, "/", study="digits-smal")
-    assert wrong.status_code == 404
-    assert "Did you mean &#x27;digits-small&#x27;?" in wrong.text
-    assert asked(client, "/rows", study="x" * 10_000).status_code == 404
-    assert asked(client, "/rows").status_code == 404  # which?
-
-
-def test_a_page_of_one_study_shows_no_other(tmp_path: Path) -> None:
-    made = lively(tmp_path)
-    create_study(made.engine, "secret", 2, SETTINGS, ("a" * 64, "c" * 64))
-    client = make_app(f"sqlite:///{tmp_path / 'study.db'}", made.name).server.test_client()
-    assert asked(client, "/rows", study="secret").json["total"] == 32
-
-
-def test_a_database_without_a_study_waits_for_the_first(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    open_for_writing(url)
-    client = make_app(url).server.test_client()
-    assert "no study yet" in client.get("/").text
 
 
 # ---- what fails -----------------------------------------------------------------------------------------
