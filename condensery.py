@@ -134,6 +134,7 @@ for verb in (
     plotting.plot,
     measuring.reprice,
     measuring.quantize,
+    comparing.compare,
     comparing.baselines,
     database.doctor,
     database.delete,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from rich.console import Console
 
+    from dashboards.data.columns import StudyColumns
     from search.settings import StudySettings
     from search.store.rows import StudyRow, TrialRow
     from search.store.store import StudyStore
@@ -192,6 +193,39 @@ def open_named(study: str | None, storage: str | None, write: bool = False) -> t
         name = studies[0].name
     row = reader.find_study(engine, name)
     return (open_for_writing(url) if write else engine), row, url
+
+
+def columns_named(names: Sequence[str], storage: str | None) -> list[StudyColumns]:
+    """Return several studies as columns, in the order named; each is named once, and at most four are.
+
+    Raises:
+        InvalidSettings: there are too many, or one is named twice. StudyNotFound: there is none of a name.
+    """
+    from dashboards.data.column_reader import read_columns
+    from dashboards.studies.common_ground import MOST_STUDIES
+
+    if len(names) > MOST_STUDIES:
+        raise InvalidSettings(f"at most {MOST_STUDIES} studies can be compared, but got {len(names)}.")
+    opened = [open_named(name, storage) for name in names]
+    found = [(row.name, url) for _, row, url in opened]
+    twice = next((name for place, (name, url) in enumerate(found) if (name, url) in found[:place]), None)
+    if twice is not None:
+        raise InvalidSettings(f"each study can be named once, but {twice!r} is named twice.")
+    return [read_columns(engine, row.name) for engine, row, _ in opened]
+
+
+def comparison_limit(studies: Sequence[StudyColumns], given: Sequence[str]) -> tuple[str | None, float | None]:
+    """Return the device and the limit in ms that `--max-latency-ms` gives for several studies; None, None: not given.
+
+    Raises:
+        InvalidSettings: see `limits_by_device`; or there are several limits.
+    """
+    from dashboards.data.study_settings import devices_of
+
+    limits_ms = limits_by_device(given, devices_of(studies[0].study.settings))
+    if len(limits_ms) > 1:
+        raise InvalidSettings("several studies can be given one --max-latency-ms, on one device.")
+    return next(iter(limits_ms.items()), (None, None))
 
 
 def store_named(study: str | None, storage: str | None) -> tuple[StudyStore, StudyRow, str]:

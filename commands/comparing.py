@@ -1,4 +1,4 @@
-"""Networks of other kinds beside a study's: baselines."""
+"""Studies beside each other, and networks of other kinds beside a study's: compare, baselines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.common import INTERRUPTED, AsJson, Storage, StudyName, output, say, store_named, stored_settings
+from commands.common import (
+    INTERRUPTED,
+    AsJson,
+    LatencyLimits,
+    Storage,
+    StudyName,
+    columns_named,
+    comparison_limit,
+    output,
+    say,
+    store_named,
+    stored_settings,
+)
+from commands.plotting import AxisName
 from search.store.connection.printed_commands import database_words
 from space.errors import TrialNotReady
 from workers.wording import counted
@@ -18,6 +31,31 @@ if TYPE_CHECKING:
     from search.results.baselines import BaselineResult
     from search.store.rows import StudyRow
     from search.store.store import StudyStore
+
+
+def compare(
+    studies: Annotated[
+        list[str], typer.Argument(help="Two to four studies, by name or study file.", metavar="STUDY STUDY [STUDY]...")
+    ],
+    axis: Annotated[
+        AxisName | None,
+        typer.Option(help="Compare accuracies against this cost.", show_default="latency, where they share it"),
+    ] = None,
+    max_latency_ms: LatencyLimits = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the fronts of studies of the same images and device, and the best of each inside one limit."""
+    from dashboards.studies.documents import comparison_document
+    from dashboards.studies.fronts import compare_on
+    from dashboards.terminal.comparison_tables import studies_compared
+
+    if len(studies) < 2:
+        raise typer.BadParameter("name two studies or more", param_hint="STUDY")
+    columns = columns_named(studies, storage)
+    device, limit_ms = comparison_limit(columns, max_latency_ms or ())
+    found = compare_on(columns, axis.value if axis else None, device, limit_ms)[0]
+    output(as_json, comparison_document, studies_compared, found)
 
 
 def baselines(

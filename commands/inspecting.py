@@ -24,6 +24,8 @@ from commands.common import (
     TrialNumber,
     Where,
     Wide,
+    columns_named,
+    comparison_limit,
     limits_by_device,
     name_and_url,
     open_named,
@@ -48,18 +50,21 @@ Maker = Callable[..., Any]
 
 def status(study: StudyName = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show a study's progress; without a name, all studies of the database."""
+    from dashboards.studies.overview import Overview, read_state
     from dashboards.terminal import documents, study_tables
     from search.store import reader
     from search.store.connection.database import open_for_reading
 
     name, url = name_and_url(study, storage)
-    studies = reader.list_studies(open_for_reading(url)) if name is None else []
-    if name is None and len(studies) != 1:
-        output(as_json, documents.studies_document, study_tables.studies_table, studies)
+    if name is None and len(reader.list_studies(engine := open_for_reading(url))) != 1:
+        overview = Overview(engine, shlex.join(database_words(url)))
+        output(as_json, documents.studies_document, study_tables.studies_table, overview.read())
         return
     engine, row, _ = open_named(study, storage)
-    study_status = reader.read_status(engine, row.id)
-    output(as_json, documents.study_document, study_tables.status_panel, row, study_status)
+    study_status, (state, note) = reader.read_status(engine, row.id), read_state(engine, row)
+    document = partial(documents.study_document, state=state)
+    panel = partial(study_tables.status_panel, state=f"{state}: {note[:1].lower()}{note[1:]}")
+    output(as_json, document, panel, row, study_status)
 
 
 def trials(
@@ -247,7 +252,15 @@ def dashboard(
 
 
 def report(
-    study: StudyName = None,
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="The study's name or study file, not needed if it is the only study; or up to four, which the page "
+            "shows beside each other.",
+            metavar="[STUDY]...",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The HTML file to write; - is standard output.")] = Path("report.html"),
     max_latency_ms: LatencyLimits = None,
     latency_statistic: Statistic = None,
@@ -260,8 +273,28 @@ def report(
     from dashboards.data.study_settings import devices_of
     from dashboards.report.report import write_report
 
-    engine, row, url = open_named(study, storage)
+    if studies is not None and len(studies) > 1:
+        _report_several(studies, out, max_latency_ms or (), latency_statistic, storage)
+        return
+    engine, row, url = open_named(studies[0] if studies else None, storage)
     limits_ms = limits_by_device(max_latency_ms or (), devices_of(row.settings))
     words = shlex.join(database_words(url))
     write_report(engine, row.name, out, limits_ms, words, latency_statistic)
+    show_written(out)
+
+
+def _report_several(
+    names: Sequence[str], out: Path, limits: Sequence[str], statistic: Any, storage: str | None
+) -> None:
+    """Write a report of several studies, which may be in several databases."""
+    from dashboards.report.several import write_studies_report
+    from dashboards.studies.fronts import compare_on
+
+    if statistic is not None:
+        raise InvalidSettings(
+            "--latency-statistic is for the report of one study; several are compared by the upper ends of intervals."
+        )
+    studies = columns_named(names, storage)
+    device, limit_ms = comparison_limit(studies, limits)
+    write_studies_report(studies, compare_on(studies, None, device, limit_ms), out)
     show_written(out)

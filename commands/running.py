@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from commands.common import (
     StudyName,
     TrialNumber,
     console,
+    name_and_url,
     open_named,
     print_json,
     say,
@@ -25,13 +27,24 @@ from commands.common import (
     store_named,
 )
 from search.store.connection.printed_commands import printed_command
-from space.errors import FileInTheWay, InvalidSettings, SearchFailed
+from space.errors import (
+    DatabaseUnavailable,
+    DatabaseVersion,
+    FileInTheWay,
+    InvalidSettings,
+    NotOurDatabase,
+    SearchFailed,
+    StudyNotFound,
+)
 from workers.wording import of_wanted
 
 if TYPE_CHECKING:
     from search.settings import StudySettings
+    from search.store.rows import StudyRow
+    from search.store.store import StudyStore
     from workers.images.reading import DecodingRecord
 
+STARTING_S, LOOK_S = 10.0, 0.2  # how long `stop` waits for a study that is just starting, and between two looks
 NOT_PRINTED = ("study.storage", "notify.webhook")  # overrides that may hold a secret
 
 
@@ -247,8 +260,39 @@ def stop(study: StudyName = None, storage: Storage = None) -> None:
     """Ask a running study to stop cleanly, as Ctrl-C does."""
     from search.enqueueing import steering
 
-    store, row, _ = store_named(study, storage)
+    store, row, _ = _once_started(study, storage)
     say(steering.stop(store, row))
+
+
+def _once_started(study: str | None, storage: str | None) -> tuple[StudyStore, StudyRow, str]:
+    """Return a study that is to be stopped, opened for writing; wait a moment for one that is only just starting.
+
+    A launch reads its images and checks its budget before there is a database, or a study in it.
+
+    Raises:
+        DatabaseUnavailable, StudyNotFound: there is none after that time.
+    """
+    from search.store.connection.database import sqlite_file
+
+    _, url = name_and_url(study, storage)
+    file, until, said = sqlite_file(url), time.monotonic() + STARTING_S, False
+    is_new = file is not None and not file.exists()
+    while True:
+        try:
+            return store_named(study, storage)
+        except (DatabaseUnavailable, NotOurDatabase, DatabaseVersion, StudyNotFound) as error:
+            # A new file has no tables for a moment. Of one that was there, only the study may come.
+            if not (is_new or isinstance(error, StudyNotFound)):
+                raise
+            if time.monotonic() >= until:
+                late = (
+                    "If its launch has only just begun, it can be stopped once it has read its images: ask again then."
+                )
+                raise type(error)(f"{error} {late}") from None
+        if not said:
+            say(f"there is no such study yet; waiting up to {STARTING_S:g} s in case it is just starting …")
+            said = True
+        time.sleep(LOOK_S)
 
 
 def cancel(trial: TrialNumber, study: StudyName = None, storage: Storage = None) -> None:

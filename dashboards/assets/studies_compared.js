@@ -161,7 +161,7 @@
       const [words, ...rest] = sentences(shown, limit);
       this.sentences.replaceChildren(node("p", {}, words), ...rest.map((text) => node("p", { class: "more" }, text)));
       const heads = ["study", `best ${shown.score_name}`, "to the best", "latency, ms", "95 % interval", "macs", "params",
-        "architecture", "trained", "on its front", "on the front of all"];
+        "architecture", "trained", "its front", "front of all"];
       const numeric = [1, 2, 3, 5, 6, 8, 9, 10];
       const head = node("tr", {}, ...heads.map((text, i) => node("th", { scope: "col", class: numeric.includes(i) ? "n" : null }, text)));
       const rows = shown.studies.map((study, place) => this.bestRow(study, place, first, numeric));

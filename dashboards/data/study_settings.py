@@ -9,7 +9,7 @@ from dashboards.formats import NOTHING, count, is_number, milliseconds, moment, 
 from search.budget import Budget
 from search.results.replayed import training_command
 from search.store import reader
-from search.store.replayed import replayed_from, replayed_note, replayed_words
+from search.store.replayed import replayed_from, replayed_words
 from search.store.rows import StudyRow
 from workers.metrics import NAMES
 
@@ -101,6 +101,6 @@ def instead_of_pick(study: StudyRow, command_words: str = "") -> dict[str, str] 
     table = replayed_from(study.settings)
     if table is None:
         return None
-    note = f"{replayed_note(table)}, so there is no network to hand over."
+    note = f"{replayed_words(table)}: nothing was trained here, so there is no network to hand over."
     note += " This command trains the recommended one for real."
     return {"note": note[:1].upper() + note[1:], "command": training_command(study.name, "{trial}", command_words)}

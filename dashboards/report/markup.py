@@ -30,6 +30,7 @@ SCRIPTS = (  # in the order in which they run
     "assets/budget_answer.js",
     "assets/condensery.js",
     "assets/budget_control.js",
+    "report/assets/unpacking.js",
     "report/assets/report_table.js",
     "report/assets/report.js",
 )
@@ -76,10 +77,12 @@ def policy(scripts: Sequence[str]) -> str:
     )
 
 
-def document(title: str, body: str, parts: Sequence[str]) -> str:
-    """Return the whole page; `parts` are elements that `packed` returned."""
-    scripts = [asset(name) for name in SCRIPTS]
-    style = "\n".join(map(asset, STYLES))
+def document(
+    title: str, body: str, parts: Sequence[str], styles: Sequence[str] = STYLES, scripts: Sequence[str] = SCRIPTS
+) -> str:
+    """Return the whole page; `parts` are elements that `packed` returned, `styles` and `scripts` are our files."""
+    scripts = [asset(name) for name in scripts]
+    style = "\n".join(map(asset, styles))
     return "\n".join(
         (
             "<!doctype html>",

@@ -16,6 +16,7 @@ import numpy as np
 from dashboards.data.columns import Axis, LatencyGroup, StudyColumns
 from dashboards.data.study_settings import dataset_text
 from dashboards.formats import one_line, threads_text
+from search.store.replayed import replayed_from, replayed_words
 from workers.metrics import NAMES, Objective
 from workers.settings import DataSettings
 
@@ -189,6 +190,10 @@ def _doubts_of(studies: Sequence[StudyColumns], kept: Sequence[int], objective: 
     if len({studies[place].objective for place in kept}) > 1:
         each = ", ".join(f"{_name(studies[place].study)} {studies[place].score_name}" for place in kept)
         doubts.append(f"They maximise different things ({each}), so they are compared by {NAMES[objective]}.")
+    tables = {place: replayed_from(studies[place].study.settings) for place in kept}
+    doubts += [
+        f"{_name(studies[place].study)} was {replayed_words(table)}." for place, table in tables.items() if table
+    ]
     if any(studies[place].points for place in kept):
         doubts.append("Networks in 8 bits are not compared here.")
     return tuple(doubts)

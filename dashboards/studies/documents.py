@@ -8,12 +8,13 @@ from typing import Any
 
 from dashboards.budget.offers import finite
 from dashboards.data.study_settings import budget_text, dataset_text
-from dashboards.formats import count, digits_ms, moment, one_line, percent
+from dashboards.formats import NOTHING, count, digits_ms, moment, one_line, percent
 from dashboards.studies.fronts import NETWORK_HEADERS, Comparison, Network, StudyFront, interval_text, token_of
 from dashboards.studies.overview import Summary
 from search.store.replayed import replayed_from, replayed_words
 
-POINT_HEADERS = ("study", *NETWORK_HEADERS[:4], "on the front of all", *NETWORK_HEADERS[4:])
+BEST_HEADERS = ("study", *NETWORK_HEADERS)
+POINT_HEADERS = ("study", *NETWORK_HEADERS[:4], "front of all", *NETWORK_HEADERS[4:])
 
 
 def summary_document(summary: Summary) -> dict[str, Any]:
@@ -86,6 +87,13 @@ def point_rows(studies: Sequence[StudyFront]) -> list[tuple[str, ...]]:
     pairs.sort(key=lambda pair: (pair[1].cost, -pair[1].score))
     rows = [(network.cells(), "yes" if network.on_combined else "", name) for name, network in pairs]
     return [(name, *cells[:4], on_combined, *cells[4:]) for cells, on_combined, name in rows]
+
+
+def best_rows(comparison: Comparison, limit: float | None) -> list[tuple[str, ...]]:
+    """Return the best of each study inside a limit as lines of a table; see `BEST_HEADERS`."""
+    none = (NOTHING,) * len(NETWORK_HEADERS)
+    bests = [(study, study.best(limit)) for study in comparison.studies]
+    return [(study.name, *(none if best is None else best.cells())) for study, best in bests]
 
 
 def unit_of(comparison: Comparison) -> tuple[str, float]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dashboards.budget.table import limit_text
-from dashboards.data.columns import Floats, Ints, Latencies, Mask, StudyColumns
+from dashboards.data.columns import Axis, Floats, Ints, Latencies, Mask, StudyColumns
 from dashboards.data.latency_marks import kind_words
 from dashboards.data.study_settings import budget_of
 from dashboards.formats import NOTHING, count, digits_ms, one_line, percent
@@ -173,6 +173,31 @@ def compare(
         limit=own_limit(kept, view) if limit is None else limit,
         doubts=ground.doubts,
     )
+
+
+def compare_on(
+    studies: Sequence[StudyColumns], axis: Axis | None = None, device: str | None = None, limit_ms: float | None = None
+) -> list[Comparison]:
+    """Return studies beside each other in every view that compares two or more of them; one at least.
+
+    Args:
+        studies: in the order chosen.
+        axis: of the first view; None: what most of the studies share.
+        device: of the latencies in the first view, by its name in the first study that has them; None: any.
+        limit_ms: on latencies; None: the smallest that the studies have themselves.
+    """
+    ground = common_ground(studies)
+    axis = "latency" if axis is None and device is not None else axis
+
+    def is_wanted(view: CostView) -> bool:
+        of_device = device is None or (view.group is not None and view.group.target == device)
+        return view.axis == axis and (of_device or axis != "latency")
+
+    views = sorted(ground.views, key=lambda view: not is_wanted(view))
+    found = [compare(studies, view, limit_ms if view.axis == "latency" else None, ground) for view in views]
+    return [
+        one for place, one in enumerate(found) if one.reason is None or (not place and is_wanted(one.view))
+    ] or found[:1]
 
 
 def own_limit(studies: Sequence[StudyColumns], view: CostView) -> float | None:

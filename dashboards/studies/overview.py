@@ -147,6 +147,15 @@ class Overview:
         return found, True
 
 
+def read_state(engine: sa.Engine, row: StudyRow) -> tuple[StudyState, str]:
+    """Return the state of one study, and what it means in a sentence."""
+    with engine.connect() as connection:
+        now, facts = now_of(connection), _read_facts(connection, row.id)
+    activity = facts.get(row.id, _NO_FACTS).activity
+    state = state_of(row, activity, now)
+    return state, state_note(row, state, activity, now)
+
+
 @dataclass(frozen=True)
 class _Facts:
     activity: Activity
@@ -162,12 +171,14 @@ def _read_changing(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
 _NO_FACTS = _Facts(Activity(0, 0, None), ())
 
 
-def _read_facts(connection: sa.Connection) -> dict[int, _Facts]:
-    """Return the facts of all studies that have trials, by the study's id."""
+def _read_facts(connection: sa.Connection, only: int | None = None) -> dict[int, _Facts]:
+    """Return the facts of all studies that have trials, or of `only` one, by the study's id."""
     moments = [sa.func.max(trial.c[name]) for name in ("asked_at", "started_at", "finished_at")]
     changes = [sa.func.count(trial.c.test_top1), sa.func.sum(trial.c.latency_id), sa.func.sum(trial.c.top1)]
     counts = [sa.func.count().label("number"), sa.func.count(trial.c.continues).label("continued")]
     query = sa.select(trial.c.study_id, trial.c.state, *counts, *moments, *changes)
+    if only is not None:
+        query = query.where(trial.c.study_id == only)
     newest = _newest_of_others(connection)
     trials: Counter[int] = Counter()
     trainings: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""What cross-validation found, and networks of other kinds beside a study's, for people and as JSON."""
+"""Studies beside each other, what cross-validation found, and baselines beside a study, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -10,13 +10,42 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dashboards.formats import NOTHING, count, percent
+from dashboards.formats import NOTHING, count, one_line, percent
+from dashboards.studies.documents import POINT_HEADERS, best_rows, point_rows
+from dashboards.studies.fronts import Comparison
 from dashboards.terminal.documents import plain
 from dashboards.terminal.tables import plain_table
 from search.crossvalidation import FoldScore, mean_and_deviation
 from search.results.baselines import BaselineResult
 from workers.metrics import NAMES, Objective
 from workers.wording import counted
+
+
+def studies_compared(comparison: Comparison) -> RenderableType:
+    """Return studies beside each other: who can be compared, the best of each inside the limit, and their fronts."""
+    words, *further = comparison.sentences(comparison.limit)
+    parts: list[RenderableType] = [Text(one_line(words)), *(Text(one_line(text), style="dim") for text in further)]
+    parts.append(Text(f"accuracy against {comparison.view.name}", style="dim"))
+    title = "" if comparison.limit is None else f" inside {comparison.limit_words(comparison.limit)}"
+    parts += [Text(f"\nThe best of each{title}", style="bold"), _networks(best_rows(comparison, comparison.limit))]
+    if comparison.reason is None:
+        rows = [(f"{name}{' *' if on_all else ''}", *cells) for name, *cells, on_all in _with_mark_last(comparison)]
+        parts += [Text("\nTheir fronts", style="bold"), _networks(rows)]
+        parts.append(Text("* on the front of all: no network of any of these studies beats it", style="dim"))
+    return Group(*parts)
+
+
+def _with_mark_last(comparison: Comparison) -> list[tuple[str, ...]]:
+    mark = POINT_HEADERS.index("front of all")
+    return [(*row[:mark], *row[mark + 1 :], row[mark]) for row in point_rows(comparison.studies)]
+
+
+def _networks(rows: Sequence[tuple[str, ...]]) -> RenderableType:
+    """Return networks of several studies; kind and interval of the accuracy are left to JSON and page."""
+    table = plain_table("~study", ">trial", ">score", ">latency ms", ">macs", ">params", "~architecture")
+    for name, trial, score, latency, _, _, macs, params, config in rows:
+        table.add_row(Text(name), trial, score, latency, macs, params, Text(config))
+    return table
 
 
 def folds_table(scores: Sequence[FoldScore]) -> RenderableType:

@@ -17,6 +17,7 @@ import numpy as np
 from dashboards.data.beliefs import proposal_document
 from dashboards.data.study_settings import public_settings
 from dashboards.data.time_left import study_left_s
+from dashboards.studies.overview import Summary
 from search.results.class_figures import split_document
 from search.results.remarks import NOTHING_SEEN, Seen
 from search.store.reader import objective_of
@@ -139,14 +140,17 @@ def queue_document(waiting: Iterable[EnqueuedConfig]) -> dict[str, Any]:
     }
 
 
-def study_document(study: StudyRow, status: StudyStatus, now: float | None = None) -> dict[str, Any]:
+def study_document(
+    study: StudyRow, status: StudyStatus, now: float | None = None, state: str | None = None
+) -> dict[str, Any]:
     """Return one study: its settings (database password hidden), how many trials are in each state, who runs what.
 
-    Ages are those at `now`, UTC seconds since 1970; None = this moment.
+    Ages are those at `now`, UTC seconds since 1970; None = this moment. `state` is what the study is doing.
     """
     at = time.time() if now is None else now
     return {
         "name": study.name,
+        "state": state,
         "created_at_unix_s": plain(study.created_at),
         "replayed_from": replayed_from(study.settings),
         "objective": objective_of(study.settings),
@@ -202,18 +206,25 @@ def _event_document(event: EventRow, now: float) -> dict[str, Any]:
     }
 
 
-def studies_document(rows: Iterable[StudyRow]) -> dict[str, Any]:
-    """Return `{"studies": [...]}`: each one's name, table if it was replayed, creation, controller, settings' hash."""
+def studies_document(studies: Iterable[Summary]) -> dict[str, Any]:
+    """Return `{"studies": [...]}`: what each is doing, its best network within its budget, and what to run next."""
     return {
         "studies": [
             {
-                "name": row.name,
-                "replayed_from": replayed_from(row.settings),
-                "created_at_unix_s": plain(row.created_at),
-                "controller": row.controller,
-                "stop_requested": row.stop_requested,
-                "settings_hash": row.settings_hash,
+                "name": one.study.name,
+                "state": str(one.state),
+                "replayed_from": replayed_from(one.study.settings),
+                "created_at_unix_s": plain(one.study.created_at),
+                "newest_activity_at_unix_s": plain(one.activity.newest_at),
+                "trials": one.activity.trials,
+                "trainings": one.activity.trainings,
+                "trainings_wanted": one.wanted,
+                "best": None if one.best is None else plain(dataclasses.asdict(one.best)),
+                "next_command": one.step.command,
+                "controller": one.study.controller,
+                "stop_requested": one.study.stop_requested,
+                "settings_hash": one.study.settings_hash,
             }
-            for row in rows
+            for one in studies
         ]
     }

@@ -14,6 +14,7 @@ from dashboards.data.time_left import study_left_s
 from dashboards.formats import (
     NOTHING,
     STATE_STYLES,
+    digits_ms,
     duration,
     epoch_text,
     images_rate,
@@ -22,6 +23,7 @@ from dashboards.formats import (
     percent,
     whole_duration,
 )
+from dashboards.studies.overview import Summary
 from dashboards.terminal.tables import facts_table, plain_table
 from search.store.reader import objective_of
 from search.store.replayed import replayed_from, replayed_note, replayed_words
@@ -32,34 +34,38 @@ from workers.processes import host_and_pid
 from workers.wording import counted, of_wanted
 
 
-def studies_table(rows: Sequence[StudyRow]) -> RenderableType:
-    """Return the studies, one row each."""
-    if not rows:
+def studies_table(studies: Sequence[Summary]) -> RenderableType:
+    """Return the studies, one row each, as the page lists them."""
+    if not studies:
         return Text("No studies.")
-    table = plain_table("~study", "created (UTC)", ">trainings", "~data", "~budget", "~run by")
-    for row in rows:
-        part = row.settings.get("study") or {}
+    table = plain_table("~study", "state", ">best", ">its ms", ">trainings", ">newest", "~data")
+    for one in studies:
+        row, best = one.study, one.best
+        trainings = one.activity.trainings
         table.add_row(
             Text(one_line(row.name)),
-            moment(row.created_at),
-            str(part.get("trainings", NOTHING)),
+            str(one.state),
+            NOTHING if best is None else percent(best.score),
+            NOTHING if best is None else digits_ms(best.latency_ms, 4),
+            str(trainings) if one.wanted is None else f"{trainings} of {one.wanted}",
+            f"{_largest_unit(time.time() - (one.activity.newest_at or row.created_at))} ago",
             Text(", ".join(filter(None, (dataset_text(row), replayed_words(replayed_from(row.settings)))))),
-            budget_text(row.settings),
-            Text(one_line(host_and_pid(row.controller or "no one"), 40)),
         )
-    return table
+    note = "best: the best network within the study's own budget, by what it maximises, and its median latency"
+    return Group(table, Text(note, style="dim"))
 
 
-def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None) -> RenderableType:
+def status_panel(study: StudyRow, status: StudyStatus, now: float | None = None, state: str = "") -> RenderableType:
     """Return a study's status: trials by state, who runs it, what each worker does, what went wrong last.
 
-    Ages are those at `now`, UTC seconds since 1970; None = this moment.
+    Ages are those at `now`, UTC seconds since 1970; None = this moment. `state` is its state in words.
     """
     at, counts, waiting = time.time() if now is None else now, status.counts, status.waiting
     wanted = (study.settings.get("study") or {}).get("trainings")
     replayed = replayed_note(replayed_from(study.settings))
     facts: list[tuple[str, str | Text]] = [
         ("study", Text(one_line(study.name), style="bold")),
+        *([("state", state)] if state else []),
         ("created", f"{moment(study.created_at)} UTC"),
         ("data", dataset_text(study)),
         *([("", replayed)] if replayed else []),
@@ -147,6 +153,11 @@ def _events_table(events: Sequence[EventRow], now: float) -> Table:
         number = NOTHING if event.number is None else str(event.number)
         table.add_row(_age(event.at, now), Text(one_line(event.kind, 20)), number, Text(one_line(event.detail, 300)))
     return table
+
+
+def _largest_unit(seconds: float) -> str:
+    """Return "46 min" of 46 minutes and some seconds."""
+    return " ".join(whole_duration(seconds).split()[:2])
 
 
 def _age(then: float, now: float) -> str:

@@ -31,8 +31,12 @@ def replayed_words(table: str | None) -> str:
 
 
 def replayed_note(table: str | None) -> str:
-    """Return the words and what they mean for every figure beside them; "" for no table."""
-    return "" if table is None else f"{replayed_words(table)}: nothing was trained or measured here"
+    """Return the words and what they mean for every figure beside them; "" for no table.
+
+    The networks of a replayed study can be measured on a further device, and then those latencies are real.
+    """
+    rest = "nothing was trained here, and latencies that are called replayed were not measured here"
+    return "" if table is None else f"{replayed_words(table)}: {rest}"
 
 
 def replayed_folder(table: str | None) -> str:

@@ -4,29 +4,13 @@
 (function () {
   "use strict";
 
+  const { unpacked, parsed, run } = window.CondenseryPacked;
   const C = window.Condensery, { BudgetControl, showAnswer, copyText, node } = window.CondenseryBudget;
   const at = (id) => document.getElementById(id);
   const state = {
     core: null, charts: null, networks: null, limits: {}, view: 0, views: new Map(), trials: null, drawn: new Set(),
     overlays: new Map(),
   };
-
-  // ---- unpacking ------------------------------------------------------------------------------------------
-
-  async function unpacked(name) {
-    const text = at(`packed-${name}`).textContent;
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Response(stream).text();
-  }
-
-  const parsed = async (name) => JSON.parse(await unpacked(name));
-
-  function run(code) {  // the page's policy holds its hash
-    const script = document.createElement("script");
-    script.textContent = code;
-    document.head.append(script);
-  }
 
   // ---- budget ---------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ import pytest
 
 from dashboards.data.column_reader import read_columns
 from dashboards.page import make_app
-from dashboards.studies.fronts import compare
+from dashboards.report.several import write_studies_report
+from dashboards.studies.fronts import compare, compare_on
 from search.store.connection.database import open_for_writing
 from search.store.studies import create_study
 from tests.dashboards.browser import Visit, contrast, in_browser
@@ -180,3 +181,17 @@ def test_a_shared_comparison_opens_says_why_not_and_follows_a_search(browser: An
         visit.page.get_by_role("textbox", name="Filter").fill("a new")
         visit.wait("document.querySelectorAll('#list-body tr').length === 1")
         silent(visit, address)
+    _report_shows_the_same(browser, study, tmp_path / "report.html")
+
+
+def _report_shows_the_same(browser: Any, study: Study, path: Path) -> None:
+    columns = [read_columns(study.engine, name) for name in ("first", "second")]
+    write_studies_report(columns, compare_on(columns, limit_ms=0.16), path)
+    with Visit(browser, 1400) as visit:
+        visit.open(path, f"{COMPARED} && performance.getEntriesByName('condensery-ready').length", timeout_s=120)
+        said = [visit.text("#compared-sentences")]
+        assert said == compare(columns, limit=0.16).sentences(0.16)
+        visit.page.get_by_label("Accuracy against").select_option(label="multiply-adds")
+        visit.wait("document.querySelector('#compared-sentences').textContent.includes('at any cost')")
+        assert visit.complaints == []
+        assert visit.requests == [path.as_uri()]

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dashboards.studies.overview import Overview
 from dashboards.terminal import documents
 from search.results.pareto import pareto_front
 from search.store import reader
@@ -40,7 +41,7 @@ def test_every_document_of_a_lively_study_is_strict_json(made: Study) -> None:
     study = strict(documents.study_document(found, standing))
     assert study["trials"] == len(rows)
     assert study["settings"]["budget"]["max_latency_ms"] == 0.4
-    assert strict(documents.studies_document([found]))["studies"][0]["name"] == made.name
+    assert strict(documents.studies_document(Overview(made.engine).read()))["studies"][0]["name"] == made.name
 
 
 def test_a_study_says_who_trains_what_and_what_went_wrong(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 
 from dashboards import formats
 from dashboards.data.study_settings import public_settings
+from dashboards.studies.overview import Overview
 from dashboards.terminal import device_tables, study_tables, trial_panel, trial_tables
 from search.devices.history import JobLine
 from search.results.pareto import pareto_front
@@ -168,7 +169,7 @@ def test_a_long_curve_keeps_its_ends_and_every_condensing_stage(made: Study) -> 
 def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> None:
     name = "[bold red]x[/] <script>\x1b[31m"
     made = Study(tmp_path, name)
-    text = shown(study_tables.studies_table(reader.list_studies(made.engine)))
+    text = shown(study_tables.studies_table(Overview(made.engine).read()))
     assert "\x1b" not in text
     joined = "".join(text.split())
     assert "[boldred]x[/]" in joined.replace("─", "")

@@ -13,12 +13,16 @@ import pytest
 from rich.console import Console
 
 from condensery import app
+from dashboards.data.column_reader import read_columns
 from dashboards.data.study_settings import instead_of_pick
 from dashboards.page import make_app
 from dashboards.page.heading import head
 from dashboards.page.study_cache import CachedStudy, Studies
 from dashboards.panels.notebook import PLOTS, StudyFigures
 from dashboards.report.trials_data import trials_data
+from dashboards.studies.documents import summary_document
+from dashboards.studies.fronts import compare
+from dashboards.studies.overview import Overview
 from dashboards.terminal import answers, documents, study_tables
 from dashboards.terminal.live_view import _LiveView
 from search.event_files import SCALARS
@@ -42,7 +46,7 @@ SHOWING = {  # a command line of every command that shows a figure of a study; "
     "note": ["note"],
     "pick": ["pick", "--preview"],
 }
-TESTED_BELOW = {"launch", "check", "plot", "tensorboard", "report", "dashboard"}
+TESTED_BELOW = {"compare", "launch", "check", "plot", "tensorboard", "report", "dashboard"}
 NO_FIGURES = {
     "init",
     "enqueue",
@@ -95,7 +99,8 @@ def test_a_command_says_it_as_text_and_as_json(name: str, shown: Replays, words:
     line = [str(a_done_trial(shown).number) if word == "NUMBER" else word for word in SHOWING[name]]
     printed = command(shown, *line)
     assert says(printed.stdout, words), printed.stderr
-    assert "measured" not in printed.stdout.replace("trained or measured here", "")
+    unwrapped = " ".join(printed.stdout.split())
+    assert "measured" not in unwrapped.replace("latencies that are called replayed were not measured here", "")
     document = json.loads(command(shown, *line, "--json").stdout)
     assert document["replayed_from"] == shown_name(shown)
     if name != "status":
@@ -103,10 +108,15 @@ def test_a_command_says_it_as_text_and_as_json(name: str, shown: Replays, words:
 
 
 def test_several_studies_say_it_as_text_and_as_json(shown: Replays, words: str):
-    study = shown.study()
-    assert documents.studies_document([study])["studies"][0]["replayed_from"] == shown_name(shown)
+    engine = open_for_reading(shown.url)
+    studies = Overview(engine).read()
+    columns = read_columns(engine, "replay")
+    engine.dispose()
+    assert documents.studies_document(studies)["studies"][0]["replayed_from"] == shown_name(shown)
+    assert words in summary_document(studies[0])["data"]
+    assert f"replay was {words}." in compare([columns, columns]).sentences(None)
     console = Console(file=io.StringIO(), width=400)
-    console.print(study_tables.studies_table([study]))
+    console.print(study_tables.studies_table(studies))
     assert words in console.file.getvalue()
 
 
