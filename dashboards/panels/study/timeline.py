@@ -209,12 +209,12 @@ def timeline_figure(info: TimelineInfo) -> Any:
     """Return a bar for each piece of work, a row for each worker and device, over the time in UTC."""
     if info.reason is not None:
         return message(info.reason)
-    figure = empty_figure(max(220, 120 + 26 * len(info.rows)))
+    figure = empty_figure(max(260, 160 + 26 * len(info.rows)))
     for kind in LOOKS:
         bars = [bar for bar in info.bars if bar.kind == kind]
         if bars:
             figure.add_trace(_trace(kind, bars))
-    figure.update_layout(barmode="overlay", bargap=0.25)
+    figure.update_layout(barmode="overlay", bargap=0.25, legend={"y": 1.02, "yanchor": "bottom"})
     figure.update_xaxes(type="date", title={"text": "time (UTC)"})
     figure.update_yaxes(
         type="category", categoryorder="array", categoryarray=list(map(escaped, info.rows)), griddash="solid"

@@ -24,8 +24,23 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 PATHS = ["/", "/news", "/rows", "/trials.csv", "/chart-table/front", "/chart-table/x", "/bundle/0.zip", "/nothing"]
+PATHS += ["/steering", "/steering/plan"]
 PATHS += [f"/bundle/{10**30}.zip", f"/bundle/{'9' * 5000}.zip"]
-QUERY = ["study", "start", "end", "sort", "filter", "brush", "group", "axis", "fast", "budget.host", "token"]
+QUERY = [
+    "study",
+    "start",
+    "end",
+    "sort",
+    "filter",
+    "brush",
+    "group",
+    "axis",
+    "fast",
+    "budget.host",
+    "token",
+    "trial",
+    "config",
+]
 UPDATE = "/_dash-update-component"
 
 

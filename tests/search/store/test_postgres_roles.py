@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from dashboards.page import Access, make_app
 from search.engines.fake import FakeEngine
 from search.store.connection.database import open_for_reading, open_for_writing, upgrade
 from search.store.tables import HEAD_REVISION, metadata
@@ -20,6 +21,7 @@ from tests.search.tiny_studies import Bench, assert_consistent
 
 pytestmark = pytest.mark.slow
 
+TOKEN = "correct-horse-battery"
 ROLES = ROOT / "deploy" / "postgres-roles.sql"
 
 
@@ -121,6 +123,14 @@ def test_the_reader_sees_a_study_and_writes_nothing(as_role, tmp_path: Path):
         assert "read-only transaction" in refused(as_role("reader"), f"DELETE FROM {table}")
         # ... and not only because its transactions begin as read-only.
         assert "permission denied" in refused(as_role("reader"), f"SET TRANSACTION READ WRITE; DELETE FROM {table}")
+    headers = {"Authorization": f"Bearer {TOKEN}", "X-Condensery": "write", "Host": "localhost"}
+    for role, code in (("reader", 503), ("runner", 200)):  # what the live page writes, by its role
+        page = make_app(as_role(role), None, Access(TOKEN)).server
+        note = {"trial": 0, "text": "mine", "before": ""}
+        answer = page.test_client().post("/do/note", json=note, headers=headers)
+        for engine in (page.config["STUDIES"]._engine, page.config["STUDIES"].get(None).live.engine):
+            engine.dispose()
+        assert (answer.status_code, "read-only transaction" in answer.text) == (code, code == 503)
     engine = open_for_reading(as_role("reader"))
     with engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(metadata.tables["condensery_study"])) == 1

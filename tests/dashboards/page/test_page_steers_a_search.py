@@ -1,0 +1,143 @@
+"""A real search, steered by its page: what is asked for there is in the database, and the search does it."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands.common import INTERRUPTED
+from search.store import reader
+from search.store.connection.database import open_for_reading
+from search.store.rows import TrialRow
+from tests.command_line import StartedCommand, run_command
+from tests.dashboards.browser import Visit, in_browser
+from tests.dashboards.pages import TABLE, in_page, opened, served, silent, url_of
+from tests.dashboards.studies import lively
+from tests.waiting import until
+
+TOKEN = "correct-horse-battery"
+SETTINGS = ("study.trainings=50", "training.epochs=60", "engine.workers=1", "search.startup=2")
+
+
+class Browser:
+    """What a browser does on the page: it has opened the printed address, keeps the cookie and sends its origin."""
+
+    def __init__(self, address: str) -> None:
+        self.page = address.partition("?")[0]
+        jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+        self.opener = urllib.request.build_opener(jar)
+        self.opener.open(address).close()
+
+    def get(self, path: str) -> Any:
+        with self.opener.open(self.page + path) as answer:
+            return json.load(answer)
+
+    def write(self, name: str, **body: Any) -> str:
+        headers = {"Content-Type": "application/json", "X-Condensery": "write", "Origin": self.page.rstrip("/")}
+        request = urllib.request.Request(f"{self.page}do/{name}", json.dumps(body).encode(), headers)
+        with self.opener.open(request) as answer:
+            return str(json.load(answer)["said"])
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Any:
+    """A folder with a study that is being searched, whose end ends all that it started."""
+    assert run_command("init", "study.toml", "--preset", "digits", cwd=tmp_path).returncode == 0
+    words = [word for setting in SETTINGS for word in ("--set", setting)]
+    launch = StartedCommand("launch", "study.toml", *words, cwd=tmp_path, log=tmp_path / "launch.log")
+    log = tmp_path / "dashboard.log"
+    page = None
+    try:
+        until(lambda: "training" in launch.log.read_text() or launch.poll() is not None)
+        page = StartedCommand("dashboard", "study.toml", "--port", "0", cwd=tmp_path, log=log)
+        address = until(lambda: re.search(r"http://\S+\?token=\S+", log.read_text()))
+        yield tmp_path, launch, Browser(address[0])
+    finally:
+        for process in filter(None, (page, launch)):
+            process.kill()
+            process.wait()
+
+
+def rows_in(folder: Path) -> list[TrialRow]:
+    engine = open_for_reading(f"sqlite:///{folder / 'condensery.db'}")
+    try:
+        return reader.read_trials(engine, reader.list_studies(engine)[0].id)
+    finally:
+        engine.dispose()
+
+
+def first(folder: Path, wanted: Callable[[TrialRow], bool]) -> TrialRow:
+    found: TrialRow = until(lambda: next(filter(wanted, rows_in(folder)), None), every_s=0.2)
+    return found
+
+
+@pytest.mark.slow(seconds=40)
+def test_a_running_search_does_what_is_asked_for_on_its_page(running: tuple[Path, StartedCommand, Browser]):
+    folder, launch, browser = running
+    trial = first(folder, lambda row: row.state == "running")
+    assert browser.write("star", trial=trial.number, starred=True) == f"Trial {trial.number} is on the shortlist."
+    browser.write("note", trial=trial.number, text="the first one", before="")
+    asked = browser.get(f"steering?trial={trial.number}")
+    assert (asked["search"]["state"], asked["read_only"], asked["trial"]["note"]) == ("running", None, "the first one")
+
+    config = {**asked["trial"]["config"], "training": {**asked["trial"]["training"], "epochs": 1}}
+    assert "1 epoch, " in browser.write("enqueue", config=config)
+    browser.write("cancel", trial=trial.number)
+    assert first(folder, lambda row: row.number == trial.number and row.state == "cancelled").starred
+    enqueued = first(folder, lambda row: row.origin == "enqueued" and row.state == "done")
+    assert (enqueued.config, enqueued.training["epochs"]) == (trial.config, 1)
+
+    assert "to stop study 'digits'" in browser.write("stop")
+    assert launch.wait(timeout=120) == INTERRUPTED
+    assert re.search(r"stopped with \d+ of 50 trainings", launch.log.read_text())
+    search = browser.get("steering")["search"]
+    assert (search["state"], search["go_on"]) == ("not running", "condensery launch STUDY.toml --resume")
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(urllib.request.Request(f"{browser.page}do/stop", b"{}", {"X-Condensery": "write"}))
+
+
+@pytest.mark.browser
+@in_browser
+@pytest.mark.slow(seconds=20)
+def test_the_page_stars_notes_and_plans_and_says_why_where_it_only_reads(browser: Any, tmp_path: Path):
+    from dashboards.page import Access
+
+    made = lively(tmp_path)
+    with served(url_of(made), Access(TOKEN, shown=True, looking_is_free=True)) as address:
+        with Visit(browser, 1400) as visit:
+            opened(visit, f"{address}?token={TOKEN}&trials=1", TABLE)
+            visit.wait("document.getElementById('star')")
+            star = visit.page.get_by_role("button", name="☆ Star")
+            star.focus()
+            visit.page.keyboard.press("Enter")
+            visit.wait("document.getElementById('star').getAttribute('aria-pressed') === 'true'")
+            visit.page.get_by_role("button", name="Note", exact=True).click()
+            visit.page.keyboard.type("it's <b>the</b> one")  # the field has the focus
+            copied = "condensery note 1 'it'\"'\"'s <b>the</b> one' --study digits-small"
+            visit.wait(f"document.querySelector('#panel-note code').textContent.startsWith({json.dumps(copied)})")
+            visit.page.get_by_role("button", name="Save note").click()
+            visit.wait("document.querySelector('#trial-actions .note').textContent === \"it's <b>the</b> one\"")
+            assert (made.row(1).starred, made.row(1).note) == (True, "it's <b>the</b> one")
+            cells = "[...document.querySelectorAll('#trials-grid .ag-cell[col-id=starred]')]"
+            visit.wait(f"{cells}.some((cell) => cell.textContent === '★ starred')")
+            visit.page.get_by_role("button", name="Try with changes").click()
+            visit.wait("document.querySelector('#panel-change .plan').textContent")
+            visit.page.get_by_text("The search is").click()
+            visit.wait("document.querySelector('#search-actions').textContent.includes('launch STUDY.toml --resume')")
+            assert "stars, notes" in visit.text("#writes")
+            visit.picture("steering", full=False)
+            silent(visit, address)
+        with Visit(browser, 390) as visit:
+            opened(visit, f"{address}?trials=1", TABLE)
+            visit.wait("document.getElementById('star')?.disabled")
+            assert "needs the token" in visit.text("#writes")
+            assert in_page(visit, "document.querySelector('#trial-actions .note').textContent") == "it's <b>the</b> one"
+            silent(visit, address)
