@@ -83,17 +83,17 @@
     const place = at("search-actions"), { search, waiting } = known, told = place.querySelector(".said");
     const said = told || saidLine(), wasOpen = place.querySelector("details")?.open, focused = document.activeElement?.dataset?.act;
     const stop = writer("Stop the search", { "data-act": "stop" }, async (button) => { tell(said, await write("stop", {}, button)); });
-    if (search.state !== "running") { stop.disabled = true; }
-    const goOn = search.state === "running" ? [] : [
-      node("p", {}, search.state === "finished" ? "It has the trainings that it wanted. With more of them in its study file, this goes on:"
-        : search.state === "stopping" ? "It stops once its workers have. Afterwards, this goes on:" : "This goes on:"),
+    if (search.state !== "searching") { stop.disabled = true; }
+    const goOn = search.state === "searching" ? [] : [
+      node("p", {}, search.state === "finished" ? "With more trainings in its study file, this goes on:"
+        : search.state === "stopping" ? "Afterwards, this goes on:" : "This goes on:"),
       commandLine(search.go_on).line,
       node("p", { class: "muted" }, "The page can't start a search, which may run on another machine: run this where it was "
         + "launched, with its study file and the same --set options."),
     ];
     const shown = node("details", wasOpen ? { open: "" } : {},
       node("summary", {}, search.text),
-      node("div", { class: "steps" },
+      node("div", { class: "steps" }, node("p", {}, search.note),
         node("div", { class: "buttons" }, stop), commandLine(search.stop).line, ...goOn,
         ...(waiting.length ? [node("p", {}, "Enqueued, and waiting to be tried:"),
           node("ul", {}, ...waiting.map((one) => node("li", {}, `${one.number}: ${one.text} `,
@@ -146,7 +146,8 @@
       }
     };
     const note = node("p", { class: "note" });
-    place.append(node("div", { class: "buttons" }, starButton, ...Object.values(openers)), note,
+    const why = known.read_only ? [node("details", {}, node("summary", {}, "Why can't I write here?"), node("p", {}, known.read_only))] : [];
+    place.append(node("div", { class: "buttons" }, starButton, ...Object.values(openers)), ...why, note,
       ...Object.values(panels).map(({ panel }) => panel), said);
     show(null);
     return (now) => {
@@ -183,8 +184,7 @@
     });
     if (known.read_only) { text.readOnly = true; }
     const panel = panelOf("note", "Note", node("label", { for: "note-text" }, `Note about trial ${trial.number}`), text,
-      node("div", { class: "buttons" }, save), command.line, starLine,
-      ...(known.read_only ? [node("p", { class: "muted" }, known.read_only)] : []));
+      node("div", { class: "buttons" }, save), command.line, starLine);
     const update = (now) => {
       if (now.note !== before && text.value.trim() === before) { before = text.value = now.note; }
       showCommand();
@@ -253,8 +253,7 @@
       node("p", { class: "muted" }, `Trial ${trial.number}'s config, to be tried next with your changes; a field left empty is chosen as near to the best network as is valid.`),
       node("div", { class: "changes" }, ...rows("config", trial.config)),
       node("details", {}, node("summary", {}, "Training settings"), node("div", { class: "changes" }, ...rows("training", trial.training))),
-      plan, node("div", { class: "buttons" }, act), said, command.line,
-      ...(known.read_only ? [node("p", { class: "muted" }, known.read_only)] : []));
+      plan, node("div", { class: "buttons" }, act), said, command.line);
     return { panel, update: () => {}, opened: look };
   }
 

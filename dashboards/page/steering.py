@@ -14,13 +14,14 @@ from flask import Response, request
 from dashboards.page.access import Access, brings_token
 from dashboards.page.study_cache import CachedStudy, Studies
 from dashboards.page.writes import NEEDS_TOKEN, TAKEN_AWAY
+from dashboards.studies.state import Activity, state_note, state_of, wanted_trainings
 from search.enqueueing import steering
 from search.enqueueing.configs import read_config
+from search.store.connection.clock import now_of
 from search.store.connection.database_errors import database_errors
 from search.store.connection.printed_commands import printed_command
 from search.store.reader import find_study, find_trial, read_status, read_waiting_requests
 from search.store.rows import StudyRow, TrialRow
-from search.store.store import StudyStore
 from search.store.vocabulary import OPEN_STATES
 from space.errors import InvalidConfig, InvalidSettings
 from workers.wording import of_wanted
@@ -62,17 +63,16 @@ def _read_only(access: Access) -> str | None:
 
 def _search(engine: sa.Engine, study: StudyRow, database: str) -> dict[str, Any]:
     """Return how the search is, and what stops it or goes on with it."""
-    status, wanted = read_status(engine, study.id, events=0), int(study.settings["study"]["trainings"])
-    is_running = StudyStore(engine, study.id).is_running()
-    if is_running:
-        words = "stopping" if study.stop_requested else "running"
-    elif status.trainings >= wanted:
-        words = "finished"
-    else:
-        words = "not running"
+    with engine.connect() as connection:
+        now = now_of(connection)
+    status, wanted = read_status(engine, study.id, events=0), wanted_trainings(study) or 0
+    # That it is stuck is no matter here: it can be stopped as any other that runs.
+    activity = Activity(sum(status.counts.values()), status.trainings, newest_at=now)
+    state = state_of(study, activity, now)
     return {
-        "state": words,
-        "text": f"The search is {words}: {of_wanted(status.trainings, wanted, 'training', 'done')}.",
+        "state": state,
+        "text": f"{str(state).capitalize()}: {of_wanted(status.trainings, wanted, 'training', 'done')}",
+        "note": state_note(study, state, activity, now),
         "stop": _command(["stop", study.name], database),
         "go_on": steering.resume_command(study, database),
     }

@@ -139,11 +139,11 @@ def resume_command(study: StudyRow, database: str = "") -> str:
     """Return the command that goes on with a study.
 
     Args:
-        study: which study; where its file is isn't recorded, so STUDY.toml stands for it, unless a table is replayed.
+        study: which study; where its file is isn't recorded, so study.toml stands for it, unless a table is replayed.
         database: the option that names the database, quoted for a shell.
     """
     table = study.settings.get("replay", {}).get("table")
-    source = ["STUDY.toml"] if table is None else ["--replay", str(table)]
+    source = ["study.toml"] if table is None else ["--replay", str(table)]
     return " ".join(filter(None, (printed_command(["condensery", "launch", *source, "--resume"]), database)))
 
 

@@ -243,6 +243,7 @@ def _trace(kind: str, bars: Sequence[Bar]) -> Any:
         },
         text=[_hover(bar) for bar in bars],
         textposition="none",
+        customdata=["-" if bar.span.number is None else bar.span.number for bar in bars],  # a click selects the trial
         hovertemplate="%{text}<extra></extra>",
     )
 

@@ -86,7 +86,11 @@ def test_a_running_search_does_what_is_asked_for_on_its_page(running: tuple[Path
     assert browser.write("star", trial=trial.number, starred=True) == f"Trial {trial.number} is on the shortlist."
     browser.write("note", trial=trial.number, text="the first one", before="")
     asked = browser.get(f"steering?trial={trial.number}")
-    assert (asked["search"]["state"], asked["read_only"], asked["trial"]["note"]) == ("running", None, "the first one")
+    assert (asked["search"]["state"], asked["read_only"], asked["trial"]["note"]) == (
+        "searching",
+        None,
+        "the first one",
+    )
 
     config = {**asked["trial"]["config"], "training": {**asked["trial"]["training"], "epochs": 1}}
     assert "1 epoch, " in browser.write("enqueue", config=config)
@@ -99,7 +103,7 @@ def test_a_running_search_does_what_is_asked_for_on_its_page(running: tuple[Path
     assert launch.wait(timeout=120) == INTERRUPTED
     assert re.search(r"stopped with \d+ of 50 trainings", launch.log.read_text())
     search = browser.get("steering")["search"]
-    assert (search["state"], search["go_on"]) == ("not running", "condensery launch STUDY.toml --resume")
+    assert (search["state"], search["go_on"]) == ("stopped", "condensery launch study.toml --resume")
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(urllib.request.Request(f"{browser.page}do/stop", b"{}", {"X-Condensery": "write"}))
 
@@ -130,8 +134,8 @@ def test_the_page_stars_notes_and_plans_and_says_why_where_it_only_reads(browser
             visit.wait(f"{cells}.some((cell) => cell.textContent === '★ starred')")
             visit.page.get_by_role("button", name="Try with changes").click()
             visit.wait("document.querySelector('#panel-change .plan').textContent")
-            visit.page.get_by_text("The search is").click()
-            visit.wait("document.querySelector('#search-actions').textContent.includes('launch STUDY.toml --resume')")
+            visit.page.locator("#search-actions summary").click()
+            visit.wait("document.querySelector('#search-actions').textContent.includes('launch study.toml --resume')")
             assert "stars, notes" in visit.text("#writes")
             visit.picture("steering", full=False)
             silent(visit, address)
@@ -139,5 +143,7 @@ def test_the_page_stars_notes_and_plans_and_says_why_where_it_only_reads(browser
             opened(visit, f"{address}?trials=1", TABLE)
             visit.wait("document.getElementById('star')?.disabled")
             assert "needs the token" in visit.text("#writes")
+            visit.page.get_by_text("Why can't I write here?").click()
+            visit.wait("document.querySelector('#trial-actions details p').checkVisibility()")
             assert in_page(visit, "document.querySelector('#trial-actions .note').textContent") == "it's <b>the</b> one"
             silent(visit, address)

@@ -234,7 +234,7 @@ def test_every_action_names_the_command_that_does_the_same(study: Study, monkeyp
     assert (trial.starred, trial.note, trial.state) == (True, "it's mine", "cancelled")
     (waiting,) = study.store.pending_requests()
     assert (waiting.config, waiting.training["epochs"]) == (trial.config, 4)
-    assert asked["search"]["go_on"].startswith("condensery launch STUDY.toml --resume --storage")
+    assert asked["search"]["go_on"].startswith("condensery launch study.toml --resume --storage")
     assert plan["said"].startswith(f"It would be tried: {trial.config}, 4 epochs, batch")
     wrong = client.get("/steering/plan", query_string={"study": "digits-small", "config": "{"}, headers=BEARER).json
     assert "must be a JSON object" in wrong["wrong"]

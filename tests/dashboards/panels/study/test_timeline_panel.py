@@ -102,6 +102,7 @@ def test_the_figure_draws_each_bar_where_and_when_it_was_and_no_markup_of_a_reas
     lost = next(trace for trace in figure.data if trace.name == "failed or lost")
     assert (lost.base[0], lost.x[0], lost.y[0]) == (1000 * (START + 10), 20_000, "node-2 #1")
     assert "fell &lt;silent&gt;" in lost.text[0]
+    assert list(lost.customdata) == [2]  # what a click on it selects
     colours = [(trace.marker.color, trace.marker.pattern.shape, trace.width) for trace in figure.data]
     assert len(set(colours)) == len(colours)
 
