@@ -20,6 +20,7 @@ class Plot(StrEnum):
     IMPORTANCE = "importance"
     CURVES = "curves"
     PROGRESS = "progress"
+    TIMELINE = "timeline"
     BELIEF = "belief"
 
 

@@ -18,7 +18,7 @@ from dashboards.studies.state import Activity, state_note, state_of, wanted_trai
 from search.enqueueing import steering
 from search.enqueueing.configs import read_config
 from search.store.connection.clock import now_of
-from search.store.connection.database_errors import database_errors
+from search.store.connection.database_errors import driver_errors
 from search.store.connection.printed_commands import printed_command
 from search.store.reader import find_study, find_trial, read_status, read_waiting_requests
 from search.store.rows import StudyRow, TrialRow
@@ -41,7 +41,7 @@ def steering_routes(access: Access, command_words: str) -> Mapping[str, Callable
 def _steering(studies: Studies, access: Access, database: str) -> Response:
     """Return what can be asked of the search, and of `trial`."""
     study = _study(studies)
-    with database_errors(studies.url):
+    with driver_errors(studies.url):
         engine, row = study.live.engine, find_study(study.live.engine, study.live.name)
         document: dict[str, Any] = {
             "read_only": _read_only(access),
@@ -112,7 +112,7 @@ def _trial(study: StudyRow, row: TrialRow, database: str) -> dict[str, Any]:
 def _plan(studies: Studies, database: str) -> Response:
     """Return what would be tried if the config in the address were enqueued; a wrong one is said in one sentence."""
     study, text = _study(studies), request.args.get("config", "")
-    with database_errors(studies.url):
+    with driver_errors(studies.url):
         row = find_study(study.live.engine, study.live.name)
         try:
             plan = steering.plan_of(study.live.engine, row, read_config(text))
