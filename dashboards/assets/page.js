@@ -8,7 +8,7 @@
   const { node, copyText } = window.CondenseryBudget;
 
   const state = {
-    view: { study: null, group: null, axis: "latency" }, limits: {}, chosen: [], theme: "auto", brush: null,
+    view: { study: null, group: null, axis: "latency" }, limits: {}, chosen: [], columns: null, recommended: null, theme: "auto", brush: null,
     head: null, table: null, drawn: false, stale: null, away: null,
     copyText: "Copy pick command",
   };
@@ -37,13 +37,16 @@
   let writing = null;
   const addressed = () => ({
     study: state.view.study, group: state.view.group, axis: state.view.axis === "latency" ? null : state.view.axis,
-    trials: state.chosen.join(","), theme: state.theme === "auto" ? null : state.theme, ...parts.budgetWords(),
+    trials: state.chosen.join(","), theme: state.theme === "auto" ? null : state.theme, ...parts.columnWords(), ...parts.budgetWords(),
   });
 
   /** Put what is chosen into the address, once the reader pauses: browsers limit how often that is allowed. */
   function remember() {
     clearTimeout(writing);
-    writing = setTimeout(() => { window.Condensery.remember(addressed()); }, 250);
+    writing = setTimeout(() => {
+      window.Condensery.remember(addressed());
+      parts.followBudget();
+    }, 250);
   }
 
   /** Put what is chosen into the address at once, as an entry of its own, which *Back* undoes. */
@@ -85,6 +88,7 @@
     };
     state.theme = words.theme in THEMES ? words.theme : "auto";
     state.chosen = trialsIn(words);
+    state.columns = words.columns ? words.columns.split(",") : null;
     const theme = applyTheme();
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
       if (state.theme === "auto") { set("theme-data", { data: applyTheme() }); }
@@ -95,6 +99,7 @@
     at("copy-pick").addEventListener("click", () => copy(at("command").textContent, at("copy-pick"), state.copyText));
     at("open-best").addEventListener("click", () => parts.choose([Number(at("open-best").dataset.number)], true));
     at("clear-filters").addEventListener("click", () => parts.clearFilters());
+    at("best-first").addEventListener("click", () => parts.bestFirst());
     for (const details of document.querySelectorAll("details[data-chart]")) {
       details.addEventListener("toggle", () => { if (details.open) { parts.fillTable(details); } });
     }
@@ -188,6 +193,7 @@
       study grows. */
   function poll(_, fast, slow, pulse, retry, ...busy) {
     parts.startTable();
+    parts.followCharts();
     if (document.hidden || asking) { return; }
     asking = true;
     const now = performance.now(), free = !busy.some(Boolean) || now - toldAt > PATIENCE_MS;

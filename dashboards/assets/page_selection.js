@@ -1,11 +1,17 @@
 /* The selected trials of the live page: one selection for charts, table and drawer. It is in the address, each change of
-   it an entry that *Back* undoes. Selecting never moves the page. */
+   it an entry that *Back* undoes. Selecting never moves the page.
+
+   A click selects a trial alone. With Ctrl or ⌘, or while *Compare with others* is pressed, it joins the selected ones. */
 (function () {
   "use strict";
 
   const { MOST_COMPARED, state, node, say, at, set, remember, rememberEntry, trialsIn, parts } = window.CondenseryPage;
 
-  let opener = null;  // returns the focus to what the selection began from
+  const HINT_MS = 3500;
+  let opener = null;  // returns the element that the selection began from, to which the focus goes back
+  let pointer = { type: "mouse", joins: false }, tapped = null, hiding = null;
+
+  // ---- select ---------------------------------------------------------------------------------------------
 
   /** Select trials, at most `MOST_COMPARED`; with `go` the focus moves to the drawer. */
   function choose(numbers, go) {
@@ -15,57 +21,128 @@
     if (String(chosen) !== String(state.chosen)) {
       apply(chosen);
       rememberEntry();
-    }
-    say("drawer-said", beyond.length ? `Trial ${beyond.join(", ")} is not added: four trials are compared at most. Close one first.` : "");
+    } else { parts.selectRows(); }
+    say("drawer-said", beyond.length
+      ? `Trial ${beyond.join(", ")} is not added: at most four trials are compared. Close one of them first.` : "");
     if (go && chosen.length) { at("drawer-title").focus({ preventScroll: true }); }
   }
 
   /** Show a selection everywhere at once; the drawer's content follows from the server. */
   function apply(chosen) {
     state.chosen = chosen;
-    set("chosen", { data: [...chosen] });
     show();
+    parts.showMarks();
     parts.selectRows();
+    set("chosen", { data: [...chosen] });
   }
 
-  /** Select the trial of a chart's point. */
+  const toggled = (number) =>
+    (state.chosen.includes(number) ? state.chosen.filter((other) => other !== number) : [...state.chosen, number]);
+
+  /** Select the trial of a row. */
+  function chooseRow(number, event, go) {
+    choose(event.ctrlKey || event.metaKey || comparing() ? toggled(number) : [number], go);
+  }
+
+  /** Select the trial of a chart's point. The first tap on a touch screen shows the point's tooltip, the second selects. */
   function choosePoint(number, chart) {
+    const point = `${chart} ${number}`;
+    if (pointer.type === "touch" && tapped !== point) {
+      tapped = point;
+      hint(`Tap again to open trial ${number}.`);
+      return;
+    }
+    tapped = null;
+    hint("");
     opener = () => at(`${chart}-box`);
-    choose([...state.chosen.filter((other) => other !== number), number], true);
+    choose(pointer.joins || comparing() ? toggled(number) : [number], true);
+  }
+
+  function hint(text) {
+    clearTimeout(hiding);
+    say("tap-hint", text);
+    if (text) { hiding = setTimeout(() => say("tap-hint", ""), HINT_MS); }
   }
 
   function close() {
+    const inside = at("drawer").contains(document.activeElement) || document.activeElement === document.body;
     const back = opener && opener();
     choose([]);
     opener = null;
-    if (back && back.isConnected) { back.focus({ preventScroll: true }); }
+    if (inside && back && back.isConnected) { back.focus({ preventScroll: true }); }
   }
 
+  // ---- the drawer -----------------------------------------------------------------------------------------
+
+  const comparing = () => at("comparing").getAttribute("aria-pressed") === "true";
+
   function show() {
-    const { chosen } = state, [first] = chosen;
+    const { chosen } = state, many = chosen.length > 1;
     at("page").classList.toggle("has-selection", chosen.length > 0);
-    at("drawer-close").hidden = !chosen.length;
-    say("drawer-title", !chosen.length ? "No trial selected" : chosen.length === 1 ? `Trial ${first}`
+    at("drawer").classList.toggle("several", many);
+    at("comparison-state").hidden = chosen.length > 0;
+    for (const id of ["drawer-close", "comparing"]) { at(id).hidden = !chosen.length; }
+    at("same-field").hidden = !many;
+    if (!chosen.length) { at("comparing").setAttribute("aria-pressed", "false"); }
+    say("drawer-title", !chosen.length ? "No trial selected" : !many ? `Trial ${chosen[0]}`
       : `Trials ${chosen.slice(0, -1).join(", ")} and ${chosen[chosen.length - 1]}`);
-    at("chosen-list").replaceChildren(...(chosen.length < 2 ? [] : chosen).map((number) =>
+    at("chosen-list").hidden = !many;
+    at("chosen-list").replaceChildren(...(many ? chosen : []).map((number) =>
       node("li", { class: "chip" }, `Trial ${number}`, node("button", {
         type: "button", class: "plain remove", "aria-label": `Close trial ${number}`,
         onclick: () => choose(state.chosen.filter((other) => other !== number)),
       }, "×"))));
+    follow();
     parts.refreshSteering();
   }
 
-  function buildDrawer() {
-    const input = node("input", { type: "number", id: "add-trial", min: 0, step: 1 });
+  let shown = "";
+  /** Dim what the drawer shows of an earlier selection, until the server's answer is there. */
+  function follow() {
+    const wanted = state.chosen.join(",");
+    for (const id of ["facts-body", "comparison-body"]) {
+      const content = at(id).firstElementChild;
+      at(id).classList.toggle("waiting", Boolean(wanted) && (!content || content.dataset.trials !== wanted));
+      at(id).hidden = !wanted;
+    }
+    at("drawer-body").setAttribute("aria-busy", String(Boolean(at("drawer").querySelector(".waiting"))));
+    if (wanted !== shown) { at("drawer-body").scrollTop = 0; shown = wanted; }
+  }
+
+  function buildControls() {
+    const input = node("input", { type: "number", id: "add-trial", min: 0, step: 1, placeholder: "12", "aria-label": "Trial number" });
     const form = node("form", { class: "field", onsubmit: (event) => {
       event.preventDefault();
-      if (/^\d+$/.test(input.value)) { choose([...state.chosen, Number(input.value)]); input.value = ""; }
-    } }, node("label", { for: "add-trial" }, "Trial number"), input, node("button", { type: "submit" }, "Show"));
-    at("drawer-controls").append(node("ul", { id: "chosen-list", class: "chips", "aria-label": "Trials compared" }), form);
+      if (/^\d{1,9}$/.test(input.value)) {
+        choose(comparing() ? [...state.chosen, Number(input.value)] : [Number(input.value)]);
+        input.value = "";
+      }
+    } }, node("label", { for: "add-trial" }, "Trial"), input, node("button", { type: "submit" }, "Show"));
+    const press = node("button", { type: "button", id: "comparing", "aria-pressed": "false", onclick: () => {
+      press.setAttribute("aria-pressed", String(!comparing()));
+      say("drawer-said", comparing() ? "The next points, rows or numbers are compared with the selected trial." : "");
+    } }, "Compare with others");
+    const same = node("label", { id: "same-field", class: "check" }, node("input", {
+      type: "checkbox", onchange: (event) => at("drawer").classList.toggle("all-lines", event.target.checked),
+    }), "Show what is the same, too");
+    at("drawer-controls").append(node("ul", { id: "chosen-list", class: "chips", "aria-label": "Trials compared" }), form, press, same);
+  }
+
+  function buildDrawer() {
+    buildControls();
+    document.body.append(node("p", { id: "tap-hint", role: "status" }));
     at("drawer-close").addEventListener("click", close);
+    at("drawer").addEventListener("click", ({ target }) => {
+      const button = target.closest("button[data-trial]");
+      if (button) { choose([Number(button.dataset.trial)], true); }
+    });
+    document.addEventListener("pointerdown", (event) => {
+      pointer = { type: event.pointerType, joins: event.ctrlKey || event.metaKey || event.shiftKey };
+    }, true);
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !event.defaultPrevented && state.chosen.length) { close(); }
     });
+    for (const id of ["facts-body", "comparison-body"]) { new MutationObserver(follow).observe(at(id), { childList: true }); }
     window.history.scrollRestoration = "manual";  // or *Back* would move the page, too
     window.addEventListener("popstate", () => {
       const chosen = trialsIn(window.Condensery.shown());
@@ -80,27 +157,29 @@
   /** Let the links to the sections scroll to them without entries in the history, and mark the one in sight. */
   function buildPlaces() {
     const links = [...document.querySelectorAll("#places a")];
-    const seen = new IntersectionObserver((entries) => {
-      for (const entry of entries.filter((one) => one.isIntersecting)) {
-        for (const link of links) {
-          if (link.hash === `#${entry.target.id}`) { link.setAttribute("aria-current", "location"); }
-          else { link.removeAttribute("aria-current"); }
-        }
-      }
-    }, { rootMargin: "-45% 0px -50% 0px" });
-    for (const link of links) {
-      const section = document.querySelector(link.hash);
-      seen.observe(section);
+    const sections = links.map((link) => document.querySelector(link.hash));
+    let asked = null;
+    const mark = () => {
+      const top = at("bar").getBoundingClientRect().bottom, line = top + 0.3 * (window.innerHeight - top);
+      const seen = sections.findLastIndex((section) => section.getBoundingClientRect().top <= line);
+      links.forEach((link, i) => {
+        if (i === Math.max(0, seen)) { link.setAttribute("aria-current", "location"); } else { link.removeAttribute("aria-current"); }
+      });
+    };
+    window.addEventListener("scroll", () => { cancelAnimationFrame(asked); asked = requestAnimationFrame(mark); }, { passive: true });
+    mark();
+    links.forEach((link, i) => {
+      const section = sections[i];
       link.addEventListener("click", (event) => {
         event.preventDefault();
         section.scrollIntoView({ block: "start" });
         section.focus({ preventScroll: true });
       });
-    }
+    });
     new ResizeObserver(([{ target }]) => {
       document.documentElement.style.setProperty("--bar-height", `${target.offsetHeight}px`);
     }).observe(at("bar"));
   }
 
-  Object.assign(parts, { choose, choosePoint, buildDrawer, buildPlaces });
+  Object.assign(parts, { choose, chooseRow, choosePoint, buildDrawer, buildPlaces });
 })();

@@ -25,6 +25,7 @@
 
   /** Ask what may be done now, and show it; an answer that a later question has overtaken is dropped. */
   async function refreshSteering() {
+    if (state.stale || state.away) { return; }  // asked again when the database is back
     const mine = ++asked, [first, ...others] = state.chosen;
     const trial = first !== undefined && !others.length ? first : null;
     try {

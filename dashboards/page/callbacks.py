@@ -14,7 +14,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboards.page import heading
 from dashboards.page.charts import CHARTS, payload_of
-from dashboards.page.comparison import Comparison
+from dashboards.page.comparison import Comparison, Section
 from dashboards.page.layout import PARTS, trials_grid
 from dashboards.page.study_cache import CachedStudy, Payload, Studies, guarded
 from dashboards.page.view import choice_of, numbers_of, view_of
@@ -39,7 +39,7 @@ def add_callbacks(app: Dash, studies: Studies, command_words: str) -> None:
         view = "view" if name == "front" else "late"
         _add_part(app, studies, chart_of(name), (name, f"{name}-payload"), (view, chart.clock))
     _add_grid(app, studies, head)
-    _add_comparison(app, studies)
+    _add_drawer(app, studies)
 
 
 def _study_of(studies: Studies, choice: Choice) -> CachedStudy:
@@ -102,36 +102,46 @@ def _add_grid(app: Dash, studies: Studies, head: Callable[[CachedStudy, Choice],
     )(grid)
 
 
-def _add_comparison(app: Dash, studies: Studies) -> None:
-    """Add the callback that shows the chosen trials."""
+def _add_drawer(app: Dash, studies: Studies) -> None:
+    """Add the callbacks that show the selected trials: first their figures, then what is drawn of them."""
     comparisons: dict[str, Comparison] = {}
     lock = threading.Lock()
 
-    def comparison(chosen: Any, sent: Any, _news: Any, _retry: Any, stamp: Any) -> tuple[Any, Any, Any]:
+    def comparison_of(study: CachedStudy) -> Comparison:
+        with lock:
+            return comparisons.setdefault(study.live.name, Comparison(study))
+
+    for name, method in (("facts", Comparison.facts), ("comparison", Comparison.section)):
+        app.callback(
+            Output(f"{name}-body", "children"),
+            Output(f"{name}-stamp", "data"),
+            *(Input(cause, "data") for cause in ("chosen", "late", "fast", "retry")),
+            State(f"{name}-stamp", "data"),
+            running=busy(name),
+            prevent_initial_call=True,
+        )(_of_drawer(studies, comparison_of, method))
+
+
+def _of_drawer(
+    studies: Studies, comparison_of: Callable[[CachedStudy], Comparison], method: Callable[..., Section | None]
+) -> Callable[..., tuple[Any, Any]]:
+    """Return what answers for one part of the drawer."""
+
+    def answer(chosen: Any, sent: Any, _news: Any, _retry: Any, stamp: Any) -> tuple[Any, Any]:
         numbers, choice = numbers_of(chosen), choice_of(sent)
         if not numbers:
-            return [], False, ""
+            return [], ""
         try:
             study = _study_of(studies, choice)
         except CondenseryError:
             raise PreventUpdate from None  # the heading says why
-        with lock:
-            of_study = comparisons.setdefault(study.live.name, Comparison(study))
         shown = stamp if isinstance(stamp, str) else ""
-        section = of_study.section(numbers, view_of(study.columns, choice), shown)
+        section = method(comparison_of(study), numbers, view_of(study.columns, choice), shown)
         if section is None:
             raise PreventUpdate
-        return section.content, True, section.stamp
+        return section.content, section.stamp
 
-    app.callback(
-        Output("comparison-body", "children"),
-        Output("comparison-state", "hidden"),
-        Output("comparison-stamp", "data"),
-        *(Input(cause, "data") for cause in ("chosen", "late", "fast", "retry")),
-        State("comparison-stamp", "data"),
-        running=busy("comparison"),
-        prevent_initial_call=True,
-    )(comparison)
+    return answer
 
 
 def busy(name: str) -> list[tuple[Output, bool, bool]]:

@@ -1,4 +1,8 @@
-"""One trial, or up to four side by side: the network drawn, what it kept and learned, how fast it is, its settings.
+"""The drawer's content: one trial, or two to four compared. The figures that count come first, and at once.
+
+`facts` is what is known without drawing: a trial's figures, or what differs between several. `section` is what is drawn
+of them: curve, network, kept channels, classes, measurements and files of one trial; networks, curves and ratios of
+several.
 
 What can't be read or drawn says so in its own place, and the rest is shown. While the database is away, trials that
 were shown before stay as they were.
@@ -29,36 +33,54 @@ from search.store.vocabulary import FINAL_STATES, STATES
 from space.errors import CondenseryError, DeviceNotFound
 from workers.wording import agreeing
 
-KEPT = 16  # trials that are kept to be shown while the database is away
+KEPT = 16  # trials that are kept to be shown again, also while the database is away
+CURVE_PX = 360  # height of the curves in the drawer
 Part = tuple[str, str, Callable[[], Any], Callable[[Any], Any]]  # name, title, info, figure
 
 
 @dataclass(frozen=True)
 class Section:
-    """What the section shows, and a stamp that differs whenever that could."""
+    """What a part of the drawer shows, and a stamp that differs whenever that could."""
 
     content: list[Component]
     stamp: str
 
 
 @dataclass(frozen=True)
-class _Trial:
-    detail: TrialDetail
-    parts: list[Component]
+class _Read:
+    """The trials as far as they can be read, sentences about the others, and whether all of it is as of now."""
+
+    details: list[TrialDetail]
+    missing: list[Component]
+    whole: bool
 
 
 class Comparison:
-    """Makes the section about trials of one study; threads may share it."""
+    """Makes the drawer's content about trials of one study; threads may share it."""
 
     def __init__(self, study: CachedStudy) -> None:
         self._study = study
         self._replayed = replayed_from(study.columns.study.settings)
         self._shares = DeviceShares(study.live.engine)
         self._lock = threading.Lock()
-        self._kept: OrderedDict[int, _Trial] = OrderedDict()
+        self._kept: OrderedDict[int, TrialDetail] = OrderedDict()
+        self._drawn: OrderedDict[int, tuple[str, list[Component]]] = OrderedDict()
+
+    def facts(self, numbers: Sequence[int], view: View, stamp_shown: str = "") -> Section | None:
+        """Return the figures of some trials; None where a page with the stamp `stamp_shown` can keep what it shows."""
+        return self._section(self._facts, numbers, view, stamp_shown)
 
     def section(self, numbers: Sequence[int], view: View, stamp_shown: str = "") -> Section | None:
-        """Return the section of some trials; None where a page with the stamp `stamp_shown` can keep what it shows."""
+        """Return the drawings of some trials; None as of `facts`."""
+        return self._section(self._figures, numbers, view, stamp_shown)
+
+    def _section(
+        self,
+        content_of: Callable[[_Read], tuple[list[Component], bool]],
+        numbers: Sequence[int],
+        view: View,
+        stamp_shown: str,
+    ) -> Section | None:
         asked = f"{list(numbers)} {view.group}: "
         away = f"{asked}away"
         try:
@@ -67,10 +89,11 @@ class Comparison:
                 return None
         except AWAY:
             stamp = away
-        content, whole = self._content(numbers)
+        content, whole = content_of(self._read(numbers))
         if not whole and stamp_shown.startswith(asked):
             return None
-        return Section(content, stamp if whole else away)
+        of = words({"data-trials": ",".join(map(str, numbers))})
+        return Section([html.Div(content, **of)], stamp if whole else away)
 
     def _stamp(self, numbers: Sequence[int]) -> str:
         with driver_errors(self._study.live.url):
@@ -89,42 +112,79 @@ class Comparison:
             grown = read_growth(self._study.live.engine, columns.study.id, number)
         return json.dumps([number, *(float(fact[place]) for fact in own), *medians, *grown])
 
-    def _content(self, numbers: Sequence[int]) -> tuple[list[Component], bool]:
-        """Return what the section shows, and whether all of it is as of now."""
-        trials: list[_Trial] = []
+    def _read(self, numbers: Sequence[int]) -> _Read:
+        details: list[TrialDetail] = []
         missing: list[Component] = []
         whole = True
         for number in numbers:
             try:
-                trials.append(self._trial(number))
+                details.append(self._detail(number))
             except AWAY:
                 whole = False
                 with self._lock:
                     earlier = self._kept.get(number)
                 if earlier is not None:
-                    trials.append(earlier)
+                    details.append(earlier)
                 else:
                     text = f"Trial {number}: {AWAY_TEXT[:1].lower()}{AWAY_TEXT[1:]}"
-                    missing.append(html.Div(html.P(text), className="state", **words({"data-away": "yes"})))
+                    missing.append(html.Div(html.P(text), className="state small", **words({"data-away": "yes"})))
             except CondenseryError as error:
                 stale = self._study.live.stale
                 text = stale.reason if stale is not None and stale.deleted else str(error)
-                missing.append(html.Div(html.P(text), className="state wrong"))
-        details = [trial.detail for trial in trials]
-        together = [differences(details, self._replayed)] if len(trials) > 1 else []
-        curves = [self._curves(details)] if trials else []
-        return [*missing, *together, *curves, *(_trial_part(trial, len(trials) > 1) for trial in trials)], whole
+                missing.append(html.Div(html.P(text), className="state small wrong"))
+        return _Read(details, missing, whole)
 
-    def _trial(self, number: int) -> _Trial:
+    def _detail(self, number: int) -> TrialDetail:
         with driver_errors(self._study.live.url):
             detail = read_trial_detail(self._study.live.engine, self._study.columns.study, number)
-        trial = _Trial(detail, self._parts(detail))
         with self._lock:
-            self._kept[number] = trial
-            self._kept.move_to_end(number)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        return trial
+            _keep(self._kept, number, detail)
+        return detail
+
+    def _facts(self, read: _Read) -> tuple[list[Component], bool]:
+        shown = [differences(read.details)] if len(read.details) > 1 else [facts(detail) for detail in read.details]
+        return [*read.missing, *shown], read.whole
+
+    def _figures(self, read: _Read) -> tuple[list[Component], bool]:
+        try:
+            if len(read.details) > 1:
+                return self._together(read.details), read.whole
+            return [component for detail in read.details for component in self._alone(detail)], read.whole
+        except AWAY:
+            with self._lock:
+                earlier = [self._drawn.get(detail.row.number) for detail in read.details]
+            return [component for drawn in earlier if drawn is not None for component in drawn[1]], False
+
+    def _alone(self, detail: TrialDetail) -> list[Component]:
+        """Return the drawings of one trial; made once as long as nothing of it changes."""
+        number = detail.row.number
+        stamp = self._stamp([number])
+        with self._lock:
+            drawn = self._drawn.get(number)
+        if drawn is not None and drawn[0] == stamp:
+            return drawn[1]
+        parts = [self._curves([detail]), *self._parts(detail)]
+        with self._lock:
+            _keep(self._drawn, number, (stamp, parts))
+        return parts
+
+    def _together(self, details: Sequence[TrialDetail]) -> list[Component]:
+        """Return the drawings that show several trials beside each other."""
+        from dashboards.panels.trial.compare import compare_figure, compare_info
+        from dashboards.panels.trial.networks import networks_figure, networks_info
+
+        def networks() -> Any:
+            return networks_info(details)
+
+        def ratios() -> Any:
+            return compare_info(details)
+
+        key = names(details)
+        return [
+            part(f"{key}/networks", "The networks", networks, marking(networks_figure, self._replayed)),
+            self._curves(details),
+            part(f"{key}/compare", "Against the first", ratios, marking(compare_figure, self._replayed)),
+        ]
 
     def _curves(self, details: Sequence[TrialDetail]) -> Component:
         from dashboards.panels import curves_figure, curves_info
@@ -134,7 +194,7 @@ class Comparison:
             return curves_info(self._study.columns, {detail.row.number: detail.curve for detail in details}, numbers)
 
         title = agreeing(len(details), "Learning curve", "Learning curves")
-        return part(f"{names(details)}/curves", title, info, marking(curves_figure, self._replayed))
+        return part(f"{names(details)}/curves", title, info, marking(curves_figure, self._replayed), CURVE_PX)
 
     def _parts(self, detail: TrialDetail) -> list[Component]:
         from dashboards.panels.trial.confusion import confusion_figure, confusion_info
@@ -150,13 +210,12 @@ class Comparison:
             return kept_channels_info(config, trained)
 
         parts: list[Part] = [
-            ("confusion", "Which classes it confuses", lambda: confusion_info(detail), confusion_figure),
             ("network", "The network", lambda: network_info(config, self._shares_of(detail)), network_figure),
             ("kept", "Which channels each group kept", kept, kept_channels_figure),
+            ("confusion", "Which classes it confuses", lambda: confusion_info(detail), confusion_figure),
             ("measurements", "Latency measurements", lambda: measurements_info(detail), measurements_figure),
         ]
         return [
-            facts(detail),
             *(
                 part(f"{number}/{name}", title, info, marking(draw, self._replayed))
                 for name, title, info, draw in parts
@@ -175,7 +234,9 @@ class Comparison:
             return str(error)
 
 
-def _trial_part(trial: _Trial, several: bool) -> Component:
-    number = trial.detail.row.number
-    head = html.H3(f"Trial {number}", id=f"trial-{number}", className="trial-head")
-    return html.Div([head, *trial.parts], className="trial several" if several else "trial", key=f"trial-{number}")
+def _keep(kept: OrderedDict[int, Any], number: int, value: Any) -> None:
+    """Keep something of a trial, and forget the oldest beyond `KEPT`."""
+    kept[number] = value
+    kept.move_to_end(number)
+    while len(kept) > KEPT:
+        kept.popitem(last=False)

@@ -12,6 +12,7 @@ from dashboards.data.latency_marks import marks_note
 from dashboards.data.study_settings import budget_of, instead_of_pick, study_subtitle
 from dashboards.formats import one_line
 from dashboards.page.study_cache import CachedStudy, Computed, Payload, Studies
+from dashboards.page.table import TableColumn
 from dashboards.page.view import token_of, view_of
 from search.store.connection.database_errors import driver_errors
 from search.store.reader import read_class_predictions
@@ -46,18 +47,31 @@ def head(study: CachedStudy, choice: Choice, command_words: str, studies: Studie
     return study.computed(("head", view), f"{columns.revision} {several}", compute).payload
 
 
-def _column_of_grid(column: Any) -> dict[str, Any]:
+def _column_of_grid(column: TableColumn) -> dict[str, Any]:
+    """Return AG Grid's definition of a column; `context` has what the browser shows it by (`page_trials.js`)."""
     definition: dict[str, Any] = {
-        "field": column.name.replace(".", "·"),  # a dot would be a path
+        "field": column.field,
         "colId": column.name,
         "headerName": column.title,
+        "headerTooltip": column.note or column.title,
         "width": column.width_px,
-        "filter": "agNumberColumnFilter" if column.is_number else "agTextColumnFilter",
-        "suppressFloatingFilterButton": True,
         "sortingOrder": ["desc", "asc", None] if column.name in (*METRICS, "front") else ["asc", "desc", None],
+        "context": {
+            "rank": column.rank,
+            "width_px": column.width_px,
+            "narrow_px": column.narrow_px,
+            "hint": column.unit.hint if column.unit else "contains",
+        },
     }
     if column.is_number:
         definition["type"] = "rightAligned"
+    if column.name in ("config", "reason"):
+        definition |= {"flex": 1, "minWidth": 170, "tooltipField": definition["field"]}
+    cells = {"number": "TrialNumber", "state": "TrialState"}
+    if column.name.startswith("latency:"):
+        definition["cellRenderer"] = "TrialLatency"
+    elif column.name in cells:
+        definition["cellRenderer"] = cells[column.name]
     return definition | ({"pinned": "left"} if column.name == "number" else {})
 
 

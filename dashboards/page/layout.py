@@ -15,7 +15,7 @@ from dashboards.page.charts import CHARTS, Chart
 from dashboards.panels import PLOT_CONFIG
 
 POLL_MS = 1500
-PARTS = ("head", "table", *CHARTS, "comparison")  # what the server computes again when there is news
+PARTS = ("head", "table", *CHARTS, "facts", "comparison")  # what the server computes again when there is news
 LAST = ("progress", "timeline", "belief")  # charts below the trials
 GRID_OPTIONS: dict[str, Any] = {
     "theme": "themeQuartz",
@@ -24,13 +24,31 @@ GRID_OPTIONS: dict[str, Any] = {
     "maxConcurrentDatasourceRequests": -1,  # no limit: loads that the component's own source has taken never end
     "rowHeight": 36,
     "headerHeight": 40,
-    "rowSelection": {"mode": "multiRow", "checkboxes": True, "headerCheckbox": False, "enableClickSelection": True},
-    "selectionColumnDef": {"width": 44, "pinned": "left"},
+    "rowSelection": {"mode": "multiRow", "checkboxes": True, "headerCheckbox": False, "enableClickSelection": False},
+    "selectionColumnDef": {"width": 42, "minWidth": 30, "pinned": "left"},
+    "rowClassRules": {"recommended": "isRecommended(params)", "outside": "isOutside(params)"},
     "suppressCellFocus": False,
     "suppressDragLeaveHidesColumns": True,
+    "suppressMovableColumns": True,
     "enableCellTextSelection": True,
     "ensureDomOrder": True,
+    "tooltipShowDelay": 400,
     "localeText": {"noRowsToShow": "No trial matches."},
+}
+FILTERS_NOTE = (
+    "Filters take the units shown: 94.5 is at least 94.5 %, 0.08 at most 0.08 ms; 1.2M, 90 s, <1, =1, 1..2 too."
+)
+COLUMN_DEFAULTS: dict[str, Any] = {
+    "resizable": True,
+    "sortable": True,
+    "wrapHeaderText": True,
+    "autoHeaderHeight": True,
+    "floatingFilter": True,
+    "filter": "agTextColumnFilter",  # whatever the column holds: the server reads what is typed in the column's units
+    "filterParams": {"filterOptions": ["contains"], "maxNumConditions": 1, "debounceMs": 250, "trimInput": True},
+    "suppressFloatingFilterButton": True,
+    "suppressHeaderFilterButton": True,
+    "suppressHeaderMenuButton": True,
 }
 
 
@@ -189,21 +207,31 @@ def _chart_section(name: str, chart: Chart) -> Component:
 
 
 def _trials() -> Component:
+    columns = html.Details(
+        [
+            html.Summary("Columns", className="button"),
+            html.Div(id="columns-choice", className="choice", role="group", **aria(label="Columns shown")),
+        ],
+        id="columns-chooser",
+        className="chooser",
+    )
+    controls = [
+        html.Span(id="rows-shown", className="muted", role="status"),
+        html.Button("Clear filters", id="clear-filters", type="button", hidden=True),
+        html.Button("Best within the budget first", id="best-first", type="button", hidden=True),
+        columns,
+        html.A("Download CSV", id="csv", className="button", href="/trials.csv"),
+    ]
+    lead = "Select a row to see the trial in the drawer; tick up to four to compare them."
     return html.Section(
         [
-            _section_head(
-                "trials",
-                "Trials",
-                "Select a row to see the trial at the side; up to four are compared.",
-                html.Div(
-                    [
-                        html.Span(id="rows-shown", className="muted", role="status"),
-                        html.Button("Clear filters", id="clear-filters", type="button", hidden=True),
-                        html.A("Download CSV", id="csv", className="button", href="/trials.csv"),
-                    ],
-                    className="controls",
-                ),
+            _section_head("trials", "Trials", lead, html.Div(controls, className="controls")),
+            html.P(
+                [html.Span(id="rows-order"), " ", html.Span(FILTERS_NOTE, className="filters-note")],
+                className="caption",
+                id="rows-note",
             ),
+            html.P(id="rows-wrong", className="wrong", role="status"),
             html.Div(html.Div(html.P("Loading …"), className="state"), id="grid-box"),
             html.P(id="table-note", className="caption"),
         ],
@@ -219,7 +247,7 @@ def trials_grid(columns: list[dict[str, Any]]) -> Component:
         id="trials-grid",
         rowModelType="infinite",
         columnDefs=columns,
-        defaultColDef={"resizable": True, "sortable": True, "floatingFilter": True},
+        defaultColDef=COLUMN_DEFAULTS,
         getRowId="params.data.number",
         dashGridOptions=GRID_OPTIONS,
         className="trials-grid",
@@ -247,7 +275,11 @@ def _drawer() -> Component:
         className="drawer-head",
     )  # fmt: skip
     state = html.P("Click a point of a chart or a row of the table, or enter a number.")
-    content = [html.Div(state, id="comparison-state", className="state"), html.Div(id="comparison-body")]
+    content = [
+        html.Div(state, id="comparison-state", className="state"),
+        html.Div(id="facts-body"),
+        html.Div(id="comparison-body"),
+    ]
     body = html.Div(content, id="drawer-body", **region("The selected trials"))
     return html.Aside([head, body], id="drawer", **aria(labelledby="drawer-title"))
 

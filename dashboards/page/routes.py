@@ -28,6 +28,7 @@ from dashboards.page import charts, table
 from dashboards.page.access import sentence_page
 from dashboards.page.studies_page import StudiesPage
 from dashboards.page.study_cache import CachedStudy, Studies, log
+from dashboards.page.table_filters import typed_filters
 from dashboards.page.view import brushed, view_of
 from search.budget import Budget
 from search.store.connection.database_errors import database_errors
@@ -197,14 +198,15 @@ def _question(columns: StudyColumns, view: View) -> table.Question:
     if not 0 <= start <= end:
         raise ValueError(f"0 <= start <= end must hold, but got start={start}, end={end}")
     sort, filters = read_json(request.args.get("sort", "[]")), read_json(request.args.get("filter", "{}"))
-    if not isinstance(sort, list) or not isinstance(filters, dict):
-        raise ValueError("sort must be a list and filter an object")
+    if not isinstance(sort, list):
+        raise ValueError("sort must be a list")
     return table.Question(
         start,
         end,
         [key for key in sort if isinstance(key, dict)],
-        filters,
+        typed_filters(filters),
         brushed(columns, view, read_json(request.args.get("brush", "null"))),
+        table.inside_budget(columns, _budget_asked(columns)),
     )
 
 

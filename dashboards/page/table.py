@@ -1,7 +1,8 @@
 """The trials table: the server sorts, filters and cuts rows out of the columns, so that ten thousand trials stay light.
 
-Sorting and filtering follow AG Grid's models: `[{"colId", "sort"}, …]` and `{column: condition}`, a condition being one
-of its number or text filters or several of them joined. A value that isn't there sorts last, whichever way.
+Filters are typed texts by column (`table_filters`). Sorting follows AG Grid's model, `[{"colId", "sort"}, …]`; without
+one, the networks inside the budget come first, the most accurate of them at the top. A value that isn't there sorts
+last, whichever way.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from dashboards.budget.table import trained_inside
 from dashboards.data.columns import Floats, Latencies, Mask, StudyColumns, View
 from dashboards.data.latency_marks import latency_words
-from dashboards.formats import STARRED, count, digits_ms, duration, marks_text, one_line, percent, spreadsheet_text
+from dashboards.formats import STARRED, digits_ms, marks_text, one_line, spreadsheet_text
+from dashboards.page import table_filters as units
+from dashboards.page.table_filters import Unit, numbers_matching, texts_matching
+from search.budget import Budget
 from search.store.notes import LONGEST_NOTE
 from search.store.replayed import replayed_from
 from search.store.vocabulary import STATES
@@ -33,24 +38,35 @@ class Question:
     start: int = 0
     end: int = 100
     sort: Sequence[Mapping[str, Any]] = ()
-    filters: Mapping[str, Any] = field(default_factory=dict)
+    filters: Mapping[str, str] = field(default_factory=dict)  # as typed, by column
     among: Mask | None = None  # only these trials
+    inside: Mask | None = None  # the networks inside the budget, which come first where nothing is sorted
 
 
 @dataclass(frozen=True, eq=False)
 class TableColumn:
-    """One column: its values (numbers, or texts), and how a number looks."""
+    """One column: its values (numbers with their unit, or texts), and how the cell of a trial looks."""
 
     name: str
     title: str
     values: Floats | Sequence[str]
     text: Callable[[int], str]  # of the trial at this place
     width_px: int = 110
+    unit: Unit | None = None  # None: of texts
+    rank: int = 99  # the lower, the sooner it is shown where not all columns have room
+    narrow_px: int = 0  # its width on a narrow screen; 0: the same
+    note: str = ""  # what its heading says under the pointer
+    searched: Sequence[str] | None = None  # the texts that a filter looks through, where they aren't `values`
+
+    @property
+    def field(self) -> str:
+        """What a row's value is called: a dot would be a path."""
+        return self.name.replace(".", "·")
 
     @property
     def is_number(self) -> bool:
         """Whether it holds numbers."""
-        return isinstance(self.values, np.ndarray)
+        return self.unit is not None
 
 
 def table_columns(columns: StudyColumns, view: View) -> list[TableColumn]:
@@ -61,22 +77,26 @@ def table_columns(columns: StudyColumns, view: View) -> list[TableColumn]:
     stars = [STARRED if one is not None and one.starred else "" for one in noted]
     notes = [one_line(one.note, LONGEST_NOTE) if one is not None else "" for one in noted]
     front = ["◆ front" if member else "" for member in columns.front(view.group)]
+    searched = [f"{state} front" if member else state for state, member in zip(states, front, strict=True)]
+    low = units.COUNT
     return [
-        _number("number", "trial", columns.number.astype(np.float64), lambda v: f"{v:.0f}", 104),
-        TableColumn("starred", "shortlist", stars, stars.__getitem__, 118),
-        TableColumn("state", "state", states, lambda place: states[place], 118),
-        TableColumn("front", "front", front, lambda place: front[place], 104),
+        _number("number", "trial", columns.number.astype(np.float64), units.NUMBER, 78, rank=0, narrow_px=54),
+        TableColumn(
+            "state", "state", states, lambda place: states[place], 110, rank=1, narrow_px=80, searched=searched
+        ),
+        TableColumn("starred", "shortlist", stars, stars.__getitem__, 100, rank=9),
+        TableColumn("front", "front", front, lambda place: front[place], 104, rank=20),
         *_metric_columns(columns, first=True),
         *_latency_columns(columns, view),
-        _number("macs", "macs", columns.macs.astype(np.float64), count, 112),
-        _number("params", "params", columns.params.astype(np.float64), count, 122),
-        TableColumn("config", "config", columns.config_text, lambda place: columns.config_text[place], 330),
-        _number("groups", "groups G", columns.groups_1x1.astype(np.float64), lambda v: f"{v:.0f}", 124),
-        _number("condense", "condense C", columns.condense_factor.astype(np.float64), lambda v: f"{v:.0f}", 140),
+        _number("macs", "macs", columns.macs.astype(np.float64), low, 82, rank=5),
+        _number("params", "params", columns.params.astype(np.float64), low, 84, rank=6),
+        TableColumn("config", "config", columns.config_text, lambda place: columns.config_text[place], 300, rank=7),
+        _number("groups", "groups G", columns.groups_1x1.astype(np.float64), units.NUMBER, 100, rank=22),
+        _number("condense", "condense C", columns.condense_factor.astype(np.float64), units.NUMBER, 112, rank=23),
         *_metric_columns(columns, first=False),
-        _number("trained", "trained", columns.train_seconds, duration, 120),
-        TableColumn("reason", "reason", reasons, lambda place: reasons[place], 360),
-        TableColumn("note", "note", notes, notes.__getitem__, 300),
+        _number("trained", "trained", columns.train_seconds, units.SECONDS, 110, rank=8),
+        TableColumn("reason", "reason", reasons, lambda place: reasons[place], 360, rank=30),
+        TableColumn("note", "note", notes, notes.__getitem__, 300, rank=25),
     ]
 
 
@@ -84,15 +104,18 @@ def _metric_columns(columns: StudyColumns, first: bool) -> Iterator[TableColumn]
     """Yield the figures of the deployed networks: the `first` is what the study maximises, the others come later."""
     for name, values in {"top1": columns.top1, **columns.metrics}.items():
         if (name == columns.objective) == first:
-            yield _number(name, NAMES[name], values, percent, 112 if name == "top1" else 150)
+            width_px, narrow_px = (88, 64) if name == "top1" else (150, 90)
+            note = f"{NAMES[name]} of the deployed network on the validation images"
+            rank = 2 if first else 21
+            yield _number(name, NAMES[name], values, units.PERCENT, width_px, rank=rank, narrow_px=narrow_px, note=note)
 
 
-def _number(name: str, title: str, values: Floats, text_of: Callable[[float], str], width_px: int) -> TableColumn:
+def _number(name: str, title: str, values: Floats, unit: Unit, width_px: int, **looks: Any) -> TableColumn:
     def text(place: int) -> str:
         value = float(values[place])
-        return text_of(value) if np.isfinite(value) else ""
+        return unit.text(value) if np.isfinite(value) else ""
 
-    return TableColumn(name, title, values, text, width_px)
+    return TableColumn(name, title, values, text, width_px, unit, **looks)
 
 
 def _latency_columns(columns: StudyColumns, view: View) -> Iterator[TableColumn]:
@@ -101,25 +124,38 @@ def _latency_columns(columns: StudyColumns, view: View) -> Iterator[TableColumn]
     The group is the view's, on a device that the view doesn't show the fullest.
     """
     shown_target = None if view.group is None else columns.latency_groups[view.group].target
-    for target, latencies in columns.latencies.items():
+    for place, (target, latencies) in enumerate(columns.latencies.items()):
         group = view.group if target == shown_target else columns.fullest_group(target)
         names = [*_kinds(columns, group), ""]  # the last for -1
-        kinds = [names[place] for place in latencies.group.tolist()]
+        kinds = [names[index] for index in latencies.group.tolist()]
 
         alone = latencies.median_ms if group is None else latencies.only(group).median_ms
         kind = "" if group is None else f"{columns.latency_groups[group].kind} "
+        is_first = place == 0
         yield TableColumn(
-            f"latency:{target}", f"{kind}ms on {target} [95 %]", alone, partial(_latency_text, latencies), 210
+            f"latency:{target}",
+            f"{kind}ms on {one_line(target, 80)}",
+            alone,
+            partial(_latency_text, latencies, kinds, group),
+            width_px=206,
+            unit=units.MILLISECONDS,
+            rank=3 if is_first else 4,
+            narrow_px=104 if is_first else 0,
+            note="median and 95 % interval, in ms",
         )
-        yield TableColumn(f"kind:{target}", f"kind on {target}", kinds, kinds.__getitem__, 140)
+        title = f"kind on {one_line(target, 80)}"
+        yield TableColumn(f"kind:{target}", title, kinds, kinds.__getitem__, 140, rank=24)
 
 
-def _latency_text(latencies: Latencies, place: int) -> str:
+def _latency_text(latencies: Latencies, kinds: Sequence[str], shown: int | None, place: int) -> str:
+    """Return median and interval; of a latency that isn't of the shown group, its kind before the interval."""
     median = float(latencies.median_ms[place])
     if not np.isfinite(median):
         return ""
     low, high = digits_ms(latencies.low_ms[place], 4), digits_ms(latencies.high_ms[place], 4)
-    return f"{digits_ms(median, 4)} [{low}, {high}]{marks_text(latencies.steady[place], latencies.extrapolates[place])}"
+    kind = "" if int(latencies.group[place]) == shown else f"{kinds[place]} "
+    signs = marks_text(latencies.steady[place], latencies.extrapolates[place])
+    return f"{digits_ms(median, 4)} {kind}[{low}, {high}]{signs}"
 
 
 def _kinds(columns: StudyColumns, shown: int | None) -> Iterator[str]:
@@ -129,18 +165,43 @@ def _kinds(columns: StudyColumns, shown: int | None) -> Iterator[str]:
         yield one_line(group if same else group.kind, 160)
 
 
+def inside_budget(columns: StudyColumns, budget: Budget) -> Mask:
+    """Return which trained networks (n,) are inside a budget, each latency by the upper end of its interval."""
+    inside = trained_inside(columns, budget)
+    judged_by = next(iter(columns.latencies), "")
+    for target, limit in budget.limits_ms(judged_by).items():
+        if limit is not None and target in columns.latencies:
+            inside &= columns.latencies[target].high_ms <= limit
+    return inside
+
+
 def places(columns: Sequence[TableColumn], question: Question) -> np.ndarray[Any, np.dtype[np.intp]]:
     """Return the places of the trials that are asked for, filtered and in order, whatever `start` and `end` are."""
+    return _found(columns, question)[0]
+
+
+def _found(
+    columns: Sequence[TableColumn], question: Question
+) -> tuple[np.ndarray[Any, np.dtype[np.intp]], dict[str, str]]:
+    """Return the places that are asked for, and of each filter that can't be read why; such a one keeps every trial."""
     by_name = {column.name: column for column in columns}
-    total = len(columns[0].values)
+    total, wrong = len(columns[0].values), {}
     mask = np.ones(total, dtype=bool) if question.among is None else question.among.copy()
-    for name, condition in question.filters.items():
-        if name in by_name and isinstance(condition, Mapping):
-            mask &= _matching(by_name[name], condition)
+    for name, typed in question.filters.items():
+        if name in by_name:
+            try:
+                mask &= _matching(by_name[name], typed)
+            except ValueError as error:
+                wrong[name] = f"{by_name[name].title}: {error}."
     matching = np.flatnonzero(mask)
-    for key in reversed([key for key in question.sort if key.get("colId") in by_name]):
+    keys = [key for key in question.sort if key.get("colId") in by_name]
+    if not keys and question.inside is not None:
+        score = next(column for column in columns if column.rank == 2)
+        matching = matching[_order(score, matching, True)]
+        return matching[np.argsort(~question.inside[matching], kind="stable")], wrong
+    for key in reversed(keys):
         matching = matching[_order(by_name[key["colId"]], matching, key.get("sort") == "desc")]
-    return matching
+    return matching, wrong
 
 
 def _order(
@@ -156,59 +217,26 @@ def _order(
     return np.argsort(np.where(empty, len(texts), -ranks if falling else ranks), kind="stable")
 
 
-def _matching(column: TableColumn, condition: Mapping[str, Any]) -> Mask:
-    parts = condition.get("conditions")
-    if isinstance(parts, Sequence) and parts:
-        masks = [_matching(column, part) for part in parts if isinstance(part, Mapping)]
-        either = condition.get("operator") == "OR"
-        return np.asarray((np.logical_or if either else np.logical_and).reduce(masks), dtype=bool)
-    kind = str(condition.get("type", ""))
-    if isinstance(column.values, np.ndarray):
-        return _numbers_matching(column.values, kind, condition)
-    wanted = str(condition.get("filter", "")).casefold()
-    test = _TEXT_TESTS.get(kind)
-    if test is None:
-        return np.ones(len(column.values), dtype=bool)
-    return np.fromiter((test(text.casefold(), wanted) for text in column.values), bool, len(column.values))
-
-
-_TEXT_TESTS: dict[str, Callable[[str, str], bool]] = {
-    "contains": lambda text, wanted: wanted in text,
-    "notContains": lambda text, wanted: wanted not in text,
-    "equals": lambda text, wanted: text == wanted,
-    "notEqual": lambda text, wanted: text != wanted,
-    "startsWith": lambda text, wanted: text.startswith(wanted),
-    "endsWith": lambda text, wanted: text.endswith(wanted),
-    "blank": lambda text, _: not text,
-    "notBlank": lambda text, _: bool(text),
-}
-
-
-def _numbers_matching(values: Floats, kind: str, condition: Mapping[str, Any]) -> Mask:
-    if kind in ("blank", "notBlank"):
-        return np.asarray(np.isnan(values) == (kind == "blank"), dtype=bool)
-    try:
-        low, high = float(condition.get("filter", "nan")), float(condition.get("filterTo") or "nan")
-    except (TypeError, ValueError):
-        return np.ones(len(values), dtype=bool)
-    tests: dict[str, Callable[[], Mask]] = {
-        "equals": lambda: values == low,
-        "notEqual": lambda: values != low,
-        "greaterThan": lambda: values > low,
-        "greaterThanOrEqual": lambda: values >= low,
-        "lessThan": lambda: values < low,
-        "lessThanOrEqual": lambda: values <= low,
-        "inRange": lambda: (values >= low) & (values <= high),
-    }
-    return tests[kind]() if kind in tests else np.ones(len(values), dtype=bool)
+def _matching(column: TableColumn, typed: str) -> Mask:
+    if column.unit is not None and isinstance(column.values, np.ndarray):
+        return numbers_matching(column.values, column.unit, typed)
+    searched = column.values if column.searched is None or typed.strip().startswith("=") else column.searched
+    return texts_matching(searched, typed)  # type: ignore[arg-type]  # a column of texts
 
 
 def rows(trials: Sequence[TableColumn], question: Question) -> dict[str, Any]:
-    """Return the rows asked for as texts, how many pass the filters (`total`), and how many there are (`all`)."""
-    matching = places(trials, question)
+    """Return the rows asked for as texts, how many pass the filters (`total`), and how many there are (`all`).
+
+    A row's "·inside" says whether the network is inside the budget; `wrong` says of each filter that can't be read why,
+    by column.
+    """
+    matching, wrong = _found(trials, question)
     cut = matching[max(0, question.start) : max(0, question.end)].tolist()
-    texts = [{column.name: column.text(place) for column in trials} for place in cut]
-    return {"rows": texts, "total": len(matching), "all": len(trials[0].values)}
+    texts: list[dict[str, Any]] = [{column.field: column.text(place) for column in trials} for place in cut]
+    if question.inside is not None:
+        for row, place in zip(texts, cut, strict=True):
+            row["·inside"] = bool(question.inside[place])
+    return {"rows": texts, "total": len(matching), "all": len(trials[0].values), "wrong": wrong}
 
 
 def as_csv(columns: StudyColumns, trials: Sequence[TableColumn], question: Question) -> str:

@@ -20,6 +20,7 @@ from dashboards.page.study_cache import guarded
 from dashboards.panels import PLOT_CONFIG
 from dashboards.panels.data_table import DataTable
 from search.store.replayed import replayed_words
+from search.store.vocabulary import TrialState
 from space.errors import DatabaseUnavailable
 
 
@@ -29,9 +30,11 @@ def names(details: Sequence[TrialDetail]) -> str:
 
 
 def part(
-    name: str, title: str, info_of: Callable[[], Any], figure_of: Callable[[Any], Any], with_table: bool = True
+    name: str, title: str, info_of: Callable[[], Any], figure_of: Callable[[Any], Any], height_px: int | None = None
 ) -> Component:
     """Return a titled figure with its caption and its table, or the sentence that says why there is none.
+
+    `height_px` is the figure's, where its own is too high for the drawer.
 
     Raises:
         DatabaseUnavailable: the database can't be read now.
@@ -43,8 +46,11 @@ def part(
             return {"reason": info.reason, "table": info.table()}
         sentence = info.sentence() if hasattr(info, "sentence") else " ".join(getattr(info, "notes", ()))
         note = getattr(info, "share_note", "")
+        figure = figure_of(info)
+        if height_px is not None:
+            figure.update_layout(height=height_px)
         return {
-            "figure": figure_of(info).to_plotly_json(),
+            "figure": figure.to_plotly_json(),
             "caption": " ".join(filter(None, (sentence, note))),
             "table": info.table(),
         }
@@ -56,10 +62,9 @@ def part(
     if "reason" in payload:
         content = [html.Div(html.P(payload["reason"]), className="state small")]
     else:
-        content = [*_chart(name, title, payload["figure"]), html.P(payload["caption"], className="caption")]
-        if with_table:
-            content.append(folded(name, "The chart as a table", table_of(payload["table"], title)))
-    return html.Div([html.H4(title), *content], className="part", key=name)
+        table = folded(name, "The chart as a table", table_of(payload["table"], title))
+        content = [*_chart(name, title, payload["figure"]), html.P(payload["caption"], className="caption"), table]
+    return html.Div([html.H3(title), *content], className="part", key=name)
 
 
 def marking(draw: Callable[[Any], Any], replayed: str | None) -> Callable[[Any], Any]:
@@ -80,20 +85,35 @@ def _chart(name: str, title: str, figure: dict[str, Any]) -> list[Component]:
     ]
 
 
-def differences(details: Sequence[TrialDetail], replayed: str | None = None) -> Component:
-    """Return the comparison: an open table, in which a sign and a colour mark the rows that differ.
+def differences(details: Sequence[TrialDetail]) -> Component:
+    """Return the comparison as a table: a sign and a colour mark the rows that differ, the others are folded away.
 
-    `replayed` is the table that the study was replayed from.
+    Each trial's name is a button, which shows it alone (`assets/page_selection.js`).
     """
-    from dashboards.panels.trial.compare import compare_figure, compare_info
+    from dashboards.panels.trial.compare import compare_info
 
     info = compare_info(details)
-    marked = frozenset(place for place, row in enumerate(info.rows) if row.differs)
-    draw = marking(compare_figure, replayed)
-    chart = part(f"{names(details)}/compare", "Against the first", lambda: info, draw, with_table=False)
-    return html.Div(
-        [html.H3("What differs", className="trial-head"), table_of(info.table(), "What differs", marked), chart]
-    )
+    if info.reason is not None:
+        return html.Div(html.P(info.reason), className="state small")
+    names_row = [
+        html.Th(html.Button(f"Trial {number}", type="button", **words({"data-trial": str(number)})), scope="col")
+        for number in dict.fromkeys(detail.row.number for detail in details)
+    ]
+    head = html.Thead(html.Tr([html.Th("", scope="col"), *names_row]))
+    rows: list[Component] = []
+    for place, row in enumerate(info.rows):
+        if place == 0 or row.section != info.rows[place - 1].section:
+            own = [other for other in info.rows if other.section == row.section]
+            alike = "" if any(other.differs for other in own) else " same"
+            title = html.Th(row.section, colSpan=len(info.names) + 1, scope="rowgroup")
+            rows.append(html.Tr(title, className=f"group{alike}"))
+        cells = [html.Td(text, className="wrap") for text in row.values]
+        label = html.Th([html.Span(f"{row.mark} ", className="sign"), row.label], scope="row")
+        rows.append(html.Tr([label, *cells], className="differs" if row.differs else "same"))
+    title = "What differs"
+    sentence = html.P(info.sentence(), className="caption")
+    table = html.Div(html.Table([head, html.Tbody(rows)], className="differences"), className="scroll", **region(title))
+    return html.Div([sentence, table])
 
 
 def folded(key: str, title: str, content: Component) -> Component:
@@ -101,41 +121,37 @@ def folded(key: str, title: str, content: Component) -> Component:
     return html.Details([html.Summary(title), content], **words({"data-key": key}))
 
 
-def table_of(table: DataTable, title: str, marked: frozenset[int] = frozenset()) -> Component:
-    """Return a table that scrolls; rows of `marked` stand out."""
+def table_of(table: DataTable, title: str) -> Component:
+    """Return a table that scrolls."""
     head = html.Thead(html.Tr([html.Th(text, scope="col") for text in table.headers]))
     body = html.Tbody(
-        [
-            html.Tr(
-                [html.Td(text, className="wrap" if len(text) > 40 else "") for text in row],
-                className="pick" if place in marked else "",
-            )
-            for place, row in enumerate(table.rows)
-        ]
+        [html.Tr([html.Td(text, className="wrap" if len(text) > 40 else "") for text in row]) for row in table.rows]
     )
     rest = [html.P(table.rest, className="muted")] if table.rest else []
     return html.Div([html.Table([head, body]), *rest], className="scroll tall", **region(title))
 
 
 def facts(detail: TrialDetail) -> Component:
-    """Return the trial's config, and its results and costs as tiles."""
+    """Return the trial's figures: config, results and costs; what the drawer shows first."""
     row = detail.row
+    state = ("State", row.state, one_line(row.reason or "", 300) or _progress_note(detail))
     tiles = [
-        ("State", row.state, one_line(row.reason or "", 300) or _progress_note(detail)),
+        *([] if row.state == TrialState.DONE else [state]),
         *_score_tiles(detail),
-        ("Top-1, test", percent(row.test_top1), "" if row.test_top1 is not None else "evaluated once, by `pick`"),
         *(
             (f"Latency on {latency.target}", f"{latency.median_ms:.4g} ms", _latency_note(latency))
             for latency in row.latencies.values()
         ),
         ("Multiply-adds", count(row.macs), f"{row.macs:,}"),
         ("Parameters", count(row.params), f"{row.params:,}"),
+        ("Top-1, test", percent(row.test_top1), "" if row.test_top1 is not None else "evaluated once, by `pick`"),
         ("Trained for", duration(row.train_seconds), f"attempt {row.attempt}" if row.attempt else "not yet"),
+        *([state] if row.state == TrialState.DONE else []),
     ]
     boxes = [html.Div([html.Dt(name), html.Dd([value, html.Small(note)])]) for name, value, note in tiles]
     remarks = [html.P(one_line(text), className="remark") for text in detail.seen.remarks]
     code = html.P(html.Code(str(row.config)), className="config")
-    return html.Div([code, html.Dl(boxes, className="tiles small"), *remarks])
+    return html.Div([code, html.Dl(boxes, className="tiles small"), *remarks], id=f"trial-{row.number}")
 
 
 def _score_tiles(detail: TrialDetail) -> list[tuple[str, str, str]]:
@@ -158,14 +174,18 @@ def _latency_note(latency: Any) -> str:
 
 
 def more(detail: TrialDetail) -> Component:
-    """Return outcome, settings, curve, files, attempts and events as tables, folded."""
+    """Return files, outcome, settings, curve, attempts and events as tables, folded but for the files."""
     from dashboards.panels.trial.tables import settings_json, trial_tables
 
     number = detail.row.number
     tables = {title: table for title, table in trial_tables(detail).items() if table.rows}
+    files = tables.pop("Files", None)
+    none = html.Div(html.P("No file of this trial is recorded."), className="state small")
     exact = html.Pre(settings_json(detail), className="tall", **region("Exact settings"))
     return html.Div(
         [
+            html.Div([html.H3("Files"), none if files is None else table_of(files, "Files")], className="part"),
+            html.H3("Everything recorded", className="part"),
             *(folded(f"{number}/{title}", title, table_of(table, title)) for title, table in tables.items()),
             folded(f"{number}/settings", "Exact settings, to copy", exact),
         ],

@@ -24,6 +24,7 @@ __getattr__, __dir__ = lazy_names(
         "study.belief": "belief_info belief_figure BeliefInfo",
         "study.curves": "curves_info curves_figure curve_numbers CurvesInfo MOST_CURVES",
         "trial.network": "network_info network_figure NetworkInfo",
+        "trial.networks": "networks_info networks_figure NetworksInfo",
         "trial.kept_channels": "kept_channels_info kept_channels_figure kept_layer_figure KeptChannelsInfo",
         "trial.confusion": "confusion_info confusion_figure ConfusionInfo",
         "trial.measurements": "measurements_info measurements_figure MeasurementsInfo",

@@ -41,11 +41,13 @@ class Visit:
     Use it in a `with` statement; nothing is opened before `open`. The clipboard may be read and written.
     """
 
-    def __init__(self, browser: Any, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
+    def __init__(
+        self, browser: Any, width: int = 1200, height: int = 900, scheme: str = "light", touch: bool = False
+    ) -> None:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
+            viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True, has_touch=touch
         )
         self.context.grant_permissions(["clipboard-read", "clipboard-write"])
         self.page = self.context.new_page()

@@ -285,6 +285,7 @@ def parallel_figure(info: ParallelInfo) -> Any:
             unselected={"line": {"opacity": 0.06}},
             labelside="top",
             name="networks",
+            customdata=slim(info.number),
         )
     )
     figure.update_layout(

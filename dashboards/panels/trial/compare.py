@@ -1,4 +1,4 @@
-"""Up to four trials side by side: settings, costs, outcome, latencies. A sign marks what differs.
+"""Up to four trials side by side: outcome, latencies, costs, settings. A sign marks what differs.
 
 The chart shows each trial's figures as ratios to those of the first trial: 1 is the same. Latencies are compared on one
 device and of one kind; where two trials have none in common the table says so and the chart leaves them out.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dashboards.data.trial_detail import TrialDetail
-from dashboards.formats import duration, interval_text, latency_label, milliseconds, one_line, percent, place_label
+from dashboards.formats import digits_ms, duration, interval_text, latency_label, one_line, percent, place_label
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import COLOURS, GREY, SYMBOLS, empty_figure, escaped, message, slim
 from search.results.paired import PairedTest, paired_test, same_images
@@ -32,7 +32,7 @@ NONE = "-"
 class CompareRow:
     """One line of the table: a value for each trial, and whether the values differ."""
 
-    section: str  # settings, costs, outcome or latency
+    section: str  # outcome, latency, cost, config or training
     label: str
     values: tuple[str, ...]
     differs: bool
@@ -87,7 +87,7 @@ def compare_info(details: Sequence[TrialDetail]) -> CompareInfo:
             reason=f"At most {MOST_TRIALS} trials can be compared side by side, but {len(chosen)} are chosen: untick "
             f"{len(chosen) - MOST_TRIALS}."
         )
-    rows = [*_settings(chosen), *_costs(chosen), *_outcome(chosen), *_paired(chosen), *_latencies(chosen)]
+    rows = [*_outcome(chosen), *_paired(chosen), *_latencies(chosen), *_costs(chosen), *_settings(chosen)]
     return CompareInfo(tuple(detail.name for detail in chosen), tuple(rows), tuple(_ratios(chosen)))
 
 
@@ -167,19 +167,17 @@ def _paired_words(test: PairedTest) -> str:
 
 
 def _latencies(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
-    """Return a line for each device; latencies of different kinds differ, and each says which kind it is."""
+    """Return two lines for each device: the latencies, and what they are; two kinds of them can't be compared."""
     by_trial: list[Mapping[str, LatencyRecord]] = [detail.row.latencies for detail in chosen]
     targets = list(dict.fromkeys(target for latencies in by_trial for target in latencies))
     rows = []
     for target in targets:
-        values = [None if (row := latencies.get(target)) is None else _latency_words(row) for latencies in by_trial]
-        rows.append(_line("latency", f"on {target}", values))
+        records = [latencies.get(target) for latencies in by_trial]
+        values = [None if row is None else f"{digits_ms(row.median_ms, 4)} {interval_text(row)}" for row in records]
+        kinds = [None if row is None else f"{latency_label(row)}, {place_label(row)}" for row in records]
+        rows.append(_line("latency", f"ms on {target}", values))
+        rows.append(_line("latency", f"what it is on {target}", kinds))
     return rows
-
-
-def _latency_words(row: LatencyRecord) -> str:
-    interval = f"{milliseconds(row.median_ms)} {interval_text(row)}"
-    return one_line(f"{interval}, {latency_label(row)}, {place_label(row)}", 300)
 
 
 def _ratios(chosen: Sequence[TrialDetail]) -> list[RatioRow]:

@@ -74,21 +74,23 @@ def test_a_view_asked_for_while_the_database_is_away_comes_when_it_is_back(tmp_p
 
 def test_trials_shown_before_stay_and_one_chosen_meanwhile_comes_later(tmp_path: Path) -> None:
     made = lively(tmp_path)
-    section = Comparison(studies_of(made).get(None)).section
-    first = section([3], VIEW)
+    drawer = Comparison(studies_of(made).get(None))
+    first, drawn = drawer.facts([3], VIEW), drawer.section([3], VIEW)
     assert first is not None
+    assert drawn is not None
     with away(made):
-        assert section([3], VIEW, first.stamp) is None
-        both = section([3, 4], VIEW, first.stamp)
+        assert drawer.facts([3], VIEW, first.stamp) is None
+        assert drawer.section([3], VIEW, drawn.stamp) is None
+        both = drawer.facts([3, 4], VIEW, first.stamp)
         assert both is not None
         assert "Trial 4: the database is away; this is shown as soon as it answers." in texts(both)
         assert "trial-3" in texts(both)
-        assert section([3, 4], VIEW, both.stamp) is None  # said once
-    later = section([3, 4], VIEW, both.stamp)
+        assert drawer.facts([3, 4], VIEW, both.stamp) is None  # said once
+    later = drawer.facts([3, 4], VIEW, both.stamp)
     assert later is not None
-    assert "trial-4" in texts(later)
+    assert "lines differ" in texts(later)
     assert "database is away" not in texts(later)
-    assert section([3, 4], VIEW, later.stamp) is None
+    assert drawer.facts([3, 4], VIEW, later.stamp) is None
 
 
 def test_an_open_trial_is_shown_anew_when_it_goes_on_and_not_when_another_does(tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_a_deleted_study_is_told_as_such_and_its_charts_stay(tmp_path: Path) -> 
     assert stale.deleted
     assert "digits-small" in stale.reason
     assert payload_of(found, "progress", None)["figure"] == before["figure"]
-    section = Comparison(found).section([3], VIEW)
+    section = Comparison(found).facts([3], VIEW)
     assert section is not None
     assert stale.reason in texts(section)
 

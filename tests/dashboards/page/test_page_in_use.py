@@ -1,10 +1,9 @@
-"""The live page in use: the table, the keyboard, a growing and a vanished database, a token, ten thousand trials."""
+"""The live page in use: a growing study, a token, ten thousand trials."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,111 +17,11 @@ from tests.dashboards.studies import Study, lively
 pytestmark = [pytest.mark.browser, in_browser]
 
 
-@pytest.fixture(scope="module")
-def kept_visit(browser: Any) -> Iterator[Visit]:
-    with Visit(browser) as visit:
-        yield visit
-
-
-@pytest.fixture
-def visit(kept_visit: Visit) -> Visit:
-    """A visit whose browser has the page's scripts already; what a reader sets is in the address alone."""
-    return kept_visit.fresh()
-
-
-# ---- trials ---------------------------------------------------------------------------------------------
-
-
-def test_the_table_sorts_filters_and_opens_trials(visit: Visit, page: str) -> None:
-    opened(visit, page, TABLE)
-    grid = visit.page.locator("#trials-grid")
-    grid.get_by_role("columnheader", name="top-1").click()
-    first = "document.querySelector('#trials-grid .ag-row[row-index=\"0\"] .ag-cell[col-id=top1]').textContent"
-    visit.wait(f"{first} === '98.96 %'")
-    grid.get_by_role("textbox", name="state Filter Input").fill("fail")
-    visit.wait("document.getElementById('rows-shown').textContent === '1 of 32 trials'")
-    assert "fail" in in_page(visit, "document.getElementById('csv').href")
-    visit.page.get_by_role("button", name="Clear filters").click()
-    visit.wait("document.getElementById('rows-shown').textContent === ''")
-    visit.wait(f"{first} === '98.96 %'")
-    grid.locator('.ag-row[row-index="0"] .ag-cell[col-id=top1]').click()
-    visit.wait("document.getElementById('trial-11')")
-    visit.wait("location.search.includes('trials=11')")
-    grid.locator('.ag-row[row-index="1"] input[type=checkbox]').first.check()
-    visit.wait("document.querySelectorAll('#comparison-body .trial').length === 2")
-    assert "What differs" in visit.text("#comparison-body")
-    visit.page.get_by_role("button", name="Close trial 11").click()
-    visit.wait("document.querySelectorAll('#comparison-body .trial').length === 1")
-    visit.page.get_by_label("Trial number").fill("99")
-    visit.page.get_by_label("Trial number").press("Enter")
-    visit.wait("document.getElementById('comparison-body').textContent.includes('has trials 0 to 31')")
-    silent(visit, page)
-
-
-def test_a_brush_on_the_parallel_coordinates_filters_the_table(visit: Visit, page: str) -> None:
-    opened(visit, page, TABLE)
-    axis = visit.page.locator("#parallel-graph .axis-brush").last
-    axis.scroll_into_view_if_needed()
-    box = axis.bounding_box()
-    assert box is not None
-    x = box["x"] + box["width"] / 2
-    visit.page.mouse.move(x, box["y"] + 0.1 * box["height"])
-    visit.page.mouse.down()
-    visit.page.mouse.move(x, box["y"] + 0.45 * box["height"], steps=6)
-    visit.page.mouse.up()
-    visit.wait("/^\\d+ of 32 trials, brushed$/.test(document.getElementById('rows-shown').textContent)")
-    visit.page.get_by_role("button", name="Clear filters").click()
-    visit.wait("document.getElementById('rows-shown').textContent === ''")
-    silent(visit, page)
-
-
-# ---- keyboard and names ---------------------------------------------------------------------------------
-
-
-def test_the_keyboard_alone_leads_through_the_page(visit: Visit, page: str) -> None:
-    opened(visit, page, TABLE)
-    focus = "document.activeElement"
-    visit.page.keyboard.press("Tab")
-    assert in_page(visit, f"{focus}.textContent") == "Skip to the answer"
-    assert in_page(visit, f"{focus}.getBoundingClientRect().top") >= 0
-    visit.page.keyboard.press("Enter")
-    visit.page.keyboard.press("Tab")
-    assert in_page(visit, f"{focus}.type") == "range"
-    assert in_page(visit, f"getComputedStyle({focus}).outlineStyle") != "none"
-    seen = set()
-    for _ in range(60):
-        visit.page.keyboard.press("Tab")
-        seen.add(in_page(visit, f"{focus}.closest('section')?.id"))
-        if in_page(visit, f"Boolean({focus}.closest('.ag-header'))"):
-            break
-    assert {"answer", "front", "macs-latency", "parallel", "importance", "curves", "trials"} <= seen
-    visit.page.locator('.ag-row[row-index="2"] .ag-cell[col-id=number]').focus()
-    visit.page.keyboard.press("ArrowDown")
-    visit.page.keyboard.press("Space")
-    visit.wait("document.getElementById('trial-3')")
-    silent(visit, page)
-
-
-def test_every_control_has_a_name_and_every_landmark_too(visit: Visit, page: str) -> None:
-    opened(visit, f"{page}?trials=3", TABLE)
-    nameless = """[...document.querySelectorAll('button, input, select, textarea, a[href], summary')]
-        .filter((one) => one.offsetParent !== null && !one.closest('.modebar'))
-        .filter((one) => !(one.textContent.trim() || one.getAttribute('aria-label') || one.title
-            || [...(one.labels || [])].some((label) => label.textContent.trim())
-            || document.getElementById(one.getAttribute('aria-labelledby'))))
-        .map((one) => one.outerHTML.slice(0, 200))"""
-    assert in_page(visit, nameless) == []
-    in_page(visit, "document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    unnamed = """[...document.querySelectorAll('[tabindex="0"]')]
-        .filter((one) => one.offsetParent !== null && !one.closest('.ag-root-wrapper'))
-        .filter((one) => !one.getAttribute('role') || !one.getAttribute('aria-label'))
-        .map((one) => one.outerHTML.slice(0, 200))"""
-    assert in_page(visit, unnamed) == []
-    sections = "[...document.querySelectorAll('section')].map((one) => one.getAttribute('aria-labelledby'))"
-    assert all(in_page(visit, f"document.getElementById('{name}').textContent") for name in in_page(visit, sections))
-    for role in ("banner", "main", "contentinfo"):
-        assert visit.page.get_by_role(role).count() == 1
-    assert visit.page.locator("html").get_attribute("lang") == "en"
+SELECTION_MS = """async (number) => {
+    const begun = performance.now();
+    window.CondenseryPage.parts.choose([number]);
+    await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)));
+    return performance.now() - begun; }"""
 
 
 # ---- live -----------------------------------------------------------------------------------------------
@@ -188,4 +87,9 @@ def test_ten_thousand_trials_are_shown_and_answered(browser: Any, ten_thousand: 
         visit.wait(
             "[...document.querySelectorAll('.ag-cell[col-id=number]')].some((one) => one.textContent === '9990')"
         )
+        number = in_page(visit, f"{FRONT}._fullData.find((one) => one.name === 'on the front').customdata[0][0]")
+        took_ms = visit.page.evaluate(SELECTION_MS, number)
+        visit.wait(f"document.querySelector('#front .selected-marks g').dataset.trial === '{number}'")
+        visit.wait(f"document.getElementById('trial-{number}')")
+        assert took_ms < 600  # 150 ms by itself; other tests may run beside
         silent(visit, address)

@@ -58,9 +58,7 @@ def test_a_poll_with_nothing_new_is_answered_by_nothing(tmp_path: Path, monkeypa
     assert later.json["fast"] != news["fast"]
     assert later.json["slow"] == news["slow"]  # costly charts wait
     assert asked(client, "/rows").json["total"] == 33
-    filtered = asked(
-        client, "/rows", filter={"state": {"filterType": "text", "type": "contains", "filter": "fail"}}
-    ).json
+    filtered = asked(client, "/rows", filter={"state": "fail"}).json
     assert (filtered["total"], filtered["all"]) == (1, 33)
 
 
@@ -85,12 +83,25 @@ def test_a_database_that_is_away_is_said_and_what_was_known_still_shown(tmp_path
 # ---- rows -----------------------------------------------------------------------------------------------
 
 
-def test_rows_come_in_the_order_of_trials_and_only_as_many_as_asked_for(client: Any) -> None:
+def test_rows_come_best_first_within_the_budget_and_only_as_many_as_asked_for(client: Any, study: Study) -> None:
     answer = asked(client, "/rows", start=3, end=7).json
-    assert [row["number"] for row in answer["rows"]] == ["3", "4", "5", "6"]
+    every = asked(client, "/rows", end=99999).json["rows"]
+    assert answer["rows"] == every[3:7]
     assert answer["total"] == 32
-    assert asked(client, "/rows", start=30, end=99999).json["rows"][-1]["number"] == "31"
     assert asked(client, "/rows", start=999).json["rows"] == []
+    rows = {row.number: row for row in study.rows()}
+
+    def rank(number: int, limit_ms: float) -> tuple[bool, float]:
+        row = rows[number]
+        inside = row.top1 is not None and row.latency is not None and row.latency.interval_high_ms <= limit_ms
+        return not inside, -(row.top1 or 0)
+
+    for limit_ms in (0.4, 0.15):
+        numbers = [
+            int(one["number"]) for one in asked(client, "/rows", end=99, **{"budget.host": str(limit_ms)}).json["rows"]
+        ]
+        assert numbers == sorted(numbers, key=lambda number: (*rank(number, limit_ms), number))
+    assert [row["·inside"] for row in every] == [row["top1"] != "" for row in every]  # the study was refused the others
 
 
 @pytest.mark.parametrize("way", ["asc", "desc"])
@@ -114,22 +125,14 @@ def test_the_second_sort_orders_what_is_equal_in_the_first(client: Any) -> None:
 @pytest.mark.parametrize(
     ("filters", "test"),
     [
-        ({"state": {"type": "equals", "filter": "DONE"}}, lambda row: row["state"] == "done"),
-        ({"config": {"type": "contains", "filter": "g=4"}}, lambda row: "G=4" in row["config"]),
-        ({"front": {"type": "notBlank"}}, lambda row: row["front"]),
-        ({"top1": {"type": "blank"}}, lambda row: not row["top1"]),
-        ({"number": {"type": "inRange", "filter": 3, "filterTo": 9}}, lambda row: 3 <= int(row["number"]) <= 9),
+        ({"state": "=done"}, lambda row: row["state"] == "done"),
+        ({"state": "front"}, lambda row: row["front"]),
+        ({"config": "g=4"}, lambda row: "G=4" in row["config"]),
+        ({"top1": "none"}, lambda row: not row["top1"]),
+        ({"top1": "95.0"}, lambda row: row["top1"] and float(row["top1"].removesuffix(" %")) >= 95),
+        ({"latency:host": "0.2"}, lambda row: row["latency:host"] and float(row["latency:host"].split()[0]) <= 0.2),
         (
-            {
-                "number": {
-                    "operator": "OR",
-                    "conditions": [{"type": "lessThan", "filter": 2}, {"type": "greaterThan", "filter": 29}],
-                }
-            },
-            lambda row: int(row["number"]) < 2 or int(row["number"]) > 29,
-        ),
-        (
-            {"state": {"type": "equals", "filter": "done"}, "number": {"type": "lessThanOrEqual", "filter": 5}},
+            {"state": "done", "number": "<= 5", "params": " "},
             lambda row: row["state"] == "done" and int(row["number"]) <= 5,
         ),
     ],
@@ -158,6 +161,7 @@ def test_a_brush_keeps_the_trials_inside_it(client: Any) -> None:
         {"sort": "{"},
         {"sort": {"a": 1}},
         {"filter": [1]},
+        {"filter": {"top1": {"type": "equals"}}},
         {"brush": [[1, 2, 3]]},
         {"brush": [["score", [["a", 2]]]]},
     ],
@@ -168,20 +172,18 @@ def test_a_question_that_cant_be_read_is_a_400_in_one_sentence(client: Any, quer
     assert answer.mimetype == "text/plain"
 
 
-def test_what_a_filter_doesnt_know_filters_nothing(client: Any) -> None:
-    for filters in (
-        {"nothing": {"type": "equals"}},
-        {"top1": {"type": "odd"}},
-        {"top1": {"type": "equals", "filter": "x"}},
-    ):
-        assert asked(client, "/rows", filter=filters).json["total"] == 32
+def test_a_filter_that_cant_be_read_says_so_and_keeps_every_row(client: Any) -> None:
+    answer = asked(client, "/rows", filter={"top1": "9x", "nothing": "1", "number": "<3"}).json
+    assert answer["total"] == 3
+    assert list(answer["wrong"]) == ["top1"]
+    assert answer["wrong"]["top1"].startswith("top-1: “9x” can't be read: type 94.5, >=94.5, <94.5")
 
 
 # ---- CSV ------------------------------------------------------------------------------------------------
 
 
 def test_the_csv_has_the_filtered_rows_as_plain_numbers(client: Any) -> None:
-    answer = asked(client, "/trials.csv", filter={"state": {"type": "equals", "filter": "done"}})
+    answer = asked(client, "/trials.csv", filter={"state": "=done"})
     assert "attachment" in answer.headers["Content-Disposition"]
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert len(rows) == 25

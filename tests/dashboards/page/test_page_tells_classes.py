@@ -28,10 +28,12 @@ def test_the_answer_names_the_objective_and_two_trials_are_compared_image_by_ima
         assert in_page(visit, axis) == "macro-F1, %"
         star = "document.querySelector('#front .mark.star')"
         assert in_page(visit, f"{star} !== null && !{star}.hidden")
-        visit.wait("document.querySelectorAll('#comparison-body .heatmaplayer image').length === 2")
-        text = visit.text("#comparison-body")
+        visit.wait("document.querySelector('table.differences')")
+        text = visit.text("#facts-body")
         assert "macro-F1 against trial 0, image by image" in text
         assert "more than noise" in text
-        assert "Least recognised: cat, 50.0 % of 120 images" in text
+        visit.page.locator("table.differences").get_by_role("button", name="Trial 2").click()
+        visit.wait("document.querySelector('#comparison-body .heatmaplayer image')")
+        assert "Least recognised: cat, 50.0 % of 120 images" in visit.text("#comparison-body")
         visit.picture("page-classes")
         silent(visit, address)

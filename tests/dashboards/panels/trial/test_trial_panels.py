@@ -108,7 +108,7 @@ def test_what_differs_is_marked_and_what_is_equal_too(made: Study):
     info = compare_info(pair)
     assert info.names == ("trial 0", "trial 1")
     found = marks(info)
-    for label in ("growth", "macs", "params", "top-1, validation", "on host"):
+    for label in ("growth", "macs", "params", "top-1, validation", "ms on host"):
         assert found[label] == "≠"
     for label in ("stages", "groups", "groups_3x3", "state", "epochs", "seed"):
         assert found[label] == "="
