@@ -213,7 +213,7 @@
     badge(news.stale, null);
     owed = !news.stale && Boolean(owed || wasAway);
     const catchesUp = owed && free;
-    if (catchesUp) { owed = false; parts.fillOpenTables(); }
+    if (catchesUp) { owed = false; parts.fillOpenTables(); parts.refreshSteering(); }
     const tell = (id, now, before) => { if (now !== before && free) { set(id, { data: now }); } };
     tell("fast", news.fast, fast);
     tell("slow", news.slow, slow);
