@@ -201,6 +201,8 @@ def _warm(app: Any, ended: threading.Event) -> None:
         budget_table(study, None)
         if not ended.is_set():
             payload_of(study, "front", None)
+        if not ended.is_set():
+            import sklearn.ensemble  # noqa: F401  # it brings pandas, and half of pandas stops Plotly in other threads
 
 
 def _reached_at(host: str) -> str:

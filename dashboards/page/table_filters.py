@@ -52,7 +52,8 @@ class Unit:
         Raises:
             ValueError: it is no number with a unit of this column.
         """
-        parts, place = [], 0
+        parts: list[float] = []
+        place = 0
         while place < len(text):
             match = _AMOUNT.match(text, place)
             suffix = "" if match is None else match["suffix"].casefold()

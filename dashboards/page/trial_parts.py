@@ -105,8 +105,8 @@ def differences(details: Sequence[TrialDetail]) -> Component:
         if place == 0 or row.section != info.rows[place - 1].section:
             own = [other for other in info.rows if other.section == row.section]
             alike = "" if any(other.differs for other in own) else " same"
-            title = html.Th(row.section, colSpan=len(info.names) + 1, scope="rowgroup")
-            rows.append(html.Tr(title, className=f"group{alike}"))
+            heading = html.Th(row.section, colSpan=len(info.names) + 1, scope="rowgroup")
+            rows.append(html.Tr(heading, className=f"group{alike}"))
         cells = [html.Td(text, className="wrap") for text in row.values]
         label = html.Th([html.Span(f"{row.mark} ", className="sign"), row.label], scope="row")
         rows.append(html.Tr([label, *cells], className="differs" if row.differs else "same"))
