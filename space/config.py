@@ -234,6 +234,22 @@ class CondenseNetConfig:
         return short_text(self.to_dict())
 
 
+def code_legend(codes: Iterable[str]) -> str:
+    """Return what the parts of configs' lines mean, as far as these lines have them; see `short_text`."""
+    lines = tuple(codes)
+    of_3x3 = any(" G3=" in line for line in lines)
+    parts = [
+        "3-1-1: dense layers of each stage",
+        "growth: channels that each layer of a stage adds",
+        "G: groups of a 1x1 convolution" if of_3x3 else "G: groups of each convolution",
+        "C: each group of a 1x1 keeps 1/C of its inputs",
+        "B: a 1x1 makes B times growth channels",
+        *(["G3: groups of a 3x3 convolution"] if of_3x3 else []),
+        *(["keep: share of the features that the classifier reads"] if any(" keep=" in line for line in lines) else []),
+    ]
+    return "; ".join(parts)
+
+
 def short_text(values: Mapping[str, Any]) -> str:
     """Return the line that a config is called by, from `to_dict`'s form; nothing is checked, which saves time."""
     three = "" if values["groups_3x3"] is None else f" G3={values['groups_3x3']}"

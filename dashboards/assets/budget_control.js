@@ -1,12 +1,17 @@
-/* The budget's controls and its answer on page and report: sliders and numbers, sentences, tiles, copying.
+/* The budget's controls on page and report: sliders and numbers, which figure of a latency is held to a limit, which
+   network is taken; and copying.
 
    Nothing here asks the network for anything, and texts go into the page as text, never as HTML. */
 (function () {
   "use strict";
 
+  const STATISTICS = { upper: "upper end", median: "median", p90: "p90" };
   const LEAST_MS = 1e-6, MOST_MS = 1e6, DOUBT_MS = 500;
   const at = (id) => document.getElementById(id);
   const isLimit = (text) => Boolean(text) && Number(text) >= LEAST_MS && Number(text) <= MOST_MS;
+
+  /** Return a limit in as many digits as it is shown with. */
+  const cut = (limit) => Number(window.Condensery.limitText(limit));
 
   function node(tag, attributes, ...children) {
     const element = document.createElement(tag);
@@ -25,11 +30,12 @@
   }
 
   /** One slider and one number for each device, in the element "budget". `limits` has their values in ms by device
-      (null: no limit), and is changed; `moved` is called once a frame after that; `own` has text and name of the button
-      that restores the first limit. */
+      (null: no limit), and is changed, as are `asked.statistic` and `asked.take` (see budget_answer.js); `moved` is
+      called once a frame after that; `own` has text and name of the button that restores the first limit. */
   class BudgetControl {
     constructor(limits, moved, own = ["Study's limit", "The study's own limit"]) {
-      Object.assign(this, { limits, moved, own, table: null, frame: null, doubt: null });
+      const { statistic, take } = window.Condensery.shown();
+      Object.assign(this, { limits, moved, own, asked: { statistic, take }, table: null, frame: null, doubt: null });
     }
 
     /** Show a table's controls; a new device starts with the limit in the address, else with its own. */
@@ -37,15 +43,19 @@
       const words = window.Condensery.shown(), box = at("budget");
       const targets = JSON.stringify(table.controls.map((control) => control.target));
       this.table = table;
+      table.asked = this.asked;
       for (const control of table.controls) {
         if (control.target in this.limits) { continue; }
         const word = words[`budget.${control.target}`];
-        this.limits[control.target] = word === "none" ? null : isLimit(word) ? Number(word) : control.limit_ms;
+        this.limits[control.target] = word === "none" ? null : isLimit(word) ? cut(Number(word)) : control.limit_ms;
       }
       if (box.dataset.targets !== targets) {
         box.dataset.targets = targets;
         box.replaceChildren(...table.controls.map((control, i) => this.row(control, i)));
+        const field = table.controls.length === 1 ? box.querySelector(".field") : box;
+        if (table.controls.length) { field.append(this.statisticField()); }
       }
+      this.showStatistics();
       table.controls.forEach((control, i) => {
         at(`range-${i}`).step = control.step_ms;
         say(`kind-${i}`, ` (${control.kind})`);
@@ -78,6 +88,36 @@
           node("span", { class: "wrong", id: `wrong-${i}`, role: "status" })));
     }
 
+    /** Return the choice of what of a latency is held to a limit. */
+    statisticField() {
+      const many = this.table.controls.length > 1;
+      const select = node("select", { id: "statistic", title: "What of a latency must keep its limit: the upper end of its 95 % interval, the median, or p90", onchange: () => { this.asked.statistic = select.value; this.changed(); } },
+        ...Object.entries(STATISTICS).map(([value, text]) => node("option", { value }, text)));
+      return node("span", { class: "field", id: "statistic-field" },
+        node("label", { for: "statistic" }, many ? "The limits are on" : "on"), select);
+    }
+
+    showStatistics() {
+      const select = at("statistic");
+      if (!select) { return; }
+      for (const option of select.options) {
+        option.disabled = !(option.value in this.table.statistics);
+        option.title = option.disabled ? "Nothing was timed on every device: estimates and predictions have no p90." : "";
+      }
+      select.value = window.Condensery.askedOf(this.table).statistic;
+    }
+
+    /** Take another network than the best: the fastest or the smallest that is as good, or the knee. */
+    take(which) {
+      this.asked.take = which;
+      this.changed();
+    }
+
+    changed() {
+      cancelAnimationFrame(this.frame);
+      this.frame = requestAnimationFrame(this.moved);
+    }
+
     place(i, source) {
       const control = this.table.controls[i], limit = this.limits[control.target];
       const range = at(`range-${i}`), number = at(`number-${i}`);
@@ -105,48 +145,26 @@
     }
 
     set(i, limit, source) {
-      this.limits[this.table.controls[i].target] = limit === null ? null : Number(window.Condensery.limitText(limit));
+      this.limits[this.table.controls[i].target] = limit === null ? null : cut(limit);
       clearTimeout(this.doubt);
       at(`number-${i}`).removeAttribute("aria-invalid");
       say(`wrong-${i}`, "");
       this.place(i, source);
-      cancelAnimationFrame(this.frame);
-      this.frame = requestAnimationFrame(this.moved);
+      this.changed();
     }
 
-    /** The limits as the address has them: nothing for a limit that is the device's own. */
+    /** What was chosen as the address has it: nothing for what the page opens with anyway. */
     words() {
-      return Object.fromEntries(this.table.controls.map(({ target, limit_ms: own }) => {
+      const { statistic, take } = window.Condensery.askedOf(this.table);
+      const limits = this.table.controls.map(({ target, limit_ms: own }) => {
         const limit = this.limits[target];
         return [`budget.${target}`, limit === own ? null : limit === null ? "none" : limit];
-      }));
+      });
+      return {
+        ...Object.fromEntries(limits), take: take === "best" ? null : take,
+        statistic: statistic === this.table.statistic ? null : statistic,
+      };
     }
-  }
-
-  /** Show the answer to the limits in words and tiles; return the best offer, null where none fits. */
-  function showAnswer(table, limits) {
-    const C = window.Condensery, { best } = C.answer(table, limits), offer = best === null ? null : table.offers[best];
-    const [fits, first, ...rest] = C.sentences(table, limits);
-    at("sentence").replaceChildren(node("p", {}, [fits, first].filter(Boolean).join(" ")),
-      ...rest.map((text) => node("p", { class: "more" }, text)));
-    at("answer").classList.toggle("none", offer === null);
-    at("tiles").replaceChildren(...(offer === null ? [] : tiles(table, limits, offer)));
-    return offer;
-  }
-
-  function tiles(table, limits, offer) {
-    const tile = (name, value, note) =>
-      node("div", {}, node("dt", {}, name), node("dd", {}, value, node("small", {}, note)));
-    const left = (high, limit) => (limit === null || high === null ? ""
-      : `; ${Math.max(0, 100 * (1 - high / limit)).toFixed(0)} % of the limit is left`);
-    return [
-      tile(`${table.score_name[0].toUpperCase()}${table.score_name.slice(1)}, validation`, offer.score_text, "of the deployed network"),
-      ...table.controls.map(({ target }, i) =>
-        tile(table.controls.length > 1 ? `Latency on ${target}` : "Latency, median", offer.median_texts[i],
-          `${offer.kinds[i]}${left(offer.high_ms[i], limits[target])}`)),
-      tile("Multiply-adds", offer.macs_text, offer.macs.toLocaleString("en")),
-      tile("Parameters", offer.params_text, offer.params.toLocaleString("en")),
-    ];
   }
 
   /** Put a text on the clipboard; return whether that worked. */
@@ -164,5 +182,5 @@
     return done;
   }
 
-  window.CondenseryBudget = { BudgetControl, showAnswer, copyText, node };
+  window.CondenseryBudget = { BudgetControl, copyText, node, say };
 })();

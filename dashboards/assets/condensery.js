@@ -4,7 +4,7 @@
 (function () {
   "use strict";
 
-  const { answer, sentence, sentences, commandFor, moreThan, limitText, ms } = window.CondenseryAnswer;
+  const { answer, askedOf, sentence, sentences, commandFor, moreThan, limitText, ms } = window.CondenseryAnswer;
 
   // ---- a budget's marks in a figure -----------------------------------------------------------------------
 
@@ -27,7 +27,7 @@
     const meta = figure.layout && figure.layout.meta;
     if (!meta || !figure.data) { return null; }
     const target = table.controls.findIndex((control) => control.target === meta.target);
-    const best = answer(table, limits).best, offer = best === null ? null : table.offers[best];
+    const { best, chosen } = answer(table, limits), offer = chosen === null ? null : table.offers[chosen];
     const x = offer && valueOf(offer, meta.x, target), y = offer && valueOf(offer, meta.y, target);
     const away = offer && (meta.x === "latency" || meta.y === "latency") ? whyAway(offer, target, meta) : "";
     const placed = !away && Number.isFinite(x) && Number.isFinite(y);
@@ -35,7 +35,7 @@
       axis: meta.x === "latency" ? "x" : meta.y === "latency" ? "y" : null,
       limit: target < 0 ? Infinity : ms(limits[meta.target]),
       star: placed ? { x, y } : null,
-      name: offer ? `recommended: trial ${offer.number}${away}` : "recommended",
+      name: offer ? `${chosen === best ? "recommended" : "taken"}: trial ${offer.number}${away}` : "recommended",
       trace: figure.data.findIndex((trace) => trace.meta === "recommended"),
     };
   }
@@ -220,6 +220,6 @@
     window.Plotly.setPlotConfig({ plotGlPixelRatio: Math.max(1, window.devicePixelRatio) });
   }
 
-  window.Condensery = { answer, sentence, sentences, commandFor, moreThan, limitText, moveBudget, placeBudget, BudgetOverlay, themed, colour, shown,
+  window.Condensery = { answer, askedOf, sentence, sentences, commandFor, moreThan, limitText, moveBudget, placeBudget, BudgetOverlay, themed, colour, shown,
     remember, asSharpAsTheScreen };
 })();

@@ -1,4 +1,4 @@
-/* The budget control of the live page: sliders and numbers, the answer, its tiles and buttons. */
+/* The answer on the live page: its control, its card and its buttons. */
 (function () {
   "use strict";
 
@@ -22,14 +22,15 @@
   const control = new BudgetControl(state.limits, () => { answerBudget(); parts.moveMarks(); remember(); });
 
   function answerBudget() {
-    const { table } = state, offer = showAnswer(table, state.limits);
-    at("answer-buttons").hidden = at("command-box").hidden = !table.trained;
+    const { table } = state, offer = showAnswer(table, state.limits, control);
+    at("answer-buttons").hidden = at("command-box").hidden = at("copy-pick").hidden = !table.trained;
     at("open-best").hidden = offer === null;
     at("copy-pick").disabled = offer === null;
     if (offer) {
       at("bundle").dataset.number = offer.number;
       at("bundle").textContent = `Download bundle of trial ${offer.number}`;
-      at("open-best").textContent = `Open trial ${offer.number}`;
+      at("open-best").textContent = `Trial ${offer.number}`;
+      at("open-best").setAttribute("aria-label", `Open trial ${offer.number}`);
       at("open-best").dataset.number = offer.number;
     }
     showCommand();
@@ -39,7 +40,7 @@
 
   /** Fetch the bundle before it is saved: if it can't be made, the reason is shown here and the page stays. */
   async function download() {
-    const limits = {};
+    const limits = { statistic: window.Condensery.askedOf(state.table).statistic };
     for (const { target } of state.table.controls) { limits[`budget.${target}`] = state.limits[target] ?? "none"; }
     const number = at("bundle").dataset.number;
     say("said", "The bundle is being put together …");
@@ -57,8 +58,8 @@
   /** Show the command for the answer; of a replayed study there is no bundle, and the command is another. */
   function showCommand() {
     if (!state.head || !state.table) { return; }
-    const { instead } = state.head, { best } = window.Condensery.answer(state.table, state.limits);
-    const offer = best === null ? null : state.table.offers[best];
+    const { instead } = state.head, { chosen } = window.Condensery.answer(state.table, state.limits);
+    const offer = chosen === null ? null : state.table.offers[chosen];
     say("command", window.Condensery.commandFor(offer, state.table, state.limits, state.head));
     state.copyText = instead ? "Copy training command" : "Copy pick command";
     if (at("copy-pick").textContent.startsWith("Copy ")) { at("copy-pick").textContent = state.copyText; }

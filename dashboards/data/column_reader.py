@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from dashboards.data.columns import Latencies, LatencyGroup, StudyColumns
 from dashboards.data.revision import load_revision
 from dashboards.data.study_settings import devices_of
+from dashboards.data.verifications import Verifications, read_verifications
 from search.results.pareto import latency_key
+from search.results.picking.verification import least_limit_ms, shown_of
 from search.store.reader import find_study, read_points, read_shortlist
 from search.store.rows import StudyRow
 from search.store.tables import latency, trial
@@ -29,8 +31,8 @@ FURTHER = tuple(name for name in METRICS if name != "top1")  # NULL is NaN, too
 INTS = ("macs", "params", "attempt")
 _OTHERS = ("number", "state", "reason", "config", "config_hash", "training")
 _MEASURED = (
-    "id target kind policy device runtime runtime_version threads median_ms interval_low_ms interval_high_ms steady "
-    "extrapolates"
+    "id target kind policy device runtime runtime_version threads median_ms interval_low_ms interval_high_ms p90_ms "
+    "steady extrapolates precision"
 ).split()
 
 ConfigFacts = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, int, int, int]]  # text, stages, growth, G C B G3
@@ -87,7 +89,8 @@ def columns_of(connection: sa.Connection, study: StudyRow, revision: str, book: 
     columns = dict(zip(("id", *names, "latency_id"), zip(*rows, strict=True), strict=True)) if rows else {}
     facts = [book.facts(text) for text in columns.get("config", ())]
     widths = np.array([fact[3] for fact in facts], dtype=np.int64).reshape(-1, 4)
-    latencies, groups = _latencies(connection, study, place, judged)
+    verifications = read_verifications(connection, study.id, place)
+    latencies, groups = _latencies(connection, study, place, judged, verifications)
     trainings: dict[str, Mapping[str, Any]] = {}
     numbers: dict[str, Any] = {name: np.array(columns.get(name, ()), dtype=np.float64) for name in FLOATS}
     numbers |= {name: np.array(columns.get(name, ()), dtype=np.int64) for name in INTS}
@@ -110,6 +113,7 @@ def columns_of(connection: sa.Connection, study: StudyRow, revision: str, book: 
         training=tuple(_training(text, trainings) for text in columns.get("training", ())),
         latencies=latencies,
         latency_groups=groups,
+        verified={key: shown_of(history) for key, history in verifications.items()},
         metrics={name: np.array(columns.get(name, ()), dtype=np.float64) for name in FURTHER},
     )
 
@@ -129,9 +133,16 @@ def _padded(lists: Sequence[tuple[int, ...]]) -> np.ndarray[Any, np.dtype[np.flo
 
 
 def _latencies(
-    connection: sa.Connection, study: StudyRow, place: Mapping[int, int], judged: set[int | None]
+    connection: sa.Connection,
+    study: StudyRow,
+    place: Mapping[int, int],
+    judged: set[int | None],
+    verifications: Verifications,
 ) -> tuple[dict[str, Latencies], tuple[LatencyGroup, ...]]:
-    """Return by device the latency each trial is judged by, and on every other device the newest price."""
+    """Return by device the latency each trial is judged by, and on every other device the newest price.
+
+    Where `pick` has measured the trained file on the same device, its figures are shown instead.
+    """
     query = (
         sa.select(latency.c.trial_id, *(latency.c[name] for name in _MEASURED))
         .join(trial, trial.c.id == latency.c.trial_id)
@@ -150,20 +161,54 @@ def _latencies(
     targets = devices_of(study.settings)
     targets += sorted({target for target, _ in newest} - set(targets))
     groups: dict[LatencyGroup, int] = {}
-    filled = {target: _filled(target, len(place), newest, groups) for target in targets}
+    filled = {target: _filled(target, len(place), newest, groups, verifications) for target in targets}
     return filled, tuple(groups)
 
 
-def _filled(target: str, n: int, newest: Mapping[tuple[str, int], Any], groups: dict[LatencyGroup, int]) -> Latencies:
+def _filled(
+    target: str,
+    n: int,
+    newest: Mapping[tuple[str, int], Any],
+    groups: dict[LatencyGroup, int],
+    verifications: Verifications,
+) -> Latencies:
     group = np.full(n, -1, dtype=np.int16)
-    ms = np.full((3, n), np.nan)
-    marks = np.zeros((3, n), dtype=bool)
+    priced, held, shown = (np.full((4, n), np.nan) for _ in range(3))  # median, low, high, p90
+    marks = np.zeros((4, n), dtype=bool)
     for (device, index), row in newest.items():
         if device == target:
-            _, device, runtime, threads = latency_key(row)
-            group[index] = groups.setdefault(
-                LatencyGroup(target, kind_words(row), device, runtime, threads), len(groups)
-            )
-            ms[:, index] = row.median_ms, row.interval_low_ms, row.interval_high_ms
-            marks[:, index] = row.policy == "quick", row.steady, row.extrapolates
-    return Latencies(target, group, ms[0], ms[1], ms[2], marks[0], marks[1], marks[2])
+            own = _group_of(row, target)
+            group[index] = groups.setdefault(own, len(groups))
+            priced[:, index] = held[:, index] = shown[:, index] = _figures(row)
+            marks[:3, index] = row.policy == "quick", row.steady, row.extrapolates
+            history = verifications.get((index, target), ())
+            least = [least_limit_ms(history, name) for name in ("median", "upper", "p90")] if history else [0.0] * 3
+            held[[0, 2, 3], index] = np.maximum(held[[0, 2, 3], index], least)
+            verified = shown_of(history) if history else None
+            if (
+                verified is not None and _group_of(verified, target) == own
+            ):  # else charts would mix what can't be compared
+                shown[:, index] = _figures(verified)
+                marks[:, index] = verified.policy == "quick", verified.steady, verified.extrapolates, True
+    return Latencies(
+        target,
+        group,
+        *(shown[0], shown[1], shown[2]),
+        *(marks[0], marks[1], marks[2]),
+        p90_ms=shown[3],
+        verified=marks[3],
+        priced_ms=priced[0],
+        held_ms={"upper": held[2], "median": held[0], "p90": held[3]},
+    )
+
+
+def _group_of(latency: Any, target: str) -> LatencyGroup:
+    """Return the group of a latency, a row or a record."""
+    _, device, runtime, threads = latency_key(latency)
+    return LatencyGroup(target, kind_words(latency), device, runtime, threads)
+
+
+def _figures(latency: Any) -> tuple[float, float, float, float]:
+    """Return a latency's median, the ends of its interval and its 90th percentile, NaN where there is none."""
+    p90_ms = np.nan if latency.p90_ms is None else latency.p90_ms
+    return latency.median_ms, latency.interval_low_ms, latency.interval_high_ms, p90_ms

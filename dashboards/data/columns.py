@@ -21,7 +21,7 @@ from search.results.pareto import non_dominated
 from search.store.reader import objective_of
 from search.store.rows import Noted, PointRow, StudyRow
 from search.store.vocabulary import STATES, TrialState
-from workers.latency.record import kind_words
+from workers.latency.record import LatencyRecord, LatencyStatistic, kind_words
 from workers.metrics import NAMES, Objective
 
 Floats = NDArray[np.float64]
@@ -57,6 +57,10 @@ class Latencies:
     quick: Mask  # measured with the quick policy
     steady: Mask
     extrapolates: Mask  # an estimate or prediction outside its calibrated range
+    p90_ms: Floats  # of the runs; NaN where nothing was timed
+    verified: Mask  # measured again by `pick`, on the trained file; shown in the place of the price
+    priced_ms: Floats  # the median of the price, by which equally good networks are ranked
+    held_ms: Mapping[LatencyStatistic, Floats]  # what `pick` holds against a limit; NaN where it isn't known
 
     def only(self, group: int) -> Latencies:
         """Return the latencies of one group; the others are NaN."""
@@ -67,6 +71,9 @@ class Latencies:
             median_ms=np.where(out, np.nan, self.median_ms),
             low_ms=np.where(out, np.nan, self.low_ms),
             high_ms=np.where(out, np.nan, self.high_ms),
+            p90_ms=np.where(out, np.nan, self.p90_ms),
+            priced_ms=np.where(out, np.nan, self.priced_ms),
+            held_ms={name: np.where(out, np.nan, values) for name, values in self.held_ms.items()},
         )
 
 
@@ -113,6 +120,8 @@ class StudyColumns:
     latency_groups: tuple[LatencyGroup, ...]
     # Further figures of the deployed network on the validation images, by their names in `workers.metrics`.
     metrics: Mapping[str, Floats] = field(default_factory=dict)
+    # The verification that `pick` shows, by a trial's place and the device as the study names it.
+    verified: Mapping[tuple[int, str], LatencyRecord] = field(default_factory=dict)
     points: tuple[PointRow, ...] = ()  # networks in other precisions than fp32, by number
     shortlist: Mapping[int, Noted] = field(default_factory=dict)  # trials that a user starred or noted, by number
     _fronts: dict[int | None, Mask] = field(default_factory=dict, repr=False)
@@ -142,6 +151,12 @@ class StudyColumns:
     def objective(self) -> Objective:
         """What the study maximises."""
         return objective_of(self.study.settings)
+
+    @property
+    def validation_images(self) -> int | None:
+        """How many images a network's score is of; None where that isn't known."""
+        images = (self.study.data_info or {}).get("validation_images")
+        return images if isinstance(images, int) and images > 0 else None
 
     @property
     def score_name(self) -> str:

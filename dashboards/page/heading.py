@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from dashboards.budget.recorded import read_recorded
 from dashboards.budget.table import BudgetTable
 from dashboards.data.latency_marks import marks_note
 from dashboards.data.study_settings import budget_of, instead_of_pick, study_subtitle
@@ -15,7 +16,6 @@ from dashboards.page.study_cache import CachedStudy, Computed, Payload, Studies
 from dashboards.page.table import TableColumn
 from dashboards.page.view import token_of, view_of
 from search.store.connection.database_errors import driver_errors
-from search.store.reader import read_class_predictions
 from workers.metrics import METRICS
 
 Choice = Mapping[str, Any] | None
@@ -81,7 +81,7 @@ def budget_table(study: CachedStudy, choice: Choice) -> Payload:
 
     def compute() -> Computed:
         with driver_errors(study.live.url):
-            read = partial(read_class_predictions, study.live.engine, columns.study.id)
+            read = partial(read_recorded, study.live.engine, columns.study)
             table = BudgetTable.of(columns, budget_of(columns.study.settings), read)
         return Computed({"table": table.to_dict()}, {})
 

@@ -138,8 +138,17 @@ def _answer() -> Component:
         [
             html.H2("Which network fits your budget?", id="answer-title"),
             html.Div(id="budget", role="group", **aria(label="Latency budget")),
-            html.Div(id="sentence", className="sentence", role="status", **aria(live="polite")),
+            html.Div(
+                [
+                    html.Button("Open trial", id="open-best", type="button", hidden=True),
+                    html.Div(id="headline", className="headline"),
+                    html.Button("Copy pick command", id="copy-pick", type="button", className="primary", hidden=True),
+                ],
+                className="answer-head",
+            ),
             html.Dl(id="tiles", className="tiles"),
+            html.Div(id="choices", hidden=True, role="group", **aria(label="Network to take")),
+            html.Div(id="sentence", className="sentence", role="status", **aria(live="polite")),
         ],
         id="answer",
         className="answer",
@@ -149,22 +158,28 @@ def _answer() -> Component:
 
 
 def _answer_more() -> Component:
-    """Return what belongs to the answer and scrolls away with the charts: what to do with it, and the command."""
+    """Return what belongs to the answer and scrolls away with the charts: its command, and how it was found."""
     return html.Div(
         [
+            html.Pre(html.Code(id="command"), id="command-box", hidden=True, **region("The command")),
             html.Div(
                 [
-                    html.Button("Copy pick command", id="copy-pick", type="button", className="primary"),
                     html.Button("Download bundle", id="bundle", type="button", hidden=True),
-                    html.Button("Open trial", id="open-best", type="button", hidden=True),
                     html.Span(id="said", className="muted", role="status"),
                 ],
                 id="answer-buttons",
                 className="buttons",
                 hidden=True,
             ),
-            html.Pre(html.Code(id="command"), id="command-box", hidden=True, **region("The command")),
             html.P(id="no-network", className="muted", hidden=True),
+            html.Details(
+                [
+                    html.Summary("The answer in words, and how it was found"),
+                    html.Div([html.Div(id="words-said"), html.Div(id="rules")], className="words"),
+                ],
+                id="answer-words",
+                hidden=True,
+            ),
         ],
         id="answer-more",
     )

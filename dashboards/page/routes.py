@@ -35,6 +35,7 @@ from search.store.connection.database_errors import database_errors
 from search.store.reader import find_trial
 from space.documents import read_json
 from space.errors import CheckpointCorrupt, CondenseryError, StudyNotFound, TrialNotFound, TrialNotReady
+from workers.latency.record import statistic_of
 
 MOST_ROWS = 1000  # in one answer
 NOT_THERE = (StudyNotFound, TrialNotFound, TrialNotReady, CheckpointCorrupt)
@@ -170,6 +171,8 @@ def _view_asked() -> dict[str, Any]:
 def _budget_asked(columns: StudyColumns) -> Budget:
     """Return the study's budget with the limits in ms that the page asks for (`budget.DEVICE`; "none" is no limit)."""
     budget = budget_of(columns.study.settings)
+    if (statistic := request.args.get("statistic")) is not None:
+        budget = replace(budget, latency_statistic=statistic_of(statistic))
     for place, target in enumerate(columns.latencies):
         word = request.args.get(f"budget.{target}")
         if word is None:

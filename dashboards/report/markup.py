@@ -30,6 +30,7 @@ SCRIPTS = (  # in the order in which they run
     "assets/budget_answer.js",
     "assets/condensery.js",
     "assets/budget_control.js",
+    "assets/budget_figures.js",
     "report/assets/unpacking.js",
     "report/assets/report_table.js",
     "report/assets/report.js",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from dashboards.budget.recorded import read_recorded
 from dashboards.budget.table import BudgetTable
 from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import View
@@ -25,7 +26,6 @@ from dashboards.report.markup import document, packed
 from dashboards.report.networks import networks_json
 from dashboards.report.sections import body
 from dashboards.report.trials_data import trials_data
-from search.store.reader import read_class_predictions
 from workers.files import write_atomically
 from workers.latency.record import LatencyStatistic
 
@@ -62,7 +62,7 @@ def write_report(
     if limits_ms:
         budget = budget.with_limits_ms(limits_ms, next(iter(columns.latencies)))
     budget = replace(budget, latency_statistic=statistic or budget.latency_statistic)
-    table = BudgetTable.of(columns, budget, partial(read_class_predictions, engine, columns.study.id))
+    table = BudgetTable.of(columns, budget, partial(read_recorded, engine, columns.study))
     source = Source.read(engine, columns, budget, table)
     write_atomically(path, report_html(source, command_words).encode("utf-8"), retry="write the report again")
 

@@ -14,6 +14,7 @@ from dashboards.panels.titles import TITLES
 from dashboards.report.charts import Drawn, Source, progress_of
 from dashboards.report.markup import chart, chart_table, esc, html_table, section
 from dashboards.report.networks import front_places
+from space.config import code_legend
 from workers.wording import agreeing
 
 HEADS = {  # titles and leads; a file has no controls in its charts' heads and shows no one at work
@@ -74,16 +75,21 @@ def _answer(source: Source) -> str:
         f'<section id="answer" class="{kind}" aria-labelledby="answer-title" tabindex="-1">'
         '<h2 id="answer-title">Which network fits your budget?</h2>'
         '<div id="budget" role="group" aria-label="Latency budget"></div>'
-        '<div id="sentence" class="sentence" role="status" aria-live="polite">'
-        f"<p>{esc(table.sentence(table.limits_ms))}</p></div>"
-        '<dl id="tiles" class="tiles"></dl>'
+        '<div class="answer-head"><strong id="trial"></strong><div id="headline" class="headline"></div>'
         '<div id="answer-buttons" class="buttons" hidden>'
         f'<button type="button" id="copy-pick" class="primary">{button}</button>'
-        '<span id="copied" class="muted" role="status"></span></div>'
+        '<span id="copied" class="muted" role="status"></span></div></div>'
+        '<dl id="tiles" class="tiles"></dl>'
+        '<div id="choices" role="group" aria-label="Network to take" hidden></div>'
+        '<div id="sentence" class="sentence" role="status" aria-live="polite">'
+        f"<p>{esc(table.sentence(table.limits_ms))}</p></div>"
+        '<details id="answer-words" hidden><summary>The answer in words, and how it was found</summary>'
+        '<div class="words"><div id="words-said"></div><div id="rules"></div></div></details>'
         '<pre id="command-box" tabindex="0" aria-label="The command" hidden><code id="command"></code></pre>'
         f"{note}"
         '<p id="cannot" class="muted" hidden></p>'
         '<noscript><p class="muted">Without scripts this page answers only the budget that it was written with. '
+        f"A network's line: {esc(code_legend(source.columns.config_text))}. "
         "Every chart is there as a table: open &ldquo;The chart as a table&rdquo;.</p></noscript></section>"
     )
 

@@ -7,7 +7,7 @@ Columns without a title are in the CSV alone. Rows are identified by their place
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,10 @@ from search.budget import Budget
 from search.store.notes import LONGEST_NOTE
 from search.store.replayed import replayed_from
 from search.store.vocabulary import STATES
+from workers.latency.record import LatencyStatistic
 
 Column = dict[str, Any]
+HELD: Mapping[LatencyStatistic, str] = {"upper": "latency_high_ms", "median": "latency_ms", "p90": "p90_ms"}
 
 
 def trials_data(columns: StudyColumns, budget: Budget) -> dict[str, Any]:
@@ -33,7 +35,10 @@ def trials_data(columns: StudyColumns, budget: Budget) -> dict[str, Any]:
         "front": np.flatnonzero(columns.front(columns.default_group)).tolist(),
         "trained": np.flatnonzero(trained_inside(columns, budget)).tolist(),
         "note": marks_note(columns),
-        "highs": {target: f"latency_high_ms.{one_line(target, 80)}" for target in columns.latencies},
+        "held": {  # the columns of what is held to a limit, by statistic and device
+            statistic: {target: f"{name}.{one_line(target, 80)}" for target in columns.latencies}
+            for statistic, name in HELD.items()
+        },
     }
 
 
@@ -90,6 +95,7 @@ def _latency_columns(columns: StudyColumns, target: str, device: Latencies, many
     yield {**_floats(f"latency_ms.{name}", title, "ms", device.median_ms), **interval}
     yield _floats(low, "", "ms", device.low_ms)
     yield _floats(high, "", "ms", device.high_ms)
+    yield _floats(f"p90_ms.{name}", "", "ms", device.p90_ms)
     yield _coded(f"latency_kind.{name}", "", "text", [None if group is None else group.kind for group in groups])
     words = [latency_words(columns, device, row) or None for row in range(len(groups))]
     yield _coded(f"latency_is.{name}", "", "text", words)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from dashboards.budget.offers import finite
+from dashboards.budget.controls import finite
 from dashboards.data.study_settings import budget_text, dataset_text
 from dashboards.formats import NOTHING, count, digits_ms, moment, one_line, percent
 from dashboards.studies.fronts import NETWORK_HEADERS, Comparison, Network, StudyFront, interval_text, token_of

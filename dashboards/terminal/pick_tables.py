@@ -13,6 +13,7 @@ from dashboards.formats import NOTHING, latency_label, one_line, percent, thread
 from dashboards.terminal.documents import latency_document, plain, trial_document
 from dashboards.terminal.tables import facts_table, plain_table, with_reasons
 from search.results.class_figures import split_document
+from space.config import code_legend
 from workers.metrics import METRICS, NAMES
 from workers.wording import counted
 
@@ -29,6 +30,7 @@ def picked_panel(picked: Picked, folder: Path | None) -> RenderableType:
     networks = counted(picked.candidates, "trained network")
     facts: list[tuple[str, str | Text]] = [
         ("pick", f"trial {row.number}: {row.config}"),
+        ("", Text(code_legend([str(row.config)]), style="dim")),
         ("test top-1", f"{picked.test_top1:.2%} ({_validation_words(picked)})"),
         *_further_scores(picked.seen, picked.retrains is None),
         ("latency", _latency_line(measurement)),

@@ -29,6 +29,7 @@ from dashboards.terminal.tables import facts_table, plain_table, state_text
 from search.results.remarks import NOTHING_SEEN, Seen
 from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
+from space.config import code_legend
 from workers.latency.record import LatencyRecord
 from workers.metrics import NAMES, Objective, Predictions
 from workers.training.reporting import ProgressReport
@@ -79,6 +80,7 @@ def _trial_facts(row: TrialRow, report: ProgressReport | None) -> list[tuple[str
         *[("" if place else "your note", line) for place, line in enumerate(row.note.splitlines())],
         *([("progress", progress_text(report, row.training.get("epochs")))] if report is not None else []),
         ("config", str(row.config)),
+        ("", Text(code_legend([str(row.config)]), style="dim")),
         (
             "images",
             f"{'x'.join(map(str, row.config.input_shape))}, {counted(row.config.num_classes, 'class', 'classes')}",

@@ -33,6 +33,7 @@ from dashboards.formats import (
 from dashboards.terminal.tables import plain_table, state_text, with_reasons
 from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
+from space.config import code_legend
 from workers.latency.record import LatencyKind, LatencyRecord
 from workers.metrics import NAMES
 
@@ -151,6 +152,7 @@ class _Trials:
         present = {latency.kind for latency in latencies}
         notes += [note for kind, note in KIND_NOTES.items() if kind in present]
         notes += [f"{STAR_MARK}: on the shortlist"] if any(row.starred for row in self.rows) else []
+        notes.append(f"config: {code_legend(str(row.config) for row in self.rows)}")
         replayed = replayed_note(self.replayed)
         return [*notes, *([replayed] if replayed else [])]
 

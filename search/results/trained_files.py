@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from search.results.replayed import refuse_if_replayed
 from search.store import reader
-from search.store.rows import TrialRow
+from search.store.rows import StudyRow, TrialRow
 from search.store.tables import attempt
 from search.store.vocabulary import TrialState
 from space.errors import CheckpointCorrupt, TrialNotReady
@@ -87,6 +87,15 @@ def recorded_files(
         if not Path(file["path"]).is_file():
             raise CheckpointCorrupt(f"{file['path']} of trial {row.number} is gone ({_whereabouts(engine, row)}).")
     return files
+
+
+def file_sizes(engine: sa.Engine, study: StudyRow, numbers: Sequence[int]) -> dict[int, int]:
+    """Return the bytes of the ONNX files of some trials, by number, as far as they are here."""
+    sizes = {}
+    for number, path in reader.read_artifact_paths(engine, study, numbers, ONNX_FILE).items():
+        with contextlib.suppress(OSError):
+            sizes[number] = path.stat().st_size
+    return sizes
 
 
 def _whereabouts(engine: sa.Engine, row: TrialRow) -> str:

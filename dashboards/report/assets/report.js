@@ -39,8 +39,9 @@
   }
 
   function answerBudget() {
-    const { table } = state.core, offer = showAnswer(table, state.limits);
+    const { table } = state.core, offer = showAnswer(table, state.limits, control);
     at("answer-buttons").hidden = at("command-box").hidden = offer === null;
+    at("trial").textContent = offer ? `Trial ${offer.number}` : "";
     at("command").textContent = C.commandFor(offer, table, state.limits, state.core);
     if (state.trials) { state.trials.mark(offer && offer.number); }
   }
@@ -183,9 +184,12 @@
     if (!at("trials-table")) { return; }
     const trials = await parsed("trials");
     const front = new Set(trials.front), trained = new Set(trials.trained), { controls } = state.core.table;
-    const highs = controls.map(({ target }) => trials.columns.find(({ name }) => name === trials.highs[target]).values);
-    const inside = (row) => trained.has(row) &&
-      controls.every(({ target }, i) => (highs[i][row] ?? Infinity) <= (state.limits[target] ?? Infinity));
+    const valuesOf = (names) => controls.map(({ target }) => trials.columns.find(({ name }) => name === names[target]).values);
+    const held = Object.fromEntries(Object.entries(trials.held).map(([statistic, names]) => [statistic, valuesOf(names)]));
+    const inside = (row) => {
+      const values = held[C.askedOf(state.core.table).statistic];
+      return trained.has(row) && controls.every(({ target }, i) => (values[i][row] ?? Infinity) <= (state.limits[target] ?? Infinity));
+    };
     state.trials = window.CondenseryTable.start(trials, { "on the front": (row) => front.has(row), "inside the budget": inside });
     state.trials.onclear = clearBrush;
     answerBudget();

@@ -9,6 +9,7 @@ from search.results.bundle.facts import PICTURE_FILE, BundleFacts, shipped_file
 from search.results.class_figures import MOST_IN_CARD, class_names, classes_part, figure_rows, names_in
 from search.results.latency_labels import doubts_text
 from search.results.plain_text import one_line
+from space.config import code_legend
 from workers.bundled.reading import SAMPLES
 from workers.file_names import SPLITS_FILE
 from workers.latency.record import LatencyKind, LatencyRecord
@@ -133,6 +134,7 @@ def _figures(facts: BundleFacts) -> str:
         lines += _resources(other)
     lines.append(f"| macs | {row.macs:,} (1 multiply-add = 1, convolutions and linear) |")
     lines.append(f"| params | {row.params:,} |")
+    lines.append(f"| `{row.config}` | {code_legend([str(row.config)])} |")
     return "\n".join(lines)
 
 

@@ -79,7 +79,7 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
         over = "its latency is unknown"
     inside = f"inside the budget ({budget})" if over is None else f"not inside the budget ({budget}): {over}"
     done = reader.count_states(engine, study.id).get(TrialState.DONE, 0)
-    latencies, recorded = _latencies_shown(engine, row), reader.read_artifacts(engine, row.id)
+    latencies, recorded = latencies_shown(engine, row), reader.read_artifacts(engine, row.id)
     first = None if row.latency is None else latencies.pop(row.latency.target, None)
     return BundleFacts(
         study=study,
@@ -97,7 +97,7 @@ def _facts(engine: sa.Engine, study: StudyRow, row: TrialRow, budget: Budget) ->
     )
 
 
-def _latencies_shown(engine: sa.Engine, row: TrialRow) -> dict[str, LatencyRecord]:
+def latencies_shown(engine: sa.Engine, row: TrialRow) -> dict[str, LatencyRecord]:
     """Return by device the verification that `pick` shows, or where there is none the newest price."""
     by_device: dict[str, list[LatencyRecord]] = defaultdict(list)
     for latency in reader.read_latencies(engine, row.id):  # oldest first

@@ -3,6 +3,7 @@
 from search.store.reader.beliefs import read_belief, read_proposals, read_reached
 from search.store.reader.history import (
     newest_events,
+    read_artifact_paths,
     read_artifacts,
     read_attempts,
     read_curve,
@@ -14,6 +15,7 @@ from search.store.reader.latencies import (
     devices_measured,
     latencies_of_configs,
     read_latencies,
+    read_prices,
 )
 from search.store.reader.points import read_points
 from search.store.reader.predictions import class_predictions_of, read_class_predictions
@@ -47,6 +49,7 @@ __all__ = [
     "list_studies",
     "newest_events",
     "objective_of",
+    "read_artifact_paths",
     "read_artifacts",
     "read_attempts",
     "read_belief",
@@ -55,6 +58,7 @@ __all__ = [
     "read_latencies",
     "read_objectives",
     "read_points",
+    "read_prices",
     "read_proposals",
     "read_reached",
     "read_shortlist",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +12,7 @@ import sqlalchemy as sa
 from search.store.places import study_folder
 from search.store.reader.requests import count_waiting_requests
 from search.store.reader.trials import count_continued, count_states
-from search.store.rows import AttemptRow, EventRow, StudyStatus
+from search.store.rows import AttemptRow, EventRow, StudyRow, StudyStatus
 from search.store.tables import artifact, attempt, curve, event, study, trial
 from search.store.vocabulary import TrialState
 
@@ -83,3 +85,17 @@ def read_artifacts(engine: sa.Engine, trial_id: int) -> dict[str, dict[str, Any]
         of = connection.execute(its_study.where(trial.c.id == trial_id)).one()
     folder = study_folder(json.loads(of.settings), of.name, engine.url)
     return {row.name: {"path": str(folder / row.path), "sha256": row.sha256, "removed": row.removed} for row in rows}
+
+
+def read_artifact_paths(engine: sa.Engine, study: StudyRow, numbers: Sequence[int], name: str) -> dict[int, Path]:
+    """Return where the files of this name of some trials are, by number; a file that was removed is left out."""
+    query = (
+        sa.select(trial.c.number, artifact.c.path)
+        .join(trial, trial.c.id == artifact.c.trial_id)
+        .where(trial.c.study_id == study.id, trial.c.number.in_(list(numbers)))
+        .where(artifact.c.name == name, artifact.c.removed.is_(False))
+    )
+    with engine.connect() as connection:
+        rows = connection.execute(query).all()
+    folder = study_folder(study.settings, study.name, engine.url)
+    return {number: folder / path for number, path in rows}

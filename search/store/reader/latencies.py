@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from search.store.tables import latency, latency_samples, reference_latency, trial
 from search.store.vocabulary import LatencyPurpose
 from space.config import CondenseNetConfig
-from workers.latency.record import RECORD_FIELDS, REPLAYED, LatencyKind, Measurement
+from workers.latency.record import RECORD_FIELDS, REPLAYED, LatencyKind, LatencyRecord, Measurement
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,28 @@ def read_latencies(engine: sa.Engine, trial_id: int) -> list[Measurement]:
         )
         for row in rows
     ]
+
+
+def read_prices(engine: sa.Engine, study_id: int, numbers: Sequence[int]) -> dict[int, dict[str, LatencyRecord]]:
+    """Return the prices of some trials by number and device: the one that a trial is judged by, else the newest."""
+    query = (
+        sa.select(trial.c.number, latency.c.id, trial.c.latency_id, *(latency.c[name] for name in RECORD_FIELDS))
+        .join(trial, trial.c.id == latency.c.trial_id)
+        .where(trial.c.study_id == study_id, trial.c.number.in_(list(numbers)))
+        .where(latency.c.purpose == LatencyPurpose.PRICE)
+        .order_by(latency.c.id)
+    )
+    prices: dict[int, dict[str, LatencyRecord]] = {}
+    judged: set[tuple[int, str]] = set()
+    with engine.connect() as connection:
+        for row in connection.execute(query):
+            key = (row.number, row.target)
+            if key not in judged:
+                values = {name: row._mapping[name] for name in RECORD_FIELDS}
+                prices.setdefault(row.number, {})[row.target] = LatencyRecord(**values)
+            if row.id == row.latency_id:
+                judged.add(key)
+    return prices
 
 
 def devices_measured(engine: sa.Engine, study_id: int, targets: Sequence[str]) -> set[str]:

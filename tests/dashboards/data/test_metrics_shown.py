@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from dashboards import panels
+from dashboards.budget.recorded import Recorded, read_recorded
 from dashboards.budget.table import BudgetTable
 from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import StudyColumns, View
@@ -214,18 +216,18 @@ def test_the_budgets_answer_says_what_is_noise_and_what_speaks_against_the_best(
     columns = columns_of(made)
     read = []
 
-    def predictions_of(numbers: list[int]) -> dict[int, Predictions]:
+    def recorded_of(numbers: Sequence[int]) -> Recorded:
         read.append(list(numbers))
-        return reader.read_class_predictions(made.engine, made.id, numbers)
+        return read_recorded(made.engine, columns.study, numbers)
 
-    table = BudgetTable.of(columns, Budget(0.4), predictions_of)
+    table = BudgetTable.of(columns, Budget(0.4), recorded_of)
     assert len(read) == 1
     sentence = table.sentence({"host": 0.4})
     assert "Runner-up: trial 1 (" in sentence
     assert "96.83 %, as good within noise at" in sentence
     assert "1 class has fewer than 20 validation images (owl 12)" in sentence
     more = table.sentence({"host": 0.27})  # a fifth more reaches the slowest
-    assert "would buy 98.02 %, no more than noise: trial 0" in more
+    assert "would buy 98.02 %, as good within noise: trial 0" in more
     assert "noise" not in table.sentence({"host": 0.12})  # the runner-up there has no predictions
     assert "noise" not in BudgetTable.of(columns, Budget(0.4)).sentence({"host": 0.4})
 

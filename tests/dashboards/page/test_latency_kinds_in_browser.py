@@ -21,7 +21,7 @@ from tests.dashboards.studies import Study
 
 pytestmark = [pytest.mark.browser, in_browser]
 AWAY = "recommended: trial 5 (predicted: not shown here)"
-SMALL_TILE = "[...document.querySelectorAll('#tiles dd')][1].innerText"
+SMALL_TILE = "[...document.querySelectorAll('#tiles > div')][1].innerText"
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def test_the_star_is_drawn_only_among_latencies_of_its_own_kind(browser: Any, tm
                                   ".every((star) => star.hidden)")  # fmt: skip
         assert "predicted, extrapolated" in in_page(visit, SMALL_TILE)
         assert "measured" not in in_page(visit, SMALL_TILE)
-        assert in_page(visit, SMALL_TILE).startswith(table.offers[0].to_dict()["median_texts"][0])
+        assert in_page(visit, SMALL_TILE).startswith(table.offers[0].figures[0]["median"])
         assert "extrapolated" in visit.text("#sentence")
         visit.page.get_by_label("Latency limit on host in ms").fill("0.01")
         visit.wait("document.getElementById('sentence').innerText.includes('ms (predicted).')")

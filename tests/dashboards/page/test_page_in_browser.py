@@ -6,12 +6,14 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from dashboards.budget.recorded import read_recorded
 from dashboards.budget.table import BudgetTable
 from dashboards.data.column_reader import read_columns
 from dashboards.data.study_settings import budget_of
@@ -140,7 +142,8 @@ def says(visit: Visit, sentence: str) -> None:
 def test_the_budget_is_set_by_keyboard_and_answered_as_python_answers_it(visit: Visit, page: str, study: Study) -> None:
     opened(visit, page, READY)
     columns = read_columns(study.engine, study.name)
-    table = BudgetTable.of(columns, budget_of(columns.study.settings))
+    read = partial(read_recorded, study.engine, columns.study)
+    table = BudgetTable.of(columns, budget_of(columns.study.settings), read)
     slider = visit.page.get_by_role("slider", name=re.compile("Latency limit on host"))
     label = visit.page.locator("#front-box .mark.label")
     before = label.bounding_box()

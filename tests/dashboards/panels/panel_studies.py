@@ -108,7 +108,8 @@ def many(trials: int, seed: int = 0) -> StudyColumns:
     group = LatencyGroup("host", "measured", "host:some-cpu", "onnxruntime 1", 1)
     no = np.zeros(trials, dtype=bool)
     known = Latencies(
-        "host", np.zeros(trials, dtype=np.int16), latency, latency * 0.97, latency * 1.03, no, ~no, no
+        "host", np.zeros(trials, dtype=np.int16), latency, latency * 0.97, latency * 1.03, no, ~no, no,
+        latency * 1.1, no, latency, {"upper": latency * 1.03, "median": latency, "p90": latency * 1.1},
     )  # fmt: skip
     start = np.where(state != codes["infeasible"], np.arange(trials) * 30.0, np.nan)
     return StudyColumns(

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dashboards.budget.table import BudgetTable
+from dashboards.budget.answers import TAKES
+from dashboards.budget.badges import BADGES
+from dashboards.budget.recorded import read_recorded
+from dashboards.budget.table import BudgetTable, limit_text
 from dashboards.data.column_reader import read_columns
 from dashboards.data.study_settings import budget_of
 from dashboards.report.report import write_report
+from space.config import code_legend
 from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.report.report_visits import READY, mark_of, scroll_to, study_of
 from tests.dashboards.studies import Study
@@ -23,8 +28,7 @@ LIMITS = 300  # drawn for each study
 
 
 def test_keys_alone_move_the_budget_the_answer_the_line_and_the_star(visit: Visit, lively_study: Study) -> None:
-    columns = read_columns(lively_study.engine, lively_study.name)
-    table = BudgetTable.of(columns, budget_of(columns.study.settings))
+    table = table_of(lively_study)
     scroll_to(visit, "macs-latency")
     visit.page.locator("#range-0").focus()
     seen = set()
@@ -66,6 +70,41 @@ def test_the_command_is_copied_and_a_number_no_limit_and_reset_are_given_and_sta
     visit.wait("window.location.search === ''")
 
 
+def test_the_card_explains_its_badges_takes_another_network_and_holds_another_figure_to_the_limit(
+    visit: Visit, lively_study: Study
+) -> None:
+    table = table_of(lively_study)
+    answer, legend = table.answer({"host": 0.4}), code_legend(offer.code for offer in table.offers)
+    assert answer.best is not None
+    assert answer.fastest is not None
+    best, fastest = table.offers[answer.best], table.offers[answer.fastest]
+    assert best.figures[0]["median"] in visit.text("#tiles")
+    assert f"{best.interval}" in visit.text("#tiles")
+    badge = visit.page.locator(".mark-badge").first
+    badge.hover()
+    assert visit.text("#tip") == BADGES[badge.inner_text()]
+    visit.page.locator("#headline .code").focus()
+    assert visit.text("#tip") == legend
+    assert visit.page.locator("#headline .code").evaluate(
+        "(code) => document.getElementById(code.getAttribute('aria-describedby')).textContent"
+    ) == legend  # fmt: skip
+    visit.page.keyboard.press("Escape")
+    assert visit.page.locator("#tip").is_hidden()
+    visit.page.locator("[data-take=fastest]").press("Enter")
+    visit.wait(f"document.getElementById('trial').textContent === 'Trial {fastest.number}'")
+    assert visit.page.locator("[data-take=fastest]").get_attribute("aria-pressed") == "true"
+    assert visit.page.evaluate("() => document.activeElement.dataset.take") == "fastest"
+    assert visit.text("#command").endswith(f"--max-latency-ms 0.4 --trial {fastest.number} --out bundle")
+    assert mark_of(visit, "front", "star") == pytest.approx([fastest.median_ms[0], 100 * fastest.score], rel=1e-3)
+    visit.page.get_by_label("on", exact=True).select_option("p90")
+    visit.wait("location.search === '?take=fastest&statistic=p90'")
+    assert "fit 0.4 ms by p90" in visit.text("#sentence")
+    assert "--latency-statistic p90" in visit.text("#command")
+    visit.page.locator("[data-take=best]").click()
+    visit.page.get_by_label("on", exact=True).select_option("upper")
+    visit.wait("location.search === ''")
+
+
 def test_what_is_no_limit_is_said_and_the_last_limit_holds(visit: Visit) -> None:
     before = visit.text("#sentence")
     number = visit.page.get_by_label("Latency limit on host in ms")
@@ -84,8 +123,12 @@ def test_what_is_no_limit_is_said_and_the_last_limit_holds(visit: Visit) -> None
 
 def test_an_address_with_a_budget_opens_with_it(browser: Any, lively_study: Study) -> None:
     with Visit(browser) as visit:
-        visit.open((lively_study.folder / "report.html").as_uri() + "?budget.host=0.25", READY)
-        assert "fit 0.25 ms" in visit.text("#sentence")
+        visit.open(
+            (lively_study.folder / "report.html").as_uri() + "?budget.host=0.25&take=fastest&statistic=p90", READY
+        )
+        expected = table_of(lively_study).sentence({"host": 0.25}, "p90", "fastest")
+        assert " ".join(visit.text("#sentence").split()) == expected
+        assert "--latency-statistic p90 --trial" in visit.text("#command")
         assert mark_of(visit, "front", "line")[0] == pytest.approx(0.25, rel=1e-3)  # type: ignore[index]
 
 
@@ -98,21 +141,30 @@ def test_the_page_answers_any_budget_as_python_does(visit: Visit, tmp_path: Path
         folder = tmp_path / kind
         folder.mkdir()
         made = study_of(folder, kind)
-        columns = read_columns(made.engine, made.name)
-        table = BudgetTable.of(columns, budget_of(columns.study.settings))
-        rng = np.random.default_rng(7)
-        drawn = [{control.target: _limit(rng, control) for control in table.controls} for _ in range(LIMITS)]
+        table = table_of(made)
+        rng, statistics = np.random.default_rng(7), list(table.held_ms)
+        drawn = [
+            (
+                {one.target: _limit(rng, one) for one in table.controls},
+                str(rng.choice(statistics)),
+                str(rng.choice(TAKES)),
+            )
+            for _ in range(LIMITS)
+        ]
         answers = visit.page.evaluate(
-            "([table, drawn]) => drawn.map((limits) =>"
-            " [Condensery.answer(table, limits), Condensery.sentence(table, limits)])",
+            "([table, drawn]) => drawn.map(([limits, statistic, take]) => { table.asked = { statistic, take };"
+            " return [Condensery.answer(table, limits), Condensery.sentence(table, limits)]; })",
             [table.to_dict(), drawn],
         )
-        for limits, (answer, sentence) in zip(drawn, answers, strict=True):
-            expected = table.answer(limits)
-            places = {name: answer[name] for name in ("fits", "best", "runner_up", "more")}
-            assert places == {name: getattr(expected, name) for name in places}, (kind, limits)
-            assert answer["more_ms"] == pytest.approx(dict(expected.more_ms), rel=1e-12), (kind, limits)
-            assert sentence == table.sentence(limits), kind
+        named = set()
+        for question, (answer, sentence) in zip(drawn, answers, strict=True):
+            expected = vars(table.answer(*question))
+            assert answer["more_ms"] == pytest.approx(expected.pop("more_ms"), rel=1e-12), (kind, question)
+            lists = {"beyond": list(expected["beyond"]), "unknown": list(expected["unknown"])}
+            assert {name: answer[name] for name in expected} == {**expected, **lists}, (kind, question)
+            assert sentence == table.sentence(*question), kind
+            named |= {name for name, place in expected.items() if place is not None}
+        assert kind != "many" or {"fastest", "smallest", "knee", "more", "predicted"} <= named
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,8 +172,7 @@ def test_reports_of_unusual_studies_open_with_pythons_answer(browser: Any, tmp_p
     made = study_of(tmp_path, kind)
     path = tmp_path / "report.html"
     write_report(made.engine, made.name, path)
-    columns = read_columns(made.engine, made.name)
-    table = BudgetTable.of(columns, budget_of(columns.study.settings))
+    table = table_of(made)
     with Visit(browser) as visit:
         visit.open(path, READY)
         assert visit.text("h1") == made.name
@@ -131,11 +182,17 @@ def test_reports_of_unusual_studies_open_with_pythons_answer(browser: Any, tmp_p
         assert visit.requests == [path.as_uri()]
 
 
+def table_of(made: Study) -> BudgetTable:
+    columns = read_columns(made.engine, made.name)
+    read = partial(read_recorded, made.engine, columns.study)
+    return BudgetTable.of(columns, budget_of(columns.study.settings), read)
+
+
 def _limit(rng: np.random.Generator, control: Any) -> float | None:
-    """Draw a limit: none, on an end of an interval, in the control's range, or far outside."""
+    """Draw a limit, in the digits that a control has: none, in its range, or far outside."""
     drawn = rng.random()
     if drawn < 0.1:
         return None
     if drawn < 0.2:
-        return float(10 ** rng.uniform(-6, 6))
-    return float(rng.uniform(0.5 * control.low_ms, 1.2 * control.high_ms))
+        return float(limit_text(10 ** rng.uniform(-6, 6)))
+    return float(limit_text(rng.uniform(0.5 * control.low_ms, 1.2 * control.high_ms)))
