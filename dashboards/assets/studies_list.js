@@ -6,7 +6,7 @@
 
   const { node, copyText } = window.CondenseryBudget;
   const at = (id) => document.getElementById(id);
-  const MOST = 4;
+  const MOST = 4, FIRST_ROWS = 100;
   const COLUMNS = [  // key, heading, value to sort by, whether the largest comes first
     ["study", "study", (one) => one.shown.toLowerCase(), false],
     ["state", "state", (one) => one.state, false],
@@ -20,7 +20,7 @@
   const parts = {};  // functions of the page: remember, hrefOf, compare
   const state = {
     list: JSON.parse(at("studies-data").textContent), listedAt: performance.now(), rows: new Map(), chosen: [], compared: [],
-    sort: "newest", down: true, filter: "",
+    sort: "newest", down: true, filter: "", most: FIRST_ROWS,
   };
 
   // ---- list -----------------------------------------------------------------------------------------------
@@ -35,6 +35,12 @@
     order.addEventListener("change", () => sortBy(order.value));
     at("filter").addEventListener("input", () => { state.filter = at("filter").value; fillList(); parts.remember(); });
     at("compare").addEventListener("click", () => { parts.compare(state.chosen); });
+    at("more").addEventListener("click", () => {
+      const first = state.most;
+      state.most = Infinity;
+      fillList();
+      at("list-body").rows[first].querySelector("th a").focus();
+    });
     at("clear").addEventListener("click", () => { state.chosen = []; showChosen(); parts.remember(); });
   }
 
@@ -70,7 +76,7 @@
     at("order").value = state.sort;
     const known = new Set(state.list.studies.map(({ name }) => name));
     for (const name of state.rows.keys()) { if (!known.has(name)) { state.rows.delete(name); } }
-    const body = at("list-body"), rows = shown.map((one) => rowOf(one).row), focused = document.activeElement;
+    const body = at("list-body"), rows = shown.slice(0, state.most).map((one) => rowOf(one).row), focused = document.activeElement;
     if (rows.length !== body.children.length || rows.some((row, i) => row !== body.children[i])) {
       body.replaceChildren(...rows);
       if (focused && focused !== document.activeElement && body.contains(focused)) { focused.focus(); }
@@ -78,6 +84,8 @@
     const { length } = state.list.studies, studies = length === 1 ? "study" : "studies";
     at("list-count").textContent = wanted.length ? `${shown.length.toLocaleString("en")} of ${length.toLocaleString("en")} ${studies}`
       : `${length.toLocaleString("en")} ${studies}`;
+    at("more").hidden = shown.length <= state.most;
+    at("more").textContent = `Show ${(shown.length - state.most).toLocaleString("en")} more`;
     at("nothing").hidden = shown.length > 0;
     at("nothing").textContent = length ? "No study matches." : "The database holds no study yet; this page shows the first one that is launched.";
     at("list-table").hidden = !shown.length;

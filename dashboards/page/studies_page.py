@@ -58,6 +58,7 @@ BODY = """<!doctype html>
 </div></div>
 <div class="scroll" id="list-table" role="region" tabindex="0" aria-label="Studies"><table>
 <thead><tr id="list-head"></tr></thead><tbody id="list-body"></tbody></table></div>
+<p><button type="button" id="more" hidden></button></p>
 <p class="state" id="nothing" hidden></p>
 <div id="chosen-bar" hidden><span><b>To compare:</b> <span id="chosen-names"></span></span>
 <span class="buttons"><button type="button" id="compare" class="primary">Compare</button>

@@ -167,6 +167,8 @@ def _answers_as_python_does(visit: Visit, database: Study) -> None:
 @pytest.mark.slow(seconds=30)
 def test_a_shared_comparison_opens_says_why_not_and_follows_a_search(browser: Any, tmp_path: Path) -> None:
     study = several(tmp_path)
+    for number in range(100):
+        create_study(study.engine, f"many-{number}", 10 + number, SETTINGS, ("a" * 64, "c" * 64))
     with served(url_of(study)) as address, Visit(browser, 390, 844, "dark") as visit:
         visit.open(f"{address}?studies=first,odd%252C+100%2525+%3Cb%3E,others&limit=0.3", COMPARED, timeout_s=120)
         assert "others: its images are others" in visit.text("#compared-sentences")
@@ -180,6 +182,9 @@ def test_a_shared_comparison_opens_says_why_not_and_follows_a_search(browser: An
         visit.wait("document.getElementById('list-body').textContent.includes('a new one')")
         visit.page.get_by_role("textbox", name="Filter").fill("a new")
         visit.wait("document.querySelectorAll('#list-body tr').length === 1")
+        visit.page.get_by_role("textbox", name="Filter").fill("")
+        visit.page.get_by_role("button", name="Show 7 more").press("Enter")
+        visit.wait("document.querySelectorAll('#list-body tr').length === 107")
         silent(visit, address)
     _report_shows_the_same(browser, study, tmp_path / "report.html")
 
