@@ -6,6 +6,7 @@ import json
 import shlex
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +36,35 @@ WRITES = {  # each with a body that is done
 }
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Iterator[Study]:
+@contextmanager
+def studies_in(folder: Path) -> Iterator[Study]:
     """A trained network, and one that is open; a second study in the same database; a config that waits."""
     settings = settings_from(tomllib.loads(study_file("digits", "digits-small")), "the preset")
     document = settings.model_dump(mode="json")
     document["space"] |= {"input_shape": [1, 8, 8], "num_classes": 10}  # as a launch fills them in from the images
-    study = Study(tmp_path, settings=document)
+    study = Study(folder, settings=document)
     study.done(0.2, 0.95)
     study.running(0.3)
     study.store.enqueue(reader.read_trials(study.engine, study.id)[0].config, {"epochs": 5})
-    other = Study(tmp_path, "other")
+    other = Study(folder, "other")
     other.done(0.2, 0.95)
     yield study
     other.engine.dispose()
     study.engine.dispose()
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[Study]:
+    """Studies to write to."""
+    with studies_in(tmp_path) as study:
+        yield study
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Study, Any]]:
+    """Studies that no request of a test changes, and their page."""
+    with studies_in(tmp_path_factory.mktemp("refusing")) as study:
+        yield study, page(study)
 
 
 def page(study: Study, access: Access = WRITER, only: str | None = None) -> Any:
@@ -115,8 +130,10 @@ def test_each_write_is_in_the_database_and_in_no_other_study(study: Study):
         ({"Cookie": "right", "Origin": "http://evil.example:8050", "Host": "evil.example:8050"}, "localhost only"),
     ],
 )
-def test_who_may_not_write_changes_nothing_and_is_told_why(study: Study, headers: dict[str, str], says: str):
-    client = page(study)
+def test_who_may_not_write_changes_nothing_and_is_told_why(
+    refusing: tuple[Study, Any], headers: dict[str, str], says: str
+):
+    study, client = refusing
     if headers.get("Cookie") == "right":
         headers = {**headers, "Cookie": cookie_of(client)}
     before = everything(study)
@@ -162,7 +179,6 @@ def test_read_only_takes_every_write_away(study: Study, access: Access):
         ("note", {"trial": 0, "text": "x" * 3000, "before": ""}, 400, "at most 2,000 characters"),
         ("note", {"trial": 0, "text": "\ud800", "before": ""}, 400, "control character"),
         ("note", {"trial": 0, "text": "x" * 70_000, "before": ""}, 400, "at most 65,536 bytes"),
-        ("note", {"trial": 0, "text": "mine", "before": "theirs"}, 200, "Noted."),  # there is none to write over
         ("enqueue", {"config": {"stages": [0]}}, 400, ""),
         ("enqueue", {"config": {"stagse": [1]}}, 400, ""),
         ("enqueue", {"config": {"training": {"epochs": 0}}}, 400, "training.epochs"),
@@ -174,17 +190,20 @@ def test_read_only_takes_every_write_away(study: Study, access: Access):
         ("nothing", {}, 405, ""),
     ],
 )
-def test_a_wrong_write_is_answered_in_one_sentence(study: Study, name: str, body: Any, code: int, says: str):
-    answer = write(page(study), name, body)
+def test_a_wrong_write_is_answered_in_one_sentence(
+    refusing: tuple[Study, Any], name: str, body: Any, code: int, says: str
+):
+    answer = write(refusing[1], name, body)
     assert (answer.status_code, says in answer.text) == (code, True), answer.text
     assert "Traceback" not in answer.text
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 5000, b'{"trial": NaN}'])
-def test_a_body_that_is_no_json_is_refused(study: Study, body: bytes):
-    answer = page(study).post("/do/star?study=other", data=body, headers=BEARER, content_type="application/json")
+def test_a_body_that_is_no_json_is_refused(refusing: tuple[Study, Any], body: bytes):
+    _, client = refusing
+    answer = client.post("/do/star?study=other", data=body, headers=BEARER, content_type="application/json")
     assert (answer.status_code, "JSON" in answer.text or "trial must be" in answer.text) == (400, True)
-    form = page(study).post("/do/star", data="trial=0", headers=BEARER)
+    form = client.post("/do/star", data="trial=0", headers=BEARER)
     assert form.status_code == 400
 
 
@@ -202,6 +221,7 @@ def test_a_note_that_someone_else_changed_is_shown_and_not_written_over(study: S
     answer = write(client, "note", {"trial": 0, "text": "mine", "before": ""})
     assert (answer.status_code, answer.json["now"]) == (409, "theirs")
     assert study.store.trial(0).note == "theirs"
+    assert write(client, "note", {"trial": 1, "text": "mine", "before": "gone"}).status_code == 200
     assert write(client, "note", {"trial": 0, "text": "mine", "before": "theirs"}).status_code == 200
 
 
