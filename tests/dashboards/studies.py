@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import tempfile
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,8 @@ from search.store.rows import BeliefRow, Believed, NewTrial, Proposal, TrialRow
 from search.store.store import StudyStore
 from search.store.studies import create_study
 from search.store.vocabulary import ProposalReason
+from search.study_file import settings_from
+from search.study_template import study_file
 from space.config import CondenseNetConfig
 from space.cost import cost_of
 from space.search_space import SearchSpace
@@ -129,6 +132,13 @@ class Study:
 
     def row(self, number: int) -> TrialRow:
         return self.rows()[number]
+
+
+def launched_settings() -> dict[str, Any]:
+    """The settings that a launch stores: of the preset for digits, with what it fills in from the images."""
+    settings = settings_from(tomllib.loads(study_file("digits", "digits-small")), "the preset").model_dump(mode="json")
+    settings["space"] |= {"input_shape": [1, 8, 8], "num_classes": 10}
+    return settings
 
 
 def lively(folder: Path) -> Study:

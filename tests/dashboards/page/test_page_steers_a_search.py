@@ -20,7 +20,7 @@ from search.store.rows import TrialRow
 from tests.command_line import StartedCommand, run_command
 from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.pages import TABLE, in_page, opened, served, silent, url_of
-from tests.dashboards.studies import lively
+from tests.dashboards.studies import launched_settings, lively
 from tests.waiting import until
 
 TOKEN = "correct-horse-battery"
@@ -115,6 +115,7 @@ def test_the_page_stars_notes_and_plans_and_says_why_where_it_only_reads(browser
     from dashboards.page import Access
 
     made = lively(tmp_path)
+    made.store.update_settings(launched_settings(), "c" * 64)
     with served(url_of(made), Access(TOKEN, shown=True, looking_is_free=True)) as address:
         with Visit(browser, 1400) as visit:
             opened(visit, f"{address}?token={TOKEN}&trials=1", TABLE)
@@ -133,9 +134,17 @@ def test_the_page_stars_notes_and_plans_and_says_why_where_it_only_reads(browser
             cells = "[...document.querySelectorAll('#trials-grid .ag-cell[col-id=starred]')]"
             visit.wait(f"{cells}.some((cell) => cell.textContent === '★ starred')")
             visit.page.get_by_role("button", name="Try with changes").click()
-            visit.wait("document.querySelector('#panel-change .plan').textContent")
+            visit.page.get_by_label("stages", exact=True).fill("2-1-2")
+            visit.wait("document.querySelector('#panel-change .plan').textContent.includes('tried: 2-1-2 growth')")
+            assert visit.text("#panel-change code").startswith("condensery enqueue '{")
+            visit.page.get_by_role("button", name="Enqueue").click()
+            visit.wait("document.querySelector('#panel-change .said').textContent.startsWith('Enqueued as 1: 2-1-2')")
+            assert [waiting.config.stages for waiting in made.store.pending_requests()] == [(2, 1, 2)]
             visit.page.locator("#search-actions summary").click()
             visit.wait("document.querySelector('#search-actions').textContent.includes('launch study.toml --resume')")
+            visit.page.get_by_role("button", name="Take back").click()
+            visit.wait("document.querySelector('#search-actions .said').textContent === '1 is withdrawn.'")
+            assert made.store.pending_requests() == []
             assert "stars, notes" in visit.text("#writes")
             visit.picture("steering", full=False)
             silent(visit, address)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,7 @@ import sqlalchemy as sa
 from dashboards.page import Access, make_app
 from search.store import reader
 from search.store.tables import metadata
-from search.study_file import settings_from
-from search.study_template import study_file
-from tests.dashboards.studies import Study
+from tests.dashboards.studies import Study, launched_settings
 
 TOKEN = "correct-horse-battery"
 HOST = "127.0.0.1:8050"
@@ -39,10 +36,7 @@ WRITES = {  # each with a body that is done
 @contextmanager
 def studies_in(folder: Path) -> Iterator[Study]:
     """A trained network, and one that is open; a second study in the same database; a config that waits."""
-    settings = settings_from(tomllib.loads(study_file("digits", "digits-small")), "the preset")
-    document = settings.model_dump(mode="json")
-    document["space"] |= {"input_shape": [1, 8, 8], "num_classes": 10}  # as a launch fills them in from the images
-    study = Study(folder, settings=document)
+    study = Study(folder, settings=launched_settings())
     study.done(0.2, 0.95)
     study.running(0.3)
     study.store.enqueue(reader.read_trials(study.engine, study.id)[0].config, {"epochs": 5})
