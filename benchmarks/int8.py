@@ -12,8 +12,8 @@ Three parts, in one run:
                milliseconds on this machine, in turn
 
 Goal: the project's kernel in int8 needs at least 1.8 times fewer instructions than in fp32, better 3 times, and loses
-at most 0.5 points. The counted network is calibrated on random images: counts don't depend on them. For ncnn the
-project writes no int8 file, and in onnxruntime's only weights are in 8 bits.
+at most 0.5 points. The counted network is calibrated on random images: counts don't depend on them. In onnxruntime's
+int8 file only weights are in 8 bits.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from workers.quantization.calibration_images import calibration_images
 from workers.settings import DataSettings, TrainingSettings
 from workers.training.loop import TrainingRun, train
 
-RUNTIMES = ("native", "litert", "onnxruntime")  # those that the project writes int8 files for
+RUNTIMES = ("native", "litert", "ncnn", "onnxruntime")  # those that the project writes int8 files for
 DATA = DataSettings(dataset="fashion-mnist", folder="/usr/share/datasets", image_size=14, images=20_000)
 TRAINED = CondenseNetConfig(stages=(6, 6, 6), growth=(8, 16, 32), num_classes=10, input_shape=(1, 14, 14))
 THREADS = (1, 2, 4)
@@ -133,9 +133,6 @@ def count_all(name: str, runs: int, folder: Path) -> tuple[dict[str, Any], dict[
     rows = {key: count(arm, path, key.split()[0], runs) for key, path in paths.items()}
     old = without_dot_products(arm, folder / "old")
     rows["native int8, no dot products"] = count(old, paths["native int8"], "native", runs)
-    paths["ncnn fp32"] = folder / file_for("ncnn", "fp32")
-    save_for("ncnn", network, paths["ncnn fp32"])
-    rows["ncnn fp32"] = count(arm, paths["ncnn fp32"], "ncnn", runs)
     return rows, paths, arm
 
 

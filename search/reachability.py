@@ -10,7 +10,6 @@ import numpy as np
 
 from search.pricing.pricer import Target, host_probe
 from search.pricing.pricer import price as price_all
-from search.pricing.targets import precisions_on
 from search.settings import HOST, StudySettings
 from space.config import CondenseNetConfig
 from space.cost import cost_of
@@ -87,7 +86,7 @@ def check_latency_here(settings: StudySettings) -> None:
             host_probe(policy, settings.latency.core, Path(folder)),
             limit_ms,
             local=True,
-            precisions=precisions_on(settings, policy.runtime),
+            precisions=settings.search.precision,
         )
         _check_latencies(settings.search_space(), check_costs(settings), (target,), Path(folder))
 

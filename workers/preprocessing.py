@@ -37,7 +37,7 @@ COMMENTS: Mapping[str, str] = {
     "scale": "per channel, in float32",
     "in_model": "the steps that the model files do themselves; 'scale' includes clipping and the conversion to float32",
     "dtype": "of the input of model.file; other files: [model_files]",
-    "layout": "of the input of model.file: batch, channels, height, width",
+    "layout": "of x: batch, channels, height, width; what each file takes: [model_files]",
 }
 
 

@@ -18,7 +18,7 @@ from search.pricing.pricer import Target, host_probe, price, write_anchor
 from search.settings import HOST, LatencySettings, StudySettings
 from search.store.connection.printed_commands import printed_command
 from space.errors import DeviceNotFound, EmulatorMissing, InvalidSettings, MeasurementFailed
-from workers.file_names import SUFFIXES, Precision
+from workers.file_names import SUFFIXES
 from workers.latency.agent.runtimes import installed_runtimes
 from workers.latency.measurement import FailedMeasurement, LatencyProbe, Measurement
 from workers.latency.policy import MeasurementPolicy
@@ -105,7 +105,7 @@ def targets_of(
     for name in latency.devices:
         probe = probes.on(name)
         forecast = None
-        precisions = precisions_on(settings, probe.runtime)
+        precisions = settings.search.precision
         fp32_only = precisions == ("fp32",)  # a prediction is of fp32, and would refuse what int8 lets through
         if latency.predict and fp32_only and engine is not None and limits.get(name) is not None:
             kind = kind_on(name, engine)
@@ -113,11 +113,6 @@ def targets_of(
         target = Target(name, probe, limits.get(name), forecast, precisions=precisions, statistic=statistic)
         targets.append(replace(target, local=name == HOST, remote=isinstance(probe, HubProbe)))
     return tuple(targets)
-
-
-def precisions_on(settings: StudySettings, runtime: str) -> tuple[Precision, ...]:
-    """Return the precisions that candidates are priced in: the study's, as far as a runtime has files in them."""
-    return tuple(one for one in settings.search.precision if one == "fp32" or runtime != "ncnn")
 
 
 def lacking_devices(settings: StudySettings, engine: sa.Engine | None) -> list[str]:

@@ -166,7 +166,7 @@ def as_good_and_cheaper(engine: sa.Engine, study_id: int, ranked: Sequence[Trial
     if not ranked:
         return ()
     best, others = ranked[0], [row for row in ranked[1 : 1 + MOST_COMPARED] if _cost(row) < _cost(ranked[0])]
-    predictions = reader.read_class_predictions(engine, study_id, [best.number, *(row.number for row in others)])
+    predictions = reader.predictions_of_rows(engine, study_id, [best, *others])
     if best.number not in predictions:
         return ()
     found: list[str] = []

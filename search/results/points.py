@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from search.pricing.pricer import Target, in_int8
 from search.results.pareto import latency_key, non_dominated
-from search.results.quantizing import Int8File, quantize_trial
+from search.results.quantizing import Int8File, keep_predictions, quantize_trial
 from search.store.rows import PointRow, StudyRow, TrialRow
 from search.store.store import StudyStore
-from space.errors import CheckpointCorrupt, ExportMismatch, InvalidSettings, QuantizationFailed, TrialNotReady
+from search.store.vocabulary import EvaluatedSplit
+from space.errors import CheckpointCorrupt, ExportMismatch, QuantizationFailed, TrialNotReady
 from workers.file_names import file_for, stem_for
 from workers.latency.measurement import FailedMeasurement, Measurement
 from workers.latency.record import LatencyPurpose
+from workers.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -39,25 +42,15 @@ def quantize(
 ) -> Iterator[Quantized]:
     """Write each trial's network in 8 bits for every device, measure the file, and record it as a point.
 
-    A device whose runtime has no 8 bits is left out, with a note, and so is a network that can't be put into them.
+    A network that can't be put into 8 bits is left out, with a note.
 
     Raises:
-        InvalidSettings: none of the devices' runtimes has 8 bits.
         ExportMismatch, QuantizationFailed, CheckpointCorrupt: none of the networks could be put into 8 bits.
     """
-    able = [target for target in targets if target.probe.runtime != "ncnn"]
-    for target in targets:
-        if target not in able:
-            note(f"{target.name} is left out: no files in 8 bits are written for {target.probe.runtime}")
-    if not able:
-        raise InvalidSettings(
-            "files in 8 bits are written for onnxruntime, litert and native, but none of the study's devices has one "
-            "of these; reprice the study on a device with --runtime litert or native."
-        )
     made, problem = 0, None
     for row in rows:
         files: dict[str, Int8File] = {}
-        for target in able:
+        for target in targets:
             runtime = target.probe.runtime
             try:
                 if runtime not in files:
@@ -87,6 +80,7 @@ def measured(target: Target, path: Path) -> Measurement | FailedMeasurement:
 
 def _record(store: StudyStore, file: Int8File, latency: Measurement) -> None:
     score = file.predictions.metrics()[file.trial.objective]
+    keep_predictions(store, file, EvaluatedSplit.VALIDATION, file.predictions)
     store.add_point(
         file.trial.number,
         latency,
@@ -109,8 +103,14 @@ def rows_in_int8(study: StudyRow, rows: Sequence[TrialRow], points: Sequence[Poi
         if one.latency.target == device and one.number in trials:
             row = trials[one.number]
             others = tuple(other.latency for other in points if other.number == one.number and other is not one)
-            score = {row.objective: one.score, "top1": one.top1}
-            judged.append(replace(row, latency=one.latency, others=others, **score))  # type: ignore[arg-type]
+            score: dict[str, Any] = {
+                **dict.fromkeys(METRICS),
+                row.objective: one.score,
+                "top1": one.top1,
+                "test_top1": None,
+            }
+            file_hash = one.latency.model_hash
+            judged.append(replace(row, latency=one.latency, others=others, file_hash=file_hash, **score))
     if not judged:
         raise TrialNotReady(
             f"no network of study {study.name!r} was put into 8 bits for {device} yet; run `condensery quantize` first."

@@ -7,20 +7,24 @@ tried, and the better of both files counts.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from search.results.picking.testing import prepared_images, split_predictions
+from search.results.picking.testing import prepared_images, split_predictions, test_predictions, tested
 from search.results.trained_files import trained_files
+from search.store import reader
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
+from search.store.vocabulary import EvaluatedSplit
 from search.study_file import settings_from
 from workers.export.int8_files import check_int8_for, save_int8_for, scheme_for
 from workers.export.pixels import PixelInput
-from workers.file_names import file_for, stem_for
+from workers.file_names import ONNX_FILE, file_for, stem_for
 from workers.images import batches
 from workers.metrics import Predictions
 from workers.quantization.calibration import calibrate
@@ -52,6 +56,7 @@ class Int8File:
     predictions: Predictions  # of the validation images, by the file
     difference: float  # from the rounded form, see `check_int8_for`
     fine_tuned: bool
+    fp32_top1: float  # of the trained network on the same images
 
     @property
     def top1(self) -> float:
@@ -61,7 +66,7 @@ class Int8File:
     @property
     def lost_points(self) -> float:
         """How many points of top-1 the file lost; negative where it gained."""
-        return 100 * ((self.trial.top1 or 0.0) - self.top1)
+        return 100 * (self.fp32_top1 - self.top1)
 
     @property
     def words(self) -> str:
@@ -69,7 +74,7 @@ class Int8File:
         tuned = ", after a short fine-tune" if self.fine_tuned else ""
         return (
             f"top-1 of the file on the validation images: {self.top1:.2%}, {self.lost_points:+.2f} points lost of "
-            f"fp32's {self.trial.top1 or 0:.2%}{tuned}; {self.file_bytes / 1e3:,.0f} kB; {left_in_float(self)}"
+            f"fp32's {self.fp32_top1:.2%}{tuned}; {self.file_bytes / 1e3:,.0f} kB; {left_in_float(self)}"
         )
 
 
@@ -121,31 +126,35 @@ def quantize_trial(
     chosen, labels = calibration_images(images, row.config)
     note(f"calibrating on {len(chosen)} training images")
     quantized = calibrate(network, chosen, labels, scheme)
-    written = _written(row, quantized, runtime, path, images, chosen)
+    exact = fp32_top1(store, row)
+
+    def write(network: QuantizedNetwork) -> Int8File:
+        sha256 = save_int8_for(runtime, network, path)
+        difference = check_int8_for(runtime, path, network, chosen[:_CHECKED])
+        said = split_predictions(runtime, path, images.validation, images.info)
+        return Int8File(row, runtime, path, sha256, path.stat().st_size, network, said, difference, False, exact)
+
+    written = write(quantized)
     if written.lost_points <= 100 * LOST_MOST:
         return written
     note(f"{written.lost_points:.2f} points of top-1 are lost; fine-tuning with rounded numbers")
     recipe = TrainingSettings.model_validate(row.training)
     training = batches.TrainingBatches(images.train, images.info, settings.data, recipe.batch_size, row.number, recipe)
     tuned = fine_tuned(quantized, training.batch)
-    better = replace(_written(row, tuned, runtime, path, images, chosen), fine_tuned=True)
-    if better.top1 > written.top1:
-        return better
-    return _written(row, quantized, runtime, path, images, chosen)
+    better = replace(write(tuned), fine_tuned=True)
+    return better if better.top1 > written.top1 else write(quantized)
 
 
-def _written(
-    row: TrialRow,
-    quantized: QuantizedNetwork,
-    runtime: str,
-    path: Path,
-    images: batches.ImageData,
-    chosen: torch.Tensor,
-) -> Int8File:
-    sha256 = save_int8_for(runtime, quantized, path)
-    difference = check_int8_for(runtime, path, quantized, chosen[:_CHECKED])
-    predictions = split_predictions(runtime, path, images.validation, images.info)
-    return Int8File(row, runtime, path, sha256, path.stat().st_size, quantized, predictions, difference, False)
+def fp32_top1(store: StudyStore, row: TrialRow) -> float:
+    """Return the top-1 of a trained network on the validation images, also where its trial is judged in 8 bits."""
+    trained = str(reader.read_artifacts(store.engine, row.id)[ONNX_FILE]["sha256"])
+    said = reader.file_predictions_of(store.engine, row, trained, EvaluatedSplit.VALIDATION)
+    return (row.top1 or 0.0) if said is None else float(said.right.mean())
+
+
+def keep_predictions(store: StudyStore, file: Int8File, split: EvaluatedSplit, said: Predictions) -> None:
+    """Record what a file in 8 bits says of a split's images."""
+    store.add_file_predictions(file.trial.number, file.sha256, "int8", split, said.to_bytes())
 
 
 def write_int8(file: Int8File, path: Path, pixels: PixelInput | None) -> str:
@@ -159,11 +168,32 @@ def write_int8(file: Int8File, path: Path, pixels: PixelInput | None) -> str:
     return sha256
 
 
-def test_top1_of(study: StudyRow, file: Int8File, cache: Path) -> float:
-    """Return the accuracy of a file in 8 bits on the test split: for a network that is shipped in this form."""
-    settings = settings_from(study.settings, "the stored settings")
-    images = batches.load(settings.data, cache)
+def tested_file(store: StudyStore, study: StudyRow, row: TrialRow, file: Int8File, cache: Path) -> TrialRow:
+    """Return a trial's row as its file in 8 bits makes it, tested; the test split is used once for each file.
+
+    A row that was judged by the file in the search keeps the file's figures as its own.
+    """
+    if not row.file_hash:
+        with _written_again(file) as path:
+            return tested(store, study, row, path, cache)
+    said = reader.file_predictions_of(store.engine, row, file.sha256, EvaluatedSplit.TEST)
+    if said is None:
+        with _written_again(file) as path:
+            said = test_predictions(study, path, cache)
+    recorded = said
+
+    def record() -> None:
+        keep_predictions(store, file, EvaluatedSplit.VALIDATION, file.predictions)
+        keep_predictions(store, file, EvaluatedSplit.TEST, recorded)
+
+    store.transact(record)
+    figures: dict[str, Any] = {**file.predictions.metrics(), "test_top1": float(recorded.right.mean())}
+    return replace(row, file_hash=file.sha256, **figures)
+
+
+@contextmanager
+def _written_again(file: Int8File) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="test-") as folder:
         path = Path(folder) / file_for(file.runtime, stem_for("int8"))
-        save_int8_for(file.runtime, file.quantized, path)
-        return float(split_predictions(file.runtime, path, images.test(), images.info).right.mean())
+        write_int8(file, path, None)
+        yield path

@@ -137,6 +137,7 @@ class TrialRow:
     objective: Objective = "top1"  # of its study
     continues: int | None = None  # number of the trial, ended early, that it takes up again: both are one training
     others: tuple[LatencyRecord, ...] = ()  # latencies on the study's further devices, by name
+    file_hash: str = ""  # of the file in another precision whose figures these are; "": the network as it was trained
     starred: bool = False  # by a user
     note: str = ""  # a user's; it may have several lines
 

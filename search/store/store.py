@@ -22,7 +22,17 @@ from search.store.places import as_recorded
 from search.store.reader.requests import IS_WAITING, waiting_requests
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.studies import new_id
-from search.store.tables import artifact, curve, latency, latency_samples, point, predictions, request, trial
+from search.store.tables import (
+    artifact,
+    curve,
+    file_predictions,
+    latency,
+    latency_samples,
+    point,
+    predictions,
+    request,
+    trial,
+)
 from search.store.vocabulary import FINAL_STATES, OPEN_STATES, EvaluatedSplit, LatencyPurpose, TrialState
 from space.config import CondenseNetConfig
 from workers.latency.record import RECORD_FIELDS, Measurement
@@ -39,6 +49,9 @@ _SAME_LATENCY = sa.select(latency.c.id).where(
 _NEW_PREDICTIONS, _NEW_POINT = sa.insert(predictions), sa.insert(point)
 _SAME_PREDICTIONS = sa.select(predictions.c.trial_id).where(
     predictions.c.trial_id == sa.bindparam("trial_id"), predictions.c.split == sa.bindparam("split")
+)
+_SAME_FILE_PREDICTIONS = sa.select(file_predictions.c.trial_id).where(
+    *(file_predictions.c[name] == sa.bindparam(name) for name in ("trial_id", "model_hash", "split"))
 )
 _FORGET_ARTIFACTS = sa.delete(artifact).where(
     artifact.c.trial_id == sa.bindparam("key"), artifact.c.name.in_(sa.bindparam("names", expanding=True))
@@ -183,6 +196,16 @@ class StudyStore(ControllerLease, Attempts, Beliefs, Notes):
             values = {"trial_id": self._key(connection, number), "split": split}
             if connection.execute(_SAME_PREDICTIONS, values).first() is None:
                 connection.execute(_NEW_PREDICTIONS, {**values, "content": content})
+
+    def add_file_predictions(
+        self, number: int, sha256: str, precision: str, split: EvaluatedSplit, content: bytes
+    ) -> None:
+        """Record what one file of a trial's network, by its SHA-256, says of a split's images; the first stay."""
+        with self._begin() as connection:
+            key = {"trial_id": self._key(connection, number), "model_hash": sha256, "split": split}
+            if connection.execute(_SAME_FILE_PREDICTIONS, key).first() is None:
+                values = {**key, "precision": precision, "content": content}
+                connection.execute(sa.insert(file_predictions).values(values))
 
     # -- requests of users --
 

@@ -18,9 +18,11 @@ from search.store.tables import (
     belief,
     curve,
     event,
+    file_predictions,
     latency,
     latency_samples,
     note,
+    point,
     predictions,
     proposal,
     request,
@@ -84,7 +86,7 @@ def delete_study(connection: sa.Connection, study_id: int) -> None:
     trials = sa.select(trial.c.id).where(trial.c.study_id == study_id)
     latencies = sa.select(latency.c.id).where(latency.c.trial_id.in_(trials))
     connection.execute(sa.delete(latency_samples).where(latency_samples.c.latency_id.in_(latencies)))
-    for table in (latency, curve, artifact, attempt, proposal, predictions, note):
+    for table in (latency, curve, artifact, attempt, proposal, predictions, file_predictions, point, note):
         connection.execute(sa.delete(table).where(table.c.trial_id.in_(trials)))
     for table in (request, event, belief):
         connection.execute(sa.delete(table).where(table.c.study_id == study_id))

@@ -23,7 +23,7 @@ from search.store.vocabulary import (
 from space.errors import StudyDamaged
 
 FIRST_REVISION = "v0001"  # a database of another numbering is from before the first release
-HEAD_REVISION = "v0011"  # the newest migration; a test holds it to the migrations folder
+HEAD_REVISION = "v0012"  # the newest migration; a test holds it to the migrations folder
 VERSION_TABLE = "condensery_alembic_version"
 
 metadata = sa.MetaData()
@@ -270,10 +270,22 @@ point = sa.Table(  # append-only: a trained network's file in another precision 
     sa.Column("interval_high_ms", sa.Float, nullable=False),
     sa.Column("anchor_drift", sa.Float),
     sa.Column("steady", sa.Boolean, nullable=False),
+    sa.Column("peak_memory_mb", sa.Float),
+    sa.Column("energy_mj", sa.Float),
     sa.Column("conditions", sa.Text, nullable=False),  # JSON
     sa.Column("measured_at", sa.Float, nullable=False),
 )
 sa.Index("condensery_point_trial", point.c.trial_id, point.c.target)
+
+file_predictions = sa.Table(  # append-only: what one file of a network says of a split's images, beside `predictions`
+    "condensery_file_predictions",
+    metadata,
+    sa.Column("trial_id", sa.ForeignKey("condensery_trial.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("model_hash", sa.String(64), primary_key=True),  # of the file
+    sa.Column("split", word_of(EvaluatedSplit), primary_key=True),
+    sa.Column("precision", sa.String(12), nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),  # workers.metrics.Predictions as bytes
+)
 
 artifact = sa.Table(
     "condensery_artifact",

@@ -282,6 +282,7 @@ _CHECKS: dict[str, Callable[[Mapping[str, Any]], None]] = {
     "condensery_request": _check_trial,
     "condensery_artifact": _check_artifact,
     "condensery_predictions": _check_predictions,
+    "condensery_file_predictions": _check_predictions,
     "condensery_latency": _check_conditions,
     "condensery_point": _check_conditions,
     "condensery_latency_samples": _check_samples,

@@ -10,6 +10,7 @@ from search.store.tables import VERSION_TABLE
 METRICS = ("balanced_accuracy", "macro_f1", "top5", "calibration_error")
 # By the version that added them, the newest first: columns, tables, and columns that were renamed (from, to).
 COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "v0012": {"point": ("peak_memory_mb", "energy_mj")},
     "v0009": {"latency": ("peak_memory_mb", "energy_mj")},
     "v0008": {"trial": METRICS, "curve": ("val_balanced_accuracy", "val_macro_f1")},
     "v0007": {"request": ("withdrawn_at",)},
@@ -18,6 +19,7 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "v0002": {"trial": ("expected_top1",)},
 }
 TABLES: Mapping[str, tuple[str, ...]] = {
+    "v0012": ("file_predictions",),
     "v0011": ("note",),
     "v0010": ("point",),
     "v0008": ("predictions",),

@@ -283,9 +283,12 @@ def _open_ncnn(model: Path) -> Callable[[Array], Array]:
     import ncnn
 
     network = ncnn.Net()
+    with zipfile.ZipFile(model) as archive:
+        facts = json.loads(archive.read("model.json"))
+    on = {"int8": ("use_int8_inference",)}.get(facts.get("precision", ""), ())
     for name in dir(network.opt):
         if name.startswith(("use_fp16", "use_bf16", "use_int8")):
-            setattr(network.opt, name, False)
+            setattr(network.opt, name, name in on)
     network.opt.num_threads = 1
     layers: list[Any] = []  # ncnn holds no reference to a layer written in Python
     if ncnn.layer_to_index("ChannelGather") < 0:  # it isn't built in
@@ -296,7 +299,6 @@ def _open_ncnn(model: Path) -> Callable[[Array], Array]:
 
         network.register_custom_layer("ChannelGather", make, layers.remove)
     with zipfile.ZipFile(model) as archive, tempfile.TemporaryDirectory() as folder:
-        facts = json.loads(archive.read("model.json"))
         for name, load in (("model.param", network.load_param), ("model.bin", network.load_model)):
             Path(folder, name).write_bytes(archive.read(name))
             if load(str(Path(folder, name))) != 0:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from space.config import CondenseNetConfig
-from space.errors import InvalidSettings
 from workers.export.common import Array, within_tolerance
 from workers.export.model_files import open_file
 from workers.export.pixels import PixelInput
@@ -28,7 +27,7 @@ def scheme_for(runtime: str, config: CondenseNetConfig) -> Scheme:
     """Return what a runtime has in 8 bits of a network.
 
     Raises:
-        InvalidSettings: the project writes no file in 8 bits for it.
+        InvalidSettings: there is no such runtime.
     """
     return _format_of(runtime, config)[0]
 
@@ -87,10 +86,11 @@ def _format_of(runtime: str, config: CondenseNetConfig) -> tuple[Scheme, Save]:
             from workers.export import litert_int8
 
             return litert_int8.SCHEME, litert_int8.save_litert_int8
+        case "ncnn":
+            from workers.export import ncnn_int8
+
+            return ncnn_int8.SCHEME, ncnn_int8.save_ncnn_int8
         case "native":
             from workers.export import native_int8
 
             return native_int8.SCHEME, native_int8.save_native_int8
-    raise InvalidSettings(
-        f"files in 8 bits are written for onnxruntime, litert and native, but not for {runtime}; name one of those."
-    )

@@ -27,9 +27,10 @@ from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers.export.common import Array, affine, checked, doubles, folded_1x1, model_facts, stored_zip
 from workers.export.pixels import PixelInput
-from workers.file_names import INPUT, OUTPUT
+from workers.file_names import INPUT, OUTPUT, Precision
 from workers.files import write_atomically
 from workers.latency.agent.runtimes import Ncnn
+from workers.quantization.network import CLASSIFIER_RANGE, INPUT_RANGE, Part, range_1x1, range_3x3
 
 GATHER = Ncnn.GATHER  # the layer's name
 _PARAM_MAGIC = 7767517
@@ -37,7 +38,7 @@ _FP32 = b"\0\0\0\0"  # the flag before weights
 
 
 @dataclass
-class _Model:
+class Model:
     """Layers and weights as they are written; a blob is named after the layer that makes it."""
 
     lines: list[str] = field(default_factory=list)
@@ -60,7 +61,14 @@ class _Model:
         return output
 
     def data(self, *arrays: Array) -> None:
+        """Append numbers as they are."""
         self.weights += [np.ascontiguousarray(array, dtype="<f4").tobytes() for array in arrays]
+
+    def add_weights(self, part: Part, name: str, weight: Array, bias: Array | None) -> dict[int, int | str]:
+        """Append the weights of a convolution or of the classifier; return the parameters that say how they are."""
+        self.weights.append(_FP32)
+        self.data(weight, *([] if bias is None else [bias]))
+        return {}
 
     def gather(self, x: str, index: Tensor, channels: int) -> str:
         """Pick `index` out of `channels`; nothing when that is all of them in order."""
@@ -70,40 +78,48 @@ class _Model:
         return self.layer(GATHER, x, {0: len(index)})
 
     def norm_relu(self, x: str, norm: nn.BatchNorm2d, index: Tensor | None = None) -> str:
+        """Append a batch norm, of the channels `index` alone, and ReLU."""
         scale, shift = affine(norm)
         if index is not None:
             scale, shift = scale[index.cpu().numpy()], shift[index.cpu().numpy()]
         self.data(scale, np.zeros_like(scale), np.ones_like(scale), shift)  # slope, mean, variance, bias
         return self.layer("ReLU", self.layer("BatchNorm", x, {0: len(scale), 1: 0}), {})
 
-    def conv(self, x: str, conv: nn.Conv2d, weight: Array, bias: Array | None = None) -> str:
-        """Append a convolution, followed by ReLU where it has a bias."""
-        self.weights.append(_FP32)
-        self.data(weight, *([] if bias is None else [bias]))
+    def conv(self, part: Part, name: str, x: str, conv: nn.Conv2d, weight: Array, bias: Array | None = None) -> str:
+        """Append a convolution, followed by ReLU where it has a bias; `name` is that of its input's range."""
+        return self.convolution(part, name, x, conv, (weight, bias), conv.groups)
+
+    def convolution(
+        self, part: Part, name: str, x: str, conv: nn.Conv2d, values: tuple[Array, Array | None], groups: int
+    ) -> str:
+        """Append a convolution of weights and biases as `conv` has it, in so many groups."""
+        weight, bias = values
+        of_weights = self.add_weights(part, name, weight, bias)
         size = {1: conv.kernel_size[0], 3: conv.stride[0], 4: cast(tuple[int, int], conv.padding)[0]}
-        parameters: dict[int, int | str] = {0: conv.out_channels, **size, 5: int(bias is not None), 6: weight.size}
+        parameters: dict[int, int | str] = {0: len(weight), **size, 5: int(bias is not None), 6: weight.size}
+        parameters |= of_weights
         if bias is not None:
             parameters[9] = 1
-        if conv.groups == 1:
+        if groups == 1:
             return self.layer("Convolution", x, parameters)
-        return self.layer("ConvolutionDepthWise", x, {**parameters, 7: conv.groups})
+        return self.layer("ConvolutionDepthWise", x, {**parameters, 7: groups})
 
 
-def _dense_layer(model: _Model, x: str, layer: DeployedLayer) -> str:
+def _dense_layer(model: Model, x: str, number: int, layer: DeployedLayer) -> str:
     conv_1x1 = layer.conv_1x1
     kept, gathered = f"blob{model.blobs}", f"blob{model.blobs + 1}"
     model.add("Split", [x], [kept, gathered], {})
     y = model.norm_relu(model.gather(gathered, conv_1x1.index, layer.in_channels), conv_1x1.norm)
-    y = model.conv(y, conv_1x1.conv, *folded_1x1(layer))
+    y = model.conv("conv_1x1", range_1x1(number), y, conv_1x1.conv, *folded_1x1(layer))
     if conv_1x1.groups > 1:
         y = model.layer("ShuffleChannel", y, {0: conv_1x1.groups})
-    new = model.conv(y, layer.conv_3x3, doubles(layer.conv_3x3.weight))
+    new = model.conv("conv_3x3", range_3x3(number), y, layer.conv_3x3, doubles(layer.conv_3x3.weight))
     output = f"blob{model.blobs}"
     model.add("Concat", [kept, new], [output], {})
     return output
 
 
-def _scaled(model: _Model, pixels: PixelInput) -> str:
+def _scaled(model: Model, pixels: PixelInput) -> str:
     """Add what makes the network's input of pixels, which ncnn takes as float32."""
     x, (scale, shift) = INPUT, pixels.factors
     if pixels.limits is not None:
@@ -118,33 +134,42 @@ def to_ncnn(network: DeployedCondenseNet, pixels: PixelInput | None = None) -> b
 
     With `pixels` the images hold those, still as float32: `ncnn::Mat::from_pixels` makes such. The model scales them.
     """
-    config, model = network.config, _Model()
+    return file_of(Model(), network, pixels)
+
+
+def file_of(
+    model: Model, network: DeployedCondenseNet, pixels: PixelInput | None, precision: Precision = "fp32"
+) -> bytes:
+    """Return the model file of a network, whose layers `model` appends in a precision."""
+    config = network.config
     channels, height, width = config.input_shape
     model.add("Input", [], [INPUT], {0: width, 1: height, 2: channels})
-    x = model.conv(INPUT if pixels is None else _scaled(model, pixels), network.stem, doubles(network.stem.weight))
+    x = INPUT if pixels is None else _scaled(model, pixels)
+    x = model.conv("stem", INPUT_RANGE, x, network.stem, doubles(network.stem.weight))
     stage = 0
-    for shape, layer in zip(config.layer_shapes, network.layers, strict=True):
+    for number, (shape, layer) in enumerate(zip(config.layer_shapes, network.layers, strict=True)):
         if shape.stage != stage:
             x = model.layer("Pooling", x, {0: 1, 1: 2, 2: 2, 5: 1})  # average, 2x2, stride 2, odd edges dropped
             stage = shape.stage
-        x = _dense_layer(model, x, cast(DeployedLayer, layer))
+        x = _dense_layer(model, x, number, cast(DeployedLayer, layer))
     x = model.gather(x, network.classifier_index, config.num_features)
     x = model.norm_relu(x, network.norm, network.classifier_index)
     x = model.layer("Pooling", x, {0: 1, 4: 1})  # average of everything
-    model.weights.append(_FP32)
-    weight = doubles(network.classifier.weight)
-    model.data(weight, doubles(network.classifier.bias))
-    model.layer("InnerProduct", x, {0: config.num_classes, 1: 1, 2: weight.size}, output=OUTPUT)
-    return stored_zip(_files(model, config, pixels))
+    weight, bias = doubles(network.classifier.weight), doubles(network.classifier.bias)
+    of_weights = model.add_weights("classifier", CLASSIFIER_RANGE, weight, bias)
+    model.layer("InnerProduct", x, {0: config.num_classes, 1: 1, 2: weight.size, **of_weights}, output=OUTPUT)
+    return stored_zip(_files(model, config, pixels, precision))
 
 
-def _files(model: _Model, config: CondenseNetConfig, pixels: PixelInput | None) -> dict[str, bytes]:
+def _files(
+    model: Model, config: CondenseNetConfig, pixels: PixelInput | None, precision: Precision
+) -> dict[str, bytes]:
     lines = [str(_PARAM_MAGIC), f"{len(model.lines)} {model.blobs}", *model.lines]
     layers = [GATHER] if any(line.startswith(GATHER) for line in model.lines) else []
     return {
         "model.param": "".join(f"{line}\n" for line in lines).encode(),
         "model.bin": b"".join(model.weights),
-        "model.json": model_facts(config, layers, None if pixels is None else pixels.rules),
+        "model.json": model_facts(config, layers, None if pixels is None else pixels.rules, precision),
     }
 
 

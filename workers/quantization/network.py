@@ -47,6 +47,7 @@ class Scheme:
     # the stage that makes it. See `reading`.
     reads_features: bool = False
     levels: LevelKind = "signed"
+    float_biases: bool = False  # whether biases are added as floats, not as multiples of the scales
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ class RoundedForm(nn.Module):
         scheme = self.quantized.scheme
         if part in scheme.parts:
             levels = self.quantized.levels(name)
-            return levels.rounded(x), rounded_weight(weight, weight_scales(weight, bias, levels.scale))
+            scales = weight_scales(weight, None if scheme.float_biases else bias, levels.scale)
+            return levels.rounded(x), rounded_weight(weight, scales)
         return x, rounded_weight(weight, weight_scales(weight)) if part in scheme.stored else weight
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from search.budget import Budget
 from search.results.bundle.facts import WEIGHTS, BundleFacts, inputs_of, preprocessing_of, shipped_file
 from search.results.class_figures import accuracy_table
 from workers.bundled.reading import VERSION
-from workers.file_names import INPUT, MODEL, NETWORK_FILE, ONNX_FILE, OUTPUT, file_for, stem_for
+from workers.file_names import INPUT, MODEL, NETWORK_FILE, OUTPUT, file_for, precision_of, stem_for
 from workers.latency.record import LatencyRecord
 from workers.preprocessing import COMMENTS
 
@@ -29,10 +30,10 @@ def deploy_toml(facts: BundleFacts) -> str:
         **top1,
         **accuracy_table(facts.splits),
     }
-    model = {"file": ONNX_FILE, "sha256": facts.model_sha256[ONNX_FILE], "input": INPUT, "output": OUTPUT}
+    model = {"file": facts.model, "sha256": facts.model_sha256[facts.model], "input": INPUT, "output": OUTPUT}
     tables: dict[str, dict[str, Any]] = {
         "bundle": {"version": VERSION},
-        "model": {**model, "precision": "fp32"},
+        "model": {**model, "precision": precision_of(Path(facts.model))},
         "preprocessing": preprocessing_of(facts).table(),
         "model_files": _model_files(facts),
         "model_files_sha256": {_toml(file): sha256 for file, sha256 in facts.model_sha256.items()},
@@ -58,7 +59,7 @@ def deploy_toml(facts: BundleFacts) -> str:
             **({} if facts.retrains is None else {"retrains": facts.retrains}),
         },
     }
-    lines = ["# How to run model.onnx, and what to expect of it."]
+    lines = [f"# How to run {facts.model}, and what to expect of it."]
     if facts.not_done:
         lines.append(f"# Not a picked bundle: {facts.not_done}.")
     for name, values in tables.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from search.results.bundle.facts import PICTURE_FILE, BundleFacts, shipped_file
@@ -11,11 +12,18 @@ from search.results.latency_labels import doubts_text
 from search.results.plain_text import one_line
 from space.config import code_legend
 from workers.bundled.reading import SAMPLES
-from workers.file_names import SPLITS_FILE
+from workers.file_names import SPLITS_FILE, Runtime, runtime_of
 from workers.latency.record import LatencyKind, LatencyRecord
 from workers.metrics import wilson_interval
 from workers.settings import TrainingSettings
 from workers.wording import counted
+
+_NEEDS: dict[Runtime, str] = {  # what infer.py runs a model file with
+    "onnxruntime": "onnxruntime",
+    "ncnn": "ncnn",
+    "litert": "ai-edge-litert",
+    "native": "a C compiler",
+}
 
 
 def model_card(facts: BundleFacts) -> str:
@@ -37,7 +45,7 @@ A CondenseNet for image classification, trial {row.number} of the study `{study}
 
     python3 infer.py photo.jpg{_samples_text(facts)}
 
-It needs Python 3.11, numpy, Pillow and onnxruntime, and prints the class and its probability; `--model FILE` runs
+It needs Python 3.11, numpy, Pillow and {_needs(facts)}, and prints the class and its probability; `--model FILE` runs
 another model file of this folder. `Classifier(folder).classify(file)` does it in a program. How an image becomes the
 network's input is `[preprocessing]` of `deploy.toml`, which `infer.py` follows step by step; a program of your own must
 do the same, to the channel order.{_in_model_text(facts)}
@@ -56,6 +64,10 @@ do the same, to the channel order.{_in_model_text(facts)}
 |---|---|
 {versions}
 """
+
+
+def _needs(facts: BundleFacts) -> str:
+    return _NEEDS[runtime_of(Path(facts.model))]
 
 
 def _picture(facts: BundleFacts) -> str:
@@ -194,6 +206,11 @@ def _remarks(facts: BundleFacts) -> str:
     lines += [_latency_remark(f"The latency on {one_line(on)}", other) for on, other in facts.elsewhere.items()]
     if facts.export_difference is None:
         lines.append("The exported file was compared with the trained network when it was written, and not since.")
+    elif facts.int8:
+        lines.append(
+            f"`{facts.model}` differs from its rounded numbers by {facts.export_difference:.1e} of the logits, as "
+            "runtimes sum in other orders."
+        )
     else:
         lines.append(
             f"The exported file equals the trained network to {facts.export_difference:.1e} of its largest output."

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from search.results.bundle.samples import validation_samples, write_samples
 from search.results.paired import best_words
 from search.results.picking.picked import Picked
 from search.results.plain_text import one_line
-from search.results.quantizing import Int8File, left_in_float, write_int8
+from search.results.quantizing import Int8File, left_in_float, quantize_trial, write_int8
 from search.store import reader
 from search.store.rows import StudyRow
 from search.store.store import StudyStore
@@ -110,13 +110,13 @@ def write_bundle(
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
             new = Path(temporary) / "bundle"
             new.mkdir()
-            hashes = _write_models(store, picked, pixels, new, options.every_format)
+            hashes, int8 = _write_models(store, study, picked, pixels, new, cache, options.every_format)
             if (splits := picked.files[0].parent.parent / SPLITS_FILE).is_file():  # among the study's files
                 shutil.copyfile(splits, new / SPLITS_FILE)
             if options.picture is not None:
                 (new / PICTURE_FILE).write_text(options.picture, encoding="utf-8")
             shipped = frozenset(path.name for path in new.iterdir())
-            facts = replace(_facts(study, picked, hashes, shipped), in_model=options.bake)
+            facts = replace(_facts(study, picked, hashes, shipped, int8), in_model=options.bake)
             _write_samples(study, cache, options.samples, facts, new)
             facts = replace(facts, shipped=frozenset(path.name for path in new.iterdir()))
             (new / DEPLOY_FILE).write_text(deploy_toml(facts), encoding="utf-8")
@@ -145,43 +145,77 @@ def _write_samples(study: StudyRow, cache: Path, count: int, facts: BundleFacts,
 
 
 def _write_models(
-    store: StudyStore, picked: Picked, pixels: PixelInput | None, folder: Path, every_format: bool
-) -> dict[str, str]:
-    """Write the network and its file for every runtime that measured it, checked; return the model files' SHA-256.
+    store: StudyStore,
+    study: StudyRow,
+    picked: Picked,
+    pixels: PixelInput | None,
+    folder: Path,
+    cache: Path,
+    every_format: bool,
+) -> tuple[dict[str, str], dict[str, Int8File]]:
+    """Write the network and its file for every runtime that measured it, checked.
 
-    With `every_format` it is written for every runtime that is installed here: only a file that ran is shipped.
+    With `every_format` it is written for every runtime that is installed here: only a file that ran is shipped. A
+    network that was picked in 8 bits has its files in 8 bits alone, as no other was measured and tested.
+
+    Returns:
+        The model files' SHA-256 by their names, and those in 8 bits by the same.
     """
-    for path in picked.files:
-        shutil.copyfile(path, folder / path.name)
-    runtimes = {"onnxruntime", *(latency.runtime for latency in (picked.verified, *picked.elsewhere.values()))}
-    if every_format:
-        runtimes |= installed_runtimes().keys()
+    more = installed_runtimes().keys() if every_format else set[str]()
+    shutil.copyfile(picked.files[1], folder / picked.files[1].name)
+    if picked.shipped is not None:
+        return _write_in_int8(store, study, picked, pixels, folder, cache, more)
+    runtimes = {"onnxruntime", *(latency.runtime for latency in (picked.verified, *picked.elsewhere.values())), *more}
     hashes = {ONNX_FILE: str(reader.read_artifacts(store.engine, picked.trial.id)[ONNX_FILE]["sha256"])}
     if pixels is None:
-        runtimes.remove("onnxruntime")  # its file is among those copied
+        shutil.copyfile(picked.files[0], folder / ONNX_FILE)
+        runtimes.remove("onnxruntime")
     for runtime in sorted(runtimes):
         network, path = load_network(folder, picked.trial.config), folder / file_for(runtime, MODEL)
         hashes[path.name] = save_for(runtime, network, path, pixels)
         check_for(runtime, path, network, pixels)
-    for runtime, file in picked.int8.items():
+    return hashes, {}
+
+
+def _write_in_int8(
+    store: StudyStore,
+    study: StudyRow,
+    picked: Picked,
+    pixels: PixelInput | None,
+    folder: Path,
+    cache: Path,
+    more: Collection[str],
+) -> tuple[dict[str, str], dict[str, Int8File]]:
+    hashes, files = {}, {}
+    for runtime in sorted({*picked.int8, *more}):
         path = folder / file_for(runtime, stem_for("int8"))
-        hashes[path.name] = write_int8(file, path, pixels)
-    return hashes
+        file = picked.int8.get(runtime)
+        if file is None:
+            file = quantize_trial(store, study, store.trial(picked.trial.number), cache, runtime, path)
+        hashes[path.name], files[path.name] = write_int8(file, path, pixels), file
+    return hashes, files
 
 
 def _worth(file: Int8File, picked: Picked) -> dict[str, Any]:
-    """Return what a file in 8 bits is worth; it is tested for the first device alone."""
-    tested = picked.int8_test_top1 if file.runtime == picked.verified.runtime else None
+    """Return what a file in 8 bits is worth; the first device's alone is tested."""
+    shipped = picked.shipped is not None and file.runtime == picked.shipped.runtime
     return {
         "validation_top1": file.top1,
-        **({} if tested is None else {"test_top1": tested}),
+        **({"test_top1": picked.test_top1} if shipped else {}),
+        "fp32_validation_top1": file.fp32_top1,
         "points_lost": file.lost_points,
         "fine_tuned": file.fine_tuned,
         "left_in_float": left_in_float(file),
     }
 
 
-def _facts(study: StudyRow, picked: Picked, hashes: Mapping[str, str], shipped: frozenset[str]) -> BundleFacts:
+def _facts(
+    study: StudyRow,
+    picked: Picked,
+    hashes: Mapping[str, str],
+    shipped: frozenset[str],
+    int8: Mapping[str, Int8File],
+) -> BundleFacts:
     budget = one_line(picked.budget)
     return BundleFacts(
         study=study,
@@ -202,6 +236,7 @@ def _facts(study: StudyRow, picked: Picked, hashes: Mapping[str, str], shipped: 
         test_evaluations=picked.test_evaluations,
         export_difference=picked.export_difference,
         passed_over=picked.passed_over,
-        int8={file_for(runtime, stem_for("int8")): _worth(file, picked) for runtime, file in picked.int8.items()},
+        int8={name: _worth(file, picked) for name, file in int8.items()},
+        model=ONNX_FILE if picked.shipped is None else file_for(picked.shipped.runtime, stem_for("int8")),
         undecided=picked.undecided,
     )

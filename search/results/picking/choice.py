@@ -72,8 +72,7 @@ def ordered(engine: sa.Engine, study_id: int, ranked: Sequence[TrialRow], wish: 
     Raises:
         StudyDamaged: predictions can't be read.
     """
-    numbers = [row.number for row in ranked[:MOST_COMPARED]]
-    predictions = reader.read_class_predictions(engine, study_id, numbers)
+    predictions = reader.predictions_of_rows(engine, study_id, ranked[:MOST_COMPARED])
     if wish.trial is not None:
         rows = [row for row in ranked if row.number == wish.trial]
         others = [row for row in ranked if row.number != wish.trial]

@@ -14,7 +14,7 @@ from search.results.picking.on_devices import OnDevices, OverLimit, verify_on_de
 from search.results.picking.testing import tested
 from search.results.picking.wish import THE_BEST, Wish
 from search.results.points import Int8Files, rows_in_int8
-from search.results.quantizing import Int8File, test_top1_of
+from search.results.quantizing import Int8File, tested_file
 from search.results.ranking import best, rows_on
 from search.results.remarks import Seen, seen_by
 from search.results.trained_files import trained_files
@@ -50,7 +50,11 @@ class Picked:
     files: tuple[Path, Path]  # ONNX and safetensors, checked against their recorded hashes
     retrains: str | None = None  # the study and trial that it was chosen as, before it learned from all images
     int8: Mapping[str, Int8File] = field(default_factory=dict)  # by runtime, where it was picked in 8 bits
-    int8_test_top1: float | None = None  # of the file for the first device
+
+    @property
+    def shipped(self) -> Int8File | None:
+        """The file in 8 bits whose figures these are, the first device's; None where it was picked in fp32."""
+        return self.int8.get(self.verified.runtime)
 
     @property
     def unsteady(self) -> tuple[str, ...]:
@@ -154,12 +158,16 @@ def pick(
 ) -> Picked:
     """Take the network of `find_winner`, and evaluate it on the test split, once; raises as `find_winner` does.
 
-    In int8 the file in 8 bits is evaluated beside the trained network.
+    In int8 that is the file in 8 bits for the first device; the trained network isn't tested then.
     """
     winner, device = find_winner(store, study, budget, targets, wish, cache, precision), targets[0].name
     judging = winner.int8.get(targets[0].probe.runtime)
-    difference = check_onnx(winner.files[0], winner.network)
-    (trial,) = rows_on(study, [tested(store, study, winner.row, winner.files[0], cache)], device)
+    if judging is None:
+        difference = check_onnx(winner.files[0], winner.network)
+        (trial,) = rows_on(study, [tested(store, study, winner.row, winner.files[0], cache)], device)
+    else:
+        difference = judging.difference
+        trial = tested_file(store, study, winner.row, judging, cache)
     assert trial.test_top1 is not None
     elsewhere = {name: latency for name, latency in winner.on_devices.measured.items() if name != device}
     others = winner.ranked[winner.ranked.index(winner.row) :]
@@ -179,5 +187,4 @@ def pick(
         export_difference=difference,
         files=winner.files,
         int8=winner.int8,
-        int8_test_top1=None if judging is None else test_top1_of(study, judging, cache),
     )

@@ -16,6 +16,7 @@ from space.errors import DataNotFound
 from workers.export.common import Array
 from workers.export.int8_files import opened
 from workers.export.onnx import exported_network
+from workers.file_names import runtime_of
 from workers.images import batches
 from workers.images.cache import open_prepared, prepare
 from workers.images.data_info import DataInfo
@@ -26,7 +27,7 @@ from workers.settings import DataSettings
 def tested(store: StudyStore, study: StudyRow, row: TrialRow, model: Path, cache: Path) -> TrialRow:
     """Return the trial with its test accuracy; the test split is used once for each network."""
     if row.test_top1 is None:
-        predictions = _test_predictions(study, model, cache)
+        predictions = test_predictions(study, model, cache)
 
         def record() -> None:
             store.add_predictions(row.number, EvaluatedSplit.TEST, predictions.to_bytes())
@@ -36,8 +37,8 @@ def tested(store: StudyStore, study: StudyRow, row: TrialRow, model: Path, cache
     return store.trial(row.number)
 
 
-def _test_predictions(study: StudyRow, model: Path, cache: Path) -> Predictions:
-    """Run the exported file over the test split in onnxruntime; return what it said of each image."""
+def test_predictions(study: StudyRow, model: Path, cache: Path) -> Predictions:
+    """Run an exported file over the test split; return what it said of each image."""
     settings = settings_from(study.settings, "the stored settings")
     info = prepared_images(study, settings.data, cache)
     images = batches.load(settings.data, cache)
@@ -46,7 +47,7 @@ def _test_predictions(study: StudyRow, model: Path, cache: Path) -> Predictions:
             f"the test split of study {study.name!r} has no image, so no network can be tested and picked; export a "
             "trial instead, or launch another study with more images."
         )
-    return split_predictions("onnxruntime", model, images.test(), info)
+    return split_predictions(runtime_of(model), model, images.test(), info)
 
 
 def split_predictions(runtime: str, path: Path, split: batches.Split, info: DataInfo) -> Predictions:

@@ -18,7 +18,12 @@ from search.store.reader.latencies import (
     read_prices,
 )
 from search.store.reader.points import read_points
-from search.store.reader.predictions import class_predictions_of, read_class_predictions
+from search.store.reader.predictions import (
+    class_predictions_of,
+    file_predictions_of,
+    predictions_of_rows,
+    read_class_predictions,
+)
 from search.store.reader.requests import count_waiting_requests, read_waiting_requests
 from search.store.reader.shortlist import read_shortlist
 from search.store.reader.studies import find_study, holds_study, list_studies, objective_of
@@ -42,6 +47,7 @@ __all__ = [
     "count_test_evaluations",
     "count_waiting_requests",
     "devices_measured",
+    "file_predictions_of",
     "find_study",
     "find_trial",
     "holds_study",
@@ -49,6 +55,7 @@ __all__ = [
     "list_studies",
     "newest_events",
     "objective_of",
+    "predictions_of_rows",
     "read_artifact_paths",
     "read_artifacts",
     "read_attempts",

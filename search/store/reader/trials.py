@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from search.store.reader.studies import objective_of_study
 from search.store.rows import StudyRow, TrialRow
-from search.store.tables import latency, note, trial
-from search.store.vocabulary import LatencyPurpose, TrialState
+from search.store.tables import file_predictions, latency, note, trial
+from search.store.vocabulary import EvaluatedSplit, LatencyPurpose, TrialState
 from space.config import CondenseNetConfig
 from space.documents import short_number
 from space.errors import TrialNotFound
@@ -25,6 +25,7 @@ _BUILT = (
     "training",
     "latency",
     "others",
+    "file_hash",
     "objective",
     "starred",
     "note",
@@ -160,7 +161,12 @@ def continued_by(engine: sa.Engine, study_id: int, number: int) -> int | None:
 
 
 def count_test_evaluations(engine: sa.Engine, study_id: int) -> int:
-    """Return how many networks of a study have been evaluated on the test split."""
-    query = sa.select(sa.func.count()).where(trial.c.study_id == study_id, trial.c.test_top1.is_not(None))
+    """Return how many networks of a study have been evaluated on the test split; a file in another precision is one."""
+    trained = sa.select(sa.func.count()).where(trial.c.study_id == study_id, trial.c.test_top1.is_not(None))
+    files = (
+        sa.select(sa.func.count())
+        .join(trial, trial.c.id == file_predictions.c.trial_id)
+        .where(trial.c.study_id == study_id, file_predictions.c.split == EvaluatedSplit.TEST)
+    )
     with engine.connect() as connection:
-        return int(connection.scalar(query) or 0)
+        return int(connection.scalar(trained) or 0) + int(connection.scalar(files) or 0)

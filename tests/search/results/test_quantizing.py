@@ -14,13 +14,13 @@ import torch
 from typer.testing import CliRunner
 
 import condensery
+from condensery import load_bundle
 from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import View
 from dashboards.panels.study.front import front_info
 from dashboards.panels.study.front_drawing import front_figure
 from search.budget import Budget
 from search.pricing.pricer import Target, price
-from search.pricing.targets import precisions_on
 from search.results import points, quantizing
 from search.results.bundle.options import BundleOptions
 from search.results.bundle.verifying import check_bundle
@@ -28,9 +28,10 @@ from search.results.bundle.writing import write_bundle
 from search.results.latency_labels import doubts_text
 from search.results.picking.picked import find_winner, pick
 from search.results.picking.testing import split_predictions
+from search.results.picking.wish import Wish
 from search.results.points import quantize, rows_in_int8, winning
 from search.results.quantizing import quantize_trial
-from search.store.reader import read_points
+from search.store.reader import count_test_evaluations, read_points
 from search.store.rows import PointRow, StudyRow
 from search.store.store import StudyStore
 from space.errors import InvalidSettings, QuantizationFailed, TrialNotFound, TrialNotReady
@@ -131,9 +132,6 @@ def test_export_writes_8_bits_and_says_what_is_lost(folder, tmp_path, monkeypatc
     model = onnx.load(tmp_path / "model.int8.onnx")
     assert {one.key: one.value for one in model.metadata_props}["precision"] == "int8"
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    refused = export(folder, "--precision", "int8", "--format", "ncnn")
-    assert isinstance(refused.exception, InvalidSettings)
-    assert "onnxruntime, litert and native" in str(refused.exception)
 
 
 # --- points -----------------------------------------------------------------------------------------------------
@@ -190,15 +188,6 @@ def test_a_network_that_cant_be_put_into_8_bits_keeps_no_other_from_it(
         list(quantize(store, study, both[:1], on, folder / "cache", tmp_path, notes.append))
 
 
-def test_devices_whose_runtime_has_no_8_bits_are_left_out_and_named(folder, store, study, tmp_path) -> None:
-    probe, notes = FakeProbe(lambda path: 1.0), []
-    probe.runtime = "ncnn"
-    on = [Target("pi", probe, None)]
-    with pytest.raises(InvalidSettings, match="none of the study's devices"):
-        list(quantize(store, study, store.trials(), on, folder / "cache", tmp_path, notes.append))
-    assert notes == ["pi is left out: no files in 8 bits are written for ncnn"]
-
-
 def test_a_point_wins_only_where_nothing_is_as_accurate_and_as_fast(store) -> None:
     (row,) = store.trials()  # 50 %
     assert row.latency is not None
@@ -240,7 +229,7 @@ def test_the_command_refuses_what_are_no_trials(folder) -> None:
 
 
 def test_pick_in_int8_ships_the_file_that_was_measured_with_its_own_accuracy(
-    folder, store, study, tmp_path, quick
+    folder, store, study, tmp_path, quick, monkeypatch
 ) -> None:
     with pytest.raises(TrialNotReady, match="run `condensery quantize` first"):
         rows_in_int8(study, store.trials(), [], "host")
@@ -248,6 +237,7 @@ def test_pick_in_int8_ships_the_file_that_was_measured_with_its_own_accuracy(
     on = [Target("host", probe, None, local=True)]
     budget = Budget(max_latency_ms=0.5)  # no network in fp32 is inside
     list(quantize(store, study, store.trials(), on, folder / "cache", tmp_path, lambda text: None))
+    evaluated = count_test_evaluations(store.engine, store.study_id)
     picked = pick(store, study, budget, on, folder / "cache", precision="int8")
     file = picked.int8["onnxruntime"]
     assert (picked.verified.precision, picked.verified.model_hash) == ("int8", file.sha256)
@@ -256,9 +246,14 @@ def test_pick_in_int8_ships_the_file_that_was_measured_with_its_own_accuracy(
     deploy = tomllib.loads((bundle / "deploy.toml").read_text())
     assert deploy["latency"]["file"] == "model.int8.onnx"
     assert deploy["model_files_sha256"]["model.int8.onnx"] == file.sha256
+    assert (deploy["model"]["file"], deploy["model"]["precision"]) == ("model.int8.onnx", "int8")
+    assert not (bundle / "model.onnx").exists()  # it is neither what was measured nor tested
+    assert deploy["accuracy"]["test_top1"] == picked.test_top1
+    assert deploy["accuracy"]["validation_top1"] == pytest.approx(file.top1)
     worth = deploy["int8"]["model.int8.onnx"]
     assert worth["validation_top1"] == pytest.approx(file.top1)
-    assert worth["test_top1"] == picked.int8_test_top1
+    assert worth["test_top1"] == picked.test_top1
+    assert worth["fp32_validation_top1"] == 0.5
     assert "only the weights in 8 bits" in worth["left_in_float"]
     card = (bundle / "MODEL_CARD.md").read_text()
     assert "`model.int8.onnx` is in 8 bits: its top-1 is" in card
@@ -266,7 +261,14 @@ def test_pick_in_int8_ships_the_file_that_was_measured_with_its_own_accuracy(
     assert check_bundle(bundle).failure is None
     images = load(DataSettings(dataset="digits", images=300), folder / "cache")
     said = split_predictions("onnxruntime", bundle / "model.int8.onnx", images.test(), images.info)
-    assert picked.int8_test_top1 == float(said.right.mean())
+    assert picked.test_top1 == float(said.right.mean())
+    assert load_bundle(bundle)([bundle / "samples" / one.name for one in (bundle / "samples").glob("*.png")]).shape
+    # The test split is used once, for this file alone, and whatever is said of it later is what it said then.
+    assert store.trial(0).test_top1 is None
+    assert count_test_evaluations(store.engine, store.study_id) == evaluated + 1
+    monkeypatch.setattr(quantizing, "test_predictions", lambda *_: pytest.fail("the test split was used again"))
+    again = pick(store, study, budget, on, folder / "cache", Wish(within=0.01), precision="int8")
+    assert (again.test_top1, again.seen.test, again.seen.validation) == (picked.test_top1, said, file.predictions)
 
 
 # --- prices -----------------------------------------------------------------------------------------------------
@@ -290,8 +292,6 @@ def test_the_precisions_of_a_search_are_part_of_its_identity_only_where_int8_is_
     assert "precision" not in plain.model_dump(mode="json")["search"]
     both = tiny_settings(search__precision=["fp32", "int8"])
     assert both.model_dump(mode="json")["search"]["precision"] == ["fp32", "int8"]
-    assert precisions_on(both, "litert") == ("fp32", "int8")
-    assert precisions_on(both, "ncnn") == precisions_on(plain, "litert") == ("fp32",)
     with pytest.raises(InvalidSettings, match=r'must be \["fp32"\] or \["fp32", "int8"\]'):
         tiny_settings(search__precision=["int8"])
 

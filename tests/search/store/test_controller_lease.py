@@ -371,6 +371,7 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
     "mark_mirrored": lambda store, _: store.mark_mirrored({0: 5}),
     "set_test_top1": lambda store, _: store.set_test_top1(0, 0.5),
     "add_predictions": lambda store, _: store.add_predictions(0, "test", b"x"),
+    "add_file_predictions": lambda store, _: store.add_file_predictions(0, "1" * 64, "int8", "test", b"x"),
     "set_star": lambda store, _: store.set_star(0, True),
     "set_note": lambda store, _: store.set_note(0, "a word"),
     "clear_note": lambda store, _: store.clear_note(0),

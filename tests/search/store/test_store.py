@@ -118,6 +118,7 @@ def test_deleting_a_study_removes_every_row_of_it_and_none_of_another(engine: sa
         one.add_curve_row(0, CURVE_ROW)
         one.add_artifacts(0, {"model.onnx": ("/x", "0" * 64)})
         one.add_predictions(0, "validation", b"x")
+        one.add_file_predictions(0, "1" * 64, "int8", "validation", b"x")
         one.enqueue(CONFIG, {})
         one.set_running(0, 1)
         one.note_event("late", "a word", 0, 1)
@@ -258,6 +259,11 @@ def test_what_a_network_said_of_a_split_is_kept_once_and_read_back(study: StudyS
     assert reader.class_predictions_of(study.engine, row) == said
     assert reader.class_predictions_of(study.engine, row, EvaluatedSplit.TEST) == other
     assert reader.read_class_predictions(study.engine, study.study_id, [0, 1, 5]) == {0: said}
+    for predictions in (other, said):  # of a file: beside what the network said, and the first stays
+        study.add_file_predictions(0, "1" * 64, "int8", "validation", predictions.to_bytes())
+    of_file = replace(row, file_hash="1" * 64)
+    assert reader.predictions_of_rows(study.engine, study.study_id, [of_file, study.trial(1)]) == {0: other}
+    assert reader.class_predictions_of(study.engine, replace(row, file_hash="2" * 64)) is None
     with study.engine.begin() as connection:
         connection.execute(sa.update(tables.predictions).values(content=b"no file"))
     with pytest.raises(StudyDamaged, match="the predictions of trial 0 must be as they were recorded, but these"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,14 +13,18 @@ import torch
 from torch import Tensor
 
 from space.config import CondenseNetConfig
-from space.errors import ExportMismatch, InvalidSettings
+from space.errors import ExportMismatch
 from tests.workers.export.test_export import BASE, trained_like, varied
 from tests.workers.export.test_export_contract import MISSING
+from workers.export.common import stored_zip
 from workers.export.int8_files import check_int8_for, rms_difference, save_int8_for, scheme_for
 from workers.export.litert import save_litert
+from workers.export.ncnn import save_ncnn
 from workers.export.onnx import save_onnx
 from workers.export.onnx_int8 import to_onnx_int8
 from workers.file_names import file_for
+from workers.latency.agent.runtimes import Ncnn
+from workers.latency.agent.runtimes.model_zip import unzip_model
 from workers.latency.agent.runtimes.onnx import import_onnxruntime
 from workers.quantization.calibration import calibrate
 from workers.quantization.network import QuantizedNetwork
@@ -45,7 +50,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
-@pytest.fixture(params=["onnxruntime", "litert", "native"])
+@pytest.fixture(params=["onnxruntime", "litert", "native", "ncnn"])
 def runtime(request: pytest.FixtureRequest) -> str:
     if MISSING[request.param]:
         pytest.skip(f"needs what {request.param} runs with")
@@ -115,9 +120,26 @@ def test_litert_computes_in_8_bits_up_to_the_last_features(tmp_path: Path):
     assert len(weights.quantization.scale) == weights.shape[0]  # one for each output channel
 
 
-def test_a_runtime_without_files_in_8_bits_is_named():
-    with pytest.raises(InvalidSettings, match="not for ncnn"):
-        scheme_for("ncnn", BASE)
+def test_ncnn_computes_every_convolution_in_8_bits_and_each_group_by_itself(tmp_path: Path):
+    path = tmp_path / "model.int8.ncnn.zip"
+    save_int8_for("ncnn", quantized_for("ncnn", BASE), path)
+    facts, files = unzip_model(path.read_bytes())
+    assert facts["precision"] == "int8"
+    lines = files["model.param"].decode().splitlines()[2:]
+    convolutions = [line.split() for line in lines if line.startswith(("Convolution", "InnerProduct"))]
+    assert not any(words[0] == "ConvolutionDepthWise" for words in convolutions)
+    assert all("8=1" in words for words in convolutions)
+    assert len(convolutions) == 2 + sum(BASE.groups + BASE.conv3x3_groups for _ in BASE.layer_shapes)
+    save_ncnn(trained_like(BASE), tmp_path / "fp32.zip")
+    _, exact = unzip_model((tmp_path / "fp32.zip").read_bytes())
+    assert len(files["model.bin"]) < 0.6 * len(exact["model.bin"])
+
+
+def test_ncnn_refuses_a_precision_that_it_doesnt_know(tmp_path: Path):
+    facts = {"input": "images", "output": "logits", "shape": [1, 8, 8], "layers": [], "precision": "int4"}
+    packed = stored_zip({"model.param": b"", "model.bin": b"", "model.json": json.dumps(facts).encode()})
+    with pytest.raises(ValueError, match=r"computes in \['fp32', 'int8'\] here, not 'int4'; update the agent"):
+        Ncnn().open(packed, threads=1)
 
 
 def test_the_difference_is_a_share_of_the_logits():

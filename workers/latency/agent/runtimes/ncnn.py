@@ -14,9 +14,11 @@ import numpy as np
 from workers.latency.agent.runtimes.base import PackageRuntime
 from workers.latency.agent.runtimes.model_zip import unzip_model
 
+PRECISIONS: dict[str, tuple[str, ...]] = {"fp32": (), "int8": ("use_int8_inference",)}  # what is left on for a model
+
 
 class Ncnn(PackageRuntime):
-    """ncnn on the CPU, fp32 storage and arithmetic, one image.
+    """ncnn on the CPU, storage and arithmetic in the precision that the model says, one image.
 
     Its Winograd convolutions stay on, as they are in a deployment; they round to within 1e-5 of the largest output.
 
@@ -71,7 +73,7 @@ class Ncnn(PackageRuntime):
 
         if needs_gather:
             weakref.finalize(infer, _free_nets().append, network)  # the next such model uses this net again
-        self._stay_in_fp32(network.opt, threads)
+        self._stay_in(str(facts.get("precision", "fp32")), network.opt, threads)
         with tempfile.TemporaryDirectory() as folder:  # ncnn takes no weights from memory
             for name, content in files.items():
                 Path(folder, name).write_bytes(content)
@@ -98,13 +100,19 @@ class Ncnn(PackageRuntime):
             network.register_custom_layer(self.GATHER, make, alive.remove)
         return network
 
-    def _stay_in_fp32(self, options: Any, threads: int) -> None:
-        """Turn off storage and arithmetic of fewer than 32 bits, because the precision is part of a result's key."""
+    def _stay_in(self, precision: str, options: Any, threads: int) -> None:
+        """Turn off what has fewer bits than the model, because the precision is part of a result's key.
+
+        Raises:
+            ValueError: the precision is none that this program knows.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(f"ncnn computes in {sorted(PRECISIONS)} here, not {precision!r}; update the agent")
         options.num_threads = threads
         options.use_vulkan_compute = False
         for name in dir(options):
             if name.startswith(("use_fp16", "use_bf16", "use_int8")):
-                setattr(options, name, False)
+                setattr(options, name, name in PRECISIONS[precision])
 
 
 @functools.cache
