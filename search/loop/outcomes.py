@@ -91,6 +91,7 @@ class Ended:
     prices: Sequence[Measurement] = ()
     files: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # name: (path, sha256)
     predictions: bytes | None = None  # of the validation images; see `workers.metrics.Predictions`
+    fp32_predictions: bytes | None = None  # of the network in fp32, where it is judged by its file in 8 bits
 
 
 Decision = Queued | Reopened | Dispatched | WorkerKnown | CurveRestored | EpochReported | LateNews | Requeued | Ended

@@ -40,6 +40,7 @@ from search.store.vocabulary import (
 )
 from space.errors import SearchFailed
 from workers.clock import Clock
+from workers.file_names import ONNX_FILE
 from workers.latency.measurement import Measurement
 from workers.metrics import METRICS
 
@@ -144,6 +145,9 @@ class Recorder:
             store.add_artifacts(row.number, decision.files)
         if decision.predictions is not None:
             store.add_predictions(row.number, EvaluatedSplit.VALIDATION, decision.predictions)
+        if decision.fp32_predictions is not None:
+            _, sha256 = decision.files[ONNX_FILE]
+            store.add_file_predictions(row.number, sha256, "fp32", EvaluatedSplit.VALIDATION, decision.fp32_predictions)
         if decision.outcome is not None:
             store.end_attempt(row.number, row.attempt, decision.outcome, row.reason)
         store.finish(row.number, row.state, **{name: getattr(row, name) for name in _OUTCOME})

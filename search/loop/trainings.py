@@ -136,6 +136,7 @@ class Trainings:
             checkpoint_every_s=settings.limits.checkpoint_every_s,
             data_fingerprint=self._images.fingerprint,
             epochs_before=0 if row.continues is None else self._epochs_of(row.continues),
+            int8_for=row.latency.runtime if row.latency is not None and row.latency.precision == "int8" else "",
             start="" if start is None else str(self._recorder.files.root / start),
         )
 
@@ -268,7 +269,8 @@ class Trainings:
         )
         files = {name: (f"{folder}/{name}", sha256) for name, sha256 in hashes.items() if sha256}
         predictions = None if result.predictions is None else base64.b64decode(result.predictions)
-        return Ended(done, AttemptOutcome.DONE, files=files, predictions=predictions)
+        exact = None if result.fp32_predictions is None else base64.b64decode(result.fp32_predictions)
+        return Ended(done, AttemptOutcome.DONE, files=files, predictions=predictions, fp32_predictions=exact)
 
     def _after_loss(self, row: TrialRow, reason: str) -> Ended | Requeued:
         """Return a dead worker's trial to the queue, or fail it after too many losses in a row."""

@@ -1,8 +1,4 @@
-"""A trained network in 8 bits for one runtime: calibrated on training images, written, run over the validation images.
-
-Its accuracy is that of the written file. Where the file loses more than half a point of top-1, a short fine-tune is
-tried, and the better of both files counts.
-"""
+"""A trial's network in 8 bits: its file beside the trained network, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -15,26 +11,24 @@ from typing import Any
 
 import torch
 
-from search.results.picking.testing import prepared_images, split_predictions, test_predictions, tested
+from search.results.picking.testing import prepared_images, test_predictions, tested
 from search.results.trained_files import trained_files
 from search.store import reader
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from search.store.vocabulary import EvaluatedSplit
 from search.study_file import settings_from
-from workers.export.int8_files import check_int8_for, save_int8_for, scheme_for
+from workers.export.int8_files import check_int8_for, save_int8_for
 from workers.export.pixels import PixelInput
-from workers.file_names import ONNX_FILE, file_for, stem_for
+from workers.file_names import ONNX_FILE, file_for, known_runtime, stem_for
 from workers.images import batches
+from workers.judging.in_int8 import Learned, WrittenInt8, write_in_int8
 from workers.metrics import Predictions
-from workers.quantization.calibration import calibrate
-from workers.quantization.calibration_images import calibration_images
-from workers.quantization.fine_tuning import LOST_MOST, fine_tuned
-from workers.quantization.network import PARTS, QuantizedNetwork
+from workers.quantization.network import PARTS
 from workers.settings import TrainingSettings
 from workers.training.trial import load_network
 
-_CHECKED = 16  # calibration images on which a file is compared with the rounded form
+_CHECKED = 16  # inputs on which a file that takes pixels is compared with the rounded form
 _PART_NAMES = {
     "stem": "stem",
     "conv_1x1": "1x1 convolutions",
@@ -50,18 +44,29 @@ class Int8File:
     trial: TrialRow
     runtime: str
     path: Path
-    sha256: str
     file_bytes: int
-    quantized: QuantizedNetwork
-    predictions: Predictions  # of the validation images, by the file
-    difference: float  # from the rounded form, see `check_int8_for`
-    fine_tuned: bool
-    fp32_top1: float  # of the trained network on the same images
+    fp32_top1: float  # of the trained network on the validation images
+    written: WrittenInt8
+
+    @property
+    def sha256(self) -> str:
+        """The file's SHA-256."""
+        return self.written.sha256
+
+    @property
+    def predictions(self) -> Predictions:
+        """What the file says of the validation images."""
+        return self.written.predictions
+
+    @property
+    def fine_tuned(self) -> bool:
+        """Whether it learned with rounded numbers."""
+        return self.written.fine_tuned
 
     @property
     def top1(self) -> float:
         """The file's accuracy on the validation images, a fraction."""
-        return float(self.predictions.right.mean())
+        return self.written.top1
 
     @property
     def lost_points(self) -> float:
@@ -80,7 +85,7 @@ class Int8File:
 
 def left_in_float(file: Int8File) -> str:
     """Return which parts of a network are not computed in 8 bits, as words."""
-    scheme = file.quantized.scheme
+    scheme = file.written.quantized.scheme
     stored = [_PART_NAMES[part] for part in PARTS if part in scheme.stored]
     plain = [_PART_NAMES[part] for part in PARTS if part not in scheme.parts | scheme.stored]
     words = []
@@ -117,32 +122,16 @@ def quantize_trial(
         ExportMismatch: the file doesn't give what its rounded numbers say.
         DataNotFound: the study's images are gone.
     """
-    scheme = scheme_for(runtime, row.config)
+    known_runtime(runtime)
     settings = settings_from(study.settings, "the stored settings")
     prepared_images(study, settings.data, cache)
     images = batches.load(settings.data, cache)
     _, weights = trained_files(store.engine, row)
     network = load_network(weights.parent, row.config)
-    chosen, labels = calibration_images(images, row.config)
-    note(f"calibrating on {len(chosen)} training images")
-    quantized = calibrate(network, chosen, labels, scheme)
-    exact = fp32_top1(store, row)
-
-    def write(network: QuantizedNetwork) -> Int8File:
-        sha256 = save_int8_for(runtime, network, path)
-        difference = check_int8_for(runtime, path, network, chosen[:_CHECKED])
-        said = split_predictions(runtime, path, images.validation, images.info)
-        return Int8File(row, runtime, path, sha256, path.stat().st_size, network, said, difference, False, exact)
-
-    written = write(quantized)
-    if written.lost_points <= 100 * LOST_MOST:
-        return written
-    note(f"{written.lost_points:.2f} points of top-1 are lost; fine-tuning with rounded numbers")
     recipe = TrainingSettings.model_validate(row.training)
-    training = batches.TrainingBatches(images.train, images.info, settings.data, recipe.batch_size, row.number, recipe)
-    tuned = fine_tuned(quantized, training.batch)
-    better = replace(write(tuned), fine_tuned=True)
-    return better if better.top1 > written.top1 else write(quantized)
+    learned = Learned(images, settings.data, recipe, row.number, fp32_top1(store, row))
+    written = write_in_int8(network, learned, runtime, path, note)
+    return Int8File(row, runtime, path, path.stat().st_size, learned.top1, written)
 
 
 def fp32_top1(store: StudyStore, row: TrialRow) -> float:
@@ -162,9 +151,9 @@ def write_int8(file: Int8File, path: Path, pixels: PixelInput | None) -> str:
 
     One that takes pixels is compared with the rounded form.
     """
-    sha256 = save_int8_for(file.runtime, file.quantized, path, pixels)
+    sha256 = save_int8_for(file.runtime, file.written.quantized, path, pixels)
     if pixels is not None:
-        check_int8_for(file.runtime, path, file.quantized, torch.from_numpy(pixels.random(_CHECKED)), pixels)
+        check_int8_for(file.runtime, path, file.written.quantized, torch.from_numpy(pixels.random(_CHECKED)), pixels)
     return sha256
 
 

@@ -34,6 +34,7 @@ class TrialJob:
     checkpoint_every_s: float = 30.0
     epochs_before: int = 0  # of a trial that it continues, whose checkpoint is in its folder; for engines without files
     data_fingerprint: str = ""  # of the images the study began with; "" accepts any images
+    int8_for: str = ""  # the runtime whose file in 8 bits the trial is judged by; "": the network in fp32
     start: str = ""  # the file of the network that it starts from (`workers.training.start`); "" for random weights
 
     @property
@@ -86,6 +87,7 @@ class TrialResult:
     top5: float | None = None  # None with fewer than 10 classes as well
     calibration_error: float | None = None
     predictions: str | None = None  # of the validation images: `workers.metrics.Predictions` as bytes, in base64
+    fp32_predictions: str | None = None  # of the network in fp32, where all figures are those of its file in 8 bits
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

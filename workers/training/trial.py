@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,9 +26,11 @@ from space.deployed import DeployedCondenseNet
 from space.errors import CheckpointCorrupt, DataNotFound, OutOfMemory, TrainingFailed
 from space.operator_count import fvcore_cost
 from workers.export.onnx import check_onnx, save_onnx
-from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
+from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, SETTINGS_FILE, file_for, stem_for
 from workers.files import disk_errors, file_hash, write_atomically
 from workers.images import batches
+from workers.judging.in_int8 import Learned, write_in_int8
+from workers.metrics import Predictions
 from workers.processes import peak_memory_mb, reset_peak_memory
 from workers.settings import NO_START
 from workers.training import loop
@@ -136,9 +139,10 @@ def _train_and_export(job: TrialJob, watch: _JobObserver, clock: Callable[[], fl
     network_sha256 = write_atomically(folder / NETWORK_FILE, safetensors.torch.save(model_tensors(network)))
     onnx_sha256 = save_onnx(network, folder / ONNX_FILE)
     difference = check_onnx(folder / ONNX_FILE, network)
+    judged = evaluation.predictions if not job.int8_for else _said_in_int8(job, network, images, evaluation.top1, watch)
     # The checkpoints stay until the result is recorded: a crash before that must not cost a training.
     return TrialResult(
-        top1=evaluation.top1,
+        top1=float(judged.right.mean()),
         val_loss=evaluation.loss,
         macs=counted.macs,
         train_seconds=watch.seconds,
@@ -146,9 +150,26 @@ def _train_and_export(job: TrialJob, watch: _JobObserver, clock: Callable[[], fl
         network_sha256=network_sha256,
         export_difference=difference,
         peak_memory_mb=peak_memory_mb(),
-        **{name: value for name, value in evaluation.metrics.items() if name != "top1"},
-        predictions=base64.b64encode(evaluation.predictions.to_bytes()).decode(),
+        **{name: value for name, value in judged.metrics().items() if name != "top1"},
+        predictions=_in_base64(judged),
+        fp32_predictions=_in_base64(evaluation.predictions) if job.int8_for else None,
     )
+
+
+def _in_base64(predictions: Predictions) -> str:
+    return base64.b64encode(predictions.to_bytes()).decode()
+
+
+def _said_in_int8(
+    job: TrialJob, network: DeployedCondenseNet, images: batches.ImageData, top1: float, watch: _JobObserver
+) -> Predictions:
+    """Return what a network's file in 8 bits says of the validation images; `top1` is that of the network in fp32."""
+    learned = Learned(images, job.data, job.training, job.number, top1)
+    with tempfile.TemporaryDirectory(prefix="int8-", dir=job.folder) as scratch:
+        path = Path(scratch) / file_for(job.int8_for, stem_for("int8"))
+        written = write_in_int8(network, learned, job.int8_for, path, watch.log.info)
+    watch.log.info("in 8 bits for %s: top-1 %.4f, of fp32's %.4f", job.int8_for, written.top1, top1)
+    return written.predictions
 
 
 def _start_of(job: TrialJob) -> StartNetwork | None:

@@ -166,7 +166,7 @@ def pick(
         difference = check_onnx(winner.files[0], winner.network)
         (trial,) = rows_on(study, [tested(store, study, winner.row, winner.files[0], cache)], device)
     else:
-        difference = judging.difference
+        difference = judging.written.difference
         trial = tested_file(store, study, winner.row, judging, cache)
     assert trial.test_top1 is not None
     elsewhere = {name: latency for name, latency in winner.on_devices.measured.items() if name != device}

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from search.store.vocabulary import EvaluatedSplit
 from search.study_file import settings_from
 from space.errors import DataNotFound
-from workers.export.common import Array
-from workers.export.int8_files import opened
-from workers.export.onnx import exported_network
 from workers.file_names import runtime_of
 from workers.images import batches
 from workers.images.cache import open_prepared, prepare
 from workers.images.data_info import DataInfo
-from workers.metrics import Predictions, PredictionTally
+from workers.judging.file_predictions import split_predictions
+from workers.metrics import Predictions
 from workers.settings import DataSettings
 
 
@@ -48,19 +43,6 @@ def test_predictions(study: StudyRow, model: Path, cache: Path) -> Predictions:
             "trial instead, or launch another study with more images."
         )
     return split_predictions(runtime_of(model), model, images.test(), info)
-
-
-def split_predictions(runtime: str, path: Path, split: batches.Split, info: DataInfo) -> Predictions:
-    """Return what a model file says of the images of a split."""
-    logits_of = exported_network(path) if runtime == "onnxruntime" else _one_by_one(opened(runtime, path))
-    tally = PredictionTally(info.num_classes)
-    for x, y in batches.evaluation_batches(split, info, 256):
-        tally.add(logits_of(x.numpy()), y.numpy())
-    return tally.predictions()
-
-
-def _one_by_one(run: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    return lambda images: np.stack([run(image) for image in images])
 
 
 def prepared_images(study: StudyRow, data: DataSettings, cache: Path) -> DataInfo:

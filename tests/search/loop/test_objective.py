@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,17 @@ from optuna.study import load_study
 
 from search.budget import Budget
 from search.engines.fake import instant_result
+from search.pricing.pricer import Target
 from search.results.pareto import front_of_study, non_dominated, pareto_front
+from search.results.quantizing import fp32_top1
 from search.results.ranking import rank
 from search.samplers.stopping import CurveRule, RungRule, make_rule, score_of_epoch
 from search.store import reader
 from search.study import objectives
 from space.errors import FrozenSettings, InvalidSettings
 from tests.search.tiny_studies import Bench, tiny_settings
+from workers.file_names import precision_of
+from workers.latency import FakeProbe
 from workers.metrics import Objective, Predictions
 from workers.training.job import TrialJob, TrialResult
 
@@ -42,6 +47,29 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Any:
     bench.engine.outcome = rare_classes_suffer
     assert bench.run() == "finished"
     yield bench
+    bench.close()
+
+
+def test_a_trial_whose_price_is_in_int8_is_judged_by_its_file_in_int8(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, search__precision=["fp32", "int8"], study__trainings=1)
+    exact, of_file = (Predictions.of(np.eye(2)[said], np.array([0, 0, 1, 1])) for said in ([0, 0, 1, 1], [0, 0, 1, 0]))
+
+    def outcome(job: TrialJob) -> TrialResult:
+        assert job.int8_for == "onnxruntime"
+        said, of_fp32 = (base64.b64encode(one.to_bytes()).decode() for one in (of_file, exact))
+        return replace(instant_result(job), top1=0.75, predictions=said, fp32_predictions=of_fp32)
+
+    bench.engine.outcome = outcome
+    probe = FakeProbe(lambda path: 0.1 if precision_of(path) == "int8" else 0.2)
+    study = bench.open()
+    study.store.claim()
+    on = (Target("host", probe, precisions=("fp32", "int8")),)
+    assert bench.controller_on(study, on, bench.files).run() == "finished"
+    (row,) = bench.done()
+    assert row.latency is not None
+    assert (row.latency.precision, row.score) == ("int8", 0.75)
+    assert reader.class_predictions_of(study.engine, row) == of_file
+    assert fp32_top1(study.store, row) == 1.0  # what the file lost is counted from here
     bench.close()
 
 

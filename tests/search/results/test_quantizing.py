@@ -27,7 +27,6 @@ from search.results.bundle.verifying import check_bundle
 from search.results.bundle.writing import write_bundle
 from search.results.latency_labels import doubts_text
 from search.results.picking.picked import find_winner, pick
-from search.results.picking.testing import split_predictions
 from search.results.picking.wish import Wish
 from search.results.points import quantize, rows_in_int8, winning
 from search.results.quantizing import quantize_trial
@@ -41,6 +40,8 @@ from workers.export.int8_files import save_int8_for
 from workers.file_names import precision_of
 from workers.images.batches import load
 from workers.images.cache import prepare
+from workers.judging import in_int8
+from workers.judging.file_predictions import split_predictions
 from workers.latency import FakeProbe
 from workers.latency.measurement import Measurement
 from workers.latency.record import LatencyRecord
@@ -79,7 +80,7 @@ def test_the_accuracy_is_that_of_the_written_file(folder, store, study, tmp_path
     again = split_predictions("onnxruntime", file.path, images.validation, images.info)
     assert file.top1 == float(again.right.mean())
     assert len(file.predictions) == len(images.validation)
-    assert 0 <= file.difference < 0.05
+    assert 0 <= file.written.difference < 0.05
     assert "computes in float and has only the weights in 8 bits: stem, 1x1 convolutions" in file.words
 
 
@@ -95,7 +96,7 @@ def test_where_more_than_half_a_point_is_lost_it_is_fine_tuned_and_the_better_fi
         tuned.append(quantized)
         return quantized
 
-    monkeypatch.setattr(quantizing, "fine_tuned", learn_nothing)  # a real one takes as long as a training
+    monkeypatch.setattr(in_int8, "fine_tuned", learn_nothing)  # a real one takes as long as a training
     path = tmp_path / "model.int8.onnx"
     file = quantize_trial(store, study, store.trial(0), folder / "cache", "onnxruntime", path, noted.append)
     assert file.trial.top1 == 0.5  # of a network that has learnt nothing
@@ -113,7 +114,7 @@ def test_calibration_images_of_one_class_end_with_a_line(folder, store, study, t
         pixels, labels = chosen(images, config)
         return pixels, torch.full_like(labels, 4)
 
-    monkeypatch.setattr(quantizing, "calibration_images", of_one_class)
+    monkeypatch.setattr(in_int8, "calibration_images", of_one_class)
     with pytest.raises(QuantizationFailed, match="must be of at least 2 classes"):
         quantize_trial(store, study, store.trial(0), folder / "cache", "onnxruntime", tmp_path / "model.int8.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -124,7 +125,7 @@ def export(folder: Path, *words: str):
 
 
 def test_export_writes_8_bits_and_says_what_is_lost(folder, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(quantizing, "fine_tuned", lambda quantized, batch: quantized)
+    monkeypatch.setattr(in_int8, "fine_tuned", lambda quantized, batch: quantized)
     monkeypatch.chdir(tmp_path)
     done = export(folder, "--precision", "int8", "--bake-preprocessing")
     assert (done.exit_code, done.stdout.strip()) == (0, "wrote model.int8.onnx"), done.exception
@@ -146,7 +147,7 @@ def point(number: int, score: float, median_ms: float, **changes: Any) -> PointR
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
-    monkeypatch.setattr(quantizing, "fine_tuned", lambda quantized, batch: quantized)
+    monkeypatch.setattr(in_int8, "fine_tuned", lambda quantized, batch: quantized)
 
 
 def test_a_network_in_8_bits_is_a_point_with_its_own_accuracy_and_key(folder, store, study, tmp_path, quick) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.workers.tiny import DIGITS, NET, STEPS_PER_EPOCH, TRAINING, Recorder,
 from workers.file_names import CHECKPOINTS, LOG_FILE, NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
 from workers.files import file_hash
 from workers.images.batches import ImageData, evaluation_batches
+from workers.judging import in_int8
 from workers.metrics import METRICS, Predictions
 from workers.settings import DataSettings, TrainingSettings
 from workers.training.job import TrialJob, trial_identity
@@ -62,6 +64,27 @@ def test_a_trial_leaves_its_network_its_onnx_its_log_its_settings_and_its_checkp
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         [LOG_FILE, ONNX_FILE, NETWORK_FILE, SETTINGS_FILE, CHECKPOINTS]
     )
+
+
+def test_a_trial_that_is_judged_in_int8_reports_what_its_file_says(finished, cache, tmp_path, monkeypatch):
+    """It goes on from the finished trial's checkpoint, so nothing is trained again."""
+    folder, before, _ = finished
+    monkeypatch.setattr(in_int8, "fine_tuned", lambda quantized, batch: quantized)
+    again = tmp_path / folder.name
+    shutil.copytree(folder, again)
+    files: list[Path] = []
+    check = in_int8.check_int8_for
+    monkeypatch.setattr(
+        in_int8, "check_int8_for", lambda runtime, path, *rest: files.append(path) or check(runtime, path, *rest)
+    )
+    result = run_trial(job(again, cache, training=TWO_EPOCHS, int8_for="onnxruntime"), Reporter())
+    assert files[0].name == "model.int8.onnx"
+    assert result.fp32_predictions == before.predictions
+    said = Predictions.from_bytes(base64.b64decode(result.predictions))
+    assert result.top1 == said.right.mean()
+    assert result.balanced_accuracy == said.metrics()["balanced_accuracy"]
+    assert "in 8 bits for onnxruntime: top-1" in (again / LOG_FILE).read_text()
+    assert {one.name for one in again.iterdir()} == {one.name for one in folder.iterdir()}  # no file of it is left
 
 
 def test_the_result_carries_the_files_hashes_and_the_exact_cost(finished):
