@@ -31,7 +31,7 @@ from commands.opened import Opened
 from search.results.bundle.options import BundleOptions
 from search.results.picking.wish import Wish
 from search.store.connection.printed_commands import database_words
-from space.errors import InvalidSettings
+from space.errors import InvalidSettings, NothingFeasible
 from workers.file_names import Precision, Runtime, file_for, stem_for
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def pick(
     devices = settings.latency.devices
     rows = rows_on(row, rows, devices[0])
     if precision == "int8":
-        from search.results.points import rows_in_int8  # it loads torch
+        from search.results.winning import rows_in_int8
 
         rows = rows_in_int8(row, rows, reader.read_points(engine, row.id), devices[0])
     budget = settings.search_budget().with_limits_ms(limits_by_device(max_latency_ms or (), devices), devices[0])
@@ -140,6 +140,8 @@ def pick(
             raise InvalidSettings("--budgets shows a table and writes no bundle; leave out --out and --trial.")
         found = answers(engine, row.id, rows, budget, _several_limits(budgets, devices), wish, devices[0])
         output(as_json, pick_tables.budgets_document, pick_tables.budgets_table, found)
+        if all(one.row is None for one in found):
+            raise NothingFeasible("no trained network is inside any of these limits; each line says how near one is.")
         return
     if wish.trial is not None:
         asked_for(rows, wish.trial, budget)

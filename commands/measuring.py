@@ -84,8 +84,8 @@ def quantize(
     from search.devices.probe import VERIFYING
     from search.pricing.targets import targets_of
     from search.results.points import quantize as measure
-    from search.results.points import winning
     from search.results.replayed import refuse_replayed
+    from search.results.winning import winning
     from search.store import reader
     from search.store.connection.printed_commands import database_words
     from search.study_folders import cache_folder, files_root, refuse_absent, study_files

@@ -121,12 +121,16 @@ def trials_document(rows: Iterable[TrialRow], replayed: str | None = None) -> di
     return {"trials": [trial_document(row) for row in rows], "replayed_from": replayed}
 
 
-def front_document(rows: Iterable[TrialRow], replayed: str | None = None) -> dict[str, Any]:
+def front_document(rows: Sequence[TrialRow], replayed: str | None = None) -> dict[str, Any]:
     """Return `{"front": [...], ...}`, in the order given (fastest first from `search.results.pareto.pareto_front`).
 
-    `replayed` is the table that stands in for the study's trainings.
+    `replayed` is the table that stands in for the study's trainings. Networks in other precisions are beside the front,
+    so that each trial is on it once; their score and latency are those of their files.
     """
-    return {"front": [trial_document(row) for row in rows], "replayed_from": replayed}
+    trials, files = (
+        [trial_document(row) for row in rows if bool(row.file_hash) == of_file] for of_file in (False, True)
+    )
+    return {"front": trials, "front_int8": files, "replayed_from": replayed}
 
 
 def queue_document(waiting: Iterable[EnqueuedConfig]) -> dict[str, Any]:

@@ -42,6 +42,8 @@ INTERVALS_FROM = 72  # fewer hold no interval beside a config
 WIDE = 10_000  # columns that a table may take where nothing is to be folded or cut
 DEVICE_LETTERS = 24  # of a device's name in a heading
 KIND_MARKS = {LatencyKind.ESTIMATED: "e", LatencyKind.PREDICTED: "p"}
+INT8_MARK = "i8"
+INT8_NOTE = "i8: of its file in 8 bits (int8), and so is its score"
 KIND_NOTES = {
     LatencyKind.ESTIMATED: "e: estimated from counted instructions",
     LatencyKind.PREDICTED: "p: predicted from the network's structure",
@@ -151,6 +153,7 @@ class _Trials:
                 notes += [f"ms on {one_line(target, DEVICE_LETTERS)}: {text}" for text in _counted_kinds(further)]
         present = {latency.kind for latency in latencies}
         notes += [note for kind, note in KIND_NOTES.items() if kind in present]
+        notes += [INT8_NOTE] * any(latency.precision == "int8" for latency in latencies)
         notes += [f"{STAR_MARK}: on the shortlist"] if any(row.starred for row in self.rows) else []
         notes.append(f"config: {code_legend(str(row.config) for row in self.rows)}")
         replayed = replayed_note(self.replayed)
@@ -196,8 +199,8 @@ def _median(latency: LatencyRecord | None) -> str:
 
 
 def _kind_mark(latency: LatencyRecord) -> str:
-    mark = KIND_MARKS.get(latency.kind)
-    return f" {mark}" if mark else ""
+    marks = [KIND_MARKS.get(latency.kind, ""), INT8_MARK * (latency.precision == "int8")]
+    return "".join(f" {mark}" for mark in marks if mark)
 
 
 def _latency_cell(row: TrialRow, mixed: bool, text_of: Callable[[LatencyRecord | None], str]) -> Text:

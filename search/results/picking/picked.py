@@ -13,11 +13,12 @@ from search.results.picking.choice import asked_for, ordered
 from search.results.picking.on_devices import OnDevices, OverLimit, verify_on_devices
 from search.results.picking.testing import tested
 from search.results.picking.wish import THE_BEST, Wish
-from search.results.points import Int8Files, rows_in_int8
+from search.results.points import Int8Files
 from search.results.quantizing import Int8File, tested_file
 from search.results.ranking import best, rows_on
 from search.results.remarks import Seen, seen_by
 from search.results.trained_files import trained_files
+from search.results.winning import rows_in_int8
 from search.store import reader
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore

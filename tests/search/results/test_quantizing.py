@@ -28,8 +28,9 @@ from search.results.bundle.writing import write_bundle
 from search.results.latency_labels import doubts_text
 from search.results.picking.picked import find_winner, pick
 from search.results.picking.wish import Wish
-from search.results.points import quantize, rows_in_int8, winning
+from search.results.points import quantize
 from search.results.quantizing import quantize_trial
+from search.results.winning import rows_in_int8, winning
 from search.store.reader import count_test_evaluations, read_points
 from search.store.rows import PointRow, StudyRow
 from search.store.store import StudyStore

@@ -1,0 +1,63 @@
+"""Networks in other precisions as rows of trials, and which of them win. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from search.results.pareto import latency_key, non_dominated
+from search.store.rows import PointRow, StudyRow, TrialRow
+from space.errors import TrialNotReady
+from workers.metrics import METRICS
+
+
+def rows_in_int8(study: StudyRow, rows: Sequence[TrialRow], points: Sequence[PointRow], device: str) -> list[TrialRow]:
+    """Return the trials whose networks were put into 8 bits, with the score, top-1 and latencies of their files.
+
+    Raises:
+        TrialNotReady: none was, on this device.
+    """
+    trials = {row.number: row for row in rows}
+    judged = []
+    for one in points:
+        if one.latency.target == device and one.number in trials:
+            row = trials[one.number]
+            others = tuple(other.latency for other in points if other.number == one.number and other is not one)
+            score: dict[str, Any] = {
+                **dict.fromkeys(METRICS),
+                row.objective: one.score,
+                "top1": one.top1,
+                "test_top1": None,
+            }
+            file_hash = one.latency.model_hash
+            judged.append(replace(row, latency=one.latency, others=others, file_hash=file_hash, **score))
+    if not judged:
+        raise TrialNotReady(
+            f"no network of study {study.name!r} was put into 8 bits for {device} yet; run `condensery quantize` first."
+        )
+    return judged
+
+
+def winning(points: Sequence[PointRow], rows: Sequence[TrialRow]) -> list[PointRow]:
+    """Return the points that no trained network, and no other point, beats in score and latency at once.
+
+    Only latencies that can be compared are: of one kind, device, runtime and number of threads.
+    """
+    winners = []
+    for key in {latency_key(one.latency) for one in points}:
+        own = [one for one in points if latency_key(one.latency) == key]
+        latencies = [(row.score, latency) for row in rows for latency in row.latencies.values()]
+        others = [(score, one.median_ms) for score, one in latencies if score is not None and latency_key(one) == key]
+        costs = [(one.score, one.latency.median_ms) for one in own] + others
+        kept = non_dominated(np.array([[-score, median_ms] for score, median_ms in costs]))
+        winners += [one for one, stays in zip(own, kept, strict=False) if stays]
+    return sorted(winners, key=lambda one: (one.latency.target, one.latency.median_ms))
+
+
+def front_in_int8(study: StudyRow, rows: Sequence[TrialRow], points: Sequence[PointRow], device: str) -> list[TrialRow]:
+    """Return the rows in 8 bits that win on a device, fastest first; [] where none does."""
+    won = [one for one in winning(points, rows) if one.latency.target == device]
+    return rows_in_int8(study, rows, won, device) if won else []
