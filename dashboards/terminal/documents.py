@@ -127,10 +127,9 @@ def front_document(rows: Sequence[TrialRow], replayed: str | None = None) -> dic
     `replayed` is the table that stands in for the study's trainings. Networks in other precisions are beside the front,
     so that each trial is on it once; their score and latency are those of their files.
     """
-    trials, files = (
-        [trial_document(row) for row in rows if bool(row.file_hash) == of_file] for of_file in (False, True)
-    )
-    return {"front": trials, "front_int8": files, "replayed_from": replayed}
+    trials = [trial_document(row) for row in rows if not row.file_hash]
+    in_int8 = [trial_document(row) for row in rows if row.file_hash]
+    return {"front": trials, "front_int8": in_int8, "replayed_from": replayed}
 
 
 def queue_document(waiting: Iterable[EnqueuedConfig]) -> dict[str, Any]:

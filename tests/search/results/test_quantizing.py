@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 import condensery
@@ -19,6 +21,8 @@ from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import View
 from dashboards.panels.study.front import front_info
 from dashboards.panels.study.front_drawing import front_figure
+from dashboards.terminal.documents import front_document
+from dashboards.terminal.trial_tables import pareto_table
 from search.budget import Budget
 from search.pricing.pricer import Target, price
 from search.results import points, quantizing
@@ -30,7 +34,7 @@ from search.results.picking.picked import find_winner, pick
 from search.results.picking.wish import Wish
 from search.results.points import quantize
 from search.results.quantizing import quantize_trial
-from search.results.winning import rows_in_int8, winning
+from search.results.winning import front_in_int8, rows_in_int8, winning
 from search.store.reader import count_test_evaluations, read_points
 from search.store.rows import PointRow, StudyRow
 from search.store.store import StudyStore
@@ -190,13 +194,22 @@ def test_a_network_that_cant_be_put_into_8_bits_keeps_no_other_from_it(
         list(quantize(store, study, both[:1], on, folder / "cache", tmp_path, notes.append))
 
 
-def test_a_point_wins_only_where_nothing_is_as_accurate_and_as_fast(store) -> None:
+def test_a_point_wins_only_where_nothing_is_as_accurate_and_as_fast(store, study) -> None:
     (row,) = store.trials()  # 50 %
     assert row.latency is not None
     ms = row.latency.median_ms
     slow, fast, poor = point(0, 0.5, 1.1 * ms), point(1, 0.4, 0.5 * ms), point(2, 0.3, 0.6 * ms)
     elsewhere = point(3, 0.1, 9 * ms, device="another")
     assert winning([slow, fast, poor, elsewhere], [row]) == [fast, elsewhere]
+    (shown,) = front_in_int8(study, [row], [point(0, 0.4, 0.5 * ms, model_hash="1" * 64)], "host")
+    assert (shown.number, shown.score, shown.file_hash) == (0, 0.4, "1" * 64)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(pareto_table([row, shown]))
+    text = console.export_text()
+    assert [line.count(" i8") for line in text.splitlines() if line.startswith("0 ")] == [0, 1]
+    assert "i8: of its file in 8 bits (int8), and so is its score" in text
+    assert [one["score"] for one in front_document([row, shown])["front_int8"]] == [0.4]
+    assert front_in_int8(study, [row], [slow], "host") == []
     better = point(4, 0.6, 2 * ms)
     assert winning([better], [row]) == [better]
 
