@@ -133,7 +133,7 @@ def pick(
         rows = rows_in_int8(row, rows, reader.read_points(engine, row.id), devices[0])
     budget = settings.search_budget().with_limits_ms(limits_by_device(max_latency_ms or (), devices), devices[0])
     budget = replace(budget, max_macs=max_macs or budget.max_macs, max_params=max_params or budget.max_params)
-    budget = replace(budget, max_file_mb=max_file_mb, max_ram_mb=max_ram_mb)
+    budget = replace(budget, max_file_mb=max_file_mb, max_ram_mb=max_ram_mb or budget.max_ram_mb)
     budget = replace(budget, latency_statistic=latency_statistic or budget.latency_statistic)
     if budgets:
         if out is not None or trial is not None:

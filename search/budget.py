@@ -22,7 +22,7 @@ class Budget:
     max_macs: float | None = None
     max_params: float | None = None
     elsewhere_ms: Mapping[str, float] = field(default_factory=dict)  # latency on the study's further devices, by name
-    # Of `pick` alone, in 10^6 bytes: the model file of a device's runtime, and the process that runs it.
+    # In 10^6 bytes: the model file of a device's runtime, for `pick` alone, and the process that runs it.
     max_file_mb: float | None = None
     max_ram_mb: float | None = None
     latency_statistic: LatencyStatistic = "upper"  # what of a latency must keep its limit
@@ -34,7 +34,8 @@ class Budget:
         by_device = dict(limit) if isinstance(limit, Mapping) else {} if limit is None else {devices[0]: float(limit)}
         first = by_device.pop(devices[0], None)
         statistic = statistic_of(budget.get("latency_statistic"))
-        return cls(first, budget.get("max_macs"), budget.get("max_params"), by_device, latency_statistic=statistic)
+        counts = budget.get("max_macs"), budget.get("max_params")
+        return cls(first, *counts, by_device, max_ram_mb=budget.get("max_ram_mb"), latency_statistic=statistic)
 
     def __str__(self) -> str:
         of = "" if self.latency_statistic == "upper" else f" ({self.latency_statistic})"
@@ -71,9 +72,11 @@ def excess(
     """Return the fraction by which each limit is exceeded; 0 or less is inside.
 
     A limit that isn't set, or a latency that was not measured (because another limit refused the candidate before),
-    counts as 0: every trial must carry the same set of constraints.
+    counts as 0: every trial of a study must carry the same set of constraints. Memory is one where it is limited.
     """
     elsewhere = {row.target: row for row in others}
+    known_mb = [row.peak_memory_mb for row in (latency, *others) if row is not None and row.peak_memory_mb is not None]
+    memory = {} if budget.max_ram_mb is None else {"ram_mb": (max(known_mb, default=None), budget.max_ram_mb)}
     pairs = {
         "latency_ms": (_judged_or_high(budget, latency), budget.max_latency_ms),
         "macs": (macs, budget.max_macs),
@@ -82,6 +85,7 @@ def excess(
             f"latency_ms.{name}": (_judged_or_high(budget, elsewhere.get(name)), limit)
             for name, limit in budget.elsewhere_ms.items()
         },
+        **memory,
     }
     return {
         name: 0.0 if value is None or limit is None else value / limit - 1.0 for name, (value, limit) in pairs.items()

@@ -75,6 +75,8 @@ class BudgetSettings(Settings):
     max_latency_ms: float | dict[str, float] | None = None
     max_macs: int | None = Field(default=None, gt=0, le=2**53)
     max_params: int | None = Field(default=None, gt=0, le=2**53)
+    # In MB (10^6 bytes), of the process that runs the network on any of latency.devices, runtime included.
+    max_ram_mb: float | None = Field(default=None, gt=0, le=1e9, exclude_if=lambda value: value is None)
     # Which figure of a latency must keep its limit: upper, the upper end of the 95 % interval; median; or p90.
     latency_statistic: LatencyStatistic = Field(default="upper", exclude_if=lambda value: value == "upper")
 
@@ -288,6 +290,17 @@ class StudySettings(Settings):
         elif limits is not None and len(devices) > 1:
             example = f"max_latency_ms.{devices[0]} = {limits:g}"
             raise ValueError(f"with several devices a limit must name its own, like {example}")
+        return self
+
+    @model_validator(mode="after")
+    def _memory_is_measured(self) -> StudySettings:
+        if self.budget.max_ram_mb is not None:
+            silent = next((name for name in self.latency.devices if name.startswith(VIRTUAL)), self.replay.table)
+            if silent is not None:
+                raise ValueError(
+                    f"budget.max_ram_mb needs devices that say how much memory a network took, but {silent!r} doesn't; "
+                    "leave it out, and pick with --max-ram-mb once the study is repriced on a device that does"
+                )
         return self
 
     @model_validator(mode="after")

@@ -115,6 +115,7 @@ validation_fraction = 0.2      # of the training images, held out to compare net
 {limit}
 {template.budget}
 # max_params = 1_000_000
+# max_ram_mb = 120             # memory of the process that runs the network, runtime included
 
 [latency]
 devices = ["host"]             # this machine; or your devices' queues, or "virtual:raspberry-pi-5" (estimated)

@@ -37,7 +37,9 @@ def damaged_files(study: StudyUnderCheck, rows: Sequence[TrialRow]) -> Iterator[
         refuse_absent(study.files)
     except CheckpointCorrupt as error:
         if any(row.state == TrialState.DONE for row in rows):
-            yield Finding("file", str(error), "until then `pick` and `export` can't use any of its networks")
+            yield Finding(
+                "file", str(error).rstrip("."), "until then `pick` and `export` can't use any of its networks"
+            )
         return
     for row in rows:
         if row.state != TrialState.DONE:

@@ -85,7 +85,10 @@ def recorded_files(
         if file["removed"]:
             raise CheckpointCorrupt(f"{name} of trial {row.number} is gone: removed by the retention rule.")
         if not Path(file["path"]).is_file():
-            raise CheckpointCorrupt(f"{file['path']} of trial {row.number} is gone ({_whereabouts(engine, row)}).")
+            raise CheckpointCorrupt(
+                f"{file['path']} of trial {row.number} is gone ({_whereabouts(engine, row)}); "
+                "put it back from a copy, or take another trial."
+            )
     return files
 
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from search.budget import Budget, excess, refusal
 from space.cost import Cost
+from space.errors import InvalidSettings
+from tests.search.tiny_studies import tiny_settings
 from workers.latency.record import LatencyRecord
 
 COST = Cost(macs=1000, params=200, paper_flops=0, conv_macs=0, relu_elements=0, avgpool_ops=0)
@@ -62,6 +64,20 @@ def test_the_reason_gives_the_value_the_limit_and_the_kind_of_latency():
 
 def test_an_unmeasured_candidate_is_judged_by_what_is_known():
     assert refusal(Budget(max_latency_ms=0.001), COST.macs, COST.params, None) is None
+
+
+def test_memory_is_a_limit_like_the_others_where_it_is_set():
+    budget = Budget.of_settings({"max_ram_mb": 60}, ["host"])
+    heavy, light, silent = (replace(LATENCY, peak_memory_mb=mb) for mb in (75.0, 45.0, None))
+    assert refusal(budget, COST.macs, COST.params, heavy) == "75.0 MB memory > 60 MB"
+    assert refusal(budget, COST.macs, COST.params, light) is None
+    found = [excess(budget, COST.macs, COST.params, one)["ram_mb"] for one in (heavy, light, silent, None)]
+    assert found == pytest.approx([0.25, -0.25, 0.0, 0.0])
+    assert excess(budget, COST.macs, COST.params, light, [replace(heavy, target="pi5")])["ram_mb"] == 0.25
+    assert "ram_mb" not in excess(Budget(), COST.macs, COST.params, heavy)  # as studies without the limit recorded it
+    assert "max_ram_mb" not in tiny_settings().model_dump(mode="json")["budget"]
+    with pytest.raises(InvalidSettings, match="'virtual:raspberry-pi-5' doesn't"):
+        tiny_settings(budget__max_ram_mb=60, latency__devices=["virtual:raspberry-pi-5"])
 
 
 limits = st.none() | st.floats(1e-3, 1e9)
