@@ -152,14 +152,12 @@ def pick(
     refuse_replayed(row, ranked[0], database_words(url), f"the most accurate inside the budget ({budget})")
     if (retrain_epochs is not None or from_weights) and not retrain:
         raise InvalidSettings("--retrain-epochs and --from-weights say how to retrain; add --retrain.")
-    if retrain and precision == "int8":
-        raise InvalidSettings("--retrain trains in fp32; retrain first, then `quantize` the retrained network's study.")
     _check_bundle_options(row, ranked[0], out, options, force)
     store, row, url = store_named(study, storage)
     refuse_absent(study_files(settings, url))
     opened = Opened(store, row, settings, url)
     if retrain:
-        opened, picked = _retrained(opened, budget, wish, retrain_epochs, from_weights)
+        opened, picked = _retrained(opened, budget, wish, precision, (retrain_epochs, from_weights))
     else:
         picked = opened.pick(budget, wish, precision)
     folder = None if out is None else _write_bundle(opened, picked, out, options)
@@ -193,17 +191,20 @@ def _write_bundle(opened: Opened, picked: Picked, out: Path, options: BundleOpti
 
 
 def _retrained(
-    opened: Opened, budget: Budget, wish: Wish, epochs: int | None, from_weights: bool
+    opened: Opened, budget: Budget, wish: Wish, precision: Precision, how: tuple[int | None, bool]
 ) -> tuple[Opened, Picked]:
-    """Retrain the network that is wanted, and pick the retrained one; the first one is not tested."""
+    """Retrain the network that is wanted, and pick the retrained one; the first one is not tested.
+
+    `how` is for how many epochs, and whether from its weights. One that was wanted in 8 bits is put into them again.
+    """
     from dashboards.terminal.live_view import live_view
     from search.launch import launch
     from search.results.picking.picked import find_winner
     from search.results.picking.retraining import retraining_settings, told_of_choice
     from search.results.picking.wish import Wish
 
-    winner = find_winner(opened.store, opened.study, budget, opened.targets(), wish)
-    settings = retraining_settings(opened.study, winner.row, opened.settings, epochs, from_weights)
+    winner = find_winner(opened.store, opened.study, budget, opened.targets(), wish, opened.cache, precision)
+    settings = retraining_settings(opened.study, winner.row, opened.settings, *how)
     name = settings.study.name
     with live_view(console(stderr=True), 1, None) as view:
         view.note(f"retraining trial {winner.row.number} as study {name!r} …")
@@ -212,7 +213,10 @@ def _retrained(
         say("stopped; the same command goes on with it")
         raise typer.Exit(INTERRUPTED)
     again = Opened.named(name, opened.url)
-    return again, told_of_choice(again.pick(budget, Wish(trial=0)), winner, opened.study)
+    if winner.int8:
+        again.quantize(again.store.trials())
+    picked = again.pick(budget, Wish(trial=0), "int8" if winner.int8 else "fp32")
+    return again, told_of_choice(picked, winner, opened.study)
 
 
 def _wish(trial: int | None, within: float | None, smallest: bool) -> Wish:

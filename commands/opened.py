@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING
 from commands.common import say, store_named, stored_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from search.budget import Budget
     from search.pricing.pricer import Target
     from search.results.picking.picked import Picked
     from search.results.picking.wish import Wish
     from search.settings import StudySettings
-    from search.store.rows import StudyRow
+    from search.store.rows import StudyRow, TrialRow
     from search.store.store import StudyStore
     from workers.file_names import Precision
 
@@ -49,6 +52,14 @@ class Opened:
 
         files = files_root(self.settings, self.url)
         return targets_of(self.settings, self.store.engine, files, say, VERIFYING)
+
+    def quantize(self, rows: Sequence[TrialRow]) -> None:
+        """Put networks into 8 bits, and record their files as points."""
+        from search.results.points import quantize
+
+        with tempfile.TemporaryDirectory(prefix="quantize-") as scratch:
+            for _ in quantize(self.store, self.study, rows, self.targets(), self.cache, Path(scratch), say):
+                pass
 
     def pick(self, budget: Budget, wish: Wish, precision: Precision = "fp32") -> Picked:
         """Verify the network that is wanted, and test it."""

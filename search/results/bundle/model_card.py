@@ -185,9 +185,12 @@ def _kind(latency: LatencyRecord) -> str:
 def _int8_remark(file: str, worth: Mapping[str, Any]) -> str:
     tested = f", {worth['test_top1']:.2%} on the test images" if "test_top1" in worth else ""
     tuned = ", after a short fine-tune" if worth["fine_tuned"] else ""
+    left = worth["left_in_float"]
+    if "points_lost" not in worth:
+        return f"`{file}` is in 8 bits{tested.replace(', ', ': ', 1)}{tuned}. {left.capitalize()}."
     return (
         f"`{file}` is in 8 bits: its top-1 is {worth['validation_top1']:.2%} on the validation images{tested}, "
-        f"{worth['points_lost']:+.2f} points lost of fp32's{tuned}. {worth['left_in_float'].capitalize()}."
+        f"{worth['points_lost']:+.2f} points lost of fp32's{tuned}. {left.capitalize()}."
     )
 
 

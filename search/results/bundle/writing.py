@@ -196,14 +196,17 @@ def _write_in_int8(
     return hashes, files
 
 
-def _worth(file: Int8File, picked: Picked) -> dict[str, Any]:
+def _worth(file: Int8File, picked: Picked, is_retrained: bool) -> dict[str, Any]:
     """Return what a file in 8 bits is worth; the first device's alone is tested."""
     shipped = picked.shipped is not None and file.runtime == picked.shipped.runtime
-    return {
+    validated = {
         "validation_top1": file.top1,
-        **({"test_top1": picked.test_top1} if shipped else {}),
         "fp32_validation_top1": file.fp32_top1,
         "points_lost": file.lost_points,
+    }
+    return {
+        **({} if is_retrained else validated),  # it has learned from these images
+        **({"test_top1": picked.test_top1} if shipped else {}),
         "fine_tuned": file.fine_tuned,
         "left_in_float": left_in_float(file),
     }
@@ -236,7 +239,7 @@ def _facts(
         test_evaluations=picked.test_evaluations,
         export_difference=picked.export_difference,
         passed_over=picked.passed_over,
-        int8={name: _worth(file, picked) for name, file in int8.items()},
+        int8={name: _worth(file, picked, picked.retrains is not None) for name, file in int8.items()},
         model=ONNX_FILE if picked.shipped is None else file_for(picked.shipped.runtime, stem_for("int8")),
         undecided=picked.undecided,
     )
