@@ -173,23 +173,23 @@ def _filled(
     verifications: Verifications,
 ) -> Latencies:
     group = np.full(n, -1, dtype=np.int16)
-    priced, held, shown = (np.full((4, n), np.nan) for _ in range(3))  # median, low, high, p90
+    priced = np.full((4, n), np.nan)  # median, low, high, p90
     marks = np.zeros((4, n), dtype=bool)
     for (device, index), row in newest.items():
         if device == target:
-            own = _group_of(row, target)
-            group[index] = groups.setdefault(own, len(groups))
-            priced[:, index] = held[:, index] = shown[:, index] = _figures(row)
+            group[index] = groups.setdefault(_group_of(row, target), len(groups))
+            priced[:, index] = _figures(row)
             marks[:3, index] = row.policy == "quick", row.steady, row.extrapolates
-            history = verifications.get((index, target), ())
-            least = [least_limit_ms(history, name) for name in ("median", "upper", "p90")] if history else [0.0] * 3
-            held[[0, 2, 3], index] = np.maximum(held[[0, 2, 3], index], least)
-            verified = shown_of(history) if history else None
-            if (
-                verified is not None and _group_of(verified, target) == own
-            ):  # else charts would mix what can't be compared
-                shown[:, index] = _figures(verified)
-                marks[:, index] = verified.policy == "quick", verified.steady, verified.extrapolates, True
+    held, shown = priced.copy(), priced.copy()
+    for (index, device), history in verifications.items():
+        if device != target or group[index] < 0:
+            continue
+        least_ms = [least_limit_ms(history, name) for name in ("median", "upper", "p90")]
+        held[[0, 2, 3], index] = np.maximum(held[[0, 2, 3], index], least_ms)
+        verified = shown_of(history)
+        if groups.get(_group_of(verified, target)) == group[index]:  # charts don't mix groups
+            shown[:, index] = _figures(verified)
+            marks[:, index] = verified.policy == "quick", verified.steady, verified.extrapolates, True
     return Latencies(
         target,
         group,

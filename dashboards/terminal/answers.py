@@ -14,6 +14,7 @@ from dashboards.terminal.documents import plain
 from dashboards.terminal.tables import facts_table
 from search.results.remarks import remarks_on_images
 from search.store.replayed import replayed_from, replayed_words
+from space.config import code_legend
 from workers.metrics import NAMES
 from workers.wording import counted
 
@@ -48,7 +49,8 @@ def outline_panel(outline: StudyOutline) -> RenderableType:
     samples = Table("sampled architecture", "macs", "params", box=None, padding=(0, 2, 0, 0))
     for config, cost in outline.samples:
         samples.add_row(Text(str(config)), count(cost.macs), count(cost.params))
-    return Group(facts_table(facts), Text(""), samples)
+    legend = Text(f"architecture: {code_legend(str(config) for config, _ in outline.samples)}", style="dim")
+    return Group(facts_table(facts), Text(""), samples, legend)
 
 
 def start_lines(outline: StudyOutline) -> tuple[tuple[str, str], ...]:

@@ -29,6 +29,7 @@ from search.store.reader import objective_of
 from search.store.replayed import replayed_from, replayed_note, replayed_words
 from search.store.rows import AttemptRow, EnqueuedConfig, EventRow, StudyRow, StudyStatus
 from search.store.vocabulary import STATES, TrialState
+from space.config import code_legend
 from workers.metrics import NAMES
 from workers.processes import host_and_pid
 from workers.wording import counted, of_wanted
@@ -113,7 +114,8 @@ def queue_table(waiting: Sequence[EnqueuedConfig]) -> RenderableType:
         settings = (one.training.get(name) for name in shown)
         texts = (NOTHING if value is None else f"{value:g}" for value in settings)
         table.add_row(str(one.id), Text(str(one.config)), *texts, moment(one.created_at))
-    return table
+    legend = f"config: {code_legend(str(one.config) for one in waiting)}"
+    return Group(table, Text(legend, style="dim"))
 
 
 def _running_table(running: Sequence[AttemptRow], now: float) -> Table:
