@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,14 @@ from typer.testing import CliRunner
 import condensery
 from commands.common import name_and_url
 from commands.running import next_commands
+from dashboards.budget.recorded import read_recorded
+from dashboards.budget.table import BudgetTable
+from dashboards.data.column_reader import read_columns
+from dashboards.formats import digits_ms, percent
 from search import time_estimate
+from search.budget import Budget
+from search.store import reader
+from search.store.connection.database import open_for_reading
 from search.store.connection.printed_commands import DEFAULT, STORAGE
 from search.study_file import load_settings
 from space import errors
@@ -246,12 +254,40 @@ def test_pick_writes_a_bundle_that_runs_and_keeps_its_one_test_figure(study: Pat
             1,
         )
     connection.close()
+    assert figures_on_the_page(study, picked["trial"]["number"]) == figures_in_the_bundle(study / "bundle")
+
+
+def figures_on_the_page(study: Path, number: int) -> tuple[str, str, tuple[str, ...]]:
+    engine = open_for_reading(f"sqlite:///{study / 'condensery.db'}")
+    columns = read_columns(engine, reader.list_studies(engine)[0].name)
+    table = BudgetTable.of(columns, Budget(1000.0), partial(read_recorded, engine, columns.study))
+    engine.dispose()
+    offer = table.offers[table.answer({"host": 1000.0}).best or 0]
+    assert offer.number == number
+    assert offer.badges[:2] == ("verified on device", "tested")
+    assert offer.file.endswith("B")
+    return offer.figures[0]["median"], offer.tested["value"], (offer.figures[0]["interval"], offer.figures[0]["p90"])
+
+
+def figures_in_the_bundle(bundle: Path) -> tuple[str, str, tuple[str, ...]]:
+    deploy, card = tomllib.loads((bundle / "deploy.toml").read_text()), (bundle / "MODEL_CARD.md").read_text()
+    latency, (low, high) = deploy["latency"], deploy["latency"]["interval_95_ms"]
+    assert f"{latency['median_ms']:.4g} ms (95 % interval {low:.4g} to {high:.4g}, p90 {latency['p90_ms']:.4g})" in card
+    assert "dense layers of each stage" in card
+    median, p90 = digits_ms(latency["median_ms"], 4), digits_ms(latency["p90_ms"], 4)
+    interval = f"[{digits_ms(low, 4)}, {digits_ms(high, 4)}]"
+    return f"{median} ms", percent(deploy["accuracy"]["test_top1"]), (interval, p90)
 
 
 def test_pick_previews_without_touching_the_database(study: Path) -> None:
     before = json.loads(run("trials", "--json", cwd=study).stdout)
     done = run("pick", "--preview", "--max-latency-ms", "1000", cwd=study)
     assert done.returncode == 0
+    fastest = min(trial["latency"]["median_ms"] for trial in before["trials"] if trial["state"] == "done")
+    inside = ("pick", "--preview", "--json", "--max-latency-ms", str(fastest))
+    error_line(run(*inside, cwd=study), errors.NothingFeasible.exit_code)  # its upper end is above its median
+    by_median = json.loads(run(*inside, "--latency-statistic", "median", cwd=study).stdout)
+    assert [trial["latency"]["median_ms"] for trial in by_median["trials"]] == [fastest]
     assert json.loads(run("trials", "--json", cwd=study).stdout) == before
 
 
