@@ -84,7 +84,7 @@ def table_columns(columns: StudyColumns, view: View) -> list[TableColumn]:
         TableColumn(
             "state", "state", states, lambda place: states[place], 110, rank=1, narrow_px=80, searched=searched
         ),
-        TableColumn("starred", "shortlist", stars, stars.__getitem__, 100, rank=9),
+        TableColumn("starred", "shortlist", stars, stars.__getitem__, 100, rank=4 if any(stars) else 9),
         TableColumn("front", "front", front, lambda place: front[place], 104, rank=20),
         *_metric_columns(columns, first=True),
         *_latency_columns(columns, view),
