@@ -200,11 +200,8 @@ def test_status_trials_and_show_agree_in_text_and_json(searched: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_retrained_network_in_int8_is_tested_in_place_of_the_one_it_was_chosen_as(study: Path) -> None:
-    front = json.loads(run("pareto", "--json", cwd=study).stdout)["front"]
-    made = run("quantize", "--trials", str(front[-1]["number"]), cwd=study)
-    assert made.returncode == 0, made.stderr
-    retrain = ("--precision", "int8", "--retrain", "--retrain-epochs", "2")
+def test_a_retrained_network_is_tested_in_place_of_the_one_it_was_chosen_as(study: Path) -> None:
+    retrain = ("--retrain", "--retrain-epochs", "2")
     done = run("pick", "--max-latency-ms", "1000", *retrain, "--json", "--out", "retrained", cwd=study)
     assert done.returncode == 0, done.stderr
     picked = json.loads(done.stdout)
@@ -215,10 +212,6 @@ def test_a_retrained_network_in_int8_is_tested_in_place_of_the_one_it_was_chosen
     deploy = tomllib.loads((study / "retrained" / "deploy.toml").read_text())
     assert deploy["origin"]["retrains"] == picked["retrains"]
     assert "validation_top1" not in deploy["accuracy"]
-    assert (deploy["model"]["file"], deploy["latency"]["file"]) == ("model.int8.onnx", "model.int8.onnx")
-    assert deploy["int8"]["model.int8.onnx"]["test_top1"] == deploy["accuracy"]["test_top1"] == picked["test_top1"]
-    assert "points_lost" not in deploy["int8"]["model.int8.onnx"]
-    assert picked["test_evaluations_of_study"] == 1
     assert "it has learned from these images too" in (study / "retrained" / "MODEL_CARD.md").read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import condensery
+from commands.opened import Opened
 from condensery import load_bundle
 from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import View
@@ -284,6 +286,30 @@ def test_pick_in_int8_ships_the_file_that_was_measured_with_its_own_accuracy(
     monkeypatch.setattr(quantizing, "test_predictions", lambda *_: pytest.fail("the test split was used again"))
     again = pick(store, study, budget, on, folder / "cache", Wish(within=0.01), precision="int8")
     assert (again.test_top1, again.seen.test, again.seen.validation) == (picked.test_top1, said, file.predictions)
+
+
+@pytest.mark.slow(seconds=8)
+def test_a_network_picked_in_int8_is_retrained_and_put_into_8_bits_again(
+    folder, store, study, tmp_path, quick, monkeypatch
+) -> None:
+    probe = FakeProbe(lambda path: 0.25 if precision_of(path) == "int8" else 1.0)
+    on = [Target("host", probe, None, local=True)]
+    list(quantize(store, study, store.trials(), on, folder / "cache", tmp_path, lambda text: None))
+    monkeypatch.setattr(Opened, "targets", lambda self: tuple(on))
+    monkeypatch.setattr("search.launch.targets_of", lambda *rest, **more: tuple(on))  # a real one times this machine
+    words = ["pick", "tiny", "--precision", "int8", "--retrain", "--retrain-epochs", "1", "--max-latency-ms", "0.5"]
+    words += ["--out", str(tmp_path / "bundle"), "--json", "--storage", sqlite_url(folder)]
+    done = CliRunner().invoke(condensery.app, words)
+    assert done.exit_code == 0, done.exception
+    picked = json.loads(done.stdout)
+    assert picked["retrains"] == "tiny/0"
+    assert picked["verified_latency"]["precision"] == "int8"
+    assert store.trial(0).test_top1 is None  # the one that it was chosen as isn't shipped
+    deploy = tomllib.loads((tmp_path / "bundle" / "deploy.toml").read_text())
+    worth = deploy["int8"][deploy["model"]["file"]]
+    assert worth["test_top1"] == picked["test_top1"]
+    assert "points_lost" not in worth  # it has learned from the validation images
+    assert "is in 8 bits: " in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
 
 
 # --- prices -----------------------------------------------------------------------------------------------------
