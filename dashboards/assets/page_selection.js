@@ -33,8 +33,10 @@
     show();
     parts.showMarks();
     parts.selectRows();
-    set("chosen", { data: [...chosen] });
+    requestAnimationFrame(() => setTimeout(tell, 0));  // once the marks are seen
   }
+
+  const tell = () => set("chosen", { data: [...state.chosen] });
 
   const toggled = (number) =>
     (state.chosen.includes(number) ? state.chosen.filter((other) => other !== number) : [...state.chosen, number]);

@@ -88,7 +88,7 @@ def networks_figure(info: NetworksInfo) -> Any:
     figure.update_layout(
         barmode="stack",
         bargap=0.08,
-        margin={"t": 40, "l": 8, "r": 8, "b": 30},
+        margin={"t": 58, "l": 8, "r": 8, "b": 30},
         legend={"y": -0.12},
         yaxis={"range": [deepest - 0.4, -0.6], "visible": False},
     )
