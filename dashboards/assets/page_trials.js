@@ -121,11 +121,7 @@
     refreshRows();
   }
 
-  function recommended() {
-    if (parts.recommended) { return parts.recommended(); }
-    const { best } = window.Condensery.answer(state.table, state.limits);
-    return best === null ? null : state.table.offers[best].number;
-  }
+  const recommended = () => (at("open-best").hidden ? null : Number(at("open-best").dataset.number));
 
   const refreshRows = () => { if (grid) { grid.refreshInfiniteCache(); } };
   const purgeRows = () => { if (grid) { grid.purgeInfiniteCache(); markCsv(); } };

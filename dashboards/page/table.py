@@ -166,12 +166,12 @@ def _kinds(columns: StudyColumns, shown: int | None) -> Iterator[str]:
 
 
 def inside_budget(columns: StudyColumns, budget: Budget) -> Mask:
-    """Return which trained networks (n,) are inside a budget, each latency by the upper end of its interval."""
+    """Return which trained networks (n,) are inside a budget, each latency by the budget's statistic."""
     inside = trained_inside(columns, budget)
     judged_by = next(iter(columns.latencies), "")
     for target, limit in budget.limits_ms(judged_by).items():
         if limit is not None and target in columns.latencies:
-            inside &= columns.latencies[target].high_ms <= limit
+            inside &= columns.latencies[target].held_ms[budget.latency_statistic] <= limit
     return inside
 
 
