@@ -293,7 +293,9 @@ def test_on_a_phone_the_drawer_is_a_sheet_and_a_tap_shows_the_tooltip_first(brow
         visit.wait(f"document.getElementById('tap-hint').textContent === 'Tap again to open trial {number}.'")
         visit.wait("document.querySelector('#front-graph .hoverlayer .hovertext')")
         assert visit.page.locator("#drawer").is_hidden()
+        x, y = point_of(visit, number)
         visit.page.touchscreen.tap(x, y)
+        visit.wait(f"document.getElementById('drawer-title').textContent === 'Trial {number}'")
         visit.wait(f"document.getElementById('trial-{number}')")
         sheet = visit.page.locator("#drawer").bounding_box()
         assert sheet is not None
