@@ -18,6 +18,8 @@ class Plot(StrEnum):
     MACS_LATENCY = "macs-latency"
     PARALLEL = "parallel"
     IMPORTANCE = "importance"
+    CONTOUR = "contour"
+    SLICE = "slice"
     CURVES = "curves"
     PROGRESS = "progress"
     TIMELINE = "timeline"
@@ -30,6 +32,23 @@ class AxisName(StrEnum):
     LATENCY = "latency"
     MACS = "macs"
     PARAMS = "params"
+
+
+class KindName(StrEnum):
+    """Where a latency comes from."""
+
+    MEASURED = "measured"
+    ESTIMATED = "estimated"
+    PREDICTED = "predicted"
+
+
+Quantity = Annotated[
+    str | None,
+    typer.Option(
+        help="Quantity on this axis of the front: score, latency, macs, params, memory, file, time, a metric, or "
+        "latency@DEVICE."
+    ),
+]
 
 
 def plot(
@@ -45,22 +64,55 @@ def plot(
         float | None,
         typer.Option(min=0.0, max=1e9, help="Highest latency allowed, in ms.", show_default="the study's own"),
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device whose latencies to show.", show_default="the study's first")
+    ] = None,
+    kind: Annotated[
+        KindName | None, typer.Option(help="Kind of latencies to show.", show_default="what the device has most of")
+    ] = None,
     axis: Annotated[
         AxisName, typer.Option(help="Cost on the x axis of front, progress and belief.")
     ] = AxisName.LATENCY,
+    x: Quantity = None,
+    y: Quantity = None,
+    log: Annotated[
+        bool | None,
+        typer.Option("--log/--linear", help="Scale of the front's x axis.", show_default="as values call for"),
+    ] = None,
     trial: Annotated[
         list[int] | None, typer.Option(min=0, max=2**31 - 1, help="Trial whose curve to plot; may be repeated.")
     ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Setting of contour and slice, such as G or growth_1; twice.", show_default="what matters most"
+        ),
+    ] = None,
+    outcome: Annotated[str, typer.Option(help="What contour and slice show: a quantity, as --x.")] = "score",
+    front_only: Annotated[bool, typer.Option("--front-only", help="Only the front in parallel coordinates.")] = False,
     width: Annotated[int, typer.Option(min=300, max=4000, help="Width in pixels; a PNG gets twice as many.")] = 1000,
     dark: Annotated[bool, typer.Option("--dark", help="Plot light on dark.")] = False,
     storage: Storage = None,
 ) -> None:
     """Write one plot of a study as PNG, SVG, PDF or HTML."""
     from dashboards.panels.image_files import Paper, write_figure
-    from dashboards.panels.notebook import StudyFigures
+    from dashboards.panels.notebook import PlotOptions, StudyFigures
 
     engine, row, _ = open_named(study, storage)
     path = Path(f"{panel.value}.png") if out is None else out
-    figure = StudyFigures(engine, row.name).plot(panel.value, budget or None, axis.value, trial or ())
+    options = PlotOptions(
+        budget_ms=budget or None,
+        axis=axis.value,
+        x=x,
+        y=y,
+        log=log,
+        device=device,
+        kind=None if kind is None else kind.value,
+        trials=trial or (),
+        settings=tuple(setting or ()),
+        outcome=outcome,
+        front_only=front_only,
+    )
+    figure = StudyFigures(engine, row.name).plot(panel.value, options)
     write_figure(figure, path, Paper(width_px=width, dark=dark))
     show_written(path)

@@ -40,6 +40,7 @@
     ├── EmulatorMissing               76  the ARM device in software is not built, or its tools are missing
     ├── EngineUnavailable             77  Ray can't be started, reached or started again
     ├── PlotUnavailable               79  a plot can't be drawn as an image here
+    ├── ChartUnavailable              81  a chart can't be computed from a study as it is now
     ├── QuantizationFailed            80  a network can't be put into 8 bits
     ├── BundleDamaged                 90  a bundle's folder is not as it was written
     │   └── BundleVersion             91  a bundle of a version that can't be used here
@@ -289,6 +290,12 @@ class PlotUnavailable(CondenseryError):
     """An image of a plot needs kaleido and Chromium, and one of them is missing or failed; the message says which."""
 
     exit_code = 79
+
+
+class ChartUnavailable(CondenseryError):
+    """A chart can't be computed from a study as it is now; the message says why, and what to do."""
+
+    exit_code = 81
 
 
 class QuantizationFailed(CondenseryError):

@@ -38,6 +38,7 @@
   const addressed = () => ({
     study: state.view.study, group: state.view.group, axis: state.view.axis === "latency" ? null : state.view.axis,
     trials: state.chosen.join(","), theme: state.theme === "auto" ? null : state.theme, ...parts.columnWords(), ...parts.budgetWords(),
+    ...parts.chartWords(),
   });
 
   /** Put what is chosen into the address, once the reader pauses: browsers limit how often that is allowed. */
@@ -86,6 +87,8 @@
     state.view = {
       study: words.study ?? null, group: words.group ?? null, axis: words.axis in AXES ? words.axis : "latency",
     };
+    parts.readCharts(words);
+    parts.readBrush(words);
     state.theme = words.theme in THEMES ? words.theme : "auto";
     state.chosen = trialsIn(words);
     state.columns = words.columns ? words.columns.split(",") : null;
@@ -108,6 +111,7 @@
     parts.buildPlaces();
     parts.keepOpen();
     parts.buildBrush();
+    parts.buildCharts();
     parts.awaitTable();
     return [state.view, state.chosen, theme];
   }
@@ -132,7 +136,7 @@
     const inputs = Object.entries(AXES).map(([value, text]) => node("label", {},
       node("input", {
         type: "radio", name: "axis", value, checked: value === state.view.axis,
-        onchange: () => changeView({ axis: value }),
+        onchange: () => changeView({ axis: value, x: null, y: null }),
       }), text));
     at("front-controls").append(
       node("fieldset", { class: "segments" }, node("legend", { class: "unseen" }, "Accuracy against"), ...inputs),

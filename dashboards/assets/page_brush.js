@@ -3,7 +3,7 @@
 (function () {
   "use strict";
 
-  const { state, node, at, keep, parts } = window.CondenseryPage;
+  const { state, node, at, keep, remember, parts } = window.CondenseryPage;
 
   const ROUNDING = 1e-6, BEYOND = 1e300;
   const ranges = (dimension) => {
@@ -19,7 +19,8 @@
     offer(figure.data[0]);
     const graph = parts.graphOf("parallel"), before = graph && graph.data && graph.data[0];
     const trace = figure.data[0];
-    if (!before || !before.dimensions || !trace || !trace.dimensions) { return; }
+    if (!trace || !trace.dimensions) { return; }
+    if (!before || !before.dimensions) { figure.data = [withBrush(trace), ...figure.data.slice(1)]; return; }
     const known = new Map(before.dimensions.map((dimension) => [dimension.name, dimension]));
     figure.data = [{ ...trace, dimensions: trace.dimensions.map((dimension) => {
       const kept = known.get(dimension.name), set = kept ? ranges(kept) : [];
@@ -27,12 +28,44 @@
     }) }, ...figure.data.slice(1)];
   }
 
+  // ---- in the address -----------------------------------------------------------------------------------------
+
+  /** Return the brush as the address has it: "growth_1:8..16,20..24;G:0..0.301"; an open end is left out. */
+  function words() {
+    const end = (value) => (Math.abs(value) >= BEYOND ? "" : String(Number(value.toPrecision(6))));
+    return { brush: (state.brush || []).map(([key, ranges]) =>
+      `${key}:${ranges.map(([low, high]) => `${end(low)}..${end(high)}`).join(",")}`).join(";") };
+  }
+
+  /** Take the brush from the address; what can't be read is left out. */
+  function readBrush({ brush }) {
+    const number = (text, beyond) => (text === "" ? beyond : Number(text));
+    const brushes = (brush || "").split(";").slice(0, 20).map((part) => part.split(":")).filter((pair) => pair.length === 2)
+      .map(([key, ranges]) => [key, ranges.split(",").map((range) => range.split(".."))
+        .filter((ends) => ends.length === 2)
+        .map(([low, high]) => [number(low, -BEYOND), number(high, BEYOND)])
+        .filter((ends) => ends.every((end) => !Number.isNaN(end)))])
+      .filter(([, ranges]) => ranges.length);
+    state.brush = brushes.length ? brushes : null;
+  }
+
+  /** Return the lines with the brush that the address brought. */
+  function withBrush(trace) {
+    const known = new Map(state.brush || []);
+    return { ...trace, dimensions: trace.dimensions.map((dimension) => {
+      const set = known.get(dimension.name), [low, high] = dimension.range;
+      return set ? { ...dimension, constraintrange: set.map(([from, to]) => [Math.max(from, low), Math.min(to, high)]) } : dimension;
+    }) };
+  }
+
+  // ---- by pointer ---------------------------------------------------------------------------------------------
+
   function brushed() {
     const graph = parts.graphOf("parallel"), trace = graph && graph.data && graph.data[0];
     const brushes = ((trace && trace.dimensions) || []).filter((dimension) => ranges(dimension).length)
       .map((dimension) => [dimension.name, ranges(dimension).map((range) => ends(range, dimension, [-BEYOND, BEYOND]))]);
     const brush = brushes.length ? brushes : null;
-    if (JSON.stringify(brush) !== JSON.stringify(state.brush)) { state.brush = brush; offerEnds(); parts.purgeRows(); }
+    if (JSON.stringify(brush) !== JSON.stringify(state.brush)) { state.brush = brush; offerEnds(); parts.purgeRows(); remember(); }
     return keep();
   }
 
@@ -84,6 +117,6 @@
     brushed();
   }
 
-  Object.assign(parts, { keepBrush, buildBrush: build, offerEnds });
+  Object.assign(parts, { keepBrush, buildBrush: build, offerEnds, readBrush, brushWords: words });
   Object.assign(window.dash_clientside.page, { brushed });
 })();

@@ -24,33 +24,51 @@
     return { ...payload, figure: { ...payload.figure, data: plain } };
   }
 
+  const last = {};  // the charts as they were sent
+
+  /** Draw a chart again with what the reader has chosen for it since. */
+  const redraw = (name) => { if (last[name]) { set(`${name}-payload`, { data: { ...last[name] } }); } };
+
   function draw(given, theme, id) {
     const payload = given && withoutWebGL(given);
     const name = id.replace(/-graph$/, "");
+    last[name] = given;
     if (!payload) { return [keep(), keep(), keep(), keep(), keep()]; }
     if (name === "front" && !state.drawn) { afterFront(); }
     refillTable(name);
     showBeside(name, payload);
     markAway(at(`${name}-state`), payload);
+    parts.offerChoices(name, payload);
+    showHow(name, payload.reason ? [] : payload.how);
     if (payload.reason) {
       at(`${name}-state`).classList.toggle("wrong", Boolean(payload.wrong));
       return [keep(), true, false, payload.reason, ""];
     }
+    headings[name] = payload.heading;
     const box = at(name), C = window.Condensery;
     const layout = C.themed(payload.figure.layout, box.clientWidth - 44, payload.figure.data.length);
     layout.uirevision = payload.shows || "constant";
+    parts.scaled(name, layout);
+    if (name === "front" && !(overlays.front && overlays.front.all)) { C.openNear(layout, state.limits); }
     keepZoom(name, layout);
     at(id).style.height = `${layout.height}px`;
     const least = (layout.meta || {}).min_width_px || 0;  // narrower, a chart of many axes scrolls
     at(id).style.minWidth = `${least}px`;
     at(`${name}-box`).classList.toggle("wide", least > 0);
-    const figure = { data: payload.figure.data, layout };
-    if (MARKED.includes(name)) { C.BudgetOverlay.empty(figure); setTimeout(() => mark(name), 0); }
+    const figure = parts.linesShown(name, { data: payload.figure.data, layout });
+    if (MARKED.includes(name)) { C.withoutMarks(figure); setTimeout(() => mark(name), 0); }
     if (name === "parallel") { parts.keepBrush(figure); }
     return [figure, false, true, keep(), payload.caption || ""];
   }
 
-  const sent = {};
+  const sent = {}, headings = {};
+
+  /** Show what a caption has no room for, behind "How to read this". */
+  function showHow(name, sentences) {
+    const details = at(`${name}-how`);
+    details.hidden = !(sentences || []).length;
+    details.querySelector("ul").replaceChildren(...(sentences || []).map((text) => node("li", {}, text)));
+  }
 
   /** Keep the ranges that the reader has zoomed or panned to. Plotly does so by `uirevision`, but the Graph component
       writes them into its figure, and then they count as the figure's own. */
@@ -152,7 +170,9 @@
       if (tries > 0) { setTimeout(() => mark(name, tries - 1), 50); }
       return;
     }
-    overlays[name] ??= new window.Condensery.BudgetOverlay(at(`${name}-box`));
+    overlays[name] ??= new window.Condensery.BudgetOverlay((range) => {
+      if (sent[name]) { sent[name].ranges.xaxis = range ? [...range] : undefined; }  // it isn't the reader's own zoom
+    });
     if (state.table) { overlays[name].show(graph, state.table, state.limits); }
   }
 
@@ -160,21 +180,10 @@
     for (const name of MARKED) { if (graphOf(name)) { mark(name, 0); } }
   }
 
-  /** Put the marks into the figure while a picture of it is made, so that the picture has them too. */
-  async function download(event) {
-    const button = event.target.closest("[data-title^='Download']"), graph = button && button.closest(".js-plotly-plot");
-    const name = graph && MARKED.find((chart) => graphOf(chart) === graph);
-    if (!name || !state.table) { return; }
-    event.stopPropagation();
-    event.preventDefault();
-    await window.Condensery.moveBudget(graph, state.table, state.limits);
-    await window.Plotly.downloadImage(graph, { format: "png", filename: name });
-    const figure = { data: graph.data, layout: graph.layout };
-    window.Condensery.BudgetOverlay.empty(figure);
-    await window.Plotly.react(graph, figure.data, figure.layout);
-    mark(name);
-  }
-  document.addEventListener("click", download, true);
+  window.Condensery.savePictures((graph) => {
+    const name = Object.keys(headings).find((chart) => graphOf(chart) === graph);
+    return name ? { name, heading: headings[name], table: state.table, limits: state.limits } : null;
+  });
 
   /** Open the trial of a point; its number comes first in what the point carries, or is in the curve's name. */
   function clicked(click, id) {
@@ -211,6 +220,6 @@
     for (const details of document.querySelectorAll("details[data-chart][open]")) { fillTable(details); }
   }
 
-  Object.assign(parts, { fillTable, fillOpenTables, keepOpen, graphOf, moveMarks });
+  Object.assign(parts, { fillTable, fillOpenTables, keepOpen, graphOf, moveMarks, redraw });
   Object.assign(window.dash_clientside.page, { draw, clicked, part, zoomed });
 })();

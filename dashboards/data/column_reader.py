@@ -32,7 +32,7 @@ INTS = ("macs", "params", "attempt")
 _OTHERS = ("number", "state", "reason", "config", "config_hash", "training")
 _MEASURED = (
     "id target kind policy device runtime runtime_version threads median_ms interval_low_ms interval_high_ms p90_ms "
-    "steady extrapolates precision"
+    "steady extrapolates precision peak_memory_mb"
 ).split()
 
 ConfigFacts = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, int, int, int]]  # text, stages, growth, G C B G3
@@ -174,12 +174,15 @@ def _filled(
 ) -> Latencies:
     group = np.full(n, -1, dtype=np.int16)
     priced = np.full((4, n), np.nan)  # median, low, high, p90
-    marks = np.zeros((4, n), dtype=bool)
+    memory_mb = np.full(n, np.nan)
+    marks = np.zeros((5, n), dtype=bool)  # quick, steady, extrapolates, verified, int8
     for (device, index), row in newest.items():
         if device == target:
             group[index] = groups.setdefault(_group_of(row, target), len(groups))
             priced[:, index] = _figures(row)
             marks[:3, index] = row.policy == "quick", row.steady, row.extrapolates
+            marks[4, index] = row.precision != "fp32"
+            memory_mb[index] = np.nan if row.peak_memory_mb is None else row.peak_memory_mb
     held, shown = priced.copy(), priced.copy()
     for (index, device), history in verifications.items():
         if device != target or group[index] < 0:
@@ -189,7 +192,9 @@ def _filled(
         verified = shown_of(history)
         if groups.get(_group_of(verified, target)) == group[index]:  # charts don't mix groups
             shown[:, index] = _figures(verified)
-            marks[:, index] = verified.policy == "quick", verified.steady, verified.extrapolates, True
+            marks[:4, index] = verified.policy == "quick", verified.steady, verified.extrapolates, True
+            marks[4, index] = verified.precision != "fp32"
+            memory_mb[index] = np.nan if verified.peak_memory_mb is None else verified.peak_memory_mb
     return Latencies(
         target,
         group,
@@ -199,6 +204,8 @@ def _filled(
         verified=marks[3],
         priced_ms=priced[0],
         held_ms={"upper": held[2], "median": held[0], "p90": held[3]},
+        int8=marks[4],
+        memory_mb=memory_mb,
     )
 
 

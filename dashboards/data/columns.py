@@ -61,6 +61,8 @@ class Latencies:
     verified: Mask  # measured again by `pick`, on the trained file; shown in the place of the price
     priced_ms: Floats  # the median of the price, by which equally good networks are ranked
     held_ms: Mapping[LatencyStatistic, Floats]  # what `pick` holds against a limit; NaN where it isn't known
+    int8: Mask  # of the network in 8 bits, which was the faster one, not of the one in fp32
+    memory_mb: Floats  # at most, of the process that ran the network; 10^6 bytes
 
     def only(self, group: int) -> Latencies:
         """Return the latencies of one group; the others are NaN."""
@@ -74,6 +76,8 @@ class Latencies:
             p90_ms=np.where(out, np.nan, self.p90_ms),
             priced_ms=np.where(out, np.nan, self.priced_ms),
             held_ms={name: np.where(out, np.nan, values) for name, values in self.held_ms.items()},
+            int8=self.int8 & ~out,
+            memory_mb=np.where(out, np.nan, self.memory_mb),
         )
 
 

@@ -14,7 +14,8 @@ def kind_words(columns: StudyColumns, latencies: Latencies, row: int) -> str:
     if latencies.group[row] < 0:
         return ""
     kind = columns.latency_groups[latencies.group[row]].kind
-    return ", ".join([kind, *doubts(False, latencies.steady[row], latencies.extrapolates[row])])
+    precision = ["int8"] if latencies.int8[row] else []
+    return ", ".join([kind, *precision, *doubts(False, latencies.steady[row], latencies.extrapolates[row])])
 
 
 def latency_words(columns: StudyColumns, latencies: Latencies, row: int) -> str:
@@ -22,7 +23,8 @@ def latency_words(columns: StudyColumns, latencies: Latencies, row: int) -> str:
     if latencies.group[row] < 0:
         return ""
     group = columns.latency_groups[latencies.group[row]]
-    words = [group.kind, *doubts(latencies.quick[row], latencies.steady[row], latencies.extrapolates[row])]
+    words = [group.kind, *(["int8"] if latencies.int8[row] else [])]
+    words += doubts(latencies.quick[row], latencies.steady[row], latencies.extrapolates[row])
     return one_line(f"{', '.join(words)}; {group}", 240)
 
 

@@ -13,6 +13,7 @@ from dash.development.base_component import Component
 
 from dashboards.page.charts import CHARTS, Chart
 from dashboards.panels import PLOT_CONFIG
+from dashboards.panels.captions import HOW
 
 POLL_MS = 1500
 PARTS = ("head", "table", *CHARTS, "facts", "comparison")  # what the server computes again when there is news
@@ -205,6 +206,7 @@ def _chart_section(name: str, chart: Chart) -> Component:
                 **aria(labelledby=f"{name}-title", describedby=f"{name}-caption"),
             ),
             html.P(id=f"{name}-caption", className="caption"),
+            html.Details([html.Summary(HOW), html.Ul()], id=f"{name}-how", className="how", hidden=True),
             html.Div(id=f"{name}-beside"),
             html.Details(
                 [

@@ -165,7 +165,7 @@ def _study(studies: Studies) -> CachedStudy:
 
 
 def _view_asked() -> dict[str, Any]:
-    return {"group": request.args.get("group"), "axis": request.args.get("axis")}
+    return {name: request.args.get(name) for name in ("group", "axis", "x", "y", "first", "second", "outcome")}
 
 
 def _budget_asked(columns: StudyColumns) -> Budget:

@@ -37,6 +37,7 @@ BODY = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="/assets/icon.svg">
 <link rel="stylesheet" href="/assets/condensery.css">
+<link rel="stylesheet" href="/assets/charts.css">
 <link rel="stylesheet" href="/assets/studies.css">
 </head>
 <body class="studies-page">
@@ -77,6 +78,8 @@ BODY = """<!doctype html>
 <footer><p>Condensery. This page only reads the database.</p></footer>
 <script type="application/json" id="studies-data">DATA</script>
 <script src="/assets/budget_answer.js"></script>
+<script src="/assets/chart_marks.js"></script>
+<script src="/assets/chart_figures.js"></script>
 <script src="/assets/condensery.js"></script>
 <script src="/assets/budget_control.js"></script>
 <script src="/assets/studies_compared.js"></script>

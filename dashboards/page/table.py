@@ -154,8 +154,9 @@ def _latency_text(latencies: Latencies, kinds: Sequence[str], shown: int | None,
         return ""
     low, high = digits_ms(latencies.low_ms[place], 4), digits_ms(latencies.high_ms[place], 4)
     kind = "" if int(latencies.group[place]) == shown else f"{kinds[place]} "
+    int8 = " int8" if latencies.int8[place] else ""
     signs = marks_text(latencies.steady[place], latencies.extrapolates[place])
-    return f"{digits_ms(median, 4)} {kind}[{low}, {high}]{signs}"
+    return f"{digits_ms(median, 4)} {kind}[{low}, {high}]{int8}{signs}"
 
 
 def _kinds(columns: StudyColumns, shown: int | None) -> Iterator[str]:

@@ -66,7 +66,7 @@ def brushed(columns: StudyColumns, view: View, brush: Any) -> Mask | None:
     """
     if not isinstance(brush, list) or not brush:
         return None
-    from dashboards.panels.study import parallel
+    from dashboards.panels.settings import parallel
 
     ranges = {str(key): [(float(low), float(high)) for low, high in pairs] for key, pairs in brush}
     mask: Mask = parallel.inside(parallel.dimension_values(columns, view), ranges, len(columns))

@@ -14,11 +14,14 @@ from space.lazy_names import lazy_names
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "study.front": "front_info FrontInfo FrontOptions",
+        "study.front": "front_info FrontOptions",
+        "study.front_contents": "FrontInfo",
         "study.front_drawing": "front_figure",
         "study.macs_latency": "macs_latency_info macs_latency_figure MacsLatencyInfo",
-        "study.parallel": "parallel_info parallel_figure ParallelInfo brushed dimension_values",
-        "study.importance": "importance_info importance_figure ImportanceInfo",
+        "settings.parallel": "parallel_info parallel_figure ParallelInfo brushed dimension_values",
+        "settings.importance": "importance_info importance_figure ImportanceInfo",
+        "settings.contour": "contour_info contour_figure ContourInfo",
+        "settings.slices": "slice_info slice_figure SliceInfo",
         "study.progress": "progress_info progress_figure ProgressInfo",
         "study.timeline": "timeline_info timeline_figure TimelineInfo",
         "study.belief": "belief_info belief_figure BeliefInfo",
@@ -30,8 +33,9 @@ __getattr__, __dir__ = lazy_names(
         "trial.measurements": "measurements_info measurements_figure MeasurementsInfo",
         "trial.compare": "compare_info compare_figure CompareInfo",
         "trial.tables": "trial_tables settings_json",
-        "style": "PLOT_CONFIG",
+        "style": "PLOT_CONFIG Heading headed",
         "data_table": "DataTable",
+        "captions": "Caption",
         "notebook": "study_figures StudyFigures",
     },
 )

@@ -1,7 +1,10 @@
-"""The house style of every chart: its colours and axes, and the message that is shown in place of a chart.
+"""The house style of every chart, for page, report, plots and notebooks: its colours, marks, axes and title.
 
-- Colours have a contrast of at least 3:1 on white and on the dark background alike, and what a colour says is also said
-  by a shape. Text and grid take the page's colours; the background is transparent.
+- A thing has the same mark and the same colour wherever it is shown (`MARKS`); tables and legends beside the charts
+  take them from `assets/charts.css`, which a test holds to the values here.
+- Colours have a contrast of at least 3:1 on white and on the dark background alike, and stay apart for readers who see
+  two of three primary colours (a test simulates that); what a colour says is also said by a shape. Text and grid take
+  the page's colours; the background is transparent.
 - A chart with more than `SVG_UP_TO` points draws all of its traces by WebGL: that is ten times faster for so many, and
   it is drawn above SVG, so the two can't be mixed.
 - Plotly understands some HTML in its texts: every text of a user goes through `escaped` first.
@@ -10,6 +13,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +22,7 @@ from numpy.typing import NDArray
 
 from dashboards.budget.table import limit_text
 from dashboards.formats import one_line
+from space.errors import ChartUnavailable
 
 PLOT_CONFIG = {
     "showSendToCloud": False,
@@ -27,19 +32,70 @@ PLOT_CONFIG = {
 }
 SVG_UP_TO = 1000  # points of a chart
 LOG_FROM_RATIO = 10.0
-MARK_PX = 22  # height of the words above a marked figure
+LINE_PX = 18  # height of a line of words above a figure
 LONGEST_TEXT = 120  # characters of a user's text in a chart
 
-GREY = "#848B96"
-STAR = "#D9660A"
-FRONT = "#2F7FD1"
-REFERENCE = "#9467BD"
-INT8 = "#A87B00"  # beside blue and orange as far as it can be, for colour-blind eyes too; its mark is a square
-COLOURS = (FRONT, STAR, "#1E9E77", "#D6498F", REFERENCE, INT8, "#4C8F9E", "#C0504D")
+GREY = "#6E6E72"
+STAR = "#D27800"
+FRONT = "#2289EE"
+REFERENCE = "#694BFF"
+INT8 = "#C300C3"
+REFUSED = "#B478B4"
+PREDICTED = "#5A965A"
+MISLED = "#D2002D"
+COLOURS = (FRONT, STAR, PREDICTED, INT8, REFERENCE, MISLED, REFUSED, GREY)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 # Even in lightness, so that both ends are seen on either background; the axis that it belongs to shows the order.
 SCALE = ((0.0, FRONT), (0.35, "#8A6FD0"), (0.65, "#D6498F"), (1.0, STAR))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one kind of thing is drawn; `symbol` is Plotly's name of the shape."""
+
+    symbol: str
+    colour: str
+    size: int = 8
+
+    def marker(self, **changed: Any) -> dict[str, Any]:
+        """Return the mark as Plotly's marker; open and thin shapes are drawn by their lines."""
+        lines = "open" in self.symbol or "thin" in self.symbol
+        line = {"color": self.colour, "width": 1.8 if lines else 0}
+        return {"symbol": self.symbol, "size": self.size, "color": self.colour, "line": line} | changed
+
+
+MARKS: Mapping[str, Mark] = {
+    "front": Mark("diamond", FRONT, 11),
+    "front-off-line": Mark("diamond-open", FRONT, 11),  # on the front for what the chart's axes don't show
+    "trained": Mark("circle", GREY, 7),
+    "refused": Mark("triangle-up", REFUSED, 6),
+    "stopped": Mark("x-thin-open", GREY, 8),
+    "running": Mark("circle-open", GREY, 8),
+    "int8": Mark("square", INT8, 10),
+    "priced-in-int8": Mark("square-open", INT8, 9),  # judged by its latency in 8 bits and its score in fp32
+    "recommended": Mark("star", STAR, 18),
+    "published": Mark("cross-open", REFERENCE, 9),
+    "predicted": Mark("diamond-open", PREDICTED, 11),
+    "misled": Mark("circle-open", MISLED, 15),
+}
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What stands above a figure that is sent to others by itself."""
+
+    title: str  # of the chart
+    study: str
+    place: str = ""  # which latencies are shown: kind, device, runtime
+    replayed: str = ""  # "replayed from TABLE"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines, ready to be shown."""
+        first = f"<b>{escaped(self.title)}</b> - {escaped(self.study)}"
+        rest = ", ".join(filter(None, (self.place, self.replayed)))
+        return (first, escaped(rest, 160)) if rest else (first,)
 
 
 def empty_figure(height_px: int) -> Any:
@@ -75,6 +131,16 @@ def empty_figure(height_px: int) -> Any:
     )
 
 
+def drawable(info: Any) -> None:
+    """Refuse to draw what can't be computed; page and report show the reason in the chart's place.
+
+    Raises:
+        ChartUnavailable: the info has a reason why it can't be shown.
+    """
+    if info.reason is not None:
+        raise ChartUnavailable(info.reason)
+
+
 def message(text: str) -> Any:
     """Return a figure that shows this text in the place of a chart."""
     figure = empty_figure(140)
@@ -104,14 +170,22 @@ def escaped(text: str, longest: int = LONGEST_TEXT) -> str:
 
 def marked(figure: Any, words: str) -> Any:
     """Return the figure with these words ("replayed from TABLE") above it, for it may be sent to others by itself."""
-    if words:
-        height, top = figure.layout.height or 450, figure.layout.margin.t or 0
-        line = {"text": escaped(words), "font": {"size": 12}, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}
-        figure.update_layout(
-            title={**line, "xref": "paper", "yref": "container", "pad": {"t": 6}},
-            height=height + MARK_PX,
-            margin={"t": top + MARK_PX},
-        )
+    return _with_lines(figure, (escaped(words),)) if words else figure
+
+
+def headed(figure: Any, heading: Heading) -> Any:
+    """Return the figure with title, study and device above it, as it is complete by itself."""
+    return _with_lines(figure, heading.lines)
+
+
+def _with_lines(figure: Any, lines: tuple[str, ...]) -> Any:
+    more, top = LINE_PX * len(lines) + 12, figure.layout.margin.t or 0
+    words = {"text": "<br>".join(lines), "font": {"size": 12}, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}
+    figure.update_layout(
+        title={**words, "xref": "paper", "yref": "container", "pad": {"t": 14}},
+        height=(figure.layout.height or 450) + more,
+        margin={"t": top + more},
+    )
     return figure
 
 
@@ -196,7 +270,17 @@ def add_recommended(figure: Any, name: str, place: tuple[float, float] | None, t
             mode="markers",
             name=name,
             meta="recommended",
-            marker={"symbol": "star", "size": 18, "color": STAR},
+            marker=MARKS["recommended"].marker(),
             hoverinfo="skip",  # the trial's own point, below it, answers the pointer
         )
     )
+
+
+def add_label(figure: Any, text: str, place: tuple[float, float], **changed: Any) -> None:
+    """Write a name beside what it names, in its colour, where a legend would send the eye away.
+
+    `place` is in the axes' own coordinates: exponents on logarithmic ones. It is in the layout, since the text of a
+    WebGL trace is blurred.
+    """
+    label = {"showarrow": False, "xanchor": "left", "xshift": 6, "font": {"size": 12}, "name": "label"}
+    figure.add_annotation(x=place[0], y=place[1], text=text, **(label | changed))

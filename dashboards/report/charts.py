@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from dashboards.data.curves import read_curves, read_last_epochs
 from dashboards.data.timeline import read_timeline
 from dashboards.formats import one_line
 from dashboards.panels.style import marked
+from dashboards.panels.titles import TITLES, heading_of
 from search.budget import Budget
-from search.store.replayed import replayed_from, replayed_words
 
 MOST_GROUPS = 4  # of latencies that a report can show
 
@@ -61,23 +60,31 @@ class Drawn:
     figure: str | None
     height_px: int | None
     reason: str | None
-    caption: str
+    caption: panels.Caption
     table: panels.DataTable
+    heading: tuple[str, ...] = ()  # of a picture of the chart
     lines: tuple[int, ...] = ()  # the number of each line's trial, for parallel coordinates
 
     @classmethod
-    def of(cls, info: Any, draw: Callable[[Any], Any], replayed: str | None = None) -> Drawn:
-        """Return a panel's info as a drawn chart; `replayed` is the table that the study was replayed from."""
-        caption = " ".join(getattr(info, "notes", ()))
+    def of(cls, info: Any, draw: Callable[[Any], Any], heading: panels.Heading) -> Drawn:
+        """Return a panel's info as a drawn chart."""
+        caption = panels.Caption.of(getattr(info, "notes", ()))
         if info.reason is not None:
             return cls(None, None, info.reason, caption, info.table())
-        figure = marked(draw(info), replayed_words(replayed))
+        figure = marked(draw(info), heading.replayed)
         lines = tuple(info.number.tolist()) if isinstance(info, panels.ParallelInfo) else ()
-        return cls(figure.to_json(), figure.layout.height, None, caption, info.table(), lines)
+        return cls(figure.to_json(), figure.layout.height, None, caption, info.table(), heading.lines, lines)
 
     def to_json(self) -> str:
         """Return the chart as the page's script reads it."""
-        words = {"reason": self.reason, "caption": self.caption, "lines": self.lines, "table": self.table.to_dict()}
+        words = {
+            "reason": self.reason,
+            "caption": self.caption.short,
+            "how": self.caption.rest,
+            "heading": self.heading,
+            "lines": self.lines,
+            "table": self.table.to_dict(),
+        }
         return f'{json.dumps(words)[:-1]}, "figure": {self.figure or "null"}}}'
 
 
@@ -102,30 +109,38 @@ def name_of(columns: StudyColumns, view: View) -> str:
 
 def changing_charts(source: Source, view: View) -> Iterator[tuple[str, Drawn]]:
     """Yield the charts that differ from view to view, by name."""
-    columns, of = source.columns, partial(Drawn.of, replayed=replayed_from(source.columns.study.settings))
+    columns, recommended = source.columns, source.table.recommended
+
+    def of(name: str, info: Any, draw: Callable[[Any], Any]) -> tuple[str, Drawn]:
+        return name, Drawn.of(info, draw, heading_of(columns, view, TITLES[name][0]))
+
     target = None if view.group is None else columns.latency_groups[view.group].target
-    recommended = source.table.recommended
     limit_ms = source.table.limits_ms.get(target) if target is not None else None
     limit = {"latency": limit_ms, "macs": source.budget.max_macs, "params": source.budget.max_params}[view.axis]
     options = panels.FrontOptions(limit, recommended, source.last_epochs)
-    yield "front", of(panels.front_info(columns, view, options), panels.front_figure)
+    yield of("front", panels.front_info(columns, view, options), panels.front_figure)
     if view.axis == "latency":  # these charts show what the device does, whatever accuracy is plotted against
         info = panels.macs_latency_info(columns, view, limit_ms, recommended)
-        yield "macs-latency", of(info, panels.macs_latency_figure)
-        yield "parallel", of(panels.parallel_info(columns, view), panels.parallel_figure)
-        yield "importance", of(panels.importance_info(columns, view), panels.importance_figure)
-    yield "progress", of(progress_of(source, view), panels.progress_figure)
+        yield of("macs-latency", info, panels.macs_latency_figure)
+        yield of("parallel", panels.parallel_info(columns, view), panels.parallel_figure)
+        yield of("importance", panels.importance_info(columns, view), panels.importance_figure)
+    yield of("progress", progress_of(source, view), panels.progress_figure)
     if source.believed.belief is not None:
-        yield "belief", of(panels.belief_info(columns, view, source.believed), panels.belief_figure)
+        yield of("belief", panels.belief_info(columns, view, source.believed), panels.belief_figure)
 
 
 def steady_charts(source: Source) -> Iterator[tuple[str, Drawn]]:
     """Yield the charts that are the same in every view, by name."""
-    info = panels.curves_info(source.columns, source.curves, source.curve_numbers)
-    replayed = replayed_from(source.columns.study.settings)
-    yield "curves", Drawn.of(info, panels.curves_figure, replayed)
-    timeline = read_timeline(source.engine, source.columns.study.id, list(source.columns.latencies))
-    yield "timeline", Drawn.of(panels.timeline_info(source.columns, timeline), panels.timeline_figure, replayed)
+    columns, view = source.columns, View(source.columns.default_group)
+    timeline = read_timeline(source.engine, columns.study.id, list(columns.latencies))
+    charts = (
+        ("contour", panels.contour_info(columns, view), panels.contour_figure),
+        ("slice", panels.slice_info(columns, view), panels.slice_figure),
+        ("curves", panels.curves_info(columns, source.curves, source.curve_numbers), panels.curves_figure),
+        ("timeline", panels.timeline_info(columns, timeline), panels.timeline_figure),
+    )
+    for name, info, draw in charts:
+        yield name, Drawn.of(info, draw, heading_of(columns, view, TITLES[name][0], of_latencies=False))
 
 
 def progress_of(source: Source, view: View) -> panels.ProgressInfo:

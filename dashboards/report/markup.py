@@ -19,15 +19,19 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from dashboards.panels import DataTable
+from dashboards.panels import Caption, DataTable
+from dashboards.panels.captions import HOW
 
-STYLES = (  # the first two are the live page's too
+STYLES = (  # the first three are the live page's too
     "assets/condensery.css",
     "assets/answer.css",
+    "assets/charts.css",
     "report/assets/report.css",
 )
 SCRIPTS = (  # in the order in which they run
     "assets/budget_answer.js",
+    "assets/chart_marks.js",
+    "assets/chart_figures.js",
     "assets/condensery.js",
     "assets/budget_control.js",
     "assets/budget_figures.js",
@@ -118,7 +122,7 @@ def section(name: str, title: str, lead: str, inner: str, controls: str = "") ->
     )
 
 
-def chart(name: str, height_px: int | None, reason: str | None, caption: str, table: DataTable) -> str:
+def chart(name: str, height_px: int | None, reason: str | None, caption: Caption, table: DataTable) -> str:
     """Return the place of a chart with its caption and its table; a `reason` takes the chart's place."""
     if reason is not None:
         place = f'<div class="state" id="{name}-state"><p>{esc(reason)}</p></div>'
@@ -128,7 +132,15 @@ def chart(name: str, height_px: int | None, reason: str | None, caption: str, ta
             f'<div class="chart-box marked"><div class="chart" id="{name}-chart" role="figure" '
             f'aria-labelledby="{name}-title" aria-describedby="{name}-caption" hidden></div></div>'
         )
-    return f'{place}<p class="caption" id="{name}-caption">{esc(caption)}</p>{chart_table(name, table)}'
+    words = f'<p class="caption" id="{name}-caption">{esc(caption.short)}</p>{how_to_read(name, caption.rest)}'
+    return f"{place}{words}{chart_table(name, table)}"
+
+
+def how_to_read(name: str, sentences: Sequence[str]) -> str:
+    """Return what a caption has no room for, closed; hidden where there is nothing more to say."""
+    items = "".join(f"<li>{esc(sentence)}</li>" for sentence in sentences)
+    hidden = "" if items else " hidden"
+    return f'<details class="how" id="{name}-how"{hidden}><summary>{HOW}</summary><ul>{items}</ul></details>'
 
 
 def chart_table(name: str, table: DataTable, title: str = "The chart as a table") -> str:

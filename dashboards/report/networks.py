@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import sqlalchemy as sa
 
-from dashboards.data.columns import StudyColumns
+from dashboards.data.columns import StudyColumns, View
 from dashboards.formats import one_line, percent
+from dashboards.panels.titles import heading_of
 from dashboards.report.charts import Drawn
 from space.config import CondenseNetConfig
 from space.errors import DeviceNotFound, InvalidConfig
@@ -26,9 +27,8 @@ def _networks(engine: sa.Engine, columns: StudyColumns) -> Iterator[str]:
     from dashboards.panels.trial.network import network_figure, network_info
     from search.pricing.layer_shares import DeviceShares, LayerShares
     from search.store.reader import find_trial
-    from search.store.replayed import replayed_from
 
-    replayed = replayed_from(columns.study.settings)
+    view = View(columns.default_group)
     shares = DeviceShares(engine)
     for place in front_places(columns):
         try:
@@ -55,7 +55,8 @@ def _networks(engine: sa.Engine, columns: StudyColumns) -> Iterator[str]:
             "note": info.share_note,
             "settings": f"architecture = {json.dumps(config.to_dict(), indent=1)}\ntraining = {training}",
         }
-        yield f'{json.dumps(words)[:-1]}, "chart": {Drawn.of(info, network_figure, replayed).to_json()}}}'
+        drawn = Drawn.of(info, network_figure, heading_of(columns, view, title))
+        yield f'{json.dumps(words)[:-1]}, "chart": {drawn.to_json()}}}'
 
 
 def front_places(columns: StudyColumns) -> list[int]:

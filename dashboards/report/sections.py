@@ -17,6 +17,7 @@ from dashboards.report.networks import front_places
 from space.config import code_legend
 from workers.wording import agreeing
 
+BEFORE_TRIALS = ("front", "macs-latency", "parallel", "importance", "contour", "slice", "curves")
 HEADS = {  # titles and leads; a file has no controls in its charts' heads and shows no one at work
     **TITLES,
     "parallel": ("Every choice at once", "Drag along an axis to brush: the table below keeps the trials inside."),
@@ -40,7 +41,10 @@ def body(source: Source, name: str, charts: dict[str, Drawn]) -> str:
             f'<header><h1>{esc(name)}</h1><p class="muted">{esc(study_subtitle(columns.study))}</p>',
             f"{_counts(columns)}</header>",
             f"<main>{_answer(source)}",
-            *(_chart(key, charts) for key in ("front", "macs-latency", "parallel", "importance", "curves")),
+            *(
+                _chart(key, charts)
+                for key in ("front", "macs-latency", "parallel", "importance", "contour", "slice", "curves")
+            ),
             _trials(columns),
             _networks(columns),
             _chart("progress", charts, _facts(source)),

@@ -23,6 +23,8 @@ from workers.files import write_atomically
 STYLES = ("assets/condensery.css", "assets/studies.css", "report/assets/report.css")
 SCRIPTS = (  # in the order in which they run
     "assets/budget_answer.js",
+    "assets/chart_marks.js",
+    "assets/chart_figures.js",
     "assets/condensery.js",
     "assets/budget_control.js",
     "assets/studies_compared.js",

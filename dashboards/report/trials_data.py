@@ -105,9 +105,10 @@ def _marks(device: Latencies, row: int, group: LatencyGroup | None, usual: Laten
     """Return what follows a latency: the marks of the terminal's tables, and how it isn't of the usual group."""
     if group is None or usual is None:
         return ""
+    int8 = " int8" if device.int8[row] else ""
     other = f" {one_line(group.kind, 20)}" if group.kind != usual.kind else ""
     other = other or ("" if group == usual else " other runtime or device")
-    return marks_text(device.steady[row], device.extrapolates[row]) + other
+    return int8 + marks_text(device.steady[row], device.extrapolates[row]) + other
 
 
 def _column(name: str, title: str, kind: str, values: Sequence[Any]) -> Column:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dashboards.data.columns import Axis, LatencyGroup, StudyColumns, View
-from dashboards.formats import NOTHING, count, digits_ms, percent
+from dashboards.data.quantities import CountUnit
+from dashboards.formats import NOTHING, digits_ms, percent
 from search.results.baselines import read_baselines
 from workers.latency.record import REPLAYED, LatencyRecord
 
@@ -61,19 +62,19 @@ class Baseline:
     published: bool = True  # else it was trained by the study's recipe, on its images; `top1_pct` is then its score
 
     def cost(self, axis: Axis) -> float:
-        """Return ms (in the group that is shown), million macs or million params; NaN where there is no latency."""
+        """Return ms (in the group that is shown), macs or params; NaN where there is no latency."""
         if axis == "latency":
             return math.nan if self.latency is None else self.latency.median_ms
-        return (self.macs if axis == "macs" else self.params) / 1e6
+        return float(self.macs if axis == "macs" else self.params)
 
-    def row(self, axis: Axis) -> tuple[str, ...]:
-        """Return the network's line in the front's table."""
+    def row(self, axis: str, units: Mapping[str, CountUnit]) -> tuple[str, ...]:
+        """Return the network's line in the front's table; counts in the table's units."""
         words, mark = (NOTHING, NOTHING), ""
         if axis == "latency" and (latency := self.latency) is not None:
             interval = f"{digits_ms(latency.low_ms, 4)} to {digits_ms(latency.high_ms, 4)}"
             words = digits_ms(latency.median_ms, 4), interval
             mark = "; its latency is outside the calibrated range" if latency.extrapolates else ""
-        cost = (count(float(self.macs)), count(float(self.params)))
+        cost = (units["macs"].text(float(self.macs)), units["params"].text(float(self.params)))
         role = "published" if self.published else "baseline"
         return role, NOTHING, percent(self.top1_pct / 100), *words, *cost, f"{self.name}; {self.origin}{mark}"
 

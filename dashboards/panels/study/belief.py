@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,29 @@ from dashboards.data.beliefs import (
     reason_text,
 )
 from dashboards.data.columns import Axis, Floats, StudyColumns, View
+from dashboards.data.quantities import CountUnit, count_units
 from dashboards.data.study_settings import search_of
-from dashboards.formats import count, milliseconds, moment, one_line, percent
+from dashboards.formats import digits_ms, moment, one_line, percent
 from dashboards.panels.data_table import DataTable
-from dashboards.panels.study.points import MILLION, UNITS
-from dashboards.panels.style import FRONT, GREY, STAR, empty_figure, escaped, is_log, message, slim, style_axis
+from dashboards.panels.style import (
+    FRONT,
+    GREY,
+    MARKS,
+    PREDICTED,
+    add_label,
+    drawable,
+    empty_figure,
+    escaped,
+    is_log,
+    on_axis,
+    slim,
+    style_axis,
+)
 from search.store.rows import Believed
 from search.store.vocabulary import TrialState
 from workers.wording import counted
 
-BAND = "rgba(217,102,10,0.16)"  # STAR's colour, through which trained networks are seen
-HEADERS = ("", "why", "predicted", "latency, predicted", "macs", "params", "architecture")
+BAND = "rgba(90,150,90,0.2)"  # PREDICTED's colour, through which trained networks are seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +61,7 @@ class BeliefInfo:
     """What a sampler believes, beside what was trained."""
 
     axis: Axis
+    units: Mapping[str, CountUnit]
     score_name: str
     trained: tuple[Floats, Floats]  # cost and score in % of the networks more accurate than every cheaper one
     front: Predicted
@@ -62,37 +75,41 @@ class BeliefInfo:
 
     def table(self) -> DataTable:
         """Return the predicted front and the next candidates."""
-        lines = [_line("next", one, self.target) for one in self.ahead.candidates]
-        lines += [_line("predicted front", one, self.target) for one in self.front.candidates]
-        return DataTable.of(HEADERS, lines, len(lines))
+        lines = [_line("next", one, self.target, self.units) for one in self.ahead.candidates]
+        lines += [_line("predicted front", one, self.target, self.units) for one in self.front.candidates]
+        return DataTable.of(_headers(self.units), lines, len(lines))
 
 
 def belief_info(columns: StudyColumns, view: View, believed: StudyBelief) -> BeliefInfo:
     """Return what a study's sampler believes; the score is plotted against the view's axis."""
     target = "" if view.group is None else columns.latency_groups[view.group].target
     reached, facts = _reached(columns, believed)
-    belief = believed.belief
-    front = _predicted(() if belief is None else belief.front, view.axis, target)
-    ahead = _predicted(() if belief is None else belief.ahead, view.axis, target, keep_order=True)
+    belief, units = believed.belief, count_units(columns)
+    factor = units[view.axis].factor if view.axis in units else 1.0
+    front = _predicted(() if belief is None else belief.front, view.axis, target, factor)
+    ahead = _predicted(() if belief is None else belief.ahead, view.axis, target, factor, keep_order=True)
     if belief is not None:
         facts = (("rests on", f"{counted(belief.trainings, 'training')}, {moment(belief.at)} UTC"), *facts)
     return BeliefInfo(
         axis=view.axis,
+        units=units,
         score_name=columns.score_name,
-        trained=_trained(columns, view),
+        trained=_trained(columns, view, factor),
         front=_steps(front),
         ahead=ahead,
         facts=facts,
-        tables=(("Next candidates", _ahead_table(ahead, target)), ("Predicted, then reached", reached)),
+        tables=(("Next candidates", _ahead_table(ahead, target, units)), ("Predicted, then reached", reached)),
         target=target,
         notes=_notes(target if view.axis == "latency" else ""),
         reason=_why_none(columns, believed, len(front) + len(ahead)),
     )
 
 
-def _predicted(candidates: Sequence[Believed], axis: Axis, target: str, keep_order: bool = False) -> Predicted:
+def _predicted(
+    candidates: Sequence[Believed], axis: Axis, target: str, factor: float, keep_order: bool = False
+) -> Predicted:
     kept = [
-        (cost, one, interval)
+        (cost / factor, one, interval)
         for one in candidates
         if (cost := _cost(one, axis, target)) is not None and (interval := interval_of(one.proposal)) is not None
     ]
@@ -111,7 +128,7 @@ def _predicted(candidates: Sequence[Believed], axis: Axis, target: str, keep_ord
 def _cost(candidate: Believed, axis: Axis, target: str) -> float | None:
     if axis == "latency":
         return candidate.latencies_ms.get(target)
-    return (candidate.macs if axis == "macs" else candidate.params) / MILLION
+    return candidate.macs if axis == "macs" else candidate.params
 
 
 def _steps(front: Predicted) -> Predicted:
@@ -122,8 +139,8 @@ def _steps(front: Predicted) -> Predicted:
     return Predicted(tuple(front.candidates[place] for place in kept), *(array[kept] for array in arrays))
 
 
-def _trained(columns: StudyColumns, view: View) -> tuple[Floats, Floats]:
-    cost = columns.axis_values(view) / (1.0 if view.axis == "latency" else MILLION)
+def _trained(columns: StudyColumns, view: View, factor: float) -> tuple[Floats, Floats]:
+    cost = columns.axis_values(view) / factor
     members = np.flatnonzero(columns.trained & np.isfinite(cost))
     members = members[np.lexsort((-columns.score[members], cost[members]))]
     score_pct = 100 * columns.score[members]
@@ -152,20 +169,25 @@ def _reached(columns: StudyColumns, believed: StudyBelief) -> tuple[DataTable, t
     return table, (("how right it was", f"{words}; the median error was {np.median(np.abs(off)):.2g} points"),)
 
 
-def _ahead_table(ahead: Predicted, target: str) -> DataTable:
-    lines = [_line(str(place + 1), one, target) for place, one in enumerate(ahead.candidates)]
-    return DataTable.of(HEADERS, lines, len(lines))
+def _ahead_table(ahead: Predicted, target: str, units: Mapping[str, CountUnit]) -> DataTable:
+    lines = [_line(str(place + 1), one, target, units) for place, one in enumerate(ahead.candidates)]
+    return DataTable.of(_headers(units), lines, len(lines))
 
 
-def _line(name: str, one: Believed, target: str) -> tuple[str, ...]:
+def _headers(units: Mapping[str, CountUnit]) -> tuple[str, ...]:
+    counts = (", ".join(filter(None, (name, units[name].prefix))) for name in ("macs", "params"))
+    return ("", "why", "predicted", "latency, ms, predicted", *counts, "architecture")
+
+
+def _line(name: str, one: Believed, target: str, units: Mapping[str, CountUnit]) -> tuple[str, ...]:
     latency = one.latencies_ms.get(target)
     return (
         name,
         "no candidate is predicted to beat it" if name == "predicted front" else reason_text(one.proposal),
         predicted_text(one.proposal).removesuffix(" predicted"),
-        "-" if latency is None else milliseconds(latency),
-        count(one.macs),
-        count(one.params),
+        digits_ms(latency),
+        units["macs"].text(one.macs),
+        units["params"].text(one.params),
         one.text,
     )
 
@@ -183,7 +205,8 @@ def _why_none(columns: StudyColumns, believed: StudyBelief, shown: int) -> str |
     search = search_of(columns.study.settings)
     if (sampler := search.get("sampler")) != SAYS_WHY:
         return (
-            f"This study's sampler ({one_line(sampler or 'unknown', 40)}) gives no reasons: it has no belief to show."
+            f"This study's sampler ({one_line(sampler or 'unknown', 40)}) gives no reasons: it has no belief to show. "
+            f"Studies with search.sampler = {SAYS_WHY!r} have one."
         )
     if believed.belief is None:
         begun = int(columns.is_state(TrialState.DONE, TrialState.RUNNING).sum())
@@ -203,11 +226,14 @@ def _why_none(columns: StudyColumns, believed: StudyBelief, shown: int) -> str |
 
 
 def belief_figure(info: BeliefInfo) -> Any:
-    """Return the trained front, the predicted one with its interval, and the next candidates."""
+    """Return the trained front, the predicted one with its interval, and the next candidates.
+
+    Raises:
+        ChartUnavailable: the sampler has no belief to show.
+    """
     import plotly.graph_objects as go
 
-    if info.reason is not None:
-        return message(info.reason)
+    drawable(info)
     figure, front, ahead = empty_figure(400), info.front, info.ahead
     line: dict[str, Any] = {"mode": "lines", "hoverinfo": "skip"}
     figure.add_trace(go.Scatter(x=slim(front.cost), y=slim(front.low_pct), line={"width": 0}, showlegend=False, **line))
@@ -218,14 +244,17 @@ def belief_figure(info: BeliefInfo) -> Any:
             x=slim(front.cost),
             y=slim(front.score_pct),
             mode="lines",
-            line={"color": STAR, "width": 2, "dash": "dash"},
+            line={"color": PREDICTED, "width": 2, "dash": "dash"},
             name="predicted front",
+            showlegend=False,
             **_hover(front),
         )
     )
     steps = {"shape": "hv", "color": FRONT, "width": 2}
     cost, score_pct = info.trained
-    figure.add_trace(go.Scatter(x=slim(cost), y=slim(score_pct), line=steps, name="trained front", **line))
+    figure.add_trace(
+        go.Scatter(x=slim(cost), y=slim(score_pct), line=steps, name="trained front", showlegend=False, **line)
+    )
     figure.add_trace(
         go.Scatter(
             x=slim(ahead.cost),
@@ -239,14 +268,23 @@ def belief_figure(info: BeliefInfo) -> Any:
             mode="markers+text",
             text=[str(place + 1) for place in range(len(ahead))],
             textposition=["middle right", "middle left"] * (len(ahead) // 2) + ["middle right"] * (len(ahead) % 2),
-            marker={"symbol": "diamond-open", "size": 11, "color": STAR, "line": {"color": STAR, "width": 2}},
+            marker=MARKS["predicted"].marker(),
             name="next candidates (predicted)",
             **_hover(ahead),
         )
     )
-    style_axis(figure.layout.xaxis, is_log(np.concatenate([cost, front.cost, ahead.cost])))
+    log = is_log(np.concatenate([cost, front.cost, ahead.cost]))
+    style_axis(figure.layout.xaxis, log)
+    if len(front):  # beside the lines, away from their ends, where both meet; other names stay in the legend
+        middle = len(front) // 2
+        place = on_axis(float(front.cost[middle]), log), float(front.score_pct[middle])
+        add_label(figure, "predicted", place, xanchor="right", xshift=-4, yshift=12)
+    if len(cost):
+        place = on_axis(float(cost[0]), log), float(score_pct[0])
+        add_label(figure, "trained", place, xshift=4, yshift=-9)
     title = "latency, ms (predicted for candidates)"
-    figure.update_xaxes(title={"text": title if info.axis == "latency" else UNITS[info.axis]})
+    count_title = info.units[info.axis].words(info.axis) if info.axis in info.units else ""
+    figure.update_xaxes(title={"text": title if info.axis == "latency" else count_title})
     figure.update_yaxes(title={"text": f"{info.score_name}, %"})
     return figure
 

@@ -12,12 +12,24 @@ import numpy as np
 from dashboards.data.columns import Floats, StudyColumns, View
 from dashboards.formats import percent
 from dashboards.panels.data_table import DataTable
-from dashboards.panels.style import COLOURS, DASHES, GREY, SYMBOLS, empty_figure, escaped, message, scatter, slim
+from dashboards.panels.style import (
+    COLOURS,
+    DASHES,
+    GREY,
+    SYMBOLS,
+    add_label,
+    drawable,
+    empty_figure,
+    escaped,
+    scatter,
+    slim,
+)
 from search.store.vocabulary import STATES, TrialState
 from workers.metrics import NAMES
 from workers.wording import agreeing
 
 MOST_CURVES = 8  # more can't be told apart in one chart
+PLOT_PX, NAME_PX = 340, 15  # heights of the plot and of a trial's name beside its curve
 EARLY = 0.2  # until this progress a curve rises so steeply that it would flatten the rest of the chart
 ENDED_EARLY = (TrialState.PRUNED, TrialState.FAILED, TrialState.CANCELLED)
 
@@ -113,11 +125,13 @@ def _curve(columns: StudyColumns, number: int, rows: Sequence[Mapping[str, Any]]
 
 def _why_none(columns: StudyColumns, numbers: Sequence[int]) -> str:
     if not len(columns):
-        return "No trials yet."
+        return "No trials yet: curves come with the first training of `condensery launch`."
     trials = "no trial has" if len(numbers) != 1 else f"trial {numbers[0]} hasn't"
     if len(numbers) > 1:
         trials = f"none of the trials {', '.join(map(str, numbers[:MOST_CURVES]))} has"
-    return f"No learning curve to show: {trials} finished an epoch."
+    return (
+        f"No learning curve to show: {trials} finished an epoch. It comes with the next epoch, or choose other trials."
+    )
 
 
 def _notes(curves: Sequence[Curve], left_out: int, without: Sequence[int]) -> tuple[str, ...]:
@@ -163,9 +177,12 @@ def _lines(curve: Curve) -> list[tuple[str, ...]]:
 
 
 def curves_figure(info: CurvesInfo) -> Any:
-    """Return the score over progress: marks at condensing stages, a star for the deployed form, a cross at a stop."""
-    if info.reason is not None:
-        return message(info.reason)
+    """Return the score over progress: marks at condensing stages, a star for the deployed form, a cross at a stop.
+
+    Raises:
+        ChartUnavailable: no trial has a curve.
+    """
+    drawable(info)
     figure = empty_figure(460)
     trace = scatter(sum(len(curve.epochs) for curve in info.curves))
     for index, curve in enumerate(info.curves):
@@ -177,9 +194,27 @@ def curves_figure(info: CurvesInfo) -> Any:
         _add_key(figure, trace, "deployed", "star", 11)
     if any(curve.why_stopped is not None for curve in info.curves):
         _add_key(figure, trace, "stopped", "x", 10)
-    figure.update_xaxes(title={"text": "training progress, % of the schedule"}, range=[-2, 104])
-    figure.update_yaxes(title={"text": f"{info.score_name} on the validation images, %"}, range=_settled(info.curves))
+    settled = _settled(info.curves)
+    figure.update_xaxes(title={"text": "training progress, % of the schedule"}, range=[-2, 113])
+    figure.update_yaxes(title={"text": f"{info.score_name} on the validation images, %"}, range=settled)
+    _add_names(figure, info.curves, settled)
     return figure
+
+
+def _add_names(figure: Any, curves: Sequence[Curve], shown: list[float] | None) -> None:
+    """Write each trial's number beside the end of its curve, moved apart where ends lie close together."""
+    ends = [(100 * curve.progress[-1], 100 * curve.score[-1], index) for index, curve in enumerate(curves)]
+    ends = sorted((end for end in ends if math.isfinite(end[1])), key=lambda end: end[1])
+    every = np.concatenate([100 * curve.score[np.isfinite(curve.score)] for curve in curves])
+    if not ends or not every.size:
+        return
+    low, high = shown or (float(every.min()), float(every.max()))
+    per_px, below = max(high - low, 1e-9) / PLOT_PX, -math.inf
+    for x, y, index in ends:
+        at = max(y, below + NAME_PX * per_px)
+        below = at
+        name = f"trial {curves[index].number}"
+        add_label(figure, name, (x, at), xshift=9, yanchor="middle")
 
 
 def _add_curve(figure: Any, trace: Any, curve: Curve, index: int) -> None:
@@ -199,6 +234,7 @@ def _add_curve(figure: Any, trace: Any, curve: Curve, index: int) -> None:
             y=slim(100 * curve.score),
             mode="lines+markers",
             name=f"trial {curve.number}",
+            showlegend=False,
             line={"color": colour, "width": 2, "dash": DASHES[index // 3 % len(DASHES)]},
             marker={"symbol": symbols, "opacity": 1.0, "size": slim(sizes), "color": colour, "line": {"width": 0}},
             customdata=np.array([[curve.number] * len(curve.epochs), curve.epochs, curve.stages], dtype=np.int32).T,

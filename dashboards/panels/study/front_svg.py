@@ -12,14 +12,16 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from dashboards.data.columns import Floats
-from dashboards.panels.study.front import FrontInfo
+from dashboards.panels.study.front_contents import FrontInfo
 from dashboards.panels.study.points import Points
-from dashboards.panels.style import FRONT, GREY, STAR
+from dashboards.panels.style import MARKS
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 720, 440, 64, 40, 20, 56  # px; the last four are margins
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 720, 460, 64, 62, 20, 56  # px; the last four are margins
 INK = "#333a44"
+FRONT, TRAINED, STAR = (MARKS[name].colour for name in ("front", "trained", "recommended"))
 TICKS = 5
 STAR_SHAPE = "0,-11 2.6,-3.5 10.5,-3.4 4.2,1.4 6.5,8.9 0,4.4 -6.5,8.9 -4.2,1.4 -10.5,-3.4 -2.6,-3.5"
+LEGEND = 46  # px from above
 ROOM = 0.06  # of an axis, left free at both ends
 
 
@@ -53,7 +55,7 @@ class _Axis:
 
 
 def front_svg(info: FrontInfo, title: str) -> str:
-    """Return the front as an SVG document with white ground; a sentence where there is nothing to draw."""
+    """Return the front as an SVG document with white ground and a title; a sentence where there is nothing to draw."""
     if info.reason is not None:
         return _document(title, [_text(WIDTH / 2, HEIGHT / 2, info.reason, "middle")])
     shown = (info.trained, info.front)
@@ -63,15 +65,18 @@ def front_svg(info: FrontInfo, title: str) -> str:
     up = _Axis.over(scores, HEIGHT - BOTTOM, TOP)
     parts = [*_grid(across, up, info), *_budget(across, info)]
     parts += [
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{GREY}"/>' for x, y in _places(info.trained, info, across, up)
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{TRAINED}"/>'
+        for x, y in _places(info.trained, info, across, up)
     ]
     parts += _steps(info, across, up)
+    fills = (FRONT if on_line else "#ffffff" for on_line in info.on_line)
     parts += [
         f'<rect x="{x - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9" transform="rotate(45 {x:.1f} {y:.1f})" '
-        f'fill="{FRONT}"/>'
-        for x, y in _places(info.front, info, across, up)
+        f'fill="{fill}" stroke="{FRONT}" stroke-width="1.5"/>'
+        for (x, y), fill in zip(_places(info.front, info, across, up), fills, strict=True)
     ]
-    return _document(title, [*parts, *_star(info, across, up), *_legend(info)])
+    heading = f'<text x="{LEFT}" y="22" font-size="15" font-weight="600">{escape(title)}</text>'
+    return _document(title, [heading, *parts, *_star(info, across, up), *_legend(info)])
 
 
 def _places(points: Points, info: FrontInfo, across: _Axis, up: _Axis) -> Iterator[tuple[float, float]]:
@@ -83,11 +88,11 @@ def _places(points: Points, info: FrontInfo, across: _Axis, up: _Axis) -> Iterat
 def _grid(across: _Axis, up: _Axis, info: FrontInfo) -> Iterator[str]:
     for value in across.ticks():
         x = across.at(value)
-        yield _line(x, TOP, x, HEIGHT - BOTTOM, GREY, 0.5, "2 3")
+        yield _line(x, TOP, x, HEIGHT - BOTTOM, TRAINED, 0.5, "2 3")
         yield _text(x, HEIGHT - BOTTOM + 18, f"{value:.4g}", "middle")
     for value in up.ticks():
         y = up.at(value)
-        yield _line(LEFT, y, WIDTH - RIGHT, y, GREY, 0.5, "2 3")
+        yield _line(LEFT, y, WIDTH - RIGHT, y, TRAINED, 0.5, "2 3")
         yield _text(LEFT - 8, y + 4, f"{value:.4g}", "end")
     yield _line(LEFT, TOP, LEFT, HEIGHT - BOTTOM, INK, 1)
     yield _line(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, INK, 1)
@@ -101,7 +106,7 @@ def _budget(across: _Axis, info: FrontInfo) -> Iterator[str]:
     if info.budget is not None:
         x = across.at(info.budget)
         yield _line(x, TOP, x, HEIGHT - BOTTOM, INK, 1.5, "6 4")
-        yield _text(x - 5, TOP + 12, f"budget {info.budget:g}", "end")
+        yield _text(x - 5, TOP + 12, f"budget {info.budget:g} {info.x.unit}", "end")
 
 
 def _steps(info: FrontInfo, across: _Axis, up: _Axis) -> Iterator[str]:
@@ -120,13 +125,14 @@ def _star(info: FrontInfo, across: _Axis, up: _Axis) -> Iterator[str]:
 
 
 def _legend(info: FrontInfo) -> Iterator[str]:
-    yield f'<rect x="{LEFT}" y="18" width="9" height="9" transform="rotate(45 {LEFT + 4.5} 22.5)" fill="{FRONT}"/>'
-    yield _text(LEFT + 16, 27, "on the front", "start")
-    yield f'<circle cx="{LEFT + 130}" cy="22.5" r="3.5" fill="{GREY}"/>'
-    yield _text(LEFT + 140, 27, "other trained", "start")
+    turned = f'transform="rotate(45 {LEFT + 4.5} {LEGEND - 4.5})"'
+    yield f'<rect x="{LEFT}" y="{LEGEND - 9}" width="9" height="9" {turned} fill="{FRONT}"/>'
+    yield _text(LEFT + 16, LEGEND, "on the front", "start")
+    yield f'<circle cx="{LEFT + 130}" cy="{LEGEND - 4.5}" r="3.5" fill="{TRAINED}"/>'
+    yield _text(LEFT + 140, LEGEND, "other trained", "start")
     if info.recommended is not None:
-        yield f'<polygon points="{STAR_SHAPE}" transform="translate({LEFT + 260} 23)" fill="{STAR}"/>'
-        yield _text(LEFT + 276, 27, f"trial {info.recommended}, in this bundle", "start")
+        yield f'<polygon points="{STAR_SHAPE}" transform="translate({LEFT + 260} {LEGEND - 4})" fill="{STAR}"/>'
+        yield _text(LEFT + 276, LEGEND, f"trial {info.recommended}, in this bundle", "start")
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float, dashes: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -10,38 +10,38 @@ from typing import Any
 import numpy as np
 
 from dashboards.data.columns import Floats, Mask, StudyColumns, View
+from dashboards.data.quantities import Quantity, quantity_of
 from dashboards.formats import count, milliseconds
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.study.points import (
+    INT8_NOTE,
     Points,
     Series,
+    add_series,
     bars,
     headers,
-    hover,
     latencies_shown,
     points_of,
     recommended_name,
     why_no_points,
 )
 from dashboards.panels.style import (
-    COLOURS,
-    FRONT,
-    GREY,
-    REFERENCE,
+    MARKS,
     add_budget,
+    add_label,
     add_recommended,
+    drawable,
     empty_figure,
     escaped,
     is_log,
-    message,
+    on_axis,
     scatter,
-    slim,
     style_axis,
 )
 from search.store.vocabulary import TrialState
+from workers.wording import counted
 
 MOST_MISLED = 6  # trials that are marked
-TRAINED = COLOURS[2]  # in a crowd shape alone doesn't tell trained networks from refused ones
 LEAST_FOR_RANKS = 3
 LEAST_TO_MARK = 10  # priced trials; among fewer, a difference of ranks says nothing
 
@@ -68,9 +68,10 @@ class Contradiction:
 
 @dataclass(frozen=True, eq=False)
 class MacsLatencyInfo:
-    """Latency in ms against million macs of every priced trial of one latency group."""
+    """Latency against macs of every priced trial of one latency group."""
 
-    title: str  # of the latency axis
+    macs: Quantity
+    latency: Quantity
     latencies: Mapping[str, Any]  # target, kind and group of the latencies shown
     front: Points
     trained: Points
@@ -105,7 +106,8 @@ class MacsLatencyInfo:
             for index in points
             if points.number[index] not in marked
         )
-        return DataTable.of(("rank", *headers(self.trained.score_name)), chain(lines, rest), self.total)
+        names = headers(self.trained.score_name, self.trained.units)
+        return DataTable.of(("rank", *names), chain(lines, rest), self.total)
 
 
 def macs_latency_info(
@@ -126,7 +128,8 @@ def macs_latency_info(
     misled, ranks = _misled(columns, latency_ms, chosen)
     group = None if view.group is None else columns.latency_groups[view.group]
     info = MacsLatencyInfo(
-        title="latency, ms" if group is None else f"{escaped(group.kind)} latency on {escaped(group.target)}, ms",
+        macs=quantity_of(columns, latency_view, "macs"),
+        latency=quantity_of(columns, latency_view, "latency"),
         latencies=latencies_shown(columns, view),
         front=roles["on the front"],
         trained=roles["trained"],
@@ -209,67 +212,67 @@ def mean_ranks(values: Floats) -> Floats:
 def _notes(info: MacsLatencyInfo, group: str | None) -> tuple[str, ...]:
     if info.reason is not None:
         return ()
-    notes = [f"Latency: {group}."] if group is not None else []
+    notes = []
     if info.correlation is not None:
         among = f", {info.front_correlation:.2f} among the front" if info.front_correlation is not None else ""
         notes.append(
-            f"Rank correlation of macs and latency: {info.correlation:.2f} over {info.total:,} networks{among}. "
-            "At 1, macs alone would order the networks as the device does; below 1, measuring pays."
+            f"Rank correlation of macs and latency: {info.correlation:.2f} over {info.total:,} networks{among}."
         )
-    if info.contradiction is not None:
-        notes.append(f"Strongest contradiction: {info.contradiction}.")
     if len(info.misled):
         notes.append("Ringed: the networks whose place by macs is furthest from their place by latency.")
-    return tuple(notes)
+    if info.correlation is not None:
+        notes.append("At 1, macs alone would order the networks as the device does; below 1, measuring pays.")
+    if info.contradiction is not None:
+        notes.append(f"Strongest contradiction: {info.contradiction}.")
+    if int8 := sum(int(points.int8.sum()) for points in info.roles.values()):
+        notes.append(INT8_NOTE.format(f"Open squares: {counted(int8, 'trial')}", info.trained.score_name))
+    return (*notes, *([f"Latency: {group}."] if group is not None else []))
 
 
 # ---- the figure -----------------------------------------------------------------------------------------
 
 
 def macs_latency_figure(info: MacsLatencyInfo) -> Any:
-    """Return the chart of latency against macs."""
-    if info.reason is not None:
-        return message(info.reason)
+    """Return the chart of latency against macs.
+
+    Raises:
+        ChartUnavailable: there is nothing to see.
+    """
+    drawable(info)
     figure = empty_figure(440)
-    trace = scatter(info.total)
-    crowd = 7 if info.total <= 300 else 5
-    refused = {"symbol": "triangle-down", "size": crowd, "color": GREY, "opacity": 0.55}
-    _add(figure, trace, Series(info.infeasible, "over a budget", refused))
-    trained = {"symbol": "circle", "size": crowd, "color": TRAINED}
-    _add(figure, trace, Series(info.trained, "other trained", trained, bars(info.trained, TRAINED)))
-    front = {"symbol": "diamond", "size": 10, "color": FRONT}
-    _add(figure, trace, Series(info.front, "on the front", front, bars(info.front, FRONT, always=True)))
-    misled = {"symbol": "circle-open", "size": 15, "color": REFERENCE}
-    _add(figure, trace, Series(info.misled, "macs mislead most", misled))
-    macs = np.concatenate([points.along("macs") for points in info.roles.values()])
-    latency_ms = np.concatenate([points.latency_ms for points in info.roles.values()])
-    log = is_log(latency_ms)
-    style_axis(figure.layout.xaxis, is_log(macs))
-    style_axis(figure.layout.yaxis, log)
-    figure.update_xaxes(title={"text": "multiply-adds (macs), millions"})
-    figure.update_yaxes(title={"text": info.title})
-    add_budget(figure, "y", info.budget, log)
+    trace, axes = scatter(info.total), (info.macs, info.latency)
+    for series in _series(info):
+        add_series(figure, trace, series, axes, bars_along="y")
+    macs, latency_ms = (np.concatenate([points.along(axis.key) for points in info.roles.values()]) for axis in axes)
+    logs = is_log(macs), is_log(latency_ms)
+    style_axis(figure.layout.xaxis, logs[0])
+    style_axis(figure.layout.yaxis, logs[1])
+    figure.update_xaxes(title={"text": escaped(info.macs.title)})
+    figure.update_yaxes(title={"text": escaped(info.latency.title)})
+    add_budget(figure, "y", info.budget, logs[1])
     number = np.concatenate([points.number for points in info.roles.values()])
     place = np.flatnonzero(number == info.recommended)
     star = (float(macs[place[0]]), float(latency_ms[place[0]])) if len(place) else None
+    if star is not None:
+        at = on_axis(star[0], logs[0]), on_axis(star[1], logs[1])
+        add_label(figure, f"<b>trial {info.recommended}</b>", at, name="star", xshift=10, yshift=-10)
     add_recommended(figure, info.recommended_name, star, trace)
-    figure.layout.meta = {**info.latencies, "x": "macs", "y": "latency"}
+    target = info.latencies["target"]
+    figure.layout.meta = {**info.latencies, "x": "macs", "y": "latency", "targets": {"y": target} if target else {}}
     return figure
 
 
-def _add(figure: Any, trace: Any, series: Series) -> None:
-    points, marker = series.points, series.marker
-    if not len(points):
-        return
-    width = 2.0 if "open" in marker["symbol"] else 0.0
-    figure.add_trace(
-        trace(
-            x=slim(points.along("macs")),
-            y=slim(points.latency_ms),
-            error_y=series.error_bars,
-            mode="markers",
-            name=series.name,
-            marker={**marker, "line": {"width": width, "color": marker["color"]}},
-            **hover(points, "macs", "latency"),
-        )
+def _series(info: MacsLatencyInfo) -> Iterator[Series]:
+    """Yield what is drawn, the front above the rest; latencies of int8 by a mark of their own."""
+    crowd = {"size": 7} if info.total <= 300 else {"size": 5, "opacity": 0.7}
+    roles: tuple[tuple[str, str, Points, Mapping[str, Any]], ...] = (
+        ("over a budget", "refused", info.infeasible, crowd | {"opacity": 0.6}),
+        ("other trained", "trained", info.trained, crowd),
+        ("on the front", "front", info.front, {}),
     )
+    for name, mark_name, points, marker in roles:
+        mark, always = MARKS[mark_name], mark_name == "front"
+        drawn = None if mark_name == "refused" else bars(points.only(~points.int8), mark.colour, always)
+        yield Series(points.only(~points.int8), name, mark, marker, drawn)
+        yield Series(points.only(points.int8), f"{name}, int8", MARKS["priced-in-int8"], marker)
+    yield Series(info.misled, "macs mislead most", MARKS["misled"])

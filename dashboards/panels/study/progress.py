@@ -27,7 +27,7 @@ from dashboards.formats import (
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.study.hypervolume import hypervolumes
 from dashboards.panels.study.points import why_no_points
-from dashboards.panels.style import FRONT, empty_figure, message, scatter, slim
+from dashboards.panels.style import FRONT, drawable, empty_figure, scatter, slim
 from search.devices.registry import DeviceState
 from search.store.rows import AttemptRow
 from search.store.vocabulary import TrialState
@@ -123,16 +123,18 @@ def _classes(columns: StudyColumns) -> int:
 def _notes(columns: StudyColumns, view: View, chance: float, most: float) -> tuple[str, ...]:
     cost = milliseconds(most) if view.axis == "latency" else f"{count(most)} {view.axis}"
     return (
-        f"Share of the rectangle from {100 * chance:.3g} % {columns.score_name} (guessing) and {cost} (the largest of "
-        "a trained network) to 100 % and 0 that the networks trained so far dominate. Where it is flat, the search "
-        "gained nothing.",
+        "How much of what could be reached the networks trained so far dominate. Where it is flat, nothing was gained.",
+        f"What could be reached is the rectangle from {100 * chance:.3g} % {columns.score_name} (guessing) and {cost} "
+        "(the largest of a trained network) to 100 % and 0.",
     )
 
 
 def _why_none(columns: StudyColumns, view: View) -> str:
     if columns.trained.any():
-        return f"No trained network has a {view.axis} to be judged by."
-    return why_no_points(columns, view) if not len(columns) else "No training has finished yet."
+        return f"No trained network has a {view.axis} to be judged by; look at another cost."
+    if not len(columns):
+        return why_no_points(columns, view)
+    return "No training has finished yet: the first point comes with it, and `condensery status` says what runs."
 
 
 # ---- facts ----------------------------------------------------------------------------------------------
@@ -295,9 +297,12 @@ def _devices(liveness: Liveness | None) -> DataTable:
 
 
 def progress_figure(info: ProgressInfo) -> Any:
-    """Return the hypervolume over the trainings, as steps."""
-    if info.reason is not None:
-        return message(info.reason)
+    """Return the hypervolume over the trainings, as steps.
+
+    Raises:
+        ChartUnavailable: no training has ended, or none has the cost that the score is set against.
+    """
+    drawable(info)
     figure = empty_figure(300)
     total = len(info.number)
     trace = scatter(total)

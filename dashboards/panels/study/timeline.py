@@ -17,7 +17,7 @@ from dashboards.data.columns import StudyColumns
 from dashboards.data.timeline import Span, Timeline
 from dashboards.formats import duration, moment, one_line, percent
 from dashboards.panels.data_table import DataTable
-from dashboards.panels.style import COLOURS, FRONT, GREY, INT8, REFERENCE, empty_figure, escaped, message
+from dashboards.panels.style import FRONT, GREY, INT8, MISLED, PREDICTED, REFERENCE, drawable, empty_figure, escaped
 from search.store.vocabulary import AttemptOutcome, LeaseOutcome
 from workers.wording import counted
 
@@ -25,7 +25,7 @@ MOST_ROWS = 40
 LONGEST_PLACE = 40  # letters of a host's or device's name
 LONGEST_REASON = 160
 UNKNOWN = "not known yet"  # where it runs
-GREEN, RED = COLOURS[2], COLOURS[7]
+GREEN, RED = PREDICTED, MISLED
 # How work ended: colour, and the pattern that says the same without colours.
 LOOKS: Mapping[str, tuple[str, str]] = {
     "trained": (GREEN, ""),
@@ -206,9 +206,12 @@ def _second(at: float) -> str:
 
 
 def timeline_figure(info: TimelineInfo) -> Any:
-    """Return a bar for each piece of work, a row for each worker and device, over the time in UTC."""
-    if info.reason is not None:
-        return message(info.reason)
+    """Return a bar for each piece of work, a row for each worker and device, over the time in UTC.
+
+    Raises:
+        ChartUnavailable: nothing has worked for the study yet.
+    """
+    drawable(info)
     figure = empty_figure(max(260, 160 + 26 * len(info.rows)))
     for kind in LOOKS:
         bars = [bar for bar in info.bars if bar.kind == kind]

@@ -9,7 +9,7 @@
   const at = (id) => document.getElementById(id);
   const state = {
     core: null, charts: null, networks: null, limits: {}, view: 0, views: new Map(), trials: null, drawn: new Set(),
-    overlays: new Map(),
+    overlays: new Map(), log: null, frontOnly: false,
   };
 
   // ---- budget ---------------------------------------------------------------------------------------------
@@ -63,8 +63,10 @@
     if (!graph || !chart || !chart.figure) { return; }
     const box = graph.parentElement, least = (chart.figure.layout.meta || {}).min_width_px || 0;
     const width = Math.max(least, box.clientWidth);
-    const figure = { data: chart.figure.data, layout: C.themed(chart.figure.layout, width, chart.figure.data.length) };
-    C.BudgetOverlay.empty(figure);
+    const layout = C.themed(chart.figure.layout, width, chart.figure.data.length);
+    if (name === "front") { openFront(layout); }
+    const figure = linesShown(name, { data: chart.figure.data, layout });
+    C.withoutMarks(figure);
     at(`${name}-state`).hidden = true;
     graph.hidden = false;
     graph.style.height = `${figure.layout.height}px`;
@@ -79,8 +81,40 @@
   function mark(name) {
     const graph = graphOf(name);
     if (!graph.data.some((trace) => trace.meta === "recommended")) { return; }
-    if (!state.overlays.has(name)) { state.overlays.set(name, new C.BudgetOverlay(graph.parentElement)); }
+    if (!state.overlays.has(name)) { state.overlays.set(name, new C.BudgetOverlay()); }
     state.overlays.get(name).show(graph, state.core.table, state.limits);
+  }
+
+  // ---- what a reader chooses in a chart ---------------------------------------------------------------------
+
+  /** Put the front on the scale that was chosen, near the budget unless the reader wants to see all. */
+  function openFront(layout) {
+    const possible = !(layout.meta && layout.meta.extent) || layout.meta.extent[0] > 0, overlay = state.overlays.get("front");
+    if (state.log !== null && possible) { C.setLog(layout, state.log); }
+    at("front-log").checked = layout.xaxis.type === "log";
+    at("front-log").disabled = !possible;
+    if (!(overlay && overlay.all)) { C.openNear(layout, state.limits); }
+  }
+
+  const linesShown = (name, figure) =>
+    (name === "parallel" && state.frontOnly ? C.onlyLines(figure, (figure.layout.meta || {}).front) : figure);
+
+  /** Return which trials the lines that are drawn belong to. */
+  function lineNumbers() {
+    const { lines, figure } = inView("parallel");
+    return state.frontOnly ? figure.layout.meta.front.map((place) => lines[place]) : lines;
+  }
+
+  function startSwitches() {
+    const log = node("input", { type: "checkbox", id: "front-log", onchange: () => { state.log = log.checked; draw("front"); } });
+    at("front-controls").append(node("label", { class: "field", for: "front-log" }, log, "Log scale"));
+    if (!graphOf("parallel")) { return; }
+    const only = node("input", { type: "checkbox", id: "parallel-front", onchange: () => {
+      state.frontOnly = only.checked;
+      clearBrush();
+      if (state.trials) { state.trials.brushed(null); }
+    } });
+    at("parallel-controls").append(node("label", { class: "field", for: "parallel-front" }, only, "Front only"));
   }
 
   const redraw = () => Promise.all([...state.drawn].map(draw));
@@ -97,6 +131,12 @@
     window.addEventListener("beforeprint", () => names.filter((name) => !state.drawn.has(name)).forEach(draw));
     window.matchMedia("print").addEventListener("change", redraw);
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  }
+
+  /** Return what a picture of a graph is called and headed. */
+  function pictured(graph) {
+    const name = graph.id.replace(/-chart$/, ""), chart = state.charts[name] && inView(name);
+    return chart ? { name, heading: chart.heading, table: state.core.table, limits: state.limits } : null;
   }
 
   // ---- views ----------------------------------------------------------------------------------------------
@@ -118,7 +158,7 @@
     for (const name of Object.keys(state.views.get(view) ?? state.charts)) {
       const chart = inView(name);
       say(name, chart);
-      if (state.drawn.has(name)) { window.Plotly.purge(graphOf(name)); await draw(name); }
+      if (state.drawn.has(name)) { window.Plotly.purge(graphOf(name)); state.overlays.delete(name); await draw(name); }
     }
     performance.mark("condensery-view");
   }
@@ -126,7 +166,12 @@
   /** Show a chart's caption, its table, and why it can't be drawn. */
   function say(name, chart) {
     const table = at(`${name}-data-table`), { headers = [], rows = [], rest = "" } = chart.table;
+    const how = at(`${name}-how`), sentences = chart.how || [];
     at(`${name}-caption`).textContent = chart.caption;
+    if (how) {
+      how.hidden = !sentences.length;
+      how.querySelector("ul").replaceChildren(...sentences.map((text) => node("li", {}, text)));
+    }
     if (chart.reason) { at(`${name}-state`).replaceChildren(node("p", {}, chart.reason)); }
     at(`${name}-state`).hidden = !chart.reason;
     if (graphOf(name)) { graphOf(name).hidden = Boolean(chart.reason); }
@@ -144,7 +189,7 @@
     const ranges = axes.map(({ constraintrange: range }) => (Array.isArray(range[0]) ? range : [range]));
     const holds = (place) => axes.every((axis, i) =>
       ranges[i].some(([low, high]) => axis.values[place] >= low && axis.values[place] <= high));
-    state.trials.brushed(axes.length ? inView("parallel").lines.filter((number, place) => holds(place)) : null);
+    state.trials.brushed(axes.length ? lineNumbers().filter((number, place) => holds(place)) : null);
   }
 
   function clearBrush() {
@@ -218,7 +263,9 @@
     if (Object.keys(state.charts).some(graphOf)) {
       run(await code);
       window.Condensery.asSharpAsTheScreen();
+      startSwitches();
       await draw("front");
+      C.savePictures(pictured);
       performance.mark("condensery-front");
       startViews();
       drawWhenNear();

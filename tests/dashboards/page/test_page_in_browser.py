@@ -145,7 +145,7 @@ def test_the_budget_is_set_by_keyboard_and_answered_as_python_answers_it(visit: 
     read = partial(read_recorded, study.engine, columns.study)
     table = BudgetTable.of(columns, budget_of(columns.study.settings), read)
     slider = visit.page.get_by_role("slider", name=re.compile("Latency limit on host"))
-    label = visit.page.locator("#front-box .mark.label")
+    label = visit.page.locator("#front-box .mark.label.upright")
     before = label.bounding_box()
     slider.focus()
     for key in ["PageDown"] * 4 + ["ArrowLeft"] * 3:
@@ -190,7 +190,7 @@ def test_the_front_is_set_against_macs_and_params_too(visit: Visit, page: str) -
     title = "document.querySelector('#front-graph .js-plotly-plot').layout.xaxis.title.text"
     visit.page.get_by_role("radio", name="Macs").check(force=True)
     visit.wait(f"{title}.includes('macs')")
-    assert visit.page.locator("#front-box .mark.line").is_hidden()
+    assert visit.page.locator("#front-box .mark.line.upright").is_hidden()
     visit.page.get_by_role("radio", name="Macs").press("ArrowRight")
     visit.wait(f"{title}.includes('parameters')")
     visit.wait("location.search.includes('axis=params')")

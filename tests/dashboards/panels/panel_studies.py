@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from dashboards.data.column_reader import read_columns
 from dashboards.data.columns import StudyColumns, View
@@ -15,6 +17,7 @@ from dashboards.data.curves import LastEpoch, read_last_epochs
 from search.store.rows import StudyRow
 from search.store.vocabulary import STATES
 from space.config import CondenseNetConfig
+from space.errors import ChartUnavailable
 from tests.dashboards.studies import SETTINGS, SMALL, Study
 
 LARGE = CondenseNetConfig(stages=(4, 4), growth=(16, 16), input_shape=(1, 8, 8))
@@ -68,10 +71,17 @@ def named(figure: Any) -> dict[str, Any]:
     return {trace.name: trace for trace in figure.data}
 
 
-def said(figure: Any) -> str:
-    """What a figure without a chart says, on one line."""
-    (annotation,) = figure.layout.annotations
-    return str(annotation.text.replace("<br>", " "))
+def drawn_or_refused(draw: Callable[[Any], Any], info: Any) -> Any:
+    """The sound figure of an info; None where it can't be shown, as drawing it is an error with its own exit code."""
+    if info.reason is None:
+        figure = draw(info)
+        is_sound(figure)
+        return figure
+    with pytest.raises(ChartUnavailable) as caught:
+        draw(info)
+    assert str(caught.value) == info.reason
+    assert caught.value.exit_code == 81
+    return None
 
 
 def is_sound(figure: Any) -> None:
@@ -81,6 +91,9 @@ def is_sound(figure: Any) -> None:
     assert layout["uirevision"] == "constant"
     assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0,0,0,0)"
     assert "color" not in layout["font"]
+    assert not any(
+        "color" in (note.get("font") or {}) for note in layout.get("annotations") or []
+    )  # the reader's colour
     kinds = {trace["type"] for trace in document["data"]}
     assert not kinds & {"scatter"} or not kinds & {"scattergl"}, "SVG and WebGL in one chart"
     shown = json.dumps([layout.get("annotations"), [[t.get("name"), t.get("text")] for t in document["data"]]])
@@ -110,6 +123,7 @@ def many(trials: int, seed: int = 0) -> StudyColumns:
     known = Latencies(
         "host", np.zeros(trials, dtype=np.int16), latency, latency * 0.97, latency * 1.03, no, ~no, no,
         latency * 1.1, no, latency, {"upper": latency * 1.03, "median": latency, "p90": latency * 1.1},
+        no, blank,
     )  # fmt: skip
     start = np.where(state != codes["infeasible"], np.arange(trials) * 30.0, np.nan)
     return StudyColumns(

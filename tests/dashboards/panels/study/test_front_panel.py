@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from dashboards import panels
 from dashboards.data.columns import LatencyGroup, View
+from dashboards.data.quantities import CountUnit, Further
 from dashboards.panels.study.baselines import all_baselines, comparable, dataset_of
-from dashboards.panels.study.front import _steps
+from dashboards.panels.study.front import best_line
 from dashboards.panels.study.front_svg import front_svg
 from space.cost import cost_of
+from space.errors import InvalidSettings
 from space.presets import PUBLISHED
 from tests.dashboards.panels.panel_studies import (
     KINDS,
@@ -27,14 +29,14 @@ from tests.dashboards.panels.panel_studies import (
     awkward,
     columns_of,
     default_view,
+    drawn_or_refused,
     is_sound,
     last_of,
     many,
     named,
-    said,
     with_settings,
 )
-from tests.dashboards.studies import Study, lively
+from tests.dashboards.studies import SETTINGS, SMALL, Study, lively
 
 ROOT = Path(__file__).parents[4]
 ARM_TABLE = ROOT / "benchmarks" / "results" / "paper_arm_table.json"
@@ -66,10 +68,8 @@ def test_every_kind_of_study_is_shown_or_says_why_not(tmp_path: Path, kind: str,
     columns = columns_of(made)
     view = View(columns.default_group, axis)  # type: ignore[arg-type]
     info = panels.front_info(columns, view, panels.FrontOptions(0.3, 0, last_of(made)))
-    figure = panels.front_figure(info)
-    is_sound(figure)
-    assert (info.reason is None) == (len(figure.data) > 0)
-    assert info.reason is None or said(figure) == info.reason
+    figure = drawn_or_refused(panels.front_figure, info)
+    assert figure is None or len(figure.data) > 0
     assert all(len(row) == len(info.table().headers) for row in info.table().rows)
 
 
@@ -131,8 +131,23 @@ def test_the_front_has_its_intervals_and_its_own_shape_and_colour(tmp_path: Path
     front, others = traces["on the front"], traces["other trained"]
     assert front.marker.symbol != others.marker.symbol
     assert front.marker.color != others.marker.color
-    assert np.allclose(front.error_x.array, info.front.high_ms - info.front.latency_ms, rtol=1e-3)
-    assert np.allclose(front.error_x.arrayminus, info.front.latency_ms - info.front.low_ms, rtol=1e-3)
+    shown = info.front.only(info.on_line)
+    assert np.allclose(front.error_x.array, shown.high_ms - shown.latency_ms, rtol=1e-3)
+    assert np.allclose(front.error_x.arrayminus, shown.latency_ms - shown.low_ms, rtol=1e-3)
+
+
+def test_members_beside_the_line_are_drawn_open_and_the_caption_says_what_they_are_on_the_front_for(
+    tmp_path: Path,
+) -> None:
+    made = Study(tmp_path)
+    fast, lean = made.done(0.1, 0.95, LARGE), made.done(0.2, 0.93, SMALL)  # slower and worse, but with fewer macs
+    info = front_of(made)
+    assert info.front.number.tolist() == [fast, lean]
+    assert info.on_line.tolist() == [True, False]
+    aside = named(panels.front_figure(info))["on the front for fewer macs"]
+    assert aside.marker.symbol == "diamond-open"
+    assert aside.customdata[0][0] == lean
+    assert "The open diamond is a network on the front for fewer macs." in panels.Caption.of(info.notes).short
 
 
 @given(
@@ -142,7 +157,7 @@ def test_the_front_has_its_intervals_and_its_own_shape_and_colour(tmp_path: Path
 )
 def test_the_step_line_is_what_is_more_accurate_than_everything_as_cheap(points: list[tuple[float, float]]) -> None:
     cost, top1 = (np.array([point[i] for point in points]) for i in (0, 1))
-    corners = list(zip(*(values.tolist() for values in _steps(cost, top1)), strict=True))
+    corners = list(zip(*(values.tolist() for values in best_line(cost, top1, (False, True))), strict=True))
     beaten = {p for p in points for q in points if (q[0] <= p[0] and q[1] >= p[1] and q != p)}
     assert corners == sorted(set(points) - beaten)
 
@@ -212,6 +227,109 @@ def test_the_table_says_how_many_it_leaves_out() -> None:
     assert len(found.rows) == 200
     assert found.left_out == sum(map(len, info.roles.values())) - 200
     assert found.rest == f"{found.left_out:,} more are not listed here."
+
+
+# ---- any two axes, and what is seen of them at first ---------------------------------------------------------
+
+
+def test_the_chart_opens_near_the_budget_and_says_how_much_lies_beyond(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    for latency_ms in (0.1, 0.2, 0.3):
+        made.done(latency_ms, 0.9 + latency_ms / 10)
+    for latency_ms in (0.5, 3.0, 12.0):
+        made.infeasible(latency_ms)
+    figure = panels.front_figure(front_of(made, budget=0.4))
+    assert figure.layout.xaxis.range[1] == pytest.approx(0.6)
+    assert figure.layout.xaxis.type != "log"
+    (beyond,) = [text.text for text in figure.layout.annotations if text.name == "beyond"]
+    assert beyond == "2 more →"
+    assert figure.layout.meta["extent"] == pytest.approx([0.1, 12.0], rel=0.01)
+    assert panels.front_figure(front_of(made)).layout.xaxis.range is None  # without a budget all is seen
+    assert front_of(made, budget=0.05).right is None  # nor where nothing would be left
+
+
+def test_why_a_candidate_was_refused_is_under_the_pointer(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    made.done(0.1, 0.9)
+    made.infeasible(0.9)
+    trace = named(panels.front_figure(front_of(made)))["over a budget"]
+    assert "refused: latency 0.9 ms &gt; 0.4 ms, measured" in trace.text[0]
+    assert "%{text}" in trace.hovertemplate
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "corner"), [("macs", "latency", "hv"), ("time", "score", "hv"), ("score", "params", "vh")]
+)
+def test_any_two_quantities_can_be_set_against_each_other(tmp_path: Path, x: str, y: str, corner: str) -> None:
+    made = lively(tmp_path)
+    info = front_of(made, x=x, y=y, log=(True, None))
+    figure = panels.front_figure(info)
+    is_sound(figure)
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == (info.x.title, info.y.title)
+    line = named(figure)["best in both"] if len(info.line[0]) > 1 else None
+    assert line is None or line.line.shape == corner
+    drawn = {number for points in (info.front, info.trained) for number in points.number.tolist()}
+    columns = columns_of(made)
+    assert drawn == set(columns.number[columns.trained & np.isfinite(info.x.values) & np.isfinite(info.y.values)])
+    assert figure.layout.xaxis.type == "log"
+    assert (figure.layout.meta["x"], figure.layout.meta["y"]) == (x, y)
+    assert all(len(row) == len(info.table().headers) for row in info.table().rows)
+
+
+def test_a_quantity_that_no_trial_has_says_what_to_do(tmp_path: Path) -> None:
+    made = lively(tmp_path)
+    info = front_of(made, x="file")
+    assert (info.reason or "").endswith("the trained files aren't on this machine. Choose another axis.")
+    sizes = {int(number): 100_000 + 1000 * int(number) for number in columns_of(made).number}
+    assert front_of(made, x="file", further=Further(sizes)).reason is None
+    with pytest.raises(InvalidSettings, match=r"an axis shows one of score, .*macs.* but got 'weight'"):
+        front_of(made, x="weight")
+
+
+def test_another_devices_latency_has_an_axis_and_a_budget_of_its_own(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "latency": {**SETTINGS["latency"], "devices": ["host", "pi"]}}
+    made = Study(tmp_path, settings=settings)
+    for latency_ms in (0.1, 0.2):
+        number = made.done(latency_ms, 0.9 + latency_ms)
+        made.store.add_latency(number, made.measurement(number, 10 * latency_ms, target="pi"), judged=False)
+    info = front_of(made, y="latency@pi", budget=0.15, budget_y=1.5)
+    figure = panels.front_figure(info)
+    assert figure.layout.yaxis.title.text == "measured latency on pi, ms"
+    budgets = [shape for shape in figure.layout.shapes if shape.name == "budget"]
+    assert [(line.x0, line.y0) for line in budgets] == [(0.15, 0), (0, 1.5)]
+    assert figure.layout.meta["targets"] == {"x": "host", "y": "pi"}
+
+
+def test_latencies_of_int8_are_never_drawn_like_those_of_fp32(tmp_path: Path) -> None:
+    made = Study(tmp_path)
+    full, half = made.done(0.1, 0.90), made.done(0.2, 0.97, LARGE, precision="int8")
+    info = front_of(made)
+    traces = named(panels.front_figure(info))
+    assert [row[0] for row in traces["on the front"].customdata] == [full]
+    assert [row[0] for row in traces["on the front, int8"].customdata] == [half]
+    assert "(int8)" in traces["on the front, int8"].hovertemplate
+    assert traces["on the front, int8"].marker.symbol == "square-open"
+    assert any("Open squares: 1 trial priced in 8 bits (int8)" in note for note in info.notes)
+    columns = columns_of(made)
+    macs = panels.macs_latency_figure(panels.macs_latency_info(columns, View(0)))
+    assert [row[0] for row in named(macs)["on the front, int8"].customdata] == [half]
+    parallel = panels.parallel_info(columns, View(0))
+    (bits,) = [one for one in parallel.dimensions if one.key == "bits"]
+    assert dict(zip(parallel.number.tolist(), bits.values.tolist(), strict=True)) == {full: 32.0, half: 8.0}
+    assert panels.front_info(columns, View(0, "macs")).roles["on the front"].int8.sum() == 1
+    assert "on the front, int8" not in named(panels.front_figure(panels.front_info(columns, View(0, "macs"))))
+
+
+@pytest.mark.parametrize(
+    ("counts", "prefix", "text"),
+    [([1090, 50_000], "k", "1.09"), ([80, 4000], "", "80"), ([120_000, 4e6], "M", "0.12"), ([1.09e9], "G", "1.09")],
+)
+def test_a_column_of_counts_has_one_unit_in_which_its_smallest_can_be_read(
+    counts: list[float], prefix: str, text: str
+) -> None:
+    unit = CountUnit.of(np.array(counts))
+    assert (unit.prefix, unit.text(counts[0])) == (prefix, text)
+    assert unit.words("macs") == f"{prefix} macs".strip()
 
 
 # ---- reference marks ------------------------------------------------------------------------------------

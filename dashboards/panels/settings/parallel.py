@@ -1,13 +1,10 @@
 """Parallel coordinates: every trained network as a line through its settings and its results.
 
-How a dimension is scaled doesn't change when the study grows, so that a brush means the same an hour later: macs,
-latency and powers of two are on a logarithmic scale, everything else on a linear one. The ranges of a brush are in
-these plotted coordinates.
+The ranges of a brush are in the coordinates in which the dimensions are plotted (`dimensions`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,79 +12,16 @@ from typing import Any
 import numpy as np
 
 from dashboards.data.columns import Floats, Ints, Mask, StudyColumns, View
-from dashboards.formats import count, digits_ms, percent
 from dashboards.panels.data_table import DataTable
-from dashboards.panels.style import SCALE, empty_figure, escaped, is_log, message, slim
+from dashboards.panels.settings.dimensions import OUTCOMES, Dimension, dimensions_of, varies
+from dashboards.panels.style import SCALE, drawable, empty_figure, escaped, slim
 from workers.wording import agreeing
 
 MOST_DIMENSIONS = 13  # more don't fit on one screen
-WIDTH_PX = 74  # of one dimension
+WIDTH_PX = 63  # of one dimension
+BAR_PX = 60  # of the colour bar
 LEAST_NETWORKS = 2
-MOST_TICKS = 8
-OUTCOMES = ("macs", "latency", "score")
 Ranges = Mapping[str, Sequence[tuple[float, float]]]
-
-
-@dataclass(frozen=True, eq=False)
-class Dimension:
-    """One axis; `values` are the parameter's own, `plotted` their positions on the axis, both (k,)."""
-
-    key: str
-    label: str
-    values: Floats
-    log: bool
-
-    @property
-    def plotted(self) -> Floats:
-        """The positions of the values on the axis."""
-        return _plotted(self.values, self.log)
-
-    def text(self, value: float) -> str:
-        """Return one of its values as people read it."""
-        if self.key == "score":
-            return percent(value / 100)
-        if self.key == "macs":
-            return count(value)
-        return digits_ms(value, 4) if self.key == "latency" else f"{value:.4g}"
-
-    def ticks(self) -> tuple[list[float], list[str]]:
-        """Return places and texts of the axis's ticks: at its values where these are few, else at round ones."""
-        distinct = np.unique(self.values[np.isfinite(self.values)])
-        if len(distinct) <= MOST_TICKS and self.key not in OUTCOMES:
-            return _plotted(distinct, self.log).tolist(), [self.text(value) for value in distinct]
-        ticks = round_values(float(distinct[0]), float(distinct[-1]), self.log)
-        return _plotted(np.array(ticks), self.log).tolist(), [_short(value) for value in ticks]
-
-
-def round_values(low: float, high: float, log: bool) -> list[float]:
-    """Return some round values from `low` to `high`; `low` alone where the two are equal."""
-    if log and low > 0:
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
-            candidates = (digit * 10.0**power for power in powers for digit in digits)
-            values = [value for value in candidates if low <= value <= high]
-            if len(values) >= 4:
-                return values
-    if high <= low:
-        return [low]
-    unit = 10.0 ** math.floor(math.log10((high - low) / 4))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if (high - low) / (unit * factor) <= 6)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [float(f"{place * step:.9g}") for place in range(first, last + 1)]
-
-
-def _plotted(values: Floats, log: bool) -> Floats:
-    if not log:
-        return values
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log10(values)
-
-
-def _short(value: float) -> str:
-    for limit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:g} {name}"
-    return f"{value:g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +30,7 @@ class ParallelInfo:
 
     dimensions: tuple[Dimension, ...]
     number: Ints
+    on_front: Mask  # (k,)
     left_out: tuple[str, ...] = ()  # dimensions beyond `MOST_DIMENSIONS`
     notes: tuple[str, ...] = ()
     reason: str | None = None
@@ -117,7 +52,7 @@ class ParallelInfo:
 
 def dimension_values(columns: StudyColumns, view: View) -> dict[str, Floats]:
     """Return the position of every trial (n,) of the study, by dimension; NaN where it has no value."""
-    return {dimension.key: dimension.plotted for dimension in _dimensions(columns, view)}
+    return {dimension.key: dimension.plotted for dimension in dimensions_of(columns, view)}
 
 
 def brushed(info: ParallelInfo, ranges: Ranges) -> Mask:
@@ -140,9 +75,10 @@ def inside(values: Mapping[str, Floats], ranges: Ranges, total: int) -> Mask:
     return mask
 
 
-def parallel_info(columns: StudyColumns, view: View) -> ParallelInfo:
-    """Return the trained networks over what varies among them; latencies are of the view's group."""
-    places = np.flatnonzero(columns.trained)
+def parallel_info(columns: StudyColumns, view: View, front_only: bool = False) -> ParallelInfo:
+    """Return the trained networks, or the front alone, over what varies; latencies are of the view's group."""
+    front = columns.front(view.group)
+    places = np.flatnonzero(front if front_only else columns.trained)
     latency = columns.axis_values(View(view.group, "latency"))
     priced = places[np.isfinite(latency[places])]
     unpriced = len(places) - len(priced) if len(priced) >= LEAST_NETWORKS else 0
@@ -150,22 +86,27 @@ def parallel_info(columns: StudyColumns, view: View) -> ParallelInfo:
         places = priced
     places = places[np.argsort(columns.score[places], kind="stable")]  # the best are drawn last, above the others
     if len(places) < LEAST_NETWORKS:
-        return ParallelInfo((), columns.number[:0], reason=_why_none(len(places)))
+        return ParallelInfo((), columns.number[:0], columns.trained[:0], reason=_why_none(len(places)))
     varied = [
         replace(dimension, values=dimension.values[places])
-        for dimension in _dimensions(columns, view)
-        if _varies(dimension.values[places]) and np.isfinite(dimension.plotted[places]).all()
+        for dimension in dimensions_of(columns, view)
+        if varies(dimension.values[places]) and np.isfinite(dimension.plotted[places]).all()
     ]
     varied = _without_repeats(varied)
     settings = [dimension for dimension in varied if dimension.key not in OUTCOMES]
     if not settings:
-        return ParallelInfo((), columns.number[:0], reason="The trained networks differ in nothing but their results.")
+        return ParallelInfo(
+            (),
+            columns.number[:0],
+            columns.trained[:0],
+            reason="The trained networks differ in nothing but their results: vary a setting in [space] or [training].",
+        )
     kept = sorted(settings, key=_weight)[: MOST_DIMENSIONS - len(OUTCOMES)]
     left_out = tuple(dimension.label for dimension in settings if dimension not in kept)
-    chosen = [dimension for dimension in varied if dimension in kept or dimension.key in ("macs", "latency")]
+    chosen = [one for one in varied if one in kept or one.key in ("macs", "latency")]
     score = Dimension("score", f"{columns.score_name}, %", 100 * columns.score[places], False)
     notes = _notes(columns, view, len(places), unpriced, left_out)
-    return ParallelInfo((*chosen, score), columns.number[places], left_out, notes)
+    return ParallelInfo((*chosen, score), columns.number[places], front[places], left_out, notes)
 
 
 def _notes(
@@ -186,54 +127,9 @@ def _notes(
 
 def _why_none(trained: int) -> str:
     have = "there is none yet" if trained == 0 else "there is only one yet"
-    return f"Parallel coordinates compare at least {LEAST_NETWORKS} trained networks: {have}."
-
-
-def _dimensions(columns: StudyColumns, view: View) -> list[Dimension]:
-    """Return every dimension of a study in the order in which they are shown, with the values (n,) of all trials.
-
-    A stage that a network doesn't have counts as a stage of no layers and no growth.
-    """
-    dimensions = [
-        Dimension("G", "G", columns.groups_1x1.astype(float), True),
-        Dimension("C", "C", columns.condense_factor.astype(float), True),
-        Dimension("bottleneck", "bottleneck", columns.bottleneck.astype(float), True),
-        Dimension("groups_3x3", "3×3 groups", columns.groups_3x3.astype(float), True),
-        Dimension("stages", "stages", np.isfinite(columns.stages).sum(axis=1).astype(float), False),
-        Dimension("layers", "layers", columns.layers.astype(float), False),
-    ]
-    for name, values in (("layers", columns.stages), ("growth", columns.growth)):
-        for stage in range(values.shape[1]):
-            dimensions.append(
-                Dimension(f"{name}_{stage + 1}", f"{name} {stage + 1}", np.nan_to_num(values[:, stage]), False)
-            )
-    for name, values in training_values(columns).items():
-        dimensions.append(Dimension(f"training.{name}", name.replace("_", " "), values, is_log(values)))
-    dimensions.append(Dimension("macs", "macs", columns.macs.astype(float), True))
-    latency = columns.axis_values(View(view.group, "latency"))
-    dimensions.append(Dimension("latency", "latency, ms", latency, True))
-    dimensions.append(
-        Dimension("score", f"{columns.score_name}, %", np.where(columns.trained, 100 * columns.score, np.nan), False)
+    return (
+        f"Parallel coordinates compare at least {LEAST_NETWORKS} trained networks: {have}. Wait for the next trainings."
     )
-    return dimensions
-
-
-def training_values(columns: StudyColumns) -> dict[str, Floats]:
-    """Return by name the training settings (n,) that are numbers and differ between trials."""
-    names = dict.fromkeys(name for training in columns.training for name in training)
-    varied = {}
-    for name in names:
-        raw = [training.get(name) for training in columns.training]
-        if all(isinstance(value, int | float | None) for value in raw):
-            values = np.array([math.nan if value is None else float(value) for value in raw])
-            if _varies(values):
-                varied[name] = values
-    return varied
-
-
-def _varies(values: Floats) -> bool:
-    finite = values[np.isfinite(values)]
-    return bool(finite.size) and bool((finite != finite[0]).any())
 
 
 def _without_repeats(dimensions: list[Dimension]) -> list[Dimension]:
@@ -264,12 +160,15 @@ def _weight(dimension: Dimension) -> int:
 
 
 def parallel_figure(info: ParallelInfo) -> Any:
-    """Return the lines; `layout.meta` has the width in pixels below which a page should let the chart scroll."""
+    """Return the lines; `layout.meta` has the least width in pixels, and which lines are on the front.
+
+    Raises:
+        ChartUnavailable: there is nothing to compare.
+    """
     import plotly.graph_objects as go
 
-    if info.reason is not None:
-        return message(info.reason)
-    figure = empty_figure(420)
+    drawable(info)
+    figure = empty_figure(440)
     score = info.dimensions[-1].values
     low = float(np.quantile(score, 0.05)) if np.ptp(score) else float(score.min()) - 1
     figure.add_trace(
@@ -280,10 +179,12 @@ def parallel_figure(info: ParallelInfo) -> Any:
                 "colorscale": SCALE,
                 "cmin": low,
                 "cmax": float(score.max()),
-                "showscale": False,
+                "showscale": True,
+                "colorbar": {"title": {"text": escaped(info.dimensions[-1].label)}, "thickness": 12, "outlinewidth": 0},
             },
             unselected={"line": {"opacity": 0.06}},
             labelside="top",
+            labelfont={"size": 11},
             name="networks",
             customdata=slim(info.number),
         )
@@ -291,7 +192,10 @@ def parallel_figure(info: ParallelInfo) -> Any:
     figure.update_layout(
         margin={"l": 46, "r": 46, "t": 64, "b": 20},
         showlegend=False,
-        meta={"min_width_px": WIDTH_PX * len(info.dimensions)},
+        meta={
+            "min_width_px": WIDTH_PX * len(info.dimensions) + BAR_PX,
+            "front": np.flatnonzero(info.on_front).tolist(),
+        },
     )
     return figure
 

@@ -1,8 +1,9 @@
 """What matters: how much each part of an architecture decides accuracy, latency and macs.
 
-A random forest learns an outcome from the architectures of two thirds of the trials; on the other third the columns of
-one parameter are shuffled together, and what the forest's R² loses is that parameter's importance (Breiman, "Random
-forests", 2001). Importances describe this study's trials: a parameter that was hardly varied can't matter in them.
+A random forest learns an outcome from the architectures of some trials; on the others the columns of one parameter are
+shuffled together, and what the forest's R² loses is that parameter's importance (Breiman, "Random forests", 2001). What
+is shown is each parameter's share of all that is lost, which is never beyond 1, with its 95 % interval (`forest`).
+Importances describe this study's trials: a parameter that was hardly varied can't matter in them.
 """
 
 from __future__ import annotations
@@ -15,28 +16,26 @@ import numpy as np
 
 from dashboards.data.columns import Floats, StudyColumns, View
 from dashboards.panels.data_table import DataTable
-from dashboards.panels.study.parallel import training_values
-from dashboards.panels.style import FRONT, GREY, STAR, empty_figure, escaped, message
+from dashboards.panels.settings.dimensions import training_values
+from dashboards.panels.settings.forest import SEED, judge
+from dashboards.panels.style import FRONT, GREY, PREDICTED, STAR, drawable, empty_figure, escaped
 from workers.wording import agreeing, counted
 
-LEAST_TRIALS = 20
-MOST_ROWS = 2000  # trials that a forest learns from and is tested on; of more, so many are drawn with a fixed seed
-HELD_OUT = 1 / 3
-TREES = 50
-REPEATS = 5
+LEAST_TRIALS = 10
+MOST_ROWS = 1000  # trials that a forest learns from and is tested on; of more, so many are drawn with a fixed seed
 LEAST_R2 = 0.05  # a forest that predicts less than that says nothing about what matters
-SEED = 0
-LOOKS = {"latency": (STAR, "/"), "macs": ("#1E9E77", "x")}
+LOOKS = {"latency": (STAR, "/"), "macs": (PREDICTED, "x")}
 SCORE_LOOKS = (FRONT, "")
 
 
 @dataclass(frozen=True)
 class Score:
-    """What the forest's R² loses when one parameter is shuffled: mean and standard deviation of `REPEATS`."""
+    """One parameter's share of what the forest's R² loses over all of them, with the 95 % interval; all 0..1."""
 
     parameter: str
-    lost: float
-    spread: float
+    share: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class ImportanceInfo:
         """The parameters, by their largest importance for any outcome."""
         best: dict[str, float] = {}
         for score in (score for outcome in self.outcomes for score in outcome.scores):
-            best[score.parameter] = max(best.get(score.parameter, -np.inf), score.lost)
+            best[score.parameter] = max(best.get(score.parameter, -np.inf), score.share)
         return sorted(best, key=lambda name: -best[name])
 
     def table(self) -> DataTable:
@@ -73,8 +72,8 @@ class ImportanceInfo:
         lines = []
         for name in self.parameters:
             scores = [next(score for score in outcome.scores if score.parameter == name) for outcome in scored]
-            lines.append((name, *(f"{score.lost:.3f} ± {score.spread:.3f}" for score in scores)))
-        headers = ("parameter", *(f"R² lost for {outcome.name}" for outcome in scored))
+            lines.append((name, *(f"{one.share:.2f} ({one.low:.2f} to {one.high:.2f})" for one in scores)))
+        headers = ("parameter", *(f"importance for {outcome.name} (95 % interval)" for outcome in scored))
         return DataTable(headers, tuple(lines))
 
 
@@ -83,7 +82,8 @@ def importance_info(columns: StudyColumns, view: View) -> ImportanceInfo:
     trained = int(columns.trained.sum())
     if trained < LEAST_TRIALS:
         return ImportanceInfo(
-            reason=f"Importance can't be computed, because {_trials(trained)} and it takes {LEAST_TRIALS}."
+            reason=f"Importance can't be computed, because {_trials(trained)} and it takes {LEAST_TRIALS}: it "
+            "comes with the next trainings."
         )
     outcomes = {
         "accuracy" if columns.objective == "top1" else columns.score_name: np.where(
@@ -95,11 +95,14 @@ def importance_info(columns: StudyColumns, view: View) -> ImportanceInfo:
     parameters = _parameters(columns)
     if not parameters:
         return ImportanceInfo(
-            reason="Importance can't be computed, because all trials have the same architecture and training settings."
+            reason="Importance can't be computed, because all trials have the same architecture and training settings: "
+            "widen [space] in a new study."
         )
     results = tuple(_outcome(name, parameters, values) for name, values in outcomes.items())
     if not any(outcome.scores for outcome in results):
-        return ImportanceInfo(results, reason=f"Importance can't be computed: {results[0].reason}.")
+        return ImportanceInfo(
+            results, reason=f"Importance can't be computed yet: {results[0].reason}. Train more networks."
+        )
     return ImportanceInfo(results, _notes(results))
 
 
@@ -143,46 +146,25 @@ def _outcome(name: str, parameters: dict[str, Floats], values: Floats) -> Outcom
         return Outcome(name, total, 0, None, reason=f"{_with(total, name)}, and it takes {LEAST_TRIALS}")
     if np.ptp(values[places]) < 1e-12:
         return Outcome(name, total, 0, None, reason=f"all trials have the same {name}")
-    rng = np.random.default_rng(SEED)
-    places = rng.permutation(places)[:MOST_ROWS]
+    places = np.random.default_rng(SEED).permutation(places)[:MOST_ROWS]
     groups, at = [], 0
     for block in parameters.values():
         groups.append(slice(at, at + block.shape[1]))
         at += block.shape[1]
     rows = np.concatenate([block[places] for block in parameters.values()], axis=1).astype(np.float32)
-    r2, lost = _forest(rows, values[places], groups, rng)
-    if r2 < LEAST_R2:
-        reason = f"the settings that were varied don't predict {name} (R² {r2:.2f} on trials held out)"
-        return Outcome(name, total, len(places), r2, reason=reason)
+    judged = judge(rows, values[places], groups)
+    if judged.r2 < LEAST_R2:
+        reason = f"the settings that were varied don't predict {name} (R² {judged.r2:.2f} on trials held out)"
+        return Outcome(name, total, len(places), judged.r2, reason=reason)
+    lost = sum(max(0.0, loss.mean) for loss in judged.losses) or 1.0
     scores = [
-        Score(name, float(drops.mean()), float(drops.std(ddof=1)))
-        for name, drops in zip(parameters, lost, strict=True)
-    ]  # fmt: skip
-    return Outcome(name, total, len(places), r2, tuple(sorted(scores, key=lambda score: -score.lost)))
-
-
-def _forest(rows: Any, values: Floats, groups: list[slice], rng: np.random.Generator) -> tuple[float, Floats]:
-    """Return the forest's R² on held-out trials and what it loses for each group of columns (groups, repeats)."""
-    from sklearn.ensemble import RandomForestRegressor
-
-    cut = max(1, round(len(rows) * HELD_OUT))
-    held, target = rows[:cut], values[:cut]
-    forest = RandomForestRegressor(
-        TREES, min_samples_leaf=2, max_features=0.7, max_samples=0.8, n_jobs=1, random_state=SEED
-    )
-    forest.fit(rows[cut:], values[cut:])
-    spread = float(((target - target.mean()) ** 2).sum()) or 1e-12
-
-    def r2_of(predicted: Any) -> Any:
-        return 1 - ((predicted - target) ** 2).sum(axis=-1) / spread
-
-    base = float(r2_of(forest.predict(held)))
-    shuffled = np.tile(held, (len(groups) * REPEATS, 1, 1))  # (groups * repeats, held, columns)
-    for index in range(len(shuffled)):
-        part = groups[index // REPEATS]
-        shuffled[index, :, part] = held[rng.permutation(cut), part]
-    predicted = forest.predict(shuffled.reshape(-1, held.shape[1])).reshape(len(shuffled), cut)
-    return base, (base - r2_of(predicted)).reshape(len(groups), REPEATS)
+        Score(
+            parameter,
+            *(min(1.0, max(0.0, value / lost)) for value in (loss.mean, loss.mean - loss.half, loss.mean + loss.half)),
+        )
+        for parameter, loss in zip(parameters, judged.losses, strict=True)
+    ]
+    return Outcome(name, total, len(places), judged.r2, tuple(sorted(scores, key=lambda score: -score.share)))
 
 
 def _notes(outcomes: tuple[Outcome, ...]) -> tuple[str, ...]:
@@ -192,7 +174,8 @@ def _notes(outcomes: tuple[Outcome, ...]) -> tuple[str, ...]:
         if outcome.scores and outcome.r2
     )
     notes = [
-        "How much of its R² a random forest loses when one parameter is shuffled among networks that it has not seen.",
+        "Each setting's share of what decides an outcome, with its 95 % interval; the shares of an outcome sum to 1.",
+        "A share is of the R² that a random forest loses when one setting is shuffled among networks it has not seen.",
         f"Its R² there: {fits}.",
         "This describes the study's own trials: what was hardly varied can't matter in them.",
     ]
@@ -206,11 +189,14 @@ def _notes(outcomes: tuple[Outcome, ...]) -> tuple[str, ...]:
 
 
 def importance_figure(info: ImportanceInfo) -> Any:
-    """Return a bar for each parameter and outcome; outcomes differ in colour and hatching."""
+    """Return a bar for each parameter and outcome; outcomes differ in colour and hatching.
+
+    Raises:
+        ChartUnavailable: importances can't be computed.
+    """
     import plotly.graph_objects as go
 
-    if info.reason is not None:
-        return message(info.reason)
+    drawable(info)
     names = info.parameters[::-1]  # plotly draws from below
     figure = empty_figure(150 + 54 * len(names))
     for outcome in reversed([outcome for outcome in info.outcomes if outcome.scores]):
@@ -220,7 +206,7 @@ def importance_figure(info: ImportanceInfo) -> Any:
         figure.add_trace(
             go.Bar(
                 y=[escaped(name) for name in names],
-                x=np.array([max(0.0, score.lost) for score in scores]),
+                x=np.array([score.share for score in scores]),
                 error_x=_error_bars(scores),
                 orientation="h",
                 name=f"for {outcome.name}",
@@ -228,24 +214,27 @@ def importance_figure(info: ImportanceInfo) -> Any:
                     "color": colour,
                     "pattern": {"shape": hatching, "fillmode": "overlay", "fgcolor": "#FFFFFF", "size": 6},
                 },
-                hovertemplate=f"<b>%{{y}}</b>: {outcome.name} loses %{{x:.3f}} of R²<extra></extra>",
+                customdata=np.array([(score.low, score.high) for score in scores]),
+                hovertemplate=f"<b>%{{y}}</b>: %{{x:.2f}} of what decides {outcome.name}<br>95 %: "
+                "%{customdata[0]:.2f} to %{customdata[1]:.2f}<extra></extra>",
             )
         )
     figure.update_layout(
         barmode="group", bargap=0.25, legend={"traceorder": "reversed", "y": -66 / (64 + 54 * len(names))}
     )
-    figure.update_xaxes(title={"text": "R² lost when shuffled"}, rangemode="tozero")
+    widest = max(score.high for outcome in info.outcomes for score in outcome.scores)
+    title = "importance: share of what decides the outcome"
+    figure.update_xaxes(title={"text": title}, range=[0, min(1.0, 1.05 * widest)])
     figure.update_yaxes(griddash="solid", showgrid=False)
     return figure
 
 
 def _error_bars(scores: Sequence[Score]) -> dict[str, Any]:
-    """Return the spread of scores as error bars that don't reach below 0."""
     return {
         "type": "data",
         "symmetric": False,
-        "array": np.array([score.spread for score in scores]),
-        "arrayminus": np.array([min(score.spread, max(0.0, score.lost)) for score in scores]),
+        "array": np.array([score.high - score.share for score in scores]),
+        "arrayminus": np.array([score.share - score.low for score in scores]),
         "color": GREY,
         "thickness": 1.2,
         "width": 3,
