@@ -29,6 +29,7 @@ from search.budget import Budget
 from search.pricing.pricer import Target, price
 from search.results import points, quantizing
 from search.results.bundle.options import BundleOptions
+from search.results.bundle.samples import tolerance_of
 from search.results.bundle.verifying import check_bundle
 from search.results.bundle.writing import write_bundle
 from search.results.latency_labels import doubts_text
@@ -263,6 +264,9 @@ def test_pick_in_int8_ships_the_file_that_was_measured_with_its_own_accuracy(
     deploy = tomllib.loads((bundle / "deploy.toml").read_text())
     assert deploy["latency"]["file"] == "model.int8.onnx"
     assert deploy["model_files_sha256"]["model.int8.onnx"] == file.sha256
+    expected = json.loads((bundle / "samples" / "expected.json").read_text())
+    assert expected["tolerances"] == {"model.int8.onnx": 0.1}  # other processors have some levels off by one
+    assert tolerance_of(Path("model.int8.native.zip")) == tolerance_of(Path("model.onnx")) == 1e-3
     assert (deploy["model"]["file"], deploy["model"]["precision"]) == ("model.int8.onnx", "int8")
     assert not (bundle / "model.onnx").exists()  # it is neither what was measured nor tested
     assert deploy["accuracy"]["test_top1"] == picked.test_top1
