@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sample_efficiency.replay import Outcome, PeerEnded
+from benchmarks.sample_efficiency.replay import Outcome, PeerBroke, PeerEnded
 from benchmarks.sample_efficiency.table import Params
 
 SERVE = Path(__file__).with_name("foreign_side") / "serve.py"
@@ -63,10 +63,10 @@ class ForeignPeer:
         if not line:
             self._errors.seek(0)
             said = self._errors.read().strip().splitlines()
-            raise PeerEnded(f"its process ended: {said[-1] if said else 'it said nothing'}")
+            raise PeerBroke(f"its process ended: {said[-1] if said else 'it said nothing'}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise PeerEnded(str(answer["error"]))
+            raise PeerBroke(str(answer["error"]))
         return answer
 
 

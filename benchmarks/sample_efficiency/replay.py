@@ -47,6 +47,10 @@ class PeerEnded(Exception):
     """A peer can't go on; the message says why."""
 
 
+class PeerBroke(PeerEnded):
+    """A peer's library failed: what it would have reached isn't known."""
+
+
 class Peer(Protocol):
     """A sampler that proposes one network after the other."""
 
@@ -90,6 +94,7 @@ class Run:
     drawn: int = 0  # networks drawn at random for a peer that repeated itself
     ask_seconds: list[float] = field(default_factory=list)
     ended: str = ""  # why it trained fewer than asked for
+    broke: bool = False  # whether that was a failure of its library
 
 
 def within(table: Table, limits: Sequence[float | None]) -> NDArray[np.bool_]:
@@ -133,7 +138,7 @@ class _Replay:
             if possible < self._rules.trainings:
                 self._run.ended = f"trained all {possible} networks"
         except PeerEnded as reason:
-            self._run.ended = str(reason)
+            self._run.ended, self._run.broke = str(reason), isinstance(reason, PeerBroke)
         return self._run
 
     def _ask(self) -> bool:

@@ -2,7 +2,7 @@
 
 Without a budget the measure is the share of the whole table's hypervolume; with one, the best accuracy within it, 0
 while there is none. Where a peer ended early of itself, it keeps what it had; where it was given fewer trainings than
-others, nothing is said of it beyond those.
+others, or its library failed, nothing is said of it beyond those.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Measure:
             values = np.maximum.accumulate(self._inside[rows]) if rows else np.zeros(0)
         else:
             values = trajectory(self._costs[rows], self._accuracy[rows]) / self._whole
-        last = (values[-1] if rows else 0.0) if run.ended else math.nan
+        last = (values[-1] if rows else 0.0) if run.ended and not run.broke else math.nan
         return np.concatenate([values, np.full(length - len(rows), last)])
 
 

@@ -382,4 +382,5 @@ def test_a_peer_in_another_python_is_asked_and_told(
     peer.close()
     assert [table.params(row)["depth"] for row in run.rows] == [0, 1]
     assert run.ended == "RuntimeError: exhausted"
+    assert np.isnan(Measure(table, (None,)).curve(run, 5)).tolist() == [False, False, True, True, True]
     assert os.access(python, os.X_OK)

@@ -10,6 +10,7 @@ import logging
 import math
 from importlib.metadata import version as version_of
 
+import torch
 from syne_tune.config_space import choice, randint
 from syne_tune.optimizer.schedulers.multiobjective.expected_hyper_volume_improvement import (
     ExpectedHyperVolumeImprovement,
@@ -23,6 +24,8 @@ def version():
 class Sampler:
     def __init__(self, task):
         logging.getLogger().setLevel(logging.CRITICAL)
+        # Its model is in double precision, its features are in torch's default: newer BoTorch refuses the mixture.
+        torch.set_default_dtype(torch.float64)
         space = {parameter["name"]: _domain(**parameter) for parameter in task["parameters"]}
         self._searcher = ExpectedHyperVolumeImprovement(space, random_seed=task["seed"])
         self._worst = [0.0] * (1 + task["costs"])
