@@ -73,7 +73,7 @@ MARKS: Mapping[str, Mark] = {
     "stopped": Mark("x-thin-open", GREY, 8),
     "running": Mark("circle-open", GREY, 8),
     "int8": Mark("square", INT8, 10),
-    "priced-in-int8": Mark("square-open", INT8, 9),  # judged by its latency in 8 bits and its score in fp32
+    "priced-in-int8": Mark("square-open", INT8, 9),  # a trial that is judged by its file in 8 bits
     "recommended": Mark("star", STAR, 18),
     "published": Mark("cross-open", REFERENCE, 9),
     "predicted": Mark("diamond-open", PREDICTED, 11),

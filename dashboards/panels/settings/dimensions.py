@@ -131,3 +131,9 @@ def varies(values: Floats) -> bool:
     """Return whether the values that are known differ."""
     finite = values[np.isfinite(values)]
     return bool(finite.size) and bool((finite != finite[0]).any())
+
+
+def says_the_same(first: Floats, second: Floats) -> bool:
+    """Return whether each of two settings follows from the other, in all that was tried."""
+    pairs = len(np.unique(np.stack((first, second), axis=1), axis=0))
+    return pairs == len(np.unique(first)) == len(np.unique(second))

@@ -10,7 +10,7 @@ import numpy as np
 from dashboards.data.columns import Floats, Mask, StudyColumns, View
 from dashboards.data.quantities import Quantity, quantity_of
 from dashboards.formats import one_line
-from dashboards.panels.settings.dimensions import OUTCOMES, Dimension, dimensions_of, varies
+from dashboards.panels.settings.dimensions import OUTCOMES, Dimension, dimensions_of, says_the_same, varies
 from dashboards.panels.study.macs_latency import rank_correlation
 from space.errors import InvalidSettings
 from workers.wording import agreeing, counted
@@ -90,8 +90,15 @@ def _chosen(varied: Sequence[Dimension], asked: Asked, values: Floats) -> tuple[
     strength = {one.key: abs(rank_correlation(one.values, values) or 0.0) for one in varied}
     by_strength = sorted(varied, key=lambda one: -strength[one.key])
     named = {one.key: one for one in varied}
-    left = iter([one for one in by_strength if one.key not in asked])
-    return tuple(next(left) if key is None else named[key] for key in asked)
+    chosen = [None if key is None else named[key] for key in asked]
+    for place in (0, 1):
+        if chosen[place] is None:
+            other = chosen[1 - place]
+            # One that always goes along with the other, as the growths of two stages may, says nothing more.
+            alike = [] if other is None else [one for one in varied if says_the_same(one.values, other.values)]
+            free = [one for one in by_strength if one is not other]
+            chosen[place] = next((one for one in free if one not in alike), free[0])
+    return tuple(one for one in chosen if one is not None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 
 from dashboards.data.columns import Floats, Ints, Mask, StudyColumns, View
 from dashboards.panels.data_table import DataTable
-from dashboards.panels.settings.dimensions import OUTCOMES, Dimension, dimensions_of, varies
+from dashboards.panels.settings.dimensions import OUTCOMES, Dimension, dimensions_of, says_the_same, varies
 from dashboards.panels.style import SCALE, drawable, empty_figure, escaped, slim
 from workers.wording import agreeing
 
@@ -138,14 +138,9 @@ def _without_repeats(dimensions: list[Dimension]) -> list[Dimension]:
     for dimension in dimensions:
         family = dimension.key.partition("_")[0]
         leaders = [other for other in kept if other.key.partition("_")[0] == ("G" if family == "groups" else family)]
-        if dimension.key in OUTCOMES or not any(_says_the_same(other.values, dimension.values) for other in leaders):
+        if dimension.key in OUTCOMES or not any(says_the_same(other.values, dimension.values) for other in leaders):
             kept.append(dimension)
     return kept
-
-
-def _says_the_same(first: Floats, second: Floats) -> bool:
-    pairs = len(np.unique(np.stack((first, second), axis=1), axis=0))
-    return pairs == len(np.unique(first)) == len(np.unique(second))
 
 
 def _weight(dimension: Dimension) -> int:

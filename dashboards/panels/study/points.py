@@ -24,7 +24,7 @@ LONGEST_REASON = 100
 # What a reason repeats of the point's own latency: left out of thousands of tooltips, which say it anyway.
 OWN_LATENCY = re.compile(r"^latency [^ ]+ ms \(up to [^ )]+\)")
 CARRIED = ("latency", "macs", "params")  # costs under the pointer, whatever the axes show
-INT8_NOTE = "{} priced in 8 bits (int8), as the faster: the latency is the int8 file's, the {} that of fp32."
+INT8_NOTE = "{} judged by the faster file, which is in 8 bits (int8): latency and {} are that file's."
 
 
 @dataclass(frozen=True, eq=False)

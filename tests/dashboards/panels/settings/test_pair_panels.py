@@ -63,6 +63,8 @@ def test_a_slice_shows_every_trained_network_at_its_value_and_the_medians(decide
 
 def test_what_is_asked_for_is_shown_or_refused_in_one_line(decided: StudyColumns) -> None:
     assert panels.slice_info(decided, View(0), (None, "G")).pair.keys == ("growth_1", "G")
+    tied = replace(decided, growth=decided.growth[:, :1] * np.array([1.0, 2.0, 4.0]), _fronts={})
+    assert panels.slice_info(tied, View(0), ("growth_1", None)).pair.keys == ("growth_1", "G")  # not growth_2
     with pytest.raises(InvalidSettings, match=r"a setting is one of G, C, .* but got 'depth'"):
         panels.slice_info(decided, View(0), ("depth", None))
     with pytest.raises(InvalidSettings, match="two different settings are needed, but got G twice"):

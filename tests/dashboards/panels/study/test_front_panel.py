@@ -309,7 +309,9 @@ def test_latencies_of_int8_are_never_drawn_like_those_of_fp32(tmp_path: Path) ->
     assert [row[0] for row in traces["on the front, int8"].customdata] == [half]
     assert "(int8)" in traces["on the front, int8"].hovertemplate
     assert traces["on the front, int8"].marker.symbol == "square-open"
-    assert any("Open squares: 1 trial priced in 8 bits (int8)" in note for note in info.notes)
+    assert any(
+        "Open squares: 1 trial judged by the faster file, which is in 8 bits (int8)" in note for note in info.notes
+    )
     columns = columns_of(made)
     macs = panels.macs_latency_figure(panels.macs_latency_info(columns, View(0)))
     assert [row[0] for row in named(macs)["on the front, int8"].customdata] == [half]
