@@ -21,7 +21,7 @@ TREES = 50
 JUDGED_TREES = 25  # of the forests that are only judged, since there is one for each split
 SPLITS = 6
 T_975 = 2.571  # Student's t at 97.5 % for one degree of freedom less than splits
-REPEATS = 5  # shuffles of each block of columns
+REPEATS = 3  # shuffles of each block of columns in each split
 SEED = 0
 
 
