@@ -81,7 +81,7 @@ def pick(
         ),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="fp32; or int8: among the networks that `quantize` put into 8 bits.")
+        Precision, typer.Option(help="fp32; or int8, fp16: among the networks that `quantize` put into it.")
     ] = "fp32",
     out: Annotated[Path | None, typer.Option(help="Folder to write the bundle into.")] = None,
     bake: Bake = False,
@@ -127,10 +127,10 @@ def pick(
     settings = settings_for_device(row, rows, device)
     devices = settings.latency.devices
     rows = rows_on(row, rows, devices[0])
-    if precision == "int8":
-        from search.results.winning import rows_in_int8
+    if precision != "fp32":
+        from search.results.winning import rows_in
 
-        rows = rows_in_int8(row, rows, reader.read_points(engine, row.id), devices[0])
+        rows = rows_in(precision, row, rows, reader.read_points(engine, row.id), devices[0])
     budget = settings.search_budget().with_limits_ms(limits_by_device(max_latency_ms or (), devices), devices[0])
     budget = replace(budget, max_macs=max_macs or budget.max_macs, max_params=max_params or budget.max_params)
     budget = replace(budget, max_file_mb=max_file_mb, max_ram_mb=max_ram_mb or budget.max_ram_mb)
@@ -195,7 +195,8 @@ def _retrained(
 ) -> tuple[Opened, Picked]:
     """Retrain the network that is wanted, and pick the retrained one; the first one is not tested.
 
-    `how` is for how many epochs, and whether from its weights. One that was wanted in 8 bits is put into them again.
+    `how` is for how many epochs, and whether from its weights. One that was wanted in 8 or 16 bits is put
+    into them again.
     """
     from dashboards.terminal.live_view import live_view
     from search.launch import launch
@@ -213,9 +214,10 @@ def _retrained(
         say("stopped; the same command goes on with it")
         raise typer.Exit(INTERRUPTED)
     again = Opened.named(name, opened.url)
-    if winner.int8:
-        again.quantize(again.store.trials())
-    picked = again.pick(budget, Wish(trial=0), "int8" if winner.int8 else "fp32")
+    judged_in: Precision = next((file.precision for file in winner.rounded.values()), "fp32")
+    if winner.rounded:
+        again.quantize(again.store.trials(), judged_in)
+    picked = again.pick(budget, Wish(trial=0), judged_in)
     return again, told_of_choice(picked, winner, opened.study)
 
 
@@ -335,13 +337,13 @@ def export(
     ] = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="fp32; or int8, calibrated on training images, whose file's accuracy is shown."),
+        typer.Option(help="fp32; or int8 (calibrated on training images) or fp16, whose file's accuracy is shown."),
     ] = "fp32",
     bake: Bake = False,
     storage: Storage = None,
 ) -> None:
     """Write a finished trial's network as ONNX, or for another runtime; what is written is run and compared first."""
-    from search.results.bundle.export import export_int8, export_target, export_trial, pixel_input
+    from search.results.bundle.export import export_rounded, export_target, export_trial, pixel_input
     from search.results.replayed import refuse_replayed
     from search.store import reader
     from search.store.store import StudyStore
@@ -357,9 +359,9 @@ def export(
     pixels = pixel_input(study_row, row) if bake else None
     _, known = export_target(path, runtime, precision)
     store = StudyStore(engine, study_row.id)
-    if precision == "int8":
+    if precision != "fp32":
         cache = cache_folder(settings, url)
-        written, file = export_int8(store, study_row, row, path, runtime, cache, pixels, say)
+        written, file = export_rounded(store, study_row, row, path, runtime, cache, pixels, say, precision)
         show_written(written)
         say(file.words)
     else:

@@ -169,20 +169,20 @@ def pareto(
 ) -> None:
     """Show the Pareto front: the networks that no other beats in accuracy, latency and macs.
 
-    Networks that `quantize` put into 8 bits are among them where they win.
+    Networks that `quantize` put into other precisions are among them where they win.
     """
     from dashboards.terminal import documents, trial_tables
     from dashboards.terminal.choosing import chosen_trials
     from search.results.pareto import front_of_study, front_on
-    from search.results.winning import front_in_int8
+    from search.results.winning import front_rounded
     from search.store import reader
 
     engine, row, _ = open_named(study, storage)
     front = front_of_study(engine, row.id) if device is None else front_on(engine, row, device)
     if points := reader.read_points(engine, row.id):
         on = device or row.settings["latency"]["devices"][0]
-        in_int8 = front_in_int8(row, reader.read_trials(engine, row.id), points, on)
-        front = sorted([*front, *in_int8], key=lambda one: one.latency.median_ms if one.latency else 0.0)
+        rounded = front_rounded(reader.read_trials(engine, row.id), points, on)
+        front = sorted([*front, *rounded], key=lambda one: one.latency.median_ms if one.latency else 0.0)
     rows = chosen_trials(front, where or (), sort, limit)
     form = _Form(as_json, csv, wide)
     form.show(engine, row, rows, (documents.front_document, trial_tables.pareto_table))

@@ -9,6 +9,7 @@ import typer
 
 from commands.common import INTERRUPTED, AsJson, Storage, StudyName, output, say, store_named, stored_settings
 from space.errors import InvalidSettings, MeasurementFailed, StudyBusy, TrialNotFound, TrialNotReady
+from workers.file_names import Precision
 from workers.wording import counted
 
 if TYPE_CHECKING:
@@ -70,10 +71,13 @@ def quantize(
     trials: Annotated[
         str | None, typer.Option(help="Numbers of trials, such as 3,12.", show_default="those on the front")
     ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="int8, calibrated on training images; or fp16, of ncnn and litert.")
+    ] = "int8",
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put trained networks into 8 bits, measure their files on the study's devices, and say where they win.
+    """Put trained networks into 8 (or 16) bits, measure their files on the study's devices, and say where they win.
 
     They are recorded as points of their own, with the accuracy and the latency of the files.
     """
@@ -91,6 +95,8 @@ def quantize(
     from search.study_folders import cache_folder, files_root, refuse_absent, study_files
     from workers.latency.measurement import FailedMeasurement
 
+    if precision == "fp32":
+        raise InvalidSettings("a network is trained in fp32 already; name int8 or fp16.")
     store, row, url = store_named(study, storage)
     settings, rows = stored_settings(row), store.trials()
     chosen = _chosen(rows, trials)
@@ -99,13 +105,13 @@ def quantize(
     targets = targets_of(settings, store.engine, files_root(settings, url), say, VERIFYING)
     failed = 0
     with tempfile.TemporaryDirectory(prefix="quantize-") as scratch:
-        made = measure(store, row, chosen, targets, cache_folder(settings, url), Path(scratch), say)
+        made = measure(store, row, chosen, targets, cache_folder(settings, url), Path(scratch), say, precision)
         for one in made:
             say(f"trial {one.file.trial.number} on {one.target}: {_words(one.latency)}; {one.file.words}")
             failed += isinstance(one.latency, FailedMeasurement)
     points = reader.read_points(store.engine, store.study_id)
     if failed and not points:
-        raise MeasurementFailed(f"none of {counted(failed, 'file')} in 8 bits could be measured.")
+        raise MeasurementFailed(f"none of {counted(failed, 'file')} in {precision} could be measured.")
     output(as_json, points_document, points_table, points, rows, winning(points, rows))
 
 

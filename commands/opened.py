@@ -53,12 +53,12 @@ class Opened:
         files = files_root(self.settings, self.url)
         return targets_of(self.settings, self.store.engine, files, say, VERIFYING)
 
-    def quantize(self, rows: Sequence[TrialRow]) -> None:
-        """Put networks into 8 bits, and record their files as points."""
+    def quantize(self, rows: Sequence[TrialRow], precision: Precision) -> None:
+        """Put networks into a precision, and record their files as points."""
         from search.results.points import quantize
 
         with tempfile.TemporaryDirectory(prefix="quantize-") as scratch:
-            for _ in quantize(self.store, self.study, rows, self.targets(), self.cache, Path(scratch), say):
+            for _ in quantize(self.store, self.study, rows, self.targets(), self.cache, Path(scratch), say, precision):
                 pass
 
     def pick(self, budget: Budget, wish: Wish, precision: Precision = "fp32") -> Picked:

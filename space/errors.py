@@ -304,6 +304,12 @@ class QuantizationFailed(CondenseryError):
     exit_code = 80
 
 
+class PrecisionMissing(CondenseryError):
+    """A runtime has no model files in the precision that is asked for."""
+
+    exit_code = 82
+
+
 class BundleDamaged(CondenseryError):
     """A bundle's folder lacks a file, or one was changed or added; the message names it."""
 

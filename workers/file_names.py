@@ -17,7 +17,7 @@ TENSORBOARD = "tensorboard"  # folder among a study's files
 SPLITS_FILE = "splits.csv"  # among a study's files and in bundles: which image is in which split
 MODEL = "model"  # what the model files in a bundle are called, before their suffixes
 INPUT, OUTPUT = "images", "logits"  # of every exported network
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnxruntime", "ncnn", "litert", "native"]
 SUFFIXES: dict[Runtime, str] = {
     "onnxruntime": ".onnx",
@@ -44,7 +44,7 @@ def stem_for(precision: Precision, stem: str = MODEL) -> str:
 
 def precision_of(path: Path) -> Precision:
     """Return the precision of a model file, which its name says; fp32 where it says none."""
-    return "int8" if ".int8." in path.name else "fp32"
+    return next((one for one in get_args(Precision) if f".{one}." in path.name), "fp32")
 
 
 def runtime_of(path: Path) -> Runtime:

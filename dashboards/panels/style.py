@@ -73,6 +73,7 @@ MARKS: Mapping[str, Mark] = {
     "stopped": Mark("x-thin-open", GREY, 8),
     "running": Mark("circle-open", GREY, 8),
     "int8": Mark("square", INT8, 10),
+    "fp16": Mark("hexagon", INT8, 11),
     "priced-in-int8": Mark("square-open", INT8, 9),  # a trial that is judged by its file in 8 bits
     "recommended": Mark("star", STAR, 18),
     "published": Mark("cross-open", REFERENCE, 9),

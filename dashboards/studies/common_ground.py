@@ -195,5 +195,5 @@ def _doubts_of(studies: Sequence[StudyColumns], kept: Sequence[int], objective: 
         f"{_name(studies[place].study)} was {replayed_words(table)}." for place, table in tables.items() if table
     ]
     if any(studies[place].points for place in kept):
-        doubts.append("Networks in 8 bits are not compared here.")
+        doubts.append("Networks in 8 or 16 bits are not compared here.")
     return tuple(doubts)

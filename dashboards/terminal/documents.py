@@ -128,8 +128,11 @@ def front_document(rows: Sequence[TrialRow], replayed: str | None = None) -> dic
     so that each trial is on it once; their score and latency are those of their files.
     """
     trials = [trial_document(row) for row in rows if not row.file_hash]
-    in_int8 = [trial_document(row) for row in rows if row.file_hash]
-    return {"front": trials, "front_int8": in_int8, "replayed_from": replayed}
+    of_files: dict[str, list[dict[str, Any]]] = {"front_int8": [], "front_fp16": []}
+    for row in rows:
+        if row.file_hash and row.latency is not None:
+            of_files[f"front_{row.latency.precision}"].append(trial_document(row))
+    return {"front": trials, **of_files, "replayed_from": replayed}
 
 
 def queue_document(waiting: Iterable[EnqueuedConfig]) -> dict[str, Any]:

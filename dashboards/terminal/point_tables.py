@@ -1,4 +1,4 @@
-"""Networks in 8 bits beside the same in fp32, for people and as JSON."""
+"""Networks in 8 or 16 bits beside the same in fp32, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from workers.latency.record import LatencyRecord
 
 
 def points_table(points: Sequence[PointRow], rows: Sequence[TrialRow], winners: Sequence[PointRow]) -> RenderableType:
-    """Return a row for each point: what it is worth in fp32 and in 8 bits, and whether it wins."""
-    table = plain_table(">#", "~device", ">fp32", ">int8", ">fp32 ms", ">int8 ms", ">int8 kB", "")
+    """Return a row for each point: what it is worth in fp32 and in 8 or 16 bits, and whether it wins."""
+    table = plain_table(">#", "~device", "in", ">score", ">fp32's", ">ms", ">fp32's", ">kB", "")
     trials = {row.number: row for row in rows}
     for one in points:
         row, latency = trials[one.number], one.latency
@@ -27,14 +27,15 @@ def points_table(points: Sequence[PointRow], rows: Sequence[TrialRow], winners: 
         table.add_row(
             str(one.number),
             one_line(f"{latency.target} ({latency.runtime}, {latency.kind}{doubts_text(latency)})", 90),
-            percent(row.score),
+            latency.precision,
             percent(one.score) + (", fine-tuned" if one.fine_tuned else ""),
-            "" if before is None else digits_ms(before.median_ms, 4),
+            percent(row.score),
             digits_ms(latency.median_ms, 4),
+            "" if before is None else digits_ms(before.median_ms, 4),
             f"{one.file_bytes / 1e3:,.0f}",
             "wins" if one in winners else "",
         )
-    note = "Wins: no network in fp32 and no other in int8 is at least as accurate and as fast on that device."
+    note = "Wins: no network in fp32 and no other of these is at least as accurate and as fast on that device."
     return Group(table, Text(note, style="dim"))
 
 

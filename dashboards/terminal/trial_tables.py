@@ -42,8 +42,11 @@ INTERVALS_FROM = 72  # fewer hold no interval beside a config
 WIDE = 10_000  # columns that a table may take where nothing is to be folded or cut
 DEVICE_LETTERS = 24  # of a device's name in a heading
 KIND_MARKS = {LatencyKind.ESTIMATED: "e", LatencyKind.PREDICTED: "p"}
-INT8_MARK = "i8"
-INT8_NOTE = "i8: of its file in 8 bits (int8), and so is its score"
+PRECISION_MARKS = {"int8": "i8", "fp16": "f16"}
+PRECISION_NOTES = {
+    "int8": "i8: of its file in 8 bits (int8), and so is its score",
+    "fp16": "f16: of its file in 16 bits (fp16), and so is its score",
+}
 KIND_NOTES = {
     LatencyKind.ESTIMATED: "e: estimated from counted instructions",
     LatencyKind.PREDICTED: "p: predicted from the network's structure",
@@ -153,7 +156,8 @@ class _Trials:
                 notes += [f"ms on {one_line(target, DEVICE_LETTERS)}: {text}" for text in _counted_kinds(further)]
         present = {latency.kind for latency in latencies}
         notes += [note for kind, note in KIND_NOTES.items() if kind in present]
-        notes += [INT8_NOTE] * any(latency.precision == "int8" for latency in latencies)
+        precisions = {latency.precision for latency in latencies}
+        notes += [note for precision, note in PRECISION_NOTES.items() if precision in precisions]
         notes += [f"{STAR_MARK}: on the shortlist"] if any(row.starred for row in self.rows) else []
         notes.append(f"config: {code_legend(str(row.config) for row in self.rows)}")
         replayed = replayed_note(self.replayed)
@@ -199,7 +203,7 @@ def _median(latency: LatencyRecord | None) -> str:
 
 
 def _kind_mark(latency: LatencyRecord) -> str:
-    marks = [KIND_MARKS.get(latency.kind, ""), INT8_MARK * (latency.precision == "int8")]
+    marks = [KIND_MARKS.get(latency.kind, ""), PRECISION_MARKS.get(latency.precision, "")]
     return "".join(f" {mark}" for mark in marks if mark)
 
 

@@ -234,7 +234,7 @@ class Job(BaseModel):
     anchor: ModelFile | None
     runtime: str
     threads: int
-    precision: Literal["fp32", "int8"]
+    precision: Literal["fp32", "fp16", "int8"]
     policy: dict[str, Any]
 
     @classmethod

@@ -150,19 +150,19 @@ class _Task:
         measured = self.probe.measure(list(self.models.values()), stop)
         prices: dict[CondenseNetConfig, Price] = {}
         for (config, precision), latency in zip(self.models, measured, strict=True):
-            prices[config] = _faster(prices.get(config), latency if precision == "fp32" else in_int8(latency))
+            prices[config] = _faster(prices.get(config), in_precision(latency, precision))
         return [prices[config] for config in self.configs]
 
 
-def in_int8(latency: Price) -> Price:
-    """Return the latency of a file in 8 bits with its label.
+def in_precision(latency: Price, precision: Precision) -> Price:
+    """Return the latency of a file in a precision with its label.
 
-    An estimate extrapolates: the profiles were fitted to networks in fp32.
+    An estimate of any but fp32 extrapolates: the profiles were fitted to networks in that.
     """
-    if isinstance(latency, FailedMeasurement):
+    if isinstance(latency, FailedMeasurement) or precision == "fp32":
         return latency
     beyond = latency.extrapolates or latency.kind == LatencyKind.ESTIMATED
-    return replace(latency, precision="int8", extrapolates=beyond)
+    return replace(latency, precision=precision, extrapolates=beyond)
 
 
 def _faster(fp32: Price | None, latency: Price) -> Price:

@@ -1,4 +1,4 @@
-"""A trial's network in 8 bits: its file beside the trained network, and what is recorded of it."""
+"""A trial's network in 8 or 16 bits: its file beside the trained network, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from search.results.picking.testing import prepared_images, test_predictions, tested
 from search.results.trained_files import trained_files
 from search.store import reader
@@ -18,17 +16,21 @@ from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from search.store.vocabulary import EvaluatedSplit
 from search.study_file import settings_from
-from workers.export.int8_files import check_int8_for, save_int8_for
+from workers.export.model_files import check_has
 from workers.export.pixels import PixelInput
-from workers.file_names import ONNX_FILE, file_for, known_runtime, stem_for
+from workers.file_names import ONNX_FILE, Precision, file_for, known_runtime, precision_of, stem_for
 from workers.images import batches
-from workers.judging.in_int8 import Learned, WrittenInt8, write_in_int8
+from workers.judging.in_int8 import Learned, write_in_int8
+from workers.judging.written import WrittenFile, write_again, write_in_fp16
 from workers.metrics import Predictions
-from workers.quantization.network import PARTS
+from workers.quantization.network import PARTS, QuantizedNetwork
 from workers.settings import TrainingSettings
 from workers.training.trial import load_network
 
-_CHECKED = 16  # inputs on which a file that takes pixels is compared with the rounded form
+_COMPUTED = {  # in fp16
+    "ncnn": "ncnn computes in 16 bits where the processor can, else in float",
+    "litert": "litert computes in float",
+}
 _PART_NAMES = {
     "stem": "stem",
     "conv_1x1": "1x1 convolutions",
@@ -38,15 +40,20 @@ _PART_NAMES = {
 
 
 @dataclass(frozen=True)
-class Int8File:
-    """A network's file in 8 bits, with its accuracy on the validation images beside the trained network's."""
+class RoundedFile:
+    """A network's file in 8 or 16 bits, with its accuracy on the validation images beside the trained network's."""
 
     trial: TrialRow
     runtime: str
     path: Path
     file_bytes: int
     fp32_top1: float  # of the trained network on the validation images
-    written: WrittenInt8
+    written: WrittenFile
+
+    @property
+    def precision(self) -> Precision:
+        """What its numbers are."""
+        return precision_of(self.path)
 
     @property
     def sha256(self) -> str:
@@ -83,9 +90,12 @@ class Int8File:
         )
 
 
-def left_in_float(file: Int8File) -> str:
-    """Return which parts of a network are not computed in 8 bits, as words."""
-    scheme = file.written.quantized.scheme
+def left_in_float(file: RoundedFile) -> str:
+    """Return which parts of a network are not computed in 8 or 16 bits, as words."""
+    form = file.written.form
+    if not isinstance(form, QuantizedNetwork):
+        return f"the weights of all convolutions and of the classifier are in 16 bits; {_COMPUTED[file.runtime]}"
+    scheme = form.scheme
     stored = [_PART_NAMES[part] for part in PARTS if part in scheme.stored]
     plain = [_PART_NAMES[part] for part in PARTS if part not in scheme.parts | scheme.stored]
     words = []
@@ -104,8 +114,8 @@ def quantize_trial(
     runtime: str,
     path: Path,
     note: Callable[[str], None] = lambda text: None,
-) -> Int8File:
-    """Write a finished trial's network in 8 bits to `path`, and run it over the validation images.
+) -> RoundedFile:
+    """Write a finished trial's network in 8 or 16 bits to `path`, and run it over the validation images.
 
     Args:
         store: the trial's study.
@@ -113,16 +123,17 @@ def quantize_trial(
         row: the trial.
         cache: the folder of decoded images.
         runtime: whose file is written.
-        path: the file.
+        path: the file, whose name says the precision (`stem_for`).
         note: called with what is being done.
 
     Raises:
-        InvalidSettings: the runtime has no 8 bits.
+        InvalidSettings: there is no such runtime.
+        PrecisionMissing: it has no files in this precision.
         QuantizationFailed: a value overflows, or the training images are of one class.
-        ExportMismatch: the file doesn't give what its rounded numbers say.
+        ExportMismatch: the file doesn't give what its numbers say.
         DataNotFound: the study's images are gone.
     """
-    known_runtime(runtime)
+    check_has(known_runtime(runtime), precision_of(path))
     settings = settings_from(study.settings, "the stored settings")
     prepared_images(study, settings.data, cache)
     images = batches.load(settings.data, cache)
@@ -130,8 +141,11 @@ def quantize_trial(
     network = load_network(weights.parent, row.config)
     recipe = TrainingSettings.model_validate(row.training)
     learned = Learned(images, settings.data, recipe, row.number, fp32_top1(store, row))
-    written = write_in_int8(network, learned, runtime, path, note)
-    return Int8File(row, runtime, path, path.stat().st_size, learned.top1, written)
+    if precision_of(path) == "fp16":
+        written = write_in_fp16(network, images, runtime, path)
+    else:
+        written = write_in_int8(network, learned, runtime, path, note)
+    return RoundedFile(row, runtime, path, path.stat().st_size, learned.top1, written)
 
 
 def fp32_top1(store: StudyStore, row: TrialRow) -> float:
@@ -141,24 +155,18 @@ def fp32_top1(store: StudyStore, row: TrialRow) -> float:
     return (row.top1 or 0.0) if said is None else float(said.right.mean())
 
 
-def keep_predictions(store: StudyStore, file: Int8File, split: EvaluatedSplit, said: Predictions) -> None:
-    """Record what a file in 8 bits says of a split's images."""
-    store.add_file_predictions(file.trial.number, file.sha256, "int8", split, said.to_bytes())
+def keep_predictions(store: StudyStore, file: RoundedFile, split: EvaluatedSplit, said: Predictions) -> None:
+    """Record what a file in another precision says of a split's images."""
+    store.add_file_predictions(file.trial.number, file.sha256, file.precision, split, said.to_bytes())
 
 
-def write_int8(file: Int8File, path: Path, pixels: PixelInput | None) -> str:
-    """Write an 8-bit file once more, perhaps taking whole pixels; return its SHA-256.
-
-    One that takes pixels is compared with the rounded form.
-    """
-    sha256 = save_int8_for(file.runtime, file.written.quantized, path, pixels)
-    if pixels is not None:
-        check_int8_for(file.runtime, path, file.written.quantized, torch.from_numpy(pixels.random(_CHECKED)), pixels)
-    return sha256
+def write_rounded(file: RoundedFile, path: Path, pixels: PixelInput | None) -> str:
+    """Write a file once more, perhaps taking whole pixels; return its SHA-256. See `judging.written.write_again`."""
+    return write_again(file.written, file.runtime, path, pixels)
 
 
-def tested_file(store: StudyStore, study: StudyRow, row: TrialRow, file: Int8File, cache: Path) -> TrialRow:
-    """Return a trial's row as its file in 8 bits makes it, tested; the test split is used once for each file.
+def tested_file(store: StudyStore, study: StudyRow, row: TrialRow, file: RoundedFile, cache: Path) -> TrialRow:
+    """Return a trial's row as its file in 8 or 16 bits makes it, tested; the test split is used once for each file.
 
     A row that was judged by the file in the search keeps the file's figures as its own.
     """
@@ -181,8 +189,8 @@ def tested_file(store: StudyStore, study: StudyRow, row: TrialRow, file: Int8Fil
 
 
 @contextmanager
-def _written_again(file: Int8File) -> Iterator[Path]:
+def _written_again(file: RoundedFile) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="test-") as folder:
-        path = Path(folder) / file_for(file.runtime, stem_for("int8"))
-        write_int8(file, path, None)
+        path = Path(folder) / file_for(file.runtime, stem_for(file.precision))
+        write_rounded(file, path, None)
         yield path

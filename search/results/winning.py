@@ -11,21 +11,38 @@ import numpy as np
 from search.results.pareto import latency_key, non_dominated
 from search.store.rows import PointRow, StudyRow, TrialRow
 from space.errors import TrialNotReady
+from workers.file_names import Precision
 from workers.metrics import METRICS
 
+_WORDS = {"int8": "8 bits", "fp16": "16 bits"}
 
-def rows_in_int8(study: StudyRow, rows: Sequence[TrialRow], points: Sequence[PointRow], device: str) -> list[TrialRow]:
-    """Return the trials whose networks were put into 8 bits, with the score, top-1 and latencies of their files.
+
+def rows_in(
+    precision: Precision, study: StudyRow, rows: Sequence[TrialRow], points: Sequence[PointRow], device: str
+) -> list[TrialRow]:
+    """Return the trials whose networks were put into a precision, with the score, top-1 and latencies of their files.
 
     Raises:
         TrialNotReady: none was, on this device.
     """
+    judged = _judged_by(rows, [one for one in points if one.latency.precision == precision], device)
+    if not judged:
+        option = "" if precision == "int8" else f" --precision {precision}"
+        raise TrialNotReady(
+            f"no network of study {study.name!r} was put into {_WORDS[precision]} for {device} yet; run `condensery "
+            f"quantize{option}` first."
+        )
+    return judged
+
+
+def _judged_by(rows: Sequence[TrialRow], points: Sequence[PointRow], device: str) -> list[TrialRow]:
     trials = {row.number: row for row in rows}
     judged = []
     for one in points:
         if one.latency.target == device and one.number in trials:
             row = trials[one.number]
-            others = tuple(other.latency for other in points if other.number == one.number and other is not one)
+            same = [other.latency for other in points if other.number == one.number and other is not one]
+            others = tuple(other for other in same if other.precision == one.latency.precision)
             score: dict[str, Any] = {
                 **dict.fromkeys(METRICS),
                 row.objective: one.score,
@@ -34,10 +51,6 @@ def rows_in_int8(study: StudyRow, rows: Sequence[TrialRow], points: Sequence[Poi
             }
             file_hash = one.latency.model_hash
             judged.append(replace(row, latency=one.latency, others=others, file_hash=file_hash, **score))
-    if not judged:
-        raise TrialNotReady(
-            f"no network of study {study.name!r} was put into 8 bits for {device} yet; run `condensery quantize` first."
-        )
     return judged
 
 
@@ -57,7 +70,6 @@ def winning(points: Sequence[PointRow], rows: Sequence[TrialRow]) -> list[PointR
     return sorted(winners, key=lambda one: (one.latency.target, one.latency.median_ms))
 
 
-def front_in_int8(study: StudyRow, rows: Sequence[TrialRow], points: Sequence[PointRow], device: str) -> list[TrialRow]:
-    """Return the rows in 8 bits that win on a device, fastest first; [] where none does."""
-    won = [one for one in winning(points, rows) if one.latency.target == device]
-    return rows_in_int8(study, rows, won, device) if won else []
+def front_rounded(rows: Sequence[TrialRow], points: Sequence[PointRow], device: str) -> list[TrialRow]:
+    """Return the rows in other precisions that win on a device, fastest first; [] where none does."""
+    return _judged_by(rows, [one for one in winning(points, rows) if one.latency.target == device], device)

@@ -285,7 +285,8 @@ def _open_ncnn(model: Path) -> Callable[[Array], Array]:
     network = ncnn.Net()
     with zipfile.ZipFile(model) as archive:
         facts = json.loads(archive.read("model.json"))
-    on = {"int8": ("use_int8_inference",)}.get(facts.get("precision", ""), ())
+    fp16 = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")  # done where the processor has it
+    on = {"int8": ("use_int8_inference",), "fp16": fp16}.get(facts.get("precision", ""), ())
     for name in dir(network.opt):
         if name.startswith(("use_fp16", "use_bf16", "use_int8")):
             setattr(network.opt, name, name in on)

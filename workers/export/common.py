@@ -19,6 +19,8 @@ from space.errors import ExportMismatch
 from workers.file_names import INPUT, OUTPUT
 
 TOLERANCE = 1e-5  # of the largest output
+HALF_TOLERANCE = 0.01  # the same where weights have 16 bits, and on some processors features too
+HALF_LARGEST = 65504.0  # of the numbers of 16 bits
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,6 +28,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def doubles(values: Tensor) -> Array:
     """Return a parameter as float64, so that folding rounds once, at the end."""
     return values.detach().cpu().double().numpy()
+
+
+def halves(values: Array) -> Array:
+    """Return weights as float16.
+
+    Raises:
+        ExportMismatch: one is too large for 16 bits.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    if not largest <= HALF_LARGEST:
+        raise ExportMismatch(f"weights in fp16 must be at most {HALF_LARGEST:g}, but one is {largest:g}; use fp32.")
+    return values.astype("<f2")
 
 
 def affine(norm: nn.BatchNorm2d) -> tuple[Array, Array]:

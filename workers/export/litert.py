@@ -7,6 +7,7 @@ Notable choices:
 - The second batch norm folds into the 1x1, whose activation is ReLU, as in the ONNX file. The first one is a multiply
   and an add with ReLU: its tensor has many readers.
 - The permutation after the 1x1 is reshape, transpose, reshape; before a dense 3x3 it moves into the weights.
+- In fp16 weights have 16 bits, and LiteRT makes float32 of them when it opens the file.
 - With half a classifier the features are gathered before the last norm, so that norm and mean see half as well.
 """
 
@@ -24,7 +25,7 @@ from torch import nn
 
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from workers.export import tflite
-from workers.export.common import Array, affine, checked, doubles, folded_1x1
+from workers.export.common import Array, affine, checked, doubles, folded_1x1, halves
 from workers.export.pixels import PixelInput
 from workers.export.tflite import NO_ACTIVATION, RELU, SAME, VALID, Graph, Tensor
 from workers.file_names import INPUT, OUTPUT
@@ -45,6 +46,10 @@ class Model:
     def floats(self, values: Array) -> Tensor:
         """Add a constant of float32."""
         return self.graph.constant(values.astype("<f4"))
+
+    def stored(self, weight: Array) -> Tensor:
+        """Add the weights of a convolution or of the classifier, which are read as float32."""
+        return self.floats(weight)
 
     def integers(self, values: Any) -> Tensor:
         """Add a constant of int32."""
@@ -76,7 +81,7 @@ class Model:
 
     def weights(self, x: Tensor, weight: Array, bias: Array) -> list[Tensor]:
         """Add a convolution's weights (out, h, w, in/groups) and bias; `x` is what it reads."""
-        return [self.floats(weight), self.floats(bias)]
+        return [self.stored(weight), self.floats(bias)]
 
     def like(self, name: str) -> Tensor | None:
         """Return a tensor whose numbers are as those of the range; None for float32."""
@@ -142,12 +147,18 @@ def _scaled(model: Model, images: Tensor, pixels: PixelInput) -> Tensor:
     return model.graph.add(tflite.ADD, [scaled, shift], x.shape)
 
 
-def to_litert(network: DeployedCondenseNet, pixels: PixelInput | None = None) -> bytes:
+class _HalfModel(Model):
+    def stored(self, weight: Array) -> Tensor:
+        numbers = self.graph.constant(halves(weight))
+        return self.graph.add(tflite.DEQUANTIZE_HALF, [numbers], numbers.shape)
+
+
+def to_litert(network: DeployedCondenseNet, pixels: PixelInput | None = None, half: bool = False) -> bytes:
     """Return the model file, equal for equal networks: images (1, H, W, C) float32 -> logits (1, classes).
 
-    With `pixels` the images are of its type, and the model scales them.
+    With `pixels` the images are of its type, and the model scales them. With `half` its weights are in fp16.
     """
-    return file_of(Model(), network, pixels)
+    return file_of(_HalfModel(), network, pixels, {"precision": "fp16"}) if half else file_of(Model(), network, pixels)
 
 
 @torch.no_grad()
@@ -178,13 +189,14 @@ def _classifier(model: Model, x: Tensor, network: DeployedCondenseNet) -> Tensor
     scale, shift = affine(network.norm)
     x = Model.norm_relu(model, model.gather(x, network.classifier_index), scale[picked], shift[picked], "")
     x = model.graph.add(tflite.MEAN, [x, model.integers([1, 2])], (1, len(picked)), keep_dims=0)
-    classifier = [model.floats(doubles(values)) for values in (network.classifier.weight, network.classifier.bias)]
+    weight, bias = doubles(network.classifier.weight), doubles(network.classifier.bias)
+    classifier = [model.stored(weight), model.floats(bias)]
     return model.graph.add(tflite.FULLY_CONNECTED, [x, *classifier], (1, network.config.num_classes))
 
 
-def save_litert(network: DeployedCondenseNet, path: Path, pixels: PixelInput | None = None) -> str:
+def save_litert(network: DeployedCondenseNet, path: Path, pixels: PixelInput | None = None, half: bool = False) -> str:
     """Write `network` to `path` atomically; return the file's SHA-256."""
-    return write_atomically(path, to_litert(network, pixels))
+    return write_atomically(path, to_litert(network, pixels, half))
 
 
 def check_litert(path: Path, network: DeployedCondenseNet, images: int = 4) -> float:

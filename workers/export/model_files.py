@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from space.deployed import DeployedCondenseNet
+from space.errors import PrecisionMissing
 from workers.bundled.infer import open_model
-from workers.export.common import Array, relative_difference, within_tolerance
+from workers.export.common import HALF_TOLERANCE, Array, difference, relative_difference, within_tolerance
 from workers.export.pixels import PixelInput
-from workers.file_names import known_runtime
+from workers.file_names import Precision, Runtime, known_runtime
 
 Save = Callable[[DeployedCondenseNet, Path, PixelInput | None], str]
 Check = Callable[[Path, DeployedCondenseNet], float]
 CHECKED_IMAGES = 4
+HALF_RUNTIMES: tuple[Runtime, ...] = ("ncnn", "litert")  # that have model files in fp16
+HALF_RULE = f"the network in fp16 must equal the trained one to {HALF_TOLERANCE:g} of its largest output"
 
 
 def save_for(runtime: str, network: DeployedCondenseNet, path: Path, pixels: PixelInput | None = None) -> str:
@@ -25,6 +28,32 @@ def save_for(runtime: str, network: DeployedCondenseNet, path: Path, pixels: Pix
     """
     save, _ = _format_of(runtime)
     return save(network, path, pixels)
+
+
+def save_half_for(runtime: str, network: DeployedCondenseNet, path: Path, pixels: PixelInput | None = None) -> str:
+    """Write a network in fp16 in a runtime's format, atomically; return the file's SHA-256.
+
+    Raises:
+        PrecisionMissing: the runtime has no fp16.
+        ExportMismatch: a weight is too large for 16 bits.
+    """
+    check_has(runtime, "fp16")
+    if runtime == "ncnn":
+        from workers.export.ncnn import save_ncnn
+
+        return save_ncnn(network, path, pixels, half=True)
+    from workers.export.litert import save_litert
+
+    return save_litert(network, path, pixels, half=True)
+
+
+def check_has(runtime: str, precision: Precision) -> None:
+    """Raise PrecisionMissing where a runtime has no files in a precision."""
+    if precision == "fp16" and known_runtime(runtime) not in HALF_RUNTIMES:
+        raise PrecisionMissing(
+            f"{runtime} has no fp16 on a processor; {' and '.join(HALF_RUNTIMES)} have: export for one of them, or "
+            "make it latency.runtime of a study."
+        )
 
 
 def check_for(runtime: str, path: Path, network: DeployedCondenseNet, pixels: PixelInput | None = None) -> float:
@@ -39,6 +68,21 @@ def check_for(runtime: str, path: Path, network: DeployedCondenseNet, pixels: Pi
     if pixels is None:
         return check(path, network)
     return within_tolerance(path, lambda: _pixel_difference(runtime, path, network, pixels))
+
+
+def check_half_for(runtime: str, path: Path, network: DeployedCondenseNet, pixels: PixelInput | None = None) -> float:
+    """Return the largest difference of a logit of a file in fp16 from torch's in fp32, see `check_for`.
+
+    Raises:
+        ExportMismatch: it is above 0.01, or the runtime refuses the file.
+    """
+
+    def compare() -> float:
+        if pixels is not None:
+            return _pixel_difference(runtime, path, network, pixels)
+        return difference(network, open_file(runtime, path), CHECKED_IMAGES)
+
+    return within_tolerance(path, compare, HALF_TOLERANCE, HALF_RULE)
 
 
 def _pixel_difference(runtime: str, path: Path, network: DeployedCondenseNet, pixels: PixelInput) -> float:

@@ -10,7 +10,7 @@ Notable choices:
 - With half a classifier the features are gathered before the last norm, so that norm and pooling see half as well.
 
 Format: the `.param` text (magic, counts, one layer a line) and the raw `.bin` of ncnn since 2017; convolution and
-inner product weights follow a zero flag, which says fp32.
+inner product weights follow a flag: zero, which says fp32, or that of float16. Biases and norms are always float32.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet, DeployedLayer
-from workers.export.common import Array, affine, checked, doubles, folded_1x1, model_facts, stored_zip
+from workers.export.common import Array, affine, checked, doubles, folded_1x1, halves, model_facts, stored_zip
 from workers.export.pixels import PixelInput
 from workers.file_names import INPUT, OUTPUT, Precision
 from workers.files import write_atomically
@@ -35,6 +35,7 @@ from workers.quantization.network import CLASSIFIER_RANGE, INPUT_RANGE, Part, ra
 GATHER = Ncnn.GATHER  # the layer's name
 _PARAM_MAGIC = 7767517
 _FP32 = b"\0\0\0\0"  # the flag before weights
+_FP16 = (0x01306B47).to_bytes(4, "little")  # the same
 
 
 @dataclass
@@ -105,6 +106,16 @@ class Model:
         return self.layer("ConvolutionDepthWise", x, {**parameters, 7: groups})
 
 
+class _HalfModel(Model):
+    """Weights in 16 bits; what ncnn computes with is its own choice on each processor."""
+
+    def add_weights(self, part: Part, name: str, weight: Array, bias: Array | None) -> dict[int, int | str]:
+        numbers = halves(weight).tobytes()
+        self.weights += [_FP16, numbers, bytes(-len(numbers) % 4)]
+        self.data(*([] if bias is None else [bias]))
+        return {}
+
+
 def _dense_layer(model: Model, x: str, number: int, layer: DeployedLayer) -> str:
     conv_1x1 = layer.conv_1x1
     kept, gathered = f"blob{model.blobs}", f"blob{model.blobs + 1}"
@@ -129,12 +140,13 @@ def _scaled(model: Model, pixels: PixelInput) -> str:
 
 
 @torch.no_grad()
-def to_ncnn(network: DeployedCondenseNet, pixels: PixelInput | None = None) -> bytes:
+def to_ncnn(network: DeployedCondenseNet, pixels: PixelInput | None = None, half: bool = False) -> bytes:
     """Return the model file, equal for equal networks: images (C, H, W) float32 -> logits (classes,), one at a time.
 
     With `pixels` the images hold those, still as float32: `ncnn::Mat::from_pixels` makes such. The model scales them.
+    With `half` its weights are in fp16.
     """
-    return file_of(Model(), network, pixels)
+    return file_of(_HalfModel(), network, pixels, "fp16") if half else file_of(Model(), network, pixels)
 
 
 def file_of(
@@ -173,9 +185,9 @@ def _files(
     }
 
 
-def save_ncnn(network: DeployedCondenseNet, path: Path, pixels: PixelInput | None = None) -> str:
+def save_ncnn(network: DeployedCondenseNet, path: Path, pixels: PixelInput | None = None, half: bool = False) -> str:
     """Write `network` to `path` atomically; return the file's SHA-256."""
-    return write_atomically(path, to_ncnn(network, pixels))
+    return write_atomically(path, to_ncnn(network, pixels, half))
 
 
 def check_ncnn(path: Path, network: DeployedCondenseNet, images: int = 4) -> float:

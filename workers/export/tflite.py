@@ -19,7 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SAME, VALID = 0, 1  # padding: as much as keeps the size at stride 1, or none
 NO_ACTIVATION, RELU = 0, 1
 _IDENTIFIER, _VERSION = b"TFL3", 3
-_TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int8": 9, "uint16": 16}
+_TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int8": 9, "uint16": 16}
 _ALIGNED = 16  # bytes, of a buffer's content
 
 
@@ -44,6 +44,7 @@ CONCATENATION = Kind(2, 1, 10, {"axis": (0, 4)})
 CONV = Kind(3, 6, 1, {**_STRIDES, "activation": (3, 1)})  # version 6: in groups, where a filter is narrower
 DEPTHWISE_CONV = Kind(4, 3, 2, {**_STRIDES, "multiplier": (3, 4), "activation": (4, 1)})  # version 3: of int8
 DEQUANTIZE = Kind(6, 2, 38)
+DEQUANTIZE_HALF = Kind(6, 3, 38)  # version 3: of float16
 FULLY_CONNECTED = Kind(9, 1, 8)
 MULTIPLY = Kind(18, 1, 21, {"activation": (0, 1)})
 RESHAPE = Kind(22, 1, 17)
@@ -90,7 +91,7 @@ class Graph:
         return self._tensor(tuple(shape), kind, scales, 0)
 
     def constant(self, values: Array, scales: Scales | None = None) -> Tensor:
-        """Add a tensor of float32, int32 or int8 that is part of the model."""
+        """Add a tensor of float32, float16, int32 or int8 that is part of the model."""
         self._buffers.append(np.ascontiguousarray(values).tobytes())
         return self._tensor(values.shape, values.dtype.name, scales, len(self._buffers) - 1)
 

@@ -14,7 +14,7 @@ from space.deployed import DeployedCondenseNet
 from workers.export.int8_files import check_int8_for, save_int8_for, scheme_for
 from workers.images.batches import ImageData, TrainingBatches
 from workers.judging.file_predictions import split_predictions
-from workers.metrics import Predictions
+from workers.judging.written import WrittenFile
 from workers.quantization.calibration import calibrate
 from workers.quantization.calibration_images import calibration_images
 from workers.quantization.fine_tuning import LOST_MOST, fine_tuned
@@ -35,29 +35,13 @@ class Learned:
     top1: float  # of the network in fp32 on the validation images
 
 
-@dataclass(frozen=True)
-class WrittenInt8:
-    """A file in 8 bits, and what it says of the validation images."""
-
-    sha256: str
-    quantized: QuantizedNetwork
-    predictions: Predictions
-    difference: float  # from the rounded form, see `check_int8_for`
-    fine_tuned: bool
-
-    @property
-    def top1(self) -> float:
-        """Its accuracy on the validation images, a fraction."""
-        return float(self.predictions.right.mean())
-
-
 def write_in_int8(
     network: DeployedCondenseNet,
     learned: Learned,
     runtime: str,
     path: Path,
     note: Callable[[str], None] = lambda text: None,
-) -> WrittenInt8:
+) -> WrittenFile:
     """Write a trained network in 8 bits to `path`, and run it over the validation images.
 
     Args:
@@ -76,11 +60,11 @@ def write_in_int8(
     note(f"calibrating on {len(chosen)} training images")
     quantized = calibrate(network, chosen, labels, scheme_for(runtime, network.config))
 
-    def write(rounded: QuantizedNetwork) -> WrittenInt8:
+    def write(rounded: QuantizedNetwork) -> WrittenFile:
         sha256 = save_int8_for(runtime, rounded, path)
         difference = check_int8_for(runtime, path, rounded, chosen[:_CHECKED])
         said = split_predictions(runtime, path, images.validation, images.info)
-        return WrittenInt8(sha256, rounded, said, difference, False)
+        return WrittenFile(sha256, rounded, said, difference)
 
     written = write(quantized)
     lost = learned.top1 - written.top1

@@ -20,8 +20,9 @@ from dashboards.panels.study.baselines import Baseline, comparable
 from dashboards.panels.study.front_contents import OBJECTIVES, FrontInfo
 from dashboards.panels.study.front_notes import notes_of
 from dashboards.panels.study.points import (
+    IN_BITS,
     Points,
-    in_other_precisions,
+    in_precision,
     latencies_shown,
     points_of,
     recommended_name,
@@ -72,6 +73,7 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
     nothing = (np.isfinite(x.values) & (np.isfinite(y.values) | (y.key == "score"))).any()
     limit = None if options.budget is None else options.budget / x.factor
     clip_at = limit if options.near is None else options.near / x.factor
+    none = points_of(columns, view, np.zeros(len(columns), dtype=bool))
     info = FrontInfo(
         x=x,
         y=y,
@@ -81,7 +83,8 @@ def front_info(columns: StudyColumns, view: View, options: FrontOptions | None =
         infeasible=roles["over a budget"],
         stopped=roles["stopped"],
         running=roles["training"],
-        int8=roles.get("in 8 bits", points_of(columns, view, np.zeros(len(columns), dtype=bool))),
+        int8=roles.get(IN_BITS["int8"], none),
+        fp16=roles.get(IN_BITS["fp16"], none),
         line=line,
         on_line=_are_on(line, roles["on the front"], (x, y)),
         baselines=near,
@@ -121,8 +124,9 @@ def _roles(
     if y.key == "score":
         for name in ("stopped", "training"):
             roles[name] = with_last_score(roles[name], last)
-    if (x.key, y.key) == ("latency", "score") and len(int8 := in_other_precisions(columns, view)):
-        roles["in 8 bits"] = int8
+    if (x.key, y.key) == ("latency", "score"):
+        others = {name: in_precision(columns, view, precision) for precision, name in IN_BITS.items()}
+        roles |= {name: points for name, points in others.items() if len(points)}
     return roles
 
 

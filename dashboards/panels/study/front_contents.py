@@ -28,6 +28,7 @@ class FrontInfo:
     stopped: Points  # ended early, failed or cancelled, at the score of their last epoch
     running: Points  # at the score of their newest epoch
     int8: Points  # networks in 8 bits that no other beats; none where another cost than latency is shown
+    fp16: Points  # the same in 16 bits
     line: tuple[Floats, Floats]  # x and y of the networks that no other beats in both
     on_line: Mask  # which of `front` are
     baselines: tuple[Baseline, ...]  # published networks that fit into the chart

@@ -13,7 +13,7 @@ from dashboards.formats import count
 from dashboards.panels.study.front import CLIP, LEAST_INSIDE
 from dashboards.panels.study.front_contents import FrontInfo
 from dashboards.panels.study.front_notes import off_line_for
-from dashboards.panels.study.points import Points, Series, add_series, bars, hover
+from dashboards.panels.study.points import IN_BITS, Points, Series, add_series, bars, hover
 from dashboards.panels.style import (
     FRONT,
     MARKS,
@@ -78,11 +78,13 @@ def _behind(info: FrontInfo) -> Iterator[Series]:
 
 
 def _in_front(info: FrontInfo) -> Iterator[Series]:
-    """Yield the front: members on the line, members beside it, networks in 8 bits."""
+    """Yield the front: members on the line, members beside it, networks in 8 and 16 bits."""
     yield from _by_precision(info, Series(info.front.only(info.on_line), "on the front", MARKS["front"]))
     aside = info.front.only(~info.on_line)
     yield from _by_precision(info, Series(aside, f"on the front for {off_line_for(info)}", MARKS["front-off-line"]))
-    yield Series(info.int8, "in 8 bits", MARKS["int8"], error_bars=_bars(info, info.int8, MARKS["int8"]))
+    for precision, points in (("int8", info.int8), ("fp16", info.fp16)):
+        mark = MARKS[precision]
+        yield Series(points, IN_BITS[precision], mark, error_bars=_bars(info, points, mark))
 
 
 def _by_precision(info: FrontInfo, series: Series) -> Iterator[Series]:
@@ -187,7 +189,7 @@ def _values(info: FrontInfo, axis: Quantity) -> Floats:
     parts = [
         points.along(axis.key)
         for name, points in info.roles.items()
-        if name != "in 8 bits" or axis.key in ("latency", "score")
+        if name not in IN_BITS.values() or axis.key in ("latency", "score")
     ]
     if axis is info.x:
         parts.append(np.array([_cost(info, network) for network in info.baselines]))

@@ -10,7 +10,7 @@ from dashboards.data.columns import StudyColumns, View
 from dashboards.formats import milliseconds, one_line, percent
 from dashboards.panels.study.baselines import Baseline
 from dashboards.panels.study.front_contents import OBJECTIVES, FrontInfo
-from dashboards.panels.study.points import INT8_NOTE
+from dashboards.panels.study.points import IN_BITS, INT8_NOTE
 from workers.wording import agreeing, counted
 
 
@@ -20,7 +20,7 @@ def notes_of(info: FrontInfo, columns: StudyColumns, view: View) -> Iterator[str
         return
     yield from _on_front(info, columns, view)
     yield from _on_view(info)
-    yield from _on_int8(info)
+    yield from _on_precisions(info)
     if "latency" in (info.x.key, info.y.key) and view.group is not None:
         yield f"Latency: {columns.latency_groups[view.group]}; bars are 95 % intervals."
     yield from _on_others(info)
@@ -58,14 +58,16 @@ def _on_view(info: FrontInfo) -> Iterator[str]:
         yield f"{below:,} {trials} below {bottom} {are} out of sight; a double click shows all."
 
 
-def _on_int8(info: FrontInfo) -> Iterator[str]:
-    if len(info.int8):
-        what = agreeing(len(info.int8), "The square is a network", "Squares are networks")
+def _on_precisions(info: FrontInfo) -> Iterator[str]:
+    for points, precision, mark in ((info.int8, "int8", "square"), (info.fp16, "fp16", "hexagon")):
+        if not len(points):
+            continue
+        what = agreeing(len(points), f"The {mark} is a network", f"{mark.capitalize()}s are networks")
         yield (
-            f"{what} in 8 bits (int8) that none in fp32 beats, at the {info.front.score_name} and the latency of "
-            "their own files."
+            f"{what} {IN_BITS[precision]} ({precision}) that none in fp32 beats, at the {info.front.score_name} and "
+            "the latency of their own files."
         )
-    priced = sum(int(points.int8.sum()) for name, points in info.roles.items() if name != "in 8 bits")
+    priced = sum(int(points.int8.sum()) for name, points in info.roles.items() if name not in IN_BITS.values())
     if priced and "latency" in (info.x.key, info.y.key):
         trials = f"Open squares: {counted(priced, 'trial')}"
         yield INT8_NOTE.format(trials, info.front.score_name)

@@ -24,6 +24,7 @@ LONGEST_REASON = 100
 # What a reason repeats of the point's own latency: left out of thousands of tooltips, which say it anyway.
 OWN_LATENCY = re.compile(r"^latency [^ ]+ ms \(up to [^ )]+\)")
 CARRIED = ("latency", "macs", "params")  # costs under the pointer, whatever the axes show
+IN_BITS = {"int8": "in 8 bits", "fp16": "in 16 bits"}  # the roles of networks in other precisions
 INT8_NOTE = "{} judged by the faster file, which is in 8 bits (int8): latency and {} are that file's."
 
 
@@ -148,9 +149,10 @@ def points_of(
     )
 
 
-def in_other_precisions(columns: StudyColumns, view: View) -> Points:
-    """Return the networks in 8 bits that win in the view's group, fastest first; with what their files are worth."""
-    won = sorted(columns.winning_points(view.group), key=lambda pair: pair[1].latency.median_ms)
+def in_precision(columns: StudyColumns, view: View, precision: str) -> Points:
+    """Return the networks in a precision that win in the view's group, fastest first, as their files are worth."""
+    winning = [pair for pair in columns.winning_points(view.group) if pair[1].latency.precision == precision]
+    won = sorted(winning, key=lambda pair: pair[1].latency.median_ms)
     places = np.array([place for place, _ in won], dtype=np.int64)
     rows = [one for _, one in won]
     return Points(
@@ -164,7 +166,7 @@ def in_other_precisions(columns: StudyColumns, view: View) -> Points:
         params=columns.params[places],
         config=tuple(f"{columns.config_text[place]}, {one.latency.precision}" for place, one in won),
         reason=("",) * len(won),
-        int8=np.ones(len(won), dtype=bool),
+        int8=np.full(len(won), precision == "int8"),
         units=count_units(columns),
         score_name=columns.score_name,
     )

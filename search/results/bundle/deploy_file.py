@@ -6,13 +6,13 @@ import json
 import math
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from search.budget import Budget
 from search.results.bundle.facts import WEIGHTS, BundleFacts, inputs_of, preprocessing_of, shipped_file
 from search.results.class_figures import accuracy_table
 from workers.bundled.reading import VERSION
-from workers.file_names import INPUT, MODEL, NETWORK_FILE, OUTPUT, file_for, precision_of, stem_for
+from workers.file_names import INPUT, NETWORK_FILE, OUTPUT, Precision, file_for, precision_of, stem_for
 from workers.latency.record import LatencyRecord
 from workers.preprocessing import COMMENTS
 
@@ -45,7 +45,7 @@ def deploy_toml(facts: BundleFacts) -> str:
             "tested": facts.tested,
             "not_done": facts.not_done,
         },
-        **{f"int8.{_toml(file)}": dict(worth) for file, worth in facts.int8.items()},
+        **{f"{precision_of(Path(file))}.{_toml(file)}": dict(worth) for file, worth in facts.rounded.items()},
         **({} if latency is None else {"latency": _latency_table(latency, facts.shipped)}),
         **{
             f"latency_on.{_toml(name)}": _latency_table(other, facts.shipped) for name, other in facts.elsewhere.items()
@@ -74,7 +74,7 @@ def deploy_toml(facts: BundleFacts) -> str:
 def _model_files(facts: BundleFacts) -> dict[str, str]:
     """Return the input of each model file that is shipped: its type and its shape."""
     inputs = inputs_of(preprocessing_of(facts)).items()
-    by_file = {file_for(runtime, stem): text for stem in (MODEL, stem_for("int8")) for runtime, text in inputs}
+    by_file = {file_for(runtime, stem): text for stem in map(stem_for, get_args(Precision)) for runtime, text in inputs}
     return {_toml(file): text for file, text in by_file.items() if file in facts.shipped}
 
 

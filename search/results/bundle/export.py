@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from search.results.quantizing import Int8File, quantize_trial, write_int8
+from search.results.quantizing import RoundedFile, quantize_trial, write_rounded
 from search.results.trained_files import trained_files
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
@@ -59,7 +59,7 @@ def export_trial(
     return target
 
 
-def export_int8(
+def export_rounded(
     store: StudyStore,
     study: StudyRow,
     row: TrialRow,
@@ -68,23 +68,24 @@ def export_int8(
     cache: Path,
     pixels: PixelInput | None = None,
     note: Callable[[str], None] = lambda text: None,
-) -> tuple[Path, Int8File]:
-    """Write a finished trial's network in 8 bits to `out`; return the path, and what the file is worth.
+    precision: Precision = "int8",
+) -> tuple[Path, RoundedFile]:
+    """Write a finished trial's network in 8 or 16 bits to `out`; return the path, and what the file is worth.
 
     For the arguments and errors see `export_trial` and `quantizing.quantize_trial`.
     """
-    target, runtime = export_target(out, runtime, "int8")
+    target, runtime = export_target(out, runtime, precision)
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
-        plain, baked = (Path(folder) / file_for(runtime, stem_for("int8", stem)) for stem in (MODEL, "baked"))
+        plain, baked = (Path(folder) / file_for(runtime, stem_for(precision, stem)) for stem in (MODEL, "baked"))
         file = quantize_trial(store, study, row, cache, runtime, plain, note)
         if pixels is not None:
-            write_int8(file, baked, pixels)
+            write_rounded(file, baked, pixels)
         write_atomically(target, (plain if pixels is None else baked).read_bytes(), retry="export it again")
     return target, file
 
 
 def export_target(out: Path, runtime: str | None, precision: Precision = "fp32") -> tuple[Path, Runtime]:
-    """Return the file that `export_trial` or `export_int8` writes, and its runtime; raises as they do."""
+    """Return the file that `export_trial` or `export_rounded` writes, and its runtime; raises as they do."""
     if out == STDOUT or (not is_replaceable(out) and not out.is_dir()):
         return out, known_runtime(runtime or "onnxruntime")
     if out.is_dir() or not out.suffix:

@@ -51,7 +51,7 @@ class BundleFacts:
     export_difference: float | None = None
     passed_over: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
-    int8: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what a file in 8 bits is worth, by its name
+    rounded: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # worth of files in 8 or 16 bits, by name
     model: str = ONNX_FILE  # the file that the figures are of, which infer.py runs
     in_model: bool = False  # whether the model files scale pixels themselves
     database: tuple[str, ...] = ()  # the words that name it in a command

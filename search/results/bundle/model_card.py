@@ -12,7 +12,7 @@ from search.results.latency_labels import doubts_text
 from search.results.plain_text import one_line
 from space.config import code_legend
 from workers.bundled.reading import SAMPLES
-from workers.file_names import SPLITS_FILE, Runtime, runtime_of
+from workers.file_names import SPLITS_FILE, Runtime, precision_of, runtime_of
 from workers.latency.record import LatencyKind, LatencyRecord
 from workers.metrics import wilson_interval
 from workers.settings import TrainingSettings
@@ -182,14 +182,15 @@ def _kind(latency: LatencyRecord) -> str:
     return f"{latency.kind}{when}{doubts_text(latency)}"
 
 
-def _int8_remark(file: str, worth: Mapping[str, Any]) -> str:
+def _rounded_remark(file: str, worth: Mapping[str, Any]) -> str:
     tested = f", {worth['test_top1']:.2%} on the test images" if "test_top1" in worth else ""
     tuned = ", after a short fine-tune" if worth["fine_tuned"] else ""
-    left = worth["left_in_float"]
+    left, precision = worth["left_in_float"], precision_of(Path(file))
+    bits = {"fp16": 16, "int8": 8}[precision]
     if "points_lost" not in worth:
-        return f"`{file}` is in 8 bits{tested.replace(', ', ': ', 1)}{tuned}. {left.capitalize()}."
+        return f"`{file}` is in {bits} bits{tested.replace(', ', ': ', 1)}{tuned}. {left.capitalize()}."
     return (
-        f"`{file}` is in 8 bits: its top-1 is {worth['validation_top1']:.2%} on the validation images{tested}, "
+        f"`{file}` is in {bits} bits: its top-1 is {worth['validation_top1']:.2%} on the validation images{tested}, "
         f"{worth['points_lost']:+.2f} points lost of fp32's{tuned}. {left.capitalize()}."
     )
 
@@ -203,13 +204,18 @@ def _remarks(facts: BundleFacts) -> str:
     lines += [f"Why this network: {one_line('; '.join(facts.reasons))}."] * bool(facts.reasons)
     lines.append(_accuracy_remark(facts))
     lines += [f"{one_line(text[:1].upper() + text[1:])}." for text in facts.as_good]
-    lines += [_int8_remark(file, worth) for file, worth in facts.int8.items()]
+    lines += [_rounded_remark(file, worth) for file, worth in facts.rounded.items()]
     if facts.latency is not None:
         lines.append(_latency_remark("The latency", facts.latency))
     lines += [_latency_remark(f"The latency on {one_line(on)}", other) for on, other in facts.elsewhere.items()]
     if facts.export_difference is None:
         lines.append("The exported file was compared with the trained network when it was written, and not since.")
-    elif facts.int8:
+    elif precision_of(Path(facts.model)) == "fp16":
+        lines.append(
+            f"`{facts.model}` differs from the trained network by {facts.export_difference:.1e} of its largest output, "
+            "as weights have 16 bits."
+        )
+    elif facts.rounded:
         lines.append(
             f"`{facts.model}` differs from its rounded numbers by {facts.export_difference:.1e} of the logits, as "
             "runtimes sum in other orders."

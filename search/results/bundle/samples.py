@@ -32,6 +32,7 @@ from workers.images.source import Images
 
 LARGEST_FILE = 1 << 20  # bytes of a file that is shipped as it is
 TOLERANCE = 1e-3  # of the largest logit: other processors add in another order
+FP16_TOLERANCE = 0.02  # of ncnn, which computes in 16 bits where the processor can
 INT8_TOLERANCE = 0.1  # in 8 bits some levels are then off by one; the project's kernel gives the same bits everywhere
 
 
@@ -126,8 +127,10 @@ def write_samples(
 
 def tolerance_of(model: Path) -> float:
     """Return how far a model file's logits may be from the recorded ones on another machine; see `TOLERANCE`."""
-    varies = precision_of(model) == "int8" and runtime_of(model) != "native"
-    return INT8_TOLERANCE if varies else TOLERANCE
+    precision, runtime = precision_of(model), runtime_of(model)
+    if precision == "fp16" and runtime == "ncnn":
+        return FP16_TOLERANCE
+    return INT8_TOLERANCE if precision == "int8" and runtime != "native" else TOLERANCE
 
 
 def input_of(file: Path, rules: Mapping[str, Any]) -> np.ndarray[Any, Any]:

@@ -34,13 +34,13 @@ from search.results.bundle.samples import validation_samples, write_samples
 from search.results.paired import best_words
 from search.results.picking.picked import Picked
 from search.results.plain_text import one_line
-from search.results.quantizing import Int8File, left_in_float, quantize_trial, write_int8
+from search.results.quantizing import RoundedFile, left_in_float, quantize_trial, write_rounded
 from search.store import reader
 from search.store.rows import StudyRow
 from search.store.store import StudyStore
 from space.errors import BundleDamaged, FileInTheWay, ReadOnlyFolder
 from workers.bundled.reading import SAMPLES, SUMS_FILE, files_in, listed_files, sums_text
-from workers.export.model_files import check_for, save_for
+from workers.export.model_files import HALF_RUNTIMES, check_for, save_for
 from workers.export.pixels import PixelInput
 from workers.file_names import MODEL, ONNX_FILE, SPLITS_FILE, file_for, stem_for
 from workers.files import STDOUT, disk_errors, file_hash
@@ -110,13 +110,13 @@ def write_bundle(
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
             new = Path(temporary) / "bundle"
             new.mkdir()
-            hashes, int8 = _write_models(store, study, picked, pixels, new, cache, options.every_format)
+            hashes, rounded = _write_models(store, study, picked, pixels, new, cache, options.every_format)
             if (splits := picked.files[0].parent.parent / SPLITS_FILE).is_file():  # among the study's files
                 shutil.copyfile(splits, new / SPLITS_FILE)
             if options.picture is not None:
                 (new / PICTURE_FILE).write_text(options.picture, encoding="utf-8")
             shipped = frozenset(path.name for path in new.iterdir())
-            facts = replace(_facts(study, picked, hashes, shipped, int8), in_model=options.bake)
+            facts = replace(_facts(study, picked, hashes, shipped, rounded), in_model=options.bake)
             _write_samples(study, cache, options.samples, facts, new)
             facts = replace(facts, shipped=frozenset(path.name for path in new.iterdir()))
             (new / DEPLOY_FILE).write_text(deploy_toml(facts), encoding="utf-8")
@@ -152,19 +152,19 @@ def _write_models(
     folder: Path,
     cache: Path,
     every_format: bool,
-) -> tuple[dict[str, str], dict[str, Int8File]]:
+) -> tuple[dict[str, str], dict[str, RoundedFile]]:
     """Write the network and its file for every runtime that measured it, checked.
 
     With `every_format` it is written for every runtime that is installed here: only a file that ran is shipped. A
-    network that was picked in 8 bits has its files in 8 bits alone, as no other was measured and tested.
+    network that was picked in 8 or 16 bits has its files in these alone, as no other was measured and tested.
 
     Returns:
-        The model files' SHA-256 by their names, and those in 8 bits by the same.
+        The model files' SHA-256 by their names, and those in 8 or 16 bits by the same.
     """
     more = installed_runtimes().keys() if every_format else set[str]()
     shutil.copyfile(picked.files[1], folder / picked.files[1].name)
     if picked.shipped is not None:
-        return _write_in_int8(store, study, picked, pixels, folder, cache, more)
+        return _write_rounded(store, study, picked, pixels, folder, cache, more)
     runtimes = {"onnxruntime", *(latency.runtime for latency in (picked.verified, *picked.elsewhere.values())), *more}
     hashes = {ONNX_FILE: str(reader.read_artifacts(store.engine, picked.trial.id)[ONNX_FILE]["sha256"])}
     if pixels is None:
@@ -177,7 +177,7 @@ def _write_models(
     return hashes, {}
 
 
-def _write_in_int8(
+def _write_rounded(
     store: StudyStore,
     study: StudyRow,
     picked: Picked,
@@ -185,19 +185,21 @@ def _write_in_int8(
     folder: Path,
     cache: Path,
     more: Collection[str],
-) -> tuple[dict[str, str], dict[str, Int8File]]:
+) -> tuple[dict[str, str], dict[str, RoundedFile]]:
     hashes, files = {}, {}
-    for runtime in sorted({*picked.int8, *more}):
-        path = folder / file_for(runtime, stem_for("int8"))
-        file = picked.int8.get(runtime)
+    precision = picked.precision
+    able = more if precision == "int8" else set(HALF_RUNTIMES) & set(more)
+    for runtime in sorted({*picked.rounded, *able}):
+        path = folder / file_for(runtime, stem_for(precision))
+        file = picked.rounded.get(runtime)
         if file is None:
             file = quantize_trial(store, study, store.trial(picked.trial.number), cache, runtime, path)
-        hashes[path.name], files[path.name] = write_int8(file, path, pixels), file
+        hashes[path.name], files[path.name] = write_rounded(file, path, pixels), file
     return hashes, files
 
 
-def _worth(file: Int8File, picked: Picked, is_retrained: bool) -> dict[str, Any]:
-    """Return what a file in 8 bits is worth; the first device's alone is tested."""
+def _worth(file: RoundedFile, picked: Picked, is_retrained: bool) -> dict[str, Any]:
+    """Return what a file in 8 or 16 bits is worth; the first device's alone is tested."""
     shipped = picked.shipped is not None and file.runtime == picked.shipped.runtime
     validated = {
         "validation_top1": file.top1,
@@ -217,7 +219,7 @@ def _facts(
     picked: Picked,
     hashes: Mapping[str, str],
     shipped: frozenset[str],
-    int8: Mapping[str, Int8File],
+    rounded: Mapping[str, RoundedFile],
 ) -> BundleFacts:
     budget = one_line(picked.budget)
     return BundleFacts(
@@ -239,7 +241,7 @@ def _facts(
         test_evaluations=picked.test_evaluations,
         export_difference=picked.export_difference,
         passed_over=picked.passed_over,
-        int8={name: _worth(file, picked, picked.retrains is not None) for name, file in int8.items()},
-        model=ONNX_FILE if picked.shipped is None else file_for(picked.shipped.runtime, stem_for("int8")),
+        rounded={name: _worth(file, picked, picked.retrains is not None) for name, file in rounded.items()},
+        model=ONNX_FILE if picked.shipped is None else file_for(picked.shipped.runtime, stem_for(picked.precision)),
         undecided=picked.undecided,
     )

@@ -46,11 +46,11 @@ def verify_on_devices(
     trained: tuple[Path, DeployedCondenseNet],
     targets: Sequence[Target],
     budget: Budget,
-    int8: Callable[[str, Path], Path] | None = None,
+    rounded: Callable[[str, Path], Path] | None = None,
 ) -> OnDevices:
     """Measure the trained (ONNX file, network) on every device of the study, and record what was measured.
 
-    With `int8`, which writes the file of a runtime into a folder, the network is measured in 8 bits.
+    With `rounded`, which writes the file of a runtime into a folder, the network is measured in 8 or 16 bits.
     """
     measured: dict[str, Measurement] = {}
     undecided = []
@@ -58,9 +58,10 @@ def verify_on_devices(
     earlier = [one for one in reader.read_latencies(store.engine, row.id) if one.purpose == LatencyPurpose.VERIFY]
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         for target in targets:
-            path = (
-                _file_for(target, trained, Path(folder)) if int8 is None else int8(target.probe.runtime, Path(folder))
-            )
+            if rounded is None:
+                path = _file_for(target, trained, Path(folder))
+            else:
+                path = rounded(target.probe.runtime, Path(folder))
             if (over := _over_in_size(path, budget)) is not None:
                 return OnDevices(measured, over)
             sha256 = file_hash(path) if earlier else ""

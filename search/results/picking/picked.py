@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from search.budget import Budget
 from search.pricing.pricer import Target
@@ -13,12 +14,12 @@ from search.results.picking.choice import asked_for, ordered
 from search.results.picking.on_devices import OnDevices, OverLimit, verify_on_devices
 from search.results.picking.testing import tested
 from search.results.picking.wish import THE_BEST, Wish
-from search.results.points import Int8Files
-from search.results.quantizing import Int8File, tested_file
+from search.results.points import RoundedFiles
+from search.results.quantizing import RoundedFile, tested_file
 from search.results.ranking import best, rows_on
 from search.results.remarks import Seen, seen_by
 from search.results.trained_files import trained_files
-from search.results.winning import rows_in_int8
+from search.results.winning import rows_in
 from search.store import reader
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
@@ -50,12 +51,17 @@ class Picked:
     export_difference: float
     files: tuple[Path, Path]  # ONNX and safetensors, checked against their recorded hashes
     retrains: str | None = None  # the study and trial that it was chosen as, before it learned from all images
-    int8: Mapping[str, Int8File] = field(default_factory=dict)  # by runtime, where it was picked in 8 bits
+    rounded: Mapping[str, RoundedFile] = field(default_factory=dict)  # by runtime, where picked in 8 or 16 bits
 
     @property
-    def shipped(self) -> Int8File | None:
-        """The file in 8 bits whose figures these are, the first device's; None where it was picked in fp32."""
-        return self.int8.get(self.verified.runtime)
+    def shipped(self) -> RoundedFile | None:
+        """The file in 8 or 16 bits whose figures these are, the first device's; None where it was picked in fp32."""
+        return self.rounded.get(self.verified.runtime)
+
+    @property
+    def precision(self) -> Precision:
+        """What its numbers are."""
+        return "fp32" if self.shipped is None else self.shipped.precision
 
     @property
     def unsteady(self) -> tuple[str, ...]:
@@ -80,7 +86,7 @@ class Winner:
     ranked: tuple[TrialRow, ...]  # the trained networks inside the budget, best first
     passed_over: tuple[str, ...]
     reasons: tuple[str, ...]
-    int8: Mapping[str, Int8File] = field(default_factory=dict)  # by runtime, where it is wanted in 8 bits
+    rounded: Mapping[str, RoundedFile] = field(default_factory=dict)  # by runtime, where wanted in 8 or 16 bits
 
 
 def find_winner(
@@ -95,8 +101,8 @@ def find_winner(
     """Take the network that is wanted inside the budget and measure its exported file again; none is tested.
 
     If a network turns out to be over the budget, the next one is taken; `picking.verification` says when. In int8
-    networks are ranked by their points. Where a network is judged by its latency in int8, such a file is measured; it
-    takes `cache`, the folder of decoded images, to calibrate it.
+    or fp16 networks are ranked by their points. Where a network is judged by such a latency, such a file is measured;
+    it takes `cache`, the folder of decoded images, to calibrate or to judge it.
 
     Raises:
         NothingFeasible: no network fits, or none passes the verification.
@@ -104,8 +110,8 @@ def find_winner(
         CheckpointCorrupt: the files of the chosen network are gone or damaged.
     """
     rows = rows_on(study, store.trials(), targets[0].name)
-    if precision == "int8":
-        rows = rows_in_int8(study, rows, reader.read_points(store.engine, store.study_id), targets[0].name)
+    if precision != "fp32":
+        rows = rows_in(precision, study, rows, reader.read_points(store.engine, store.study_id), targets[0].name)
     if wish.trial is not None:
         asked_for(rows, wish.trial, budget)
     ranked = best(rows, budget)
@@ -119,14 +125,14 @@ def find_winner(
             continue
         model, weights = trained_files(store.engine, row)
         network = load_network(weights.parent, row.config)
-        int8 = None
-        if cache is not None and row.latency is not None and row.latency.precision == "int8":
-            int8 = Int8Files(store, study, store.trial(row.number), cache)
-        found = verify_on_devices(store, row, (model, network), targets, budget, int8)
+        rounded, judged_in = None, cast(Precision, "fp32" if row.latency is None else row.latency.precision)
+        if cache is not None and judged_in != "fp32":
+            rounded = RoundedFiles(store, study, store.trial(row.number), cache, judged_in)
+        found = verify_on_devices(store, row, (model, network), targets, budget, rounded)
         if found.over is not None:
             misses.append((row.number, found.over))
             continue
-        files = {} if int8 is None else int8.by_runtime
+        files = {} if rounded is None else rounded.by_runtime
         return Winner(
             row=row,
             on_devices=found,
@@ -135,7 +141,7 @@ def find_winner(
             ranked=tuple(ranked),
             passed_over=tuple(f"trial {number} {over.words}" for number, over in misses),
             reasons=(*order.reasons(row, {number for number, _ in misses}), *_words_of(files)),
-            int8=files,
+            rounded=files,
         )
     number, nearest = min(misses, key=lambda miss: miss[1].excess)
     raise NothingFeasible(
@@ -144,8 +150,8 @@ def find_winner(
     )
 
 
-def _words_of(files: Mapping[str, Int8File]) -> list[str]:
-    return [f"in int8 for {runtime}: {file.words}" for runtime, file in files.items()]
+def _words_of(files: Mapping[str, RoundedFile]) -> list[str]:
+    return [f"in {file.precision} for {runtime}: {file.words}" for runtime, file in files.items()]
 
 
 def pick(
@@ -159,10 +165,10 @@ def pick(
 ) -> Picked:
     """Take the network of `find_winner`, and evaluate it on the test split, once; raises as `find_winner` does.
 
-    In int8 that is the file in 8 bits for the first device; the trained network isn't tested then.
+    In int8 or fp16 that is the file for the first device; the trained network isn't tested then.
     """
     winner, device = find_winner(store, study, budget, targets, wish, cache, precision), targets[0].name
-    judging = winner.int8.get(targets[0].probe.runtime)
+    judging = winner.rounded.get(targets[0].probe.runtime)
     if judging is None:
         difference = check_onnx(winner.files[0], winner.network)
         (trial,) = rows_on(study, [tested(store, study, winner.row, winner.files[0], cache)], device)
@@ -187,5 +193,5 @@ def pick(
         reasons=winner.reasons,
         export_difference=difference,
         files=winner.files,
-        int8=winner.int8,
+        rounded=winner.rounded,
     )

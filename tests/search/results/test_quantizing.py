@@ -37,13 +37,14 @@ from search.results.picking.picked import find_winner, pick
 from search.results.picking.wish import Wish
 from search.results.points import quantize
 from search.results.quantizing import quantize_trial
-from search.results.winning import front_in_int8, rows_in_int8, winning
+from search.results.winning import front_rounded, rows_in, winning
 from search.store.reader import count_test_evaluations, read_points
 from search.store.rows import PointRow, StudyRow
 from search.store.store import StudyStore
-from space.errors import InvalidSettings, QuantizationFailed, TrialNotFound, TrialNotReady
+from space.errors import InvalidSettings, PrecisionMissing, QuantizationFailed, TrialNotFound, TrialNotReady
 from tests.search.tiny_studies import INSIDE, CountingProbe, sqlite_url, tiny_settings
 from tests.search.trained_study import trained_study
+from tests.workers.export.test_export_contract import MISSING
 from workers.export.int8_files import save_int8_for
 from workers.file_names import precision_of
 from workers.images.batches import load
@@ -204,7 +205,7 @@ def test_a_point_wins_only_where_nothing_is_as_accurate_and_as_fast(store, study
     slow, fast, poor = point(0, 0.5, 1.1 * ms), point(1, 0.4, 0.5 * ms), point(2, 0.3, 0.6 * ms)
     elsewhere = point(3, 0.1, 9 * ms, device="another")
     assert winning([slow, fast, poor, elsewhere], [row]) == [fast, elsewhere]
-    (shown,) = front_in_int8(study, [row], [point(0, 0.4, 0.5 * ms, model_hash="1" * 64)], "host")
+    (shown,) = front_rounded([row], [point(0, 0.4, 0.5 * ms, model_hash="1" * 64)], "host")
     assert (shown.number, shown.score, shown.file_hash) == (0, 0.4, "1" * 64)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(pareto_table([row, shown]))
@@ -212,7 +213,7 @@ def test_a_point_wins_only_where_nothing_is_as_accurate_and_as_fast(store, study
     assert [line.count(" i8") for line in text.splitlines() if line.startswith("0 ")] == [0, 1]
     assert "i8: of its file in 8 bits (int8), and so is its score" in text
     assert [one["score"] for one in front_document([row, shown])["front_int8"]] == [0.4]
-    assert front_in_int8(study, [row], [slow], "host") == []
+    assert front_rounded([row], [slow], "host") == []
     better = point(4, 0.6, 2 * ms)
     assert winning([better], [row]) == [better]
 
@@ -235,6 +236,11 @@ def test_the_front_shows_a_winning_point_with_a_mark_of_its_own_and_says_so(stor
     assert (mark.marker.symbol, mark.marker.color) != (front.marker.symbol, front.marker.color)
     assert mark.marker.symbol == "square"
     assert any(row[0] == "in 8 bits" for row in info.table().rows)
+    half = shown(replace(fast, latency=replace(fast.latency, precision="fp16")))
+    assert (len(half.int8), half.fp16.score_pct.tolist()) == (0, [49.0])
+    assert any("a network in 16 bits (fp16) that none in fp32 beats" in note for note in half.notes)
+    (other,) = [trace for trace in front_figure(half).data if trace.name == "in 16 bits"]
+    assert other.marker.symbol not in (front.marker.symbol, mark.marker.symbol)
     assert len(shown(slow).int8) == 0
     assert not [trace for trace in front_figure(shown(slow)).data if trace.name == "in 8 bits"]
 
@@ -250,14 +256,14 @@ def test_pick_in_int8_ships_the_file_that_was_measured_with_its_own_accuracy(
     folder, store, study, tmp_path, quick, monkeypatch
 ) -> None:
     with pytest.raises(TrialNotReady, match="run `condensery quantize` first"):
-        rows_in_int8(study, store.trials(), [], "host")
+        rows_in("int8", study, store.trials(), [], "host")
     probe = FakeProbe(lambda path: 0.25 if precision_of(path) == "int8" else 1.0)
     on = [Target("host", probe, None, local=True)]
     budget = Budget(max_latency_ms=0.5)  # no network in fp32 is inside
     list(quantize(store, study, store.trials(), on, folder / "cache", tmp_path, lambda text: None))
     evaluated = count_test_evaluations(store.engine, store.study_id)
     picked = pick(store, study, budget, on, folder / "cache", precision="int8")
-    file = picked.int8["onnxruntime"]
+    file = picked.rounded["onnxruntime"]
     assert (picked.verified.precision, picked.verified.model_hash) == ("int8", file.sha256)
     assert picked.verified.interval_high_ms < 0.5
     bundle = write_bundle(store, study, picked, tmp_path / "bundle", folder / "cache", BundleOptions(samples=1))
@@ -290,6 +296,60 @@ def test_pick_in_int8_ships_the_file_that_was_measured_with_its_own_accuracy(
     monkeypatch.setattr(quantizing, "test_predictions", lambda *_: pytest.fail("the test split was used again"))
     again = pick(store, study, budget, on, folder / "cache", Wish(within=0.01), precision="int8")
     assert (again.test_top1, again.seen.test, again.seen.validation) == (picked.test_top1, said, file.predictions)
+
+
+def test_a_network_in_fp16_is_a_point_of_its_own_that_is_picked_and_shipped(folder, store, study, tmp_path) -> None:
+    if MISSING["ncnn"]:
+        pytest.skip("needs ncnn")
+
+    class OfNcnn(FakeProbe):
+        runtime = "ncnn"
+
+    class OfNative(FakeProbe):
+        runtime = "native"
+
+    (row,) = store.trials()
+    assert row.latency is not None
+    on = [Target("host", OfNcnn(lambda path: 0.2 if precision_of(path) == "fp16" else 1.0), None, local=True)]
+    native = [Target("phone", OfNative(lambda path: 1.0), None)]
+    notes: list[str] = []
+    with pytest.raises(
+        TrialNotReady, match="put into 16 bits for host yet; run `condensery quantize --precision fp16`"
+    ):
+        rows_in("fp16", study, [row], read_points(store.engine, store.study_id), "host")
+    with pytest.raises(PrecisionMissing, match="native has no fp16"):
+        list(quantize(store, study, [row], native, folder / "cache", tmp_path, notes.append, "fp16"))
+    (made,) = quantize(store, study, [row], [*native, *on], folder / "cache", tmp_path, notes.append, "fp16")
+    assert notes[0].startswith("phone is left out: native has no fp16")
+    assert (made.latency.precision, made.file.precision, made.target) == ("fp16", "fp16", "host")
+    assert "the weights of all convolutions and of the classifier are in 16 bits; ncnn computes" in made.file.words
+    assert made.file.written.difference < 2e-3
+    both = [*read_points(store.engine, store.study_id), point(0, 0.4, 0.3, runtime="ncnn")]
+    (judged,) = rows_in("fp16", study, [row], both, "host")
+    assert [one.precision for one in judged.latencies.values()] == ["fp16"]
+    picked = pick(store, study, Budget(max_latency_ms=0.5), on, folder / "cache", precision="fp16")
+    assert (picked.verified.precision, picked.precision) == ("fp16", "fp16")
+    bundle = write_bundle(store, study, picked, tmp_path / "bundle", folder / "cache", BundleOptions(samples=1))
+    deploy = tomllib.loads((bundle / "deploy.toml").read_text())
+    assert (deploy["model"]["file"], deploy["model"]["precision"]) == ("model.fp16.ncnn.zip", "fp16")
+    assert deploy["fp16"]["model.fp16.ncnn.zip"]["test_top1"] == picked.test_top1
+    assert "float32" in deploy["model_files"]["model.fp16.ncnn.zip"]
+    assert "`model.fp16.ncnn.zip` is in 16 bits: its top-1 is" in (bundle / "MODEL_CARD.md").read_text()
+    report = check_bundle(bundle)
+    assert [(run.file, run.agrees, run.tolerance) for run in report.samples] == [("model.fp16.ncnn.zip", True, 0.02)]
+
+
+def test_export_in_fp16_writes_a_file_for_a_runtime_that_has_it_and_names_those_elsewhere(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    refused = export(folder, "--precision", "fp16", "--runtime", "native")
+    assert isinstance(refused.exception, PrecisionMissing)
+    assert list(tmp_path.iterdir()) == []
+    if not MISSING["ncnn"]:
+        done = export(folder, "--precision", "fp16", "--runtime", "ncnn")
+        assert (done.exit_code, done.stdout.strip()) == (0, "wrote model.fp16.ncnn.zip"), done.exception
+        assert "points lost of fp32's" in done.stderr
 
 
 @pytest.mark.slow(seconds=8)
@@ -357,4 +417,4 @@ def test_a_network_that_was_priced_in_int8_is_picked_in_int8(folder, store, stud
         Priced(store.engine, store.study_id), study, Budget(max_latency_ms=0.5), on, cache=folder / "cache"
     )
     assert winner.on_devices.measured["host"].precision == "int8"
-    assert winner.int8.keys() == {"onnxruntime"}
+    assert winner.rounded.keys() == {"onnxruntime"}

@@ -101,10 +101,14 @@ def test_a_network_that_is_inside_is_measured_once():
     assert (ended.standing, made) == (Standing.INSIDE, 1)
 
 
-def test_a_busy_machine_is_measured_again_and_decides_nothing():
+def test_a_busy_machine_is_measured_again_and_decides_nothing_near_the_limit():
     ended, made = verified([busy(OVER), busy(OVER), latency(INSIDE)])
     assert (ended.standing, made, ended.shown.steady) == (Standing.INSIDE, 3, True)
     ended, made = verified([busy(OVER)] * 9)
+    assert (ended.standing, made) == (Standing.OPEN, MEASURED_MOST)
+    ended, made = verified([busy((60.0, 90.0))] * 9)  # of a limit of 10 ms: so much isn't other work's
+    assert (ended.standing, made) == (Standing.OVER, MEASURED_MOST)
+    ended, made = verified([busy((60.0, 90.0)), busy((40.0, 90.0)), busy((60.0, 90.0))] * 3)
     assert (ended.standing, made) == (Standing.OPEN, MEASURED_MOST)
 
 

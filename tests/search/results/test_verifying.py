@@ -81,6 +81,9 @@ def test_a_latency_over_the_budget_fails_and_one_that_was_disturbed_decides_noth
     busy = measure_bundle(report, wanted, Disturbed(lambda path: 1.0))
     assert isinstance(busy.failure, errors.BundleUndecided)
     assert (busy.verdict, busy.verified_by) == ("UNDECIDED", "")
+    far = measure_bundle(report, what_to_measure(bundle, None, 1e-4), Disturbed(lambda path: 1.0))
+    assert isinstance(far.failure, errors.BundleOverBudget)  # no other work makes it so many times slower
+    assert (far.verdict, far.failure.exit_code) == ("FAIL", 93)
     assert measure_bundle(report, what_to_measure(bundle, None, 4.0), of_speed(3.0)).verdict == "PASS"
 
 

@@ -1,4 +1,4 @@
-"""Files in 8 bits: they give what the rounded form says, really compute in 8 bits, and are smaller."""
+"""Files in 8 and 16 bits: they give what the rounded form says, really compute in 8 bits, and are smaller."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ import torch
 from torch import Tensor
 
 from space.config import CondenseNetConfig
-from space.errors import ExportMismatch
+from space.errors import ExportMismatch, PrecisionMissing
 from tests.workers.export.test_export import BASE, trained_like, varied
 from tests.workers.export.test_export_contract import MISSING
 from workers.export.common import stored_zip
 from workers.export.int8_files import check_int8_for, rms_difference, save_int8_for, scheme_for
 from workers.export.litert import save_litert
+from workers.export.model_files import check_half_for, save_for, save_half_for
 from workers.export.ncnn import save_ncnn
 from workers.export.onnx import save_onnx
 from workers.export.onnx_int8 import to_onnx_int8
+from workers.export.pixels import PixelInput
 from workers.file_names import file_for
 from workers.latency.agent.runtimes import Ncnn
 from workers.latency.agent.runtimes.model_zip import unzip_model
 from workers.latency.agent.runtimes.onnx import import_onnxruntime
+from workers.preprocessing import Preprocessing
 from workers.quantization.calibration import calibrate
 from workers.quantization.network import QuantizedNetwork
 
@@ -138,7 +141,7 @@ def test_ncnn_computes_every_convolution_in_8_bits_and_each_group_by_itself(tmp_
 def test_ncnn_refuses_a_precision_that_it_doesnt_know(tmp_path: Path):
     facts = {"input": "images", "output": "logits", "shape": [1, 8, 8], "layers": [], "precision": "int4"}
     packed = stored_zip({"model.param": b"", "model.bin": b"", "model.json": json.dumps(facts).encode()})
-    with pytest.raises(ValueError, match=r"computes in \['fp32', 'int8'\] here, not 'int4'; update the agent"):
+    with pytest.raises(ValueError, match=r"computes in \['fp16', 'fp32', 'int8'\] here, not 'int4'; update the agent"):
         Ncnn().open(packed, threads=1)
 
 
@@ -146,3 +149,40 @@ def test_the_difference_is_a_share_of_the_logits():
     assert rms_difference(np.array([1.0, 1.1]), np.array([1.0, 1.0])) == pytest.approx(0.0707, abs=1e-4)
     with pytest.raises(ValueError, match="shape"):
         rms_difference(np.zeros(2), np.zeros(3))
+
+
+# --- fp16 -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("runtime", ["ncnn", "litert"])
+def test_a_file_in_16_bits_is_smaller_and_equals_the_network_but_for_rounding(runtime: str, name: str, tmp_path: Path):
+    if MISSING[runtime]:
+        pytest.skip(f"needs what {runtime} runs with")
+    network, path = trained_like(CONFIGS[name]), tmp_path / file_for(runtime, "model.fp16")
+    pixels = PixelInput.of(Preprocessing(network.config.input_shape, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3)))
+    first = save_half_for(runtime, network, path)
+    assert 0.0 < check_half_for(runtime, path, network) < 2e-3  # it isn't fp32 under another name
+    assert save_half_for(runtime, network, path) == first
+    save_for(runtime, network, plain := tmp_path / file_for(runtime, "model"))
+    weights = sum(values.numel() for values in network.parameters() if values.ndim > 1)
+    assert plain.stat().st_size - path.stat().st_size == pytest.approx(2 * weights, rel=0.1, abs=4000)
+    save_half_for(runtime, network, path, pixels)
+    assert check_half_for(runtime, path, network, pixels) < 2e-3
+    with torch.no_grad():
+        network.layers[0].conv_3x3.weight.neg_()
+    with pytest.raises(ExportMismatch, match=r"fp16 must equal the trained one to 0.01 .* is off by"):
+        check_half_for(runtime, path, network, pixels)
+
+
+def test_fp16_is_refused_in_one_line_by_runtimes_without_it_and_where_a_weight_is_too_large(tmp_path: Path):
+    network = trained_like(BASE)
+    for runtime in ("native", "onnxruntime"):
+        with pytest.raises(PrecisionMissing, match=f"^{runtime} has no fp16 .*ncnn and litert have") as refused:
+            save_half_for(runtime, network, tmp_path / file_for(runtime, "model.fp16"))
+        assert refused.value.exit_code == 82
+    with torch.no_grad():
+        network.classifier.weight[0, 0] = 7e4
+    with pytest.raises(ExportMismatch, match="at most 65504, but one is 70000; use fp32"):
+        save_half_for("ncnn", network, tmp_path / file_for("ncnn", "model.fp16"))
+    assert list(tmp_path.iterdir()) == []

@@ -43,6 +43,7 @@ OPERATORS = {  # by our name: the schema's name, its table of options
     "MINIMUM": ("MINIMUM", "MaximumMinimumOptionsT"),
     "DEPTHWISE_CONV": ("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptionsT"),
     "DEQUANTIZE": ("DEQUANTIZE", "DequantizeOptionsT"),
+    "DEQUANTIZE_HALF": ("DEQUANTIZE", "DequantizeOptionsT"),
     "QUANTIZE": ("QUANTIZE", "QuantizeOptionsT"),
 }
 OPTIONS = {  # by our name: the schema's

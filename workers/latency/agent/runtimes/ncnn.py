@@ -14,7 +14,12 @@ import numpy as np
 from workers.latency.agent.runtimes.base import PackageRuntime
 from workers.latency.agent.runtimes.model_zip import unzip_model
 
-PRECISIONS: dict[str, tuple[str, ...]] = {"fp32": (), "int8": ("use_int8_inference",)}  # what is left on for a model
+_FP16 = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")  # done where the processor has it
+PRECISIONS: dict[str, tuple[str, ...]] = {  # what is left on for a model
+    "fp32": (),
+    "fp16": _FP16,
+    "int8": ("use_int8_inference",),
+}
 
 
 class Ncnn(PackageRuntime):

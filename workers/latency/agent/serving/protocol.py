@@ -142,7 +142,8 @@ def read_job(raw: dict[str, Any], ticket: Ticket, virtual: bool) -> Job:
     installed = installed_runtimes()
     require(runtime in installed, "runtime", f"installed ({sorted(installed)})", runtime)
     threads = _number(raw.get("threads"), "number of threads", Limits(int, 1, 1 if virtual else len(usable_cores())))
-    require(raw.get("precision") in ("fp32", "int8"), "precision", "'fp32' or 'int8'", raw.get("precision"))
+    precision = raw.get("precision")
+    require(precision in ("fp32", "fp16", "int8"), "precision", "'fp32', 'fp16' or 'int8'", precision)
     anchor = None if virtual else _read_model(raw.get("anchor"), "anchor")
     policy = {**_read_policy(raw.get("policy")), "threads": threads, "runtime": runtime}
     return Job(ticket, _read_model(raw.get("model"), "model"), Task(str(mode), anchor, str(runtime), threads, policy))
