@@ -12,11 +12,13 @@ into a temporary folder.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import hashlib
 import json
 import math
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -338,13 +340,33 @@ def _channel_gather(ncnn: Any) -> Any:
     return ChannelGather
 
 
+def _compiled(folder: Path) -> Any:
+    """Return the library of a folder's C sources: of $CC, or of the first compiler here that is for this processor.
+
+    The first one on the path needn't be: an emulated Python starts the compiler of the machine around it.
+
+    Raises:
+        ValueError: there is no compiler, or each is for another processor. CalledProcessError: it can't compile.
+    """
+    named, machine = os.environ.get("CC"), platform.machine()
+    usual = map(shutil.which, ("cc", "gcc", "clang", f"{machine}-linux-gnu-gcc"))
+    compilers = [named] if named else list(filter(None, usual))
+    for number, compiler in enumerate(compilers):
+        library = folder / f"model-{number}.so"
+        subprocess.run([compiler, "-O3", "-shared", "-fPIC", "-o", library, *sorted(folder.glob("*.c"))], check=True)
+        with contextlib.suppress(OSError):  # it says that there is no such file where it is for another processor
+            return ctypes.CDLL(str(library))
+    tried = f"but {', '.join(compilers)} isn't" if compilers else "but there is none"
+    raise ValueError(
+        f"the kernel needs a C compiler for the processor that this Python runs on ({machine}), {tried}; install one, "
+        f"or name it with CC, such as CC={machine}-linux-gnu-gcc"
+    )
+
+
 def _open_native(model: Path) -> Callable[[Array], Array]:
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "cc")
     with zipfile.ZipFile(model) as archive, tempfile.TemporaryDirectory() as folder:
         archive.extractall(folder)
-        sources, library = sorted(Path(folder).glob("*.c")), Path(folder, "model.so")
-        subprocess.run([compiler, "-O3", "-shared", "-fPIC", "-o", library, *sources], check=True)
-        kernel = ctypes.CDLL(str(library))
+        kernel = _compiled(Path(folder))
         words = np.fromfile(Path(folder, "weights.bin"), "<i4")
         scaling = np.fromfile(Path(folder, "scaling.bin"), "<f4") if Path(folder, "scaling.bin").exists() else None
     kernel.condensenet_workspace.restype = ctypes.c_size_t

@@ -24,6 +24,7 @@ from space.config import CondenseNetConfig
 from space.deployed import DeployedCondenseNet, DeployedLayer
 from space.errors import ExportMismatch, InvalidConfig
 from tests.workers.export.test_export import BASE, trained_like, varied
+from workers.bundled import infer
 from workers.export.common import difference
 from workers.export.native import KERNEL_FILE, pack, save_native, to_native
 from workers.latency.agent.runtimes import Native, kernels
@@ -378,3 +379,21 @@ def test_the_agent_times_a_model_on_the_kernel(tmp_path: Path):
     report = measure_models([tmp_path / "model.zip"], {**policy, "runtime": "native"})
     assert (report["runtime"], report["runtime_version"]) == ("native", Native.VERSION)
     assert len(report["models"][0]["samples_ms"]) == 3
+
+
+def test_infer_takes_the_first_compiler_that_is_for_its_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    network, own = trained_like(BASE), compiler()
+    model, tools = tmp_path / "model.native.zip", tmp_path / "tools"
+    save_native(network, model)
+    tools.mkdir()
+    foreign, right = tools / "cc", tools / "gcc"
+    foreign.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho of another processor > "$2"\n')
+    right.write_text(f'#!/bin/sh\nexec {own} "$@"\n')
+    for tool in (foreign, right):
+        tool.chmod(0o755)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(infer.shutil, "which", lambda name: str(tools / name) if (tools / name).exists() else None)
+    assert difference(network, infer.open_model(model), images=2) <= 1e-5
+    right.unlink()
+    with pytest.raises(ValueError, match=rf"the processor that this Python runs on .*, but {foreign} isn't; .*CC="):
+        infer.open_model(model)
