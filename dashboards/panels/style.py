@@ -95,8 +95,7 @@ class Heading:
     def lines(self) -> tuple[str, ...]:
         """The lines, ready to be shown."""
         first = f"<b>{escaped(self.title)}</b> - {escaped(self.study)}"
-        rest = ", ".join(filter(None, (self.place, self.replayed)))
-        return (first, escaped(rest, 160)) if rest else (first,)
+        return (first, *(escaped(text, 160) for text in (self.place, self.replayed) if text))
 
 
 def empty_figure(height_px: int) -> Any:

@@ -202,7 +202,7 @@ def test_status_trials_and_show_agree_in_text_and_json(searched: Path) -> None:
 @pytest.mark.slow
 def test_a_retrained_network_is_tested_in_place_of_the_one_it_was_chosen_as(study: Path) -> None:
     retrain = ("--retrain", "--retrain-epochs", "2")
-    done = run("pick", "--max-latency-ms", "1000", *retrain, "--json", "--out", "retrained", cwd=study)
+    done = run("pick", "--max-latency-ms", "1000", *retrain, "--json", "--out", "retrained", cwd=study, timeout_s=300)
     assert done.returncode == 0, done.stderr
     picked = json.loads(done.stdout)
     name, _, number = picked["retrains"].rpartition("/")
