@@ -20,7 +20,7 @@ from workers.training.reporting import ProgressReport
 from workers.wording import counted
 
 NOTHING = "-"
-STAR_MARK = "★"  # of a trial on the shortlist
+STAR_MARK = "⚑"  # of a trial on the shortlist; a star is the recommended network
 STARRED = f"{STAR_MARK} starred"
 STATE_STYLES: Mapping[str, str] = {  # of rich, for each state of a trial
     TrialState.ASKED: "dim",

@@ -4,8 +4,12 @@
   "use strict";
 
   const LINE_PX = 18;  // of a heading above a picture
+  const TOOLS_PX = 24, ENTRY_PX = 17;  // heights of a chart's own buttons and of an entry of its legend on a narrow screen
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  /** Return how many entries a figure's legend has. */
+  const entriesOf = (data) => data.filter((trace) => trace.showlegend !== false && trace.type !== "parcoords").length;
 
   /** Return a figure's layout in the page's colours (light or dark), fit for its width in pixels. */
   function themed(layout, width, entries) {
@@ -17,10 +21,14 @@
       Object.assign(out[key], { gridcolor: line, linecolor: line, tickfont: { color: colour("--muted") } });
     }
     if (narrow) {
-      out.margin = { ...out.margin, l: 40, r: 6 };
-      if (entries > 6) {
-        out.legend = { ...out.legend, entrywidth: 0.46, entrywidthmode: "fraction", maxheight: 1 };
-        out.height += 14 * entries;
+      out.margin = { ...out.margin, l: 40, r: 6, t: ((out.margin || {}).t || 0) + TOOLS_PX };  // a finger has no pointer that hides them
+      out.height += TOOLS_PX;
+      for (const note of (out.annotations || []).filter(({ name }) => name === "label")) {
+        note.text = note.text.replace(/^trial (?=\d+$)/, "");  // the words would be cut off
+      }
+      if (entries > 4) {
+        out.legend = { ...out.legend, orientation: "v", maxheight: 1 };
+        out.height += ENTRY_PX * entries;
       }
     }
     return out;
@@ -96,5 +104,5 @@
     window.Plotly.setPlotConfig({ plotGlPixelRatio: Math.max(1, window.devicePixelRatio) });
   }
 
-  window.CondenseryFigures = { themed, colour, setLog, onlyLines, savePictures, asSharpAsTheScreen };
+  window.CondenseryFigures = { themed, entriesOf, colour, setLog, onlyLines, savePictures, asSharpAsTheScreen };
 })();

@@ -46,7 +46,7 @@
     }
     headings[name] = payload.heading;
     const box = at(name), C = window.Condensery;
-    const layout = C.themed(payload.figure.layout, box.clientWidth - 44, payload.figure.data.length);
+    const layout = C.themed(payload.figure.layout, box.clientWidth - 44, C.entriesOf(payload.figure.data));
     layout.uirevision = payload.shows || "constant";
     parts.scaled(name, layout);
     if (name === "front" && !(overlays.front && overlays.front.all)) { C.openNear(layout, state.limits); }
@@ -120,7 +120,7 @@
   function part(payload) {
     if (!payload) { return keep(); }
     const { data, layout } = payload.figure, width = at("comparison-body").clientWidth;
-    const themed = window.Condensery.themed(layout, width, data.length);
+    const themed = window.Condensery.themed(layout, width, window.Condensery.entriesOf(data));
     const { of, type } = window.dash_clientside.callback_context.outputs_list.id;
     themed.uirevision = of;
     for (const [key, range] of Object.entries(zooms[of] || {})) {

@@ -4,7 +4,7 @@
 
   const { state, node, at, remember, parts } = window.CondenseryPage;
 
-  const NARROW_PX = 520, TICKS_PX = 42, NARROW_TICKS_PX = 30, ROW_PX = 36, TALL_ROW_PX = 50, LEAST_FLEX_PX = 170;
+  const NARROW_PX = 520, TICKS_PX = 42, NARROW_TICKS_PX = 30, ROW_PX = 36, TALL_ROW_PX = 50, LEAST_FLEX_PX = 150;
   let grid = null, shownFor = "";
 
   // ---- cells ----------------------------------------------------------------------------------------------
@@ -63,10 +63,17 @@
         colId, hide: !shown.includes(colId), ...(flex ? {} : { width: (narrow && context.narrow_px) || context.width_px }),
       }))] });
       at("trials-grid").classList.toggle("narrow", narrow);
-      grid.setGridOption("rowHeight", narrow ? TALL_ROW_PX : ROW_PX);
+      setRowHeight(narrow ? TALL_ROW_PX : ROW_PX);
       buildChooser(shown);
     }
     setTimeout(hints, 0);
+  }
+
+  /** Rows that are there keep their places when the height changes, and would overlap: they are asked for again. */
+  function setRowHeight(height) {
+    if (grid.getGridOption("rowHeight") === height) { return; }
+    grid.setGridOption("rowHeight", height);
+    grid.purgeInfiniteCache();
   }
 
   function buildChooser(shown) {

@@ -152,7 +152,7 @@
       ...Object.values(panels).map(({ panel }) => panel), said);
     show(null);
     return (now) => {
-      starButton.textContent = now.starred ? "★ Starred" : "☆ Star";
+      starButton.textContent = now.starred ? "⚑ Starred" : "⚐ Star";
       starButton.setAttribute("aria-pressed", String(now.starred));
       star.set(now.star);
       note.textContent = now.note;

@@ -161,7 +161,7 @@
       const [words, ...rest] = sentences(shown, limit);
       this.sentences.replaceChildren(node("p", {}, words), ...rest.map((text) => node("p", { class: "more" }, text)));
       const heads = ["study", `best ${shown.score_name}`, "to the best", "latency, ms", "95 % interval", "macs", "params",
-        "architecture", "trained", "its front", "front of all"];
+        "config", "trained", "its front", "front of all"];
       const numeric = [1, 2, 3, 5, 6, 8, 9, 10];
       const head = node("tr", {}, ...heads.map((text, i) => node("th", { scope: "col", class: numeric.includes(i) ? "n" : null }, text)));
       const rows = shown.studies.map((study, place) => this.bestRow(study, place, first, numeric));
@@ -216,8 +216,8 @@
       this.caption.textContent = shown.reason === null ? shown.caption : "";
       if (shown.reason !== null) { return; }
       await this.on.plotly();
-      const named = shown.figure.data.filter((trace) => trace.showlegend !== false).length;
-      const layout = window.Condensery.themed(shown.figure.layout, chart.clientWidth, named);
+      const { themed, entriesOf } = window.Condensery;
+      const layout = themed(shown.figure.layout, chart.clientWidth, entriesOf(shown.figure.data));
       const { title } = layout.xaxis;  // broken into lines for a narrow screen
       if (chart.clientWidth > 520) { title.text = title.text.replaceAll("<br>", " "); }
       chart.style.height = `${layout.height}px`;

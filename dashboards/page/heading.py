@@ -66,7 +66,7 @@ def _column_of_grid(column: TableColumn) -> dict[str, Any]:
     if column.is_number:
         definition["type"] = "rightAligned"
     if column.name in ("config", "reason"):
-        definition |= {"flex": 1, "minWidth": 170, "tooltipField": definition["field"]}
+        definition |= {"flex": 1, "minWidth": 150, "tooltipField": definition["field"]}
     cells = {"number": "TrialNumber", "state": "TrialState"}
     if column.name.startswith("latency:"):
         definition["cellRenderer"] = "TrialLatency"

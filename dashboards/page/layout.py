@@ -14,6 +14,7 @@ from dash.development.base_component import Component
 from dashboards.page.charts import CHARTS, Chart
 from dashboards.panels import PLOT_CONFIG
 from dashboards.panels.captions import HOW
+from dashboards.panels.titles import SHORT_TITLES
 
 POLL_MS = 1500
 PARTS = ("head", "table", *CHARTS, "facts", "comparison")  # what the server computes again when there is news
@@ -100,8 +101,8 @@ def _main() -> Component:
 
 def _places() -> Component:
     """Return the links to the sections; `assets/page.js` scrolls to them and marks the one in sight."""
-    titles = {name: chart.title for name, chart in CHARTS.items() if name not in LAST}
-    titles |= {"trials": "Trials"} | {name: CHARTS[name].title for name in LAST}
+    titles = {name: SHORT_TITLES[name] for name in CHARTS if name not in LAST}
+    titles |= {"trials": "Trials"} | {name: SHORT_TITLES[name] for name in LAST}
     links = [html.Li(html.A(title, href=f"#{name}")) for name, title in titles.items()]
     return html.Nav(html.Ul(links), id="places", **aria(label="Sections"))
 

@@ -137,7 +137,7 @@ def _latency_columns(columns: StudyColumns, view: View) -> Iterator[TableColumn]
             f"{kind}ms on {one_line(target, 80)}",
             alone,
             partial(_latency_text, latencies, kinds, group),
-            width_px=206,
+            width_px=236,  # a latency, its interval and a sign, five digits each
             unit=units.MILLISECONDS,
             rank=3 if is_first else 4,
             narrow_px=104 if is_first else 0,

@@ -22,6 +22,19 @@ TITLES = {
     "belief": ("What the search believes", "Where the front is predicted to go, what is proposed next, and why."),
 }
 
+SHORT_TITLES = {  # of the links, all of which are to be in sight
+    "front": "Front",
+    "macs-latency": "Macs",
+    "parallel": "Choices",
+    "importance": "What matters",
+    "contour": "Pairs",
+    "slice": "One by one",
+    "curves": "Curves",
+    "progress": "Progress",
+    "timeline": "Timeline",
+    "belief": "Belief",
+}
+
 
 def heading_of(columns: StudyColumns, view: View, title: str, of_latencies: bool = True) -> Heading:
     """Return what stands above a picture of a chart: its title, the study, whose latencies, and if it was replayed."""

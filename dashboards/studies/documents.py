@@ -76,7 +76,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "reason": comparison.reason,
         "doubts": list(comparison.doubts),
         "studies": [_study_document(study) for study in comparison.studies],
-        "headers": list(POINT_HEADERS),
+        "headers": [comparison.score_name if header == "score" else header for header in POINT_HEADERS],
         "points": [list(row) for row in point_rows(comparison.studies)],
     }
 

@@ -56,7 +56,7 @@ class Network:
         )
 
 
-NETWORK_HEADERS = ("trial", "score", "latency, ms", "kind", "95 % interval", "macs", "params", "architecture")
+NETWORK_HEADERS = ("trial", "score", "latency, ms", "kind", "95 % interval", "macs", "params", "config")
 
 
 def interval_text(interval: tuple[float, float] | None) -> str:

@@ -27,10 +27,13 @@ def studies_compared(comparison: Comparison) -> RenderableType:
     parts: list[RenderableType] = [Text(one_line(words)), *(Text(one_line(text), style="dim") for text in further)]
     parts.append(Text(f"accuracy against {comparison.view.name}", style="dim"))
     title = "" if comparison.limit is None else f" inside {comparison.limit_words(comparison.limit)}"
-    parts += [Text(f"\nThe best of each{title}", style="bold"), _networks(best_rows(comparison, comparison.limit))]
+    parts += [
+        Text(f"\nThe best of each{title}", style="bold"),
+        _networks(best_rows(comparison, comparison.limit), comparison.score_name),
+    ]
     if comparison.reason is None:
         rows = [(f"{name}{' *' if on_all else ''}", *cells) for name, *cells, on_all in _with_mark_last(comparison)]
-        parts += [Text("\nTheir fronts", style="bold"), _networks(rows)]
+        parts += [Text("\nTheir fronts", style="bold"), _networks(rows, comparison.score_name)]
         parts.append(Text("* on the front of all: no network of any of these studies beats it", style="dim"))
     return Group(*parts)
 
@@ -40,9 +43,9 @@ def _with_mark_last(comparison: Comparison) -> list[tuple[str, ...]]:
     return [(*row[:mark], *row[mark + 1 :], row[mark]) for row in point_rows(comparison.studies)]
 
 
-def _networks(rows: Sequence[tuple[str, ...]]) -> RenderableType:
+def _networks(rows: Sequence[tuple[str, ...]], score_name: str) -> RenderableType:
     """Return networks of several studies; kind and interval of the accuracy are left to JSON and page."""
-    table = plain_table("~study", ">trial", ">score", ">latency ms", ">macs", ">params", "~architecture")
+    table = plain_table("~study", ">trial", f">{score_name}", ">latency ms", ">macs", ">params", "~config")
     for name, trial, score, latency, _, _, macs, params, config in rows:
         table.add_row(Text(name), trial, score, latency, macs, params, Text(config))
     return table

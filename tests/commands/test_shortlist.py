@@ -56,11 +56,11 @@ def test_a_star_and_a_note_are_kept_and_taken_back_one_by_one(study: Study):
     ]
     assert load_revision(study.engine, study.id) != before  # or an open page wouldn't show it
     assert said_of(1) == {"number": 1, "starred": True, "note": "fits,\nfor now"}
-    assert told("note", "1").stdout.splitlines() == ["★ starred", "fits,", "for now"]
+    assert told("note", "1").stdout.splitlines() == ["⚑ starred", "fits,", "for now"]
     told("note", "2", "slow")
     told("note", "1", "fits")
     shortlist = told("note").stdout
-    assert "★ 1" in shortlist
+    assert "⚑ 1" in shortlist
     assert "note: fits" in shortlist
     assert "note: slow" in shortlist
     told("note", "1", "--unstar")
@@ -75,21 +75,21 @@ def test_a_star_and_a_note_are_kept_and_taken_back_one_by_one(study: Study):
 def test_lists_files_and_the_report_show_what_is_starred_and_noted(study: Study, tmp_path: Path):
     told("note", "1", "<b>=1+1</b>, for\nnow", "--star")
     table = told("trials").stdout
-    assert "★ 1" in table
+    assert "⚑ 1" in table
     assert "note: <b>=1+1</b>, for now" in table
     assert [row["number"] for row in json.loads(told("trials", "--starred", "--json").stdout)["trials"]] == [1]
-    assert "★: on the shortlist" in told("pareto").stdout
+    assert "⚑: on the shortlist" in told("pareto").stdout
     panel = told("show", "1").stdout
-    assert "★ starred" in panel
+    assert "⚑ starred" in panel
     assert "<b>=1+1</b>, for" in panel
     told("trials", "--csv", "trials.csv")
     rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
-    assert [row["starred"] for row in rows] == ["", "★ starred", ""]
+    assert [row["starred"] for row in rows] == ["", "⚑ starred", ""]
     assert rows[1]["note"] == "<b>=1+1</b>, for now"
     columns = {column["name"]: column for column in trial_columns(read_columns(study.engine, study.name))}
     in_report = [columns[name] for name in ("starred", "note")]
     assert [column["title"] for column in in_report] == ["shortlist", "note"]
-    assert [column["texts"][column["values"][1]] for column in in_report] == ["★ starred", "<b>=1+1</b>, for now"]
+    assert [column["texts"][column["values"][1]] for column in in_report] == ["⚑ starred", "<b>=1+1</b>, for now"]
 
 
 @pytest.mark.parametrize(

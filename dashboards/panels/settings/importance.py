@@ -223,7 +223,7 @@ def importance_figure(info: ImportanceInfo) -> Any:
         barmode="group", bargap=0.25, legend={"traceorder": "reversed", "y": -66 / (64 + 54 * len(names))}
     )
     widest = max(score.high for outcome in info.outcomes for score in outcome.scores)
-    title = "importance: share of what decides the outcome"
+    title = "share of what decides the outcome"
     figure.update_xaxes(title={"text": title}, range=[0, min(1.0, 1.05 * widest)])
     figure.update_yaxes(griddash="solid", showgrid=False)
     return figure

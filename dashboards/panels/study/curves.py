@@ -16,6 +16,7 @@ from dashboards.panels.style import (
     COLOURS,
     DASHES,
     GREY,
+    MARKS,
     SYMBOLS,
     add_label,
     drawable,
@@ -29,6 +30,7 @@ from workers.metrics import NAMES
 from workers.wording import agreeing
 
 MOST_CURVES = 8  # more can't be told apart in one chart
+DEPLOYED = MARKS["trained"].symbol  # as the trained network has in the other charts
 PLOT_PX, NAME_PX = 340, 15  # heights of the plot and of a trial's name beside its curve
 EARLY = 0.2  # until this progress a curve rises so steeply that it would flatten the rest of the chart
 ENDED_EARLY = (TrialState.PRUNED, TrialState.FAILED, TrialState.CANCELLED)
@@ -139,7 +141,7 @@ def _notes(curves: Sequence[Curve], left_out: int, without: Sequence[int]) -> tu
     if any(curve.condensed_at for curve in curves):
         notes.append("A mark is a condensing stage: connections were removed there, and the score often dips.")
     if any("deployed" in curve.forms for curve in curves):
-        notes.append("The star is the deployed network, the one that counts.")
+        notes.append("The dot is the deployed network, the one that counts.")
     if any(curve.why_stopped is not None for curve in curves):
         notes.append("A cross is where a training stopped before its end.")
     if any((curve.progress < EARLY).any() for curve in curves):
@@ -177,7 +179,7 @@ def _lines(curve: Curve) -> list[tuple[str, ...]]:
 
 
 def curves_figure(info: CurvesInfo) -> Any:
-    """Return the score over progress: marks at condensing stages, a star for the deployed form, a cross at a stop.
+    """Return the score over progress: marks at condensing stages, a dot for the deployed form, a cross at a stop.
 
     Raises:
         ChartUnavailable: no trial has a curve.
@@ -191,7 +193,7 @@ def curves_figure(info: CurvesInfo) -> Any:
     for stage in stages:
         _add_key(figure, trace, f"condensing stage {stage}", SYMBOLS[stage % len(SYMBOLS)], 9)
     if any("deployed" in curve.forms for curve in info.curves):
-        _add_key(figure, trace, "deployed", "star", 11)
+        _add_key(figure, trace, "deployed", DEPLOYED, 10)
     if any(curve.why_stopped is not None for curve in info.curves):
         _add_key(figure, trace, "stopped", "x", 10)
     settled = _settled(info.curves)
@@ -224,7 +226,7 @@ def _add_curve(figure: Any, trace: Any, curve: Curve, index: int) -> None:
         symbols[place], sizes[place] = SYMBOLS[curve.stages[place] % len(SYMBOLS)], 9.0
     for place, form in enumerate(curve.forms):
         if form == "deployed":
-            symbols[place], sizes[place] = "star", 11.0
+            symbols[place], sizes[place] = DEPLOYED, 10.0
     if curve.why_stopped is not None:
         symbols[-1], sizes[-1] = "x", 10.0
     stopped = "" if curve.why_stopped is None else f"<br>stopped: {escaped(curve.why_stopped)}"

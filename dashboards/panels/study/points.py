@@ -18,7 +18,7 @@ from dashboards.panels.style import Mark, escaped, slim
 from search.store.vocabulary import STATES, TrialState
 from workers.metrics import NAMES
 
-BARS_UP_TO = 300  # points of a trace that have error bars; those of more points would hide them
+BARS_UP_TO = 100  # points of a trace that have error bars; those of more points would hide them
 CONFIGS_UP_TO = 1000  # points of a trace that show their architecture under the pointer
 LONGEST_REASON = 100
 # What a reason repeats of the point's own latency: left out of thousands of tooltips, which say it anyway.

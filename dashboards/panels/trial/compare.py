@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dashboards.data.trial_detail import TrialDetail
-from dashboards.formats import digits_ms, duration, interval_text, latency_label, one_line, percent, place_label
+from dashboards.formats import count, digits_ms, duration, interval_text, latency_label, one_line, percent, place_label
 from dashboards.panels.data_table import DataTable
 from dashboards.panels.style import COLOURS, GREY, SYMBOLS, empty_figure, escaped, message, slim
 from search.results.paired import PairedTest, paired_test, same_images
@@ -110,18 +110,24 @@ def _text(value: Any) -> str:
 
 def _settings(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
     configs = [detail.row.config.to_dict() | {"groups_3x3": detail.row.config.conv3x3_groups} for detail in chosen]
-    rows = [_line("config", name, [config[name] for config in configs]) for name in configs[0]]
+    rows = [_line("config", name.replace("_", " "), [config[name] for config in configs]) for name in configs[0]]
     trainings = [detail.row.training for detail in chosen]
     names = list(dict.fromkeys(name for training in trainings for name in training))
-    rows += [_line("training", name, [training.get(name) for training in trainings]) for name in names]
+    rows += [
+        _line("training", name.replace("_", " "), [training.get(name) for training in trainings]) for name in names
+    ]
     return [*rows, _line("training", "seed", [detail.row.seed for detail in chosen], str)]
 
 
 def _costs(chosen: Sequence[TrialDetail]) -> list[CompareRow]:
-    return [
-        _line("cost", name, [getattr(detail.row, name) for detail in chosen])
-        for name in ("macs", "params", "paper_flops")
-    ]
+    names = {"macs": "macs", "params": "params", "paper_flops": "paper's FLOPs"}
+    return [_counts(label, [getattr(detail.row, name) for detail in chosen]) for name, label in names.items()]
+
+
+def _counts(label: str, values: Sequence[int]) -> CompareRow:
+    """Return a line of counts in short, or as they are where two that differ would look alike."""
+    distinct = set(values)
+    return _line("cost", label, values, count if len(set(map(count, distinct))) == len(distinct) else None)
 
 
 def _outcome(chosen: Sequence[TrialDetail]) -> list[CompareRow]:

@@ -63,7 +63,7 @@
     if (!graph || !chart || !chart.figure) { return; }
     const box = graph.parentElement, least = (chart.figure.layout.meta || {}).min_width_px || 0;
     const width = Math.max(least, box.clientWidth);
-    const layout = C.themed(chart.figure.layout, width, chart.figure.data.length);
+    const layout = C.themed(chart.figure.layout, width, C.entriesOf(chart.figure.data));
     if (name === "front") { openFront(layout); }
     const figure = linesShown(name, { data: chart.figure.data, layout });
     C.withoutMarks(figure);

@@ -123,7 +123,7 @@ def test_the_page_stars_notes_and_plans_and_says_why_where_it_only_reads(browser
         with Visit(browser, 1400) as visit:
             opened(visit, f"{address}?token={TOKEN}&trials={best}", TABLE)
             visit.wait("document.getElementById('star')")
-            star = visit.page.get_by_role("button", name="☆ Star")
+            star = visit.page.get_by_role("button", name="⚐ Star")
             star.focus()
             visit.page.keyboard.press("Enter")
             visit.wait("document.getElementById('star').getAttribute('aria-pressed') === 'true'")
@@ -135,7 +135,7 @@ def test_the_page_stars_notes_and_plans_and_says_why_where_it_only_reads(browser
             visit.wait("document.querySelector('#trial-actions .note').textContent === \"it's <b>the</b> one\"")
             assert (made.row(best).starred, made.row(best).note) == (True, "it's <b>the</b> one")
             cells = "[...document.querySelectorAll('#trials-grid .ag-cell[col-id=starred]')]"
-            visit.wait(f"{cells}.some((cell) => cell.textContent === '★ starred')")
+            visit.wait(f"{cells}.some((cell) => cell.textContent === '⚑ starred')")
             visit.page.get_by_role("button", name="Try with changes").click()
             visit.page.get_by_label("stages", exact=True).fill(stages)
             visit.wait(f"document.querySelector('#panel-change .plan').textContent.includes('tried: {stages} growth')")

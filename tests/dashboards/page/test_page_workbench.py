@@ -190,6 +190,14 @@ def test_the_table_filters_what_is_typed_sorts_and_shows_the_columns_that_fit_or
     visit.wait("location.search.includes('columns=')")
     visit.page.keyboard.press("Escape")
     assert in_page(visit, "document.activeElement.textContent") == "Columns"
+    longest = """(() => {
+        const cell = document.querySelector('#trials-grid .latency-cell'), outer = cell.closest('.ag-cell');
+        cell.querySelector('b').textContent = '0.05768';
+        cell.querySelector('span').textContent = '[0.04269, 0.07776] *';
+        return [outer, ...outer.querySelectorAll('*')].every((one) =>
+            one.scrollWidth <= one.clientWidth + 1 || !one.clientWidth);
+    })()"""
+    assert in_page(visit, longest)
     opened(visit, visit.page.url, TABLE)
     visit.wait(f"JSON.stringify({heads}).includes('reason') && !JSON.stringify({heads}).includes('config')")
     silent(visit, page)
@@ -313,6 +321,13 @@ def test_on_a_phone_the_drawer_is_a_sheet_and_a_tap_shows_the_tooltip_first(brow
         cut = """[...document.querySelectorAll('#trials-grid .latency-cell')].filter((one) =>
             one.getBoundingClientRect().right > one.closest('.ag-cell').getBoundingClientRect().right + 1).length"""
         assert in_page(visit, cut) == 0
+        rows = "[...document.querySelectorAll('#trials-grid .ag-center-cols-container .ag-row')]"
+        places = in_page(visit, f"{rows}.map((row) => row.getBoundingClientRect()).map((box) => [box.top, box.bottom])")
+        assert all(bottom <= top + 1 for (_, bottom), (top, _) in pairwise(sorted(places))), places
+        legend = "[...document.querySelectorAll('#front-graph .legendtext')].map((one) => one.getBoundingClientRect())"
+        entries = in_page(visit, f"{legend}.map((box) => [box.top, box.bottom, box.right])")
+        assert all(right <= 390 for *_, right in entries)
+        assert all(bottom <= top + 1 for (_, bottom, _), (top, _, _) in pairwise(sorted(entries))), entries
         titles = (
             "[...document.querySelectorAll('#parallel-graph .axis-title')].map((one) => one.getBoundingClientRect())"
         )

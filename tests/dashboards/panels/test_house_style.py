@@ -69,6 +69,9 @@ def test_no_two_things_have_one_mark_and_tables_have_the_charts_colours() -> Non
     style = resources.files("dashboards").joinpath("assets/charts.css").read_text()
     colours = dict(re.findall(r"--mark-([\w-]+): (#[0-9a-f]{6});", style))
     assert colours == {name: mark.colour.lower() for name, mark in MARKS.items()}
+    table = resources.files("dashboards").joinpath("assets/table.css").read_text()
+    assert not re.search(r"#[0-9a-fA-F]{6}", table)
+    assert set(re.findall(r"var\(--mark-([\w-]+)\)", table)) <= set(MARKS)
 
 
 def test_a_caption_has_two_lines_at_most_and_loses_no_sentence() -> None:

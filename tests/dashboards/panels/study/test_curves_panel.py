@@ -59,7 +59,7 @@ def test_before_the_first_training_has_ended_the_running_ones_are_shown(tmp_path
     assert [curve.number for curve in curves_of(made).curves] == [number]
 
 
-def test_marks_stand_at_condensing_stages_and_a_star_at_the_deployed_form(tmp_path: Path) -> None:
+def test_marks_stand_at_condensing_stages_and_a_dot_at_the_deployed_form(tmp_path: Path) -> None:
     made = Study(tmp_path)
     made.done(0.2, 0.9)  # condenses at epochs 3, 5 and 7 of 12
     info = curves_of(made)
@@ -69,7 +69,7 @@ def test_marks_stand_at_condensing_stages_and_a_star_at_the_deployed_form(tmp_pa
     marker = traces["trial 0"].marker
     assert [epoch for epoch, size in zip(curve.epochs, marker.size, strict=True) if size] == [3, 5, 7, 12]
     assert len({marker.symbol[place] for place in (*curve.condensed_at, -1)}) == 4
-    assert marker.symbol[-1] == "star"
+    assert marker.symbol[-1] == "circle"
     assert {"condensing stage 1", "condensing stage 3", "deployed"} <= set(traces)
     assert [row[-1] for row in info.table().rows] == ["first epoch", "condensed", "condensed", "condensed", "deployed"]
 

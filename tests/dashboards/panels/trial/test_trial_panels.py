@@ -110,7 +110,7 @@ def test_what_differs_is_marked_and_what_is_equal_too(made: Study):
     found = marks(info)
     for label in ("growth", "macs", "params", "top-1, validation", "ms on host"):
         assert found[label] == "≠"
-    for label in ("stages", "groups", "groups_3x3", "state", "epochs", "seed"):
+    for label in ("stages", "groups", "groups 3x3", "state", "epochs", "seed"):
         assert found[label] == "="
     assert info.differences == list(found.values()).count("≠")
     assert f"{info.differences} of {len(info.rows)} lines differ" in info.sentence()
