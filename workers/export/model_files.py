@@ -51,8 +51,8 @@ def check_has(runtime: str, precision: Precision) -> None:
     """Raise PrecisionMissing where a runtime has no files in a precision."""
     if precision == "fp16" and known_runtime(runtime) not in HALF_RUNTIMES:
         raise PrecisionMissing(
-            f"{runtime} has no fp16 on a processor; {' and '.join(HALF_RUNTIMES)} have: export for one of them, or "
-            "make it latency.runtime of a study."
+            f"{runtime} has no model files in fp16; the runtimes that have them are {' and '.join(HALF_RUNTIMES)}: "
+            "export for one of those, or make it latency.runtime of a study."
         )
 
 

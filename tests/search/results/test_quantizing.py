@@ -317,10 +317,10 @@ def test_a_network_in_fp16_is_a_point_of_its_own_that_is_picked_and_shipped(fold
         TrialNotReady, match="put into 16 bits for host yet; run `condensery quantize --precision fp16`"
     ):
         rows_in("fp16", study, [row], read_points(store.engine, store.study_id), "host")
-    with pytest.raises(PrecisionMissing, match="native has no fp16"):
+    with pytest.raises(PrecisionMissing, match="native has no model files in fp16"):
         list(quantize(store, study, [row], native, folder / "cache", tmp_path, notes.append, "fp16"))
     (made,) = quantize(store, study, [row], [*native, *on], folder / "cache", tmp_path, notes.append, "fp16")
-    assert notes[0].startswith("phone is left out: native has no fp16")
+    assert notes[0].startswith("phone is left out: native has no model files in fp16")
     assert (made.latency.precision, made.file.precision, made.target) == ("fp16", "fp16", "host")
     assert "the weights of all convolutions and of the classifier are in 16 bits; ncnn computes" in made.file.words
     assert made.file.written.difference < 2e-3

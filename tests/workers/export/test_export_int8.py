@@ -178,7 +178,9 @@ def test_a_file_in_16_bits_is_smaller_and_equals_the_network_but_for_rounding(ru
 def test_fp16_is_refused_in_one_line_by_runtimes_without_it_and_where_a_weight_is_too_large(tmp_path: Path):
     network = trained_like(BASE)
     for runtime in ("native", "onnxruntime"):
-        with pytest.raises(PrecisionMissing, match=f"^{runtime} has no fp16 .*ncnn and litert have") as refused:
+        with pytest.raises(
+            PrecisionMissing, match=f"^{runtime} has no model files in fp16; .* are ncnn and litert:"
+        ) as refused:
             save_half_for(runtime, network, tmp_path / file_for(runtime, "model.fp16"))
         assert refused.value.exit_code == 82
     with torch.no_grad():
