@@ -81,15 +81,6 @@ def unusual(folder: Path, kind: str) -> Study:
     made = Study(folder, {"hostile": SCRIPT, "long name": "x" * 10_000}.get(kind, kind))
     if kind == "long name":
         made.done(0.3, 0.97)
-    if kind == "all failed":
-        made.failed("out of memory")
-        made.failed("the loss became nan")
-    if kind == "infeasible only":
-        made.infeasible(0.9)
-        made.infeasible(9.0)
-    if kind == "ties":
-        for _ in range(4):
-            made.done(0.2, 0.97)
     if kind == "NaN":  # a database may hold infinities, and nothing where a NaN was written
         made.done(0.3, 0.5)
         made.done(0.2, 0.91)
@@ -110,10 +101,7 @@ def unusual(folder: Path, kind: str) -> Study:
     ("kind", "says"),
     [
         ("empty", "no trials yet"),
-        ("all failed", "No trial led to a trained network"),
-        ("infeasible only", "No candidate was inside the budget"),
         ("NaN", "91.00 %"),
-        ("ties", "4 of 4 trained networks fit 0.4 ms"),
         ("hostile", "97.00 % top-1"),
         ("long name", "1 of 1 trained network fits 0.4 ms"),
     ],
