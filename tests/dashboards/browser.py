@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -99,9 +100,14 @@ class Visit:
         return [url for url in self.requests if not url.startswith((own, "data:", "blob:"))]
 
     def picture(self, name: str, full: bool = True) -> Path:
-        """Save what the page looks like under test-artifacts/; return the file."""
-        PICTURES.mkdir(exist_ok=True)
+        """Save what the page looks like under test-artifacts/ if CONDENSERY_PICTURES is set; return the file.
+
+        For people alone: a picture of a whole page takes seconds of the processor.
+        """
         path = PICTURES / f"{name}.png"
+        if not os.environ.get("CONDENSERY_PICTURES"):
+            return path
+        PICTURES.mkdir(exist_ok=True)
         self.page.screenshot(path=str(path), full_page=full, timeout=120_000)  # WebGL without a graphics card
         return path
 

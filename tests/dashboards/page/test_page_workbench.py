@@ -234,7 +234,7 @@ def test_the_keyboard_alone_leads_through_the_page(visit: Visit, page: str) -> N
     assert in_page(visit, f"{focus}.type") == "range"
     assert in_page(visit, f"getComputedStyle({focus}).outlineStyle") != "none"
     seen, hidden = set(), []
-    for _ in range(80):
+    for _ in range(160):
         visit.page.keyboard.press("Tab")
         seen.add(in_page(visit, f"{focus}.closest('section')?.id"))
         covered = "document.getElementById('bar').getBoundingClientRect().bottom"
