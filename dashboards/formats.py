@@ -75,7 +75,12 @@ def milliseconds(value_ms: float | None) -> str:
 
 def interval_text(latency: LatencyRecord) -> str:
     """Return "[0.3091, 0.3152]", the 95 % interval in ms."""
-    return f"[{digits_ms(latency.interval_low_ms, 4)}, {digits_ms(latency.interval_high_ms, 4)}]"
+    return ends_text(latency.interval_low_ms, latency.interval_high_ms)
+
+
+def ends_text(low_ms: float, high_ms: float) -> str:
+    """Return the ends of an interval, in ms: "[0.3091, 0.3152]"."""
+    return f"[{digits_ms(low_ms, 4)}, {digits_ms(high_ms, 4)}]"
 
 
 def latency_text(latency: LatencyRecord | None) -> str:

@@ -22,6 +22,13 @@
     return value >= 1e6 ? value.toFixed(0) : value.toFixed(6).replace(/0+$/, "").replace(/\.$/, "");
   }
 
+  /** Return macs or params with three digits, as `count` in dashboards/formats.py: "0.92 M", "12.3 k". */
+  function countText(value) {
+    const [unit, name] = value >= 1e9 ? [1e9, " G"] : value >= 1e5 ? [1e6, " M"] : value >= 1e3 ? [1e3, " k"] : [1, ""];
+    const scaled = value / unit;
+    return unit === 1 ? value.toFixed(0) : scaled.toFixed(scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0) + name;
+  }
+
   /** Return what the reader has asked for beside the limits; the table's own where it isn't possible. */
   function askedOf(table) {
     const { statistic, take } = table.asked || {};
@@ -244,5 +251,5 @@
   const commandFor = (offer, table, limits, { words, instead }) =>
     !instead ? pickCommand(offer, table, limits, words) : offer ? instead.command.replace("{trial}", offer.number) : "";
 
-  window.CondenseryAnswer = { TAKES, answer, askedOf, asGood, commandFor, isPastStudy, limitText, moreThan, ms, sentence, sentences };
+  window.CondenseryAnswer = { TAKES, answer, askedOf, asGood, commandFor, countText, isPastStudy, limitText, moreThan, ms, sentence, sentences };
 })();

@@ -6,24 +6,17 @@
 (function () {
   "use strict";
 
-  const { node } = window.CondenseryBudget;
+  const { node } = window.CondenseryBudget, { countText, limitText, ms } = window.CondenseryAnswer;
   const SHAPES = {  // of the marks of plotly.js, in a square of 20
     circle: "M10 3a7 7 0 1 0 .01 0z", square: "M4 4h12v12H4z", diamond: "M10 1l9 9-9 9-9-9z", "triangle-up": "M10 3l8 14H2z",
   };
-  const ms = (value) => (value === null || value === undefined ? Infinity : value);
 
   // ---- what a limit gets ----------------------------------------------------------------------------------
 
   const bestOf = (study, limit) => study.offers.find((offer) => ms(offer.high) <= ms(limit)) ?? null;
 
-  function count(value) {
-    const [, unit, name] = [[1e9, 1e9, " G"], [1e5, 1e6, " M"], [1e3, 1e3, " k"], [0, 1, ""]].find(([from]) => value >= from);
-    const scaled = value / unit;
-    return unit === 1 ? value.toFixed(0) : scaled.toFixed(scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0) + name;
-  }
-
   function limitWords(shown, limit) {
-    return shown.axis === "latency" ? `${window.Condensery.limitText(limit)} ms` : `${count(limit)} ${shown.axis}`;
+    return shown.axis === "latency" ? `${limitText(limit)} ms` : `${countText(limit)} ${shown.axis}`;
   }
 
   const overlap = (one, other) => Boolean(one.interval && other.interval) &&

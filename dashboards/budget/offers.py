@@ -13,7 +13,7 @@ from dashboards.budget.noise import likeness
 from dashboards.budget.recorded import Recorded
 from dashboards.data.columns import Floats, Latencies, StudyColumns
 from dashboards.data.latency_marks import kind_words
-from dashboards.formats import NOTHING, count, digits_ms, one_line, percent
+from dashboards.formats import NOTHING, count, digits_ms, ends_text, one_line, percent
 from search.results.latency_labels import doubts
 from search.results.picking.verification import held_ms
 from search.results.remarks import remarks_of_study
@@ -145,7 +145,7 @@ class _Maker:
         return {
             "kind": kind,
             "median": f"{digits_ms(median_ms, 4)} ms",
-            "interval": f"[{digits_ms(low_ms, 4)}, {digits_ms(high_ms, 4)}]",
+            "interval": ends_text(low_ms, high_ms),
             "p90": "" if p90 is None or not math.isfinite(p90) else digits_ms(p90, 4),
         }
 

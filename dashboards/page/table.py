@@ -19,7 +19,7 @@ import numpy as np
 from dashboards.budget.table import trained_inside
 from dashboards.data.columns import Floats, Latencies, Mask, StudyColumns, View
 from dashboards.data.latency_marks import latency_words
-from dashboards.formats import STARRED, digits_ms, marks_text, one_line, spreadsheet_text
+from dashboards.formats import STARRED, digits_ms, ends_text, marks_text, one_line, spreadsheet_text
 from dashboards.page import table_filters as units
 from dashboards.page.table_filters import Unit, numbers_matching, texts_matching
 from search.budget import Budget
@@ -152,11 +152,11 @@ def _latency_text(latencies: Latencies, kinds: Sequence[str], shown: int | None,
     median = float(latencies.median_ms[place])
     if not np.isfinite(median):
         return ""
-    low, high = digits_ms(latencies.low_ms[place], 4), digits_ms(latencies.high_ms[place], 4)
+    interval = ends_text(latencies.low_ms[place], latencies.high_ms[place])
     kind = "" if int(latencies.group[place]) == shown else f"{kinds[place]} "
     int8 = " int8" if latencies.int8[place] else ""
     signs = marks_text(latencies.steady[place], latencies.extrapolates[place])
-    return f"{digits_ms(median, 4)} {kind}[{low}, {high}]{int8}{signs}"
+    return f"{digits_ms(median, 4)} {kind}{interval}{int8}{signs}"
 
 
 def _kinds(columns: StudyColumns, shown: int | None) -> Iterator[str]:

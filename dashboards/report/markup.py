@@ -28,12 +28,15 @@ STYLES = (  # the first three are the live page's too
     "assets/charts.css",
     "report/assets/report.css",
 )
-SCRIPTS = (  # in the order in which they run
+SHARED_SCRIPTS = (  # of every report, in the order in which they run
     "assets/budget_answer.js",
     "assets/chart_marks.js",
     "assets/chart_figures.js",
     "assets/condensery.js",
     "assets/budget_control.js",
+)
+SCRIPTS = (
+    *SHARED_SCRIPTS,
     "assets/budget_figures.js",
     "report/assets/unpacking.js",
     "report/assets/report_table.js",

@@ -15,18 +15,14 @@ from dashboards.data.study_settings import study_subtitle
 from dashboards.formats import NOTHING, moment, one_line, percent
 from dashboards.panels import PLOT_CONFIG, DataTable
 from dashboards.panels.studies.fronts_drawing import caption_of, drawn
-from dashboards.report.markup import document, esc, html_table, packed, section
+from dashboards.report.markup import SHARED_SCRIPTS, document, esc, html_table, packed, section
 from dashboards.studies.documents import BEST_HEADERS, POINT_HEADERS, best_rows, point_rows
 from dashboards.studies.fronts import Comparison, token_of
 from workers.files import write_atomically
 
 STYLES = ("assets/condensery.css", "assets/studies.css", "report/assets/report.css")
-SCRIPTS = (  # in the order in which they run
-    "assets/budget_answer.js",
-    "assets/chart_marks.js",
-    "assets/chart_figures.js",
-    "assets/condensery.js",
-    "assets/budget_control.js",
+SCRIPTS = (
+    *SHARED_SCRIPTS,
     "assets/studies_compared.js",
     "report/assets/unpacking.js",
     "report/assets/several.js",

@@ -19,7 +19,7 @@ from dashboards.budget.table import limit_text
 from dashboards.data.columns import Axis, Floats, Ints, Latencies, Mask, StudyColumns
 from dashboards.data.latency_marks import kind_words
 from dashboards.data.study_settings import budget_of
-from dashboards.formats import NOTHING, count, digits_ms, one_line, percent
+from dashboards.formats import NOTHING, count, digits_ms, ends_text, one_line, percent
 from dashboards.studies.common_ground import CommonGround, CostView, common_ground, group_in, key_of
 from search.results.pareto import non_dominated
 from workers.metrics import NAMES, Objective, wilson_interval
@@ -246,8 +246,7 @@ def _networks_of(columns: StudyColumns, view: CostView, objective: Objective) ->
     high = cost if latencies is None else np.where(np.isnan(latencies.high_ms), np.inf, latencies.high_ms)
     places = np.flatnonzero(columns.trained & np.isfinite(score) & np.isfinite(cost))
     places = places[_worth_showing(score[places], cost[places], high[places], columns.macs[places])]
-    images = (columns.study.data_info or {}).get("validation_images")
-    images = images if isinstance(images, int) and images > 0 and objective == "top1" else 0
+    images = columns.validation_images if objective == "top1" else None
     return [
         Network(
             number=int(columns.number[place]),
@@ -273,9 +272,8 @@ def _worth_showing(score: Floats, cost: Floats, high: Floats, macs: Ints) -> Mas
 
 
 def _latency_text(latencies: Latencies, place: int) -> str:
-    values = latencies.median_ms, latencies.low_ms, latencies.high_ms
-    median, low, high = (digits_ms(column[place], 4) for column in values)
-    return f"{median} [{low}, {high}]"
+    interval = ends_text(latencies.low_ms[place], latencies.high_ms[place])
+    return f"{digits_ms(latencies.median_ms[place], 4)} {interval}"
 
 
 def _offers(networks: Sequence[Network]) -> list[Network]:

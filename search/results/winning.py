@@ -60,9 +60,9 @@ def winning(points: Sequence[PointRow], rows: Sequence[TrialRow]) -> list[PointR
     Only latencies that can be compared are: of one kind, device, runtime and number of threads.
     """
     winners = []
+    latencies = [(row.score, latency) for row in rows for latency in row.latencies.values()]
     for key in {latency_key(one.latency) for one in points}:
         own = [one for one in points if latency_key(one.latency) == key]
-        latencies = [(row.score, latency) for row in rows for latency in row.latencies.values()]
         others = [(score, one.median_ms) for score, one in latencies if score is not None and latency_key(one) == key]
         costs = [(one.score, one.latency.median_ms) for one in own] + others
         kept = non_dominated(np.array([[-score, median_ms] for score, median_ms in costs]))

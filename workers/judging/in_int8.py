@@ -74,4 +74,4 @@ def write_in_int8(
     recipe = learned.training
     batches = TrainingBatches(images.train, images.info, learned.data, recipe.batch_size, learned.number, recipe)
     better = replace(write(fine_tuned(quantized, batches.batch)), fine_tuned=True)
-    return better if better.top1 > written.top1 else write(quantized)
+    return better if better.top1 > written.top1 else replace(written, sha256=save_int8_for(runtime, quantized, path))

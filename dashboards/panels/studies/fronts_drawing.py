@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dashboards.data.columns import Floats
+from dashboards.panels.study.front import best_line
 from dashboards.panels.style import (
     COLOURS,
     DASHES,
@@ -104,15 +105,10 @@ def _costs(networks: Sequence[Network], scale: float) -> Floats:
     return np.array([network.cost / scale for network in networks], dtype=np.float64)
 
 
-def _steps(networks: Sequence[Network], scale: float) -> tuple[list[float], list[float]]:
-    """Return cost and score of the networks that are better than every cheaper one: the corners of a step line."""
-    cost: list[float] = []
-    score: list[float] = []
-    for network in sorted(networks, key=lambda one: (one.cost, -one.score)):
-        if not score or 100 * network.score > score[-1]:
-            cost.append(network.cost / scale)
-            score.append(100 * network.score)
-    return cost, score
+def _steps(networks: Sequence[Network], scale: float) -> tuple[Floats, Floats]:
+    """Return cost and score in % of the networks that are better than every cheaper one: the corners of a step line."""
+    scores = np.array([100 * network.score for network in networks], dtype=np.float64)
+    return best_line(_costs(networks, scale), scores, (False, True))
 
 
 def _add_combined(figure: Any, networks: Sequence[Network], scale: float) -> None:

@@ -12,12 +12,6 @@
     const text = value.toPrecision(number);
     return text.includes("e") ? value.toFixed(value >= 1 ? 0 : 6) : text;
   };
-  const count = (value) => {
-    const [limit, unit, name] = [[1e9, 1e9, " G"], [1e5, 1e6, " M"], [1e3, 1e3, " k"], [0, 1, ""]]
-      .find(([from]) => value >= from);
-    const scaled = value / unit;
-    return limit === 0 ? String(value) : scaled.toFixed(scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0) + name;
-  };
   const seconds = (value) => {
     if (value < 59.95) { return `${value.toFixed(1)} s`; }
     const two = (parts, partsOfOne, unit, part) => {
@@ -29,7 +23,7 @@
     return minutes < 1440 ? two(minutes, 60, "h", "min") : two(hours, 24, "d", "h");
   };
   const SHOWN = {
-    percent: (value) => `${(100 * value).toFixed(2)} %`, ms: (value) => digits(value, 4), count, seconds, number: String,
+    percent: (value) => `${(100 * value).toFixed(2)} %`, ms: (value) => digits(value, 4), count: window.CondenseryAnswer.countText, seconds, number: String,
     text: String, state: String,
   };
 
