@@ -42,6 +42,7 @@
     ├── PlotUnavailable               79  a plot can't be drawn as an image here
     ├── ChartUnavailable              81  a chart can't be computed from a study as it is now
     ├── QuantizationFailed            80  a network can't be put into 8 bits
+    ├── PrecisionMissing              82  a runtime has no model files in the precision asked for
     ├── BundleDamaged                 90  a bundle's folder is not as it was written
     │   └── BundleVersion             91  a bundle of a version that can't be used here
     ├── BundleDisagrees               92  a bundle's model file doesn't say of its samples what it said

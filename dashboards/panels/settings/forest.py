@@ -21,6 +21,7 @@ TREES = 50
 JUDGED_TREES = 25  # of the forests that are only judged, since there is one for each split
 SPLITS = 6
 T_975 = 2.571  # Student's t at 97.5 % for one degree of freedom less than splits
+SHARE_DRAWN = 0.8  # of the rows, for each tree
 REPEATS = 3  # shuffles of each block of columns in each split
 SEED = 0
 
@@ -68,8 +69,9 @@ def fitted(rows: Any, values: Floats, trees: int = TREES, seed: int = SEED) -> A
     """Return a forest that has learned `values` (n,) from `rows` (n, columns)."""
     from sklearn.ensemble import RandomForestRegressor
 
+    drawn = max(1, round(SHARE_DRAWN * len(rows)))  # a number, since scikit-learn warns of a share of few rows
     forest = RandomForestRegressor(
-        trees, min_samples_leaf=2, max_features=0.7, max_samples=0.8, n_jobs=1, random_state=seed
+        trees, min_samples_leaf=2, max_features=0.7, max_samples=drawn, n_jobs=1, random_state=seed
     )
     return forest.fit(rows, values)
 
