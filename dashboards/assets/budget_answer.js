@@ -224,7 +224,7 @@
       const { most, refused } = trained[statistic], nothing = `nothing above ${most} ms${on(table, target)} was trained`;
       return refused ? `${nothing}; ${counted(refused, "candidate")} ${refused === 1 ? "was" : "were"} refused there` : nothing;
     });
-    if (ends.length) { found.push(["unknown", `More: not known: ${ends.join("; ")}.`]); }
+    if (ends.length) { found.push(["unknown", `What more would buy is not known: ${ends.join("; ")}.`]); }
     if (answered.predicted !== null) {
       const { words, code } = table.predicted[answered.predicted];
       found.push(["predicted", `Predicted for a network that was not trained: ${words} (${code}).`]);

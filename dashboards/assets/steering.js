@@ -213,7 +213,7 @@
     try { return JSON.parse(words); } catch (error) { return words; }
   }
   const shownValue = (value) =>
-    (Array.isArray(value) && value.length > 1 && value.every(Number.isInteger) ? value.join("-")
+    (value === null ? "" : Array.isArray(value) && value.length > 1 && value.every(Number.isInteger) ? value.join("-")
       : typeof value === "string" && typeof valueOf(value) === "string" ? value : JSON.stringify(value));
 
   function changePanel(trial) {
@@ -223,12 +223,14 @@
     const field = (part, name, value) => {
       const id = `change-${part}-${name}`, input = node("input", { type: "text", id, spellcheck: "false", autocomplete: "off" });
       input.value = shownValue(value);
+      if (value === null) { input.placeholder = "none"; }
       input.addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(look, PAUSE_MS); });
       inputs[part][name] = input;
       return node("div", { class: "change" }, node("label", { for: id }, name.replaceAll("_", " ")), input);
     };
     const wanted = () => {
-      const read = (part) => Object.fromEntries(Object.entries(inputs[part]).map(([name, input]) => [name, valueOf(input.value)])
+      const given = (input) => valueOf(input.value) ?? (input.placeholder === "none" ? null : undefined);
+      const read = (part) => Object.fromEntries(Object.entries(inputs[part]).map(([name, input]) => [name, given(input)])
         .filter(([, value]) => value !== undefined));
       return { ...read("config"), training: read("training") };
     };

@@ -120,7 +120,7 @@ def _more(table: BudgetFacts, answer: Answer, statistic: LatencyStatistic) -> It
         yield "more", f"{' and '.join(steps)} would buy nothing better of what was trained."
     ends = [_end(table, control, statistic) for control in table.controls if control.target in answer.unknown]
     if ends:
-        yield "unknown", f"More: not known: {'; '.join(ends)}."
+        yield "unknown", f"What more would buy is not known: {'; '.join(ends)}."
     if answer.predicted is not None:
         one = table.predicted[answer.predicted]
         yield "predicted", f"Predicted for a network that was not trained: {one.words} ({one.code})."

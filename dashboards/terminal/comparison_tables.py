@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
 from dashboards.formats import NOTHING, count, one_line, percent
 from dashboards.studies.documents import POINT_HEADERS, best_rows, point_rows
 from dashboards.studies.fronts import Comparison
 from dashboards.terminal.documents import plain
-from dashboards.terminal.tables import plain_table
+from dashboards.terminal.tables import ONE_LINE_FROM, plain_table
 from search.crossvalidation import FoldScore, mean_and_deviation
 from search.results.baselines import BaselineResult
 from workers.metrics import NAMES, Objective
@@ -29,11 +29,11 @@ def studies_compared(comparison: Comparison) -> RenderableType:
     title = "" if comparison.limit is None else f" inside {comparison.limit_words(comparison.limit)}"
     parts += [
         Text(f"\nThe best of each{title}", style="bold"),
-        _networks(best_rows(comparison, comparison.limit), comparison.score_name),
+        _Networks(best_rows(comparison, comparison.limit), comparison.score_name),
     ]
     if comparison.reason is None:
         rows = [(f"{name}{' *' if on_all else ''}", *cells) for name, *cells, on_all in _with_mark_last(comparison)]
-        parts += [Text("\nTheir fronts", style="bold"), _networks(rows, comparison.score_name)]
+        parts += [Text("\nTheir fronts", style="bold"), _Networks(rows, comparison.score_name)]
         parts.append(Text("* on the front of all: no network of any of these studies beats it", style="dim"))
     return Group(*parts)
 
@@ -43,12 +43,22 @@ def _with_mark_last(comparison: Comparison) -> list[tuple[str, ...]]:
     return [(*row[:mark], *row[mark + 1 :], row[mark]) for row in point_rows(comparison.studies)]
 
 
-def _networks(rows: Sequence[tuple[str, ...]], score_name: str) -> RenderableType:
-    """Return networks of several studies; kind and interval of the accuracy are left to JSON and page."""
-    table = plain_table("~study", ">trial", f">{score_name}", ">latency ms", ">macs", ">params", "~config")
-    for name, trial, score, latency, _, _, macs, params, config in rows:
-        table.add_row(Text(name), trial, score, latency, macs, params, Text(config))
-    return table
+@dataclass(frozen=True)
+class _Networks:
+    """Networks of several studies; kind and interval of the accuracy are left to JSON and page, as params are where
+    the terminal is narrow."""
+
+    rows: Sequence[tuple[str, ...]]
+    score_name: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options.max_width >= ONE_LINE_FROM
+        params = [">params"] if wide else []
+        table = plain_table("~study", ">trial", f">{self.score_name}", ">latency ms", ">macs", *params, "~config")
+        for name, trial, score, latency, _, _, macs, count_of_params, config in self.rows:
+            further = [count_of_params] if wide else []
+            table.add_row(Text(name), trial, score, latency, macs, *further, Text(config))
+        yield table
 
 
 def folds_table(scores: Sequence[FoldScore]) -> RenderableType:

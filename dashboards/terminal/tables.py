@@ -14,6 +14,8 @@ from rich.text import Text
 
 from dashboards.formats import STATE_STYLES, one_line
 
+ONE_LINE_FROM = 100  # columns of a terminal that has room for a row on one line
+
 
 def plain_table(*headers: str) -> Table:
     """A table of columns that keep their width; `>` marks right-aligned ones, `~` those that fold where narrow."""

@@ -30,14 +30,13 @@ from dashboards.formats import (
     place_label,
     shared_label,
 )
-from dashboards.terminal.tables import plain_table, state_text, with_reasons
+from dashboards.terminal.tables import ONE_LINE_FROM, plain_table, state_text, with_reasons
 from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
 from space.config import code_legend
 from workers.latency.record import LatencyKind, LatencyRecord
 from workers.metrics import NAMES
 
-ONE_LINE_FROM = 100  # columns of the terminal
 INTERVALS_FROM = 72  # fewer hold no interval beside a config
 WIDE = 10_000  # columns that a table may take where nothing is to be folded or cut
 DEVICE_LETTERS = 24  # of a device's name in a heading

@@ -143,7 +143,7 @@ def test_beyond_what_was_trained_nothing_is_claimed(tmp_path: Path) -> None:
         made.infeasible(ms)
     table = table_of(made, Budget(0.4))
     end = table.controls[0].trained["upper"].most
-    unknown = f"More: not known: nothing above {end} ms was trained; 2 candidates were refused there."
+    unknown = f"What more would buy is not known: nothing above {end} ms was trained; 2 candidates were refused there."
     assert table.sentence({"host": 0.25}).endswith("0.05 ms more would buy nothing better of what was trained.")
     near = table.sentence({"host": 0.28})  # a little more is beyond the slowest
     assert f"0.06 ms more would buy nothing better of what was trained. {unknown}" in near
