@@ -3,6 +3,7 @@
 - Importing torch, Optuna and the others takes a command longer than all it does. One process a session imports them,
   and every command is a fork of it (`multiprocessing`'s fork server).
 - Only libraries are imported there. What Condensery imports itself, and in which order, every command does anew.
+- Workers of a search that a test runs itself are forks of the same process: Python has one such server a process.
 - All else is as in a shell: arguments, folder, environment, output, exit code, signals, a process group of its own.
 """
 
@@ -25,6 +26,8 @@ from unittest import mock
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = (
+    "workers.runners.dying_with_parent",
+    "__main__",
     "alembic.command",
     "dash",
     "dash_ag_grid",
@@ -77,7 +80,7 @@ def fork_server() -> multiprocessing.context.ForkServerContext:
     """Return the context whose processes begin with the libraries imported."""
     context = multiprocessing.get_context("forkserver")
     with _lock, mock.patch.dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"):
-        context.set_forkserver_preload(["__main__", *LIBRARIES])
+        context.set_forkserver_preload(list(LIBRARIES))
         forkserver.ensure_running()
     return context
 

@@ -21,10 +21,13 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.command_line import LIBRARIES
 from tests.dashboards.browser import browser  # noqa: F401  a fixture of every folder
 from tests.postgres import postgres, postgres_url  # noqa: F401  fixtures of every folder
+from workers.runners import worker_server
 
 torch.set_num_threads(1)
+worker_server.PRELOADED[:] = LIBRARIES  # one server for the tests' commands and for the workers of their searches
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.load_profile("ci")

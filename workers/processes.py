@@ -6,6 +6,7 @@ Standard library alone, because the smallest processes ask as well: see decision
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import resource
@@ -15,6 +16,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h: send this signal when the parent dies
 
 
 def lives(pid: int) -> bool:
@@ -78,6 +81,12 @@ def children_of(parent: int) -> list[int]:
             if int(_fields(int(folder.name))[1]) == parent:
                 children.append(int(folder.name))
     return children
+
+
+def die_with_parent() -> None:
+    """Have this process killed when the one that started it dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager

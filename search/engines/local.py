@@ -1,7 +1,8 @@
 """The local engine: trials in persistent processes of this machine, each with processors of its own.
 
 Notable choices:
-- Workers are spawned, not forked (torch and threads don't survive a fork), and live from trial to trial.
+- Workers live from trial to trial. They are forks of a process that has only imported torch
+  (`workers.runners.worker_server`), so they share its memory and begin at once.
 - Each has its own process group, so a terminal's Ctrl-C reaches the controller alone; each dies with the controller.
 - On Linux each is pinned. With more processors than workers need, the measuring one stays free; otherwise the workers
   that share it are paused (SIGSTOP) while a latency is measured there.
@@ -12,7 +13,6 @@ Notable choices:
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import socket
@@ -21,13 +21,14 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from search.engines.events import AttemptEnd, EngineEvent, Lost, Started, event_of, killed_for_memory
 from workers.processes import KillsForMemory, interrupts_blocked, processor_ticks
 from workers.runners.messages import MessageKind
 from workers.runners.process import WorkerPlace, worker_main
+from workers.runners.worker_server import started, worker_context
 from workers.training.job import TrialJob
 
 HUNG_S = 150.0  # longer than a compiler may take that a worker waits for
@@ -58,7 +59,7 @@ class _Stillness:
 
 @dataclass
 class _Worker:
-    process: SpawnProcess
+    process: BaseProcess
     pipe: Connection
     place: WorkerPlace
     paused_s: Any  # a shared double: seconds it was stopped for measurements
@@ -86,7 +87,7 @@ class LocalEngine:
     ) -> None:
         """`main` is what a worker process runs; a benchmark of the controller gives one that trains nothing."""
         self._main = main
-        self._context = multiprocessing.get_context("spawn")
+        self._context = worker_context()
         if sys.platform == "linux":
             usable = sorted(os.sched_getaffinity(0))
             places = plan_places(workers, threads, usable, measuring)
@@ -96,14 +97,13 @@ class LocalEngine:
         self._unreported: list[EngineEvent] = []  # starts that no poll has returned yet
         self._kills = KillsForMemory()
         self._looked_at = 0.0
-        self._undying: list[SpawnProcess] = []  # killed, and still there
+        self._undying: list[BaseProcess] = []  # killed, and still there
 
     def _start(self, place: WorkerPlace) -> _Worker:
         ours, theirs = self._context.Pipe()
         paused_s = self._context.RawValue("d", 0.0)  # no lock: a stopped process might hold it
-        process = self._context.Process(target=self._main, args=(theirs, place, paused_s), daemon=True)
         with interrupts_blocked():
-            process.start()
+            process = started(self._context, self._main, (theirs, place, paused_s), place.threads)
         theirs.close()
         return _Worker(process, ours, place, paused_s)
 
@@ -260,13 +260,13 @@ def _settle(worker: _Worker) -> None:
                 worker.settled = True
 
 
-def _signal(process: SpawnProcess, number: signal.Signals) -> None:
+def _signal(process: BaseProcess, number: signal.Signals) -> None:
     if process.pid is not None and process.is_alive():
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
 
 
-def _how_it_died(process: SpawnProcess) -> str:
+def _how_it_died(process: BaseProcess) -> str:
     code = process.exitcode
     if code is not None and code < 0:
         return f"the worker process was killed by {signal.Signals(-code).name}"

@@ -1,12 +1,12 @@
 """A persistent worker process: it takes jobs from a pipe, runs them one after another and sends back how they go.
 
-Nothing heavy is imported before the threads and the processors are set, because torch reads them once. Messages are
-those of `workers.runners.messages`. A worker whose controller is gone ends by itself.
+Where it isn't a fork of a process that has imported torch already (`workers.runners.worker_server`), nothing heavy is
+imported before the threads and the processors are set, because torch reads them once. Messages are those of
+`workers.runners.messages`. A worker whose controller is gone ends by itself.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -19,12 +19,12 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from space.errors import CondenseryError, TrainingFailed
+from workers.processes import die_with_parent
 from workers.runners.messages import Message, MessageKind
+from workers.runners.worker_server import THREAD_VARIABLES
 
 if TYPE_CHECKING:
     from workers.training.job import TrialJob, TrialResult
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h: send this signal when the parent dies
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,7 @@ def _settle(place: WorkerPlace) -> None:
     os.setpgid(0, 0)  # a terminal's Ctrl-C must reach the controller alone, which decides what to do
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the parent had blocked it while starting this process
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(place.threads)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if place.cores:
-            os.sched_setaffinity(0, place.cores)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(place.threads)))
+    die_with_parent()
+    if sys.platform == "linux" and place.cores:
+        os.sched_setaffinity(0, place.cores)
