@@ -22,7 +22,6 @@ from dashboards.panels import PLOT_CONFIG
 from dashboards.studies.common_ground import MOST_STUDIES
 from dashboards.studies.documents import summary_document
 from dashboards.studies.overview import Overview
-from search.store.connection.database import open_for_reading
 from search.store.connection.database_errors import database_errors
 from space.errors import CondenseryError, StudyNotFound
 
@@ -95,7 +94,7 @@ class StudiesPage:
     def __init__(self, studies: Studies, command_words: str, plotly: str) -> None:
         """Show the studies that a page may show; `plotly` is the address of plotly.js."""
         self._studies, self._plotly = studies, plotly
-        self._overview = Overview(open_for_reading(studies.url), command_words)
+        self._overview = Overview(studies.engine, command_words)
         self._compared: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
 
     def answers(self) -> dict[str, Callable[..., Response]]:

@@ -131,7 +131,7 @@ class Studies:
             StudyNotFound: there is no such study. Those of `open_for_reading`.
         """
         self.url, self.only = url, only
-        self._engine = open_for_reading(url)
+        self.engine = open_for_reading(url)
         self._lock = threading.Lock()
         self._opening: dict[str, threading.Lock] = {}
         self._studies: dict[str, CachedStudy] = {}
@@ -144,8 +144,8 @@ class Studies:
         """Return the studies that may be shown, oldest first."""
         with database_errors(self.url):
             if self.only is not None:
-                return [find_study(self._engine, self.only)]
-            return list_studies(self._engine)
+                return [find_study(self.engine, self.only)]
+            return list_studies(self.engine)
 
     def are_several(self) -> bool:
         """Whether there is a choice of studies; while the database is away, whether there was one."""

@@ -128,7 +128,7 @@ def test_the_reader_sees_a_study_and_writes_nothing(as_role, tmp_path: Path):
         page = make_app(as_role(role), None, Access(TOKEN)).server
         note = {"trial": 0, "text": "mine", "before": ""}
         answer = page.test_client().post("/do/note", json=note, headers=headers)
-        for engine in (page.config["STUDIES"]._engine, page.config["STUDIES"].get(None).live.engine):
+        for engine in (page.config["STUDIES"].engine, page.config["STUDIES"].get(None).live.engine):
             engine.dispose()
         assert (answer.status_code, "read-only transaction" in answer.text) == (code, code == 503)
     engine = open_for_reading(as_role("reader"))
