@@ -53,15 +53,15 @@ def counting(result: dict[str, Any]) -> list[str]:
 
 def in_int8(result: dict[str, Any]) -> list[str]:
     millions = {name: row["millions"]["all"] for name, row in result["counted"].items()}
-    lost = {
-        name: f"{result['accuracy'][f'{name} int8']['points_lost']:.2f}" for name in ("native", "litert", "onnxruntime")
-    }
+    names = ("native", "litert", "ncnn", "onnxruntime")
+    lost = {name: f"{result['accuracy'][f'{name} int8']['points_lost']:.2f}" for name in names}
     fewer = millions["native fp32"] / millions["native int8"]
     return [
         f"{millions['native int8']:.1f} M with the project's kernel, {fewer:.1f} times fewer than in fp32; "
         f"{lost['native']} |",
-        f"LiteRT {millions['litert int8']:.1f} M, onnxruntime (weights alone) {millions['onnxruntime int8']:.1f} M; "
-        f"{lost['litert']}, {lost['onnxruntime']} |",
+        f"LiteRT {millions['litert int8']:.1f} M, ncnn {millions['ncnn int8']:.1f} M, "
+        f"onnxruntime (weights alone) {millions['onnxruntime int8']:.1f} M; "
+        f"{', '.join(lost[name] for name in names[1:])} |",
     ]
 
 
