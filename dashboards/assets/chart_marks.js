@@ -120,8 +120,8 @@
   /** Line, label and star above a drawn figure, below its tooltips. They move without the figure, at once however much it
       holds; the figure's own marks stay hidden (`withoutMarks`) except for the legend. */
   class BudgetOverlay {
-    /** `moved` is told each range that the x axis is given here. */
-    constructor(moved = () => {}) {
+    /** `moved` is told each range that the x axis is given here; `isNamed` says whether a trial has its number there already. */
+    constructor(moved = () => {}, isNamed = () => false) {
       const make = (name, tag = "div") => {
         const mark = document.createElement(tag);
         mark.className = `mark ${name}`;
@@ -136,7 +136,7 @@
       this.beyond = make("beyond", "button");
       this.beyond.type = "button";
       this.beyond.addEventListener("click", () => this.turn());
-      Object.assign(this, { graph: null, waiting: null, all: false, moved });
+      Object.assign(this, { graph: null, waiting: null, all: false, moved, isNamed });
       this.again = () => this.place();
     }
 
@@ -199,7 +199,8 @@
       const low = full.yaxis._offset, high = low + full.yaxis._length;
       const px = marks.star && { x: at(full.xaxis, marks.star.x), y: at(full.yaxis, marks.star.y) };
       const inside = (x, y) => x >= area.x - 1 && x <= area.x + area.w + 1 && y >= low - 1 && y <= high + 1;
-      this.star.hidden = this.name.hidden = !px || !inside(px.x, px.y);
+      this.star.hidden = !px || !inside(px.x, px.y);
+      this.name.hidden = this.star.hidden || this.isNamed(marks.number);
       if (!this.star.hidden) {
         this.star.style.transform = `translate(${px.x}px, ${px.y}px) translate(-50%, -50%)`;
         this.name.textContent = `trial ${marks.number}`;

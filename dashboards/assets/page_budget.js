@@ -23,12 +23,12 @@
 
   function answerBudget() {
     const { table } = state, offer = showAnswer(table, state.limits, control);
-    at("answer-buttons").hidden = at("command-box").hidden = at("copy-pick").hidden = !table.trained;
+    at("command-box").hidden = at("copy-pick").hidden = !table.trained;
     at("open-best").hidden = offer === null;
     at("copy-pick").disabled = offer === null;
     if (offer) {
       at("bundle").dataset.number = offer.number;
-      at("bundle").textContent = `Download bundle of trial ${offer.number}`;
+      at("bundle").setAttribute("aria-label", `Download bundle of trial ${offer.number}`);
       at("open-best").textContent = `Trial ${offer.number}`;
       at("open-best").setAttribute("aria-label", `Open trial ${offer.number}`);
       at("open-best").dataset.number = offer.number;

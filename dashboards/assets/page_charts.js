@@ -172,9 +172,12 @@
     }
     overlays[name] ??= new window.Condensery.BudgetOverlay((range) => {
       if (sent[name]) { sent[name].ranges.xaxis = range ? [...range] : undefined; }  // it isn't the reader's own zoom
-    });
+    }, (number) => state.chosen.includes(number));
     if (state.table) { overlays[name].show(graph, state.table, state.limits); }
   }
+
+  /** Name the star's trial, unless it is selected and has its number there already. */
+  const placeStars = () => { for (const overlay of Object.values(overlays)) { if (overlay.graph) { overlay.place(); } } };
 
   function moveMarks() {
     for (const name of MARKED) { if (graphOf(name)) { mark(name, 0); } }
@@ -220,6 +223,6 @@
     for (const details of document.querySelectorAll("details[data-chart][open]")) { fillTable(details); }
   }
 
-  Object.assign(parts, { fillTable, fillOpenTables, keepOpen, graphOf, moveMarks, redraw });
+  Object.assign(parts, { fillTable, fillOpenTables, keepOpen, graphOf, moveMarks, placeStars, redraw });
   Object.assign(window.dash_clientside.page, { draw, clicked, part, zoomed });
 })();

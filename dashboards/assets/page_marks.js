@@ -120,6 +120,7 @@
   /** Mark the selected trials in every chart of the study that is drawn. */
   function showMarks() {
     for (const graph of document.querySelectorAll("main .js-plotly-plot")) { if (graph.on) { draw(graph); } }
+    parts.placeStars();
   }
 
   /** Mark them in charts that have come since, too. */

@@ -144,10 +144,12 @@ def _answer() -> Component:
                 [
                     html.Button("Open trial", id="open-best", type="button", hidden=True),
                     html.Div(id="headline", className="headline"),
+                    html.Button("Download bundle", id="bundle", type="button", hidden=True),
                     html.Button("Copy pick command", id="copy-pick", type="button", className="primary", hidden=True),
                 ],
                 className="answer-head",
             ),
+            html.P(id="said", className="muted", role="status"),
             html.Dl(id="tiles", className="tiles"),
             html.Div(id="choices", hidden=True, role="group", **aria(label="Network to take")),
             html.Div(id="sentence", className="sentence", role="status", **aria(live="polite")),
@@ -164,15 +166,6 @@ def _answer_more() -> Component:
     return html.Div(
         [
             html.Pre(html.Code(id="command"), id="command-box", hidden=True, **region("The command")),
-            html.Div(
-                [
-                    html.Button("Download bundle", id="bundle", type="button", hidden=True),
-                    html.Span(id="said", className="muted", role="status"),
-                ],
-                id="answer-buttons",
-                className="buttons",
-                hidden=True,
-            ),
             html.P(id="no-network", className="muted", hidden=True),
             html.Details(
                 [
