@@ -4,6 +4,7 @@
   and every command is a fork of it (`multiprocessing`'s fork server).
 - Only libraries are imported there. What Condensery imports itself, and in which order, every command does anew.
 - Workers of a search that a test runs itself are forks of the same process: Python has one such server a process.
+- One process measures for the quick policy (`measure_briefly`).
 - All else is as in a shell: arguments, folder, environment, output, exit code, signals, a process group of its own.
 """
 
@@ -22,7 +23,11 @@ import warnings
 from collections.abc import Mapping
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
+
+if TYPE_CHECKING:
+    from workers.latency.policy import MeasurementPolicy
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = (
@@ -59,7 +64,20 @@ LIBRARIES = (
 _lock = threading.Lock()
 
 
-def _be_condensery(words: list[str], folder: str, environment: dict[str, str], files: tuple[str, str]) -> None:
+def measure_briefly() -> MeasurementPolicy:
+    """Let one process measure where the quick policy asks for four to eight; return that policy as it was.
+
+    On a machine that runs tests beside each other all eight are disturbed, and whoever else measures waits for them.
+    `tests/workers/latency` tests how several processes agree, by policies of its own.
+    """
+    from workers.latency.policy import QUICK
+
+    shipped = QUICK.model_copy()
+    vars(QUICK).update(processes=1, attempts=1)  # it is frozen, and imported by its name
+    return shipped
+
+
+def be_condensery(words: list[str], folder: str, environment: dict[str, str], files: tuple[str, str]) -> None:
     """Run the command line here, in a process just forked; `files` take what it prints: output, then errors."""
     os.setsid()
     os.chdir(folder)
@@ -70,6 +88,7 @@ def _be_condensery(words: list[str], folder: str, environment: dict[str, str], f
     sys.argv = [str(ROOT / "condensery.py"), *words]
     sys.warnoptions.append("ignore")  # as `python -W ignore`, for processes it starts too
     warnings.simplefilter("ignore")
+    measure_briefly()
     try:
         runpy.run_module("condensery", run_name="__main__", alter_sys=True)
     finally:
@@ -97,7 +116,7 @@ class StartedCommand:
             Path(path).touch()
         shell = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
         arguments = (self.args[1:], str(cwd), shell, files)
-        self._process = fork_server().Process(target=_be_condensery, args=arguments)
+        self._process = fork_server().Process(target=be_condensery, args=arguments)
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid

@@ -21,13 +21,15 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.command_line import LIBRARIES
+from tests.command_line import LIBRARIES, measure_briefly
 from tests.dashboards.browser import browser  # noqa: F401  a fixture of every folder
 from tests.postgres import postgres, postgres_url  # noqa: F401  fixtures of every folder
+from workers.latency.policy import MeasurementPolicy
 from workers.runners import worker_server
 
 torch.set_num_threads(1)
 worker_server.PRELOADED[:] = LIBRARIES  # one server for the tests' commands and for the workers of their searches
+SHIPPED_QUICK = measure_briefly()
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.load_profile("ci")
@@ -35,6 +37,12 @@ settings.load_profile("ci")
 NO_SKIP = "CONDENSERY_NO_SKIP"  # set by .ci/run: a tool that a test needs must be there
 # What a machine can't have by installing something; everything else may be skipped only where tools are missing.
 HARDWARE = ("GPU", "CUDA", "MPS")
+
+
+@pytest.fixture
+def quick_as_shipped() -> MeasurementPolicy:
+    """The quick policy as it is outside of tests."""
+    return SHIPPED_QUICK
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

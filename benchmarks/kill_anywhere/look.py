@@ -197,7 +197,8 @@ class Lookout:
         if phase != "idle":
             return [t.pid for t in seen.trainings if t.pid and phase in (t.phase, "away") and not is_dead(t.pid)]
         busy = {training.pid for training in seen.trainings}
-        return [pid for pid in children(seen.controller) if "spawn_main" in command_of(pid) and pid not in busy]
+        servers = [pid for pid in children(seen.controller) if "multiprocessing.forkserver" in command_of(pid)]
+        return [pid for server in servers for pid in children(server) if pid not in busy]
 
     def ray(self) -> dict[int, str]:
         """Ray's processes by what they are; spawned are the driver of Tune and its supervisor."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cluster_simulation import SimulatedClock, SimulatedCluster, closed_queue, most_workers, simulate
-from benchmarks.scale.__main__ import main
+from benchmarks.scale.__main__ import in_process, main
 from benchmarks.scale.fill import fill
 from search.engines.events import Done, EpochEnded, Failed, Started, Stopped
 from search.results.pareto import front_of_study, pareto_front
@@ -20,6 +20,15 @@ from tests.workers.tiny import job
 from workers.training.job import TrialJob
 
 
+@pytest.mark.slow(seconds=5)
+def test_a_round_of_the_benchmark_finds_a_rate(tmp_path: Path):
+    facts = {"url": f"sqlite:///{tmp_path}/round.db", "workers": 1, "sampler": "random"}
+    figures = in_process("round", {**facts, "seconds": 0.5, "warm_up_s": 0.1})
+    assert figures["rate"] > 0
+    assert figures["steps_ms"]["ask"] > 0
+
+
+@pytest.mark.long
 @pytest.mark.slow(seconds=35)
 def test_every_round_of_the_benchmark_finds_a_rate(capsys):
     result = main(["--quick", "--workers", "2", "--databases", "sqlite", "--samplers", "tpe"])

@@ -55,7 +55,7 @@ def command(work: Path, seeds: int) -> list[str]:
     return [sys.executable, "-m", "examples.ablation", *options]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=8)
 def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_rows(finished, tmp_path):
     path = tmp_path / TRAININGS
     with (tmp_path / "output").open("w") as output:
@@ -64,12 +64,13 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_rows(finished
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
         before = read_rows(path)
-        subprocess.run(command(tmp_path, seeds=2), cwd=ROOT, check=True, stdout=output, stderr=output)
+    again = replace(finished, folder=tmp_path)
+    run_all(again, "cpu")
     after = read_rows(path)
     assert 0 < len(before) < 150
     assert after[: len(before)] == before
     assert len({row["identity"] for row in after}) == len(after) >= 6
-    assert without_times(replace(finished, folder=tmp_path).rows()) == without_times(finished.rows())
+    assert without_times(again.rows()) == without_times(finished.rows())
 
 
 def test_what_is_done_is_not_done_again_and_a_further_seed_is_added(finished, tmp_path, capsys):

@@ -59,15 +59,18 @@ def postgres_tables(postgres: sa.URL) -> Iterator[str]:
         yield str(sa.make_url(url).database)
 
 
+@pytest.fixture
+def postgres_database(postgres: sa.URL, postgres_tables: str) -> Iterator[str]:
+    """The URL of a PostgreSQL database of the test's own, with all tables and no study."""
+    with database_of(postgres, postgres_tables) as url:
+        yield url
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def database(request: pytest.FixtureRequest) -> Iterator[str]:
+def database(request: pytest.FixtureRequest) -> str:
     """The URL of a database of the test's own, of each kind, with all tables and no study."""
-    if request.param == "sqlite":
-        yield request.getfixturevalue("study_database")
-    else:
-        copied = request.getfixturevalue("postgres_tables")
-        with database_of(request.getfixturevalue("postgres"), copied) as url:
-            yield url
+    url: str = request.getfixturevalue("study_database" if request.param == "sqlite" else "postgres_database")
+    return url
 
 
 @pytest.fixture

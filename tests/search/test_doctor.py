@@ -101,6 +101,18 @@ class Broken:
         return {**rows, "files": there}
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=[pytest.mark.slow, pytest.mark.long])])
+def database(request: pytest.FixtureRequest) -> str:
+    """The URL of a database of the test's own: SQLite; before a release or `on_both`, PostgreSQL too."""
+    url: str = request.getfixturevalue("study_database" if request.param == "sqlite" else "postgres_database")
+    return url
+
+
+on_both = pytest.mark.parametrize(
+    "database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+
+
 @pytest.fixture
 def broken(database_bench, tmp_path: Path) -> Broken:
     bench = database_bench(study__name="files", study__files=str(tmp_path), study__trainings=2)
@@ -175,6 +187,7 @@ def test_a_study_that_a_live_controller_runs_is_only_looked_at(broken: Broken):
         process.communicate()
 
 
+@on_both
 def test_what_a_dead_controller_left_running_is_queued(broken: Broken):
     broken.sql(sa.update(trial).where(trial.c.number == 1).values(state="running", finished_at=None, mirrored=False))
     broken.sql(sa.update(attempt).values(outcome=None, ended_at=None).where(attempt.c.trial_id == 2))
@@ -210,6 +223,7 @@ def test_a_request_to_stop_that_nobody_obeyed_is_forgotten(broken: Broken):
     repaired(broken, "a request to stop is left over; forgotten", numbers=(None,))
 
 
+@on_both
 def test_trials_open_in_optunas_tables_are_dropped_there(broken: Broken):
     with optuna_study(broken.bench) as theirs:
         theirs.ask({})
@@ -223,6 +237,7 @@ def test_trials_open_in_optunas_tables_are_dropped_there(broken: Broken):
     assert_consistent(broken.bench)
 
 
+@on_both
 def test_trials_that_optunas_tables_lack_are_written_there(broken: Broken):
     def trials():
         with optuna_study(broken.bench) as theirs:
@@ -237,6 +252,7 @@ def test_trials_that_optunas_tables_lack_are_written_there(broken: Broken):
     assert_consistent(broken.bench)
 
 
+@on_both
 def test_a_trial_that_optunas_tables_tell_differently_is_reported(broken: Broken):
     values = models.TrialValueModel.__table__
     row = broken.store.trial(0)
@@ -359,6 +375,7 @@ def test_curves_with_gaps_and_trials_without_any_are_reported(broken: Broken):
     )
 
 
+@on_both
 def test_device_jobs_that_nobody_requests_any_more_are_given_up(broken: Broken):
     engine = broken.store.engine
     models_ = [model_store.put_model(engine, content) for content in (b"one", b"another")]
@@ -402,6 +419,7 @@ def test_as_json_it_says_what_was_found_and_what_was_done(broken: Broken):
     assert json.loads(broken.doctor("--json", "--dry-run").stdout)["findings"][0]["check"] == "file"
 
 
+@on_both
 def test_several_things_at_once_are_each_mended_in_one_run(broken: Broken):
     broken.sql(sa.update(study).values(stop_requested=True))
     broken.sql(sa.update(trial).where(trial.c.number == 0).values(mirrored=False))

@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ from space.errors import (
     StudyBusy,
     StudyExists,
 )
+from tests.command_line import StartedCommand
 from tests.search.tiny_studies import CountingProbe, sqlite_url, targets, tiny_settings
+from tests.waiting import until
 from workers.files import file_hash
 from workers.images.data_info import DataInfo
 from workers.latency import FailedMeasurement, FakeProbe, Measurement
@@ -326,65 +329,61 @@ def test_a_study_that_another_process_runs_is_busy_and_keeps_its_settings(finish
 
 # -- interrupted and killed --
 
-LAUNCH = """
-import sys
-from pathlib import Path
-from tests.search.test_launch import Place
-
-if __name__ == "__main__":
-    launched = Place(Path(sys.argv[1])).launch(*sys.argv[2:], resume=False)
-    print(launched.ending)
-"""
-LONG = ("study.trainings=2", "training.epochs=16")
+SCHEDULE = ("study.trainings=2", "training.epochs=16", "engine.workers=1")
 
 
 @pytest.fixture
-def running(place: Place):
-    """A launch in a process of its own (and its own group, as a terminal starts it), after its first epochs."""
-    command = [sys.executable, "-c", LAUNCH, str(place.folder), *LONG]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 300
-    while not (existing_study(place.url, "digits") and any(place.curve(row) for row in place.read())):
-        assert process.poll() is None, "the launch ended by itself"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    yield process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+def learning(place: Place) -> Iterator[Callable[..., StartedCommand]]:
+    """Starts a launch in a process and a group of its own, as a terminal does, and waits until it has learned."""
+    processes: list[StartedCommand] = []
+
+    def start(*more: str, epochs: int) -> StartedCommand:
+        words = ["launch", "study.toml", "--storage", place.url, *more]
+        words += [word for change in SCHEDULE for word in ("--set", change)]
+        process = StartedCommand(*words, cwd=place.folder, log=place.folder / "launch.log")
+        processes.append(process)
+
+        def has_learned() -> bool:
+            assert process.poll() is None, process.log.read_text()
+            return existing_study(place.url, "digits") is not None and epochs_of(place) >= epochs
+
+        until(has_learned, within_s=300.0)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
 
 
-def resumes_to_the_end(place: Place) -> None:
-    rows = {row.number for row in place.read() if row.state in ("queued", "running")}
-    assert rows
-    assert place.launch(*LONG, resume=True) == Launched("finished", "digits", 2, 2)
+def epochs_of(place: Place) -> int:
+    return sum(len(place.curve(row)) for row in place.read())
+
+
+@pytest.mark.slow(seconds=15)
+def test_a_killed_launch_is_taken_over_by_the_next_which_an_interrupt_ends_cleanly_and_a_third_completes(
+    place: Place, learning: Callable[..., StartedCommand]
+):
+    killed = learning(epochs=1)
+    killed.kill()
+    killed.wait()
+    assert place.states()["running"] == 1
+    interrupted = learning("--resume", epochs=epochs_of(place) + 1)
+    os.killpg(interrupted.pid, signal.SIGINT)
+    assert interrupted.wait(300.0) == 130
+    assert "stopped with" in interrupted.log.read_text()
+    states = place.states()
+    assert (states["queued"] >= 1, states["running"]) == (True, 0)
+    begun = [row for row in place.read() if row.state == "queued" and row.attempt > 0]
+    folders = [place.folder / "files" / "digits" / f"trial-{row.number:05d}" for row in begun]
+    assert folders
+    assert all(list((folder / "checkpoints").glob("*.safetensors")) for folder in folders)
+    waiting = {row.number for row in place.read() if row.state == "queued"}
+    assert place.launch(*SCHEDULE, resume=True) == Launched("finished", "digits", 2, 2)
     done = [row for row in place.read() if row.state == "done"]
-    assert rows <= {row.number for row in done}
+    assert waiting <= {row.number for row in done}
     for row in done:
         assert [point["epoch"] for point in place.curve(row)] == list(range(1, 17))
     assert all(trial.state.is_finished() for trial in optuna_trials(place))
-
-
-@pytest.mark.slow
-def test_an_interrupt_ends_cleanly_and_resuming_completes_the_study(place: Place, running: subprocess.Popen):
-    os.killpg(running.pid, signal.SIGINT)
-    output, _ = running.communicate(timeout=300)
-    assert (running.returncode, output) == (0, "stopped\n")
-    states = place.states()
-    assert states["queued"] >= 1
-    assert states["running"] == 0
-    stopped = [row for row in place.read() if row.state == "queued" and row.attempt == 1]
-    folders = [place.folder / "files" / "digits" / f"trial-{row.number:05d}" for row in stopped]
-    assert all(list((folder / "checkpoints").glob("*.safetensors")) for folder in folders)
-    resumes_to_the_end(place)
-
-
-@pytest.mark.slow
-def test_a_killed_launch_is_taken_over_by_the_next(place: Place, running: subprocess.Popen):
-    running.kill()
-    running.communicate()
-    assert place.states()["running"] >= 1
-    resumes_to_the_end(place)
 
 
 def test_the_first_interrupt_asks_and_the_second_insists():
@@ -427,8 +426,10 @@ def test_a_budget_below_the_space_is_refused_before_a_study_exists(place: Place,
     assert not (place.folder / "study.db").exists()
 
 
-@pytest.mark.slow
-def test_a_latency_below_the_space_is_refused_before_a_study_exists(place: Place):
+def test_a_latency_below_the_space_is_refused_before_a_study_exists(place: Place, monkeypatch: pytest.MonkeyPatch):
+    made_up = CountingProbe()
+    made_up.device = "host:made-up"
+    monkeypatch.setattr(targeting, "host_probe", lambda *_: made_up)
     with pytest.raises(BudgetUnreachable, match=r"the smallest networks take [\d.e-]+ ms on host:"):
         place.launch("budget.max_latency_ms=0.000001")
     assert not (place.folder / "study.db").exists()
@@ -517,16 +518,17 @@ def test_the_anchor_never_changes():
 @pytest.mark.slow
 def test_a_launch_keeps_its_study_while_its_engine_takes_longer_to_start_than_a_lease_lasts(tmp_path, monkeypatch):
     """Whoever stands by is on another host, as the launch sees it, and goes by the heartbeat."""
+    lease_s = 3.0
     place = new_place(tmp_path)
     monkeypatch.setattr(transactions, "process_name", "elsewhere.example:{}".format)
-    monkeypatch.setattr(controller_lease.ControllerLease, "lease_times", controller_lease.LeaseTimes.of_lease(3.0))
+    monkeypatch.setattr(controller_lease.ControllerLease, "lease_times", controller_lease.LeaseTimes.of_lease(lease_s))
     took_over: list[bool] = []
 
     def slow_start(*_: Any) -> Engine:
-        engine, until = open_for_writing(place.url), time.monotonic() + 9.0
+        engine, ends_at = open_for_writing(place.url), time.monotonic() + 1.5 * lease_s
         store = StudyStore(engine, reader.find_study(engine, "digits").id)
         store.me = "thirdhost.example:1"
-        took_over.append(store.stand_by(lambda: time.monotonic() > until, lambda text: None))
+        took_over.append(store.stand_by(lambda: time.monotonic() > ends_at, lambda text: None))
         engine.dispose()
         raise EngineUnavailable("it doesn't start after all")
 

@@ -20,6 +20,7 @@ from search.budget import Budget
 from search.crossvalidation import cross_validate
 from search.launch import launch, starts_of
 from search.loop.callbacks import SilentCallback
+from search.pricing import targets
 from search.results.bundle.preview import preview_bundle
 from search.settings import StudySettings
 from search.start_networks import Start, TrainedOn, check_fits, check_unseen, find_starts, keep_starts, written_starts
@@ -389,32 +390,25 @@ def test_a_copy_that_is_gone_is_made_again_from_the_same_network_alone(store: St
         find_starts(starting("trial:tiny/0"), sqlite_url(tmp_path), as_stored(settings, store), kept)
 
 
-@pytest.mark.slow(seconds=40)
-def test_a_launch_trains_from_an_earlier_studys_network_and_is_resumed_without_it(tmp_path: Path):
+@pytest.mark.slow(seconds=8)
+def test_a_launch_trains_from_an_earlier_studys_network_and_is_resumed_without_it(
+    store: StudyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(targets, "host_probe", lambda *_: CountingProbe())  # only the trainings are real
     place = new_place(tmp_path)
-    one_worker = ("study.trainings=1", "engine.workers=1", "search.startup=1")
-    place.launch(*one_worker)
-    source = next(row for row in place.read() if row.state == "done")
-    fixed = (
-        f"space.groups={source.config.groups}",
-        f"space.condense_factor={source.config.condense_factor}",
-        f"space.bottleneck={source.config.bottleneck}",
-        "study.name=tuned",
-        f'training.start="trial:digits/{source.number}"',
-        *one_worker,
-    )
-    place.launch(*fixed)
+    like_the_start = (f"space.{name}={getattr(INSIDE, name)}" for name in ("groups", "condense_factor", "bottleneck"))
+    changes = (*like_the_start, "study.name=tuned", 'training.start="trial:tiny/0"', "study.trainings=1")
+    changes += ("engine.workers=1", "search.startup=1")
+    place.launch(*changes)
     (tuned,) = [row for row in place.read("tuned") if row.state == "done"]
     pin = pin_of(tuned.training["start"])
-    assert without_pin(tuned.training["start"]) == f"trial:digits/{source.number}"
+    assert without_pin(tuned.training["start"]) == "trial:tiny/0"
     files = place.folder / "files" / "tuned"
-    assert f"begins as trial:digits/{source.number}" in log_of(place, tuned.number)
+    assert "begins as trial:tiny/0" in log_of(place, tuned.number)
     assert (files / f"start-{pin}.safetensors").is_file()
-    shutil.rmtree(place.folder / "files" / "digits")
-    place.launch(*fixed, "study.trainings=2", resume=True)
-    assert [row.training["start"] for row in place.read("tuned")] == [tuned.training["start"]] * len(
-        place.read("tuned")
-    )
+    shutil.rmtree(files_of_trial(tmp_path))
+    place.launch(*changes, "study.trainings=2", resume=True)
+    assert {row.training["start"] for row in place.read("tuned")} == {tuned.training["start"]}
 
 
 def log_of(place: Place, number: int) -> str:

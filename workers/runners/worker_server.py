@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -26,7 +27,12 @@ WorkerContext = ForkServerContext | SpawnContext
 
 
 def worker_context() -> WorkerContext:
-    """Return what starts workers: its processes take arguments, pipes and shared values as spawned ones do."""
+    """Return what starts workers: its processes take arguments, pipes and shared values as spawned ones do.
+
+    Python starts its tracker of resources at the latest with the server, and then lets Ctrl-C through that the caller
+    has blocked; so it is started here, before anyone blocks anything, and the server begins deaf to a terminal.
+    """
+    resource_tracker.ensure_running()
     if sys.platform == "linux":
         return multiprocessing.get_context("forkserver")
     return multiprocessing.get_context("spawn")

@@ -65,10 +65,17 @@ def once_a_result_is_in(pair: Pair) -> None:
 
 
 MOMENTS = [at_its_lease, at_an_unanswered_download, while_measuring, at_an_unanswered_post, once_a_result_is_in]
+# Each moment with the one that has more to lose then; what it had is on its disk or in the database.
+TELLING = ["agent", "hub", "agent", "agent", "hub"]
+KILLS = [
+    pytest.param(victim, moment, id=f"{moment.__name__}-{victim}", marks=() if victim == telling else pytest.mark.long)
+    for moment, telling in zip(MOMENTS, TELLING, strict=True)
+    for victim in ("agent", "hub")
+]
 
 
-@pytest.mark.parametrize("victim", ["agent", "hub"])
-@pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment.__name__)
+@pytest.mark.slow(seconds=6)
+@pytest.mark.parametrize(("victim", "moment"), KILLS)
 def test_a_kill_at_any_moment_loses_no_job_and_ends_none_twice(pair, tmp_path, victim, moment):
     models = networks(tmp_path, 2)
     ids = pair.request(*models)
@@ -89,6 +96,7 @@ def test_a_kill_at_any_moment_loses_no_job_and_ends_none_twice(pair, tmp_path, v
     assert not list((tmp_path / "agent" / "unsent").glob("*/*"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_kills_at_random_moments_lose_no_job_and_end_none_twice(pair, tmp_path, seed):
     rng = random.Random(seed)

@@ -94,13 +94,13 @@ class EngineContract:
 
     def test_stopped_jobs_end_as_stopped_and_finish_when_submitted_again(self, engine: Engine, make_job: MakeJob):
         for number in (0, 1):
-            engine.submit(make_job(number, epochs=30))
+            engine.submit(make_job(number, epochs=20))
         engine.stop()
         ended = {event.number: type(event) for event in collect(engine, {0, 1}) if isinstance(event, AttemptEnd)}
         assert ended == {0: Stopped, 1: Stopped}
         assert engine.free_slots() == 2
         for number in (0, 1):
-            engine.submit(make_job(number, attempt=2, epochs=30))
+            engine.submit(make_job(number, attempt=2, epochs=20))
         events = collect(engine, {0, 1})
         for number in (0, 1):
             kinds = [type(event) for event in events if event.number == number]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from search.engines.events import Done, EpochEnded, Failed, Lost, Resumed, Stopp
 from search.engines.fake import FakeEngine, instant_result
 from search.engines.local import LocalEngine, plan_places
 from space.errors import DataNotFound, OutOfMemory
+from tests.command_line import fork_server
 from tests.search.engines.engine_contract import (
     LONG,
     PATIENCE_S,
@@ -24,13 +26,13 @@ from tests.search.engines.engine_contract import (
     TrainingEngineContract,
     collect,
 )
+from tests.waiting import until
 from tests.workers.tiny import DIGITS, TRAINING, digits, job
 from workers.file_names import NETWORK_FILE
 from workers.latency.host_probe import default_core, siblings
 from workers.processes import KillsForMemory, kills_for_memory
 from workers.training.job import TrialJob, TrialResult
 
-ROOT = Path(__file__).parents[3]
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are pinned and paused on Linux")
 
 
@@ -107,14 +109,14 @@ class TestLocalEngine(TrainingEngineContract):
     def test_a_worker_that_was_stopped_is_lost_and_one_that_we_paused_is_not(
         self, engine: LocalEngine, make_job: MakeJob, monkeypatch
     ):
-        monkeypatch.setattr("search.engines.local.HUNG_S", 3.0)
+        monkeypatch.setattr("search.engines.local.HUNG_S", 2.0)
         monkeypatch.setattr("search.engines.local.LOOK_S", 0.2)
         engine.submit(make_job(0, epochs=LONG))
         collect(engine, {0}, EpochEnded)
         every_core = set(range(os.cpu_count() or 1))
         with engine.paused(every_core):
-            until = time.monotonic() + 5.0
-            while time.monotonic() < until:
+            ends_at = time.monotonic() + 3.0
+            while time.monotonic() < ends_at:
                 assert not [event for event in engine.poll(0.1) if isinstance(event, Lost)]
         collect(engine, {0}, EpochEnded)  # it goes on
         os.kill(self.worker_of(engine, 0), signal.SIGSTOP)
@@ -242,51 +244,41 @@ class TestLocalEngine(TrainingEngineContract):
         assert "cancelled" in collect(engine, {0})[-1].reason
 
 
-CONTROLLER = """
-import sys, time
-from pathlib import Path
-from search.engines.events import EpochEnded
-from search.engines.local import LocalEngine
-from tests.workers.tiny import TRAINING, digits, job
-from workers.latency.host_probe import default_core
+def control(folder: Path, mode: str, said: Path) -> None:
+    """Be a controller whose workers are new, busy or quiet; write their process ids to the file `said`."""
+    engine = LocalEngine(workers=2, threads=1, measuring={default_core()})
 
-folder = Path(sys.argv[1])
-digits(folder)
-engine = LocalEngine(workers=2, threads=1, measuring={default_core()})
-if sys.argv[2] == "new":  # stopped the moment they were started
-    print(*[worker.process.pid for worker in engine._workers], flush=True)
-    with engine.paused({default_core()}):
-        print("quiet", flush=True)
+    def say() -> None:
+        text = " ".join(str(worker.process.pid) for worker in engine._workers)
+        said.with_suffix(".new").write_text(text)
+        said.with_suffix(".new").rename(said)
+
+    if mode != "new":
+        long = TRAINING.model_copy(update={"epochs": LONG})
+        for number in (0, 1):
+            engine.submit(job(folder / str(number), folder / "images", number=number, training=long))
+        collect(engine, {0, 1}, EpochEnded)
+    with contextlib.nullcontext() if mode == "busy" else engine.paused({default_core()}):
+        say()
         time.sleep(600)
-for number in (0, 1):
-    long = TRAINING.model_copy(update={"epochs": 3000})
-    engine.submit(job(folder / str(number), folder, number=number, training=long))
-started = set()
-while len(started) < 2:
-    started |= {event.number for event in engine.poll(1.0) if isinstance(event, EpochEnded)}
-print(*[worker.process.pid for worker in engine._workers], flush=True)
-if sys.argv[2] == "quiet":
-    with engine.paused({default_core()}):
-        print("quiet", flush=True)
-        time.sleep(600)
-time.sleep(600)
-"""
 
 
 @on_linux
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["new", "busy", "quiet"])
+@pytest.mark.parametrize("mode", ["new", pytest.param("busy", marks=pytest.mark.long), "quiet"])
 def test_workers_die_with_a_controller_that_is_killed_even_while_they_are_stopped(tmp_path: Path, mode: str):
-    command = [sys.executable, "-c", CONTROLLER, str(tmp_path), mode]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as controller:
-        try:
-            pids = [int(word) for word in controller.stdout.readline().split()]
-            assert len(pids) == 2
-            assert not {"X", "Z"} & {state_of(pid) for pid in pids}
-            if mode != "busy":
-                assert controller.stdout.readline() == "quiet\n"
-        finally:
-            controller.kill()
+    """New ones are stopped the moment they were started."""
+    digits(tmp_path / "images")
+    said = tmp_path / "said"
+    controller = fork_server().Process(target=control, args=(tmp_path, mode, said))
+    controller.start()
+    try:
+        until(lambda: said.exists() or not controller.is_alive())
+        pids = [int(word) for word in said.read_text().split()]
+        assert len(pids) == 2
+        assert not {"X", "Z"} & {state_of(pid) for pid in pids}
+    finally:
+        controller.kill()
     for pid in pids:
         wait_for_state(pid, "XZ")
 
@@ -301,21 +293,31 @@ def test_closing_ends_busy_and_idle_workers(make_job: MakeJob):
     assert all(not process.is_alive() for process in processes)
 
 
-@pytest.mark.slow
-def test_an_interrupt_that_reaches_a_worker_while_it_starts_does_not_end_it():
-    """A terminal sends Ctrl-C to the whole group; a worker that is not yet in its own must not die of it."""
+def start_interrupted(said: Path) -> None:
+    """Be a controller in a group of its own that minds no Ctrl-C, and say once its worker is ready."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, lambda number, frame: None)
+    resource_tracker._resource_tracker.__init__()  # type: ignore[misc]  # a command has none before its workers' server
     engine = LocalEngine(workers=1, threads=1, measuring={default_core()})
-    try:
-        process = engine._workers[0].process
-        for _ in range(20):  # from its first moment on, through the imports
-            os.kill(process.pid, signal.SIGINT)
-            time.sleep(0.05)
-        assert engine._workers[0].pipe.poll(60)
-        assert engine._workers[0].pipe.recv()[0] == "ready"
-        assert process.is_alive()
-    finally:
-        engine.close()
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())  # the controller still hears Ctrl-C
+    assert engine._workers[0].pipe.poll(60)
+    assert engine._workers[0].pipe.recv()[0] == "ready"
+    assert engine._workers[0].process.is_alive()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())  # it still hears Ctrl-C
+    engine.close()
+    said.write_text("served")
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_workers_start_ends_neither_them_nor_their_server(tmp_path: Path):
+    """A terminal sends Ctrl-C to the whole group of the controller, in which its server begins."""
+    controller = fork_server().Process(target=start_interrupted, args=(tmp_path / "said",))
+    controller.start()
+    assert controller.pid is not None
+    while controller.is_alive():
+        with contextlib.suppress(ProcessLookupError):  # it has no group of its own yet
+            os.killpg(controller.pid, signal.SIGINT)
+        time.sleep(0.005)
+    assert (controller.exitcode, (tmp_path / "said").read_text()) == (0, "served")
 
 
 # -- where workers are put --

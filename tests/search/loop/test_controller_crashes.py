@@ -76,9 +76,24 @@ def survives(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(bench.done()) == bench.settings.study.trainings
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize(("step", "call"), [*itertools.product(STEPS, [0, 3]), ("mark_mirrored", 0)])
+def crossed(steps: list[str], later: int) -> list[Any]:
+    """Each step at its first call and at a later one, before it and after it; one of each in every run."""
+    return [
+        pytest.param(
+            step,
+            call,
+            before,
+            id=f"{step}-{call}-{'before' if before else 'after'}",
+            marks=() if before == ((place + bool(call)) % 2 == 0) else pytest.mark.long,
+        )
+        for place, step in enumerate(steps)
+        for call in (0, later)
+        for before in (True, False)
+    ]
+
+
+@pytest.mark.slow(seconds=2)
+@pytest.mark.parametrize(("step", "call", "before"), [*crossed(STEPS, 3), *crossed(["mark_mirrored"], 0)[:2]])
 def test_a_crash_at_any_step_of_the_store_loses_nothing(make_bench, monkeypatch, step: str, call: int, before: bool):
     """The budget refuses some, so that `finish` and `mark_mirrored` meet every kind of ending."""
     bench = make_bench(budget__max_macs=40_000)
@@ -86,10 +101,8 @@ def test_a_crash_at_any_step_of_the_store_loses_nothing(make_bench, monkeypatch,
     survives(bench, monkeypatch)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("call", [0, 2])
-@pytest.mark.parametrize("step", ["ask", "tell"])
+@pytest.mark.slow(seconds=2)
+@pytest.mark.parametrize(("step", "call", "before"), crossed(["ask", "tell"], 2))
 def test_a_crash_at_optunas_steps_loses_nothing(make_bench, monkeypatch, step: str, call: int, before: bool):
     bench = make_bench(budget__max_macs=40_000)
     crash_at(monkeypatch, optuna.Study, step, call, before)

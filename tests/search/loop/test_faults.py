@@ -8,8 +8,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,14 +31,13 @@ from space.errors import (
 )
 from tests.command_line import StartedCommand
 from tests.search.engines.engine_contract import collect
+from tests.search.loop.small_disk import PATIENCE_S, SmallDisk, on_a_small_disk
 from tests.search.test_launch import Place, new_place
 from tests.search.tiny_studies import assert_consistent
 from tests.waiting import until
 from tests.workers.tiny import NET, TRAINING, digits, job
-from workers.file_names import CHECKPOINTS
+from workers.file_names import CHECKPOINTS, LOG_FILE
 
-ROOT = Path(__file__).parents[3]
-PATIENCE_S = 300.0  # none waits so long on a machine that is not crowded
 pytestmark = pytest.mark.slow(seconds=12)
 
 
@@ -97,87 +94,85 @@ def ends_well(place: Place, wanted: int) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """A study whose files are on the small disk; see `on_a_small_disk`."""
+    """A study whose files are on the small disk."""
     place = new_place(tmp_path)
     place.file.write_text(place.file.read_text().replace(str(tmp_path / "files"), str(tmp_path / "disk" / "files")))
     return place
 
 
-def on_a_small_disk(place: Place, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script in a mount namespace of its own, with `$DISK` a file system of 3 MB."""
-    disk = place.folder / "disk"
-    disk.mkdir()
-    mount = f'mount -t tmpfs -o size=3m tmpfs "{disk}" && cp "{place.file}" "{disk}" && cd "{disk}"\n'
-    command = f"{sys.executable} -m condensery"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DISK": str(disk), "CONDENSERY": command}
-    isolated = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", mount + script]
-    return subprocess.run(isolated, env=environment, capture_output=True, text=True, timeout=600, check=False)
+NEW = ("launch", "study.toml", "--storage", "sqlite:///study.db", "--set", "engine.workers=1")
+
+
+def brought(disk: SmallDisk, file: Path) -> None:
+    """Put the study's file on the disk."""
+    shutil.copy(file, disk.folder / "study.toml")
+
+
+def keep_database(disk: SmallDisk) -> None:
+    """Copy the database to where the test looks for it: nobody else sees this disk."""
+    shutil.copy(disk.folder / "study.db", disk.folder.parent / "study.db")
+
+
+def full_then_filled(disk: SmallDisk, file: Path) -> None:
+    brought(disk, file)
+    launch = (*NEW, "--set", "training.epochs=20", "--set", "study.trainings=1")
+    disk.fill(room_kb=400)
+    print("first", disk.run(*launch), flush=True)
+    disk.clear()
+    disk.mount("size=24m")
+    second = disk.start(*launch, "--resume")
+    until((disk.folder / "files" / "digits" / "trial-00000" / LOG_FILE).exists, every_s=0.005)
+    disk.fill()
+    second.join(PATIENCE_S)
+    print("second", second.exitcode, flush=True)
+    disk.clear()
+    print("third", disk.run(*launch, "--resume"), flush=True)
+    keep_database(disk)
 
 
 def test_a_disk_that_is_full_or_fills_in_the_middle_ends_the_search_and_with_room_it_goes_on(place: Place):
-    ran = on_a_small_disk(
-        place,
-        """
-        launch="$CONDENSERY launch study.toml --storage sqlite:///study.db"
-        launch="$launch --set training.epochs=12 --set study.trainings=2"
-        head -c 2600k /dev/zero > filler
-        $launch; echo "first $?"
-        rm filler; mount -o remount,size=200m "$DISK"
-        $launch --resume & process=$!
-        for i in $(seq 600); do ls files/digits/trial-00000/log.txt >/dev/null 2>&1 && break; sleep 0.1; done
-        head -c 220m /dev/zero > filler 2>/dev/null
-        wait $process; echo "second $?"
-        rm filler
-        $launch --resume; echo "third $?"
-        cp -r study.db "$DISK"/../copy.db
-        """,
-    )
-    printed = ran.stdout + ran.stderr
-    assert f"first {DiskFull.exit_code}" in ran.stdout, printed
-    assert f"second {DiskFull.exit_code}" in ran.stdout, printed
-    assert "third 0" in ran.stdout, printed
-    assert "Traceback" not in ran.stderr
-    assert "no space is left" in ran.stderr
-    shutil.copy(place.folder / "copy.db", place.folder / "study.db")
-    ends_well(place, 2)
+    printed = on_a_small_disk(place.folder, full_then_filled, place.file)
+    assert f"first {DiskFull.exit_code}\n" in printed, printed
+    assert f"second {DiskFull.exit_code}\n" in printed, printed
+    assert "third 0\n" in printed, printed
+    assert "Traceback" not in printed
+    assert printed.count("no space is left") >= 2
+    ends_well(place, 1)
+
+
+def full_at_some_moment(disk: SmallDisk, file: Path, room_kb: int) -> None:
+    brought(disk, file)
+    launch = (*NEW, "--set", "training.epochs=2")
+    disk.fill(room_kb)
+    print("first", disk.run(*launch), flush=True)
+    disk.clear()
+    disk.mount("size=200m")
+    print("then", disk.run(*launch, "--resume"), flush=True)
+    keep_database(disk)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("room_kb", [60, 300, 700])
 def test_a_disk_that_fills_at_any_moment_loses_nothing(place: Place, room_kb: int):
     """Room for hardly anything, for the tables, for the images: whatever is full first."""
-    ran = on_a_small_disk(
-        place,
-        f"""
-        launch="$CONDENSERY launch study.toml --storage sqlite:///study.db --set training.epochs=2"
-        free=$(df --output=avail -k . | tail -1)
-        head -c $((free - {room_kb}))k /dev/zero > filler
-        $launch; echo "first $?"
-        rm filler; mount -o remount,size=200m "$DISK"
-        $launch --resume; echo "then $?"
-        cp -r study.db "$DISK"/../copy.db
-        """,
-    )
-    printed = ran.stdout + ran.stderr
-    assert f"first {DiskFull.exit_code}" in ran.stdout, printed
-    assert "then 0" in ran.stdout, printed
-    assert "Traceback" not in ran.stderr
-    shutil.copy(place.folder / "copy.db", place.folder / "study.db")
+    printed = on_a_small_disk(place.folder, full_at_some_moment, place.file, room_kb)
+    assert f"first {DiskFull.exit_code}\n" in printed, printed
+    assert "then 0\n" in printed, printed
+    assert "Traceback" not in printed
     ends_well(place, 3)
 
 
+def read_only(disk: SmallDisk, file: Path) -> None:
+    brought(disk, file)
+    disk.mount("ro")
+    print("first", disk.run(*NEW), "files", *sorted(path.name for path in disk.folder.iterdir()), flush=True)
+
+
 def test_a_read_only_disk_is_one_line_before_anything_is_begun(place: Place):
-    ran = on_a_small_disk(
-        place,
-        """
-        mount -o remount,ro "$DISK"
-        $CONDENSERY launch study.toml --storage sqlite:///study.db; echo "first $?"; ls
-        """,
-    )
-    ending, *files = ran.stdout.splitlines()
-    assert ending in (f"first {DatabaseUnavailable.exit_code}", f"first {ReadOnlyFolder.exit_code}"), ran.stderr
-    assert files == ["study.toml"]
-    assert "Traceback" not in ran.stderr
+    *said, ending = on_a_small_disk(place.folder, read_only, place.file).splitlines()
+    assert "Traceback" not in "".join(said)
+    codes = (DatabaseUnavailable.exit_code, ReadOnlyFolder.exit_code)
+    assert ending in [f"first {code} files study.toml" for code in codes]
 
 
 # -- memory --
@@ -242,7 +237,8 @@ def test_a_truncated_checkpoint_is_passed_over_and_the_network_is_the_same(tmp_p
 
 def test_of_two_launches_of_one_new_study_one_runs_and_the_other_says_why_not(tmp_path: Path):
     place = new_place(tmp_path)
-    words = ("launch", "study.toml", "--storage", place.url, "--resume")
+    few = ("--set", "study.trainings=1", "--set", "engine.workers=1")
+    words = ("launch", "study.toml", "--storage", place.url, "--resume", *few)
     both = [started(place, *words) for _ in range(2)]
     ended = [(process.wait(PATIENCE_S), said(process)) for process in both]
     codes = sorted(code for code, _ in ended)
@@ -252,12 +248,12 @@ def test_of_two_launches_of_one_new_study_one_runs_and_the_other_says_why_not(tm
         assert "Traceback" not in err
         if code:
             assert err.strip().splitlines()[-1].startswith("error:"), err
-    ends_well(place, 3)
+    ends_well(place, 1)
 
 
 def test_of_those_that_stand_by_one_ends_on_ctrl_c_and_one_takes_over_when_the_controller_is_killed(tmp_path: Path):
     place = new_place(tmp_path)
-    changes = ("study.trainings=2", "training.epochs=60", "limits.checkpoint_every_s=0.2")
+    changes = ("study.trainings=2", "training.epochs=30", "limits.checkpoint_every_s=0.2", "engine.workers=1")
     options = ("--storage", place.url, *(word for change in changes for word in ("--set", change)))
     first = started(place, "launch", "study.toml", *options)
     until(lambda: is_running(place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,23 @@ def learn(engine: sa.Engine, probe: FakeProbe, files: Path, count: int) -> None:
         pass
 
 
+@pytest.fixture(scope="module")
+def learned_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in which 40 networks were measured, to be copied."""
+    folder = tmp_path_factory.mktemp("learned")
+    engine = open_for_writing(sqlite_url(folder))
+    learn(engine, FakeProbe(lambda path: latency_of(config_of(path)), device="pi5"), folder, 40)
+    engine.dispose()
+    return folder / "study.db"
+
+
+@pytest.fixture
+def learned(learned_database: Path, tmp_path: Path) -> sa.Engine:
+    """A database of the test's own in which 40 networks were measured."""
+    shutil.copy(learned_database, tmp_path)
+    return open_for_writing(sqlite_url(tmp_path))
+
+
 @pytest.mark.slow
 def test_a_forecast_keeps_silent_until_thirty_networks_are_known(engine, probe, tmp_path: Path):
     forecast = FittedForecast(engine, "pi5", "onnxruntime", 1)
@@ -64,9 +82,8 @@ def test_a_forecast_keeps_silent_until_thirty_networks_are_known(engine, probe, 
 
 
 @pytest.mark.slow
-def test_a_forecast_refuses_what_is_surely_over_and_is_silent_where_it_is_unsure(engine, probe, tmp_path: Path):
-    learn(engine, probe, tmp_path, 40)
-    forecast = FittedForecast(engine, "pi5", "onnxruntime", 1)
+def test_a_forecast_refuses_what_is_surely_over_and_is_silent_where_it_is_unsure(learned: sa.Engine):
+    forecast = FittedForecast(learned, "pi5", "onnxruntime", 1)
     rng = np.random.default_rng(7)
     decided = 0
     for config in (SPACE.sample(rng) for _ in range(60)):
@@ -81,8 +98,7 @@ def test_a_forecast_refuses_what_is_surely_over_and_is_silent_where_it_is_unsure
 
 
 @pytest.mark.slow
-def test_a_forecast_knows_only_its_own_device_and_kind(engine, probe, tmp_path: Path):
-    learn(engine, probe, tmp_path, 32)
+def test_a_forecast_knows_only_its_own_device_and_kind(learned: sa.Engine):
     config = SPACE.sample(np.random.default_rng(0))
     for device, runtime, threads, kind in (
         ("phone", "onnxruntime", 1, "measured"),
@@ -90,15 +106,14 @@ def test_a_forecast_knows_only_its_own_device_and_kind(engine, probe, tmp_path: 
         ("pi5", "onnxruntime", 2, "measured"),
         ("pi5", "onnxruntime", 1, "estimated"),
     ):
-        assert FittedForecast(engine, device, runtime, threads, kind).over(config, 1e-6) is None
+        assert FittedForecast(learned, device, runtime, threads, kind).over(config, 1e-6) is None
 
 
 @pytest.mark.slow
-def test_a_forecast_reads_what_is_known_again_only_when_there_is_more(engine, probe, tmp_path: Path):
-    learn(engine, probe, tmp_path, 32)
-    forecast = FittedForecast(engine, "pi5", "onnxruntime", 1)
+def test_a_forecast_reads_what_is_known_again_only_when_there_is_more(learned: sa.Engine):
+    forecast = FittedForecast(learned, "pi5", "onnxruntime", 1)
     statements: list[str] = []
-    sa.event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    sa.event.listen(learned, "before_cursor_execute", lambda *given: statements.append(given[2]))
 
     def reads(config: CondenseNetConfig) -> int:
         statements.clear()
@@ -107,32 +122,30 @@ def test_a_forecast_reads_what_is_known_again_only_when_there_is_more(engine, pr
 
     config = SPACE.sample(np.random.default_rng(0))
     assert [reads(config) for _ in range(3)] == [1, 0, 0]
-    add_references(engine, [(config, measured(5.0))])
+    add_references(learned, [(config, measured(5.0))])
     assert [reads(config) for _ in range(3)] == [1, 0, 0]
 
 
 @pytest.mark.slow
-def test_a_forecast_fitted_on_a_runtime_that_was_replaced_is_silent(engine, probe, tmp_path: Path):
-    learn(engine, probe, tmp_path, 40)
+def test_a_forecast_fitted_on_a_runtime_that_was_replaced_is_silent(learned: sa.Engine):
     sampled = sorted((SPACE.sample(np.random.default_rng(i)) for i in range(50)), key=latency_of)
-    forecast = FittedForecast(engine, "pi5", "onnxruntime", 1)
+    forecast = FittedForecast(learned, "pi5", "onnxruntime", 1)
     assert forecast.over(sampled[25], 1e-3) is not None
-    add_references(engine, [(sampled[0], measured(5.0, runtime_version="1"))])
+    add_references(learned, [(sampled[0], measured(5.0, runtime_version="1"))])
     assert forecast.over(sampled[25], 1e-3) is None
 
 
 @pytest.mark.slow
-def test_a_fit_is_recorded_with_its_errors_and_what_macs_alone_would_give(engine, probe, tmp_path: Path):
-    learn(engine, probe, tmp_path, 32)
-    fit = fit_device(engine, probe, 1, "measured")
-    assert fit.networks == len(latencies_of_configs(engine, PI5)) <= 32
+def test_a_fit_is_recorded_with_its_errors_and_what_macs_alone_would_give(learned: sa.Engine, probe: FakeProbe):
+    fit = fit_device(learned, probe, 1, "measured")
+    assert fit.networks == len(latencies_of_configs(learned, PI5)) <= 40
     assert 0 <= fit.median_error <= 0.05
     assert fit.median_error <= fit.p90_error <= fit.max_error
     assert fit.spearman is not None
     assert fit.spearman > 0.95
     assert fit.macs_spearman is not None
     assert fit.macs_spearman < 1.0
-    with engine.connect() as connection:
+    with learned.connect() as connection:
         (row,) = connection.execute(sa.select(device_fit)).all()
     assert (row.device, row.kind, row.networks) == ("pi5", "measured", fit.networks)
     assert row.median_error == fit.median_error

@@ -14,6 +14,7 @@ import pytest
 from search.budget import Budget
 from search.devices.probe import INSTALL
 from search.loop.controller import Controller
+from search.pricing import targets
 from search.pricing.pricer import Pricer, Target
 from search.pricing.targets import choose_runtimes, known_runtimes
 from search.results.pareto import pareto_front
@@ -321,8 +322,9 @@ def test_a_resumed_study_keeps_the_runtimes_that_were_chosen_and_no_others():
     assert known_runtimes(file, chosen.latency).latency.runtime == {"pi5": "onnxruntime", "phone": "ncnn"}
 
 
-@pytest.mark.slow(seconds=30)
-def test_the_fastest_runtime_of_this_host_is_chosen_by_measuring(tmp_path: Path):
+@pytest.mark.slow(seconds=10)
+def test_the_fastest_runtime_of_this_host_is_chosen_by_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(targets, "AUTO_NETWORKS", 1)
     notes: list[str] = []
     settings = settings_from(document(latency={"runtime": "auto", "policy": "quick"}), "x")
     chosen = choose_runtimes(settings, None, tmp_path, notes.append).latency.runtime

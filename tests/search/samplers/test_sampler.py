@@ -70,7 +70,7 @@ def propose(part: SearchSettings, seed: int, numbers: range, told: int = 8) -> l
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_same_seed_proposes_the_same(sampler: str):
     part = SearchSettings(sampler=sampler, startup=4)
-    assert propose(part, 5, range(8, 12)) == propose(part, 5, range(8, 12))
+    assert propose(part, 5, range(8, 10)) == propose(part, 5, range(8, 10))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

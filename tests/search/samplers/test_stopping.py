@@ -354,7 +354,7 @@ def one_worker(kind: str) -> Engine:
 def test_a_real_training_that_the_rule_gives_up_is_ended(make_bench, kind: str):
     bench = make_bench(
         space=ONE_NETWORK,
-        training={"epochs": 40, "batch_size": 64, "learning_rate": HOPELESS},
+        training={"epochs": 20, "batch_size": 64, "learning_rate": HOPELESS},
         study__trainings=8,
         search__stopping="rungs",
         search__sampler="random",
@@ -374,7 +374,7 @@ def test_a_real_training_that_the_rule_gives_up_is_ended(make_bench, kind: str):
     for row in pruned:
         folder: Path = bench.files / f"trial-{row.number:05d}"
         epochs = curve_of(bench, row)
-        assert math.ceil(FIRST * 40) <= len(epochs) < 40
+        assert math.ceil(FIRST * 20) <= len(epochs) < 20
         assert epochs == list(range(1, len(epochs) + 1))
         assert not (folder / NETWORK_FILE).exists()
         assert not (folder / "checkpoints").exists()

@@ -23,14 +23,6 @@ MISSING = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kernels(tmp_path_factory: pytest.TempPathFactory):
-    """Compile the project's kernel once for this file, and leave the user's cache alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONDENSERY_KERNELS", str(tmp_path_factory.mktemp("kernels")))
-        yield
-
-
 @pytest.fixture(params=get_args(Runtime))
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     if MISSING[request.param]:

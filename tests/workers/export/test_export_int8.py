@@ -45,14 +45,6 @@ def quantized_for(runtime: str, config: CondenseNetConfig) -> QuantizedNetwork:
     return calibrate(trained_like(config), *some_images(config), scheme_for(runtime, config))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kernels(tmp_path_factory: pytest.TempPathFactory):
-    """Compile the project's kernel once for this file, and leave the user's cache alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONDENSERY_KERNELS", str(tmp_path_factory.mktemp("kernels")))
-        yield
-
-
 @pytest.fixture(params=["onnxruntime", "litert", "native", "ncnn"])
 def runtime(request: pytest.FixtureRequest) -> str:
     if MISSING[request.param]:

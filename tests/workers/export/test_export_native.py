@@ -35,14 +35,6 @@ from workers.latency.agent.timing import measure_models
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C compiler")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kernels_folder(tmp_path_factory: pytest.TempPathFactory):
-    """Compile once for this file, and leave the user's cache alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONDENSERY_KERNELS", str(tmp_path_factory.mktemp("kernels")))
-        yield
-
-
 def off_by(network: DeployedCondenseNet) -> float:
     return difference(network, Native().open(to_native(network), threads=1), images=2)
 

@@ -40,14 +40,6 @@ CROSS = shutil.which("aarch64-linux-gnu-gcc")
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kernels_folder(tmp_path_factory: pytest.TempPathFactory):
-    """Compile once for this file, and leave the user's cache alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONDENSERY_KERNELS", str(tmp_path_factory.mktemp("kernels")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def base() -> QuantizedNetwork:
     return quantized(trained_like(BASE))

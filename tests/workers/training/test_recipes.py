@@ -227,8 +227,6 @@ def test_a_step_is_that_of_the_optimizer_itself(optimizer):
 
 
 TRAINS = """
-import sys, tempfile
-import subprocess
 import sys
 from pathlib import Path
 from tests.workers.tiny import TRAINING, Recorder, digits, job
