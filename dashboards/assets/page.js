@@ -79,7 +79,7 @@
 
   /** Return the trials that an address names. */
   const trialsIn = (words) =>
-    [...new Set((words.trials || "").split(",").filter((text) => /^\d{1,9}$/.test(text)).map(Number))].slice(0, MOST_COMPARED);
+    [...new Set((words.trials || "").split(",").filter((text) => /^\d{1,9}$/.test(text)).map(Number))];
 
   function start() {
     window.Condensery.asSharpAsTheScreen();
@@ -90,7 +90,7 @@
     parts.readCharts(words);
     parts.readBrush(words);
     state.theme = words.theme in THEMES ? words.theme : "auto";
-    state.chosen = trialsIn(words);
+    state.chosen = trialsIn(words).slice(0, MOST_COMPARED);
     state.columns = words.columns ? words.columns.split(",") : null;
     const theme = applyTheme();
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {

@@ -22,9 +22,16 @@
       apply(chosen);
       rememberEntry();
     } else { parts.selectRows(); }
-    say("drawer-said", beyond.length
-      ? `Trial ${beyond.join(", ")} is not added: at most four trials are compared. Close one of them first.` : "");
+    sayBeyond(beyond);
     if (go && chosen.length) { at("drawer-title").focus({ preventScroll: true }); }
+  }
+
+  /** Say which trials have no place among those compared. */
+  function sayBeyond(beyond) {
+    const [names, are] = beyond.length > 1 ? [`Trials ${beyond.slice(0, -1).join(", ")} and ${beyond.at(-1)}`, "are"]
+      : [`Trial ${beyond[0]}`, "is"];
+    say("drawer-said", beyond.length
+      ? `${names} ${are} not added: at most four trials are compared. Close one of them first.` : "");
   }
 
   /** Show a selection everywhere at once; the drawer's content follows from the server. */
@@ -147,11 +154,13 @@
     for (const id of ["facts-body", "comparison-body"]) { new MutationObserver(follow).observe(at(id), { childList: true }); }
     window.history.scrollRestoration = "manual";  // or *Back* would move the page, too
     window.addEventListener("popstate", () => {
-      const chosen = trialsIn(window.Condensery.shown());
+      const wanted = trialsIn(window.Condensery.shown()), chosen = wanted.slice(0, MOST_COMPARED);
       if (String(chosen) !== String(state.chosen)) { apply(chosen); }
+      sayBeyond(wanted.slice(MOST_COMPARED));
       remember();  // the entry may be older than the budget that is set now
     });
     show();
+    sayBeyond(trialsIn(window.Condensery.shown()).slice(MOST_COMPARED));  // of an address that someone wrote by hand
   }
 
   // ---- the sections ---------------------------------------------------------------------------------------
