@@ -153,9 +153,9 @@
       const { shown, limit } = this, first = shown.reason === null ? leader(shown, limit) : -1;
       const [words, ...rest] = sentences(shown, limit);
       this.sentences.replaceChildren(node("p", {}, words), ...rest.map((text) => node("p", { class: "more" }, text)));
-      const heads = ["study", `best ${shown.score_name}`, "to the best", "latency, ms", "95 % interval", "macs", "params",
-        "config", "trained", "its front", "front of all"];
-      const numeric = [1, 2, 3, 5, 6, 8, 9, 10];
+      const heads = ["study", `best ${shown.score_name}`, "to the best", "latency, ms", "95 % interval", "macs", "config",
+        "trained", "its front", "front of all"];  // what else is known of a network is in the table of all
+      const numeric = [1, 2, 3, 5, 7, 8, 9];
       const head = node("tr", {}, ...heads.map((text, i) => node("th", { scope: "col", class: numeric.includes(i) ? "n" : null }, text)));
       const rows = shown.studies.map((study, place) => this.bestRow(study, place, first, numeric));
       this.best.replaceChildren(node("table", {}, node("caption", { class: "unseen" }, "The best of each study"),
@@ -166,17 +166,17 @@
       const { shown, limit } = this, name = node("th", { scope: "row", class: "study-name" }, mark(shown.looks[place]), study.name);
       const row = node("tr", { class: place === first ? "pick" : null }, name), trained = study.trained.toLocaleString("en");
       if (study.refusal) {
-        row.append(node("td", { colspan: 7, class: "wrap muted" }, "can't be compared, see above"), node("td", { class: "n" }, trained),
+        row.append(node("td", { colspan: 6, class: "wrap muted" }, "can't be compared, see above"), node("td", { class: "n" }, trained),
           node("td"), node("td"));
         return row;
       }
       const best = bestOf(study, limit), leading = first >= 0 ? bestOf(shown.studies[first], limit) : null;
       const behind = !leading ? "" : best === leading ? "best" : `${(100 * (best.score - leading.score)).toFixed(2)} points`;
-      const cells = best === null ? ["none inside", "", "", "", "", "", ""] : [
+      const cells = best === null ? ["none inside", "", "", "", "", ""] : [
         this.linked(study, best), behind, `${best.latency_text}${best.kind ? ` ${best.kind}` : ""}`, best.interval_text,
-        best.macs_text, best.params_text, best.config];
+        best.macs_text, best.config];
       cells.push(trained, study.on_front.toLocaleString("en"), study.on_combined.toLocaleString("en"));
-      row.append(...cells.map((cell, i) => node("td", { class: numeric.includes(i + 1) ? "n" : i === 6 ? "wrap" : null }, cell)));
+      row.append(...cells.map((cell, i) => node("td", { class: numeric.includes(i + 1) ? "n" : i === 5 ? "wrap" : null }, cell)));
       return row;
     }
 
