@@ -32,6 +32,7 @@ from space.errors import DatabaseUnavailable
 from workers.latency.agent_file import agent_command
 
 ROOT = Path(__file__).parents[2]
+CONDENSERY = [sys.executable, "-m", "condensery"]
 # How long after a phase was seen to begin the kill comes, at most; it counts for the phase that it then hits.
 SPAN_S = {"starting": 6.0, "training": 1.5, "pricing": 1.5, "measuring": 1.5, "waiting": 1.0, "finishing": 0.2}
 LOOK_S = 0.02
@@ -73,13 +74,12 @@ class Run:
         (self.folder / "study.toml").write_text(STUDY.format(**values))
         name, _, value = self.mark.partition("=")
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", name: value}
-        ours = [sys.executable, "-m", "condensery"]
         processes: dict[str, Process] = {}
 
         def add(role: str, command: list[str], **more: str) -> None:
             processes[role] = Process(role, command, self.folder / f"{role}.log", environment | more)
 
-        launch = [*ours, "launch", "study.toml", "--storage", self.url]
+        launch = [*CONDENSERY, "launch", "study.toml", "--storage", self.url]
         for number in range(1 + self.form.stand_by):
             add(f"launch {number + 1}", [*launch, "--stand-by" if self.form.stand_by else "--resume"])
         if self.form.devices:
@@ -88,7 +88,7 @@ class Run:
             engine.dispose()
             with socket.create_server(("127.0.0.1", 0)) as free:
                 port = free.getsockname()[1]
-            add("hub", [*ours, "devices", "serve", "--port", str(port), "--storage", self.url])
+            add("hub", [*CONDENSERY, "devices", "serve", "--port", str(port), "--storage", self.url])
             hub = f"http://127.0.0.1:{port}"
             command = [*agent_command(), "run", "--hub", hub, "--folder", str(self.folder / "agent")]
             add("agent", command, CONDENSERY_TOKEN=token, no_proxy="127.0.0.1")

@@ -5,7 +5,6 @@ It loads neither torch nor optuna, so 64 of them start in seconds.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import random
@@ -13,8 +12,9 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
+from workers.processes import die_with_parent
 from workers.runners.messages import Message, MessageKind
-from workers.runners.process import PR_SET_PDEATHSIG, WorkerPlace
+from workers.runners.process import WorkerPlace
 
 
 def made_up_top1(config: dict[str, Any]) -> float:
@@ -28,7 +28,7 @@ def made_up_top1(config: dict[str, Any]) -> float:
 def instant_main(pipe: Connection, place: WorkerPlace, paused_s: Any = None) -> None:
     """Answer every job at once, until the controller sends None or goes away: one epoch's row, then the result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     pipe.send((MessageKind.READY, -1, 0, os.getpid()))
     while True:
         try:
