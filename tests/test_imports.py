@@ -6,6 +6,7 @@ space <- workers <- search <- dashboards <- commands <- condensery.py: each know
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import pkgutil
 import subprocess
@@ -48,22 +49,36 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name
 
 
-def broken_directions(part: str, text: str) -> list[str]:
+def broken_directions(part: str, tree: ast.AST) -> list[str]:
     """Imports in a file of `part` that point at a later package, or at the front door."""
     allowed = set(ORDER[: ORDER.index(part) + 1]) - {"condensery"}
     return [
         f"line {line} imports {module}"
-        for line, module in imported(ast.parse(text))
+        for line, module in imported(tree)
         if module.partition(".")[0] in set(ORDER) - allowed
     ]
 
 
+def relative_imports(tree: ast.AST) -> list[int]:
+    """Lines of imports that begin with a dot."""
+    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+
+
+@functools.cache  # every file is read and parsed once
+def wrong_in(part: str) -> dict[str, tuple[list[str], list[int]]]:
+    """By file of `part` the imports that point the wrong way, and those that begin with a dot."""
+    found = {}
+    for path in sources(part):
+        tree = ast.parse(path.read_text())
+        found[str(path.relative_to(ROOT))] = (broken_directions(part, tree), relative_imports(tree))
+    return found
+
+
 @pytest.mark.parametrize("part", ORDER[:-1])
 def test_a_package_imports_only_what_stands_before_it(part):
-    files = sources(part)
+    files = wrong_in(part)
     assert files
-    broken = {str(path.relative_to(ROOT)): broken_directions(part, path.read_text()) for path in files}
-    assert {name: lines for name, lines in broken.items() if lines} == {}
+    assert {name: lines for name, (lines, _) in files.items() if lines} == {}
 
 
 @pytest.mark.parametrize(
@@ -79,22 +94,18 @@ def test_a_package_imports_only_what_stands_before_it(part):
     ],
 )
 def test_the_check_itself_finds_imports_at_any_depth(part, text, found):
-    assert len(broken_directions(part, text)) == found
+    assert len(broken_directions(part, ast.parse(text))) == found
 
 
-def test_the_check_itself_finds_modules_named_in_strings():
-    assert broken_directions("space", "import_module('workers.settings')") == ["line 1 imports workers.settings"]
+def test_the_check_itself_finds_modules_named_in_strings_and_imports_with_a_dot():
+    named = ast.parse("import_module('workers.settings')")
+    assert broken_directions("space", named) == ["line 1 imports workers.settings"]
+    assert relative_imports(ast.parse("def late():\n    from . import names")) == [2]
 
 
 def test_packages_import_their_own_modules_by_full_name():
-    relative = [
-        f"{path.relative_to(ROOT)}:{node.lineno}"
-        for part in ORDER[:-1]
-        for path in sources(part)
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom) and node.level
-    ]
-    assert relative == []
+    relative = {name: lines for part in ORDER[:-1] for name, (_, lines) in wrong_in(part).items() if lines}
+    assert relative == {}
 
 
 def loaded_by(code: str) -> set[str]:

@@ -6,6 +6,7 @@ send it first writes into its user's cache. So both are looked at.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -30,7 +31,17 @@ from tests.workers.small_hub import PATIENCE_S, TOKEN, SmallHub
 from workers.latency.agent_file import agent_path
 
 ROOT = Path(__file__).parents[1]
-CONDENSERY = (sys.executable, str(ROOT / "condensery.py"))
+# Commands one after another in one process, which imports the libraries for all: traced, that takes longest.
+COMMANDS = """
+import json, sys
+import condensery
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["condensery", *words]
+    try:
+        condensery.main()
+    except SystemExit as end:
+        assert not end.code, words
+"""
 STRACE = ("strace", "-D", "-f", "-qq", "-yy", "--seccomp-bpf", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o")
 USE_ONNXRUNTIME = "from workers.latency.agent.runtimes.onnx import OnnxRuntime; print(OnnxRuntime().version)"
 DNS = 53
@@ -137,20 +148,27 @@ def test_a_user_may_switch_onnxruntimes_telemetry_on_and_else_it_is_off(user: Us
 def test_launch_pick_report_and_page_tell_nobody_anything(user: User) -> None:
     (user.folder / "study.toml").write_text(STUDY.format(files=user.folder / "files"))
     small = ("study.trainings=1", "training.epochs=1", "engine.workers=1", "search.startup=1")
-    user.run(*CONDENSERY, "launch", "study.toml", *(word for setting in small for word in ("--set", setting)))
-    user.run(*CONDENSERY, "pick", "study.toml", "--out", "bundle")
+    commands = [
+        ["launch", "study.toml", *(word for setting in small for word in ("--set", setting))],
+        ["pick", "study.toml", "--out", "bundle"],
+        ["report", "study.toml", "--out", "report.html"],
+        ["dashboard", "study.toml", "--port", "0"],
+    ]
+    with user.started(sys.executable, "-c", COMMANDS, json.dumps(commands)) as process:
+        assert process.stdout is not None
+        said = []
+        while not (address := re.search(r"http://127\.\S+", "".join(said[-1:]))):
+            said.append(process.stdout.readline())
+            assert said[-1], "".join(said)  # it has ended
+        for path in ("", "_dash-layout", "_dash-dependencies"):
+            with urllib.request.urlopen(address[0] + path) as response:
+                assert response.status == 200
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)  # to the end of the trace, whose writer has this output too
+        assert process.returncode == 0
+    assert (user.folder / "report.html").exists()
     Image.new("L", (20, 30)).save(user.folder / "photo.png")
     assert user.run(sys.executable, "bundle/infer.py", "photo.png").startswith("photo.png: ")
-    user.run(*CONDENSERY, "report", "study.toml", "--out", "report.html")
-    with user.started(*CONDENSERY, "dashboard", "study.toml", "--port", "0") as page:
-        assert page.stdout is not None
-        address = page.stdout.readline().split()[-1]
-        for path in ("", "_dash-layout", "_dash-dependencies"):
-            with urllib.request.urlopen(address + path) as response:
-                assert response.status == 200
-        page.send_signal(signal.SIGINT)
-        page.communicate(timeout=PATIENCE_S)  # to the end of the trace, whose writer has this output too
-        assert page.returncode == 0
     assert user.strangers() == []
     assert user.left_at_home() == set()
 

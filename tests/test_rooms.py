@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -92,7 +93,8 @@ def modules_imported(text: str) -> Iterator[str]:
         yield from (name for name in names if name.partition(".")[0] in PACKAGES and is_module(name))
 
 
-def imports_by_module() -> dict[str, set[str]]:
+@functools.cache  # reading every file takes longest
+def imports_by_module() -> Mapping[str, set[str]]:
     """Return for each module of the packages the modules of ours that it imports."""
     found = {}
     for package in PACKAGES:

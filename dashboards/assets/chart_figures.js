@@ -70,7 +70,8 @@
     const some = (values) => { const all = unpacked(values); return places.map((place) => all[place]); };
     const [trace, ...rest] = figure.data;
     const dimensions = trace.dimensions.map((one) => ({ ...one, values: some(one.values) }));
-    return { ...figure, data: [{ ...trace, dimensions, line: { ...trace.line, color: some(trace.line.color) } }, ...rest] };
+    const carried = trace.customdata ? { customdata: some(trace.customdata) } : {};  // whose line each one is
+    return { ...figure, data: [{ ...trace, ...carried, dimensions, line: { ...trace.line, color: some(trace.line.color) } }, ...rest] };
   }
 
   // ---- pictures -------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 (function () {
   "use strict";
 
-  const { state, say, at, question, parts } = window.CondenseryPage;
+  const { state, say, at, question, remember, parts } = window.CondenseryPage;
 
   // ---- trials table -------------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@
       graph.data[0].dimensions.forEach((_, i) => { change[`dimensions[${i}].constraintrange`] = null; });
       window.Plotly.restyle(graph, change, [0]);
     }
-    if (state.brush) { state.brush = null; parts.offerEnds(); purgeRows(); }
+    if (state.brush) { state.brush = null; parts.offerEnds(); purgeRows(); remember(); }
   }
 
   function selectRows() {

@@ -122,7 +122,7 @@
       cell("newest", "newest activity", newest),
       cell("wrap data", "data set", one.data),
       cell("wrap", "device", one.devices),
-      cell("next", "next command", node("div", {}, copyButton(one), node("code", { title: one.next_note }, one.next))));
+      cell("next", "next command", nextParts(one)));
     return { row, box, link, ago: newest };
   }
 
@@ -130,6 +130,11 @@
     if (!one.is_read && !one.best) { return [node("span", { class: "muted" }, "…")]; }
     if (!one.best) { return [node("span", { class: "muted", title: one.why_none }, "none"), node("span", { class: "unseen" }, ` ${one.why_none}`)]; }
     return [node("span", {}, `${one.best.score_text}, `, node("a", { href: parts.hrefOf(one.name, one.best.number) }, `trial ${one.best.number}`))];
+  }
+
+  function nextParts(one) {
+    if (!one.next) { return node("span", { class: "muted", title: one.next_note }, "…"); }
+    return node("div", {}, copyButton(one), node("code", { title: one.next_note }, one.next));
   }
 
   const trainings = ({ trainings: done, wanted }) =>

@@ -114,6 +114,7 @@ class Overview:
 
     def _summary(self, row: StudyRow, facts: _Facts, found: _Found, is_read: bool, now: float) -> Summary:
         state = state_of(row, facts.activity, now)
+        best = None if found.best is None else found.best.number
         return Summary(
             study=row,
             state=state,
@@ -123,7 +124,7 @@ class Overview:
             devices=found.devices,
             best=found.best,
             why_none=found.why_none,
-            step=next_step(row, state, None if found.best is None else found.best.number, self._words),
+            step=next_step(row, state, best, self._words, is_read),
             is_read=is_read,
         )
 

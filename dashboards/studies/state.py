@@ -44,7 +44,7 @@ class Activity:
 class Step:
     """What to do next: a command as it works in a shell, and what is to be known of it."""
 
-    command: str
+    command: str  # "" where it follows from what isn't read yet
     note: str
 
 
@@ -106,7 +106,9 @@ def state_note(study: StudyRow, state: StudyState, activity: Activity, now: floa
     }[state]
 
 
-def next_step(study: StudyRow, state: StudyState, best: int | None, command_words: str = "") -> Step:
+def next_step(
+    study: StudyRow, state: StudyState, best: int | None, command_words: str = "", is_read: bool = True
+) -> Step:
     """Return what to do next with a study.
 
     Args:
@@ -114,6 +116,7 @@ def next_step(study: StudyRow, state: StudyState, best: int | None, command_word
         state: see `state_of`.
         best: number of the best trial within its budget; None: there is none.
         command_words: what names the database in a command.
+        is_read: whether its networks are read, so that None says that no trial is best.
     """
 
     def command(verb: str, *words: str) -> str:
@@ -121,6 +124,8 @@ def next_step(study: StudyRow, state: StudyState, best: int | None, command_word
 
     if state in UNDER_WAY:
         return Step(command("status"), "Shows who works on it, and how long it still takes.")
+    if best is None and not is_read and state in (StudyState.STOPPED, StudyState.FINISHED):
+        return Step("", "It is shown once the study's networks are read.")
     if state in (StudyState.INTERRUPTED, StudyState.NOT_BEGUN) or (state == StudyState.STOPPED and best is None):
         words = " ".join(filter(None, ("condensery launch study.toml --resume", command_words)))
         return Step(words, "Goes on with it; give the study file that it was launched with.")

@@ -27,7 +27,7 @@ from search.store.connection.database import open_for_reading
 from search.store.connection.printed_commands import STORAGE, printed_command
 from search.study_file import load_settings
 from space.errors import FileInTheWay, StudyBusy, StudyExists
-from tests.command_line import StartedCommand, run_command
+from tests.command_line import StartedCommand, run_command, run_here
 from tests.search.earlier_databases import take_back
 from tests.search.tiny_studies import CountingProbe
 from tests.search.trained_study import trained_study
@@ -59,7 +59,8 @@ class Shell:
         return [json.loads(words) for words in done.stdout.splitlines()]
 
     def run(self, *words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = run_command(*words, cwd=self.folder, environment=self.environment)
+        run = run_command if words[0] == "launch" else run_here
+        done = run(*words, cwd=self.folder, environment=self.environment)
         assert done.returncode == code, done.stderr
         return done
 

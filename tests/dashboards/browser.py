@@ -21,6 +21,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+PATIENCE_S = 120.0  # until a visit gives up waiting, on a crowded machine; none waits that long when all is well
 # Said by the driver about itself, not by the page: which software stands in for a graphics card, and how fast it is.
 DRIVER_WORDS = ("GL Driver Message", "GPU stall due to ReadPixels", "swiftshader", "software WebGL")
 
@@ -50,6 +51,7 @@ class Visit:
         self.context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True, has_touch=touch
         )
+        self.context.set_default_timeout(1000 * PATIENCE_S)
         self.context.grant_permissions(["clipboard-read", "clipboard-write"])
         self.page = self.context.new_page()
         self.page.on("console", self._said)
@@ -74,14 +76,14 @@ class Visit:
         if message.type in ("error", "warning") and not any(word in message.text for word in DRIVER_WORDS):
             self.complaints.append(message.text)
 
-    def open(self, place: str | Path, ready: str | None = None, timeout_s: float = 30.0) -> Self:
+    def open(self, place: str | Path, ready: str | None = None, timeout_s: float = PATIENCE_S) -> Self:
         """Go to a URL or a file; with `ready`, wait until this JavaScript expression is true."""
         self.page.goto(place.as_uri() if isinstance(place, Path) else place, timeout=1000 * timeout_s)
         if ready is not None:
             self.wait(ready, timeout_s)
         return self
 
-    def wait(self, expression: str, timeout_s: float = 30.0) -> None:
+    def wait(self, expression: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until a JavaScript expression is true; asked in the page, whose policy may forbid evaluating text.
 
         Raises:
@@ -93,7 +95,7 @@ class Visit:
             "if (held || performance.now() > end) { done(held); } else { setTimeout(look, 20); } }; look(); })"
         )
         held = self.page.evaluate(look)
-        assert held, f"not within {timeout_s:g} s: {expression}; complaints: {self.complaints}"
+        assert held, f"not within {timeout_s:g} s: {expression}; complaints: {self.complaints}, at {self.page.url}"
 
     def outside(self, own: str) -> list[str]:
         """Return the addresses asked for that don't begin with `own` and don't lie in the page itself."""
@@ -120,6 +122,34 @@ class Visit:
     def text(self, selector: str) -> str:
         """Return the text of the first element that a CSS selector finds, as the reader sees it."""
         return str(self.page.evaluate(f"() => document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+
+
+class KeptVisit:
+    """A page that is opened once for several tests, because that takes longest: each leaves it as it found it.
+
+    One that was left otherwise, by a test that failed, is opened anew.
+    """
+
+    def __init__(self, visit: Visit, place: str | Path, ready: str, look: str) -> None:
+        """Visit `place`, which is ready when one JavaScript expression is true; another tells what was left behind."""
+        self._visit, self._place, self._ready, self._look = visit, place, ready, look
+        self._found: Any = None
+
+    def again(self) -> Visit:
+        """Return the visit as when it was opened: at the top, the pointer outside, nothing with the focus."""
+        visit = self._visit.fresh()
+        if self._found is None or self._left() != self._found:
+            visit.open(self._place, self._ready)
+            self._found = self._left()
+        visit.page.mouse.move(0, 0)
+        visit.page.evaluate(
+            "() => { window.scrollTo(0, 0); document.body.tabIndex = -1; document.body.focus();"
+            " document.body.removeAttribute('tabindex'); }"
+        )
+        return visit
+
+    def _left(self) -> Any:
+        return self._visit.page.evaluate(f"() => {self._look}")
 
 
 def contrast(one: str, other: str) -> float:

@@ -12,8 +12,8 @@ from filelock import FileLock
 
 from benchmarks.dashboard_fill import STUDY, fill
 from dashboards.report.report import write_report
-from tests.dashboards.browser import Visit
-from tests.dashboards.report.report_visits import READY
+from tests.dashboards.browser import KeptVisit, Visit
+from tests.dashboards.report.report_visits import LEFT_IN_REPORT, READY
 from tests.dashboards.studies import Study, lively
 
 
@@ -37,7 +37,7 @@ def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         if not database.exists():
             unfinished = folder / "unfinished.db"
             unfinished.unlink(missing_ok=True)
-            assert fill(f"sqlite:///{unfinished}", 10_000) == STUDY
+            assert fill(f"sqlite:///{unfinished}", 10_000, epochs=10) == STUDY
             unfinished.rename(database)
     return database, STUDY
 
@@ -56,20 +56,16 @@ def page(study: Study) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def quick_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages that are served from now on ask several times a second, and costly charts follow within one."""
-    from dashboards.page import charts, layout, study_cache  # here: other tests don't wait for Dash
-
-    monkeypatch.setattr(layout, "POLL_MS", 300)
-    monkeypatch.setattr(charts, "PULSE_S", 1.0)
-    monkeypatch.setattr(study_cache, "COSTLY_EVERY_S", 1.0)
+@pytest.fixture(scope="module")
+def kept_report(browser: Any, lively_study: Study) -> Iterator[KeptVisit]:
+    with Visit(browser) as visit:
+        yield KeptVisit(visit, lively_study.folder / "report.html", READY, LEFT_IN_REPORT)
 
 
 @pytest.fixture
-def visit(browser: Any, lively_study: Study) -> Iterator[Visit]:
-    with Visit(browser) as opened:
-        path = lively_study.folder / "report.html"
-        yield opened.open(path, READY)
-        assert opened.complaints == []
-        assert opened.requests == [path.as_uri()]
+def visit(kept_report: KeptVisit, lively_study: Study) -> Iterator[Visit]:
+    """The lively study's report, which asks for nothing but itself."""
+    visit = kept_report.again()
+    yield visit
+    assert visit.complaints == []
+    assert set(visit.requests) <= {(lively_study.folder / "report.html").as_uri()}

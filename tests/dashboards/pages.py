@@ -11,7 +11,7 @@ from typing import Any
 from waitress import create_server
 
 from dashboards.page import Access, make_app
-from tests.dashboards.browser import Visit
+from tests.dashboards.browser import KeptVisit, Visit
 from tests.dashboards.studies import Study
 
 CHARTS = ("front", "macs-latency", "parallel", "importance", "curves", "progress", "timeline", "belief")
@@ -23,6 +23,11 @@ READY = (
     " : !document.getElementById(`${name}-state`).textContent.startsWith('Loading'))"
 )
 TABLE = f"{READY} && document.querySelector('#trials-grid .ag-row .ag-cell[col-id=number]')?.textContent"
+
+# Its address is complete; and what a reader may leave behind.
+SETTLED = f"({TABLE}) && location.search.includes('study=')"
+LEFT_BEHIND = """[location.search, document.getElementById('rows-shown').textContent,
+    document.getElementById('number-0')?.value]"""
 
 
 @contextmanager
@@ -44,12 +49,22 @@ def url_of(made: Study) -> str:
 
 
 def opened(visit: Visit, address: str, ready: str = READY) -> Visit:
-    return visit.open(address, ready, timeout_s=120)
+    return visit.open(address, ready)
+
+
+def choose(visit: Visit, *numbers: int) -> None:
+    """Select trials as a click on their points does."""
+    in_page(visit, f"window.CondenseryPage.parts.choose({list(numbers)})")
+
+
+def kept(visit: Visit, address: str) -> KeptVisit:
+    """The page, for several tests."""
+    return KeptVisit(visit, address, SETTLED, LEFT_BEHIND)
 
 
 def silent(visit: Visit, address: str) -> None:
-    assert visit.complaints == []
-    assert visit.outside(address) == []
+    assert visit.complaints == [], visit.complaints
+    assert visit.outside(address) == [], visit.outside(address)
 
 
 def in_page(visit: Visit, script: str) -> Any:
@@ -62,6 +77,22 @@ FRONT = "document.querySelector('#front-graph .js-plotly-plot')"
 def zoom_of(visit: Visit) -> list[float]:
     found: list[float] = in_page(visit, f"[...{FRONT}.layout.xaxis.range]")
     return found
+
+
+def point_of(visit: Visit, number: int) -> tuple[float, float]:
+    """Return where the front shows a trial."""
+    x, y = in_page(
+        visit,
+        f"""{{
+        const graph = {FRONT}, {{ xaxis, yaxis }} = graph._fullLayout, box = graph.getBoundingClientRect();
+        for (const trace of graph._fullData) {{
+          const i = [...(trace.customdata || [])].findIndex((carried) => carried[0] === {number});
+          if (i >= 0) {{
+            return [box.x + xaxis._offset + xaxis.d2p(trace.x[i]), box.y + yaxis._offset + yaxis.d2p(trace.y[i])];
+          }}
+        }} }}""",
+    )
+    return x, y
 
 
 def hidden(visit: Visit, name: str) -> bool:

@@ -1,9 +1,8 @@
-"""The live page in use: a growing study, a token, ten thousand trials."""
+"""The live page in use: with a token, and with ten thousand trials."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import pytest
 
 from dashboards.page import Access
 from tests.dashboards.browser import Visit, in_browser
-from tests.dashboards.pages import FRONT, TABLE, in_page, opened, served, silent, url_of, zoom_of
-from tests.dashboards.studies import Study, lively
+from tests.dashboards.pages import FRONT, TABLE, in_page, opened, served, silent, url_of
+from tests.dashboards.studies import Study
 
 pytestmark = [pytest.mark.browser, in_browser]
 
@@ -24,45 +23,15 @@ SELECTION_MS = """async (number) => {
     return performance.now() - begun; }"""
 
 
-# ---- live -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("quick_clocks")
-def test_a_growing_study_shows_its_new_trials_and_keeps_what_the_reader_has_set(browser: Any, tmp_path: Path) -> None:
-    made = lively(tmp_path)
-    with served(url_of(made)) as address, Visit(browser) as visit:
-        opened(visit, f"{address}?trials=4", TABLE)
-        number = visit.page.get_by_role("spinbutton", name=re.compile("Latency limit on host"))
-        number.fill("0.25")
-        plot = visit.page.locator("#front-graph .nsewdrag").first
-        plot.scroll_into_view_if_needed()
-        box = plot.bounding_box()
-        assert box is not None
-        visit.page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.2 * box["height"])
-        visit.page.mouse.down()
-        visit.page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
-        visit.page.mouse.up()
-        zoomed = zoom_of(visit)
-        in_page(visit, "document.querySelector('#trials-grid .ag-body-viewport').scrollTop = 300")
-        for top1 in (0.951, 0.952, 0.999):
-            made.done(0.2, top1)
-        visit.wait("document.getElementById('counts').textContent.includes('35trials')")
-        visit.wait("document.getElementById('sentence').textContent.includes('99.90 %')")
-        visit.wait(f"{FRONT}.calcdata.flat().some((point) => Math.abs(point.y - 99.9) < 1e-3)")
-        assert zoom_of(visit) == zoomed
-        assert number.input_value() == "0.25"
-        assert in_page(visit, "document.querySelector('#trials-grid .ag-body-viewport').scrollTop") == 300
-        assert in_page(visit, "Boolean(document.getElementById('trial-4'))")
-        assert visit.text("#badge") == "Live"
-        silent(visit, address)
-
-
-def test_with_a_token_the_page_works_and_the_token_leaves_the_address(browser: Any, study: Study) -> None:
+def test_with_a_token_the_page_works_as_the_address_says_and_the_token_leaves_it(browser: Any, study: Study) -> None:
     access = Access("correct-horse-battery")
     with served(url_of(study), access) as address, Visit(browser) as visit:
-        opened(visit, f"{address}?token={access.token}&axis=macs", TABLE)
+        opened(visit, f"{address}?token={access.token}&axis=macs&budget.host=1e12", TABLE)
         assert "token" not in visit.page.url
         assert "axis=macs" in visit.page.url
+        assert "macs" in in_page(visit, f"{FRONT}.layout.xaxis.title.text")
+        limit = visit.page.get_by_role("spinbutton", name="Latency limit on host in ms")
+        assert limit.input_value() == "0.4"  # what an address says is no limit changes none
         assert in_page(visit, "document.cookie") == ""
         silent(visit, address)
 

@@ -17,9 +17,9 @@ from commands.common import INTERRUPTED
 from search.store import reader
 from search.store.connection.database import open_for_reading
 from search.store.rows import TrialRow
-from tests.command_line import StartedCommand, run_command
+from tests.command_line import StartedCommand, run_here
 from tests.dashboards.browser import Visit, in_browser
-from tests.dashboards.pages import TABLE, in_page, opened, served, silent, url_of
+from tests.dashboards.pages import TABLE, opened, served, silent, url_of
 from tests.dashboards.studies import launched_settings, lively
 from tests.waiting import until
 
@@ -50,7 +50,7 @@ class Browser:
 @pytest.fixture
 def running(tmp_path: Path) -> Any:
     """A folder with a study that is being searched, whose end ends all that it started."""
-    assert run_command("init", "study.toml", "--preset", "digits", cwd=tmp_path).returncode == 0
+    assert run_here("init", "study.toml", "--preset", "digits", cwd=tmp_path).returncode == 0
     words = [word for setting in SETTINGS for word in ("--set", setting)]
     launch = StartedCommand("launch", "study.toml", *words, cwd=tmp_path, log=tmp_path / "launch.log")
     log = tmp_path / "dashboard.log"
@@ -111,7 +111,7 @@ def test_a_running_search_does_what_is_asked_for_on_its_page(running: tuple[Path
 @pytest.mark.browser
 @in_browser
 @pytest.mark.slow(seconds=20)
-def test_the_page_stars_notes_and_plans_and_says_why_where_it_only_reads(browser: Any, tmp_path: Path):
+def test_the_page_stars_notes_and_plans(browser: Any, tmp_path: Path):
     from dashboards.page import Access
 
     made = lively(tmp_path)
@@ -119,43 +119,37 @@ def test_the_page_stars_notes_and_plans_and_says_why_where_it_only_reads(browser
     best = max((row for row in made.rows() if row.top1 and row.macs <= 600_000), key=lambda row: row.top1).number
     smaller = (1,) * len(made.row(best).config.stages)
     stages = "-".join(map(str, smaller))
-    with served(url_of(made), Access(TOKEN, shown=True, looking_is_free=True)) as address:
-        with Visit(browser, 1400) as visit:
-            opened(visit, f"{address}?token={TOKEN}&trials={best}", TABLE)
-            visit.wait("document.getElementById('star')")
-            star = visit.page.get_by_role("button", name="⚐ Star")
-            star.focus()
-            visit.page.keyboard.press("Enter")
-            visit.wait("document.getElementById('star').getAttribute('aria-pressed') === 'true'")
-            visit.page.get_by_role("button", name="Note", exact=True).click()
-            visit.page.keyboard.type("it's <b>the</b> one")  # the field has the focus
-            copied = f"condensery note {best} 'it'\"'\"'s <b>the</b> one' --study digits-small"
-            visit.wait(f"document.querySelector('#panel-note code').textContent.startsWith({json.dumps(copied)})")
-            visit.page.get_by_role("button", name="Save note").click()
-            visit.wait("document.querySelector('#trial-actions .note').textContent === \"it's <b>the</b> one\"")
-            assert (made.row(best).starred, made.row(best).note) == (True, "it's <b>the</b> one")
-            cells = "[...document.querySelectorAll('#trials-grid .ag-cell[col-id=starred]')]"
-            visit.wait(f"{cells}.some((cell) => cell.textContent === '⚑ starred')")
-            visit.page.get_by_role("button", name="Try with changes").click()
-            visit.page.get_by_label("stages", exact=True).fill(stages)
-            visit.wait(f"document.querySelector('#panel-change .plan').textContent.includes('tried: {stages} growth')")
-            assert visit.text("#panel-change code").startswith("condensery enqueue '{")
-            visit.page.get_by_role("button", name="Enqueue").click()
-            visit.wait("document.querySelector('#panel-change .said').textContent.startsWith('Enqueued as 1: ')")
-            assert [waiting.config.stages for waiting in made.store.pending_requests()] == [smaller]
-            visit.page.locator("#search-actions summary").click()
-            visit.wait("document.querySelector('#search-actions').textContent.includes('launch study.toml --resume')")
-            visit.page.get_by_role("button", name="Take back").click()
-            visit.wait("document.querySelector('#search-actions .said').textContent === '1 is withdrawn.'")
-            assert made.store.pending_requests() == []
-            assert "stars, notes" in visit.text("#writes")
-            visit.picture("steering", full=False)
-            silent(visit, address)
-        with Visit(browser, 390) as visit:
-            opened(visit, f"{address}?trials={best}", TABLE)
-            visit.wait("document.getElementById('star')?.disabled")
-            assert "needs the token" in visit.text("#writes")
-            visit.page.get_by_text("Why can't I write here?").click()
-            visit.wait("document.querySelector('#trial-actions details p').checkVisibility()")
-            assert in_page(visit, "document.querySelector('#trial-actions .note').textContent") == "it's <b>the</b> one"
-            silent(visit, address)
+    with (
+        served(url_of(made), Access(TOKEN, shown=True, looking_is_free=True)) as address,
+        Visit(browser, 1400) as visit,
+    ):
+        opened(visit, f"{address}?token={TOKEN}&trials={best}", TABLE)
+        visit.wait("document.getElementById('star')")
+        star = visit.page.get_by_role("button", name="⚐ Star")
+        star.focus()
+        visit.page.keyboard.press("Enter")
+        visit.wait("document.getElementById('star').getAttribute('aria-pressed') === 'true'")
+        visit.page.get_by_role("button", name="Note", exact=True).click()
+        visit.page.keyboard.type("it's <b>the</b> one")  # the field has the focus
+        copied = f"condensery note {best} 'it'\"'\"'s <b>the</b> one' --study digits-small"
+        visit.wait(f"document.querySelector('#panel-note code').textContent.startsWith({json.dumps(copied)})")
+        visit.page.get_by_role("button", name="Save note").click()
+        visit.wait("document.querySelector('#trial-actions .note').textContent === \"it's <b>the</b> one\"")
+        assert (made.row(best).starred, made.row(best).note) == (True, "it's <b>the</b> one")
+        cells = "[...document.querySelectorAll('#trials-grid .ag-cell[col-id=starred]')]"
+        visit.wait(f"{cells}.some((cell) => cell.textContent === '⚑ starred')")
+        visit.page.get_by_role("button", name="Try with changes").click()
+        visit.page.get_by_label("stages", exact=True).fill(stages)
+        visit.wait(f"document.querySelector('#panel-change .plan').textContent.includes('tried: {stages} growth')")
+        assert visit.text("#panel-change code").startswith("condensery enqueue '{")
+        visit.page.get_by_role("button", name="Enqueue").click()
+        visit.wait("document.querySelector('#panel-change .said').textContent.startsWith('Enqueued as 1: ')")
+        assert [waiting.config.stages for waiting in made.store.pending_requests()] == [smaller]
+        visit.page.locator("#search-actions summary").click()
+        visit.wait("document.querySelector('#search-actions').textContent.includes('launch study.toml --resume')")
+        visit.page.get_by_role("button", name="Take back").click()
+        visit.wait("document.querySelector('#search-actions .said').textContent === '1 is withdrawn.'")
+        assert made.store.pending_requests() == []
+        assert "stars, notes" in visit.text("#writes")
+        visit.picture("steering", full=False)
+        silent(visit, address)

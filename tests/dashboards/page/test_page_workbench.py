@@ -1,18 +1,18 @@
-"""The live page as a workbench: one selection for charts, table and drawer; comparing; the trials table; a phone."""
+"""The live page as a workbench: one selection for charts, table and drawer; comparing; the trials table; the address.
+
+Opening the page takes longest, so most tests go on with one visit.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.dashboard_fill import fill
-from tests.dashboards.browser import Visit, in_browser
-from tests.dashboards.pages import FRONT, TABLE, in_page, opened, served, silent
+from tests.dashboards.browser import KeptVisit, Visit, in_browser
+from tests.dashboards.pages import FRONT, TABLE, choose, in_page, kept, opened, point_of, silent
 
 pytestmark = [pytest.mark.browser, in_browser]
 
@@ -20,34 +20,26 @@ RINGS = "[...document.querySelectorAll('#CHART .selected-marks g')].map((one) =>
 FACTS = "document.getElementById('facts-body')"
 ROW = '#trials-grid .ag-center-cols-container .ag-row[row-index="PLACE"] .ag-cell[col-id=top1]'
 ROWS_SHOWN = "document.getElementById('rows-shown').textContent"
+HEADS = "[...document.querySelectorAll('#trials-grid .ag-header-cell-text')].map((one) => one.textContent)"
+PARALLEL = "document.querySelector('#parallel-graph .js-plotly-plot')._fullData[0]"
+WHERE_THE_FOCUS_IS = """(() => {
+    const focus = document.activeElement, bar = document.getElementById("bar");
+    const scrolls = focus.closest("main") && !bar.contains(focus) && !focus.closest(".modebar");
+    const covered = scrolls && focus.getBoundingClientRect().bottom <= bar.getBoundingClientRect().bottom - 1;
+    const inTable = Boolean(focus.closest(".ag-header"));
+    return [focus.closest("section")?.id, covered && focus.outerHTML.slice(0, 120), inTable];
+})()"""
 
 
 @pytest.fixture(scope="module")
-def kept_visit(browser: Any) -> Iterator[Visit]:
+def kept_visit(browser: Any, page: str) -> Iterator[KeptVisit]:
     with Visit(browser, 1400, 900) as visit:
-        yield visit
+        yield kept(visit, page)
 
 
 @pytest.fixture
-def visit(kept_visit: Visit) -> Visit:
-    """A visit whose browser has the page's scripts already; what a reader sets is in the address alone."""
-    return kept_visit.fresh()
-
-
-def point_of(visit: Visit, number: int) -> tuple[float, float]:
-    """Return where the front shows a trial."""
-    x, y = in_page(
-        visit,
-        f"""{{
-        const graph = {FRONT}, {{ xaxis, yaxis }} = graph._fullLayout, box = graph.getBoundingClientRect();
-        for (const trace of graph._fullData) {{
-          const i = [...(trace.customdata || [])].findIndex((carried) => carried[0] === {number});
-          if (i >= 0) {{
-            return [box.x + xaxis._offset + xaxis.d2p(trace.x[i]), box.y + yaxis._offset + yaxis.d2p(trace.y[i])];
-          }}
-        }} }}""",
-    )
-    return x, y
+def visit(kept_visit: KeptVisit) -> Visit:
+    return kept_visit.again()
 
 
 def click_point(visit: Visit, number: int, *modifiers: str) -> None:
@@ -72,11 +64,74 @@ def selected(visit: Visit, *numbers: int) -> None:
         visit.wait(f"document.querySelector('#comparison-body > [data-trials=\"{shown}\"] .part')")
 
 
+# ---- keyboard and names ---------------------------------------------------------------------------------
+
+
+def test_the_keyboard_alone_leads_through_the_page(visit: Visit, page: str) -> None:
+    focus = "document.activeElement"
+    visit.page.keyboard.press("Tab")
+    assert in_page(visit, f"{focus}.textContent") == "Skip to the answer"
+    assert in_page(visit, f"{focus}.getBoundingClientRect().top") >= 0
+    visit.page.keyboard.press("Enter")
+    visit.page.keyboard.press("Tab")
+    assert in_page(visit, f"{focus}.type") == "range"
+    assert in_page(visit, f"getComputedStyle({focus}).outlineStyle") != "none"
+    seen, hidden = set(), []
+    for _ in range(160):
+        visit.page.keyboard.press("Tab")
+        section, covered, is_in_table = in_page(visit, WHERE_THE_FOCUS_IS)
+        seen.add(section)
+        hidden += [covered] if covered else []
+        if is_in_table:
+            break
+    assert {"answer", "front", "macs-latency", "parallel", "importance", "curves", "trials"} <= seen
+    assert hidden == []  # nothing that has the focus is below the answer
+    visit.page.locator('.ag-row[row-index="2"] .ag-cell[col-id=top1]').focus()
+    visit.page.keyboard.press("ArrowDown")
+    visit.page.keyboard.press("Space")
+    selected(visit, 21)
+    visit.page.keyboard.press("ArrowDown")
+    visit.page.keyboard.press("Enter")
+    selected(visit, 14)
+    assert in_page(visit, f"{focus}.id") == "drawer-title"
+    visit.page.keyboard.press("Escape")
+    selected(visit)
+    assert in_page(visit, f"{focus}.getAttribute('col-id')") == "top1"
+    silent(visit, page)
+
+
+def test_every_control_has_a_name_and_every_landmark_too(visit: Visit, page: str) -> None:
+    choose(visit, 3)
+    selected(visit, 3)
+    nameless = """[...document.querySelectorAll('button, input, select, textarea, a[href], summary')]
+        .filter((one) => one.offsetParent !== null && !one.closest('.modebar'))
+        .filter((one) => !(one.textContent.trim() || one.getAttribute('aria-label') || one.title
+            || [...(one.labels || [])].some((label) => label.textContent.trim())
+            || document.getElementById(one.getAttribute('aria-labelledby'))))
+        .map((one) => one.outerHTML.slice(0, 200))"""
+    assert in_page(visit, nameless) == []
+    in_page(visit, "{ window.unopened = [...document.querySelectorAll('details:not([open])')]; }")
+    in_page(visit, "window.unopened.forEach((one) => { one.open = true; })")
+    unnamed = """[...document.querySelectorAll('[tabindex="0"]')]
+        .filter((one) => one.offsetParent !== null && !one.closest('.ag-root-wrapper'))
+        .filter((one) => !one.getAttribute('role') || !one.getAttribute('aria-label'))
+        .map((one) => one.outerHTML.slice(0, 200))"""
+    assert in_page(visit, unnamed) == []
+    sections = "[...document.querySelectorAll('section, aside')].map((one) => one.getAttribute('aria-labelledby'))"
+    assert all(in_page(visit, f"document.getElementById('{name}').textContent") for name in in_page(visit, sections))
+    for role in ("banner", "main", "contentinfo", "complementary"):
+        assert visit.page.get_by_role(role).count() == 1
+    assert visit.page.locator("html").get_attribute("lang") == "en"
+    in_page(visit, "window.unopened.forEach((one) => { one.open = false; })")
+    choose(visit)
+    selected(visit)
+    silent(visit, page)
+
+
 # ---- one selection --------------------------------------------------------------------------------------
 
 
 def test_one_selection_is_marked_everywhere_undone_by_back_and_closed_by_escape(visit: Visit, page: str) -> None:
-    opened(visit, page, TABLE)
     in_page(visit, "document.getElementById('front').scrollIntoView()")
     before = in_page(visit, "window.scrollY")
     assert before > 0
@@ -108,11 +163,13 @@ def test_one_selection_is_marked_everywhere_undone_by_back_and_closed_by_escape(
     assert in_page(visit, "document.activeElement.id") == "front-box"
     visit.page.go_back()
     selected(visit, 11)
+    visit.page.keyboard.press("Escape")
+    selected(visit)
     silent(visit, page)
 
 
 def test_up_to_four_are_compared_and_a_fifth_replaces_none_silently(visit: Visit, page: str) -> None:
-    opened(visit, f"{page}?trials=11,20", TABLE)
+    choose(visit, 11, 20)
     selected(visit, 11, 20)
     lines = "[...document.querySelectorAll('table.differences tbody th[scope=row]')].filter((one) => one.offsetParent)"
     labels = in_page(visit, f"{lines}.map((one) => one.innerText)")
@@ -121,6 +178,7 @@ def test_up_to_four_are_compared_and_a_fifth_replaces_none_silently(visit: Visit
     assert "epochs" not in labels  # both had twelve
     visit.page.get_by_label("Show what is the same, too").check()
     assert "epochs" in " ".join(in_page(visit, f"{lines}.map((one) => one.innerText)"))
+    visit.page.get_by_label("Show what is the same, too").uncheck()
     titles = "[...document.querySelectorAll('#comparison-body h3')].map((one) => one.textContent)"
     assert in_page(visit, titles) == ["The networks", "Learning curves", "Against the first"]
     networks = "document.getElementById(JSON.stringify({of: '11-20/networks', type: 'part-graph'}))"
@@ -142,22 +200,20 @@ def test_up_to_four_are_compared_and_a_fifth_replaces_none_silently(visit: Visit
     visit.page.get_by_label("Trial number").fill("99")
     visit.page.get_by_label("Trial number").press("Enter")
     visit.wait(f"{FACTS}.textContent.includes('has trials 0 to 31')")
+    visit.page.keyboard.press("Escape")
+    selected(visit)
     silent(visit, page)
 
 
 # ---- the table ------------------------------------------------------------------------------------------
 
 
-def test_the_table_filters_what_is_typed_sorts_and_shows_the_columns_that_fit_or_are_chosen(
-    visit: Visit, page: str
-) -> None:
-    opened(visit, page, TABLE)
+def test_the_table_filters_what_is_typed_sorts_and_shows_the_columns_that_fit(visit: Visit, page: str) -> None:
     grid = visit.page.locator("#trials-grid")
     grid.scroll_into_view_if_needed()
     viewport = "document.querySelector('#trials-grid .ag-center-cols-viewport')"
     assert in_page(visit, f"{viewport}.scrollWidth <= {viewport}.clientWidth")
-    heads = "[...document.querySelectorAll('#trials-grid .ag-header-cell-text')].map((one) => one.textContent)"
-    assert in_page(visit, heads)[1:] == ["trial", "state", "top-1", "measured ms on host", "macs", "params", "config"]
+    assert in_page(visit, HEADS)[1:] == ["trial", "state", "top-1", "measured ms on host", "macs", "params", "config"]
     first = grid.locator('.ag-row[row-index="0"]')
     assert "★" in first.first.inner_text()
     assert "recommended" in (first.first.get_attribute("class") or "")
@@ -184,12 +240,6 @@ def test_the_table_filters_what_is_typed_sorts_and_shows_the_columns_that_fit_or
     visit.wait(f"{number} !== '★11'")
     visit.page.get_by_role("button", name="Best within the budget first").click()
     visit.wait(f"{number} === '★11'")
-    visit.page.locator("#columns-chooser > summary").click()
-    visit.page.get_by_role("checkbox", name="reason").check()
-    visit.page.get_by_role("checkbox", name="config").uncheck()
-    visit.wait("location.search.includes('columns=')")
-    visit.page.keyboard.press("Escape")
-    assert in_page(visit, "document.activeElement.textContent") == "Columns"
     longest = """(() => {
         const cell = document.querySelector('#trials-grid .latency-cell'), outer = cell.closest('.ag-cell');
         cell.querySelector('b').textContent = '0.05768';
@@ -198,13 +248,12 @@ def test_the_table_filters_what_is_typed_sorts_and_shows_the_columns_that_fit_or
             one.scrollWidth <= one.clientWidth + 1 || !one.clientWidth);
     })()"""
     assert in_page(visit, longest)
-    opened(visit, visit.page.url, TABLE)
-    visit.wait(f"JSON.stringify({heads}).includes('reason') && !JSON.stringify({heads}).includes('config')")
+    in_page(visit, "window.dash_ag_grid.getApi('trials-grid').redrawRows()")  # as the server has them
+    visit.wait("location.search === '?study=digits-small'")
     silent(visit, page)
 
 
 def test_a_brush_on_the_parallel_coordinates_filters_the_table(visit: Visit, page: str) -> None:
-    opened(visit, page, TABLE)
     axis = visit.page.locator("#parallel-graph .axis-brush").last
     in_page(visit, "document.getElementById('parallel-graph').scrollIntoView({ block: 'center', inline: 'end' })")
     box = axis.bounding_box()
@@ -215,124 +264,49 @@ def test_a_brush_on_the_parallel_coordinates_filters_the_table(visit: Visit, pag
     visit.page.mouse.move(x, box["y"] + 0.45 * box["height"], steps=6)
     visit.page.mouse.up()
     visit.wait(f"/^\\d+ of 32 trials, brushed$/.test({ROWS_SHOWN})")
+    visit.wait("location.search.includes('brush=')")
     visit.page.get_by_role("button", name="Clear filters").click()
-    visit.wait(f"{ROWS_SHOWN} === ''")
+    visit.wait(f"{ROWS_SHOWN} === '' && location.search === '?study=digits-small'")  # or it would come back
     silent(visit, page)
 
 
-# ---- keyboard and names ---------------------------------------------------------------------------------
+# ---- the address ----------------------------------------------------------------------------------------
 
 
-def test_the_keyboard_alone_leads_through_the_page(visit: Visit, page: str) -> None:
-    opened(visit, page, TABLE)
-    focus = "document.activeElement"
-    visit.page.keyboard.press("Tab")
-    assert in_page(visit, f"{focus}.textContent") == "Skip to the answer"
-    assert in_page(visit, f"{focus}.getBoundingClientRect().top") >= 0
-    visit.page.keyboard.press("Enter")
-    visit.page.keyboard.press("Tab")
-    assert in_page(visit, f"{focus}.type") == "range"
-    assert in_page(visit, f"getComputedStyle({focus}).outlineStyle") != "none"
-    seen, hidden = set(), []
-    for _ in range(160):
-        visit.page.keyboard.press("Tab")
-        seen.add(in_page(visit, f"{focus}.closest('section')?.id"))
-        covered = "document.getElementById('bar').getBoundingClientRect().bottom"
-        if in_page(visit, f"Boolean({focus}.closest('main') && !{focus}.closest('#bar'))") and in_page(
-            visit, f"{focus}.getBoundingClientRect().bottom <= {covered} - 1 && !{focus}.closest('.modebar')"
-        ):
-            hidden.append(in_page(visit, f"{focus}.outerHTML.slice(0, 120)"))
-        if in_page(visit, f"Boolean({focus}.closest('.ag-header'))"):
-            break
-    assert {"answer", "front", "macs-latency", "parallel", "importance", "curves", "trials"} <= seen
-    assert hidden == []  # nothing that has the focus is below the answer
-    visit.page.locator('.ag-row[row-index="2"] .ag-cell[col-id=top1]').focus()
-    visit.page.keyboard.press("ArrowDown")
-    visit.page.keyboard.press("Space")
-    selected(visit, 21)
-    visit.page.keyboard.press("ArrowDown")
-    visit.page.keyboard.press("Enter")
-    selected(visit, 14)
-    assert in_page(visit, f"{focus}.id") == "drawer-title"
+def test_what_a_reader_has_set_is_in_the_address_and_comes_back_with_it(visit: Visit, page: str) -> None:
+    choose(visit, 11, 20)
+    selected(visit, 11, 20)
+    everyone = in_page(visit, f"{PARALLEL}.dimensions[0].values.length")
+    visit.page.get_by_role("spinbutton", name=re.compile("Latency limit on host")).fill("0.3")
+    visit.page.get_by_label("Log scale").check()
+    visit.page.get_by_text("Other axes").click()
+    visit.page.get_by_label("Across", exact=True).select_option("params")
+    visit.page.get_by_label("Up", exact=True).select_option("time")
+    visit.wait(f"{FRONT}.layout.yaxis.title.text === 'training time, s'")
+    visit.page.get_by_label("Front only").check()
+    visit.wait(f"{PARALLEL}.dimensions[0].values.length < {everyone}")
+    assert in_page(visit, f"{PARALLEL}.customdata.length === {PARALLEL}.dimensions[0].values.length")  # for the marks
+    visit.page.get_by_label("Keep").select_option("C")
+    visit.page.get_by_label("from", exact=True).select_option(index=1)
+    visit.page.locator("#columns-chooser > summary").click()
+    visit.page.get_by_role("checkbox", name="reason").check()
+    visit.page.get_by_role("checkbox", name="config").uncheck()
     visit.page.keyboard.press("Escape")
-    selected(visit)
-    assert in_page(visit, f"{focus}.getAttribute('col-id')") == "top1"
+    assert in_page(visit, "document.activeElement.textContent") == "Columns"
+    for _ in range(2):  # from the system's to light, to dark
+        visit.page.get_by_role("button", name=re.compile("^Colours")).click()
+    for word in ("trials=", "budget.host=0.3", "log=yes", "x=params", "y=time", "lines=front", "brush=C", "columns="):
+        visit.wait(f"location.search.includes('{word}')")
+    visit.wait("location.search.includes('theme=dark')")
+    opened(visit, visit.page.url, TABLE)
+    selected(visit, 11, 20)
+    assert visit.page.get_by_role("spinbutton", name=re.compile("Latency limit on host")).input_value() == "0.3"
+    assert in_page(visit, f"{FRONT}.layout.xaxis.title.text") == "parameters, k params"
+    assert in_page(visit, f"{FRONT}.layout.yaxis.title.text") == "training time, s"
+    assert in_page(visit, f"{FRONT}.layout.xaxis.type") == "log"
+    visit.wait(f"({PARALLEL}.dimensions.find((one) => one.name === 'C').constraintrange || []).length")
+    assert in_page(visit, f"{PARALLEL}.dimensions[0].values.length") < everyone
+    visit.wait(f"JSON.stringify({HEADS}).includes('reason') && !JSON.stringify({HEADS}).includes('config')")
+    assert in_page(visit, f"{FRONT}.layout.font.color") == "#e8eaed"
+    visit.picture("page-dark")
     silent(visit, page)
-
-
-def test_every_control_has_a_name_and_every_landmark_too(visit: Visit, page: str) -> None:
-    opened(visit, f"{page}?trials=3", TABLE)
-    selected(visit, 3)
-    nameless = """[...document.querySelectorAll('button, input, select, textarea, a[href], summary')]
-        .filter((one) => one.offsetParent !== null && !one.closest('.modebar'))
-        .filter((one) => !(one.textContent.trim() || one.getAttribute('aria-label') || one.title
-            || [...(one.labels || [])].some((label) => label.textContent.trim())
-            || document.getElementById(one.getAttribute('aria-labelledby'))))
-        .map((one) => one.outerHTML.slice(0, 200))"""
-    assert in_page(visit, nameless) == []
-    in_page(visit, "document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    unnamed = """[...document.querySelectorAll('[tabindex="0"]')]
-        .filter((one) => one.offsetParent !== null && !one.closest('.ag-root-wrapper'))
-        .filter((one) => !one.getAttribute('role') || !one.getAttribute('aria-label'))
-        .map((one) => one.outerHTML.slice(0, 200))"""
-    assert in_page(visit, unnamed) == []
-    sections = "[...document.querySelectorAll('section, aside')].map((one) => one.getAttribute('aria-labelledby'))"
-    assert all(in_page(visit, f"document.getElementById('{name}').textContent") for name in in_page(visit, sections))
-    for role in ("banner", "main", "contentinfo", "complementary"):
-        assert visit.page.get_by_role(role).count() == 1
-    assert visit.page.locator("html").get_attribute("lang") == "en"
-    silent(visit, page)
-
-
-# ---- a phone --------------------------------------------------------------------------------------------
-
-
-def test_on_a_phone_the_drawer_is_a_sheet_and_a_tap_shows_the_tooltip_first(browser: Any, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    fill(url, 400, 0)
-    with served(url) as address, Visit(browser, 390, 844, touch=True) as visit:
-        opened(visit, address, TABLE)
-        assert in_page(visit, "document.documentElement.scrollWidth") <= 390
-        in_page(visit, "document.getElementById('front').scrollIntoView()")
-        number = in_page(visit, f"{FRONT}._fullData.find((one) => one.name === 'on the front').customdata[0][0]")
-        before = in_page(visit, "window.scrollY")
-        x, y = point_of(visit, number)
-        visit.page.touchscreen.tap(x, y)
-        visit.wait(f"document.getElementById('tap-hint').textContent === 'Tap again to open trial {number}.'")
-        visit.wait("document.querySelector('#front-graph .hoverlayer .hovertext')")
-        assert visit.page.locator("#drawer").is_hidden()
-        x, y = point_of(visit, number)
-        visit.page.touchscreen.tap(x, y)
-        visit.wait(f"document.getElementById('drawer-title').textContent === 'Trial {number}'")
-        visit.wait(f"document.getElementById('trial-{number}')")
-        sheet = visit.page.locator("#drawer").bounding_box()
-        assert sheet is not None
-        assert sheet["width"] == 390
-        assert 844 / 4 < sheet["y"] < sheet["y"] + sheet["height"] == pytest.approx(844, abs=1)
-        assert in_page(visit, "window.scrollY") == before
-        visit.picture("page-phone", full=False)
-        visit.page.get_by_role("button", name="Close the drawer").tap()
-        assert visit.page.locator("#drawer").is_hidden()
-        in_page(visit, "document.getElementById('trials').scrollIntoView()")
-        shown = """[...document.querySelectorAll('#trials-grid .ag-row[row-index="0"] .ag-cell')]
-            .filter((one) => one.getBoundingClientRect().right <= 390).map((one) => one.getAttribute('col-id'))"""
-        cells = in_page(visit, shown)
-        assert {"number", "state", "top1", "latency:host"} <= set(cells), cells
-        cut = """[...document.querySelectorAll('#trials-grid .latency-cell')].filter((one) =>
-            one.getBoundingClientRect().right > one.closest('.ag-cell').getBoundingClientRect().right + 1).length"""
-        assert in_page(visit, cut) == 0
-        rows = "[...document.querySelectorAll('#trials-grid .ag-center-cols-container .ag-row')]"
-        places = in_page(visit, f"{rows}.map((row) => row.getBoundingClientRect()).map((box) => [box.top, box.bottom])")
-        assert all(bottom <= top + 1 for (_, bottom), (top, _) in pairwise(sorted(places))), places
-        legend = "[...document.querySelectorAll('#front-graph .legendtext')].map((one) => one.getBoundingClientRect())"
-        entries = in_page(visit, f"{legend}.map((box) => [box.top, box.bottom, box.right])")
-        assert all(right <= 390 for *_, right in entries)
-        assert all(bottom <= top + 1 for (_, bottom, _), (top, _, _) in pairwise(sorted(entries))), entries
-        titles = (
-            "[...document.querySelectorAll('#parallel-graph .axis-title')].map((one) => one.getBoundingClientRect())"
-        )
-        visit.wait(f"{titles}.length > 5")
-        ends = in_page(visit, f"{titles}.map((box) => [box.left, box.right])")
-        assert all(right < left for (_, right), (left, _) in pairwise(ends))
-        assert in_page(visit, "document.getElementById('parallel-box').scrollWidth") > 390
-        silent(visit, address)

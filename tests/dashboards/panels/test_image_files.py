@@ -16,6 +16,7 @@ from dashboards import panels
 from dashboards.panels.image_files import Paper, browser_path, write_figure
 from dashboards.panels.notebook import PLOTS, PlotOptions, StudyFigures
 from space.errors import InvalidSettings, PlotUnavailable, ReadOnlyFolder, StudyNotFound
+from tests.command_line import run_here
 from tests.dashboards.browser import PICTURES, in_browser
 from tests.dashboards.panels.panel_studies import is_sound
 from tests.dashboards.studies import Study, lively
@@ -114,15 +115,11 @@ def test_an_image_without_chromium_is_one_clear_line_and_its_own_code(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_image_without_kaleido_says_what_to_install(made: Study, tmp_path: Path) -> None:
-    code = f"""
-import sys
-sys.modules["kaleido"] = None  # as where it isn't installed
-sys.argv = ["condensery", "plot", "front", "--storage", {url(made)!r}, "--out", {str(tmp_path / "f.svg")!r}]
-import condensery
-condensery.main()
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def test_an_image_without_kaleido_says_what_to_install(
+    made: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kaleido", None)  # as where it isn't installed
+    done = run_here("plot", "front", "--storage", url(made), "--out", "f.svg", cwd=tmp_path)
     assert done.returncode == 79
     assert done.stderr.startswith("error: writing an image needs kaleido; pip install 'condensery[plots]'")
     assert done.stderr.count("\n") == 1
@@ -140,7 +137,7 @@ def test_a_format_that_is_none_and_a_folder_that_is_a_file_are_refused(made: Stu
 @pytest.mark.browser
 @pytest.mark.slow
 @in_browser
-@pytest.mark.parametrize("name", ["front", "parallel", "curves"])
+@pytest.mark.parametrize("name", ["front", "parallel", pytest.param("curves", marks=pytest.mark.long)])
 def test_chromium_draws_plots_as_png(made: Study, name: str) -> None:
     pytest.importorskip("kaleido")
     PICTURES.mkdir(exist_ok=True)
@@ -156,7 +153,9 @@ def test_chromium_draws_plots_as_png(made: Study, name: str) -> None:
 @pytest.mark.browser
 @pytest.mark.slow
 @in_browser
-@pytest.mark.parametrize("name", ["macs-latency", "importance", "progress"])
+@pytest.mark.parametrize(
+    "name", ["importance", *(pytest.param(name, marks=pytest.mark.long) for name in ("macs-latency", "progress"))]
+)
 def test_chromium_draws_plots_as_svg(made: Study, name: str) -> None:
     pytest.importorskip("kaleido")
     PICTURES.mkdir(exist_ok=True)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from dashboards.budget.recorded import read_recorded
+from dashboards.budget.table import BudgetTable
+from dashboards.data.column_reader import read_columns
+from dashboards.data.study_settings import budget_of
 from tests.dashboards.browser import Visit
 from tests.dashboards.panels.panel_studies import HOSTILE
 from tests.dashboards.studies import SETTINGS, Study, lively
 
 READY = "performance.getEntriesByName('condensery-ready').length"
+LEFT_IN_REPORT = """[location.search, document.getElementById('sentence').innerText,
+    document.getElementById('trials-note').textContent, document.querySelectorAll('details[open]').length,
+    document.querySelector('[aria-sort]')?.innerText,
+    [...document.querySelectorAll('input, select')].map((one) => `${one.value} ${one.checked}`)]"""
 DRAWN = "document.querySelector('#{}-chart .main-svg')"
 TWO_DEVICES = {
     **SETTINGS,
@@ -41,6 +50,12 @@ def mark_of(visit: Visit, chart: str, mark: str) -> list[float] | None:
 
 def numbers_shown(visit: Visit) -> list[int]:
     return [int(text) for text in visit.page.locator("#trials-table tbody tr td:nth-child(1)").all_inner_texts()]
+
+
+def table_of(made: Study) -> BudgetTable:
+    columns = read_columns(made.engine, made.name)
+    read = partial(read_recorded, made.engine, columns.study)
+    return BudgetTable.of(columns, budget_of(columns.study.settings), read)
 
 
 def on_two_devices(folder: Path) -> Study:

@@ -77,6 +77,12 @@ def report(made: Study, **limits_ms: float) -> Page:
     return Page(path)
 
 
+@pytest.fixture(scope="module")
+def page(lively_study: Study) -> Page:
+    """The report of a lively study."""
+    return Page(lively_study.folder / "report.html")
+
+
 # ---- what it says ---------------------------------------------------------------------------------------
 
 
@@ -137,8 +143,7 @@ def test_a_budget_nothing_fits_gives_the_smallest_reached(tmp_path: Path) -> Non
     )
 
 
-def test_every_chart_has_its_table_in_the_page(tmp_path: Path) -> None:
-    page = report(lively(tmp_path))
+def test_every_chart_has_its_table_in_the_page(page: Page) -> None:
     shown = (attributes for tag, attributes in page.tags if tag == "details" and "hidden" not in attributes)
     twins = {name for attributes in shown if (name := attributes.get("id") or "").endswith("-data-table")}
     names = {"front", "macs-latency", "parallel", "importance", "curves", "progress", "timeline", "belief"}
@@ -147,10 +152,9 @@ def test_every_chart_has_its_table_in_the_page(tmp_path: Path) -> None:
     assert set(page.data("charts")) == names
 
 
-def test_what_the_sampler_believed_is_told_with_how_right_it_was(tmp_path: Path) -> None:
-    told = report(lively(tmp_path)).text
-    assert re.search(r"[0-9]+ of [0-9]+ trainings ended inside the 95 % interval predicted for it", told)
-    assert "Predicted, then reached" in told
+def test_what_the_sampler_believed_is_told_with_how_right_it_was(page: Page) -> None:
+    assert re.search(r"[0-9]+ of [0-9]+ trainings ended inside the 95 % interval predicted for it", page.text)
+    assert "Predicted, then reached" in page.text
 
 
 def test_nothing_is_said_of_a_belief_that_was_never_recorded(tmp_path: Path) -> None:
@@ -162,10 +166,9 @@ def test_nothing_is_said_of_a_belief_that_was_never_recorded(tmp_path: Path) -> 
 # ---- what it carries ------------------------------------------------------------------------------------
 
 
-def test_every_trial_is_carried_with_all_its_values(tmp_path: Path) -> None:
-    made = lively(tmp_path)
-    columns = report(made).columns
-    rows = made.rows()
+def test_every_trial_is_carried_with_all_its_values(lively_study: Study, page: Page) -> None:
+    columns = page.columns
+    rows = lively_study.rows()
     assert columns["number"] == [row.number for row in rows]
     assert columns["state"] == [row.state for row in rows]
     assert columns["top1"] == [None if row.top1 is None else float(f"{row.top1:.6g}") for row in rows]
@@ -216,10 +219,9 @@ def test_views_that_would_make_the_file_too_large_are_named_and_left_out(
     assert core["left_out"] == ["multiply-adds", "parameters"]
 
 
-def test_the_networks_of_the_front_are_drawn_best_first(tmp_path: Path) -> None:
-    made = lively(tmp_path)
-    columns = read_columns(made.engine, made.name)
-    networks = report(made).data("networks")
+def test_the_networks_of_the_front_are_drawn_best_first(lively_study: Study, page: Page) -> None:
+    columns = read_columns(lively_study.engine, lively_study.name)
+    networks = page.data("networks")
     front = np.flatnonzero(columns.front(columns.default_group))
     assert {one["number"] for one in networks} == set(columns.number[front].tolist())
     accuracies = [columns.top1[columns.index_of(one["number"])] for one in networks]
@@ -263,8 +265,7 @@ def test_hostile_names_stay_text(tmp_path: Path, name: str) -> None:
         assert "<img" not in figures
 
 
-def test_the_page_may_fetch_nothing_and_run_nothing_but_its_own(tmp_path: Path) -> None:
-    page = report(lively(tmp_path))
+def test_the_page_may_fetch_nothing_and_run_nothing_but_its_own(page: Page) -> None:
     for tag, attributes in page.tags:
         for name in ("src", "href", "action", "srcset"):
             assert (attributes.get(name) or "data:").startswith(("data:", "#")), (tag, attributes)
@@ -302,10 +303,9 @@ def test_a_report_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path: Pa
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["report.html"]
 
 
-def test_the_same_study_gives_the_same_report_but_for_its_date(tmp_path: Path) -> None:
-    made = lively(tmp_path)
+def test_the_same_study_gives_the_same_report_but_for_its_date(lively_study: Study, page: Page) -> None:
     dates = re.compile(r"Written by Condensery on [^<]+")
-    first, second = (dates.sub("", report(made).source) for _ in range(2))
+    first, second = (dates.sub("", one.source) for one in (page, report(lively_study)))
     assert first == second
 
 

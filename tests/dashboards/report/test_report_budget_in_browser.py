@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,11 @@ import pytest
 
 from dashboards.budget.answers import TAKES
 from dashboards.budget.badges import BADGES
-from dashboards.budget.recorded import read_recorded
-from dashboards.budget.table import BudgetTable, limit_text
-from dashboards.data.column_reader import read_columns
-from dashboards.data.study_settings import budget_of
+from dashboards.budget.table import limit_text
 from dashboards.report.report import write_report
 from space.config import code_legend
 from tests.dashboards.browser import Visit, in_browser
-from tests.dashboards.report.report_visits import READY, mark_of, scroll_to, study_of
+from tests.dashboards.report.report_visits import READY, mark_of, scroll_to, study_of, table_of
 from tests.dashboards.studies import Study
 
 pytestmark = [pytest.mark.browser, in_browser]
@@ -51,6 +47,8 @@ def test_keys_alone_move_the_budget_the_answer_the_line_and_the_star(visit: Visi
     assert len(seen) >= 3
     assert "0 of" in visit.text("#sentence")  # at the lowest limit nothing fits
     assert not visit.page.locator("#copy-pick").is_visible()
+    visit.page.get_by_role("button", name="The study's own limit on host").click()
+    visit.wait("location.search === ''")
 
 
 def test_the_command_is_copied_and_a_number_no_limit_and_reset_are_given_and_stay_in_the_address(visit: Visit) -> None:
@@ -108,7 +106,7 @@ def test_the_card_explains_its_badges_takes_another_network_and_holds_another_fi
 def test_what_is_no_limit_is_said_and_the_last_limit_holds(visit: Visit) -> None:
     before = visit.text("#sentence")
     number = visit.page.get_by_label("Latency limit on host in ms")
-    for text in ("0", "-5", "1e-7", "1e12"):
+    for text in ("0", "1e12"):
         number.fill(text)
         visit.wait("document.getElementById('number-0').getAttribute('aria-invalid') === 'true'")
         assert "0.4 ms still holds" in visit.text("#wrong-0")
@@ -133,6 +131,9 @@ def test_an_address_with_a_budget_opens_with_it(browser: Any, lively_study: Stud
 
 
 KINDS = ("empty", "one", "ties", "not a number", "infeasible only", "all failed", "hostile", "two devices", "many")
+# Opened each time: where there is nothing, no number, or more than one limit. A hostile one is opened with its table.
+OPENED = ("empty", "not a number", "two devices")
+LONG = [pytest.param(kind, marks=pytest.mark.long) for kind in KINDS if kind not in (*OPENED, "hostile")]
 
 
 def test_the_page_answers_any_budget_as_python_does(visit: Visit, tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_the_page_answers_any_budget_as_python_does(visit: Visit, tmp_path: Path
         assert kind != "many" or {"fastest", "smallest", "knee", "more", "predicted"} <= named
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*OPENED, *LONG])
 def test_reports_of_unusual_studies_open_with_pythons_answer(browser: Any, tmp_path: Path, kind: str) -> None:
     made = study_of(tmp_path, kind)
     path = tmp_path / "report.html"
@@ -180,12 +181,6 @@ def test_reports_of_unusual_studies_open_with_pythons_answer(browser: Any, tmp_p
         visit.picture(f"report-{kind.replace(' ', '-')}")
         assert visit.complaints == []
         assert visit.requests == [path.as_uri()]
-
-
-def table_of(made: Study) -> BudgetTable:
-    columns = read_columns(made.engine, made.name)
-    read = partial(read_recorded, made.engine, columns.study)
-    return BudgetTable.of(columns, budget_of(columns.study.settings), read)
 
 
 def _limit(rng: np.random.Generator, control: Any) -> float | None:

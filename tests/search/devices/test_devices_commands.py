@@ -89,4 +89,10 @@ def test_counting_says_which_models_failed_and_ends_with_a_code_of_its_own(tmp_p
     assert "good.onnx" in counted.stdout
     assert "bad.onnx" in counted.stdout
     assert counted.stderr.splitlines()[-1] == "error: 1 of 2 models could not be counted; see above."
-    assert run_command(*words, "--count", good, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.long
+def test_counting_ends_with_0_where_every_model_was_counted(tmp_path: Path):
+    good = write_network(tmp_path / "good.onnx", 4)
+    counted = run_command("devices", "virtual", "--folder", arm_device().folder, "--count", good, cwd=tmp_path)
+    assert (counted.returncode, "good.onnx" in counted.stdout) == (0, True), counted.stderr

@@ -75,13 +75,11 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
-@pytest.mark.parametrize(
-    "sent", [b"", BEGUN, WITH_BODY, WITH_BODY + b"x" * 60_000], ids=["idle", "head", "body", "more"]
-)
-def test_more_connections_than_the_hub_has_files_leave_it_answering(start: Any, sent: bytes):
+def test_more_connections_than_the_hub_has_files_leave_it_answering(start: Any):
     hub = start()
-    with strangers(hub, 3 * FILES, sent):
-        assert [health(hub) for _ in range(3)] == [200] * 3
+    for sent in (b"", BEGUN, WITH_BODY, WITH_BODY + b"x" * 60_000):
+        with strangers(hub, 3 * FILES, sent):
+            assert [health(hub) for _ in range(3)] == [200] * 3
     assert hub.end(15) == (0, "")
 
 
@@ -129,7 +127,7 @@ def test_long_bodies_of_strangers_are_not_kept(start: Any, desk: Desk):
 
 def test_wrong_tokens_fill_no_log(start: Any):
     hub = start()
-    for _ in range(200):
+    for _ in range(100):
         assert hub.call("wrong", "/v1/leave", {"instance": ONE})[0] == 401
     lines = hub.errors.read_text().splitlines()
     assert 1 <= len(lines) <= 60  # at most two minutes have begun

@@ -13,7 +13,7 @@ from search.store.connection.database import open_for_reading, open_for_writing
 from search.store.rows import StudyRow, TrialRow
 from search.store.store import StudyStore
 from search.study_file import load_replay
-from tests.command_line import run_command
+from tests.command_line import run_command, run_here
 
 WORDS = ["study.trainings=8", "search.startup=3", "engine.workers=3"]
 
@@ -64,3 +64,8 @@ class Replays:
 
 def command(replays: Replays, *words: str | Path):
     return run_command(*words, "--storage", replays.url, cwd=replays.folder)
+
+
+def command_here(replays: Replays, *words: str | Path):
+    """A command in this process, for what reads."""
+    return run_here(*words, "--storage", replays.url, cwd=replays.folder)

@@ -33,7 +33,7 @@ from search.study_file import load_replay
 from search.time_estimate import outline_study
 from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.pages import opened, served, silent
-from tests.search.replay.replays import Replays, command
+from tests.search.replay.replays import Replays, command_here
 from tests.search.replay.tiny_tables import rewritten
 
 pytestmark = pytest.mark.slow
@@ -97,11 +97,11 @@ def test_no_command_is_forgotten_here():
 @pytest.mark.parametrize("name", SHOWING)
 def test_a_command_says_it_as_text_and_as_json(name: str, shown: Replays, words: str):
     line = [str(a_done_trial(shown).number) if word == "NUMBER" else word for word in SHOWING[name]]
-    printed = command(shown, *line)
+    printed = command_here(shown, *line)
     assert says(printed.stdout, words), printed.stderr
     unwrapped = " ".join(printed.stdout.split())
     assert "measured" not in unwrapped.replace("latencies that are called replayed were not measured here", "")
-    document = json.loads(command(shown, *line, "--json").stdout)
+    document = json.loads(command_here(shown, *line, "--json").stdout)
     assert document["replayed_from"] == shown_name(shown)
     if name != "status":
         assert "estimated, replayed" in " ".join(printed.stdout.split())
@@ -157,7 +157,7 @@ def test_event_files_say_it_in_the_name_of_each_run_and_of_its_latency(shown: Re
     from tests.search.test_event_files import read_run
 
     out = tmp_path / "runs"
-    assert command(shown, "tensorboard", "--out", out).returncode == 0
+    assert command_here(shown, "tensorboard", "--out", out).returncode == 0
     folder = out / "replay" / "replayed-from-condensebench-digits.csv.gz"
     number = a_done_trial(shown).number
     tags = read_run(folder / f"trial-{number:05d}").Tags()["scalars"]
@@ -201,7 +201,7 @@ def test_the_command_that_is_offered_in_place_of_pick_works(shown: Replays):
     number = str(a_done_trial(shown).number)
     init, _, launch = instead["command"].replace("{trial}", number).partition(" && ")
     (shown.folder / "train.toml").unlink(missing_ok=True)
-    done = command(shown, *init.split()[1:7])
+    done = command_here(shown, *init.split()[1:7])
     assert (done.returncode, launch) == (0, "condensery launch train.toml"), done.stderr
     (shown.folder / "train.toml").unlink()
 
@@ -212,7 +212,7 @@ def test_page_and_report_offer_the_training_of_a_network_instead_of_picking_it(
     browser: Any, shown: Replays, words: str
 ):
     report = shown.folder / "report.html"
-    assert command(shown, "report", "--out", report).returncode == 0
+    assert command_here(shown, "report", "--out", report).returncode == 0
     assert words in report.read_text()
     instead = instead_of_pick(shown.study())
     assert instead is not None

@@ -86,6 +86,15 @@ def living():
     process.communicate()
 
 
+@pytest.fixture(scope="module")
+def neighbour():
+    """A live process of this host that no test ends."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process_name(process.pid), process
+    process.kill()
+    process.communicate()
+
+
 # -- claiming --
 
 
@@ -311,16 +320,16 @@ def test_a_stuck_controller_loses_its_study_although_its_thread_renews_the_lease
 
 
 def test_a_controller_that_gives_heartbeats_of_its_own_is_never_stuck(store: StudyStore, clock: EventfulClock):
-    store.lease_times = replace(LeaseTimes(), stuck_s=5 * LEASE_S)
+    store.lease_times = replace(LeaseTimes(), stuck_s=2 * LEASE_S)
     theirs, wake_up = kept_elsewhere(store)
 
     def come_round(at: float) -> None:
         wake_up()
-        if at % (4 * LEASE_S) == 0:
+        if at % (1.5 * LEASE_S) == 0:
             theirs.heartbeat()
 
     clock.meanwhile = come_round
-    assert stands_by(store, 20 * LEASE_S) is False
+    assert stands_by(store, 6 * LEASE_S) is False
 
 
 def test_the_renewing_thread_writes_no_more_often_than_a_lease_needs(store: StudyStore, clock: EventfulClock):
@@ -414,17 +423,17 @@ def content(store: StudyStore) -> dict[str, list[Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
-def test_a_former_owner_can_write_nothing(store: StudyStore, living, measurement: Measurement, name: str):
+def test_a_former_owner_can_write_nothing(store: StudyStore, neighbour, measurement: Measurement, name: str):
     former = another(store)
     former.claim()
     former.add_trial(trial(0))
     former.set_running(0, 1)
     former.add_artifacts(0, {"model.onnx": ("/b", "2" * 64)})
-    successor = another(store, living[0])
+    successor = another(store, neighbour[0])
     successor.claim(after=former.me)
     successor.set_queued(0)
     before = content(store)
-    with pytest.raises(StudyBusy, match=rf"taken over by {HERE}:{living[1].pid}; this process ends here"):
+    with pytest.raises(StudyBusy, match=rf"taken over by {HERE}:{neighbour[1].pid}; this process ends here"):
         WRITES[name](former, measurement)
     assert content(store) == before
     former.release()  # what it says at its end takes nothing from the other

@@ -23,15 +23,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("our_own_signals")]
 # ---- a hub that is away, slow or strange -----------------------------------------------------------------
 
 
-SLOWLY = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("500", "a page", "no answer", "no JSON", "a list")]
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(Backoff, "next_s", lambda self: 0.01)
 
 
-@pytest.mark.parametrize("kind", ["503", "cut", "stall", *SLOWLY])
-def test_every_call_is_made_again_until_it_is_answered(hub, tmp_path, network, kind):
+@pytest.mark.parametrize("kinds", [["503", "cut", "stall", "a page"], ["500", "no answer", "no JSON", "a list"]])
+def test_every_call_is_made_again_until_it_is_answered(hub, tmp_path, network, quick, kinds):
     job = hub.ask(offer(hub, network))
     for path in ("/v1/enrol", "/v1/leases", "/v1/models/.*", "/v1/jobs/1/result"):
-        if path != "/v1/models/.*" or kind not in ("no JSON", "a list"):
-            hub.trouble(path, kind)
+        is_json = path != "/v1/models/.*"
+        hub.trouble(path, *(kind for kind in kinds if is_json or kind not in ("no JSON", "a list")))
     assert serve_hub(settings(hub, tmp_path, call_s=0.3)) == 0
     assert job.state == "done"
     assert len(job.results) == 1
@@ -115,9 +117,8 @@ FAILS = 2  # errors of the hub after which one report is not sent again
 
 
 @pytest.fixture
-def impatient(monkeypatch):
+def impatient(monkeypatch, quick):
     monkeypatch.setattr(delivery, "HUB_ERRORS_MOST", FAILS)
-    monkeypatch.setattr(Backoff, "next_s", lambda self: 0.01)
 
 
 def test_a_report_that_the_hub_fails_at_each_time_becomes_a_fault_of_the_device(hub, tmp_path, network, impatient):
@@ -140,10 +141,10 @@ def test_a_report_whose_failure_the_hub_fails_at_too_is_dropped(hub, tmp_path, n
     assert "job 1: the hub can't take the failure (3 times, " in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["502", "503", "504", "cut", "no answer"])
-def test_a_hub_or_database_that_is_away_is_no_error_of_its_own(hub, tmp_path, network, impatient, kind):
+def test_a_hub_or_database_that_is_away_is_no_error_of_its_own(hub, tmp_path, network, impatient):
     job = hub.ask(offer(hub, network))
-    hub.trouble("/v1/jobs/1/result", *[kind] * 3 * FAILS)
+    for kind in ("502", "503", "504", "cut", "no answer"):
+        hub.trouble("/v1/jobs/1/result", *[kind] * 3 * FAILS)
     assert serve_hub(settings(hub, tmp_path)) == 0
     assert job.failures == []
     assert len(job.results) == 1
@@ -261,9 +262,13 @@ def test_an_unsent_result_that_a_crash_left_in_pieces_is_dropped(hub, tmp_path, 
     assert capfd.readouterr().err.count("can't be read and is lost") == 3
 
 
-@pytest.mark.slow
+# Quickly where the hub has just given a job away, and where it has just taken a result.
+QUICK_MOMENTS = ("/v1/leases", "/v1/jobs/1/result")
+LONG_MOMENTS = ("/v1/enrol", "/v1/models/.*", "/v1/jobs/1/heartbeat")
+
+
 @pytest.mark.parametrize(
-    "moment", ["/v1/enrol", "/v1/leases", "/v1/models/.*", "/v1/jobs/1/heartbeat", "/v1/jobs/1/result"]
+    "moment", [*QUICK_MOMENTS, *(pytest.param(moment, marks=pytest.mark.long) for moment in LONG_MOMENTS)]
 )
 def test_a_kill_at_any_moment_loses_no_job_and_does_none_twice(hub, start_agent, network, other_network, moment):
     hub.lease_s = 0.4
