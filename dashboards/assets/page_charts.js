@@ -192,12 +192,13 @@
   function clicked(click, id) {
     const point = click && click.points && click.points[0];
     if (!point) { return keep(); }
+    set(id, { clickData: null });  // at once: as this callback's result it could undo a click that comes meanwhile
     const trace = graphOf(id.replace(/-graph$/, ""))._fullData[point.curveNumber];
     const carried = trace.customdata && trace.customdata[point.pointNumber];  // the click has no values of packed arrays
     const named = /^trial (\d+)/.exec(trace.name || "");
     const number = named ? Number(named[1]) : Number(carried && typeof carried === "object" ? carried[0] : carried);
     if (Number.isInteger(number)) { parts.choosePoint(number, id.replace(/-graph$/, "")); }
-    return null;
+    return keep();
   }
 
   // ---- tables of the charts -----------------------------------------------------------------------------------

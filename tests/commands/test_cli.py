@@ -21,14 +21,12 @@ from typer.testing import CliRunner
 
 import condensery
 from commands.common import name_and_url
-from commands.opened import Opened
 from commands.running import next_commands
 from dashboards.budget.recorded import read_recorded
 from dashboards.budget.table import BudgetTable
 from dashboards.data.column_reader import read_columns
 from dashboards.formats import digits_ms, percent
 from search.budget import Budget
-from search.pricing.pricer import Target
 from search.store import reader
 from search.store.connection.database import open_for_reading
 from search.store.connection.printed_commands import DEFAULT, STORAGE
@@ -36,7 +34,6 @@ from search.study_file import load_settings
 from space import errors
 from tests.command_line import ROOT, run_command, run_here
 from workers.latency import FakeProbe
-from workers.latency.host_probe import host_name
 
 pytestmark = pytest.mark.slow
 TERMINAL = {"COLUMNS": "100", "NO_COLOR": "1"}
@@ -79,14 +76,6 @@ def study(searched: Path, tmp_path: Path) -> Path:
     """A copy of the study to change; its files stay where they were recorded."""
     shutil.copytree(searched, tmp_path / "copy")
     return tmp_path / "copy"
-
-
-@pytest.fixture
-def made_up_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latencies are made up: timing networks takes longest, and the first launch and pick here do it really."""
-    on = (Target("host", FakeProbe(lambda path: 0.2, host_name()), None, local=True),)
-    monkeypatch.setattr(Opened, "targets", lambda self: on)
-    monkeypatch.setattr("search.launch.targets_of", lambda *rest, **more: on)
 
 
 PLAIN, NAMED, ELSEWHERE = (), ("study.name=X", "training.epochs=6"), ("study.storage=sqlite:///it's.db",)
@@ -212,7 +201,7 @@ def test_status_trials_and_show_agree_in_text_and_json(searched: Path) -> None:
     assert "epoch 2" in here("logs", number, cwd=searched).stdout
 
 
-def test_a_retrained_network_is_tested_in_place_of_the_one_it_was_chosen_as(study: Path, made_up_latencies) -> None:
+def test_a_retrained_network_is_tested_in_place_of_the_one_it_was_chosen_as(study: Path) -> None:
     retrain = ("--retrain", "--retrain-epochs", "1")
     done = here("pick", "--max-latency-ms", "1000", *retrain, "--json", "--out", "retrained", cwd=study)
     assert done.returncode == 0, done.stderr
@@ -234,9 +223,7 @@ def test_the_front_is_made_of_trained_networks(searched: Path) -> None:
     assert "latency" in here("pareto", cwd=searched).stdout
 
 
-def test_pick_writes_a_bundle_that_runs_and_keeps_its_one_test_figure(
-    study: Path, request: pytest.FixtureRequest
-) -> None:
+def test_pick_writes_a_bundle_that_runs_and_keeps_its_one_test_figure(study: Path) -> None:
     done = run("pick", "--max-latency-ms", "1000", "--out", "bundle", "--json", cwd=study)
     assert done.returncode == 0, done.stderr
     picked = json.loads(done.stdout)
@@ -254,7 +241,6 @@ def test_pick_writes_a_bundle_that_runs_and_keeps_its_one_test_figure(
     refused = here("pick", "--max-latency-ms", "1000", "--out", "bundle", cwd=study)
     assert (refused.returncode, refused.stderr.count("\n")) == (errors.FileInTheWay.exit_code, 1)
     assert figures_on_the_page(study, picked["trial"]["number"]) == figures_in_the_bundle(study / "bundle")
-    request.getfixturevalue("made_up_latencies")
     again = here("pick", "--max-latency-ms", "1000", "--out", "bundle", "--force", cwd=study)
     assert again.returncode == 0, again.stderr
     assert f"{picked['test_top1']:.2%}" in again.stdout
@@ -331,7 +317,7 @@ def test_tensorboard_writes_a_run_for_each_trial_and_removes_nothing_else(study:
     assert "taken" in error_line(refused, 61)
 
 
-def test_a_search_in_which_nothing_could_be_trained_fails(tmp_path: Path, made_up_latencies) -> None:
+def test_a_search_in_which_nothing_could_be_trained_fails(tmp_path: Path) -> None:
     space = ["groups=[1]", "condense_factor=[1]", "bottleneck=[1]", "num_stages=1", "layers=[1]", "growth=[4]"]
     changes = ["study.trainings=1", "engine.workers=1", "limits.trial_time_s=1e-9", *(f"space.{s}" for s in space)]
     assert here("init", "study.toml", "--preset", "digits", cwd=tmp_path).returncode == 0
@@ -352,7 +338,7 @@ def test_a_damaged_network_is_never_handed_out(study: Path) -> None:
     assert not (study / "x.onnx").exists()
 
 
-def test_an_enqueued_config_is_trained_next_and_the_study_goes_on_by_resume(study: Path, made_up_latencies) -> None:
+def test_an_enqueued_config_is_trained_next_and_the_study_goes_on_by_resume(study: Path) -> None:
     wanted = {"stages": [1, 1], "growth": [4, 4], "groups": 1, "condense_factor": 2, "bottleneck": 1}
     assert here("enqueue", json.dumps(wanted), cwd=study).returncode == 0
     launch = ("launch", "study.toml", *QUICK)
