@@ -81,8 +81,14 @@ def measure_briefly() -> MeasurementPolicy:
     return shipped
 
 
+def hear_interrupts() -> None:
+    """Let Ctrl-C through in a process just forked: its server is deaf if a search began it (`interrupts_blocked`)."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def be_condensery(words: list[str], folder: str, environment: dict[str, str], files: tuple[str, str]) -> None:
     """Run the command line here, in a process just forked; `files` take what it prints: output, then errors."""
+    hear_interrupts()
     os.setsid()
     os.chdir(folder)
     os.environ.clear()

@@ -45,6 +45,7 @@ def quick_as_shipped() -> MeasurementPolicy:
     return SHIPPED_QUICK
 
 
+@pytest.hookimpl(trylast=True)  # what isn't to be run is left out by then
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the files that take long where files run side by side, to end together."""
     if hasattr(config, "workerinput"):  # only a worker of pytest-xdist has it

@@ -30,7 +30,7 @@ from search.devices.jobs import JobRow, MeasurementRequest
 from search.store.connection.database import open_for_writing
 from search.store.device_tables import event, result
 from search.store.vocabulary import OPEN_JOB_STATES, MeasurementMode, Verdict
-from tests.command_line import ROOT, fork_server
+from tests.command_line import ROOT, fork_server, hear_interrupts
 from tests.waiting import PATIENCE_S, until
 from tests.workers.latency.test_latency_contract import TINY
 from workers.latency.agent_file import agent_path
@@ -53,6 +53,7 @@ def _serve(
     granted: Strangers,
 ) -> None:
     """Serve a database in the process that was just forked; `files` take its output and its errors."""
+    hear_interrupts()
     for number, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     from search.devices import hub, strangers

@@ -59,6 +59,7 @@ from tests.waiting import until
 from workers.files import file_hash
 from workers.images.data_info import DataInfo
 from workers.latency import FailedMeasurement, FakeProbe, Measurement
+from workers.processes import lives
 from workers.training.trial import load_network
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +135,21 @@ class Place:
 
     def states(self) -> Counter[str]:
         return Counter(row.state for row in self.read())
+
+    def epochs(self) -> int:
+        """How many epochs are recorded, of all trials."""
+        return sum(len(self.curve(row)) for row in self.read())
+
+    def hold(self) -> int:
+        """Stop the one worker that trains, and return its process id: its training can't end before what comes next."""
+        engine = open_for_reading(self.url)
+        try:
+            (running,) = reader.read_attempts(engine, reader.find_study(engine, "digits").id, only_open=True)
+        finally:
+            engine.dispose()
+        pid = int(str(running.worker).partition(":")[2].partition("@")[0])
+        os.kill(pid, signal.SIGSTOP)
+        return pid
 
 
 def new_place(folder: Path) -> Place:
@@ -329,15 +345,15 @@ def test_a_study_that_another_process_runs_is_busy_and_keeps_its_settings(finish
 
 # -- interrupted and killed --
 
-SCHEDULE = ("study.trainings=2", "training.epochs=16", "engine.workers=1")
+SCHEDULE = ("study.trainings=1", "training.epochs=16", "engine.workers=1")
 
 
 @pytest.fixture
-def learning(place: Place) -> Iterator[Callable[..., StartedCommand]]:
-    """Starts a launch in a process and a group of its own, as a terminal does, and waits until it has learned."""
+def learning(place: Place) -> Iterator[Callable[..., tuple[StartedCommand, int]]]:
+    """Starts a launch in a group of its own, as a terminal does; once it has learned, its worker holds."""
     processes: list[StartedCommand] = []
 
-    def start(*more: str, epochs: int) -> StartedCommand:
+    def start(*more: str, epochs: int) -> tuple[StartedCommand, int]:
         words = ["launch", "study.toml", "--storage", place.url, *more]
         words += [word for change in SCHEDULE for word in ("--set", change)]
         process = StartedCommand(*words, cwd=place.folder, log=place.folder / "launch.log")
@@ -345,44 +361,40 @@ def learning(place: Place) -> Iterator[Callable[..., StartedCommand]]:
 
         def has_learned() -> bool:
             assert process.poll() is None, process.log.read_text()
-            return existing_study(place.url, "digits") is not None and epochs_of(place) >= epochs
+            return existing_study(place.url, "digits") is not None and place.epochs() >= epochs
 
         until(has_learned, within_s=300.0)
-        return process
+        return process, place.hold()
 
     yield start
     for process in processes:
         process.kill()
 
 
-def epochs_of(place: Place) -> int:
-    return sum(len(place.curve(row)) for row in place.read())
-
-
 @pytest.mark.slow(seconds=15)
 def test_a_killed_launch_is_taken_over_by_the_next_which_an_interrupt_ends_cleanly_and_a_third_completes(
-    place: Place, learning: Callable[..., StartedCommand]
+    place: Place, learning: Callable[..., tuple[StartedCommand, int]]
 ):
-    killed = learning(epochs=1)
+    killed, held = learning(epochs=1)
     killed.kill()
     killed.wait()
     assert place.states()["running"] == 1
-    interrupted = learning("--resume", epochs=epochs_of(place) + 1)
+    until(lambda: not lives(held))
+    interrupted, held = learning("--resume", epochs=place.epochs() + 1)
     os.killpg(interrupted.pid, signal.SIGINT)
+    until(lambda: "stopping after" in interrupted.log.read_text())
+    os.kill(held, signal.SIGCONT)
     assert interrupted.wait(300.0) == 130
     assert "stopped with" in interrupted.log.read_text()
-    states = place.states()
-    assert (states["queued"] >= 1, states["running"]) == (True, 0)
-    begun = [row for row in place.read() if row.state == "queued" and row.attempt > 0]
-    folders = [place.folder / "files" / "digits" / f"trial-{row.number:05d}" for row in begun]
-    assert folders
-    assert all(list((folder / "checkpoints").glob("*.safetensors")) for folder in folders)
-    waiting = {row.number for row in place.read() if row.state == "queued"}
-    assert place.launch(*SCHEDULE, resume=True) == Launched("finished", "digits", 2, 2)
-    done = [row for row in place.read() if row.state == "done"]
-    assert waiting <= {row.number for row in done}
-    for row in done:
-        assert [point["epoch"] for point in place.curve(row)] == list(range(1, 17))
+    (stopped,) = [row for row in place.read() if row.state == "queued"]
+    assert place.states()["running"] == 0
+    assert list(
+        (place.folder / "files" / "digits" / f"trial-{stopped.number:05d}" / "checkpoints").glob("*.safetensors")
+    )
+    assert place.launch(*SCHEDULE, resume=True) == Launched("finished", "digits", 1, 1)
+    (done,) = [row for row in place.read() if row.state == "done"]
+    assert done.number == stopped.number
+    assert [point["epoch"] for point in place.curve(done)] == list(range(1, 17))
     assert all(trial.state.is_finished() for trial in optuna_trials(place))
 
 

@@ -17,7 +17,7 @@ from search.engines.events import Done, EpochEnded, Failed, Lost, Resumed, Stopp
 from search.engines.fake import FakeEngine, instant_result
 from search.engines.local import LocalEngine, plan_places
 from space.errors import DataNotFound, OutOfMemory
-from tests.command_line import fork_server
+from tests.command_line import fork_server, hear_interrupts
 from tests.search.engines.engine_contract import (
     LONG,
     PATIENCE_S,
@@ -295,6 +295,7 @@ def test_closing_ends_busy_and_idle_workers(make_job: MakeJob):
 
 def start_interrupted(said: Path) -> None:
     """Be a controller in a group of its own that minds no Ctrl-C, and say once its worker is ready."""
+    hear_interrupts()
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, lambda number, frame: None)
     resource_tracker._resource_tracker.__init__()  # type: ignore[misc]  # a command has none before its workers' server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import resource
@@ -17,11 +16,9 @@ import sqlalchemy as sa
 
 from search.engines.events import Done, EpochEnded, Failed, Resumed, Stopped
 from search.engines.local import LocalEngine
-from search.store import reader
 from search.store.connection.database import open_for_reading
 from search.store.tables import event
 from space.errors import (
-    CondenseryError,
     DatabaseUnavailable,
     DiskFull,
     OutOfMemory,
@@ -38,7 +35,7 @@ from tests.waiting import until
 from tests.workers.tiny import NET, TRAINING, digits, job
 from workers.file_names import CHECKPOINTS, LOG_FILE
 
-pytestmark = pytest.mark.slow(seconds=12)
+pytestmark = pytest.mark.slow
 
 
 def started(place: Place, *words: str) -> StartedCommand:
@@ -68,15 +65,6 @@ def epochs(place: Place) -> int:
         return sum(len(place.curve(row)) for row in place.read())
     except Exception:  # the tables are being made
         return 0
-
-
-def is_running(place: Place) -> bool:
-    """Whether the study is there and has a controller."""
-    with contextlib.ExitStack() as after, contextlib.suppress(CondenseryError, sa.exc.SQLAlchemyError):
-        engine = open_for_reading(place.url)  # neither may be there yet
-        after.callback(engine.dispose)
-        return reader.find_study(engine, "digits").controller is not None
-    return False
 
 
 def ends_well(place: Place, wanted: int) -> None:
@@ -130,6 +118,7 @@ def full_then_filled(disk: SmallDisk, file: Path) -> None:
     keep_database(disk)
 
 
+@pytest.mark.slow(seconds=15)
 def test_a_disk_that_is_full_or_fills_in_the_middle_ends_the_search_and_with_room_it_goes_on(place: Place):
     printed = on_a_small_disk(place.folder, full_then_filled, place.file)
     assert f"first {DiskFull.exit_code}\n" in printed, printed
@@ -235,6 +224,7 @@ def test_a_truncated_checkpoint_is_passed_over_and_the_network_is_the_same(tmp_p
 # -- two at once --
 
 
+@pytest.mark.slow(seconds=8)
 def test_of_two_launches_of_one_new_study_one_runs_and_the_other_says_why_not(tmp_path: Path):
     place = new_place(tmp_path)
     few = ("--set", "study.trainings=1", "--set", "engine.workers=1")
@@ -251,28 +241,28 @@ def test_of_two_launches_of_one_new_study_one_runs_and_the_other_says_why_not(tm
     ends_well(place, 1)
 
 
+@pytest.mark.slow(seconds=15)
 def test_of_those_that_stand_by_one_ends_on_ctrl_c_and_one_takes_over_when_the_controller_is_killed(tmp_path: Path):
     place = new_place(tmp_path)
-    changes = ("study.trainings=2", "training.epochs=30", "limits.checkpoint_every_s=0.2", "engine.workers=1")
+    changes = ("study.trainings=1", "training.epochs=16", "limits.checkpoint_every_s=0.2", "engine.workers=1")
     options = ("--storage", place.url, *(word for change in changes for word in ("--set", change)))
     first = started(place, "launch", "study.toml", *options)
-    until(lambda: is_running(place))
+    until(lambda: epochs(place) > 0)
+    place.hold()
     waiting, interrupted = (started(place, "launch", "study.toml", "--stand-by", *options) for _ in range(2))
     until(lambda: all("standing by" in said(process) for process in (waiting, interrupted)))
     interrupted.send_signal(signal.SIGINT)
     assert interrupted.wait(PATIENCE_S) == 130
     assert "stopped with" in said(interrupted)
-    until(lambda: epochs(place) > 0)
-    assert first.poll() is None, "its trainings are too short for this test"
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert waiting.wait(PATIENCE_S) == 0, said(waiting)
     assert events(place) == ["taken over"]
-    ends_well(place, 2)
+    ends_well(place, 1)
     late = started(place, "launch", "study.toml", "--stand-by", *options)
     assert late.wait(PATIENCE_S) == 0, said(late)
     assert events(place) == ["taken over"]  # it found a finished study finished
-    ends_well(place, 2)
+    ends_well(place, 1)
 
 
 # -- clocks --
