@@ -35,7 +35,7 @@ from space import errors
 from tests.command_line import ROOT, run_command, run_here
 from workers.latency import FakeProbe
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=1)
 TERMINAL = {"COLUMNS": "100", "NO_COLOR": "1"}
 QUICK = ("--set", "training.epochs=2", "--set", "engine.workers=1", "--set", "budget.max_macs=300_000")
 

@@ -17,7 +17,7 @@ from tests.command_line import StartedCommand, run_here
 from tests.dashboards.studies import Study
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=1)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tests.dashboards.pages import CHARTS, FRONT, TABLE, choose, hidden, in_page
 from tests.dashboards.studies import SETTINGS, Study
 from tests.waiting import until
 
-pytestmark = [pytest.mark.browser, in_browser]
+pytestmark = [pytest.mark.browser, in_browser, pytest.mark.slow(seconds=6)]
 
 LIVE = "document.getElementById('badge').textContent === 'Live'"
 STALE = r"/^Stale: .* since \d\d:\d\d:\d\d$/.test(document.getElementById('badge').textContent)"

@@ -38,7 +38,7 @@ from tests.dashboards.pages import (
 )
 from tests.dashboards.studies import Study, lively
 
-pytestmark = [pytest.mark.browser, in_browser]
+pytestmark = [pytest.mark.browser, in_browser, pytest.mark.slow(seconds=5)]
 
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 

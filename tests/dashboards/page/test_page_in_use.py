@@ -39,7 +39,7 @@ def test_with_a_token_the_page_works_as_the_address_says_and_the_token_leaves_it
 # ---- ten thousand ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_ten_thousand_trials_are_shown_and_answered(browser: Any, ten_thousand: tuple[Path, str]) -> None:
     database, _ = ten_thousand
     with served(f"sqlite:///{database}") as address, Visit(browser) as visit:

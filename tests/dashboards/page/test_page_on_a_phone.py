@@ -16,7 +16,7 @@ from tests.dashboards.pages import FRONT, TABLE, in_page, opened, point_of, serv
 from tests.dashboards.studies import Study
 from tests.waiting import until
 
-pytestmark = [pytest.mark.browser, in_browser]
+pytestmark = [pytest.mark.browser, in_browser, pytest.mark.slow(seconds=15)]
 NOTE = "it's <b>the</b> one"
 KEEP_HINTS = """const place = document.getElementById('tap-hint');
     new MutationObserver(() => window.hints.push(place.textContent)).observe(place, { childList: true });"""

@@ -79,7 +79,7 @@ def first(folder: Path, wanted: Callable[[TrialRow], bool]) -> TrialRow:
     return found
 
 
-@pytest.mark.slow(seconds=40)
+@pytest.mark.slow(seconds=30)
 def test_a_running_search_does_what_is_asked_for_on_its_page(running: tuple[Path, StartedCommand, Browser]):
     folder, launch, browser = running
     trial = first(folder, lambda row: row.state == "running")

@@ -14,7 +14,7 @@ import pytest
 from tests.dashboards.browser import KeptVisit, Visit, in_browser
 from tests.dashboards.pages import FRONT, TABLE, choose, in_page, kept, opened, point_of, silent
 
-pytestmark = [pytest.mark.browser, in_browser]
+pytestmark = [pytest.mark.browser, in_browser, pytest.mark.slow(seconds=9)]
 
 RINGS = "[...document.querySelectorAll('#CHART .selected-marks g')].map((one) => Number(one.dataset.trial))"
 FACTS = "document.getElementById('facts-body')"

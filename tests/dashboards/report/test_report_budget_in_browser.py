@@ -18,7 +18,7 @@ from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.report.report_visits import READY, mark_of, scroll_to, study_of, table_of
 from tests.dashboards.studies import Study
 
-pytestmark = [pytest.mark.browser, in_browser]
+pytestmark = [pytest.mark.browser, in_browser, pytest.mark.slow(seconds=3)]
 
 LIMITS = 300  # drawn for each study
 

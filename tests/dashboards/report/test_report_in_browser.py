@@ -17,7 +17,7 @@ from tests.dashboards.browser import Visit, contrast, in_browser
 from tests.dashboards.report.report_visits import READY, mark_of, numbers_shown, scroll_to
 from tests.dashboards.studies import Study
 
-pytestmark = [pytest.mark.browser, in_browser]
+pytestmark = [pytest.mark.browser, in_browser, pytest.mark.slow(seconds=4)]
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +171,7 @@ def test_another_network_of_the_front_can_be_drawn(visit: Visit) -> None:
 # ---- ten thousand trials --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(seconds=40)
 def test_ten_thousand_trials_fit_into_six_megabytes_and_are_all_there(browser: Any, large: Path) -> None:
     assert large.stat().st_size < 6_000_000
     with Visit(browser) as visit:

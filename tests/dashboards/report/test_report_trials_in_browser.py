@@ -18,7 +18,7 @@ from tests.dashboards.browser import Visit, in_browser
 from tests.dashboards.report.report_visits import READY, numbers_shown, scroll_to, study_of, table_of
 from tests.dashboards.studies import Study
 
-pytestmark = [pytest.mark.browser, in_browser]
+pytestmark = [pytest.mark.browser, in_browser, pytest.mark.slow(seconds=3)]
 
 
 def test_trials_can_be_narrowed_by_state_front_budget_and_words(visit: Visit, lively_study: Study) -> None:

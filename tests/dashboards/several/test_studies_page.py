@@ -119,7 +119,7 @@ def test_a_database_without_a_study_waits_for_the_first(tmp_path: Path) -> None:
 
 @pytest.mark.browser
 @in_browser
-@pytest.mark.slow(seconds=30)
+@pytest.mark.slow(seconds=6)
 def test_a_reader_sorts_ticks_compares_and_goes_back_by_keyboard(browser: Any, database: Study) -> None:
     with served(url_of(database)) as address, Visit(browser, width=1400) as visit:
         visit.open(f"{address}?axis=macs&budget.host=0.3", LISTED)
@@ -169,7 +169,7 @@ def _answers_as_python_does(visit: Visit, database: Study) -> None:
 
 @pytest.mark.browser
 @in_browser
-@pytest.mark.slow(seconds=30)
+@pytest.mark.slow(seconds=15)
 def test_a_shared_comparison_opens_says_why_not_and_follows_a_search(browser: Any, tmp_path: Path) -> None:
     study = several(tmp_path)
     for number in range(100):

@@ -26,7 +26,7 @@ from tests.waiting import until
 FILES = 128  # that the hub may have open
 BEGUN = b"POST /v1/enrol HTTP/1.1\r\nHost: hub\r\n"
 WITH_BODY = BEGUN + b"Content-Length: 8000000\r\n\r\n"
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=4)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from tests.dashboards.pages import opened, served, silent
 from tests.search.replay.replays import Replays, command_here
 from tests.search.replay.tiny_tables import rewritten
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=1)
 
 SHOWING = {  # a command line of every command that shows a figure of a study; "NUMBER" is a trial's
     "status": ["status"],
@@ -207,6 +207,7 @@ def test_the_command_that_is_offered_in_place_of_pick_works(shown: Replays):
 
 
 @pytest.mark.browser
+@pytest.mark.slow(seconds=10)
 @in_browser
 def test_page_and_report_offer_the_training_of_a_network_instead_of_picking_it(
     browser: Any, shown: Replays, words: str

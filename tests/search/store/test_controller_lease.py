@@ -421,7 +421,7 @@ def content(store: StudyStore) -> dict[str, list[Any]]:
         }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1)
 @pytest.mark.parametrize("name", WRITES)
 def test_a_former_owner_can_write_nothing(store: StudyStore, neighbour, measurement: Measurement, name: str):
     former = another(store)

@@ -18,7 +18,7 @@ from workers.latency.agent.serving import delivery
 from workers.latency.agent.serving.service import serve_hub
 from workers.latency.agent.serving.waiting import Backoff
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("our_own_signals")]
+pytestmark = [pytest.mark.slow(seconds=1), pytest.mark.usefixtures("our_own_signals")]
 
 # ---- a hub that is away, slow or strange -----------------------------------------------------------------
 
