@@ -104,6 +104,8 @@
       graph.parentElement.append(layer);
       if (!layers.has(graph)) {
         for (const event of ["plotly_afterplot", "plotly_relayouting", "plotly_restyle"]) { graph.on(event, () => draw(graph)); }
+        graph.on("plotly_click", (click) => parts.clicked(graph, click));
+        graph.on("plotly_doubleclick", () => parts.doubleClicked());
         graph.on("plotly_hover", () => layers.get(graph).classList.add("behind"));  // a tooltip is read through it
         graph.on("plotly_unhover", () => layers.get(graph).classList.remove("behind"));
       }

@@ -9,7 +9,9 @@
 
   const HINT_MS = 3500;
   let opener = null;  // returns the element that the selection began from, to which the focus goes back
-  let pointer = { type: "mouse", joins: false }, tapped = null, hiding = null;
+  const SAME_PLACE_PX = 24;
+  let pointer = { type: "mouse", joins: false, x: 0, y: 0 }, tapped = null, hiding = null;
+  let doubled = false;  // whether the newest click was the second of a double click
 
   // ---- select ---------------------------------------------------------------------------------------------
 
@@ -53,14 +55,27 @@
     choose(event.ctrlKey || event.metaKey || comparing() ? toggled(number) : [number], go);
   }
 
-  /** Select the trial of a chart's point. The first tap on a touch screen shows the point's tooltip, the second selects. */
+  /** Select the trial of a chart's point. The first tap on a touch screen shows the point's tooltip, the second selects.
+      Not by a double click, which has moved the chart below the pointer; its first click was for the point that is meant. */
   function choosePoint(number, chart) {
-    const point = `${chart} ${number}`;
-    if (pointer.type === "touch" && tapped !== point) {
-      tapped = point;
+    if (doubled) { return; }
+    if (pointer.type === "touch" && !(tapped && tapped.number === number && tapped.chart === chart)) {
+      tapped = { number, chart, x: pointer.x, y: pointer.y };
       hint(`Tap again to open trial ${number}.`);
       return;
     }
+    select(number, chart);
+  }
+
+  /** Two taps on a point that follow each other quickly are a double click for Plotly; they open the point as well. */
+  function doubleClicked() {
+    if (pointer.type === "touch" && tapped && Math.hypot(pointer.x - tapped.x, pointer.y - tapped.y) < SAME_PLACE_PX) {
+      select(tapped.number, tapped.chart);
+    }
+    doubled = true;
+  }
+
+  function select(number, chart) {
     tapped = null;
     hint("");
     opener = () => at(`${chart}-box`);
@@ -146,7 +161,9 @@
       if (button) { choose([Number(button.dataset.trial)], true); }
     });
     document.addEventListener("pointerdown", (event) => {
-      pointer = { type: event.pointerType, joins: event.ctrlKey || event.metaKey || event.shiftKey };
+      const { clientX: x, clientY: y } = event;
+      pointer = { type: event.pointerType, joins: event.ctrlKey || event.metaKey || event.shiftKey, x, y };
+      doubled = false;
     }, true);
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !event.defaultPrevented && state.chosen.length) { close(); }
@@ -192,5 +209,5 @@
     }).observe(at("bar"));
   }
 
-  Object.assign(parts, { choose, chooseRow, choosePoint, buildDrawer, buildPlaces });
+  Object.assign(parts, { choose, chooseRow, choosePoint, doubleClicked, buildDrawer, buildPlaces });
 })();

@@ -181,7 +181,7 @@ def _in_the_browser(app: Dash) -> None:
 
 
 def _draw_chart(page: Callable[..., None], name: str) -> None:
-    """Add what draws a chart in the browser, and what answers a click on it."""
+    """Add what draws a chart in the browser."""
     graph = f"{name}-graph"
     page(
         "draw",
@@ -194,4 +194,3 @@ def _draw_chart(page: Callable[..., None], name: str) -> None:
         Input("theme-data", "data"),
         State(graph, "id"),
     )
-    page("clicked", Output(graph, "clickData"), Input(graph, "clickData"), State(graph, "id"))

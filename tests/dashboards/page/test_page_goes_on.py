@@ -254,7 +254,7 @@ def test_what_is_shown_stays_while_the_database_is_away_and_what_is_asked_then_c
         visit.wait(STALE)
         visit.page.wait_for_timeout(3000)  # longer than the pulse, at which a page asks for what no revision shows
         assert [name for name in CHARTS if hidden(visit, f"{name}-box")] == []
-        assert "unable to open" in visit.text("#stale-reason")
+        assert "study.db can't be " in visit.text("#stale-reason")
         assert "trained networks fit" in visit.text("#sentence")
         visit.page.get_by_role("radio", name="Macs").check(force=True)
         visit.wait("document.getElementById('front-state').textContent.startsWith('The database is away')")
