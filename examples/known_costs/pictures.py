@@ -24,6 +24,7 @@ from search.samplers.price_aware.pool import Pool
 
 Array = NDArray[np.float64]
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+TABLES = ("condensebench", "nasbench201_arm")  # those without a limit, with all peers in one run
 NAMES = {  # how the picture calls the samplers of a result, in its order
     "price-aware": "price-aware (ours)",
     "cost-spread": "spread over the costs alone",
@@ -173,7 +174,7 @@ def main() -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     info = search_info(options.trainings)
-    results = [json.loads(path.read_text())["result"] for path in sorted(RESULTS.glob("sample_efficiency_*.json"))]
+    results = [json.loads((RESULTS / f"sample_efficiency_{table}.json").read_text())["result"] for table in TABLES]
     figures = {"start": start_figure(info), "choice": choice_figure(info), "efficiency": efficiency_figure(results)}
     for name, figure in figures.items():
         path = options.out / f"search-{name}.svg"
