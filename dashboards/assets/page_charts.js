@@ -188,18 +188,6 @@
     return name ? { name, heading: headings[name], table: state.table, limits: state.limits } : null;
   });
 
-  /** Select the trial of a point that was clicked; its number comes first in what the point carries, or is in the curve's
-      name. Plotly tells it at once, a double click before the second of its clicks; Dash would tell it later. */
-  function clicked(graph, click) {
-    const point = click && click.points && click.points[0], chart = graph.parentElement.id.replace(/-graph$/, "");
-    if (!point) { return; }
-    const trace = graph._fullData[point.curveNumber];
-    const carried = trace.customdata && trace.customdata[point.pointNumber];  // the click has no values of packed arrays
-    const named = /^trial (\d+)/.exec(trace.name || "");
-    const number = named ? Number(named[1]) : Number(carried && typeof carried === "object" ? carried[0] : carried);
-    if (Number.isInteger(number)) { parts.choosePoint(number, chart); }
-  }
-
   // ---- tables of the charts -----------------------------------------------------------------------------------
 
   async function fillTable(details) {
@@ -223,6 +211,6 @@
     for (const details of document.querySelectorAll("details[data-chart][open]")) { fillTable(details); }
   }
 
-  Object.assign(parts, { fillTable, fillOpenTables, keepOpen, graphOf, moveMarks, placeStars, clicked, redraw });
+  Object.assign(parts, { fillTable, fillOpenTables, keepOpen, graphOf, moveMarks, placeStars, redraw });
   Object.assign(window.dash_clientside.page, { draw, part, zoomed });
 })();

@@ -95,6 +95,17 @@
     return group;
   }
 
+  /** Select the trial of a point that was clicked; its number is in what the point carries, or in the curve's name.
+      Plotly tells it at once, a double click before the second of its clicks; Dash would tell it later. */
+  function clicked(graph, click) {
+    const point = click && click.points && click.points[0];
+    if (!point) { return; }
+    const trace = graph._fullData[point.curveNumber], named = /^trial (\d+)/.exec(trace.name || "");
+    const carried = trace.customdata && trace.customdata[point.pointNumber];  // the click has no values of packed arrays
+    const number = named ? Number(named[1]) : numberIn(carried);
+    if (Number.isInteger(number)) { parts.choosePoint(number, graph.parentElement.id.replace(/-graph$/, "")); }
+  }
+
   const layers = new WeakMap();
 
   function layerOf(graph) {
@@ -104,7 +115,7 @@
       graph.parentElement.append(layer);
       if (!layers.has(graph)) {
         for (const event of ["plotly_afterplot", "plotly_relayouting", "plotly_restyle"]) { graph.on(event, () => draw(graph)); }
-        graph.on("plotly_click", (click) => parts.clicked(graph, click));
+        graph.on("plotly_click", (click) => clicked(graph, click));
         graph.on("plotly_doubleclick", () => parts.doubleClicked());
         graph.on("plotly_hover", () => layers.get(graph).classList.add("behind"));  // a tooltip is read through it
         graph.on("plotly_unhover", () => layers.get(graph).classList.remove("behind"));

@@ -7,9 +7,8 @@
 
   const { MOST_COMPARED, state, node, say, at, set, remember, rememberEntry, trialsIn, parts } = window.CondenseryPage;
 
-  const HINT_MS = 3500;
+  const HINT_MS = 3500, SAME_PLACE_PX = 24;
   let opener = null;  // returns the element that the selection began from, to which the focus goes back
-  const SAME_PLACE_PX = 24;
   let pointer = { type: "mouse", joins: false, x: 0, y: 0 }, tapped = null, hiding = null;
   let doubled = false;  // whether the newest click was the second of a double click
 
@@ -17,7 +16,7 @@
 
   /** Select trials, at most `MOST_COMPARED`; with `go` the focus moves to the drawer. */
   function choose(numbers, go) {
-    const wanted = [...new Set(numbers)], chosen = wanted.slice(0, MOST_COMPARED), beyond = wanted.slice(MOST_COMPARED);
+    const [chosen, beyond] = placed([...new Set(numbers)]);
     const focused = document.activeElement;
     if (!at("drawer").contains(focused) && focused !== document.body) { opener = () => focused; }
     if (String(chosen) !== String(state.chosen)) {
@@ -28,12 +27,17 @@
     if (go && chosen.length) { at("drawer-title").focus({ preventScroll: true }); }
   }
 
+  /** Return the trials that have a place among those compared, and those beyond. */
+  const placed = (numbers) => [numbers.slice(0, MOST_COMPARED), numbers.slice(MOST_COMPARED)];
+
+  /** Return "Trial 3", or "Trials 3, 5 and 8". */
+  const named = (numbers) => (numbers.length > 1 ? `Trials ${numbers.slice(0, -1).join(", ")} and ${numbers.at(-1)}`
+    : `Trial ${numbers[0]}`);
+
   /** Say which trials have no place among those compared. */
   function sayBeyond(beyond) {
-    const [names, are] = beyond.length > 1 ? [`Trials ${beyond.slice(0, -1).join(", ")} and ${beyond.at(-1)}`, "are"]
-      : [`Trial ${beyond[0]}`, "is"];
-    say("drawer-said", beyond.length
-      ? `${names} ${are} not added: at most four trials are compared. Close one of them first.` : "");
+    say("drawer-said", beyond.length ? `${named(beyond)} ${beyond.length > 1 ? "are" : "is"} not added: at most four trials `
+      + "are compared. Close one of them first." : "");
   }
 
   /** Show a selection everywhere at once; the drawer's content follows from the server. */
@@ -108,8 +112,7 @@
     for (const id of ["drawer-close", "comparing"]) { at(id).hidden = !chosen.length; }
     at("same-field").hidden = !many;
     if (!chosen.length) { at("comparing").setAttribute("aria-pressed", "false"); }
-    say("drawer-title", !chosen.length ? "No trial selected" : !many ? `Trial ${chosen[0]}`
-      : `Trials ${chosen.slice(0, -1).join(", ")} and ${chosen[chosen.length - 1]}`);
+    say("drawer-title", chosen.length ? named(chosen) : "No trial selected");
     at("chosen-list").hidden = !many;
     at("chosen-list").replaceChildren(...(many ? chosen : []).map((number) =>
       node("li", { class: "chip" }, `Trial ${number}`, node("button", {
@@ -171,13 +174,13 @@
     for (const id of ["facts-body", "comparison-body"]) { new MutationObserver(follow).observe(at(id), { childList: true }); }
     window.history.scrollRestoration = "manual";  // or *Back* would move the page, too
     window.addEventListener("popstate", () => {
-      const wanted = trialsIn(window.Condensery.shown()), chosen = wanted.slice(0, MOST_COMPARED);
+      const [chosen, beyond] = placed(trialsIn(window.Condensery.shown()));
       if (String(chosen) !== String(state.chosen)) { apply(chosen); }
-      sayBeyond(wanted.slice(MOST_COMPARED));
+      sayBeyond(beyond);
       remember();  // the entry may be older than the budget that is set now
     });
     show();
-    sayBeyond(trialsIn(window.Condensery.shown()).slice(MOST_COMPARED));  // of an address that someone wrote by hand
+    sayBeyond(placed(trialsIn(window.Condensery.shown()))[1]);  // of an address that someone wrote by hand
   }
 
   // ---- the sections ---------------------------------------------------------------------------------------

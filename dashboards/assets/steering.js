@@ -229,8 +229,8 @@
       return node("div", { class: "change" }, node("label", { for: id }, name.replaceAll("_", " ")), input);
     };
     const wanted = () => {
-      const given = (input) => valueOf(input.value) ?? (input.placeholder === "none" ? null : undefined);
-      const read = (part) => Object.fromEntries(Object.entries(inputs[part]).map(([name, input]) => [name, given(input)])
+      const read = (part) => Object.fromEntries(Object.entries(inputs[part])
+        .map(([name, input]) => [name, trial[part][name] === null && !input.value.trim() ? null : valueOf(input.value)])
         .filter(([, value]) => value !== undefined));
       return { ...read("config"), training: read("training") };
     };

@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import tempfile
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -132,6 +133,18 @@ class Study:
 
     def row(self, number: int) -> TrialRow:
         return self.rows()[number]
+
+
+@contextmanager
+def away(made: Study) -> Iterator[None]:
+    """A study's database file is elsewhere meanwhile."""
+    made.engine.dispose()
+    file, elsewhere = made.folder / "study.db", made.folder / "away.db"
+    file.rename(elsewhere)
+    try:
+        yield
+    finally:
+        elsewhere.rename(file)
 
 
 def launched_settings() -> dict[str, Any]:

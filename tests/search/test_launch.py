@@ -59,7 +59,7 @@ from tests.waiting import until
 from workers.files import file_hash
 from workers.images.data_info import DataInfo
 from workers.latency import FailedMeasurement, FakeProbe, Measurement
-from workers.processes import lives
+from workers.processes import lives, pid_of
 from workers.training.trial import load_network
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +138,7 @@ class Place:
 
     def epochs(self) -> int:
         """How many epochs are recorded, of all trials."""
-        return sum(len(self.curve(row)) for row in self.read())
+        return sum(len(self.curve(row)) for row in self.read()) if existing_study(self.url, "digits") else 0
 
     def hold(self) -> int:
         """Stop the one worker that trains, and return its process id: its training can't end before what comes next."""
@@ -147,7 +147,7 @@ class Place:
             (running,) = reader.read_attempts(engine, reader.find_study(engine, "digits").id, only_open=True)
         finally:
             engine.dispose()
-        pid = int(str(running.worker).partition(":")[2].partition("@")[0])
+        pid = pid_of(str(running.worker))
         os.kill(pid, signal.SIGSTOP)
         return pid
 
@@ -361,7 +361,7 @@ def learning(place: Place) -> Iterator[Callable[..., tuple[StartedCommand, int]]
 
         def has_learned() -> bool:
             assert process.poll() is None, process.log.read_text()
-            return existing_study(place.url, "digits") is not None and place.epochs() >= epochs
+            return place.epochs() >= epochs
 
         until(has_learned, within_s=300.0)
         return process, place.hold()

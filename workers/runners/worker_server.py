@@ -33,9 +33,11 @@ def worker_context() -> WorkerContext:
     has blocked; so it is started here, before anyone blocks anything, and the server begins deaf to a terminal.
     """
     resource_tracker.ensure_running()
-    if sys.platform == "linux":
-        return multiprocessing.get_context("forkserver")
-    return multiprocessing.get_context("spawn")
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 def started(context: WorkerContext, main: Callable[..., None], arguments: tuple[Any, ...], threads: int) -> BaseProcess:
@@ -49,8 +51,6 @@ def started(context: WorkerContext, main: Callable[..., None], arguments: tuple[
     """
     process = context.Process(target=_in_environment, args=(dict(os.environ), main, arguments), daemon=True)
     with _threads_in_environment(threads):
-        if isinstance(context, ForkServerContext):
-            context.set_forkserver_preload(PRELOADED)
         process.start()
     return process
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from search.engines.ray.plan import Plan
 from search.engines.ray.run_folder import OUTPUT, PAUSES
-from workers.processes import children_of
+from workers.processes import children_of, die_with_parent
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 LOOK_EVERY_S = 0.2
 
 
@@ -48,8 +48,7 @@ def supervisor_main(pipe: Connection, plan: Plan) -> None:
 
 
 def _drive(pipe: Connection, plan: Plan) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     output = os.open(Path(plan.folder) / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(output, stream)  # nothing of Ray's reaches the terminal

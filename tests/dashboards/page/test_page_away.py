@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +18,13 @@ from dashboards.page.comparison import Comparison
 from dashboards.page.study_cache import AWAY_TEXT, CachedStudy, Studies
 from search.store.studies import create_study
 from search.store.tables import study as study_table
-from tests.dashboards.studies import SETTINGS, Study, lively
+from tests.dashboards.studies import SETTINGS, Study, away, lively
 
 VIEW = View(0)
 
 
 def studies_of(made: Study) -> Studies:
     return Studies(f"sqlite:///{made.folder / 'study.db'}")
-
-
-@contextmanager
-def away(made: Study) -> Iterator[None]:
-    """The database file is elsewhere meanwhile."""
-    made.engine.dispose()
-    file, elsewhere = made.folder / "study.db", made.folder / "away.db"
-    file.rename(elsewhere)
-    try:
-        yield
-    finally:
-        elsewhere.rename(file)
 
 
 def texts(section: Any) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from dashboards.page import charts, layout, study_cache
 from search.store.studies import create_study
 from tests.dashboards.browser import KeptVisit, Visit, in_browser
 from tests.dashboards.pages import CHARTS, FRONT, TABLE, choose, hidden, in_page, kept, served, silent, url_of, zoom_of
-from tests.dashboards.studies import SETTINGS, Study
+from tests.dashboards.studies import SETTINGS, Study, away
 from tests.waiting import until
 
 pytestmark = [pytest.mark.browser, in_browser, pytest.mark.slow(seconds=6)]
@@ -231,18 +230,6 @@ def test_an_answer_that_comes_after_a_later_one_does_not_say_how_many_trials_the
 
 
 # ---- a database that comes and goes ---------------------------------------------------------------------
-
-
-@contextmanager
-def away(study: Study) -> Iterator[None]:
-    """The database file is elsewhere meanwhile."""
-    study.engine.dispose()
-    file, elsewhere = study.folder / "study.db", study.folder / "away.db"
-    file.rename(elsewhere)
-    try:
-        yield
-    finally:
-        elsewhere.rename(file)
 
 
 def test_what_is_shown_stays_while_the_database_is_away_and_what_is_asked_then_comes_later(

@@ -29,6 +29,7 @@ from tests.search.engines.engine_contract import (
 from tests.waiting import until
 from tests.workers.tiny import DIGITS, TRAINING, digits, job
 from workers.file_names import NETWORK_FILE
+from workers.files import write_atomically
 from workers.latency.host_probe import default_core, siblings
 from workers.processes import KillsForMemory, kills_for_memory
 from workers.training.job import TrialJob, TrialResult
@@ -250,8 +251,7 @@ def control(folder: Path, mode: str, said: Path) -> None:
 
     def say() -> None:
         text = " ".join(str(worker.process.pid) for worker in engine._workers)
-        said.with_suffix(".new").write_text(text)
-        said.with_suffix(".new").rename(said)
+        write_atomically(said, text.encode())
 
     if mode != "new":
         long = TRAINING.model_copy(update={"epochs": LONG})

@@ -57,16 +57,6 @@ def events(place: Place) -> list[str]:
     return kinds
 
 
-def epochs(place: Place) -> int:
-    """How many epochs are recorded, of all trials."""
-    if not (place.folder / "study.db").exists():
-        return 0
-    try:
-        return sum(len(place.curve(row)) for row in place.read())
-    except Exception:  # the tables are being made
-        return 0
-
-
 def ends_well(place: Place, wanted: int) -> None:
     rows = place.read()
     done = [row for row in rows if row.state == "done"]
@@ -247,7 +237,7 @@ def test_of_those_that_stand_by_one_ends_on_ctrl_c_and_one_takes_over_when_the_c
     changes = ("study.trainings=1", "training.epochs=16", "limits.checkpoint_every_s=0.2", "engine.workers=1")
     options = ("--storage", place.url, *(word for change in changes for word in ("--set", change)))
     first = started(place, "launch", "study.toml", *options)
-    until(lambda: epochs(place) > 0)
+    until(lambda: place.epochs() > 0)
     place.hold()
     waiting, interrupted = (started(place, "launch", "study.toml", "--stand-by", *options) for _ in range(2))
     until(lambda: all("standing by" in said(process) for process in (waiting, interrupted)))

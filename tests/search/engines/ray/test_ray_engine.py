@@ -47,7 +47,7 @@ from tests.search.tiny_studies import CountingProbe
 from tests.waiting import until
 from tests.workers.tiny import NET, TRAINING, digits, job
 from workers.file_names import NETWORK_FILE, ONNX_FILE, SETTINGS_FILE
-from workers.files import file_hash
+from workers.files import file_hash, write_atomically
 from workers.latency.host_probe import default_core
 from workers.processes import KillsForMemory, lives
 from workers.training.checkpoint import model_tensors
@@ -355,8 +355,7 @@ def control(folder: Path, said: Path) -> None:
     while not any(isinstance(event, EpochEnded) for event in engine.poll(1.0)):
         pass
     with engine.paused(set(range(64))):
-        said.with_suffix(".new").write_text(str(engine._driver.folder.path))
-        said.with_suffix(".new").rename(said)
+        write_atomically(said, str(engine._driver.folder.path).encode())
         time.sleep(600)
 
 
