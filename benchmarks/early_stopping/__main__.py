@@ -1,6 +1,6 @@
 """Epochs until a search has 99 % of its final hypervolume, with and without early stopping, on recorded curves.
 
-    python -m benchmarks.early_stopping [--seeds 4] [--launches 3] [--trainings 100] [--searches NAME ...]
+    python -m benchmarks.early_stopping [--seeds 4] [--fresh 8] [--launches 8] [--trainings 100] [--searches NAME ...]
 
 Two tables of networks that were trained to their end: CondenseBench (Fashion-MNIST, 8 epochs; macs and the latency of
 the project's own kernel) and a small space on the digits (12 epochs; macs). Each is trained whole in random order;
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.early_stopping.digits import digits_curves
-from benchmarks.early_stopping.play import Array, Play, by_launch, costs_of, in_random_order
+from benchmarks.early_stopping.play import Array, Play, by_launch, by_oracle, costs_of, in_random_order
 from benchmarks.record import RESULTS, save
 from benchmarks.sample_efficiency.hypervolume import hypervolume, scaled, trajectory
 from search.replay.columns import RecordedTraining
@@ -29,7 +29,9 @@ from search.replay.table import read_table
 from search.results.pareto import non_dominated
 
 SHARE = 0.99  # of the final hypervolume
+LOOKED_AT = 12  # random orders of each table, by which the rules' parameters were chosen
 RULES = ("none", "rungs", "conservative", "aggressive")
+ORACLES = {"who knows each final accuracy": False, "who knows the final front": True}  # see `by_oracle`
 
 
 class Scale:
@@ -64,14 +66,15 @@ def figures(play: Play, full: Play, scale: Scale) -> dict[str, Any]:
     }
 
 
-def compared(search: Callable[[str, int], Play], scale: Scale, seeds: int) -> dict[str, Any]:
+def compared(search: Callable[[str, int], Play], scale: Scale, seeds: Sequence[int]) -> dict[str, Any]:
     """Return the figures of every rule over some seeds."""
-    runs: dict[str, list[dict[str, Any]]] = {rule: [] for rule in RULES}
-    for seed in range(seeds):
+    runs: dict[str, list[dict[str, Any]]] = {rule: [] for rule in (*RULES, *ORACLES)}
+    for seed in seeds:
         full = search("none", seed)
-        for rule in RULES:
-            runs[rule].append(figures(full if rule == "none" else search(rule, seed), full, scale))
-            print(f"  seed {seed} {rule}: {runs[rule][-1]}", flush=True)
+        plays = {"none": full} | {rule: by_oracle(full, ahead=ahead) for rule, ahead in ORACLES.items()}
+        for rule, of_rule in runs.items():
+            of_rule.append(figures(plays[rule] if rule in plays else search(rule, seed), full, scale))
+            print(f"  seed {seed} {rule}: {of_rule[-1]}", flush=True)
     return {rule: summary(of, runs["none"]) for rule, of in runs.items()}
 
 
@@ -110,21 +113,20 @@ def as_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def fashion_at_random(options: argparse.Namespace) -> dict[str, Any]:
-    trainings = fashion()
-    return compared(lambda rule, seed: in_random_order(trainings, rule, seed), Scale(trainings), options.seeds)
-
-
-def digits_at_random(options: argparse.Namespace) -> dict[str, Any]:
-    trainings = digits_curves()
-    return compared(lambda rule, seed: in_random_order(trainings, rule, seed), Scale(trainings), options.seeds)
+def at_random(trainings: Sequence[RecordedTraining], orders: Sequence[int]) -> dict[str, Any]:
+    return compared(lambda rule, seed: in_random_order(trainings, rule, seed), Scale(trainings), orders)
 
 
 def fashion_by_launch(options: argparse.Namespace) -> dict[str, Any]:
     known = dict(read_table("condensebench").trainings)
     return compared(
-        lambda rule, seed: by_launch(known, rule, seed, options.trainings), Scale(fashion()), options.launches
+        lambda rule, seed: by_launch(known, rule, seed, options.trainings), Scale(fashion()), range(options.launches)
     )
+
+
+def fresh(options: argparse.Namespace) -> range:
+    """Return the orders that no parameter of the rules was chosen on."""
+    return range(LOOKED_AT, LOOKED_AT + options.fresh)
 
 
 def fashion() -> list[RecordedTraining]:
@@ -139,16 +141,19 @@ def saved() -> dict[str, Any]:
 
 
 SEARCHES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "CondenseBench in random order": fashion_at_random,
-    "digits in random order": digits_at_random,
+    "CondenseBench in random order": lambda options: at_random(fashion(), range(options.seeds)),
+    "CondenseBench in fresh orders": lambda options: at_random(fashion(), fresh(options)),
+    "digits in random order": lambda options: at_random(digits_curves(), range(options.seeds)),
+    "digits in fresh orders": lambda options: at_random(digits_curves(), fresh(options)),
     "CondenseBench by launch": fashion_by_launch,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=4, help="random orders of each table")
-    parser.add_argument("--launches", type=int, default=3, help="searches by launch")
+    parser.add_argument("--seeds", type=int, default=4, help="random orders of each table, of those looked at")
+    parser.add_argument("--fresh", type=int, default=8, help="random orders that no parameter was chosen on")
+    parser.add_argument("--launches", type=int, default=8, help="searches by launch")
     parser.add_argument("--searches", nargs="+", choices=SEARCHES, default=list(SEARCHES), help="the others stay saved")
     parser.add_argument("--trainings", type=int, default=100, help="of each search by launch")
     options = parser.parse_args(arguments)

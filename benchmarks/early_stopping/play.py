@@ -19,7 +19,8 @@ from search.launch import launch
 from search.loop.callbacks import SilentCallback
 from search.loop.candidates import GROWTH, LEAST_CHANCE
 from search.replay.columns import RecordedTraining
-from search.samplers.stopping import StoppingRule, make_rule
+from search.results.pareto import non_dominated
+from search.samplers.stopping import HOPELESS, StoppingRule, expected_score, make_rule
 from search.settings import StudySettings
 from search.store import reader
 from search.store.connection.database import open_for_reading
@@ -45,6 +46,20 @@ class Play:
     taken_up: int = 0  # of those that were stopped: how often one went on later
 
 
+def by_oracle(full: Play, *, ahead: bool) -> Play:
+    """Return what is left of a search that stops nothing if one who knows final accuracies ends trainings.
+
+    Each is ended after its first epoch: if it doesn't get onto the front of those before it, or, with `ahead`, onto the
+    front of all. No rule can do better, but for a front of which a part is 99 % of the hypervolume.
+    """
+    wanted = non_dominated(np.column_stack([full.costs, -full.top1]))
+    for place in () if ahead else range(len(wanted)):
+        earlier = np.flatnonzero(wanted[:place])  # whatever those dominate, the front before it does
+        cheaper = (full.costs[earlier] <= full.costs[place]).all(axis=1)
+        wanted[place] = not (cheaper & (full.top1[earlier] >= full.top1[place])).any()
+    return replace(full, epochs=np.where(wanted, full.epochs, 1.0), stopped=~wanted)
+
+
 def costs_of(training: RecordedTraining) -> list[float]:
     """Return macs, and the median latency where the table has one."""
     latency = training.latencies.get(RUNTIME)
@@ -55,48 +70,63 @@ def in_random_order(trainings: Sequence[RecordedTraining], stopping: str, seed: 
     """Train every network of a table once, in random order, one at a time."""
     devices = [DEVICE] if RUNTIME in trainings[0].latencies else []
     order = [trainings[place] for place in np.random.default_rng(seed).permutation(len(trainings))]
-    search = _InOrder(make_rule(_settings(stopping, devices)), order)
-    for number in range(len(order)):
-        search.train(number)
+    search = _InOrder(make_rule(_settings(stopping, devices)))
+    for training in order:
+        search.train(training)
         search.take_up()
-    search.take_up(at_once=True)
+    search.take_up_rest()
     return _played(search.entries)
 
 
 class _InOrder:
     """Trains the networks of a table one at a time, and takes up those that its rule would let go on."""
 
-    def __init__(self, rule: StoppingRule, trainings: Sequence[RecordedTraining]) -> None:
+    def __init__(self, rule: StoppingRule) -> None:
         self.entries: list[_Entry] = []
-        self._rule, self._trainings = rule, trainings
-        self._reached: dict[int, int] = {}  # epochs of those that were ended early, by number
+        self._rule = rule
+        self._ended: dict[int, tuple[RecordedTraining, int]] = {}  # by number: what was ended, after so many epochs
         self._finished = self._weighed = 0
 
-    def train(self, number: int) -> None:
+    def train(self, training: RecordedTraining, continues: int | None = None) -> None:
         """Train a network to its end or until the rule ends it, from where it was ended before."""
-        training, before = self._trainings[number], self._reached.pop(number, 0)
-        row, last, rule = _row(training, number), len(training.curve), self._rule
-        for epoch, reached in enumerate(training.curve[before:], start=before + 1):
-            measures = {"val_top1": reached.top1, "val_loss": reached.val_loss, "train_loss": reached.train_loss}
-            rule.observe(row, [{"progress": epoch / last, **measures}])
+        row, rule, last = _row(training, len(self.entries), continues), self._rule, len(training.curve)
+        before = 0 if continues is None else self._ended.pop(continues)[1]
+        curve = [
+            {"progress": epoch / last, "val_top1": at.top1, "val_loss": at.val_loss, "train_loss": at.train_loss}
+            for epoch, at in enumerate(training.curve, start=1)
+        ]
+        rule.observe(row, curve[:before])
+        for epoch in range(before + 1, last + 1):
+            rule.observe(row, [curve[epoch - 1]])
             if epoch < last and rule.verdict(row) is not None:
                 break
         self.entries.append(_Entry(training, epoch - before, stopped=epoch < last))
         if epoch < last:
-            self._reached[number] = epoch
+            self._ended[row.number] = training, epoch
+            expected = expected_score(rule, row, curve[epoch - 1]["val_top1"])
+            rule.finish(replace(row, state=TrialState.PRUNED, expected_score=expected))
         else:
             rule.finish(replace(row, state=TrialState.DONE, top1=training.top1))
             self._finished += 1
 
-    def take_up(self, at_once: bool = False) -> None:
+    def take_up(self) -> None:
         """Go on with those that were ended early, as the controller does: see `search.loop.candidates.take_up`."""
-        growth = 1.0 if at_once else GROWTH
-        while self._rule.takes_up and self._finished >= max(self._weighed * growth, self._weighed + 1):
+        while self._rule.takes_up and self._finished >= max(self._weighed * GROWTH, self._weighed + 1):
             self._weighed = self._finished
-            chances = {number: self._rule.prospect(number) for number in self._reached}
-            best = max(chances, key=lambda number: (chances[number], -number), default=None)
-            if best is not None and chances[best] >= LEAST_CHANCE:
-                self.train(best)
+            self._take_up_best(LEAST_CHANCE)
+
+    def take_up_rest(self) -> None:
+        """Go on with all that aren't hopeless."""
+        while self._take_up_best(HOPELESS):
+            pass
+
+    def _take_up_best(self, least_chance: float) -> bool:
+        chances = {number: self._rule.prospect(number) for number in self._ended}
+        best = max(chances, key=lambda number: (chances[number], -number), default=None)
+        if best is None or chances[best] < least_chance:
+            return False
+        self.train(self._ended[best][0], continues=best)
+        return True
 
 
 @dataclass(frozen=True)
@@ -133,8 +163,9 @@ def _settings(stopping: str, devices: Sequence[str]) -> StudySettings:
     return settings.model_copy(update={"latency": latency})
 
 
-def _row(training: RecordedTraining, number: int) -> TrialRow:
-    new = NewTrial(number, TrialOrigin.SAMPLED, training.config, {}, 0, str(number), cost_of(training.config))
+def _row(training: RecordedTraining, number: int, continues: int | None) -> TrialRow:
+    cost = cost_of(training.config)
+    new = NewTrial(number, TrialOrigin.SAMPLED, training.config, {}, 0, str(number), cost, continues=continues)
     row, latency = TrialRow.of_new(new, number, 0.0), training.latencies.get(RUNTIME)
     if latency is None:
         return row

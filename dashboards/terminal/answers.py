@@ -65,15 +65,15 @@ def start_lines(outline: StudyOutline) -> tuple[tuple[str, str], ...]:
 STOPPING = {
     "none": "every training runs to its end",
     "rungs": "trainings end early at 60 % or 80 % of their schedule, behind the median of networks that cost no more",
-    "conservative": "hopeless trainings end early, with a certainty of 99 %",
-    "aggressive": "hopeless trainings end early, with a certainty of 95 %",
+    "conservative": "trainings end early if their chance of the front is below 10 % of what is left of their schedule",
+    "aggressive": "trainings end early if their chance of the front is below 40 % of what is left of their schedule",
 }
 
 
 def search_lines(outline: StudyOutline) -> tuple[str, ...]:
     """Return how the study will be searched and when its trainings end, in a few sentences."""
     stopping = outline.settings.search.stopping
-    later = "; the first eight never do, and one may go on later" if stopping in ("conservative", "aggressive") else ""
+    later = "; all but the hopeless go on in the end" if stopping in ("conservative", "aggressive") else ""
     return (*_sampler_lines(outline), STOPPING[stopping] + later)
 
 

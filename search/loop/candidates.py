@@ -19,13 +19,15 @@ from search.loop.outcomes import Ended, Queued, cancelled, ended
 from search.loop.record import Recorder
 from search.loop.times import LoopTimes
 from search.pricing.pricer import NotRecorded, Pricer, Prices, Target
+from search.samplers.stopping import HOPELESS
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.vocabulary import TrialOrigin, TrialState
 from space.errors import BudgetUnreachable, SearchFailed
 from workers.latency.host_probe import disturbing_cores
 from workers.latency.measurement import FailedMeasurement
+from workers.wording import counted
 
-LEAST_CHANCE = 0.25  # of extending the front, with which a trial that was ended early is taken up again
+LEAST_CHANCE = 0.4  # of extending the front, with which a trial that was ended early is taken up while others are asked
 GROWTH = 1.1  # the factor by which finished trials grow in number before those are weighed again
 MOST_ROUNDS = 50  # of asking, before the candidates at hand are priced, however few
 
@@ -45,6 +47,7 @@ class Candidates:
         self.unpriced: list[TrialRow] = []  # asked by an earlier controller
         self.pricing: list[TrialRow] = []  # the batch that is being measured
         self._weighed = 0  # finished trials when those that were ended early were weighed last
+        self._left: tuple[int, ...] = ()  # what was known when no other candidates were missing and they were weighed
         self._pauses = ExitStack()  # keeps workers from disturbing while a batch is measured
         self._refusals_in_a_row = 0
 
@@ -100,26 +103,48 @@ class Candidates:
 
     # -- take up again --
 
-    def take_up(self, at_once: bool = False) -> None:
-        """Ask again for the trial that was ended early with the best chance of extending the front after all, if any.
+    def take_up(self, last: bool = False) -> None:
+        """Ask again for trials that were ended early and may extend the front after all, the likeliest first.
 
         What is finished raises the bar, but also teaches the rule. So they are weighed whenever a tenth more trainings
-        have finished (with `at_once`, any more), and one at a time: what it ends with counts for the others.
+        have finished, and one goes on at a time: what it ends with counts for the others. At the `last`, when no other
+        candidates are missing, all go on that aren't hopeless, as many at a time as there are workers.
         """
         state = self._state
-        due = state.finished >= max(self._weighed * (1.0 if at_once else GROWTH), self._weighed + 1)
-        if not due or not state.rule.takes_up or self._stop.is_set() or self._continuing():
+        if not state.rule.takes_up or self._stop.is_set():
             return
-        self._weighed = state.finished
-        chances = {
-            number: chance
-            for number, row in state.ended_early.items()
-            if self._has_rest(row) and (chance := state.rule.prospect(number)) >= LEAST_CHANCE
-        }
-        if chances:
-            best = max(chances, key=lambda number: (chances[number], -number))
-            row = state.ended_early[best]
-            text = f"trial {best} is taken up again: its network may extend the front after all"
+        if last:
+            self._take_up_rest()
+        elif state.finished >= max(self._weighed * GROWTH, self._weighed + 1) and not self._continuing():
+            self._weighed = state.finished
+            self._go_on(self._likely(LEAST_CHANCE)[:1])
+
+    def _take_up_rest(self) -> None:
+        """Let those that aren't hopeless go on, as far as workers are free, unless nothing has ended meanwhile."""
+        state = self._state
+        waiting = sum(map(state.needs, state.queue))
+        free = state.settings.engine.workers - len(self.unpriced) - len(self.pricing) - waiting - len(state.running)
+        if free <= 0 or self._left == (state.finished, *state.ended_early):
+            return
+        rest = self._likely(HOPELESS)
+        if rest and not self._left:
+            trials = counted(len(rest), "trial")
+            text = f"nothing new is tried any more; {trials} that ended early may still extend the front and can go on"
+            self._recorder.callback.note(text)
+        self._go_on(rest[:free])
+        self._left = (state.finished, *state.ended_early)
+
+    def _likely(self, least_chance: float) -> list[TrialRow]:
+        """Return the trials that were ended early and have this chance of extending the front, the best first."""
+        state = self._state
+        rows = [row for row in state.ended_early.values() if self._has_rest(row)]
+        chances = {row.number: state.rule.prospect(row.number) for row in rows}
+        likely = [row for row in rows if chances[row.number] >= least_chance]
+        return sorted(likely, key=lambda row: (-chances[row.number], row.number))
+
+    def _go_on(self, rows: Sequence[TrialRow]) -> None:
+        for row in rows:
+            text = f"trial {row.number} is taken up again: its network may extend the front after all"
             self._recorder.callback.note(text)
             self.unpriced += self._recorder.record_asked([(self._proposer.take_up(row), None)])
 

@@ -136,7 +136,7 @@ class Controller:
     def _ask_or_wait(self) -> Ending | None:
         """While no batch is being priced, ask for candidates, wait for trainings, or end."""
         state, candidates = self.state, self.candidates
-        candidates.take_up(at_once=state.missing <= 0)
+        candidates.take_up(last=state.missing <= 0 or not candidates.more_to_try())
         missing = max(state.missing, len(candidates.enqueued), candidates.waiting_to_go_on())
         waiting = any(map(state.needs, state.queue))
         if missing <= 0 and not state.running and not waiting:

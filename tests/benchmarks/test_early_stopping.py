@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.early_stopping.__main__ import Scale, fashion, figures, summary
 from benchmarks.early_stopping.digits import digits_curves
-from benchmarks.early_stopping.play import Play, in_random_order
+from benchmarks.early_stopping.play import Play, by_oracle, in_random_order
 
 
 def test_an_aggressive_rule_trains_fewer_epochs_than_none_and_what_it_finishes_is_the_same():
@@ -35,6 +35,15 @@ def test_a_member_of_the_front_that_was_stopped_counts_and_its_volume_is_missed(
     assert both["wrongly_stopped_share"] == 1 / 4
     assert both["seeds_that_reach_it"] == 1
     assert both["times_fewer_epochs"] == pytest.approx(0.5)
+
+
+def test_an_oracle_trains_to_the_end_only_what_gets_onto_the_front_of_those_before_or_of_all():
+    costs, top1 = np.array([[3.0], [2.0], [4.0], [1.0]]), np.array([0.7, 0.8, 0.75, 0.6])
+    full = Play(costs, top1, np.full(4, 8.0), np.zeros(4, dtype=bool))
+    before, of_all = by_oracle(full, ahead=False), by_oracle(full, ahead=True)
+    assert before.epochs.tolist() == [8, 8, 1, 8]
+    assert before.stopped.tolist() == [False, False, True, False]
+    assert of_all.epochs.tolist() == [1, 8, 1, 8]
 
 
 def test_the_curves_of_the_digits_are_whole_trainings_of_distinct_networks():

@@ -15,6 +15,7 @@ from search.store.rows import TrialRow
 from workers.metrics import Objective
 
 Epoch = Mapping[str, Any]  # one row of a learning curve, as in `search.engines.events`
+HOPELESS = 0.005  # chance of extending the front, below which no training goes on
 
 
 class StoppingRule(Protocol):

@@ -37,7 +37,6 @@ def _numbers(training: Mapping[str, object]) -> dict[str, float]:
     }
 
 
-def as_array(known: Sequence[Mapping[str, float]]) -> Floats:
-    """Return facts as an array (n, d); a fact that a trial lacks, such as a third stage's layers, is 0 there."""
-    names = sorted({name for one in known for name in one})
+def as_array(known: Sequence[Mapping[str, float]], names: Sequence[str]) -> Floats:
+    """Return the facts of these names as an array (n, d); one that a trial lacks, as a third stage's layers, is 0."""
     return np.array([[one.get(name, 0.0) for name in names] for one in known], dtype=np.float64)

@@ -150,7 +150,7 @@ def test_what_a_study_may_not_change_holds_table_seed_and_time_but_not_where_the
     ("stopping", "said"),
     [
         ("none", "every training runs to its end"),
-        ("aggressive", "end early, with a certainty of 95 %; the first eight never do, and one may go on later"),
+        ("aggressive", "below 40 % of what is left of their schedule; all but the hopeless go on in the end"),
     ],
 )
 def test_check_says_when_trainings_end(tmp_path: Path, table_path: Path, stopping: str, said: str) -> None:

@@ -1,0 +1,125 @@
+"""When no other candidates are missing, every trial that was ended early and isn't hopeless goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from search.engines.events import EngineEvent
+from search.samplers.stopping import HOPELESS, Prediction
+from search.store.rows import TrialRow
+from tests.search.loop.test_taking_up import SMALL, WithCheckpoints
+from tests.search.samplers.test_stopping import EPOCHS, curve_of
+from tests.search.tiny_studies import Bench, assert_consistent
+
+AT = 0.3  # where every trial is ended
+AGAIN = 0.6  # where one that was taken up is ended again, if it is
+TRAININGS = 6
+WITHOUT_HOPE = 0
+
+
+class EndsAll:
+    """Ends every trial early, and holds all but one to be less likely on the front than new networks are."""
+
+    enabled = takes_up = True
+
+    def __init__(self, ended_again: tuple[int, ...] = ()) -> None:
+        self.progress: dict[int, float] = {}
+        self.ended_again = ended_again
+        self.hopeless = {WITHOUT_HOPE}
+
+    def observe(self, row: TrialRow, epochs: Any) -> None:
+        for epoch in epochs:
+            self.progress[row.number] = max(self.progress.get(row.number, 0.0), epoch["progress"])
+
+    def finish(self, row: TrialRow) -> None:
+        """Do nothing."""
+
+    def forget(self, number: int) -> None:
+        self.progress.pop(number, None)
+
+    def verdict(self, row: TrialRow) -> str | None:
+        at = self.progress.get(row.number, 0.0)
+        if row.continues is None:
+            return "ended early: as all are" if at >= AT else None
+        if row.continues in self.ended_again and at >= AGAIN:
+            self.hopeless.add(row.number)
+            return "ended early: it has become hopeless"
+        return None
+
+    def predicted_final(self, number: int) -> Prediction | None:
+        return None
+
+    def prospect(self, number: int) -> float:
+        return 0.0 if number in self.hopeless else HOPELESS + 0.001 * number
+
+
+class Counting(WithCheckpoints):
+    """Remembers how many trials ran at a time that had been ended before."""
+
+    def __init__(self, bench: Bench, workers: int) -> None:
+        super().__init__([])
+        self._bench, self.slots, self.most = bench, workers, 0
+
+    def poll(self, timeout_s: float) -> list[EngineEvent]:
+        continuing = {row.number for row in self._bench.rows if row.continues is not None}
+        self.most = max(self.most, sum(job.number in continuing for job in self._running))
+        return super().poll(timeout_s)
+
+
+def run(bench: Bench, rule: EndsAll, workers: int = 1) -> tuple[str, Counting]:
+    engine = Counting(bench, workers)
+    bench.engine = engine
+    controller = bench.controller()
+    controller.state.rule = rule
+    try:
+        return controller.run(), engine
+    finally:
+        controller.store.release()
+
+
+def settings_of_study(**changes: Any) -> dict[str, Any]:
+    plain = {"study__trainings": TRAININGS, "search__stopping": "aggressive", "engine__workers": 1}
+    return {**plain, "search__sampler": "random", **changes}
+
+
+def test_all_that_are_not_hopeless_go_on_at_the_end_the_best_first(make_bench):
+    bench = make_bench(**settings_of_study())
+    assert run(bench, EndsAll())[0] == "finished"
+    pruned = [row.number for row in bench.rows if row.state == "pruned"]
+    later = [row for row in bench.rows if row.continues is not None]
+    assert len(pruned) == TRAININGS
+    assert {row.state for row in later} == {"done"}
+    assert [row.continues for row in later] == sorted(set(pruned) - {WITHOUT_HOPE}, reverse=True)
+    assert min(row.number for row in later) > max(pruned)  # none before all had their turn
+    assert_consistent(bench)
+
+
+def test_as_many_go_on_at_a_time_as_there_are_workers(make_bench):
+    bench = make_bench(**settings_of_study(engine__workers=3))
+    ending, engine = run(bench, EndsAll(), workers=3)
+    assert ending == "finished"
+    assert engine.most == 3
+    assert len(bench.done()) == TRAININGS - 1
+    assert_consistent(bench)
+
+
+def test_one_that_is_ended_again_does_not_keep_the_others_from_going_on(make_bench):
+    bench = make_bench(**settings_of_study())
+    ending, _ = run(bench, EndsAll(ended_again=(4,)))
+    assert ending == "finished"
+    later = {row.continues: row for row in bench.rows if row.continues is not None}
+    assert later.keys() == {row.number for row in bench.rows if row.state == "pruned" and row.continues is None} - {0}
+    again = later.pop(4)
+    assert again.state == "pruned"
+    assert len(curve_of(bench, again)) == AGAIN * EPOCHS
+    assert {row.state for row in later.values()} == {"done"}
+
+
+def test_they_also_go_on_when_every_network_of_a_space_has_been_tried(make_bench):
+    bench = make_bench(**settings_of_study(study__trainings=500, space=SMALL))
+    ending, _ = run(bench, EndsAll())
+    assert ending == "exhausted"
+    tried = [row for row in bench.rows if row.state == "pruned"]
+    assert len(tried) < 500
+    assert len(bench.done()) == len(tried) - 1
+    assert not list(bench.files.glob("*/checkpoints*"))
