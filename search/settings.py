@@ -167,9 +167,9 @@ class SearchSettings(Settings):
     )  # trials before the sampler's model is used: spread over costs, or random
     batch: int | None = Field(default=None, ge=1, le=64)  # candidates priced together; None = the number of workers
     give_up_after: int = Field(default=300, ge=1, le=1_000_000)  # refused or repeated proposals in a row
-    # Which trainings end early. conservative, aggressive: those whose chance of getting onto the front, by their curves,
-    # isn't worth the rest of their schedule, and all but the hopeless go on in the end; rungs: those that are behind the
-    # median of cheaper networks at the same progress.
+    # Which trainings end early. conservative, aggressive: those whose chance of the front, by their curves, isn't worth
+    # the rest of their schedule, and all but the hopeless go on in the end; rungs: those that are behind the median of
+    # cheaper networks at the same progress.
     stopping: Literal["none", "rungs", "conservative", "aggressive"] = "none"
     # What a candidate may be deployed in: its price is that of the faster one.
     precision: tuple[Precision, ...] = Field(default=("fp32",), exclude_if=lambda value: value == ("fp32",))
