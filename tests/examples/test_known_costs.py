@@ -72,4 +72,4 @@ def test_the_pictures_show_the_search_and_every_sampler_of_the_benchmark():
 
 
 def test_the_space_is_too_large_to_be_looked_at_as_a_whole():
-    assert Pool(SPACE).whole is None
+    assert Pool(SPACE).whole() is None

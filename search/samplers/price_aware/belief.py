@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.samplers.price_aware.improvement import expected_improvement
+from search.samplers.price_aware.accuracy import Believed
 from search.samplers.price_aware.known import Priced
 from search.samplers.price_aware.model import Judged, Model
 from search.samplers.price_aware.pool import Params
@@ -58,7 +58,7 @@ class View:
 
     def choice_at(self, place: int, accurate: bool) -> Choice:
         """Return one of the candidates as a choice."""
-        gains = self.model.gains(self.model.front, *self._of(np.array([place])))
+        gains = self.model.gains(self.model.front, *self._of(np.array([place], dtype=np.intp)))
         return self._choice(place, accurate, float(gains[0]))
 
     def belief(self, proposed: bool) -> Belief:
@@ -66,25 +66,29 @@ class View:
         front = [self._choice(int(place), False, None) for place in self._front()]
         return Belief(self.trainings, tuple(front), tuple(self._ahead(proposed)))
 
-    def _of(self, places: NDArray[np.intp]) -> tuple[Array, Array, Array]:
-        return self.priced.costs[places], self.judged.mean[places], self.judged.deviation[places]
+    @property
+    def _mean(self) -> Array:
+        return self.judged.believed.mean
+
+    def _of(self, places: NDArray[np.intp]) -> tuple[Array, Believed]:
+        return self.priced.costs[places], self.judged.believed.of(places)
 
     def _choice(self, place: int, accurate: bool, gain: float | None) -> Choice:
         volume = self.model.front.volume
         return Choice(
             self.priced.candidates[place],
             ProposalReason.ACCURATE if accurate else ProposalReason.GAIN,
-            self.sign * float(self.judged.mean[place]),
-            float(np.hypot(self.judged.deviation[place], self.model.noise)),
+            self.sign * float(self._mean[place]),
+            float(self.judged.believed.spread[place]),
             gain / volume if gain is not None and volume > 0 else None,
         )
 
     def _front(self) -> NDArray[np.intp]:
         """Return the places of the candidates that are predicted to be more accurate than all that cost less."""
-        members = set() if self.priced.costs.shape[1] else {int(np.argmax(self.judged.mean))}
+        members = set() if self.priced.costs.shape[1] else {int(np.argmax(self._mean))}
         for costs in self.priced.costs.T:
-            order = np.lexsort((-self.judged.mean, costs))
-            means = self.judged.mean[order]
+            order = np.lexsort((-self._mean, costs))
+            means = self._mean[order]
             steps = order[means > np.maximum.accumulate(np.concatenate([[-np.inf], means[:-1]]))]
             some = np.unique(np.linspace(0, len(steps) - 1, MOST_MEMBERS).round().astype(int))
             members.update(steps[some].tolist())
@@ -95,14 +99,15 @@ class View:
         taken: list[int] = []
         choices: list[Choice] = []
         places = np.argsort(-self.judged.scores, kind="stable")[:PROMISING]
-        costs, mean, deviation = self._of(places)
+        costs, believed = self._of(places)
+        mean = believed.mean
         for step in range(AHEAD + proposed):
             if len(taken) == len(places):
                 break
             accurate = self.limited and (self.number + step) % 2 == 1
-            gains = self.model.gains(self.model.front_with(costs[taken], mean[taken]), costs, mean, deviation)
+            gains = self.model.gains(self.model.front_with(costs[taken], mean[taken]), costs, believed)
             most = max([self.model.most, *mean[taken]])
-            scores = expected_improvement(mean, deviation, most) if accurate else gains.copy()
+            scores = believed.improvement(np.array([most]))[:, 0] if accurate else gains.copy()
             if step == 0:  # as it was judged
                 scores = self.judged.scores[places]
             scores[taken] = -np.inf

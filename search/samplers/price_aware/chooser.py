@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from search.results.pareto import non_dominated
+from search.samplers.price_aware import WHOLE
 from search.samplers.price_aware.belief import Choice, View
 from search.samplers.price_aware.doubts import Doubt, doubts_of_choice
 from search.samplers.price_aware.encoding import Encoding, typed
@@ -22,6 +23,9 @@ from search.store.vocabulary import ProposalReason
 Array = NDArray[np.float64]
 
 RANDOM, CROSSED = 1_000, 400  # candidates of a space that isn't looked at as a whole
+CELLS = (
+    1_600_000  # pairs of a candidate and a training that one proposal looks at, in spaces with a list; about a second
+)
 PARENTS = 12  # of the best candidates, whose neighbours are looked at
 ROUNDS = 2  # of looking at neighbours of the best candidates so far
 DESIGN_SHARE = 1 / 16  # of the candidates, those nearest to the wanted cost, one of which begins a study
@@ -48,11 +52,16 @@ class Chooser:
         self, known: Known, pool: Pool, encoding: Encoding, past: Past, signs: Array, draw: Draw, startup: int
     ) -> None:
         self._known, self._pool, self._encoding, self._past, self._signs = known, pool, encoding, past, signs
-        self._draw, self._startup, self._rng = draw, startup, draw.rng
+        self._draw, self._rng = draw, draw.rng
         self.doubts: list[Doubt] = []  # about the candidates
         self.view: View | None = None  # of the candidates, once they were judged by a model
         self._asked = {self._key(params) for params in past.asked}
         self._ended = _Ended(past.ended)
+        self._trainings = len(past.observed) + len(past.running)
+        self._begins = self._trainings < startup or not past.observed
+        # While a study begins, more candidates would only move the most different one to the space's edge.
+        self._most = WHOLE if self._begins else max(WHOLE, CELLS // self._trainings)
+        self._whole = pool.whole(self._most)
 
     def _key(self, candidate: Params) -> Hashable:
         return self._pool.key(candidate) if self._known.key is None else self._known.key_of(candidate)
@@ -67,18 +76,19 @@ class Chooser:
             return None
         if not inside.any():
             return Choice(priced.candidates[int(np.argmin(priced.over))], ProposalReason.NEAREST)
-        if len(self._past.observed) + len(self._past.running) < self._startup or not self._past.observed:
+        if self._begins:
             return Choice(self._spread(priced.of(inside)), ProposalReason.SPREAD)
         return self._best(priced.of(inside))
 
     # -- which candidates there are --
 
     def _begin(self) -> Iterable[Params]:
-        if self._pool.whole is not None:
-            return self._pool.whole
+        if self._whole is not None:
+            return self._whole
         good = self._good()
         crossed = self._pool.crossed(good, CROSSED, self._rng)
-        return [*self._pool.random(RANDOM, self._rng), *crossed, *self._pool.neighbours(good, self._rng)]
+        count = self._most if self._pool.listed and not self._begins else RANDOM
+        return [*self._pool.random(count, self._rng), *crossed, *self._pool.neighbours(good, self._rng)]
 
     def _good(self) -> list[Params]:
         """Return trained candidates of the front, if there are any."""
@@ -125,7 +135,7 @@ class Chooser:
         model = Model(self._known, self._encoding, self._past, self._signs, priced)
         accurate = self._known.limited and self._draw.number % 2 == 1
         judged = model.judged(priced, accurate)
-        for _ in range(0 if self._pool.whole is not None else ROUNDS):
+        for _ in range(0 if self._whole is not None else ROUNDS):
             best = np.argsort(-judged.scores, kind="stable")[:PARENTS]
             more = self._fresh(self._pool.neighbours([priced.candidates[int(place)] for place in best], self._rng))
             more = more.of(more.over <= 0)

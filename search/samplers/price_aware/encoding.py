@@ -3,6 +3,8 @@
 - Numbers, and categories that are all numbers, keep their order; what is searched on a log scale, and numeric
   categories that double, are placed by their logarithm.
 - Other categories have a column each, of one group: two different ones are always 1 apart.
+- Categories that share their values, as the operations of a cell's edges do, have one more group together: how many of
+  them have each value. What a network has much of matters more than where.
 - A setting that a candidate doesn't have (it belongs to a stage, or a layer, that isn't there), or whose value is no
   number where all others are, is in the middle, and a further column of its group says so.
 """
@@ -25,6 +27,7 @@ from optuna.distributions import (
 Array = NDArray[np.float64]
 Params = Mapping[str, Any]
 
+ALIKE = 3  # categories that share their values, from which on these are counted
 EVEN = 1.5  # categories whose largest step is more than this times their smallest are placed by their logarithm
 
 
@@ -32,11 +35,12 @@ class Encoding:
     """Turns candidates of one search space into features."""
 
     def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
-        self._columns = [_column(name, distribution) for name, distribution in sorted(space.items())]
+        columns = [_column(name, distribution) for name, distribution in sorted(space.items())]
+        self._columns = [*columns, *_counts([column for column in columns if isinstance(column, _Category)])]
 
     @property
     def groups(self) -> NDArray[np.intp]:
-        """The group of each feature: one for each setting."""
+        """The group of each feature: one for each setting, and one for all categories that share their values."""
         return np.repeat(np.arange(len(self._columns)), [column.width for column in self._columns])
 
     def features(self, candidates: Sequence[Params]) -> Array:
@@ -77,8 +81,37 @@ class _Category:
         self.width = len(choices) + 1  # the last one: missing, or none of the others
 
     def features(self, candidates: Sequence[Params]) -> Array:
-        places = [self._choices.get(typed(candidate.get(self._name)), self.width - 1) for candidate in candidates]
-        return np.eye(self.width)[places] / math.sqrt(2.0)
+        return np.eye(self.width)[self.places(candidates, self._choices)] / math.sqrt(2.0)
+
+    @property
+    def choices(self) -> frozenset[tuple[str, Any]]:
+        """Its values, typed."""
+        return frozenset(self._choices)
+
+    def places(self, candidates: Sequence[Params], choices: Mapping[tuple[str, Any], int]) -> list[int]:
+        """Return where each candidate's value stands among some; after the last one if it is none of them."""
+        return [choices.get(typed(candidate.get(self._name)), len(choices)) for candidate in candidates]
+
+
+class _Count:
+    """How many of the categories that share their values have each of these, as a share of all."""
+
+    def __init__(self, categories: Sequence[_Category]) -> None:
+        self._categories = categories
+        self._choices = {choice: place for place, choice in enumerate(sorted(categories[0].choices, key=repr))}
+        self.width = len(self._choices) + 1
+
+    def features(self, candidates: Sequence[Params]) -> Array:
+        one_of = np.eye(self.width)
+        shares = [one_of[category.places(candidates, self._choices)] for category in self._categories]
+        return np.asarray(np.mean(shares, axis=0))
+
+
+def _counts(categories: Sequence[_Category]) -> list[_Count]:
+    alike: dict[frozenset[tuple[str, Any]], list[_Category]] = {}
+    for category in categories:
+        alike.setdefault(category.choices, []).append(category)
+    return [_Count(group) for group in alike.values() if len(group) >= ALIKE]
 
 
 def typed(value: Any) -> tuple[str, Any]:

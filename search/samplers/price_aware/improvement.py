@@ -73,9 +73,13 @@ class Front:
         volumes: Array = (self._of_level @ cells).T
         return volumes
 
-    def expected_gain(self, costs: Array, mean: Array, deviation: Array) -> Array:
-        """Return the expected gain in hypervolume of candidates (m, k) with normal accuracies; (m,)."""
-        improvements = expected_improvement(mean[:, None], deviation[:, None], self.levels)
+    def expected_gain(self, costs: Array, improvements: Array) -> Array:
+        """Return the expected gain in hypervolume of candidates, (m,).
+
+        Args:
+            costs: (m, k).
+            improvements: (m, levels), how far each is expected to exceed each of the front's levels.
+        """
         gain: Array = (self.volumes(costs) * improvements).sum(axis=1)
         return gain
 

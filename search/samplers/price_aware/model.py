@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.results.pareto import non_dominated
+from search.samplers.price_aware.accuracy import AccuracyModel, Believed
 from search.samplers.price_aware.encoding import Encoding
-from search.samplers.price_aware.gaussian_process import GaussianProcess
-from search.samplers.price_aware.improvement import Front, expected_improvement
+from search.samplers.price_aware.improvement import Front
 from search.samplers.price_aware.known import Known, Priced
 from search.samplers.price_aware.past import Past
 from search.samplers.price_aware.pool import Params
@@ -47,16 +47,14 @@ class Scale:
 
 @dataclass(frozen=True)
 class Judged:
-    """What is believed of candidates; each array is (n,)."""
+    """Candidates as a model judges them."""
 
-    mean: Array  # of the accuracy that training it is expected to reach
-    deviation: Array  # of that accuracy's mean; a training adds `Model.noise`
-    scores: Array  # how much training it is expected to add
+    believed: Believed  # of their accuracies
+    scores: Array  # (n,), how much training each is expected to add
 
     def __add__(self, more: Judged) -> Judged:
-        """Return what is believed of these candidates and then of more."""
-        parts = ((getattr(self, name), getattr(more, name)) for name in ("mean", "deviation", "scores"))
-        return Judged(*map(np.concatenate, parts))
+        """Return these candidates and then more."""
+        return Judged(self.believed + more.believed, np.concatenate([self.scores, more.scores]))
 
 
 class Model:
@@ -75,16 +73,15 @@ class Model:
         features = self._features(shown, shown_costs, shown_extra)
         further = features.shape[1] - len(encoding.groups)
         groups = np.concatenate([encoding.groups, encoding.groups.max(initial=-1) + 1 + np.arange(further)])
-        process = GaussianProcess(features, groups, accuracies[places])
+        model = AccuracyModel.fitted(features, groups, accuracies[places])
         if past.running:
             features = self._features(past.running, running_costs, known.extra_features(past.running))
-            reached = np.concatenate([reached, process.predict(features)[0]])
+            reached = np.concatenate([reached, model.predict(features).mean])
             at = np.concatenate([at, running_costs])
-            process = process.with_believed(features)
-        self._process, known_costs = process, np.isfinite(at).all(axis=1)
+            model = model.with_believed(features)
+        self._accuracy, known_costs = model, np.isfinite(at).all(axis=1)
         self._least = float(accuracies.min())
         self.most = float(max(reached, default=self._least))  # accuracy reached so far
-        self.noise = process.noise  # deviation of a training's accuracy from its mean
         self._end = np.full(len(signs), 1.0 + BEYOND)
         self._at, self._reached = at[known_costs], reached[known_costs]
         self.front = self.front_with(self._at[:0], reached[:0])
@@ -94,20 +91,21 @@ class Model:
         at, reached = np.concatenate([self._at, costs]), np.concatenate([self._reached, accuracies])
         return Front(self._scale(at), reached, self._end, self._least)
 
-    def gains(self, front: Front, costs: Array, mean: Array, deviation: Array) -> Array:
+    def gains(self, front: Front, costs: Array, believed: Believed) -> Array:
         """Return what candidates are expected to add to a front, (n,)."""
-        return front.expected_gain(self._scale(costs), mean, deviation)
+        return front.expected_gain(self._scale(costs), believed.improvement(front.levels))
 
     def judged(self, priced: Priced, accurate: bool) -> Judged:
         """Return what is believed of candidates; only adding to the most accurate one scores if `accurate`."""
-        mean, deviation = self._process.predict(self._features(priced.candidates, priced.costs, priced.extra))
+        believed = self._accuracy.predict(self._features(priced.candidates, priced.costs, priced.extra))
         if accurate:
-            scores = expected_improvement(mean, deviation, self.most)
+            scores = believed.improvement(np.array([self.most]))[:, 0]
         else:
-            scores = self.gains(self.front, priced.costs, mean, deviation)
+            scores = self.gains(self.front, priced.costs, believed)
         if scores.max() <= 0:  # nothing is expected of any of them: take what is least sure to be bad
-            scores = 1e-300 * (1.0 + mean + 2.0 * deviation - (mean + 2.0 * deviation).min())
-        return Judged(mean, deviation, scores)
+            hopes = believed.scores + 2.0 * believed.deviations
+            scores = 1e-300 * (1.0 + hopes - hopes.min())
+        return Judged(believed, scores)
 
     def _features(self, candidates: Sequence[Params], costs: Array, extra: Array) -> Array:
         """Return the model's view of candidates; what has no costs any more counts as the cheapest."""

@@ -16,6 +16,7 @@ from search.samplers.price_aware.encoding import typed
 Params = dict[str, Any]
 Key = tuple[Any, ...]
 
+LISTED = 16_384  # candidates of a space that are listed at most
 NEARBY = 0.1  # of a real range: the deviation of a neighbour's value
 NEIGHBOURS = 4  # of a real-valued setting, or of a long range of whole numbers
 
@@ -25,12 +26,16 @@ class Pool:
 
     def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
         self._space = dict(sorted(space.items()))
-        self._whole = self._all() if _size(self._space) <= WHOLE else None
+        self._listed = self._all() if _size(self._space) <= LISTED else None
 
     @property
-    def whole(self) -> Sequence[Params] | None:
-        """Every candidate, if there are few enough."""
-        return self._whole
+    def listed(self) -> bool:
+        """Whether there is a list of all candidates."""
+        return self._listed is not None
+
+    def whole(self, most: int = WHOLE) -> Sequence[Params] | None:
+        """Return every candidate, if there are no more than `most`, which is at most LISTED."""
+        return self._listed if self._listed is not None and len(self._listed) <= most else None
 
     def key(self, candidate: Mapping[str, Any]) -> Key:
         """Return what equal candidates have in common."""

@@ -17,7 +17,7 @@ from workers.latency.record import LatencyKind, LatencyRecord
 SETTINGS = tiny_settings(budget__max_latency_ms=0.5, budget__max_macs=40_000)
 SPACE = SETTINGS.search_space()
 DISTRIBUTIONS = distributions(SPACE.domains)
-CANDIDATES = Pool(DISTRIBUTIONS).whole
+CANDIDATES = Pool(DISTRIBUTIONS).whole()
 
 
 def latency_ms(config):

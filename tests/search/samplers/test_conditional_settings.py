@@ -180,10 +180,10 @@ def test_every_value_of_a_stepped_range_is_one_that_optuna_takes(low, high, step
     pool = Pool({"share": distribution})
     rng = np.random.default_rng(0)
     drawn = pool.random(50, rng)
-    for candidate in [*drawn, *pool.neighbours(drawn[:3], rng), *(pool.whole or ())]:
+    for candidate in [*drawn, *pool.neighbours(drawn[:3], rng), *(pool.whole() or ())]:
         assert distribution._contains(distribution.to_internal_repr(candidate["share"]))
-    if pool.whole:
-        assert pool.whole[-1]["share"] == high
+    if pool.whole():
+        assert pool.whole()[-1]["share"] == high
 
 
 def test_a_setting_with_one_value_reaches_every_function_of_the_user():
