@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ from search.engines.base import Engine
 from search.loop.outcomes import Ended, Queued, cancelled, ended
 from search.loop.record import Recorder
 from search.loop.times import LoopTimes
-from search.pricing.pricer import NotRecorded, Pricer, Prices, Target
+from search.pricing.pricer import NotRecorded, Price, Pricer, Target
 from search.samplers.stopping import HOPELESS
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
 from search.store.vocabulary import TrialOrigin, TrialState
@@ -143,10 +143,16 @@ class Candidates:
         return sorted(likely, key=lambda row: (-chances[row.number], row.number))
 
     def _go_on(self, rows: Sequence[TrialRow]) -> None:
+        """Ask for trials that take these up; each has the price of its network already, unless a device is new."""
         for row in rows:
             text = f"trial {row.number} is taken up again: its network may extend the front after all"
             self._recorder.callback.note(text)
-            self.unpriced += self._recorder.record_asked([(self._proposer.take_up(row), None)])
+            (again,) = self._recorder.record_asked([(self._proposer.take_up(row), None)])
+            prices = self._recorder.store.prices(row)
+            if prices.keys() == {target.name for target in self.pricer.targets}:
+                self._recorder.record([self._gate(again, prices)])
+            else:
+                self.unpriced.append(again)
 
     def _continuing(self) -> bool:
         """Whether a trial that was taken up again is under way."""
@@ -203,11 +209,11 @@ class Candidates:
                 self._refusals_in_a_row += 1
         self._give_up_if_hopeless()
 
-    def _gate(self, row: TrialRow, prices: Prices) -> Queued | Ended:
+    def _gate(self, row: TrialRow, prices: Mapping[str, Price]) -> Queued | Ended:
         """Return whether a candidate with these prices is queued, refused or failed."""
         first, now = self.pricer.targets[0].name, self._recorder.clock.now()
         measured = [
-            replace(price, target=target, measured_at=now)
+            replace(price, target=target, measured_at=price.measured_at or now)
             for target, price in prices.items()
             if not isinstance(price, FailedMeasurement)
         ]

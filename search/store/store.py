@@ -279,6 +279,11 @@ class StudyStore(ControllerLease, Attempts, Beliefs, Notes):
         """Return one trial, which must exist."""
         return self.patience.call(lambda: reader.read_trials(self.engine, self.study_id, number))[0]
 
+    def prices(self, row: TrialRow) -> dict[str, Measurement]:
+        """Return what a trial was priced at last on each device, by the device's name in the study."""
+        measured = self.patience.call(lambda: reader.read_latencies(self.engine, row.id))
+        return {one.target: one for one in measured if one.purpose == LatencyPurpose.PRICE}
+
 
 def latency_values(measurement: Measurement, table: sa.Table = latency) -> dict[str, Any]:
     """Return a measurement's columns in a table of latencies (`latency` or `reference_latency`)."""

@@ -162,6 +162,17 @@ def test_both_trials_say_of_each_other_and_every_count_takes_them_for_one_traini
     assert facts["trainings"] == f"{TRAININGS} of {TRAININGS}"
 
 
+def test_one_that_is_taken_up_has_the_price_of_the_first_trial_and_is_not_measured_again(make_bench):
+    bench = make_bench(**settings_of_study())
+    run(bench, WithCheckpoints([]))
+    (later,) = [row for row in bench.rows if row.continues is not None]
+    engine = bench.study.engine
+    first, second = (reader.read_latencies(engine, row.id) for row in (bench.rows[ENDED], later))
+    assert first == second
+    assert later.latency == bench.rows[ENDED].latency
+    assert bench.probe.measured.count(later.config) == 1
+
+
 @pytest.mark.parametrize("every", [7, 11])
 def test_killed_anywhere_it_goes_on_and_nothing_is_trained_twice(make_bench, every: int):
     bench, trained, kills = make_bench(**settings_of_study()), [], 0
