@@ -131,8 +131,13 @@ class AccuracyModel:
     @classmethod
     def fitted(cls, features: Array, groups: NDArray[np.intp], accuracies: Array) -> AccuracyModel:
         """Return the model of trainings, (n, f) and (n,); `groups` as in `GaussianProcess`."""
-        if not _collapsed(accuracies):
-            return cls(GaussianProcess(features, groups, accuracies))
+        if _collapsed(accuracies):
+            return cls.of_ranks(features, groups, accuracies)
+        return cls(GaussianProcess(features, groups, accuracies))
+
+    @classmethod
+    def of_ranks(cls, features: Array, groups: NDArray[np.intp], accuracies: Array) -> AccuracyModel:
+        """Return the model of their ranks; at least two accuracies must differ."""
         scores = ndtri((rankdata(accuracies) - 0.5) / len(accuracies))
         return cls(GaussianProcess(features, groups, scores), Curve.of(scores, accuracies))
 

@@ -3,160 +3,59 @@
     python -m benchmarks.sampler_ideas --table table.csv.gz --params depth,width --accuracy top1 --costs macs \
         [--features proxy_snip,...] [--where seed=0] [--same COL] [--seeds 8] [--trainings 40] --name condensebench
 
-A plain loop over the sampler's own parts (its process, its encoding, its expected gain), in which one thing at a time
+A plain loop over the sampler's own parts (its beliefs, its encoding, its expected gain), in which one thing at a time
 is different, over the whole table at every step. The measure is that of `benchmarks.sample_efficiency`: the share of
 the table's hypervolume. It tells ideas apart, not samplers: the product's sampler has besides a pool of its own, limits
-and trainings under way.
+and trainings under way. "All others known" is no idea but a bound: what the same gain finds where a process has seen
+nine tenths of the table before anything is trained, so that hardly more is to be found out than luck.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from scipy.special import ndtr
 from threadpoolctl import threadpool_limits
 
 from benchmarks.arguments import names, pair
 from benchmarks.record import save
 from benchmarks.sample_efficiency.hypervolume import MOST_COST, Array, hypervolume, scaled, trajectory
 from benchmarks.sample_efficiency.table import Columns, Parameter, Table, read_table
+from benchmarks.sampler_ideas.beliefs import (
+    AllOthersKnown,
+    Believes,
+    View,
+    above_a_line,
+    both,
+    clipped,
+    forest,
+    logged,
+    process,
+    product,
+    ranked,
+    ranks_taken_for_normal,
+)
 from search.results.pareto import non_dominated
 from search.samplers.price_aware.encoding import Encoding
 from search.samplers.price_aware.gaussian_process import GaussianProcess
-from search.samplers.price_aware.improvement import Front, expected_improvement
+from search.samplers.price_aware.improvement import Front
 from search.samplers.price_aware.sampler import STARTUP
 
 MARKS = (10, 15, 20, 25, 30, 40, 60, 80, 100)
-MARGIN = 0.1  # of the accuracies' range: how far above the best one the logarithm's end lies
-TREES = 100
-LEAST_DEVIATION = 1e-3
-
-
-class Belief(Protocol):
-    """What is believed of candidates' accuracies."""
-
-    def improvement(self, levels: Array) -> Array:
-        """Return the expected improvement of each candidate over each level, (m, levels)."""
-
-
-@dataclass(frozen=True)
-class Normal:
-    """Normal accuracies."""
-
-    mean: Array
-    deviation: Array
-
-    def improvement(self, levels: Array) -> Array:
-        """Return the expected improvement in closed form."""
-        return expected_improvement(self.mean[:, None], self.deviation[:, None], levels)
-
-
-@dataclass(frozen=True)
-class Logged:
-    """Accuracies whose distance from an end has a normal logarithm: the gain is that of a put option."""
-
-    end: float
-    mean: Array  # of minus the distance's logarithm
-    deviation: Array
-
-    def improvement(self, levels: Array) -> Array:
-        """Return the expected improvement in closed form."""
-        strike, log_mean, deviation = self.end - levels, -self.mean[:, None], self.deviation[:, None]
-        off = (np.log(np.maximum(strike, 1e-12)) - log_mean) / deviation
-        distance = np.exp(log_mean + deviation**2 / 2) * ndtr(off - deviation)
-        improvement: Array = np.maximum(strike * ndtr(off) - distance, 0.0)
-        return improvement
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Several beliefs, each as likely."""
-
-    parts: Sequence[Belief]
-
-    def improvement(self, levels: Array) -> Array:
-        """Return the mean of their improvements."""
-        improvement: Array = np.mean([part.improvement(levels) for part in self.parts], axis=0)
-        return improvement
-
-
-@dataclass(frozen=True)
-class View:
-    """A table as a model sees it."""
-
-    features: Array  # (n, f)
-    groups: NDArray[np.intp]  # (f,)
-    accuracy: Array  # (n,), 0..1 over the table
-    costs: Array  # (n, k), 0..1 over the table
-
-    def with_columns(self, columns: Array) -> View:
-        """Return the view with further columns, each a group of its own."""
-        last = self.groups.max(initial=-1)
-        groups = np.concatenate([self.groups, last + 1 + np.arange(columns.shape[1])])
-        return replace(self, features=np.concatenate([self.features, columns], axis=1), groups=groups)
-
-
-Believes = Callable[[View, NDArray[np.intp], NDArray[np.intp], int], Belief]
-
-
-def process(view: View, trained: NDArray[np.intp], others: NDArray[np.intp], seed: int) -> Belief:
-    """Believe what a Gaussian process says."""
-    fitted = GaussianProcess(view.features[trained], view.groups, view.accuracy[trained])
-    return Normal(*fitted.predict(view.features[others]))
-
-
-def logged(view: View, trained: NDArray[np.intp], others: NDArray[np.intp], seed: int) -> Belief:
-    """Believe what a process of the logarithm of the distance from the best says."""
-    known = view.accuracy[trained]
-    end = float(known.max() + MARGIN * (np.ptp(known) or 1.0))
-    fitted = GaussianProcess(view.features[trained], view.groups, -np.log(end - known))
-    return Logged(end, *fitted.predict(view.features[others]))
-
-
-def clipped(view: View, trained: NDArray[np.intp], others: NDArray[np.intp], seed: int) -> Belief:
-    """Believe what a process says to which very bad networks look only bad."""
-    known = view.accuracy[trained]
-    middle, high = np.quantile(known, [0.5, 0.75])
-    fitted = GaussianProcess(view.features[trained], view.groups, np.maximum(known, middle - 5 * (high - middle)))
-    return Normal(*fitted.predict(view.features[others]))
-
-
-def forest(view: View, trained: NDArray[np.intp], others: NDArray[np.intp], seed: int) -> Belief:
-    """Believe what a random forest says; how its trees differ is how unsure it is."""
-    from sklearn.ensemble import RandomForestRegressor
-
-    fitted = RandomForestRegressor(TREES, random_state=seed).fit(view.features[trained], view.accuracy[trained])
-    votes = np.stack([tree.predict(view.features[others]) for tree in fitted.estimators_])
-    return Normal(votes.mean(axis=0), votes.std(axis=0) + LEAST_DEVIATION)
-
-
-def both(view: View, trained: NDArray[np.intp], others: NDArray[np.intp], seed: int) -> Belief:
-    """Believe process and forest alike."""
-    return Mixture([process(view, trained, others, seed), forest(view, trained, others, seed)])
-
-
-def above_a_line(view: View, trained: NDArray[np.intp], others: NDArray[np.intp], seed: int) -> Belief:
-    """Believe a process of what lies above a straight line over the costs: a prior that more costs more accuracy."""
-    design = np.column_stack([np.ones(len(view.costs)), view.costs])
-    line = np.linalg.lstsq(design[trained], view.accuracy[trained], rcond=None)[0]
-    fitted = GaussianProcess(view.features[trained], view.groups, view.accuracy[trained] - design[trained] @ line)
-    mean, deviation = fitted.predict(view.features[others])
-    return Normal(mean + design[others] @ line, deviation)
 
 
 @dataclass(frozen=True)
 class Idea:
     """One thing that is different."""
 
-    believes: Believes = process
+    believes: Believes = product
     costs_seen: bool = True  # by the model, as features
     features_seen: tuple[int, ...] = ()  # which of the table's cheap facts are
     costs_modelled: bool = False  # the control: costs are predicted, too, as if nobody could compute them
@@ -165,6 +64,9 @@ class Idea:
 
 IDEAS: Mapping[str, Idea] = {
     "as it is": Idea(),
+    "never by ranks": Idea(process),
+    "always by ranks": Idea(ranked),
+    "ranks taken for normal": Idea(ranks_taken_for_normal),
     "costs aren't features": Idea(costs_seen=False),
     "logarithm of the distance from the best": Idea(logged),
     "bad outliers clipped": Idea(clipped),
@@ -173,6 +75,7 @@ IDEAS: Mapping[str, Idea] = {
     "prior: a line over the costs": Idea(above_a_line),
     "learned partition": Idea(partition=True),
     "control: costs modelled, too": Idea(costs_seen=False, costs_modelled=True),
+    "bound: all others known": Idea(AllOthersKnown()),
 }
 
 
