@@ -208,6 +208,26 @@ def test_a_small_space_is_looked_at_as_a_whole():
     assert len({tuple(one.values()) for one in whole}) == len(whole) == 18
 
 
+def test_a_larger_space_is_looked_at_as_a_whole_while_few_trainings_make_that_quick(monkeypatch):
+    edges = {f"edge_{number}": CategoricalDistribution(["skip", "conv", "pool", "none"]) for number in range(6)}
+
+    def convolutions(params):
+        return 1.0 + sum(value == "conv" for value in params.values())
+
+    sampler = PriceAwareSampler(
+        lambda candidates: [[convolutions(one)] for one in candidates], search_space=edges, seed=0
+    )
+    study = study_with(sampler)
+    for number in range(8):
+        trial = study.ask(edges)
+        if number == 6:
+            assert len(sampler.view.priced.candidates) == 4**6 - 6
+        study.tell(trial, [convolutions(trial.params) / 7, convolutions(trial.params)])
+    monkeypatch.setattr("search.samplers.price_aware.chooser.CELLS", 8 * 4_000)
+    study.ask(edges)
+    assert 1_000 < len(sampler.view.priced.candidates) < 4_000
+
+
 # --- studies -------------------------------------------------------------------------------------------------------
 
 
