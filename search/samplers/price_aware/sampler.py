@@ -55,7 +55,7 @@ class PriceAwareSampler(BaseSampler):
 
     Args:
         price: returns the known objectives of candidates in the study's order, without the modelled one, (n, k). A row
-            with NaN can't be built and is never proposed.
+            with NaN can't be built and is never proposed. One proposal asks for up to 16,384 candidates at once.
         search_space: every parameter; None takes those that all trials have in common, once there are some.
         modelled: the place of the objective that only a training tells.
         limits: upper limits of the known objectives (lower ones of what is maximised); None is no limit.
