@@ -352,9 +352,10 @@ def one_worker(kind: str) -> Engine:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.long)])
 def test_a_real_training_that_the_rule_gives_up_is_ended(make_bench, kind: str):
+    epochs = {"local": 20, "ray": 120}[kind]  # Ray takes a while to say that one should end
     bench = make_bench(
         space=ONE_NETWORK,
-        training={"epochs": 20, "batch_size": 64, "learning_rate": HOPELESS},
+        training={"epochs": epochs, "batch_size": 64, "learning_rate": HOPELESS},
         study__trainings=8,
         search__stopping="rungs",
         search__sampler="random",
@@ -373,9 +374,9 @@ def test_a_real_training_that_the_rule_gives_up_is_ended(make_bench, kind: str):
     assert max(row.number for row in done[:LEAST]) < min(row.number for row in pruned)
     for row in pruned:
         folder: Path = bench.files / f"trial-{row.number:05d}"
-        epochs = curve_of(bench, row)
-        assert math.ceil(FIRST * 20) <= len(epochs) < 20
-        assert epochs == list(range(1, len(epochs) + 1))
+        reached = curve_of(bench, row)
+        assert math.ceil(FIRST * epochs) <= len(reached) < epochs
+        assert reached == list(range(1, len(reached) + 1))
         assert not (folder / NETWORK_FILE).exists()
         assert not (folder / "checkpoints").exists()
         assert (folder / LOG_FILE).exists()
