@@ -21,7 +21,7 @@ from search.event_files import check_tensorboard
 from search.machine_fit import check_machine, check_memory
 from search.reachability import check_costs
 from search.replay.table import read_table
-from search.samplers.price_aware import WHOLE
+from search.samplers.price_aware import whole_until
 from search.settings import StudySettings
 from search.start_networks import Start, check_fits
 from space.config import CondenseNetConfig
@@ -49,7 +49,7 @@ class StudyOutline:
     training_varied: tuple[str, ...]  # names of the training settings that are searched too
     samples: tuple[tuple[CondenseNetConfig, Cost], ...]  # a few, fewest macs first
     share_inside: float  # of sampled architectures, by macs and params alone
-    looked_at_whole: bool  # whether the price-aware sampler looks at every candidate of the space
+    whole_until: float  # trainings up to which the price-aware sampler looks at every candidate; 0: at none
     median: CondenseNetConfig  # of the sampled ones inside, by macs
     starts: tuple[tuple[Start, Fit], ...] = ()  # what trainings start from, and how much of it a sampled network takes
 
@@ -97,7 +97,7 @@ def outline_study(settings: StudySettings, starts: Sequence[Start] = (), show: i
         training_varied=tuple(training.domains),
         samples=tuple(dict.fromkeys(shown)),
         share_inside=len(inside) / len(sampled),
-        looked_at_whole=_candidates({**space.domains, **training.domains}) <= WHOLE,
+        whole_until=whole_until(_candidates({**space.domains, **training.domains})),
         median=typical[len(typical) // 2][0],
         starts=tuple((start, _best_fit(start, sampled, info)) for start in starts),
     )

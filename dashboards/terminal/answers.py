@@ -91,7 +91,11 @@ def _sampler_lines(outline: StudyOutline) -> tuple[str, ...]:
     devices = ", ".join(one_line(device, 40) for device in settings.latency.devices)
     objective = settings.study.objective
     modelled = "accuracy" if objective == "top1" else NAMES[objective]
-    looked = "every candidate" if outline.looked_at_whole else "a sample of candidates and their neighbours"
+    looked = "a sample of candidates and their neighbours"
+    if outline.whole_until >= settings.study.trainings:
+        looked = "every candidate"
+    elif outline.whole_until:
+        looked = f"every candidate until there are {outline.whole_until:.0f} trainings, then at {looked}"
     return (
         f"price-aware: {startup} spread over the costs, then whatever is expected to add the most to the front",
         f"known before training: macs, params; latency on {devices}, from what was priced so far; modelled: {modelled}",
@@ -146,7 +150,9 @@ def outline_document(
         "sampler": settings.search.sampler,
         "startup": settings.search.startup,
         "stopping": settings.search.stopping,
-        "looks_at_whole_space": outline.looked_at_whole if settings.search.sampler == "price-aware" else None,
+        "looks_at_whole_space": outline.whole_until >= settings.study.trainings
+        if settings.search.sampler == "price-aware"
+        else None,
         "samples": samples,
         "starts": [
             {"start": start.setting, "config": plain(start.network.config.to_dict()), "best_fit": plain(asdict(fit))}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -18,6 +20,7 @@ from dashboards.terminal.answers import balance_text, outline_document, outline_
 from search.data_fit import check_engine_device, describe_data, fit_to_data
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
+from search.samplers.price_aware import whole_until
 from search.settings import StudySettings
 from search.time_estimate import outline_study
 from space.errors import CondenseryError, DataNotFound, InvalidSettings, UnreadableImage
@@ -214,6 +217,20 @@ def test_check_says_how_the_study_will_be_searched(tmp_path: Path, sampler: str,
     text = " ".join(search_lines(outline))
     assert all(words in text for words in said), text
     assert outline_document(outline, None)["sampler"] == sampler
+
+
+def test_check_says_until_when_a_larger_space_is_looked_at_as_a_whole(tmp_path: Path):
+    data = images(tmp_path, speckled, a=9, b=9).model_dump()
+    for trainings, said in (
+        (200, "every candidate until there are 102 trainings, then at a sample"),
+        (50, "every candidate"),
+    ):
+        outline = replace(outline_study(study(data=data, study__trainings=trainings)), whole_until=whole_until(15_625))
+        (looked,) = [line for line in search_lines(outline) if line.startswith("each proposal looks at")]
+        assert looked.startswith(f"each proposal looks at {said}")
+        assert outline_document(outline, None)["looks_at_whole_space"] == (trainings == 50)
+    assert whole_until(4_000) == math.inf
+    assert whole_until(16_385) == 0
 
 
 def test_check_says_which_classes_have_too_few_validation_images_and_what_is_maximised(tmp_path: Path):

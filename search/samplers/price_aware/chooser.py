@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from search.results.pareto import non_dominated
-from search.samplers.price_aware import WHOLE
+from search.samplers.price_aware import CELLS, WHOLE
 from search.samplers.price_aware.belief import Choice, View
 from search.samplers.price_aware.doubts import Doubt, doubts_of_choice
 from search.samplers.price_aware.encoding import Encoding, typed
@@ -23,9 +23,6 @@ from search.store.vocabulary import ProposalReason
 Array = NDArray[np.float64]
 
 RANDOM, CROSSED = 1_000, 400  # candidates of a space that isn't looked at as a whole
-CELLS = (
-    1_600_000  # pairs of a candidate and a training that one proposal looks at, in spaces with a list; about a second
-)
 PARENTS = 12  # of the best candidates, whose neighbours are looked at
 ROUNDS = 2  # of looking at neighbours of the best candidates so far
 DESIGN_SHARE = 1 / 16  # of the candidates, those nearest to the wanted cost, one of which begins a study

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.samplers.price_aware import WHOLE
+from search.samplers.price_aware import LISTED, WHOLE
 from search.samplers.price_aware.encoding import typed
 
 Params = dict[str, Any]
 Key = tuple[Any, ...]
 
-LISTED = 16_384  # candidates of a space that are listed at most
 NEARBY = 0.1  # of a real range: the deviation of a neighbour's value
 NEIGHBOURS = 4  # of a real-valued setting, or of a long range of whole numbers
 
