@@ -203,7 +203,11 @@ def test_check_has_no_line_about_the_balance_of_equal_classes(tmp_path: Path):
             [1],
             ("6 trainings spread over the costs", "latency on host, from", "looks at every candidate"),
         ),
-        ("price-aware", [1, 2, 3, 4], ("price-aware", "modelled: accuracy", "looks at a sample of candidates")),
+        (
+            "price-aware",
+            [1, 2, 3, 4, 5, 6, 7, 8],
+            ("price-aware", "modelled: accuracy", "looks at a sample of candidates"),
+        ),
         ("tpe", [1], ("tpe (Optuna's)", "first 6 trainings are random", "only once it is proposed")),
         ("random", [1], ("drawn at random",)),
     ],
