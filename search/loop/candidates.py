@@ -48,6 +48,7 @@ class Candidates:
         self.pricing: list[TrialRow] = []  # the batch that is being measured
         self._weighed = 0  # finished trials when those that were ended early were weighed last
         self._left: tuple[int, ...] = ()  # what was known when no other candidates were missing and they were weighed
+        self._said_rest = False  # whether it was said that only those go on
         self._pauses = ExitStack()  # keeps workers from disturbing while a batch is measured
         self._refusals_in_a_row = 0
 
@@ -120,19 +121,29 @@ class Candidates:
             self._go_on(self._likely(LEAST_CHANCE)[:1])
 
     def _take_up_rest(self) -> None:
-        """Let those that aren't hopeless go on, as far as workers are free, unless nothing has ended meanwhile."""
+        """Let those that aren't hopeless go on, as far as workers are free.
+
+        They are weighed until none is left to go on, however the ones before end: done, ended early again, cancelled,
+        failed, or refused at once by a budget that has become tighter.
+        """
         state = self._state
-        waiting = sum(map(state.needs, state.queue))
-        free = state.settings.engine.workers - len(self.unpriced) - len(self.pricing) - waiting - len(state.running)
-        if free <= 0 or self._left == (state.finished, *state.ended_early):
-            return
-        rest = self._likely(HOPELESS)
-        if rest and not self._left:
-            trials = counted(len(rest), "trial")
-            text = f"nothing new is tried any more; {trials} that ended early may still extend the front and can go on"
-            self._recorder.callback.note(text)
-        self._go_on(rest[:free])
-        self._left = (state.finished, *state.ended_early)
+        while (free := self._free_workers()) > 0 and self._left != (state.finished, *state.ended_early):
+            self._left = (state.finished, *state.ended_early)
+            rest = self._likely(HOPELESS)
+            if rest and not self._said_rest:
+                trials = counted(len(rest), "trial")
+                text = (
+                    f"nothing new is tried any more; {trials} that ended early may still extend the front and can go on"
+                )
+                self._recorder.callback.note(text)
+                self._said_rest = True
+            self._go_on(rest[:free])  # changes what is left, so that the others are weighed again
+
+    def _free_workers(self) -> int:
+        """Return how many workers have nothing to do, nor will have once what needs no asking is priced."""
+        state = self._state
+        waiting = sum(map(state.needs, state.queue)) + self.waiting_to_go_on() + len(self.pricing)
+        return state.settings.engine.workers - waiting - len(state.running)
 
     def _likely(self, least_chance: float) -> list[TrialRow]:
         """Return the trials that were ended early and have this chance of extending the front, the best first."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from search.engines.events import EngineEvent
+import pytest
+
+from search.engines.events import EngineEvent, Failed
+from search.loop.times import LoopTimes
 from search.samplers.stopping import HOPELESS, Prediction
 from search.store.rows import TrialRow
+from space.errors import TrainingFailed
 from tests.search.loop.test_taking_up import SMALL, WithCheckpoints
 from tests.search.samplers.test_stopping import EPOCHS, curve_of
 from tests.search.tiny_studies import Bench, assert_consistent
@@ -66,11 +71,36 @@ class Counting(WithCheckpoints):
         return super().poll(timeout_s)
 
 
-def run(bench: Bench, rule: EndsAll, workers: int = 1) -> tuple[str, Counting]:
-    engine = Counting(bench, workers)
+class Hindered(WithCheckpoints):
+    """Keeps a trial that goes on from its end: it fails, a user cancels it, or the budget has become tighter."""
+
+    def __init__(self, bench: Bench, hindrance: str) -> None:
+        super().__init__([])
+        self._bench, self._hindrance, self.state = bench, hindrance, None
+
+    def poll(self, timeout_s: float) -> list[EngineEvent]:
+        events = super().poll(timeout_s)
+        later = [row for row in self._bench.rows if row.continues is not None]
+        paused = [row for row in self._bench.rows if row.state == "pruned" and row.continues is None]
+        if self._hindrance == "infeasible" and len(paused) == TRAININGS - 1 and self.state is not None:
+            self.state.budget = replace(self.state.budget, max_macs=max(row.macs for row in self._bench.rows) - 1)
+        if self._hindrance == "cancelled" and later and not later[0].cancel_requested:
+            self._bench.study.store.request_cancel(later[0].number)
+        if self._hindrance == "failed" and later and later[0].state == "running" and self._running:
+            self._running.clear()
+            return [Failed(later[0].number, later[0].attempt, "it broke", TrainingFailed.exit_code)]
+        return events
+
+
+def run(
+    bench: Bench, rule: EndsAll, workers: int = 1, engine: WithCheckpoints | None = None
+) -> tuple[str, WithCheckpoints]:
+    engine = engine or Counting(bench, workers)
     bench.engine = engine
     controller = bench.controller()
     controller.state.rule = rule
+    if isinstance(engine, Hindered):
+        engine.state = controller.state
     try:
         return controller.run(), engine
     finally:
@@ -113,6 +143,18 @@ def test_one_that_is_ended_again_does_not_keep_the_others_from_going_on(make_ben
     assert again.state == "pruned"
     assert len(curve_of(bench, again)) == AGAIN * EPOCHS
     assert {row.state for row in later.values()} == {"done"}
+
+
+@pytest.mark.parametrize("hindrance", ["cancelled", "failed", "infeasible"])
+def test_one_that_ends_without_a_result_does_not_keep_the_others_from_going_on(make_bench, hindrance: str):
+    bench = make_bench(**settings_of_study())
+    bench.times = LoopTimes(look_s=0.0)
+    assert run(bench, EndsAll(), engine=Hindered(bench, hindrance))[0] == "finished"
+    paused = {row.number for row in bench.rows if row.state == "pruned"}
+    later = {row.continues: row.state for row in bench.rows if row.continues is not None}
+    assert later.keys() == paused - {WITHOUT_HOPE}
+    assert set(later.values()) == {hindrance, "done"}
+    assert_consistent(bench)
 
 
 def test_they_also_go_on_when_every_network_of_a_space_has_been_tried(make_bench):
