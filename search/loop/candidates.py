@@ -18,6 +18,7 @@ from search.engines.base import Engine
 from search.loop.outcomes import Ended, Queued, cancelled, ended
 from search.loop.record import Recorder
 from search.loop.times import LoopTimes
+from search.loop.weighing import point
 from search.pricing.pricer import NotRecorded, Price, Pricer, Target
 from search.samplers.stopping import HOPELESS
 from search.store.rows import EnqueuedConfig, NewTrial, TrialRow
@@ -28,7 +29,6 @@ from workers.latency.measurement import FailedMeasurement
 from workers.wording import counted
 
 LEAST_CHANCE = 0.4  # of extending the front, with which a trial that was ended early is taken up while others are asked
-GROWTH = 1.1  # the factor by which finished trials grow in number before those are weighed again
 MOST_ROUNDS = 50  # of asking, before the candidates at hand are priced, however few
 
 
@@ -46,7 +46,7 @@ class Candidates:
         self.enqueued: list[EnqueuedConfig] = []  # configs that users want tried
         self.unpriced: list[TrialRow] = []  # asked by an earlier controller
         self.pricing: list[TrialRow] = []  # the batch that is being measured
-        self._weighed = 0  # finished trials when those that were ended early were weighed last
+        self.weighed = 0  # see `weighing.last_weighing`; an earlier controller's, to begin with
         self._left: tuple[int, ...] = ()  # what was known when no other candidates were missing and they were weighed
         self._said_rest = False  # whether it was said that only those go on
         self._pauses = ExitStack()  # keeps workers from disturbing while a batch is measured
@@ -108,16 +108,17 @@ class Candidates:
         """Ask again for trials that were ended early and may extend the front after all, the likeliest first.
 
         What is finished raises the bar, but also teaches the rule. So they are weighed whenever a tenth more trainings
-        have finished, and one goes on at a time: what it ends with counts for the others. At the `last`, when no other
-        candidates are missing, all go on that aren't hopeless, as many at a time as there are workers.
+        have finished (see `weighing`), and one goes on at a time: what it ends with counts for the others. At the
+        `last`, when no other candidates are missing, all go on that aren't hopeless, as many at a time as there are
+        workers.
         """
         state = self._state
         if not state.rule.takes_up or self._stop.is_set():
             return
         if last:
             self._take_up_rest()
-        elif state.finished >= max(self._weighed * GROWTH, self._weighed + 1) and not self._continuing():
-            self._weighed = state.finished
+        elif point(state.finished) > self.weighed and not self._continuing():
+            self.weighed = point(state.finished)
             self._go_on(self._likely(LEAST_CHANCE)[:1])
 
     def _take_up_rest(self) -> None:
@@ -128,7 +129,7 @@ class Candidates:
         """
         state = self._state
         while (free := self._free_workers()) > 0 and self._left != (state.finished, *state.ended_early):
-            self._left = (state.finished, *state.ended_early)
+            self._left, self.weighed = (state.finished, *state.ended_early), point(state.finished)
             rest = self._likely(HOPELESS)
             if rest and not self._said_rest:
                 trials = counted(len(rest), "trial")

@@ -28,10 +28,11 @@ from search.loop.candidates import Candidates
 from search.loop.files import TrialFiles
 from search.loop.mirror import OptunaMirror
 from search.loop.outcomes import Reopened, cancelled
-from search.loop.record import Recorder
+from search.loop.record import Recorder, goes_first
 from search.loop.state import SearchState
 from search.loop.times import LoopTimes
 from search.loop.trainings import Images, Trainings
+from search.loop.weighing import last_weighing
 from search.pricing.pricer import Target
 from search.samplers.proposer import Proposer
 from search.store.rows import EnqueuedConfig, TrialRow
@@ -211,9 +212,11 @@ class Controller:
         for row in rows:
             self.state.add(row)
         self.trainings.replay(rows)
+        self.candidates.weighed = last_weighing(rows)
         reopened = [row for row in rows if row.state in (TrialState.QUEUED, TrialState.RUNNING)]
         for row in rows:
             self._reconcile_one(row)
+        reopened.sort(key=_turn)
         self.recorder.record([Reopened(replace(row, state=TrialState.QUEUED)) for row in reopened])
         self.mirror.write()
         self.recorder.remove_dominated()  # what a killed controller had recorded and not yet removed
@@ -237,3 +240,9 @@ class Controller:
         if row.finished_at is not None and not row.mirrored:
             self.recorder.clean(row)
             self.mirror.add(row)
+
+
+def _turn(row: TrialRow) -> tuple[bool, bool, int]:
+    """Return what puts reopened trials into the order in which they waited: see `Recorder`, which queues them."""
+    ahead = goes_first(row)
+    return row.attempt == 0, not ahead, -row.number if ahead else row.number

@@ -160,8 +160,7 @@ class Recorder:
             case Queued(row):
                 state.add_latency(row)
                 self.proposer.constrain(row)
-                # A user asked for the one; the other is nearly done.
-                self._queue(row, first=row.origin == TrialOrigin.ENQUEUED or row.continues is not None)
+                self._queue(row, first=goes_first(row))
             case Reopened(row):
                 state.queue.append(row)
             case Dispatched(row):
@@ -262,3 +261,8 @@ class Recorder:
 
     def _mark_removed(self, number: int) -> None:
         self.store.transact(lambda: self.store.mark_removed(number))
+
+
+def goes_first(row: TrialRow) -> bool:
+    """Whether a trial trains before those that wait already: a user asked for it, or it is nearly done."""
+    return row.origin == TrialOrigin.ENQUEUED or row.continues is not None
