@@ -235,7 +235,7 @@ class Trainings:
     def _end_of(self, trial: RunningTrial, end: AttemptEnd) -> Ended | Requeued:
         """Return the decision on a trial whose attempt has ended."""
         row, now = trial.row, self._clock.now()
-        if isinstance(end, Failed | Lost) and row.number in self._state.cancelled:
+        if not isinstance(end, Done) and row.number in self._state.cancelled:
             return cancelled(row, now)
         # A worker that is cancelled reports a failed training, or dies first, or has finished just before.
         # One that may be taken up again is told to stop, and writes its checkpoint.

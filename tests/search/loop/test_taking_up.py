@@ -219,6 +219,25 @@ def test_one_that_was_taken_up_and_cancelled_is_not_taken_up_again_and_still_has
     assert {row.state for row in equal} <= {"pruned", "cancelled", "duplicate"}
 
 
+def test_one_that_a_user_cancels_while_the_rule_ends_it_is_cancelled_and_does_not_go_on(make_bench):
+    class StopsFirst(WithCheckpoints):
+        def stop(self, number: int | None = None) -> None:
+            super().stop(number)
+            bench.study.store.request_cancel(number)
+
+        def cancel(self, number: int) -> None:
+            if number not in self._stopped:  # its worker has stopped before it hears of this
+                super().cancel(number)
+
+    bench = make_bench(**settings_of_study())
+    bench.times = LoopTimes(look_s=0.0)
+    assert run(bench, StopsFirst([])) == "finished"
+    assert (bench.rows[ENDED].state, bench.rows[ENDED].reason) == ("cancelled", "cancelled by the user")
+    assert not any(row.continues is not None for row in bench.rows)
+    assert len(bench.done()) == TRAININGS
+    assert_consistent(bench)
+
+
 SMALL: dict[str, Any] = {
     "num_classes": 10,
     "input_shape": [1, 8, 8],
