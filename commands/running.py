@@ -203,7 +203,8 @@ def launch(
     replayed = replayed_from(settings.model_dump())
     resume_command, look_command = next_commands(study, settings, set_ or (), storage, replay)
     try:
-        with live_view(console(stderr=True), settings.study.trainings, replayed) as view:
+        pauses = settings.search.pauses
+        with live_view(console(stderr=True), settings.study.trainings, replayed, pauses) as view:
             view.note("starting …")
             from search.launch import launch as run
 

@@ -176,6 +176,11 @@ class SearchSettings(Settings):
     # An earlier study, ours or Optuna's, whose accuracies the price-aware sampler begins with; then their file's hash.
     warm_start: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
+    @property
+    def pauses(self) -> bool:
+        """Whether a training that ends early may go on later."""
+        return self.stopping in ("conservative", "aggressive")
+
     @field_validator("precision")
     @classmethod
     def _begins_with_fp32(cls, precision: tuple[Precision, ...]) -> tuple[Precision, ...]:

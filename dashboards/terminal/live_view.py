@@ -35,7 +35,7 @@ from dashboards.formats import (
     whole_duration,
 )
 from dashboards.terminal.plain_view import PlainView
-from dashboards.terminal.watcher import Watcher, never_raises
+from dashboards.terminal.watcher import Watcher, never_raises, why_paused
 from search.loop.callbacks import LaunchCallback
 from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
@@ -167,6 +167,8 @@ class _LiveView(Watcher):
         )
 
     def _state(self, row: TrialRow) -> Text:
+        if self.pauses and row.state == TrialState.PRUNED:
+            return self._paused(row)
         text = Text(row.state, style=STATE_STYLES.get(row.state, ""))
         report = self.reports.get(row.number)
         if row.state == TrialState.RUNNING and report is not None:
@@ -176,6 +178,13 @@ class _LiveView(Watcher):
         elif row.reason:
             text.append(f": {one_line(row.reason, 120)}", style="dim")
         return text
+
+    def _paused(self, row: TrialRow) -> Text:
+        """Return what is said of a training that may go on later, or has."""
+        style, later = STATE_STYLES.get(row.state, ""), self.continued().get(row.number)
+        if later is not None:
+            return Text(f"gone on as trial {later}", style=style)
+        return Text("paused", style=style).append(f": {one_line(why_paused(row), 120)}", style="dim")
 
     def _bar(self) -> RenderableType:
         reached = self.trainings()
@@ -189,20 +198,22 @@ class _LiveView(Watcher):
 
 
 @contextlib.contextmanager
-def live_view(console: Console, wanted: int, replayed: str | None = None) -> Iterator[LaunchCallback]:
+def live_view(
+    console: Console, wanted: int, replayed: str | None = None, pauses: bool = False
+) -> Iterator[LaunchCallback]:
     """Yield the callback of a launch that shows its progress on `console` until the block ends.
 
-    `wanted` is the number of trainings asked for, `replayed` the table that stands in for them. The callback's methods
-    may be called from any thread; none raises.
+    `wanted` is the number of trainings asked for, `replayed` the table that stands in for them; with `pauses`, one that
+    is ended early may go on later. The callback's methods may be called from any thread; none raises.
     """
     started = _started(console, wanted)
     if started is None:
         plain = PlainView(console, wanted)
-        plain.replayed = replayed
+        plain.replayed, plain.pauses = replayed, pauses
         yield plain
         return
     view, screen = started
-    view.replayed = replayed
+    view.replayed, view.pauses = replayed, pauses
     try:
         yield view
     finally:

@@ -20,7 +20,7 @@ from dashboards.formats import (
     percent,
     progress_text,
 )
-from dashboards.terminal.watcher import Watcher, never_raises
+from dashboards.terminal.watcher import Watcher, never_raises, why_paused
 from search.store.replayed import replayed_words
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
@@ -52,7 +52,7 @@ class PlainView(Watcher):
         self._said_at[row.number] = self.now()
         if before is not None and before.state == row.state:
             return
-        line = plain_line(row)
+        line = plain_line(row, self.pauses)
         if line:
             self._say_figures(line)
 
@@ -99,8 +99,11 @@ class PlainView(Watcher):
             self.console.file.flush()
 
 
-def plain_line(row: TrialRow) -> str:
-    """Return one line about a trial's state; empty for `asked`, which is priced at once."""
+def plain_line(row: TrialRow, pauses: bool = False) -> str:
+    """Return one line about a trial's state; empty for `asked`, which is priced at once.
+
+    `pauses` says whether a training that was ended early may go on later.
+    """
     price = f"{count(row.macs)} macs"
     if row.latency is not None:
         price = f"{milliseconds(row.latency.median_ms)} ({latency_label(row.latency)}), {price}"
@@ -115,4 +118,6 @@ def plain_line(row: TrialRow) -> str:
         return f"{head}: {NAMES[row.objective]} {percent(row.score, 1)}, {price}, {duration(row.train_seconds)}"
     if row.state == TrialState.DUPLICATE and row.duplicate_of is not None:
         return f"trial {row.number} repeats trial {row.duplicate_of}"
+    if row.state == TrialState.PRUNED and pauses:
+        return f"trial {row.number} paused, may go on: {why_paused(row)}"
     return f"{head}: {row.reason or 'no reason was recorded'}"

@@ -29,6 +29,11 @@ def never_raises(method: Callable[Concatenate[S, P], None]) -> Callable[Concaten
     return functools.update_wrapper(harmless, method)
 
 
+def why_paused(row: TrialRow) -> str:
+    """Return the reason for which a training was paused, without the word that says it has ended."""
+    return (row.reason or "no reason was recorded").removeprefix("ended early: ")
+
+
 class Watcher:
     """What both views know: trials by number, the last epoch and report of each, trainings done of those wanted."""
 
@@ -38,6 +43,7 @@ class Watcher:
         self.epochs: dict[int, Mapping[str, Any]] = {}
         self.reports: dict[int, ProgressReport] = {}  # how far the trials are that have said so
         self.replayed: str | None = None  # the table that a launch replays: said beside every figure
+        self.pauses = False  # whether a training that was ended early may go on later, as another trial
         self.done, self.wanted = 0, wanted
         self.done_before: int | None = None  # trainings of earlier launches, which say nothing about this one's speed
         self.now = now
@@ -51,6 +57,10 @@ class Watcher:
     def running(self) -> list[TrialRow]:
         """Return the trials that train now, by number."""
         return sorted((row for row in self.rows.values() if row.state == TrialState.RUNNING), key=lambda r: r.number)
+
+    def continued(self) -> dict[int, int]:
+        """Return which trial each one went on as that had been paused, as far as they were shown."""
+        return {row.continues: row.number for row in self.rows.values() if row.continues is not None}
 
     def set_progress(self, done: int, wanted: int) -> None:
         """Remember how many trainings are done; the first number is that of earlier launches."""
@@ -66,10 +76,17 @@ class Watcher:
         )
 
     def times_text(self) -> str:
-        """Elapsed and remaining time, the latter once there is something to estimate it from."""
+        """Elapsed and remaining time, the latter once there is something to estimate it from.
+
+        How many of the paused trainings will go on isn't known, so the remaining time is without theirs.
+        """
         elapsed_s = self.now() - self.began
         reached = self.trainings()
         made = reached - (self.done_before or 0)
         left = self.wanted - reached
         text = f"{whole_duration(elapsed_s)} elapsed"
-        return f"{text}, about {whole_duration(elapsed_s * left / made)} left" if made > 0.01 and left > 0 else text
+        if made <= 0.01 or left <= 0:
+            return text
+        paused = {row.number for row in self.rows.values() if row.state == TrialState.PRUNED}
+        without = " without what was paused" if self.pauses and paused - self.continued().keys() else ""
+        return f"{text}, about {whole_duration(elapsed_s * left / made)} left{without}"

@@ -26,7 +26,7 @@ from search.store.vocabulary import TrialOrigin, TrialState
 from space.errors import BudgetUnreachable, SearchFailed
 from workers.latency.host_probe import disturbing_cores
 from workers.latency.measurement import FailedMeasurement
-from workers.wording import counted
+from workers.wording import agreeing, counted
 
 LEAST_CHANCE = 0.4  # of extending the front, with which a trial that was ended early is taken up while others are asked
 MOST_ROUNDS = 50  # of asking, before the candidates at hand are priced, however few
@@ -48,7 +48,7 @@ class Candidates:
         self.pricing: list[TrialRow] = []  # the batch that is being measured
         self.weighed = 0  # see `weighing.last_weighing`; an earlier controller's, to begin with
         self._left: tuple[int, ...] = ()  # what was known when no other candidates were missing and they were weighed
-        self._said_rest = False  # whether it was said that only those go on
+        self.said_rest = False  # whether it was said, by this or an earlier controller, that only those go on
         self._pauses = ExitStack()  # keeps workers from disturbing while a batch is measured
         self._refusals_in_a_row = 0
 
@@ -131,13 +131,14 @@ class Candidates:
         while (free := self._free_workers()) > 0 and self._left != (state.finished, *state.ended_early):
             self._left, self.weighed = (state.finished, *state.ended_early), point(state.finished)
             rest = self._likely(HOPELESS)
-            if rest and not self._said_rest:
+            if rest and not self.said_rest:
                 trials = counted(len(rest), "trial")
+                verb = agreeing(len(rest), "was", "were")
                 text = (
-                    f"nothing new is tried any more; {trials} that ended early may still extend the front and can go on"
+                    f"nothing new is tried any more; {trials} that {verb} paused may still extend the front and go on"
                 )
                 self._recorder.callback.note(text)
-                self._said_rest = True
+                self.said_rest = True
             self._go_on(rest[:free])  # changes what is left, so that the others are weighed again
 
     def _free_workers(self) -> int:
@@ -157,9 +158,11 @@ class Candidates:
     def _go_on(self, rows: Sequence[TrialRow]) -> None:
         """Ask for trials that take these up; each has the price of its network already, unless a device is new."""
         for row in rows:
-            text = f"trial {row.number} is taken up again: its network may extend the front after all"
-            self._recorder.callback.note(text)
             (again,) = self._recorder.record_asked([(self._proposer.take_up(row), None)])
+            gone_on, paused = self._state.taken_up, self._state.taken_up + len(self._state.ended_early)
+            have = agreeing(gone_on, "has", "have")
+            text = f"trial {row.number} goes on as trial {again.number}, for its network may extend the front after all"
+            self._recorder.callback.note(f"{text}; {gone_on} of {paused} that were paused {have} gone on")
             prices = self._recorder.store.prices(row)
             if prices.keys() == {target.name for target in self.pricer.targets}:
                 self._recorder.record([self._gate(again, prices)])

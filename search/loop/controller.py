@@ -218,6 +218,8 @@ class Controller:
             self._reconcile_one(row)
         reopened.sort(key=_turn)
         self.recorder.record([Reopened(replace(row, state=TrialState.QUEUED)) for row in reopened])
+        only_rest = self.state.missing <= 0 or not self.candidates.more_to_try()
+        self.candidates.said_rest = bool(rows) and rows[-1].continues is not None and only_rest
         self.mirror.write()
         self.recorder.remove_dominated()  # what a killed controller had recorded and not yet removed
         if rows:

@@ -40,6 +40,7 @@ class SearchState:
         self.queue: deque[TrialRow] = deque()  # priced and inside the budgets
         self.running: dict[int, RunningTrial] = {}
         self.ended_early: dict[int, TrialRow] = {}  # by number: not taken up again so far
+        self.taken_up = 0  # trials that were ended early and have gone on since, as others
         self.finished = 0  # trials that are done
         self.cancelled: set[int] = set()  # trials that a user wants ended
         self.late_news: set[LateNews] = set()  # already noted in the store
@@ -61,6 +62,7 @@ class SearchState:
             self.ended_early[row.number] = row
         if row.continues is not None:
             self.ended_early.pop(row.continues, None)
+            self.taken_up += 1
 
     def count_ended(self, row: TrialRow) -> None:
         """Count a trial that is done or was ended early; one that takes up another is one training with it."""

@@ -11,6 +11,7 @@ import struct
 import termios
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,47 @@ def test_plain_lines_follow_a_trial_through_its_states(made: Study) -> None:
         "trial 0 running: 2-2 growth 8-16 G=4 C=4 B=4",
         "trial 0 repeats trial 7",
     ]
+
+
+def with_a_pause(made: Study) -> tuple[int, int]:
+    first, paused = made.done(0.3, 0.9), made.running(0.2)
+    made.store.finish(paused, "pruned", reason="ended early: its chance is small", expected_score=0.8)
+    return first, paused
+
+
+@pytest.mark.parametrize(
+    ("pauses", "said"), [(True, "paused, may go on: its chance is small"), (False, "did not go on: ended early: its")]
+)
+def test_a_log_says_whether_a_training_that_was_stopped_may_go_on(made: Study, pauses: bool, said: str) -> None:
+    console, file = plain()
+    _, paused = with_a_pause(made)
+    with live_view(console, wanted=2, pauses=pauses) as view:
+        view.trial(made.row(paused))
+    assert file.getvalue().startswith(f"trial {paused} {said}")
+
+
+def test_the_time_that_is_left_is_said_to_be_without_the_paused_trainings_until_they_go_on(made: Study) -> None:
+    time_s = [0.0]
+    view = PlainView(plain()[0], 4, now=lambda: time_s[0])
+    _, paused = with_a_pause(made)
+    view.pauses = True
+    view.progress(0, 4)
+    view.trial(made.row(paused))
+    time_s[0] = 10.0
+    view.progress(2, 4)
+    assert view.times_text() == "10 s elapsed, about 10 s left without what was paused"
+    view.trial(replace(made.row(paused), number=9, state="running", continues=paused))
+    assert view.times_text() == "10 s elapsed, about 10 s left"
+
+
+def test_the_live_table_calls_a_training_paused_until_it_goes_on(made: Study) -> None:
+    view = _LiveView(Console(file=io.StringIO(), width=200, height=24, record=True), wanted=9)
+    _, paused = with_a_pause(made)
+    view.pauses = True
+    view.trial(made.row(paused))
+    assert view._state(made.row(paused)).plain == "paused: its chance is small"
+    view.trial(replace(made.row(paused), number=9, state="running", continues=paused))
+    assert view._state(made.row(paused)).plain == "gone on as trial 9"
 
 
 def test_escape_codes_in_a_reason_never_reach_the_log(made: Study) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from search.engines.events import EngineEvent, Failed
+from search.loop.callbacks import SilentCallback
 from search.loop.times import LoopTimes
 from search.samplers.stopping import HOPELESS, Prediction
 from search.store.rows import TrialRow
 from space.errors import TrainingFailed
-from tests.search.loop.test_taking_up import SMALL, WithCheckpoints
+from tests.search.loop.test_taking_up import SMALL, Killed, WithCheckpoints
 from tests.search.samplers.test_stopping import EPOCHS, curve_of
 from tests.search.tiny_studies import Bench, assert_consistent
 
@@ -122,6 +123,40 @@ def test_all_that_are_not_hopeless_go_on_at_the_end_the_best_first(make_bench):
     assert [row.continues for row in later] == sorted(set(pruned) - {WITHOUT_HOPE}, reverse=True)
     assert min(row.number for row in later) > max(pruned)  # none before all had their turn
     assert_consistent(bench)
+
+
+class Notes(SilentCallback):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_it_is_said_once_that_the_paused_go_on_and_how_many_have(make_bench):
+    bench = make_bench(**settings_of_study())
+    bench.callback = notes = Notes()
+    kills, ended = 0, False
+    while not ended:
+        bench.engine = WithCheckpoints([], dies_at=11)
+        controller = bench.controller(kills > 0)
+        controller.state.rule = EndsAll()
+        try:
+            ended = controller.run() == "finished"
+        except Killed:
+            kills += 1
+            assert kills < 60
+        finally:
+            controller.store.release()
+    assert kills > 2
+    begun = [text for text in notes.texts if text.startswith("nothing new is tried any more")]
+    hopeful = TRAININGS - 1
+    assert begun == [
+        f"nothing new is tried any more; {hopeful} trials that were paused may still extend the front and go on"
+    ]
+    counts = [text.split("; ")[1] for text in notes.texts if "goes on" in text and text.startswith("trial")]
+    have = ["has", *["have"] * (hopeful - 1)]
+    assert counts == [f"{at + 1} of {TRAININGS} that were paused {verb} gone on" for at, verb in enumerate(have)]
 
 
 def test_as_many_go_on_at_a_time_as_there_are_workers(make_bench):

@@ -16,7 +16,7 @@ from search.engines.base import Engine
 from search.engines.events import Done, EngineEvent, EpochEnded, Failed, Lost, Stopped, cancelled
 from search.engines.fake import FakeEngine, instant_result
 from search.engines.local import LocalEngine
-from search.samplers.stopping import RungRule
+from search.samplers.stopping import RungRule, make_rule
 from search.samplers.stopping.rungs import LEAST, RUNGS
 from search.settings import EngineSettings
 from search.store import reader
@@ -226,6 +226,12 @@ def curve_of(bench: Bench, row: TrialRow) -> list[int]:
 
 def pruned_of(bench: Bench) -> list[TrialRow]:
     return [row for row in bench.rows if row.state == "pruned"]
+
+
+@pytest.mark.parametrize("stopping", ["none", "rungs", "conservative", "aggressive"])
+def test_the_settings_know_which_rules_let_a_training_go_on_later(stopping: str):
+    settings = tiny_settings(search__stopping=stopping)
+    assert settings.search.pauses == make_rule(settings).takes_up
 
 
 def test_a_training_that_is_ended_keeps_its_curve_and_counts_as_one_of_the_study(database_bench):
