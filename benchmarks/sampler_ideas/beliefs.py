@@ -19,6 +19,8 @@ MARGIN = 0.1  # of the accuracies' range: how far above the best one the logarit
 TREES = 100
 PARTS = 10  # of a table, each of which is predicted from the others
 LEAST_DEVIATION = 1e-3
+NODES = np.polynomial.hermite_e.hermegauss(24)[0]  # to average over a normal value, by
+SHARES = np.polynomial.hermite_e.hermegauss(24)[1] / np.sqrt(2 * np.pi)
 
 
 class Belief(Protocol):
@@ -113,7 +115,10 @@ def ranks_taken_for_normal(view: View, trained: NDArray[np.intp], others: NDArra
     believed = AccuracyModel.of_ranks(view.features[trained], view.groups, view.accuracy[trained]).predict(
         view.features[others]
     )
-    return Normal(believed.mean, believed.spread)
+    assert believed.curve is not None
+    outcomes = believed.curve(believed.scores + believed.deviations * NODES[:, None])
+    mean = SHARES @ outcomes
+    return Normal(mean, np.sqrt(SHARES @ (outcomes - mean) ** 2) + LEAST_DEVIATION)
 
 
 class AllOthersKnown:

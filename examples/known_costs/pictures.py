@@ -72,7 +72,7 @@ def search_info(trainings: int, accuracy: Any = accuracy_of) -> SearchInfo:
         trained=(values[:, 1], 100 * values[:, 0]),
         front=tuple(np.array(column, dtype=float) for column in zip(*front, strict=True)),  # type: ignore[arg-type]
         candidates=(view.priced.costs[:, 0], gains),
-        chosen=(float(view.priced.costs[best, 0]), 100 * float(view.judged.believed.mean[best]), float(gains[best])),
+        chosen=(float(view.priced.costs[best, 0]), 100 * float(view.judged.believed.median[best]), float(gains[best])),
     )
 
 

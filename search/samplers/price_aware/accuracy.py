@@ -14,7 +14,6 @@ Notable choices:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,6 @@ Array = NDArray[np.float64]
 FENCE = 1.5  # times what lies between the quartiles: how far below the lower one an outlier begins
 LEAST = 3  # different accuracies without which ranks say nothing
 BEYOND = 4  # the best accuracies go on as steeply as the best one of so many of them do
-NODES, SHARES = np.polynomial.hermite_e.hermegauss(24)  # to average over a normal value
 
 
 @dataclass(frozen=True)
@@ -85,23 +83,21 @@ class Believed:
     noise: float  # what a training adds to it
     curve: Curve | None = None
 
-    @cached_property
-    def mean(self) -> Array:
-        """The accuracies that training them is expected to reach, (m,)."""
-        return self.scores if self.curve is None else self._moments[0]
+    @property
+    def median(self) -> Array:
+        """The accuracies that training them reaches or exceeds as likely as not, (m,).
 
-    @cached_property
+        Where a network may collapse, the mean lies where none ever ends: between the good ones and chance.
+        """
+        return self.scores if self.curve is None else self.curve(self.scores)
+
+    @property
     def spread(self) -> Array:
-        """The deviations of what trainings of them would reach, (m,)."""
-        return np.hypot(self.deviations, self.noise) if self.curve is None else self._moments[1]
-
-    @cached_property
-    def _moments(self) -> tuple[Array, Array]:
-        assert self.curve is not None
-        outcomes = self.curve(self.scores + np.hypot(self.deviations, self.noise) * NODES[:, None])
-        shares = SHARES / SHARES.sum()
-        mean = shares @ outcomes
-        return mean, np.sqrt(shares @ (outcomes - mean) ** 2)
+        """Half of what two thirds of trainings of them would lie within, (m,): the deviation where that is normal."""
+        off = np.hypot(self.deviations, self.noise)
+        if self.curve is None:
+            return off
+        return (self.curve(self.scores + off) - self.curve(self.scores - off)) / 2.0
 
     def improvement(self, levels: Array) -> Array:
         """Return how far each is expected to exceed each of some accuracies, (m, levels)."""

@@ -30,8 +30,8 @@ class Choice:
 
     params: Params
     reason: ProposalReason
-    mean: float | None = None  # value of the objective that its training is expected to reach
-    deviation: float | None = None  # of that
+    mean: float | None = None  # value of the objective that its training is expected to reach: the median
+    deviation: float | None = None  # of that; half of what two thirds of its trainings would lie within
     gain: float | None = None  # the hypervolume that it is expected to add, as a share of the front's
 
 
@@ -67,8 +67,8 @@ class View:
         return Belief(self.trainings, tuple(front), tuple(self._ahead(proposed)))
 
     @property
-    def _mean(self) -> Array:
-        return self.judged.believed.mean
+    def _median(self) -> Array:
+        return self.judged.believed.median
 
     def _of(self, places: NDArray[np.intp]) -> tuple[Array, Believed]:
         return self.priced.costs[places], self.judged.believed.of(places)
@@ -78,18 +78,18 @@ class View:
         return Choice(
             self.priced.candidates[place],
             ProposalReason.ACCURATE if accurate else ProposalReason.GAIN,
-            self.sign * float(self._mean[place]),
+            self.sign * float(self._median[place]),
             float(self.judged.believed.spread[place]),
             gain / volume if gain is not None and volume > 0 else None,
         )
 
     def _front(self) -> NDArray[np.intp]:
         """Return the places of the candidates that are predicted to be more accurate than all that cost less."""
-        members = set() if self.priced.costs.shape[1] else {int(np.argmax(self._mean))}
+        members = set() if self.priced.costs.shape[1] else {int(np.argmax(self._median))}
         for costs in self.priced.costs.T:
-            order = np.lexsort((-self._mean, costs))
-            means = self._mean[order]
-            steps = order[means > np.maximum.accumulate(np.concatenate([[-np.inf], means[:-1]]))]
+            order = np.lexsort((-self._median, costs))
+            medians = self._median[order]
+            steps = order[medians > np.maximum.accumulate(np.concatenate([[-np.inf], medians[:-1]]))]
             some = np.unique(np.linspace(0, len(steps) - 1, MOST_MEMBERS).round().astype(int))
             members.update(steps[some].tolist())
         return np.array(sorted(members), dtype=np.intp)
@@ -100,13 +100,13 @@ class View:
         choices: list[Choice] = []
         places = np.argsort(-self.judged.scores, kind="stable")[:PROMISING]
         costs, believed = self._of(places)
-        mean = believed.mean
+        median = believed.median
         for step in range(AHEAD + proposed):
             if len(taken) == len(places):
                 break
             accurate = self.limited and (self.number + step) % 2 == 1
-            gains = self.model.gains(self.model.front_with(costs[taken], mean[taken]), costs, believed)
-            most = max([self.model.most, *mean[taken]])
+            gains = self.model.gains(self.model.front_with(costs[taken], median[taken]), costs, believed)
+            most = max([self.model.most, *median[taken]])
             scores = believed.improvement(np.array([most]))[:, 0] if accurate else gains.copy()
             if step == 0:  # as it was judged
                 scores = self.judged.scores[places]

@@ -76,7 +76,7 @@ class Model:
         model = AccuracyModel.fitted(features, groups, accuracies[places])
         if past.running:
             features = self._features(past.running, running_costs, known.extra_features(past.running))
-            reached = np.concatenate([reached, model.predict(features).mean])
+            reached = np.concatenate([reached, model.predict(features).median])
             at = np.concatenate([at, running_costs])
             model = model.with_believed(features)
         self._accuracy, known_costs = model, np.isfinite(at).all(axis=1)

@@ -77,7 +77,7 @@ class Pool:
 
 def _size(space: Mapping[str, BaseDistribution]) -> float:
     sizes = [len(values) if (values := _values(one)) is not None else math.inf for one in space.values()]
-    return math.prod(sizes)
+    return math.inf if math.inf in sizes else math.prod(sizes)  # a large whole number times inf is an error
 
 
 def _values(distribution: BaseDistribution) -> Sequence[Any] | None:

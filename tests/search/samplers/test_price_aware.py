@@ -208,6 +208,36 @@ def test_a_small_space_is_looked_at_as_a_whole():
     assert len({tuple(one.values()) for one in whole}) == len(whole) == 18
 
 
+def test_a_space_of_long_ranges_and_a_real_one_has_no_list():
+    space = {f"x_{number}": FloatDistribution(0, 1, step=1e-9) for number in range(40)}
+    assert not Pool({**space, "y": FloatDistribution(0, 1)}).listed
+
+
+def test_where_networks_collapse_the_next_candidates_add_less_and_less():
+    edges = {f"edge_{number}": CategoricalDistribution(["skip", "conv", "pool"]) for number in range(5)}
+
+    def convolutions(params):
+        return 1.0 + sum(value == "conv" for value in params.values())
+
+    def trained(params):
+        return 0.1 if params["edge_0"] == params["edge_1"] == "pool" else 0.9 + 0.01 * convolutions(params)
+
+    sampler = PriceAwareSampler(
+        lambda candidates: [[convolutions(one)] for one in candidates], search_space=edges, seed=0
+    )
+    study = study_with(sampler)
+    for number, params in enumerate(Pool(edges).random(14, np.random.default_rng(0))):
+        params |= {"edge_0": "pool", "edge_1": "pool"} if number < 2 else {}
+        values = [trained(params), convolutions(params)]
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=edges, values=values))
+    study.ask(edges)
+    ahead = sampler.belief().ahead
+    assert sampler.view.judged.believed.curve is not None
+    assert all(later.gain <= earlier.gain for earlier, later in itertools.pairwise(ahead))
+    assert ahead[-1].gain < ahead[0].gain
+    assert all(0.1 <= one.mean <= 1.0 for one in ahead)
+
+
 def test_a_larger_space_is_looked_at_as_a_whole_while_few_trainings_make_that_quick(monkeypatch):
     edges = {f"edge_{number}": CategoricalDistribution(["skip", "conv", "pool", "none"]) for number in range(6)}
 
