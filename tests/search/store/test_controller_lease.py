@@ -404,7 +404,7 @@ WRITES: dict[str, Callable[[StudyStore, Measurement], Any]] = {
 UNFENCED = {  # reading, and the words about who runs the study
     *("claim", "kept", "release", "stand_by", "request_stop", "is_running", "trial", "trials"),
     *("pending_requests", "cancel_requests", "losses_in_a_row", "numbers_of_event", "curves", "newest_time"),
-    "epochs_of",
+    *("epochs_of", "prices"),
 }
 
 
