@@ -110,13 +110,13 @@ class TestLocalEngine(TrainingEngineContract):
     def test_a_worker_that_was_stopped_is_lost_and_one_that_we_paused_is_not(
         self, engine: LocalEngine, make_job: MakeJob, monkeypatch
     ):
-        monkeypatch.setattr("search.engines.local.HUNG_S", 2.0)
+        monkeypatch.setattr("search.engines.local.HUNG_S", 3.0)  # a busy machine lets a worker wait
         monkeypatch.setattr("search.engines.local.LOOK_S", 0.2)
         engine.submit(make_job(0, epochs=LONG))
         collect(engine, {0}, EpochEnded)
         every_core = set(range(os.cpu_count() or 1))
         with engine.paused(every_core):
-            ends_at = time.monotonic() + 3.0
+            ends_at = time.monotonic() + 4.0
             while time.monotonic() < ends_at:
                 assert not [event for event in engine.poll(0.1) if isinstance(event, Lost)]
         collect(engine, {0}, EpochEnded)  # it goes on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from search.loop.files import TrialFiles
 from search.loop.times import LoopTimes
 from search.samplers.price_aware.past import Past
 from search.samplers.proposer import Proposer
-from search.samplers.stopping import Prediction
+from search.samplers.stopping import Prediction, StoppingRule
 from search.settings import RetentionSettings
 from search.store import reader
 from search.store.rows import TrialRow
@@ -99,6 +100,22 @@ class WithCheckpoints(Slow):
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / f"checkpoint-{self._reached[number]:09d}.json").write_text(json.dumps({}))
         return events
+
+
+def run_through_kills(bench: Bench, rule: Callable[[], StoppingRule], every: int | None) -> int:
+    """Run a study to its end, killed after so many polls again and again; return how often it was."""
+    for kills in range(60):
+        bench.engine = WithCheckpoints([], dies_at=every)
+        controller = bench.controller(kills > 0)
+        controller.state.rule = rule()
+        try:
+            if controller.run() == "finished":
+                return kills
+        except Killed:
+            pass
+        finally:
+            controller.store.release()
+    pytest.fail("the study did not end")
 
 
 def _checkpoints(job: TrialJob) -> list[Path]:

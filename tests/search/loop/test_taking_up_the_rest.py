@@ -13,7 +13,7 @@ from search.loop.times import LoopTimes
 from search.samplers.stopping import HOPELESS, Prediction
 from search.store.rows import TrialRow
 from space.errors import TrainingFailed
-from tests.search.loop.test_taking_up import SMALL, Killed, WithCheckpoints
+from tests.search.loop.test_taking_up import SMALL, WithCheckpoints, run_through_kills
 from tests.search.samplers.test_stopping import EPOCHS, curve_of
 from tests.search.tiny_studies import Bench, assert_consistent
 
@@ -136,19 +136,7 @@ class Notes(SilentCallback):
 def test_it_is_said_once_that_the_paused_go_on_and_how_many_have(make_bench):
     bench = make_bench(**settings_of_study())
     bench.callback = notes = Notes()
-    kills, ended = 0, False
-    while not ended:
-        bench.engine = WithCheckpoints([], dies_at=11)
-        controller = bench.controller(kills > 0)
-        controller.state.rule = EndsAll()
-        try:
-            ended = controller.run() == "finished"
-        except Killed:
-            kills += 1
-            assert kills < 60
-        finally:
-            controller.store.release()
-    assert kills > 2
+    assert run_through_kills(bench, EndsAll, 11) > 2
     begun = [text for text in notes.texts if text.startswith("nothing new is tried any more")]
     hopeful = TRAININGS - 1
     assert begun == [

@@ -9,7 +9,7 @@ import pytest
 from search.loop.weighing import point
 from search.samplers.stopping import Prediction
 from search.store.rows import TrialRow
-from tests.search.loop.test_taking_up import Killed, WithCheckpoints
+from tests.search.loop.test_taking_up import run_through_kills
 from tests.search.tiny_studies import Bench, assert_consistent
 
 AT = 0.3  # where a trial is ended
@@ -50,18 +50,7 @@ class LaterHopes:
 
 def taken_up(bench: Bench, every: int | None) -> list[tuple[int, int]]:
     """Run a study, killed after so many polls again and again; return who was taken up, and by which trial."""
-    kills, ended = 0, False
-    while not ended:
-        bench.engine = WithCheckpoints([], dies_at=every)
-        controller = bench.controller(kills > 0)
-        controller.state.rule = LaterHopes()
-        try:
-            ended = controller.run() == "finished"
-        except Killed:
-            kills += 1
-            assert kills < 60
-        finally:
-            controller.store.release()
+    kills = run_through_kills(bench, LaterHopes, every)
     assert (kills > 5) == (every is not None)
     assert_consistent(bench)
     return [(row.number, row.continues) for row in bench.rows if row.continues is not None]
