@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from search.launch import launch
 from search.loop.callbacks import SilentCallback
-from search.loop.candidates import GROWTH, LEAST_CHANCE
+from search.loop.candidates import LEAST_CHANCE
+from search.loop.weighing import point
 from search.replay.columns import RecordedTraining
 from search.results.pareto import non_dominated
 from search.samplers.stopping import HOPELESS, StoppingRule, expected_score, make_rule
@@ -111,8 +112,8 @@ class _InOrder:
 
     def take_up(self) -> None:
         """Go on with those that were ended early, as the controller does: see `search.loop.candidates.take_up`."""
-        while self._rule.takes_up and self._finished >= max(self._weighed * GROWTH, self._weighed + 1):
-            self._weighed = self._finished
+        while self._rule.takes_up and point(self._finished) > self._weighed:
+            self._weighed = point(self._finished)
             self._take_up_best(LEAST_CHANCE)
 
     def take_up_rest(self) -> None:
