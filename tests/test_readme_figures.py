@@ -167,9 +167,11 @@ def searching(result: dict[str, Any]) -> list[str]:
     texts = []
     for peer in ("plain", "gated"):
         seconds = result["to_a_peers_end"][peer]["seconds"]
-        times = sorted(one["times"] for one in seconds["by_seed"])
-        assert not any(one["at_least"] for one in seconds["by_seed"])
-        texts.append(f"{seconds['median']['times']:.1f} ({times[0]:.1f} to {times[-1]:.1f})")
+        reached = [one for one in seconds["by_seed"] if one is not None]  # None: ours never had what the peer ends with
+        assert not any(one["at_least"] for one in reached)
+        times, never = sorted(one["times"] for one in reached), len(seconds["by_seed"]) - len(reached)
+        beside = f"; never in {never} of {len(seconds['by_seed'])} seeds" if never else ""
+        texts.append(f"{seconds['median']['times']:.1f} ({times[0]:.1f} to {times[-1]:.1f}{beside})")
     return [f"plainest correct PyTorch loop: {texts[0]}; the same behind our gate: {texts[1]} |"]
 
 
