@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from benchmarks.sample_efficiency.hypervolume import Array
-from search.samplers.price_aware.accuracy import AccuracyModel
+from search.samplers.price_aware.accuracy import AccuracyModel, Believed
 from search.samplers.price_aware.gaussian_process import GaussianProcess
 from search.samplers.price_aware.improvement import expected_improvement
 
@@ -103,7 +103,7 @@ def process(view: View, trained: NDArray[np.intp], others: NDArray[np.intp], see
     return Normal(*fitted.predict(view.features[others]))
 
 
-def ranked(view: View, trained: NDArray[np.intp], others: NDArray[np.intp], seed: int) -> Belief:
+def ranked(view: View, trained: NDArray[np.intp], others: NDArray[np.intp], seed: int) -> Believed:
     """Believe what a process of their ranks says, whether there are outliers or not."""
     return AccuracyModel.of_ranks(view.features[trained], view.groups, view.accuracy[trained]).predict(
         view.features[others]
@@ -112,9 +112,7 @@ def ranked(view: View, trained: NDArray[np.intp], others: NDArray[np.intp], seed
 
 def ranks_taken_for_normal(view: View, trained: NDArray[np.intp], others: NDArray[np.intp], seed: int) -> Belief:
     """Believe in normal accuracies with the mean and deviation that a process of ranks gives."""
-    believed = AccuracyModel.of_ranks(view.features[trained], view.groups, view.accuracy[trained]).predict(
-        view.features[others]
-    )
+    believed = ranked(view, trained, others, seed)
     assert believed.curve is not None
     outcomes = believed.curve(believed.scores + believed.deviations * NODES[:, None])
     mean = SHARES @ outcomes

@@ -14,6 +14,7 @@ Notable choices:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ class Believed:
     noise: float  # what a training adds to it
     curve: Curve | None = None
 
-    @property
+    @cached_property
     def median(self) -> Array:
         """The accuracies that training them reaches or exceeds as likely as not, (m,).
 
@@ -91,7 +92,7 @@ class Believed:
         """
         return self.scores if self.curve is None else self.curve(self.scores)
 
-    @property
+    @cached_property
     def spread(self) -> Array:
         """Half of what two thirds of trainings of them would lie within, (m,): the deviation where that is normal."""
         off = np.hypot(self.deviations, self.noise)
