@@ -67,6 +67,7 @@ class _Worker:
     still: _Stillness = field(default_factory=_Stillness)
     is_paused: bool = False
     settled: bool = False  # has reported that it will die with this process
+    ended_at: float | None = None  # when it was killed for its stillness; it may use its processor while it dies
 
 
 def plan_places(workers: int, threads: int, usable: list[int], measuring: Collection[int]) -> list[WorkerPlace]:
@@ -149,22 +150,23 @@ class LocalEngine:
             return
         self._looked_at = time.monotonic()
         for worker in self._workers:
-            if worker.job is None or worker.is_paused or worker.process.pid is None:
+            if worker.job is None or worker.is_paused or worker.process.pid is None or worker.ended_at is not None:
                 continue
             worker.still.look(worker.process.pid)
             if worker.still.seconds > _hung_s(worker.job):
+                worker.ended_at = time.monotonic()
                 _signal(worker.process, signal.SIGKILL)
 
     def _is_lost(self, worker: _Worker) -> bool:
         """Whether a worker was killed for its stillness and is still there: the system itself waits for something."""
-        if worker.job is None or worker.still.seconds < _hung_s(worker.job) + DYING_S:
+        if worker.job is None or worker.ended_at is None or time.monotonic() - worker.ended_at < DYING_S:
             return False
         self._undying.append(worker.process)
         return True
 
     def _end_of(self, worker: _Worker, job: TrialJob) -> AttemptEnd:
         """Return how the job of a worker that died has ended."""
-        if worker.still.seconds > _hung_s(job):
+        if worker.ended_at is not None:
             reason = f"its worker was stopped or hung: it used no processor for {worker.still.seconds:.0f} s"
             return Lost(job.number, job.attempt, reason)
         if worker.process.exitcode == -signal.SIGKILL and self._kills.any_lately():
@@ -176,7 +178,8 @@ class LocalEngine:
         try:
             while worker.pipe.poll():
                 message = worker.pipe.recv()
-                worker.still.moved()
+                if worker.ended_at is None:
+                    worker.still.moved()
                 if message[0] == MessageKind.READY:
                     worker.settled = True
                     continue

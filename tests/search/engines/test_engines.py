@@ -120,7 +120,17 @@ class TestLocalEngine(TrainingEngineContract):
             while time.monotonic() < ends_at:
                 assert not [event for event in engine.poll(0.1) if isinstance(event, Lost)]
         collect(engine, {0}, EpochEnded)  # it goes on
-        os.kill(self.worker_of(engine, 0), signal.SIGSTOP)
+        pid = self.worker_of(engine, 0)
+        os.kill(pid, signal.SIGSTOP)
+        wait_for_state(pid, "T")
+        engine.poll(0.0)  # what it said before
+        deadline = time.monotonic() + PATIENCE_S
+        while state_of(pid) not in "ZX":
+            assert time.monotonic() < deadline
+            engine._end_the_hung()
+            time.sleep(0.05)
+        time.sleep(0.25)
+        engine._end_the_hung()  # a look at a dying worker, whose last moments use its processor, changes nothing
         (lost,) = collect(engine, {0}, Lost)
         assert "was stopped or hung" in lost.reason
         engine.submit(make_job(1))
