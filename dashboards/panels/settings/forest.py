@@ -8,6 +8,7 @@ Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,10 @@ T_975 = 2.571  # Student's t at 97.5 % for one degree of freedom less than split
 SHARE_DRAWN = 0.8  # of the rows, for each tree
 REPEATS = 3  # shuffles of each block of columns in each split
 SEED = 0
+
+# scikit-learn sets the process's filters of warnings around each tree and puts them back; two threads at once put back
+# each other's, and the process stays without any.
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -73,20 +78,28 @@ def fitted(rows: Any, values: Floats, trees: int = TREES, seed: int = SEED) -> A
     forest = RandomForestRegressor(
         trees, min_samples_leaf=2, max_features=0.7, max_samples=drawn, n_jobs=1, random_state=seed
     )
-    return forest.fit(rows, values)
+    with _one_at_a_time:
+        return forest.fit(rows, values)
+
+
+def _predicted(forest: Any, rows: Any) -> Floats:
+    """Return what a forest predicts for `rows` (n, columns), (n,)."""
+    with _one_at_a_time:
+        values: Floats = forest.predict(rows)
+    return values
 
 
 def _errors(
     forest: Any, held: Any, target: Floats, blocks: Sequence[slice], rng: np.random.Generator
 ) -> tuple[float, Floats]:
     """Return the sum of squared errors on held-out trials, and what each block's shuffling adds to it (blocks,)."""
-    base = float(((forest.predict(held) - target) ** 2).sum())
+    base = float(((_predicted(forest, held) - target) ** 2).sum())
     if not blocks:
         return base, np.empty(0)
     shuffled = np.tile(held, (len(blocks) * REPEATS, 1, 1))  # (blocks * repeats, held, columns)
     for index in range(len(shuffled)):
         part = blocks[index // REPEATS]
         shuffled[index, :, part] = held[rng.permutation(len(held)), part]
-    predicted = forest.predict(shuffled.reshape(-1, held.shape[1])).reshape(len(shuffled), len(held))
-    raised = ((predicted - target) ** 2).sum(axis=1) - base
+    expected = _predicted(forest, shuffled.reshape(-1, held.shape[1])).reshape(len(shuffled), len(held))
+    raised = ((expected - target) ** 2).sum(axis=1) - base
     return base, raised.reshape(len(blocks), REPEATS).mean(axis=1)

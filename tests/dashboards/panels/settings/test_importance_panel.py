@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from dashboards import panels
 from dashboards.data.columns import StudyColumns, View
+from dashboards.panels.settings.forest import judge
 from tests.dashboards.panels.panel_studies import (
     KINDS,
     awkward,
@@ -123,3 +126,13 @@ def test_scikit_learn_waits_until_it_is_needed() -> None:
     code = "import sys, dashboards.panels.settings.importance; print('sklearn' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_forests_of_several_threads_leave_the_filters_of_warnings_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    rows, values = rng.random((40, 4)), rng.random(40)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(lambda _: judge(rows, values, [slice(0, 2)]), range(12)))
+    assert list(warnings.filters) == before
+    assert found == [found[0]] * 12
