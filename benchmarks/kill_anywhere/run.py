@@ -37,6 +37,7 @@ CONDENSERY = [sys.executable, "-m", "condensery"]
 SPAN_S = {"starting": 6.0, "training": 1.5, "pricing": 1.5, "measuring": 1.5, "waiting": 1.0, "finishing": 0.2}
 LOOK_S = 0.02
 AGAIN_S = 1.0  # before what ended by itself is started again
+ENDS_S = 30.0  # for every process to be gone in the end; Ray's agents follow their raylet, later on a busy machine
 STUCK_S = 300.0  # a run that has not finished so long after its last kill will not
 PATIENCE_S = 12.0  # so long the rarest cells are waited for, then those hit once more, and so on
 MORE_TRAININGS = 2  # whenever a study finishes before its kills were made
@@ -185,18 +186,18 @@ class Run:
         if self._postgres_back_at is not None and self.postgres is not None:
             self.postgres.start()
         self.lookout.forget()
-        for _ in range(100):
-            left = self.lookout.marked()
-            if not left:
+        ends_at = time.monotonic() + ENDS_S
+        while left := self.lookout.marked():
+            if time.monotonic() > ends_at:
                 break
             time.sleep(0.1)
-        else:
+        if left:
             self.violations.append(
                 f"processes left behind: {[f'{pid} of {parent_of(pid)}: {left[pid]}' for pid in sorted(left)[:8]]}"
             )
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     # -- killing --
 

@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 RANDOM, CROSSED = 1_000, 400  # candidates of a space that isn't looked at as a whole
 PARENTS = 12  # of the best candidates, whose neighbours are looked at
 ROUNDS = 2  # of looking at neighbours of the best candidates so far
+TIGHT = 0.1  # share of the candidates inside the limits; below it the limits leave little of a front to extend
 DESIGN_SHARE = 1 / 16  # of the candidates, those nearest to the wanted cost, one of which begins a study
 
 
@@ -65,7 +66,9 @@ class Chooser:
 
     def chosen(self) -> Choice | None:
         """Return the candidate and why it is chosen; None if there is none."""
-        priced = self._fresh(self._begin())
+        drawn = self._fresh(self._drawn())
+        share = float((drawn.over <= 0).mean()) if drawn.candidates else 0.0
+        priced = drawn + self._fresh(self._bred())
         inside = priced.over <= 0
         least_over = None if inside.any() or not priced.candidates else float(priced.over.min())
         self.doubts += doubts_of_choice(len(priced.candidates), least_over)
@@ -75,17 +78,27 @@ class Chooser:
             return Choice(priced.candidates[int(np.argmin(priced.over))], ProposalReason.NEAREST)
         if self._begins:
             return Choice(self._spread(priced.of(inside)), ProposalReason.SPREAD)
-        return self._best(priced.of(inside))
+        return self._best(priced.of(inside), self._is_for_accuracy(share))
+
+    def _is_for_accuracy(self, share: float) -> bool:
+        """Whether this proposal looks for the most accurate candidate inside the limits, which `share` of them keep."""
+        every = 2 if share < TIGHT else 4
+        return self._known.limited and self._draw.number % every == every - 1
 
     # -- which candidates there are --
 
-    def _begin(self) -> Iterable[Params]:
+    def _drawn(self) -> Iterable[Params]:
+        """Return candidates without regard to what is known of them: all, or random ones."""
         if self._whole is not None:
             return self._whole
+        return self._pool.random(self._most if self._pool.listed and not self._begins else RANDOM, self._rng)
+
+    def _bred(self) -> Iterable[Params]:
+        """Return candidates that resemble trained ones of the front."""
+        if self._whole is not None:
+            return []
         good = self._good()
-        crossed = self._pool.crossed(good, CROSSED, self._rng)
-        count = self._most if self._pool.listed and not self._begins else RANDOM
-        return [*self._pool.random(count, self._rng), *crossed, *self._pool.neighbours(good, self._rng)]
+        return [*self._pool.crossed(good, CROSSED, self._rng), *self._pool.neighbours(good, self._rng)]
 
     def _good(self) -> list[Params]:
         """Return trained candidates of the front, if there are any."""
@@ -128,9 +141,8 @@ class Chooser:
         apart = cdist(self._encoding.features(near), self._encoding.features(trained)).min(axis=1)
         return near[int(np.argmax(apart))]
 
-    def _best(self, priced: Priced) -> Choice:
+    def _best(self, priced: Priced, accurate: bool) -> Choice:
         model = Model(self._known, self._encoding, self._past, self._signs, priced)
-        accurate = self._known.limited and self._draw.number % 2 == 1
         judged = model.judged(priced, accurate)
         for _ in range(0 if self._whole is not None else ROUNDS):
             best = np.argsort(-judged.scores, kind="stable")[:PARENTS]

@@ -11,8 +11,9 @@ Notable choices:
 - The first candidates are spread over the known costs: even untrained, that is most of what random ones miss.
 - A candidate that was asked before is never asked again, however it ended.
 - Trainings under way count with the accuracy that is predicted for them, so parallel workers get different candidates.
-- Under limits, every second proposal looks for the most accurate candidate inside them, whatever it costs there: that
-  is what a budget is for. Where nothing is known to be inside, the candidate that is over by the least is proposed.
+- Under limits, every fourth proposal looks for the most accurate candidate inside them, whatever it costs there: that
+  is what a budget is for. Every second does where few candidates are inside, and so little of a front is left to find.
+  Where nothing is known to be inside, the candidate that is over by the least is proposed.
 - A trial that was stopped early teaches, too: its last value, raised by what finished trials gained from there on.
 - Everything depends on the study's trials, the seed and the number of the trial that is asked: a study that goes on in
   another process is asked the same.
