@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 RANDOM, CROSSED = 1_000, 400  # candidates of a space that isn't looked at as a whole
 PARENTS = 12  # of the best candidates, whose neighbours are looked at
 ROUNDS = 2  # of looking at neighbours of the best candidates so far
-TIGHT = 0.1  # share of the candidates inside the limits; below it the limits leave little of a front to extend
+TIGHT = 0.1  # share of the candidates inside the limits; below it they leave little of a front, and little to spread over
 DESIGN_SHARE = 1 / 16  # of the candidates, those nearest to the wanted cost, one of which begins a study
 
 
@@ -55,11 +55,14 @@ class Chooser:
         self.view: View | None = None  # of the candidates, once they were judged by a model
         self._asked = {self._key(params) for params in past.asked}
         self._ended = _Ended(past.ended)
-        self._trainings = len(past.observed) + len(past.running)
-        self._begins = self._trainings < startup or not past.observed
+        self._trainings, self._startup = len(past.observed) + len(past.running), startup
+        self._set_begins(self._trainings < startup or not past.observed)
+
+    def _set_begins(self, begins: bool) -> None:
+        self._begins = begins
         # While a study begins, more candidates would only move the most different one to the space's edge.
-        self._most = WHOLE if self._begins else max(WHOLE, CELLS // self._trainings)
-        self._whole = pool.whole(self._most)
+        self._most = WHOLE if begins else max(WHOLE, CELLS // self._trainings)
+        self._whole = self._pool.whole(self._most)
 
     def _key(self, candidate: Params) -> Hashable:
         return self._pool.key(candidate) if self._known.key is None else self._known.key_of(candidate)
@@ -67,7 +70,10 @@ class Chooser:
     def chosen(self) -> Choice | None:
         """Return the candidate and why it is chosen; None if there is none."""
         drawn = self._fresh(self._drawn())
-        share = float((drawn.over <= 0).mean()) if drawn.candidates else 0.0
+        tight = self._known.limited and _share_inside(drawn) < TIGHT
+        if tight and self._begins and self._past.observed and self._trainings >= self._startup / 2:
+            self._set_begins(False)
+            drawn += self._fresh(self._drawn())
         priced = drawn + self._fresh(self._bred())
         inside = priced.over <= 0
         least_over = None if inside.any() or not priced.candidates else float(priced.over.min())
@@ -78,12 +84,9 @@ class Chooser:
             return Choice(priced.candidates[int(np.argmin(priced.over))], ProposalReason.NEAREST)
         if self._begins:
             return Choice(self._spread(priced.of(inside)), ProposalReason.SPREAD)
-        return self._best(priced.of(inside), self._is_for_accuracy(share))
-
-    def _is_for_accuracy(self, share: float) -> bool:
-        """Whether this proposal looks for the most accurate candidate inside the limits, which `share` of them keep."""
-        every = 2 if share < TIGHT else 4
-        return self._known.limited and self._draw.number % every == every - 1
+        every = 2 if tight else 4
+        accurate = self._known.limited and self._draw.number % every == every - 1
+        return self._best(priced.of(inside), accurate)
 
     # -- which candidates there are --
 
@@ -175,6 +178,11 @@ class _Ended:
             all(name in candidate for name in names) and _values_of(candidate, names) in values
             for names, values in self._values.items()
         )
+
+
+def _share_inside(priced: Priced) -> float:
+    """Return the share of candidates that are inside the limits; 0 if there are none."""
+    return float((priced.over <= 0).mean()) if priced.candidates else 0.0
 
 
 def _values_of(params: Params, names: Iterable[str]) -> tuple[Hashable, ...]:

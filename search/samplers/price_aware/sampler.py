@@ -12,7 +12,8 @@ Notable choices:
 - A candidate that was asked before is never asked again, however it ended.
 - Trainings under way count with the accuracy that is predicted for them, so parallel workers get different candidates.
 - Under limits, every fourth proposal looks for the most accurate candidate inside them, whatever it costs there: that
-  is what a budget is for. Every second does where few candidates are inside, and so little of a front is left to find.
+  is what a budget is for. Where few candidates are inside, little of a front is left to find: every second does, and
+  half as many candidates are spread over the costs at first.
   Where nothing is known to be inside, the candidate that is over by the least is proposed.
 - A trial that was stopped early teaches, too: its last value, raised by what finished trials gained from there on.
 - Everything depends on the study's trials, the seed and the number of the trial that is asked: a study that goes on in
@@ -68,7 +69,8 @@ class PriceAwareSampler(BaseSampler):
         features: further facts of candidates for the model, (n, f): anything cheap that may tell accuracies apart.
         exact: whether `price` gives the same for a candidate whenever it is asked; False where it learns.
         warn: takes each sentence about what is wrong with the study, once; None logs it as a warning.
-        startup: trials that are spread over the known costs first.
+        startup: trials that are spread over the known costs first; half of them where few candidates are inside the
+            limits.
         seed: None draws one.
         observations: candidates of which the modelled objective's value is known from elsewhere, such as an earlier
             study, with that value. They are beliefs alone: they may be proposed, and are on no front.
