@@ -323,7 +323,8 @@ def test_where_nothing_is_inside_the_limits_the_nearest_is_proposed(caplog):
 # Of 5 candidates 2 have at most 20 macs, of 64 one at most 1.5: with fewer, the search begins sooner, and more of it is
 # for accuracy alone.
 @pytest.mark.parametrize(
-    ("limits", "begins", "for_accuracy"), [(None, 6, []), ([20.0], 6, [7, 11, 15]), ([1.5], 3, [3, 5, 7, 9, 11, 13, 15])]
+    ("limits", "begins", "for_accuracy"),
+    [(None, 6, []), ([20.0], 6, [7, 11, 15]), ([1.5], 3, [3, 5, 7, 9, 11, 13, 15])],
 )
 def test_a_choice_says_why_and_the_next_ones_are_foreseen(limits, begins, for_accuracy):
     sampler = PriceAwareSampler(prices, search_space=SPACE, limits=limits, seed=0)
