@@ -25,9 +25,7 @@ Array = NDArray[np.float64]
 RANDOM, CROSSED = 1_000, 400  # candidates of a space that isn't looked at as a whole
 PARENTS = 12  # of the best candidates, whose neighbours are looked at
 ROUNDS = 2  # of looking at neighbours of the best candidates so far
-TIGHT = (
-    0.1  # share of the candidates inside the limits; below it they leave little of a front, and little to spread over
-)
+TIGHT = 0.1  # share of the candidates inside the limits; below it there is little to spread over, little front
 DESIGN_SHARE = 1 / 16  # of the candidates, those nearest to the wanted cost, one of which begins a study
 
 
