@@ -85,7 +85,8 @@ class Candidates:
 
     def _ask(self, count: int) -> list[TrialRow]:
         """Return up to `count` recorded candidates that only a measurement can refuse."""
-        rows, self.unpriced = self.unpriced[:count], self.unpriced[count:]
+        in_turn = sorted(self.unpriced, key=lambda row: not row.is_promised)
+        rows, self.unpriced = in_turn[:count], in_turn[count:]
         enqueued = deque(self.enqueued)
         for _ in range(MOST_ROUNDS):
             # `count` may come from the enqueued configs alone; a study with enough trainings samples no more.
@@ -144,7 +145,7 @@ class Candidates:
     def _free_workers(self) -> int:
         """Return how many workers have nothing to do, nor will have once what needs no asking is priced."""
         state = self._state
-        waiting = sum(map(state.needs, state.queue)) + self.waiting_to_go_on() + len(self.pricing)
+        waiting = sum(map(state.needs, state.queue)) + self._waiting_to_go_on() + len(self.pricing)
         return state.settings.engine.workers - waiting - len(state.running)
 
     def _likely(self, least_chance: float) -> list[TrialRow]:
@@ -179,8 +180,11 @@ class Candidates:
         """Whether only the rest of a trial has to be trained."""
         return self._state.settings.replay.table is not None or self._recorder.files.has_checkpoint(row.number)
 
-    def waiting_to_go_on(self) -> int:
-        """Return how many trials that were taken up again wait to be priced."""
+    def promised(self) -> int:
+        """Return how many trials wait to be priced that are to train however many trainings there are."""
+        return sum(row.is_promised and row.number not in self._state.cancelled for row in self.unpriced)
+
+    def _waiting_to_go_on(self) -> int:
         return sum(row.continues is not None and row.number not in self._state.cancelled for row in self.unpriced)
 
     def refuse_unmeasured(self, row: TrialRow) -> bool:

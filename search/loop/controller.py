@@ -28,7 +28,7 @@ from search.loop.candidates import Candidates
 from search.loop.files import TrialFiles
 from search.loop.mirror import OptunaMirror
 from search.loop.outcomes import Reopened, cancelled
-from search.loop.record import Recorder, goes_first
+from search.loop.record import Recorder
 from search.loop.state import SearchState
 from search.loop.times import LoopTimes
 from search.loop.trainings import Images, Trainings
@@ -138,7 +138,7 @@ class Controller:
         """While no batch is being priced, ask for candidates, wait for trainings, or end."""
         state, candidates = self.state, self.candidates
         candidates.take_up(last=state.missing <= 0 or not candidates.more_to_try())
-        missing = max(state.missing, len(candidates.enqueued), candidates.waiting_to_go_on())
+        missing = max(state.missing, len(candidates.enqueued), candidates.promised())
         waiting = any(map(state.needs, state.queue))
         if missing <= 0 and not state.running and not waiting:
             return self._finish()
@@ -246,5 +246,5 @@ class Controller:
 
 def _turn(row: TrialRow) -> tuple[bool, bool, int]:
     """Return what puts reopened trials into the order in which they waited: see `Recorder`, which queues them."""
-    ahead = goes_first(row)
+    ahead = row.is_promised
     return row.attempt == 0, not ahead, -row.number if ahead else row.number

@@ -160,7 +160,7 @@ class Recorder:
             case Queued(row):
                 state.add_latency(row)
                 self.proposer.constrain(row)
-                self._queue(row, first=goes_first(row))
+                self._queue(row, first=row.is_promised)
             case Reopened(row):
                 state.queue.append(row)
             case Dispatched(row):
@@ -261,8 +261,3 @@ class Recorder:
 
     def _mark_removed(self, number: int) -> None:
         self.store.transact(lambda: self.store.mark_removed(number))
-
-
-def goes_first(row: TrialRow) -> bool:
-    """Whether a trial trains before those that wait already: a user asked for it, or it is nearly done."""
-    return row.origin == TrialOrigin.ENQUEUED or row.continues is not None

@@ -13,7 +13,7 @@ from search.loop.outcomes import LateNews
 from search.samplers.stopping import StoppingRule, make_rule
 from search.settings import StudySettings
 from search.store.rows import TrialRow
-from search.store.vocabulary import MAY_BE_TRIED_AGAIN, TrialOrigin, TrialState
+from search.store.vocabulary import MAY_BE_TRIED_AGAIN, TrialState
 from space.errors import CondenseryError
 from workers.training.reporting import ProgressReport
 
@@ -111,6 +111,4 @@ class SearchState:
 
     def needs(self, row: TrialRow, ahead: int = 0) -> bool:
         """Whether a queued trial is to run; a study resumed with fewer trainings may have more queued than it wants."""
-        if row.origin == TrialOrigin.ENQUEUED or row.continues is not None:
-            return True
-        return self.done + self._counted_running() + ahead < self.wanted
+        return row.is_promised or self.done + self._counted_running() + ahead < self.wanted

@@ -147,6 +147,11 @@ class TrialRow:
         score: float | None = getattr(self, self.objective)
         return score
 
+    @property
+    def is_promised(self) -> bool:
+        """Whether it trains before others, and however many trainings there are: a user wants it, or it is a rest."""
+        return self.origin == TrialOrigin.ENQUEUED or self.continues is not None
+
     @classmethod
     def of_new(cls, new: NewTrial, key: int, at: float, objective: Objective = "top1") -> TrialRow:
         """Return the row of a new trial, as reading it back would; `key` is its id."""

@@ -14,6 +14,8 @@ from search.loop.callbacks import SilentCallback
 from search.samplers import proposer
 from search.samplers.optuna_samplers import make_sampler
 from search.store import reader
+from search.store.rows import NewTrial
+from search.store.vocabulary import TrialOrigin
 from space.cost import cost_of
 from space.errors import BudgetUnreachable, SearchFailed
 from tests.search.tiny_studies import (
@@ -362,3 +364,15 @@ def test_a_controller_keeps_nothing_of_the_trials_that_have_ended_but_their_iden
     assert not any(kept)
     assert not controller.proposer._open
     assert not controller.mirror._unwritten
+
+
+def test_a_users_config_that_was_taken_up_and_never_priced_is_trained_though_the_study_has_its_trainings(make_bench):
+    bench = make_bench(study__trainings=1)
+    bench.run()
+    (first,) = bench.rows
+    sampled = NewTrial(1, TrialOrigin.SAMPLED, SMALLEST, first.training, 0, "a", cost_of(SMALLEST))
+    wanted = NewTrial(2, TrialOrigin.ENQUEUED, INSIDE, first.training, 0, "b", cost_of(INSIDE))
+    for new in (sampled, wanted):
+        bench.study.store.transact(lambda new=new: bench.study.store.add_trial(new, None, 0.0))
+    assert bench.run(resume=True) == "finished"
+    assert bench.states() == ["done", "cancelled", "done"]
