@@ -35,7 +35,6 @@ from search.store.vocabulary import (
     AttemptOutcome,
     EvaluatedSplit,
     StudyEvent,
-    TrialOrigin,
     TrialState,
 )
 from space.errors import SearchFailed
