@@ -175,6 +175,25 @@ def searching(result: dict[str, Any]) -> list[str]:
     return [f"plainest correct PyTorch loop: {texts[0]}; the same behind our gate: {texts[1]} |"]
 
 
+def replaying(result: dict[str, Any]) -> list[str]:
+    """Take the tables of known trainings that the row names; `result` is the first of them."""
+    results = [result, *(result_of(f"sample_efficiency_nasbench201_{name}") for name in ("arm", "macs"))]
+    assert {(one["best_peer"], one["at"]) for one in results} == {("tpe-multivariate", 200)}
+    sooner = "; ".join(str(one["peers"]["price-aware"]["trainings_to_best_peer"]) for one in results)
+    ours, peer = (
+        ", ".join(f"{one['peers'][name]['median']['40']:.3f}" for one in results)
+        for name in ("price-aware", "tpe-multivariate")
+    )
+    return [f"with latency and macs | {sooner} | 200 each", f"after 40: ours {ours}, it {peer} |"]
+
+
+def stopping(result: dict[str, Any]) -> list[str]:
+    rules = [result[f"{name} in fresh orders"] for name in ("CondenseBench", "digits")]
+    ended, whole = ([f"{one[rule]['epochs_to_goal']:,.0f}" for one in rules] for rule in ("aggressive", "none"))
+    lost = [f"{100 * one['aggressive']['wrongly_stopped_share']:.1f}" for one in rules]
+    return [f"| {'; '.join(ended)}; {' and '.join(lost)} % |", f"nothing stopped: {'; '.join(whole)} |"]
+
+
 def comparing(result: dict[str, Any]) -> list[str]:
     rows = {row["network"]: row for row in result["rows"]}
     host = {name: f"{row['host']['latency_ms']:.1f}" for name, row in rows.items()}
@@ -191,6 +210,8 @@ def comparing(result: dict[str, Any]) -> list[str]:
 
 FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {  # by the end of a row's command
     "benchmarks.headline": ("headline", searching),
+    "benchmarks.sample_efficiency": ("sample_efficiency_condensebench", replaying),
+    "benchmarks.early_stopping": ("early_stopping", stopping),
     "benchmarks.paper_arm_table": ("paper_arm_table", comparing),
     "benchmarks.training": ("training", training),
     "benchmarks.reading": ("reading", reading),
