@@ -18,47 +18,47 @@ of trainings, it is also said how many times less ours needed for what each peer
 
 The peers' searches are done in three parts; that they start again isn't counted. Every finished training is a line in
 FOLDER; stopped or killed, the same command goes on, and what was spent since the last finished training isn't counted.
-More trainings or seeds may be asked for later: what is there stays.
+More trainings or seeds may be asked for later: what is there stays. The report counts all that is there, or, of what is
+given, the first so many; the form that is saved says how much that was.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.arguments import at_least_one
 from benchmarks.headline import searches
-from benchmarks.headline.form import GATED, PLAIN, SMALL, WHOLE, Form, file_of, prepared_settings
+from benchmarks.headline.folder import MAY_GROW, check_folder, open_folder, seeds_in
+from benchmarks.headline.form import GATED, OURS, PLAIN, SMALL, WHOLE, Form, file_of, prepared_settings
 from benchmarks.long_work import ends_clearly
 from benchmarks.record import save
-from space.errors import CondenseryError, InvalidSettings
+from space.errors import CondenseryError
 
 PARTS = 3  # of each peer's search, in turn over the seeds: a machine that drifts drifts for all
-MAY_GROW = ("seeds", "trainings", "peer_trainings", "same")
 
 
-def main() -> None:
-    options = parsed()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parsed(arguments)
     form = SMALL if options.small else WHOLE
     asked = {name: getattr(options, name) for name in MAY_GROW if getattr(options, name) is not None}
     with ends_clearly():
         work = options.work.absolute()
-        form = replace(form, **asked)
-        if not options.report:
-            run(form, work)
-        report(form, work, saved=not options.small)
+        if options.report:
+            check_folder(form, work)
+        else:
+            run(replace(form, **asked), work)
+        report(form, asked, work, saved=not options.small)
 
 
 def run(form: Form, work: Path) -> None:
     """Do what isn't done yet. Raises CondenseryError, also where the folder holds something else."""
-    work.mkdir(parents=True, exist_ok=True)
-    _check_same(form, work / "form.json")
+    open_folder(form, work)
     for part in range(1, PARTS + 1):
         trainings = math.ceil(form.peer_trainings * part / PARTS)
         for seed in range(form.seeds):
@@ -71,21 +71,19 @@ def run(form: Form, work: Path) -> None:
     _in_own_process(searches.same_by_both, work, form.same)
 
 
-def report(form: Form, work: Path, saved: bool) -> None:
-    """Print what the journals come to, and save it."""
-    from benchmarks.headline.report import as_table, figures
+def report(form: Form, asked: Mapping[str, int], work: Path, saved: bool) -> None:
+    """Print what the journals come to, and save it; of what was asked for, no more than that is counted.
 
-    found = figures(work, form.seeds)
+    Raises:
+        InvalidSettings: there is nothing to count yet.
+    """
+    from benchmarks.headline.report import as_table, counts, figures
+
+    most = {PLAIN: asked.get("peer_trainings"), GATED: asked.get("peer_trainings"), OURS: asked.get("trainings")}
+    found = figures(work, asked.get("seeds", seeds_in(work)), most)
     print("\n" + as_table(found))
     if saved:
-        save("headline", {"form": asdict(form)} | found)
-
-
-def _check_same(form: Form, path: Path) -> None:
-    fixed = {name: value for name, value in asdict(form).items() if name not in MAY_GROW}
-    if path.exists() and json.loads(path.read_text()) != fixed:
-        raise InvalidSettings(f"{path.parent} holds searches of another form; choose another folder for --work.")
-    path.write_text(json.dumps(fixed, indent=1) + "\n")
+        save("headline", {"form": asdict(replace(form, **counts(found)))} | found)
 
 
 def _in_own_process(action: Callable[..., None], *arguments: Any) -> None:
@@ -106,7 +104,7 @@ def _in_own_process(action: Callable[..., None], *arguments: Any) -> None:
         raise CondenseryError(f"a search ended with exit code {process.exitcode}; the same command goes on.")
 
 
-def parsed() -> argparse.Namespace:
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.headline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -119,7 +117,7 @@ def parsed() -> argparse.Namespace:
         "--peer-trainings", type=at_least_one, help=f"of each peer; {WHOLE.peer_trainings} unless given"
     )
     parser.add_argument("--same", type=at_least_one, help=f"networks that both loops train; {WHOLE.same} unless given")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from benchmarks.headline.curves import Reach, Scale, Times, Trained, mean_top1, 
 from benchmarks.headline.form import GATED, OURS, PLAIN, TITLES
 from benchmarks.headline.peer import REFUSED, TRAINED, journal_of
 from space.errors import InvalidSettings
+from workers.wording import counted
 
 NAMES = (PLAIN, GATED, OURS)
 SHARES = (0.9, 0.95, 0.98)  # the last is the goal
@@ -32,16 +33,24 @@ def trained(rows: Sequence[Row]) -> list[Trained]:
     ]
 
 
-def figures(work: Path, seeds: int) -> dict[str, Any]:
+def figures(work: Path, seeds: int, most: Mapping[str, int | None]) -> dict[str, Any]:
     """Return the figures of every search of these seeds, and of the networks that both loops trained.
 
-    A seed counts once each of its searches has finished a training.
+    A seed counts once each of its searches has finished a training, and one of those is within the limit.
+
+    Args:
+        work: the folder of the journals.
+        seeds: how many are looked for.
+        most: the first so many trainings of a search count, by its name; None: all.
 
     Raises:
         InvalidSettings: there is none yet.
     """
-    runs = [{name: trained(read_rows(journal_of(work, seed, name))) for name in NAMES} for seed in range(seeds)]
-    runs = [of_seed for of_seed in runs if all(of_seed.values())]
+    runs = [
+        {name: trained(read_rows(journal_of(work, seed, name)))[: most[name]] for name in NAMES}
+        for seed in range(seeds)
+    ]
+    runs = [of_seed for of_seed in runs if all(of_seed.values()) and _some_inside(of_seed)]
     if not runs:
         raise InvalidSettings(f"{work} holds no training of each search yet; run the command without --report.")
     scale = Scale.of(one for of_seed in runs for some in of_seed.values() for one in some)
@@ -66,6 +75,21 @@ def figures(work: Path, seeds: int) -> dict[str, Any]:
         "seeds": found,
         "same_networks": _same(read_rows(work / "same.jsonl")),
     }
+
+
+def counts(found: Mapping[str, Any]) -> dict[str, int]:
+    """Return the numbers of the form that these figures are of: what every seed has, not what was asked for."""
+    seeds, same = found["seeds"], found["same_networks"]
+    return {
+        "seeds": len(seeds),
+        "trainings": min(seed[OURS]["trainings"] for seed in seeds),
+        "peer_trainings": min(seed[peer]["trainings"] for seed in seeds for peer in (PLAIN, GATED)),
+        "same": same["networks"] if same else 0,
+    }
+
+
+def _some_inside(of_seed: Mapping[str, Sequence[Trained]]) -> bool:
+    return any(one.inside for some in of_seed.values() for one in some)
 
 
 def _of_run(trainings: Sequence[Trained], shares: Sequence[float]) -> dict[str, Any]:
@@ -132,14 +156,14 @@ def as_table(result: dict[str, Any]) -> str:
         for share, at in result["by_share"].items():
             lines.append(f"to {share}, {TITLES[peer]}: {_in_words(at[f'than_{peer}'])}")
         lines.append(f"to what it ends with, {TITLES[peer]}: {_in_words(result['to_a_peers_end'][peer])}")
-    ends = [
-        f"{TITLES[name]}: "
-        + ", ".join(
-            f"{seed[name]['share_at_the_end']:.1%} after {seed[name]['seconds']:.0f} s" for seed in result["seeds"]
+    lines.append("")
+    for name in NAMES:
+        ends = (
+            f"{seed[name]['share_at_the_end']:.1%} after {counted(seed[name]['trainings'], 'training')} and "
+            f"{seed[name]['seconds']:.0f} s"
+            for seed in result["seeds"]
         )
-        for name in NAMES
-    ]
-    lines += ["", "at their ends: " + "; ".join(ends)]
+        lines.append(f"at the end, {TITLES[name]}: {'; '.join(ends)}")
     same = result["same_networks"]
     if same:
         least, median, most = (f"{same['times_faster'][which]:.1f}" for which in ("min", "median", "max"))

@@ -1,26 +1,34 @@
-"""The headline benchmark's arithmetic: what a search had after each training, and when it had enough."""
+"""The headline benchmark: what a search had after each training, when it had enough; its work folder."""
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import record
 from benchmarks.condensebench.journal import Journal
+from benchmarks.headline.__main__ import main
 from benchmarks.headline.curves import Reach, Scale, Times, Trained, mean_top1, median_of, reach, times_less
+from benchmarks.headline.folder import open_folder
 from benchmarks.headline.form import GATED, OURS, PLAIN, SMALL, WHOLE, Form
 from benchmarks.headline.peer import journal_of
 from benchmarks.headline.processor import own_seconds, tree_seconds
 from benchmarks.headline.report import as_table, figures
 from search.study_file import settings_from
+from space.errors import InvalidSettings
 
 CHEAP = Trained(10.0, "cheap", (1.0, 100.0), 0.5, True)
 MIDDLE = Trained(20.0, "middle", (2.0, 200.0), 0.8, True)
 DEAR = Trained(30.0, "dear", (4.0, 400.0), 0.9, True)
 OVER = Trained(40.0, "over", (0.5, 50.0), 0.99, False)
+ALL = {PLAIN: None, GATED: None, OURS: None}
 
 
 def curve_of(*trainings: Trained) -> list[float]:
@@ -87,17 +95,23 @@ def row(seconds: float, one: Trained, state: str = "trained") -> dict[str, Any]:
     return base | figures_of
 
 
-def test_the_journals_become_a_table_and_refused_or_failed_ones_reach_nothing(tmp_path: Path):
-    rows = {
-        PLAIN: [row(100.0, OVER), row(200.0, CHEAP), row(300.0, MIDDLE, "failed")],
-        GATED: [row(5.0, OVER, "refused"), row(100.0, CHEAP), row(200.0, DEAR), row(300.0, MIDDLE)],
-        OURS: [row(20.0, CHEAP), row(40.0, DEAR), row(60.0, MIDDLE)],
-    }
+ROWS = {
+    PLAIN: [row(100.0, OVER), row(200.0, CHEAP), row(300.0, MIDDLE, "failed")],
+    GATED: [row(5.0, OVER, "refused"), row(100.0, CHEAP), row(200.0, DEAR), row(300.0, MIDDLE)],
+    OURS: [row(20.0, CHEAP), row(40.0, DEAR), row(60.0, MIDDLE)],
+}
+
+
+def fill(work: Path, rows: Mapping[str, list[dict[str, Any]]], seed: int = 0) -> None:
     for name, some in rows.items():
-        journal = Journal(journal_of(tmp_path, 0, name))
+        journal = Journal(journal_of(work, seed, name))
         for one in some:
             journal.append(one)
-    found = figures(tmp_path, 1)
+
+
+def test_the_journals_become_a_table_and_refused_or_failed_ones_reach_nothing(tmp_path: Path):
+    fill(tmp_path, ROWS)
+    found = figures(tmp_path, 1, ALL)
     goal = found["by_share"]["98%"]
     assert goal[OURS] == [{"seconds": 60.0, "trainings": 3, "reached": True}]
     assert goal[PLAIN] == [{"seconds": 300.0, "trainings": 3, "reached": False}]
@@ -109,6 +123,91 @@ def test_the_journals_become_a_table_and_refused_or_failed_ones_reach_nothing(tm
     table = as_table(found)
     assert "| Optuna's TPE, plain loop | 98% | > 300 | > 3 |" in table
     assert "plain loop: more than 5.0 times the processor seconds" in table
+    assert "at the end, condensery launch: 100.0% after 3 trainings and 60 s" in table
+
+
+def test_trainings_that_are_all_over_the_limit_are_nothing_to_compare(tmp_path: Path):
+    fill(tmp_path, {name: [row(10.0, OVER)] for name in (PLAIN, GATED, OURS)})
+    with pytest.raises(InvalidSettings, match="no training of each search"):
+        figures(tmp_path, 1, ALL)
+
+
+# -- the work folder and what is saved of it --
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    return tmp_path / "results" / "headline.json"
+
+
+def form_saved(path: Path) -> tuple[int, ...]:
+    form = json.loads(path.read_text())["result"]["form"]
+    return form["seeds"], form["trainings"], form["peer_trainings"], form["same"]
+
+
+def test_a_report_saves_as_its_form_what_every_seed_has_and_counts_no_more_than_was_asked(tmp_path: Path, saved: Path):
+    work = tmp_path / "work"
+    open_folder(WHOLE, work)
+    for seed in range(4):
+        fill(work, ROWS, seed)
+    fill(work, {GATED: [row(400.0, OVER)], OURS: [row(80.0, CHEAP)]}, seed=1)
+    fill(work, {PLAIN: [row(100.0, CHEAP)]}, seed=4)  # it has only just begun
+    given = ["--report", "--work", str(work)]
+    main(given)
+    assert form_saved(saved) == (4, 3, 3, 0)
+    main([*given, "--trainings", "2", "--peer-trainings", "1", "--seeds", "3"])
+    assert form_saved(saved) == (3, 2, 1, 0)
+    result = json.loads(saved.read_text())["result"]
+    assert [len(seed[name]["each"]) for seed in result["seeds"] for name in (PLAIN, GATED, OURS)] == [1, 1, 2] * 3
+    main([*given, "--trainings", "200", "--peer-trainings", "300", "--seeds", "9"])
+    assert form_saved(saved) == (4, 3, 3, 0)
+
+
+def test_a_folder_may_grow_and_its_form_stays(tmp_path: Path):
+    open_folder(WHOLE, tmp_path / "work")
+    before = (tmp_path / "work" / "form.json").read_bytes()
+    open_folder(replace(WHOLE, seeds=9, trainings=200, peer_trainings=300, same=7), tmp_path / "work")
+    assert (tmp_path / "work" / "form.json").read_bytes() == before
+    with pytest.raises(InvalidSettings, match="of another form"):
+        open_folder(replace(WHOLE, epochs=5), tmp_path / "work")
+
+
+UNUSABLE = {
+    "a file": "must be a folder that can be",
+    "garbage": "form.json must say what the searches are, but isn't JSON",
+    "small": "holds searches of another form",
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+@pytest.mark.parametrize("more", [[], ["--report"]])
+def test_an_unusable_work_folder_is_one_line_and_nothing_is_run_or_saved(
+    what: str, more: list[str], tmp_path: Path, saved: Path, capsys: pytest.CaptureFixture[str]
+):
+    work = tmp_path / "work"
+    if what == "a file":
+        work.write_text("not a folder")
+    else:
+        open_folder(SMALL, work)
+        fill(work, ROWS)
+    if what == "garbage":
+        (work / "form.json").write_bytes(b"\xff{")
+    with pytest.raises(SystemExit) as exit_:
+        main(["--work", str(work), *more])
+    assert exit_.value.code == InvalidSettings.exit_code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert UNUSABLE[what] in line
+    assert not saved.exists()
+    assert not work.is_dir() or not list(work.glob("study-*.toml"))
+
+
+def test_a_report_of_no_folder_makes_none(tmp_path: Path, saved: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--work", str(tmp_path / "work"), "--report"])
+    assert exit_.value.code == InvalidSettings.exit_code
+    assert "holds no searches of this benchmark" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize("form", [WHOLE, SMALL])
