@@ -13,6 +13,14 @@ def at_least_one(text: str) -> int:
     return number
 
 
+def not_negative(text: str) -> int:
+    """Return a number of at least 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, but got {number}")
+    return number
+
+
 def names(text: str) -> list[str]:
     """Return names that commas separate."""
     return [name.strip() for name in text.split(",") if name.strip()]

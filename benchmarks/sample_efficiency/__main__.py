@@ -20,6 +20,7 @@ told: replay.py and peers.py; what a column becomes: table.py.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,12 +29,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
-from benchmarks.arguments import names, pair
+from benchmarks.arguments import names, not_negative, pair
 from benchmarks.long_work import ends_clearly
 from benchmarks.sample_efficiency import peers
 from benchmarks.sample_efficiency.replay import Peer, PeerEnded, Rules, Run, play, within
 from benchmarks.sample_efficiency.report import GATED, Measure, figures, table_lines, title
-from benchmarks.sample_efficiency.table import Columns, Table, UnusableTable, read_table
+from benchmarks.sample_efficiency.table import Columns, Table, read_table
+from benchmarks.sample_efficiency.table_file import UnusableTable
+from workers.wording import agreeing, counted
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,7 +111,9 @@ def _runs(
         spent = time.perf_counter() - begin
         ended = f"; {run.ended}" if run.ended else ""
         print(
-            f"{title(label)}, seed {seed}: {len(run.rows)} trainings, {run.asks} asks, {spent:.1f} s{ended}", flush=True
+            f"{title(label)}, seed {seed}: {counted(len(run.rows), 'training')}, {counted(run.asks, 'ask')}, "
+            f"{spent:.1f} s{ended}",
+            flush=True,
         )
     return runs
 
@@ -175,12 +180,16 @@ def _facts(options: argparse.Namespace, table: Table, limits: peers.Limits) -> d
 
 def _introduction(options: argparse.Namespace, table: Table, limits: peers.Limits) -> list[str]:
     lines = [
-        f"{options.table.name}: {len(table.configs)} networks, {len(table.parameters)} parameters, "
+        f"{options.table.name}: {counted(len(table.configs), 'network')}, "
+        f"{counted(len(table.parameters), 'parameter')}, "
         f"{100 * table.coverage:.3g} % of all combinations; the others fail without being counted"
     ]
     for name, limit in zip(options.costs, limits, strict=True):
         if limit is not None:
-            lines.append(f"budget: {name} <= {limit:g}, which {int(within(table, limits).sum())} networks keep")
+            keep = int(within(table, limits).sum())
+            lines.append(
+                f"budget: {name} <= {limit:g}, which {counted(keep, 'network')} {agreeing(keep, 'keeps', 'keep')}"
+            )
     return lines + list(table.left_out)
 
 
@@ -200,6 +209,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     unknown = [name for name in options.peers if name not in peers.NAMES]
     if unknown:
         parser.error(f"--peers knows {', '.join(peers.NAMES)}, but got {unknown[0]!r}")
+    if options.out and options.out.is_dir():
+        parser.error(f"--out must be a file, but {options.out} is a folder")
+    if options.out and not os.access(options.out.parent, os.W_OK):
+        parser.error(f"--out must be in a folder that is there and can be written, but {options.out.parent} isn't")
     options.budget, options.seeds, options.trainings = map(dict, (options.budget, options.seeds, options.trainings))
     options.peer_python = {name: Path(path) for name, path in options.peer_python}
     return options
@@ -223,7 +236,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", type=names, default=["all"], metavar="NAME,...", help=f"all, or of: {', '.join(peers.NAMES)}")
     add("--seeds", type=_count, nargs="+", default=[], metavar="[NAME=]N", help="10; NAME=N for one peer")
     add("--trainings", type=_count, nargs="+", default=[], metavar="[NAME=]N", help="200, with a budget 60, at most")
-    add("--retries", type=int, default=3, metavar="N", help="repeats in a row before a network is drawn at random")
+    add(
+        "--retries",
+        type=not_negative,
+        default=3,
+        metavar="N",
+        help="repeats in a row before a network is drawn at random",
+    )
     add("--peer-python", type=pair, action="append", default=[], metavar="NAME=PATH", help="a peer's own Python")
     add("--out", type=Path, metavar="FILE", help="default: results/sample_efficiency_TABLE.json")
     return parser

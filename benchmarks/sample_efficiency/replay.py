@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.sample_efficiency.hypervolume import Array
 from benchmarks.sample_efficiency.table import Params, Table
+from workers.wording import counted
 
 
 class State(StrEnum):
@@ -129,14 +130,16 @@ class _Replay:
         try:
             while len(self._run.rows) < wanted:
                 if self._run.asks >= most_asks:
-                    raise PeerEnded(f"no more than {len(self._run.rows)} networks in {self._run.asks} asks")
+                    raise PeerEnded(
+                        f"no more than {counted(len(self._run.rows), 'network')} in {counted(self._run.asks, 'ask')}"
+                    )
                 if in_a_row > self._rules.retries:
                     self._draw()
                     in_a_row = 0
                 else:
                     in_a_row = 0 if self._ask() else in_a_row + 1
             if possible < self._rules.trainings:
-                self._run.ended = f"trained all {possible} networks"
+                self._run.ended = "trained the only network" if possible == 1 else f"trained all {possible} networks"
         except PeerEnded as reason:
             self._run.ended, self._run.broke = str(reason), isinstance(reason, PeerBroke)
         return self._run

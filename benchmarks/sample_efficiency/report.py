@@ -18,6 +18,7 @@ from benchmarks.sample_efficiency.hypervolume import Array, hypervolume, scaled,
 from benchmarks.sample_efficiency.peers import OURS, SPREAD, TITLES
 from benchmarks.sample_efficiency.replay import Run, within
 from benchmarks.sample_efficiency.table import Table
+from workers.wording import agreeing, counted
 
 MARKS = (10, 20, 25, 30, 40, 50, 100, 200)
 BUDGET_MARKS = (5, 10, 15, 20, 30, 60)
@@ -52,19 +53,22 @@ class Measure:
 def figures(measure: Measure, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     """Return each peer's figures by its label, and what the best of the others reached."""
     length = measure.marks[-1]
+    at = min(length, max(len(run.rows) for some in runs.values() for run in some))  # as far as anybody went
     curves = {label: np.stack([measure.curve(run, length) for run in some]) for label, some in runs.items()}
     medians = {label: np.median(curve, axis=0) for label, curve in curves.items()}
     others = {
-        label: median for label, median in medians.items() if label not in (OURS, SPREAD) and not math.isnan(median[-1])
+        label: float(median[at - 1])
+        for label, median in medians.items()
+        if label not in (OURS, SPREAD) and not math.isnan(median[at - 1])
     }
-    best = max(others, key=lambda label: float(others[label][-1]), default=None)
-    target = None if best is None else float(others[best][-1])
+    best = max(others, key=lambda label: others[label], default=None)
+    target = None if best is None else others[best]
     return {
         "measure": measure.name,
         "most": measure.most,
         "best_peer": best,
         "best_peer_reached": None if target is None else round(target, 5),
-        "at": length,
+        "at": at,
         "peers": {label: _of_peer(runs[label], curves[label], medians[label], measure.marks, target) for label in runs},
     }
 
@@ -131,12 +135,15 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
     lines = ["drawn: networks drawn at random for a peer that repeated itself"]
     if result["best_peer"]:
         lines.append(
-            f"to best: trainings until the median is what the best peer, {title(result['best_peer'])}, has at "
-            f"{result['at']}: {result['best_peer_reached']:.4g} of {result['most']:.4g}"
+            f"to best: trainings until the median is what the best peer, {title(result['best_peer'])}, has after "
+            f"{counted(result['at'], 'training')}: {result['best_peer_reached']:.4g} of {result['most']:.4g}"
         )
     for label, peer in result["peers"].items():
         trained = statistics.median(peer["trainings"])
         if len(peer["trainings"]) and (trained < result["at"] or peer["ended"]):
             why = "; ".join(peer["ended"]) or "as many as it was given"
-            lines.append(f"{title(label)}: {trained:.0f} trainings, {len(peer['trainings'])} seeds ({why})")
+            lines.append(
+                f"{title(label)}: {trained:g} {agreeing(trained, 'training', 'trainings')}, "
+                f"{counted(len(peer['trainings']), 'seed')} ({why})"
+            )
     return lines + [f"{title(name)} did not run: {why}" for name, why in result.get("not_run", {}).items()]

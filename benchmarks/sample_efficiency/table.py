@@ -12,11 +12,8 @@ A row without an accuracy, a cost or a feature is left out, and a row that repea
 
 from __future__ import annotations
 
-import csv
-import gzip
 import math
 import re
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,19 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.sample_efficiency.hypervolume import Array
-from space.errors import CondenseryError
+from benchmarks.sample_efficiency.table_file import Row, UnusableTable, rows_of
 from workers.wording import agreeing
 
 Value = int | str
 Params = Mapping[str, Value]
-Row = Mapping[str, str]
 _NASBENCH201 = re.compile(r"\|(\w+)~0\|\+\|(\w+)~0\|(\w+)~1\|\+\|(\w+)~0\|(\w+)~1\|(\w+)~2\|")
-
-
-class UnusableTable(CondenseryError):
-    """The table, or what is asked of it, can't be replayed; the message says why."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a CSV are what."""
+    """Which columns of a CSV are what; each is one thing, but rows may be chosen by any."""
 
     params: Sequence[str]
     accuracy: str
@@ -63,6 +53,24 @@ class Columns:
     features: Sequence[str] = ()
     where: Sequence[tuple[str, str]] = ()
     same: str = ""  # rows with the same value of it are one network; the first of them counts
+
+    def check(self) -> None:
+        """Raise UnusableTable where a column is two things: what only a training tells, a sampler must not be told."""
+        params = [name.rpartition(":")[2] for name in self.params]
+        uses = {
+            "--params": params,
+            "--accuracy": [self.accuracy],
+            "--costs": self.costs,
+            "--features": self.features,
+            "--same": [self.same] if self.same else [],
+        }
+        used: dict[str, str] = {}
+        for option, names in uses.items():
+            for name in names:
+                if name in used:
+                    where = f"{used[name]} and {option}" if used[name] != option else f"{option} twice"
+                    raise UnusableTable(f"a column must be one thing, but {name!r} is in {where}.")
+                used[name] = option
 
 
 @dataclass(frozen=True)
@@ -107,8 +115,8 @@ def read_table(path: Path, columns: Columns) -> Table:
         UnusableTable: the file can't be read, a column is missing, no row remains, rows contradict each other, or
             accuracies or costs are such that no hypervolume can be scaled by them.
     """
-    lines = _lines(path)
-    rows = [row for row in _rows(path, lines) if all(_equal(_field(row, *where), where[1]) for where in columns.where)]
+    columns.check()
+    rows = [row for row in rows_of(path) if all(_equal(_field(row, *where), where[1]) for where in columns.where)]
     conditions = " and ".join(f"{name}={value}" for name, value in columns.where)
     if not rows:
         raise UnusableTable(f"the table must have rows{f' with {conditions}' if conditions else ''}, but has none.")
@@ -137,28 +145,6 @@ def read_table(path: Path, columns: Columns) -> Table:
     )
     _check_scales(table, columns)
     return table
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode()
-    except OSError as error:
-        raise UnusableTable(f"{path} must be a file that can be read, but: {error.strerror or error}.") from None
-    except (UnicodeDecodeError, EOFError, zlib.error):
-        raise UnusableTable(f"{path} must be a CSV in UTF-8, plain or gzipped, but is something else.") from None
-    return text.splitlines()
-
-
-def _rows(path: Path, lines: Sequence[str]) -> list[Row]:
-    try:
-        header, *rows = [*csv.reader(lines)] or [[]]
-    except csv.Error as error:
-        raise UnusableTable(f"{path} must be a CSV, but: {error}.") from None
-    for number, fields in enumerate(rows, start=2):
-        if len(fields) != len(header):
-            raise UnusableTable(f"line {number} must have {len(header)} fields, but has {len(fields)}.")
-    return [dict(zip(header, fields, strict=True)) for fields in rows]
 
 
 def _field(row: Row, name: str, _value: str = "") -> str:
@@ -200,22 +186,20 @@ def _complete(rows: Sequence[Row], columns: Columns) -> tuple[list[Row], list[st
 
 def _parameters(rows: Sequence[Row], names: Sequence[str]) -> tuple[tuple[Parameter, ...], list[tuple[Value, ...]]]:
     """Return the parameters that have more than one value, and each row's values of them."""
-    columns: dict[str, list[str]] = {}
+    columns: dict[str, Sequence[str]] = {}
     categorical: set[str] = set()
-    for name in names:
-        form, _, column = name.rpartition(":")
+    for given in names:
+        form, _, column = given.rpartition(":")
         if form not in ("", "categorical", "nasbench201"):
-            raise UnusableTable(f"--params knows categorical:COL and nasbench201:COL, but got {name!r}.")
+            raise UnusableTable(f"--params knows categorical:COL and nasbench201:COL, but got {given!r}.")
         fields = [_field(row, column) for row in rows]
+        found: dict[str, Sequence[str]] = {column: fields}
         if form == "nasbench201":
-            edges = {
-                f"{column}_{edge}": list(ops) for edge, ops in enumerate(zip(*map(_edges, fields), strict=True), 1)
-            }
-            columns |= edges
-            categorical |= edges.keys()
-        else:
-            columns[column] = fields
-            categorical |= {column} if form else set()
+            found = {f"{column}_{edge}": ops for edge, ops in enumerate(zip(*map(_edges, fields), strict=True), 1)}
+        for name in found.keys() & columns.keys():
+            raise UnusableTable(f"a parameter must be there once, but {name!r} is both a column and an edge.")
+        columns |= found
+        categorical |= found.keys() if form else set()
     parameters = [_parameter(name, fields, name in categorical) for name, fields in columns.items()]
     parameters = [parameter for parameter in parameters if len(parameter.values) > 1]
     if not parameters:

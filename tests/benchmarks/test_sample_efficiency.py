@@ -1,8 +1,7 @@
-"""How many trainings a sampler needs: the table, the replay and its rules, the hypervolume, the command."""
+"""How many trainings a sampler needs: the replay and its rules, the hypervolume, the command."""
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import math
@@ -20,24 +19,8 @@ from benchmarks.sample_efficiency.__main__ import main
 from benchmarks.sample_efficiency.hypervolume import LEAST_ACCURACY, MOST_COST, hypervolume, trajectory
 from benchmarks.sample_efficiency.replay import Outcome, PeerEnded, Rules, Run, State, play
 from benchmarks.sample_efficiency.report import GATED, Measure, figures
-from benchmarks.sample_efficiency.table import Columns, Table, UnusableTable, read_table
-
-HEADER = "depth,width,block,ms,macs,top1,proxy,seed"
-COLUMNS = Columns(["depth", "width", "block"], "top1", ["ms"])
-
-
-def rows(seed: int = 0) -> list[str]:
-    """24 networks: deeper and wider is better and slower, block b is better for nothing."""
-    return [
-        f"{d},{w},{'ab'[b]},{d * w + b},{d * w * 10},{0.5 + 0.04 * d + 0.01 * math.log(w) + 0.005 * b},{d},{seed}"
-        for d, w, b in itertools.product((1, 2, 10), (8, 16, 32, 64), (0, 1))
-    ]
-
-
-def written(folder: Path, lines: list[str], header: str = HEADER) -> Path:
-    path = folder / "table.csv"
-    path.write_text("\n".join([header, *lines]) + "\n")
-    return path
+from benchmarks.sample_efficiency.table import Columns, Table, read_table
+from tests.benchmarks.test_sample_efficiency_table import COLUMNS, rows, written
 
 
 @pytest.fixture
@@ -97,52 +80,7 @@ def test_a_trajectory_is_the_hypervolume_after_each_network(points: list[tuple[f
     assert trajectory(array[:, 1:], array[:, 0]) == pytest.approx(each, abs=1e-9)
 
 
-# -- the table --
-
-
-def test_numbers_become_ordinals_in_their_order_and_other_values_categories(table: Table) -> None:
-    depth, _, block = table.parameters
-    assert (depth.values, depth.ordered, depth.choices) == (("1", "2", "10"), True, (0, 1, 2))
-    assert (block.values, block.ordered, block.choices) == (("a", "b"), False, ("a", "b"))
-    row = table.row({"depth": 2, "width": 0, "block": "b"})
-    assert row is not None
-    assert table.costs[row, 0] == 81
-    assert table.params(row) == {"depth": 2, "width": 0, "block": "b"}
-    assert table.coverage == 1
-
-
-def test_a_setting_that_a_network_lacks_comes_before_all_numbers(tmp_path: Path) -> None:
-    table = read_table(written(tmp_path, [*rows(), ",8,a,3,3,0.4,1,0"]), COLUMNS)
-    assert table.parameters[0].values == ("", "1", "2", "10")
-
-
-def test_a_column_of_numbers_can_be_categorical(tmp_path: Path) -> None:
-    table = read_table(written(tmp_path, rows()), Columns(["categorical:depth", "width", "block"], "top1", ["ms"]))
-    assert not table.parameters[0].ordered
-
-
-def test_an_architecture_of_nasbench201_has_six_edges(tmp_path: Path) -> None:
-    lines = [
-        "|none~0|+|skip~0|conv~1|+|skip~0|conv~1|pool~2|,1,0.5",
-        "|conv~0|+|skip~0|conv~1|+|none~0|conv~1|pool~2|,2,0.6",
-    ]
-    table = read_table(written(tmp_path, lines, "arch,ms,top1"), Columns(["nasbench201:arch"], "top1", ["ms"]))
-    assert [parameter.name for parameter in table.parameters] == ["arch_1", "arch_4"]  # the others are the same in all
-    assert table.configs == (("none", "skip"), ("conv", "none"))
-
-
-def test_where_chooses_rows_by_text_or_number_and_a_gzipped_table_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv.gz"
-    path.write_bytes(gzip.compress("\n".join([HEADER, *rows(0), *rows(1)]).encode()))
-    table = read_table(path, Columns(COLUMNS.params, "top1", ["ms"], where=[("seed", "1.0"), ("block", "a")]))
-    assert len(table.configs) == 12
-
-
-def test_repeated_rows_and_rows_without_an_accuracy_are_left_out_and_said(tmp_path: Path) -> None:
-    lines = [*rows(), rows()[0], "1,128,a,9,9,nan,1,0", "1,256,a,9,9,,1,0"]
-    table = read_table(written(tmp_path, lines), COLUMNS)
-    assert len(table.configs) == 24
-    assert table.left_out == ("2 rows without a number in top1 left out", "1 row that repeats an earlier one left out")
+# -- the replay --
 
 
 def test_rows_that_are_the_same_network_count_once_and_are_known_by_either_name(tmp_path: Path) -> None:
@@ -156,42 +94,6 @@ def test_rows_that_are_the_same_network_count_once_and_are_known_by_either_name(
     run = play(peer, table, Rules(trainings=2, retries=3), seed=0)
     assert peer.told[0] == peer.told[1]
     assert (len(run.rows), run.asks, run.repeats, run.drawn) == (2, 5, 4, 1)
-
-
-BAD = {
-    "column 'acc' must be in the table": (rows(), Columns(["depth"], "acc", ["ms"])),
-    "column 'stage' must be in the table": (rows(), Columns(["stage"], "top1", ["ms"])),
-    "must have rows with seed=7": (rows(), Columns(["depth"], "top1", ["ms"], where=[("seed", "7")])),
-    "must have rows": ([], COLUMNS),
-    "accuracies must differ, but top1 is 0.5": (["1,8,a,1,1,0.5,0,0", "2,8,a,2,1,0.5,0,0"], COLUMNS),
-    "a cost must differ between networks, but ms is 1": (["1,8,a,1,1,0.5,0,0", "2,8,a,1,1,0.6,0,0"], COLUMNS),
-    "costs must be above 0": (["1,8,a,0,1,0.5,0,0", "2,8,a,1,1,0.6,0,0"], COLUMNS),
-    "'top1' must hold numbers": (["1,8,a,0,1,nan,0,0"], COLUMNS),
-    "a network must have one result": ([*rows(), "1,8,a,1,80,0.9,1,0"], COLUMNS),
-    "a parameter must have more than one value": (["1,8,a,1,1,0.5,0,0", "1,8,a,1,1,0.5,0,0"], COLUMNS),
-    "line 3 must have 8 fields, but has 2": (["1,8,a,1,1,0.5,0,0", "1,2"], COLUMNS),
-    "a NAS-Bench-201 architecture is": (rows(), Columns(["nasbench201:block"], "top1", ["ms"])),
-    "--params knows": (rows(), Columns(["power:depth"], "top1", ["ms"])),
-}
-
-
-@pytest.mark.parametrize("said", BAD)
-def test_a_table_that_cannot_be_replayed_is_refused_in_one_line(said: str, tmp_path: Path) -> None:
-    lines, columns = BAD[said]
-    with pytest.raises(UnusableTable) as error:
-        read_table(written(tmp_path, lines), columns)
-    assert said in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "no.csv").write_bytes(b"\x1f\x8b broken")
-    for name, said in (("no.csv", "something else"), ("missing.csv", "can be read")):
-        with pytest.raises(UnusableTable, match=said):
-            read_table(tmp_path / name, COLUMNS)
-
-
-# -- the replay --
 
 
 def test_only_new_trainings_count_and_what_the_table_lacks_fails(tmp_path: Path) -> None:
@@ -216,7 +118,7 @@ def test_the_cap_on_asks_ends_a_peer_that_gets_nowhere_and_says_how_far_it_came(
     run = play(
         Scripted({"depth": 0, "width": 0, "block": "a"}), table, Rules(5, retries=99, asks_per_training=3), seed=0
     )
-    assert (len(run.rows), run.asks, run.ended) == (1, 15, "no more than 1 networks in 15 asks")
+    assert (len(run.rows), run.asks, run.ended) == (1, 15, "no more than 1 network in 15 asks")
 
 
 def test_behind_the_gate_nothing_over_the_budget_is_trained_even_at_random(table: Table) -> None:
@@ -342,6 +244,8 @@ WRONG = {
     "column 'flash' must be in the table": ["--costs", "flash"],
     "--peers knows": ["--costs", "ms", "--peers", "grid"],
     "N or NAME=N must hold": ["--costs", "ms", "--seeds", "0"],
+    "must be at least 0, but got -1": ["--costs", "ms", "--retries", "-1"],
+    "'ms' is in --costs and --features": ["--costs", "ms", "--features", "ms"],
     "no peer ran": ["--costs", "ms", "--peers", "ax", "--peer-python", "ax=/no/python"],
 }
 
@@ -353,6 +257,32 @@ def test_wrong_use_is_one_line_and_exit_code_2(said: str, tmp_path: Path, capsys
     assert exit_.value.code == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(("out", "said"), [("nope/x.json", "a folder that is there"), (".", "must be a file")])
+def test_a_result_that_could_not_be_saved_is_refused_before_anything_runs(
+    out: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(command(tmp_path, "--costs", "ms", "--peers", "random", out=out))
+    assert exit_.value.code == 2
+    printed = capsys.readouterr()
+    assert said in printed.err.splitlines()[-1]
+    assert not printed.out
+
+
+def test_the_command_says_how_far_the_peers_went_and_counts_one_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"{depth},8,a,{depth},{depth},0.{depth},0,0" for depth in (1, 2, 3)]
+    asked = ["--costs", "ms", "--peers", "random", "--seeds", "1", "--trainings"]
+    main(command(tmp_path, *asked, "12", lines=lines))
+    printed = capsys.readouterr().out
+    assert "3 networks, 1 parameter," in printed
+    assert "the best peer, random, has after 3 trainings: 1 of 1" in printed
+    assert "random: 3 trainings, 1 seed (trained all 3 networks)" in printed
+    main(command(tmp_path, *asked, "1", lines=lines))
+    assert "the best peer, random, has after 1 training: " in capsys.readouterr().out
 
 
 def test_a_peer_in_another_python_is_asked_and_told(
