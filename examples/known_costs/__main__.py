@@ -11,23 +11,26 @@ import argparse
 
 import optuna
 
+from examples.known_costs.arguments import whole_number
 from examples.known_costs.digits import objective, study_with
 from search.samplers.price_aware.belief import Choice
 
 
 def why(choice: Choice | None) -> str:
-    """Return why a candidate was proposed and what was predicted for it."""
+    """Return why a candidate was proposed and what was predicted for it, with its 95 % interval."""
     if choice is None:
         return "at random"
     if choice.mean is None or choice.deviation is None:
         return str(choice.reason)
-    return f"{choice.reason}, predicted {100 * choice.mean:.1f} ± {196 * choice.deviation:.1f} %"
+    # The model knows of no bounds; no accuracy is below 0 or above 100 %.
+    low, mean, high = (min(max(choice.mean + 1.96 * off * choice.deviation, 0.0), 1.0) for off in (-1, 0, 1))
+    return f"{choice.reason}, predicted {100 * mean:.1f} % ({100 * low:.1f} to {100 * high:.1f} %)"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trainings", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trainings", type=whole_number(1), default=20)
+    parser.add_argument("--seed", type=whole_number(0), default=0)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study, sampler = study_with(options.seed)

@@ -19,6 +19,7 @@ import optuna
 from numpy.typing import NDArray
 
 from dashboards.panels.style import COLOURS, DASHES, FRONT, GREY, STAR, empty_figure, slim
+from examples.known_costs.arguments import whole_number
 from examples.known_costs.digits import SPACE, accuracy_of, study_with, weights_of
 from search.samplers.price_aware.pool import Pool
 
@@ -167,7 +168,7 @@ def efficiency_figure(results: Sequence[Mapping[str, Any]]) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trainings", type=int, default=14)
+    parser.add_argument("--trainings", type=whole_number(START), default=14)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     from dashboards.panels.image_files import Paper, write_figure

@@ -10,6 +10,7 @@ import pytest
 from sklearn.neural_network import MLPClassifier
 
 from examples.known_costs import __main__ as command
+from examples.known_costs import pictures
 from examples.known_costs.digits import CLASSES, PIXELS, SPACE, accuracy_of, objective, weights_of
 from examples.known_costs.pictures import (
     RESULTS,
@@ -19,7 +20,9 @@ from examples.known_costs.pictures import (
     search_info,
     start_figure,
 )
+from search.samplers.price_aware.belief import Choice
 from search.samplers.price_aware.pool import Pool
+from search.store.vocabulary import ProposalReason
 from tests.dashboards.panels.panel_studies import is_sound
 
 
@@ -53,6 +56,38 @@ def test_the_command_says_of_each_training_why_it_was_chosen(monkeypatch, capsys
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("; ")[1].split(",")[0] for line in lines[:8]] == ["spread"] * 6 + ["gain"] * 2
     assert "no classifier is better and smaller than one of these:" in lines
+
+
+@pytest.mark.parametrize("wrong", [["--trainings", "0"], ["--trainings", "-1"], ["--seed", "-1"], ["--seed", "x"]])
+def test_a_number_that_makes_no_search_is_refused_in_one_line(wrong, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["known_costs", *wrong])
+    with pytest.raises(SystemExit) as exit_:
+        command.main()
+    assert exit_.value.code == 2
+    assert f"argument {wrong[0]}: must be a whole number of at least" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_pictures_of_a_search_without_a_model_are_refused_and_with_the_first_they_are_drawn(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["pictures", "--trainings", str(START - 1)])
+    with pytest.raises(SystemExit) as exit_:
+        pictures.main()
+    assert exit_.value.code == 2
+    assert f"must be a whole number of at least {START}" in capsys.readouterr().err.splitlines()[-1]
+    assert len(search_info(START, made_up).trained[0]) == START
+
+
+def test_what_is_predicted_stays_an_accuracy():
+    assert (
+        command.why(Choice({}, ProposalReason.GAIN, mean=0.9, deviation=0.02))
+        == "gain, predicted 90.0 % (86.1 to 93.9 %)"
+    )
+    assert (
+        command.why(Choice({}, ProposalReason.GAIN, mean=1.048, deviation=0.16))
+        == "gain, predicted 100.0 % (73.4 to 100.0 %)"
+    )
+    assert (
+        command.why(Choice({}, ProposalReason.GAIN, mean=-0.1, deviation=0.1)) == "gain, predicted 0.0 % (0.0 to 9.6 %)"
+    )
 
 
 def test_the_pictures_show_the_search_and_every_sampler_of_the_benchmark():
