@@ -12,6 +12,7 @@ from rich.text import Text
 from dashboards.formats import count, duration, one_line
 from dashboards.terminal.documents import plain
 from dashboards.terminal.tables import facts_table
+from search.budget import Budget
 from search.results.remarks import remarks_on_images
 from search.store.replayed import replayed_from, replayed_words
 from space.config import code_legend
@@ -96,8 +97,13 @@ def _sampler_lines(outline: StudyOutline) -> tuple[str, ...]:
         looked = "every candidate"
     elif outline.whole_until:
         looked = f"every candidate until there are {outline.whole_until:.0f} trainings, then at {looked}"
+    limits = (
+        "every fourth proposal is for the most accurate network inside the limits; every second, with half as many "
+        "spread at first, where under a tenth of the candidates are inside",
+    )
     return (
         f"price-aware: {startup} spread over the costs, then whatever is expected to add the most to the front",
+        *(limits if settings.search_budget() != Budget() else ()),
         f"known before training: macs, params; latency on {devices}, from what was priced so far; modelled: {modelled}",
         f"each proposal looks at {looked}",
     )

@@ -29,7 +29,7 @@ from search.samplers.candidate_prices import CandidatePrices
 from search.samplers.observations import Observation
 from search.samplers.optuna_samplers import distributions, make_sampler
 from search.samplers.price_aware.belief import Belief, Choice
-from search.samplers.price_aware.past import PROPOSAL
+from search.samplers.price_aware.past import ENQUEUED, NOT_TRIED, PROPOSAL
 from search.samplers.price_aware.sampler import PriceAwareSampler
 from search.settings import StudySettings
 from search.store.rows import BeliefRow, Believed, EnqueuedConfig, NewTrial, Proposal, TrialRow
@@ -41,6 +41,8 @@ from space.domains import Value
 from space.errors import InvalidConfig, InvalidSettings
 from workers.settings import TrainingSettings
 from workers.training.job import trial_identity
+
+UNTRIED = (TrialState.CANCELLED, TrialState.DUPLICATE)  # to Optuna they have failed, as what can't be trained has
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class Proposer:
                 intermediate_values=self._expected(row) if state == OptunaState.PRUNED else None,
                 system_attrs={
                     PROPOSAL: params,
+                    **({ENQUEUED: params} if row.is_promised else {}),
+                    **({NOT_TRIED: True} if row.state in UNTRIED else {}),
                     **{OPTUNA_CONSTRAINT + name: value for name, value in self._excess(row).items()},
                 },
             )
@@ -288,6 +292,10 @@ class Proposer:
             self.constrain(row)
             for step, score in self._expected(row).items():
                 self._study._storage.set_trial_intermediate_value(self._open[row.number]._trial_id, step, score)
+        storage = self._study._storage
+        key = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, row.number)
+        if row.state in UNTRIED and not storage.get_trial(key).state.is_finished():
+            storage.set_trial_system_attr(key, NOT_TRIED, True)
         with _quiet_optuna():
             self._study.tell(row.number, values, state, skip_if_finished=True)
         self._open.pop(row.number, None)

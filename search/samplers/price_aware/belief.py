@@ -45,14 +45,25 @@ class Belief:
 
 
 @dataclass(frozen=True)
+class Turns:
+    """Which proposals are for accuracy alone."""
+
+    proposals: int  # of the sampler so far
+    every: int  # how many proposals one of them is; 0: there is none
+
+    def is_for_accuracy(self, ahead: int = 0) -> bool:
+        """Whether the next proposal is one, or the one that comes so many after it."""
+        return self.every > 0 and (self.proposals + ahead) % self.every == self.every - 1
+
+
+@dataclass(frozen=True)
 class View:
     """The candidates of one proposal as a model judges them; the one with the largest score is proposed."""
 
     model: Model
     priced: Priced
     judged: Judged
-    number: int  # of the trial that was asked for
-    limited: bool
+    turns: Turns
     trainings: int
     sign: float  # of the objective: -1 where it is minimised
 
@@ -100,14 +111,15 @@ class View:
         choices: list[Choice] = []
         places = np.argsort(-self.judged.scores, kind="stable")[:PROMISING]
         costs, believed = self._of(places)
+        chances = self.judged.chances[places]
         median = believed.median
         for step in range(AHEAD + proposed):
             if len(taken) == len(places):
                 break
-            accurate = self.limited and (self.number + step) % 2 == 1
+            accurate = self.turns.is_for_accuracy(step)
             gains = self.model.gains(self.model.front_with(costs[taken], median[taken]), costs, believed)
             most = max([self.model.most, *median[taken]])
-            scores = believed.improvement(np.array([most]))[:, 0] if accurate else gains.copy()
+            scores = chances * (believed.improvement(np.array([most]))[:, 0] if accurate else gains)
             if step == 0:  # as it was judged
                 scores = self.judged.scores[places]
             scores[taken] = -np.inf

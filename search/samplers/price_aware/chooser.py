@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 from search.results.pareto import non_dominated
 from search.samplers.price_aware import CELLS, WHOLE
-from search.samplers.price_aware.belief import Choice, View
+from search.samplers.price_aware.belief import Choice, Turns, View
 from search.samplers.price_aware.doubts import Doubt, doubts_of_choice
 from search.samplers.price_aware.encoding import Encoding, typed
 from search.samplers.price_aware.known import Known, Priced
@@ -33,14 +33,14 @@ DESIGN_SHARE = 1 / 16  # of the candidates, those nearest to the wanted cost, on
 class Draw:
     """What is random in the proposal for one trial."""
 
-    number: int  # of the trial
     rng: np.random.Generator
     offset: float  # 0..1, of the costs that a study begins with
+    seed: int  # of the study
 
     @classmethod
     def of(cls, seed: int, number: int) -> Draw:
-        """Return what a study's seed gives for a trial."""
-        return cls(number, np.random.default_rng([seed, number]), float(np.random.default_rng(seed).random()))
+        """Return what a study's seed gives for the trial of a number."""
+        return cls(np.random.default_rng([seed, number]), float(np.random.default_rng(seed).random()), seed)
 
 
 class Chooser:
@@ -51,30 +51,29 @@ class Chooser:
     ) -> None:
         self._known, self._pool, self._encoding, self._past, self._signs = known, pool, encoding, past, signs
         self._draw, self._rng = draw, draw.rng
+        self._tight = known.limited and self._share_inside() < TIGHT
         self.doubts: list[Doubt] = []  # about the candidates
         self.view: View | None = None  # of the candidates, once they were judged by a model
         self._asked = {self._key(params) for params in past.asked}
         self._ended = _Ended(past.ended)
-        self._trainings, self._startup = len(past.observed) + len(past.running), startup
-        self._set_begins(self._trainings < startup or not past.observed)
-
-    def _set_begins(self, begins: bool) -> None:
-        self._begins = begins
+        self._trainings = len(past.observed) + len(past.running)
+        self._begins = self._trainings < (startup / 2 if self._tight else startup) or not past.observed
         # While a study begins, more candidates would only move the most different one to the space's edge.
-        self._most = WHOLE if begins else max(WHOLE, CELLS // self._trainings)
-        self._whole = self._pool.whole(self._most)
+        self._most = WHOLE if self._begins else max(WHOLE, CELLS // self._trainings)
+        self._whole = pool.whole(self._most)
+
+    def _share_inside(self) -> float:
+        """Return the share of the space's candidates that are inside the limits, by a sample that a study keeps."""
+        sample = self._pool.random(RANDOM, np.random.default_rng(self._draw.seed))
+        priced = self._known.priced([self._known.reduced(candidate) for candidate in sample], self._signs)
+        return float((priced.over <= 0).mean()) if priced.candidates else 0.0
 
     def _key(self, candidate: Params) -> Hashable:
         return self._pool.key(candidate) if self._known.key is None else self._known.key_of(candidate)
 
     def chosen(self) -> Choice | None:
         """Return the candidate and why it is chosen; None if there is none."""
-        drawn = self._fresh(self._drawn())
-        tight = self._known.limited and _share_inside(drawn) < TIGHT
-        if tight and self._begins and self._past.observed and self._trainings >= self._startup / 2:
-            self._set_begins(False)
-            drawn += self._fresh(self._drawn())
-        priced = drawn + self._fresh(self._bred())
+        priced = self._fresh(self._begin())
         inside = priced.over <= 0
         least_over = None if inside.any() or not priced.candidates else float(priced.over.min())
         self.doubts += doubts_of_choice(len(priced.candidates), least_over)
@@ -84,24 +83,17 @@ class Chooser:
             return Choice(priced.candidates[int(np.argmin(priced.over))], ProposalReason.NEAREST)
         if self._begins:
             return Choice(self._spread(priced.of(inside)), ProposalReason.SPREAD)
-        every = 2 if tight else 4
-        accurate = self._known.limited and self._draw.number % every == every - 1
-        return self._best(priced.of(inside), accurate)
+        return self._best(priced.of(inside))
 
     # -- which candidates there are --
 
-    def _drawn(self) -> Iterable[Params]:
-        """Return candidates without regard to what is known of them: all, or random ones."""
+    def _begin(self) -> Iterable[Params]:
         if self._whole is not None:
             return self._whole
-        return self._pool.random(self._most if self._pool.listed and not self._begins else RANDOM, self._rng)
-
-    def _bred(self) -> Iterable[Params]:
-        """Return candidates that resemble trained ones of the front."""
-        if self._whole is not None:
-            return []
         good = self._good()
-        return [*self._pool.crossed(good, CROSSED, self._rng), *self._pool.neighbours(good, self._rng)]
+        crossed = self._pool.crossed(good, CROSSED, self._rng)
+        count = self._most if self._pool.listed and not self._begins else RANDOM
+        return [*self._pool.random(count, self._rng), *crossed, *self._pool.neighbours(good, self._rng)]
 
     def _good(self) -> list[Params]:
         """Return trained candidates of the front, if there are any."""
@@ -138,14 +130,16 @@ class Chooser:
         count = max(1, round(DESIGN_SHARE * len(order)))
         first = min(max(0, int(wanted * len(order)) - count // 2), len(order) - count)
         near = [priced.candidates[int(place)] for place in order[first : first + count]]
-        trained = [*self._past.observed, *self._past.running]
+        trained = [*self._past.observed, *self._past.running, *self._past.failed]
         if not trained:
             return near[int(self._rng.integers(count))]
         apart = cdist(self._encoding.features(near), self._encoding.features(trained)).min(axis=1)
         return near[int(np.argmax(apart))]
 
-    def _best(self, priced: Priced, accurate: bool) -> Choice:
+    def _best(self, priced: Priced) -> Choice:
         model = Model(self._known, self._encoding, self._past, self._signs, priced)
+        turns = Turns(self._past.proposals, 0 if not self._known.limited else 2 if self._tight else 4)
+        accurate = turns.is_for_accuracy()
         judged = model.judged(priced, accurate)
         for _ in range(0 if self._whole is not None else ROUNDS):
             best = np.argsort(-judged.scores, kind="stable")[:PARENTS]
@@ -155,7 +149,7 @@ class Chooser:
                 break
             priced, judged = priced + more, judged + model.judged(more, accurate)
         trainings, sign = len(self._past.observed) - self._past.carried, self._past.sign
-        self.view = View(model, priced, judged, self._draw.number, self._known.limited, trainings, sign)
+        self.view = View(model, priced, judged, turns, trainings, sign)
         return self.view.choice_at(int(np.argmax(judged.scores)), accurate)
 
 
@@ -178,11 +172,6 @@ class _Ended:
             all(name in candidate for name in names) and _values_of(candidate, names) in values
             for names, values in self._values.items()
         )
-
-
-def _share_inside(priced: Priced) -> float:
-    """Return the share of candidates that are inside the limits; 0 if there are none."""
-    return float((priced.over <= 0).mean()) if priced.candidates else 0.0
 
 
 def _values_of(params: Params, names: Iterable[str]) -> tuple[Hashable, ...]:

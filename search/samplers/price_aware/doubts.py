@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 Doubt = tuple[str, str]  # what it is about, by which it is said only once, and the sentence
 
 ENOUGH = 4  # trainings of which the same is no chance
+MANY = 0.25  # share of trainings that fail
 LOOKED_AT = 500  # trials, the newest: earlier ones were looked at when they were new
 APART = 0.05  # share by which a known cost may differ when it is computed again
 
@@ -49,6 +50,13 @@ def doubts_of_past(
             "category",
             f"some trials have a {name[0]} of {name[1]!r}, which the space doesn't offer: they count as of a category "
             "of their own.",
+        )
+    tried = len(past.failed) + len(past.observed)
+    if past.observed and len(past.failed) >= max(ENOUGH, tried * MANY):
+        yield (
+            "many failed",
+            f"{len(past.failed)} of {tried} trainings failed: candidates like them are proposed less; see why they "
+            "fail.",
         )
     repeats = len(newest) - len({tuple(sorted(one.items(), key=lambda item: item[0])) for one in newest})
     if repeats:

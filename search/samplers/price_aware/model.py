@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from search.results.pareto import non_dominated
 from search.samplers.price_aware.accuracy import AccuracyModel, Believed
 from search.samplers.price_aware.encoding import Encoding
+from search.samplers.price_aware.gaussian_process import GaussianProcess
 from search.samplers.price_aware.improvement import Front
 from search.samplers.price_aware.known import Known, Priced
 from search.samplers.price_aware.past import Past
@@ -19,6 +21,7 @@ from search.samplers.price_aware.pool import Params
 Array = NDArray[np.float64]
 
 MODELLED = 400  # values that the model sees at most
+LEAST_CHANCE = 1e-4  # that a training works, however many like it have failed
 BEYOND = 0.05  # how far beyond the dearest candidate the reference lies, of the costs' range
 
 
@@ -50,11 +53,13 @@ class Judged:
     """Candidates as a model judges them."""
 
     believed: Believed  # of their accuracies
+    chances: Array  # (n,), that their trainings don't fail
     scores: Array  # (n,), how much training each is expected to add
 
     def __add__(self, more: Judged) -> Judged:
         """Return these candidates and then more."""
-        return Judged(self.believed + more.believed, np.concatenate([self.scores, more.scores]))
+        chances, scores = (np.concatenate([getattr(self, name), getattr(more, name)]) for name in ("chances", "scores"))
+        return Judged(self.believed + more.believed, chances, scores)
 
 
 class Model:
@@ -74,6 +79,7 @@ class Model:
         further = features.shape[1] - len(encoding.groups)
         groups = np.concatenate([encoding.groups, encoding.groups.max(initial=-1) + 1 + np.arange(further)])
         model = AccuracyModel.fitted(features, groups, accuracies[places])
+        self._working = self._fitted_to_failures(known, past.failed[-MODELLED:], signs, features, groups)
         if past.running:
             features = self._features(past.running, running_costs, known.extra_features(past.running))
             reached = np.concatenate([reached, model.predict(features).median])
@@ -97,7 +103,8 @@ class Model:
 
     def judged(self, priced: Priced, accurate: bool) -> Judged:
         """Return what is believed of candidates; only adding to the most accurate one scores if `accurate`."""
-        believed = self._accuracy.predict(self._features(priced.candidates, priced.costs, priced.extra))
+        features = self._features(priced.candidates, priced.costs, priced.extra)
+        believed, chances = self._accuracy.predict(features), self._chances(features)
         if accurate:
             scores = believed.improvement(np.array([self.most]))[:, 0]
         else:
@@ -105,7 +112,24 @@ class Model:
         if scores.max() <= 0:  # nothing is expected of any of them: take what is least sure to be bad
             hopes = believed.scores + 2.0 * believed.deviations
             scores = 1e-300 * (1.0 + hopes - hopes.min())
-        return Judged(believed, scores)
+        return Judged(believed, chances, scores * chances)
+
+    def _fitted_to_failures(
+        self, known: Known, failed: Sequence[Params], signs: Array, features: Array, groups: NDArray[np.intp]
+    ) -> GaussianProcess | None:
+        """Return a process that has learned 1 from trainings that worked, (n, f), and 0 from those that failed."""
+        if not failed:
+            return None
+        of_failed = self._features(failed, known.costs(failed, signs), known.extra_features(failed))
+        worked = np.repeat([1.0, 0.0], [len(features), len(of_failed)])
+        return GaussianProcess(np.concatenate([features, of_failed]), groups, worked)
+
+    def _chances(self, features: Array) -> Array:
+        """Return how likely trainings are to work, (n,): never so little that nothing could outweigh it."""
+        if self._working is None:
+            return np.ones(len(features))
+        mean, deviation = self._working.predict(features)
+        return np.maximum(ndtr((mean - 0.5) / deviation), LEAST_CHANCE)
 
     def _features(self, candidates: Sequence[Params], costs: Array, extra: Array) -> Array:
         """Return the model's view of candidates; what has no costs any more counts as the cheapest."""

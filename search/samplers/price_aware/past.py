@@ -17,6 +17,8 @@ from search.samplers.price_aware.pool import Params
 
 TELLING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 PROPOSAL = "price_aware:proposal"  # a trial's system attribute: what was proposed, before it has suggested any of it
+ENQUEUED = "fixed_params"  # as Optuna calls what a user has fixed of a trial
+NOT_TRIED = "price_aware:not_tried"  # of a trial that failed without having been tried: it was cancelled, or a repeat
 Reduced = Callable[[Mapping[str, Any]], Params]
 
 
@@ -31,6 +33,8 @@ class Past:
     whole: list[bool]  # of `observed`: trained to the end
     running: list[Params]
     ended: list[Params]  # as their objective suggested them: others that agree in all of these are the same
+    failed: list[Params]
+    proposals: int  # of this sampler
     sign: float  # of the objective that is learnt: -1 where it is minimised
     carried: int = 0  # of `observed`, the first ones: of an earlier study, which nothing but the model knows
 
@@ -54,7 +58,8 @@ class Past:
         params_of = {trial.number: _params(trial, space) for trial in trials if trial.number != number}
         known = [trial for trial in trials if params_of.get(trial.number)]
         gains = _Gains([trial for trial in known if trial.state == TrialState.COMPLETE], modelled)
-        past = cls([], [], [], [], [], [], [], sign)
+        proposals = sum(trial.number < number and _is_proposal(trial) for trial in trials)
+        past = cls([], [], [], [], [], [], [], [], proposals, sign)
         replaced = _replaced(known)
         for trial in known:
             if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
@@ -72,6 +77,8 @@ class Past:
                 past.costs.append(without(trial.values, modelled) if whole else None)
             elif trial.state == TrialState.RUNNING:
                 past.running.append(params)
+            elif _has_failed(trial):
+                past.failed.append(params)
         return past
 
     def with_carried(self, observations: Sequence[tuple[Params, float]]) -> Past:
@@ -100,6 +107,17 @@ def _params(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> Params
     if proposed is not None:
         return {name: value for name, value in proposed.items() if name in space}
     return {name: trial.params[name] for name in space} if space.keys() <= trial.params.keys() else {}
+
+
+def _is_proposal(trial: FrozenTrial) -> bool:
+    return PROPOSAL in trial.system_attrs and ENQUEUED not in trial.system_attrs
+
+
+def _has_failed(trial: FrozenTrial) -> bool:
+    """Whether a trial was tried and nothing came of it, or no number."""
+    if trial.state == TrialState.FAIL:
+        return NOT_TRIED not in trial.system_attrs
+    return trial.state == TrialState.COMPLETE
 
 
 def _replaced(trials: Sequence[FrozenTrial]) -> set[int]:

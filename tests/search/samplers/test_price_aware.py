@@ -352,6 +352,43 @@ def test_a_choice_says_why_and_the_next_ones_are_foreseen(limits, begins, for_ac
     costs, means = np.array([[macs(one.params), one.mean] for one in belief.front]).T
     order = np.argsort(costs)
     assert (np.diff(means[order]) > 0).all()  # dearer members of the front are more accurate
+    for foreseen in belief.ahead[1:]:  # the first was asked above
+        trial = study.ask(SPACE)
+        assert sampler.choice.reason == foreseen.reason
+        study.tell(trial, [accuracy(trial.params), macs(trial.params)])
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_users_enqueue_does_not_change_how_often_a_proposal_is_for_accuracy(before):
+    sampler = PriceAwareSampler(prices, search_space=SPACE, limits=[20.0], seed=0)
+    study, reasons = study_with(sampler), []
+    for number in range(32):
+        if users := number % 2 == before:
+            study.enqueue_trial({"width": 1 + number // 4, "depth": 1 + number % 3, "rate": 0.1, "kind": "plain"})
+        trial = study.ask(SPACE)
+        if not users:
+            reasons.append(sampler.choice.reason)
+        study.tell(trial, [accuracy(trial.params), macs(trial.params)])
+    modelled = [place for place, reason in enumerate(reasons) if reason != ProposalReason.SPREAD]
+    for_accuracy = [place for place in modelled if reasons[place] == ProposalReason.ACCURATE]
+    assert for_accuracy == [place for place in modelled if place % 4 == 3]
+    assert len(for_accuracy) >= 3
+
+
+def test_what_has_failed_is_proposed_less_and_said():
+    """Above a rate of 0.3 networks would be the best ones, and diverge."""
+    said = []
+    sampler = PriceAwareSampler(prices, search_space=SPACE, seed=0, warn=said.append)
+    study = study_with(sampler)
+    for _ in range(40):
+        trial = study.ask(SPACE)
+        if trial.params["rate"] > 0.3:
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, [accuracy(trial.params) + trial.params["rate"], macs(trial.params)])
+    states = [trial.state for trial in study.trials]
+    assert states.count(TrialState.FAIL) <= 16  # nearly all proposals would lie there if failures taught nothing
+    assert any("trainings failed: candidates like them are proposed less" in sentence for sentence in said)
 
 
 def test_a_trial_that_was_stopped_teaches_with_what_it_would_have_gained():
