@@ -129,7 +129,8 @@ class Model:
         if self._working is None:
             return np.ones(len(features))
         mean, deviation = self._working.predict(features)
-        return np.maximum(ndtr((mean - 0.5) / deviation), LEAST_CHANCE)
+        chances: Array = np.maximum(ndtr((mean - 0.5) / deviation), LEAST_CHANCE)
+        return chances
 
     def _features(self, candidates: Sequence[Params], costs: Array, extra: Array) -> Array:
         """Return the model's view of candidates; what has no costs any more counts as the cheapest."""
