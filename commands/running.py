@@ -194,6 +194,7 @@ def launch(
 ) -> None:
     """Run a search until its number of trainings is done; Ctrl-C stops it cleanly."""
     from dashboards.terminal.live_view import live_view
+    from search.budget import Budget
     from search.store.replayed import replayed_from, replayed_words
 
     if warm_start is not None:
@@ -218,11 +219,13 @@ def launch(
     if ended.ending == "stopped":
         say(f"stopped with {of_wanted(ended.done, ended.wanted, 'training', done)}; go on with: {resume_command}")
         raise typer.Exit(INTERRUPTED)
-    if ended.ending == "exhausted" and not ended.done:
-        reasons = look_command.replace("condensery pareto", "condensery trials", 1)
-        raise SearchFailed(f"every network of the space has been tried, and none could be trained; see why: {reasons}")
     if ended.ending == "exhausted":
-        say(f"every network of the space has been tried: {ended.done} trainings {done} of {ended.wanted} wanted")
+        inside = "" if settings.search_budget() == Budget() else " inside the budget"
+        tried = f"every network of the space{inside} has been tried"
+        if not ended.done:
+            reasons = look_command.replace("condensery pareto", "condensery trials", 1)
+            raise SearchFailed(f"{tried}, and none could be trained; see why: {reasons}")
+        say(f"{tried}: {ended.done} trainings {done} of {ended.wanted} wanted")
     else:
         say(f"{of_wanted(ended.done, ended.wanted, 'training', done)}; see: {look_command}")
 

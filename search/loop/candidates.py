@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import takewhile
 
 from search.budget import refusal
 from search.engines.base import Engine
@@ -29,6 +30,7 @@ from workers.latency.measurement import FailedMeasurement
 from workers.wording import agreeing, counted
 
 LEAST_CHANCE = 0.4  # of extending the front, with which a trial that was ended early is taken up while others are asked
+REFUSED = (TrialState.INFEASIBLE, TrialState.DUPLICATE)
 MOST_ROUNDS = 50  # of asking, before the candidates at hand are priced, however few
 
 
@@ -81,7 +83,6 @@ class Candidates:
             self.pricing = rows
             self.pricer.start([row.config for row in rows])
             self._recorder.record_belief(self._proposer.belief(self._recorder.clock.now()))
-        self._give_up_if_hopeless()
 
     def _ask(self, count: int) -> list[TrialRow]:
         """Return up to `count` recorded candidates that only a measurement can refuse."""
@@ -91,12 +92,12 @@ class Candidates:
         for _ in range(MOST_ROUNDS):
             # `count` may come from the enqueued configs alone; a study with enough trainings samples no more.
             sampled = sum(row.origin == TrialOrigin.SAMPLED and row.continues is None for row in rows)
-            enough = self._proposer.exhausted or sampled >= self._state.missing
+            wanted = 0 if self.given_up else min(self._state.missing - sampled, self._proposer.supply.left)
             short = count - len(rows)
-            if short <= 0 or self._stop.is_set() or (enough and not enqueued):
+            if short <= 0 or self._stop.is_set() or (wanted <= 0 and not enqueued):
                 break
             asked: list[tuple[NewTrial, EnqueuedConfig | None]] = []
-            for _ in range(min(short, max(1, len(enqueued), self._state.missing - sampled))):
+            for _ in range(int(min(short, max(1, len(enqueued), wanted)))):
                 config = enqueued.popleft() if enqueued else None
                 asked.append((self._proposer.ask(config), config))
             rows += [row for row in self._recorder.record_asked(asked) if not self.refuse_unmeasured(row)]
@@ -222,11 +223,12 @@ class Candidates:
         ]
         self._recorder.record(decisions)
         for decision in decisions:
+            if decision.row.continues is not None:
+                continue  # no proposal
             if isinstance(decision, Queued):
                 self._refusals_in_a_row = 0
             elif decision.row.state == TrialState.INFEASIBLE:
                 self._refusals_in_a_row += 1
-        self._give_up_if_hopeless()
 
     def _gate(self, row: TrialRow, prices: Mapping[str, Price]) -> Queued | Ended:
         """Return whether a candidate with these prices is queued, refused or failed."""
@@ -256,7 +258,19 @@ class Candidates:
 
     def more_to_try(self) -> bool:
         """Whether anything can still be proposed: by the sampler, by a user, or by an earlier controller."""
-        return not self._proposer.exhausted or bool(self.unpriced) or bool(self.enqueued)
+        new = not self.given_up and self._proposer.supply.left > 0
+        return new or bool(self.unpriced) or bool(self.enqueued)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether so many proposals in a row were refused or repeated that the sampler is asked no more."""
+        return self._refusals_in_a_row >= self._state.settings.search.give_up_after
+
+    def go_on_giving_up(self, rows: Sequence[TrialRow]) -> None:
+        """Ask no more if an earlier controller had given up, and was letting go on what had been paused."""
+        if any(row.continues is not None and row.finished_at is None for row in rows):
+            proposals = (row for row in reversed(rows) if row.continues is None and row.state != TrialState.ASKED)
+            self._refusals_in_a_row = sum(1 for _ in takewhile(lambda row: row.state in REFUSED, proposals))
 
     def drop_unpriced(self) -> None:
         """Cancel candidates of an earlier controller that the finished study doesn't need any more."""
@@ -265,12 +279,22 @@ class Candidates:
         self._recorder.record([cancelled(row, now, reason) for row in unwanted])
         self.unpriced = []
 
-    def _give_up_if_hopeless(self) -> None:
-        state = self._state
-        busy = state.running or state.queue or self.pricing
-        if self._refusals_in_a_row < state.settings.search.give_up_after or busy:
-            return
+    def fail_if_hopeless(self) -> None:
+        """Raise if a search in which nothing is left to do ends because of its budget, not of its space.
+
+        Raises:
+            BudgetUnreachable: no network is inside, or none was found and nothing was ever trained.
+            SearchFailed: none was found any more.
+        """
+        state, supply = self._state, self._proposer.supply
         self._recorder.mirror.write()
+        if (smallest := supply.nothing_fits) is not None and not state.done:
+            raise BudgetUnreachable(
+                f"no network of the space is inside the budget ({state.budget}; {smallest}); widen the space or the "
+                "budget."
+            )
+        if supply.left <= 0 or not self.given_up:
+            return
         reached = [f"smallest macs seen {state.smallest_macs:,}"]
         if state.smallest_ms is not None:
             reached.append(f"smallest latency seen {state.smallest_ms:.4g} ms")

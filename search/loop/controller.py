@@ -93,10 +93,11 @@ class Controller:
         self._looked_at = -1e9
 
     def run(self) -> Ending:
-        """Search until the trainings are done, every network of the space has been tried, or a user stops it.
+        """Search until the trainings are done, every network inside the limits has been tried, or a user stops it.
 
         Raises:
-            BudgetUnreachable: proposal after proposal was refused and nothing was ever trained.
+            BudgetUnreachable: no network is inside the limits; or proposal after proposal was refused, and nothing was
+                ever trained.
             SearchFailed: the same after some trainings, or one training after another failed.
             DiskFull, ReadOnlyFolder, DataNotFound, UnreadableImage: no worker could go on; nothing recorded is lost.
             StudyBusy: another process has taken the study over.
@@ -144,6 +145,7 @@ class Controller:
             return self._finish()
         more = missing > 0 and candidates.more_to_try()
         if not more and not state.running and not waiting:
+            candidates.fail_if_hopeless()
             self.recorder.clean_ended_early()
             return "exhausted"
         if more and not waiting:
@@ -213,6 +215,7 @@ class Controller:
             self.state.add(row)
         self.trainings.replay(rows)
         self.candidates.weighed = last_weighing(rows)
+        self.candidates.go_on_giving_up(rows)
         reopened = [row for row in rows if row.state in (TrialState.QUEUED, TrialState.RUNNING)]
         for row in rows:
             self._reconcile_one(row)

@@ -38,7 +38,7 @@ LOOK_S = 1.0  # between two looks at whether a search is stuck
 Event = Literal["finished", "exhausted", "stopped", "failed", "stuck"]
 WORDS: dict[Event, str] = {
     "finished": "has finished",
-    "exhausted": "has tried every network of its space",
+    "exhausted": "has tried every network of its space that its limits allow",
     "stopped": "was stopped",
     "failed": "ended with an error",
     "stuck": "seems stuck",

@@ -12,7 +12,6 @@ Notable choices:
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from search.samplers.optuna_samplers import distributions, make_sampler
 from search.samplers.price_aware.belief import Belief, Choice
 from search.samplers.price_aware.past import ENQUEUED, NOT_TRIED, PROPOSAL
 from search.samplers.price_aware.sampler import PriceAwareSampler
+from search.samplers.supply import Supply
 from search.settings import StudySettings
 from search.store.rows import BeliefRow, Believed, EnqueuedConfig, NewTrial, Proposal, TrialRow
 from search.store.vocabulary import OPTUNA_CONSTRAINT, TrialOrigin, TrialState
@@ -78,7 +78,7 @@ class Proposer:
         self._open: dict[int, optuna.Trial] = {}  # Optuna's objects of trials that have not ended
         self._at_random = False
         self._said_after: int | None = None  # the trainings on which the last belief that was said rests
-        self._distinct: set[str] = set()  # identities proposed from inside the space
+        self.supply = Supply(self.space, self.training_space, self._budget)
 
     # -- at the start --
 
@@ -181,6 +181,9 @@ class Proposer:
         """Return what is believed now, with what would be proposed next; None if the sampler has nothing new to say."""
         if self.settings.search.sampler != "price-aware":
             return None
+        if self.supply.left <= 0:  # what the sampler would propose next is over the limits
+            done = self._study.get_trials(deepcopy=False, states=[OptunaState.COMPLETE])
+            return self._news(Belief(len(done), (), ()), at)
         return self._news(self._price_aware.outlook(self._study, self._next), at)
 
     def _news(self, belief: Belief | None, at: float) -> BeliefRow | None:
@@ -253,17 +256,9 @@ class Proposer:
         )
 
     def count(self, row: TrialRow) -> None:
-        """Count a trial of the space as proposed; see `exhausted`."""
+        """Count a trial of the space as proposed."""
         if self._inside(row):
-            self._distinct.add(row.identity)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every distinct trial of the space has been proposed."""
-        choices = [domain.enumerate() for domain in self.training_space.domains.values()]
-        if self.space.size is None or any(values is None for values in choices):
-            return False
-        return len(self._distinct) >= self.space.size * math.prod(len(values or ()) for values in choices)
+            self.supply.count(row)
 
     # -- telling --
 

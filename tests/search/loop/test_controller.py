@@ -17,7 +17,6 @@ from search.store import reader
 from search.store.rows import NewTrial
 from search.store.vocabulary import TrialOrigin
 from space.cost import cost_of
-from space.errors import BudgetUnreachable, SearchFailed
 from tests.search.tiny_studies import (
     INSIDE,
     OUTSIDE,
@@ -196,42 +195,6 @@ def test_every_priced_or_refused_trial_carries_all_three_constraints(make_bench)
         if states[trial.number] in ("done", "infeasible"):
             assert trial.constraints.keys() == CONSTRAINTS
             assert (max(trial.constraints.values()) > 0) == (states[trial.number] == "infeasible")
-    assert_consistent(bench)
-
-
-def test_a_budget_below_everything_ends_with_the_smallest_cost_seen(make_bench):
-    bench = make_bench(budget__max_macs=10, search__give_up_after=20)
-    with pytest.raises(BudgetUnreachable, match=r"budget 10 macs; smallest macs seen [\d,]+\); widen the space"):
-        bench.run()
-    assert bench.engine.submitted == []
-    assert bench.probe.measured == []
-    assert_consistent(bench)
-
-
-def test_a_latency_nothing_reaches_is_named_with_the_smallest_latency_seen(make_bench):
-    bench = make_bench(budget__max_latency_ms=0.001, search__give_up_after=5)
-    with pytest.raises(BudgetUnreachable, match=r"smallest latency seen [\d.]+ ms"):
-        bench.run()
-
-
-def test_running_dry_after_some_trainings_is_a_failed_search(make_bench):
-    limit = cost_of(SMALLEST).macs
-    bench = make_bench(search__sampler="tpe", study__trainings=50, budget__max_macs=limit, search__give_up_after=10)
-    bench.open()
-    bench.study.store.enqueue(SMALLEST, bench.settings.training)
-    with pytest.raises(SearchFailed, match=r"\d\d proposals in a row were refused or repeated"):
-        bench.run(resume=True)
-    assert [row.config for row in bench.done()] == [SMALLEST]
-    assert_consistent(bench)
-
-
-def test_a_sampler_that_knows_costs_refuses_the_rest_of_a_space_from_the_cheapest_on(make_bench):
-    bench = make_bench(study__trainings=50, budget__max_macs=cost_of(SMALLEST).macs)
-    assert bench.run() == "exhausted"
-    assert [row.config for row in bench.done()] == [SMALLEST]
-    refused = [row.macs for row in bench.rows if row.state == "infeasible"]
-    assert len(refused) == bench.settings.search_space().size - 1
-    assert refused == sorted(refused)
     assert_consistent(bench)
 
 

@@ -127,6 +127,22 @@ def test_another_seed_of_the_trainings_is_asked_for_by_itself(replays: Replays, 
             assert "with seed 0, but not with seed 1" in row.reason
 
 
+@pytest.mark.parametrize(("stopping", "workers"), [("aggressive", 1), ("conservative", 3)])
+def test_what_was_paused_goes_on_when_a_budget_leaves_nothing_else_to_try(tmp_path, stopping: str, workers: int):
+    """26 networks of the table that comes with us are inside; none that is over is asked for, here or once resumed."""
+    replays = Replays(Path("condensebench"), f"sqlite:///{tmp_path / 'study.db'}", tmp_path)
+    words = ["study.trainings=50", "study.seed=3", "search.startup=9", "budget.max_macs=110000"]
+    words += [f"search.stopping={stopping}", f"engine.workers={workers}"]
+    for resume in (False, True):
+        ended = replays.launch(*words, resume=resume)
+        assert (ended.ending, ended.done) == ("exhausted", 26)
+        rows = replays.rows("condensebench")
+        later = [row for row in rows if row.continues is not None]
+        assert later
+        assert {row.state for row in rows} <= {"done", "pruned"}
+        assert len({row.config for row in rows}) == len(rows) - len(later) == 26
+
+
 @pytest.mark.parametrize("time", ["recorded", "none"])
 def test_the_stopping_rule_ends_trainings_at_a_recorded_rung(time: str, table_path: Path, replays: Replays, tmp_path):
     """In this table a larger network is worse, up to its last epoch: the median of the cheaper ones is ahead."""
